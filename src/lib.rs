@@ -1,0 +1,13 @@
+//! acequia divides TCP connections.
+#![allow(missing_docs)]
+
+pub mod account;
+pub mod addr;
+pub mod dial;
+pub mod name;
+pub mod plan;
+pub mod pool;
+pub mod relay;
+pub mod route;
+pub mod sniff;
+pub mod socket;

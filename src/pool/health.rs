@@ -1,0 +1,271 @@
+//! Whether a server may be used: two pure machines over results and a clock that is handed in.
+//!
+//! [`Checks`] follows the active checks (rise and fall); [`Ejection`] follows the connects of real sessions. The
+//! first is written by the server's prober alone, the second by whoever has just dialled.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the active checks say of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// No result yet: used only when no server that is up is left.
+    Unchecked,
+    /// In use.
+    Up,
+    /// Out of use.
+    Down,
+}
+
+/// How many results in a row change a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Good checks that bring a server back; at least 1.
+    pub rise: u32,
+    /// Bad checks that take a server out; at least 1.
+    pub fall: u32,
+}
+
+/// The machine of active checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Checks {
+    state: Checked,
+    /// Results in a row that were the same as the latest one.
+    streak: u32,
+    passing: bool,
+}
+
+impl Checks {
+    /// A server nobody has checked yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            state: Checked::Unchecked,
+            streak: 0,
+            passing: false,
+        }
+    }
+
+    /// A server that is not checked counts as checked.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self {
+            state: Checked::Up,
+            streak: 0,
+            passing: true,
+        }
+    }
+
+    /// Takes one result in; the new state if it changed. The first result alone decides the first state.
+    pub fn record(&mut self, pass: bool, thresholds: Thresholds) -> Option<Checked> {
+        self.streak = if self.streak > 0 && pass == self.passing {
+            self.streak.saturating_add(1)
+        } else {
+            1
+        };
+        self.passing = pass;
+        let next = match self.state {
+            Checked::Unchecked if pass => Checked::Up,
+            Checked::Unchecked => Checked::Down,
+            Checked::Up if !pass && self.streak >= thresholds.fall => Checked::Down,
+            Checked::Down if pass && self.streak >= thresholds.rise => Checked::Up,
+            same => same,
+        };
+        (next != self.state).then(|| {
+            self.state = next;
+            next
+        })
+    }
+
+    /// The state the results so far amount to.
+    #[must_use]
+    pub const fn state(&self) -> Checked {
+        self.state
+    }
+
+    /// Whether the latest check failed, whatever the state.
+    #[must_use]
+    pub const fn failing(&self) -> bool {
+        self.streak > 0 && !self.passing
+    }
+
+    /// Good checks in a row up to now.
+    #[must_use]
+    pub const fn good_in_row(&self) -> u32 {
+        if self.passing { self.streak } else { 0 }
+    }
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When and for how long failed connects take a server out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectLimits {
+    /// Failed connects in a row that eject; at least 1.
+    pub after: u32,
+    /// The first back-off.
+    pub first: Duration,
+    /// The longest back-off.
+    pub longest: Duration,
+    /// At most this share of a pool's servers may be out at once, 0 to 100.
+    pub percent_max: u32,
+}
+
+/// The machine of passive ejection.
+///
+/// A back-off that has run out lets *one* session try the server; the others follow when that one has connected. A
+/// server that swallows packets thus costs one session a back-off, not everybody a timeout.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ejection {
+    /// Failed connects in a row.
+    failures: u32,
+    /// Ejections since the last connect that worked: the exponent of the back-off.
+    times: u32,
+    until: Option<Instant>,
+}
+
+impl Ejection {
+    /// Whether the server is out.
+    #[must_use]
+    pub const fn is_out(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Whether anything is on record against the server.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.failures == 0 && self.until.is_none()
+    }
+
+    /// A connect failed. Returns the back-off if that takes the server out, or keeps it out after a trial.
+    /// `permitted` is the pool's word: others are left, and not too many are out already.
+    pub fn failed(&mut self, now: Instant, limits: EjectLimits, permitted: bool) -> Option<Duration> {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < limits.after || !(permitted || self.is_out()) {
+            return None;
+        }
+        let back_off = limits
+            .first
+            .saturating_mul(1u32.checked_shl(self.times).unwrap_or(u32::MAX))
+            .min(limits.longest);
+        self.times = self.times.saturating_add(1);
+        self.until = Some(now + back_off);
+        Some(back_off)
+    }
+
+    /// A connect worked: all is forgiven. Returns whether the server had been out.
+    pub fn succeeded(&mut self) -> bool {
+        let was_out = self.is_out();
+        *self = Self::default();
+        was_out
+    }
+
+    /// Enough good checks in a row: back in use at once, with the length of the next back-off remembered.
+    /// Returns whether the server had been out.
+    pub fn lifted(&mut self) -> bool {
+        self.failures = 0;
+        self.until.take().is_some()
+    }
+
+    /// Whether a trial would be granted.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
+
+    /// Claims the one trial of an expired back-off, for as long as a connect may take: if whoever claimed it never
+    /// reports, the next one may try after that.
+    pub fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {
+        let due = self.is_due(now);
+        if due {
+            self.until = Some(now + connect_timeout);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO_THREE: Thresholds = Thresholds { rise: 2, fall: 3 };
+    const LIMITS: EjectLimits = EjectLimits {
+        after: 3,
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+        percent_max: 50,
+    };
+
+    fn run(machine: &mut Checks, results: &str) -> Vec<Option<Checked>> {
+        results.chars().map(|c| machine.record(c == '+', TWO_THREE)).collect()
+    }
+
+    #[test]
+    fn the_first_result_alone_decides() {
+        assert_eq!(run(&mut Checks::new(), "+"), [Some(Checked::Up)]);
+        assert_eq!(run(&mut Checks::new(), "-"), [Some(Checked::Down)]);
+    }
+
+    #[test]
+    fn fall_and_rise_count_results_in_a_row() {
+        let mut machine = Checks::new();
+        assert_eq!(
+            run(&mut machine, "+--+--"),
+            [Some(Checked::Up), None, None, None, None, None]
+        );
+        assert_eq!(run(&mut machine, "-"), [Some(Checked::Down)]);
+        assert_eq!(run(&mut machine, "+-+"), [None, None, None]);
+        assert_eq!(run(&mut machine, "+"), [Some(Checked::Up)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_back_off_doubles_up_to_its_bound_and_a_success_forgets_it() {
+        let mut ejection = Ejection::default();
+        let now = Instant::now();
+        assert_eq!(ejection.failed(now, LIMITS, true), None);
+        assert_eq!(ejection.failed(now, LIMITS, true), None);
+        let back_offs: Vec<u64> = (0..7)
+            .map(|_| ejection.failed(now, LIMITS, true).expect("out").as_secs())
+            .collect();
+        assert_eq!(back_offs, [1, 2, 4, 8, 16, 30, 30]);
+        assert!(ejection.succeeded());
+        assert!(ejection.is_clean());
+        assert_eq!(ejection.failed(now, LIMITS, true), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_permission_a_server_stays_but_its_failures_are_remembered() {
+        let mut ejection = Ejection::default();
+        let now = Instant::now();
+        assert!((0..9).all(|_| ejection.failed(now, LIMITS, false).is_none()));
+        assert!(ejection.failed(now, LIMITS, true).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_back_off_grants_one_trial() {
+        let mut ejection = Ejection::default();
+        let start = Instant::now();
+        for _ in 0..3 {
+            ejection.failed(start, LIMITS, true);
+        }
+        let connect = Duration::from_secs(3);
+        assert!(!ejection.claim_trial(start, connect));
+        let later = start + Duration::from_secs(1);
+        assert!(ejection.claim_trial(later, connect));
+        assert!(!ejection.claim_trial(later, connect), "the trial is taken");
+        assert!(
+            ejection.claim_trial(later + connect, connect),
+            "whoever took it never reported"
+        );
+        assert_eq!(
+            ejection.failed(later, LIMITS, false),
+            Some(Duration::from_secs(2)),
+            "it stays out"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! Servers that share a policy, and the choice of one of them.
+//!
+//! Each policy is a pure function over [`Candidate`]s in a file of its own. This file decides who is a candidate
+//! and turns the choice into a [`Lease`].
+
+pub mod health;
+pub mod least_conn;
+pub mod random_two;
+pub mod round_robin;
+mod server;
+pub mod source_hash;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::addr::ClientAddr;
+use health::EjectLimits;
+use round_robin::RoundRobin;
+pub use server::{Lease, Server, ServerId, ServerSpec, Standing};
+
+/// How a server is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The lowest (live sessions + 1) / weight.
+    LeastConn,
+    /// Weighted rendezvous hashing of the client's address.
+    SourceHash,
+    /// By turns, weighted and smooth.
+    RoundRobin,
+    /// The less loaded of two drawn at random.
+    RandomTwo,
+}
+
+impl Policy {
+    /// The word the configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastConn => "least-conn",
+            Self::SourceHash => "source-hash",
+            Self::RoundRobin => "round-robin",
+            Self::RandomTwo => "random-two",
+        }
+    }
+}
+
+/// What a policy sees of a server that may be picked.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its place in the pool, for the caller.
+    pub index: usize,
+    /// 1 to 256.
+    pub weight: u16,
+    /// Sessions on it now.
+    pub live: u32,
+    /// XXH3-64 of `identity`.
+    pub key: u64,
+    /// Who it is, for ties.
+    pub identity: &'a str,
+}
+
+/// Servers that share a policy. Which servers those are may change (names are resolved anew); a session sees one
+/// consistent set.
+#[derive(Debug)]
+pub struct Pool {
+    name: Arc<str>,
+    policy: Policy,
+    eject: EjectLimits,
+    connect_timeout: Duration,
+    members: ArcSwap<Vec<Arc<Server>>>,
+    turn: AtomicUsize,
+    // Std mutexes: a few lines each, one for the pools that take turns, one for failed connects.
+    round_robin: Mutex<RoundRobin>,
+    ejecting: Mutex<()>,
+}
+
+impl Pool {
+    /// A pool of these servers. `connect_timeout` bounds how long the one trial of an ejected server is waited for.
+    #[must_use]
+    pub fn new(
+        name: Arc<str>,
+        policy: Policy,
+        eject: EjectLimits,
+        connect_timeout: Duration,
+        servers: Vec<Arc<Server>>,
+    ) -> Self {
+        Self {
+            name,
+            policy,
+            eject,
+            connect_timeout,
+            members: ArcSwap::from_pointee(servers),
+            turn: AtomicUsize::new(0),
+            round_robin: Mutex::new(RoundRobin::default()),
+            ejecting: Mutex::new(()),
+        }
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its policy.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Its servers now.
+    #[must_use]
+    pub fn servers(&self) -> Arc<Vec<Arc<Server>>> {
+        self.members.load_full()
+    }
+
+    /// Puts another set of servers in place; sessions on servers that are gone go on.
+    pub fn replace_servers(&self, servers: Vec<Arc<Server>>) {
+        self.members.store(Arc::new(servers));
+    }
+
+    /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
+    ///
+    /// Two picks at the same instant may see the same counts; the error is at most the number of picks in flight, and
+    /// the turning tie-break spreads it.
+    #[must_use]
+    pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
+        let servers = self.members.load();
+        let mut lost_trials: Vec<ServerId> = Vec::new();
+        // Bounded: each turn either returns or loses one more server to somebody else's trial.
+        loop {
+            let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost_trials.contains(&id));
+            let server = &servers[self.choose(&candidates, client.ip())?];
+            if server.standing(now) != Standing::Trial || server.claim_trial(now, self.connect_timeout) {
+                return Some(Lease::take(server));
+            }
+            lost_trials.push(server.id());
+        }
+    }
+
+    /// The servers that may be picked now, best first where the policy has an order that does not change by use
+    /// (source-hash); else as written.
+    #[must_use]
+    pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Arc<Server>> {
+        let servers = self.members.load();
+        let mut left = candidates(&servers, now, |_| false);
+        let Some(client) = client.filter(|_| self.policy == Policy::SourceHash) else {
+            return left
+                .iter()
+                .map(|candidate| Arc::clone(&servers[candidate.index]))
+                .collect();
+        };
+        let mut order = Vec::with_capacity(left.len());
+        while let Some(best) = source_hash::choose(&left, client) {
+            order.push(Arc::clone(&servers[best]));
+            left.retain(|candidate| candidate.index != best);
+        }
+        order
+    }
+
+    fn choose(&self, candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
+        match self.policy {
+            Policy::LeastConn => least_conn::choose(candidates, self.turn.fetch_add(1, Relaxed)),
+            Policy::SourceHash => source_hash::choose(candidates, client),
+            Policy::RoundRobin => self
+                .round_robin
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .choose(candidates),
+            Policy::RandomTwo => random_two::choose(candidates, |bound| fastrand::usize(..bound)),
+        }
+    }
+
+    /// A session has connected to a server of this pool; whether that ended an ejection.
+    pub fn connected(&self, lease: &Lease) -> bool {
+        lease.server().connected()
+    }
+
+    /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
+    ///
+    /// The last usable server is never taken out, nor more than the permitted share of the pool.
+    pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+        // One at a time, so that two workers do not each take out one of the last two.
+        let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.members.load();
+        let others = || servers.iter().filter(|server| server.id() != lease.server().id());
+        let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
+        let out = 1 + others().filter(|server| server.is_ejected()).count();
+        let permitted = others_usable && out * 100 <= servers.len() * self.eject.percent_max as usize;
+        lease.server().connect_failed(now, self.eject, permitted)
+    }
+}
+
+/// Those that are up or due for a trial; when there are none, those nobody has checked yet.
+fn candidates<'a>(
+    servers: &'a [Arc<Server>],
+    now: Instant,
+    passed_over: impl Fn(ServerId) -> bool,
+) -> Vec<Candidate<'a>> {
+    let of = |wanted: &[Standing]| {
+        let mut found = Vec::with_capacity(servers.len());
+        for (index, server) in servers.iter().enumerate() {
+            if wanted.contains(&server.standing(now)) && !passed_over(server.id()) {
+                let spec = server.spec();
+                found.push(Candidate {
+                    index,
+                    weight: spec.weight,
+                    live: server.live(),
+                    key: server.key(),
+                    identity: &spec.identity,
+                });
+            }
+        }
+        found
+    };
+    let up = of(&[Standing::Up, Standing::Trial]);
+    if up.is_empty() { of(&[Standing::Unchecked]) } else { up }
+}

@@ -1,0 +1,54 @@
+//! What both sockets of a session are told: keepalive, user timeout, no delay; and how to end one abruptly.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// TCP keepalive: how a dead peer of an idle session is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe; whole seconds, at least one.
+    pub idle: Duration,
+    /// Between probes; whole seconds, at least one.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub probes: u32,
+}
+
+/// Options of a session's sockets. Sockets that a listener accepts inherit them from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// `None`: off.
+    pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT (RFC 5482). It also ends a live peer that merely does not read. `None`: off.
+    pub user_timeout: Option<Duration>,
+}
+
+impl SocketOptions {
+    /// Sets the options on a socket, and TCP_NODELAY, which every socket of ours has: what is read is sent at once.
+    ///
+    /// # Errors
+    /// Those of `setsockopt`.
+    pub fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        if let Some(keepalive) = self.keepalive {
+            let options = TcpKeepalive::new()
+                .with_time(keepalive.idle)
+                .with_interval(keepalive.interval)
+                .with_retries(keepalive.probes);
+            socket.set_tcp_keepalive(&options)?;
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
+}
+
+/// Closes with a reset: what is queued is thrown away, and the peer cannot mistake the end for a complete answer.
+pub fn reset(socket: TcpStream) {
+    // Only a socket that is already gone refuses this, and then there is nobody left to tell.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
