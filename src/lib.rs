@@ -4,6 +4,7 @@
 pub mod account;
 pub mod addr;
 pub mod dial;
+pub mod listen;
 pub mod name;
 pub mod plan;
 pub mod pool;
@@ -11,3 +12,4 @@ pub mod relay;
 pub mod route;
 pub mod sniff;
 pub mod socket;
+pub mod tcp_info;

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// TCP keepalive: how a dead peer of an idle session is found.
@@ -51,4 +52,42 @@ impl SocketOptions {
 pub fn reset(socket: TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Why a socket broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its peer reset it.
+    Reset,
+    /// Its peer no longer answers: keepalive or retransmission gave up.
+    Lost,
+}
+
+impl Fault {
+    /// What an error of reading or writing says of the socket.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Lost,
+            _ => Self::Reset, // ECONNRESET, or EPIPE where the reset has been told already
+        }
+    }
+}
+
+/// Waits until a socket breaks, without reading from it; its end of stream is no fault.
+///
+/// Takes the error off the socket: who reads afterwards gets what had arrived before, then the end of the stream.
+pub async fn socket_fault(socket: &TcpStream) -> Fault {
+    loop {
+        if let Err(error) = socket.ready(Interest::ERROR).await {
+            return Fault::of(&error);
+        }
+        match socket.take_error() {
+            Ok(Some(error)) | Err(error) => return Fault::of(&error),
+            // Told and taken already; forget the readiness and wait for the next.
+            Ok(None) => {
+                let _ = socket.try_io::<()>(Interest::ERROR, || Err(io::ErrorKind::WouldBlock.into()));
+            }
+        }
+    }
 }

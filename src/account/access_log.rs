@@ -1,13 +1,36 @@
-//! stub
+//! One line a session when it ends. Lines are written by a thread of their own: a log that cannot keep up drops lines
+//! and counts them, it never slows traffic.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use metrics::Counter;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Lines that may wait to be written; at most about 10 MB of them.
+const QUEUE_LINES: usize = 16 * 1024;
+
+/// After a batch the writer rests so long: many lines cost one wake-up, and none is older than this when written.
+const BATCH: Duration = Duration::from_millis(100);
+
+/// How long the end of the process waits for a reader that does not read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// `key=value`.
+    /// `key=value`, quoted where need be.
     Text,
 }
+
 /// Where the access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessTarget {
@@ -19,4 +42,239 @@ pub enum AccessTarget {
     Off,
     /// A file, opened again on SIGUSR1.
     File(PathBuf),
+}
+
+/// A line, its fields in the order they are written. What was not known is `null`, or left out of a text line.
+#[derive(Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "the names are the specification's; units are in them")]
+pub struct Line {
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Option<SystemTime>,
+    pub session: u64,
+    pub listener: String,
+    pub peer: String,
+    pub client: String,
+    pub sni: Option<String>,
+    pub alpn: Option<String>,
+    pub ech: bool,
+    pub route: Option<String>,
+    pub pool: Option<String>,
+    pub server: Option<String>,
+    pub attempts: u32,
+    pub hello_ms: Option<f64>,
+    pub connect_ms: Option<f64>,
+    pub duration_ms: f64,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    pub ending: &'static str,
+    pub client_rtt_us: Option<u32>,
+    pub server_rtt_us: Option<u32>,
+    pub client_retrans: Option<u32>,
+    pub server_retrans: Option<u32>,
+}
+
+fn rfc3339<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
+    serializer.collect_str(&humantime::format_rfc3339_millis(time))
+}
+
+impl Line {
+    /// The line's text, with its line feed.
+    ///
+    /// # Panics
+    /// Never: the fields are plain values.
+    #[must_use]
+    pub fn render(&self, format: LogFormat) -> String {
+        const PLAIN: &str = "plain values always serialise";
+        let mut text = match format {
+            LogFormat::Json => serde_json::to_string(self).expect(PLAIN),
+            LogFormat::Text => key_values(&serde_json::to_value(self).expect(PLAIN)),
+        };
+        text.push('\n');
+        text
+    }
+}
+
+fn key_values(line: &Value) -> String {
+    let mut text = String::new();
+    for (key, value) in line.as_object().into_iter().flatten() {
+        let gap = if text.is_empty() { "" } else { " " };
+        let plain =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
+        // Writing to a String cannot fail.
+        let _ = match value {
+            Value::Null => Ok(()),
+            Value::String(value) if plain(value) => write!(text, "{gap}{key}={value}"),
+            value => write!(text, "{gap}{key}={value}"),
+        };
+    }
+    text
+}
+
+enum Message {
+    Line(Box<Line>),
+    Reopen,
+}
+
+/// The access log's entrance; cheap to clone, one for every worker.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    queue: SyncSender<Message>,
+    dropped: Counter,
+}
+
+impl AccessLog {
+    /// Hands a line to the writer; drops and counts it when the queue is full.
+    pub fn write(&self, line: Line) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.queue.try_send(Message::Line(Box::new(line)))
+        {
+            self.dropped.increment(1);
+        }
+    }
+
+    /// Opens the file again, after the lines that wait: its old one may have been renamed.
+    pub fn reopen(&self) {
+        // A full queue means that the writer does not get on; then a new file would not help it.
+        let _ = self.queue.try_send(Message::Reopen);
+    }
+}
+
+/// The writer's end of the log, to be closed when the last session is accounted.
+#[derive(Debug)]
+pub struct AccessLogWriter {
+    /// Disconnected when the writer is done.
+    done: Receiver<()>,
+}
+
+impl AccessLogWriter {
+    /// Waits until everything is written, once every [`AccessLog`] is dropped; whether it was within the bound.
+    #[must_use]
+    pub fn finish(self) -> bool {
+        matches!(self.done.recv_timeout(LAST_WORDS), Err(RecvTimeoutError::Disconnected))
+    }
+}
+
+/// Starts the writer. `None` when there is to be no log. `dropped` counts the lines it had to drop.
+///
+/// # Errors
+/// The file cannot be opened, or no thread can be had.
+pub fn start(
+    target: &AccessTarget,
+    format: LogFormat,
+    dropped: Counter,
+) -> io::Result<Option<(AccessLog, AccessLogWriter)>> {
+    let Some(output) = Output::open(target)? else {
+        return Ok(None);
+    };
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    let (alive, done) = sync_channel::<()>(0);
+    let count = dropped.clone();
+    thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+        write_all(output, format, &lines, &count);
+        drop(alive);
+    })?;
+    Ok(Some((AccessLog { queue, dropped }, AccessLogWriter { done })))
+}
+
+fn write_all(mut output: Output, format: LogFormat, lines: &Receiver<Message>, dropped: &Counter) {
+    while let Ok(first) = lines.recv() {
+        for message in std::iter::once(first).chain(lines.try_iter()) {
+            let done = match message {
+                Message::Line(line) => output.stream.write_all(line.render(format).as_bytes()),
+                Message::Reopen => output.reopen(),
+            };
+            if done.is_err() {
+                dropped.increment(1);
+            }
+        }
+        if output.stream.flush().is_err() {
+            dropped.increment(1);
+        }
+        thread::sleep(BATCH);
+    }
+}
+
+/// Where lines go.
+struct Output {
+    path: Option<PathBuf>,
+    stream: Box<dyn Write + Send>,
+}
+
+impl Output {
+    fn open(target: &AccessTarget) -> io::Result<Option<Self>> {
+        let (path, stream): (_, Box<dyn Write + Send>) = match target {
+            AccessTarget::Off => return Ok(None),
+            AccessTarget::Stdout => (None, Box::new(BufWriter::new(io::stdout()))),
+            AccessTarget::Stderr => (None, Box::new(BufWriter::new(io::stderr()))),
+            AccessTarget::File(path) => (Some(path.clone()), Box::new(append(path)?)),
+        };
+        Ok(Some(Self { path, stream }))
+    }
+
+    /// The old file stays in use when the new one cannot be opened.
+    fn reopen(&mut self) -> io::Result<()> {
+        self.stream.flush()?;
+        if let Some(path) = &self.path {
+            let opened = append(path).inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "cannot reopen the access log, going on with the old file"),
+            )?;
+            self.stream = Box::new(opened);
+        }
+        Ok(())
+    }
+}
+
+fn append(path: &PathBuf) -> io::Result<BufWriter<File>> {
+    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        Line {
+            time: Some(SystemTime::UNIX_EPOCH),
+            session: 7,
+            listener: "web".to_owned(),
+            sni: Some("a b\"c".to_owned()),
+            ending: "client_closed",
+            ..Line::default()
+        }
+    }
+
+    #[test]
+    fn json_keeps_every_field_in_order() {
+        let text = line().render(LogFormat::Json);
+        assert!(
+            text.starts_with(r#"{"time":"1970-01-01T00:00:00.000Z","session":7,"listener":"web","peer":"""#),
+            "{text}"
+        );
+        assert!(text.ends_with("\"server_retrans\":null}\n"), "{text}");
+    }
+
+    #[test]
+    fn text_quotes_and_leaves_out_what_is_not_known() {
+        let text = line().render(LogFormat::Text);
+        assert!(
+            text.starts_with("time=1970-01-01T00:00:00.000Z session=7 listener=web peer=\"\""),
+            "{text}"
+        );
+        assert!(text.contains(r#" sni="a b\"c" ech=false attempts=0 "#), "{text}");
+    }
+
+    #[test]
+    fn everything_is_written_before_the_end_and_a_renamed_file_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let target = AccessTarget::File(path.clone());
+        let (log, writer) = start(&target, LogFormat::Json, Counter::noop()).unwrap().unwrap();
+        log.write(line());
+        log.reopen(); // nothing was renamed: the same file again
+        log.write(line());
+        drop(log);
+        assert!(writer.finish());
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
 }

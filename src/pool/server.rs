@@ -34,6 +34,14 @@ pub struct ServerSpec {
     pub weight: u16,
 }
 
+impl ServerSpec {
+    /// Whether both are the same server, so that what is known of one holds for the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.label == other.label && self.address == other.address && self.weight == other.weight
+    }
+}
+
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Server {

@@ -1,0 +1,86 @@
+//! A Prometheus histogram of durations.
+//!
+//! The exporter of the `metrics` crate has histograms too, but cannot drop the series of a server that is gone while
+//! it keeps those of servers that are merely idle, and holds every sample until somebody collects it. This one is
+//! a row of atomics; its series leaves when it is dropped.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds in seconds, 0.5 ms to 10 s: reading a hello, connecting.
+pub const HANDSHAKE_BOUNDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Upper bounds in seconds, 10 ms to 1 day: sessions.
+pub const SESSION_BOUNDS: &[f64] = &[
+    0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
+];
+
+/// Durations, counted in buckets.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    /// One for each bound and one for what is above all of them; not cumulative.
+    buckets: Box<[AtomicU64]>,
+    sum_ns: AtomicU64,
+}
+
+impl Histogram {
+    /// Empty, with these upper bounds, ascending.
+    #[must_use]
+    pub fn new(bounds: &'static [f64]) -> Self {
+        Self {
+            bounds,
+            buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one duration.
+    pub fn record(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_ns
+            .fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Adds its lines to a text of the exposition format; `labels` as they stand between the braces.
+    pub fn write(&self, name: &str, labels: &str, text: &mut String) {
+        const INFALLIBLE: &str = "a String takes everything";
+        let mut count = 0;
+        let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        for (bucket, bound) in self.buckets.iter().zip(bounds) {
+            count += bucket.load(Relaxed);
+            writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}").expect(INFALLIBLE);
+        }
+        let sum = Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64();
+        writeln!(text, "{name}_sum{{{labels}}} {sum}").expect(INFALLIBLE);
+        writeln!(text, "{name}_count{{{labels}}} {count}").expect(INFALLIBLE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let histogram = Histogram::new(&[0.5, 1.0]);
+        for ms in [500, 501, 1000, 1001] {
+            histogram.record(Duration::from_millis(ms));
+        }
+        let mut text = String::new();
+        histogram.write("t_seconds", "pool=\"a\"", &mut text);
+        assert_eq!(
+            text,
+            "t_seconds_bucket{pool=\"a\",le=\"0.5\"} 1\n\
+             t_seconds_bucket{pool=\"a\",le=\"1\"} 3\n\
+             t_seconds_bucket{pool=\"a\",le=\"+Inf\"} 4\n\
+             t_seconds_sum{pool=\"a\"} 3.002\n\
+             t_seconds_count{pool=\"a\"} 4\n"
+        );
+    }
+}

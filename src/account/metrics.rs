@@ -1,0 +1,246 @@
+//! The book of all series, and its text for `/metrics`.
+//!
+//! A series leaves with the server it is about. The exporter can only forget series that nobody has touched for a
+//! while; so every series still wanted is touched before each rendering, and the while is as short as can be.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Key, Label, Recorder};
+use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::MetricKindMask;
+
+use super::histogram::{Histogram, SESSION_BOUNDS};
+use super::series::{LineSeries, ListenerSeries, METADATA, ServerSeries, Source, label};
+use crate::listen::Places;
+use crate::pool::{Server, ServerId};
+
+/// The names, as the specification fixes them.
+pub(super) mod names {
+    pub(in crate::account) const BUILD_INFO: &str = "acequia_build_info";
+    pub(in crate::account) const CONNECTIONS: &str = "acequia_connections_total";
+    pub(in crate::account) const SESSIONS: &str = "acequia_sessions_total";
+    pub(in crate::account) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
+    pub(in crate::account) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";
+    pub(in crate::account) const BYTES: &str = "acequia_bytes_total";
+    pub(in crate::account) const HELLO_DURATION: &str = "acequia_hello_duration_seconds";
+    pub(in crate::account) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
+    pub(in crate::account) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
+    pub(in crate::account) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
+    pub(in crate::account) const SERVER_UP: &str = "acequia_server_up";
+    pub(in crate::account) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
+    pub(in crate::account) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
+    pub(in crate::account) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
+    pub(in crate::account) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
+}
+use names::*;
+
+const COUNTERS: &[(&str, &str)] = &[
+    (CONNECTIONS, "Clients let in."),
+    (SESSIONS, "Sessions that are over, by how they ended."),
+    (BYTES, "Bytes read from clients (up) and servers (down)."),
+    (CONNECT_FAILURES, "Attempts to connect to a server that failed."),
+    (HEALTH_CHECKS, "Health checks, by result."),
+    (HEALTH_TRANSITIONS, "Changes of what the health checks say of a server."),
+    (
+        ACCEPT_PAUSES,
+        "Times accepting had to rest although a client was there.",
+    ),
+    (LOG_LINES_DROPPED, "Lines of the access log that could not be written."),
+];
+
+const GAUGES: &[(&str, &str)] = &[
+    (BUILD_INFO, "1, labelled with the version."),
+    (SESSIONS_ACTIVE, "Sessions now."),
+    (
+        SERVER_SESSIONS_ACTIVE,
+        "Sessions on a server now, those being connected included.",
+    ),
+    (
+        SERVER_UP,
+        "Whether a server is in use: up by its checks and not ejected.",
+    ),
+];
+
+/// Which listener, in the order of the plan.
+pub type ListenerIndex = usize;
+
+/// What tells one line of the ledger from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LineKey {
+    /// Where the session came in.
+    pub listener: ListenerIndex,
+    /// The pool that was chosen; empty: none.
+    pub pool: Arc<str>,
+    /// The server that was chosen.
+    pub server: Option<ServerId>,
+}
+
+/// All series of the process.
+pub struct Metrics {
+    source: Source,
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+    build_info: Gauge,
+    lines_dropped: Counter,
+    // Std mutexes. The book's is taken when a worker meets a line for the first time, and when somebody looks; the
+    // other makes touching and rendering one step, lest a rendering between them forget what is wanted.
+    book: Mutex<Book>,
+    rendering: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Book {
+    listeners: Vec<Arc<ListenerSeries>>,
+    /// By pool; those of sessions that reached none under the empty name.
+    durations: HashMap<Arc<str>, Arc<Histogram>>,
+    servers: HashMap<ServerId, Arc<ServerSeries>>,
+    lines: HashMap<LineKey, Arc<LineSeries>>,
+}
+
+impl Metrics {
+    /// An empty book.
+    #[must_use]
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .idle_timeout(
+                MetricKindMask::COUNTER | MetricKindMask::GAUGE,
+                Some(Duration::from_nanos(1)),
+            )
+            .build_recorder();
+        for (name, help) in COUNTERS {
+            recorder.describe_counter((*name).into(), None, (*help).into());
+        }
+        for (name, help) in GAUGES {
+            recorder.describe_gauge((*name).into(), None, (*help).into());
+        }
+        let process = metrics_process::Collector::default();
+        metrics::with_local_recorder(&recorder, || process.describe());
+        let version = vec![Label::from_static_parts("version", env!("CARGO_PKG_VERSION"))];
+        Self {
+            build_info: recorder.register_gauge(&Key::from_parts(BUILD_INFO, version), &METADATA),
+            lines_dropped: recorder.register_counter(&Key::from_name(LOG_LINES_DROPPED), &METADATA),
+            handle: recorder.handle(),
+            source: Arc::new(recorder),
+            process,
+            book: Mutex::default(),
+            rendering: Mutex::default(),
+        }
+    }
+
+    /// Opens the series of the next listener, in the order of the plan.
+    pub fn add_listener(&self, name: &Arc<str>, places: Places) -> Arc<ListenerSeries> {
+        let series = Arc::new(ListenerSeries::new(&self.source, name, places));
+        self.book().listeners.push(Arc::clone(&series));
+        series
+    }
+
+    /// The series of a server, opened if need be.
+    pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
+        opened(&mut self.book().servers, &server.id(), || {
+            ServerSeries::new(&self.source, pool, server)
+        })
+    }
+
+    /// The series of a line, opened if need be; `server` is the one of the key.
+    pub fn line(&self, key: &LineKey, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
+        let server_series = server.map(|server| self.server(&key.pool, server));
+        let mut book = self.book();
+        let labels = [
+            label("listener", book.listeners[key.listener].name()),
+            label("pool", &key.pool),
+            label(
+                "server",
+                &server.map_or_else(|| Arc::from(""), |server| Arc::clone(&server.spec().label)),
+            ),
+        ];
+        let duration = opened(&mut book.durations, &key.pool, || Histogram::new(SESSION_BOUNDS));
+        opened(&mut book.lines, key, || {
+            LineSeries::new(&self.source, &labels, duration, server_series)
+        })
+    }
+
+    /// Counts lines of the access log that could not be written.
+    #[must_use]
+    pub fn lines_dropped(&self) -> Counter {
+        self.lines_dropped.clone()
+    }
+
+    /// The text of the exposition format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let _one_step = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::with_local_recorder(&*self.source, || self.process.collect());
+        self.build_info.set(1.0);
+        self.lines_dropped.increment(0);
+        let mut book = self.book();
+        book.lines.retain(|_, line| !line.is_over());
+        book.servers.retain(|_, server| !server.is_over());
+        book.listeners.iter().for_each(|listener| listener.show());
+        book.servers.values().for_each(|server| server.show());
+        book.lines.values().for_each(|line| line.show());
+        let histograms = book.histograms();
+        drop(book);
+        self.handle.render() + &histograms
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The value of a key, made if it is not there.
+fn opened<K: Hash + Eq + Clone, V>(map: &mut HashMap<K, Arc<V>>, key: &K, make: impl FnOnce() -> V) -> Arc<V> {
+    Arc::clone(map.entry(key.clone()).or_insert_with(|| Arc::new(make())))
+}
+
+impl Book {
+    fn histograms(&self) -> String {
+        let mut text = String::new();
+        head(
+            &mut text,
+            HELLO_DURATION,
+            "From accept until it was known what the client wants.",
+        );
+        for listener in &self.listeners {
+            listener
+                .hello
+                .write(HELLO_DURATION, &pairs(&[label("listener", listener.name())]), &mut text);
+        }
+        head(
+            &mut text,
+            CONNECT_DURATION,
+            "Connecting to a server, successful attempts.",
+        );
+        for server in self.servers.values() {
+            server
+                .connect
+                .write(CONNECT_DURATION, &pairs(&server.labels), &mut text);
+        }
+        head(&mut text, SESSION_DURATION, "From accept to the end of a session.");
+        for (pool, duration) in &self.durations {
+            duration.write(SESSION_DURATION, &pairs(&[label("pool", pool)]), &mut text);
+        }
+        text
+    }
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    write_help_line(text, name, None, None, help);
+    write_type_line(text, name, None, None, "histogram");
+}
+
+/// `key="value",…` as it stands between braces.
+fn pairs(labels: &[Label]) -> String {
+    let pair = |label: &Label| format!("{}=\"{}\"", label.key(), sanitize_label_value(label.value()));
+    labels.iter().map(pair).collect::<Vec<_>>().join(",")
+}

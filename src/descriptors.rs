@@ -1,0 +1,98 @@
+//! The process's file descriptors: as many as it may have, and what they are kept for.
+//!
+//! A session needs two. Whoever is let in must also be able to be dialled for; so the places for sessions are what is
+//! left when everything else has its share.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Pipes for splicing, each two descriptors: an unprivileged user has memory for 256 of full size.
+const PIPES_MAX: usize = 256;
+
+/// Of what may be kept for sessions, the part that goes to pipes: 1 / this.
+const PIPES_SHARE: usize = 16;
+
+/// Checks under way at once.
+const CHECKS_MAX: usize = 64;
+
+/// Connections of the admin port at once.
+const ADMIN_MAX: usize = 16;
+
+/// The log file, the resolver's sockets and files, `/proc` while metrics are read.
+const SUNDRY: usize = 6;
+
+/// What the descriptors are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Sessions of the whole process; at least one.
+    pub sessions: usize,
+    /// Pipes of the whole process.
+    pub pipes: usize,
+    /// Checks under way at once; at least one.
+    pub checks: usize,
+    /// Connections of the admin port at once; at least one.
+    pub admin: usize,
+}
+
+impl Budget {
+    /// Divides `limit` descriptors of which `open` are taken. `sessions_wanted` is `max_connections`: it may be less
+    /// than would fit, more is not to be had.
+    #[must_use]
+    pub fn new(limit: usize, open: usize, sessions_wanted: Option<usize>) -> Self {
+        let free = limit.saturating_sub(open + SUNDRY);
+        let checks = CHECKS_MAX.min(free / 8).max(1);
+        let admin = ADMIN_MAX.min(free / 16).max(1);
+        let rest = free.saturating_sub(checks + admin);
+        let pipes = PIPES_MAX.min(rest / PIPES_SHARE / 2);
+        let sessions = (rest - 2 * pipes) / 2;
+        Self { sessions: sessions_wanted.unwrap_or(sessions).min(sessions).max(1), pipes, checks, admin }
+    }
+}
+
+/// Raises the soft limit of open files to the hard one; the limit in force.
+#[must_use]
+pub fn raise_limit() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+        return known(maximum);
+    }
+    known(current)
+}
+
+/// `None` of the system stands for "no limit"; then the kernel's own bound on one process is.
+fn known(limit: Option<u64>) -> usize {
+    const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(NR_OPEN)
+}
+
+/// Descriptors that are open now.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn open_now() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1)) // less the one that reads it
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_never_exceed_the_limit() {
+        for limit in (40..4000).chain([20_000, 1 << 20]) {
+            let budget = Budget::new(limit, 20, None);
+            let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + budget.checks + budget.admin;
+            assert!(sum <= limit, "{limit}: {budget:?}");
+            assert!(sum + 2 >= limit, "{limit}: {budget:?} wastes some");
+        }
+    }
+
+    #[test]
+    fn a_small_limit_still_serves() {
+        assert_eq!(Budget::new(64, 24, None), Budget { sessions: 14, pipes: 0, checks: 4, admin: 2 });
+        assert_eq!(Budget::new(10, 24, None).sessions, 1);
+        assert_eq!(Budget::new(20_000, 24, Some(5)).sessions, 5);
+        assert_eq!(Budget::new(64, 24, Some(500)).sessions, 14, "more is not to be had");
+    }
+}

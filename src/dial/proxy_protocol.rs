@@ -1,0 +1,187 @@
+//! The PROXY protocol's header: whom a connection speaks for, told to the server before anything else.
+//!
+//! Source: "The PROXY protocol, versions 1 & 2", sections 2.1 (text) and 2.2 (binary).
+
+use std::net::{IpAddr, SocketAddr};
+
+use crc::{CRC_32_ISCSI, Crc};
+
+use crate::addr::{ClientAddr, ListenAddr};
+
+/// The form of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+/// What the header tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Where the connection comes from.
+    pub client: ClientAddr,
+    /// The address of ours that the client connected to.
+    pub local: ListenAddr,
+    /// The server name the client asked for (v2 only).
+    pub authority: Option<&'a str>,
+    /// The protocol the client offered first (v2 only): it is not ours to know which one the server will take.
+    pub alpn: Option<&'a [u8]>,
+}
+
+/// The header's bytes.
+#[must_use]
+pub fn header(version: Version, facts: &Facts<'_>) -> Vec<u8> {
+    match version {
+        Version::V1 => text(facts).into_bytes(),
+        Version::V2 => binary(facts),
+    }
+}
+
+/// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
+fn text(facts: &Facts<'_>) -> String {
+    let (from, to) = (facts.client.socket(), facts.local.socket());
+    let family = match (from, to) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
+        (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
+        _ => return "PROXY UNKNOWN\r\n".to_owned(),
+    };
+    format!(
+        "PROXY {family} {} {} {} {}\r\n",
+        from.ip(),
+        to.ip(),
+        from.port(),
+        to.port()
+    )
+}
+
+/// The first 12 bytes: no protocol starts like that.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+const VERSION_2_PROXY: u8 = 0x21;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+const TYPE_ALPN: u8 = 0x01;
+const TYPE_AUTHORITY: u8 = 0x02;
+const TYPE_CRC32C: u8 = 0x03;
+
+static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// ```text
+/// signature(12) | 0x21 | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
+/// ```
+/// The checksum (section 2.2.3) is over the whole header, its own value taken for zero.
+fn binary(facts: &Facts<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(128);
+    bytes.extend(SIGNATURE);
+    let (from, to) = same_family(facts.client.socket(), facts.local.socket());
+    bytes.extend([
+        VERSION_2_PROXY,
+        if from.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 },
+        0,
+        0,
+    ]);
+    for address in [from.ip(), to.ip()] {
+        match address {
+            IpAddr::V4(v4) => bytes.extend(v4.octets()),
+            IpAddr::V6(v6) => bytes.extend(v6.octets()),
+        }
+    }
+    bytes.extend(from.port().to_be_bytes());
+    bytes.extend(to.port().to_be_bytes());
+    if let Some(alpn) = facts.alpn {
+        value(&mut bytes, TYPE_ALPN, alpn);
+    }
+    if let Some(authority) = facts.authority {
+        value(&mut bytes, TYPE_AUTHORITY, authority.as_bytes());
+    }
+    value(&mut bytes, TYPE_CRC32C, &[0; 4]);
+    let length = (bytes.len() - 16) as u16; // at most 36 of addresses, 258 of ALPN, 256 of authority, 7 of checksum
+    bytes[14..16].copy_from_slice(&length.to_be_bytes());
+    let checksum = CRC32C.checksum(&bytes);
+    let at = bytes.len() - 4;
+    bytes[at..].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+fn value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    bytes.push(kind);
+    bytes.extend((value.len() as u16).to_be_bytes()); // names have at most 253 bytes, protocols 255
+    bytes.extend(value);
+}
+
+/// Both addresses in IPv6 when they differ (an IPv4 one mapped, RFC 4291 section 2.5.5.2).
+fn same_family(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if a.is_ipv4() == b.is_ipv4() {
+        return (a, b);
+    }
+    let mapped = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    };
+    (mapped(a), mapped(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts<'a>(client: &str, local: &str) -> Facts<'a> {
+        Facts {
+            client: ClientAddr::new(client.parse().unwrap()),
+            local: ListenAddr::new(local.parse().unwrap()),
+            authority: None,
+            alpn: None,
+        }
+    }
+
+    #[test]
+    fn the_text_form() {
+        let v4 = facts("192.0.2.1:56324", "198.51.100.1:443");
+        assert_eq!(
+            header(Version::V1, &v4),
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"
+        );
+        let v6 = facts("[2001:db8::1]:1", "[2001:db8::2]:2");
+        assert_eq!(header(Version::V1, &v6), b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n");
+        let longest = facts(
+            "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+            "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+        );
+        assert!(header(Version::V1, &longest).len() <= 107, "section 2.1");
+    }
+
+    #[test]
+    fn the_binary_form_to_the_byte() {
+        let mut facts = facts("192.0.2.1:56324", "198.51.100.1:443");
+        facts.authority = Some("a.example");
+        facts.alpn = Some(b"h2");
+        let bytes = header(Version::V2, &facts);
+        let (start, rest) = bytes.split_at(16);
+        assert_eq!(start, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x24");
+        let (addresses, values) = rest.split_at(12);
+        assert_eq!(addresses, [192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 0x04, 0x01, 0xbb]);
+        assert_eq!(&values[..17], b"\x01\x00\x02h2\x02\x00\x09a.example");
+        assert_eq!(&values[17..20], [3, 0, 4]);
+        let mut zeroed = bytes.clone();
+        let at = zeroed.len() - 4;
+        zeroed[at..].fill(0);
+        assert_eq!(bytes[at..], crc32c_bitwise(&zeroed).to_be_bytes());
+    }
+
+    #[test]
+    fn an_ipv4_address_beside_an_ipv6_one_is_mapped() {
+        let bytes = header(Version::V2, &facts("192.0.2.1:1", "[2001:db8::2]:2"));
+        assert_eq!(bytes[13], TCP_OVER_IPV6);
+        assert_eq!(bytes[16..32], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+    }
+
+    /// CRC32c (RFC 3720, appendix B.4), a bit at a time.
+    fn crc32c_bitwise(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+                (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
+            })
+        })
+    }
+}

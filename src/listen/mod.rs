@@ -1,0 +1,411 @@
+//! Listening sockets, and an accept that cannot fail.
+//!
+//! Every worker has a socket of its own for every address (SO_REUSEPORT); the kernel divides the clients.
+
+mod watch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use crate::addr::{ListenAddr, PeerAddr};
+use crate::socket::SocketOptions;
+
+/// How long accepting rests when the system is out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Clients accepted before the sessions already let in get their turn.
+const ACCEPT_BATCH: u32 = 16;
+
+/// An address that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {cause}; {}", remedy(.cause))]
+pub struct BindError {
+    /// Where.
+    pub address: ListenAddr,
+    /// Why.
+    #[source]
+    pub cause: io::Error,
+}
+
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            "no interface of this machine has that address, `ip address` shows those there are"
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
+        }
+        Some(libc::EAFNOSUPPORT) => "this system has no IPv6: leave that address out",
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        _ => "bind another address",
+    }
+}
+
+/// The sockets of one address, one for each worker, bound but not listening yet: nobody is let in before everything
+/// is bound.
+#[derive(Debug)]
+pub struct Bound {
+    address: ListenAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Bound {
+    /// Binds one socket for each worker.
+    ///
+    /// The first is bound without SO_REUSEPORT, which proves the address free: two processes that share it by
+    /// mistake would share the clients. It joins the group of the others afterwards.
+    ///
+    /// # Errors
+    /// The address and why it cannot be bound.
+    pub fn new(address: ListenAddr, workers: usize, options: &SocketOptions) -> Result<Self, BindError> {
+        let failed = |cause| BindError { address, cause };
+        let first = bind(address.socket(), false, options).map_err(failed)?;
+        first.set_reuse_port(true).map_err(failed)?;
+        let real = first
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .unwrap_or(address.socket());
+        let mut sockets = vec![first];
+        while sockets.len() < workers {
+            sockets.push(bind(real, true, options).map_err(failed)?);
+        }
+        Ok(Self {
+            address: ListenAddr::new(real),
+            sockets,
+        })
+    }
+
+    /// The address really bound: the port is the kernel's choice where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> ListenAddr {
+        self.address
+    }
+
+    /// From now on clients are let in. One socket a worker.
+    ///
+    /// # Errors
+    /// The address and why it cannot be listened on.
+    pub fn listen(self, backlog: u32) -> Result<Vec<OwnedFd>, BindError> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        for socket in &self.sockets {
+            socket.listen(backlog).map_err(|cause| BindError {
+                address: self.address,
+                cause,
+            })?;
+        }
+        Ok(self.sockets.into_iter().map(OwnedFd::from).collect())
+    }
+}
+
+fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?; // old connections in TIME_WAIT do not hinder a restart
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    options.apply(&SockRef::from(&socket))?; // accepted sockets inherit all of it
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// How many sessions there may be: of the process, and of a listener.
+#[derive(Clone, Debug)]
+pub struct Places {
+    listener: Arc<Semaphore>,
+    listener_max: usize,
+    process: Arc<Semaphore>,
+}
+
+/// A session's place among those there may be. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Permit {
+    _listener: OwnedSemaphorePermit,
+    _process: OwnedSemaphorePermit,
+}
+
+impl Places {
+    /// Places of a listener, within those of the process. `None`: as many as the process has.
+    #[must_use]
+    pub fn new(listener_max: Option<usize>, process: Arc<Semaphore>) -> Self {
+        let listener_max = listener_max
+            .unwrap_or(Semaphore::MAX_PERMITS)
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            listener: Arc::new(Semaphore::new(listener_max)),
+            listener_max,
+            process,
+        }
+    }
+
+    /// Places taken on this listener: its sessions.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.listener_max.saturating_sub(self.listener.available_permits())
+    }
+
+    /// A place if there is one.
+    fn try_take(&self) -> Option<Permit> {
+        let listener = Arc::clone(&self.listener).try_acquire_owned().ok()?;
+        let process = Arc::clone(&self.process).try_acquire_owned().ok()?;
+        Some(Permit {
+            _listener: listener,
+            _process: process,
+        })
+    }
+
+    /// A place as soon as there is one; first come, first served over all workers.
+    async fn take(&self) -> Permit {
+        const OPEN: &str = "these semaphores are never closed";
+        let listener = Arc::clone(&self.listener).acquire_owned().await.expect(OPEN);
+        let process = Arc::clone(&self.process).acquire_owned().await.expect(OPEN);
+        Permit {
+            _listener: listener,
+            _process: process,
+        }
+    }
+}
+
+/// Why accepting rests although a client is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// No descriptor is left.
+    Descriptors,
+    /// No memory is left.
+    Memory,
+    /// `max_connections` are there.
+    Limit,
+}
+
+impl Pause {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
+
+    /// The word that metrics and log use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Memory => "memory",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// A client just let in.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket.
+    pub socket: TcpStream,
+    /// Its address.
+    pub peer: PeerAddr,
+    /// When.
+    pub at: Instant,
+    /// Its place.
+    pub permit: Permit,
+}
+
+/// One worker's socket for one address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: AsyncFd<OwnedFd>,
+    places: Places,
+    batch: u32,
+}
+
+/// What one try to accept came to.
+enum Tried {
+    Client(TcpStream, PeerAddr),
+    Nobody,
+    Pause(Pause),
+}
+
+impl Listener {
+    /// Listens on a socket of [`Bound::listen`], in the calling thread's runtime.
+    ///
+    /// # Errors
+    /// Those of registering it with the runtime.
+    pub fn new(socket: OwnedFd, places: Places) -> io::Result<Self> {
+        Ok(Self {
+            socket: watch::watch(socket)?,
+            places,
+            batch: 0,
+        })
+    }
+
+    /// The next client. `told` hears when accepting must rest, and why.
+    ///
+    /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
+    /// Cancel safe: a place not yet given to a client goes back.
+    pub async fn accept(&mut self, mut told: impl FnMut(Pause)) -> Accepted {
+        self.batch += 1;
+        if self.batch >= ACCEPT_BATCH {
+            self.batch = 0;
+            tokio::task::yield_now().await;
+        }
+        loop {
+            let Ok(mut ready) = self.socket.readable().await else {
+                // The runtime is going down; whoever waits for a client is about to be dropped.
+                return std::future::pending().await;
+            };
+            let permit = match self.places.try_take() {
+                Some(permit) => permit,
+                None => {
+                    told(Pause::Limit);
+                    self.places.take().await
+                }
+            };
+            let tried = ready
+                .try_io(|socket| accept(socket.get_ref()))
+                .unwrap_or(Ok(Tried::Nobody));
+            match tried.unwrap_or(Tried::Nobody) {
+                Tried::Client(socket, peer) => {
+                    return Accepted {
+                        socket,
+                        peer,
+                        at: Instant::now(),
+                        permit,
+                    };
+                }
+                Tried::Nobody => {}
+                Tried::Pause(reason) => {
+                    drop(permit);
+                    told(reason);
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A client that is already in the backlog, if there is a place for it: for those who came before the end.
+    pub fn accept_waiting(&mut self) -> Option<Accepted> {
+        loop {
+            let permit = self.places.try_take()?;
+            match accept(self.socket.get_ref()).ok()? {
+                Tried::Client(socket, peer) => {
+                    return Some(Accepted {
+                        socket,
+                        peer,
+                        at: Instant::now(),
+                        permit,
+                    });
+                }
+                Tried::Nobody => {}
+                Tried::Pause(_) => return None,
+            }
+        }
+    }
+}
+
+/// Accepts once. What the peer did wrong (it left first, its network failed: see "Error handling" in accept(2)) is
+/// nobody; EAGAIN is the only error.
+fn accept(listener: &OwnedFd) -> io::Result<Tried> {
+    let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok((socket, Some(peer))) => (socket, peer),
+        Ok((_, None)) => return Ok(Tried::Nobody),
+        Err(error) => {
+            return match io::Error::from(error).raw_os_error() {
+                Some(libc::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+                Some(libc::EMFILE | libc::ENFILE) => Ok(Tried::Pause(Pause::Descriptors)),
+                Some(libc::ENOBUFS | libc::ENOMEM) => Ok(Tried::Pause(Pause::Memory)),
+                _ => Ok(Tried::Nobody),
+            };
+        }
+    };
+    let (Ok(peer), Ok(socket)) = (SocketAddr::try_from(peer), TcpStream::from_std(socket.into())) else {
+        return Ok(Tried::Nobody);
+    };
+    Ok(Tried::Client(socket, PeerAddr::new(peer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        keepalive: None,
+        user_timeout: None,
+    };
+
+    fn loopback() -> ListenAddr {
+        ListenAddr::new("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn places(listener: Option<usize>, process: usize) -> Places {
+        Places::new(listener, Arc::new(Semaphore::new(process)))
+    }
+
+    #[test]
+    fn an_address_that_is_listened_on_is_not_bound_again() {
+        let first = Bound::new(loopback(), 2, &OPTIONS).unwrap();
+        let address = first.address();
+        let sockets = first.listen(16).unwrap();
+        assert_eq!(sockets.len(), 2);
+        let error = Bound::new(address, 2, &OPTIONS).unwrap_err();
+        assert_eq!(error.cause.raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(error.to_string().contains("another process listens there"), "{error}");
+    }
+
+    #[test]
+    fn the_kernel_divides_clients_among_the_sockets() {
+        let bound = Bound::new(loopback(), 2, &OPTIONS).unwrap();
+        let address = bound.address().socket();
+        let sockets = bound.listen(256).unwrap();
+        let _clients: Vec<_> = (0..200)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        for socket in &sockets {
+            let waiting = std::iter::from_fn(|| acceptfrom_with(socket, SocketFlags::CLOEXEC).ok()).count();
+            assert!(waiting > 50, "{waiting} of 200 on one of two sockets");
+        }
+    }
+
+    #[test]
+    fn a_place_of_the_listener_goes_back_when_the_process_has_none() {
+        let places = places(Some(2), 1);
+        let held = places.try_take().unwrap();
+        assert!(places.try_take().is_none());
+        assert_eq!(places.taken(), 1);
+        drop(held);
+        assert_eq!(places.taken(), 0);
+        assert!(places.try_take().is_some());
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_clients_wait_until_one_leaves() {
+        let bound = Bound::new(loopback(), 1, &OPTIONS).unwrap();
+        let address = bound.address().socket();
+        let socket = bound.listen(16).unwrap().remove(0);
+        let mut listener = Listener::new(socket, places(Some(1), 9)).unwrap();
+        let _clients = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        let first = listener.accept(|_| unreachable!("there is a place")).await;
+        let mut pauses = Vec::new();
+        let mut second = Box::pin(listener.accept(|pause| pauses.push(pause)));
+        std::future::poll_fn(|cx| {
+            assert!(second.as_mut().poll(cx).is_pending(), "no place yet");
+            std::task::Poll::Ready(())
+        })
+        .await;
+        drop(first);
+        drop(second.await);
+        assert_eq!(pauses, [Pause::Limit]);
+    }
+}

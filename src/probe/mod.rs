@@ -1,0 +1,152 @@
+//! Health checks: timers and sockets here, the machine that judges in [`crate::pool::health`].
+//!
+//! Every pool has one task that tends it: it resolves names, and runs one prober for each server there is.
+
+pub mod resolve;
+pub mod tcp;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::account::{CheckResult, Metrics, ServerSeries};
+use crate::plan::{CheckKind, HealthPlan, PoolPlan};
+use crate::pool::health::Checked;
+use crate::pool::{Server, ServerId};
+use resolve::Answers;
+
+/// What all checks share.
+pub struct Checks {
+    /// How many may be under way at once, over all pools: each needs a descriptor.
+    turns: Semaphore,
+    metrics: Arc<Metrics>,
+    /// Probers started so far; spreads their checks.
+    started: AtomicU64,
+}
+
+impl Checks {
+    /// `concurrency`: checks under way at once, at least one.
+    #[must_use]
+    pub fn new(concurrency: usize, metrics: Arc<Metrics>) -> Self {
+        Self { turns: Semaphore::new(concurrency.max(1)), metrics, started: AtomicU64::new(0) }
+    }
+
+    /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
+    pub async fn tend(self: Arc<Self>, pool: Arc<PoolPlan>) {
+        let mut answers = Answers::default();
+        let mut probers = JoinSet::new();
+        let mut running = HashMap::new();
+        let has_names = pool.entries.iter().any(|entry| entry.fixed().is_none());
+        loop {
+            if has_names {
+                answers.renew(&pool).await;
+                pool.pool.replace_servers(answers.servers(&pool));
+            }
+            self.run_probers(&pool, &mut probers, &mut running);
+            if !has_names {
+                probers.join_next().await; // they never end
+                return std::future::pending().await;
+            }
+            sleep(pool.resolve_interval).await;
+        }
+    }
+
+    /// One prober for each server there is, none for those that are gone.
+    fn run_probers(
+        self: &Arc<Self>,
+        pool: &Arc<PoolPlan>,
+        probers: &mut JoinSet<()>,
+        running: &mut HashMap<ServerId, tokio::task::AbortHandle>,
+    ) {
+        let servers = pool.pool.servers();
+        running.retain(|id, prober| {
+            let stays = servers.iter().any(|server| server.id() == *id);
+            if !stays {
+                prober.abort();
+            }
+            stays
+        });
+        for server in servers.iter() {
+            let series = self.metrics.server(pool.pool.name(), server);
+            if let (Some(kind), false) = (pool.health.check, running.contains_key(&server.id())) {
+                let prober = Prober { kind, health: pool.health, server: Arc::clone(server), series };
+                let name = Arc::clone(pool.pool.name());
+                running.insert(server.id(), probers.spawn(Arc::clone(self).probe(name, prober)));
+            }
+        }
+    }
+
+    /// Checks one server for ever. Checks of one server never overlap.
+    async fn probe(self: Arc<Self>, pool: Arc<str>, prober: Prober) {
+        let interval = prober.health.interval;
+        let mut next = Instant::now();
+        let mut gap = first_gap(self.started.fetch_add(1, Relaxed), interval);
+        loop {
+            sleep_until(next).await;
+            let turn = self.turns.acquire().await;
+            next = Instant::now() + gap;
+            gap = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+            let checked = timeout(prober.health.timeout, prober.check()).await;
+            drop(turn);
+            prober.take_in(&pool, checked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+        }
+    }
+}
+
+/// The first check comes at once; the second after a part of the interval that differs from prober to prober, so that
+/// later ones are spread. Multiples of the golden ratio fill a circle evenly, however many there will be.
+fn first_gap(number: u64, interval: Duration) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    interval.mul_f64((number as f64 * GOLDEN).fract())
+}
+
+/// One server and how it is checked.
+struct Prober {
+    kind: CheckKind,
+    health: HealthPlan,
+    server: Arc<Server>,
+    series: Arc<ServerSeries>,
+}
+
+impl Prober {
+    async fn check(&self) -> io::Result<()> {
+        match self.kind {
+            CheckKind::Tcp => tcp::check(self.server.spec().address).await,
+        }
+    }
+
+    /// Tells the server, the metrics and, if that changes something, the log.
+    fn take_in(&self, pool: &str, checked: io::Result<()>) {
+        let result = match &checked {
+            Ok(()) => CheckResult::Pass,
+            Err(error) if is_our_shortage(error) => {
+                tracing::warn!(%error, "cannot check servers, for a shortage of our own");
+                return;
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => CheckResult::Timeout,
+            Err(_) => CheckResult::Fail,
+        };
+        self.series.checked(result);
+        let Some(state) = self.server.record_check(checked.is_ok(), self.health.thresholds) else { return };
+        self.series.changed(state == Checked::Up);
+        let server = &self.server.spec().label;
+        match checked {
+            Ok(()) => tracing::info!(pool, %server, "server is up"),
+            Err(error) => tracing::warn!(pool, %server, reason = %error, "server is down"),
+        }
+    }
+}
+
+/// Nothing a server can be blamed for.
+fn is_our_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}

@@ -1,0 +1,49 @@
+//! The check `tcp`: the server's kernel completes a handshake, and the server's program never hears of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_tcp_quickack;
+use socket2::SockRef;
+use tokio::net::TcpSocket;
+
+use crate::addr::ServerAddr;
+
+/// Connects, and resets before the last ACK of the handshake is sent.
+///
+/// With TCP_QUICKACK cleared (tcp(7)) the kernel delays that ACK in the hope of data to send along; closing without
+/// lingering sends a reset in its place. The server's listening queue never sees the connection.
+///
+/// # Errors
+/// Those of connecting.
+pub async fn check(server: ServerAddr) -> io::Result<()> {
+    let socket = match server.socket() {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    set_tcp_quickack(&socket, false)?;
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    let connected = socket.connect(server.socket()).await?;
+    drop(connected); // here the reset goes out
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_servers_program_never_sees_a_check() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let address = ServerAddr::new(server.local_addr().unwrap());
+        for _ in 0..20 {
+            check(address).await.unwrap();
+        }
+        // On loopback a reset is delivered before the call that sends it returns.
+        assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(server);
+        assert_eq!(check(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,97 @@
+//! Copying: read into the thread's scratch buffer, send at once, keep only what the other side did not take.
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::half::Broken;
+
+/// One read takes at most so much: a socket's usual receive buffer, and small enough to stay in the cache.
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// One buffer for all sessions of the thread. It is borrowed only between two awaits; what must outlast that is
+    /// copied out.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// What a copy did.
+pub(super) struct Copied {
+    /// Bytes read; 0 is the end of the stream.
+    pub(super) read: usize,
+    /// What was read and not taken, right-sized.
+    pub(super) rest: Option<Box<[u8]>>,
+}
+
+/// Reads once, at most `read_max` bytes, and writes what was read.
+pub(super) fn poll_copy(
+    cx: &mut Context<'_>,
+    from: &TcpStream,
+    to: &TcpStream,
+    read_max: usize,
+) -> Poll<Result<Copied, Broken>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let room = &mut scratch[..read_max.min(SCRATCH_BYTES)];
+        let read = ready!(poll_recv(cx, from, room)).map_err(Broken::Reading)?;
+        let bytes = &room[..read];
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(Copied { read: 0, rest: None }));
+        }
+        let taken = match poll_send(cx, to, bytes) {
+            Poll::Ready(sent) => sent.map_err(Broken::Writing)?,
+            Poll::Pending => 0,
+        };
+        let rest = (taken < bytes.len()).then(|| bytes[taken..].into());
+        Poll::Ready(Ok(Copied { read, rest }))
+    })
+}
+
+/// Receives what there is, at least a byte; 0 is the end of the stream.
+fn poll_recv(cx: &mut Context<'_>, socket: &TcpStream, room: &mut [u8]) -> Poll<io::Result<usize>> {
+    let all = room.len();
+    let mut recv_some = || recv(socket, &mut *room, RecvFlags::empty()).map(|(read, _)| read);
+    poll_part(cx, socket, Interest::READABLE, all, &mut recv_some)
+}
+
+/// Sends what the socket takes, at least a byte.
+pub(super) fn poll_send(cx: &mut Context<'_>, socket: &TcpStream, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let mut send_some = || send(socket, bytes, SendFlags::NOSIGNAL);
+    poll_part(cx, socket, Interest::WRITABLE, bytes.len(), &mut send_some)
+}
+
+/// Moves some of `all` bytes. Having moved a part, the socket is known to be drained (or full) without asking it
+/// again: epoll is edge-triggered and will say when that has changed. The closure says so to tokio the only way there
+/// is, by answering that it would block.
+fn poll_part(
+    cx: &mut Context<'_>,
+    socket: &TcpStream,
+    interest: Interest,
+    all: usize,
+    operation: &mut dyn FnMut() -> rustix::io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        if interest == Interest::READABLE {
+            ready!(socket.poll_read_ready(cx))?;
+        } else {
+            ready!(socket.poll_write_ready(cx))?;
+        }
+        let mut part = None;
+        let whole = socket.try_io(interest, || {
+            let moved = operation()?;
+            if 0 < moved && moved < all {
+                part = Some(moved);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(moved)
+        });
+        match (part, whole) {
+            (Some(moved), _) | (None, Ok(moved)) => return Poll::Ready(Ok(moved)),
+            (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            (None, Err(error)) => return Poll::Ready(Err(error)),
+        }
+    }
+}

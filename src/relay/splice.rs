@@ -1,0 +1,137 @@
+//! Splicing: bytes go from socket to pipe to socket inside the kernel.
+//!
+//! A pipe is filled only when it is empty, so that EAGAIN on filling has one meaning: the socket has nothing.
+//! SPLICE_F_MORE is never set: it corks the socket for up to 200 ms.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// splice(2) takes lengths up to 2^31 - 1 page; the pipe bounds what really moves.
+const SPLICE_BYTES_MAX: usize = 1 << 30;
+
+/// Pipes a thread may have when nobody has said otherwise.
+const PIPES_MAX_DEFAULT: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), made: 0, max: PIPES_MAX_DEFAULT }) };
+}
+
+/// The pipes of one thread.
+struct Pool {
+    free: Vec<(OwnedFd, OwnedFd)>,
+    made: usize,
+    max: usize,
+}
+
+/// Bounds the pipes of the calling thread. Each is two descriptors.
+pub fn limit_pipes(max: usize) {
+    POOL.with_borrow_mut(|pool| pool.max = max);
+}
+
+/// A pipe on loan from the thread's pool, and the bytes in it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// `None` only while dropping.
+    ends: Option<(OwnedFd, OwnedFd)>,
+    held: usize,
+}
+
+impl Pipe {
+    /// An empty pipe; `None` when the budget of descriptors or the user's pipe pages are used up: then copy.
+    pub(super) fn take() -> Option<Self> {
+        POOL.with_borrow_mut(|pool| {
+            if let Some(ends) = pool.free.pop() {
+                return Some(Self {
+                    ends: Some(ends),
+                    held: 0,
+                });
+            }
+            if pool.made >= pool.max {
+                return None;
+            }
+            let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+            // Past `pipe-user-pages-soft` the kernel refuses to enlarge: such a small pipe is worse than a copy.
+            fcntl_setpipe_size(&ends.1, PIPE_BYTES).ok()?;
+            pool.made += 1;
+            Some(Self {
+                ends: Some(ends),
+                held: 0,
+            })
+        })
+    }
+
+    /// Bytes in it.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves what the socket has into the empty pipe; 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<usize>> {
+        debug_assert_eq!(self.held, 0, "a pipe is filled only when it is empty");
+        let (_, into) = self.ends();
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            match from.try_io(Interest::READABLE, || moved(from, into, SPLICE_BYTES_MAX)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(filled) => {
+                    self.held = filled;
+                    return Poll::Ready(Ok(filled));
+                }
+            }
+        }
+    }
+
+    /// Moves on to the socket until the pipe is empty.
+    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+        while self.held > 0 {
+            ready!(to.poll_write_ready(cx))?;
+            let (out, _) = self.ends();
+            match to.try_io(Interest::WRITABLE, || moved(out, to, self.held)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(sent) => self.held -= sent,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn ends(&self) -> &(OwnedFd, OwnedFd) {
+        self.ends.as_ref().expect("the ends leave only in drop")
+    }
+}
+
+impl Drop for Pipe {
+    /// Empty pipes go back to the pool; one with bytes in it is closed with them.
+    fn drop(&mut self) {
+        let ends = self.ends.take();
+        // A thread that ends has no pool any more; then the pipe is closed here.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            match ends {
+                Some(ends) if self.held == 0 => pool.free.push(ends),
+                _ => pool.made -= 1,
+            }
+        });
+    }
+}
+
+fn moved(from: impl std::os::fd::AsFd, to: impl std::os::fd::AsFd, bytes: usize) -> io::Result<usize> {
+    Ok(splice(
+        from,
+        None,
+        to,
+        None,
+        bytes,
+        SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
+    )?)
+}

@@ -1,0 +1,30 @@
+//! The bytes of one session, to be looked at while it runs.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bytes both ways. Written by the session alone, read by whoever looks; hence plain loads and stores, never a locked
+/// instruction per read.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// From the client.
+    pub up: Moved,
+    /// From the server.
+    pub down: Moved,
+}
+
+/// Bytes read in one direction.
+#[derive(Debug, Default)]
+pub struct Moved(AtomicU64);
+
+impl Moved {
+    /// Counts bytes that were read. Only the session that owns it may call this.
+    pub fn add(&self, bytes: usize) {
+        self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

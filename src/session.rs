@@ -1,0 +1,259 @@
+//! The story of one connection, told in one place. The only file that knows all the stages.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::account::{Ending, Entry, Ledger, ListenerIndex};
+use crate::addr::ListenAddr;
+use crate::dial::proxy_protocol::{Facts, header};
+use crate::dial::{NoConnection, dial};
+use crate::listen::Accepted;
+use crate::live::Live;
+use crate::plan::{ListenerPlan, PoolPlan};
+use crate::pool::Lease;
+use crate::relay::{Closed, RelayLimits, Side, relay};
+use crate::route::{Choice, Known};
+use crate::sniff::alert::{Alert, alert, refuse};
+use crate::sniff::hello::Hello;
+use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
+use crate::socket::{Fault, reset};
+use crate::tcp_info::TcpInfo;
+
+/// What every session of a worker needs.
+pub struct House {
+    /// The plan in force.
+    pub live: Arc<Live>,
+    /// The worker's book.
+    pub ledger: Arc<Ledger>,
+    /// Ends every session at once.
+    pub cut: CancellationToken,
+}
+
+/// Serves one client from its first byte to its line in the book.
+pub async fn serve(accepted: Accepted, listener: ListenerIndex, house: Arc<House>) {
+    let Accepted { socket, peer, at, permit } = accepted;
+    let mut entry = house.ledger.open(listener, peer, at);
+    let ending = story(socket, listener, at, &house, &mut entry).await;
+    entry.close(ending);
+    drop(permit); // after the entry: whoever gets the place finds this session accounted for
+}
+
+async fn story(
+    mut client: TcpStream,
+    listener: ListenerIndex,
+    at: Instant,
+    house: &House,
+    entry: &mut Entry,
+) -> Ending {
+    // Boxed: what is needed to arrange a session is gone before its bytes flow, and an idle session stays small.
+    let arranging = Box::pin(arrange(&mut client, listener, at, house, entry));
+    let arranged = tokio::select! {
+        biased;
+        arranged = arranging => arranged,
+        () = house.cut.cancelled() => Err(Refusal::silent(Ending::Drained)),
+    };
+    match arranged {
+        Ok(arranged) => carry(client, arranged, house, entry).await,
+        Err(Refusal { ending, alert: None }) => ending,
+        Err(Refusal { ending, alert: Some(bytes) }) => {
+            Box::pin(refuse(client, bytes)).await;
+            ending
+        }
+    }
+}
+
+/// A session that can begin.
+struct Arranged {
+    server: TcpStream,
+    lease: Lease,
+    /// What the server gets before anything else.
+    first: Vec<u8>,
+    limits: RelayLimits,
+}
+
+/// Why a session cannot begin, and what a TLS client is told.
+struct Refusal {
+    ending: Ending,
+    alert: Option<[u8; 7]>,
+}
+
+impl Refusal {
+    fn silent(ending: Ending) -> Self {
+        Self { ending, alert: None }
+    }
+
+    /// Tells a client that speaks TLS why.
+    fn of(ending: Ending, hello: Option<&Hello>, why: impl FnOnce(&Hello) -> Alert) -> Self {
+        Self { ending, alert: hello.map(|hello| alert(why(hello), Some(hello))) }
+    }
+}
+
+/// Finds out where the client wants to go, and connects to a server there.
+async fn arrange(
+    client: &mut TcpStream,
+    listener: ListenerIndex,
+    at: Instant,
+    house: &House,
+    entry: &mut Entry,
+) -> Result<Arranged, Refusal> {
+    let plan = house.live.plan();
+    let listener = &plan.listeners[listener];
+    let sniffed = hear(client, listener, at, entry).await?;
+    let hello = sniffed.as_ref().and_then(Sniffed::hello);
+    let pool = choose(listener, hello, entry)?;
+    let (server, lease) = connect(client, pool, entry)
+        .await
+        .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
+    let mut first = told(client, pool, hello, entry);
+    first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
+    Ok(Arranged { server, lease, first, limits: listener.relay })
+}
+
+/// Reads the ClientHello where a route depends on it. Other listeners never wait for the client: a server that speaks
+/// first would wait for a client that does the same.
+async fn hear(
+    client: &mut TcpStream,
+    listener: &ListenerPlan,
+    at: Instant,
+    entry: &mut Entry,
+) -> Result<Option<Sniffed>, Refusal> {
+    if !listener.routes.needs_hello() {
+        return Ok(None);
+    }
+    let heard = sniff(client, &listener.sniff, at).await;
+    entry.heard();
+    let sniffed = heard.map_err(|SniffError { reason, bytes_read }| {
+        entry.traffic().up.add(bytes_read);
+        unheard(&reason)
+    })?;
+    entry.traffic().up.add(sniffed.first.len());
+    if let Some(hello) = sniffed.hello() {
+        let facts = &mut entry.facts;
+        facts.sni = hello.name.as_ref().map(|name| name.shared()).or_else(|| hello.raw_name.as_deref().map(Arc::from));
+        facts.alpn = printable(&hello.alpn);
+        facts.ech = hello.ech;
+    }
+    Ok(Some(sniffed))
+}
+
+fn unheard(reason: &SniffFailure) -> Refusal {
+    match reason {
+        SniffFailure::TooSlow => Refusal::silent(Ending::HelloTimeout),
+        SniffFailure::TooLong => Refusal::silent(Ending::HelloTooLong),
+        SniffFailure::LeftEarly => Refusal::silent(Ending::ClientLeftEarly),
+        SniffFailure::Io(error) => Refusal::silent(broken(Side::Client, Fault::of(error))),
+        SniffFailure::Invalid(_) => {
+            Refusal { ending: Ending::HelloInvalid, alert: Some(alert(Alert::DecodeError, None)) }
+        }
+    }
+}
+
+/// The protocols offered, as one text: `h2,http/1.1`.
+fn printable(alpn: &[Box<[u8]>]) -> Option<Box<str>> {
+    let names: Vec<String> = alpn.iter().map(|name| name.escape_ascii().to_string()).collect();
+    (!names.is_empty()).then(|| names.join(",").into())
+}
+
+/// The pool that the routes give this client.
+fn choose<'a>(
+    listener: &'a ListenerPlan,
+    hello: Option<&Hello>,
+    entry: &mut Entry,
+) -> Result<&'a Arc<PoolPlan>, Refusal> {
+    let known = Known {
+        name: hello.and_then(|hello| hello.name.as_ref()),
+        alpn: hello.map(|hello| hello.alpn.as_slice()).unwrap_or_default(),
+        client: Some(entry.facts.client),
+    };
+    let pool = match listener.routes.find(&known) {
+        Choice::Route { route, pool } => {
+            entry.facts.route = Some(Arc::clone(route));
+            pool
+        }
+        Choice::Default(pool) => pool,
+        Choice::Refused { route } => {
+            entry.facts.route = Some(Arc::clone(route));
+            return Err(Refusal::of(Ending::Refused, hello, Alert::no_route));
+        }
+        Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, Alert::no_route)),
+    };
+    entry.routed(pool.pool.name());
+    Ok(pool)
+}
+
+/// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
+async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
+    let whom = entry.facts.client;
+    let dialled = dial(&pool.pool, &pool.dial, client, whom, |attempt| {
+        let series = entry.tried(attempt.server).server();
+        series.inspect(|series| series.dialled(attempt.took, attempt.failure));
+        let (pool, server) = (pool.pool.name(), &attempt.server.spec().label);
+        match (attempt.failure, attempt.ejected_for) {
+            (Some(failure), Some(back_off)) => {
+                tracing::warn!(%pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
+            }
+            (Some(failure), None) => tracing::debug!(%pool, %server, reason = failure.as_str(), "cannot connect"),
+            (None, _) if attempt.came_back => tracing::info!(%pool, %server, "server is back"),
+            (None, _) => {}
+        }
+        if attempt.failure.is_none() {
+            entry.connected(attempt.took);
+        }
+    })
+    .await;
+    dialled.map_err(|reason| match reason {
+        NoConnection::NoServer => Ending::NoServer,
+        NoConnection::Failed => Ending::ConnectFailed,
+        NoConnection::ClientBroke(fault) => broken(Side::Client, fault),
+    })
+}
+
+/// The PROXY header, where the pool's servers expect one.
+fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
+    let (Some(version), Ok(local)) = (pool.dial.proxy_protocol, client.local_addr()) else { return Vec::new() };
+    let facts = Facts {
+        client: entry.facts.client,
+        local: ListenAddr::new(local),
+        authority: hello.and_then(|hello| hello.name.as_ref()).map(|name| name.as_str()),
+        alpn: hello.and_then(|hello| hello.alpn.first()).map(AsRef::as_ref),
+    };
+    header(version, &facts)
+}
+
+/// Moves the bytes until the end. The lease is held until the server's socket is closed.
+async fn carry(client: TcpStream, arranged: Arranged, house: &House, entry: &mut Entry) -> Ending {
+    let Arranged { server, lease, first, limits } = arranged;
+    let closed = relay(&client, &server, first, limits, entry.traffic(), house.cut.cancelled()).await;
+    if entry.is_logged() {
+        entry.facts.client_info = TcpInfo::of(client.as_fd());
+        entry.facts.server_info = TcpInfo::of(server.as_fd());
+    }
+    if closed.is_abrupt() {
+        reset(server);
+        reset(client);
+    } else {
+        drop((server, client));
+    }
+    drop(lease);
+    match closed {
+        Closed::Finished(Side::Client) => Ending::ClientClosed,
+        Closed::Finished(Side::Server) => Ending::ServerClosed,
+        Closed::Broke(side, fault) => broken(side, fault),
+        Closed::Idle(_) => Ending::IdleTimeout,
+        Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
+        Closed::Cut => Ending::Drained,
+    }
+}
+
+fn broken(side: Side, fault: Fault) -> Ending {
+    match (side, fault) {
+        (Side::Client, Fault::Reset) => Ending::ClientReset,
+        (Side::Client, Fault::Lost) => Ending::ClientLost,
+        (Side::Server, Fault::Reset) => Ending::ServerReset,
+        (Side::Server, Fault::Lost) => Ending::ServerLost,
+    }
+}
