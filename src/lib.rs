@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod addr;
+pub mod cli;
 pub mod dial;
 pub mod listen;
 pub mod name;

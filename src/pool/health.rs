@@ -89,12 +89,6 @@ impl Checks {
     pub const fn failing(&self) -> bool {
         self.streak > 0 && !self.passing
     }
-
-    /// Good checks in a row up to now.
-    #[must_use]
-    pub const fn good_in_row(&self) -> u32 {
-        if self.passing { self.streak } else { 0 }
-    }
 }
 
 impl Default for Checks {
@@ -122,39 +116,60 @@ pub struct EjectLimits {
 /// server that swallows packets thus costs one session a back-off, not everybody a timeout.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ejection {
-    /// Failed connects in a row.
+    /// Failed connects in a row, while in use.
     failures: u32,
     /// Ejections since the last connect that worked: the exponent of the back-off.
     times: u32,
-    until: Option<Instant>,
+    out: Option<Out>,
+}
+
+/// Of a server that is out.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    /// When a trial is granted, or granted again if whoever has claimed it never reports.
+    until: Instant,
+    /// Whether somebody has claimed the trial.
+    on_trial: bool,
+    /// Good checks in a row since.
+    good_checks: u32,
 }
 
 impl Ejection {
     /// Whether the server is out.
     #[must_use]
     pub const fn is_out(&self) -> bool {
-        self.until.is_some()
+        self.out.is_some()
     }
 
-    /// Whether anything is on record against the server.
+    /// Whether nothing is on record against the server, not even the length of its next back-off.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.failures == 0 && self.until.is_none()
+        self.failures == 0 && self.times == 0 && self.out.is_none()
     }
 
     /// A connect failed. Returns the back-off if that takes the server out, or keeps it out after a trial.
     /// `permitted` is the pool's word: others are left, and not too many are out already.
     pub fn failed(&mut self, now: Instant, limits: EjectLimits, permitted: bool) -> Option<Duration> {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < limits.after || !(permitted || self.is_out()) {
-            return None;
+        match self.out {
+            Some(out) if out.on_trial => {}
+            // Sessions that were on their way when it was taken out say nothing new: however many they are, they
+            // do not lengthen the back-off.
+            Some(_) => return None,
+            None => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures < limits.after || !permitted {
+                    return None;
+                }
+            }
         }
-        let back_off = limits
-            .first
-            .saturating_mul(1u32.checked_shl(self.times).unwrap_or(u32::MAX))
-            .min(limits.longest);
+        let doubled = 1u32.checked_shl(self.times).unwrap_or(u32::MAX);
+        let back_off = limits.first.saturating_mul(doubled).min(limits.longest);
         self.times = self.times.saturating_add(1);
-        self.until = Some(now + back_off);
+        self.out = Some(Out {
+            until: after(now, back_off),
+            on_trial: false,
+            good_checks: 0,
+        });
         Some(back_off)
     }
 
@@ -165,28 +180,43 @@ impl Ejection {
         was_out
     }
 
-    /// Enough good checks in a row: back in use at once, with the length of the next back-off remembered.
-    /// Returns whether the server had been out.
-    pub fn lifted(&mut self) -> bool {
-        self.failures = 0;
-        self.until.take().is_some()
+    /// An active check has a result. Enough good ones in a row since the server was taken out put it back in use at
+    /// once, with the length of the next back-off remembered until a connect works. Returns whether they do.
+    pub fn checked(&mut self, pass: bool, rise: u32) -> bool {
+        let Some(out) = &mut self.out else { return false };
+        out.good_checks = if pass { out.good_checks.saturating_add(1) } else { 0 };
+        let lifted = out.good_checks >= rise;
+        if lifted {
+            self.failures = 0;
+            self.out = None;
+        }
+        lifted
     }
 
     /// Whether a trial would be granted.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now >= until)
+        self.out.is_some_and(|out| now >= out.until)
     }
 
     /// Claims the one trial of an expired back-off, for as long as a connect may take: if whoever claimed it never
     /// reports, the next one may try after that.
     pub fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {
-        let due = self.is_due(now);
-        if due {
-            self.until = Some(now + connect_timeout);
+        match &mut self.out {
+            Some(out) if now >= out.until => {
+                out.until = after(now, connect_timeout);
+                out.on_trial = true;
+                true
+            }
+            _ => false,
         }
-        due
     }
+}
+
+/// So much later; times no clock can tell count as a century, for they come from a file and must not panic.
+fn after(now: Instant, wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now.checked_add(wait).unwrap_or_else(|| now + CENTURY)
 }
 
 #[cfg(test)]
@@ -223,19 +253,68 @@ mod tests {
         assert_eq!(run(&mut machine, "+"), [Some(Checked::Up)]);
     }
 
+    /// A server that three failed connects have just taken out.
+    fn ejected(now: Instant) -> Ejection {
+        let mut ejection = Ejection::default();
+        let back_offs = [(); 3].map(|()| ejection.failed(now, LIMITS, true));
+        assert_eq!(back_offs, [None, None, Some(LIMITS.first)]);
+        ejection
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_back_off_doubles_up_to_its_bound_and_a_success_forgets_it() {
-        let mut ejection = Ejection::default();
-        let now = Instant::now();
-        assert_eq!(ejection.failed(now, LIMITS, true), None);
-        assert_eq!(ejection.failed(now, LIMITS, true), None);
-        let back_offs: Vec<u64> = (0..7)
-            .map(|_| ejection.failed(now, LIMITS, true).expect("out").as_secs())
-            .collect();
-        assert_eq!(back_offs, [1, 2, 4, 8, 16, 30, 30]);
+        let mut now = Instant::now();
+        let mut ejection = ejected(now);
+        let mut back_off = LIMITS.first;
+        let mut next = || {
+            now += back_off;
+            assert!(ejection.claim_trial(now, Duration::from_secs(3)));
+            back_off = ejection
+                .failed(now, LIMITS, false)
+                .expect("a failed trial keeps it out, permitted or not");
+            back_off.as_secs()
+        };
+        assert_eq!([(); 6].map(|()| next()), [2, 4, 8, 16, 30, 30]);
         assert!(ejection.succeeded());
         assert!(ejection.is_clean());
         assert_eq!(ejection.failed(now, LIMITS, true), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_failures_is_one_ejection() {
+        let now = Instant::now();
+        let mut ejection = ejected(now);
+        assert!((0..100).all(|_| ejection.failed(now, LIMITS, true).is_none()));
+        assert!(ejection.is_due(now + LIMITS.first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_checks_count_from_the_ejection_on_and_a_connect_alone_clears_the_record() {
+        let now = Instant::now();
+        let mut ejection = ejected(now);
+        let mut check = |pass| ejection.checked(pass, 2);
+        assert_eq!(
+            [check(true), check(false), check(true), check(true)],
+            [false, false, false, true]
+        );
+        assert!(!ejection.is_out() && !ejection.is_clean());
+        let again = [(); 3].map(|()| ejection.failed(now, LIMITS, true));
+        assert_eq!(again, [None, None, Some(LIMITS.first * 2)]);
+        ejection.succeeded();
+        assert!(ejection.is_clean());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_length_of_a_back_off_panics() {
+        let limits = EjectLimits {
+            first: Duration::MAX,
+            longest: Duration::MAX,
+            after: 1,
+            percent_max: 100,
+        };
+        let mut ejection = Ejection::default();
+        assert_eq!(ejection.failed(Instant::now(), limits, true), Some(Duration::MAX));
+        assert!(!ejection.is_due(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,11 +327,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_back_off_grants_one_trial() {
-        let mut ejection = Ejection::default();
         let start = Instant::now();
-        for _ in 0..3 {
-            ejection.failed(start, LIMITS, true);
-        }
+        let mut ejection = ejected(start);
         let connect = Duration::from_secs(3);
         assert!(!ejection.claim_trial(start, connect));
         let later = start + Duration::from_secs(1);

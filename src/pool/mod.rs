@@ -12,14 +12,14 @@ pub mod source_hash;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use health::EjectLimits;
+use health::{Checked, EjectLimits};
 use round_robin::RoundRobin;
 pub use server::{Lease, Server, ServerId, ServerSpec, Standing};
 
@@ -121,7 +121,9 @@ impl Pool {
 
     /// Puts another set of servers in place; sessions on servers that are gone go on.
     pub fn replace_servers(&self, servers: Vec<Arc<Server>>) {
+        let keys: Vec<u64> = servers.iter().map(|server| server.key()).collect();
         self.members.store(Arc::new(servers));
+        self.turns().keep_only(keys.into_iter());
     }
 
     /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
@@ -131,15 +133,21 @@ impl Pool {
     #[must_use]
     pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
         let servers = self.members.load();
-        let mut lost_trials: Vec<ServerId> = Vec::new();
-        // Bounded: each turn either returns or loses one more server to somebody else's trial.
+        let mut lost: Vec<ServerId> = Vec::new();
+        // Bounded: each turn either returns or loses one more server.
         loop {
-            let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost_trials.contains(&id));
+            let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost.contains(&id));
             let server = &servers[self.choose(&candidates, client.ip())?];
-            if server.standing(now) != Standing::Trial || server.claim_trial(now, self.connect_timeout) {
+            // Asked once more: since it became a candidate another session may have claimed its one trial.
+            let granted = match server.standing(now) {
+                Standing::Up | Standing::Unchecked => true,
+                Standing::Trial => server.claim_trial(now, self.connect_timeout),
+                Standing::Out => false,
+            };
+            if granted {
                 return Some(Lease::take(server));
             }
-            lost_trials.push(server.id());
+            lost.push(server.id());
         }
     }
 
@@ -148,32 +156,25 @@ impl Pool {
     #[must_use]
     pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Arc<Server>> {
         let servers = self.members.load();
-        let mut left = candidates(&servers, now, |_| false);
-        let Some(client) = client.filter(|_| self.policy == Policy::SourceHash) else {
-            return left
-                .iter()
-                .map(|candidate| Arc::clone(&servers[candidate.index]))
-                .collect();
+        let candidates = candidates(&servers, now, |_| false);
+        let order = match client {
+            Some(client) if self.policy == Policy::SourceHash => source_hash::in_order(&candidates, client),
+            _ => candidates.iter().map(|candidate| candidate.index).collect(),
         };
-        let mut order = Vec::with_capacity(left.len());
-        while let Some(best) = source_hash::choose(&left, client) {
-            order.push(Arc::clone(&servers[best]));
-            left.retain(|candidate| candidate.index != best);
-        }
-        order
+        order.into_iter().map(|index| Arc::clone(&servers[index])).collect()
     }
 
     fn choose(&self, candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
         match self.policy {
-            Policy::LeastConn => least_conn::choose(candidates, self.turn.fetch_add(1, Relaxed)),
+            Policy::LeastConn => least_conn::choose(candidates, |equals| self.turn.fetch_add(1, Relaxed) % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            Policy::RoundRobin => self
-                .round_robin
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .choose(candidates),
+            Policy::RoundRobin => self.turns().choose(candidates),
             Policy::RandomTwo => random_two::choose(candidates, |bound| fastrand::usize(..bound)),
         }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, RoundRobin> {
+        self.round_robin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A session has connected to a server of this pool; whether that ended an ejection.
@@ -183,29 +184,35 @@ impl Pool {
 
     /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
     ///
-    /// The last usable server is never taken out, nor more than the permitted share of the pool.
+    /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those of
+    /// weight 0 carry nothing and do not count.
     pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
         // One at a time, so that two workers do not each take out one of the last two.
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.members.load();
-        let others = || servers.iter().filter(|server| server.id() != lease.server().id());
+        let others = || {
+            servers
+                .iter()
+                .filter(|server| server.id() != lease.server().id() && server.spec().weight > 0)
+        };
         let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
-        let permitted = others_usable && out * 100 <= servers.len() * self.eject.percent_max as usize;
+        let permitted = others_usable && out * 100 <= (1 + others().count()) * self.eject.percent_max as usize;
         lease.server().connect_failed(now, self.eject, permitted)
     }
 }
 
-/// Those that are up or due for a trial; when there are none, those nobody has checked yet.
+/// Those that are up, the ejected among them whose trial is due included; when none is left, the same of those nobody
+/// has checked yet.
 fn candidates<'a>(
     servers: &'a [Arc<Server>],
     now: Instant,
     passed_over: impl Fn(ServerId) -> bool,
 ) -> Vec<Candidate<'a>> {
-    let of = |wanted: &[Standing]| {
+    let that_are = |wanted: Checked| {
         let mut found = Vec::with_capacity(servers.len());
         for (index, server) in servers.iter().enumerate() {
-            if wanted.contains(&server.standing(now)) && !passed_over(server.id()) {
+            if server.checked() == wanted && server.standing(now) != Standing::Out && !passed_over(server.id()) {
                 let spec = server.spec();
                 found.push(Candidate {
                     index,
@@ -218,6 +225,13 @@ fn candidates<'a>(
         }
         found
     };
-    let up = of(&[Standing::Up, Standing::Trial]);
-    if up.is_empty() { of(&[Standing::Unchecked]) } else { up }
+    let up = that_are(Checked::Up);
+    if up.is_empty() {
+        that_are(Checked::Unchecked)
+    } else {
+        up
+    }
 }
+
+#[cfg(test)]
+mod tests;

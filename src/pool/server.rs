@@ -157,15 +157,15 @@ impl Server {
         }
     }
 
-    /// Takes a result of its prober in; the new state if it changed. Good checks in a row also end an ejection.
+    /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
     pub fn record_check(&self, pass: bool, thresholds: Thresholds) -> Option<Checked> {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = checks.record(pass, thresholds);
         self.checked.store(checks.state() as u8, Relaxed);
         self.mark(FAILING, checks.failing());
-        if checks.good_in_row() >= thresholds.rise && self.is_ejected() {
+        if self.is_ejected() {
             let mut ejection = self.ejection();
-            ejection.lifted();
+            ejection.checked(pass, thresholds.rise);
             self.show(&ejection);
         }
         changed

@@ -1,0 +1,75 @@
+//! What finding a route costs: among 10 and 10,000 routes, and among a million names.
+//!
+//! Names are asked for in an order no cache can guess, each as often as any other: the worst that traffic can be.
+
+use std::hint::black_box;
+
+use acequia::addr::ClientAddr;
+use acequia::name::{NamePattern, ServerName};
+use acequia::route::{Known, Route, RouteTable, Target};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+/// Names looked up in turn: enough that they are not answered from a cache of their own.
+const LOOKUPS: usize = 1 << 14;
+
+fn name(n: usize) -> String {
+    format!("www-{n}.customers.example.com")
+}
+
+/// So many routes of so many names each, every hundredth pattern (at least one) a wildcard.
+fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
+    let pattern = |n: usize| match n % 100 {
+        0 => format!("*.{}", name(n)),
+        _ => name(n),
+    };
+    let route = |index: usize| Route {
+        name: format!("https#{index}").into(),
+        sni: (index * names_each..(index + 1) * names_each)
+            .map(|n| NamePattern::from_config(&pattern(n)).expect("it is a name"))
+            .collect(),
+        alpn: Vec::new(),
+        from: Vec::new(),
+        to: Target::Pool(index),
+    };
+    RouteTable::new((0..routes).map(route).collect(), None)
+}
+
+/// Names in the table, those below its wildcards among them.
+fn asked(names: usize) -> Vec<ServerName> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let one = |n: usize| match n % 100 {
+        0 => format!("shop.{}", name(n)),
+        _ => name(n),
+    };
+    (0..LOOKUPS)
+        .map(|_| ServerName::from_wire(one(random.usize(..names)).as_bytes()).expect("it is a name"))
+        .collect()
+}
+
+fn find(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("find");
+    for (what, routes, names_each) in [
+        ("10 routes", 10, 1),
+        ("10,000 routes", 10_000, 1),
+        ("1,000,000 names of 100 routes", 100, 10_000),
+        ("1,000,000 names of as many routes", 1_000_000, 1),
+    ] {
+        let (table, names) = (table(routes, names_each), asked(routes * names_each));
+        let mut next = names.iter().cycle();
+        group.bench_function(what, |bencher| {
+            bencher.iter(|| {
+                let client = Some(ClientAddr::new(([192, 0, 2, 1], 1).into()));
+                let known = Known {
+                    name: next.next(),
+                    alpn: &[],
+                    client,
+                };
+                black_box(table.find(&known));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, find);
+criterion_main!(benches);

@@ -1,0 +1,281 @@
+use super::*;
+use crate::account::access_log::{AccessTarget, LogFormat};
+use crate::addr::{ServerAddr, ServerPlace};
+use crate::dial::{DialLimits, ProxyProtocol};
+use crate::name::NamePattern;
+use crate::plan::{CheckKind, HealthPlan, LogPlan, RuntimePlan};
+use crate::pool::Pool;
+use crate::pool::health::{EjectLimits, Thresholds};
+use crate::relay::RelayLimits;
+use crate::route::{RouteTable, Target};
+use crate::sniff::SniffLimits;
+use crate::socket::SocketOptions;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const SOCKET: SocketOptions = SocketOptions {
+    keepalive: None,
+    user_timeout: None,
+};
+
+fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
+    let place = match (written.parse(), written.rsplit_once(':')) {
+        (Ok(address), _) => ServerPlace::Address(ServerAddr::new(address)),
+        (Err(_), Some((host, port))) => ServerPlace::Name {
+            host: host.into(),
+            port: port.parse().unwrap(),
+        },
+        (Err(_), None) => panic!("{written} has no port"),
+    };
+    ServerEntry {
+        name: name.map(Into::into),
+        written: written.into(),
+        place,
+        weight,
+    }
+}
+
+fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> {
+    let eject = EjectLimits {
+        after: 3,
+        first: SECOND,
+        longest: SECOND,
+        percent_max: 50,
+    };
+    let servers = entries
+        .iter()
+        .filter_map(ServerEntry::fixed)
+        .map(|spec| Arc::new(Server::new(spec, true)))
+        .collect();
+    let thresholds = Thresholds { rise: 2, fall: 3 };
+    Arc::new(PoolPlan {
+        pool: Pool::new(name.into(), policy, eject, SECOND, servers),
+        dial: DialLimits {
+            connect_timeout: SECOND,
+            retries: 2,
+            socket: SOCKET,
+            proxy_protocol: ProxyProtocol::Off,
+        },
+        health: HealthPlan {
+            check: Some(CheckKind::Tcp),
+            interval: SECOND,
+            timeout: SECOND,
+            thresholds,
+        },
+        entries,
+        resolve_interval: SECOND,
+    })
+}
+
+type Routes = Vec<Route<Arc<PoolPlan>>>;
+
+fn listener(name: &str, routes: Routes, default: Option<Arc<PoolPlan>>) -> Arc<ListenerPlan> {
+    Arc::new(ListenerPlan {
+        name: name.into(),
+        bind: Vec::new(),
+        backlog: 1,
+        max_connections: None,
+        sniff: SniffLimits {
+            hello_timeout: SECOND,
+            hello_bytes_max: 1,
+        },
+        routes: RouteTable::new(routes, default),
+        relay: RelayLimits {
+            idle_timeout: None,
+            half_close_timeout: None,
+        },
+        socket: SOCKET,
+    })
+}
+
+fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Arc<PoolPlan>>) -> Route<Arc<PoolPlan>> {
+    Route {
+        name: name.into(),
+        sni: sni.iter().map(|text| NamePattern::from_config(text).unwrap()).collect(),
+        alpn: alpn.iter().map(|protocol| protocol.as_bytes().into()).collect(),
+        from: from.iter().map(|network| network.parse().unwrap()).collect(),
+        to,
+    }
+}
+
+/// The example of the manual, a listener that does not sniff, and one without anything to fall back to.
+fn plan() -> Plan {
+    let web = pool("web", Policy::RoundRobin, vec![entry(None, "10.0.0.1:443", 1)]);
+    let shop = pool(
+        "shop",
+        Policy::LeastConn,
+        vec![
+            entry(None, "10.0.1.1:443", 1),
+            entry(Some("big"), "10.0.1.2:443", 3),
+            entry(None, "shop.internal:443", 1),
+            entry(Some("spare"), "10.0.1.3:443", 0),
+        ],
+    );
+    let inside = pool(
+        "shop-inside",
+        Policy::SourceHash,
+        vec![
+            entry(None, "10.0.2.1:443", 1),
+            entry(None, "10.0.2.2:443", 2),
+            entry(None, "10.0.2.3:443", 1),
+            entry(Some("cloud"), "inside.internal:443", 2),
+        ],
+    );
+    let routes = vec![
+        route(
+            "https#1",
+            &["shop.example.com", "*.shop.example.com"],
+            &[],
+            &[],
+            Target::Pool(shop),
+        ),
+        route(
+            "insiders",
+            &["shop.example.com"],
+            &["h2"],
+            &["10.0.0.0/8", "2001:db8::/32"],
+            Target::Pool(Arc::clone(&inside)),
+        ),
+        route("https#3", &["*.internal.example.com"], &[], &[], Target::Refuse),
+    ];
+    let many = ["a", "b", "c", "d", "e", "f"];
+    Plan {
+        runtime: RuntimePlan {
+            workers: None,
+            max_connections: None,
+            drain_timeout: SECOND,
+            drain_delay: SECOND,
+        },
+        admin: None,
+        log: LogPlan {
+            format: LogFormat::Json,
+            level: tracing::Level::INFO,
+            access: AccessTarget::Off,
+        },
+        listeners: vec![
+            listener("https", routes, Some(web)),
+            listener("plain", Vec::new(), Some(inside)),
+            listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
+        ],
+        pools: Vec::new(),
+    }
+}
+
+fn told(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&str>) -> String {
+    let query = RouteQuery {
+        listener: listener.into(),
+        sni: sni.map(Into::into),
+        alpn: alpn.iter().map(ToString::to_string).collect(),
+        from: from.map(|ip| ip.parse().unwrap()),
+    };
+    explain(&plan(), &query).unwrap()
+}
+
+#[test]
+fn a_route_that_takes_it_and_the_order_of_a_source_hash() {
+    assert_eq!(
+        told(
+            "https",
+            Some("Shop.Example.com."),
+            &["h2", "http/1.1"],
+            Some("10.1.2.3")
+        ),
+        "\
+listener https: a client from 10.1.2.3, sni shop.example.com, alpn h2, http/1.1
+
+  https#1   holds, but insiders wins: it has more kinds of condition
+  insiders  taken
+  https#3   passed over: sni is not *.internal.example.com
+
+route insiders: pool shop-inside
+source-hash; the servers in the order in which they are tried:
+  1. 10.0.2.2:443, weight 2
+  2. 10.0.2.1:443
+  3. 10.0.2.3:443
+and, wherever among these their addresses come, the servers of these names:
+  cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
+"
+    );
+}
+
+#[test]
+fn without_from_no_condition_on_it_holds() {
+    assert_eq!(
+        told("https", Some("shop.example.com"), &["h2"], None),
+        "\
+listener https: a client from anywhere, sni shop.example.com, alpn h2
+note: without --from, no `from` condition holds
+
+  https#1   taken
+  insiders  passed over: from is not in 10.0.0.0/8 or 2001:db8::/32
+  https#3   passed over: sni is not *.internal.example.com
+
+route https#1: pool shop
+least-conn; the candidates:
+  10.0.1.1:443
+  big at 10.0.1.2:443, weight 3
+  shop.internal:443, a name: resolved only while acequia runs
+note: spare has weight 0 and takes no new session
+"
+    );
+}
+
+#[test]
+fn a_name_that_is_none_goes_to_the_listeners_pool() {
+    assert_eq!(
+        told("https", Some("10.0.0.7"), &[], Some("192.0.2.1")),
+        "\
+listener https: a client from 192.0.2.1, no sni, no alpn
+note: `10.0.0.7` counts as no name: an IP address is not a server name (clients do not send one)
+
+  https#1   passed over: sni is not shop.example.com or *.shop.example.com
+  insiders  passed over: sni is not shop.example.com; alpn lacks h2; from is not in 10.0.0.0/8 or 2001:db8::/32
+  https#3   passed over: sni is not *.internal.example.com
+
+no route takes it: the listener's pool web
+round-robin; the candidates:
+  10.0.0.1:443
+"
+    );
+}
+
+#[test]
+fn a_listener_that_does_not_sniff() {
+    assert_eq!(
+        told("plain", Some("a.b"), &[], None),
+        "\
+listener plain: a client from anywhere, sni a.b, no alpn
+note: no route has sni or alpn, so this listener does not read them
+
+no route takes it: the listener's pool shop-inside
+source-hash; the candidates:
+  10.0.2.1:443
+  10.0.2.2:443, weight 2
+  10.0.2.3:443
+  cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
+note: with --from, the order in which they are tried
+"
+    );
+}
+
+#[test]
+fn refusals() {
+    assert!(told("https", Some("a.internal.example.com"), &[], None).ends_with("taken\n\nroute https#3: refused\n"));
+    assert!(told("strict", Some("f"), &[], None).ends_with("taken\n\nroute many: refused\n"));
+    assert!(told("strict", Some("g"), &[], None).ends_with(
+        "  many  passed over: sni is not a or b or c or d or any of 2 more\n\n\
+         no route takes it and the listener has no pool: refused\n"
+    ));
+}
+
+#[test]
+fn an_unknown_listener() {
+    let query = RouteQuery {
+        listener: "http".into(),
+        ..RouteQuery::default()
+    };
+    assert_eq!(
+        explain(&plan(), &query).unwrap_err().to_string(),
+        "there is no listener `http`; there is https, plain, strict"
+    );
+}

@@ -1,0 +1,166 @@
+use super::super::tests::{candidate, candidates};
+use super::*;
+use proptest::prelude::*;
+use std::net::Ipv4Addr;
+
+/// Servers of these identities and weights, in this order.
+fn servers<'a>(of: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate<'a>> {
+    of.into_iter()
+        .enumerate()
+        .map(|(index, (identity, weight))| candidate(index, identity, weight, 0))
+        .collect()
+}
+
+fn chosen<'a>(servers: &[Candidate<'a>], client: IpAddr) -> &'a str {
+    servers[choose(servers, client).unwrap()].identity
+}
+
+/// The `n`th of many clients, in the neighbourhoods clients come from.
+fn client(n: u32) -> IpAddr {
+    Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + n).into()
+}
+
+#[test]
+fn published_vectors() {
+    let mut vectors = 0;
+    for line in include_str!("../../../tests/data/source_hash.tsv")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        let [client, written, order] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("three columns: {line}");
+        };
+        let servers = servers(written.split(' ').map(|server| {
+            let (identity, weight) = server.rsplit_once('*').unwrap();
+            (identity, weight.parse().unwrap())
+        }));
+        let client = client.parse().unwrap();
+        let ours: Vec<_> = in_order(&servers, client)
+            .into_iter()
+            .map(|index| servers[index].identity)
+            .collect();
+        assert_eq!(ours.join(" "), order, "{line}");
+        assert_eq!(chosen(&servers, client), ours[0]);
+        vectors += 1;
+    }
+    assert!(vectors >= 12);
+}
+
+#[test]
+fn the_logarithm_is_right_to_a_billionth() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for bits in 0..64 {
+        for _ in 0..1000 {
+            let hash = random.u64(..) >> bits;
+            let u = (hash | 1) as f64 / 2f64.powi(64);
+            let ours = minus_ln(hash) as f64 / 2f64.powi(57);
+            assert!(
+                (ours + u.ln()).abs() <= 2e-9 * -u.ln(),
+                "{hash:#x}: {ours} against {}",
+                -u.ln()
+            );
+        }
+    }
+    assert_eq!(minus_ln(u64::MAX), 0);
+    assert_eq!(minus_ln(0), 63 * LN_2 + minus_ln(1 << 63));
+}
+
+#[test]
+fn a_greater_hash_never_scores_less() {
+    assert!(minus_ln(1 << 63) < LN_2, "the border between octaves");
+    let mut random = fastrand::Rng::with_seed(4);
+    for _ in 0..100_000 {
+        let low = random.u64(..) >> random.u32(..64);
+        let high = low.saturating_add(random.u64(..) >> random.u32(..64));
+        assert!(minus_ln(high) <= minus_ln(low), "{low:#x} {high:#x}");
+    }
+}
+
+#[test]
+fn equal_scores_go_to_the_smaller_identity() {
+    // Scores as equal as they get: one hash, one weight.
+    let mut twins = candidates(&[(2, 0), (2, 0)]);
+    (twins[0].identity, twins[0].key) = ("b", 9);
+    (twins[1].identity, twins[1].key) = ("a", 9);
+    assert_eq!(choose(&twins, client(1)), Some(1));
+    twins.swap(0, 1);
+    assert_eq!(choose(&twins, client(1)), Some(1));
+    assert_eq!(choose(&[], client(1)), None);
+}
+
+#[test]
+fn what_of_an_address_counts() {
+    let key = |text: &str| client_key(text.parse().unwrap());
+    assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+    assert_ne!(key("::192.0.2.1"), key("192.0.2.1"));
+    assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:3:4:5:6"));
+    assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+}
+
+#[test]
+fn a_million_clients_spread_by_weight() {
+    let weights = [("a:1", 1), ("b:1", 2), ("c:1", 3), ("d:1", 10)];
+    let servers = servers(weights);
+    let mut counts = [0u32; 4];
+    for n in 0..1_000_000 {
+        counts[choose(&servers, client(n)).unwrap()] += 1;
+    }
+    for ((_, weight), count) in weights.iter().zip(counts) {
+        let due = 1e6 * f64::from(*weight) / 16.0;
+        assert!(
+            (f64::from(count) / due - 1.0).abs() < 0.02,
+            "{weight}: {count} of {due}"
+        );
+    }
+}
+
+#[test]
+fn more_weight_draws_clients_to_that_server_alone_and_no_more_than_it_is_due() {
+    let before = servers([("a:1", 2), ("b:1", 2), ("c:1", 4)]);
+    let after = servers([("a:1", 2), ("b:1", 4), ("c:1", 4)]);
+    let mut moved = 0;
+    for n in 0..100_000 {
+        let (was, is) = (chosen(&before, client(n)), chosen(&after, client(n)));
+        if was != is {
+            assert_eq!(is, "b:1", "{} moved between two whose weight stayed", client(n));
+            moved += 1;
+        }
+    }
+    // From 2 of 8 to 4 of 10: 15 %.
+    assert!((14_500..15_500).contains(&moved), "{moved}");
+}
+
+proptest! {
+    #[test]
+    fn a_server_that_goes_takes_only_its_own_clients(
+        weights in prop::collection::vec(1u16..=256, 2..12),
+        gone: prop::sample::Index,
+        clients in prop::collection::vec(any::<IpAddr>(), 50),
+    ) {
+        let all = candidates(&weights.iter().map(|weight| (*weight, 0)).collect::<Vec<_>>());
+        let gone = gone.index(all.len());
+        let left: Vec<_> = all.iter().copied().filter(|server| server.index != gone).collect();
+        for client in clients {
+            let order = in_order(&all, client);
+            prop_assert_eq!(order[0], choose(&all, client).unwrap());
+            let rest: Vec<_> = order.into_iter().filter(|index| *index != gone).collect();
+            prop_assert_eq!(in_order(&left, client), rest);
+        }
+    }
+
+    #[test]
+    fn the_order_written_plays_no_part(
+        (written, shuffled) in prop::collection::vec(1u16..=256, 1..12).prop_flat_map(|weights| {
+            let of: Vec<_> = weights.into_iter().enumerate().collect();
+            (Just(of.clone()), Just(of).prop_shuffle())
+        }),
+        client: IpAddr,
+    ) {
+        let names: Vec<_> = (0..written.len()).map(|n| format!("10.0.0.{n}:80")).collect();
+        let of = |list: &[(usize, u16)]| {
+            let servers = servers(list.iter().map(|(n, weight)| (names[*n].as_str(), *weight)));
+            in_order(&servers, client).into_iter().map(|index| servers[index].identity).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(of(&written), of(&shuffled));
+    }
+}

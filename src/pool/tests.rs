@@ -1,0 +1,380 @@
+use super::health::Thresholds;
+use super::*;
+use crate::addr::ServerAddr;
+use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a policy is told of one server.
+pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) -> Candidate<'_> {
+    Candidate {
+        index,
+        weight,
+        live,
+        key: xxh3_64(identity.as_bytes()),
+        identity,
+    }
+}
+
+/// Candidates of these weights and live sessions, in this order, each with an identity of its own.
+pub(super) fn candidates(servers: &[(u16, u32)]) -> Vec<Candidate<'static>> {
+    let of = |(index, (weight, live)): (usize, &(u16, u32))| {
+        let identity: &'static str = Box::leak(format!("10.0.0.{index}:443").into_boxed_str());
+        candidate(index, identity, *weight, *live)
+    };
+    servers.iter().enumerate().map(of).collect()
+}
+
+const THRESHOLDS: Thresholds = Thresholds { rise: 2, fall: 3 };
+const POLICIES: [Policy; 4] = [
+    Policy::LeastConn,
+    Policy::SourceHash,
+    Policy::RoundRobin,
+    Policy::RandomTwo,
+];
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const EJECT: EjectLimits = EjectLimits {
+    after: 3,
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(30),
+    percent_max: 50,
+};
+
+fn server(n: usize, weight: u16, is_checked: bool) -> Arc<Server> {
+    let label: Arc<str> = format!("s{n}").into();
+    let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
+    Arc::new(Server::new(
+        ServerSpec {
+            identity: Arc::clone(&label),
+            label,
+            address,
+            weight,
+        },
+        is_checked,
+    ))
+}
+
+/// A pool of unchecked servers of these weights.
+fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
+    let servers = weights
+        .iter()
+        .enumerate()
+        .map(|(n, weight)| server(n, *weight, true))
+        .collect();
+    Pool::new("pool".into(), policy, EJECT, CONNECT_TIMEOUT, servers)
+}
+
+/// A pool of servers that are up.
+fn up(policy: Policy, weights: &[u16]) -> Pool {
+    let pool = unchecked(policy, weights);
+    pool.servers().iter().for_each(|server| passes(server, 1));
+    pool
+}
+
+fn passes(server: &Server, times: u32) {
+    for _ in 0..times {
+        server.record_check(true, THRESHOLDS);
+    }
+}
+
+fn fails(server: &Server, times: u32) {
+    for _ in 0..times {
+        server.record_check(false, THRESHOLDS);
+    }
+}
+
+fn client(n: u16) -> ClientAddr {
+    let [high, low] = n.to_be_bytes();
+    ClientAddr::new(([192, 0, high, low], 40_000).into())
+}
+
+/// Fails so many connects to the server; the back-off, if the last of them takes it out.
+fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) -> Option<Duration> {
+    (0..times)
+        .map(|_| pool.connect_failed(&Lease::take(server), now))
+        .last()
+        .flatten()
+}
+
+/// The labels of the servers that a hundred clients at once are given, sorted.
+fn picked(pool: &Pool, now: Instant) -> Vec<Arc<str>> {
+    let leases: Vec<_> = (0..100).filter_map(|n| pool.pick(client(n), &[], now)).collect();
+    let mut labels: Vec<_> = leases
+        .iter()
+        .map(|lease| Arc::clone(&lease.server().spec().label))
+        .collect();
+    labels.sort();
+    labels.dedup();
+    labels
+}
+
+fn labels(of: &[&str]) -> Vec<Arc<str>> {
+    of.iter().map(|label| (*label).into()).collect()
+}
+
+#[test]
+fn a_server_that_is_down_or_weighs_nothing_is_never_picked() {
+    for policy in POLICIES {
+        let pool = up(policy, &[1, 0, 3, 1]);
+        fails(&pool.servers()[2], 2);
+        assert_eq!(picked(&pool, Instant::now()), labels(&["s0", "s2", "s3"]), "{policy:?}");
+        fails(&pool.servers()[2], 1);
+        assert_eq!(picked(&pool, Instant::now()), labels(&["s0", "s3"]), "{policy:?}");
+    }
+    assert!(
+        up(Policy::RandomTwo, &[0, 0])
+            .pick(client(0), &[], Instant::now())
+            .is_none()
+    );
+    assert!(
+        up(Policy::RoundRobin, &[])
+            .pick(client(0), &[], Instant::now())
+            .is_none()
+    );
+}
+
+#[test]
+fn unchecked_servers_are_used_only_when_no_up_server_is_left() {
+    for policy in POLICIES {
+        let pool = unchecked(policy, &[1, 1, 1]);
+        let now = Instant::now();
+        assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s2"]), "{policy:?}");
+        let servers = pool.servers();
+        passes(&servers[1], 1);
+        assert_eq!(picked(&pool, now), labels(&["s1"]), "{policy:?}");
+        let next = pool
+            .pick(client(0), &[servers[1].id()], now)
+            .expect("the unchecked are left");
+        assert_ne!(next.server().id(), servers[1].id());
+        fails(&servers[1], 3);
+        assert_eq!(picked(&pool, now), labels(&["s0", "s2"]), "{policy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchecked_server_on_trial_does_not_stand_among_the_up() {
+    let pool = unchecked(Policy::LeastConn, &[1, 1]);
+    let servers = pool.servers();
+    let now = Instant::now();
+    assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+    passes(&servers[1], 1);
+    assert_eq!(picked(&pool, now + EJECT.first), labels(&["s1"]));
+}
+
+#[test]
+fn a_lease_gives_its_place_back() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let leases: Vec<_> = (0..10)
+        .map(|n| pool.pick(client(n), &[], Instant::now()).unwrap())
+        .collect();
+    assert_eq!(
+        pool.servers().iter().map(|server| server.live()).collect::<Vec<_>>(),
+        [5, 5]
+    );
+    pool.replace_servers(Vec::new());
+    let one = Arc::clone(leases[0].server());
+    drop(leases);
+    assert_eq!(one.live(), 0, "sessions on servers that are gone count down too");
+}
+
+#[test]
+fn short_sessions_one_after_another_take_turns() {
+    let pool = up(Policy::LeastConn, &[1, 1, 1]);
+    let order: Vec<_> = (0..6)
+        .map(|n| {
+            pool.pick(client(n), &[], Instant::now())
+                .unwrap()
+                .server()
+                .spec()
+                .label
+                .to_string()
+        })
+        .collect();
+    assert_eq!(order, ["s0", "s1", "s2", "s0", "s1", "s2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_permitted_share_is_ejected() {
+    let pool = up(Policy::LeastConn, &[1, 1, 1, 1, 1, 0]);
+    let servers = pool.servers();
+    let now = Instant::now();
+    assert_eq!(fail_connects(&pool, &servers[0], 2, now), None);
+    assert_eq!(fail_connects(&pool, &servers[0], 1, now), Some(EJECT.first));
+    assert_eq!(fail_connects(&pool, &servers[1], 3, now), Some(EJECT.first));
+    assert_eq!(
+        fail_connects(&pool, &servers[2], 30, now),
+        None,
+        "3 of 5 would be over half"
+    );
+    assert_eq!(picked(&pool, now), labels(&["s2", "s3", "s4"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_usable_server_is_never_ejected() {
+    let now = Instant::now();
+    let alone = up(Policy::LeastConn, &[1, 0]);
+    assert_eq!(fail_connects(&alone, &alone.servers()[0], 30, now), None);
+    let pool = up(Policy::LeastConn, &[1, 1, 1, 1]);
+    let servers = pool.servers();
+    fails(&servers[0], 3);
+    fails(&servers[1], 3);
+    assert!(fail_connects(&pool, &servers[2], 3, now).is_some());
+    assert_eq!(fail_connects(&pool, &servers[3], 30, now), None);
+    assert_eq!(picked(&pool, now), labels(&["s3"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_works_starts_the_count_anew() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let server = &pool.servers()[0];
+    let now = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(fail_connects(&pool, server, 2, now), None);
+        assert!(!pool.connected(&Lease::take(server)));
+    }
+    assert!(fail_connects(&pool, server, 3, now).is_some());
+    assert!(pool.connected(&Lease::take(server)), "that ends the ejection");
+    assert!(server.is_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_back_off_one_session_tries_and_the_rest_follow_its_success() {
+    for policy in POLICIES {
+        let pool = up(policy, &[1, 1]);
+        let servers = pool.servers();
+        let now = Instant::now();
+        assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+        assert_eq!(picked(&pool, now), labels(&["s1"]), "{policy:?}");
+        let due = now + EJECT.first;
+        let other = [servers[1].id()];
+        let trial = pool.pick(client(0), &other, due).expect("the back-off is over");
+        assert_eq!(picked(&pool, due), labels(&["s1"]), "the one trial is taken");
+        assert!(pool.pick(client(0), &other, due).is_none());
+        assert_eq!(pool.connect_failed(&trial, due), Some(EJECT.first * 2), "{policy:?}");
+        let trial = pool
+            .pick(client(0), &other, due + EJECT.first * 2)
+            .expect("the longer back-off is over");
+        assert!(pool.connected(&trial));
+        assert_eq!(
+            picked(&pool, due + EJECT.first * 2),
+            labels(&["s0", "s1"]),
+            "{policy:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_is_never_reported_is_granted_again() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let servers = pool.servers();
+    let now = Instant::now();
+    assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+    let other = [servers[1].id()];
+    let due = now + EJECT.first;
+    drop(pool.pick(client(0), &other, due).unwrap());
+    assert!(
+        pool.pick(client(0), &other, due + CONNECT_TIMEOUT - Duration::from_millis(1))
+            .is_none()
+    );
+    assert!(pool.pick(client(0), &other, due + CONNECT_TIMEOUT).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_workers_at_one_instant_one_gets_the_trial() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let servers = pool.servers();
+    let mut now = Instant::now();
+    assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+    for _ in 0..200 {
+        now += CONNECT_TIMEOUT.max(EJECT.first);
+        let start = std::sync::Barrier::new(4);
+        let worker = || {
+            start.wait();
+            pool.pick(client(0), &[servers[1].id()], now).is_some()
+        };
+        let granted = std::thread::scope(|scope| {
+            let workers = [(); 4].map(|()| scope.spawn(worker));
+            workers
+                .into_iter()
+                .map(|worker| usize::from(worker.join().unwrap()))
+                .sum::<usize>()
+        });
+        assert_eq!(granted, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_end_an_ejection_and_failing_ones_hold_the_trial_back() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let server = &pool.servers()[0];
+    let now = Instant::now();
+    passes(server, 10);
+    assert!(fail_connects(&pool, server, 3, now).is_some());
+    passes(server, 1);
+    assert!(server.is_ejected(), "good checks of before do not count");
+    passes(server, 1);
+    assert!(server.is_up());
+    assert_eq!(
+        fail_connects(&pool, server, 3, now),
+        Some(EJECT.first * 2),
+        "the back-off still doubles"
+    );
+    fails(server, 1);
+    let due = now + EJECT.first * 2;
+    assert_eq!(server.standing(due), Standing::Out);
+    passes(server, 1);
+    assert_eq!(server.standing(due), Standing::Trial);
+}
+
+#[test]
+fn the_order_of_a_source_hash_is_the_order_of_its_picks() {
+    let pool = up(Policy::SourceHash, &[1, 2, 3, 0, 5]);
+    let now = Instant::now();
+    for n in 0..100 {
+        let order = pool.in_order(Some(client(n).ip()), now);
+        assert_eq!(order.len(), 4);
+        let mut tried = Vec::new();
+        for expected in order {
+            let lease = pool.pick(client(n), &tried, now).unwrap();
+            assert_eq!(lease.server().id(), expected.id());
+            tried.push(expected.id());
+        }
+    }
+    let written: Vec<_> = pool
+        .in_order(None, now)
+        .iter()
+        .map(|server| Arc::clone(&server.spec().label))
+        .collect();
+    assert_eq!(written, labels(&["s0", "s1", "s2", "s4"]));
+}
+
+proptest! {
+    #[test]
+    fn a_session_meets_every_usable_server_once_and_then_none(
+        of in prop::collection::vec((0u16..=256, 0u32..4), 0..20),
+        policy in prop::sample::select(POLICIES.to_vec()),
+        n: u16,
+    ) {
+        let pool = unchecked(policy, &of.iter().map(|(weight, _)| *weight).collect::<Vec<_>>());
+        let servers = pool.servers();
+        for (server, (_, state)) in servers.iter().zip(&of) {
+            match state {
+                0 => {}
+                1 => fails(server, 1),
+                _ => passes(server, 1),
+            }
+        }
+        let now = Instant::now();
+        let usable = servers.iter().filter(|server| server.standing(now) != Standing::Out).count();
+        let mut tried = Vec::new();
+        let mut seen_unchecked = false;
+        while let Some(lease) = pool.pick(client(n), &tried, now) {
+            let server = lease.server();
+            prop_assert!(!tried.contains(&server.id()));
+            prop_assert!(server.standing(now) != Standing::Out);
+            seen_unchecked |= server.checked() == Checked::Unchecked;
+            prop_assert!(!seen_unchecked || server.checked() == Checked::Unchecked, "an up server was left");
+            tried.push(server.id());
+        }
+        prop_assert_eq!(tried.len(), usable);
+    }
+}

@@ -1,0 +1,247 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A route as a test writes it: `sni`, `alpn` and `from`, separated by spaces each.
+fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
+    let pool = Box::leak(format!("pool of {name}").into_boxed_str());
+    Route {
+        name: name.into(),
+        sni: sni
+            .split_whitespace()
+            .map(|text| NamePattern::from_config(text).unwrap())
+            .collect(),
+        alpn: protocols(alpn),
+        from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
+        to: Target::Pool(pool),
+    }
+}
+
+fn protocols(text: &str) -> Vec<Box<[u8]>> {
+    text.split_whitespace()
+        .map(|protocol| protocol.as_bytes().into())
+        .collect()
+}
+
+/// The name of the route that takes such a client, or what becomes of it.
+fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
+    let name = ServerName::from_wire(name.as_bytes()).ok();
+    let known = Known {
+        name: name.as_ref(),
+        alpn: &protocols(alpn),
+        client: client.parse().ok().map(|ip: IpAddr| ClientAddr::new((ip, 1).into())),
+    };
+    match table.find(&known) {
+        Choice::Route { route, pool } => {
+            assert_eq!(*pool, format!("pool of {route}"));
+            route.to_string()
+        }
+        Choice::Refused { route } => format!("refused by {route}"),
+        Choice::Default(_) => "default".into(),
+        Choice::NoRoute => "no route".into(),
+    }
+}
+
+#[test]
+fn the_rank_of_the_name_comes_first() {
+    let table = RouteTable::new(
+        vec![
+            route("none", "", "h2", "10.0.0.0/8"),
+            route("any", "*", "h2", "10.0.0.0/8"),
+            route("wide", "*.example.com", "h2", "10.0.0.0/8"),
+            route("narrow", "*.b.example.com", "", ""),
+            route("exact", "a.b.example.com", "", ""),
+        ],
+        Some("default"),
+    );
+    let of = |name| found(&table, name, "h2", "10.0.0.1");
+    assert_eq!(of("a.b.example.com"), "exact");
+    assert_eq!(of("A.B.Example.COM."), "exact");
+    assert_eq!(of("c.b.example.com"), "narrow");
+    assert_eq!(of("d.c.b.example.com"), "narrow");
+    assert_eq!(of("b.example.com"), "wide");
+    assert_eq!(of("example.com"), "any", "`*.example.com` is never example.com itself");
+    assert_eq!(of("xexample.com"), "any");
+    assert_eq!(of(""), "none");
+    assert_eq!(of("10.0.0.7"), "none", "an IP literal is no name");
+    assert_eq!(found(&table, "example.com", "", "10.0.0.1"), "default");
+}
+
+#[test]
+fn then_the_kinds_of_condition_then_the_order_written() {
+    let table = RouteTable::new(
+        vec![
+            route("plain", "a.com", "", ""),
+            route("again", "a.com", "", ""),
+            route("alpn", "a.com", "h2 http/1.1 h3", ""),
+            route("from", "a.com", "", "10.0.0.0/8"),
+            route("both", "A.com", "h2", "10.0.0.0/8"),
+        ],
+        None,
+    );
+    assert_eq!(found(&table, "a.com", "h2", "10.0.0.1"), "both");
+    assert_eq!(
+        found(&table, "a.com", "http/1.1", "10.0.0.1"),
+        "alpn",
+        "as many kinds as `from`, written first"
+    );
+    assert_eq!(found(&table, "a.com", "", "10.0.0.1"), "from");
+    assert_eq!(found(&table, "a.com", "", "192.0.2.1"), "plain");
+    assert_eq!(found(&table, "b.com", "", "192.0.2.1"), "no route");
+}
+
+#[test]
+fn who_fails_the_exact_route_may_match_a_wildcard() {
+    let table = RouteTable::new(
+        vec![
+            route("exact", "a.b.com", "", "10.0.0.0/8"),
+            route("wild", "*.com", "", ""),
+            route("all", "", "", ""),
+        ],
+        None,
+    );
+    assert_eq!(found(&table, "a.b.com", "", "10.0.0.1"), "exact");
+    assert_eq!(
+        found(&table, "a.b.com", "", "::ffff:10.0.0.1"),
+        "exact",
+        "an IPv4-mapped address is IPv4"
+    );
+    assert_eq!(found(&table, "a.b.com", "", "11.0.0.1"), "wild");
+    assert_eq!(found(&table, "a.b.com", "", "no client"), "wild");
+    assert_eq!(found(&table, "b.org", "", "11.0.0.1"), "all");
+}
+
+#[test]
+fn a_client_without_tls_matches_only_routes_without_sni_and_alpn() {
+    let mut routes = vec![
+        route("any", "*", "", ""),
+        route("alpn", "", "h2", ""),
+        route("from", "", "", "::/0"),
+    ];
+    let table = RouteTable::new(routes.clone(), Some("default"));
+    assert!(table.needs_hello());
+    assert_eq!(found(&table, "", "", "2001:db8::1"), "from");
+    assert_eq!(found(&table, "", "", "192.0.2.1"), "default");
+    routes.drain(..2);
+    routes[0].to = Target::Refuse;
+    let table = RouteTable::new(routes, None);
+    assert!(!table.needs_hello());
+    assert_eq!(found(&table, "", "", "2001:db8::1"), "refused by from");
+    assert_eq!(found(&table, "", "", "192.0.2.1"), "no route");
+}
+
+#[test]
+fn every_route_is_explained() {
+    let table = RouteTable::new(
+        vec![
+            route("wild", "*.b.com", "", ""),
+            route("plain", "a.b.com", "", ""),
+            route("h2", "a.b.com *.com", "h2", ""),
+            route("late", "a.b.com", "h2 h3", ""),
+            route("other", "b.com", "h3", "10.0.0.0/8"),
+            route("far", "", "", "10.0.0.0/8"),
+        ],
+        None,
+    );
+    let name = ServerName::from_wire(b"a.b.com").unwrap();
+    let known = Known {
+        name: Some(&name),
+        alpn: &protocols("h2"),
+        client: None,
+    };
+    let explanation = table.explain(&known);
+    let winner: Arc<str> = "h2".into();
+    let outranked = |because| Verdict::Outranked { by: &winner, because };
+    let verdicts: Vec<_> = explanation.routes.iter().map(|(_, verdict)| verdict.clone()).collect();
+    assert_eq!(
+        verdicts,
+        [
+            outranked(Advantage::Name),
+            outranked(Advantage::Kinds),
+            Verdict::Taken,
+            outranked(Advantage::Order),
+            Verdict::PassedOver(vec![Condition::Name, Condition::Alpn, Condition::From]),
+            Verdict::PassedOver(vec![Condition::From]),
+        ]
+    );
+    assert_eq!(explanation.choice, table.find(&known));
+}
+
+/// What the table must agree with: every route tested by the letter of the rule, the greatest rank, first wins ties.
+fn by_the_letter(routes: &[Route<&'static str>], known: &Known<'_>) -> Option<usize> {
+    let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
+        let name = known.name.map(ServerName::as_str);
+        let of = |pattern: &NamePattern| match (pattern.to_string().as_str(), name?) {
+            ("*", _) => Some((1, 0)),
+            (pattern, name) => match pattern.strip_prefix('*') {
+                Some(tail) => name.ends_with(tail).then(|| (2, tail.matches('.').count())),
+                None => (pattern == name).then_some((3, 0)),
+            },
+        };
+        if route.sni.is_empty() {
+            Some((0, 0))
+        } else {
+            route.sni.iter().filter_map(of).max()
+        }
+    };
+    let fits = |route: &Route<&str>| {
+        let alpn = route.alpn.is_empty() || known.alpn.iter().any(|offered| route.alpn.contains(offered));
+        let ip = known.client.map(ClientAddr::ip);
+        let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
+        let kinds = [route.alpn.len(), route.from.len()]
+            .iter()
+            .filter(|entries| **entries > 0)
+            .count();
+        name_ranks(route).filter(|_| alpn && from).map(|rank| (rank, kinds))
+    };
+    let held = routes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, route)| Some((fits(route)?, index)));
+    held.reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .map(|(_, index)| index)
+}
+
+/// Names over few labels, so that patterns and names meet.
+fn names() -> impl Strategy<Value = String> {
+    "[ab](\\.[ab]){0,3}"
+}
+
+fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
+    let patterns = prop::collection::vec(
+        prop_oneof![names(), names().prop_map(|n| format!("*.{n}")), Just("*".into())],
+        0..4,
+    );
+    let alpn = prop::sample::subsequence(vec!["h2", "h3", "x"], 0..=2);
+    let from = prop::sample::subsequence(vec!["10.0.0.0/8", "10.0.0.0/31", "::/0"], 0..=2);
+    let one = (patterns, alpn, from).prop_map(|(sni, alpn, from)| (sni.join(" "), alpn.join(" "), from.join(" ")));
+    prop::collection::vec(one, 0..25).prop_map(|all| {
+        all.iter()
+            .enumerate()
+            .map(|(n, (sni, alpn, from))| route(&format!("#{n}"), sni, alpn, from))
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn a_lookup_agrees_with_the_letter_of_the_rule(
+        routes in routes(),
+        name in prop::option::of(names()),
+        alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),
+        ip in prop::option::of(prop::sample::select(vec!["10.0.0.1", "10.9.9.9", "192.0.2.1", "2001:db8::1"])),
+    ) {
+        let name = name.map(|text| ServerName::from_wire(text.as_bytes()).unwrap());
+        let known = Known {
+            name: name.as_ref(),
+            alpn: &protocols(&alpn.join(" ")),
+            client: ip.map(|ip| ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 1).into())),
+        };
+        let expected = by_the_letter(&routes, &known);
+        let table = RouteTable::new(routes, Some("default"));
+        prop_assert_eq!(table.best(&known), expected);
+        let explained = table.explain(&known);
+        let taken = explained.routes.iter().position(|(_, verdict)| *verdict == Verdict::Taken);
+        prop_assert_eq!(taken, expected);
+    }
+}
