@@ -3,6 +3,8 @@
 
 pub mod account;
 pub mod addr;
+pub mod cli;
+pub mod config;
 pub mod dial;
 pub mod name;
 pub mod plan;
