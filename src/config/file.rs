@@ -159,8 +159,8 @@ fn syntax_of_json(text: &str, error: &serde_json::Error) -> Notice {
 /// JSON without places; unlike `serde_json::Value` it keeps keys that are written twice.
 enum Raw {
     Leaf(Value),
-    List(Vec<Raw>),
-    Table(Vec<(String, Raw)>),
+    List(Vec<Self>),
+    Table(Vec<(String, Self)>),
 }
 
 impl<'de> Deserialize<'de> for Raw {

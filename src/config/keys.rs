@@ -15,7 +15,7 @@ pub struct Section {
 
 /// The file itself.
 pub static FILE: Section = Section {
-    title: "the top of the file",
+    title: "the file",
     keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
     later: &[],
 };
@@ -181,7 +181,7 @@ fn homes(key: &str) -> Option<String> {
     (!titles.is_empty()).then(|| titles.join(" or "))
 }
 
-/// The known word that was probably meant: at most one slip in three letters.
+/// The known word that was probably meant: at most one slip in three letters, and something left as written.
 pub(super) fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let letters = word.chars().count();
     if letters > 64 {
@@ -189,7 +189,7 @@ pub(super) fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     }
     let distance = |known: &&str| strsim::damerau_levenshtein(word, known);
     let nearest = known.iter().min_by_key(|known| distance(known))?;
-    (distance(nearest) <= (letters / 3).max(1)).then_some(*nearest)
+    (distance(nearest) <= (letters / 3).max(1).min(letters.saturating_sub(1))).then_some(*nearest)
 }
 
 #[cfg(test)]

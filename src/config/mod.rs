@@ -21,7 +21,7 @@ use report::{Notice, Place, Report, Source};
 /// Where a configuration is looked for when none is named, first one first.
 pub const PLACES: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];
 
-/// A file of a million servers has 50 MB; of a thousand, 50 kB. Beyond this it is something else by mistake.
+/// Room for some 300,000 servers. What is longer is no configuration, but something named by mistake.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A configuration that can be used.

@@ -17,7 +17,7 @@ pub(super) fn listen(text: &str) -> Result<ListenAddr, Wrong> {
         if let IpAddr::V6(v6) = address.ip()
             && let Some(v4) = v6.to_ipv4_mapped()
         {
-            let what = format!("`{text}` is an IPv4 address in IPv6's clothes");
+            let what = format!("`{text}` is an IPv4 address written as IPv6");
             return Err((what, format!("write \"{v4}:{}\"", address.port())));
         }
         return Ok(ListenAddr::new(address));
@@ -90,7 +90,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
     };
     match mapped(network) {
         Some(v4) => {
-            let what = format!("`{text}` are IPv4 addresses in IPv6's clothes, which no client has");
+            let what = format!("`{text}` is IPv4 written as IPv6, and matches no client");
             Err((what, format!("write \"{v4}\"")))
         }
         None => Ok(network),
@@ -108,6 +108,12 @@ fn mapped(network: IpNet) -> Option<Ipv4Net> {
 
 /// Host and port of `host:port`.
 fn split(text: &str) -> Result<(&str, u16), Wrong> {
+    if text.is_empty() {
+        return Err((
+            String::from("this is not an address"),
+            String::from("write \"HOST:PORT\""),
+        ));
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
         return Err((

@@ -32,8 +32,8 @@ const KEEPALIVE_TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Durati
 /// Linux: MAX_TCP_KEEPCNT.
 const KEEPALIVE_PROBES: RangeInclusive<u32> = 1..=127;
 
-/// The kernel takes an `int` of milliseconds.
-const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
+/// The kernel takes an `int` of milliseconds: this is the last whole hour in it.
+const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(596 * 3600);
 
 const KEEPALIVE: Keepalive = Keepalive {
     idle: Duration::from_secs(60),

@@ -177,8 +177,11 @@ struct Bound(HashMap<ListenAddr, Place>);
 impl Bound {
     /// The address at this place, if nobody else has it. Port 0 is a free port, another one each time.
     fn take(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<ListenAddr> {
-        let text = value::text(node, m)?;
-        let address = match address::listen(text) {
+        let read = match &node.value {
+            Value::Whole(port) => address::listen(&port.to_string()), // it knows what to say of a port alone
+            _ => address::listen(value::text(node, m)?),
+        };
+        let address = match read {
             Ok(address) => address,
             Err((what, label)) => {
                 m.say(&node.place, what, label);

@@ -38,6 +38,7 @@ pub(super) fn table<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a Tabl
 pub(super) fn list<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a [Node]> {
     match &node.value {
         Value::List(items) => Some(items),
+        Value::Table(_) => mistyped(node, "a list", "put it in [ ], or in TOML write [[ ]] above it", m),
         _ => mistyped(node, "a list", "put it in [ ]", m),
     }
 }
@@ -88,7 +89,7 @@ pub(super) fn whole(node: &Node, bounds: RangeInclusive<u32>, m: &mut Mistakes<'
         m.say(&node.place, "this number is out of bounds", bound);
         return None;
     };
-    within(node, number, &bounds, u32::to_string, m)
+    within(node, &number.to_string(), number, &bounds, u32::to_string, m)
 }
 
 /// Whether it says `"off"`.
@@ -108,7 +109,7 @@ pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, m: &mut Mi
         _ => return mistyped(node, "a duration", r#"write "5s""#, m),
     };
     match unit::duration(text) {
-        Ok(duration) => within(node, duration, &bounds, |d| unit::show_duration(*d), m),
+        Ok(duration) => within(node, text, duration, &bounds, |d| unit::show_duration(*d), m),
         Err(_) if text == "off" => {
             m.say(&node.place, "this cannot be off", r#"write a duration, as in "5s""#);
             None
@@ -132,7 +133,7 @@ pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, m: &mut Mistakes<'_
         _ => return mistyped(node, "a size", r#"write "64KiB""#, m),
     };
     match unit::size(text) {
-        Ok(bytes) => within(node, bytes, &bounds, |bytes| unit::show_size(*bytes), m),
+        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| unit::show_size(*bytes), m),
         Err(label) => {
             m.say(&node.place, format!("`{text}` is not a size"), label);
             None
@@ -158,6 +159,7 @@ pub(super) fn word<T: Copy>(node: &Node, words: &[(&'static str, T)], m: &mut Mi
 /// The value, if it is within bounds.
 fn within<T: PartialOrd>(
     node: &Node,
+    written: &str,
     value: T,
     bounds: &RangeInclusive<T>,
     show: impl Fn(&T) -> String,
@@ -170,7 +172,7 @@ fn within<T: PartialOrd>(
     } else {
         return Some(value);
     };
-    m.say(&node.place, format!("{} is out of bounds", show(&value)), label);
+    m.say(&node.place, format!("{written} is out of bounds"), label);
     None
 }
 
