@@ -3,6 +3,7 @@
 //! `data/config` holds files that are wrong (or that deserve a warning), and beside each, in `NAME.expected`, what
 //! must be said of it. `BLESS=1 cargo test --test config_errors` writes those anew; read the difference before you
 //! commit it.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share
 
 use std::fs;
 use std::path::{Path, PathBuf};

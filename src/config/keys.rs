@@ -174,6 +174,17 @@ impl Section {
     }
 }
 
+impl Section {
+    /// Whether a wrong key was probably meant to be `wanted`: then it is not missing as well.
+    pub(super) fn may_mean(&self, key: &str, wanted: &str) -> bool {
+        let folded = super::peers::fold(key);
+        let by_a_peer =
+            || super::peers::our_word(self, &folded).is_some_and(|ours| ours.contains(&format!("`{wanted}")));
+        !self.keys.contains(&key)
+            && (folded == super::peers::fold(wanted) || by_a_peer() || near(key, self.keys) == Some(wanted))
+    }
+}
+
 /// The sections a key works in, if there are any.
 fn homes(key: &str) -> Option<String> {
     let sections = ALL.iter().filter(|section| section.keys.contains(&key));

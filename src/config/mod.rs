@@ -1,13 +1,15 @@
 //! The configuration: a file -> a [`Plan`], or a [`Report`] of all that is wrong with it.
 //!
-//! [`file`](self) reads the text into a tree with places, `parse` turns the tree into a plan, [`report`] shows what
-//! was found. Nothing at run time looks back here.
+//! `file` reads the text into a tree with places, `parse` turns the tree into a plan, [`report`] shows what was
+//! found. Nothing at run time looks back here.
 
 mod file;
 pub mod keys;
 mod parse;
 mod peers;
 pub mod report;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::fs::File;

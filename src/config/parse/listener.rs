@@ -28,7 +28,8 @@ pub(super) fn listener(
     let routes = routes(&entry.key, &section, pools, m);
     let pool = section.get("pool");
     let no_routes = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-    if pool.is_none() && section.get("routes").is_none_or(no_routes) {
+    let lacks_routes = section.get("routes").map_or_else(|| section.lacks("routes"), no_routes);
+    if section.lacks("pool") && lacks_routes {
         m.say(
             &entry.place,
             "this listener has neither `pool` nor `routes`",

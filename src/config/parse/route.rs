@@ -106,6 +106,9 @@ fn target(section: &Section<'_>, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) ->
         }
         (None, Some(_), None) => None, // not a truth, and told so
         (None, None, _) => {
+            if !section.lacks("pool") || !section.lacks("refuse") {
+                return None; // under another name, and told so
+            }
             m.say(
                 section.place(),
                 "this route leads nowhere",

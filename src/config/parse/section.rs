@@ -78,13 +78,18 @@ impl<'a> Section<'a> {
         Some((&entry.place, &entry.node))
     }
 
+    /// Whether a key is not there, nor one that was probably meant to be it and has been said to be wrong.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        let stands_for_it = |entry: &Entry| entry.key == key || self.keys.may_mean(&entry.key, key);
+        !self.table.entries.iter().any(stands_for_it)
+    }
+
     /// The value of a key that must be there.
     pub(super) fn required(&self, key: &str, example: &str, m: &mut Mistakes<'_>) -> Option<&'a Node> {
-        let node = self.get(key);
-        if node.is_none() {
+        if self.lacks(key) {
             m.say(self.place, format!("`{key}` is missing"), format!("add {example}"));
         }
-        node
+        self.get(key)
     }
 
     /// What stands below `key`, each under a name its owner chose.

@@ -15,11 +15,13 @@ const WEIGHT: RangeInclusive<u32> = 0..=256;
 /// The servers of a pool: at least one, one of each identity, one that takes sessions.
 pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEntry> {
     let Some((key, node)) = pool.entry("servers") else {
-        m.say(
-            pool.place(),
-            "this pool has no servers",
-            r#"add servers = ["host:port"]"#,
-        );
+        if pool.lacks("servers") {
+            m.say(
+                pool.place(),
+                "this pool has no servers",
+                r#"add servers = ["host:port"]"#,
+            );
+        }
         return Vec::new();
     };
     let Some(items) = value::list(node, m) else {
