@@ -1,16 +1,24 @@
 //! acequia divides TCP connections.
-#![allow(missing_docs)]
 
-pub mod account;
 pub mod addr;
-pub mod cli;
-pub mod dial;
-pub mod listen;
 pub mod name;
-pub mod plan;
-pub mod pool;
-pub mod relay;
-pub mod route;
-pub mod sniff;
 pub mod socket;
 pub mod tcp_info;
+pub mod listen;
+pub mod sniff;
+pub mod route;
+pub mod pool;
+pub mod dial;
+pub mod relay;
+pub mod account;
+pub mod plan;
+pub mod live;
+pub mod session;
+pub mod probe;
+pub mod config;
+pub mod descriptors;
+pub mod worker;
+pub mod drain;
+pub mod admin;
+pub mod app;
+pub mod cli;

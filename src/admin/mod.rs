@@ -1,7 +1,5 @@
 //! The admin port: whether the process lives, whether it is ready, and its metrics.
 
-use std::convert::Infallible;
-use std::io;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -42,11 +40,11 @@ pub struct Admin {
 }
 
 /// Answers on a listening socket, at most `connections_max` clients at once, for as long as it is polled.
-///
-/// # Errors
-/// The socket cannot be registered with the runtime.
-pub async fn serve(socket: StdListener, admin: Arc<Admin>, connections_max: usize) -> io::Result<Infallible> {
-    let listener = TcpListener::from_std(socket)?;
+pub async fn serve(socket: StdListener, admin: Arc<Admin>, connections_max: usize) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot serve the admin port"),
+    };
     let places = Arc::new(Semaphore::new(connections_max));
     let router = Router::new()
         .route("/live", get(|| async { "live\n" }))

@@ -1,0 +1,59 @@
+//! `acequia check`: says every mistake of a configuration, and what of it can never match or is never used.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config;
+use crate::config::report::{Report, counted};
+use crate::plan::Plan;
+
+/// Checks the file named, else the one that `run` would find. Mistakes and warnings go to standard error; only
+/// mistakes make it fail, with exit code 1.
+#[must_use]
+pub fn run(named: Option<&Path>) -> ExitCode {
+    match check(named) {
+        Ok(line) => {
+            // Whoever closed it does not want to know.
+            let _ = writeln!(std::io::stdout(), "{line}");
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            report.tell();
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn check(named: Option<&Path>) -> Result<String, Report> {
+    let path = config::find(named)?;
+    let loaded = config::load(&path)?;
+    loaded.warnings.tell();
+    Ok(summary(&path, &loaded.plan))
+}
+
+fn summary(path: &Path, plan: &Plan) -> String {
+    let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
+    format!(
+        "{}: {}, {}, {}: fine",
+        path.display(),
+        counted(plan.listeners.len(), "listener"),
+        counted(plan.pools.len(), "pool"),
+        counted(servers, "server"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_is_there() {
+        let text = "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"a.b:1\", \"10.0.0.1:1\"]";
+        let plan = config::read("a.toml", text).expect("no mistake in it").plan;
+        assert_eq!(
+            summary(Path::new("a.toml"), &plan),
+            "a.toml: 1 listener, 1 pool, 2 servers: fine"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Every key there is, by section: what works, and what does not work yet.
+//!
+//! The one table of them: the parser reads no other key, and a test holds `conf/full.toml` against it.
+
+/// The keys of one kind of section.
+#[derive(Debug)]
+pub struct Section {
+    /// What messages call it.
+    pub title: &'static str,
+    /// Keys that work.
+    pub keys: &'static [&'static str],
+    /// Keys of a later version.
+    pub later: &'static [&'static str],
+}
+
+/// The file itself.
+pub static FILE: Section = Section {
+    title: "the file",
+    keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
+    later: &[],
+};
+
+/// `[runtime]`
+pub static RUNTIME: Section = Section {
+    title: "`[runtime]`",
+    keys: &["workers", "max_connections", "drain_timeout", "drain_delay"],
+    later: &["watch"],
+};
+
+/// `[admin]`
+pub static ADMIN: Section = Section {
+    title: "`[admin]`",
+    keys: &["bind"],
+    later: &["hosts", "token_file", "socket"],
+};
+
+/// `[log]`
+pub static LOG: Section = Section {
+    title: "`[log]`",
+    keys: &["format", "level", "access"],
+    later: &[],
+};
+
+/// `[defaults]`
+pub static DEFAULTS: Section = Section {
+    title: "`[defaults]`",
+    keys: &[
+        "hello_timeout",
+        "hello_max",
+        "connect_timeout",
+        "retries",
+        "idle_timeout",
+        "half_close_timeout",
+        "keepalive",
+        "user_timeout",
+        "backlog",
+    ],
+    later: &[],
+};
+
+/// `[listeners.NAME]`
+pub static LISTENER: Section = Section {
+    title: "`[listeners.NAME]`",
+    keys: &[
+        "bind",
+        "pool",
+        "max_connections",
+        "routes",
+        "hello_timeout",
+        "hello_max",
+        "idle_timeout",
+        "half_close_timeout",
+        "keepalive",
+        "user_timeout",
+        "backlog",
+    ],
+    later: &[],
+};
+
+/// `[[listeners.NAME.routes]]`
+pub static ROUTE: Section = Section {
+    title: "`[[listeners.NAME.routes]]`",
+    keys: &["name", "sni", "alpn", "from", "pool", "refuse"],
+    later: &[],
+};
+
+/// `[pools.NAME]`
+pub static POOL: Section = Section {
+    title: "`[pools.NAME]`",
+    keys: &[
+        "balance",
+        "servers",
+        "proxy_protocol",
+        "resolve_interval",
+        "health",
+        "connect_timeout",
+        "retries",
+        "keepalive",
+        "user_timeout",
+    ],
+    later: &["on_down", "close_over", "on_recover", "slow_start", "role", "max_lag"],
+};
+
+/// An entry of a pool's `servers`.
+pub static SERVER: Section = Section {
+    title: "a server",
+    keys: &["address", "weight", "name"],
+    later: &["priority", "role"],
+};
+
+/// `[pools.NAME.health]`
+pub static HEALTH: Section = Section {
+    title: "`[pools.NAME.health]`",
+    keys: &[
+        "check",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "eject_after",
+        "eject_for",
+        "eject_max_for",
+        "eject_max_percent",
+    ],
+    later: &[
+        "interval_down",
+        "panic_threshold",
+        "port",
+        "address",
+        "concurrency",
+        "role",
+        "max_lag",
+    ],
+};
+
+/// `keepalive`
+pub static KEEPALIVE: Section = Section {
+    title: "`keepalive`",
+    keys: &["idle", "interval", "probes"],
+    later: &[],
+};
+
+/// All of them.
+pub static ALL: [&Section; 11] = [
+    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
+];
+
+impl Section {
+    /// What is wrong with a key that is not of this section, and what to write instead.
+    pub(super) fn wrong(&self, key: &str) -> (String, String) {
+        if self.later.contains(&key) {
+            return (
+                format!("`{key}` does not work yet"),
+                String::from("leave it out for now"),
+            );
+        }
+        let what = format!("unknown key `{key}` in {}", self.title);
+        let folded = super::peers::fold(key);
+        let same_but_for_spelling = |known: &&&str| super::peers::fold(known) == folded;
+        if let Some(known) = self.keys.iter().find(same_but_for_spelling) {
+            return (what, format!("write `{known}`"));
+        }
+        if let Some(ours) = super::peers::our_word(self, &folded) {
+            return (what, format!("here it is {ours}"));
+        }
+        if let Some(known) = near(key, self.keys) {
+            return (what, format!("did you mean `{known}`?"));
+        }
+        if let Some(homes) = homes(key) {
+            return (what, format!("it belongs in {homes}"));
+        }
+        let known: Vec<_> = self.keys.iter().map(|known| format!("`{known}`")).collect();
+        (what, format!("there are {}", known.join(", ")))
+    }
+}
+
+impl Section {
+    /// Whether a wrong key was probably meant to be `wanted`: then it is not missing as well.
+    pub(super) fn may_mean(&self, key: &str, wanted: &str) -> bool {
+        let folded = super::peers::fold(key);
+        let by_a_peer =
+            || super::peers::our_word(self, &folded).is_some_and(|ours| ours.contains(&format!("`{wanted}")));
+        !self.keys.contains(&key)
+            && (folded == super::peers::fold(wanted) || by_a_peer() || near(key, self.keys) == Some(wanted))
+    }
+}
+
+/// The sections a key works in, if there are any.
+fn homes(key: &str) -> Option<String> {
+    let sections = ALL.iter().filter(|section| section.keys.contains(&key));
+    let titles: Vec<_> = sections.map(|section| section.title).collect();
+    (!titles.is_empty()).then(|| titles.join(" or "))
+}
+
+/// The known word that was probably meant: at most one slip in three letters, and something left as written.
+pub(super) fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let letters = word.chars().count();
+    if letters > 64 {
+        return None; // nobody slips into that; and the distance takes the product of both lengths
+    }
+    let distance = |known: &&str| strsim::damerau_levenshtein(word, known);
+    let nearest = known.iter().min_by_key(|known| distance(known))?;
+    (distance(nearest) <= (letters / 3).max(1).min(letters.saturating_sub(1))).then_some(*nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_is_told_where_to_go() {
+        for (section, key, label) in [
+            (&POOL, "sevrers", "did you mean `servers`?"),
+            (&POOL, "connectTimeout", "write `connect_timeout`"),
+            (&POOL, "timeout connect", "here it is `connect_timeout`"),
+            (&POOL, "upstream", "here it is `servers`"),
+            (&SERVER, "backup", "here it is `priority = 1`, which does not work yet"),
+            (
+                &LISTENER,
+                "connect_timeout",
+                "it belongs in `[defaults]` or `[pools.NAME]`",
+            ),
+            (&RUNTIME, "watch", "leave it out for now"),
+            (&LOG, "zzzzzz", "there are `format`, `level`, `access`"),
+        ] {
+            assert_eq!(section.wrong(key).1, label, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_key_is_both_now_and_later() {
+        for section in ALL {
+            assert!(
+                section.later.iter().all(|key| !section.keys.contains(key)),
+                "{}",
+                section.title
+            );
+        }
+    }
+}

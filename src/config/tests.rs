@@ -1,0 +1,157 @@
+use std::time::Duration;
+
+use super::*;
+use crate::account::access_log::AccessTarget;
+use crate::addr::ServerPlace;
+use crate::dial::ProxyProtocol;
+use crate::pool::Policy;
+
+const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
+
+fn plan(text: &str) -> Plan {
+    let loaded = read("test.toml", text).unwrap_or_else(|report| panic!("{report}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    loaded.plan
+}
+
+/// How many warnings there are about these routes of one listener.
+fn warnings(routes: &[&str]) -> usize {
+    let routes = routes.join("\npool = \"p\"\n[[listeners.a.routes]]\n");
+    let text = format!("[listeners.a]\nbind = \"[::1]:0\"\n[[listeners.a.routes]]\n{routes}\npool = \"p\"\n{POOL}");
+    let loaded = read("test.toml", &text).unwrap_or_else(|report| panic!("{report}"));
+    loaded.warnings.warnings()
+}
+
+#[test]
+fn the_long_example_is_read_as_written() {
+    let plan = plan(include_str!("../../conf/full.toml"));
+    let listener = &plan.listeners[0];
+    assert_eq!(listener.bind.len(), 2);
+    assert_eq!(listener.max_connections, Some(50_000));
+    assert!(listener.routes.needs_hello());
+    let shop = plan.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
+    assert_eq!(shop.entries.len(), 3);
+    let servers = shop.pool.servers();
+    let labels: Vec<&str> = servers.iter().map(|server| &*server.spec().label).collect();
+    assert_eq!(
+        labels,
+        ["10.0.1.1:443", "big"],
+        "a host name gives no server before it is resolved"
+    );
+    assert!(matches!(&shop.entries[1].place, ServerPlace::Name { host, port: 443 } if &**host == "shop.internal"));
+}
+
+#[test]
+fn what_a_section_does_not_say_it_inherits() {
+    let plan = plan(&format!(
+        r#"
+        [defaults]
+        idle_timeout = "10m"
+        backlog = 7
+        retries = 0
+        keepalive = {{ idle = "30s", probes = 3 }}
+        [listeners.a]
+        bind = "[::1]:0"
+        pool = "p"
+        [listeners.b]
+        bind = "[::1]:0"
+        pool = "p"
+        idle_timeout = "off"
+        keepalive = "off"
+        {POOL}
+        connect_timeout = "250ms"
+        keepalive = {{ interval = "1s" }}
+        user_timeout = "9s"
+        "#
+    ));
+    let [a, b] = &plan.listeners[..] else {
+        panic!("two listeners")
+    };
+    assert_eq!(a.relay.idle_timeout, Some(Duration::from_secs(600)));
+    assert_eq!((b.relay.idle_timeout, b.backlog), (None, 7));
+    let keepalive = a.socket.keepalive.unwrap();
+    let seconds = |keepalive: crate::socket::Keepalive| {
+        (keepalive.idle.as_secs(), keepalive.interval.as_secs(), keepalive.probes)
+    };
+    assert_eq!(seconds(keepalive), (30, 10, 3));
+    assert_eq!(b.socket.keepalive, None);
+    let dial = plan.pools[0].dial;
+    assert_eq!((dial.connect_timeout, dial.retries), (Duration::from_millis(250), 0));
+    assert_eq!(seconds(dial.socket.keepalive.unwrap()), (30, 1, 3));
+    assert_eq!(dial.socket.user_timeout, Some(Duration::from_secs(9)));
+    assert_eq!(a.socket.user_timeout, None);
+}
+
+#[test]
+fn json_says_the_same() {
+    let text = r#"{
+        "log": { "access": "/var/log/acequia.log" },
+        "listeners": { "a": { "bind": ["[::1]:0", "[::1]:0"], "pool": "p" } },
+        "pools": { "p": {
+            "servers": [{ "address": "a.example:1", "weight": 256 }],
+            "balance": "source-hash", "proxy_protocol": "v2", "health": { "check": "off" }
+        } }
+    }"#;
+    let loaded = read("test.JSON", text).unwrap();
+    let pool = &loaded.plan.pools[0];
+    assert_eq!(
+        (pool.policy(), pool.dial.proxy_protocol),
+        (Policy::SourceHash, ProxyProtocol::V2)
+    );
+    assert_eq!((pool.is_checked(), pool.entries[0].weight), (false, 256));
+    assert_eq!(
+        loaded.plan.log.access,
+        AccessTarget::File("/var/log/acequia.log".into())
+    );
+    assert!(read("test.toml", text).is_err());
+}
+
+#[test]
+fn routes_that_can_match_are_not_warned_of() {
+    for routes in [
+        &["sni = \"*.example\"", "sni = \"a.example\""][..], // the exact name wins
+        &["sni = \"a.example\"", "sni = \"*.example\""],
+        &["sni = \"*\"", "from = \"10.0.0.0/8\""], // who sends no name
+        &["sni = \"a.example\"", "sni = \"a.example\"\nalpn = \"h2\""], // more kinds win
+        &["sni = \"a.example\"\nalpn = \"h2\"", "sni = \"a.example\""],
+        &["alpn = \"h2\"", "alpn = [\"h2\", \"h3\"]"],
+        &["from = \"10.0.0.0/9\"", "from = \"10.0.0.0/8\""],
+        &["alpn = \"h2\"", "from = \"10.0.0.0/8\""],
+        &["from = \"0.0.0.0/0\"", "from = \"::/0\""],
+        &["sni = \"a.example\"", "sni = \"a.example.com\""],
+    ] {
+        assert_eq!(warnings(routes), 0, "{routes:?}");
+    }
+}
+
+#[test]
+fn routes_that_cannot_match_are() {
+    for routes in [
+        &["sni = \"a.example\"", "sni = \"A.example.\""][..],
+        &["sni = [\"a.example\", \"b.example\"]", "sni = \"b.example\""],
+        &[
+            "sni = \"a.example\"",
+            "sni = \"b.example\"",
+            "sni = [\"b.example\", \"a.example\"]",
+        ],
+        &["sni = \"*\"", "sni = \"*\""],
+        &["from = \"10.0.0.0/8\"", "from = \"10.1.2.3\""],
+        &["alpn = [\"h2\", \"h3\"]", "alpn = \"h3\""],
+    ] {
+        assert_eq!(warnings(routes), 1, "{routes:?}");
+    }
+}
+
+#[test]
+fn the_first_place_that_exists_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = ["a.toml", "b.toml"].map(|name| dir.path().join(name));
+    let places = [first.as_path(), second.as_path()];
+    let nowhere = first_of(&places).unwrap_err().to_string();
+    assert!(nowhere.contains("a.toml") && nowhere.contains("b.toml"), "{nowhere}");
+    std::fs::write(&second, "").unwrap();
+    assert_eq!(first_of(&places).unwrap(), second);
+    std::fs::write(&first, "").unwrap();
+    assert_eq!(first_of(&places).unwrap(), first);
+    assert_eq!(find(Some(Path::new("named"))).unwrap(), Path::new("named"));
+}
