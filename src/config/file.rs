@@ -61,10 +61,13 @@ impl Value {
     }
 }
 
+/// After a mistake of syntax the parser goes on as well as it can; what it finds much later is mostly its own doing.
+const SYNTAX_MISTAKES_MAX: usize = 20;
+
 /// Reads TOML.
 ///
 /// # Errors
-/// Every mistake of syntax the parser can tell apart, duplicate keys among them.
+/// The first mistakes of syntax the parser can tell apart, duplicate keys among them.
 pub(super) fn toml(text: &str) -> Result<Table, Vec<Notice>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -78,7 +81,10 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Notice>> {
             Some((what, wanted)) => Notice::mistake(place, format!("TOML: {what}"), format!("expected {wanted}")),
         }
     };
-    Err(errors.iter().map(notice).collect())
+    let mut notices: Vec<Notice> = errors.iter().map(notice).collect();
+    notices.sort_by_key(Notice::order);
+    notices.truncate(SYNTAX_MISTAKES_MAX);
+    Err(notices)
 }
 
 /// Bounded recursion: the parser refuses what is nested deeper than 80.

@@ -20,7 +20,7 @@ pub(super) enum Place {
 
 impl Place {
     /// Smaller for what stands earlier.
-    pub(super) fn order(&self) -> usize {
+    fn order(&self) -> usize {
         match self {
             Self::File => 0,
             Self::Bytes(bytes) => bytes.start,
@@ -28,6 +28,10 @@ impl Place {
         }
     }
 }
+
+/// Longer lines are not shown, only pointed into: nobody reads them, and showing one for each of its mistakes takes
+/// the square of its length.
+const LINE_BYTES_SHOWN: usize = 1_000;
 
 /// How bad a thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,11 @@ impl Notice {
             severity: Severity::Warning,
             ..Self::mistake(place, what, label)
         }
+    }
+
+    /// Smaller for what stands earlier.
+    pub(super) fn order(&self) -> usize {
+        self.place.order()
     }
 }
 
@@ -153,7 +162,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(source: Arc<Source>, mut notices: Vec<Notice>) -> Self {
-        notices.sort_by_key(|notice| notice.place.order()); // stable: one place keeps its order
+        notices.sort_by_key(Notice::order); // stable: one place keeps its order
         Self { source, notices }
     }
 
@@ -220,15 +229,18 @@ impl Report {
             Place::Path { path, .. } if !path.is_empty() => format!("`{path}`: {}", notice.what),
             _ => notice.what.clone(),
         };
+        let mut origin = Origin::path(self.source.name.as_str());
         if let Place::Bytes(bytes) = &notice.place {
             let (number, line, span) = self.source.first_line(bytes);
-            let mark = AnnotationKind::Primary.span(span).label(label);
-            let snippet = Snippet::source(line).path(&self.source.name).line_start(number);
-            return level.primary_title(title).element(snippet.annotation(mark));
+            if line.len() <= LINE_BYTES_SHOWN {
+                let mark = AnnotationKind::Primary.span(span).label(label);
+                let snippet = Snippet::source(line).path(&self.source.name).line_start(number);
+                return level.primary_title(title).element(snippet.annotation(mark));
+            }
+            let column = line[..span.start].chars().count() + 1;
+            origin = origin.line(number).char_column(column);
         }
-        let group = level
-            .primary_title(title)
-            .element(Origin::path(self.source.name.as_str()));
+        let group = level.primary_title(title).element(origin);
         match label {
             Some(label) => group.element(Level::HELP.message(label)),
             None => group,
