@@ -107,7 +107,10 @@ struct Sockets {
 /// clients in.
 fn open(plan: Plan) -> Result<(House, Drain), Failure> {
     let limit = raise_limit();
-    let workers = plan.runtime.workers.unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
+    let workers = plan
+        .runtime
+        .workers
+        .unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
     let sockets = bind(&plan, workers)?;
     let metrics = Arc::new(Metrics::new());
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
@@ -121,19 +124,41 @@ fn open(plan: Plan) -> Result<(House, Drain), Failure> {
         is_draining: AtomicBool::new(false),
     });
     let mut tasks = JoinSet::new();
-    let admin_address = sockets.admin.as_ref().and_then(|socket| socket.local_addr().ok()).map(ListenAddr::new);
+    let admin_address = sockets
+        .admin
+        .as_ref()
+        .and_then(|socket| socket.local_addr().ok())
+        .map(ListenAddr::new);
     if let Some(socket) = sockets.admin {
         tasks.spawn(admin::serve(socket, Arc::clone(&admin), budget.admin));
     }
     let (drain, leash) = Drain::new();
-    let floor = Floor { live: &live, metrics: &metrics, log: log.as_ref().map(|(log, _)| log), leash: &leash };
+    let floor = Floor {
+        live: &live,
+        metrics: &metrics,
+        log: log.as_ref().map(|(log, _)| log),
+        leash: &leash,
+    };
     let listeners = floor.employ(sockets.listeners, workers, &budget)?;
     let checks = Arc::new(Checks::new(budget.checks, Arc::clone(&metrics)));
     for pool in &plan.pools {
         tasks.spawn(Arc::clone(&checks).tend(Arc::clone(pool)));
     }
-    let running = Running { listeners, admin: admin_address, live };
-    Ok((House { running, plan, admin, log, tasks }, drain))
+    let running = Running {
+        listeners,
+        admin: admin_address,
+        live,
+    };
+    Ok((
+        House {
+            running,
+            plan,
+            admin,
+            log,
+            tasks,
+        },
+        drain,
+    ))
 }
 
 /// Binds every address there is to bind; on any failure none stays bound.
@@ -157,7 +182,11 @@ fn bind(plan: &Plan, workers: usize) -> Result<Sockets, Failure> {
             None
         }
     });
-    if failed.is_empty() { Ok(Sockets { listeners, admin }) } else { Err(Failure::Bind(failed)) }
+    if failed.is_empty() {
+        Ok(Sockets { listeners, admin })
+    } else {
+        Err(Failure::Bind(failed))
+    }
 }
 
 fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
@@ -214,7 +243,12 @@ impl Floor<'_> {
                     sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{}`", listener.name), error)]))?;
                 for (gates, socket) in gates.iter_mut().zip(sockets) {
                     let (places, series) = (places.clone(), Arc::clone(&series));
-                    gates.push(Gate { listener: index, socket, places, series });
+                    gates.push(Gate {
+                        listener: index,
+                        socket,
+                        places,
+                        series,
+                    });
                 }
             }
             series_of_all.push(series);
@@ -231,7 +265,14 @@ impl Floor<'_> {
         let log_visits = self.live.plan().log.level >= tracing::Level::DEBUG;
         let ledger = Ledger::new(Arc::clone(self.metrics), series.to_vec(), self.log.cloned(), log_visits);
         let live = Arc::clone(self.live);
-        Share { number, gates, pipes, live, ledger: Arc::new(ledger), leash: self.leash.for_worker() }
+        Share {
+            number,
+            gates,
+            pipes,
+            live,
+            ledger: Arc::new(ledger),
+            leash: self.leash.for_worker(),
+        }
     }
 }
 
@@ -240,7 +281,8 @@ impl House {
     async fn live_until(mut self, mut signals: Signals, mut drain: Drain) -> Result<(), Failure> {
         loop {
             tokio::select! {
-                () = signals.end() => break,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
                 _ = signals.reopen.recv() => if let Some((log, _)) = &self.log { log.reopen() },
                 () = drain.all_done() => return Err(Failure::WorkersGone),
             }

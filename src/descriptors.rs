@@ -46,7 +46,12 @@ impl Budget {
         let rest = free.saturating_sub(checks + admin);
         let pipes = PIPES_MAX.min(rest / PIPES_SHARE / 2);
         let sessions = (rest - 2 * pipes) / 2;
-        Self { sessions: sessions_wanted.unwrap_or(sessions).min(sessions).max(1), pipes, checks, admin }
+        Self {
+            sessions: sessions_wanted.unwrap_or(sessions).min(sessions).max(1),
+            pipes,
+            checks,
+            admin,
+        }
     }
 }
 
@@ -54,7 +59,16 @@ impl Budget {
 #[must_use]
 pub fn raise_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
+    if current != maximum
+        && setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
+        .is_ok()
+    {
         return known(maximum);
     }
     known(current)
@@ -90,7 +104,15 @@ mod tests {
 
     #[test]
     fn a_small_limit_still_serves() {
-        assert_eq!(Budget::new(64, 24, None), Budget { sessions: 14, pipes: 0, checks: 4, admin: 2 });
+        assert_eq!(
+            Budget::new(64, 24, None),
+            Budget {
+                sessions: 14,
+                pipes: 0,
+                checks: 4,
+                admin: 2
+            }
+        );
         assert_eq!(Budget::new(10, 24, None).sessions, 1);
         assert_eq!(Budget::new(20_000, 24, Some(5)).sessions, 5);
         assert_eq!(Budget::new(64, 24, Some(500)).sessions, 14, "more is not to be had");

@@ -31,7 +31,18 @@ impl Drain {
     pub fn new() -> (Self, Leash) {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let (sender, alive) = mpsc::channel(1);
-        (Self { stop: stop.clone(), cut: cut.clone(), alive }, Leash { stop, cut, _alive: sender })
+        (
+            Self {
+                stop: stop.clone(),
+                cut: cut.clone(),
+                alive,
+            },
+            Leash {
+                stop,
+                cut,
+                _alive: sender,
+            },
+        )
     }
 
     /// Waits until all workers are done, which without a drain none should ever be. Cancel safe.
@@ -58,7 +69,11 @@ impl Leash {
     /// A worker's own leash: tokens of its own, so that its sessions do not share a lock with those of others.
     #[must_use]
     pub fn for_worker(&self) -> Self {
-        Self { stop: self.stop.child_token(), cut: self.cut.child_token(), _alive: self._alive.clone() }
+        Self {
+            stop: self.stop.child_token(),
+            cut: self.cut.child_token(),
+            _alive: self._alive.clone(),
+        }
     }
 }
 

@@ -17,7 +17,9 @@ impl Live {
     /// Puts a plan in force.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self { plan: ArcSwap::from_pointee(plan) }
+        Self {
+            plan: ArcSwap::from_pointee(plan),
+        }
     }
 
     /// The plan in force at this moment.
@@ -31,7 +33,10 @@ impl Live {
     pub fn is_checked(&self) -> bool {
         let plan = self.plan.load();
         let unchecked = |pool: &crate::plan::PoolPlan| {
-            pool.pool.servers().iter().any(|server| server.checked() == Checked::Unchecked)
+            pool.pool
+                .servers()
+                .iter()
+                .any(|server| server.checked() == Checked::Unchecked)
         };
         !plan.pools.iter().any(|pool| unchecked(pool))
     }

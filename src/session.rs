@@ -35,7 +35,12 @@ pub struct House {
 
 /// Serves one client from its first byte to its line in the book.
 pub async fn serve(accepted: Accepted, listener: ListenerIndex, house: Arc<House>) {
-    let Accepted { socket, peer, at, permit } = accepted;
+    let Accepted {
+        socket,
+        peer,
+        at,
+        permit,
+    } = accepted;
     let mut entry = house.ledger.open(listener, peer, at);
     let ending = story(socket, listener, at, &house, &mut entry).await;
     entry.close(ending);
@@ -59,7 +64,10 @@ async fn story(
     match arranged {
         Ok(arranged) => carry(client, arranged, house, entry).await,
         Err(Refusal { ending, alert: None }) => ending,
-        Err(Refusal { ending, alert: Some(bytes) }) => {
+        Err(Refusal {
+            ending,
+            alert: Some(bytes),
+        }) => {
             Box::pin(refuse(client, bytes)).await;
             ending
         }
@@ -88,7 +96,10 @@ impl Refusal {
 
     /// Tells a client that speaks TLS why.
     fn of(ending: Ending, hello: Option<&Hello>, why: impl FnOnce(&Hello) -> Alert) -> Self {
-        Self { ending, alert: hello.map(|hello| alert(why(hello), Some(hello))) }
+        Self {
+            ending,
+            alert: hello.map(|hello| alert(why(hello), Some(hello))),
+        }
     }
 }
 
@@ -110,7 +121,12 @@ async fn arrange(
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
     let mut first = told(client, pool, hello, entry);
     first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
-    Ok(Arranged { server, lease, first, limits: listener.relay })
+    Ok(Arranged {
+        server,
+        lease,
+        first,
+        limits: listener.relay,
+    })
 }
 
 /// Reads the ClientHello where a route depends on it. Other listeners never wait for the client: a server that speaks
@@ -133,7 +149,11 @@ async fn hear(
     entry.traffic().up.add(sniffed.first.len());
     if let Some(hello) = sniffed.hello() {
         let facts = &mut entry.facts;
-        facts.sni = hello.name.as_ref().map(|name| name.shared()).or_else(|| hello.raw_name.as_deref().map(Arc::from));
+        facts.sni = hello
+            .name
+            .as_ref()
+            .map(|name| name.shared())
+            .or_else(|| hello.raw_name.as_deref().map(Arc::from));
         facts.alpn = printable(&hello.alpn);
         facts.ech = hello.ech;
     }
@@ -146,9 +166,10 @@ fn unheard(reason: &SniffFailure) -> Refusal {
         SniffFailure::TooLong => Refusal::silent(Ending::HelloTooLong),
         SniffFailure::LeftEarly => Refusal::silent(Ending::ClientLeftEarly),
         SniffFailure::Io(error) => Refusal::silent(broken(Side::Client, Fault::of(error))),
-        SniffFailure::Invalid(_) => {
-            Refusal { ending: Ending::HelloInvalid, alert: Some(alert(Alert::DecodeError, None)) }
-        }
+        SniffFailure::Invalid(_) => Refusal {
+            ending: Ending::HelloInvalid,
+            alert: Some(alert(Alert::DecodeError, None)),
+        },
     }
 }
 
@@ -214,7 +235,9 @@ async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Resu
 
 /// The PROXY header, where the pool's servers expect one.
 fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let (Some(version), Ok(local)) = (pool.dial.proxy_protocol, client.local_addr()) else { return Vec::new() };
+    let (Some(version), Ok(local)) = (pool.dial.proxy_protocol, client.local_addr()) else {
+        return Vec::new();
+    };
     let facts = Facts {
         client: entry.facts.client,
         local: ListenAddr::new(local),
@@ -226,7 +249,12 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
 
 /// Moves the bytes until the end. The lease is held until the server's socket is closed.
 async fn carry(client: TcpStream, arranged: Arranged, house: &House, entry: &mut Entry) -> Ending {
-    let Arranged { server, lease, first, limits } = arranged;
+    let Arranged {
+        server,
+        lease,
+        first,
+        limits,
+    } = arranged;
     let closed = relay(&client, &server, first, limits, entry.traffic(), house.cut.cancelled()).await;
     if entry.is_logged() {
         entry.facts.client_info = TcpInfo::of(client.as_fd());

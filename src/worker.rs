@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::{CancellationToken, TaskTracker};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::account::{Ledger, ListenerIndex, ListenerSeries};
 use crate::drain::Leash;
@@ -55,16 +56,28 @@ pub struct Share {
 /// The system has no thread left.
 pub fn start(share: Share) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(format!("worker-{}", share.number)).spawn(move || {
-        limit_pipes(share.pipes);
-        runtime.block_on(work(share));
-    })?;
+    thread::Builder::new()
+        .name(format!("worker-{}", share.number))
+        .spawn(move || {
+            limit_pipes(share.pipes);
+            runtime.block_on(work(share));
+        })?;
     Ok(())
 }
 
 async fn work(share: Share) {
-    let Share { gates, live, ledger, leash, .. } = share;
-    let house = Arc::new(House { live, ledger: Arc::clone(&ledger), cut: leash.cut.clone() });
+    let Share {
+        gates,
+        live,
+        ledger,
+        leash,
+        ..
+    } = share;
+    let house = Arc::new(House {
+        live,
+        ledger: Arc::clone(&ledger),
+        cut: leash.cut.clone(),
+    });
     let sessions = TaskTracker::new();
     for gate in gates {
         sessions.spawn(keep(gate, Arc::clone(&house), sessions.clone(), leash.stop.clone()));
@@ -80,7 +93,12 @@ async fn work(share: Share) {
 
 /// Lets clients in at one gate until told to stop, and then those who were waiting already.
 async fn keep(gate: Gate, house: Arc<House>, sessions: TaskTracker, stop: CancellationToken) {
-    let Gate { listener: index, socket, places, series } = gate;
+    let Gate {
+        listener: index,
+        socket,
+        places,
+        series,
+    } = gate;
     let mut listener = match Listener::new(socket, places) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(listener = %series.name(), %error, "cannot listen"),

@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds in seconds, 0.5 ms to 10 s: reading a hello, connecting.
-pub const HANDSHAKE_BOUNDS: &[f64] = &[
+pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 /// Upper bounds in seconds, 10 ms to 1 day: sessions.
-pub const SESSION_BOUNDS: &[f64] = &[
+pub(super) const SESSION_BOUNDS: &[f64] = &[
     0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
 ];
 
 /// Durations, counted in buckets.
 #[derive(Debug)]
-pub struct Histogram {
+pub(super) struct Histogram {
     bounds: &'static [f64],
     /// One for each bound and one for what is above all of them; not cumulative.
     buckets: Box<[AtomicU64]>,
@@ -30,7 +30,7 @@ pub struct Histogram {
 impl Histogram {
     /// Empty, with these upper bounds, ascending.
     #[must_use]
-    pub fn new(bounds: &'static [f64]) -> Self {
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
         Self {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
@@ -39,7 +39,7 @@ impl Histogram {
     }
 
     /// Counts one duration.
-    pub fn record(&self, duration: Duration) {
+    pub(super) fn record(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = self.bounds.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Relaxed);
@@ -48,7 +48,7 @@ impl Histogram {
     }
 
     /// Adds its lines to a text of the exposition format; `labels` as they stand between the braces.
-    pub fn write(&self, name: &str, labels: &str, text: &mut String) {
+    pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
         const INFALLIBLE: &str = "a String takes everything";
         let mut count = 0;
         let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);

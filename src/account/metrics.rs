@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
 use super::histogram::{Histogram, SESSION_BOUNDS};

@@ -21,7 +21,7 @@ pub use ending::Ending;
 pub use series::{CheckResult, LineSeries, ListenerSeries, ServerSeries};
 
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::pool::{Server, ServerId};
+use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 use access_log::{AccessLog, Line};

@@ -52,7 +52,10 @@ pub async fn serve(socket: StdListener, admin: Arc<Admin>, connections_max: usiz
         .route("/metrics", get(metrics))
         .with_state(admin);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("this semaphore is never closed");
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .expect("this semaphore is never closed");
         let Ok((socket, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
@@ -82,5 +85,8 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        admin.metrics.render(),
+    )
 }

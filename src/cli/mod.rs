@@ -71,8 +71,19 @@ impl Arguments {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
             Command::Check { config } => check::run(config.path.as_deref()),
-            Command::Route { config, listener, sni, alpn, from } => {
-                let query = route::RouteQuery { listener, sni, alpn, from };
+            Command::Route {
+                config,
+                listener,
+                sni,
+                alpn,
+                from,
+            } => {
+                let query = route::RouteQuery {
+                    listener,
+                    sni,
+                    alpn,
+                    from,
+                };
                 match config::find(config.path.as_deref()).and_then(|path| config::load(&path)) {
                     Ok(loaded) => route::run(&loaded.plan, &query),
                     Err(report) => {

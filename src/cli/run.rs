@@ -56,7 +56,9 @@ fn announce(running: &Running) {
 #[must_use]
 pub fn start_log(plan: &LogPlan) -> WorkerGuard {
     let (writer, guard) = NonBlocking::new(std::io::stderr());
-    let levels = Targets::new().with_default(LevelFilter::from_level(plan.level)).with_target(ANNOUNCE, Level::INFO);
+    let levels = Targets::new()
+        .with_default(LevelFilter::from_level(plan.level))
+        .with_target(ANNOUNCE, Level::INFO);
     let registry = tracing_subscriber::registry().with(levels);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     match plan.format {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerPlace;
-use crate::dial::ProxyProtocol;
+use crate::dial::proxy_protocol::Version;
 use crate::pool::Policy;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
@@ -96,7 +96,7 @@ fn json_says_the_same() {
     let pool = &loaded.plan.pools[0];
     assert_eq!(
         (pool.policy(), pool.dial.proxy_protocol),
-        (Policy::SourceHash, ProxyProtocol::V2)
+        (Policy::SourceHash, Some(Version::V2))
     );
     assert_eq!((pool.is_checked(), pool.entries[0].weight), (false, 256));
     assert_eq!(

@@ -34,7 +34,11 @@ impl Checks {
     /// `concurrency`: checks under way at once, at least one.
     #[must_use]
     pub fn new(concurrency: usize, metrics: Arc<Metrics>) -> Self {
-        Self { turns: Semaphore::new(concurrency.max(1)), metrics, started: AtomicU64::new(0) }
+        Self {
+            turns: Semaphore::new(concurrency.max(1)),
+            metrics,
+            started: AtomicU64::new(0),
+        }
     }
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
@@ -75,7 +79,12 @@ impl Checks {
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
             if let (Some(kind), false) = (pool.health.check, running.contains_key(&server.id())) {
-                let prober = Prober { kind, health: pool.health, server: Arc::clone(server), series };
+                let prober = Prober {
+                    kind,
+                    health: pool.health,
+                    server: Arc::clone(server),
+                    series,
+                };
                 let name = Arc::clone(pool.pool.name());
                 running.insert(server.id(), probers.spawn(Arc::clone(self).probe(name, prober)));
             }
@@ -133,7 +142,9 @@ impl Prober {
             Err(_) => CheckResult::Fail,
         };
         self.series.checked(result);
-        let Some(state) = self.server.record_check(checked.is_ok(), self.health.thresholds) else { return };
+        let Some(state) = self.server.record_check(checked.is_ok(), self.health.thresholds) else {
+            return;
+        };
         self.series.changed(state == Checked::Up);
         let server = &self.server.spec().label;
         match checked {

@@ -27,7 +27,9 @@ impl Answers {
     /// that is said once per change.
     pub async fn renew(&mut self, pool: &PoolPlan) {
         for entry in &pool.entries {
-            let ServerPlace::Name { host, port } = &entry.place else { continue };
+            let ServerPlace::Name { host, port } = &entry.place else {
+                continue;
+            };
             match resolve(host, *port).await {
                 Ok(addresses) => {
                     let before = self.0.insert(Arc::clone(&entry.written), addresses.clone());
@@ -79,7 +81,13 @@ impl Answers {
 /// Every address of a name, sorted: resolvers turn their answers.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let answer = timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
-    let addresses = answer.map_err(|_| "the resolver does not answer".to_owned())?.map_err(|error| error.to_string())?;
+    let addresses = answer
+        .map_err(|_| "the resolver does not answer".to_owned())?
+        .map_err(|error| error.to_string())?;
     let unique: std::collections::BTreeSet<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
-    if unique.is_empty() { Err("the name has no address".to_owned()) } else { Ok(unique.into_iter().collect()) }
+    if unique.is_empty() {
+        Err("the name has no address".to_owned())
+    } else {
+        Ok(unique.into_iter().collect())
+    }
 }

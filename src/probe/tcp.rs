@@ -44,6 +44,9 @@ mod tests {
         // On loopback a reset is delivered before the call that sends it returns.
         assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(server);
-        assert_eq!(check(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            check(address).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 }

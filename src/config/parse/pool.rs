@@ -8,7 +8,8 @@ use super::limits::{PoolLimits, SOME_TIME};
 use super::{Mistakes, Section, server};
 use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
-use crate::dial::{DialLimits, ProxyProtocol};
+use crate::dial::DialLimits;
+use crate::dial::proxy_protocol::Version;
 use crate::plan::{CheckKind, HealthPlan, PoolPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
 use crate::pool::{Policy, Pool, Server};
@@ -50,11 +51,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     let policy = section.get("balance").and_then(|node| balance(node, m));
     let entries = server::servers(&section, m);
     let (health, eject) = health(&section, m);
-    let headers = [
-        ("off", ProxyProtocol::Off),
-        ("v1", ProxyProtocol::V1),
-        ("v2", ProxyProtocol::V2),
-    ];
+    let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let server = |spec| Arc::new(Server::new(spec, health.check.is_some()));
     let fixed = entries.iter().filter_map(|entry| entry.fixed().map(server)).collect();
     Some(PoolPlan {
@@ -69,9 +66,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
             connect_timeout: limits.connect_timeout,
             retries: limits.retries,
             socket: limits.socket,
-            proxy_protocol: section
-                .word("proxy_protocol", &headers, m)
-                .unwrap_or(ProxyProtocol::Off),
+            proxy_protocol: section.word("proxy_protocol", &headers, m).unwrap_or(None),
         },
         health,
         entries,
