@@ -235,22 +235,15 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Adds a route that fits no better than those which are in it. A pattern that a route says twice is one.
-    fn add(bucket: &mut Option<Self>, index: usize) {
-        match bucket {
-            None => {
-                *bucket = Some(Self {
-                    best: index,
-                    rest: Vec::new(),
-                })
-            }
-            Some(bucket) => bucket.push(index),
-        }
+    fn of(best: usize) -> Self {
+        Self { best, rest: Vec::new() }
     }
 
-    fn push(&mut self, index: usize) {
-        if *self.rest.last().unwrap_or(&self.best) != index {
-            self.rest.push(index);
+    /// Adds a route that fits no better than those which are in it.
+    fn add(bucket: &mut Option<Self>, index: usize) {
+        match bucket {
+            None => *bucket = Some(Self::of(index)),
+            Some(bucket) => bucket.rest.push(index),
         }
     }
 
@@ -265,11 +258,8 @@ type ByName = HashMap<Arc<str>, Bucket, BuildHasherDefault<NameHasher>>;
 fn add_named(table: &mut ByName, name: &ServerName, index: usize) {
     table
         .entry(name.shared())
-        .and_modify(|bucket| bucket.push(index))
-        .or_insert_with(|| Bucket {
-            best: index,
-            rest: Vec::new(),
-        });
+        .and_modify(|bucket| bucket.rest.push(index))
+        .or_insert_with(|| Bucket::of(index));
 }
 
 /// XXH3-64 without a secret: faster than the standard library's hash, and no clients' choice of names can flood a
