@@ -88,8 +88,8 @@ pub struct RouteTable<T> {
     needs_hello: bool,
     exact: ByName,
     suffixes: ByName,
-    any: Option<Bucket>,
-    unconditional: Option<Bucket>,
+    any: Bucket,
+    unconditional: Bucket,
 }
 
 impl<T> RouteTable<T> {
@@ -104,29 +104,30 @@ impl<T> RouteTable<T> {
             default,
             exact: ByName::default(),
             suffixes: ByName::default(),
-            any: None,
-            unconditional: None,
+            any: Bucket::default(),
+            unconditional: Bucket::default(),
         };
         // Whoever enters a bucket first is asked first. The sort is stable: equals stay as written.
         let mut best_first: Vec<usize> = (0..routes.len()).collect();
         best_first.sort_by_key(|index| std::cmp::Reverse(routes[*index].kinds()));
         for index in best_first {
-            table.enter(index, &routes[index].sni);
+            table.enter(index, &routes[index]);
         }
         table.routes = routes;
         table
     }
 
-    fn enter(&mut self, index: usize, sni: &[NamePattern]) {
-        if sni.is_empty() {
-            Bucket::add(&mut self.unconditional, index);
+    fn enter(&mut self, index: usize, route: &Route<T>) {
+        if route.sni.is_empty() {
+            self.unconditional.add(index, route);
         }
-        for pattern in sni {
-            match pattern {
-                NamePattern::Exact(name) => add_named(&mut self.exact, name, index),
-                NamePattern::Suffix(suffix) => add_named(&mut self.suffixes, suffix, index),
-                NamePattern::Any => Bucket::add(&mut self.any, index),
-            }
+        for pattern in &route.sni {
+            let bucket = match pattern {
+                NamePattern::Exact(name) => self.exact.entry(name.shared()).or_default(),
+                NamePattern::Suffix(suffix) => self.suffixes.entry(suffix.shared()).or_default(),
+                NamePattern::Any => &mut self.any,
+            };
+            bucket.add(index, route);
         }
     }
 
@@ -144,7 +145,10 @@ impl<T> RouteTable<T> {
 
     /// The place of the best route that takes the client.
     fn best(&self, known: &Known<'_>) -> Option<usize> {
-        let first = |bucket: &Bucket| bucket.best_first().find(|index| self.routes[*index].admits(known));
+        let first = |bucket: &Bucket| {
+            let mut guarded = bucket.guarded.iter().copied();
+            guarded.find(|index| self.routes[*index].admits(known)).or(bucket.open)
+        };
         let by_name = |name: &ServerName| {
             let exact = self.exact.get(name.as_str()).and_then(first);
             // The nearest suffix has the most labels.
@@ -153,12 +157,9 @@ impl<T> RouteTable<T> {
                     .filter_map(|suffix| self.suffixes.get(suffix))
                     .find_map(first)
             };
-            exact.or_else(of_suffixes).or_else(|| self.any.as_ref().and_then(first))
+            exact.or_else(of_suffixes).or_else(|| first(&self.any))
         };
-        known
-            .name
-            .and_then(by_name)
-            .or_else(|| self.unconditional.as_ref().and_then(first))
+        known.name.and_then(by_name).or_else(|| first(&self.unconditional))
     }
 
     fn choice(&self, best: Option<usize>) -> Choice<'_, T> {
@@ -227,50 +228,29 @@ impl<T> Route<T> {
     }
 }
 
-/// The routes that share a pattern, by their places; the best one, the only one as a rule, is at hand.
-#[derive(Debug)]
+/// The routes that share a pattern, by their places. As a rule that is one, and open: then it is known here, without a
+/// look at the route, which among a million is a look into cold memory.
+#[derive(Debug, Default)]
 struct Bucket {
-    best: usize,
-    rest: Vec<usize>,
+    /// Those with further conditions, best first.
+    guarded: Vec<usize>,
+    /// The first written of those without: whoever comes to it is taken.
+    open: Option<usize>,
 }
 
 impl Bucket {
-    /// Adds a route that fits no better than those which are in it. A pattern that a route says twice is one.
-    fn add(bucket: &mut Option<Self>, index: usize) {
-        match bucket {
-            None => {
-                *bucket = Some(Self {
-                    best: index,
-                    rest: Vec::new(),
-                })
-            }
-            Some(bucket) => bucket.push(index),
+    /// Adds a route that fits no better than those which are in it.
+    fn add<T>(&mut self, index: usize, route: &Route<T>) {
+        if route.kinds() > 0 {
+            self.guarded.push(index);
+        } else {
+            self.open.get_or_insert(index);
         }
-    }
-
-    fn push(&mut self, index: usize) {
-        if *self.rest.last().unwrap_or(&self.best) != index {
-            self.rest.push(index);
-        }
-    }
-
-    fn best_first(&self) -> impl Iterator<Item = usize> {
-        std::iter::once(self.best).chain(self.rest.iter().copied())
     }
 }
 
 /// By the name of the pattern, folded as clients' names are.
 type ByName = HashMap<Arc<str>, Bucket, BuildHasherDefault<NameHasher>>;
-
-fn add_named(table: &mut ByName, name: &ServerName, index: usize) {
-    table
-        .entry(name.shared())
-        .and_modify(|bucket| bucket.push(index))
-        .or_insert_with(|| Bucket {
-            best: index,
-            rest: Vec::new(),
-        });
-}
 
 /// XXH3-64 without a secret: faster than the standard library's hash, and no clients' choice of names can flood a
 /// table whose names are all the operator's.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use crate::name::ServerName;
+use crate::name::{NameError, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
 use crate::pool::{Policy, Server};
 use crate::route::{Advantage, Choice, Condition, Explanation, Known, Route, Verdict};
@@ -73,7 +73,7 @@ pub fn explain(plan: &Plan, query: &RouteQuery) -> Result<String, UnknownListene
         client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let mut text = String::new();
-    told(&mut text, listener, query, &explanation).expect("writing to a String cannot fail");
+    told(&mut text, listener, query, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
 }
 
@@ -81,10 +81,11 @@ fn told(
     text: &mut String,
     listener: &ListenerPlan,
     query: &RouteQuery,
+    name: Option<&Result<ServerName, NameError>>,
     explanation: &Explanation<'_, Arc<PoolPlan>>,
 ) -> fmt::Result {
-    client(text, query)?;
-    notes(text, listener, query, explanation)?;
+    client(text, query, name)?;
+    notes(text, listener, query, name, explanation)?;
     routes(text, explanation)?;
     let pool = match explanation.choice {
         Choice::Route { route, pool } => {
@@ -101,13 +102,13 @@ fn told(
     servers(text, pool, query.from)
 }
 
-fn client(text: &mut String, query: &RouteQuery) -> fmt::Result {
+fn client(text: &mut String, query: &RouteQuery, name: Option<&Result<ServerName, NameError>>) -> fmt::Result {
     write!(text, "listener {}: a client ", query.listener)?;
     match query.from {
         Some(from) => write!(text, "from {from}")?,
         None => write!(text, "from anywhere")?,
     }
-    match query.sni.as_deref().map(ServerName::from_config) {
+    match name {
         Some(Ok(name)) => write!(text, ", sni {name}")?,
         Some(Err(_)) | None => write!(text, ", no sni")?,
     }
@@ -123,11 +124,10 @@ fn notes(
     text: &mut String,
     listener: &ListenerPlan,
     query: &RouteQuery,
+    name: Option<&Result<ServerName, NameError>>,
     explanation: &Explanation<'_, Arc<PoolPlan>>,
 ) -> fmt::Result {
-    if let Some(sni) = &query.sni
-        && let Err(error) = ServerName::from_config(sni)
-    {
+    if let (Some(sni), Some(Err(error))) = (&query.sni, name) {
         writeln!(text, "note: `{}` counts as no name: {error}", sni.escape_debug())?;
     }
     if !listener.routes.needs_hello() && (query.sni.is_some() || !query.alpn.is_empty()) {

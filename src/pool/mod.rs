@@ -138,13 +138,7 @@ impl Pool {
         loop {
             let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost.contains(&id));
             let server = &servers[self.choose(&candidates, client.ip())?];
-            // Asked once more: since it became a candidate another session may have claimed its one trial.
-            let granted = match server.standing(now) {
-                Standing::Up | Standing::Unchecked => true,
-                Standing::Trial => server.claim_trial(now, self.connect_timeout),
-                Standing::Out => false,
-            };
-            if granted {
+            if server.admit(now, self.connect_timeout) {
                 return Some(Lease::take(server));
             }
             lost.push(server.id());

@@ -190,8 +190,14 @@ impl Server {
         out
     }
 
-    pub(super) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        self.ejection().claim_trial(now, connect_timeout)
+    /// Whether a session that has chosen it may have it, claiming the trial where there is one. Its standing is looked
+    /// at anew: since it became a candidate another session may have claimed that trial, and then it is out.
+    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration) -> bool {
+        match self.standing(now) {
+            Standing::Up | Standing::Unchecked => true,
+            Standing::Trial => self.ejection().claim_trial(now, connect_timeout),
+            Standing::Out => false,
+        }
     }
 
     fn ejection(&self) -> std::sync::MutexGuard<'_, Ejection> {

@@ -28,8 +28,8 @@
 //! -ln(u) = zeros * 99893036290645747 + (t * s / 2^63) / 2^5                    in units of 2^-57
 //! ```
 //!
-//! Every division is rounded down, every result fits 64 bits without a sign, and 99893036290645747 is ln 2 in units of
-//! 2^-57. Scores are compared exactly: a beats b when weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)).
+//! Every division is rounded down; results fit 64 bits without a sign, products and dividends 128. 99893036290645747 is
+//! ln 2 in units of 2^-57. Scores are compared exactly: a beats b when weight(a) * -ln(u(b)) > weight(b) * -ln(u(a)).
 //! `tests/data/source_hash.tsv` has examples.
 
 use std::cmp::Ordering;

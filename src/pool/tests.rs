@@ -279,27 +279,21 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_workers_at_one_instant_one_gets_the_trial() {
+async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let servers = pool.servers();
-    let mut now = Instant::now();
+    let now = Instant::now();
     assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
-    for _ in 0..200 {
-        now += CONNECT_TIMEOUT.max(EJECT.first);
-        let start = std::sync::Barrier::new(4);
-        let worker = || {
-            start.wait();
-            pool.pick(client(0), &[servers[1].id()], now).is_some()
-        };
-        let granted = std::thread::scope(|scope| {
-            let workers = [(); 4].map(|()| scope.spawn(worker));
-            workers
-                .into_iter()
-                .map(|worker| usize::from(worker.join().unwrap()))
-                .sum::<usize>()
-        });
-        assert_eq!(granted, 1);
-    }
+    let due = now + EJECT.first;
+    assert_eq!(
+        servers[0].standing(due),
+        Standing::Trial,
+        "so it is a candidate of all of them"
+    );
+    assert_eq!(
+        [(); 3].map(|()| servers[0].admit(due, CONNECT_TIMEOUT)),
+        [true, false, false]
+    );
 }
 
 #[tokio::test(start_paused = true)]
