@@ -1,6 +1,24 @@
-//! stub
+//! Reads as much of a client's first bytes as it takes to route it, and refuses a TLS client with a reason.
+//!
+//! The cores are pure: [`hello`] says what a prefix proves, [`alert`] makes the refusal. Here is the rim, which reads.
+
+pub mod alert;
 pub mod hello;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, timeout};
+
+use self::hello::{Hello, Reader, Verdict};
+
 /// Bounds on what is read before a route is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SniffLimits {
@@ -8,4 +26,137 @@ pub struct SniffLimits {
     pub hello_timeout: Duration,
     /// Bytes that may be held for it.
     pub hello_bytes_max: usize,
+}
+
+/// A client that can be routed.
+#[derive(Debug)]
+pub struct Sniffed {
+    /// What its first bytes are.
+    pub opening: Opening,
+    /// All bytes read, to be sent on unchanged: the opening and perhaps what came right behind it. At most
+    /// `hello_bytes_max`.
+    pub first: Vec<u8>,
+}
+
+/// How a client begins.
+#[derive(Debug)]
+pub enum Opening {
+    /// With a ClientHello.
+    Hello(Hello),
+    /// With something that is not TLS: a single byte may prove it.
+    NotTls,
+}
+
+impl Sniffed {
+    /// The ClientHello, if the client speaks TLS.
+    #[must_use]
+    pub fn hello(&self) -> Option<&Hello> {
+        match &self.opening {
+            Opening::Hello(hello) => Some(hello),
+            Opening::NotTls => None,
+        }
+    }
+}
+
+/// Why a client cannot be routed, and how far it got.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason} (after {bytes_read} bytes)")]
+pub struct SniffError {
+    /// What went wrong.
+    #[source]
+    pub reason: SniffFailure,
+    /// Bytes read from the client; they are gone.
+    pub bytes_read: usize,
+}
+
+/// What goes wrong before there is a whole ClientHello.
+#[derive(Debug, thiserror::Error)]
+pub enum SniffFailure {
+    /// No verdict `hello_timeout` after accept.
+    #[error("the ClientHello took too long")]
+    TooSlow,
+    /// No verdict within `hello_bytes_max`, or none possible.
+    #[error("the ClientHello is too long")]
+    TooLong,
+    /// It begins as TLS and then is not.
+    #[error("no ClientHello: {0}")]
+    Invalid(&'static str),
+    /// The client finished before there was a verdict.
+    #[error("the client left before its ClientHello was whole")]
+    LeftEarly,
+    /// Reading failed; mostly a reset.
+    #[error("the client is gone")]
+    Io(#[from] io::Error),
+}
+
+/// Reads until it is clear how the client begins. A client that has sent nothing yet costs no buffer.
+///
+/// Dropping the future loses what was read: the client cannot be served after that.
+///
+/// # Errors
+/// What keeps the client from being routed. Every bound is of `limits`; the time counts from `accepted_at`.
+pub async fn sniff<S>(socket: &mut S, limits: &SniffLimits, accepted_at: Instant) -> Result<Sniffed, SniffError>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut first = Vec::new();
+    let time_left = limits.hello_timeout.saturating_sub(accepted_at.elapsed());
+    let decided = timeout(time_left, decide(socket, &mut first, limits.hello_bytes_max)).await;
+    match decided.unwrap_or(Err(SniffFailure::TooSlow)) {
+        Ok(opening) => Ok(Sniffed { opening, first }),
+        Err(reason) => Err(SniffError {
+            reason,
+            bytes_read: first.len(),
+        }),
+    }
+}
+
+async fn decide<S>(socket: &mut S, first: &mut Vec<u8>, bytes_max: usize) -> Result<Opening, SniffFailure>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut reader = Reader::new(bytes_max);
+    loop {
+        match reader.advance(first) {
+            Verdict::Hello(hello) => return Ok(Opening::Hello(hello)),
+            Verdict::NotTls => return Ok(Opening::NotTls),
+            Verdict::Malformed(reason) => return Err(SniffFailure::Invalid(reason)),
+            Verdict::TooLong => return Err(SniffFailure::TooLong),
+            Verdict::NeedMore if first.len() >= bytes_max => return Err(SniffFailure::TooLong),
+            Verdict::NeedMore => {
+                if poll_fn(|cx| poll_some(Pin::new(&mut *socket), cx, first, bytes_max)).await? == 0 {
+                    return Err(SniffFailure::LeftEarly);
+                }
+            }
+        }
+    }
+}
+
+/// Of one read. A usual ClientHello has 250 to 2,000 bytes.
+const READ_BYTES_MAX: usize = 4096;
+
+/// Reads once, by way of the stack: `first` grows only by what has come, and nothing is held while nothing comes.
+fn poll_some<S: AsyncRead>(
+    socket: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    first: &mut Vec<u8>,
+    bytes_max: usize,
+) -> Poll<io::Result<usize>> {
+    let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
+    let room = bytes_max.saturating_sub(first.len()).min(READ_BYTES_MAX);
+    let mut read = ReadBuf::uninit(&mut scratch[..room]);
+    ready!(socket.poll_read(cx, &mut read))?;
+    keep(first, read.filled(), bytes_max);
+    Poll::Ready(Ok(read.filled().len()))
+}
+
+/// Appends; where `first` must grow it doubles, so that few bytes at a time are not copied often, but never beyond
+/// `bytes_max`.
+fn keep(first: &mut Vec<u8>, fresh: &[u8], bytes_max: usize) {
+    let needed = first.len() + fresh.len();
+    if needed > first.capacity() {
+        let capacity = needed.max((2 * first.len()).min(bytes_max));
+        first.reserve_exact(capacity - first.len());
+    }
+    first.extend_from_slice(fresh);
 }

@@ -1,0 +1,225 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::name::ServerName;
+
+mod captured;
+mod crafted;
+
+use self::captured::Captured;
+use self::crafted::{crafted, extension, in_records, message, server_name};
+
+const BYTES_MAX: usize = 64 << 10;
+
+fn inspect(wire: &[u8]) -> Verdict {
+    Reader::new(BYTES_MAX).advance(wire)
+}
+
+fn read(wire: &[u8]) -> Hello {
+    match inspect(wire) {
+        Verdict::Hello(hello) => hello,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn captured_hellos_say_what_the_client_was_told_to_say() {
+    for hello in captured::all() {
+        let Captured { file, wire, .. } = &hello;
+        let found = read(wire);
+        assert_eq!(
+            found.name.as_ref().map(ServerName::as_str),
+            hello.name.as_deref(),
+            "{file}"
+        );
+        assert_eq!(found.raw_name.as_deref(), hello.raw_name.as_deref(), "{file}");
+        assert_eq!(found.alpn, hello.alpn, "{file}");
+        assert_eq!(found.ech, hello.has("ech"), "{file}");
+        assert_eq!(found.tls13_offered, hello.has("tls1.3"), "{file}");
+        let first_record = 5 + usize::from(u16::from_be_bytes([wire[3], wire[4]]));
+        assert_eq!(first_record < wire.len(), hello.has("records"), "{file}");
+    }
+}
+
+#[test]
+fn a_hello_is_undecided_until_its_last_byte() {
+    for Captured { file, wire, .. } in captured::all() {
+        let whole = inspect(&wire);
+        for cut in 0..wire.len() {
+            let mut reader = Reader::new(BYTES_MAX);
+            assert_eq!(reader.advance(&wire[..cut]), Verdict::NeedMore, "{file} cut at {cut}");
+            assert_eq!(reader.advance(&wire), whole, "{file} cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_hello_changes_nothing() {
+    for Captured { file, mut wire, .. } in captured::all() {
+        let mut reader = Reader::new(BYTES_MAX);
+        let whole = reader.advance(&wire);
+        wire.extend_from_slice(b"\x14\x03\x03\0\x01\x01 and early data");
+        assert_eq!(inspect(&wire), whole, "{file}");
+        assert_eq!(reader.advance(&wire), whole, "{file}: decided is decided");
+    }
+    let mut more = crafted(&[server_name(b"a.example")]);
+    let alone = read(&in_records(&more, &[usize::MAX]));
+    more.extend_from_slice(b"\x0b another message in the same record");
+    assert_eq!(read(&in_records(&more, &[usize::MAX])), alone);
+    assert_eq!(read(&in_records(&more, &[7])), alone);
+}
+
+#[test]
+fn rustls_is_understood_whole_and_in_records() {
+    for fragment in [None, Some(32), Some(100)] {
+        let wire = captured::rustls("Shop.Example.COM", fragment);
+        let hello = read(&wire);
+        assert_eq!(hello.name.unwrap().as_str(), "shop.example.com");
+        assert_eq!(hello.alpn, [b"h2".as_slice().into(), b"http/1.1".as_slice().into()]);
+        assert!(hello.tls13_offered);
+    }
+}
+
+#[test]
+fn what_is_not_tls_is_known_by_its_first_bytes() {
+    for opening in [
+        b"GET / HTTP/1.1".as_slice(),
+        b"\x80\x2e\x01\x03\x01",             // SSLv2-compatible ClientHello
+        b"\0\0\0\x08\x04\xd2\x16\x2f",       // PostgreSQL's SSLRequest
+        b"\x15\x03\x01\0\x02\x02\x28",       // an alert
+        b"\x16\x02\0\0\x05",                 // no such major version
+        b"\x16\xfe\xfd\0\0\0\0\0\0\0\0\0\0", // DTLS
+    ] {
+        assert_eq!(inspect(opening), Verdict::NotTls, "{opening:?}");
+    }
+    assert_eq!(inspect(b"G"), Verdict::NotTls);
+    assert_eq!(inspect(b"\x16\x02"), Verdict::NotTls);
+    for undecided in [b"".as_slice(), b"\x16", b"\x16\x03", b"\x16\x03\xff\0"] {
+        assert_eq!(inspect(undecided), Verdict::NeedMore, "{undecided:?}");
+    }
+}
+
+#[test]
+fn broken_framing_is_refused_at_once() {
+    for wire in [
+        b"\x16\x03\x01\0\0".as_slice(),            // an empty record first,
+        b"\x16\x03\x01\0\x01\x01\x16\x03\x01\0\0", // or later
+        b"\x16\x03\x01\x40\x01",                   // 2^14 + 1
+        b"\x16\x03\x01\0\x01\x01\x16\x03\x01\xff\xff",
+        b"\x16\x03\x01\0\x01\x02",           // a ServerHello
+        b"\x16\x03\x01\0\x02\x01\0\x17",     // application data inside the hello
+        b"\x16\x03\x01\0\x02\x01\0\x16\x02", // another major version inside the hello
+        b"\x16\x03\x01\0\x04\x01\0\0\0",     // a ClientHello of no bytes
+    ] {
+        assert!(
+            matches!(inspect(wire), Verdict::Malformed(_)),
+            "{wire:02x?}: {:?}",
+            inspect(wire)
+        );
+        assert_eq!(inspect(&wire[..wire.len() - 1]), Verdict::NeedMore, "{wire:02x?}");
+    }
+    assert_eq!(inspect(b"\x16\x03\x01\x40\0"), Verdict::NeedMore); // 2^14
+}
+
+#[test]
+fn a_hello_that_cannot_fit_is_refused_by_its_header() {
+    let message = message(&crafted::body(Some(&extension(21, &[0; 1000]))));
+    for sizes in [&[usize::MAX][..], &[100], &[1]] {
+        let wire = in_records(&message, sizes);
+        assert!(matches!(Reader::new(wire.len()).advance(&wire), Verdict::Hello(_)));
+        assert_eq!(Reader::new(wire.len() - 1).advance(&wire), Verdict::TooLong);
+    }
+    let whole = in_records(&message, &[usize::MAX]);
+    assert_eq!(Reader::new(whole.len() - 1).advance(&whole[..9]), Verdict::TooLong);
+    assert_eq!(Reader::new(whole.len() - 1).advance(&whole[..8]), Verdict::NeedMore);
+    assert_eq!(inspect(b"\x16\x03\x01\0\x04\x01\xff\xff\xff"), Verdict::TooLong);
+}
+
+#[test]
+fn work_is_linear_however_the_bytes_come() {
+    let padding = extension(21, &vec![0; 10_850]);
+    let wire = in_records(&message(&crafted::body(Some(&padding))), &[1]);
+    assert!((65_000..=BYTES_MAX).contains(&wire.len()), "{}", wire.len());
+    let mut reader = Reader::new(BYTES_MAX);
+    let mut steps = 0;
+    for come in 1..=wire.len() {
+        let verdict = loop {
+            steps += 1;
+            if let Some(verdict) = reader.step(&wire[..come]) {
+                break verdict;
+            }
+        };
+        assert_eq!(matches!(verdict, Verdict::Hello(_)), come == wire.len());
+    }
+    // One step for each header and each fragment, and one that answers for each call.
+    assert!(
+        steps <= wire.len() + 2 * (wire.len() / 6),
+        "{steps} steps for {} bytes",
+        wire.len()
+    );
+}
+
+#[test]
+fn no_mutation_panics_or_reads_on() {
+    let mut random = fastrand::Rng::with_seed(20_260_101);
+    for Captured { wire, .. } in captured::all() {
+        for _ in 0..400 {
+            let mut mutant = wire.clone();
+            for _ in 0..random.usize(1..6) {
+                let at = random.usize(..mutant.len());
+                match random.u8(..4) {
+                    0 => mutant[at] = random.u8(..),
+                    1 => mutant[at] ^= 1 << random.u8(..8),
+                    2 => drop(mutant.remove(at)),
+                    _ => mutant.insert(at, random.u8(..)),
+                }
+            }
+            let whole = inspect(&mutant);
+            if let Verdict::Hello(hello) = &whole {
+                assert!(hello.alpn.len() <= ALPN_PROTOCOLS_MAX);
+                assert!(
+                    hello
+                        .raw_name
+                        .as_ref()
+                        .is_none_or(|raw| raw.len() <= 4 * RAW_NAME_BYTES_MAX)
+                );
+            }
+            let mut reader = Reader::new(BYTES_MAX);
+            let early = reader.advance(&mutant[..random.usize(..mutant.len())]);
+            assert!(
+                early == Verdict::NeedMore || early == whole,
+                "{early:?}, then {whole:?}"
+            );
+            assert_eq!(reader.advance(&mutant), whole);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn cuts_make_no_difference(
+        which in any::<prop::sample::Index>(),
+        records in prop::collection::vec(1_usize..400, 1..20),
+        reads in prop::collection::vec(1_usize..400, 1..20),
+    ) {
+        let all = captured::all();
+        let Captured { wire, .. } = &all[which.index(all.len())];
+        let recut = in_records(&captured::message(wire), &records);
+        let mut reader = Reader::new(BYTES_MAX);
+        let (mut come, mut reads) = (0, reads.iter().cycle());
+        let verdict = loop {
+            come = recut.len().min(come + reads.next().unwrap());
+            let verdict = reader.advance(&recut[..come]);
+            if come == recut.len() {
+                break verdict;
+            }
+            prop_assert_eq!(verdict, Verdict::NeedMore);
+        };
+        prop_assert_eq!(verdict, inspect(wire));
+    }
+}

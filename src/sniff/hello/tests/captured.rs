@@ -1,0 +1,72 @@
+//! Hellos of real clients: those in `tests/data/hello`, and what rustls makes on the spot.
+
+use super::*;
+
+pub(super) struct Captured {
+    pub(super) file: String,
+    pub(super) wire: Vec<u8>,
+    pub(super) name: Option<String>,
+    pub(super) raw_name: Option<String>,
+    pub(super) alpn: Vec<Box<[u8]>>,
+    facts: String,
+}
+
+impl Captured {
+    pub(super) fn has(&self, fact: &str) -> bool {
+        self.facts.split(',').any(|has| has == fact)
+    }
+}
+
+/// What `scripts/capture-hello` has made.
+pub(super) fn all() -> Vec<Captured> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/hello");
+    let index = std::fs::read_to_string(folder.join("index.tsv")).unwrap();
+    let all: Vec<_> = index
+        .lines()
+        .skip(1)
+        .map(|row| {
+            let [file, name, raw_name, alpn, facts] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
+            let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            Captured {
+                file: file.to_owned(),
+                wire: std::fs::read(folder.join(format!("{file}.bin"))).unwrap(),
+                name: said(name),
+                raw_name: said(raw_name),
+                alpn: alpn
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(|name| name.as_bytes().into())
+                    .collect(),
+                facts: facts.to_owned(),
+            }
+        })
+        .collect();
+    assert!(all.len() >= 20, "captures are missing");
+    all
+}
+
+/// The handshake message in these records, put together without the code under test.
+pub(super) fn message(mut wire: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = wire {
+        let (fragment, rest) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        message.extend_from_slice(fragment);
+        wire = rest;
+    }
+    message
+}
+
+/// The hello of the rustls we are built with, in fragments of so many bytes.
+pub(super) fn rustls(name: &'static str, fragment_bytes: Option<usize>) -> Vec<u8> {
+    let mut config = rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.max_fragment_size = fragment_bytes;
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let mut wire = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut wire).unwrap();
+    }
+    wire
+}

@@ -1,0 +1,218 @@
+//! Hellos that no honest client sends, or seldom.
+
+use super::*;
+
+/// A handshake message with these extensions.
+pub(super) fn crafted(extensions: &[Vec<u8>]) -> Vec<u8> {
+    message(&body(Some(&extensions.concat())))
+}
+
+/// A ClientHello of TLS 1.2 with one cipher suite; `None`: it ends where the extensions would begin.
+pub(super) fn body(extensions: Option<&[u8]>) -> Vec<u8> {
+    let mut body = [b"\x03\x03".as_slice(), &[7; 32], b"\0", b"\0\x02\x13\x01", b"\x01\0"].concat();
+    body.extend(extensions.map(vector16).unwrap_or_default());
+    body
+}
+
+pub(super) fn message(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[CLIENT_HELLO], &length[1..], body].concat()
+}
+
+/// Records with fragments of these sizes, over and over; none over 2^14.
+pub(super) fn in_records(mut message: &[u8], sizes: &[usize]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for &size in sizes.iter().cycle() {
+        let (fragment, rest) = message.split_at(size.min(message.len()).min(FRAGMENT_BYTES_MAX));
+        wire.extend_from_slice(b"\x16\x03\x01");
+        wire.extend(vector16(fragment));
+        message = rest;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    wire
+}
+
+pub(super) fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &vector16(data)].concat()
+}
+
+pub(super) fn server_name(name: &[u8]) -> Vec<u8> {
+    extension(0, &vector16(&host_name(name)))
+}
+
+fn host_name(name: &[u8]) -> Vec<u8> {
+    [b"\0".as_slice(), &vector16(name)].concat()
+}
+
+fn alpn(protocols: &[&[u8]]) -> Vec<u8> {
+    extension(
+        16,
+        &vector16(&protocols.iter().flat_map(|name| vector8(name)).collect::<Vec<_>>()),
+    )
+}
+
+fn vector8(bytes: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
+}
+
+fn vector16(bytes: &[u8]) -> Vec<u8> {
+    [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
+fn hello(extensions: &[Vec<u8>]) -> Hello {
+    read(&in_records(&crafted(extensions), &[usize::MAX]))
+}
+
+fn malformed(message: &[u8]) -> &'static str {
+    match inspect(&in_records(message, &[usize::MAX])) {
+        Verdict::Malformed(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_hello_may_have_no_extensions() {
+    let old = read(&in_records(&message(&body(None)), &[usize::MAX]));
+    assert_eq!(old, hello(&[]));
+    assert_eq!((old.name, old.raw_name, old.newest_version), (None, None, 0x0303));
+}
+
+#[test]
+fn what_is_no_name_is_kept_for_the_log() {
+    for (sent, kept) in [
+        (b"".as_slice(), ""),
+        (b"10.0.0.1", "10.0.0.1"),
+        (b"::1", "::1"),
+        (b"a\0b.example", "a\\x00b.example"),
+        (b"\xff\n\"", "\\xff\\n\\\""),
+        (b"a..b", "a..b"),
+    ] {
+        let hello = hello(&[server_name(sent)]);
+        assert_eq!((hello.name, hello.raw_name.as_deref()), (None, Some(kept)));
+    }
+    let long = hello(&[server_name(&[0xff; 60_000])]).raw_name.unwrap();
+    assert_eq!(long.len(), 4 * RAW_NAME_BYTES_MAX);
+}
+
+#[test]
+fn the_first_host_name_counts() {
+    let list = [
+        b"\x07\0\x01x".as_slice(),
+        &host_name(b"A.example."),
+        &host_name(b"b.example"),
+    ]
+    .concat();
+    let found = hello(&[extension(0, &vector16(&list))]);
+    assert_eq!((found.name.unwrap().as_str(), found.raw_name), ("a.example", None));
+    let none = hello(&[extension(0, &vector16(b"\x07\0\x01x"))]);
+    assert_eq!((none.name, none.raw_name), (None, None));
+}
+
+#[test]
+fn an_odd_extension_hides_nothing_behind_it() {
+    // tls-parser's own list would end at each of these: their data is not what it expects.
+    for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
+        let odd = extension(kind, b"\xff");
+        let found = hello(&[odd, server_name(b"a.example")]);
+        assert_eq!(found.name.expect("a name").as_str(), "a.example", "behind {kind}");
+    }
+}
+
+#[test]
+fn extensions_that_do_not_add_up_are_malformed() {
+    let name = server_name(b"a.example");
+    let whole = crafted(std::slice::from_ref(&name));
+    assert_eq!(malformed(&crafted(&[name.clone(), name.clone()])), "an extension twice");
+    assert_eq!(
+        malformed(&crafted(&[extension(9, b""), extension(9, b"")])),
+        "an extension twice"
+    );
+    assert_eq!(
+        malformed(&crafted(&[name, b"\0\x10\0\x01".to_vec()])),
+        "an extension cut short"
+    );
+    let trailing = message(&[&whole[4..], b"\0"].concat());
+    assert_eq!(malformed(&trailing), "extensions that do not end with the ClientHello");
+    let short = message(&whole[4..whole.len() - 1]);
+    assert_eq!(malformed(&short), "extensions that do not end with the ClientHello");
+    for data in [
+        b"".as_slice(),       // no list
+        b"\0\x05\0\0\x01a",   // a list longer than the extension
+        b"\0\x04\0\0\x01a\0", // and shorter
+        b"\0\x05\0\0\x01a\0", // an entry cut short
+        b"\0\x04\0\0\x02a",   // a name cut short
+    ] {
+        assert_eq!(
+            malformed(&crafted(&[extension(0, data)])),
+            "a broken server_name extension",
+            "{data:?}"
+        );
+    }
+    for data in [b"".as_slice(), b"\0\x02\x02a", b"\0\x02\x01a\0", b"\0\x01\0"] {
+        assert_eq!(
+            malformed(&crafted(&[extension(16, data)])),
+            "a broken ALPN extension",
+            "{data:?}"
+        );
+    }
+    for data in [b"".as_slice(), b"\x03\x03", b"\x03\x03\x03\x03", b"\x02\x03\x03\x03"] {
+        let reason = malformed(&crafted(&[extension(43, data)]));
+        assert_eq!(reason, "a broken supported_versions extension", "{data:?}");
+    }
+}
+
+#[test]
+fn fields_that_do_not_add_up_are_malformed() {
+    let whole = body(None);
+    for cut in 1..whole.len() {
+        malformed(&message(&whole[..cut]));
+    }
+    for (at, byte) in [(34, 33), (36, 3), (36, 0), (39, 0), (39, 2)] {
+        let mut broken = whole.clone();
+        broken[at] = byte; // session_id over 32; cipher suites odd, none; compression methods none, too many
+        malformed(&message(&broken));
+    }
+}
+
+#[test]
+fn so_many_protocols_and_no_more() {
+    let most = vec![b"x".as_slice(); ALPN_PROTOCOLS_MAX];
+    assert_eq!(hello(&[alpn(&most)]).alpn.len(), ALPN_PROTOCOLS_MAX);
+    let more = vec![b"x".as_slice(); ALPN_PROTOCOLS_MAX + 1];
+    assert_eq!(malformed(&crafted(&[alpn(&more)])), "a broken ALPN extension");
+    assert_eq!(hello(&[alpn(&[b"\x0a\x0a", &[b'y'; 255]])]).alpn[1].len(), 255);
+}
+
+#[test]
+fn the_newest_version_offered() {
+    for (legacy, supported, newest, tls13) in [
+        (0x0301_u16, None, 0x0301, false),
+        (0x0303, None, 0x0303, false),
+        (0x0304, None, 0x0304, false), // only supported_versions offers TLS 1.3
+        (0x0303, Some(b"\x03\x04\x03\x03".as_slice()), 0x0304, true),
+        (0x0303, Some(b"\x03\x03\x0a\x0a\x03\x04".as_slice()), 0x0304, true),
+        (0x0303, Some(b"\x03\x01\xfa\xfa".as_slice()), 0x0301, false), // GREASE is no version
+        (0x0301, Some(b"\x03\x03".as_slice()), 0x0303, false),
+        (0x0303, Some(b"\xfa\xfa".as_slice()), 0x0303, false),
+        (0x0303, Some(b"\x7f\x17".as_slice()), 0x7f17, false), // a draft of TLS 1.3
+    ] {
+        let mut body = body(Some(
+            &supported.map(|list| extension(43, &vector8(list))).unwrap_or_default(),
+        ));
+        body[..2].copy_from_slice(&legacy.to_be_bytes());
+        let hello = read(&in_records(&message(&body), &[usize::MAX]));
+        assert_eq!(
+            (hello.newest_version, hello.tls13_offered),
+            (newest, tls13),
+            "{legacy:04x} {supported:?}"
+        );
+    }
+}
+
+#[test]
+fn ech_is_seen() {
+    assert!(hello(&[extension(0xfe0d, b"")]).ech);
+    assert!(!hello(&[extension(0xffce, b"")]).ech); // ESNI, a draft that came to nothing
+}

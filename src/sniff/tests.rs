@@ -1,0 +1,161 @@
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+const LIMITS: SniffLimits = SniffLimits {
+    hello_timeout: Duration::from_secs(5),
+    hello_bytes_max: 64 << 10,
+};
+
+fn captured(file: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/data/hello/{file}.bin", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+async fn sniffed(server: &mut DuplexStream, bytes_max: usize) -> Result<Sniffed, SniffError> {
+    let limits = SniffLimits {
+        hello_bytes_max: bytes_max,
+        ..LIMITS
+    };
+    sniff(server, &limits, Instant::now()).await
+}
+
+async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError> {
+    let (mut client, mut server) = duplex(128 << 10);
+    client.write_all(sent).await.unwrap();
+    sniffed(&mut server, bytes_max).await
+}
+
+#[tokio::test]
+async fn all_that_was_read_comes_back() {
+    let mut sent = captured("chromium");
+    sent.extend_from_slice(b"early data");
+    for pieces in [1, 7, 1400, sent.len()] {
+        let (mut client, mut server) = duplex(pieces);
+        // What nobody reads any more must not be waited for: the server's end is dropped with the first half.
+        let reading = async move { sniffed(&mut server, LIMITS.hello_bytes_max).await };
+        let (sniffed, _) = tokio::join!(reading, client.write_all(&sent));
+        let sniffed = sniffed.unwrap();
+        assert_eq!(
+            sniffed.hello().unwrap().name.as_ref().unwrap().as_str(),
+            "shop.example.com"
+        );
+        assert!(sniffed.first.len() >= sent.len() - b"early data".len());
+        assert!(sent.starts_with(&sniffed.first), "in pieces of {pieces}");
+    }
+}
+
+#[tokio::test]
+async fn one_byte_decides_what_is_not_tls() {
+    let (mut client, mut server) = duplex(64);
+    client.write_all(b"\0").await.unwrap();
+    let sniffed = sniffed(&mut server, LIMITS.hello_bytes_max).await.unwrap();
+    assert!(sniffed.hello().is_none());
+    assert_eq!(sniffed.first, b"\0");
+}
+
+#[tokio::test]
+async fn a_hello_of_exactly_so_many_bytes_and_not_one_more() {
+    for file in ["openssl-records", "chromium"] {
+        let sent = captured(file);
+        assert_eq!(sniffed_of(&sent, sent.len()).await.unwrap().first, sent);
+        let error = sniffed_of(&sent, sent.len() - 1).await.unwrap_err();
+        assert!(matches!(error.reason, SniffFailure::TooLong), "{error}");
+        assert!(error.bytes_read < sent.len());
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_held_than_allowed() {
+    let sent = [captured("openssl"), vec![0; 100_000]].concat();
+    let sniffed = sniffed_of(&sent, 400).await.unwrap();
+    assert_eq!(sniffed.first, sent[..400]);
+    let drip = captured("tlslite-one-byte-records");
+    let mut first = Vec::new();
+    for byte in drip.chunks(1) {
+        keep(&mut first, byte, 3100);
+        assert!(first.capacity() <= 3100);
+    }
+    assert_eq!(first, drip);
+}
+
+#[tokio::test]
+async fn nothing_more_is_held_at_the_bound_even_undecided() {
+    let error = sniffed_of(b"\x16\x03\x01\x20\0\x01", 6).await.unwrap_err();
+    assert!(matches!(error.reason, SniffFailure::TooLong), "{error}");
+    assert_eq!(error.bytes_read, 6);
+}
+
+#[tokio::test]
+async fn a_malformed_hello_says_why() {
+    let error = sniffed_of(b"\x16\x03\x01\0\0", LIMITS.hello_bytes_max)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.reason, SniffFailure::Invalid("an empty handshake record")),
+        "{error}"
+    );
+    assert_eq!(error.bytes_read, 5);
+}
+
+#[tokio::test]
+async fn who_leaves_early_is_told_apart_by_what_was_sent() {
+    for sent in [b"".as_slice(), b"\x16\x03\x01"] {
+        let (mut client, mut server) = duplex(64);
+        client.write_all(sent).await.unwrap();
+        drop(client);
+        let error = sniffed(&mut server, LIMITS.hello_bytes_max).await.unwrap_err();
+        assert!(matches!(error.reason, SniffFailure::LeftEarly), "{error}");
+        assert_eq!(error.bytes_read, sent.len());
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_an_error_of_the_socket() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    crate::socket::reset(client);
+    let error = sniff(&mut server, &LIMITS, Instant::now()).await.unwrap_err();
+    assert!(matches!(error.reason, SniffFailure::Io(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_absolute_and_counts_from_accept() {
+    let accepted_at = Instant::now();
+    tokio::time::advance(Duration::from_secs(2)).await; // it waited for its turn
+    let (mut client, mut server) = duplex(64);
+    let drip = async {
+        for byte in captured("openssl").chunks(1) {
+            client.write_all(byte).await.unwrap();
+            tokio::time::sleep(LIMITS.hello_timeout * 4 / 5).await;
+        }
+    };
+    tokio::select! {
+        sniffed = sniff(&mut server, &LIMITS, accepted_at) => {
+            let error = sniffed.unwrap_err();
+            assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
+            assert_eq!(error.bytes_read, 1); // the second byte comes at 6 s
+        }
+        () = drip => panic!("the drip was allowed to end"),
+    }
+    let late = accepted_at.elapsed() - LIMITS.hello_timeout;
+    assert!(late <= Duration::from_millis(1), "{late:?}"); // the timer's grain
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_in_the_last_millisecond_is_in_time() {
+    for (at, in_time) in [(4_998, true), (5_002, false)] {
+        let (mut client, mut server) = duplex(4096);
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(at)).await;
+            client.write_all(&captured("openssl")).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            sniffed = sniffed(&mut server, LIMITS.hello_bytes_max) => assert_eq!(sniffed.is_ok(), in_time, "at {at} ms"),
+            () = late => unreachable!("it waits for ever"),
+        }
+    }
+}
