@@ -1,0 +1,62 @@
+//! ClientHellos of real clients from public captures, which are not part of the project: `ACEQUIA_VECTORS` names their
+//! folder. Its `index.tsv` has a row a file: file, source, server name, ALPN, class, notes.
+
+use std::path::Path;
+
+use acequia::name::ServerName;
+use acequia::sniff::hello::{Hello, Reader, Verdict};
+
+const BYTES_MAX: usize = 64 << 10;
+
+#[test]
+fn every_vector_is_read_by_the_rule() {
+    let Some(folder) = std::env::var_os("ACEQUIA_VECTORS") else {
+        eprintln!("skipped: ACEQUIA_VECTORS names no folder of ClientHellos");
+        return;
+    };
+    let folder = Path::new(&folder);
+    let index = std::fs::read_to_string(folder.join("index.tsv")).expect("the folder has an index");
+    let mut rows = 0;
+    for row in index.lines().skip(1) {
+        let [file, _, name, alpn, class, ..] = row.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("a row of too few columns: {row}");
+        };
+        let wire = std::fs::read(folder.join(file)).expect("the index lists files that are there");
+        let verdict = Reader::new(BYTES_MAX).advance(&wire);
+        same_at_every_split(file, &wire, &verdict);
+        match (class, &verdict) {
+            // What is malformed as a whole may still have been listed with the name that could be made out.
+            ("MALFORMED/AMBIGUOUS", Verdict::Malformed(reason)) => eprintln!("{file}: {reason}"),
+            ("GATE" | "MALFORMED/AMBIGUOUS", Verdict::Hello(hello)) => says(file, hello, name, alpn),
+            _ => panic!("{file} ({class}): {verdict:?}"),
+        }
+        rows += 1;
+    }
+    assert!(rows > 100, "only {rows} vectors");
+}
+
+/// The specification's rule on names: a valid one is folded, any other counts as none and is kept.
+fn says(file: &str, hello: &Hello, name: &str, alpn: &str) {
+    let valid = ServerName::from_wire(name.as_bytes()).ok();
+    let kept = (valid.is_none() && !name.is_empty()).then_some(name);
+    assert_eq!(hello.name, valid, "{file}");
+    assert_eq!(hello.raw_name.as_deref(), kept, "{file}");
+    let offered: Vec<_> = hello
+        .alpn
+        .iter()
+        .map(|protocol| protocol.escape_ascii().to_string())
+        .collect();
+    assert_eq!(offered.join(","), alpn, "{file}");
+}
+
+fn same_at_every_split(file: &str, wire: &[u8], whole: &Verdict) {
+    for cut in 0..wire.len() {
+        let mut reader = Reader::new(BYTES_MAX);
+        let early = reader.advance(&wire[..cut]);
+        assert!(
+            early == Verdict::NeedMore || early == *whole,
+            "{file} cut at {cut}: {early:?}"
+        );
+        assert_eq!(reader.advance(wire), *whole, "{file} cut at {cut}");
+    }
+}
