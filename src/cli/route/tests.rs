@@ -1,7 +1,7 @@
 use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerPlace};
-use crate::dial::{DialLimits, ProxyProtocol};
+use crate::dial::DialLimits;
 use crate::name::NamePattern;
 use crate::plan::{CheckKind, HealthPlan, LogPlan, RuntimePlan};
 use crate::pool::Pool;
@@ -54,7 +54,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             connect_timeout: SECOND,
             retries: 2,
             socket: SOCKET,
-            proxy_protocol: ProxyProtocol::Off,
+            proxy_protocol: None,
         },
         health: HealthPlan {
             check: Some(CheckKind::Tcp),
