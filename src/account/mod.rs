@@ -76,7 +76,6 @@ impl Ledger {
     }
 
     /// Opens a session's entry.
-    #[must_use]
     pub fn open(self: &Arc<Self>, listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Entry {
         let traffic = Arc::new(Traffic::default());
         let row = self.rows().insert(Row {

@@ -1,7 +1,7 @@
 //! Bytes, both ways, until the end.
 //!
 //! [`relay`] takes two sockets, what was read before, limits and a [`Traffic`] to count in, and says how it ended.
-//! Nobody else knows how bytes move. Each direction is a [`Half`]: it copies, and splices while it is bulk.
+//! Nobody else knows how bytes move. Each direction is a half: it copies, and splices while it is bulk.
 
 mod copy;
 mod half;
