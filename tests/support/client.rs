@@ -41,6 +41,12 @@ impl Client {
         self
     }
 
+    /// A write, and a segment, for every so many bytes.
+    pub fn send_in_pieces(&mut self, bytes: &[u8], length: usize) -> &mut Self {
+        bytes.chunks(length).for_each(|piece| self.0.write_all(piece).unwrap());
+        self
+    }
+
     /// Says that it will say no more.
     pub fn finish(&mut self) -> &mut Self {
         self.0.shutdown(Shutdown::Write).unwrap();

@@ -140,7 +140,7 @@ impl Proxy {
         // The admin port is told last.
         eventually("it says where it listens", || {
             let has_ended = self.process.stderr.has_ended();
-            let is_told = self.log().iter().any(|line| line["message"] == "admin port");
+            let is_told = self.log().iter().any(|line| says(line, "admin port"));
             assert!(
                 is_told || !has_ended,
                 "it has ended: {:#?}",
@@ -149,13 +149,11 @@ impl Proxy {
             is_told
         });
         for line in self.log() {
-            let address = || line["address"].as_str().unwrap().parse().unwrap();
-            match line["message"].as_str() {
-                Some("listening") => self
-                    .listeners
-                    .push((line["listener"].as_str().unwrap().to_owned(), address())),
-                Some("admin port") => self.admin = Some(address()),
-                _ => {}
+            let address = || field(&line, "address").parse().unwrap();
+            if says(&line, "listening") {
+                self.listeners.push((field(&line, "listener"), address()));
+            } else if says(&line, "admin port") {
+                self.admin = Some(address());
             }
         }
     }
@@ -251,6 +249,28 @@ impl Proxy {
 fn parsed(lines: &Lines) -> Vec<Value> {
     let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.clone()));
     lines.so_far().iter().map(parse).collect()
+}
+
+/// Whether a line of the diagnostic log, in either format, has this message.
+fn says(line: &Value, message: &str) -> bool {
+    match line {
+        Value::String(text) => text.contains(&format!(" {message} ")),
+        line => line["message"] == message,
+    }
+}
+
+/// A field of it.
+fn field(line: &Value, key: &str) -> String {
+    let in_text = |text: &String| {
+        text.split(' ')
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            .unwrap()
+            .to_owned()
+    };
+    match line {
+        Value::String(text) => in_text(text),
+        line => line[key].as_str().unwrap().to_owned(),
+    }
 }
 
 /// Head and body of the answer.
