@@ -172,7 +172,12 @@ impl Port {
 
     /// From now on it is listened on.
     pub fn listen(self) -> std::net::TcpListener {
-        self.socket.listen(128).unwrap();
+        self.listen_with(128)
+    }
+
+    /// The same, with a backlog.
+    pub fn listen_with(self, backlog: i32) -> std::net::TcpListener {
+        self.socket.listen(backlog).unwrap();
         self.socket.into()
     }
 }

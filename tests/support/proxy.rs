@@ -17,7 +17,8 @@ use super::{PATIENCE, eventually, found};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
 
-/// How a proxy is to be started. An `[admin]` section is added to a configuration without one.
+/// How a proxy is to be started: with a configuration in TOML, to which an `[admin]` section is added where there is
+/// none, or in JSON.
 pub struct Setup {
     toml: String,
     under: Vec<String>,
@@ -73,13 +74,18 @@ impl Setup {
     }
 
     fn command(&self) -> (TempDir, Command) {
-        let folder = config_folder("acequia.toml", &self.toml);
+        let file = if self.toml.starts_with('{') {
+            "acequia.json"
+        } else {
+            "acequia.toml"
+        };
+        let folder = config_folder(file, &self.toml);
         let mut words = self.under.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
             .args(["run", "-c"])
-            .arg(folder.path().join("acequia.toml"))
+            .arg(folder.path().join(file))
             .current_dir(folder.path());
         (folder, command)
     }

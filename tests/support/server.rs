@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
 
 use rustix::net::Shutdown as How;
 
@@ -131,4 +132,24 @@ pub fn refusing() -> Port {
 pub fn list(servers: &[&Server]) -> String {
     let quoted: Vec<_> = servers.iter().map(|server| format!("\"{}\"", server.address)).collect();
     quoted.join(", ")
+}
+
+/// An address that neither accepts nor refuses: its queue is full, so the kernel drops whoever knocks.
+pub struct Hanging {
+    pub address: SocketAddr,
+    _full: (TcpListener, Vec<TcpStream>),
+}
+
+pub fn hanging() -> Hanging {
+    let port = Port::keep();
+    let address = port.address;
+    let listener = port.listen_with(0);
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        waiting.push(stream);
+    }
+    Hanging {
+        address,
+        _full: (listener, waiting),
+    }
 }
