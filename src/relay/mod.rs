@@ -189,10 +189,13 @@ impl<'a> Both<'a> {
         if self.up.is_done() {
             return Ok(());
         }
-        match self
-            .up
-            .poll(cx, self.client.stream, self.server.stream, &self.traffic.up)
-        {
+        match self.up.poll(
+            cx,
+            self.client.stream,
+            self.server.stream,
+            &self.traffic.up,
+            self.down.is_done(),
+        ) {
             Poll::Ready(Err(broken)) => Err(at(broken, Side::Client, Side::Server)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
@@ -202,10 +205,13 @@ impl<'a> Both<'a> {
         if self.down.is_done() {
             return Ok(());
         }
-        match self
-            .down
-            .poll(cx, self.server.stream, self.client.stream, &self.traffic.down)
-        {
+        match self.down.poll(
+            cx,
+            self.server.stream,
+            self.client.stream,
+            &self.traffic.down,
+            self.up.is_done(),
+        ) {
             Poll::Ready(Err(broken)) => Err(at(broken, Side::Server, Side::Client)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
