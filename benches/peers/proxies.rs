@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::load::Servers;
 
+/// A configuration's text, and the command that runs it, less the name of its file.
+type Configuration = fn(&Ports, &Servers) -> (String, Vec<String>);
+
 /// Threads each of them uses.
 const THREADS: usize = 2;
-
-/// Makes a proxy's configuration, and what it is started with.
-type Make = fn(&Ports, &Servers) -> (String, Vec<String>);
 
 /// A running proxy. Dropping it ends it.
 pub(crate) struct Proxy {
@@ -28,7 +28,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Those that are installed, HAProxy first: ratios are to the first.
     pub(crate) fn start_all(servers: &Servers) -> Vec<Self> {
-        let all: [(&str, Make); 4] = [
+        let all: [(&str, Configuration); 4] = [
             ("haproxy", haproxy),
             ("nginx", nginx),
             ("acequia", |ports, servers| acequia(ports, servers, "off")),
@@ -43,11 +43,7 @@ impl Proxy {
             .collect()
     }
 
-    fn start(
-        name: &'static str,
-        configuration: fn(&Ports, &Servers) -> (String, Vec<String>),
-        servers: &Servers,
-    ) -> Option<Self> {
+    fn start(name: &'static str, configuration: Configuration, servers: &Servers) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a place for the configuration");
         let ports = Ports {
             echo: free_port(),

@@ -20,7 +20,14 @@ const ADDRESSES_MAX: usize = 256;
 
 /// The last answers for the names of one pool.
 #[derive(Debug, Default)]
-pub struct Answers(HashMap<Arc<str>, Vec<SocketAddr>>);
+pub struct Answers(HashMap<Arc<str>, Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    addresses: Vec<SocketAddr>,
+    /// Whether the name did not resolve when last asked for, and that has been said.
+    failing: bool,
+}
 
 impl Answers {
     /// Asks the system's resolver for every name of the pool. A name that does not resolve keeps its last answer;
@@ -30,16 +37,23 @@ impl Answers {
             let ServerPlace::Name { host, port } = &entry.place else {
                 continue;
             };
-            match resolve(host, *port).await {
+            let resolved = resolve(host, *port).await;
+            let answer = self.0.entry(Arc::clone(&entry.written)).or_default();
+            match resolved {
                 Ok(addresses) => {
-                    let before = self.0.insert(Arc::clone(&entry.written), addresses.clone());
-                    if before.as_ref() != Some(&addresses) {
+                    if answer.failing || answer.addresses != addresses {
                         tracing::info!(pool = %pool.pool.name(), name = %entry.written, ?addresses, "resolved");
                     }
+                    *answer = Answer {
+                        addresses,
+                        failing: false,
+                    };
                 }
                 Err(error) => {
-                    let kept = self.0.get(&entry.written).map_or(0, Vec::len);
-                    tracing::warn!(pool = %pool.pool.name(), name = %entry.written, error, kept, "cannot resolve, keeping the last answer");
+                    let kept = answer.addresses.len();
+                    if !std::mem::replace(&mut answer.failing, true) {
+                        tracing::warn!(pool = %pool.pool.name(), name = %entry.written, error, kept, "cannot resolve, keeping the last answer");
+                    }
                 }
             }
         }
@@ -67,14 +81,14 @@ impl Answers {
             return vec![fixed];
         }
         let label = entry.name.as_ref().unwrap_or(&entry.written);
-        let addresses = self.0.get(&entry.written).map(Vec::as_slice).unwrap_or_default();
+        let answer = self.0.get(&entry.written);
         let spec = |address: &SocketAddr| ServerSpec {
             label: format!("{label}@{}", address.ip()).into(),
             identity: address.to_string().into(),
             address: ServerAddr::new(*address),
             weight: entry.weight,
         };
-        addresses.iter().map(spec).collect()
+        answer.iter().flat_map(|answer| &answer.addresses).map(spec).collect()
     }
 }
 
