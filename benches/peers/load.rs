@@ -1,5 +1,4 @@
 //! The load and the servers behind the proxies.
-#![expect(clippy::disallowed_types, reason = "threads and real time are what it measures")]
 
 use std::cmp::Ordering;
 use std::net::SocketAddr;
