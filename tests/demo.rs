@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -49,17 +49,23 @@ impl Demo {
         self.command(words).output().unwrap()
     }
 
-    fn end(mut self) {
-        kill_process(Pid::from_child(&self.process), Signal::INT).unwrap();
-        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+    /// As Ctrl-C does. Twice: whoever is still connected is not waited for.
+    fn end(&mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        for _ in 0..2 {
+            // It may be over already, and is not reaped before it is waited for.
+            let _ = kill_process(pid, Signal::INT);
+        }
+        self.process.wait().unwrap()
     }
 }
 
 impl Drop for Demo {
+    /// Killed, it would leave its folder behind.
     fn drop(&mut self) {
-        // One that ended well is gone already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if self.process.try_wait().unwrap().is_none() {
+            self.end();
+        }
     }
 }
 
@@ -136,12 +142,12 @@ fn what_happens_can_be_seen() {
         line.contains(" sni=a.demo.test ") && line.contains(" ending=client_"),
         "{line}"
     );
-    demo.end();
+    assert_eq!(demo.end().code(), Some(0));
 }
 
 #[test]
 fn its_configuration_can_be_asked_and_leaves_with_it() {
-    let demo = Demo::start();
+    let mut demo = Demo::start();
     let shown = text(&demo.output(&["cat ", "demo.toml"]).stdout);
     let loaded = acequia::config::read("demo.toml", &shown).unwrap_or_else(|report| panic!("{report}"));
     assert!(
@@ -154,7 +160,7 @@ fn its_configuration_can_be_asked_and_leaves_with_it() {
     let line = demo.told.iter().find(|line| line.contains("demo.toml")).unwrap();
     let path = Path::new(line.trim().trim_start_matches("cat ")).to_owned();
     assert!(path.exists());
-    demo.end();
+    assert_eq!(demo.end().code(), Some(0));
     assert!(!path.parent().unwrap().exists());
 }
 
