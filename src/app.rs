@@ -79,11 +79,14 @@ pub fn run(plan: Plan, started: impl FnOnce(&Running)) -> Result<(), Failure> {
     ended
 }
 
+/// A listener's name and the addresses it really has.
+pub type Addresses = (Arc<str>, Vec<ListenAddr>);
+
 /// What is open while it runs.
 #[derive(Clone, Debug)]
 pub struct Running {
-    /// The name of each listener and the addresses it really has.
-    pub listeners: Vec<(Arc<str>, Vec<ListenAddr>)>,
+    /// In the order of the plan.
+    pub listeners: Vec<Addresses>,
     /// The admin port's.
     pub admin: Option<ListenAddr>,
     /// The plan in force.
@@ -225,12 +228,7 @@ struct Floor<'a> {
 
 impl Floor<'_> {
     /// Listens on everything and starts the workers. Returns the listeners' addresses.
-    fn employ(
-        &self,
-        bound: Vec<Vec<Bound>>,
-        workers: usize,
-        budget: &Budget,
-    ) -> Result<Vec<(Arc<str>, Vec<ListenAddr>)>, Failure> {
+    fn employ(&self, bound: Vec<Vec<Bound>>, workers: usize, budget: &Budget) -> Result<Vec<Addresses>, Failure> {
         let plan = self.live.plan();
         let process = Arc::new(Semaphore::new(budget.sessions.min(Semaphore::MAX_PERMITS)));
         let mut gates: Vec<Vec<Gate>> = (0..workers).map(|_| Vec::new()).collect();

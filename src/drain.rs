@@ -81,12 +81,18 @@ impl Leash {
 mod tests {
     use super::*;
 
+    /// A worker whose session ends only when it is cut. It holds its whole leash till then.
+    async fn until_cut(worker: Leash) {
+        worker.cut.cancelled().await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_ends_in_time_is_not_cut() {
         let (drain, leash) = Drain::new();
         let worker = leash.for_worker();
         drop(leash);
         tokio::spawn(async move {
+            let worker = worker;
             worker.stop.cancelled().await;
             tokio::time::sleep(Duration::from_secs(29)).await;
             assert!(!worker.cut.is_cancelled());
@@ -99,7 +105,7 @@ mod tests {
         let (drain, leash) = Drain::new();
         let worker = leash.for_worker();
         drop(leash);
-        let session = tokio::spawn(async move { worker.cut.cancelled().await });
+        let session = tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::pending()).await);
         assert_eq!(began.elapsed(), Duration::from_secs(30));
@@ -111,7 +117,7 @@ mod tests {
         let (drain, leash) = Drain::new();
         let worker = leash.for_worker();
         drop(leash);
-        tokio::spawn(async move { worker.cut.cancelled().await });
+        tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::ready(())).await);
         assert_eq!(began.elapsed(), Duration::ZERO);

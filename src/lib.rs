@@ -1,4 +1,40 @@
-//! acequia divides TCP connections.
+//! acequia divides TCP connections: it lets a client in, reads no more of it than it needs to route it, picks a
+//! server, and moves bytes both ways until both sides are done.
+//!
+//! The modules stand below in the order in which a connection meets them, and a module uses only what stands above
+//! it: the crate can be read from top to bottom. `tests/tidy.rs` holds the order.
+//!
+//! ```text
+//!  worker: one a core; lets clients in and starts their sessions
+//!    │
+//!    │         ┌───────── session: the story of one connection ─────────┐
+//!    ▼         │                                                        │
+//!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► a line in the log,
+//!  client                  ▲          ▲        ◄──── server ────►                series in /metrics
+//!                          │          └─ probe: is it up?
+//!                          └─ live ◄─ plan ◄─ config
+//! ```
+//!
+//! **From accept to the log line.** Each [`worker`] is a thread with a runtime and a listening socket of its own; a
+//! session never leaves it. [`listen`] gives it a client together with a permit, the client's place among those there
+//! may be. [`session::serve`] opens the client's entry in the [`account::Ledger`], takes the [`plan`] in force from
+//! [`live`], and puts the stages in a row. Where a route asks for a name, [`sniff`] reads until the bytes prove what
+//! the client wants, within a time and a size, and hands on all it has read; other listeners read nothing, for a
+//! server may be the one to speak first. [`route`] turns what is known of the client into a pool, or into a refusal,
+//! which a TLS client is told. [`pool`] picks a server among those that are up and gives a lease, the session's place
+//! on it; [`dial`] connects within a time, and asks for another pick when that fails. The plan is let go, the bytes
+//! that were read go to the server first, and [`relay`] moves the rest: each direction copies, and splices while it
+//! is bulk, until both sides have finished, one has broken, or it was quiet for too long. Then the sockets close and
+//! the lease drops, and with one [`account::Ending`] the entry, which counts the session and writes its line; the
+//! permit comes last. A session that is cancelled or panics drops the same values, so that no count is ever off.
+//!
+//! **Beside it.** [`probe`] checks servers and resolves their names, and writes what it finds into the servers, where
+//! the next pick sees it. [`config`] turns a file into a plan, or says all that is wrong with it; nothing at run time
+//! looks back at it. [`drain`] lets sessions end and cuts what is left. [`admin`] shows the series. [`app`] binds and
+//! starts all this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
+//!
+//! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
+//! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
 
 pub mod addr;
 pub mod name;
@@ -17,8 +53,8 @@ pub mod session;
 pub mod probe;
 pub mod config;
 pub mod descriptors;
-pub mod worker;
 pub mod drain;
+pub mod worker;
 pub mod admin;
 pub mod app;
 pub mod cli;

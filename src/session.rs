@@ -235,9 +235,12 @@ async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Resu
 
 /// The PROXY header, where the pool's servers expect one.
 fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let (Some(version), Ok(local)) = (pool.dial.proxy_protocol, client.local_addr()) else {
+    let Some(version) = pool.dial.proxy_protocol else {
         return Vec::new();
     };
+    let Ok(local) = client.local_addr() else {
+        return Vec::new();
+    }; // it is gone; the relay will say so
     let facts = Facts {
         client: entry.facts.client,
         local: ListenAddr::new(local),

@@ -49,6 +49,7 @@ impl SocketOptions {
 }
 
 /// Closes with a reset: what is queued is thrown away, and the peer cannot mistake the end for a complete answer.
+#[expect(clippy::needless_pass_by_value, reason = "it closes what it is given")]
 pub fn reset(socket: TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));

@@ -19,7 +19,7 @@ use crate::live::Live;
 use crate::relay::limit_pipes;
 use crate::session::{House, serve};
 
-/// How often the metrics learn what open sessions have moved.
+/// How often the metrics learn what open sessions have moved, and the log that accepting pauses no more.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
@@ -115,9 +115,7 @@ async fn keep(gate: Gate, house: Arc<House>, sessions: TaskTracker, stop: Cancel
                 }
             }) => accepted,
         };
-        if series.accepted() {
-            tracing::info!(listener = %series.name(), "accepting again");
-        }
+        series.accepted();
         sessions.spawn(serve(accepted, index, Arc::clone(&house)));
     }
     while let Some(accepted) = listener.accept_waiting() {
@@ -132,5 +130,8 @@ async fn tell(ledger: &Ledger) {
     loop {
         ticks.tick().await;
         ledger.tell();
+        for listener in ledger.listeners().iter().filter(|listener| listener.is_calm_again()) {
+            tracing::info!(listener = %listener.name(), "accepting again");
+        }
     }
 }

@@ -164,7 +164,6 @@ impl Metrics {
     }
 
     /// Counts lines of the access log that could not be written.
-    #[must_use]
     pub fn lines_dropped(&self) -> Counter {
         self.lines_dropped.clone()
     }

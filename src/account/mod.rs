@@ -4,6 +4,7 @@
 
 pub mod access_log;
 mod ending;
+mod episode;
 mod histogram;
 mod metrics;
 mod series;
@@ -75,7 +76,6 @@ impl Ledger {
     }
 
     /// Opens a session's entry.
-    #[must_use]
     pub fn open(self: &Arc<Self>, listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Entry {
         let traffic = Arc::new(Traffic::default());
         let row = self.rows().insert(Row {
@@ -83,7 +83,8 @@ impl Ledger {
             line: None,
             told: (0, 0),
         });
-        let facts = Box::new(Facts::new(listener, peer, at));
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let facts = Box::new(Facts::new(NUMBER.fetch_add(1, Relaxed), listener, peer, at));
         Entry {
             ledger: Arc::clone(self),
             row,
@@ -106,6 +107,12 @@ impl Ledger {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, line| !line.is_over());
+    }
+
+    /// The series of the listeners, in the order of the plan.
+    #[must_use]
+    pub fn listeners(&self) -> &[Arc<ListenerSeries>] {
+        &self.listeners
     }
 
     fn line(&self, listener: ListenerIndex, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
@@ -131,6 +138,7 @@ impl Ledger {
 /// What is known of a session; for its line in the log.
 #[derive(Debug)]
 pub struct Facts {
+    session: u64,
     listener: ListenerIndex,
     at: Instant,
     peer: PeerAddr,
@@ -156,8 +164,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn new(listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Self {
+    fn new(session: u64, listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Self {
         Self {
+            session,
             listener,
             at,
             peer,
@@ -264,12 +273,11 @@ impl Drop for Entry {
 
 impl Facts {
     fn line(&self, listeners: &[Arc<ListenerSeries>], ending: Ending, took: Duration, traffic: &Traffic) -> Line {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let text = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         Line {
             time: Some(SystemTime::now()),
-            session: NUMBER.fetch_add(1, Relaxed),
+            session: self.session,
             listener: listeners[self.listener].name().to_string(),
             peer: self.peer.to_string(),
             client: self.client.to_string(),

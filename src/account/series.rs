@@ -2,13 +2,15 @@
 //! path looks a metric up by name.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
+use tokio::time::Instant;
 
 use super::Ending;
+use super::episode::Episode;
 use super::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use super::metrics::names;
 use crate::dial::ConnectFailure;
@@ -77,8 +79,10 @@ pub struct ListenerSeries {
     connections: Counter,
     active: Gauge,
     pauses: Counters<{ Pause::ALL.len() }>,
-    /// Whether accepting rests for want of something, so that it is said once.
+    /// Whether there is an episode of pauses, to be asked without its lock.
     is_pausing: AtomicBool,
+    // A std mutex: a few lines, and only while accepting pauses.
+    episode: Mutex<Episode>,
     pub(super) hello: Histogram,
 }
 
@@ -92,6 +96,7 @@ impl ListenerSeries {
             active: gauge(source, names::SESSIONS_ACTIVE, &labels),
             pauses: Counters::new(source, names::ACCEPT_PAUSES, &labels, "reason"),
             is_pausing: AtomicBool::new(false),
+            episode: Mutex::default(),
             hello: Histogram::new(HANDSHAKE_BOUNDS),
         }
     }
@@ -102,16 +107,36 @@ impl ListenerSeries {
         &self.name
     }
 
-    /// A client was let in; whether that ends a pause.
-    pub fn accepted(&self) -> bool {
+    /// A client was let in.
+    pub fn accepted(&self) {
         self.connections.increment(1);
-        self.is_pausing.load(Relaxed) && self.is_pausing.swap(false, Relaxed)
+        if self.is_pausing.load(Relaxed) {
+            self.episode().accepted();
+        }
     }
 
     /// Accepting rests; whether that is news.
     pub fn paused(&self, reason: Pause) -> bool {
         self.pauses.of(reason as usize, reason.as_str()).increment(1);
-        !self.is_pausing.swap(true, Relaxed)
+        let mut episode = self.episode();
+        self.is_pausing.store(true, Relaxed);
+        episode.paused(Instant::now())
+    }
+
+    /// Whether accepting goes on as if it had never paused; said once. To be asked now and then.
+    #[must_use]
+    pub fn is_calm_again(&self) -> bool {
+        if !self.is_pausing.load(Relaxed) {
+            return false;
+        }
+        let mut episode = self.episode();
+        let calm = episode.is_over(Instant::now());
+        self.is_pausing.store(!calm, Relaxed); // under the lock, like where it is set
+        calm
+    }
+
+    fn episode(&self) -> MutexGuard<'_, Episode> {
+        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finding out what a client wants took so long.

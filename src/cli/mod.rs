@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 pub mod check;
+pub mod demo;
 pub mod route;
 pub mod run;
 
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long, value_name = "IP")]
         from: Option<IpAddr>,
     },
+    /// Shows balancing on this machine: starts servers of its own, and says what to try with them.
+    Demo,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,7 @@ impl Arguments {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
+            Command::Demo => demo::run(),
             Command::Check { config } => check::run(config.path.as_deref()),
             Command::Route {
                 config,

@@ -53,7 +53,6 @@ fn announce(running: &Running) {
 
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic.
-#[must_use]
 pub fn start_log(plan: &LogPlan) -> WorkerGuard {
     let (writer, guard) = NonBlocking::new(std::io::stderr());
     let levels = Targets::new()

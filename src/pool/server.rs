@@ -49,6 +49,7 @@ pub struct Server {
     spec: ServerSpec,
     key: u64,
     live: AtomicU32,
+    served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
     checked: AtomicU8,
     /// Bits of [`TROUBLED`], [`EJECTED`] and [`FAILING`], to be read without a lock.
@@ -85,6 +86,7 @@ impl Server {
             key: xxh3_64(spec.identity.as_bytes()),
             spec,
             live: AtomicU32::new(0),
+            served: AtomicU64::new(0),
             checked: AtomicU8::new(checks.state() as u8),
             marks: AtomicU8::new(0),
             checks: Mutex::new(checks),
@@ -114,6 +116,12 @@ impl Server {
     #[must_use]
     pub fn live(&self) -> u32 {
         self.live.load(Relaxed)
+    }
+
+    /// Sessions it has ever got; health checks are none.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        self.served.load(Relaxed)
     }
 
     /// What its checks say.
@@ -173,6 +181,7 @@ impl Server {
 
     /// A session has connected.
     pub(super) fn connected(&self) -> bool {
+        self.served.fetch_add(1, Relaxed);
         if !self.has(TROUBLED) {
             return false;
         }

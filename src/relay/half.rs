@@ -111,20 +111,22 @@ impl Half {
     }
 
     /// Moves bytes until it must wait, has had its turn (then it has woken itself), or is done: the receiver's side
-    /// is shut only after everything read has been sent.
+    /// is shut only after everything read has been sent, and not at all by the half that is `last`: the sockets are
+    /// about to be closed, which tells the receiver as well and costs a system call less.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpStream,
         to: &TcpStream,
         moved: &Moved,
+        last: bool,
     ) -> Poll<Result<(), Broken>> {
         let mut turn = 0;
         self.reading = false;
         loop {
             ready!(self.poll_empty(cx, to)).map_err(Broken::Writing)?;
             if self.ended {
-                if !self.cut_off {
+                if !self.cut_off && !last {
                     // Only a receiver that is already gone refuses this; its half will say why.
                     let _ = SockRef::from(to).shutdown(Shutdown::Write);
                 }

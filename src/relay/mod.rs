@@ -1,7 +1,7 @@
 //! Bytes, both ways, until the end.
 //!
 //! [`relay`] takes two sockets, what was read before, limits and a [`Traffic`] to count in, and says how it ended.
-//! Nobody else knows how bytes move. Each direction is a [`Half`]: it copies, and splices while it is bulk.
+//! Nobody else knows how bytes move. Each direction is a half: it copies, and splices while it is bulk.
 
 mod copy;
 mod half;
@@ -189,10 +189,13 @@ impl<'a> Both<'a> {
         if self.up.is_done() {
             return Ok(());
         }
-        match self
-            .up
-            .poll(cx, self.client.stream, self.server.stream, &self.traffic.up)
-        {
+        match self.up.poll(
+            cx,
+            self.client.stream,
+            self.server.stream,
+            &self.traffic.up,
+            self.down.is_done(),
+        ) {
             Poll::Ready(Err(broken)) => Err(at(broken, Side::Client, Side::Server)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
@@ -202,10 +205,13 @@ impl<'a> Both<'a> {
         if self.down.is_done() {
             return Ok(());
         }
-        match self
-            .down
-            .poll(cx, self.server.stream, self.client.stream, &self.traffic.down)
-        {
+        match self.down.poll(
+            cx,
+            self.server.stream,
+            self.client.stream,
+            &self.traffic.down,
+            self.up.is_done(),
+        ) {
             Poll::Ready(Err(broken)) => Err(at(broken, Side::Server, Side::Client)),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }

@@ -1,0 +1,69 @@
+//! The configuration that the demo runs.
+
+use std::path::Path;
+
+use toml::Value;
+
+use super::{Cast, DRAIN_SECONDS, Gates};
+
+/// Its text. The access log goes to the file named.
+pub(super) fn text(gates: &Gates, cast: &Cast, access: &Path) -> String {
+    let Gates { admin, tls, tcp } = gates;
+    let ([a, b, c], [one, two, three]) = (cast.tls, cast.echo);
+    let access = Value::from(access.display().to_string()); // its text is quoted as TOML wants it
+    format!(
+        r#"# What `acequia demo` runs; its servers end with it.
+
+[runtime]
+drain_timeout = "{DRAIN_SECONDS}s"
+
+[admin]
+bind = "{admin}"
+
+[log]
+format = "text"
+level  = "warn"
+access = {access}
+
+# TLS, by the server name that the client asks for.
+[listeners.tls]
+bind = "{tls}"
+pool = "c"                            # what no route takes
+
+  [[listeners.tls.routes]]
+  sni  = "a.demo.test"
+  pool = "a"
+
+  [[listeners.tls.routes]]
+  sni  = "*.b.demo.test"
+  pool = "b"
+
+  [[listeners.tls.routes]]
+  name   = "closed"
+  sni    = "closed.demo.test"
+  refuse = true
+
+# TCP of any kind: to the server with the fewest sessions.
+[listeners.tcp]
+bind = "{tcp}"
+pool = "echo"
+
+[pools.a]
+servers = [{{ address = "{a}", name = "a" }}]
+
+[pools.b]
+servers = [{{ address = "{b}", name = "b" }}]
+
+[pools.c]
+servers = [{{ address = "{c}", name = "c" }}]
+
+[pools.echo]
+balance = "least-conn"
+servers = [
+  {{ address = "{one}", name = "one" }},
+  {{ address = "{two}", name = "two" }},
+  {{ address = "{three}", name = "three" }},
+]
+"#
+    )
+}
