@@ -59,16 +59,16 @@ async fn story(
     let arranged = tokio::select! {
         biased;
         arranged = arranging => arranged,
-        () = house.cut.cancelled() => Err(Refusal::silent(Ending::Drained)),
+        () = house.cut.cancelled() => Err(Refusal { ending: Ending::Drained, farewell: Farewell::Reset }),
     };
     match arranged {
         Ok(arranged) => carry(client, arranged, house, entry).await,
-        Err(Refusal { ending, alert: None }) => ending,
-        Err(Refusal {
-            ending,
-            alert: Some(bytes),
-        }) => {
-            Box::pin(refuse(client, bytes)).await;
+        Err(Refusal { ending, farewell }) => {
+            match farewell {
+                Farewell::Close => drop(client),
+                Farewell::Alert(bytes) => Box::pin(refuse(client, bytes)).await,
+                Farewell::Reset => reset(client),
+            }
             ending
         }
     }
@@ -83,23 +83,33 @@ struct Arranged {
     limits: RelayLimits,
 }
 
-/// Why a session cannot begin, and what a TLS client is told.
+/// Why a session cannot begin, and how the client learns of it.
 struct Refusal {
     ending: Ending,
-    alert: Option<[u8; 7]>,
+    farewell: Farewell,
+}
+
+/// The last a refused client hears of us.
+enum Farewell {
+    Close,
+    /// For those who speak TLS: this record, and an orderly end.
+    Alert([u8; 7]),
+    /// It was cut.
+    Reset,
 }
 
 impl Refusal {
     fn silent(ending: Ending) -> Self {
-        Self { ending, alert: None }
+        Self {
+            ending,
+            farewell: Farewell::Close,
+        }
     }
 
     /// Tells a client that speaks TLS why.
     fn of(ending: Ending, hello: Option<&Hello>, why: impl FnOnce(&Hello) -> Alert) -> Self {
-        Self {
-            ending,
-            alert: hello.map(|hello| alert(why(hello), Some(hello))),
-        }
+        let farewell = hello.map_or(Farewell::Close, |hello| Farewell::Alert(alert(why(hello), Some(hello))));
+        Self { ending, farewell }
     }
 }
 
@@ -168,7 +178,7 @@ fn unheard(reason: &SniffFailure) -> Refusal {
         SniffFailure::Io(error) => Refusal::silent(broken(Side::Client, Fault::of(error))),
         SniffFailure::Invalid(_) => Refusal {
             ending: Ending::HelloInvalid,
-            alert: Some(alert(Alert::DecodeError, None)),
+            farewell: Farewell::Alert(alert(Alert::DecodeError, None)),
         },
     }
 }
