@@ -68,12 +68,15 @@ pub fn run(plan: Plan, started: impl FnOnce(&Running)) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(system("cannot start"))?;
-    control.block_on(async {
+    let ended = control.block_on(async {
         let signals = Signals::new().map_err(system("cannot listen to signals"))?;
         let (house, drain) = open(plan)?;
         started(&house.running);
         house.live_until(signals, drain).await
-    })
+    });
+    // A resolver is asked in a thread of its own, which nobody can interrupt: it must not keep the process.
+    control.shutdown_background();
+    ended
 }
 
 /// A listener's name and the addresses it really has.

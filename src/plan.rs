@@ -145,6 +145,12 @@ impl PoolPlan {
         self.health.check.is_some()
     }
 
+    /// Whether a resolver must say where some of the servers are.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.entries.iter().any(|entry| entry.fixed().is_none())
+    }
+
     /// The policy, for those who only ask about it.
     #[must_use]
     pub fn policy(&self) -> Policy {

@@ -139,7 +139,7 @@ fn a_client_in_its_hello_is_cut_too() {
         proxy.metrics().sum("acequia_sessions_active", &[]) == 1.0
     });
     let stopped = proxy.stop();
-    let _ = client.try_read_all();
+    client.must_be_reset();
     assert_eq!(
         (stopped.code, &stopped.access[0]["ending"]),
         (Some(0), &"drained".into())

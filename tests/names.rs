@@ -1,11 +1,16 @@
 //! Servers given by name are resolved, and a name that does not resolve stops nobody.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but not in what they share
 
 mod support;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use support::client::{Client, ask, who};
+use support::process::must;
 use support::proxy::Proxy;
 use support::server::Server;
 use support::{eventually, found};
@@ -15,7 +20,7 @@ const UNRESOLVED: &str = "cannot resolve, keeping the last answer";
 
 fn config(servers: &[String]) -> String {
     format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = {servers:?}\nresolve_interval = \"100ms\"\nhealth = {{ interval = \"200ms\" }}"
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = {servers:?}\nbalance = \"round-robin\"\nresolve_interval = \"100ms\"\nhealth = {{ interval = \"200ms\" }}"
     )
 }
 
@@ -23,17 +28,24 @@ fn config(servers: &[String]) -> String {
 fn each_address_of_a_name_is_a_server_labelled_with_both() {
     let server = Server::echo();
     let name = format!("localhost:{}", server.address.port());
-    let proxy = Proxy::start(&config(&[name.clone()]));
+    let proxy = Proxy::start(&config(std::slice::from_ref(&name)));
     let label = format!("{name}@127.0.0.1");
-    let up = || {
+    // Ready is: resolved and checked. Another address of the name, such as ::1, is a server of its own.
+    assert_eq!(
         proxy
             .metrics()
-            .sum("acequia_server_up", &[("pool", "p"), ("server", &label)])
-    };
-    // Another address of the name, such as ::1, is a server of its own, and down.
-    eventually("it is resolved and checked", || up() == 1.0);
+            .sum("acequia_server_up", &[("pool", "p"), ("server", &label)]),
+        1.0
+    );
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
     assert_eq!(proxy.access_line()["server"], label);
+}
+
+/// A proxy that sees this file as /etc/hosts.
+fn seeing(hosts: &Path, config: &str) -> Proxy {
+    let see = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &see, "sh"];
+    Proxy::setup(config).under(&under).launch()
 }
 
 /// Two servers on one port, and the file of names that says where.
@@ -70,14 +82,12 @@ impl Site {
         format!("pool.test:{}@{address}", self.first.address.port())
     }
 
-    /// A proxy that sees this file of names as /etc/hosts.
+    /// A proxy that sees this file of names.
     fn proxy(&self) -> Proxy {
-        let hosts = self.folder.path().join("hosts");
-        let see = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
-        let config = config(&[format!("pool.test:{}", self.second.address.port())]);
-        let proxy = Proxy::setup(&config)
-            .under(&["unshare", "--map-root-user", "--mount", "sh", "-c", &see, "sh"])
-            .launch();
+        let proxy = seeing(
+            &self.folder.path().join("hosts"),
+            &config(&[format!("pool.test:{}", self.second.address.port())]),
+        );
         self.eventually_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
         proxy
     }
@@ -108,6 +118,7 @@ fn an_address_that_leaves_its_name_gets_no_new_session_and_takes_its_series_alon
         (client.hear() == "s2").then_some(client)
     });
     site.is_at(&["127.0.0.3"]);
+    // Taking turns, of four sessions each of two servers has some.
     eventually("it is out of use", || (0..4).all(|_| who(proxy.at("l")) == "s3"));
     assert!((0..20).all(|_| who(proxy.at("l")) == "s3"));
     let gone = site.label("127.0.0.2");
@@ -160,6 +171,38 @@ fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() 
     site.eventually_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
     site.is_at(&["127.0.0.2"]);
     site.eventually_up(&proxy, &["127.0.0.2"]);
+}
+
+/// A proxy whose resolver hangs until somebody opens this file for writing; and then it fails.
+fn asking_in_vain(server: &Server) -> (Proxy, TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    must(Command::new("mkfifo").arg(&hosts));
+    let proxy = seeing(
+        &hosts,
+        &config(&["pool.test:5432".to_owned(), server.address.to_string()]),
+    );
+    eventually("the other server is checked", || {
+        proxy.metrics().sum("acequia_server_up", &[]) == 1.0
+    });
+    (proxy, folder, hosts)
+}
+
+#[test]
+fn a_resolver_that_hangs_delays_readiness_and_no_session() {
+    let server = Server::echo();
+    let (proxy, _folder, hosts) = asking_in_vain(&server);
+    assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
+    assert_eq!(proxy.get("/ready").0, 503);
+    File::options().write(true).open(&hosts).unwrap();
+    eventually("there is no answer to wait for", || proxy.get("/ready").0 == 200);
+}
+
+#[test]
+fn a_resolver_that_hangs_does_not_keep_the_process_from_ending() {
+    let server = Server::echo();
+    let (proxy, _folder, _hosts) = asking_in_vain(&server);
+    assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]

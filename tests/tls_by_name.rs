@@ -173,8 +173,8 @@ fn openssl_says_unrecognized_name_when_no_route_takes_it_or_one_refuses_it() {
 
 #[test]
 fn alerts_are_exact_to_the_byte_and_then_the_stream_ends_well() {
-    let down = support::server::refusing();
-    let proxy = Proxy::start(&config(down.address, down.address, None));
+    let shop = Server::silent();
+    let proxy = Proxy::start(&config(shop.address, shop.address, None));
     let answers = |hello: &[u8]| Client::connect(proxy.at("l")).send(hello).read_all();
     assert_eq!(
         answers(&Hello::named("other.example").bytes()),
@@ -191,7 +191,22 @@ fn alerts_are_exact_to_the_byte_and_then_the_stream_ends_well() {
         answers(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"),
         [21, 3, 3, 0, 2, 2, 50]
     );
-    assert_eq!(answers(&Hello::named("shop.example").bytes()), [21, 3, 3, 0, 2, 2, 80]);
+}
+
+#[test]
+fn a_client_whose_server_is_away_is_told_of_an_internal_error() {
+    let away = support::server::refusing();
+    let known = config(away.address, away.address, None);
+    let unknown = known.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
+    for (config, ending) in [(known, "no_server"), (unknown, "connect_failed")] {
+        let proxy = Proxy::start(&config);
+        let hello = Hello::named("shop.example").bytes();
+        assert_eq!(
+            Client::connect(proxy.at("l")).send(&hello).read_all(),
+            [21, 3, 3, 0, 2, 2, 80]
+        );
+        assert_eq!(proxy.access_line()["ending"], ending);
+    }
 }
 
 #[test]

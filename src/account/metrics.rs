@@ -243,3 +243,51 @@ fn pairs(labels: &[Label]) -> String {
     let pair = |label: &Label| format!("{}=\"{}\"", label.key(), sanitize_label_value(label.value()));
     labels.iter().map(pair).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::account::Ending;
+    use crate::addr::ServerAddr;
+    use crate::pool::ServerSpec;
+
+    fn server(label: &str) -> Arc<Server> {
+        let spec = ServerSpec {
+            label: label.into(),
+            identity: label.into(),
+            address: ServerAddr::new("10.0.0.1:1".parse().unwrap()),
+            weight: 1,
+        };
+        Arc::new(Server::new(spec, true))
+    }
+
+    #[test]
+    fn series_leave_with_their_server_and_idle_ones_stay() {
+        let metrics = Metrics::new();
+        metrics.add_listener(&"l".into(), Places::new(None, Arc::new(Semaphore::new(1))));
+        let (stays, goes) = (server("stays"), server("goes"));
+        for server in [&stays, &goes] {
+            let (pool, id) = (Arc::from("p"), Some(server.id()));
+            let key = LineKey {
+                listener: 0,
+                pool,
+                server: id,
+            };
+            let line = metrics.line(&key, Some(server));
+            line.ended(Ending::ClientClosed, Duration::ZERO);
+            line.server().unwrap().changed(true);
+        }
+        let of = |label: &str| {
+            let label = format!("server=\"{label}\"");
+            metrics.render().lines().filter(|line| line.contains(&label)).count()
+        };
+        let all = of("stays");
+        assert!(all > 5 && of("goes") == all, "{}", metrics.render());
+        drop(goes);
+        for _ in 0..3 {
+            assert_eq!((of("goes"), of("stays")), (0, all));
+        }
+    }
+}

@@ -11,7 +11,7 @@ mod server;
 pub mod source_hash;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,7 @@ pub struct Pool {
     eject: EjectLimits,
     connect_timeout: Duration,
     members: ArcSwap<Vec<Arc<Server>>>,
+    was_replaced: AtomicBool,
     turn: AtomicUsize,
     // Std mutexes: a few lines each, one for the pools that take turns, one for failed connects.
     round_robin: Mutex<RoundRobin>,
@@ -95,6 +96,7 @@ impl Pool {
             eject,
             connect_timeout,
             members: ArcSwap::from_pointee(servers),
+            was_replaced: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             round_robin: Mutex::new(RoundRobin::default()),
             ejecting: Mutex::new(()),
@@ -123,7 +125,14 @@ impl Pool {
     pub fn replace_servers(&self, servers: Vec<Arc<Server>>) {
         let keys: Vec<u64> = servers.iter().map(|server| server.key()).collect();
         self.members.store(Arc::new(servers));
+        self.was_replaced.store(true, Release); // whoever sees this sees the servers too
         self.turns().keep_only(keys.into_iter());
+    }
+
+    /// Whether its servers are no longer those it began with.
+    #[must_use]
+    pub fn was_replaced(&self) -> bool {
+        self.was_replaced.load(Acquire)
     }
 
     /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).

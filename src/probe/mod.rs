@@ -46,17 +46,16 @@ impl Checks {
         let mut answers = Answers::default();
         let mut probers = JoinSet::new();
         let mut running = HashMap::new();
-        let has_names = pool.entries.iter().any(|entry| entry.fixed().is_none());
+        // Those given by address first: a resolver may take its time.
+        self.run_probers(&pool, &mut probers, &mut running);
+        if !pool.has_names() {
+            probers.join_next().await; // they never end
+            return std::future::pending().await;
+        }
         loop {
-            if has_names {
-                answers.renew(&pool).await;
-                pool.pool.replace_servers(answers.servers(&pool));
-            }
+            answers.renew(&pool).await;
+            pool.pool.replace_servers(answers.servers(&pool));
             self.run_probers(&pool, &mut probers, &mut running);
-            if !has_names {
-                probers.join_next().await; // they never end
-                return std::future::pending().await;
-            }
             sleep(pool.resolve_interval).await;
         }
     }

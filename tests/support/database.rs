@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -67,9 +68,16 @@ impl Redis {
 /// A PostgreSQL server of its own, trusting everybody, with nothing kept safe on disk.
 pub struct Postgres {
     port: Port,
-    // In this order: the process ends before its folder goes.
-    _process: Process,
+    process: Process,
     _folder: TempDir,
+}
+
+impl Drop for Postgres {
+    /// Killed it would leave shared memory behind.
+    fn drop(&mut self) {
+        self.process.signal(Signal::INT);
+        self.process.wait();
+    }
 }
 
 impl Postgres {
@@ -98,7 +106,7 @@ impl Postgres {
         eventually("PostgreSQL answers", ready);
         Self {
             port,
-            _process: process,
+            process,
             _folder: folder,
         }
     }
