@@ -1,0 +1,95 @@
+//! Clients of the proxy.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::PATIENCE;
+
+/// A client. No read or write waits longer than the harness's patience.
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).unwrap()
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, PATIENCE).map(Self::of)
+    }
+
+    /// From an address of this machine, such as 127.0.0.7.
+    pub fn connect_from(source: &str, address: SocketAddr) -> Self {
+        let source = SocketAddr::new(source.parse().unwrap(), 0);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.write_all(bytes).unwrap();
+        self
+    }
+
+    /// Says that it will say no more.
+    pub fn finish(&mut self) -> &mut Self {
+        self.0.shutdown(Shutdown::Write).unwrap();
+        self
+    }
+
+    /// So many bytes.
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Whatever comes next, as text.
+    pub fn hear(&mut self) -> String {
+        let mut bytes = [0; 256];
+        let count = self.0.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    /// All there is until the other side finishes.
+    pub fn read_all(&mut self) -> Vec<u8> {
+        self.try_read_all().unwrap()
+    }
+
+    pub fn try_read_all(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
+    /// Waits for the other side's reset.
+    pub fn must_be_reset(&mut self) {
+        let kind = self.try_read_all().map_err(|error| error.kind());
+        assert_eq!(kind, Err(io::ErrorKind::ConnectionReset));
+    }
+
+    /// Leaves by a reset.
+    pub fn reset(self) {
+        let socket = Socket::from(self.0);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A whole session: sends, finishes, and returns the answer.
+pub fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    Client::connect(address).send(request).finish().read_all()
+}
+
+/// The name of the server reached, of servers that say theirs; the session is over.
+pub fn who(address: SocketAddr) -> String {
+    String::from_utf8(ask(address, b"")).unwrap()
+}

@@ -1,0 +1,178 @@
+//! Child processes that never outlive their test, and ports kept for them.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
+
+use super::found;
+
+/// A child process. Dropping it kills it and waits for it.
+pub struct Process {
+    child: Child,
+    pub stdout: Lines,
+    pub stderr: Lines,
+}
+
+impl Process {
+    /// Starts it, with pipes on standard output and standard error that are read all the time.
+    pub fn start(command: &mut Command) -> Self {
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut process = Self::of(spawned.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        process.stdout = Lines::of(process.child.stdout.take());
+        process
+    }
+
+    /// A child that runs already; its standard output is left alone.
+    pub fn of(mut child: Child) -> Self {
+        let stderr = Lines::of(child.stderr.take());
+        Self {
+            child,
+            stdout: Lines::default(),
+            stderr,
+        }
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a child has a number"), signal).expect("it is not waited for yet");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end, and until all it has said is read.
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = found("the process ends", || self.child.try_wait().unwrap());
+        self.stdout.finish();
+        self.stderr.finish();
+        status
+    }
+
+    /// As if struck by lightning.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill(); // it may be gone already
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The lines that come out of a pipe, so far.
+#[derive(Default)]
+pub struct Lines {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Lines {
+    pub fn of<R: Read + Send + 'static>(pipe: Option<R>) -> Self {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&lines);
+        let reader = pipe.map(|pipe| {
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    kept.lock().unwrap().push(line);
+                }
+            })
+        });
+        Self { lines, reader }
+    }
+
+    pub fn so_far(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            found("the pipe is read to its end", || reader.is_finished().then_some(()));
+        }
+    }
+}
+
+/// What a command that ends by itself has said.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// It does not end within the harness's patience.
+pub fn finished(command: &mut Command) -> Finished {
+    let mut process = Process::start(command);
+    let status = process.wait();
+    let text = |lines: &Lines| lines.so_far().iter().map(|line| format!("{line}\n")).collect();
+    Finished {
+        code: status.code(),
+        stdout: text(&process.stdout),
+        stderr: text(&process.stderr),
+    }
+}
+
+/// The same, and it must succeed; its standard output.
+pub fn must(command: &mut Command) -> String {
+    let finished = finished(command);
+    assert_eq!(finished.code, Some(0), "{command:?}: {finished:#?}");
+    finished.stdout
+}
+
+/// A port kept for a process: bound with SO_REUSEADDR and not listening, it refuses clients until a process that sets
+/// SO_REUSEADDR too listens there, and again after that one's end; nobody else is given it meanwhile.
+pub struct Port {
+    socket: Socket,
+    pub address: SocketAddr,
+}
+
+impl Port {
+    pub fn keep() -> Self {
+        Self::keep_on("127.0.0.1")
+    }
+
+    pub fn keep_on(ip: &str) -> Self {
+        let wanted = SocketAddr::new(ip.parse().unwrap(), 0);
+        let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&wanted.into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self { socket, address }
+    }
+
+    pub fn number(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on it is listened on.
+    pub fn listen(self) -> std::net::TcpListener {
+        self.socket.listen(128).unwrap();
+        self.socket.into()
+    }
+}

@@ -1,0 +1,268 @@
+//! acequia as a process.
+
+use std::fs::Permissions;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::metrics::Metrics;
+use super::process::{Lines, Process};
+use super::{PATIENCE, eventually, found};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
+
+/// How a proxy is to be started. An `[admin]` section is added to a configuration without one.
+pub struct Setup {
+    toml: String,
+    under: Vec<String>,
+    unread: bool,
+}
+
+impl Setup {
+    /// Starts it by way of a command that becomes it (`prlimit`, `setpriv`, `ip netns exec …`).
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Nobody reads its standard output.
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
+    /// Waits until it says where it listens.
+    pub fn launch(self) -> Proxy {
+        let (folder, mut command) = self.command();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take();
+        let mut process = Process::of(child);
+        let unread = if self.unread {
+            stdout
+        } else {
+            process.stdout = Lines::of(stdout);
+            None
+        };
+        let mut proxy = Proxy {
+            process,
+            _unread: unread,
+            folder,
+            listeners: Vec::new(),
+            admin: None,
+        };
+        proxy.hear_addresses();
+        proxy
+    }
+
+    /// Waits until every server has had its first check, too.
+    pub fn start(self) -> Proxy {
+        let proxy = self.launch();
+        eventually("it is ready", || proxy.get("/ready").0 == 200);
+        proxy
+    }
+
+    fn command(&self) -> (TempDir, Command) {
+        let folder = config_folder("acequia.toml", &self.toml);
+        let mut words = self.under.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(["run", "-c"])
+            .arg(folder.path().join("acequia.toml"))
+            .current_dir(folder.path());
+        (folder, command)
+    }
+}
+
+/// A folder with a configuration in it, which other users may read.
+pub fn config_folder(name: &str, text: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let admin = if name.ends_with(".json") || text.contains("[admin]") {
+        ""
+    } else {
+        "\n[admin]\nbind = \"127.0.0.1:0\"\n"
+    };
+    std::fs::write(folder.path().join(name), format!("{text}{admin}")).unwrap();
+    folder
+}
+
+/// `acequia` with these arguments.
+pub fn acequia(arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments);
+    command
+}
+
+/// A running acequia. Dropping it kills it.
+pub struct Proxy {
+    process: Process,
+    _unread: Option<ChildStdout>,
+    folder: TempDir,
+    listeners: Vec<(String, SocketAddr)>,
+    admin: Option<SocketAddr>,
+}
+
+/// What it has left behind.
+#[derive(Debug)]
+pub struct Stopped {
+    pub code: Option<i32>,
+    pub access: Vec<Value>,
+    pub log: Vec<Value>,
+}
+
+impl Proxy {
+    pub fn setup(toml: &str) -> Setup {
+        Setup {
+            toml: toml.to_owned(),
+            under: Vec::new(),
+            unread: false,
+        }
+    }
+
+    /// Starts one and waits until it is ready.
+    pub fn start(toml: &str) -> Self {
+        Self::setup(toml).start()
+    }
+
+    fn hear_addresses(&mut self) {
+        // The admin port is told last.
+        eventually("it says where it listens", || {
+            let has_ended = self.process.stderr.has_ended();
+            let is_told = self.log().iter().any(|line| line["message"] == "admin port");
+            assert!(
+                is_told || !has_ended,
+                "it has ended: {:#?}",
+                self.process.stderr.so_far()
+            );
+            is_told
+        });
+        for line in self.log() {
+            let address = || line["address"].as_str().unwrap().parse().unwrap();
+            match line["message"].as_str() {
+                Some("listening") => self
+                    .listeners
+                    .push((line["listener"].as_str().unwrap().to_owned(), address())),
+                Some("admin port") => self.admin = Some(address()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The first address of a listener.
+    pub fn at(&self, listener: &str) -> SocketAddr {
+        *self
+            .addresses(listener)
+            .first()
+            .unwrap_or_else(|| panic!("no listener {listener}"))
+    }
+
+    pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter(|(name, _)| name == listener)
+            .map(|(_, address)| *address)
+            .collect()
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("the harness configures one")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where its configuration is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its diagnostic log so far; a line that is not JSON is a JSON string.
+    pub fn log(&self) -> Vec<Value> {
+        parsed(&self.process.stderr)
+    }
+
+    /// Its access log so far, if that goes to standard output.
+    pub fn access(&self) -> Vec<Value> {
+        parsed(&self.process.stdout)
+    }
+
+    /// The access log, once it has so many lines.
+    pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
+        found("the access log is written", || {
+            Some(self.access()).filter(|lines| lines.len() >= wanted)
+        })
+    }
+
+    /// The one line of the access log there is to be.
+    pub fn access_line(&self) -> Value {
+        let mut lines = self.access_lines(1);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        lines.remove(0)
+    }
+
+    /// `GET` on the admin port: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let (head, body) = http_get(self.admin(), path).expect("the admin port answers");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.get("/metrics").1)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(self) -> Stopped {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Stopped {
+        let code = self.process.wait().code();
+        Stopped {
+            code,
+            access: self.access(),
+            log: self.log(),
+        }
+    }
+}
+
+fn parsed(lines: &Lines) -> Vec<Value> {
+    let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.clone()));
+    lines.so_far().iter().map(parse).collect()
+}
+
+/// Head and body of the answer.
+pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok((head.to_owned(), body.to_owned()))
+}

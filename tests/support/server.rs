@@ -1,0 +1,134 @@
+//! Servers behind the proxy, a thread a session.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, spawn};
+
+use rustix::net::Shutdown as How;
+
+use super::process::Port;
+
+/// A server. Dropping it closes its port; sessions under way go on to their end.
+pub struct Server {
+    pub address: SocketAddr,
+    sessions: Arc<AtomicUsize>,
+    received: Arc<Mutex<Vec<Vec<u8>>>>,
+    listener: Arc<TcpListener>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Sends back what it gets.
+    pub fn echo() -> Self {
+        Self::run(|mut stream| {
+            let mut from = stream.try_clone().unwrap();
+            let _ = std::io::copy(&mut from, &mut stream);
+            let _ = stream.shutdown(Shutdown::Write);
+        })
+    }
+
+    /// Speaks first: says its name, finishes when the client has.
+    pub fn named(name: &'static str) -> Self {
+        Self::run(move |stream| greet(stream, name))
+    }
+
+    /// The same, on an address.
+    pub fn named_on(listener: TcpListener, name: &'static str) -> Self {
+        Self::run_on(listener, move |stream, _| greet(stream, name))
+    }
+
+    /// Keeps what it gets, answers `answer` when the client has finished, and finishes.
+    pub fn keeping(answer: &'static [u8]) -> Self {
+        Self::keeping_on("127.0.0.1:0", answer)
+    }
+
+    /// The same, on an address.
+    pub fn keeping_on(address: &str, answer: &'static [u8]) -> Self {
+        Self::run_on(TcpListener::bind(address).unwrap(), move |mut stream, received| {
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes);
+            received.lock().unwrap().push(bytes);
+            let _ = stream.write_all(answer);
+        })
+    }
+
+    /// Listens and says nothing, until the client has finished.
+    pub fn silent() -> Self {
+        Self::named("")
+    }
+
+    /// Does with every session what it is told.
+    pub fn run(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), move |stream, _| {
+            serve(stream)
+        })
+    }
+
+    /// The same, with a place to keep what was received.
+    pub fn run_on(
+        listener: TcpListener,
+        serve: impl Fn(TcpStream, &Mutex<Vec<Vec<u8>>>) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = Arc::new(listener);
+        let (sessions, received) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+        let (serve, count, kept, door) = (
+            Arc::new(serve),
+            Arc::clone(&sessions),
+            Arc::clone(&received),
+            Arc::clone(&listener),
+        );
+        let accepting = spawn(move || {
+            while let Ok((stream, _)) = door.accept() {
+                count.fetch_add(1, SeqCst);
+                let (serve, kept) = (Arc::clone(&serve), Arc::clone(&kept));
+                spawn(move || serve(stream, &kept));
+            }
+        });
+        let address = listener.local_addr().unwrap();
+        Self {
+            address,
+            sessions,
+            received,
+            listener,
+            accepting: Some(accepting),
+        }
+    }
+
+    /// Sessions accepted so far.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(SeqCst)
+    }
+
+    /// What each session that is over has brought, of a server that keeps.
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Wakes the accepting thread, which has the other reference.
+        let _ = rustix::net::shutdown(&*self.listener, How::Both);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+fn greet(mut stream: TcpStream, name: &str) {
+    let _ = stream.write_all(name.as_bytes());
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+/// An address that refuses, and will for as long as this is kept.
+pub fn refusing() -> Port {
+    Port::keep()
+}
+
+/// `"a", "b"`: the addresses as a configuration's `servers` wants them.
+pub fn list(servers: &[&Server]) -> String {
+    let quoted: Vec<_> = servers.iter().map(|server| format!("\"{}\"", server.address)).collect();
+    quoted.join(", ")
+}
