@@ -105,23 +105,25 @@ async fn keep(gate: Gate, house: Arc<House>, sessions: TaskTracker, stop: Cancel
     };
     let mut stopped = pin!(stop.cancelled());
     loop {
+        let mut at_once = true;
         // Cancelled while waiting, an accept has let nobody in.
         let accepted = tokio::select! {
             biased;
             () = stopped.as_mut() => break,
             accepted = listener.accept(|reason| {
+                at_once = false;
                 if series.paused(reason) {
                     tracing::warn!(listener = %series.name(), reason = reason.as_str(), "accepting pauses");
                 }
             }) => accepted,
         };
-        if series.accepted() {
+        if series.accepted(at_once) {
             tracing::info!(listener = %series.name(), "accepting again");
         }
         sessions.spawn(serve(accepted, index, Arc::clone(&house)));
     }
     while let Some(accepted) = listener.accept_waiting() {
-        series.accepted();
+        series.accepted(true);
         sessions.spawn(serve(accepted, index, Arc::clone(&house)));
     }
 }

@@ -2,11 +2,12 @@
 //! path looks a metric up by name.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
+use tokio::time::Instant;
 
 use super::Ending;
 use super::histogram::{HANDSHAKE_BOUNDS, Histogram};
@@ -70,6 +71,9 @@ impl<const N: usize> Counters<N> {
     }
 }
 
+/// When for so long nobody had to wait, a crowd is over.
+const CALM: Duration = Duration::from_secs(1);
+
 /// The series of a listener.
 pub struct ListenerSeries {
     name: Arc<str>,
@@ -77,8 +81,10 @@ pub struct ListenerSeries {
     connections: Counter,
     active: Gauge,
     pauses: Counters<{ Pause::ALL.len() }>,
-    /// Whether accepting rests for want of something, so that it is said once.
+    /// Whether there is a crowd: clients have to wait for want of something. Said once, however many they are.
     is_pausing: AtomicBool,
+    /// When one last had to; a std mutex, for nobody asks while there is no crowd.
+    waited_at: Mutex<Instant>,
     pub(super) hello: Histogram,
 }
 
@@ -92,6 +98,7 @@ impl ListenerSeries {
             active: gauge(source, names::SESSIONS_ACTIVE, &labels),
             pauses: Counters::new(source, names::ACCEPT_PAUSES, &labels, "reason"),
             is_pausing: AtomicBool::new(false),
+            waited_at: Mutex::new(Instant::now()),
             hello: Histogram::new(HANDSHAKE_BOUNDS),
         }
     }
@@ -102,15 +109,24 @@ impl ListenerSeries {
         &self.name
     }
 
-    /// A client was let in; whether that ends a pause.
-    pub fn accepted(&self) -> bool {
+    /// A client was let in, `at_once` or when it had waited; whether that shows the crowd to be over. A place that one
+    /// leaves to the next does not.
+    pub fn accepted(&self, at_once: bool) -> bool {
         self.connections.increment(1);
-        self.is_pausing.load(Relaxed) && self.is_pausing.swap(false, Relaxed)
+        if !self.is_pausing.load(Relaxed) {
+            return false;
+        }
+        let mut waited_at = self.waited_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if !at_once {
+            *waited_at = Instant::now();
+        }
+        waited_at.elapsed() >= CALM && self.is_pausing.swap(false, Relaxed)
     }
 
     /// Accepting rests; whether that is news.
     pub fn paused(&self, reason: Pause) -> bool {
         self.pauses.of(reason as usize, reason.as_str()).increment(1);
+        *self.waited_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         !self.is_pausing.swap(true, Relaxed)
     }
 
