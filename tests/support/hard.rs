@@ -4,16 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 use std::fs::{read_dir, read_to_string};
-use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use crate::support::client::Client;
 use crate::support::proxy::Proxy;
-use crate::support::{eventually, found};
+use crate::support::server::Server;
+use crate::support::{PATIENCE, eventually, found};
 
 /// In ticks of USER_HZ, which is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
@@ -145,4 +149,81 @@ pub fn serve_in_turn(mut waiting: Vec<Client>) -> usize {
         most = most.max(served.len());
     }
     most
+}
+
+/// A listener `tls` that reads names, with a pool for the rest, one `plain` that does not, and one server; with more
+/// keys for the listeners.
+pub fn two_listeners(server: SocketAddr, keys: &str) -> String {
+    format!(
+        r#"
+        [listeners.tls]
+        bind = "127.0.0.1:0"
+        pool = "all"
+        {keys}
+        [[listeners.tls.routes]]
+        sni = "good.example"
+        pool = "all"
+
+        [listeners.plain]
+        bind = "127.0.0.1:0"
+        pool = "all"
+        {keys}
+
+        [pools.all]
+        servers = ["{server}"]
+        health = {{ check = "off" }}
+        "#
+    )
+}
+
+/// A client with a receive buffer of about so many bytes.
+pub fn narrow_client(address: SocketAddr, bytes: usize) -> Client {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(&address.into()).unwrap();
+    Client(socket.into())
+}
+
+/// Writes until nothing is taken any more: every buffer on the way is full. Shorter than any bound that a test sets,
+/// lest the error that comes then be met here.
+pub fn fill(stream: &mut TcpStream) {
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
+}
+
+/// Everything until the end, and how that came.
+pub fn read_to_end(stream: &mut TcpStream) -> (Vec<u8>, Result<(), io::ErrorKind>) {
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes);
+    (bytes, end.map(|_| ()).map_err(|error| error.kind()))
+}
+
+/// Closes with a reset.
+pub fn reset(stream: TcpStream) {
+    Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A server whose sessions are handed to the test, one at a time.
+pub struct Hand {
+    pub server: Server,
+    sessions: Receiver<TcpStream>,
+}
+
+impl Hand {
+    pub fn new() -> Self {
+        let (give, sessions) = channel();
+        let give = Mutex::new(give);
+        let server = Server::run(move |stream| {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            let _ = give.lock().unwrap().send(stream); // a test that is over takes none
+        });
+        Self { server, sessions }
+    }
+
+    pub fn session(&self) -> TcpStream {
+        self.sessions.recv_timeout(PATIENCE).unwrap()
+    }
 }
