@@ -28,12 +28,14 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets the options on a socket, and TCP_NODELAY, which every socket of ours has: what is read is sent at once.
+    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, for what is read is sent at
+    /// once, and SO_OOBINLINE, for an urgent byte is a byte of the stream like any other (RFC 6093, section 6).
     ///
     /// # Errors
     /// Those of `setsockopt`.
     pub fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
+        socket.set_out_of_band_inline(true)?;
         if let Some(keepalive) = self.keepalive {
             let options = TcpKeepalive::new()
                 .with_time(keepalive.idle)

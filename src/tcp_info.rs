@@ -48,10 +48,4 @@ impl TcpInfo {
             not_sent_bytes: info.tcpi_notsent_bytes,
         })
     }
-
-    /// Whether everything given to the kernel has reached the other end.
-    #[must_use]
-    pub const fn is_delivered(&self) -> bool {
-        self.unacknowledged == 0 && self.not_sent_bytes == 0
-    }
 }

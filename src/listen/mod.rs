@@ -169,14 +169,24 @@ impl Places {
         })
     }
 
-    /// A place as soon as there is one; first come, first served over all workers.
+    /// A place as soon as there is one; first come, first served over all workers. Who waits for one half of it does
+    /// not hold the other: it would be missed elsewhere, and counted as a session.
     async fn take(&self) -> Permit {
         const OPEN: &str = "these semaphores are never closed";
-        let listener = Arc::clone(&self.listener).acquire_owned().await.expect(OPEN);
-        let process = Arc::clone(&self.process).acquire_owned().await.expect(OPEN);
-        Permit {
+        let permit = |listener, process| Permit {
             _listener: listener,
             _process: process,
+        };
+        loop {
+            let listener = Arc::clone(&self.listener).acquire_owned().await.expect(OPEN);
+            if let Ok(process) = Arc::clone(&self.process).try_acquire_owned() {
+                return permit(listener, process);
+            }
+            drop(listener);
+            let process = Arc::clone(&self.process).acquire_owned().await.expect(OPEN);
+            if let Ok(listener) = Arc::clone(&self.listener).try_acquire_owned() {
+                return permit(listener, process);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod tcp;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -28,6 +28,8 @@ pub struct Checks {
     metrics: Arc<Metrics>,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
+    /// Whether the latest check could not be made, so that a shortage is said once and not for every check.
+    is_short: AtomicBool,
 }
 
 impl Checks {
@@ -38,6 +40,7 @@ impl Checks {
             turns: Semaphore::new(concurrency.max(1)),
             metrics,
             started: AtomicU64::new(0),
+            is_short: AtomicBool::new(false),
         }
     }
 
@@ -102,8 +105,21 @@ impl Checks {
             gap = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
             let checked = timeout(prober.health.timeout, prober.check()).await;
             drop(turn);
-            prober.take_in(&pool, checked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+            let checked = checked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            if !self.falls_short(&checked) {
+                prober.take_in(&pool, checked);
+            }
         }
+    }
+
+    /// Whether the check could not be made for a shortage of our own, of which a server knows nothing.
+    fn falls_short(&self, checked: &io::Result<()>) -> bool {
+        let shortage = checked.as_ref().err().filter(|error| is_our_shortage(error));
+        let is_news = self.is_short.swap(shortage.is_some(), Relaxed) != shortage.is_some();
+        if let (Some(error), true) = (shortage, is_news) {
+            tracing::warn!(%error, "cannot check servers, for a shortage of our own");
+        }
+        shortage.is_some()
     }
 }
 
@@ -133,10 +149,6 @@ impl Prober {
     fn take_in(&self, pool: &str, checked: io::Result<()>) {
         let result = match &checked {
             Ok(()) => CheckResult::Pass,
-            Err(error) if is_our_shortage(error) => {
-                tracing::warn!(%error, "cannot check servers, for a shortage of our own");
-                return;
-            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => CheckResult::Timeout,
             Err(_) => CheckResult::Fail,
         };

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::copy::{Copied, SCRATCH_BYTES, poll_copy, poll_send};
-use super::splice::Pipe;
+use super::splice::{Filled, Pipe};
 use super::traffic::Moved;
 
 /// A turn moves about so much before others get theirs.
@@ -154,12 +154,15 @@ impl Half {
         if self.pace.is_bulk() {
             if let Some(mut pipe) = Pipe::take() {
                 // While the sender is silent the pipe is back in the pool: an idle session holds none.
-                let filled = ready!(pipe.poll_fill(cx, from)).map_err(Broken::Reading)?;
-                self.pace.filled_pipe(filled);
-                if filled > 0 {
-                    self.held = Held::Pipe(pipe);
+                match ready!(pipe.poll_fill(cx, from)).map_err(Broken::Reading)? {
+                    Filled::Bytes(bytes) => {
+                        self.pace.filled_pipe(bytes);
+                        self.held = Held::Pipe(pipe);
+                        return Poll::Ready(Ok(bytes));
+                    }
+                    Filled::End => return Poll::Ready(Ok(0)),
+                    Filled::Refused => {}
                 }
-                return Poll::Ready(Ok(filled));
             }
             self.pace.no_pipe();
         }
@@ -253,7 +256,7 @@ impl Pace {
         };
     }
 
-    /// Copy on; the next proof of bulk asks for a pipe again.
+    /// There is none, or it cannot be filled. Copy on; the next proof of bulk asks for a pipe again.
     fn no_pipe(&mut self) {
         *self = Self::default();
     }

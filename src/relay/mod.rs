@@ -182,7 +182,8 @@ impl<'a> Both<'a> {
         let Some(quiet) = &mut self.quiet else {
             return Poll::Pending;
         };
-        quiet.poll(cx, pulse).map(|()| Stop::Closed(self.given_up()))
+        let queues = || [self.client.stream, self.server.stream].map(Queue::of);
+        quiet.poll(cx, pulse, queues).map(|()| Stop::Closed(self.given_up()))
     }
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), (Side, Fault)> {
@@ -241,8 +242,8 @@ impl<'a> Both<'a> {
 
     /// It has been quiet for too long; by which of the two bounds?
     fn given_up(&self) -> Closed {
-        let queued = |socket: &Socket<'_>| socket.info().is_some_and(|info| !info.is_delivered());
         let unsent = self.up.unsent() + self.down.unsent() > 0;
+        let queued = |socket: &Socket<'_>| !Queue::of(socket.stream).is_delivered();
         let pending = if unsent || queued(&self.client) || queued(&self.server) {
             Pending::Bytes
         } else {
@@ -278,11 +279,11 @@ impl<'a> Both<'a> {
             }
             while look.as_mut().poll(cx).is_ready() {
                 look.as_mut().reset(Instant::now() + DELIVERY_LOOK);
-                let queue = self.client.info().unwrap_or_default();
+                let queue = Queue::of(self.client.stream);
                 if self.down.has_ended() && self.down.unsent() == 0 && queue.is_delivered() {
                     return Poll::Ready(Closed::Broke(Side::Server, fault));
                 }
-                let now = (self.pulse(), queue.unacknowledged, queue.not_sent_bytes);
+                let now = (self.pulse(), queue);
                 if progress.replace(now) != Some(now) {
                     patience.as_mut().reset(Instant::now() + DELIVERY_PATIENCE);
                 }
@@ -327,17 +328,39 @@ impl Socket<'_> {
             .as_mut()
             .poll(cx)
     }
+}
 
-    fn info(&self) -> Option<TcpInfo> {
-        TcpInfo::of(self.stream.as_fd())
+/// What the kernel has still to send on a socket, or to hear of. It changes with all that reaches the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Queue {
+    unacknowledged: u32,
+    not_sent_bytes: u32,
+}
+
+impl Queue {
+    fn of(socket: &TcpStream) -> Self {
+        let info = TcpInfo::of(socket.as_fd()).unwrap_or_default();
+        Self {
+            unacknowledged: info.unacknowledged,
+            not_sent_bytes: info.not_sent_bytes,
+        }
+    }
+
+    fn is_delivered(self) -> bool {
+        self.unacknowledged == 0 && self.not_sent_bytes == 0
     }
 }
 
 /// The bound on silence. The timer is re-armed when it expires, never at every read.
+///
+/// Bytes that only the kernel still moves, to a peer that reads slowly, are no silence either. There is no event for
+/// them, so the send queues are looked at, and only once half of the time is over: twice a silence.
 struct Quiet {
     limit: Duration,
     pulse: (u64, usize),
     since: Instant,
+    /// The send queues when they were last looked at in this silence.
+    queues: Option<[Queue; 2]>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -347,22 +370,31 @@ impl Quiet {
             limit,
             pulse: (0, 0),
             since: Instant::now(),
-            timer: Box::pin(sleep(limit)),
+            queues: None,
+            timer: Box::pin(sleep(limit / 2)),
         })
     }
 
     /// Ready when nothing has moved for as long as the limit. To be polled after every move.
-    fn poll(&mut self, cx: &mut Context<'_>, pulse: (u64, usize)) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, pulse: (u64, usize), look: impl Fn() -> [Queue; 2]) -> Poll<()> {
         if pulse != self.pulse {
             self.pulse = pulse;
             self.since = Instant::now();
+            self.queues = None;
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            let deadline = self.since + self.limit;
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(deadline);
+            let next = if self.since.elapsed() < self.limit / 2 {
+                self.since + self.limit / 2
+            } else {
+                let queues = look();
+                if self.queues.replace(queues).is_some_and(|before| before != queues) {
+                    self.since = Instant::now();
+                } else if self.since.elapsed() >= self.limit {
+                    return Poll::Ready(());
+                }
+                self.since + self.limit
+            };
+            self.timer.as_mut().reset(next);
         }
         Poll::Pending
     }

@@ -2,12 +2,16 @@
 //!
 //! A pipe is filled only when it is empty, so that EAGAIN on filling has one meaning: the socket has nothing.
 //! SPLICE_F_MORE is never set: it corks the socket for up to 200 ms.
+//!
+//! Linux does not splice past urgent data: before it the socket looks empty, or at its end when the sender has finished.
+//! So both answers are believed only of a socket that has nothing for recv(2) either.
 
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -35,6 +39,17 @@ struct Pool {
 /// Bounds the pipes of the calling thread. Each is two descriptors.
 pub fn limit_pipes(max: usize) {
     POOL.with_borrow_mut(|pool| pool.max = max);
+}
+
+/// What came of filling a pipe.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Filled {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing, and nothing will come: the end of the stream.
+    End,
+    /// Nothing, but there are bytes that only recv(2) can have.
+    Refused,
 }
 
 /// A pipe on loan from the thread's pool, and the bytes in it.
@@ -74,17 +89,21 @@ impl Pipe {
         self.held
     }
 
-    /// Moves what the socket has into the empty pipe; 0 is the end of the stream.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<usize>> {
+    /// Moves what the socket has into the empty pipe.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.held, 0, "a pipe is filled only when it is empty");
         let (_, into) = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || moved(from, into, SPLICE_BYTES_MAX)) {
+            match from.try_io(Interest::READABLE, || fill(from, into)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
-                    self.held = filled;
+                    if let Filled::Bytes(bytes) = filled {
+                        self.held = bytes;
+                        #[cfg(test)]
+                        SPLICED.set(SPLICED.get() + bytes as u64);
+                    }
                     return Poll::Ready(Ok(filled));
                 }
             }
@@ -125,6 +144,21 @@ impl Drop for Pipe {
     }
 }
 
+fn fill(from: &TcpStream, into: &OwnedFd) -> io::Result<Filled> {
+    let nothing = match moved(from, into, SPLICE_BYTES_MAX) {
+        Ok(0) => Ok(Filled::End),
+        Ok(bytes) => return Ok(Filled::Bytes(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(error) => return Err(error),
+    };
+    let mut byte = [0];
+    match recv(from, &mut byte, RecvFlags::PEEK) {
+        Ok((1.., _)) => Ok(Filled::Refused),
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => nothing,
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn moved(from: impl std::os::fd::AsFd, to: impl std::os::fd::AsFd, bytes: usize) -> io::Result<usize> {
     Ok(splice(
         from,
@@ -134,4 +168,30 @@ fn moved(from: impl std::os::fd::AsFd, to: impl std::os::fd::AsFd, bytes: usize)
         bytes,
         SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
     )?)
+}
+
+#[cfg(test)]
+thread_local! {
+    static SPLICED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// The pipes of the calling thread.
+#[cfg(test)]
+pub(super) struct Pipes {
+    /// There are so many.
+    pub(super) made: usize,
+    /// Of these nobody holds so many.
+    pub(super) free: usize,
+    /// Bytes that went through them so far.
+    pub(super) spliced: u64,
+}
+
+/// What the calling thread's pool is like.
+#[cfg(test)]
+pub(super) fn pipes() -> Pipes {
+    POOL.with_borrow(|pool| Pipes {
+        made: pool.made,
+        free: pool.free.len(),
+        spliced: SPLICED.get(),
+    })
 }

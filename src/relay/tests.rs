@@ -1,1 +1,181 @@
+//! The relay over real sockets: a client and a server outside, two sockets of ours between them.
+//!
+//! Whoever stands outside may run on the same thread: every wait here is for an event, and bounded by [`within`].
 
+mod endings;
+mod quiet;
+mod streams;
+mod turns;
+mod urgent;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::socket::{SocketOptions, reset};
+
+const NO_LIMITS: RelayLimits = RelayLimits {
+    idle_timeout: None,
+    half_close_timeout: None,
+};
+
+const OPTIONS: SocketOptions = SocketOptions {
+    keepalive: None,
+    user_timeout: None,
+};
+
+/// Buffers of the sockets, in bytes as given to the kernel (which doubles them); `None`: its own choice.
+#[derive(Clone, Copy, Debug, Default)]
+struct Buffers {
+    /// Of the two sockets outside.
+    outer: Option<usize>,
+    /// Of the two between them.
+    inner: Option<usize>,
+}
+
+/// What may differ between two sessions.
+#[derive(Clone, Debug)]
+struct Setup {
+    first: Vec<u8>,
+    limits: RelayLimits,
+    buffers: Buffers,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            first: Vec::new(),
+            limits: NO_LIMITS,
+            buffers: Buffers::default(),
+        }
+    }
+}
+
+/// A relayed session, seen from outside.
+struct Session {
+    client: TcpStream,
+    server: TcpStream,
+    traffic: Arc<Traffic>,
+    cut: CancellationToken,
+    relay: JoinHandle<Closed>,
+}
+
+impl Session {
+    async fn new() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    async fn with(setup: Setup) -> Self {
+        let (client, inner_client) = connected(setup.buffers.outer, setup.buffers.inner).await;
+        let (server, inner_server) = connected(setup.buffers.outer, setup.buffers.inner).await;
+        let (traffic, cut) = (Arc::new(Traffic::default()), CancellationToken::new());
+        let counted = Arc::clone(&traffic);
+        let told = cut.clone().cancelled_owned();
+        let relay = tokio::spawn(async move {
+            let closed = relay(&inner_client, &inner_server, setup.first, setup.limits, &counted, told).await;
+            if closed.is_abrupt() {
+                reset(inner_server);
+                reset(inner_client);
+            }
+            closed
+        });
+        Self {
+            client,
+            server,
+            traffic,
+            cut,
+            relay,
+        }
+    }
+
+    async fn closed(self) -> Closed {
+        within(self.relay).await.expect("the relay did not panic")
+    }
+}
+
+/// Two ends of one loopback connection: the one that connected, with buffers of `near` bytes, and the other.
+async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpStream) {
+    let (near_socket, listening) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+    for (socket, bytes) in [(&near_socket, near), (&listening, far)] {
+        if let Some(bytes) = bytes {
+            SockRef::from(socket).set_recv_buffer_size(bytes).unwrap();
+            SockRef::from(socket).set_send_buffer_size(bytes).unwrap();
+        }
+    }
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let near = near_socket.connect(listener.local_addr().unwrap()).await.unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    for socket in [&near, &far] {
+        OPTIONS.apply(&SockRef::from(socket)).unwrap();
+    }
+    (near, far)
+}
+
+/// What hangs fails, long after anything that merely is slow has come.
+async fn within<F: Future>(future: F) -> F::Output {
+    timeout(Duration::from_secs(20), future)
+        .await
+        .expect("it hangs: nothing came for 20 s")
+}
+
+/// Everything up to the end, and how that came: `Ok` for an orderly one.
+async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut bytes = Vec::new();
+    let mut room = [0; 4096];
+    loop {
+        match within(socket.read(&mut room)).await {
+            Ok(0) => return (bytes, Ok(())),
+            Ok(read) => bytes.extend_from_slice(&room[..read]),
+            Err(error) => return (bytes, Err(error)),
+        }
+    }
+}
+
+async fn read_some(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
+    let mut room = vec![0; bytes];
+    within(socket.read_exact(&mut room)).await.unwrap();
+    room
+}
+
+/// Writes for as long as it is taken at once after a moment of patience: until every buffer on the way is full.
+/// Returns how much that was.
+async fn fill(socket: &mut TcpStream) -> usize {
+    let mut bytes = 0;
+    while let Ok(written) = timeout(Duration::from_millis(300), socket.write(&[0xaa; 16 * 1024])).await {
+        bytes += written.unwrap();
+    }
+    bytes
+}
+
+/// Waits until the other end's kernel has everything that was written.
+async fn delivered(stream: &TcpStream) {
+    within(async {
+        while !Queue::of(stream).is_delivered() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Waits for a reset without reading anything, so that it is seen also behind bytes that nobody reads.
+async fn sees_reset(socket: &TcpStream) {
+    assert_eq!(within(socket_fault(socket)).await, Fault::Reset);
+}
+
+fn assert_reset(end: &io::Result<()>) {
+    let kind = end.as_ref().map_err(io::Error::kind);
+    assert_eq!(
+        kind,
+        Err(io::ErrorKind::ConnectionReset),
+        "a cut must not look complete"
+    );
+}

@@ -1,0 +1,226 @@
+//! Half-closes and resets pass through, and each end has its word.
+
+use super::*;
+
+#[tokio::test]
+async fn whoever_finishes_first_is_named() {
+    for first in [Side::Client, Side::Server] {
+        let mut session = Session::new().await;
+        let (early, late) = match first {
+            Side::Client => (&mut session.client, &mut session.server),
+            Side::Server => (&mut session.server, &mut session.client),
+        };
+        early.write_all(b"all I say").await.unwrap();
+        early.shutdown().await.unwrap();
+        let (heard, end) = read_all(late).await;
+        assert_eq!((heard.as_slice(), end.is_ok()), (&b"all I say"[..], true));
+        late.write_all(&[7; 1 << 20][..100]).await.unwrap();
+        assert_eq!(read_some(early, 100).await, [7; 100], "the other half goes on");
+        late.shutdown().await.unwrap();
+        assert!(read_all(early).await.1.is_ok());
+        assert_eq!(session.closed().await, Closed::Finished(first));
+    }
+}
+
+#[tokio::test]
+async fn an_end_right_behind_the_request_loses_nothing_of_either_side() {
+    let mut session = Session::with(Setup {
+        first: vec![1; 700],
+        ..Setup::default()
+    })
+    .await;
+    session.client.write_all(&[2; 30_000]).await.unwrap();
+    session.client.shutdown().await.unwrap();
+    let (request, _) = read_all(&mut session.server).await;
+    assert!(request == [vec![1; 700], vec![2; 30_000]].concat());
+    let answer = vec![3; 1 << 20];
+    let (mut client, mut server) = (session.client, session.server);
+    let answered = tokio::spawn(async move {
+        server.write_all(&answer).await.unwrap();
+        server.shutdown().await.unwrap();
+        server
+    });
+    let (heard, end) = read_all(&mut client).await;
+    assert!(heard == vec![3; 1 << 20] && end.is_ok());
+    drop(answered.await.unwrap());
+    assert_eq!(session.relay.await.unwrap(), Closed::Finished(Side::Client));
+}
+
+#[tokio::test]
+async fn the_tail_reaches_a_client_with_a_tiny_buffer() {
+    let buffers = Buffers {
+        outer: Some(2_048),
+        inner: None,
+    };
+    let mut session = Session::with(Setup {
+        buffers,
+        ..Setup::default()
+    })
+    .await;
+    let mut server = session.server;
+    let answered = tokio::spawn(async move {
+        let answer: Vec<u8> = (0..1_u32 << 18).flat_map(u32::to_be_bytes).collect();
+        server.write_all(&answer).await.unwrap();
+        server.shutdown().await.unwrap();
+        (server, answer)
+    });
+    let (heard, end) = read_all(&mut session.client).await;
+    let (_server, answer) = answered.await.unwrap();
+    assert!(heard == answer && end.is_ok());
+}
+
+#[tokio::test]
+async fn what_a_server_sent_before_its_reset_is_delivered_and_then_the_reset() {
+    for (outer, inner) in [(None, None), (Some(2_048), None), (Some(2_048), Some(4_096))] {
+        let mut session = Session::with(Setup {
+            buffers: Buffers { outer, inner: None },
+            ..Setup::default()
+        })
+        .await;
+        if let Some(bytes) = inner {
+            SockRef::from(&session.client).set_recv_buffer_size(bytes).unwrap();
+        }
+        session.server.write_all(&[5; 50_000]).await.unwrap();
+        // Nothing of it is left in the server's own queue, which its reset would throw away.
+        delivered(&session.server).await;
+        reset(session.server);
+        let (heard, end) = read_all(&mut session.client).await;
+        assert_eq!(heard.len(), 50_000);
+        assert_reset(&end);
+        assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Server, Fault::Reset));
+    }
+}
+
+#[tokio::test]
+async fn a_reset_after_the_end_of_an_answer_does_not_spoil_that_end() {
+    let mut session = Session::with(Setup {
+        buffers: Buffers {
+            outer: Some(4_096),
+            inner: Some(4_096),
+        },
+        ..Setup::default()
+    })
+    .await;
+    session.client.write_all(b"nobody reads this").await.unwrap();
+    session.server.readable().await.unwrap();
+    let mut server = session.server;
+    let answered = tokio::spawn(async move {
+        server.write_all(&[6; 20_000]).await.unwrap();
+        server.shutdown().await.unwrap();
+        delivered(&server).await;
+        drop(server); // with bytes unread: the kernel resets
+    });
+    // Not before some of it is stuck between the two sockets does the client begin to read.
+    let traffic = Arc::clone(&session.traffic);
+    within(async {
+        while traffic.down.bytes() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (heard, end) = read_all(&mut session.client).await;
+    within(answered).await.unwrap();
+    assert_eq!(heard.len(), 20_000);
+    assert!(end.is_ok(), "the answer was complete: {end:?}");
+}
+
+#[tokio::test]
+async fn a_clients_reset_ends_the_servers_side() {
+    let mut session = Session::new().await;
+    session.client.write_all(b"hello").await.unwrap();
+    read_some(&mut session.server, 5).await;
+    reset(session.client);
+    sees_reset(&session.server).await;
+    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Client, Fault::Reset));
+}
+
+#[tokio::test]
+async fn also_while_the_server_does_not_read() {
+    let mut session = Session::new().await;
+    assert!(fill(&mut session.client).await > 0);
+    reset(session.client);
+    sees_reset(&session.server).await;
+    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Client, Fault::Reset));
+}
+
+#[tokio::test]
+async fn also_after_the_clients_own_end() {
+    let mut session = Session::new().await;
+    session.client.shutdown().await.unwrap();
+    assert!(read_all(&mut session.server).await.1.is_ok());
+    session.server.write_all(b"answer").await.unwrap();
+    read_some(&mut session.client, 6).await;
+    reset(session.client);
+    sees_reset(&session.server).await;
+    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Client, Fault::Reset));
+}
+
+#[tokio::test]
+async fn also_while_the_client_itself_does_not_read() {
+    let mut session = Session::new().await;
+    assert!(fill(&mut session.server).await > 0);
+    reset(session.client);
+    sees_reset(&session.server).await;
+    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Client, Fault::Reset));
+}
+
+#[tokio::test]
+async fn a_reset_while_both_stand_still_is_told_apart() {
+    let mut session = Session::new().await;
+    fill(&mut session.client).await;
+    fill(&mut session.server).await;
+    reset(session.server);
+    let (_, end) = read_all(&mut session.client).await;
+    assert_reset(&end);
+    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Server, Fault::Reset));
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_while_the_servers_last_words_are_delivered_ends_that() {
+    let mut session = Session::new().await;
+    fill(&mut session.server).await;
+    reset(session.server);
+    // The relay is at the delivery: it has nothing else to do.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!session.relay.is_finished());
+    reset(session.client);
+    assert_eq!(
+        within(session.relay).await.unwrap(),
+        Closed::Broke(Side::Client, Fault::Reset)
+    );
+}
+
+#[tokio::test]
+async fn a_cut_ends_it_at_once_in_every_state() {
+    #[derive(Debug)]
+    enum State {
+        Idle,
+        Blocked,
+        HalfClosed,
+        Delivering,
+    }
+    for state in [State::Idle, State::Blocked, State::HalfClosed, State::Delivering] {
+        let mut session = Session::new().await;
+        let mut gone = None;
+        match state {
+            State::Idle => {}
+            State::Blocked => assert!(fill(&mut session.client).await > 0),
+            State::HalfClosed => session.client.shutdown().await.unwrap(),
+            State::Delivering => assert!(fill(&mut session.server).await > 0),
+        }
+        if matches!(state, State::Delivering) {
+            gone = Some(std::mem::replace(&mut session.server, connected(None, None).await.0));
+        }
+        gone.into_iter().for_each(reset);
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!session.relay.is_finished(), "{state:?}");
+        session.cut.cancel();
+        let began = Instant::now();
+        assert_eq!(session.closed().await, Closed::Cut, "{state:?}");
+        assert!(began.elapsed() < DELIVERY_PATIENCE, "{state:?}");
+    }
+}

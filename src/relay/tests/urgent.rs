@@ -1,0 +1,43 @@
+//! Urgent data: old protocols send it (telnet, FTP's ABOR, database clients that interrupt a query).
+
+use super::*;
+
+/// Sends the bytes of which the last is urgent.
+fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
+    let sent = SockRef::from(socket).send_out_of_band(bytes).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+#[tokio::test]
+async fn an_urgent_byte_does_not_hold_up_what_follows() {
+    let mut session = Session::new().await;
+    session.client.write_all(b"before").await.unwrap();
+    send_urgent(&session.client, b"!");
+    session.client.write_all(b"after").await.unwrap();
+    let mut heard = Vec::new();
+    within(async {
+        while !heard.ends_with(b"after") {
+            heard.push(session.server.read_u8().await.unwrap());
+        }
+    })
+    .await;
+    assert_eq!(heard, b"before!after");
+}
+
+#[tokio::test]
+async fn nor_cut_the_stream_short_where_it_is_spliced() {
+    let mut session = Session::new().await;
+    let (mut client, mut server) = (session.client, session.server);
+    let bulk = vec![1; 8 << 20];
+    let sent = tokio::spawn(async move {
+        client.write_all(&bulk).await.unwrap();
+        send_urgent(&client, b"!");
+        client.write_all(&bulk).await.unwrap();
+        client.shutdown().await.unwrap();
+        client
+    });
+    let (heard, end) = read_all(&mut server).await;
+    session.client = sent.await.unwrap();
+    assert!(end.is_ok());
+    assert_eq!(heard.len(), (16 << 20) + 1);
+}

@@ -1,0 +1,69 @@
+//! Sessions that say nothing cost nothing, and leave nothing behind.
+
+mod support;
+
+#[path = "support/hard.rs"]
+mod hard;
+
+use std::time::Duration;
+
+use hard::{active_becomes, cpu_over, descriptors, descriptors_fall_to, is_served, many_descriptors, two_listeners};
+use support::client::Client;
+use support::proxy::Proxy;
+use support::server::Server;
+
+const SESSIONS: usize = 500;
+
+#[test]
+fn five_hundred_idle_sessions_are_nearly_free() {
+    many_descriptors();
+    let server = Server::echo();
+    let bounds = "idle_timeout = \"1h\"\nhalf_close_timeout = \"1h\"";
+    let proxy = Proxy::start(&two_listeners(server.address, bounds));
+    drop(is_served(proxy.at("plain")));
+    active_becomes(&proxy, 0);
+    let baseline = descriptors(&proxy);
+    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| is_served(proxy.at("plain"))).collect();
+    active_becomes(&proxy, SESSIONS);
+    assert!(
+        descriptors(&proxy) <= baseline + 2 * SESSIONS,
+        "two descriptors a session, and no pipe"
+    );
+    let used = cpu_over(&proxy, Duration::from_secs(2));
+    assert!(used < Duration::from_millis(100), "{used:?} of CPU for idle sessions");
+    // Half of them half-closed: no cheaper, no dearer.
+    for client in clients.iter_mut().step_by(2) {
+        client.finish();
+    }
+    drop(clients);
+    active_becomes(&proxy, 0);
+    descriptors_fall_to(&proxy, baseline);
+    let used = cpu_over(&proxy, Duration::from_secs(1));
+    assert!(used < Duration::from_millis(100), "{used:?} of CPU afterwards");
+}
+
+#[test]
+fn half_closed_and_blocked_sessions_are_nearly_free_too() {
+    let hand = hard::Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+    let mut held = Vec::new();
+    for number in 0..20 {
+        let mut client = Client::connect(proxy.at("plain"));
+        let mut server = hand.session();
+        if number % 2 == 0 {
+            client.finish();
+        } else {
+            hard::fill(&mut client.0);
+        }
+        if number % 4 == 3 {
+            hard::fill(&mut server);
+        }
+        held.push((client, server));
+    }
+    active_becomes(&proxy, 20);
+    let used = cpu_over(&proxy, Duration::from_secs(2));
+    assert!(
+        used < Duration::from_millis(100),
+        "{used:?} of CPU for blocked sessions"
+    );
+}

@@ -1,0 +1,101 @@
+//! Beyond `max_connections` clients wait in the backlog, and are served in turn, whichever worker's queue they are in.
+
+mod support;
+
+#[path = "support/hard.rs"]
+mod hard;
+
+use std::time::Duration;
+
+use hard::{active, active_becomes, askers, cpu_over, is_served, serve_in_turn, take_answered};
+use support::eventually;
+use support::proxy::Proxy;
+use support::server::Server;
+
+fn config(server: &Server, process: &str, listener: &str) -> String {
+    format!(
+        r#"
+        [runtime]
+        workers = 2
+        {process}
+
+        [listeners.narrow]
+        bind = "127.0.0.1:0"
+        pool = "echo"
+        {listener}
+
+        [listeners.other]
+        bind = "127.0.0.1:0"
+        pool = "echo"
+
+        [pools.echo]
+        servers = ["{}"]
+        "#,
+        server.address
+    )
+}
+
+fn pauses(proxy: &Proxy, listener: &str) -> f64 {
+    let labels = [("listener", listener), ("reason", "limit")];
+    proxy.metrics().sum("acequia_accept_pauses_total", &labels)
+}
+
+#[test]
+fn one_at_a_time_everybody_is_served() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
+    assert_eq!(serve_in_turn(askers(proxy.at("narrow"), 60)), 1);
+    active_becomes(&proxy, 0);
+    assert_eq!(proxy.access_lines(60).len(), 60);
+    assert!(pauses(&proxy, "narrow") > 0.0);
+}
+
+#[test]
+fn also_over_two_listeners() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
+    let mut all = askers(proxy.at("narrow"), 20);
+    all.extend(askers(proxy.at("other"), 20));
+    assert_eq!(serve_in_turn(all), 1);
+    active_becomes(&proxy, 0);
+}
+
+#[test]
+fn a_listeners_limit_is_its_own() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "", "max_connections = 3"));
+    let mut waiting = askers(proxy.at("narrow"), 40);
+    let mut served = Vec::new();
+    eventually("three are served", || {
+        served.extend(take_answered(&mut waiting));
+        served.len() == 3
+    });
+    for _ in 0..20 {
+        is_served(proxy.at("other"));
+    }
+    assert!(take_answered(&mut waiting).is_empty(), "a fourth is served");
+    assert_eq!(pauses(&proxy, "other"), 0.0);
+    drop(served);
+    assert!(serve_in_turn(waiting) <= 3);
+    active_becomes(&proxy, 0);
+}
+
+#[test]
+fn waiting_costs_nothing_and_is_said_once() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "max_connections = 2", ""));
+    let mut waiting = askers(proxy.at("narrow"), 100);
+    let mut served = Vec::new();
+    eventually("two are served", || {
+        served.extend(take_answered(&mut waiting));
+        served.len() == 2
+    });
+    let used = cpu_over(&proxy, Duration::from_secs(1));
+    assert!(used < Duration::from_millis(100), "{used:?} of CPU");
+    assert_eq!(active(&proxy), 2.0, "those who wait are no sessions");
+    drop(served);
+    serve_in_turn(waiting);
+    let said: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(said.len(), 1, "one crowd, one line: {said:#?}");
+    assert_eq!(said[0]["reason"], "limit");
+}
