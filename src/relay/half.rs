@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 use super::copy::{Copied, SCRATCH_BYTES, poll_copy, poll_send};
 use super::splice::{Filled, Pipe};
@@ -110,7 +112,7 @@ impl Half {
         self.ended = true;
     }
 
-    /// Moves bytes until it must wait, has had its turn (then it has woken itself), or is done: the receiver's side
+    /// Moves bytes until it must wait, has had its turn (then it comes back by itself), or is done: the receiver's side
     /// is shut only after everything read has been sent, and not at all by the half that is `last`: the sockets are
     /// about to be closed, which tells the receiver as well and costs a system call less.
     pub(super) fn poll(
@@ -135,8 +137,8 @@ impl Half {
             }
             if turn >= TURN_BYTES {
                 self.pace.was_bulk();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                // Not by waking itself: what is awake keeps the runtime from looking whether others have become ready.
+                return pin!(yield_now()).poll(cx).map(Ok);
             }
             // Read only what the receiver can take; while it cannot, the sender's kernel holds it back.
             ready!(to.poll_write_ready(cx)).map_err(Broken::Writing)?;
