@@ -153,11 +153,14 @@ impl Prober {
             Err(_) => CheckResult::Fail,
         };
         self.series.checked(result);
-        let Some(state) = self.server.record_check(checked.is_ok(), self.health.thresholds) else {
-            return;
-        };
-        self.series.changed(state == Checked::Up);
+        let was_ejected = self.server.is_ejected();
+        let changed = self.server.record_check(checked.is_ok(), self.health.thresholds);
         let server = &self.server.spec().label;
+        if was_ejected && !self.server.is_ejected() {
+            tracing::info!(pool, %server, "server is back");
+        }
+        let Some(state) = changed else { return };
+        self.series.changed(state == Checked::Up);
         match checked {
             Ok(()) => tracing::info!(pool, %server, "server is up"),
             Err(error) => tracing::warn!(pool, %server, reason = %error, "server is down"),
