@@ -1,5 +1,7 @@
 //! Networks that lose packets, have small segments, or run out of ports: made of namespaces, which takes root.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]
