@@ -1,5 +1,7 @@
 //! Half-close passes through, both ways, and what comes after it does too.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]

@@ -1,5 +1,7 @@
 //! Beyond `max_connections` clients wait in the backlog, and are served in turn, whichever worker's queue they are in.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]

@@ -1,5 +1,7 @@
 //! Out of descriptors it pauses accepting, says so once, and recovers by itself; whoever was let in is also dialled for.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]

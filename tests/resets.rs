@@ -1,5 +1,7 @@
 //! A reset passes through, and is never mistaken for a clean end nor the other way round.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]

@@ -1,5 +1,7 @@
 //! Bounds on silence, and how the dead are found.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
 mod support;
 
 #[path = "support/hard.rs"]

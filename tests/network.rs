@@ -1,0 +1,291 @@
+//! Networks that lose packets, have small segments, or run out of ports: made of namespaces, which takes root.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
+mod support;
+
+#[path = "support/hard.rs"]
+mod hard;
+
+use std::fs::{self, File, read_dir};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::thread::{scope, sleep, spawn};
+use std::time::Duration;
+
+use hard::{many_descriptors, said};
+use rustix::process::{geteuid, getpid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use support::client::{Client, who};
+use support::eventually;
+use support::process::{finished, must};
+use support::proxy::Proxy;
+use support::server::Server;
+use tokio::time::Instant;
+
+/// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
+/// in the middle is 10.98.n.1, the one outside 10.98.n.2.
+struct Star {
+    names: Vec<String>,
+}
+
+impl Star {
+    /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
+    fn enter(points: usize) -> Option<Self> {
+        if !geteuid().is_root() {
+            eprintln!("NOT TESTED: network namespaces need root");
+            return None;
+        }
+        let thread = format!("{:?}", std::thread::current().id());
+        let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+        let mut star = Self { names: Vec::new() };
+        for number in 0..=points {
+            let name = format!("acequia-{}-{thread}-{number}", getpid().as_raw_nonzero());
+            let made = finished(Command::new("ip").args(["netns", "add", &name]));
+            if made.code != Some(0) {
+                eprintln!("NOT TESTED: no network namespaces here: {}", made.stderr);
+                return None;
+            }
+            star.names.push(name);
+            star.ip(number, "link set lo up");
+        }
+        for number in 1..=points {
+            let (middle, outside) = (&star.names[0], &star.names[number]);
+            let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outside}");
+            must(Command::new("ip").args(link.split(' ')));
+            star.ip(0, &format!("address add 10.98.{number}.1/24 dev v{number}"));
+            star.ip(0, &format!("link set v{number} up"));
+            star.ip(number, &format!("address add 10.98.{number}.2/24 dev v0"));
+            star.ip(number, "link set v0 up");
+        }
+        star.go_to(0);
+        Some(star)
+    }
+
+    fn ip(&self, number: usize, words: &str) {
+        must(
+            Command::new("ip")
+                .args(["-n", &self.names[number]])
+                .args(words.split(' ')),
+        );
+    }
+
+    /// Runs a command in a namespace.
+    fn run(&self, number: usize, words: &str) -> support::process::Finished {
+        let name = &self.names[number];
+        finished(Command::new("ip").args(["netns", "exec", name]).args(words.split(' ')))
+    }
+
+    /// Moves the calling thread.
+    fn go_to(&self, number: usize) {
+        let name = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
+        move_into_link_name_space(name.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    }
+
+    /// Does something in another namespace; sockets made there stay there.
+    fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
+        scope(|scope| {
+            let there = scope.spawn(|| {
+                self.go_to(number);
+                make()
+            });
+            there.join().unwrap()
+        })
+    }
+
+    fn listener(&self, number: usize) -> TcpListener {
+        self.at(number, || TcpListener::bind(format!("10.98.{number}.2:0")).unwrap())
+    }
+
+    fn client(&self, number: usize, listener: SocketAddr) -> Client {
+        let address = SocketAddr::new([10, 98, number as u8, 1].into(), listener.port());
+        self.at(number, || Client::connect(address))
+    }
+
+    /// From now on a namespace swallows what is sent to it.
+    fn swallow(&self, number: usize) {
+        for words in [
+            "nft add table inet hole",
+            "nft add chain inet hole input { type filter hook input priority 0 ; policy drop ; }",
+        ] {
+            let done = self.run(number, words);
+            assert_eq!(done.code, Some(0), "{words}: {}", done.stderr);
+        }
+    }
+
+    fn swallow_no_more(&self, number: usize) {
+        assert_eq!(self.run(number, "nft delete table inet hole").code, Some(0));
+    }
+}
+
+impl Drop for Star {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = finished(Command::new("ip").args(["netns", "delete", name]));
+        }
+    }
+}
+
+fn config(servers: &str, keys: &str) -> String {
+    format!(
+        r#"
+        [listeners.plain]
+        bind = "0.0.0.0:0"
+        pool = "all"
+
+        [pools.all]
+        servers = [{servers}]
+        {keys}
+        "#
+    )
+}
+
+/// Who answers, and how long that took.
+fn asked(address: SocketAddr) -> (String, Duration) {
+    let began = Instant::now();
+    (who(address), began.elapsed())
+}
+
+fn failures(proxy: &Proxy, reason: &str) -> f64 {
+    proxy
+        .metrics()
+        .sum("acequia_connect_failures_total", &[("reason", reason)])
+}
+
+#[test]
+fn a_server_that_swallows_packets_costs_three_clients_a_timeout_and_nobody_else() {
+    let Some(star) = Star::enter(3) else { return };
+    let names = ["one", "two", "three"];
+    let servers: Vec<_> = (1..=3)
+        .map(|n| Server::named_on(star.listener(n), names[n - 1]))
+        .collect();
+    let list = support::server::list(&servers.iter().collect::<Vec<_>>());
+    let keys = "connect_timeout = \"500ms\"\nhealth = { check = \"off\", eject_for = \"5m\", eject_max_for = \"5m\" }";
+    let proxy = Proxy::start(&config(&list, keys));
+    let mut seen: Vec<_> = (0..12).map(|_| who(proxy.at("plain"))).collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "all of them serve at first");
+    star.swallow(1);
+    let asked: Vec<_> = (0..60).map(|_| asked(proxy.at("plain"))).collect();
+    assert!(asked.iter().all(|(name, _)| name == "two" || name == "three"));
+    assert_eq!(failures(&proxy, "timeout"), 3.0, "out after three");
+    let slow = asked
+        .iter()
+        .filter(|(_, took)| *took >= Duration::from_millis(500))
+        .count();
+    assert_eq!(slow, 3, "{asked:?}");
+}
+
+#[test]
+fn with_the_defaults_too_and_it_comes_back() {
+    let Some(star) = Star::enter(2) else { return };
+    let servers = [
+        Server::named_on(star.listener(1), "one"),
+        Server::named_on(star.listener(2), "two"),
+    ];
+    let proxy = Proxy::start(&config(&support::server::list(&[&servers[0], &servers[1]]), ""));
+    star.swallow(1);
+    let mut slow = 0;
+    let mut quick_in_a_row = 0;
+    while quick_in_a_row < 40 {
+        let (name, took) = asked(proxy.at("plain"));
+        assert_eq!(name, "two");
+        if took >= Duration::from_secs(1) {
+            slow += 1;
+            quick_in_a_row = 0;
+        } else {
+            quick_in_a_row += 1;
+        }
+        assert!(slow <= 3, "a fourth client has paid");
+    }
+    star.swallow_no_more(1);
+    eventually("it is back", || who(proxy.at("plain")) == "one");
+}
+
+#[test]
+fn small_segments_that_fill_the_pipe_are_no_end() {
+    const SEGMENTS: usize = 4_000;
+    const SEGMENT_BYTES: usize = 1_448;
+    let Some(star) = Star::enter(2) else { return };
+    for number in [1, 2] {
+        for (namespace, device) in [(0, format!("v{number}")), (number, "v0".to_owned())] {
+            let done = star.run(namespace, &format!("ethtool -K {device} gso off tso off gro off"));
+            assert_eq!(done.code, Some(0), "{}", done.stderr);
+        }
+    }
+    // Both write and sleep, then both read.
+    let talk = |mut stream: TcpStream| {
+        stream.set_nodelay(true).unwrap();
+        let mut writes = stream.try_clone().unwrap();
+        let writer = spawn(move || {
+            for segment in 0..SEGMENTS {
+                writes.write_all(&[segment as u8; SEGMENT_BYTES]).unwrap();
+            }
+            writes.shutdown(Shutdown::Write).unwrap();
+        });
+        sleep(Duration::from_secs(1));
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        writer.join().unwrap();
+        bytes.len() == SEGMENTS * SEGMENT_BYTES
+            && bytes
+                .chunks(SEGMENT_BYTES)
+                .enumerate()
+                .all(|(segment, bytes)| bytes.iter().all(|byte| *byte == segment as u8))
+    };
+    let listener = star.listener(1);
+    let address = listener.local_addr().unwrap();
+    let server = spawn(move || talk(listener.accept().unwrap().0));
+    let proxy = Proxy::start(&config(&format!("\"{address}\""), "health = { check = \"off\" }"));
+    let pipes_before = pipes(&proxy);
+    let client = star.client(2, proxy.at("plain"));
+    assert!(talk(client.0), "what the server said");
+    assert!(server.join().unwrap(), "what the client said");
+    assert!(pipes(&proxy) > pipes_before, "none of it was spliced");
+    assert_eq!(proxy.access_line()["bytes_down"], SEGMENTS * SEGMENT_BYTES);
+}
+
+/// Ends of pipes that a process has open.
+fn pipes(proxy: &Proxy) -> usize {
+    let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    let targets = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+#[test]
+fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_blamed() {
+    const SESSIONS: usize = 270;
+    let Some(star) = Star::enter(2) else { return };
+    many_descriptors();
+    let servers: Vec<_> = (0..3).map(|_| Server::named_on(star.listener(1), "here")).collect();
+    // Nearly all want the first: it is full after 100 of them.
+    let entry = |(n, server): (usize, &Server)| {
+        let weight = if n == 0 { 100 } else { 1 };
+        format!("{{ address = \"{}\", weight = {weight} }}", server.address)
+    };
+    let list: Vec<_> = servers.iter().enumerate().map(entry).collect();
+    let proxy = Proxy::start(&config(&list.join(", "), "health = { check = \"off\" }"));
+    // Of this thread's namespace. Ports that are listened on do not count: hence not before acequia has its own.
+    fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
+    let clients = (0..SESSIONS).map(|_| {
+        let mut client = star.client(2, proxy.at("plain"));
+        assert_eq!(client.hear(), "here");
+        client
+    });
+    let clients: Vec<_> = clients.collect();
+    assert!(failures(&proxy, "no_ports") >= 1.0);
+    let metrics = proxy.metrics();
+    assert_eq!(
+        metrics.sum("acequia_connect_failures_total", &[]),
+        failures(&proxy, "no_ports")
+    );
+    assert_eq!(metrics.sum("acequia_server_up", &[]), 3.0);
+    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(servers[0].sessions(), 100, "all the ports there are");
+    drop(clients);
+}
