@@ -117,7 +117,7 @@ fn open(plan: Plan) -> Result<(House, Drain), Failure> {
         .runtime
         .workers
         .unwrap_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get));
-    let sockets = bind(&plan, workers)?;
+    let sockets = bind(&plan)?;
     let metrics = Arc::new(Metrics::new());
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let log = log.map_err(Failure::AccessLog)?;
@@ -168,13 +168,13 @@ fn open(plan: Plan) -> Result<(House, Drain), Failure> {
 }
 
 /// Binds every address there is to bind; on any failure none stays bound.
-fn bind(plan: &Plan, workers: usize) -> Result<Sockets, Failure> {
+fn bind(plan: &Plan) -> Result<Sockets, Failure> {
     let mut failed = Vec::new();
     let mut listeners = Vec::new();
     for listener in &plan.listeners {
         let mut bound = Vec::new();
         for address in &listener.bind {
-            match Bound::new(*address, workers, &listener.socket) {
+            match Bound::new(*address, &listener.socket) {
                 Ok(socket) => bound.push(socket),
                 Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
             }
@@ -239,7 +239,7 @@ impl Floor<'_> {
             let mut addresses = Vec::new();
             for bound in bound {
                 addresses.push(bound.address());
-                let sockets = bound.listen(listener.backlog);
+                let sockets = bound.listen(workers, listener.backlog);
                 let sockets =
                     sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{}`", listener.name), error)]))?;
                 for (gates, socket) in gates.iter_mut().zip(sockets) {

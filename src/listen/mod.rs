@@ -54,38 +54,27 @@ fn remedy(cause: &io::Error) -> &'static str {
     }
 }
 
-/// The sockets of one address, one for each worker, bound but not listening yet: nobody is let in before everything
-/// is bound.
+/// An address that is bound but not listened on yet: nobody is let in before everything is bound.
 #[derive(Debug)]
 pub struct Bound {
     address: ListenAddr,
-    sockets: Vec<Socket>,
+    first: Socket,
+    options: SocketOptions,
 }
 
 impl Bound {
-    /// Binds one socket for each worker.
-    ///
-    /// The first is bound without SO_REUSEPORT, which proves the address free: two processes that share it by
-    /// mistake would share the clients. It joins the group of the others afterwards.
+    /// Binds the address, without SO_REUSEPORT: so it is not bound where somebody listens already, and two processes
+    /// cannot share the clients by mistake.
     ///
     /// # Errors
     /// The address and why it cannot be bound.
-    pub fn new(address: ListenAddr, workers: usize, options: &SocketOptions) -> Result<Self, BindError> {
-        let failed = |cause| BindError { address, cause };
-        let first = bind(address.socket(), false, options).map_err(failed)?;
-        first.set_reuse_port(true).map_err(failed)?;
-        let real = first
-            .local_addr()
-            .ok()
-            .and_then(|address| address.as_socket())
-            .unwrap_or(address.socket());
-        let mut sockets = vec![first];
-        while sockets.len() < workers {
-            sockets.push(bind(real, true, options).map_err(failed)?);
-        }
+    pub fn new(address: ListenAddr, options: &SocketOptions) -> Result<Self, BindError> {
+        let first = bind(address.socket(), false, options).map_err(|cause| BindError { address, cause })?;
+        let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
-            address: ListenAddr::new(real),
-            sockets,
+            address: real.map_or(address, ListenAddr::new),
+            first,
+            options: *options,
         })
     }
 
@@ -97,17 +86,30 @@ impl Bound {
 
     /// From now on clients are let in. One socket a worker.
     ///
+    /// The first listens while it is still alone: of two processes that have both bound the address, and neither of
+    /// which listened yet, the second fails here. Then the others join it.
+    ///
     /// # Errors
     /// The address and why it cannot be listened on.
-    pub fn listen(self, backlog: u32) -> Result<Vec<OwnedFd>, BindError> {
+    pub fn listen(self, workers: usize, backlog: u32) -> Result<Vec<OwnedFd>, BindError> {
+        let Self {
+            address,
+            first,
+            options,
+        } = self;
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        for socket in &self.sockets {
-            socket.listen(backlog).map_err(|cause| BindError {
-                address: self.address,
-                cause,
-            })?;
-        }
-        Ok(self.sockets.into_iter().map(OwnedFd::from).collect())
+        let all = || -> io::Result<Vec<OwnedFd>> {
+            first.listen(backlog)?;
+            first.set_reuse_port(true)?;
+            let mut sockets = vec![OwnedFd::from(first)];
+            while sockets.len() < workers {
+                let next = bind(address.socket(), true, &options)?;
+                next.listen(backlog)?;
+                sockets.push(next.into());
+            }
+            Ok(sockets)
+        };
+        all().map_err(|cause| BindError { address, cause })
     }
 }
 
@@ -299,20 +301,29 @@ mod tests {
 
     #[test]
     fn an_address_that_is_listened_on_is_not_bound_again() {
-        let first = Bound::new(loopback(), 2, &OPTIONS).unwrap();
+        let first = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = first.address();
-        let sockets = first.listen(16).unwrap();
+        let sockets = first.listen(2, 16).unwrap();
         assert_eq!(sockets.len(), 2);
-        let error = Bound::new(address, 2, &OPTIONS).unwrap_err();
+        let error = Bound::new(address, &OPTIONS).unwrap_err();
         assert_eq!(error.cause.raw_os_error(), Some(libc::EADDRINUSE));
         assert!(error.to_string().contains("another process listens there"), "{error}");
     }
 
     #[test]
+    fn of_two_that_have_bound_an_address_one_may_listen() {
+        let first = Bound::new(loopback(), &OPTIONS).unwrap();
+        let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
+        let _sockets = first.listen(2, 16).unwrap();
+        let error = second.listen(2, 16).unwrap_err();
+        assert_eq!(error.cause.raw_os_error(), Some(libc::EADDRINUSE));
+    }
+
+    #[test]
     fn the_kernel_divides_clients_among_the_sockets() {
-        let bound = Bound::new(loopback(), 2, &OPTIONS).unwrap();
+        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
-        let sockets = bound.listen(256).unwrap();
+        let sockets = bound.listen(2, 256).unwrap();
         let _clients: Vec<_> = (0..200)
             .map(|_| std::net::TcpStream::connect(address).unwrap())
             .collect();
@@ -335,9 +346,9 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_limit_clients_wait_until_one_leaves() {
-        let bound = Bound::new(loopback(), 1, &OPTIONS).unwrap();
+        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
-        let socket = bound.listen(16).unwrap().remove(0);
+        let socket = bound.listen(1, 16).unwrap().remove(0);
         let mut listener = Listener::new(socket, places(Some(1), 9)).unwrap();
         let _clients = [
             TcpStream::connect(address).await.unwrap(),
