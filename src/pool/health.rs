@@ -110,6 +110,15 @@ pub struct EjectLimits {
     pub percent_max: u32,
 }
 
+/// On what terms a session has its place on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// As any other.
+    Free,
+    /// It tries a server that is out, for all.
+    Trial,
+}
+
 /// The machine of passive ejection.
 ///
 /// A back-off that has run out lets *one* session try the server; the others follow when that one has connected. A
@@ -128,8 +137,6 @@ pub struct Ejection {
 struct Out {
     /// When a trial is granted, or granted again if whoever has claimed it never reports.
     until: Instant,
-    /// Whether somebody has claimed the trial.
-    on_trial: bool,
     /// Good checks in a row since.
     good_checks: u32,
 }
@@ -149,13 +156,13 @@ impl Ejection {
 
     /// A connect failed. Returns the back-off if that takes the server out, or keeps it out after a trial.
     /// `permitted` is the pool's word: others are left, and not too many are out already.
-    pub fn failed(&mut self, now: Instant, limits: EjectLimits, permitted: bool) -> Option<Duration> {
-        match self.out {
-            Some(out) if out.on_trial => {}
+    pub fn failed(&mut self, now: Instant, limits: EjectLimits, permitted: bool, terms: Terms) -> Option<Duration> {
+        match (self.out, terms) {
+            (Some(_), Terms::Trial) => {}
             // Sessions that were on their way when it was taken out say nothing new: however many they are, they
             // do not lengthen the back-off.
-            Some(_) => return None,
-            None => {
+            (Some(_), Terms::Free) => return None,
+            (None, _) => {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures < limits.after || !permitted {
                     return None;
@@ -167,7 +174,6 @@ impl Ejection {
         self.times = self.times.saturating_add(1);
         self.out = Some(Out {
             until: after(now, back_off),
-            on_trial: false,
             good_checks: 0,
         });
         Some(back_off)
@@ -205,7 +211,6 @@ impl Ejection {
         match &mut self.out {
             Some(out) if now >= out.until => {
                 out.until = after(now, connect_timeout);
-                out.on_trial = true;
                 true
             }
             _ => false,
@@ -256,7 +261,7 @@ mod tests {
     /// A server that three failed connects have just taken out.
     fn ejected(now: Instant) -> Ejection {
         let mut ejection = Ejection::default();
-        let back_offs = [(); 3].map(|()| ejection.failed(now, LIMITS, true));
+        let back_offs = [(); 3].map(|()| ejection.failed(now, LIMITS, true, Terms::Free));
         assert_eq!(back_offs, [None, None, Some(LIMITS.first)]);
         ejection
     }
@@ -270,21 +275,21 @@ mod tests {
             now += back_off;
             assert!(ejection.claim_trial(now, Duration::from_secs(3)));
             back_off = ejection
-                .failed(now, LIMITS, false)
+                .failed(now, LIMITS, false, Terms::Trial)
                 .expect("a failed trial keeps it out, permitted or not");
             back_off.as_secs()
         };
         assert_eq!([(); 6].map(|()| next()), [2, 4, 8, 16, 30, 30]);
         assert!(ejection.succeeded());
         assert!(ejection.is_clean());
-        assert_eq!(ejection.failed(now, LIMITS, true), None);
+        assert_eq!(ejection.failed(now, LIMITS, true, Terms::Free), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_of_failures_is_one_ejection() {
         let now = Instant::now();
         let mut ejection = ejected(now);
-        assert!((0..100).all(|_| ejection.failed(now, LIMITS, true).is_none()));
+        assert!((0..100).all(|_| ejection.failed(now, LIMITS, true, Terms::Free).is_none()));
         assert!(ejection.is_due(now + LIMITS.first));
     }
 
@@ -298,7 +303,7 @@ mod tests {
             [false, false, false, true]
         );
         assert!(!ejection.is_out() && !ejection.is_clean());
-        let again = [(); 3].map(|()| ejection.failed(now, LIMITS, true));
+        let again = [(); 3].map(|()| ejection.failed(now, LIMITS, true, Terms::Free));
         assert_eq!(again, [None, None, Some(LIMITS.first * 2)]);
         ejection.succeeded();
         assert!(ejection.is_clean());
@@ -313,7 +318,10 @@ mod tests {
             percent_max: 100,
         };
         let mut ejection = Ejection::default();
-        assert_eq!(ejection.failed(Instant::now(), limits, true), Some(Duration::MAX));
+        assert_eq!(
+            ejection.failed(Instant::now(), limits, true, Terms::Free),
+            Some(Duration::MAX)
+        );
         assert!(!ejection.is_due(Instant::now()));
     }
 
@@ -321,8 +329,8 @@ mod tests {
     async fn without_permission_a_server_stays_but_its_failures_are_remembered() {
         let mut ejection = Ejection::default();
         let now = Instant::now();
-        assert!((0..9).all(|_| ejection.failed(now, LIMITS, false).is_none()));
-        assert!(ejection.failed(now, LIMITS, true).is_some());
+        assert!((0..9).all(|_| ejection.failed(now, LIMITS, false, Terms::Free).is_none()));
+        assert!(ejection.failed(now, LIMITS, true, Terms::Free).is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,7 +347,12 @@ mod tests {
             "whoever took it never reported"
         );
         assert_eq!(
-            ejection.failed(later, LIMITS, false),
+            ejection.failed(later, LIMITS, false, Terms::Free),
+            None,
+            "a straggler's failure is not the trial's"
+        );
+        assert_eq!(
+            ejection.failed(later, LIMITS, false, Terms::Trial),
             Some(Duration::from_secs(2)),
             "it stays out"
         );

@@ -147,8 +147,8 @@ impl Pool {
         loop {
             let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost.contains(&id));
             let server = &servers[self.choose(&candidates, client.ip())?];
-            if server.admit(now, self.connect_timeout) {
-                return Some(Lease::take(server));
+            if let Some(terms) = server.admit(now, self.connect_timeout) {
+                return Some(Lease::take(server, terms));
             }
             lost.push(server.id());
         }
@@ -201,7 +201,7 @@ impl Pool {
         let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted = others_usable && out * 100 <= (1 + others().count()) * self.eject.percent_max as usize;
-        lease.server().connect_failed(now, self.eject, permitted)
+        lease.server().connect_failed(now, self.eject, permitted, lease.terms())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::health::{Checked, Checks, EjectLimits, Ejection, Thresholds};
+use super::health::{Checked, Checks, EjectLimits, Ejection, Terms, Thresholds};
 use crate::addr::ServerAddr;
 
 /// A number no other server of this process ever had.
@@ -192,20 +192,29 @@ impl Server {
     }
 
     /// A connect has failed; the back-off, if that takes it out.
-    pub(super) fn connect_failed(&self, now: Instant, limits: EjectLimits, permitted: bool) -> Option<Duration> {
+    pub(super) fn connect_failed(
+        &self,
+        now: Instant,
+        limits: EjectLimits,
+        permitted: bool,
+        terms: Terms,
+    ) -> Option<Duration> {
         let mut ejection = self.ejection();
-        let out = ejection.failed(now, limits, permitted);
+        let out = ejection.failed(now, limits, permitted, terms);
         self.show(&ejection);
         out
     }
 
-    /// Whether a session that has chosen it may have it, claiming the trial where there is one. Its standing is looked
-    /// at anew: since it became a candidate another session may have claimed that trial, and then it is out.
-    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration) -> bool {
+    /// On what terms a session that has chosen it may have it, claiming the trial where there is one. Its standing is
+    /// looked at anew: since it became a candidate another session may have claimed that trial, and then it is out.
+    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration) -> Option<Terms> {
         match self.standing(now) {
-            Standing::Up | Standing::Unchecked => true,
-            Standing::Trial => self.ejection().claim_trial(now, connect_timeout),
-            Standing::Out => false,
+            Standing::Up | Standing::Unchecked => Some(Terms::Free),
+            Standing::Trial => self
+                .ejection()
+                .claim_trial(now, connect_timeout)
+                .then_some(Terms::Trial),
+            Standing::Out => None,
         }
     }
 
@@ -236,14 +245,20 @@ impl Server {
 #[derive(Debug)]
 pub struct Lease {
     server: Arc<Server>,
+    terms: Terms,
 }
 
 impl Lease {
-    pub(super) fn take(server: &Arc<Server>) -> Self {
+    pub(super) fn take(server: &Arc<Server>, terms: Terms) -> Self {
         server.live.fetch_add(1, Relaxed);
         Self {
             server: Arc::clone(server),
+            terms,
         }
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// The server the place is on.

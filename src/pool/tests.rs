@@ -1,3 +1,4 @@
+use super::health::Terms;
 use super::health::Thresholds;
 use super::*;
 use crate::addr::ServerAddr;
@@ -90,7 +91,7 @@ fn client(n: u16) -> ClientAddr {
 /// Fails so many connects to the server; the back-off, if the last of them takes it out.
 fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) -> Option<Duration> {
     (0..times)
-        .map(|_| pool.connect_failed(&Lease::take(server), now))
+        .map(|_| pool.connect_failed(&Lease::take(server, Terms::Free), now))
         .last()
         .flatten()
 }
@@ -229,10 +230,13 @@ async fn a_connect_that_works_starts_the_count_anew() {
     let now = Instant::now();
     for _ in 0..10 {
         assert_eq!(fail_connects(&pool, server, 2, now), None);
-        assert!(!pool.connected(&Lease::take(server)));
+        assert!(!pool.connected(&Lease::take(server, Terms::Free)));
     }
     assert!(fail_connects(&pool, server, 3, now).is_some());
-    assert!(pool.connected(&Lease::take(server)), "that ends the ejection");
+    assert!(
+        pool.connected(&Lease::take(server, Terms::Free)),
+        "that ends the ejection"
+    );
     assert!(server.is_up());
 }
 
@@ -292,7 +296,7 @@ async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
     );
     assert_eq!(
         [(); 3].map(|()| servers[0].admit(due, CONNECT_TIMEOUT)),
-        [true, false, false]
+        [Some(Terms::Trial), None, None]
     );
 }
 
