@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::{Ending, Entry, Ledger, ListenerIndex};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{NoConnection, dial};
+use crate::dial::{Attempt, NoConnection, Progress, dial};
 use crate::listen::Accepted;
 use crate::live::Live;
 use crate::plan::{ListenerPlan, PoolPlan};
@@ -158,14 +158,17 @@ async fn hear(
     })?;
     entry.traffic().up.add(sniffed.first.len());
     if let Some(hello) = sniffed.hello() {
+        let is_logged = entry.is_logged();
         let facts = &mut entry.facts;
         facts.sni = hello
             .name
             .as_ref()
             .map(|name| name.shared())
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
-        facts.alpn = printable(&hello.alpn);
         facts.ech = hello.ech;
+        if is_logged {
+            facts.alpn = printable(&hello.alpn);
+        }
     }
     Ok(Some(sniffed))
 }
@@ -183,10 +186,20 @@ fn unheard(reason: &SniffFailure) -> Refusal {
     }
 }
 
-/// The protocols offered, as one text: `h2,http/1.1`.
+/// The protocols offered, as one text for the log: `h2,http/1.1`. Bounded, for it is kept as long as the session.
 fn printable(alpn: &[Box<[u8]>]) -> Option<Box<str>> {
-    let names: Vec<String> = alpn.iter().map(|name| name.escape_ascii().to_string()).collect();
-    (!names.is_empty()).then(|| names.join(",").into())
+    const TEXT_BYTES_MAX: usize = 255;
+    let mut text = String::new();
+    for (number, name) in alpn.iter().enumerate() {
+        let name = name.escape_ascii().to_string();
+        if text.len() + name.len() > TEXT_BYTES_MAX {
+            text.push_str(if number == 0 { "…" } else { ",…" });
+            break;
+        }
+        text.push_str(if number == 0 { "" } else { "," });
+        text.push_str(&name);
+    }
+    (!text.is_empty()).then(|| text.into())
 }
 
 /// The pool that the routes give this client.
@@ -219,20 +232,11 @@ fn choose<'a>(
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
 async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts.client;
-    let dialled = dial(&pool.pool, &pool.dial, client, whom, |attempt| {
-        let series = entry.tried(attempt.server).server();
-        series.inspect(|series| series.dialled(attempt.took, attempt.failure));
-        let (pool, server) = (pool.pool.name(), &attempt.server.spec().label);
-        match (attempt.failure, attempt.ejected_for) {
-            (Some(failure), Some(back_off)) => {
-                tracing::warn!(%pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
-            }
-            (Some(failure), None) => tracing::debug!(%pool, %server, reason = failure.as_str(), "cannot connect"),
-            (None, _) if attempt.came_back => tracing::info!(%pool, %server, "server is back"),
-            (None, _) => {}
-        }
-        if attempt.failure.is_none() {
-            entry.connected(attempt.took);
+    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
+        Progress::Trying(server) => entry.trying(server),
+        Progress::Over(attempt) => {
+            entry.tried(attempt.took, attempt.failure);
+            say(pool.pool.name(), &attempt);
         }
     })
     .await;
@@ -241,6 +245,19 @@ async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Resu
         NoConnection::Failed => Ending::ConnectFailed,
         NoConnection::ClientBroke(fault) => broken(Side::Client, fault),
     })
+}
+
+/// Tells the log what an attempt changed; that a single one failed is nobody's news.
+fn say(pool: &str, attempt: &Attempt<'_>) {
+    let server = &attempt.server.spec().label;
+    match (attempt.failure, attempt.ejected_for) {
+        (Some(failure), Some(back_off)) => {
+            tracing::warn!(pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
+        }
+        (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), "cannot connect"),
+        (None, _) if attempt.came_back => tracing::info!(pool, %server, "server is back"),
+        (None, _) => {}
+    }
 }
 
 /// The PROXY header, where the pool's servers expect one.
@@ -296,5 +313,21 @@ fn broken(side: Side, fault: Fault) -> Ending {
         (Side::Client, Fault::Lost) => Ending::ClientLost,
         (Side::Server, Fault::Reset) => Ending::ServerReset,
         (Side::Server, Fault::Lost) => Ending::ServerLost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_the_protocols_is_bounded() {
+        let names = |names: &[&str]| -> Vec<Box<[u8]>> { names.iter().map(|name| name.as_bytes().into()).collect() };
+        assert_eq!(printable(&[]), None);
+        assert_eq!(printable(&names(&["h2", "http/1.1"])).as_deref(), Some("h2,http/1.1"));
+        let many = vec![Box::<[u8]>::from([0; 255]); 255];
+        assert_eq!(printable(&many).as_deref(), Some("…"));
+        let mixed = printable(&names(&["h2", &"x".repeat(255), "h3"]));
+        assert_eq!(mixed.as_deref(), Some("h2,…"));
     }
 }

@@ -22,6 +22,7 @@ pub use ending::Ending;
 pub use series::{CheckResult, LineSeries, ListenerSeries, ServerSeries};
 
 use crate::addr::{ClientAddr, PeerAddr};
+use crate::dial::ConnectFailure;
 use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
@@ -224,20 +225,24 @@ impl Entry {
         self.facts.pool = Some(Arc::clone(pool));
     }
 
-    /// A server of the pool was tried. Returns its series, to count the attempt in.
-    pub fn tried(&mut self, server: &Arc<Server>) -> &LineSeries {
+    /// A server of the pool is being tried.
+    pub fn trying(&mut self, server: &Arc<Server>) {
         self.facts.attempts += 1;
         self.facts.server = Some(Arc::clone(&server.spec().label));
         let pool = self.facts.pool.clone().unwrap_or_else(|| Arc::from(""));
-        self.line
-            .insert(self.ledger.line(self.facts.listener, &pool, Some(server)))
+        self.line = Some(self.ledger.line(self.facts.listener, &pool, Some(server)));
     }
 
-    /// The session is on the server it tried last.
-    pub fn connected(&mut self, took: Duration) {
-        self.facts.connect = Some(took);
-        if let Some(row) = self.ledger.rows().get_mut(self.row) {
-            row.line.clone_from(&self.line);
+    /// That took so long, and failed or not. Without a failure the session is on the server.
+    pub fn tried(&mut self, took: Duration, failure: Option<ConnectFailure>) {
+        if let Some(series) = self.line.as_ref().and_then(|line| line.server()) {
+            series.dialled(took, failure);
+        }
+        if failure.is_none() {
+            self.facts.connect = Some(took);
+            if let Some(row) = self.ledger.rows().get_mut(self.row) {
+                row.line.clone_from(&self.line);
+            }
         }
     }
 

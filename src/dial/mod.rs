@@ -95,7 +95,16 @@ impl ConnectFailure {
     }
 }
 
-/// One attempt, told as soon as it is over.
+/// What is told of a dialling while it goes on.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// This server is being tried.
+    Trying(&'a Arc<Server>),
+    /// The attempt is over.
+    Over(Attempt<'a>),
+}
+
+/// One attempt that is over.
 #[derive(Debug)]
 pub struct Attempt<'a> {
     /// On whom.
@@ -121,7 +130,7 @@ pub enum NoConnection {
     ClientBroke(Fault),
 }
 
-/// Connects to a server of the pool's choice. `tell` hears of every attempt when it is over.
+/// Connects to a server of the pool's choice. `tell` hears of every attempt when it begins and when it is over.
 ///
 /// A client's end of stream is kept for later, its reset ends the dialling. Cancelling gives the place back.
 ///
@@ -132,7 +141,7 @@ pub async fn dial(
     limits: &DialLimits,
     client: &TcpStream,
     address: ClientAddr,
-    mut tell: impl FnMut(Attempt<'_>),
+    mut tell: impl FnMut(Progress<'_>),
 ) -> Result<(TcpStream, Lease), NoConnection> {
     let mut tried: Vec<ServerId> = Vec::new();
     loop {
@@ -145,6 +154,7 @@ pub async fn dial(
                 NoConnection::Failed
             });
         };
+        tell(Progress::Trying(lease.server()));
         let connecting = timeout(
             limits.connect_timeout,
             connect(lease.server().spec().address, limits.socket),
@@ -161,13 +171,13 @@ pub async fn dial(
             _ => None,
         };
         let came_back = failure.is_none() && pool.connected(&lease);
-        tell(Attempt {
+        tell(Progress::Over(Attempt {
             server: lease.server(),
             took: began.elapsed(),
             failure,
             ejected_for,
             came_back,
-        });
+        }));
         match connected {
             Ok(socket) => return Ok((socket, lease)),
             Err(_) if tried.len() < limits.retries as usize => tried.push(lease.server().id()),

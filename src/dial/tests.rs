@@ -107,7 +107,13 @@ async fn dialled(pool: &Pool, limits: &DialLimits, ours: &TcpStream) -> Dialled 
     let (mut told, mut ejected) = (Vec::new(), Vec::new());
     let servers = pool.servers();
     let address = ClientAddr::new(ours.peer_addr().unwrap());
-    let result = dial(pool, limits, ours, address, |attempt| {
+    let mut trying = None;
+    let result = dial(pool, limits, ours, address, |progress| {
+        let attempt = match progress {
+            Progress::Trying(server) => return trying = Some(server.id()),
+            Progress::Over(attempt) => attempt,
+        };
+        assert_eq!(trying.take(), Some(attempt.server.id()), "it was told when it began");
         let index = servers.iter().position(|server| Arc::ptr_eq(server, attempt.server));
         told.push((index.expect("a server of this pool"), attempt.failure));
         ejected.push(attempt.ejected_for);
