@@ -13,7 +13,7 @@ use metrics::Counter;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Lines that may wait to be written; at most about 10 MB of them.
+/// Lines that may wait to be written: of about 1 KB each, for names and protocols are bounded.
 const QUEUE_LINES: usize = 16 * 1024;
 
 /// After a batch the writer rests so long: many lines cost one wake-up, and none is older than this when written.
@@ -180,17 +180,16 @@ pub fn start(
 fn write_all(mut output: Output, format: LogFormat, lines: &Receiver<Message>, dropped: &Counter) {
     while let Ok(first) = lines.recv() {
         for message in std::iter::once(first).chain(lines.try_iter()) {
-            let done = match message {
-                Message::Line(line) => output.stream.write_all(line.render(format).as_bytes()),
+            match message {
+                Message::Line(line) if output.stream.write_all(line.render(format).as_bytes()).is_err() => {
+                    dropped.increment(1);
+                }
+                Message::Line(_) => {}
                 Message::Reopen => output.reopen(),
-            };
-            if done.is_err() {
-                dropped.increment(1);
             }
         }
-        if output.stream.flush().is_err() {
-            dropped.increment(1);
-        }
+        // What cannot be written now is kept, and tried again; when the buffer is full lines are dropped above.
+        let _ = output.stream.flush();
         thread::sleep(BATCH);
     }
 }
@@ -213,15 +212,15 @@ impl Output {
     }
 
     /// The old file stays in use when the new one cannot be opened.
-    fn reopen(&mut self) -> io::Result<()> {
-        self.stream.flush()?;
-        if let Some(path) = &self.path {
-            let opened = append(path).inspect_err(
-                |error| tracing::warn!(path = %path.display(), %error, "cannot reopen the access log, going on with the old file"),
-            )?;
-            self.stream = Box::new(opened);
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        let _ = self.stream.flush(); // as after every batch
+        match append(path) {
+            Ok(stream) => self.stream = Box::new(stream),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot reopen the access log, going on with the old file");
+            }
         }
-        Ok(())
     }
 }
 

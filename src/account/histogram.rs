@@ -24,7 +24,7 @@ pub(super) struct Histogram {
     bounds: &'static [f64],
     /// One for each bound and one for what is above all of them; not cumulative.
     buckets: Box<[AtomicU64]>,
-    sum_ns: AtomicU64,
+    sum_us: AtomicU64,
 }
 
 impl Histogram {
@@ -34,7 +34,7 @@ impl Histogram {
         Self {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
-            sum_ns: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
         }
     }
 
@@ -43,8 +43,8 @@ impl Histogram {
         let seconds = duration.as_secs_f64();
         let bucket = self.bounds.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_ns
-            .fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.sum_us
+            .fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Adds its lines to a text of the exposition format; `labels` as they stand between the braces.
@@ -56,7 +56,7 @@ impl Histogram {
             count += bucket.load(Relaxed);
             writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}").expect(INFALLIBLE);
         }
-        let sum = Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64();
+        let sum = Duration::from_micros(self.sum_us.load(Relaxed)).as_secs_f64();
         writeln!(text, "{name}_sum{{{labels}}} {sum}").expect(INFALLIBLE);
         writeln!(text, "{name}_count{{{labels}}} {count}").expect(INFALLIBLE);
     }

@@ -25,7 +25,8 @@ use quiet::{Queue, Quiet};
 pub use splice::limit_pipes;
 pub use traffic::{Moved, Traffic};
 
-/// How long what a server sent before its reset may take to reach the client, each time some of it has.
+/// How long the send queue towards the client may take to empty after a server's reset; and before that, how long the
+/// client may take nothing at all of what is still to be given to its socket.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the client's send queue is looked at meanwhile: the kernel has no event for "acknowledged".
@@ -258,7 +259,7 @@ impl<'a> Both<'a> {
     }
 
     /// The server broke. The client gets what was read from it before, and what its socket still holds; then the
-    /// caller resets the client. Bounded by [`DELIVERY_PATIENCE`] without progress.
+    /// caller resets the client. Bounded by [`DELIVERY_PATIENCE`].
     async fn deliver(mut self, fault: Fault, mut cut: Pin<&mut impl Future<Output = ()>>) -> Closed {
         self.up.abandon();
         self.down.cut_off();
@@ -283,7 +284,7 @@ impl<'a> Both<'a> {
                 if self.down.has_ended() && self.down.unsent() == 0 && queue.is_delivered() {
                     return Poll::Ready(Closed::Broke(Side::Server, fault));
                 }
-                let now = (self.pulse(), queue);
+                let now = self.pulse();
                 if progress.replace(now) != Some(now) {
                     patience.as_mut().reset(Instant::now() + DELIVERY_PATIENCE);
                 }
