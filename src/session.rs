@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::{Ending, Entry, Ledger, ListenerIndex};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{Attempt, NoConnection, Progress, dial};
+use crate::dial::{Attempt, LastAck, NoConnection, Progress, dial};
 use crate::listen::Accepted;
 use crate::live::Live;
 use crate::plan::{ListenerPlan, PoolPlan};
@@ -20,7 +20,7 @@ use crate::route::{Choice, Known};
 use crate::sniff::alert::{Alert, alert, refuse};
 use crate::sniff::hello::Hello;
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, reset};
+use crate::socket::{Fault, has_bytes, reset};
 use crate::tcp_info::TcpInfo;
 
 /// What every session of a worker needs.
@@ -126,11 +126,16 @@ async fn arrange(
     let sniffed = hear(client, listener, at, entry).await?;
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
-    let (server, lease) = connect(client, pool, entry)
+    let mut first = told(client, pool, hello, entry);
+    first.extend(sniffed.iter().flat_map(|sniffed| &sniffed.first));
+    let last_ack = if first.is_empty() && !has_bytes(client) {
+        LastAck::AtOnce
+    } else {
+        LastAck::WithBytes
+    };
+    let (server, lease) = connect(client, pool, last_ack, entry)
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
-    let mut first = told(client, pool, hello, entry);
-    first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
     Ok(Arranged {
         server,
         lease,
@@ -230,15 +235,27 @@ fn choose<'a>(
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
-async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
+async fn connect(
+    client: &TcpStream,
+    pool: &PoolPlan,
+    last_ack: LastAck,
+    entry: &mut Entry,
+) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts.client;
-    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
-        Progress::Trying(server) => entry.trying(server),
-        Progress::Over(attempt) => {
-            entry.tried(attempt.took, attempt.failure);
-            say(pool.pool.name(), &attempt);
-        }
-    })
+    let dialled = dial(
+        &pool.pool,
+        &pool.dial,
+        client,
+        whom,
+        last_ack,
+        |progress| match progress {
+            Progress::Trying(server) => entry.trying(server),
+            Progress::Over(attempt) => {
+                entry.tried(attempt.took, attempt.failure);
+                say(pool.pool.name(), &attempt);
+            }
+        },
+    )
     .await;
     dialled.map_err(|reason| match reason {
         NoConnection::NoServer => Ending::NoServer,

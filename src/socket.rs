@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -55,6 +56,12 @@ impl SocketOptions {
 pub fn reset(socket: TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether a socket has bytes that nobody has read yet.
+#[must_use]
+pub fn has_bytes(socket: &TcpStream) -> bool {
+    ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Why a socket broke.

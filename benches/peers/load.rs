@@ -1,6 +1,5 @@
 //! The load and the servers behind the proxies.
 
-use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -84,40 +83,30 @@ pub(crate) struct Measured {
     pub(crate) rate: f64,
     /// Seconds of the proxy's CPU a unit.
     pub(crate) cpu_each: f64,
-    /// Of single round trips.
-    pub(crate) p99: Option<Duration>,
+    /// Of single round trips; zero where there are none.
+    pub(crate) p99: Duration,
 }
 
-impl Measured {
-    /// Of each figure its own median.
-    pub(crate) fn median(all: &[Self]) -> Self {
-        let middle = |figure: fn(&Self) -> f64| {
-            let mut figures: Vec<f64> = all.iter().map(figure).collect();
-            figures.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
-            figures[figures.len() / 2]
-        };
-        let p99 = middle(|measured| measured.p99.unwrap_or_default().as_secs_f64());
-        Self {
-            rate: middle(|measured| measured.rate),
-            cpu_each: middle(|measured| measured.cpu_each),
-            p99: (p99 > 0.0).then(|| Duration::from_secs_f64(p99)),
-        }
-    }
+/// The middle one.
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
 
-    pub(crate) fn rate_text(&self, unit: &str) -> String {
-        if unit == "GB" {
-            format!("{:.1} Gbit", self.rate * 8.0)
-        } else {
-            format!("{:.0}", self.rate)
-        }
+pub(crate) fn rate_text(rate: f64, unit: &str) -> String {
+    if unit == "GB" {
+        format!("{:.1} Gbit", rate * 8.0)
+    } else {
+        format!("{rate:.0}")
     }
+}
 
-    pub(crate) fn cpu_text(&self, unit: &str) -> String {
-        if unit == "GB" {
-            format!("{:.0} ms", self.cpu_each * 1e3)
-        } else {
-            format!("{:.2} us", self.cpu_each * 1e6)
-        }
+pub(crate) fn cpu_text(seconds: f64, unit: &str) -> String {
+    if unit == "GB" {
+        format!("{:.0} ms", seconds * 1e3)
+    } else {
+        format!("{:.2} us", seconds * 1e6)
     }
 }
 
@@ -140,7 +129,7 @@ fn measure(
         latencies.sort_unstable();
         let p99 = latencies
             .get(latencies.len() * 99 / 100)
-            .map(|ns| Duration::from_nanos(*ns));
+            .map_or(Duration::ZERO, |ns| Duration::from_nanos(*ns));
         Measured {
             rate: count as f64 / took.as_secs_f64(),
             cpu_each: cpu.as_secs_f64() / count as f64,
@@ -209,7 +198,7 @@ pub(crate) fn bulk(proxy: &Proxy, sessions: usize, time: Duration) -> Measured {
     Measured {
         rate: bytes.rate / GB,
         cpu_each: bytes.cpu_each * GB,
-        p99: None,
+        p99: Duration::ZERO,
     }
 }
 

@@ -6,7 +6,6 @@
 mod load;
 mod proxies;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use load::{Measured, Servers};
@@ -55,60 +54,60 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let number = |name, default| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(default)
-    };
-    let rounds: usize = number("ROUNDS", 5);
-    let seconds = Duration::from_millis(number("MILLISECONDS", 2000) as u64);
+    let rounds = number("ROUNDS", 5);
+    let time = Duration::from_millis(number("MILLISECONDS", 2000) as u64);
+    let part = std::env::var("WORKLOAD").unwrap_or_default();
     let servers = Servers::start();
     let proxies = Proxy::start_all(&servers);
-    let part = std::env::var("WORKLOAD").unwrap_or_default();
-    let workloads: Vec<&Workload> = WORKLOADS
-        .iter()
-        .filter(|workload| workload.name.contains(&part))
-        .collect();
-    let mut results: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
-    for round in 0..=rounds {
-        for (w, workload) in workloads.iter().enumerate() {
-            for (p, proxy) in proxies.iter().enumerate() {
-                let measured = (workload.run)(proxy, seconds);
-                // The first round warms caches, pools and pipes up.
-                if round > 0 {
-                    results.entry((w, p)).or_default().push(measured);
-                }
-            }
-        }
+    let workloads = WORKLOADS.iter().filter(|workload| workload.name.contains(&part));
+    for workload in workloads {
+        // The first round warms caches, pools and pipes up.
+        let round = |_| proxies.iter().map(|proxy| (workload.run)(proxy, time)).collect();
+        let all: Vec<Vec<Measured>> = (0..=rounds).map(round).skip(1).collect();
+        println!("\n{} ({rounds} rounds of {time:?}, medians)", workload.name);
+        show(workload.unit, &proxies, &all);
     }
-    for (w, workload) in workloads.iter().enumerate() {
-        println!("\n{} ({rounds} rounds of {seconds:?}, medians)", workload.name);
-        println!(
-            "{:<24}{:>16}{:>10}{:>18}{:>10}{:>12}",
-            "", "rate", "ratio", "CPU each", "ratio", "p99"
-        );
-        let medians: Vec<Measured> = (0..proxies.len())
-            .map(|p| Measured::median(&results[&(w, p)]))
-            .collect();
-        for (proxy, median) in proxies.iter().zip(&medians) {
-            println!(
-                "{:<24}{:>14}/s{:>10.2}{:>18}{:>10.2}{:>12}",
-                proxy.name,
-                median.rate_text(workload.unit),
-                median.rate / medians[0].rate,
-                median.cpu_text(workload.unit),
-                median.cpu_each / medians[0].cpu_each,
-                median.p99.map_or(String::new(), |p99| format!("{p99:.1?}")),
-            );
-        }
-    }
+    drop(proxies);
     println!("\nresident memory per idle session ({IDLE_SESSIONS} sessions that have exchanged a byte)");
     for proxy in Proxy::start_all(&servers) {
         println!(
             "{:<24}{:>14} bytes",
             proxy.name,
             load::idle_bytes(&proxy, IDLE_SESSIONS)
+        );
+    }
+}
+
+fn number(name: &str, default: usize) -> usize {
+    let set = std::env::var(name).ok().and_then(|text| text.parse().ok());
+    set.unwrap_or(default)
+}
+
+/// A line for each proxy. Ratios are those to the first proxy in the same round, and their median: the machine's speed
+/// drifts from round to round.
+fn show(unit: &str, proxies: &[Proxy], rounds: &[Vec<Measured>]) {
+    println!(
+        "{:<24}{:>16}{:>10}{:>18}{:>10}{:>12}",
+        "", "rate", "ratio", "CPU each", "ratio", "p99"
+    );
+    for (p, proxy) in proxies.iter().enumerate() {
+        let middle = |figure: fn(&Measured) -> f64| load::median(rounds.iter().map(|round| figure(&round[p])));
+        let ratio = |figure: fn(&Measured) -> f64| {
+            load::median(rounds.iter().map(|round| figure(&round[p]) / figure(&round[0])))
+        };
+        let p99 = Duration::from_secs_f64(middle(|measured| measured.p99.as_secs_f64()));
+        println!(
+            "{:<24}{:>14}/s{:>10.2}{:>18}{:>10.2}{:>12}",
+            proxy.name,
+            load::rate_text(middle(|measured| measured.rate), unit),
+            ratio(|measured| measured.rate),
+            load::cpu_text(middle(|measured| measured.cpu_each), unit),
+            ratio(|measured| measured.cpu_each),
+            if p99.is_zero() {
+                String::new()
+            } else {
+                format!("{p99:.1?}")
+            },
         );
     }
 }

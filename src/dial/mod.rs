@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_quickack;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -95,6 +96,15 @@ impl ConnectFailure {
     }
 }
 
+/// When the server hears the last ACK of our handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastAck {
+    /// At once: it may be the server that speaks first.
+    AtOnce,
+    /// With the first bytes, which are at hand: a packet less for each session.
+    WithBytes,
+}
+
 /// What is told of a dialling while it goes on.
 #[derive(Debug)]
 pub enum Progress<'a> {
@@ -141,6 +151,7 @@ pub async fn dial(
     limits: &DialLimits,
     client: &TcpStream,
     address: ClientAddr,
+    last_ack: LastAck,
     mut tell: impl FnMut(Progress<'_>),
 ) -> Result<(TcpStream, Lease), NoConnection> {
     let mut tried: Vec<ServerId> = Vec::new();
@@ -157,7 +168,7 @@ pub async fn dial(
         tell(Progress::Trying(lease.server()));
         let connecting = timeout(
             limits.connect_timeout,
-            connect(lease.server().spec().address, limits.socket),
+            connect(lease.server().spec().address, limits.socket, last_ack),
         );
         // Whichever is dropped: a connect that is given up leaves nothing behind, a watch takes nothing away.
         let connected = tokio::select! {
@@ -187,11 +198,16 @@ pub async fn dial(
 }
 
 /// Connects a socket of ours, its options set, to a server.
-async fn connect(server: ServerAddr, options: SocketOptions) -> io::Result<TcpStream> {
+async fn connect(server: ServerAddr, options: SocketOptions, last_ack: LastAck) -> io::Result<TcpStream> {
     let socket = match server.socket() {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     options.apply(&SockRef::from(&socket))?;
+    if last_ack == LastAck::WithBytes {
+        // The kernel may wait up to 40 ms for bytes to send it with; it never does, for they follow at once. What is
+        // cleared here comes back by itself (tcp(7), TCP_QUICKACK).
+        set_tcp_quickack(&socket, false)?;
+    }
     socket.connect(server.socket()).await
 }

@@ -108,7 +108,7 @@ async fn dialled(pool: &Pool, limits: &DialLimits, ours: &TcpStream) -> Dialled 
     let servers = pool.servers();
     let address = ClientAddr::new(ours.peer_addr().unwrap());
     let mut trying = None;
-    let result = dial(pool, limits, ours, address, |progress| {
+    let result = dial(pool, limits, ours, address, LastAck::AtOnce, |progress| {
         let attempt = match progress {
             Progress::Trying(server) => return trying = Some(server.id()),
             Progress::Over(attempt) => attempt,
