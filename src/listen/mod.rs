@@ -270,10 +270,14 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
             };
         }
     };
-    let (Ok(peer), Ok(socket)) = (SocketAddr::try_from(peer), TcpStream::from_std(socket.into())) else {
+    let Ok(peer) = SocketAddr::try_from(peer) else {
         return Ok(Tried::Nobody);
     };
-    Ok(Tried::Client(socket, PeerAddr::new(peer)))
+    Ok(match TcpStream::from_std(socket.into()) {
+        Ok(socket) => Tried::Client(socket, PeerAddr::new(peer)),
+        // epoll has no room (ENOMEM, ENOSPC). This client is lost; those behind it shall wait, not follow.
+        Err(_) => Tried::Pause(Pause::Memory),
+    })
 }
 
 #[cfg(test)]
@@ -331,6 +335,22 @@ mod tests {
         drop(held);
         assert_eq!(places.taken(), 0);
         assert!(places.try_take().is_some());
+    }
+
+    #[test]
+    fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
+        let bound = Bound::new(loopback(), 1, &OPTIONS).unwrap();
+        let address = bound.address().socket();
+        let socket = bound.listen(16).unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _within = handle.enter(); // a runtime that is gone takes no socket, as one whose epoll is full
+        assert!(matches!(accept(&socket), Ok(Tried::Pause(Pause::Memory))));
     }
 
     #[tokio::test]
