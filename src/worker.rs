@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{Ledger, ListenerIndex, ListenerSeries};
 use crate::drain::Leash;
-use crate::listen::{Listener, Places};
+use crate::listen::{Listener, Pause, Places};
 use crate::live::Live;
 use crate::relay::limit_pipes;
 use crate::session::{House, serve};
@@ -103,24 +103,39 @@ async fn keep(gate: Gate, house: Arc<House>, sessions: TaskTracker, stop: Cancel
         Ok(listener) => listener,
         Err(error) => return tracing::error!(listener = %series.name(), %error, "cannot listen"),
     };
+    let pauses = |reason| {
+        if series.paused(reason) {
+            tracing::warn!(listener = %series.name(), reason = Pause::as_str(reason), "accepting pauses");
+        }
+    };
+    let let_in = |accepted| {
+        series.accepted();
+        sessions.spawn(serve(accepted, index, Arc::clone(&house)));
+    };
+    // Cancelled while waiting, an accept has let nobody in.
     let mut stopped = pin!(stop.cancelled());
     loop {
-        // Cancelled while waiting, an accept has let nobody in.
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
             () = stopped.as_mut() => break,
-            accepted = listener.accept(|reason| {
-                if series.paused(reason) {
-                    tracing::warn!(listener = %series.name(), reason = reason.as_str(), "accepting pauses");
-                }
-            }) => accepted,
-        };
-        series.accepted();
-        sessions.spawn(serve(accepted, index, Arc::clone(&house)));
+            accepted = listener.accept(pauses) => let_in(accepted),
+        }
     }
-    while let Some(accepted) = listener.accept_waiting() {
-        series.accepted();
-        sessions.spawn(serve(accepted, index, Arc::clone(&house)));
+    listener.close_queue();
+    let mut cut = pin!(house.cut.cancelled());
+    loop {
+        tokio::select! {
+            biased;
+            () = cut.as_mut() => break,
+            accepted = listener.accept_waiting(pauses) => match accepted {
+                Some(accepted) => let_in(accepted),
+                None => break,
+            },
+        }
+    }
+    let clients = listener.waiting();
+    if clients > 0 {
+        tracing::warn!(listener = %series.name(), clients, "turned away: there was no place for them in time");
     }
 }
 
