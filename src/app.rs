@@ -279,24 +279,27 @@ impl Floor<'_> {
 
 impl House {
     /// Lives until a signal comes, then drains.
-    async fn live_until(mut self, mut signals: Signals, mut drain: Drain) -> Result<(), Failure> {
-        loop {
-            tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                _ = signals.reopen.recv() => if let Some((log, _)) = &self.log { log.reopen() },
-                () = drain.all_done() => return Err(Failure::WorkersGone),
-            }
+    async fn live_until(mut self, signals: Signals, mut drain: Drain) -> Result<(), Failure> {
+        let Signals {
+            reopen,
+            end: mut signals,
+        } = signals;
+        if let Some((log, _)) = &self.log {
+            self.tasks.spawn(keep_reopening(log.clone(), reopen));
+        }
+        tokio::select! {
+            () = signals.come() => {}
+            () = drain.all_done() => return Err(Failure::WorkersGone),
         }
         self.admin.is_draining.store(true, Relaxed);
         let runtime = self.plan.runtime;
         tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
         let hurried = tokio::select! {
-            () = signals.end() => true,
+            () = signals.come() => true,
             () = sleep(runtime.drain_delay) => false,
         };
         let grace = if hurried { Duration::ZERO } else { runtime.drain_timeout };
-        let was_cut = drain.finish(grace, signals.end()).await;
+        let was_cut = drain.finish(grace, signals.come()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         if let Some((log, writer)) = self.log.take() {
@@ -309,24 +312,40 @@ impl House {
     }
 }
 
+/// The log goes on in a new file whenever that is asked for, also while sessions end.
+async fn keep_reopening(log: AccessLog, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        log.reopen();
+    }
+}
+
 /// The signals we listen to.
 struct Signals {
+    end: EndSignals,
+    reopen: Signal,
+}
+
+/// Those that end the process.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
-    reopen: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            end: EndSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
             reopen: signal(SignalKind::user_defined1())?,
         })
     }
+}
 
-    /// One of those that end the process.
-    async fn end(&mut self) {
+impl EndSignals {
+    /// One of them comes. Cancel safe.
+    async fn come(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
