@@ -1,13 +1,13 @@
 //! The composition root: binds, spawns, listens to signals, and ends it all.
 
 use std::io;
-use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -196,9 +196,9 @@ fn bind(plan: &Plan, workers: usize) -> Result<Sockets, Failure> {
 }
 
 fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(address.socket())?;
+    let socket = std::net::TcpListener::bind(address.socket())?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    TcpListener::from_std(socket)
 }
 
 /// What the descriptors are kept for; a wish that cannot be met is said.
