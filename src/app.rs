@@ -1,13 +1,13 @@
 //! The composition root: binds, spawns, listens to signals, and ends it all.
 
 use std::io;
-use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -19,7 +19,7 @@ use crate::account::{Ledger, ListenerSeries, Metrics};
 use crate::addr::ListenAddr;
 use crate::admin::{self, Admin};
 use crate::descriptors::{Budget, open_now, raise_limit};
-use crate::drain::{Drain, Leash};
+use crate::drain::Drain;
 use crate::listen::{BindError, Bound, Places};
 use crate::live::Live;
 use crate::plan::Plan;
@@ -50,8 +50,8 @@ pub enum Failure {
         #[source]
         cause: io::Error,
     },
-    /// All workers are gone though nobody told them to end.
-    #[error("the workers have ended by themselves: this is a fault of acequia")]
+    /// A worker, or the part of it that keeps a listener, is gone though nobody told it to end.
+    #[error("a worker has ended by itself: this is a fault of acequia")]
     WorkersGone,
 }
 
@@ -68,11 +68,15 @@ pub fn run(plan: Plan, started: impl FnOnce(&Running)) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(system("cannot start"))?;
-    let ended = control.block_on(async {
-        let signals = Signals::new().map_err(system("cannot listen to signals"))?;
-        let (house, drain) = open(plan)?;
+    let opened = {
+        let _within = control.enter(); // and not inside of it: what fails here drops runtimes of workers
+        Signals::new()
+            .map_err(system("cannot listen to signals"))
+            .and_then(|signals| Ok((signals, open(plan)?)))
+    };
+    let ended = opened.and_then(|(signals, (house, drain))| {
         started(&house.running);
-        house.live_until(signals, drain).await
+        control.block_on(house.live_until(signals, drain))
     });
     // A resolver is asked in a thread of its own, which nobody can interrupt: it must not keep the process.
     control.shutdown_background();
@@ -138,12 +142,12 @@ fn open(plan: Plan) -> Result<(House, Drain), Failure> {
     if let Some(socket) = sockets.admin {
         tasks.spawn(admin::serve(socket, Arc::clone(&admin), budget.admin));
     }
-    let (drain, leash) = Drain::new();
+    let drain = Drain::default();
     let floor = Floor {
         live: &live,
         metrics: &metrics,
         log: log.as_ref().map(|(log, _)| log),
-        leash: &leash,
+        drain: &drain,
     };
     let listeners = floor.employ(sockets.listeners, workers, &budget)?;
     let checks = Arc::new(Checks::new(budget.checks, Arc::clone(&metrics)));
@@ -196,9 +200,9 @@ fn bind(plan: &Plan) -> Result<Sockets, Failure> {
 }
 
 fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(address.socket())?;
+    let socket = std::net::TcpListener::bind(address.socket())?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    TcpListener::from_std(socket)
 }
 
 /// What the descriptors are kept for; a wish that cannot be met is said.
@@ -223,7 +227,7 @@ struct Floor<'a> {
     live: &'a Arc<Live>,
     metrics: &'a Arc<Metrics>,
     log: Option<&'a AccessLog>,
-    leash: &'a Leash,
+    drain: &'a Drain,
 }
 
 impl Floor<'_> {
@@ -272,31 +276,28 @@ impl Floor<'_> {
             pipes,
             live,
             ledger: Arc::new(ledger),
-            leash: self.leash.for_worker(),
+            leash: self.drain.leash(),
         }
     }
 }
 
 impl House {
-    /// Lives until a signal comes, then drains.
-    async fn live_until(mut self, mut signals: Signals, mut drain: Drain) -> Result<(), Failure> {
-        loop {
-            tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                _ = signals.reopen.recv() => if let Some((log, _)) = &self.log { log.reopen() },
-                () = drain.all_done() => return Err(Failure::WorkersGone),
-            }
+    /// Lives until a signal comes, then drains. When a worker is lost it cuts what is left, for whoever starts us
+    /// anew to do so at once.
+    async fn live_until(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
+        let Signals {
+            reopen,
+            end: mut signals,
+        } = signals;
+        if let Some((log, _)) = &self.log {
+            self.tasks.spawn(keep_reopening(log.clone(), reopen));
         }
-        self.admin.is_draining.store(true, Relaxed);
-        let runtime = self.plan.runtime;
-        tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
-        let hurried = tokio::select! {
-            () = signals.end() => true,
-            () = sleep(runtime.drain_delay) => false,
+        let told = tokio::select! {
+            grace = self.until_told(&mut signals) => Ok(grace),
+            () = drain.one_gone() => Err(Failure::WorkersGone),
         };
-        let grace = if hurried { Duration::ZERO } else { runtime.drain_timeout };
-        let was_cut = drain.finish(grace, signals.end()).await;
+        let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
+        let was_cut = drain.finish(grace, signals.come()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         if let Some((log, writer)) = self.log.take() {
@@ -305,31 +306,75 @@ impl House {
                 tracing::warn!("nobody reads the access log: its last lines are lost");
             }
         }
-        Ok(())
+        told.map(drop)
+    }
+
+    /// Until a signal comes, and for the delay after it. Returns how long sessions may go on.
+    async fn until_told(&self, signals: &mut EndSignals) -> Duration {
+        signals.come().await;
+        self.admin.is_draining.store(true, Relaxed);
+        let runtime = self.plan.runtime;
+        tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
+        tokio::select! {
+            () = signals.come() => Duration::ZERO,
+            () = sleep(runtime.drain_delay) => runtime.drain_timeout,
+        }
+    }
+}
+
+/// The log goes on in a new file whenever that is asked for, also while sessions end.
+async fn keep_reopening(log: AccessLog, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        log.reopen();
     }
 }
 
 /// The signals we listen to.
 struct Signals {
+    end: EndSignals,
+    reopen: Signal,
+}
+
+/// Those that end the process.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
-    reopen: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            end: EndSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
             reopen: signal(SignalKind::user_defined1())?,
         })
     }
+}
 
-    /// One of those that end the process.
-    async fn end(&mut self) {
+impl EndSignals {
+    /// One of them comes. Cancel safe.
+    async fn come(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_worker_ends_it_all() {
+        let text = "[runtime]\nworkers = 2\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
+                    pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
+        let loaded = crate::config::read("test.toml", text).ok().unwrap();
+        let (house, drain) = open(loaded.plan).unwrap();
+        drop(drain.leash().post());
+        let ended = house.live_until(Signals::new().unwrap(), drain).await;
+        assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");
     }
 }

@@ -2,78 +2,69 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// What a worker listens to at the end, and what it holds until its last session is over.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Leash {
     /// Accept nobody any more.
     pub stop: CancellationToken,
     /// End what is left.
     pub cut: CancellationToken,
-    /// Nothing is ever sent; the last one dropped says that all workers are done.
-    _alive: mpsc::Sender<()>,
+    one_gone: CancellationToken,
+    _alive: TaskTrackerToken,
 }
 
 /// The other end of all leashes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Drain {
     stop: CancellationToken,
     cut: CancellationToken,
-    alive: mpsc::Receiver<()>,
+    one_gone: CancellationToken,
+    workers: TaskTracker,
 }
 
 impl Drain {
-    /// A drain and the leash to be given to every worker.
+    /// A worker's own leash: tokens of its own, so that its sessions do not share a lock with those of others.
     #[must_use]
-    pub fn new() -> (Self, Leash) {
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let (sender, alive) = mpsc::channel(1);
-        (
-            Self {
-                stop: stop.clone(),
-                cut: cut.clone(),
-                alive,
-            },
-            Leash {
-                stop,
-                cut,
-                _alive: sender,
-            },
-        )
+    pub fn leash(&self) -> Leash {
+        Leash {
+            stop: self.stop.child_token(),
+            cut: self.cut.child_token(),
+            one_gone: self.one_gone.clone(),
+            _alive: self.workers.token(),
+        }
     }
 
-    /// Waits until all workers are done, which without a drain none should ever be. Cancel safe.
-    pub async fn all_done(&mut self) {
-        let nothing = self.alive.recv().await;
-        debug_assert!(nothing.is_none(), "nothing is ever sent");
+    /// Waits until somebody has left his post, which before the stop nobody ever should. Cancel safe.
+    pub async fn one_gone(&self) {
+        self.one_gone.cancelled().await;
     }
 
     /// Lets sessions end for `grace` and cuts the rest, at once when `hurry` is ready. Returns whether any had to be
     /// cut.
-    pub async fn finish(mut self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
+    pub async fn finish(self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
+        self.workers.close();
         let in_time = tokio::select! {
-            ended = timeout(grace, self.all_done()) => ended.is_ok(),
+            ended = timeout(grace, self.workers.wait()) => ended.is_ok(),
             () = hurry => false,
         };
         self.cut.cancel();
-        self.all_done().await;
+        self.workers.wait().await;
         !in_time
     }
 }
 
 impl Leash {
-    /// A worker's own leash: tokens of its own, so that its sessions do not share a lock with those of others.
+    /// To be held by whoever must be there until the stop. However it is dropped, by a return or by a panic, it tells
+    /// [`Drain::one_gone`].
     #[must_use]
-    pub fn for_worker(&self) -> Self {
-        Self {
-            stop: self.stop.child_token(),
-            cut: self.cut.child_token(),
-            _alive: self._alive.clone(),
-        }
+    pub fn post(&self) -> DropGuard {
+        self.one_gone.clone().drop_guard()
     }
 }
 
@@ -88,9 +79,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_ends_in_time_is_not_cut() {
-        let (drain, leash) = Drain::new();
-        let worker = leash.for_worker();
-        drop(leash);
+        let drain = Drain::default();
+        let worker = drain.leash();
         tokio::spawn(async move {
             let worker = worker;
             worker.stop.cancelled().await;
@@ -102,9 +92,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_is_cut_and_waited_for() {
-        let (drain, leash) = Drain::new();
-        let worker = leash.for_worker();
-        drop(leash);
+        let drain = Drain::default();
+        let worker = drain.leash();
         let session = tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::pending()).await);
@@ -114,9 +103,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_signal_cuts_at_once() {
-        let (drain, leash) = Drain::new();
-        let worker = leash.for_worker();
-        drop(leash);
+        let drain = Drain::default();
+        let worker = drain.leash();
         tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::ready(())).await);

@@ -155,3 +155,21 @@ fn every_line_is_written_before_the_end() {
     }
     assert_eq!(proxy.stop().access.len(), 200);
 }
+
+#[test]
+fn while_it_drains_the_log_is_still_reopened() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n\
+         [listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    let log = proxy.folder().join("access.log");
+    proxy.signal(Signal::TERM);
+    eventually("it is draining", || proxy.get("/ready").0 == 503);
+    std::fs::rename(&log, log.with_extension("old")).expect("it is there");
+    proxy.signal(Signal::USR1);
+    eventually("there is a new file", || log.exists());
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code, Some(0));
+}

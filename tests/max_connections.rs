@@ -7,9 +7,13 @@ mod support;
 #[path = "support/hard.rs"]
 mod hard;
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use hard::{active, active_becomes, askers, cpu_over, is_served, serve_in_turn, take_answered};
+use rustix::process::Signal;
+use support::client::Client;
 use support::eventually;
 use support::proxy::Proxy;
 use support::server::Server;
@@ -100,4 +104,52 @@ fn waiting_costs_nothing_and_is_said_once() {
     let said: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] == "WARN").collect();
     assert_eq!(said.len(), 1, "one crowd, one line: {said:#?}");
     assert_eq!(said[0]["reason"], "limit");
+}
+
+/// One client has the only place, so many wait for it, and the end has begun.
+fn draining_with_a_queue(server: &Server, runtime: &str, waiting: usize) -> (Proxy, Client, Vec<Client>) {
+    let proxy = Proxy::start(&config(server, &format!("max_connections = 1\n{runtime}"), ""));
+    let served = is_served(proxy.at("narrow"));
+    let waiting = askers(proxy.at("narrow"), waiting);
+    proxy.signal(Signal::TERM);
+    eventually("it drains", || proxy.get("/ready").0 == 503);
+    (proxy, served, waiting)
+}
+
+#[test]
+fn those_who_wait_when_the_end_begins_are_still_served() {
+    let server = Server::echo();
+    let (proxy, served, waiting) = draining_with_a_queue(&server, "drain_timeout = \"1h\"", 40);
+    drop(served);
+    assert_eq!(serve_in_turn(waiting), 1);
+    let stopped = proxy.wait();
+    assert_eq!((stopped.code, stopped.access.len()), (Some(0), 41));
+}
+
+#[test]
+fn those_who_get_no_place_until_the_cut_are_turned_away_and_counted() {
+    let server = Server::echo();
+    let (proxy, mut served, waiting) = draining_with_a_queue(&server, "drain_timeout = \"500ms\"", 7);
+    for mut client in waiting {
+        client.0.set_nonblocking(false).expect("a socket");
+        client.must_be_reset();
+    }
+    served.must_be_reset();
+    let stopped = proxy.wait();
+    assert_eq!((stopped.code, stopped.access.len()), (Some(0), 1));
+    let turned_away = stopped.log.iter().filter_map(|line| line["clients"].as_u64());
+    assert_eq!(turned_away.sum::<u64>(), 7, "{:#?}", stopped.log);
+}
+
+#[test]
+fn nobody_joins_them() {
+    let server = Server::echo();
+    let (proxy, served, waiting) = draining_with_a_queue(&server, "drain_timeout = \"1h\"", 1);
+    let come = || TcpStream::connect_timeout(&proxy.at("narrow"), Duration::from_millis(100));
+    eventually("the kernel lets nobody in", || {
+        come().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
+    });
+    drop(served);
+    assert_eq!(serve_in_turn(waiting), 1);
+    assert_eq!(proxy.wait().code, Some(0));
 }

@@ -1,6 +1,6 @@
 //! The admin port: whether the process lives, whether it is ready, and its metrics.
 
-use std::net::TcpListener as StdListener;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,18 +13,22 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::account::Metrics;
 use crate::live::Live;
 
-/// A client of the admin port that has not said what it wants by then is cut, also between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client of the admin port that has not said what it wants by then is cut.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No connection lives longer; scrapers simply connect anew.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(3600);
+/// No connection lives longer: the customary patience of a scraper, who reads meanwhile, and the time to ask.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long somebody new waits when as many as may are there; then who has been there longest must go.
+const CROWD_PATIENCE: Duration = Duration::from_millis(50);
 
 /// After an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,38 +44,58 @@ pub struct Admin {
 }
 
 /// Answers on a listening socket, at most `connections_max` clients at once, for as long as it is polled.
-pub async fn serve(socket: StdListener, admin: Arc<Admin>, connections_max: usize) {
-    let listener = match TcpListener::from_std(socket) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot serve the admin port"),
-    };
-    let places = Arc::new(Semaphore::new(connections_max));
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, connections_max: usize) {
     let router = Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(admin);
+    let mut visitors = Visitors::default();
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("this semaphore is never closed");
         let Ok((socket, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(socket), service);
-            // What goes wrong here is the client's affair.
-            let _ = timeout(CONNECTION_TIME_MAX, connection).await;
-            drop(place);
-        });
+        visitors.make_room(connections_max).await;
+        visitors.let_in(answer(socket, router.clone()));
     }
+}
+
+/// Who is there, bounded in number: those who only sit there give way to those who come.
+#[derive(Default)]
+struct Visitors {
+    here: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Visitors {
+    fn let_in(&mut self, visit: impl Future<Output = ()> + Send + 'static) {
+        self.by_age.push_back(self.here.spawn(visit));
+    }
+
+    /// Returns when fewer than `most` are there.
+    async fn make_room(&mut self, most: usize) {
+        while self.here.try_join_next().is_some() {}
+        if self.here.len() >= most && timeout(CROWD_PATIENCE, self.here.join_next()).await.is_err() {
+            if let Some(oldest) = self.by_age.iter().find(|visit| !visit.is_finished()) {
+                oldest.abort();
+            }
+            self.here.join_next().await;
+        }
+        self.by_age.retain(|visit| !visit.is_finished());
+    }
+}
+
+/// One request, one answer: a connection that is kept open for the next would keep others out.
+async fn answer(client: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(client), TowerToHyperService::new(router));
+    // What goes wrong here is the client's affair.
+    let _ = timeout(CONNECTION_TIME_MAX, connection).await;
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
@@ -89,4 +113,48 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         admin.metrics.render(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn router() -> Router {
+        Router::new().route("/", get(|| async { "x".repeat(1 << 20) }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_ask_is_cut() {
+        for said in ["", "GET / HTTP/1.1\r\n"] {
+            let (mut client, ours) = duplex(1024);
+            client.write_all(said.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            answer(ours, router()).await;
+            assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{said:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_cut() {
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let began = Instant::now();
+        answer(ours, router()).await;
+        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_answer_a_connection_ends() {
+        let (mut client, ours) = duplex(1024);
+        let serving = tokio::spawn(answer(ours, router()));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let (mut said, began) = (String::new(), Instant::now());
+        client.read_to_string(&mut said).await.unwrap();
+        serving.await.unwrap();
+        assert!(said.contains("connection: close\r\n") && said.ends_with("xx"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 }

@@ -7,7 +7,7 @@ mod watch;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::addr::{ListenAddr, PeerAddr};
 use crate::socket::SocketOptions;
+use crate::tcp_info::TcpInfo;
 pub use places::{Permit, Places};
 
 /// How long accepting rests when the system is out of something.
@@ -198,60 +199,76 @@ impl Listener {
     /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
     /// Cancel safe: a place not yet given to a client goes back.
     pub async fn accept(&mut self, mut told: impl FnMut(Pause)) -> Accepted {
-        self.batch += 1;
-        if self.batch >= ACCEPT_BATCH {
-            self.batch = 0;
-            tokio::task::yield_now().await;
-        }
+        self.let_sessions_run().await;
         loop {
             let Ok(mut ready) = self.socket.readable().await else {
                 // The runtime is going down; whoever waits for a client is about to be dropped.
                 return std::future::pending().await;
             };
-            let permit = match self.places.try_take() {
-                Some(permit) => permit,
-                None => {
-                    told(Pause::Limit);
-                    self.places.take().await
-                }
-            };
-            let tried = ready
-                .try_io(|socket| accept(socket.get_ref()))
-                .unwrap_or(Ok(Tried::Nobody));
-            match tried.unwrap_or(Tried::Nobody) {
-                Tried::Client(socket, peer) => {
-                    return Accepted {
-                        socket,
-                        peer,
-                        at: Instant::now(),
-                        permit,
-                    };
-                }
-                Tried::Nobody => {}
-                Tried::Pause(reason) => {
-                    drop(permit);
-                    told(reason);
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            match self.try_accept(&mut told).await {
+                Ok(Some(accepted)) => return accepted,
+                Ok(None) => {}
+                Err(_nobody) => ready.clear_ready(),
             }
         }
     }
 
-    /// A client that is already in the backlog, if there is a place for it: for those who came before the end.
-    pub fn accept_waiting(&mut self) -> Option<Accepted> {
-        loop {
-            let permit = self.places.try_take()?;
-            match accept(self.socket.get_ref()).ok()? {
-                Tried::Client(socket, peer) => {
-                    return Some(Accepted {
-                        socket,
-                        peer,
-                        at: Instant::now(),
-                        permit,
-                    });
-                }
-                Tried::Nobody => {}
-                Tried::Pause(_) => return None,
+    /// From now on hardly anybody joins those who wait: while there are any, the kernel lets no more in.
+    pub fn close_queue(&self) {
+        // Nothing is lost where it fails: those who come are let in or turned away like the others.
+        let _ = rustix::net::listen(self.socket.get_ref(), 0);
+    }
+
+    /// The next of those who wait already, as soon as there is a place; `None` when nobody does any more. Otherwise
+    /// like [`Self::accept`].
+    pub async fn accept_waiting(&mut self, mut told: impl FnMut(Pause)) -> Option<Accepted> {
+        self.let_sessions_run().await;
+        while self.waiting() > 0 {
+            if let Ok(Some(accepted)) = self.try_accept(&mut told).await {
+                return Some(accepted);
+            }
+        }
+        None
+    }
+
+    /// Clients who wait to be let in. They are reset when this is dropped.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        // Of a listening socket this figure is the length of its queue.
+        TcpInfo::of(self.socket.get_ref().as_fd()).map_or(0, |info| info.unacknowledged)
+    }
+
+    /// After a batch of clients the sessions already let in get their turn.
+    async fn let_sessions_run(&mut self) {
+        self.batch += 1;
+        if self.batch >= ACCEPT_BATCH {
+            self.batch = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Accepts once, as soon as there is a place: a client, or not this one. EAGAIN is the only error.
+    async fn try_accept(&self, told: &mut impl FnMut(Pause)) -> io::Result<Option<Accepted>> {
+        let permit = match self.places.try_take() {
+            Some(permit) => permit,
+            None => {
+                told(Pause::Limit);
+                self.places.take().await
+            }
+        };
+        match accept(self.socket.get_ref())? {
+            Tried::Client(socket, peer) => Ok(Some(Accepted {
+                socket,
+                peer,
+                at: Instant::now(),
+                permit,
+            })),
+            Tried::Nobody => Ok(None),
+            Tried::Pause(reason) => {
+                drop(permit);
+                told(reason);
+                sleep(ACCEPT_PAUSE).await;
+                Ok(None)
             }
         }
     }
@@ -272,10 +289,14 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
             };
         }
     };
-    let (Ok(peer), Ok(socket)) = (SocketAddr::try_from(peer), TcpStream::from_std(socket.into())) else {
+    let Ok(peer) = SocketAddr::try_from(peer) else {
         return Ok(Tried::Nobody);
     };
-    Ok(Tried::Client(socket, PeerAddr::new(peer)))
+    Ok(match TcpStream::from_std(socket.into()) {
+        Ok(socket) => Tried::Client(socket, PeerAddr::new(peer)),
+        // epoll has no room (ENOMEM, ENOSPC). This client is lost; those behind it shall wait, not follow.
+        Err(_) => Tried::Pause(Pause::Memory),
+    })
 }
 
 #[cfg(test)]
@@ -342,6 +363,22 @@ mod tests {
         drop(held);
         assert_eq!(places.taken(), 0);
         assert!(places.try_take().is_some());
+    }
+
+    #[test]
+    fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
+        let bound = Bound::new(loopback(), 1, &OPTIONS).unwrap();
+        let address = bound.address().socket();
+        let socket = bound.listen(16).unwrap().remove(0);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _within = handle.enter(); // a runtime that is gone takes no socket, as one whose epoll is full
+        assert!(matches!(accept(&socket), Ok(Tried::Pause(Pause::Memory))));
     }
 
     #[tokio::test]
