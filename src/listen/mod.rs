@@ -367,9 +367,9 @@ mod tests {
 
     #[test]
     fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
-        let bound = Bound::new(loopback(), 1, &OPTIONS).unwrap();
+        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
-        let socket = bound.listen(16).unwrap().remove(0);
+        let socket = bound.listen(1, 16).unwrap().remove(0);
         let _client = std::net::TcpStream::connect(address).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
