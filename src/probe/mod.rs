@@ -2,7 +2,8 @@
 //!
 //! Every pool has one task that tends it: it resolves names, and runs one prober for each server there is.
 
-pub mod resolve;
+mod answers;
+mod resolve;
 pub mod tcp;
 
 use std::collections::HashMap;
@@ -19,7 +20,8 @@ use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::plan::{CheckKind, HealthPlan, PoolPlan};
 use crate::pool::health::Checked;
 use crate::pool::{Server, ServerId};
-use resolve::Answers;
+use answers::Answers;
+use resolve::Resolver;
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
 type Probers = HashMap<ServerId, AbortOnDropHandle<()>>;
@@ -28,6 +30,7 @@ type Probers = HashMap<ServerId, AbortOnDropHandle<()>>;
 pub struct Checks {
     /// How many may be under way at once, over all pools: each needs a descriptor.
     turns: Semaphore,
+    resolver: Resolver,
     metrics: Arc<Metrics>,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
@@ -41,6 +44,7 @@ impl Checks {
     pub fn new(concurrency: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             turns: Semaphore::new(concurrency.max(1)),
+            resolver: Resolver::system(),
             metrics,
             started: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
@@ -57,7 +61,7 @@ impl Checks {
             return std::future::pending().await; // while the probers run
         }
         loop {
-            answers.renew(&pool).await;
+            answers.renew(&pool, &self.resolver).await;
             pool.pool.replace_servers(answers.servers(&pool));
             self.run_probers(&pool, &mut probers);
             sleep(pool.resolve_interval).await;
