@@ -15,7 +15,8 @@ use crate::pool::{Server, ServerSpec};
 /// How long answers are waited for; a name without one by then has failed, and its last answer stays.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Addresses one name may stand for: more would be a mistake, or somebody else's DNS.
+/// Addresses of one name that are used: more would be a mistake, or somebody else's DNS. Of more these are the first
+/// in the order of addresses, the same whatever order they come in.
 const ADDRESSES_MAX: usize = 256;
 
 /// The last answers for the names of one pool.
@@ -32,6 +33,8 @@ struct Answer {
     question: Option<Question>,
     /// Whether the name did not resolve when last asked for, and that has been said.
     failing: bool,
+    /// Whether it has more addresses than are used, and that has been said.
+    crowded: bool,
 }
 
 impl Answers {
@@ -112,9 +115,21 @@ impl Answer {
                 return;
             }
         };
-        addresses.truncate(ADDRESSES_MAX);
         addresses.sort_unstable();
         addresses.dedup();
+        let found = addresses.len();
+        addresses.truncate(ADDRESSES_MAX);
+        let is_crowded = found > addresses.len();
+        if is_crowded && !self.crowded {
+            tracing::warn!(
+                pool,
+                name,
+                found,
+                used = addresses.len(),
+                "a name with too many addresses"
+            );
+        }
+        self.crowded = is_crowded;
         if std::mem::take(&mut self.failing) || self.addresses != addresses {
             tracing::info!(pool, name, ?addresses, "resolved");
         }

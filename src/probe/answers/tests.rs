@@ -100,6 +100,23 @@ async fn a_name_that_does_not_resolve_keeps_its_last_answer() {
     );
 }
 
+#[tokio::test]
+async fn a_name_with_too_many_addresses_has_the_same_servers_however_they_are_turned() {
+    let mut tended = Tended::new(ONE_NAME);
+    let mut all: Vec<String> = (0..=ADDRESSES_MAX)
+        .map(|number| format!("10.0.{}.{}", number / 256, number % 256))
+        .collect();
+    let mut first = None;
+    for _ in 0..4 {
+        all.rotate_left(100);
+        let addresses: Vec<&str> = all.iter().map(String::as_str).collect();
+        tended.zone.put("a.test", &addresses);
+        let servers = tended.renewed().await;
+        assert_eq!(servers.len(), ADDRESSES_MAX);
+        assert_eq!(*first.get_or_insert_with(|| servers.clone()), servers);
+    }
+}
+
 /// A resolver that tells whom it was asked for, and answers once for each word it is given.
 fn slow() -> (Resolver, Receiver<String>, Sender<()>) {
     let (heard, questions) = channel();
