@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -23,6 +23,8 @@ const ADDRESSES_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Answers {
     names: HashMap<Arc<str>, Answer>,
+    /// Servers whose address has left its name, and that sessions still hold.
+    left: Vec<Weak<Server>>,
 }
 
 #[derive(Default)]
@@ -54,9 +56,11 @@ impl Answers {
         }
     }
 
-    /// The pool's servers by these answers, those it has already carried over.
-    pub(super) fn servers(&self, pool: &PoolPlan) -> Vec<Arc<Server>> {
-        let present = pool.pool.servers();
+    /// The pool's servers by these answers. Those it has already are carried over, and so are those that had left as
+    /// long as sessions hold them: one server never becomes two.
+    pub(super) fn servers(&mut self, pool: &PoolPlan) -> Vec<Arc<Server>> {
+        let mut known = pool.pool.servers().to_vec();
+        known.extend(self.left.iter().filter_map(Weak::upgrade));
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
         for spec in pool.entries.iter().flat_map(|entry| self.specs(entry)) {
@@ -64,9 +68,13 @@ impl Answers {
             if !seen.insert((spec.identity.clone(), spec.address)) {
                 continue;
             }
-            let known = present.iter().find(|server| server.spec().is_same(&spec));
-            servers.push(known.map_or_else(|| Arc::new(Server::new(spec, pool.is_checked())), Arc::clone));
+            let place = known.iter().position(|server| server.spec().is_same(&spec));
+            servers.push(match place {
+                Some(place) => known.swap_remove(place),
+                None => Arc::new(Server::new(spec, pool.is_checked())),
+            });
         }
+        self.left = known.iter().map(Arc::downgrade).collect();
         servers
     }
 

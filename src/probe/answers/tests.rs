@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
+use crate::addr::ClientAddr;
 use crate::probe::tests::pool;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
@@ -98,6 +99,33 @@ async fn a_name_that_does_not_resolve_keeps_its_last_answer() {
         tended.renewed().await,
         ["a.test:7@10.0.0.3", "b.test:7@10.0.0.2"].map(Arc::from)
     );
+}
+
+#[tokio::test]
+async fn an_address_that_returns_is_the_server_that_its_sessions_are_on() {
+    let mut tended = Tended::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
+    tended.zone.put("a.test", &["10.0.0.1"]);
+    tended.renewed().await;
+    let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+    let lease = tended.pool.pool.pick(client, &[], Instant::now()).unwrap();
+    for _ in 0..2 {
+        tended.zone.put("a.test", &["10.0.0.2"]);
+        for _ in 0..3 {
+            assert_eq!(tended.renewed().await, ["a.test:7@10.0.0.2".into()]);
+        }
+        tended.zone.put("a.test", &["10.0.0.1"]);
+        tended.renewed().await;
+        let back = tended.server("a.test:7@10.0.0.1");
+        assert!(Arc::ptr_eq(lease.server(), &back));
+        assert_eq!(back.live(), 1);
+    }
+    tended.zone.put("a.test", &["10.0.0.2"]);
+    tended.renewed().await;
+    let gone = Arc::downgrade(lease.server());
+    drop(lease);
+    assert_eq!(gone.strong_count(), 0, "nobody but its sessions held it");
+    tended.renewed().await;
+    assert!(tended.answers.left.is_empty());
 }
 
 #[tokio::test]
