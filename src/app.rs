@@ -134,6 +134,7 @@ fn open(plan: Plan) -> Result<(House, Drain), Failure> {
         is_draining: AtomicBool::new(false),
     });
     let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&metrics).tend());
     let admin_address = sockets
         .admin
         .as_ref()

@@ -144,6 +144,36 @@ fn an_address_that_leaves_its_name_gets_no_new_session_and_takes_its_series_alon
 }
 
 #[test]
+fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
+    let site = Site::new();
+    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    let proxy = site.proxy();
+    let stays = found("a session on the one that will leave", || {
+        let mut client = Client::connect(proxy.at("l"));
+        (client.hear() == "s2").then_some(client)
+    });
+    site.is_at(&["127.0.0.3"]);
+    eventually("it is out of use", || (0..4).all(|_| who(proxy.at("l")) == "s3"));
+    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    eventually("it is in use again", || (0..4).any(|_| who(proxy.at("l")) == "s2"));
+    let label = site.label("127.0.0.2");
+    let metrics = proxy.metrics();
+    let of_it = |name| metrics.series(name, &[("server", &label)]);
+    assert_eq!(
+        of_it("acequia_connect_duration_seconds_count").len(),
+        1,
+        "no series twice"
+    );
+    eventually("only that session is left", || {
+        proxy
+            .metrics()
+            .sum("acequia_server_sessions_active", &[("server", &label)])
+            == 1.0
+    });
+    drop(stays);
+}
+
+#[test]
 fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() {
     let site = Site::new();
     site.is_at(&["127.0.0.2", "127.0.0.3"]);

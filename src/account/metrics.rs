@@ -12,11 +12,16 @@ use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use tokio::time::sleep;
 
 use super::histogram::{Histogram, SESSION_BOUNDS};
 use super::series::{LineSeries, ListenerSeries, METADATA, ServerSeries, Source, label};
 use crate::listen::Places;
 use crate::pool::{Server, ServerId};
+
+/// How often the book is tended when nobody asks for its text. A rendering takes milliseconds where there are
+/// thousands of series; those of servers that are gone may stay for a while.
+const TENDING: Duration = Duration::from_secs(60);
 
 /// The names, as the specification fixes them.
 pub(super) mod names {
@@ -186,6 +191,15 @@ impl Metrics {
         self.handle.render() + &histograms
     }
 
+    /// Forgets what is about servers that are gone, for as long as it is polled, whether or not anybody asks for the
+    /// text. The exporter forgets only while it renders, and only at the second rendering what the first found changed.
+    pub async fn tend(self: Arc<Self>) {
+        loop {
+            sleep(TENDING).await;
+            drop(self.render());
+        }
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,22 +277,44 @@ mod tests {
         Arc::new(Server::new(spec, true))
     }
 
-    #[test]
-    fn series_leave_with_their_server_and_idle_ones_stay() {
+    /// Something of each kind has happened on this server.
+    fn used(metrics: &Metrics, server: &Arc<Server>) {
+        let key = LineKey {
+            listener: 0,
+            pool: "p".into(),
+            server: Some(server.id()),
+        };
+        let line = metrics.line(&key, Some(server));
+        line.ended(Ending::ClientClosed, Duration::ZERO);
+        line.server().unwrap().changed(true);
+    }
+
+    fn metrics() -> Arc<Metrics> {
         let metrics = Metrics::new();
         metrics.add_listener(&"l".into(), Places::new(None, Arc::new(Semaphore::new(1))));
+        Arc::new(metrics)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn series_leave_though_nobody_ever_asks_for_them() {
+        let metrics = metrics();
+        let tending = tokio::spawn(Arc::clone(&metrics).tend());
+        used(&metrics, &server("goes"));
+        sleep(3 * TENDING).await;
+        assert!(metrics.book().servers.is_empty() && metrics.book().lines.is_empty());
+        assert!(
+            !metrics.handle.render().contains("goes"),
+            "not even the exporter knows of it"
+        );
+        tending.abort();
+    }
+
+    #[test]
+    fn series_leave_with_their_server_and_idle_ones_stay() {
+        let metrics = metrics();
         let (stays, goes) = (server("stays"), server("goes"));
-        for server in [&stays, &goes] {
-            let (pool, id) = (Arc::from("p"), Some(server.id()));
-            let key = LineKey {
-                listener: 0,
-                pool,
-                server: id,
-            };
-            let line = metrics.line(&key, Some(server));
-            line.ended(Ending::ClientClosed, Duration::ZERO);
-            line.server().unwrap().changed(true);
-        }
+        used(&metrics, &stays);
+        used(&metrics, &goes);
         let of = |label: &str| {
             let label = format!("server=\"{label}\"");
             metrics.render().lines().filter(|line| line.contains(&label)).count()

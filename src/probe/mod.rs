@@ -2,7 +2,8 @@
 //!
 //! Every pool has one task that tends it: it resolves names, and runs one prober for each server there is.
 
-pub mod resolve;
+mod answers;
+mod resolve;
 pub mod tcp;
 
 use std::collections::HashMap;
@@ -12,19 +13,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::plan::{CheckKind, HealthPlan, PoolPlan};
 use crate::pool::health::Checked;
 use crate::pool::{Server, ServerId};
-use resolve::Answers;
+use answers::Answers;
+use resolve::Resolver;
+
+/// The probers of a pool; one that is dropped ends, and nothing of it is left.
+type Probers = HashMap<ServerId, AbortOnDropHandle<()>>;
 
 /// What all checks share.
 pub struct Checks {
     /// How many may be under way at once, over all pools: each needs a descriptor.
     turns: Semaphore,
+    resolver: Resolver,
     metrics: Arc<Metrics>,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
@@ -38,6 +44,7 @@ impl Checks {
     pub fn new(concurrency: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             turns: Semaphore::new(concurrency.max(1)),
+            resolver: Resolver::system(),
             metrics,
             started: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
@@ -47,40 +54,27 @@ impl Checks {
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
     pub async fn tend(self: Arc<Self>, pool: Arc<PoolPlan>) {
         let mut answers = Answers::default();
-        let mut probers = JoinSet::new();
-        let mut running = HashMap::new();
+        let mut probers = Probers::new();
         // Those given by address first: a resolver may take its time.
-        self.run_probers(&pool, &mut probers, &mut running);
+        self.run_probers(&pool, &mut probers);
         if !pool.has_names() {
-            probers.join_next().await; // they never end
-            return std::future::pending().await;
+            return std::future::pending().await; // while the probers run
         }
         loop {
-            answers.renew(&pool).await;
+            answers.renew(&pool, &self.resolver).await;
             pool.pool.replace_servers(answers.servers(&pool));
-            self.run_probers(&pool, &mut probers, &mut running);
+            self.run_probers(&pool, &mut probers);
             sleep(pool.resolve_interval).await;
         }
     }
 
     /// One prober for each server there is, none for those that are gone.
-    fn run_probers(
-        self: &Arc<Self>,
-        pool: &Arc<PoolPlan>,
-        probers: &mut JoinSet<()>,
-        running: &mut HashMap<ServerId, tokio::task::AbortHandle>,
-    ) {
+    fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
         let servers = pool.pool.servers();
-        running.retain(|id, prober| {
-            let stays = servers.iter().any(|server| server.id() == *id);
-            if !stays {
-                prober.abort();
-            }
-            stays
-        });
+        probers.retain(|id, _| servers.iter().any(|server| server.id() == *id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            if let (Some(kind), false) = (pool.health.check, running.contains_key(&server.id())) {
+            if let (Some(kind), false) = (pool.health.check, probers.contains_key(&server.id())) {
                 let prober = Prober {
                     kind,
                     health: pool.health,
@@ -88,7 +82,8 @@ impl Checks {
                     series,
                 };
                 let name = Arc::clone(pool.pool.name());
-                running.insert(server.id(), probers.spawn(Arc::clone(self).probe(name, prober)));
+                let running = tokio::spawn(Arc::clone(self).probe(name, prober));
+                probers.insert(server.id(), AbortOnDropHandle::new(running));
             }
         }
     }
@@ -175,3 +170,6 @@ fn is_our_shortage(error: &io::Error) -> bool {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,107 +1,52 @@
-//! Names of servers -> servers: each address a name resolves to is a server of its own.
+//! The system's resolver, asked a few things at once.
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::addr::{ServerAddr, ServerPlace};
-use crate::plan::{PoolPlan, ServerEntry};
-use crate::pool::{Server, ServerSpec};
+/// Questions under way at once, over all pools: each takes a thread and a socket, and the descriptors kept for such
+/// things are few (see [`crate::descriptors`]).
+const TURNS: usize = 4;
 
-/// A resolver that does not answer for so long has failed; the last answer stays.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What finds the addresses of a host, with this port; it may take its time.
+type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Addresses one name may stand for: more would be a mistake, or somebody else's DNS.
-const ADDRESSES_MAX: usize = 256;
+/// A question that waits for its turn or its answer. Dropping it takes it back as long as it waits for its turn.
+pub(super) type Question = AbortOnDropHandle<io::Result<Vec<SocketAddr>>>;
 
-/// The last answers for the names of one pool.
-#[derive(Debug, Default)]
-pub struct Answers(HashMap<Arc<str>, Answer>);
-
-#[derive(Debug, Default)]
-struct Answer {
-    addresses: Vec<SocketAddr>,
-    /// Whether the name did not resolve when last asked for, and that has been said.
-    failing: bool,
+/// Whom all pools ask for addresses.
+pub(super) struct Resolver {
+    turns: Arc<Semaphore>,
+    lookup: Arc<Lookup>,
 }
 
-impl Answers {
-    /// Asks the system's resolver for every name of the pool. A name that does not resolve keeps its last answer;
-    /// that is said once per change.
-    pub async fn renew(&mut self, pool: &PoolPlan) {
-        for entry in &pool.entries {
-            let ServerPlace::Name { host, port } = &entry.place else {
-                continue;
-            };
-            let resolved = resolve(host, *port).await;
-            let answer = self.0.entry(Arc::clone(&entry.written)).or_default();
-            match resolved {
-                Ok(addresses) => {
-                    if answer.failing || answer.addresses != addresses {
-                        tracing::info!(pool = %pool.pool.name(), name = %entry.written, ?addresses, "resolved");
-                    }
-                    *answer = Answer {
-                        addresses,
-                        failing: false,
-                    };
-                }
-                Err(error) => {
-                    let kept = answer.addresses.len();
-                    if !std::mem::replace(&mut answer.failing, true) {
-                        tracing::warn!(pool = %pool.pool.name(), name = %entry.written, error, kept, "cannot resolve, keeping the last answer");
-                    }
-                }
-            }
+impl Resolver {
+    /// The system's, as `getaddrinfo(3)` asks it.
+    pub(super) fn system() -> Self {
+        Self::new(|host, port| Ok((host, port).to_socket_addrs()?.collect()))
+    }
+
+    pub(super) fn new(lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(TURNS)),
+            lookup: Arc::new(lookup),
         }
     }
 
-    /// The pool's servers by these answers, those it has already carried over.
-    #[must_use]
-    pub fn servers(&self, pool: &PoolPlan) -> Vec<Arc<Server>> {
-        let present = pool.pool.servers();
-        let mut seen = HashSet::new();
-        let mut servers = Vec::new();
-        for spec in pool.entries.iter().flat_map(|entry| self.specs(entry)) {
-            // One address reached by two names of a pool is one server: it has one load and one health.
-            if !seen.insert((spec.identity.clone(), spec.address)) {
-                continue;
-            }
-            let known = present.iter().find(|server| server.spec().is_same(&spec));
-            servers.push(known.map_or_else(|| Arc::new(Server::new(spec, pool.is_checked())), Arc::clone));
-        }
-        servers
-    }
-
-    fn specs(&self, entry: &ServerEntry) -> Vec<ServerSpec> {
-        if let Some(fixed) = entry.fixed() {
-            return vec![fixed];
-        }
-        let label = entry.name.as_ref().unwrap_or(&entry.written);
-        let answer = self.0.get(&entry.written);
-        let spec = |address: &SocketAddr| ServerSpec {
-            label: format!("{label}@{}", address.ip()).into(),
-            identity: address.to_string().into(),
-            address: ServerAddr::new(*address),
-            weight: entry.weight,
-        };
-        answer.iter().flat_map(|answer| &answer.addresses).map(spec).collect()
-    }
-}
-
-/// Every address of a name, sorted: resolvers turn their answers.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let answer = timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await;
-    let addresses = answer
-        .map_err(|_| "the resolver does not answer".to_owned())?
-        .map_err(|error| error.to_string())?;
-    let unique: std::collections::BTreeSet<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
-    if unique.is_empty() {
-        Err("the name has no address".to_owned())
-    } else {
-        Ok(unique.into_iter().collect())
+    /// Asks for the addresses of a host; who asked first has the first turn. The answer may never come.
+    pub(super) fn ask(&self, host: &str, port: u16) -> Question {
+        let (turns, lookup, host) = (Arc::clone(&self.turns), Arc::clone(&self.lookup), host.to_owned());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let turn = turns.acquire_owned().await.expect("this semaphore is never closed");
+            let asked = spawn_blocking(move || {
+                let _turn = turn; // until the thread is done: nobody can interrupt it, even if nobody waits for it
+                lookup(&host, port)
+            });
+            asked.await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+        }))
     }
 }

@@ -1,0 +1,192 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::addr::ClientAddr;
+use crate::probe::tests::pool;
+
+const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
+
+/// A resolver that says what this says.
+#[derive(Clone, Default)]
+struct Zone(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
+
+impl Zone {
+    /// From now on the name is at these addresses; without any it does not resolve.
+    fn put(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.0.lock().unwrap().insert(name.to_owned(), addresses);
+    }
+
+    fn resolver(&self) -> Resolver {
+        let zone = self.clone();
+        Resolver::new(move |host, port| match zone.0.lock().unwrap().get(host) {
+            Some(addresses) if !addresses.is_empty() => {
+                Ok(addresses.iter().map(|address| (*address, port).into()).collect())
+            }
+            _ => Err(io::Error::other("no such name")),
+        })
+    }
+}
+
+/// A pool with names, tended by hand.
+struct Tended {
+    pool: Arc<PoolPlan>,
+    answers: Answers,
+    zone: Zone,
+}
+
+impl Tended {
+    fn new(lines: &str) -> Self {
+        Self {
+            pool: pool(lines),
+            answers: Answers::default(),
+            zone: Zone::default(),
+        }
+    }
+
+    /// The labels of its servers after another resolution.
+    async fn renewed(&mut self) -> Vec<Arc<str>> {
+        self.answers.renew(&self.pool, &self.zone.resolver()).await;
+        let servers = self.answers.servers(&self.pool);
+        self.pool.pool.replace_servers(servers);
+        let servers = self.pool.pool.servers();
+        servers.iter().map(|server| Arc::clone(&server.spec().label)).collect()
+    }
+
+    fn server(&self, label: &str) -> Arc<Server> {
+        let servers = self.pool.pool.servers();
+        let found = servers.iter().find(|server| &*server.spec().label == label);
+        Arc::clone(found.expect("it is in the pool"))
+    }
+}
+
+#[tokio::test]
+async fn each_address_is_a_server_and_one_that_stays_is_carried_over() {
+    let mut tended = Tended::new(r#"servers = ["10.0.0.9:7", "a.test:7"]"#);
+    tended.zone.put("a.test", &["10.0.0.2", "10.0.0.1"]);
+    let both = ["10.0.0.9:7", "a.test:7@10.0.0.1", "a.test:7@10.0.0.2"].map(Arc::from);
+    assert_eq!(tended.renewed().await, both);
+    let (fixed, stays) = (tended.server(&both[0]).id(), tended.server(&both[2]).id());
+    tended.zone.put("a.test", &["10.0.0.3", "10.0.0.2"]);
+    assert_eq!(
+        tended.renewed().await,
+        ["10.0.0.9:7", "a.test:7@10.0.0.2", "a.test:7@10.0.0.3"].map(Arc::from)
+    );
+    assert_eq!(
+        (tended.server(&both[0]).id(), tended.server(&both[2]).id()),
+        (fixed, stays)
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_keeps_its_last_answer() {
+    let mut tended = Tended::new(r#"servers = ["a.test:7", "b.test:7"]"#);
+    tended.zone.put("a.test", &["10.0.0.1"]);
+    tended.zone.put("b.test", &["10.0.0.2"]);
+    let before = tended.renewed().await;
+    let id = tended.server("a.test:7@10.0.0.1").id();
+    tended.zone.put("a.test", &[]);
+    for _ in 0..3 {
+        assert_eq!(tended.renewed().await, before);
+        assert_eq!(tended.server("a.test:7@10.0.0.1").id(), id);
+    }
+    tended.zone.put("a.test", &["10.0.0.3"]);
+    assert_eq!(
+        tended.renewed().await,
+        ["a.test:7@10.0.0.3", "b.test:7@10.0.0.2"].map(Arc::from)
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_returns_is_the_server_that_its_sessions_are_on() {
+    let mut tended = Tended::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
+    tended.zone.put("a.test", &["10.0.0.1"]);
+    tended.renewed().await;
+    let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+    let lease = tended.pool.pool.pick(client, &[], Instant::now()).unwrap();
+    for _ in 0..2 {
+        tended.zone.put("a.test", &["10.0.0.2"]);
+        for _ in 0..3 {
+            assert_eq!(tended.renewed().await, ["a.test:7@10.0.0.2".into()]);
+        }
+        tended.zone.put("a.test", &["10.0.0.1"]);
+        tended.renewed().await;
+        let back = tended.server("a.test:7@10.0.0.1");
+        assert!(Arc::ptr_eq(lease.server(), &back));
+        assert_eq!(back.live(), 1);
+    }
+    tended.zone.put("a.test", &["10.0.0.2"]);
+    tended.renewed().await;
+    let gone = Arc::downgrade(lease.server());
+    drop(lease);
+    assert_eq!(gone.strong_count(), 0, "nobody but its sessions held it");
+    tended.renewed().await;
+    assert!(tended.answers.left.is_empty());
+}
+
+#[tokio::test]
+async fn a_name_with_too_many_addresses_has_the_same_servers_however_they_are_turned() {
+    let mut tended = Tended::new(ONE_NAME);
+    let mut all: Vec<String> = (0..=ADDRESSES_MAX)
+        .map(|number| format!("10.0.{}.{}", number / 256, number % 256))
+        .collect();
+    let mut first = None;
+    for _ in 0..4 {
+        all.rotate_left(100);
+        let addresses: Vec<&str> = all.iter().map(String::as_str).collect();
+        tended.zone.put("a.test", &addresses);
+        let servers = tended.renewed().await;
+        assert_eq!(servers.len(), ADDRESSES_MAX);
+        assert_eq!(*first.get_or_insert_with(|| servers.clone()), servers);
+    }
+}
+
+/// A resolver that tells whom it was asked for, and answers once for each word it is given.
+fn slow() -> (Resolver, Receiver<String>, Sender<()>) {
+    let (heard, questions) = channel();
+    let (go, gate) = channel();
+    let gate = Mutex::new(gate);
+    let resolver = Resolver::new(move |host, port| {
+        heard.send(host.to_owned()).map_err(io::Error::other)?;
+        let _ = gate.lock().unwrap().recv(); // an error is the end of the waiting
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    (resolver, questions, go)
+}
+
+/// Renews while the clock runs: by itself it stands still as long as a thread is busy.
+async fn renew_in_vain(answers: &mut Answers, pool: &PoolPlan, resolver: &Resolver) {
+    let clock = async {
+        loop {
+            tokio::time::advance(PATIENCE / 10).await;
+        }
+    };
+    tokio::select! {
+        () = answers.renew(pool, resolver) => {}
+        () = clock => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_asked_for_a_few_at_once_and_not_again_before_they_are_answered() {
+    let names: Vec<String> = (0..12).map(|number| format!("n{number}.test:7")).collect();
+    let pool = pool(&format!("servers = {names:?}"));
+    let (resolver, questions, go) = slow();
+    let mut answers = Answers::default();
+    let began = Instant::now();
+    renew_in_vain(&mut answers, &pool, &resolver).await;
+    assert!(began.elapsed() < 2 * PATIENCE, "all names share one time");
+    assert_eq!(answers.servers(&pool).len(), 0);
+    renew_in_vain(&mut answers, &pool, &resolver).await;
+    let a_question = || questions.recv_timeout(PATIENCE).unwrap();
+    let few: HashSet<String> = (0..4).map(|_| a_question()).collect();
+    assert_eq!((few.len(), questions.try_iter().count()), (4, 0));
+    drop(go);
+    answers.renew(&pool, &resolver).await;
+    assert_eq!(questions.try_iter().count(), 8, "the others, once each");
+    assert!(answers.names.values().all(|answer| answer.addresses.len() == 1));
+}
