@@ -227,11 +227,11 @@ mod tests {
     #[tokio::test]
     async fn a_gate_that_panics_is_missed() {
         let listener = Arc::clone(&plan().listeners[0]);
-        let bound = Bound::new(listener.bind[0], 1, &listener.socket).unwrap();
+        let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket();
         let process = Arc::new(Semaphore::new(0));
         process.close(); // which it never is, and who waits for a place says so by a panic
-        let (drain, socket) = (Drain::default(), bound.listen(16).unwrap().remove(0));
+        let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().remove(0));
         start(share(socket, process, drain.leash())).unwrap();
         let _client = TcpStream::connect(address).unwrap();
         drain.one_gone().await;
