@@ -127,8 +127,7 @@ async fn arrange(
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
     let mut first = told(client, pool, hello, entry);
-    first.extend(sniffed.iter().flat_map(|sniffed| &sniffed.first));
-    let last_ack = if first.is_empty() && !has_bytes(client) {
+    let last_ack = if first.is_empty() && sniffed.is_none() && !has_bytes(client) {
         LastAck::AtOnce
     } else {
         LastAck::WithBytes
@@ -136,6 +135,7 @@ async fn arrange(
     let (server, lease) = connect(client, pool, last_ack, entry)
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
+    first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
     Ok(Arranged {
         server,
         lease,
