@@ -1,12 +1,13 @@
 //! What both sockets of a session are told: keepalive, user timeout, no delay; and how to end one abruptly.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::io::ioctl_fionread;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// TCP keepalive: how a dead peer of an idle session is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,17 @@ impl SocketOptions {
             socket.set_tcp_user_timeout(self.user_timeout)?;
         }
         Ok(())
+    }
+}
+
+/// A socket to connect to this address with.
+///
+/// # Errors
+/// Those of `socket`.
+pub fn towards(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
     }
 }
 

@@ -50,7 +50,9 @@ struct Row {
 }
 
 impl Row {
-    fn tell(&mut self, line: &LineSeries) {
+    /// Tells its line what has been moved since this was last done.
+    fn tell(&mut self) {
+        let Some(line) = &self.line else { return };
         let now = (self.traffic.up.bytes(), self.traffic.down.bytes());
         line.moved(now.0 - self.told.0, now.1 - self.told.1);
         self.told = now;
@@ -99,11 +101,7 @@ impl Ledger {
     /// Tells the metrics what open sessions have moved, and forgets lines of servers that are gone. To be called once
     /// a second: a session that lasts for days shows its bytes while it lasts.
     pub fn tell(&self) {
-        for (_, row) in self.rows().iter_mut() {
-            if let Some(line) = row.line.clone() {
-                row.tell(&line);
-            }
-        }
+        self.rows().iter_mut().for_each(|(_, row)| row.tell());
         self.lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -265,7 +263,8 @@ impl Drop for Entry {
             self.ledger.line(self.facts.listener, &pool, None)
         });
         let mut row = self.ledger.rows().remove(self.row);
-        row.tell(&line);
+        row.line = Some(Arc::clone(&line));
+        row.tell();
         line.ended(self.ending, took);
         if let Some(log) = self.ledger.log.as_ref().filter(|_| self.is_worth_a_line()) {
             log.write(

@@ -7,18 +7,17 @@ pub mod proxy_protocol;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_quickack;
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::addr::{ClientAddr, ServerAddr};
 use crate::pool::{Lease, Pool, Server, ServerId};
-use crate::socket::{Fault, SocketOptions, socket_fault};
+use crate::socket::{Fault, SocketOptions, socket_fault, towards};
 use proxy_protocol::Version;
 
 /// How a server is reached.
@@ -81,7 +80,15 @@ impl ConnectFailure {
         matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
     }
 
-    fn of(error: &io::Error) -> Self {
+    /// Whether it tells of a shortage of our own, of which the server knows nothing.
+    #[must_use]
+    pub const fn is_our_shortage(self) -> bool {
+        matches!(self, Self::NoPorts | Self::NoDescriptors)
+    }
+
+    /// What an error of connecting is.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => return Self::NoPorts,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoDescriptors,
@@ -199,10 +206,7 @@ pub async fn dial(
 
 /// Connects a socket of ours, its options set, to a server.
 async fn connect(server: ServerAddr, options: SocketOptions, last_ack: LastAck) -> io::Result<TcpStream> {
-    let socket = match server.socket() {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
+    let socket = towards(server.socket())?;
     options.apply(&SockRef::from(&socket))?;
     if last_ack == LastAck::WithBytes {
         // The kernel may wait up to 40 ms for bytes to send it with; it never does, for they follow at once. What is

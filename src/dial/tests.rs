@@ -6,6 +6,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::pool::health::EjectLimits;
 use crate::pool::{Policy, ServerSpec};

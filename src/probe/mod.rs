@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
+use crate::dial::ConnectFailure;
 use crate::plan::{CheckKind, HealthPlan, PoolPlan};
 use crate::pool::health::Checked;
 use crate::pool::{Server, ServerId};
@@ -109,7 +110,10 @@ impl Checks {
 
     /// Whether the check could not be made for a shortage of our own, of which a server knows nothing.
     fn falls_short(&self, checked: &io::Result<()>) -> bool {
-        let shortage = checked.as_ref().err().filter(|error| is_our_shortage(error));
+        let shortage = checked
+            .as_ref()
+            .err()
+            .filter(|error| ConnectFailure::of(error).is_our_shortage());
         let is_news = self.is_short.swap(shortage.is_some(), Relaxed) != shortage.is_some();
         if let (Some(error), true) = (shortage, is_news) {
             tracing::warn!(%error, "cannot check servers, for a shortage of our own");
@@ -161,14 +165,6 @@ impl Prober {
             Err(error) => tracing::warn!(pool, %server, reason = %error, "server is down"),
         }
     }
-}
-
-/// Nothing a server can be blamed for.
-fn is_our_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
-    )
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! The check `tcp`: the server's kernel completes a handshake, and the server's program never hears of it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_quickack;
 use socket2::SockRef;
-use tokio::net::TcpSocket;
 
 use crate::addr::ServerAddr;
+use crate::socket::towards;
 
 /// Connects, and resets before the last ACK of the handshake is sent.
 ///
@@ -18,10 +17,7 @@ use crate::addr::ServerAddr;
 /// # Errors
 /// Those of connecting.
 pub async fn check(server: ServerAddr) -> io::Result<()> {
-    let socket = match server.socket() {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
+    let socket = towards(server.socket())?;
     set_tcp_quickack(&socket, false)?;
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     let connected = socket.connect(server.socket()).await?;
