@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
 use acequia::pool::health::EjectLimits;
-use acequia::pool::{Policy, Pool, Server, ServerSpec};
+use acequia::pool::{Allotment, Policy, Pool, PoolRules, Server, ServerSpec};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::time::Instant;
 
@@ -27,9 +27,13 @@ fn pool(policy: Policy, servers: u16) -> Pool {
             identity: Arc::clone(&label),
             label,
             address,
-            weight: 1 + n % 3,
+            resolved_from: None,
         };
-        Arc::new(Server::new(spec, false))
+        let allotment = Allotment {
+            weight: 1 + n % 3,
+            priority: 0,
+        };
+        Arc::new(Server::new(spec, allotment, false))
     };
     let second = Duration::from_secs(1);
     let eject = EjectLimits {
@@ -38,7 +42,14 @@ fn pool(policy: Policy, servers: u16) -> Pool {
         longest: second,
         percent_max: 50,
     };
-    Pool::new("pool".into(), policy, eject, second, (0..servers).map(server).collect())
+    let rules = PoolRules {
+        policy,
+        eject,
+        connect_timeout: second,
+        slow_start: None,
+        panic_threshold: None,
+    };
+    Pool::new("pool".into(), rules, (0..servers).map(server).collect())
 }
 
 fn pick(criterion: &mut Criterion) {

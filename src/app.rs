@@ -186,7 +186,7 @@ fn bind(plan: &Plan) -> Result<Sockets, Failure> {
         }
         listeners.push(bound);
     }
-    let admin = plan.admin.and_then(|address| match listen_alone(address) {
+    let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
         Ok(socket) => Some(socket),
         Err(cause) => {
             failed.push(("[admin]".to_owned(), BindError { address, cause }));

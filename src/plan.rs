@@ -1,5 +1,7 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ListenAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
-use crate::pool::{Policy, Pool, ServerSpec};
+use crate::pool::{Allotment, Policy, Pool, ServerSpec};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -18,8 +20,8 @@ use crate::socket::SocketOptions;
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
-    /// Where `/metrics` and its neighbours are; `None`: nowhere.
-    pub admin: Option<ListenAddr>,
+    /// Where and by whom we are watched and steered.
+    pub admin: AdminPlan,
     /// What is written where.
     pub log: LogPlan,
     /// At least one, in the order written.
@@ -39,6 +41,34 @@ pub struct RuntimePlan {
     pub drain_timeout: Duration,
     /// How long `/ready` says no before that.
     pub drain_delay: Duration,
+    /// Whether a change of the file is a reload.
+    pub watch: bool,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminPlan {
+    /// The TCP port of `/metrics`, its neighbours and the API; `None`: there is none.
+    pub bind: Option<ListenAddr>,
+    /// Names the API answers to over TCP (`Host`), in lower case, besides IP literals and `localhost`.
+    pub hosts: Vec<Box<str>>,
+    /// Holds the bearer token for writes over TCP; `None`: there are none. It is read when it is needed, so that it may
+    /// be changed at any time.
+    pub token_file: Option<PathBuf>,
+    /// The Unix socket of the API.
+    pub socket: AdminSocket,
+}
+
+/// `socket` of `[admin]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// In its usual place, if that can be had.
+    #[default]
+    Usual,
+    /// Here, or we do not run.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// `[log]`.
@@ -82,6 +112,8 @@ pub struct PoolPlan {
     pub dial: DialLimits,
     /// How servers are watched.
     pub health: HealthPlan,
+    /// What becomes of sessions when servers come and go.
+    pub severing: SeveringPlan,
     /// The servers as written; names among them are resolved while we run.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
@@ -97,8 +129,8 @@ pub struct ServerEntry {
     pub written: Arc<str>,
     /// Where it is.
     pub place: ServerPlace,
-    /// 0 to 256.
-    pub weight: u16,
+    /// How much it gets, and when.
+    pub allotment: Allotment,
 }
 
 impl ServerEntry {
@@ -113,29 +145,109 @@ impl ServerEntry {
             label: Arc::clone(label),
             identity: Arc::clone(label),
             address,
-            weight: self.weight,
+            resolved_from: None,
         })
     }
 }
 
-/// How a pool's servers are checked.
+/// What becomes of sessions when servers come and go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeveringPlan {
+    /// Sessions of a server that goes down.
+    pub on_down: Sever,
+    /// Sessions on a worse tier, when a better one is back.
+    pub on_recover: Sever,
+    /// Over what time they are cut.
+    pub close_over: Duration,
+}
+
+/// What to do with sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sever {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are cut, paced.
+    Close,
+}
+
+/// How a pool's servers are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPlan {
     /// What a check does; `None`: no checks, every server counts as up.
     pub check: Option<CheckKind>,
     /// Between the starts of two checks of one server, before jitter.
     pub interval: Duration,
+    /// The same while it is down.
+    pub interval_down: Duration,
     /// One check.
     pub timeout: Duration,
     /// What changes a state.
     pub thresholds: Thresholds,
+    /// Where checks go instead of the server's own address; `None`: there.
+    pub address: Option<IpAddr>,
+    /// Where checks go instead of the server's own port; `None`: there.
+    pub port: Option<u16>,
+    /// Checks of the pool under way at once, at least one. Of all pools together: the largest of these.
+    pub concurrency: usize,
 }
 
 /// The kinds of checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// The server's kernel completes a handshake.
     Tcp,
+    /// It completes a TLS handshake.
+    Tls(Arc<TlsCheck>),
+    /// It is a PostgreSQL server, of the right role.
+    Postgres(Arc<PostgresCheck>),
+}
+
+/// The check `tls`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsCheck {
+    /// The server name asked for; `None`: the host of the server's address, or none if that is an IP address.
+    pub sni: Option<Box<str>>,
+    /// The protocols offered; where there are any, the server must agree to one of them.
+    pub alpn: Vec<Box<str>>,
+    /// Whether the certificate must be valid for that name by the authorities in `ca_file`.
+    pub verify: bool,
+    /// Certificates of authorities, PEM. Read when a check needs it.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The check `postgres`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresCheck {
+    /// As whom; `None`: no login, an answer to SSLRequest will do.
+    pub login: Option<PostgresLogin>,
+    /// What the server must be. Needs a login unless it is [`Role::Any`].
+    pub role: Role,
+    /// How far a replica may be behind. Needs a login.
+    pub max_lag: Option<Duration>,
+}
+
+/// As whom to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresLogin {
+    /// The user.
+    pub user: Box<str>,
+    /// Holds the password; its last line feed does not count. Read when a check needs it.
+    pub password_file: Option<PathBuf>,
+    /// The database.
+    pub database: Box<str>,
+}
+
+/// What a database server is to the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Whatever it is.
+    #[default]
+    Any,
+    /// It takes writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
 }
 
 impl PoolPlan {

@@ -69,8 +69,8 @@ fn the_long_one_shows_the_defaults() {
     let shop = full.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
     let (a, b) = (shop, &least.pools[0]);
     assert_eq!(
-        (a.dial, a.health, a.resolve_interval),
-        (b.dial, b.health, b.resolve_interval)
+        (a.dial, &a.health, a.resolve_interval),
+        (b.dial, &b.health, b.resolve_interval)
     );
     assert_eq!(a.policy(), b.policy());
 }

@@ -265,16 +265,16 @@ mod tests {
     use super::*;
     use crate::account::Ending;
     use crate::addr::ServerAddr;
-    use crate::pool::ServerSpec;
+    use crate::pool::{Allotment, ServerSpec};
 
     fn server(label: &str) -> Arc<Server> {
         let spec = ServerSpec {
             label: label.into(),
             identity: label.into(),
             address: ServerAddr::new("10.0.0.1:1".parse().unwrap()),
-            weight: 1,
+            resolved_from: None,
         };
-        Arc::new(Server::new(spec, true))
+        Arc::new(Server::new(spec, Allotment::default(), true))
     }
 
     /// Something of each kind has happened on this server.

@@ -206,7 +206,7 @@ fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Res
     let names: Vec<_> = pool
         .entries
         .iter()
-        .filter(|entry| entry.weight > 0 && entry.fixed().is_none())
+        .filter(|entry| entry.allotment.weight > 0 && entry.fixed().is_none())
         .collect();
     let servers = pool.pool.in_order(from, Instant::now());
     match (policy, from) {
@@ -239,7 +239,7 @@ fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Res
     if policy == Policy::SourceHash && from.is_none() {
         writeln!(text, "note: with --from, the order in which they are tried")?;
     }
-    let idle = pool.entries.iter().filter(|entry| entry.weight == 0);
+    let idle = pool.entries.iter().filter(|entry| entry.allotment.weight == 0);
     idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
         .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))
 }
@@ -252,7 +252,7 @@ fn fixed(server: &Server) -> String {
     } else {
         format!(" at {address}")
     };
-    format!("{}{place}{}", spec.label, weight(spec.weight))
+    format!("{}{place}{}", spec.label, weight(server.weight()))
 }
 
 fn unresolved(entry: &ServerEntry) -> String {
@@ -264,7 +264,7 @@ fn unresolved(entry: &ServerEntry) -> String {
     format!(
         "{label}{}{}, a name: resolved only while acequia runs",
         entry.written,
-        weight(entry.weight)
+        weight(entry.allotment.weight)
     )
 }
 

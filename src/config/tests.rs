@@ -98,7 +98,7 @@ fn json_says_the_same() {
         (pool.policy(), pool.dial.proxy_protocol),
         (Policy::SourceHash, Some(Version::V2))
     );
-    assert_eq!((pool.is_checked(), pool.entries[0].weight), (false, 256));
+    assert_eq!((pool.is_checked(), pool.entries[0].allotment.weight), (false, 256));
     assert_eq!(
         loaded.plan.log.access,
         AccessTarget::File("/var/log/acequia.log".into())

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::pool::health::EjectLimits;
-use crate::pool::{Policy, ServerSpec};
+use crate::pool::{Allotment, Policy, PoolRules, ServerSpec};
 use crate::socket::{Keepalive, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -75,18 +75,19 @@ fn pool(sockets: &[&Socket]) -> Pool {
             label: Arc::clone(&label),
             identity: label,
             address: ServerAddr::new(address),
-            weight: 1,
+            resolved_from: None,
         };
-        Arc::new(Server::new(spec, false))
+        Arc::new(Server::new(spec, Allotment::default(), false))
     });
     let servers = servers.collect();
-    Pool::new(
-        "pool".into(),
-        Policy::RoundRobin,
-        EJECT,
-        LIMITS.connect_timeout,
-        servers,
-    )
+    let rules = PoolRules {
+        policy: Policy::RoundRobin,
+        eject: EJECT,
+        connect_timeout: LIMITS.connect_timeout,
+        slow_start: None,
+        panic_threshold: None,
+    };
+    Pool::new("pool".into(), rules, servers)
 }
 
 /// A client and our socket towards it.

@@ -3,6 +3,7 @@
 //! [`Checks`] follows the active checks (rise and fall); [`Ejection`] follows the connects of real sessions. The
 //! first is written by the server's prober alone, the second by whoever has just dialled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +17,18 @@ pub enum Checked {
     Up,
     /// Out of use.
     Down,
+}
+
+/// What came of one check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Good.
+    Pass,
+    /// Bad, and why. It takes a few in a row to change a state.
+    Fail(Arc<str>),
+    /// The server is well, and not what is wanted (its role); which takes it out at once, as does a good check put it
+    /// back in after that.
+    Unfit(Arc<str>),
 }
 
 /// How many results in a row change a state.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::addr::ClientAddr;
 use health::{Checked, EjectLimits};
 use round_robin::RoundRobin;
-pub use server::{Lease, Server, ServerId, ServerSpec, Standing};
+pub use server::{Allotment, Lease, Server, ServerId, ServerSpec, Standing};
 
 /// How a server is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +64,28 @@ pub struct Candidate<'a> {
     pub identity: &'a str,
 }
 
+/// How a pool treats its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolRules {
+    /// How a server is chosen.
+    pub policy: Policy,
+    /// When failed connects take a server out.
+    pub eject: EjectLimits,
+    /// Bounds how long the one trial of an ejected server is waited for.
+    pub connect_timeout: Duration,
+    /// How long a server that came back takes to have its whole share again; `None`: it has it at once.
+    pub slow_start: Option<Duration>,
+    /// Under this percentage of healthy servers, 1 to 100, among those enabled in the best tier, all of these are used;
+    /// `None`: never.
+    pub panic_threshold: Option<u8>,
+}
+
 /// Servers that share a policy. Which servers those are may change (names are resolved anew); a session sees one
 /// consistent set.
 #[derive(Debug)]
 pub struct Pool {
     name: Arc<str>,
-    policy: Policy,
-    eject: EjectLimits,
-    connect_timeout: Duration,
+    rules: PoolRules,
     members: ArcSwap<Vec<Arc<Server>>>,
     was_replaced: AtomicBool,
     turn: AtomicUsize,
@@ -81,20 +95,12 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of these servers. `connect_timeout` bounds how long the one trial of an ejected server is waited for.
+    /// A pool of these servers.
     #[must_use]
-    pub fn new(
-        name: Arc<str>,
-        policy: Policy,
-        eject: EjectLimits,
-        connect_timeout: Duration,
-        servers: Vec<Arc<Server>>,
-    ) -> Self {
+    pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Arc<Server>>) -> Self {
         Self {
             name,
-            policy,
-            eject,
-            connect_timeout,
+            rules,
             members: ArcSwap::from_pointee(servers),
             was_replaced: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
@@ -112,7 +118,13 @@ impl Pool {
     /// Its policy.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        self.policy
+        self.rules.policy
+    }
+
+    /// How it treats its servers.
+    #[must_use]
+    pub fn rules(&self) -> &PoolRules {
+        &self.rules
     }
 
     /// Its servers now.
@@ -147,7 +159,7 @@ impl Pool {
         loop {
             let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost.contains(&id));
             let server = &servers[self.choose(&candidates, client.ip())?];
-            if let Some(terms) = server.admit(now, self.connect_timeout) {
+            if let Some(terms) = server.admit(now, self.rules.connect_timeout) {
                 return Some(Lease::take(server, terms));
             }
             lost.push(server.id());
@@ -161,14 +173,14 @@ impl Pool {
         let servers = self.members.load();
         let candidates = candidates(&servers, now, |_| false);
         let order = match client {
-            Some(client) if self.policy == Policy::SourceHash => source_hash::in_order(&candidates, client),
+            Some(client) if self.rules.policy == Policy::SourceHash => source_hash::in_order(&candidates, client),
             _ => candidates.iter().map(|candidate| candidate.index).collect(),
         };
         order.into_iter().map(|index| Arc::clone(&servers[index])).collect()
     }
 
     fn choose(&self, candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
-        match self.policy {
+        match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.turn.fetch_add(1, Relaxed) % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
             Policy::RoundRobin => self.turns().choose(candidates),
@@ -196,12 +208,14 @@ impl Pool {
         let others = || {
             servers
                 .iter()
-                .filter(|server| server.id() != lease.server().id() && server.spec().weight > 0)
+                .filter(|server| server.id() != lease.server().id() && server.weight() > 0)
         };
         let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
-        let permitted = others_usable && out * 100 <= (1 + others().count()) * self.eject.percent_max as usize;
-        lease.server().connect_failed(now, self.eject, permitted, lease.terms())
+        let permitted = others_usable && out * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
+        lease
+            .server()
+            .connect_failed(now, self.rules.eject, permitted, lease.terms())
     }
 }
 
@@ -219,7 +233,7 @@ fn candidates<'a>(
                 let spec = server.spec();
                 found.push(Candidate {
                     index,
-                    weight: spec.weight,
+                    weight: server.weight(),
                     live: server.live(),
                     key: server.key(),
                     identity: &spec.identity,

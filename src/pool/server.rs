@@ -1,13 +1,13 @@
 //! One server: who it is, how it is doing, how many sessions it has.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::health::{Checked, Checks, EjectLimits, Ejection, Terms, Thresholds};
+use super::health::{Checked, Checks, EjectLimits, Ejection, Terms, Thresholds, Verdict};
 use crate::addr::ServerAddr;
 
 /// A number no other server of this process ever had.
@@ -30,15 +30,30 @@ pub struct ServerSpec {
     pub identity: Arc<str>,
     /// Where it answers.
     pub address: ServerAddr,
-    /// Its share, 0 to 256; 0 takes no new session.
-    pub weight: u16,
+    /// The name that was resolved to this address, as written; `None`: the address itself is what is written.
+    pub resolved_from: Option<Arc<str>>,
 }
 
 impl ServerSpec {
-    /// Whether both are the same server, so that what is known of one holds for the other.
+    /// Whether both are the same server of a pool, so that what is known of one holds for the other.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.label == other.label && self.address == other.address && self.weight == other.weight
+        self.label == other.label && self.address == other.address
+    }
+}
+
+/// What the configuration gives a server: how much, and when. It may change while the server stays the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allotment {
+    /// Its share, 0 to 256; 0 takes no new session.
+    pub weight: u16,
+    /// Its tier, 0 the best: a worse one is used only when every better one has no usable server.
+    pub priority: u8,
+}
+
+impl Default for Allotment {
+    fn default() -> Self {
+        Self { weight: 1, priority: 0 }
     }
 }
 
@@ -48,6 +63,8 @@ pub struct Server {
     id: ServerId,
     spec: ServerSpec,
     key: u64,
+    weight: AtomicU16,
+    priority: AtomicU8,
     live: AtomicU32,
     served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
@@ -79,12 +96,14 @@ pub enum Standing {
 impl Server {
     /// A server nobody has used yet; `is_checked` tells whether active checks will look after it.
     #[must_use]
-    pub fn new(spec: ServerSpec, is_checked: bool) -> Self {
+    pub fn new(spec: ServerSpec, allotment: Allotment, is_checked: bool) -> Self {
         let checks = if is_checked { Checks::new() } else { Checks::off() };
         Self {
             id: ServerId::next(),
             key: xxh3_64(spec.identity.as_bytes()),
             spec,
+            weight: AtomicU16::new(allotment.weight),
+            priority: AtomicU8::new(allotment.priority),
             live: AtomicU32::new(0),
             served: AtomicU64::new(0),
             checked: AtomicU8::new(checks.state() as u8),
@@ -104,6 +123,24 @@ impl Server {
     #[must_use]
     pub fn spec(&self) -> &ServerSpec {
         &self.spec
+    }
+
+    /// Gives it another share from now on.
+    pub fn allot(&self, allotment: Allotment) {
+        self.weight.store(allotment.weight, Relaxed);
+        self.priority.store(allotment.priority, Relaxed);
+    }
+
+    /// Its share of new sessions, 0 to 256.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Its tier, 0 the best.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.priority.load(Relaxed)
     }
 
     /// XXH3-64 of its identity, for source-hash.
@@ -150,7 +187,7 @@ impl Server {
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
         let checked = self.checked();
-        if self.spec.weight == 0 || checked == Checked::Down {
+        if self.weight() == 0 || checked == Checked::Down {
             return Standing::Out;
         }
         if self.is_ejected() {
@@ -166,7 +203,8 @@ impl Server {
     }
 
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
-    pub fn record_check(&self, pass: bool, thresholds: Thresholds) -> Option<Checked> {
+    pub fn record_check(&self, verdict: &Verdict, thresholds: Thresholds) -> Option<Checked> {
+        let pass = *verdict == Verdict::Pass;
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = checks.record(pass, thresholds);
         self.checked.store(checks.state() as u8, Relaxed);

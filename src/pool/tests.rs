@@ -1,5 +1,5 @@
 use super::health::Terms;
-use super::health::Thresholds;
+use super::health::{Thresholds, Verdict};
 use super::*;
 use crate::addr::ServerAddr;
 use proptest::prelude::*;
@@ -48,8 +48,9 @@ fn server(n: usize, weight: u16, is_checked: bool) -> Arc<Server> {
             identity: Arc::clone(&label),
             label,
             address,
-            weight,
+            resolved_from: None,
         },
+        Allotment { weight, priority: 0 },
         is_checked,
     ))
 }
@@ -61,7 +62,14 @@ fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
         .enumerate()
         .map(|(n, weight)| server(n, *weight, true))
         .collect();
-    Pool::new("pool".into(), policy, EJECT, CONNECT_TIMEOUT, servers)
+    let rules = PoolRules {
+        policy,
+        eject: EJECT,
+        connect_timeout: CONNECT_TIMEOUT,
+        slow_start: None,
+        panic_threshold: None,
+    };
+    Pool::new("pool".into(), rules, servers)
 }
 
 /// A pool of servers that are up.
@@ -73,13 +81,13 @@ fn up(policy: Policy, weights: &[u16]) -> Pool {
 
 fn passes(server: &Server, times: u32) {
     for _ in 0..times {
-        server.record_check(true, THRESHOLDS);
+        server.record_check(&Verdict::Pass, THRESHOLDS);
     }
 }
 
 fn fails(server: &Server, times: u32) {
     for _ in 0..times {
-        server.record_check(false, THRESHOLDS);
+        server.record_check(&Verdict::Fail("no".into()), THRESHOLDS);
     }
 }
 

@@ -63,7 +63,11 @@ impl Answers {
         known.extend(self.left.iter().filter_map(Weak::upgrade));
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
-        for spec in pool.entries.iter().flat_map(|entry| self.specs(entry)) {
+        let specs = pool
+            .entries
+            .iter()
+            .flat_map(|entry| self.specs(entry).into_iter().map(|spec| (spec, entry.allotment)));
+        for (spec, allotment) in specs {
             // One address reached by two names of a pool is one server: it has one load and one health.
             if !seen.insert((spec.identity.clone(), spec.address)) {
                 continue;
@@ -71,7 +75,7 @@ impl Answers {
             let place = known.iter().position(|server| server.spec().is_same(&spec));
             servers.push(match place {
                 Some(place) => known.swap_remove(place),
-                None => Arc::new(Server::new(spec, pool.is_checked())),
+                None => Arc::new(Server::new(spec, allotment, pool.is_checked())),
             });
         }
         self.left = known.iter().map(Arc::downgrade).collect();
@@ -88,7 +92,7 @@ impl Answers {
             label: format!("{label}@{}", address.ip()).into(),
             identity: address.to_string().into(),
             address: ServerAddr::new(*address),
-            weight: entry.weight,
+            resolved_from: Some(Arc::clone(&entry.written)),
         };
         answer.iter().flat_map(|answer| &answer.addresses).map(spec).collect()
     }

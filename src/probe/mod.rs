@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::dial::ConnectFailure;
 use crate::plan::{CheckKind, HealthPlan, PoolPlan};
-use crate::pool::health::Checked;
+use crate::pool::health::{Checked, Verdict};
 use crate::pool::{Server, ServerId};
 use answers::Answers;
 use resolve::Resolver;
@@ -75,10 +75,10 @@ impl Checks {
         probers.retain(|id, _| servers.iter().any(|server| server.id() == *id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            if let (Some(kind), false) = (pool.health.check, probers.contains_key(&server.id())) {
+            if let (Some(kind), false) = (pool.health.check.clone(), probers.contains_key(&server.id())) {
                 let prober = Prober {
                     kind,
-                    health: pool.health,
+                    health: pool.health.clone(),
                     server: Arc::clone(server),
                     series,
                 };
@@ -141,6 +141,7 @@ impl Prober {
     async fn check(&self) -> io::Result<()> {
         match self.kind {
             CheckKind::Tcp => tcp::check(self.server.spec().address).await,
+            CheckKind::Tls(_) | CheckKind::Postgres(_) => unreachable!("the configuration has none yet"),
         }
     }
 
@@ -152,8 +153,12 @@ impl Prober {
             Err(_) => CheckResult::Fail,
         };
         self.series.checked(result);
+        let verdict = match &checked {
+            Ok(()) => Verdict::Pass,
+            Err(error) => Verdict::Fail(error.to_string().into()),
+        };
         let was_ejected = self.server.is_ejected();
-        let changed = self.server.record_check(checked.is_ok(), self.health.thresholds);
+        let changed = self.server.record_check(&verdict, self.health.thresholds);
         let server = &self.server.spec().label;
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool, %server, "server is back");

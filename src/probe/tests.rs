@@ -1,4 +1,5 @@
 use super::*;
+use crate::pool::Allotment;
 
 /// The only pool of a configuration, with these lines in it.
 pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
@@ -17,7 +18,7 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     let (checks, pool) = (checks(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut probers = Probers::new();
     for _ in 0..100 {
-        let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), true));
+        let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), Allotment::default(), true));
         pool.pool
             .replace_servers(pool.pool.servers().iter().map(anew).collect());
         checks.run_probers(&pool, &mut probers);

@@ -3,9 +3,9 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::name::NamePattern;
-use crate::plan::{CheckKind, HealthPlan, LogPlan, RuntimePlan};
-use crate::pool::Pool;
+use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
+use crate::pool::{Allotment, Pool, PoolRules};
 use crate::relay::RelayLimits;
 use crate::route::{RouteTable, Target};
 use crate::sniff::SniffLimits;
@@ -31,7 +31,7 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
         name: name.map(Into::into),
         written: written.into(),
         place,
-        weight,
+        allotment: Allotment { weight, priority: 0 },
     }
 }
 
@@ -44,12 +44,19 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     };
     let servers = entries
         .iter()
-        .filter_map(ServerEntry::fixed)
-        .map(|spec| Arc::new(Server::new(spec, true)))
+        .filter_map(|entry| Some((entry.fixed()?, entry.allotment)))
+        .map(|(spec, allotment)| Arc::new(Server::new(spec, allotment, true)))
         .collect();
+    let rules = PoolRules {
+        policy,
+        eject,
+        connect_timeout: SECOND,
+        slow_start: None,
+        panic_threshold: None,
+    };
     let thresholds = Thresholds { rise: 2, fall: 3 };
     Arc::new(PoolPlan {
-        pool: Pool::new(name.into(), policy, eject, SECOND, servers),
+        pool: Pool::new(name.into(), rules, servers),
         dial: DialLimits {
             connect_timeout: SECOND,
             retries: 2,
@@ -59,8 +66,17 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         health: HealthPlan {
             check: Some(CheckKind::Tcp),
             interval: SECOND,
+            interval_down: SECOND,
             timeout: SECOND,
             thresholds,
+            address: None,
+            port: None,
+            concurrency: 64,
+        },
+        severing: SeveringPlan {
+            on_down: Sever::Keep,
+            on_recover: Sever::Keep,
+            close_over: SECOND,
         },
         entries,
         resolve_interval: SECOND,
@@ -145,8 +161,9 @@ fn plan() -> Plan {
             max_connections: None,
             drain_timeout: SECOND,
             drain_delay: SECOND,
+            watch: false,
         },
-        admin: None,
+        admin: AdminPlan::default(),
         log: LogPlan {
             format: LogFormat::Json,
             level: tracing::Level::INFO,

@@ -10,9 +10,9 @@ use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
 use crate::dial::DialLimits;
 use crate::dial::proxy_protocol::Version;
-use crate::plan::{CheckKind, HealthPlan, PoolPlan};
+use crate::plan::{CheckKind, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
-use crate::pool::{Policy, Pool, Server};
+use crate::pool::{Policy, Pool, PoolRules, Server};
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
 const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*SOME_TIME.end();
@@ -52,16 +52,20 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     let entries = server::servers(&section, m);
     let (health, eject) = health(&section, m);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
-    let server = |spec| Arc::new(Server::new(spec, health.check.is_some()));
-    let fixed = entries.iter().filter_map(|entry| entry.fixed().map(server)).collect();
+    let server = |entry: &ServerEntry| {
+        let spec = entry.fixed()?;
+        Some(Arc::new(Server::new(spec, entry.allotment, health.check.is_some())))
+    };
+    let fixed = entries.iter().filter_map(server).collect();
+    let rules = PoolRules {
+        policy: policy.unwrap_or(Policy::LeastConn),
+        eject,
+        connect_timeout: limits.connect_timeout,
+        slow_start: None,
+        panic_threshold: None,
+    };
     Some(PoolPlan {
-        pool: Pool::new(
-            entry.key.as_str().into(),
-            policy.unwrap_or(Policy::LeastConn),
-            eject,
-            limits.connect_timeout,
-            fixed,
-        ),
+        pool: Pool::new(entry.key.as_str().into(), rules, fixed),
         dial: DialLimits {
             connect_timeout: limits.connect_timeout,
             retries: limits.retries,
@@ -69,6 +73,11 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
             proxy_protocol: section.word("proxy_protocol", &headers, m).unwrap_or(None),
         },
         health,
+        severing: SeveringPlan {
+            on_down: Sever::Keep,
+            on_recover: Sever::Keep,
+            close_over: Duration::from_secs(10),
+        },
         entries,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, m)
@@ -106,16 +115,19 @@ fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> (HealthPlan, EjectLimits)
     let section = pool.child("health", &keys::HEALTH, m);
     let usual = USUAL_HEALTH;
     let check = section.get("check").and_then(|node| check(node, m));
+    let interval = section.duration("interval", CHECK_INTERVAL, m);
     let plan = HealthPlan {
         check: check.unwrap_or(usual.check),
-        interval: section
-            .duration("interval", CHECK_INTERVAL, m)
-            .unwrap_or(usual.interval),
+        interval: interval.unwrap_or(usual.interval),
+        interval_down: interval.unwrap_or(usual.interval_down),
         timeout: section.duration("timeout", SOME_TIME, m).unwrap_or(usual.timeout),
         thresholds: Thresholds {
             rise: section.whole("rise", STREAK, m).unwrap_or(usual.thresholds.rise),
             fall: section.whole("fall", STREAK, m).unwrap_or(usual.thresholds.fall),
         },
+        address: None,
+        port: None,
+        concurrency: usual.concurrency,
     };
     (plan, ejection(&section, m))
 }
@@ -123,8 +135,12 @@ fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> (HealthPlan, EjectLimits)
 const USUAL_HEALTH: HealthPlan = HealthPlan {
     check: Some(CheckKind::Tcp),
     interval: Duration::from_secs(2),
+    interval_down: Duration::from_secs(2),
     timeout: Duration::from_secs(1),
     thresholds: Thresholds { rise: 2, fall: 3 },
+    address: None,
+    port: None,
+    concurrency: 64,
 };
 
 const USUAL_EJECTION: EjectLimits = EjectLimits {
@@ -145,7 +161,7 @@ fn check(node: &Node, m: &mut Mistakes<'_>) -> Option<Option<CheckKind>> {
         );
         return None;
     }
-    super::value::word(node, &[("tcp", Some(CheckKind::Tcp)), ("off", None)], m)
+    super::value::word(node, &[("tcp", true), ("off", false)], m).map(|on| on.then_some(CheckKind::Tcp))
 }
 
 fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {

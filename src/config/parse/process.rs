@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::limits::ANY_TIME;
 use super::{Bound, Mistakes, Section, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::ListenAddr;
 use crate::config::file::{Node, Value};
 use crate::config::keys;
-use crate::plan::{LogPlan, RuntimePlan};
+use crate::plan::{AdminPlan, LogPlan, RuntimePlan};
 
 /// More threads than any machine has cores would only be a slip of the pen.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
@@ -28,6 +27,7 @@ pub(super) fn runtime(section: &Section<'_>, m: &mut Mistakes<'_>) -> RuntimePla
         max_connections: max_connections(section, m),
         drain_timeout: duration("drain_timeout", 30, m),
         drain_delay: duration("drain_delay", 0, m),
+        watch: false,
     }
 }
 
@@ -46,11 +46,12 @@ fn workers(node: &Node, m: &mut Mistakes<'_>) -> Option<usize> {
 }
 
 /// `[admin]`, if there is one.
-pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>) -> Option<ListenAddr> {
-    let (place, node) = file.entry("admin")?;
-    let section = Section::open(node, place, &keys::ADMIN, m)?;
-    let node = section.required("bind", r#"bind = "127.0.0.1:9090""#, m)?;
-    bound.take(node, m)
+pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>) -> AdminPlan {
+    let section = file.child("admin", &keys::ADMIN, m);
+    AdminPlan {
+        bind: section.get("bind").and_then(|node| bound.take(node, m)),
+        ..AdminPlan::default()
+    }
 }
 
 /// `[log]`.

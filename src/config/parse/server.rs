@@ -9,6 +9,7 @@ use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::config::report::Place;
 use crate::plan::ServerEntry;
+use crate::pool::Allotment;
 
 const WEIGHT: RangeInclusive<u32> = 0..=256;
 
@@ -38,7 +39,7 @@ pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEnt
             entries.push(entry);
         }
     }
-    if !entries.is_empty() && entries.len() == items.len() && entries.iter().all(|entry| entry.weight == 0) {
+    if !entries.is_empty() && entries.len() == items.len() && entries.iter().all(|entry| entry.allotment.weight == 0) {
         m.say(
             key,
             "no server of this pool takes a session: all weights are 0",
@@ -55,7 +56,7 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
             name: None,
             written: written.into(),
             place,
-            weight: 1,
+            allotment: Allotment::default(),
         });
     }
     if !matches!(node.value, Value::Table(_)) {
@@ -78,7 +79,10 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
         name: name.map(Into::into),
         written: written.into(),
         place,
-        weight: u16::try_from(weight).expect("bounded by WEIGHT"),
+        allotment: Allotment {
+            weight: u16::try_from(weight).expect("bounded by WEIGHT"),
+            ..Allotment::default()
+        },
     })
 }
 
