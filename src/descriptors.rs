@@ -13,9 +13,6 @@ const PIPES_MAX: usize = 256;
 /// Of what may be kept for sessions, the part that goes to pipes: 1 / this.
 const PIPES_SHARE: usize = 16;
 
-/// Checks under way at once.
-const CHECKS_MAX: usize = 64;
-
 /// Connections of the admin port at once.
 const ADMIN_MAX: usize = 16;
 
@@ -36,12 +33,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Divides `limit` descriptors of which `open` are taken. `sessions_wanted` is `max_connections`: it may be less
-    /// than would fit, more is not to be had.
+    /// Divides `limit` descriptors of which `open` are taken. `sessions_wanted` is `max_connections`, and
+    /// `checks_wanted` the largest `concurrency`: less than would fit may be wanted, more is not to be had.
     #[must_use]
-    pub fn new(limit: usize, open: usize, sessions_wanted: Option<usize>) -> Self {
+    pub fn new(limit: usize, open: usize, sessions_wanted: Option<usize>, checks_wanted: usize) -> Self {
         let free = limit.saturating_sub(open + SUNDRY);
-        let checks = CHECKS_MAX.min(free / 8).max(1);
+        let checks = checks_wanted.min(free / 8).max(1);
         let admin = ADMIN_MAX.min(free / 16).max(1);
         let rest = free.saturating_sub(checks + admin);
         let pipes = PIPES_MAX.min(rest / PIPES_SHARE / 2);
@@ -95,7 +92,7 @@ mod tests {
     #[test]
     fn the_shares_never_exceed_the_limit() {
         for limit in (40..4000).chain([20_000, 1 << 20]) {
-            let budget = Budget::new(limit, 20, None);
+            let budget = Budget::new(limit, 20, None, 64);
             let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + budget.checks + budget.admin;
             assert!(sum <= limit, "{limit}: {budget:?}");
             assert!(sum + 2 >= limit, "{limit}: {budget:?} wastes some");
@@ -105,7 +102,7 @@ mod tests {
     #[test]
     fn a_small_limit_still_serves() {
         assert_eq!(
-            Budget::new(64, 24, None),
+            Budget::new(64, 24, None, 64),
             Budget {
                 sessions: 14,
                 pipes: 0,
@@ -113,8 +110,8 @@ mod tests {
                 admin: 2
             }
         );
-        assert_eq!(Budget::new(10, 24, None).sessions, 1);
-        assert_eq!(Budget::new(20_000, 24, Some(5)).sessions, 5);
-        assert_eq!(Budget::new(64, 24, Some(500)).sessions, 14, "more is not to be had");
+        assert_eq!(Budget::new(10, 24, None, 64).sessions, 1);
+        assert_eq!(Budget::new(20_000, 24, Some(5), 64).sessions, 5);
+        assert_eq!(Budget::new(64, 24, Some(500), 64).sessions, 14, "more is not to be had");
     }
 }

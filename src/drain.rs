@@ -39,6 +39,12 @@ impl Drain {
         }
     }
 
+    /// Ends what one gate does: with the stop of all, or before it. For a gate that is closed before its time.
+    #[must_use]
+    pub fn gate(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
     /// Waits until somebody has left his post, which before the stop nobody ever should. Cancel safe.
     pub async fn one_gone(&self) {
         self.one_gone.cancelled().await;

@@ -1,12 +1,12 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{ListenAddr, ServerPlace};
+use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
 use crate::pool::{Allotment, Policy, Pool, ServerSpec};
@@ -133,6 +133,30 @@ pub struct ServerEntry {
     pub allotment: Allotment,
 }
 
+impl Plan {
+    /// The files that are read while we run, each with the key that names it.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, &Path)> {
+        let token = self.admin.token_file.as_deref();
+        let mut files: Vec<_> = token
+            .map(|path| (String::from("admin.token_file"), path))
+            .into_iter()
+            .collect();
+        for pool in &self.pools {
+            let (key, path) = match &pool.health.check {
+                Some(CheckKind::Tls(tls)) => ("ca_file", tls.ca_file.as_deref()),
+                Some(CheckKind::Postgres(postgres)) => {
+                    let login = postgres.login.as_ref();
+                    ("password_file", login.and_then(|login| login.password_file.as_deref()))
+                }
+                Some(CheckKind::Tcp) | None => continue,
+            };
+            files.extend(path.map(|path| (format!("pools.{}.health.{key}", pool.pool.name()), path)));
+        }
+        files
+    }
+}
+
 impl ServerEntry {
     /// The server of an entry that needs no resolver.
     #[must_use]
@@ -140,13 +164,35 @@ impl ServerEntry {
         let ServerPlace::Address(address) = self.place else {
             return None;
         };
-        let label = self.name.as_ref().unwrap_or(&self.written);
         Some(ServerSpec {
-            label: Arc::clone(label),
-            identity: Arc::clone(label),
+            label: Arc::clone(self.label()),
+            identity: Arc::clone(self.label()),
             address,
             resolved_from: None,
         })
+    }
+
+    /// The server at an address that this entry's name resolves to.
+    #[must_use]
+    pub fn resolved(&self, address: SocketAddr) -> ServerSpec {
+        ServerSpec {
+            label: format!("{}@{}", self.label(), address.ip()).into(),
+            identity: address.to_string().into(),
+            address: ServerAddr::new(address),
+            resolved_from: Some(Arc::clone(&self.written)),
+        }
+    }
+
+    /// Whether a server is one that this entry's name has resolved to.
+    #[must_use]
+    pub fn is_of(&self, spec: &ServerSpec) -> bool {
+        spec.resolved_from.as_ref() == Some(&self.written) && spec.is_same(&self.resolved(spec.address.socket()))
+    }
+
+    /// What log, metrics and API call it, or begin with.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        self.name.as_ref().unwrap_or(&self.written)
     }
 }
 

@@ -1,18 +1,15 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::account::{Ending, Entry, Ledger, ListenerIndex};
+use crate::account::{Ending, Ends, Entry, Ledger, ListenerSeries};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
 use crate::dial::{Attempt, LastAck, NoConnection, Progress, dial};
 use crate::listen::Accepted;
-use crate::live::Live;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
 use crate::relay::{Closed, RelayLimits, Side, relay};
@@ -20,49 +17,38 @@ use crate::route::{Choice, Known};
 use crate::sniff::alert::{Alert, alert, refuse};
 use crate::sniff::hello::Hello;
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, has_bytes, reset};
-use crate::tcp_info::TcpInfo;
+use crate::socket::{Fault, has_bytes, reset, reset_when_closed};
 
-/// What every session of a worker needs.
-pub struct House {
-    /// The plan in force.
-    pub live: Arc<Live>,
-    /// The worker's book.
-    pub ledger: Arc<Ledger>,
-    /// Ends every session at once.
-    pub cut: CancellationToken,
+/// A listener as it is in force: what its clients meet.
+#[derive(Clone)]
+pub struct Front {
+    /// How they are treated.
+    pub plan: Arc<ListenerPlan>,
+    /// Where they are counted.
+    pub series: Arc<ListenerSeries>,
 }
 
 /// Serves one client from its first byte to its line in the book.
-pub async fn serve(accepted: Accepted, listener: ListenerIndex, house: Arc<House>) {
+pub async fn serve(accepted: Accepted, front: Arc<Front>, ledger: Arc<Ledger>) {
     let Accepted {
         socket,
         peer,
         at,
         permit,
     } = accepted;
-    let mut entry = house.ledger.open(listener, peer, at);
-    let ending = story(socket, listener, at, &house, &mut entry).await;
+    let mut entry = ledger.open(&front.series, peer, at);
+    drop(ledger);
+    let ending = story(socket, front, at, &mut entry).await;
     entry.close(ending);
     drop(permit); // after the entry: whoever gets the place finds this session accounted for
 }
 
-async fn story(
-    mut client: TcpStream,
-    listener: ListenerIndex,
-    at: Instant,
-    house: &House,
-    entry: &mut Entry,
-) -> Ending {
-    // Boxed: what is needed to arrange a session is gone before its bytes flow, and an idle session stays small.
-    let arranging = Box::pin(arrange(&mut client, listener, at, house, entry));
-    let arranged = tokio::select! {
-        biased;
-        arranged = arranging => arranged,
-        () = house.cut.cancelled() => Err(Refusal { ending: Ending::Drained, farewell: Farewell::Reset }),
-    };
+async fn story(mut client: TcpStream, front: Arc<Front>, at: Instant, entry: &mut Entry) -> Ending {
+    // Boxed: what is needed to arrange a session is gone before its bytes flow, and an idle session stays small. The
+    // front is among it: a session of three days does not hold a plan of three days ago.
+    let arranged = Box::pin(arranged(&mut client, front, at, entry)).await;
     match arranged {
-        Ok(arranged) => carry(client, arranged, house, entry).await,
+        Ok(arranged) => carry(client, arranged, entry).await,
         Err(Refusal { ending, farewell }) => {
             match farewell {
                 Farewell::Close => drop(client),
@@ -71,6 +57,21 @@ async fn story(
             }
             ending
         }
+    }
+}
+
+/// [`arrange`], unless somebody ends the session meanwhile.
+async fn arranged(
+    client: &mut TcpStream,
+    front: Arc<Front>,
+    at: Instant,
+    entry: &mut Entry,
+) -> Result<Arranged, Refusal> {
+    let record = Arc::clone(entry.record());
+    tokio::select! {
+        biased;
+        arranged = arrange(client, &front.plan, at, entry) => arranged,
+        ending = record.until_cut() => Err(Refusal { ending, farewell: Farewell::Reset }),
     }
 }
 
@@ -116,13 +117,10 @@ impl Refusal {
 /// Finds out where the client wants to go, and connects to a server there.
 async fn arrange(
     client: &mut TcpStream,
-    listener: ListenerIndex,
+    listener: &ListenerPlan,
     at: Instant,
-    house: &House,
     entry: &mut Entry,
 ) -> Result<Arranged, Refusal> {
-    let plan = house.live.plan();
-    let listener = &plan.listeners[listener];
     let sniffed = hear(client, listener, at, entry).await?;
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
@@ -163,17 +161,14 @@ async fn hear(
     })?;
     entry.traffic().up.add(sniffed.first.len());
     if let Some(hello) = sniffed.hello() {
-        let is_logged = entry.is_logged();
-        let facts = &mut entry.facts;
+        let mut facts = entry.facts();
         facts.sni = hello
             .name
             .as_ref()
             .map(|name| name.shared())
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
         facts.ech = hello.ech;
-        if is_logged {
-            facts.alpn = printable(&hello.alpn);
-        }
+        facts.alpn = printable(&hello.alpn);
     }
     Ok(Some(sniffed))
 }
@@ -216,16 +211,16 @@ fn choose<'a>(
     let known = Known {
         name: hello.and_then(|hello| hello.name.as_ref()),
         alpn: hello.map(|hello| hello.alpn.as_slice()).unwrap_or_default(),
-        client: Some(entry.facts.client),
+        client: Some(entry.facts().client),
     };
     let pool = match listener.routes.find(&known) {
         Choice::Route { route, pool } => {
-            entry.facts.route = Some(Arc::clone(route));
+            entry.facts().route = Some(Arc::clone(route));
             pool
         }
         Choice::Default(pool) => pool,
         Choice::Refused { route } => {
-            entry.facts.route = Some(Arc::clone(route));
+            entry.facts().route = Some(Arc::clone(route));
             return Err(Refusal::of(Ending::Refused, hello, Alert::no_route));
         }
         Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, Alert::no_route)),
@@ -241,7 +236,7 @@ async fn connect(
     last_ack: LastAck,
     entry: &mut Entry,
 ) -> Result<(TcpStream, Lease), Ending> {
-    let whom = entry.facts.client;
+    let whom = entry.facts().client;
     let dialled = dial(
         &pool.pool,
         &pool.dial,
@@ -286,7 +281,7 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
         return Vec::new();
     }; // it is gone; the relay will say so
     let facts = Facts {
-        client: entry.facts.client,
+        client: entry.facts().client,
         local: ListenAddr::new(local),
         authority: hello.and_then(|hello| hello.name.as_ref()).map(|name| name.as_str()),
         alpn: hello.and_then(|hello| hello.alpn.first()).map(AsRef::as_ref),
@@ -295,24 +290,24 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
 }
 
 /// Moves the bytes until the end. The lease is held until the server's socket is closed.
-async fn carry(client: TcpStream, arranged: Arranged, house: &House, entry: &mut Entry) -> Ending {
+async fn carry(client: TcpStream, arranged: Arranged, entry: &mut Entry) -> Ending {
     let Arranged {
         server,
         lease,
         first,
         limits,
     } = arranged;
-    let closed = relay(&client, &server, first, limits, entry.traffic(), house.cut.cancelled()).await;
-    if entry.is_logged() {
-        entry.facts.client_info = TcpInfo::of(client.as_fd());
-        entry.facts.server_info = TcpInfo::of(server.as_fd());
-    }
+    let ends = Arc::new(Ends { client, server });
+    entry.flows(&ends);
+    let mut cut_by = Ending::Internal; // until somebody cuts it
+    let cut = async { cut_by = entry.record().until_cut().await };
+    let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+    entry.flowed(&ends);
     if closed.is_abrupt() {
-        reset(server);
-        reset(client);
-    } else {
-        drop((server, client));
+        reset_when_closed(&ends.server);
+        reset_when_closed(&ends.client);
     }
+    drop(ends);
     drop(lease);
     match closed {
         Closed::Finished(Side::Client) => Ending::ClientClosed,
@@ -320,7 +315,7 @@ async fn carry(client: TcpStream, arranged: Arranged, house: &House, entry: &mut
         Closed::Broke(side, fault) => broken(side, fault),
         Closed::Idle(_) => Ending::IdleTimeout,
         Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
-        Closed::Cut => Ending::Drained,
+        Closed::Cut => cut_by,
     }
 }
 

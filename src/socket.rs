@@ -52,6 +52,22 @@ impl SocketOptions {
     }
 }
 
+impl SocketOptions {
+    /// The same on a socket that had other options before.
+    ///
+    /// # Errors
+    /// Those of `setsockopt`.
+    pub fn apply_anew(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        if self.keepalive.is_none() {
+            socket.set_keepalive(false)?;
+        }
+        if self.user_timeout.is_none() {
+            socket.set_tcp_user_timeout(None)?;
+        }
+        self.apply(socket)
+    }
+}
+
 /// A socket to connect to this address with.
 ///
 /// # Errors
@@ -66,8 +82,13 @@ pub fn towards(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Closes with a reset: what is queued is thrown away, and the peer cannot mistake the end for a complete answer.
 #[expect(clippy::needless_pass_by_value, reason = "it closes what it is given")]
 pub fn reset(socket: TcpStream) {
+    reset_when_closed(&socket);
+}
+
+/// From now on closing it is [`reset`].
+pub fn reset_when_closed(socket: &TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
-    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Whether a socket has bytes that nobody has read yet.

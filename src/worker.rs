@@ -8,42 +8,41 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Ledger, ListenerIndex, ListenerSeries};
+use crate::account::{Ending, Ledger};
 use crate::drain::Leash;
-use crate::listen::{Listener, Pause, Places};
-use crate::live::Live;
+use crate::listen::{Listener, Pause};
 use crate::relay::limit_pipes;
-use crate::session::{House, serve};
+use crate::session::{Front, serve};
 
-/// How often the metrics learn what open sessions have moved, and the log that accepting pauses no more.
+/// How often the metrics learn what open sessions have moved.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
 pub struct Gate {
-    /// Which listener.
-    pub listener: ListenerIndex,
     /// The worker's own.
     pub socket: OwnedFd,
-    /// The listener's places, shared by all workers.
-    pub places: Places,
-    /// The listener's series.
-    pub series: Arc<ListenerSeries>,
+    /// The listener this address belongs to, now and whenever that changes.
+    pub front: watch::Receiver<Arc<Front>>,
+    /// Accept nobody here any more, but for those who wait already.
+    pub stop: CancellationToken,
+    /// Held until the socket is closed.
+    pub open: Arc<()>,
 }
 
 /// All that a worker gets.
 pub struct Share {
     /// Its number, for its name.
     pub number: usize,
-    /// One for each address of each listener.
-    pub gates: Vec<Gate>,
+    /// One for each address of each listener, now and whenever one is added.
+    pub gates: UnboundedReceiver<Gate>,
     /// Pipes it may have.
     pub pipes: usize,
-    /// The plan in force.
-    pub live: Arc<Live>,
     /// Its book.
     pub ledger: Arc<Ledger>,
     /// How it is told to end.
@@ -60,106 +59,117 @@ pub fn start(share: Share) -> io::Result<()> {
         number,
         gates,
         pipes,
-        live,
         ledger,
         leash,
     } = share;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let doors: Vec<Door> = {
-        let _within = runtime.enter();
-        gates.into_iter().map(Door::new).collect::<io::Result<_>>()?
-    };
     let post = leash.post();
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let _post = post;
         limit_pipes(pipes);
-        runtime.block_on(work(doors, live, ledger, leash));
+        runtime.block_on(work(gates, ledger, leash));
     })?;
     Ok(())
 }
 
-/// A gate that is watched.
-struct Door {
-    listener: ListenerIndex,
-    socket: Listener,
-    series: Arc<ListenerSeries>,
-}
-
-impl Door {
-    /// Registers the gate's socket with the runtime that is entered.
-    fn new(gate: Gate) -> io::Result<Self> {
-        Ok(Self {
-            listener: gate.listener,
-            socket: Listener::new(gate.socket, gate.places)?,
-            series: gate.series,
-        })
+async fn work(gates: UnboundedReceiver<Gate>, ledger: Arc<Ledger>, leash: Leash) {
+    let sessions = TaskTracker::new();
+    let told = Arc::clone(&ledger);
+    let all = async {
+        open_gates(gates, &ledger, &sessions, &leash).await;
+        sessions.close();
+        tokio::select! {
+            () = sessions.wait() => return,
+            () = leash.cut.cancelled() => ledger.cut_all(Ending::Drained),
+        }
+        sessions.wait().await;
+    };
+    tokio::select! {
+        () = all => {}
+        () = tell(&told) => unreachable!("it never ends"),
     }
 }
 
-async fn work(doors: Vec<Door>, live: Arc<Live>, ledger: Arc<Ledger>, leash: Leash) {
-    let house = Arc::new(House {
-        live,
-        ledger: Arc::clone(&ledger),
-        cut: leash.cut.clone(),
-    });
-    let sessions = TaskTracker::new();
-    for door in doors {
-        let (house, sessions_here, stop) = (Arc::clone(&house), sessions.clone(), leash.stop.clone());
+/// Opens each gate that comes, until told to stop.
+async fn open_gates(mut gates: UnboundedReceiver<Gate>, ledger: &Arc<Ledger>, sessions: &TaskTracker, leash: &Leash) {
+    loop {
+        let gate = tokio::select! {
+            biased;
+            () = leash.stop.cancelled() => return,
+            gate = gates.recv() => gate,
+        };
+        let Some(gate) = gate else { return };
         let post = leash.post(); // a panic in a task ends that task alone
+        let (ledger, sessions_here, cut) = (Arc::clone(ledger), sessions.clone(), leash.cut.clone());
         sessions.spawn(async move {
-            let _post = post;
-            keep(door, house, sessions_here, stop).await;
+            match keep(gate, ledger, sessions_here, cut).await {
+                Ok(()) => drop(post.disarm()), // it was told to
+                Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
+            }
         });
     }
-    drop(house);
-    sessions.close();
-    let all_over = sessions.wait();
-    tokio::select! {
-        () = all_over => {}
-        () = tell(&ledger) => unreachable!("it never ends"),
-    }
 }
 
-/// Lets clients in at one door until told to stop, and then those who were waiting already.
-async fn keep(door: Door, house: Arc<House>, sessions: TaskTracker, stop: CancellationToken) {
-    let Door {
-        listener: index,
-        socket: mut listener,
-        series,
-    } = door;
-    let pauses = |reason| {
-        if series.paused(reason) {
-            tracing::warn!(listener = %series.name(), reason = Pause::as_str(reason), "accepting pauses");
-        }
-    };
-    let let_in = |accepted| {
-        series.accepted();
-        sessions.spawn(serve(accepted, index, Arc::clone(&house)));
-    };
+/// Lets clients in at one gate until told to stop, and then those who were waiting already.
+///
+/// # Errors
+/// The runtime cannot watch its socket.
+async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: CancellationToken) -> io::Result<()> {
+    let Gate {
+        socket,
+        mut front,
+        stop,
+        open: _open,
+    } = gate;
+    let mut listener = Listener::new(socket)?;
+    let mut now = Arc::clone(&front.borrow_and_update());
     // Cancelled while waiting, an accept has let nobody in.
     let mut stopped = pin!(stop.cancelled());
     loop {
         tokio::select! {
             biased;
             () = stopped.as_mut() => break,
-            accepted = listener.accept(pauses) => let_in(accepted),
+            Ok(()) = front.changed() => {
+                now = Arc::clone(&front.borrow_and_update());
+                listener.adjust(&now.plan.socket, now.plan.backlog);
+            }
+            accepted = listener.accept(now.series.places(), pauses(&now)) => {
+                // Who came after a change meets what was changed, also when the two are seen in one turn.
+                if front.has_changed().unwrap_or(false) {
+                    now = Arc::clone(&front.borrow());
+                }
+                now.series.accepted();
+                sessions.spawn(serve(accepted, Arc::clone(&now), Arc::clone(&ledger)));
+            }
         }
     }
     listener.close_queue();
-    let mut cut = pin!(house.cut.cancelled());
+    let mut cut = pin!(cut.cancelled());
     loop {
         tokio::select! {
             biased;
             () = cut.as_mut() => break,
-            accepted = listener.accept_waiting(pauses) => match accepted {
-                Some(accepted) => let_in(accepted),
+            accepted = listener.accept_waiting(now.series.places(), pauses(&now)) => match accepted {
+                Some(accepted) => {
+                    now.series.accepted();
+                    sessions.spawn(serve(accepted, Arc::clone(&now), Arc::clone(&ledger)));
+                }
                 None => break,
             },
         }
     }
     let clients = listener.waiting();
     if clients > 0 {
-        tracing::warn!(listener = %series.name(), clients, "turned away: there was no place for them in time");
+        tracing::warn!(listener = %now.plan.name, clients, "turned away: there was no place for them in time");
+    }
+    Ok(())
+}
+
+fn pauses(front: &Front) -> impl Fn(Pause) {
+    |reason| {
+        if front.series.paused(reason) {
+            tracing::warn!(listener = %front.plan.name, reason = Pause::as_str(reason), "accepting pauses");
+        }
     }
 }
 
@@ -169,9 +179,6 @@ async fn tell(ledger: &Ledger) {
     loop {
         ticks.tick().await;
         ledger.tell();
-        for listener in ledger.listeners().iter().filter(|listener| listener.is_calm_again()) {
-            tracing::info!(listener = %listener.name(), "accepting again");
-        }
     }
 }
 
@@ -180,59 +187,64 @@ mod tests {
     use std::fs::File;
     use std::net::TcpStream;
 
-    use tokio::sync::Semaphore;
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
     use crate::account::Metrics;
+    use crate::account::access_log::{self, AccessTarget, LogFormat};
     use crate::drain::Drain;
-    use crate::listen::Bound;
-    use crate::plan::Plan;
+    use crate::listen::{Bound, Places, Room};
+    use crate::plan::ListenerPlan;
 
     const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
 
-    fn plan() -> Plan {
-        crate::config::read("test.toml", CONFIG).ok().unwrap().plan
+    fn listener() -> Arc<ListenerPlan> {
+        Arc::clone(&crate::config::read("test.toml", CONFIG).ok().unwrap().plan.listeners[0])
     }
 
-    /// A worker with one gate, which has the places of `process`.
-    fn share(socket: OwnedFd, process: Arc<Semaphore>, leash: Leash) -> Share {
-        let live = Arc::new(Live::new(plan()));
+    /// Starts a worker with one gate, which has the places of `process`.
+    fn started(socket: OwnedFd, process: Arc<Room>, drain: &Drain) -> watch::Sender<Arc<Front>> {
         let metrics = Arc::new(Metrics::new());
-        let places = Places::new(None, process);
-        let series = metrics.add_listener(&live.plan().listeners[0].name, places.clone());
-        let ledger = Arc::new(Ledger::new(metrics, vec![Arc::clone(&series)], None, false));
+        let plan = listener();
+        let series = metrics.listener(&plan.name, || Places::new(None, process));
+        let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
+        let (front, watched) = watch::channel(Arc::new(Front { plan, series }));
+        let (gates, coming) = unbounded_channel();
         let gate = Gate {
-            listener: 0,
             socket,
-            places,
-            series,
+            front: watched,
+            stop: drain.gate(),
+            open: Arc::new(()),
         };
-        Share {
+        assert!(gates.send(gate).is_ok());
+        start(Share {
             number: 0,
-            gates: vec![gate],
+            gates: coming,
             pipes: 0,
-            live,
-            ledger,
-            leash,
-        }
+            ledger: Arc::new(Ledger::new(metrics, log)),
+            leash: drain.leash(),
+        })
+        .unwrap();
+        front
     }
 
-    #[test]
-    fn a_socket_that_cannot_be_watched_is_an_error() {
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_watched_is_missed() {
         let no_socket = File::open("/proc/self/stat").unwrap(); // epoll takes no file
         let drain = Drain::default();
-        assert!(start(share(no_socket.into(), Arc::new(Semaphore::new(1)), drain.leash())).is_err());
+        let _front = started(no_socket.into(), Room::new(None), &drain);
+        drain.one_gone().await;
     }
 
     #[tokio::test]
     async fn a_gate_that_panics_is_missed() {
-        let listener = Arc::clone(&plan().listeners[0]);
+        let listener = listener();
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket();
-        let process = Arc::new(Semaphore::new(0));
-        process.close(); // which it never is, and who waits for a place says so by a panic
+        let process = Room::new(Some(0));
+        process.break_down(); // which it never is, and who waits for a place says so by a panic
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().remove(0));
-        start(share(socket, process, drain.leash())).unwrap();
+        let _front = started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();
         drain.one_gone().await;
     }

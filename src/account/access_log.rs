@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -114,16 +116,53 @@ fn key_values(line: &Value) -> String {
 enum Message {
     Line(Box<Line>),
     Reopen,
+    Switch(Option<Output>, LogFormat),
 }
 
 /// The access log's entrance; cheap to clone, one for every worker.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     queue: SyncSender<Message>,
+    wishes: Arc<Wishes>,
     dropped: Counter,
 }
 
+/// What is wanted of the log.
+#[derive(Debug, Default)]
+struct Wishes {
+    is_on: AtomicBool,
+    takes_visits: AtomicBool,
+}
+
 impl AccessLog {
+    /// Whether lines go anywhere: else nobody need make any.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.wishes.is_on.load(Relaxed)
+    }
+
+    /// Whether a visit without a byte gets a line too.
+    #[must_use]
+    pub fn takes_visits(&self) -> bool {
+        self.wishes.takes_visits.load(Relaxed)
+    }
+
+    /// From now on visits without a byte get a line too, or no more.
+    pub fn take_visits(&self, wanted: bool) {
+        self.wishes.takes_visits.store(wanted, Relaxed);
+    }
+
+    /// Goes on elsewhere, or nowhere, after the lines that wait.
+    pub fn switch(&self, output: Option<Output>, format: LogFormat) {
+        self.wishes.is_on.store(output.is_some(), Relaxed);
+        // Waits where the queue is full: the writer is at work, or its target takes nothing; then nobody is served by
+        // forgetting where to write instead.
+        if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch(output, format)) {
+            let queue = self.queue.clone();
+            thread::spawn(move || queue.send(message));
+        }
+    }
+
     /// Hands a line to the writer; drops and counts it when the queue is full.
     pub fn write(&self, line: Line) {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
@@ -155,18 +194,14 @@ impl AccessLogWriter {
     }
 }
 
-/// Starts the writer. `None` when there is to be no log. `dropped` counts the lines it had to drop.
+/// Starts the writer. `dropped` counts the lines it had to drop.
 ///
 /// # Errors
 /// The file cannot be opened, or no thread can be had.
-pub fn start(
-    target: &AccessTarget,
-    format: LogFormat,
-    dropped: Counter,
-) -> io::Result<Option<(AccessLog, AccessLogWriter)>> {
-    let Some(output) = Output::open(target)? else {
-        return Ok(None);
-    };
+pub fn start(target: &AccessTarget, format: LogFormat, dropped: Counter) -> io::Result<(AccessLog, AccessLogWriter)> {
+    let output = Output::open(target)?;
+    let wishes = Arc::new(Wishes::default());
+    wishes.is_on.store(output.is_some(), Relaxed);
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let (alive, done) = sync_channel::<()>(0);
     let count = dropped.clone();
@@ -174,34 +209,57 @@ pub fn start(
         write_all(output, format, &lines, &count);
         drop(alive);
     })?;
-    Ok(Some((AccessLog { queue, dropped }, AccessLogWriter { done })))
+    let log = AccessLog { queue, wishes, dropped };
+    Ok((log, AccessLogWriter { done }))
 }
 
-fn write_all(mut output: Output, format: LogFormat, lines: &Receiver<Message>, dropped: &Counter) {
+fn write_all(mut output: Option<Output>, mut format: LogFormat, lines: &Receiver<Message>, dropped: &Counter) {
     while let Ok(first) = lines.recv() {
         for message in std::iter::once(first).chain(lines.try_iter()) {
-            match message {
-                Message::Line(line) if output.stream.write_all(line.render(format).as_bytes()).is_err() => {
-                    dropped.increment(1);
+            match (message, &mut output) {
+                (Message::Line(line), Some(output)) => {
+                    let written = output.stream.write_all(line.render(format).as_bytes());
+                    dropped.increment(u64::from(written.is_err()));
                 }
-                Message::Line(_) => {}
-                Message::Reopen => output.reopen(),
+                (Message::Reopen, Some(output)) => output.reopen(),
+                // Of a session that ended while the log was switched off.
+                (Message::Line(_) | Message::Reopen, None) => {}
+                (Message::Switch(next, next_format), _) => {
+                    flush(&mut output);
+                    (output, format) = (next, next_format);
+                }
             }
         }
-        // What cannot be written now is kept, and tried again; when the buffer is full lines are dropped above.
-        let _ = output.stream.flush();
+        flush(&mut output);
         thread::sleep(BATCH);
     }
 }
 
+/// What cannot be written now is kept, and tried again; when the buffer is full lines are dropped.
+fn flush(output: &mut Option<Output>) {
+    let _ = output.as_mut().map(|output| output.stream.flush());
+}
+
 /// Where lines go.
-struct Output {
+pub struct Output {
     path: Option<PathBuf>,
     stream: Box<dyn Write + Send>,
 }
 
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Output {
-    fn open(target: &AccessTarget) -> io::Result<Option<Self>> {
+    /// Opens a target; `None` for [`AccessTarget::Off`].
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(target: &AccessTarget) -> io::Result<Option<Self>> {
         let (path, stream): (_, Box<dyn Write + Send>) = match target {
             AccessTarget::Off => return Ok(None),
             AccessTarget::Stdout => (None, Box::new(BufWriter::new(io::stdout()))),
@@ -268,12 +326,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let target = AccessTarget::File(path.clone());
-        let (log, writer) = start(&target, LogFormat::Json, Counter::noop()).unwrap().unwrap();
+        let (log, writer) = start(&target, LogFormat::Json, Counter::noop()).unwrap();
         log.write(line());
         log.reopen(); // nothing was renamed: the same file again
         log.write(line());
         drop(log);
         assert!(writer.finish());
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn what_waits_goes_where_it_was_meant_to_and_the_rest_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        let (log, writer) = start(&AccessTarget::File(first.clone()), LogFormat::Json, Counter::noop()).unwrap();
+        log.write(line());
+        log.switch(None, LogFormat::Json);
+        assert!(!log.is_on());
+        log.switch(
+            Output::open(&AccessTarget::File(second.clone())).unwrap(),
+            LogFormat::Text,
+        );
+        assert!(log.is_on());
+        log.write(line());
+        drop(log);
+        assert!(writer.finish());
+        let [first, second] = [first, second].map(|path| std::fs::read_to_string(path).unwrap());
+        assert!(first.starts_with('{') && first.lines().count() == 1, "{first}");
+        assert!(second.starts_with("time=") && second.lines().count() == 1, "{second}");
     }
 }

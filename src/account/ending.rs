@@ -60,6 +60,12 @@ endings! {
     Drained = "drained",
     /// Cut by an operator.
     Killed = "killed",
+    /// Cut, for its server went down.
+    ServerDown = "server_down",
+    /// Cut, for its server is being drained or was disabled.
+    ServerDrained = "server_drained",
+    /// Cut, for a better tier is back.
+    FailedBack = "failed_back",
     /// A fault of ours.
     Internal = "internal",
 }

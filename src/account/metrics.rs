@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Key, Label, Recorder};
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
@@ -15,7 +16,7 @@ use metrics_util::MetricKindMask;
 use tokio::time::sleep;
 
 use super::histogram::{Histogram, SESSION_BOUNDS};
-use super::series::{LineSeries, ListenerSeries, METADATA, ServerSeries, Source, label};
+use super::series::{LineSeries, ListenerId, ListenerSeries, METADATA, ServerSeries, Source, label};
 use crate::listen::Places;
 use crate::pool::{Server, ServerId};
 
@@ -39,6 +40,8 @@ pub(super) mod names {
     pub(in crate::account) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
     pub(in crate::account) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
     pub(in crate::account) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
+    pub(in crate::account) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
+    pub(in crate::account) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
     pub(in crate::account) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
 }
 use names::*;
@@ -54,11 +57,16 @@ const COUNTERS: &[(&str, &str)] = &[
         ACCEPT_PAUSES,
         "Times accepting had to rest although a client was there.",
     ),
+    (CONFIG_RELOADS, "Reloads of the configuration, by result."),
     (LOG_LINES_DROPPED, "Lines of the access log that could not be written."),
 ];
 
 const GAUGES: &[(&str, &str)] = &[
     (BUILD_INFO, "1, labelled with the version."),
+    (
+        CONFIG_LAST_RELOAD,
+        "When the configuration in force was put in force, in seconds since the epoch.",
+    ),
     (SESSIONS_ACTIVE, "Sessions now."),
     (
         SERVER_SESSIONS_ACTIVE,
@@ -70,14 +78,11 @@ const GAUGES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Which listener, in the order of the plan.
-pub type ListenerIndex = usize;
-
 /// What tells one line of the ledger from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LineKey {
     /// Where the session came in.
-    pub listener: ListenerIndex,
+    pub listener: ListenerId,
     /// The pool that was chosen; empty: none.
     pub pool: Arc<str>,
     /// The server that was chosen.
@@ -91,6 +96,11 @@ pub struct Metrics {
     process: metrics_process::Collector,
     build_info: Gauge,
     lines_dropped: Counter,
+    /// Of those that were done, and of those that were not.
+    reloads: [Counter; 2],
+    last_reload: Gauge,
+    /// Seconds since the epoch.
+    put_in_force: AtomicU64,
     // Std mutexes. The book's is taken when a worker meets a line for the first time, and when somebody looks; the
     // other makes touching and rendering one step, lest a rendering between them forget what is wanted.
     book: Mutex<Book>,
@@ -128,6 +138,12 @@ impl Metrics {
         Self {
             build_info: recorder.register_gauge(&Key::from_parts(BUILD_INFO, version), &METADATA),
             lines_dropped: recorder.register_counter(&Key::from_name(LOG_LINES_DROPPED), &METADATA),
+            reloads: ["ok", "error"].map(|result| {
+                let labels = vec![Label::from_static_parts("result", result)];
+                recorder.register_counter(&Key::from_parts(CONFIG_RELOADS, labels), &METADATA)
+            }),
+            last_reload: recorder.register_gauge(&Key::from_name(CONFIG_LAST_RELOAD), &METADATA),
+            put_in_force: AtomicU64::new(seconds_since_the_epoch()),
             handle: recorder.handle(),
             source: Arc::new(recorder),
             process,
@@ -136,11 +152,31 @@ impl Metrics {
         }
     }
 
-    /// Opens the series of the next listener, in the order of the plan.
-    pub fn add_listener(&self, name: &Arc<str>, places: Places) -> Arc<ListenerSeries> {
-        let series = Arc::new(ListenerSeries::new(&self.source, name, places));
-        self.book().listeners.push(Arc::clone(&series));
+    /// The series of a listener, opened with these places if need be. They leave when nobody holds them any more.
+    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> Places) -> Arc<ListenerSeries> {
+        let mut book = self.book();
+        if let Some(known) = book.listeners.iter().find(|series| series.name() == name) {
+            return Arc::clone(known);
+        }
+        let series = Arc::new(ListenerSeries::new(&self.source, name, places()));
+        book.listeners.push(Arc::clone(&series));
         series
+    }
+
+    /// The listeners there are.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Arc<ListenerSeries>> {
+        self.book().listeners.clone()
+    }
+
+    /// Only these pools are configured: what there is of others leaves, once their last session has ended.
+    pub fn keep_pools(&self, is_kept: impl Fn(&str) -> bool) {
+        let book = self.book();
+        let others = book
+            .lines
+            .iter()
+            .filter(|(key, _)| !key.pool.is_empty() && !is_kept(&key.pool));
+        others.for_each(|(_, line)| line.retire());
     }
 
     /// The series of a server, opened if need be.
@@ -151,11 +187,11 @@ impl Metrics {
     }
 
     /// The series of a line, opened if need be; `server` is the one of the key.
-    pub fn line(&self, key: &LineKey, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
+    pub fn line(&self, key: &LineKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
         let server_series = server.map(|server| self.server(&key.pool, server));
         let mut book = self.book();
         let labels = [
-            label("listener", book.listeners[key.listener].name()),
+            label("listener", listener.name()),
             label("pool", &key.pool),
             label(
                 "server",
@@ -163,9 +199,20 @@ impl Metrics {
             ),
         ];
         let duration = opened(&mut book.durations, &key.pool, || Histogram::new(SESSION_BOUNDS));
+        if book.lines.get(key).is_some_and(|line| line.is_over()) {
+            book.lines.remove(key);
+        }
         opened(&mut book.lines, key, || {
-            LineSeries::new(&self.source, &labels, duration, server_series)
+            LineSeries::new(&self.source, &labels, duration, listener, server_series)
         })
+    }
+
+    /// A reload was done, or was not for a mistake.
+    pub fn reloaded(&self, is_done: bool) {
+        self.reloads[usize::from(!is_done)].increment(1);
+        if is_done {
+            self.put_in_force.store(seconds_since_the_epoch(), Relaxed);
+        }
     }
 
     /// Counts lines of the access log that could not be written.
@@ -180,9 +227,13 @@ impl Metrics {
         metrics::with_local_recorder(&*self.source, || self.process.collect());
         self.build_info.set(1.0);
         self.lines_dropped.increment(0);
+        self.reloads.iter().for_each(|reloads| reloads.increment(0));
+        self.last_reload.set(self.put_in_force.load(Relaxed) as f64);
         let mut book = self.book();
+        book.listeners.retain(|listener| Arc::strong_count(listener) > 1);
         book.lines.retain(|_, line| !line.is_over());
         book.servers.retain(|_, server| !server.is_over());
+        book.durations.retain(|_, duration| Arc::strong_count(duration) > 1);
         book.listeners.iter().for_each(|listener| listener.show());
         book.servers.values().for_each(|server| server.show());
         book.lines.values().for_each(|line| line.show());
@@ -209,6 +260,11 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn seconds_since_the_epoch() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// The value of a key, made if it is not there.
@@ -260,11 +316,10 @@ fn pairs(labels: &[Label]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::account::Ending;
     use crate::addr::ServerAddr;
+    use crate::listen::Room;
     use crate::pool::{Allotment, ServerSpec};
 
     fn server(label: &str) -> Arc<Server> {
@@ -278,28 +333,28 @@ mod tests {
     }
 
     /// Something of each kind has happened on this server.
-    fn used(metrics: &Metrics, server: &Arc<Server>) {
+    fn used(metrics: &Metrics, listener: &Arc<ListenerSeries>, server: &Arc<Server>) {
         let key = LineKey {
-            listener: 0,
+            listener: listener.id(),
             pool: "p".into(),
             server: Some(server.id()),
         };
-        let line = metrics.line(&key, Some(server));
+        let line = metrics.line(&key, listener, Some(server));
         line.ended(Ending::ClientClosed, Duration::ZERO);
         line.server().unwrap().changed(true);
     }
 
-    fn metrics() -> Arc<Metrics> {
+    fn metrics() -> (Arc<Metrics>, Arc<ListenerSeries>) {
         let metrics = Metrics::new();
-        metrics.add_listener(&"l".into(), Places::new(None, Arc::new(Semaphore::new(1))));
-        Arc::new(metrics)
+        let listener = metrics.listener(&"l".into(), || Places::new(None, Room::new(Some(1))));
+        (Arc::new(metrics), listener)
     }
 
     #[tokio::test(start_paused = true)]
     async fn series_leave_though_nobody_ever_asks_for_them() {
-        let metrics = metrics();
+        let (metrics, listener) = metrics();
         let tending = tokio::spawn(Arc::clone(&metrics).tend());
-        used(&metrics, &server("goes"));
+        used(&metrics, &listener, &server("goes"));
         sleep(3 * TENDING).await;
         assert!(metrics.book().servers.is_empty() && metrics.book().lines.is_empty());
         assert!(
@@ -311,10 +366,10 @@ mod tests {
 
     #[test]
     fn series_leave_with_their_server_and_idle_ones_stay() {
-        let metrics = metrics();
+        let (metrics, listener) = metrics();
         let (stays, goes) = (server("stays"), server("goes"));
-        used(&metrics, &stays);
-        used(&metrics, &goes);
+        used(&metrics, &listener, &stays);
+        used(&metrics, &listener, &goes);
         let of = |label: &str| {
             let label = format!("server=\"{label}\"");
             metrics.render().lines().filter(|line| line.contains(&label)).count()

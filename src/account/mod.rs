@@ -7,19 +7,23 @@ mod ending;
 mod episode;
 mod histogram;
 mod metrics;
+mod record;
 mod series;
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use record::EndsSeen;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::{LineKey, ListenerIndex, Metrics};
+pub use self::metrics::{LineKey, Metrics};
 pub use ending::Ending;
-pub use series::{CheckResult, LineSeries, ListenerSeries, ServerSeries};
+pub use record::{Ends, Record, Seen};
+pub use series::{CheckResult, LineSeries, ListenerId, ListenerSeries, ServerSeries};
 
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::dial::ConnectFailure;
@@ -31,18 +35,24 @@ use access_log::{AccessLog, Line};
 /// A worker's book of sessions.
 pub struct Ledger {
     metrics: Arc<Metrics>,
-    log: Option<AccessLog>,
-    /// Whether a visit without a byte gets a line too.
-    log_visits: bool,
-    listeners: Vec<Arc<ListenerSeries>>,
+    log: AccessLog,
     // Std mutexes, a few lines each; the worker's own thread is nearly always alone with them.
-    open: Mutex<Slab<Row>>,
+    open: Mutex<Rows>,
     lines: Mutex<HashMap<LineKey, Arc<LineSeries>>>,
+}
+
+/// The open sessions.
+struct Rows {
+    rows: Slab<Row>,
+    /// When they were last told of.
+    told: Instant,
+    /// Why all are cut, and whoever comes from now on.
+    cut: Option<Ending>,
 }
 
 /// An open session, as far as its bytes are concerned.
 struct Row {
-    traffic: Arc<Traffic>,
+    record: Arc<Record>,
     /// Known as soon as it is on a server.
     line: Option<Arc<LineSeries>>,
     /// What of its bytes is in the metrics already.
@@ -50,49 +60,54 @@ struct Row {
 }
 
 impl Row {
-    /// Tells its line what has been moved since this was last done.
-    fn tell(&mut self) {
-        let Some(line) = &self.line else { return };
-        let now = (self.traffic.up.bytes(), self.traffic.down.bytes());
-        line.moved(now.0 - self.told.0, now.1 - self.told.1);
+    /// Tells its line what has been moved since this was last done; how much that is.
+    fn tell(&mut self) -> Option<(u64, u64)> {
+        let line = self.line.as_ref()?;
+        let traffic = &self.record.traffic;
+        let now = (traffic.up.bytes(), traffic.down.bytes());
+        let (up, down) = (now.0 - self.told.0, now.1 - self.told.1);
+        line.moved(up, down);
         self.told = now;
+        Some((up, down))
     }
 }
 
 impl Ledger {
     /// An empty ledger that counts in these series.
     #[must_use]
-    pub fn new(
-        metrics: Arc<Metrics>,
-        listeners: Vec<Arc<ListenerSeries>>,
-        log: Option<AccessLog>,
-        log_visits: bool,
-    ) -> Self {
+    pub fn new(metrics: Arc<Metrics>, log: AccessLog) -> Self {
+        let rows = Rows {
+            rows: Slab::new(),
+            told: Instant::now(),
+            cut: None,
+        };
         Self {
             metrics,
             log,
-            log_visits,
-            listeners,
-            open: Mutex::default(),
+            open: Mutex::new(rows),
             lines: Mutex::default(),
         }
     }
 
     /// Opens a session's entry.
-    pub fn open(self: &Arc<Self>, listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Entry {
-        let traffic = Arc::new(Traffic::default());
-        let row = self.rows().insert(Row {
-            traffic: Arc::clone(&traffic),
+    pub fn open(self: &Arc<Self>, listener: &Arc<ListenerSeries>, peer: PeerAddr, at: Instant) -> Entry {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let facts = Facts::new(Arc::clone(listener), peer);
+        let record = Arc::new(Record::new(NUMBER.fetch_add(1, Relaxed), at, facts));
+        let mut rows = self.rows();
+        let row = rows.rows.insert(Row {
+            record: Arc::clone(&record),
             line: None,
             told: (0, 0),
         });
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
-        let facts = Box::new(Facts::new(NUMBER.fetch_add(1, Relaxed), listener, peer, at));
+        if let Some(ending) = rows.cut {
+            record.cut(ending);
+        }
+        drop(rows);
         Entry {
             ledger: Arc::clone(self),
             row,
-            traffic,
-            facts,
+            record,
             line: None,
             ending: Ending::Internal,
         }
@@ -101,35 +116,65 @@ impl Ledger {
     /// Tells the metrics what open sessions have moved, and forgets lines of servers that are gone. To be called once
     /// a second: a session that lasts for days shows its bytes while it lasts.
     pub fn tell(&self) {
-        self.rows().iter_mut().for_each(|(_, row)| row.tell());
+        let mut rows = self.rows();
+        let now = Instant::now();
+        let over = now - std::mem::replace(&mut rows.told, now);
+        for (_, row) in &mut rows.rows {
+            if let Some((up, down)) = row.tell() {
+                row.record.paced(up, down, over);
+            }
+        }
+        drop(rows);
         self.lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, line| !line.is_over());
     }
 
-    /// The series of the listeners, in the order of the plan.
-    #[must_use]
-    pub fn listeners(&self) -> &[Arc<ListenerSeries>] {
-        &self.listeners
+    /// Ends every open session so, and whichever is opened from now on.
+    pub fn cut_all(&self, ending: Ending) {
+        let mut rows = self.rows();
+        rows.cut = Some(ending);
+        for (_, row) in &rows.rows {
+            row.record.cut(ending);
+        }
     }
 
-    fn line(&self, listener: ListenerIndex, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
+    /// The open sessions. The worker is kept waiting for a few of them at a time only.
+    #[must_use]
+    pub fn records(&self) -> Vec<Arc<Record>> {
+        const AT_ONCE: usize = 256;
+        let mut records = Vec::new();
+        let mut from = 0;
+        loop {
+            let rows = self.rows();
+            let end = rows.rows.capacity();
+            let some = (from..end.min(from + AT_ONCE)).filter_map(|row| rows.rows.get(row));
+            records.extend(some.map(|row| Arc::clone(&row.record)));
+            drop(rows);
+            from += AT_ONCE;
+            if from >= end {
+                return records;
+            }
+        }
+    }
+
+    fn line(&self, listener: &Arc<ListenerSeries>, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
         let key = LineKey {
-            listener,
+            listener: listener.id(),
             pool: Arc::clone(pool),
             server: server.map(|server| server.id()),
         };
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&key) {
+        if let Some(line) = lines.get(&key).filter(|line| !line.is_over()) {
             return Arc::clone(line);
         }
-        let line = self.metrics.line(&key, server);
+        let line = self.metrics.line(&key, listener, server);
         lines.insert(key, Arc::clone(&line));
         line
     }
 
-    fn rows(&self) -> MutexGuard<'_, Slab<Row>> {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,9 +182,7 @@ impl Ledger {
 /// What is known of a session; for its line in the log.
 #[derive(Debug)]
 pub struct Facts {
-    session: u64,
-    listener: ListenerIndex,
-    at: Instant,
+    listener: Arc<ListenerSeries>,
     peer: PeerAddr,
     /// Whom the peer speaks for.
     pub client: ClientAddr,
@@ -152,22 +195,19 @@ pub struct Facts {
     /// The route that was taken.
     pub route: Option<Arc<str>>,
     pool: Option<Arc<str>>,
-    server: Option<Arc<str>>,
+    server: Option<Arc<Server>>,
+    ends: EndsSeen,
     attempts: u32,
     hello: Option<Duration>,
     connect: Option<Duration>,
-    /// What the kernel knows of the client's side, at the end.
-    pub client_info: Option<TcpInfo>,
-    /// The same of the server's side.
-    pub server_info: Option<TcpInfo>,
+    /// What the kernel knew of the client's side and the server's, at the end.
+    tcp_info: [Option<TcpInfo>; 2],
 }
 
 impl Facts {
-    fn new(session: u64, listener: ListenerIndex, peer: PeerAddr, at: Instant) -> Self {
+    fn new(listener: Arc<ListenerSeries>, peer: PeerAddr) -> Self {
         Self {
-            session,
             listener,
-            at,
             peer,
             client: peer.into(),
             sni: None,
@@ -176,11 +216,11 @@ impl Facts {
             route: None,
             pool: None,
             server: None,
+            ends: None,
             attempts: 0,
             hello: None,
             connect: None,
-            client_info: None,
-            server_info: None,
+            tcp_info: [None; 2],
         }
     }
 }
@@ -190,9 +230,7 @@ impl Facts {
 pub struct Entry {
     ledger: Arc<Ledger>,
     row: usize,
-    traffic: Arc<Traffic>,
-    /// What is known so far.
-    pub facts: Box<Facts>,
+    record: Arc<Record>,
     line: Option<Arc<LineSeries>>,
     /// [`Ending::Internal`] unless the session says otherwise: a panic must not look well.
     ending: Ending,
@@ -202,33 +240,40 @@ impl Entry {
     /// Where the session counts its bytes.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+        &self.record.traffic
     }
 
-    /// Whether anybody will read the facts.
+    /// The session as others see it.
     #[must_use]
-    pub fn is_logged(&self) -> bool {
-        self.ledger.log.is_some()
+    pub fn record(&self) -> &Arc<Record> {
+        &self.record
+    }
+
+    /// What is known so far.
+    pub fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.record.facts()
     }
 
     /// It is known now what the client wants.
     pub fn heard(&mut self) {
-        let took = self.facts.at.elapsed();
-        self.facts.hello = Some(took);
-        self.ledger.listeners[self.facts.listener].heard(took);
+        let took = self.record.age();
+        let mut facts = self.facts();
+        facts.hello = Some(took);
+        facts.listener.heard(took);
     }
 
     /// A pool was chosen.
     pub fn routed(&mut self, pool: &Arc<str>) {
-        self.facts.pool = Some(Arc::clone(pool));
+        self.facts().pool = Some(Arc::clone(pool));
     }
 
     /// A server of the pool is being tried.
     pub fn trying(&mut self, server: &Arc<Server>) {
-        self.facts.attempts += 1;
-        self.facts.server = Some(Arc::clone(&server.spec().label));
-        let pool = self.facts.pool.clone().unwrap_or_else(|| Arc::from(""));
-        self.line = Some(self.ledger.line(self.facts.listener, &pool, Some(server)));
+        let mut facts = self.record.facts();
+        facts.attempts += 1;
+        facts.server = Some(Arc::clone(server));
+        let pool = facts.pool.clone().unwrap_or_else(|| Arc::from(""));
+        self.line = Some(self.ledger.line(&facts.listener, &pool, Some(server)));
     }
 
     /// That took so long, and failed or not. Without a failure the session is on the server.
@@ -237,11 +282,28 @@ impl Entry {
             series.dialled(took, failure);
         }
         if failure.is_none() {
-            self.facts.connect = Some(took);
-            if let Some(row) = self.ledger.rows().get_mut(self.row) {
+            self.facts().connect = Some(took);
+            if let Some(row) = self.ledger.rows().rows.get_mut(self.row) {
                 row.line.clone_from(&self.line);
             }
         }
+    }
+
+    /// Its bytes flow between these, from now on.
+    pub fn flows(&mut self, ends: &Arc<Ends>) {
+        self.facts().flows(ends);
+    }
+
+    /// Its bytes flow no more; what the kernel knows of the two is asked while they are open.
+    pub fn flowed(&mut self, ends: &Ends) {
+        let tcp_info = if self.ledger.log.is_on() {
+            [&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd()))
+        } else {
+            [None; 2]
+        };
+        let mut facts = self.facts();
+        facts.ends = None;
+        facts.tcp_info = tcp_info;
     }
 
     /// The session is over.
@@ -250,39 +312,39 @@ impl Entry {
     }
 
     fn is_worth_a_line(&self) -> bool {
-        let moved = self.traffic.up.bytes() + self.traffic.down.bytes();
-        moved > 0 || !self.ending.is_a_visit() || self.ledger.log_visits
+        let moved = self.traffic().up.bytes() + self.traffic().down.bytes();
+        moved > 0 || !self.ending.is_a_visit() || self.ledger.log.takes_visits()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let took = self.facts.at.elapsed();
-        let line = self.line.take().unwrap_or_else(|| {
-            let pool = self.facts.pool.clone().unwrap_or_else(|| Arc::from(""));
-            self.ledger.line(self.facts.listener, &pool, None)
+        let line = self.line.take();
+        let facts = self.record.facts();
+        let took = self.record.age();
+        let line = line.unwrap_or_else(|| {
+            let pool = facts.pool.clone().unwrap_or_else(|| Arc::from(""));
+            self.ledger.line(&facts.listener, &pool, None)
         });
-        let mut row = self.ledger.rows().remove(self.row);
+        let mut row = self.ledger.rows().rows.remove(self.row);
         row.line = Some(Arc::clone(&line));
         row.tell();
         line.ended(self.ending, took);
-        if let Some(log) = self.ledger.log.as_ref().filter(|_| self.is_worth_a_line()) {
-            log.write(
-                self.facts
-                    .line(&self.ledger.listeners, self.ending, took, &self.traffic),
-            );
+        if self.ledger.log.is_on() && self.is_worth_a_line() {
+            self.ledger.log.write(facts.line(&self.record, self.ending, took));
         }
     }
 }
 
 impl Facts {
-    fn line(&self, listeners: &[Arc<ListenerSeries>], ending: Ending, took: Duration, traffic: &Traffic) -> Line {
+    fn line(&self, record: &Record, ending: Ending, took: Duration) -> Line {
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let [client, server] = self.tcp_info;
         let text = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         Line {
             time: Some(SystemTime::now()),
-            session: self.session,
-            listener: listeners[self.listener].name().to_string(),
+            session: record.id(),
+            listener: self.listener.name().to_string(),
             peer: self.peer.to_string(),
             client: self.client.to_string(),
             sni: text(&self.sni),
@@ -290,18 +352,18 @@ impl Facts {
             ech: self.ech,
             route: text(&self.route),
             pool: text(&self.pool),
-            server: text(&self.server),
+            server: self.server_label(),
             attempts: self.attempts,
             hello_ms: self.hello.map(ms),
             connect_ms: self.connect.map(ms),
             duration_ms: ms(took),
-            bytes_up: traffic.up.bytes(),
-            bytes_down: traffic.down.bytes(),
+            bytes_up: record.traffic.up.bytes(),
+            bytes_down: record.traffic.down.bytes(),
             ending: ending.as_str(),
-            client_rtt_us: self.client_info.map(|info| info.rtt_us),
-            server_rtt_us: self.server_info.map(|info| info.rtt_us),
-            client_retrans: self.client_info.map(|info| info.retransmits),
-            server_retrans: self.server_info.map(|info| info.retransmits),
+            client_rtt_us: client.map(|info| info.rtt_us),
+            server_rtt_us: server.map(|info| info.rtt_us),
+            client_retrans: client.map(|info| info.retransmits),
+            server_retrans: server.map(|info| info.retransmits),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The series of listeners, servers and lines: handles that are resolved once and kept, so that nothing on the data
 //! path looks a metric up by name.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -72,8 +72,13 @@ impl<const N: usize> Counters<N> {
     }
 }
 
+/// A number no other listener's series of this process ever had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(u64);
+
 /// The series of a listener.
 pub struct ListenerSeries {
+    id: ListenerId,
     name: Arc<str>,
     places: Places,
     connections: Counter,
@@ -86,10 +91,20 @@ pub struct ListenerSeries {
     pub(super) hello: Histogram,
 }
 
+impl std::fmt::Debug for ListenerSeries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerSeries")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ListenerSeries {
     pub(super) fn new(source: &Source, name: &Arc<str>, places: Places) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let labels = [label("listener", name)];
         Self {
+            id: ListenerId(NEXT.fetch_add(1, Relaxed)),
             name: Arc::clone(name),
             places,
             connections: counter(source, names::CONNECTIONS, labels.to_vec()),
@@ -99,6 +114,18 @@ impl ListenerSeries {
             episode: Mutex::default(),
             hello: Histogram::new(HANDSHAKE_BOUNDS),
         }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// The places of its sessions.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Its name.
@@ -245,7 +272,9 @@ pub struct LineSeries {
     down: Counter,
     endings: Counters<{ Ending::ALL.len() }>,
     duration: Arc<Histogram>,
+    listener: Weak<ListenerSeries>,
     server: Option<Arc<ServerSeries>>,
+    is_retired: AtomicBool,
 }
 
 impl LineSeries {
@@ -253,6 +282,7 @@ impl LineSeries {
         source: &Source,
         labels: &[Label],
         duration: Arc<Histogram>,
+        listener: &Arc<ListenerSeries>,
         server: Option<Arc<ServerSeries>>,
     ) -> Self {
         let bytes = Counters::<2>::new(source, names::BYTES, labels, "direction");
@@ -261,7 +291,9 @@ impl LineSeries {
             down: bytes.of(1, "down").clone(),
             endings: Counters::new(source, names::SESSIONS, labels, "ending"),
             duration,
+            listener: Arc::downgrade(listener),
             server,
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -287,10 +319,20 @@ impl LineSeries {
         self.duration.record(took);
     }
 
-    /// Whether no session will come this way again.
+    /// Its pool is configured no more.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Relaxed);
+    }
+
+    /// Whether no session will come this way again: the server or the listener is gone, or, of those that reached no
+    /// server, the pool.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.server.as_ref().is_some_and(|server| server.is_over())
+        let is_without_server = match &self.server {
+            Some(server) => server.is_over(),
+            None => self.is_retired.load(Relaxed),
+        };
+        is_without_server || self.listener.strong_count() == 0
     }
 
     pub(super) fn show(&self) {

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,8 +19,10 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::account::Metrics;
+use crate::account::{Ledger, Metrics};
+use crate::addr::ListenAddr;
 use crate::live::Live;
+use crate::reload::Reloader;
 
 /// A client of the admin port that has not said what it wants by then is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +44,14 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// Set when the end has begun.
     pub is_draining: AtomicBool,
+    /// One a worker.
+    pub ledgers: Vec<Arc<Ledger>>,
+    /// By which reloads are asked for.
+    pub reloader: Reloader,
+    /// When the process began.
+    pub started: SystemTime,
+    /// The real addresses of listeners, in the order of the plan.
+    pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }
 
 /// Answers on a listening socket, at most `connections_max` clients at once, for as long as it is polled.

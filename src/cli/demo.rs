@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EXIT_RUN;
 use super::run::start_log;
-use crate::app::{self, Failure, Running};
+use crate::app::{self, Failure, Origin, Running};
 use crate::config;
 use screen::Screen;
 
@@ -48,12 +48,12 @@ fn demonstrate() -> Result<(), Failure> {
     let plan = config::read("demo.toml", &stage.configuration(&Gates::ANY))
         .expect("a test reads this text")
         .plan;
-    let _written_before_the_end = start_log(&plan.log);
+    let (_written_before_the_end, _) = start_log(&plan.log);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed)?;
     let beside = thread::Builder::new().name("demo".to_owned());
     let beside = beside.spawn(move || runtime.block_on(stage.play())).map_err(failed)?;
-    let balanced = app::run(plan, |running| drop(announce.send(running.clone()))); // gone only when it has failed
+    let balanced = app::run(plan, Origin::default(), |running| drop(announce.send(running.clone()))); // gone only when it has failed
     over.cancel();
     let played = beside.join().expect("nothing on the stage panics");
     balanced.and(played.map_err(failed))

@@ -7,19 +7,21 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use super::{EXIT_CONFIG, EXIT_RUN};
 use crate::account::access_log::LogFormat;
-use crate::app::{self, ANNOUNCE, Running};
+use crate::app::{self, ANNOUNCE, Origin, Running};
 use crate::config;
 use crate::plan::LogPlan;
 
 /// Runs the configuration named, else the one in its usual place.
 #[must_use]
 pub fn run(named: Option<&Path>) -> ExitCode {
-    let loaded = match config::find(named).and_then(|path| config::load(&path)) {
+    let loaded = config::find(named).and_then(|path| Ok((config::load(&path)?, path)));
+    let (loaded, path) = match loaded {
         Ok(loaded) => loaded,
         Err(report) => {
             report.tell();
@@ -27,8 +29,12 @@ pub fn run(named: Option<&Path>) -> ExitCode {
         }
     };
     loaded.warnings.tell();
-    let _written_before_the_end = start_log(&loaded.plan.log);
-    match app::run(loaded.plan, announce) {
+    let (_written_before_the_end, relog) = start_log(&loaded.plan.log);
+    let origin = Origin {
+        file: Some(path),
+        relog: Some(relog),
+    };
+    match app::run(loaded.plan, origin, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
@@ -52,17 +58,27 @@ fn announce(running: &Running) {
 }
 
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
-/// loses lines, it does not stop traffic.
-pub fn start_log(plan: &LogPlan) -> WorkerGuard {
+/// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
+pub fn start_log(plan: &LogPlan) -> (WorkerGuard, Box<dyn Fn(&LogPlan)>) {
     let (writer, guard) = NonBlocking::new(std::io::stderr());
+    let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
+    tracing_subscriber::registry().with(reloaded).init();
+    let relog = move |plan: &LogPlan| {
+        let _ = handle.reload(layer(plan, &writer)); // fails only when there is no log any more
+    };
+    (guard, Box::new(relog))
+}
+
+/// What writes the lines that are wanted, as they are wanted.
+fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
         .with_target(ANNOUNCE, Level::INFO);
-    let registry = tracing_subscriber::registry().with(levels);
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer.clone())
+        .with_target(false);
     match plan.format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
-        LogFormat::Text => registry.with(layer.with_ansi(false)).init(),
+        LogFormat::Json => Layer::and_then(levels, lines.json().flatten_event(true)).boxed(),
+        LogFormat::Text => Layer::and_then(levels, lines.with_ansi(false)).boxed(),
     }
-    guard
 }

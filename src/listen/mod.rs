@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::addr::{ListenAddr, PeerAddr};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
-pub use places::{Permit, Places};
+pub use places::{Permit, Places, Room};
 
 /// How long accepting rests when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -70,7 +70,20 @@ impl Bound {
     /// # Errors
     /// The address and why it cannot be bound.
     pub fn new(address: ListenAddr, options: &SocketOptions) -> Result<Self, BindError> {
-        let first = bind(address.socket(), false, options).map_err(|cause| BindError { address, cause })?;
+        Self::bind(address, options, false)
+    }
+
+    /// Binds an address that overlaps with one that this very process holds (`0.0.0.0:80` and `10.0.0.1:80`), which is
+    /// only possible by sharing.
+    ///
+    /// # Errors
+    /// The address and why it cannot be bound.
+    pub fn beside_our_own(address: ListenAddr, options: &SocketOptions) -> Result<Self, BindError> {
+        Self::bind(address, options, true)
+    }
+
+    fn bind(address: ListenAddr, options: &SocketOptions, is_shared: bool) -> Result<Self, BindError> {
+        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError { address, cause })?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
             address: real.map_or(address, ListenAddr::new),
@@ -170,7 +183,6 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
-    places: Places,
     batch: u32,
 }
 
@@ -186,31 +198,37 @@ impl Listener {
     ///
     /// # Errors
     /// Those of registering it with the runtime.
-    pub fn new(socket: OwnedFd, places: Places) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             socket: watch::watch(socket)?,
-            places,
             batch: 0,
         })
     }
 
-    /// The next client. `told` hears when accepting must rest, and why.
+    /// The next client, on one of these places. `told` hears when accepting must rest, and why.
     ///
     /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
     /// Cancel safe: a place not yet given to a client goes back.
-    pub async fn accept(&mut self, mut told: impl FnMut(Pause)) -> Accepted {
+    pub async fn accept(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Accepted {
         self.let_sessions_run().await;
         loop {
             let Ok(mut ready) = self.socket.readable().await else {
                 // The runtime is going down; whoever waits for a client is about to be dropped.
                 return std::future::pending().await;
             };
-            match self.try_accept(&mut told).await {
+            match self.try_accept(places, &mut told).await {
                 Ok(Some(accepted)) => return accepted,
                 Ok(None) => {}
                 Err(_nobody) => ready.clear_ready(),
             }
         }
+    }
+
+    /// Gives it other options; clients who come from now on have them.
+    pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
+        // Its options were taken once, so were others of the kind.
+        let _ = options.apply_anew(&SockRef::from(self.socket.get_ref()));
+        let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
     }
 
     /// From now on hardly anybody joins those who wait: while there are any, the kernel lets no more in.
@@ -221,10 +239,10 @@ impl Listener {
 
     /// The next of those who wait already, as soon as there is a place; `None` when nobody does any more. Otherwise
     /// like [`Self::accept`].
-    pub async fn accept_waiting(&mut self, mut told: impl FnMut(Pause)) -> Option<Accepted> {
+    pub async fn accept_waiting(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Option<Accepted> {
         self.let_sessions_run().await;
         while self.waiting() > 0 {
-            if let Ok(Some(accepted)) = self.try_accept(&mut told).await {
+            if let Ok(Some(accepted)) = self.try_accept(places, &mut told).await {
                 return Some(accepted);
             }
         }
@@ -248,12 +266,12 @@ impl Listener {
     }
 
     /// Accepts once, as soon as there is a place: a client, or not this one. EAGAIN is the only error.
-    async fn try_accept(&self, told: &mut impl FnMut(Pause)) -> io::Result<Option<Accepted>> {
-        let permit = match self.places.try_take() {
+    async fn try_accept(&self, places: &Places, told: &mut impl FnMut(Pause)) -> io::Result<Option<Accepted>> {
+        let permit = match places.try_take() {
             Some(permit) => permit,
             None => {
                 told(Pause::Limit);
-                self.places.take().await
+                places.take().await
             }
         };
         match accept(self.socket.get_ref())? {
@@ -301,10 +319,6 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
-
     use super::*;
 
     const OPTIONS: SocketOptions = SocketOptions {
@@ -317,7 +331,7 @@ mod tests {
     }
 
     fn places(listener: Option<usize>, process: usize) -> Places {
-        Places::new(listener, Arc::new(Semaphore::new(process)))
+        Places::new(listener, Room::new(Some(process)))
     }
 
     #[test]
@@ -386,14 +400,14 @@ mod tests {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
         let socket = bound.listen(1, 16).unwrap().remove(0);
-        let mut listener = Listener::new(socket, places(Some(1), 9)).unwrap();
+        let (mut listener, places) = (Listener::new(socket).unwrap(), places(Some(1), 9));
         let _clients = [
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         ];
-        let first = listener.accept(|_| unreachable!("there is a place")).await;
+        let first = listener.accept(&places, |_| unreachable!("there is a place")).await;
         let mut pauses = Vec::new();
-        let mut second = Box::pin(listener.accept(|pause| pauses.push(pause)));
+        let mut second = Box::pin(listener.accept(&places, |pause| pauses.push(pause)));
         std::future::poll_fn(|cx| {
             assert!(second.as_mut().poll(cx).is_pending(), "no place yet");
             std::task::Poll::Ready(())

@@ -1,48 +1,139 @@
 //! How many sessions there may be at once.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// As many as there may ever be, where nothing else bounds them: Linux hands out no more descriptors to a process.
+const MANY: usize = 1 << 30;
+
+/// Places of the process or of a listener. Their number may change while some are taken.
+#[derive(Debug)]
+pub struct Room {
+    places: Arc<Semaphore>,
+    taken: AtomicUsize,
+    // A std mutex: held for a few lines when the number changes.
+    size: Mutex<usize>,
+}
+
+impl Room {
+    /// So many places; `None`: as many as there may ever be.
+    #[must_use]
+    pub fn new(size: Option<usize>) -> Arc<Self> {
+        let size = size.unwrap_or(MANY).min(MANY);
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(size)),
+            taken: AtomicUsize::new(0),
+            size: Mutex::new(size),
+        })
+    }
+
+    /// So many from now on. Where more are taken nobody loses his, and nobody new gets one until enough have left.
+    /// To be called within a runtime.
+    pub fn resize(&self, size: Option<usize>) {
+        let size = size.unwrap_or(MANY).min(MANY);
+        let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        if size >= *now {
+            self.places.add_permits(size - *now);
+        } else {
+            let surplus = u32::try_from(*now - size).expect("it is at most 2^30");
+            let places = Arc::clone(&self.places);
+            // The queue is fair: who asks after this one waits behind it.
+            tokio::spawn(async move {
+                if let Ok(surplus) = places.acquire_many_owned(surplus).await {
+                    surplus.forget();
+                }
+            });
+        }
+        *now = size;
+    }
+
+    /// Places that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Relaxed)
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Place::new(self, permit))
+    }
+
+    async fn take(self: &Arc<Self>) -> Place {
+        let permit = Arc::clone(&self.places).acquire_owned().await;
+        Place::new(self, permit.expect("these semaphores are never closed"))
+    }
+
+    /// Whoever asks for a place from now on panics: for tests of what happens then.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) {
+        self.places.close();
+    }
+}
+
+/// One place of a room; dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    room: Arc<Room>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn new(room: &Arc<Room>, permit: OwnedSemaphorePermit) -> Self {
+        room.taken.fetch_add(1, Relaxed);
+        Self {
+            room: Arc::clone(room),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.taken.fetch_sub(1, Relaxed);
+    }
+}
 
 /// How many sessions there may be: of the process, and of a listener.
 #[derive(Clone, Debug)]
 pub struct Places {
-    listener: Arc<Semaphore>,
-    listener_max: usize,
-    process: Arc<Semaphore>,
+    listener: Arc<Room>,
+    process: Arc<Room>,
 }
 
 /// A session's place among those there may be. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Permit {
-    _listener: OwnedSemaphorePermit,
-    _process: OwnedSemaphorePermit,
+    _listener: Place,
+    _process: Place,
 }
 
 impl Places {
     /// Places of a listener, within those of the process. `None`: as many as the process has.
     #[must_use]
-    pub fn new(listener_max: Option<usize>, process: Arc<Semaphore>) -> Self {
-        let listener_max = listener_max
-            .unwrap_or(Semaphore::MAX_PERMITS)
-            .min(Semaphore::MAX_PERMITS);
+    pub fn new(listener_max: Option<usize>, process: Arc<Room>) -> Self {
         Self {
-            listener: Arc::new(Semaphore::new(listener_max)),
-            listener_max,
+            listener: Room::new(listener_max),
             process,
         }
+    }
+
+    /// So many for this listener from now on; see [`Room::resize`].
+    pub fn resize(&self, listener_max: Option<usize>) {
+        self.listener.resize(listener_max);
     }
 
     /// Places taken on this listener: its sessions.
     #[must_use]
     pub fn taken(&self) -> usize {
-        self.listener_max.saturating_sub(self.listener.available_permits())
+        self.listener.taken()
     }
 
     /// A place if there is one.
     pub(super) fn try_take(&self) -> Option<Permit> {
-        let listener = Arc::clone(&self.listener).try_acquire_owned().ok()?;
-        let process = Arc::clone(&self.process).try_acquire_owned().ok()?;
+        let listener = self.listener.try_take()?;
+        let process = self.process.try_take()?;
         Some(Permit {
             _listener: listener,
             _process: process,
@@ -52,21 +143,60 @@ impl Places {
     /// A place as soon as there is one; first come, first served over all workers. Who waits for one half of it does
     /// not hold the other: it would be missed elsewhere, and counted as a session.
     pub(super) async fn take(&self) -> Permit {
-        const OPEN: &str = "these semaphores are never closed";
         let permit = |listener, process| Permit {
             _listener: listener,
             _process: process,
         };
         loop {
-            let listener = Arc::clone(&self.listener).acquire_owned().await.expect(OPEN);
-            if let Ok(process) = Arc::clone(&self.process).try_acquire_owned() {
+            let listener = self.listener.take().await;
+            if let Some(process) = self.process.try_take() {
                 return permit(listener, process);
             }
             drop(listener);
-            let process = Arc::clone(&self.process).acquire_owned().await.expect(OPEN);
-            if let Ok(listener) = Arc::clone(&self.listener).try_acquire_owned() {
+            let process = self.process.take().await;
+            if let Some(listener) = self.listener.try_take() {
                 return permit(listener, process);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_room_that_shrinks_puts_nobody_out_and_lets_nobody_in_until_enough_have_left() {
+        let room = Room::new(None);
+        let mut held: Vec<_> = (0..3).map(|_| room.try_take().unwrap()).collect();
+        room.resize(Some(2));
+        tokio::task::yield_now().await;
+        assert!(room.try_take().is_none());
+        assert_eq!(room.taken(), 3);
+        held.pop();
+        tokio::task::yield_now().await;
+        assert!(room.try_take().is_none(), "two are there, and may be");
+        held.pop();
+        tokio::task::yield_now().await;
+        held.push(room.try_take().unwrap());
+        assert!(room.try_take().is_none());
+        room.resize(Some(3));
+        assert!(room.try_take().is_some());
+        held.clear();
+        assert_eq!(room.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_room_that_shrinks_and_grows_while_it_is_full_is_as_large_as_last_said() {
+        let room = Room::new(Some(4));
+        let held: Vec<_> = (0..4).map(|_| room.try_take().unwrap()).collect();
+        for size in [1, 4, 2, 3] {
+            room.resize(Some(size));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        tokio::task::yield_now().await;
+        let held: Vec<_> = std::iter::from_fn(|| room.try_take()).collect();
+        assert_eq!(held.len(), 3);
     }
 }

@@ -46,7 +46,18 @@ pub struct Checks {
     state: Checked,
     /// Results in a row that were the same as the latest one.
     streak: u32,
-    passing: bool,
+    latest: Latest,
+}
+
+/// What the latest check amounted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Latest {
+    /// There are none.
+    Off,
+    None,
+    Pass,
+    Fail,
+    Unfit,
 }
 
 impl Checks {
@@ -56,7 +67,7 @@ impl Checks {
         Self {
             state: Checked::Unchecked,
             streak: 0,
-            passing: false,
+            latest: Latest::None,
         }
     }
 
@@ -66,24 +77,30 @@ impl Checks {
         Self {
             state: Checked::Up,
             streak: 0,
-            passing: true,
+            latest: Latest::Off,
         }
     }
 
     /// Takes one result in; the new state if it changed. The first result alone decides the first state.
-    pub fn record(&mut self, pass: bool, thresholds: Thresholds) -> Option<Checked> {
-        self.streak = if self.streak > 0 && pass == self.passing {
+    pub fn record(&mut self, verdict: &Verdict, thresholds: Thresholds) -> Option<Checked> {
+        let (before, latest) = match verdict {
+            Verdict::Pass => (self.latest, Latest::Pass),
+            Verdict::Fail(_) => (self.latest, Latest::Fail),
+            Verdict::Unfit(_) => (self.latest, Latest::Unfit),
+        };
+        self.streak = if latest == before {
             self.streak.saturating_add(1)
         } else {
             1
         };
-        self.passing = pass;
-        let next = match self.state {
-            Checked::Unchecked if pass => Checked::Up,
-            Checked::Unchecked => Checked::Down,
-            Checked::Up if !pass && self.streak >= thresholds.fall => Checked::Down,
-            Checked::Down if pass && self.streak >= thresholds.rise => Checked::Up,
-            same => same,
+        self.latest = latest;
+        let next = match (self.state, latest) {
+            (Checked::Unchecked, Latest::Pass) => Checked::Up,
+            (Checked::Unchecked, _) | (_, Latest::Unfit) => Checked::Down,
+            (Checked::Up, Latest::Fail) if self.streak >= thresholds.fall => Checked::Down,
+            // It was well all the time.
+            (Checked::Down, Latest::Pass) if self.streak >= thresholds.rise || before == Latest::Unfit => Checked::Up,
+            (same, _) => same,
         };
         (next != self.state).then(|| {
             self.state = next;
@@ -97,10 +114,22 @@ impl Checks {
         self.state
     }
 
-    /// Whether the latest check failed, whatever the state.
+    /// Whether the server is checked at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.latest != Latest::Off
+    }
+
+    /// Whether the latest check was not good, whatever the state.
     #[must_use]
     pub const fn failing(&self) -> bool {
-        self.streak > 0 && !self.passing
+        matches!(self.latest, Latest::Fail | Latest::Unfit)
+    }
+
+    /// Whether the latest check found the server well, and not what is wanted.
+    #[must_use]
+    pub const fn unfit(&self) -> bool {
+        matches!(self.latest, Latest::Unfit)
     }
 }
 
@@ -249,8 +278,19 @@ mod tests {
         percent_max: 50,
     };
 
+    fn verdict(sign: char) -> Verdict {
+        match sign {
+            '+' => Verdict::Pass,
+            '-' => Verdict::Fail("gone".into()),
+            _ => Verdict::Unfit("a replica".into()),
+        }
+    }
+
     fn run(machine: &mut Checks, results: &str) -> Vec<Option<Checked>> {
-        results.chars().map(|c| machine.record(c == '+', TWO_THREE)).collect()
+        results
+            .chars()
+            .map(|c| machine.record(&verdict(c), TWO_THREE))
+            .collect()
     }
 
     #[test]

@@ -3,12 +3,15 @@
 //! Each policy is a pure function over [`Candidate`]s in a file of its own. This file decides who is a candidate
 //! and turns the choice into a [`Lease`].
 
+mod candidates;
 pub mod health;
 pub mod least_conn;
 pub mod random_two;
 pub mod round_robin;
+mod roster;
 mod server;
 pub mod source_hash;
+mod steering;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -19,9 +22,12 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use health::{Checked, EjectLimits};
+use candidates::Choice;
+use health::EjectLimits;
+pub use roster::Roster;
 use round_robin::RoundRobin;
-pub use server::{Allotment, Lease, Server, ServerId, ServerSpec, Standing};
+pub use server::{Allotment, Health, Lease, Server, ServerId, ServerSpec, Standing};
+pub use steering::{Steer, Steering, Use};
 
 /// How a server is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +60,7 @@ impl Policy {
 pub struct Candidate<'a> {
     /// Its place in the pool, for the caller.
     pub index: usize,
-    /// 1 to 256.
+    /// 1 to 256, or a hundred times that where some servers are starting slowly.
     pub weight: u16,
     /// Sessions on it now.
     pub live: u32,
@@ -87,7 +93,7 @@ pub struct Pool {
     name: Arc<str>,
     rules: PoolRules,
     members: ArcSwap<Vec<Arc<Server>>>,
-    was_replaced: AtomicBool,
+    was_resolved: AtomicBool,
     turn: AtomicUsize,
     // Std mutexes: a few lines each, one for the pools that take turns, one for failed connects.
     round_robin: Mutex<RoundRobin>,
@@ -102,7 +108,7 @@ impl Pool {
             name,
             rules,
             members: ArcSwap::from_pointee(servers),
-            was_replaced: AtomicBool::new(false),
+            was_resolved: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             round_robin: Mutex::new(RoundRobin::default()),
             ejecting: Mutex::new(()),
@@ -137,14 +143,32 @@ impl Pool {
     pub fn replace_servers(&self, servers: Vec<Arc<Server>>) {
         let keys: Vec<u64> = servers.iter().map(|server| server.key()).collect();
         self.members.store(Arc::new(servers));
-        self.was_replaced.store(true, Release); // whoever sees this sees the servers too
         self.turns().keep_only(keys.into_iter());
     }
 
-    /// Whether its servers are no longer those it began with.
+    /// Its servers are those its names stand for, or some of them.
+    pub fn mark_resolved(&self) {
+        self.was_resolved.store(true, Release);
+    }
+
+    /// Whether its names have been resolved, so far as they can be.
     #[must_use]
-    pub fn was_replaced(&self) -> bool {
-        self.was_replaced.load(Acquire)
+    pub fn is_resolved(&self) -> bool {
+        self.was_resolved.load(Acquire)
+    }
+
+    /// The best tier in which a server is up; `None`: none is.
+    #[must_use]
+    pub fn best_tier(&self, now: Instant) -> Option<u8> {
+        let servers = self.members.load();
+        let up = servers.iter().filter(|server| server.standing(now) == Standing::Up);
+        up.map(|server| server.priority()).min()
+    }
+
+    /// Whether so few servers of the best tier are well that all of them are used.
+    #[must_use]
+    pub fn is_panicking(&self, now: Instant) -> bool {
+        candidates::tier_in_panic(&self.members.load(), &self.rules, now).is_some()
     }
 
     /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
@@ -157,25 +181,33 @@ impl Pool {
         let mut lost: Vec<ServerId> = Vec::new();
         // Bounded: each turn either returns or loses one more server.
         loop {
-            let candidates = candidates(&servers, now, |id| tried.contains(&id) || lost.contains(&id));
+            let passed_over = |id| tried.contains(&id) || lost.contains(&id);
+            let Choice { candidates, in_panic } = candidates::candidates(&servers, &self.rules, now, passed_over);
             let server = &servers[self.choose(&candidates, client.ip())?];
-            if let Some(terms) = server.admit(now, self.rules.connect_timeout) {
+            if let Some(terms) = server.admit(now, self.rules.connect_timeout, in_panic) {
                 return Some(Lease::take(server, terms));
             }
             lost.push(server.id());
         }
     }
 
-    /// The servers that may be picked now, best first where the policy has an order that does not change by use
-    /// (source-hash); else as written.
+    /// The servers that may be picked now: the best tier first, and within it the best first where the policy has an
+    /// order that does not change by use (source-hash), else as written.
     #[must_use]
     pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Arc<Server>> {
         let servers = self.members.load();
-        let candidates = candidates(&servers, now, |_| false);
-        let order = match client {
-            Some(client) if self.rules.policy == Policy::SourceHash => source_hash::in_order(&candidates, client),
-            _ => candidates.iter().map(|candidate| candidate.index).collect(),
-        };
+        let mut order: Vec<usize> = Vec::with_capacity(servers.len());
+        loop {
+            let passed_over = |id| order.iter().any(|index| servers[*index].id() == id);
+            let next = candidates::candidates(&servers, &self.rules, now, passed_over).candidates;
+            match client {
+                _ if next.is_empty() => break,
+                Some(client) if self.rules.policy == Policy::SourceHash => {
+                    order.extend(source_hash::in_order(&next, client));
+                }
+                _ => order.extend(next.iter().map(|candidate| candidate.index)),
+            }
+        }
         order.into_iter().map(|index| Arc::clone(&servers[index])).collect()
     }
 
@@ -199,8 +231,8 @@ impl Pool {
 
     /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
     ///
-    /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those of
-    /// weight 0 carry nothing and do not count.
+    /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those that
+    /// carry nothing (of weight 0, drained, disabled) do not count.
     pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
         // One at a time, so that two workers do not each take out one of the last two.
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +240,7 @@ impl Pool {
         let others = || {
             servers
                 .iter()
-                .filter(|server| server.id() != lease.server().id() && server.weight() > 0)
+                .filter(|server| server.id() != lease.server().id() && server.is_enlisted())
         };
         let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
@@ -216,37 +248,6 @@ impl Pool {
         lease
             .server()
             .connect_failed(now, self.rules.eject, permitted, lease.terms())
-    }
-}
-
-/// Those that are up, the ejected among them whose trial is due included; when none is left, the same of those nobody
-/// has checked yet.
-fn candidates<'a>(
-    servers: &'a [Arc<Server>],
-    now: Instant,
-    passed_over: impl Fn(ServerId) -> bool,
-) -> Vec<Candidate<'a>> {
-    let that_are = |wanted: Checked| {
-        let mut found = Vec::with_capacity(servers.len());
-        for (index, server) in servers.iter().enumerate() {
-            if server.checked() == wanted && server.standing(now) != Standing::Out && !passed_over(server.id()) {
-                let spec = server.spec();
-                found.push(Candidate {
-                    index,
-                    weight: server.weight(),
-                    live: server.live(),
-                    key: server.key(),
-                    identity: &spec.identity,
-                });
-            }
-        }
-        found
-    };
-    let up = that_are(Checked::Up);
-    if up.is_empty() {
-        that_are(Checked::Unchecked)
-    } else {
-        up
     }
 }
 

@@ -1,13 +1,15 @@
 //! One server: who it is, how it is doing, how many sessions it has.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::health::{Checked, Checks, EjectLimits, Ejection, Terms, Thresholds, Verdict};
+use super::steering::{Steer, Steering, Use};
 use crate::addr::ServerAddr;
 
 /// A number no other server of this process ever had.
@@ -63,22 +65,63 @@ pub struct Server {
     id: ServerId,
     spec: ServerSpec,
     key: u64,
+    /// As configured.
+    configured: AtomicU16,
+    /// The configured one, unless it is steered.
     weight: AtomicU16,
     priority: AtomicU8,
     live: AtomicU32,
     served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
     checked: AtomicU8,
-    /// Bits of [`TROUBLED`], [`EJECTED`] and [`FAILING`], to be read without a lock.
+    /// Bits of [`TROUBLED`] and its neighbours, to be read without a lock.
     marks: AtomicU8,
-    // Std mutexes: held for a few lines, only by the prober and by sessions whose server has failed lately.
-    checks: Mutex<Checks>,
+    born: Instant,
+    /// When it came back, in nanoseconds from `born`; 0: it has its whole share.
+    back: AtomicU64,
+    // Std mutexes: held for a few lines, only by the prober, by sessions whose server has failed lately, by an operator
+    // and by those who look.
+    checks: Mutex<Story>,
     ejection: Mutex<Ejection>,
+    steering: Mutex<Steering>,
+    steered: Notify,
 }
 
 const TROUBLED: u8 = 1; // something is on record in `ejection`
 const EJECTED: u8 = 2; // `ejection` says out
 const FAILING: u8 = 4; // the latest check failed
+const UNFIT: u8 = 8; // the latest check found the server to be what is not wanted
+const LEAVING: u8 = 16; // steered to take no new session
+const DISABLED: u8 = 32; // neither to be checked
+
+/// What the checks say, and since when.
+#[derive(Debug)]
+struct Story {
+    machine: Checks,
+    reason: Option<Arc<str>>,
+    since: SystemTime,
+}
+
+impl Story {
+    fn new(is_checked: bool) -> Self {
+        Self {
+            machine: if is_checked { Checks::new() } else { Checks::off() },
+            reason: None,
+            since: SystemTime::now(),
+        }
+    }
+}
+
+/// How a server is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What its checks say.
+    pub checked: Checked,
+    /// What was wrong at its latest check; `None`: nothing.
+    pub reason: Option<Arc<str>>,
+    /// Since when its checks say so.
+    pub since: SystemTime,
+}
 
 /// Whether a server may be picked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,19 +140,24 @@ impl Server {
     /// A server nobody has used yet; `is_checked` tells whether active checks will look after it.
     #[must_use]
     pub fn new(spec: ServerSpec, allotment: Allotment, is_checked: bool) -> Self {
-        let checks = if is_checked { Checks::new() } else { Checks::off() };
+        let story = Story::new(is_checked);
         Self {
             id: ServerId::next(),
             key: xxh3_64(spec.identity.as_bytes()),
             spec,
+            configured: AtomicU16::new(allotment.weight),
             weight: AtomicU16::new(allotment.weight),
             priority: AtomicU8::new(allotment.priority),
             live: AtomicU32::new(0),
             served: AtomicU64::new(0),
-            checked: AtomicU8::new(checks.state() as u8),
+            checked: AtomicU8::new(story.machine.state() as u8),
             marks: AtomicU8::new(0),
-            checks: Mutex::new(checks),
+            born: Instant::now(),
+            back: AtomicU64::new(0),
+            checks: Mutex::new(story),
             ejection: Mutex::new(Ejection::default()),
+            steering: Mutex::new(Steering::default()),
+            steered: Notify::new(),
         }
     }
 
@@ -127,11 +175,13 @@ impl Server {
 
     /// Gives it another share from now on.
     pub fn allot(&self, allotment: Allotment) {
-        self.weight.store(allotment.weight, Relaxed);
+        let steering = self.steered_by();
+        self.configured.store(allotment.weight, Relaxed);
+        self.weight.store(steering.weight.unwrap_or(allotment.weight), Relaxed);
         self.priority.store(allotment.priority, Relaxed);
     }
 
-    /// Its share of new sessions, 0 to 256.
+    /// Its share of new sessions, 0 to 256: the configured one, or what it was steered to.
     #[must_use]
     pub fn weight(&self) -> u16 {
         self.weight.load(Relaxed)
@@ -171,23 +221,40 @@ impl Server {
         }
     }
 
+    /// How it is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let story = self.story();
+        Health {
+            checked: story.machine.state(),
+            reason: story.reason.clone(),
+            since: story.since,
+        }
+    }
+
     /// Whether failed connects have taken it out.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.has(EJECTED)
     }
 
-    /// Whether it is in use: up, and not ejected. This is the metric `acequia_server_up`.
+    /// Whether it is in use: up, not ejected, and not steered otherwise. This is the metric `acequia_server_up`.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.checked() == Checked::Up && !self.is_ejected()
+        self.checked() == Checked::Up && !self.has(EJECTED | LEAVING)
+    }
+
+    /// Whether it would be used if it were well: it has a share, and nobody has taken it out of service.
+    #[must_use]
+    pub fn is_enlisted(&self) -> bool {
+        self.weight() > 0 && !self.has(LEAVING)
     }
 
     /// Whether it may be picked at this moment.
     #[must_use]
     pub fn standing(&self, now: Instant) -> Standing {
         let checked = self.checked();
-        if self.weight() == 0 || checked == Checked::Down {
+        if checked == Checked::Down || !self.is_enlisted() {
             return Standing::Out;
         }
         if self.is_ejected() {
@@ -202,19 +269,113 @@ impl Server {
         }
     }
 
+    /// Whether nothing but its being out of reach speaks against it: a pool in panic uses it all the same.
+    #[must_use]
+    pub(super) fn is_fit(&self) -> bool {
+        self.is_enlisted() && !self.has(UNFIT)
+    }
+
+    /// What part of its share it has now, 10 to 100 percent: all of it, unless it came back less than `slow_start` ago.
+    pub(super) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
+        let back = self.back.load(Relaxed);
+        if back == 0 {
+            return 100;
+        }
+        let since = now.saturating_duration_since(self.born + Duration::from_nanos(back));
+        if since >= slow_start {
+            // Unless it has come back once more in the meantime.
+            let _ = self.back.compare_exchange(back, 0, Relaxed, Relaxed);
+            return 100;
+        }
+        let part = 100 * since.as_nanos() / slow_start.as_nanos().max(1);
+        u16::try_from(part).unwrap_or(100).max(10)
+    }
+
+    fn came_back(&self) {
+        let age = u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.back.store(age.max(1), Relaxed);
+    }
+
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
+    /// Of a disabled server nothing is taken in.
     pub fn record_check(&self, verdict: &Verdict, thresholds: Thresholds) -> Option<Checked> {
-        let pass = *verdict == Verdict::Pass;
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = checks.record(pass, thresholds);
-        self.checked.store(checks.state() as u8, Relaxed);
-        self.mark(FAILING, checks.failing());
+        let mut story = self.story();
+        if self.has(DISABLED) {
+            return None;
+        }
+        let before = story.machine.state();
+        let changed = story.machine.record(verdict, thresholds);
+        story.reason = match verdict {
+            Verdict::Pass => None,
+            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(Arc::clone(reason)),
+        };
+        if changed.is_some() {
+            story.since = SystemTime::now();
+        }
+        self.tell(&story);
+        if (before, changed) == (Checked::Down, Some(Checked::Up)) {
+            self.came_back();
+        }
         if self.is_ejected() {
             let mut ejection = self.ejection();
-            ejection.checked(pass, thresholds.rise);
+            if ejection.checked(*verdict == Verdict::Pass, thresholds.rise) {
+                self.came_back();
+            }
             self.show(&ejection);
         }
         changed
+    }
+
+    /// Whether active checks look after it from now on. What they have said so far goes on to hold, if they do already.
+    pub fn set_checked(&self, is_checked: bool) {
+        let mut story = self.story();
+        if story.machine.is_on() != is_checked {
+            *story = Story::new(is_checked);
+            self.tell(&story);
+        }
+    }
+
+    /// Does what an operator says. A server that is disabled is forgotten, and begins anew when it is enabled.
+    pub fn steer(&self, order: Steer, by: Arc<str>, at: SystemTime) {
+        let mut steering = self.steered_by();
+        let before = steering.usage;
+        *steering = std::mem::take(&mut *steering).with(order, by, at);
+        let weight = steering.weight.unwrap_or_else(|| self.configured.load(Relaxed));
+        self.weight.store(weight, Relaxed);
+        if steering.usage == before {
+            return;
+        }
+        self.mark(LEAVING, steering.usage != Use::Enabled);
+        self.mark(DISABLED, steering.usage == Use::Disabled);
+        if steering.usage == Use::Disabled {
+            let mut story = self.story();
+            *story = Story::new(story.machine.is_on());
+            self.tell(&story);
+            let mut ejection = self.ejection();
+            *ejection = Ejection::default();
+            self.show(&ejection);
+        }
+        if steering.usage == Use::Enabled {
+            self.came_back();
+        }
+        self.steered.notify_waiters();
+    }
+
+    /// What an operator has said of it.
+    #[must_use]
+    pub fn steering(&self) -> Steering {
+        self.steered_by().clone()
+    }
+
+    /// Whether an operator has taken it out of service entirely: it is not even checked.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.has(DISABLED)
+    }
+
+    /// Waits until it is steered to another use than now. What happens after this was first polled is not missed.
+    pub async fn steered(&self) {
+        self.steered.notified().await;
     }
 
     /// A session has connected.
@@ -226,6 +387,9 @@ impl Server {
         let mut ejection = self.ejection();
         let was_out = ejection.succeeded();
         self.show(&ejection);
+        if was_out {
+            self.came_back();
+        }
         was_out
     }
 
@@ -245,8 +409,10 @@ impl Server {
 
     /// On what terms a session that has chosen it may have it, claiming the trial where there is one. Its standing is
     /// looked at anew: since it became a candidate another session may have claimed that trial, and then it is out.
-    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration) -> Option<Terms> {
+    /// In panic that is no reason.
+    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration, in_panic: bool) -> Option<Terms> {
         match self.standing(now) {
+            _ if in_panic && self.is_fit() => Some(Terms::Free),
             Standing::Up | Standing::Unchecked => Some(Terms::Free),
             Standing::Trial => self
                 .ejection()
@@ -256,7 +422,21 @@ impl Server {
         }
     }
 
-    fn ejection(&self) -> std::sync::MutexGuard<'_, Ejection> {
+    fn story(&self) -> MutexGuard<'_, Story> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, story: &Story) {
+        self.checked.store(story.machine.state() as u8, Relaxed);
+        self.mark(FAILING, story.machine.failing());
+        self.mark(UNFIT, story.machine.unfit());
+    }
+
+    fn steered_by(&self) -> MutexGuard<'_, Steering> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ejection(&self) -> MutexGuard<'_, Ejection> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

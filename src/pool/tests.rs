@@ -2,6 +2,7 @@ use super::health::Terms;
 use super::health::{Thresholds, Verdict};
 use super::*;
 use crate::addr::ServerAddr;
+use crate::pool::health::Checked;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -303,7 +304,7 @@ async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
         "so it is a candidate of all of them"
     );
     assert_eq!(
-        [(); 3].map(|()| servers[0].admit(due, CONNECT_TIMEOUT)),
+        [(); 3].map(|()| servers[0].admit(due, CONNECT_TIMEOUT, false)),
         [Some(Terms::Trial), None, None]
     );
 }

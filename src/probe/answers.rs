@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::resolve::{Question, Resolver};
-use crate::addr::{ServerAddr, ServerPlace};
+use crate::addr::ServerPlace;
 use crate::plan::{PoolPlan, ServerEntry};
-use crate::pool::{Server, ServerSpec};
+use crate::pool::{Roster, Server, ServerSpec};
 
 /// How long answers are waited for; a name without one by then has failed, and its last answer stays.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,8 +23,6 @@ const ADDRESSES_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Answers {
     names: HashMap<Arc<str>, Answer>,
-    /// Servers whose address has left its name, and that sessions still hold.
-    left: Vec<Weak<Server>>,
 }
 
 #[derive(Default)]
@@ -43,6 +41,8 @@ impl Answers {
     /// Asks for every name of the pool, all at once. A name that does not resolve keeps its last answer; that is said
     /// once per change. What is not answered in time is not asked again: the answer counts whenever it is there.
     pub(super) async fn renew(&mut self, pool: &PoolPlan, resolver: &Resolver) {
+        self.names
+            .retain(|name, _| pool.entries.iter().any(|entry| entry.written == *name));
         for entry in &pool.entries {
             if let ServerPlace::Name { host, port } = &entry.place {
                 let answer = self.names.entry(Arc::clone(&entry.written)).or_default();
@@ -56,45 +56,34 @@ impl Answers {
         }
     }
 
-    /// The pool's servers by these answers. Those it has already are carried over, and so are those that had left as
-    /// long as sessions hold them: one server never becomes two.
-    pub(super) fn servers(&mut self, pool: &PoolPlan) -> Vec<Arc<Server>> {
-        let mut known = pool.pool.servers().to_vec();
-        known.extend(self.left.iter().filter_map(Weak::upgrade));
+    /// The pool's servers by these answers; one that is known already is that one.
+    pub(super) fn servers(&self, pool: &PoolPlan, roster: &Roster) -> Vec<Arc<Server>> {
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
-        let specs = pool
-            .entries
-            .iter()
-            .flat_map(|entry| self.specs(entry).into_iter().map(|spec| (spec, entry.allotment)));
-        for (spec, allotment) in specs {
-            // One address reached by two names of a pool is one server: it has one load and one health.
-            if !seen.insert((spec.identity.clone(), spec.address)) {
-                continue;
+        for entry in &pool.entries {
+            for spec in self.specs(entry) {
+                // One address reached by two names of a pool is one server: it has one load and one health.
+                if seen.insert((spec.identity.clone(), spec.address)) {
+                    servers.push(roster.server(pool.pool.name(), spec, entry.allotment, pool.is_checked()));
+                }
             }
-            let place = known.iter().position(|server| server.spec().is_same(&spec));
-            servers.push(match place {
-                Some(place) => known.swap_remove(place),
-                None => Arc::new(Server::new(spec, allotment, pool.is_checked())),
-            });
         }
-        self.left = known.iter().map(Arc::downgrade).collect();
         servers
+    }
+
+    /// Whether a name of the pool has never been asked for.
+    pub(super) fn lacks_some(&self, pool: &PoolPlan) -> bool {
+        let is_new = |entry: &ServerEntry| entry.fixed().is_none() && !self.names.contains_key(&entry.written);
+        pool.entries.iter().any(is_new)
     }
 
     fn specs(&self, entry: &ServerEntry) -> Vec<ServerSpec> {
         if let Some(fixed) = entry.fixed() {
             return vec![fixed];
         }
-        let label = entry.name.as_ref().unwrap_or(&entry.written);
         let answer = self.names.get(&entry.written);
-        let spec = |address: &SocketAddr| ServerSpec {
-            label: format!("{label}@{}", address.ip()).into(),
-            identity: address.to_string().into(),
-            address: ServerAddr::new(*address),
-            resolved_from: Some(Arc::clone(&entry.written)),
-        };
-        answer.iter().flat_map(|answer| &answer.addresses).map(spec).collect()
+        let addresses = answer.iter().flat_map(|answer| &answer.addresses);
+        addresses.map(|address| entry.resolved(*address)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Health checks: timers and sockets here, the machine that judges in [`crate::pool::health`].
 //!
-//! Every pool has one task that tends it: it resolves names, and runs one prober for each server there is.
+//! Every pool has one task that tends it: it resolves names, and runs one prober for each server there is. A reload
+//! changes what it tends, and lets it go on.
 
 mod answers;
 mod resolve;
@@ -13,19 +14,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::dial::ConnectFailure;
-use crate::plan::{CheckKind, HealthPlan, PoolPlan};
+use crate::plan::{CheckKind, HealthPlan, Plan, PoolPlan};
 use crate::pool::health::{Checked, Verdict};
-use crate::pool::{Server, ServerId};
+use crate::pool::{Roster, Server, ServerId};
 use answers::Answers;
 use resolve::Resolver;
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
-type Probers = HashMap<ServerId, AbortOnDropHandle<()>>;
+type Probers = HashMap<ServerId, (HealthPlan, AbortOnDropHandle<()>)>;
 
 /// What all checks share.
 pub struct Checks {
@@ -33,46 +35,99 @@ pub struct Checks {
     turns: Semaphore,
     resolver: Resolver,
     metrics: Arc<Metrics>,
+    roster: Arc<Roster>,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
     /// Whether the latest check could not be made, so that a shortage is said once and not for every check.
     is_short: AtomicBool,
 }
 
+/// The pools that are tended: those of the plan in force.
+pub struct Probing {
+    checks: Arc<Checks>,
+    pools: HashMap<Arc<str>, (watch::Sender<Arc<PoolPlan>>, AbortOnDropHandle<()>)>,
+}
+
+impl Probing {
+    /// Tends no pool yet.
+    #[must_use]
+    pub fn new(checks: Checks) -> Self {
+        Self {
+            checks: Arc::new(checks),
+            pools: HashMap::new(),
+        }
+    }
+
+    /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
+    /// when that is due, and a server whose checks are as before is checked when that is due. To be called within a
+    /// runtime.
+    pub fn adopt(&mut self, plan: &Plan) {
+        self.pools
+            .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
+        for pool in &plan.pools {
+            match self.pools.get(pool.pool.name()) {
+                Some((tended, _)) => drop(tended.send_replace(Arc::clone(pool))),
+                None => {
+                    let (tended, coming) = watch::channel(Arc::clone(pool));
+                    let tending = tokio::spawn(Arc::clone(&self.checks).tend(coming));
+                    let tending = (tended, AbortOnDropHandle::new(tending));
+                    self.pools.insert(Arc::clone(pool.pool.name()), tending);
+                }
+            }
+        }
+    }
+}
+
 impl Checks {
     /// `concurrency`: checks under way at once, at least one.
     #[must_use]
-    pub fn new(concurrency: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(concurrency: usize, metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
             turns: Semaphore::new(concurrency.max(1)),
             resolver: Resolver::system(),
             metrics,
+            roster,
             started: AtomicU64::new(0),
             is_short: AtomicBool::new(false),
         }
     }
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
-    pub async fn tend(self: Arc<Self>, pool: Arc<PoolPlan>) {
+    async fn tend(self: Arc<Self>, mut pools: watch::Receiver<Arc<PoolPlan>>) {
         let mut answers = Answers::default();
         let mut probers = Probers::new();
-        // Those given by address first: a resolver may take its time.
-        self.run_probers(&pool, &mut probers);
-        if !pool.has_names() {
-            return std::future::pending().await; // while the probers run
-        }
+        let mut renewal = Instant::now();
         loop {
-            answers.renew(&pool, &self.resolver).await;
-            pool.pool.replace_servers(answers.servers(&pool));
+            let pool = Arc::clone(&pools.borrow_and_update());
+            // Those given by address first: a resolver may take its time.
             self.run_probers(&pool, &mut probers);
-            sleep(pool.resolve_interval).await;
+            if answers.lacks_some(&pool) {
+                renewal = Instant::now();
+            }
+            tokio::select! {
+                changed = pools.changed() => if changed.is_err() { return },
+                () = self.renew(&mut answers, &pool, renewal), if pool.has_names() => {
+                    pool.pool.replace_servers(answers.servers(&pool, &self.roster));
+                    pool.pool.mark_resolved();
+                    renewal = Instant::now() + pool.resolve_interval;
+                }
+            }
         }
+    }
+
+    /// Cancel safe: what has been asked stays asked.
+    async fn renew(&self, answers: &mut Answers, pool: &PoolPlan, when: Instant) {
+        sleep_until(when).await;
+        answers.renew(pool, &self.resolver).await;
     }
 
     /// One prober for each server there is, none for those that are gone.
     fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
         let servers = pool.pool.servers();
-        probers.retain(|id, _| servers.iter().any(|server| server.id() == *id));
+        let is_wanted = |id: &ServerId, health: &HealthPlan| {
+            *health == pool.health && servers.iter().any(|server| server.id() == *id)
+        };
+        probers.retain(|id, (health, _)| is_wanted(id, health));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
             if let (Some(kind), false) = (pool.health.check.clone(), probers.contains_key(&server.id())) {
@@ -84,7 +139,8 @@ impl Checks {
                 };
                 let name = Arc::clone(pool.pool.name());
                 let running = tokio::spawn(Arc::clone(self).probe(name, prober));
-                probers.insert(server.id(), AbortOnDropHandle::new(running));
+                let running = AbortOnDropHandle::new(running);
+                probers.insert(server.id(), (pool.health.clone(), running));
             }
         }
     }

@@ -10,7 +10,7 @@ pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
 }
 
 fn checks() -> Arc<Checks> {
-    Arc::new(Checks::new(4, Arc::new(Metrics::new())))
+    Arc::new(Checks::new(4, Arc::new(Metrics::new()), Arc::default()))
 }
 
 #[tokio::test]

@@ -1,0 +1,193 @@
+//! The listening sockets: bound before anything is changed, carried over by address, closed when nobody wants them.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+
+use super::{Addresses, Failure};
+use crate::account::{ListenerSeries, Metrics};
+use crate::addr::ListenAddr;
+use crate::drain::Drain;
+use crate::listen::{BindError, Bound, Places, Room};
+use crate::plan::{ListenerPlan, Plan};
+use crate::session::Front;
+use crate::worker::Gate;
+
+/// All gates of all workers.
+pub(super) struct Gates {
+    /// To each worker.
+    pub(super) workers: Vec<UnboundedSender<Gate>>,
+    pub(super) metrics: Arc<Metrics>,
+    /// The places of the process.
+    pub(super) room: Arc<Room>,
+    held: Vec<Held>,
+    /// Addresses that are being closed, as long as they are.
+    closing: Vec<(ListenAddr, Weak<()>)>,
+}
+
+/// An address that is listened on.
+struct Held {
+    key: Key,
+    /// The one it really is.
+    address: ListenAddr,
+    front: watch::Sender<Arc<Front>>,
+    /// Held by each of its gates, too.
+    open: Weak<()>,
+    /// Dropping it closes the gates, once those who wait are let in.
+    _stop: DropGuard,
+}
+
+/// What an address is known by: itself; but port 0 is another one each time, so that of those it takes the listener
+/// and which of its it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key(ListenAddr, Option<(Arc<str>, usize)>);
+
+impl Key {
+    fn all(listener: &ListenerPlan) -> impl Iterator<Item = Self> {
+        listener.bind.iter().enumerate().map(|(index, address)| {
+            let anew = (address.port() == 0).then(|| (Arc::clone(&listener.name), index));
+            Self(*address, anew)
+        })
+    }
+}
+
+/// New addresses, bound: of which listener, and with which backlog.
+pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
+
+/// New addresses, listened on: the one each really is, and a socket for each worker.
+pub(super) struct Listening(Vec<(Key, ListenAddr, Vec<OwnedFd>)>);
+
+impl Gates {
+    pub(super) fn new(workers: Vec<UnboundedSender<Gate>>, metrics: Arc<Metrics>, room: Arc<Room>) -> Self {
+        Self {
+            workers,
+            metrics,
+            room,
+            held: Vec::new(),
+            closing: Vec::new(),
+        }
+    }
+
+    /// Listening sockets there are.
+    pub(super) fn sockets(&self) -> usize {
+        self.held.len() * self.workers.len()
+    }
+
+    /// Binds every address of the plan that is not listened on yet; on any failure none stays bound. What cannot be
+    /// bound is added to `failed`.
+    pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
+        let mut bound = Vec::new();
+        for listener in &plan.listeners {
+            for key in Key::all(listener).filter(|key| self.held(key).is_none()) {
+                let address = key.0;
+                let tried = if self.is_ours(address) {
+                    Bound::beside_our_own(address, &listener.socket)
+                } else {
+                    Bound::new(address, &listener.socket)
+                };
+                match tried {
+                    Ok(socket) => bound.push((key, Arc::clone(&listener.name), socket, listener.backlog)),
+                    Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
+                }
+            }
+        }
+        NewlyBound(bound)
+    }
+
+    /// Listens on what was bound; from now on clients wait. On any failure nobody listens.
+    pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
+        let mut listening = Vec::new();
+        for (key, listener, bound, backlog) in bound.0 {
+            let address = bound.address();
+            let sockets = bound.listen(self.workers.len(), backlog);
+            let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
+            listening.push((key, address, sockets));
+        }
+        Ok(Listening(listening))
+    }
+
+    /// Puts the plan in force at every gate, opens those that are new, and closes those that nobody wants any more.
+    /// Returns the addresses.
+    pub(super) fn open(&mut self, plan: &Plan, listening: Listening, drain: &Drain) -> Vec<Addresses> {
+        let fronts: Vec<_> = plan.listeners.iter().map(|listener| self.front(listener)).collect();
+        let front_of = |key: &Key| {
+            let index = plan
+                .listeners
+                .iter()
+                .position(|listener| Key::all(listener).any(|other| other == *key))?;
+            Some(Arc::clone(&fronts[index]))
+        };
+        let closing = self.held.extract_if(.., |held| match front_of(&held.key) {
+            Some(front) => {
+                held.front.send_replace(front);
+                false
+            }
+            None => true,
+        });
+        self.closing
+            .extend(closing.map(|held| (held.address, held.open.clone())));
+        self.closing.retain(|(_, open)| open.strong_count() > 0);
+        for (key, address, sockets) in listening.0 {
+            let (front, watched) = watch::channel(front_of(&key).expect("it was bound for a listener of this plan"));
+            let (stop, open) = (drain.gate(), Arc::new(()));
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                let gate = Gate {
+                    socket,
+                    front: watched.clone(),
+                    stop: stop.child_token(),
+                    open: Arc::clone(&open),
+                };
+                let _ = worker.send(gate); // a worker that is gone has been missed already
+            }
+            self.held.push(Held {
+                key,
+                address,
+                front,
+                open: Arc::downgrade(&open),
+                _stop: stop.drop_guard(),
+            });
+        }
+        self.addresses(plan)
+    }
+
+    fn front(&self, listener: &Arc<ListenerPlan>) -> Arc<Front> {
+        let series: Arc<ListenerSeries> = self.metrics.listener(&listener.name, || {
+            Places::new(listener.max_connections, Arc::clone(&self.room))
+        });
+        series.places().resize(listener.max_connections);
+        Arc::new(Front {
+            plan: Arc::clone(listener),
+            series,
+        })
+    }
+
+    /// Whether the kernel would take this for a conflict with ourselves.
+    fn is_ours(&self, address: ListenAddr) -> bool {
+        let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
+        let ours = self.held.iter().map(|held| held.address);
+        ours.chain(closing.map(|(address, _)| *address))
+            .any(|ours| overlap(ours, address))
+    }
+
+    fn held(&self, key: &Key) -> Option<&Held> {
+        self.held.iter().find(|held| held.key == *key)
+    }
+
+    /// The real addresses, in the order of the plan.
+    fn addresses(&self, plan: &Plan) -> Vec<Addresses> {
+        let of = |listener: &Arc<ListenerPlan>| {
+            let addresses = Key::all(listener).filter_map(|key| Some(self.held(&key)?.address));
+            (Arc::clone(&listener.name), addresses.collect())
+        };
+        plan.listeners.iter().map(of).collect()
+    }
+}
+
+/// Whether the kernel takes two addresses for a conflict.
+fn overlap(a: ListenAddr, b: ListenAddr) -> bool {
+    let any = |address: ListenAddr| address.ip().is_unspecified();
+    a.port() == b.port() && a.ip().is_ipv4() == b.ip().is_ipv4() && (a.ip() == b.ip() || any(a) || any(b))
+}

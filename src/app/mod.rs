@@ -1,0 +1,412 @@
+//! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
+
+mod gates;
+mod reload;
+mod signals;
+mod watch;
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::account::access_log::{self, AccessLog, AccessLogWriter};
+use crate::account::{Ledger, Metrics};
+use crate::addr::ListenAddr;
+use crate::admin::{self, Admin};
+use crate::descriptors::{Budget, open_now, raise_limit};
+use crate::drain::Drain;
+use crate::listen::{BindError, Room};
+use crate::live::Live;
+use crate::plan::{AdminPlan, LogPlan, Plan};
+use crate::probe::{Checks, Probing};
+use crate::reload::{Reloader, Request};
+use crate::sever;
+use crate::worker::{self, Gate, Share};
+use gates::{Gates, NewlyBound};
+use signals::{EndSignals, Signals};
+
+/// Announcements of addresses have a target of their own, so that they are told at every log level.
+pub const ANNOUNCE: &str = "acequia::announce";
+
+/// Descriptors of a worker's runtime: its epoll, what wakes it, its share of the signals.
+const RUNTIME_DESCRIPTORS: usize = 4;
+
+/// Why the process cannot run, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Addresses that cannot be bound, all of them; none is held.
+    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("\n"))]
+    Bind(Vec<(String, BindError)>),
+    /// The access log cannot be opened.
+    #[error("cannot write the access log: {0}; see `access` in [log]")]
+    AccessLog(#[source] io::Error),
+    /// Something else the system would not give.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it could not.
+        #[source]
+        cause: io::Error,
+    },
+    /// A file that it needs to run.
+    #[error("{key}: cannot read {}: {cause}", .path.display())]
+    File {
+        /// The key that names it.
+        key: String,
+        /// Which.
+        path: PathBuf,
+        /// Why it cannot be read.
+        #[source]
+        cause: io::Error,
+    },
+    /// A worker, or the part of it that keeps a listener, is gone though nobody told it to end.
+    #[error("a worker has ended by itself: this is a fault of acequia")]
+    WorkersGone,
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |cause| Failure::System { what, cause }
+}
+
+/// How often it is looked whether accepting goes on everywhere.
+const CALM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where a plan comes from, and who else must know when there is another.
+#[derive(Default)]
+pub struct Origin {
+    /// The file, to be read again; `None`: there is none, and no reload.
+    pub file: Option<PathBuf>,
+    /// Told of the diagnostic log's settings when they change.
+    pub relog: Option<Box<dyn Fn(&LogPlan)>>,
+}
+
+/// Runs a plan until a signal ends it. `started` hears the addresses as soon as clients are let in.
+///
+/// # Errors
+/// What it could not get at the start, or lost while it ran.
+pub fn run(plan: Plan, origin: Origin, started: impl FnOnce(&Running)) -> Result<(), Failure> {
+    let control = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start"))?;
+    let opened = {
+        let _within = control.enter(); // and not inside of it: what fails here drops runtimes of workers
+        Signals::new()
+            .map_err(system("cannot listen to signals"))
+            .and_then(|signals| Ok((signals, open(plan, origin)?)))
+    };
+    let ended = opened.and_then(|(signals, (house, drain))| {
+        started(&house.running);
+        control.block_on(house.live_until(signals, drain))
+    });
+    // A resolver is asked in a thread of its own, which nobody can interrupt: it must not keep the process.
+    control.shutdown_background();
+    ended
+}
+
+/// A listener's name and the addresses it really has.
+pub type Addresses = (Arc<str>, Vec<ListenAddr>);
+
+/// What is open when it starts.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// In the order of the plan.
+    pub listeners: Vec<Addresses>,
+    /// The admin port's.
+    pub admin: Option<ListenAddr>,
+    /// The plan in force.
+    pub live: Arc<Live>,
+}
+
+/// Everything that runs beside the workers.
+struct House {
+    running: Running,
+    origin: Origin,
+    gates: Gates,
+    probing: Probing,
+    reckoning: Reckoning,
+    started: Started,
+    /// Reloads when the file changes.
+    watching: Option<AbortOnDropHandle<()>>,
+    admin: Arc<Admin>,
+    requests: Receiver<Request>,
+    log: AccessLog,
+    log_writer: AccessLogWriter,
+    /// The admin port and what else runs beside; dropping it ends them.
+    tasks: JoinSet<()>,
+}
+
+/// What cannot be changed while we run.
+struct Started {
+    workers: Option<usize>,
+    admin: AdminPlan,
+}
+
+/// Opens everything, in an order that leaves nothing half up: bind, then reckon what the descriptors allow, then let
+/// clients in.
+fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
+    let limit = raise_limit();
+    let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = plan.runtime.workers.unwrap_or_else(cores);
+    readable(&plan)?;
+    let metrics = Arc::new(Metrics::new());
+    let room = Room::new(None);
+    let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room));
+    let (bound, admin_socket) = bind(&plan, &gates)?;
+    let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
+    let (log, log_writer) = log.map_err(Failure::AccessLog)?;
+    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    let reckoning = Reckoning::new(limit, workers)?;
+    let budget = reckoning.budget(&plan, 0);
+    room.resize(Some(budget.sessions));
+    let started = Started {
+        workers: plan.runtime.workers,
+        admin: plan.admin.clone(),
+    };
+    let live = Arc::new(Live::new(plan));
+    let drain = Drain::default();
+    let ledgers: Vec<_> = (0..workers)
+        .map(|_| Arc::new(Ledger::new(Arc::clone(&metrics), log.clone())))
+        .collect();
+    employ(gates_of_workers, &ledgers, budget.pipes / workers, &drain)?;
+    let listening = gates.listen(bound)?;
+    let listeners = gates.open(&live.plan(), listening, &drain);
+    let (reloader, requests) = Reloader::new();
+    let admin = Arc::new(Admin {
+        metrics: Arc::clone(&metrics),
+        live: Arc::clone(&live),
+        is_draining: AtomicBool::new(false),
+        ledgers: ledgers.clone(),
+        reloader,
+        started: std::time::SystemTime::now(),
+        addresses: ArcSwap::from_pointee(listeners.clone()),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&metrics).tend());
+    tasks.spawn(tell_of_calm(Arc::clone(&metrics)));
+    tasks.spawn(sever::tend(Arc::clone(&live), ledgers));
+    let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
+    if let Some(socket) = admin_socket {
+        tasks.spawn(admin::serve(socket, Arc::clone(&admin), budget.admin));
+    }
+    let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
+    probing.adopt(&live.plan());
+    let running = Running {
+        listeners,
+        admin: admin_address.map(ListenAddr::new),
+        live,
+    };
+    let mut house = House {
+        running,
+        origin,
+        gates,
+        probing,
+        reckoning,
+        started,
+        watching: None,
+        admin,
+        requests,
+        log,
+        log_writer,
+        tasks,
+    };
+    house.watch(house.running.live.plan().runtime.watch);
+    Ok((house, drain))
+}
+
+/// Binds every address there is to bind; on any failure none stays bound.
+fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Option<TcpListener>), Failure> {
+    let mut failed = Vec::new();
+    let bound = gates.bind(plan, &mut failed);
+    let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
+        Ok(socket) => Some(socket),
+        Err(cause) => {
+            failed.push(("[admin]".to_owned(), BindError { address, cause }));
+            None
+        }
+    });
+    if failed.is_empty() {
+        Ok((bound, admin))
+    } else {
+        Err(Failure::Bind(failed))
+    }
+}
+
+fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
+    let socket = std::net::TcpListener::bind(address.socket())?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Whether every file that the plan names can be read.
+fn readable(plan: &Plan) -> Result<(), Failure> {
+    for (key, path) in plan.files() {
+        if let Err(cause) = std::fs::File::open(path) {
+            let path = path.to_owned();
+            return Err(Failure::File { key, path, cause });
+        }
+    }
+    Ok(())
+}
+
+/// What the descriptors are kept for.
+struct Reckoning {
+    limit: usize,
+    /// Open when it started, without a session.
+    open: usize,
+    workers: usize,
+}
+
+impl Reckoning {
+    fn new(limit: usize, workers: usize) -> Result<Self, Failure> {
+        let open = open_now().map_err(system("cannot count open files"))? + workers * RUNTIME_DESCRIPTORS;
+        Ok(Self { limit, open, workers })
+    }
+
+    /// With so many more listening sockets than at the start. A wish that cannot be met is said.
+    fn budget(&self, plan: &Plan, more_sockets: usize) -> Budget {
+        let wanted = plan.runtime.max_connections;
+        let checks = plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1);
+        let budget = Budget::new(self.limit, self.open + more_sockets, wanted, checks);
+        if let Some(wanted) = wanted.filter(|wanted| *wanted > budget.sessions) {
+            tracing::warn!(
+                wanted,
+                possible = budget.sessions,
+                open_files = self.limit,
+                "max_connections is more than the limit of open files allows: raise it (`ulimit -n`)"
+            );
+        }
+        tracing::info!(
+            sessions = budget.sessions,
+            open_files = self.limit,
+            workers = self.workers,
+            "room"
+        );
+        budget
+    }
+}
+
+/// Starts the workers.
+fn employ(
+    gates: Vec<UnboundedReceiver<Gate>>,
+    ledgers: &[Arc<Ledger>],
+    pipes: usize,
+    drain: &Drain,
+) -> Result<(), Failure> {
+    for (number, (gates, ledger)) in gates.into_iter().zip(ledgers).enumerate() {
+        let share = Share {
+            number,
+            gates,
+            pipes,
+            ledger: Arc::clone(ledger),
+            leash: drain.leash(),
+        };
+        worker::start(share).map_err(system("cannot start a worker"))?;
+    }
+    Ok(())
+}
+
+impl House {
+    /// Lives until a signal comes, then drains. When a worker is lost it cuts what is left, for whoever starts us
+    /// anew to do so at once.
+    async fn live_until(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
+        let Signals {
+            reopen,
+            reload,
+            end: mut signals,
+        } = signals;
+        self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
+        let told = tokio::select! {
+            grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
+            () = drain.one_gone() => Err(Failure::WorkersGone),
+        };
+        let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
+        let was_cut = drain.finish(grace, signals.come()).await;
+        tracing::info!(was_cut, "drained");
+        self.tasks.shutdown().await;
+        let Self {
+            log,
+            log_writer,
+            admin,
+            probing,
+            ..
+        } = self;
+        drop((log, admin, probing)); // with the last ledger goes the last entrance to the log
+        if !log_writer.finish() {
+            tracing::warn!("nobody reads the access log: its last lines are lost");
+        }
+        told.map(drop)
+    }
+
+    /// Reloads whenever that is asked for, until a signal comes, and for the delay after it. Returns how long sessions
+    /// may go on.
+    async fn until_told(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
+        loop {
+            tokio::select! {
+                biased;
+                () = signals.come() => break,
+                Some(()) = reload.recv() => drop(self.reload("SIGHUP", drain).await),
+                Some(request) = self.requests.recv() => {
+                    let changed = self.reload(&request.by, drain).await;
+                    let _ = request.answer.send(changed); // whoever asked may be gone
+                }
+            }
+        }
+        self.begin_to_end();
+        let runtime = self.running.live.plan().runtime;
+        tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
+        tokio::select! {
+            () = signals.come() => Duration::ZERO,
+            () = sleep(runtime.drain_delay) => runtime.drain_timeout,
+        }
+    }
+}
+
+/// The log goes on in a new file whenever that is asked for, also while sessions end.
+async fn keep_reopening(log: AccessLog, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        log.reopen();
+    }
+}
+
+/// Tells the log where accepting goes on again.
+async fn tell_of_calm(metrics: Arc<Metrics>) {
+    let mut ticks = interval(CALM_INTERVAL);
+    loop {
+        ticks.tick().await;
+        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+            tracing::info!(listener = %listener.name(), "accepting again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_worker_ends_it_all() {
+        let text = "[runtime]\nworkers = 2\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
+                    pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
+        let loaded = crate::config::read("test.toml", text).ok().unwrap();
+        let (house, drain) = open(loaded.plan, Origin::default()).unwrap();
+        drop(drain.leash().post());
+        let ended = house.live_until(Signals::new().unwrap(), drain).await;
+        assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");
+    }
+}

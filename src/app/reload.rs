@@ -1,0 +1,163 @@
+//! Another configuration in place of the one in force, without a session noticing.
+//!
+//! First all that may fail: read, check, open, bind, listen. Then the change itself, which cannot.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::gates::Listening;
+use super::{Failure, House, readable, watch};
+use crate::account::access_log::Output;
+use crate::config::{self, Loaded};
+use crate::drain::Drain;
+use crate::plan::{LogPlan, Plan};
+use crate::reload::{Changes, Inventory, ReloadError};
+
+/// Where the access log goes from now on, unless that stays.
+type Elsewhere = Option<Option<Output>>;
+
+impl House {
+    /// Reads the configuration again; if it is right and all it asks for can be had it is in force when this returns.
+    /// `by`: who wants it.
+    pub(super) async fn reload(&mut self, by: &str, drain: &Drain) -> Result<Changes, ReloadError> {
+        let reloaded = self.try_reload(drain).await;
+        self.admin.metrics.reloaded(reloaded.is_ok());
+        match &reloaded {
+            Ok(changes) => {
+                let Changes {
+                    listeners,
+                    servers,
+                    needs_restart,
+                    ..
+                } = changes;
+                let of = |difference: &crate::reload::Difference| {
+                    format!("+{} -{}", difference.added.len(), difference.removed.len())
+                };
+                tracing::info!(
+                    by,
+                    listeners = of(listeners),
+                    servers = of(servers),
+                    ?needs_restart,
+                    "reloaded"
+                );
+                if !changes.warnings.is_empty() {
+                    tracing::warn!("{}", changes.warnings);
+                }
+            }
+            Err(error) => tracing::error!(by, %error, "not reloaded: the configuration before it stays in force"),
+        }
+        reloaded
+    }
+
+    async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
+        let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
+        let Loaded { plan, warnings } = read(file).await?;
+        let system = |failure: Failure| ReloadError::System(failure.to_string());
+        readable(&plan).map_err(system)?;
+        let elsewhere = self.open_log(&plan.log).map_err(system)?;
+        let mut failed = Vec::new();
+        let bound = self.gates.bind(&plan, &mut failed);
+        if !failed.is_empty() {
+            return Err(system(Failure::Bind(failed)));
+        }
+        let listening = self.gates.listen(bound).map_err(system)?;
+        Ok(Changes {
+            warnings: warnings.to_string(),
+            ..self.put_in_force(plan, listening, elsewhere, drain)
+        })
+    }
+
+    /// Nothing in here can fail, and nothing waits: whoever looks sees the one plan or the other.
+    fn put_in_force(&mut self, plan: Plan, listening: Listening, elsewhere: Elsewhere, drain: &Drain) -> Changes {
+        let live = Arc::clone(&self.running.live);
+        let old = live.plan();
+        let before = Inventory::of(&old);
+        live.settle(&plan);
+        let sockets = self.gates.sockets();
+        let addresses = self.gates.open(&plan, listening, drain);
+        let plan = live.swap(plan);
+        self.admin.addresses.store(Arc::new(addresses));
+        self.probing.adopt(&plan);
+        self.admin
+            .metrics
+            .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
+        let budget = self
+            .reckoning
+            .budget(&plan, self.gates.sockets().saturating_sub(sockets));
+        self.gates.room.resize(Some(budget.sessions));
+        self.relog(&old.log, &plan.log, elsewhere);
+        self.watch(plan.runtime.watch);
+        Changes {
+            needs_restart: self.needs_restart(&plan),
+            ..before.changes(&Inventory::of(&plan))
+        }
+    }
+
+    /// Opens the access log where it is to go elsewhere.
+    fn open_log(&self, next: &LogPlan) -> Result<Elsewhere, Failure> {
+        let now = self.running.live.plan();
+        if (&next.access, next.format) == (&now.log.access, now.log.format) {
+            return Ok(None);
+        }
+        Output::open(&next.access).map(Some).map_err(Failure::AccessLog)
+    }
+
+    fn relog(&self, old: &LogPlan, new: &LogPlan, elsewhere: Elsewhere) {
+        if let Some(output) = elsewhere {
+            self.log.switch(output, new.format);
+        }
+        self.log.take_visits(new.level >= tracing::Level::DEBUG);
+        if let (true, Some(relog)) = ((old.level, old.format) != (new.level, new.format), &self.origin.relog) {
+            relog(new);
+        }
+    }
+
+    /// Watches the file, or no more.
+    pub(super) fn watch(&mut self, wanted: bool) {
+        self.watching = match (wanted, self.watching.take(), &self.origin.file) {
+            (true, Some(watching), _) => Some(watching),
+            (true, None, Some(file)) => {
+                let watching = watch::keep(file.clone(), self.admin.reloader.clone());
+                Some(AbortOnDropHandle::new(tokio::spawn(watching)))
+            }
+            _ => None,
+        };
+    }
+
+    /// What of a plan cannot be changed while we run, and differs from what we run with.
+    fn needs_restart(&self, plan: &Plan) -> Vec<&'static str> {
+        let started = &self.started;
+        let differs = [
+            ("runtime.workers", plan.runtime.workers != started.workers),
+            ("admin.bind", plan.admin.bind != started.admin.bind),
+            ("admin.socket", plan.admin.socket != started.admin.socket),
+        ];
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+}
+
+/// Reads the file where it keeps nobody waiting.
+async fn read(file: PathBuf) -> Result<Loaded, ReloadError> {
+    let loaded = spawn_blocking(move || config::load(&file).map_err(|report| report.to_string()));
+    match loaded.await {
+        Ok(loaded) => loaded.map_err(ReloadError::Configuration),
+        Err(lost) => Err(ReloadError::System(lost.to_string())),
+    }
+}
+
+impl House {
+    /// The end has begun: nobody is ready any more, and nothing reloads.
+    pub(super) fn begin_to_end(&mut self) {
+        self.requests.close();
+        self.watch(false);
+        self.admin.is_draining.store(true, Relaxed);
+    }
+}

@@ -1,0 +1,160 @@
+//! Asking for a reload, and what comes of it. It is done where everything is known: in [`crate::app`].
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::plan::Plan;
+
+/// What another configuration changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// By name.
+    pub listeners: Difference,
+    /// By name.
+    pub pools: Difference,
+    /// As `pool/server`.
+    pub servers: Difference,
+    /// Keys whose change is without effect until the process is started anew.
+    pub needs_restart: Vec<&'static str>,
+    /// What works, but hardly as meant: as `acequia check` says it; often empty.
+    pub warnings: String,
+}
+
+/// What came, what went, what stayed; each in the order of the alphabet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// New.
+    pub added: Vec<String>,
+    /// Gone; sessions on them go on to their end.
+    pub removed: Vec<String>,
+    /// Still there, though it may have other settings now.
+    pub kept: Vec<String>,
+}
+
+impl Difference {
+    fn between(old: &BTreeSet<String>, new: &BTreeSet<String>) -> Self {
+        Self {
+            added: new.difference(old).cloned().collect(),
+            removed: old.difference(new).cloned().collect(),
+            kept: new.intersection(old).cloned().collect(),
+        }
+    }
+}
+
+/// What there is in a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    listeners: BTreeSet<String>,
+    pools: BTreeSet<String>,
+    servers: BTreeSet<String>,
+}
+
+impl Inventory {
+    /// Of this plan, with the servers its pools have now.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut inventory = Self::default();
+        inventory
+            .listeners
+            .extend(plan.listeners.iter().map(|listener| listener.name.to_string()));
+        for pool in plan.pools.iter().map(|plan| &plan.pool) {
+            inventory.pools.insert(pool.name().to_string());
+            let servers = pool.servers();
+            let labels = servers
+                .iter()
+                .map(|server| format!("{}/{}", pool.name(), server.spec().label));
+            inventory.servers.extend(labels);
+        }
+        inventory
+    }
+
+    /// From this one to the next.
+    #[must_use]
+    pub fn changes(&self, next: &Self) -> Changes {
+        Changes {
+            listeners: Difference::between(&self.listeners, &next.listeners),
+            pools: Difference::between(&self.pools, &next.pools),
+            servers: Difference::between(&self.servers, &next.servers),
+            ..Changes::default()
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// Every mistake of the file, as `acequia check` says it.
+    #[error("{0}")]
+    Configuration(String),
+    /// What the system would not give: an address, a file.
+    #[error("{0}")]
+    System(String),
+    /// It was not started from a file.
+    #[error("there is no file to read: it was not started from one")]
+    NoFile,
+    /// The process is about to end.
+    #[error("the process is about to end")]
+    Ending,
+}
+
+/// Somebody wants a reload.
+#[derive(Debug)]
+pub struct Request {
+    /// Who, for the log.
+    pub by: String,
+    /// Where what came of it goes.
+    pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
+}
+
+/// By which a reload is asked for; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reloader(mpsc::Sender<Request>);
+
+impl Reloader {
+    /// One, and where its requests come out.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (requests, coming) = mpsc::channel(16);
+        (Self(requests), coming)
+    }
+
+    /// Reads the configuration again and puts it in force, if it is right. `by` is who asks.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    pub async fn reload(&self, by: String) -> Result<Changes, ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.0.send(Request { by, answer }).await;
+        sent.map_err(|_| ReloadError::Ending)?;
+        answered.await.unwrap_or(Err(ReloadError::Ending))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory(text: &str) -> Inventory {
+        Inventory::of(&crate::config::read("a.toml", text).ok().unwrap().plan)
+    }
+
+    #[test]
+    fn a_change_is_told_by_names() {
+        let old =
+            "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]";
+        let new = "[listeners.a]\nbind = \"[::1]:2\"\npool = \"p\"\n[listeners.b]\nbind = \"[::1]:1\"\npool = \"p\"\n\
+                   [pools.p]\nservers = [\"10.0.0.2:1\", { address = \"10.0.0.1:1\", name = \"x\" }]";
+        let changes = inventory(old).changes(&inventory(new));
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            (changes.listeners.added, changes.listeners.kept),
+            (owned(&["b"]), owned(&["a"]))
+        );
+        assert_eq!(changes.pools.kept, owned(&["p"]));
+        assert_eq!(changes.servers.added, owned(&["p/x"]));
+        assert_eq!(changes.servers.removed, owned(&["p/10.0.0.1:1"]));
+        assert_eq!(changes.servers.kept, owned(&["p/10.0.0.2:1"]));
+    }
+}

@@ -1,0 +1,189 @@
+//! Cuts sessions of servers that ought to have none: those that went down, are drained, or are of a worse tier than the
+//! best that is back; paced, lest all of them come back at once.
+//!
+//! Nobody tells it what has happened: it looks at what is, a few times a second. So a reload, a session that connects
+//! late, a server that is back before its time need no care of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::account::{Ending, Ledger, Record};
+use crate::live::Live;
+use crate::plan::{PoolPlan, Sever};
+use crate::pool::health::Checked;
+use crate::pool::{Server, ServerId, Use};
+
+/// How often it is looked.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Why sessions of a server are cut, and over what time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cause {
+    ending: Ending,
+    over: Duration,
+}
+
+/// The sessions of one server being cut.
+#[derive(Clone, Copy, Debug)]
+struct Severing {
+    cause: Cause,
+    began: Instant,
+    /// Sessions when it began.
+    first: usize,
+}
+
+impl Severing {
+    fn new(cause: Cause, began: Instant, first: usize) -> Self {
+        Self { cause, began, first }
+    }
+
+    /// How many of those there are have to go now: as many as are more than may be left by now. Who leaves unasked is
+    /// one less to be cut, and at the end nobody is left, however many have come meanwhile.
+    fn due(&self, now: Instant, there: usize) -> usize {
+        let left = self.cause.over.saturating_sub(now - self.began);
+        if left.is_zero() {
+            return there;
+        }
+        let share = left.as_secs_f64() / self.cause.over.as_secs_f64();
+        there.saturating_sub((self.first as f64 * share).ceil() as usize)
+    }
+}
+
+/// Cuts what is to be cut, for as long as it is polled.
+pub async fn tend(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut severings = HashMap::new();
+    loop {
+        let now = ticks.tick().await;
+        let wanted = wanted(&live, now);
+        severings.retain(|id, _| wanted.contains_key(id));
+        if !wanted.is_empty() {
+            sever(&wanted, &mut severings, &ledgers, now);
+        }
+    }
+}
+
+/// The servers whose sessions are to be cut, of those that have any.
+fn wanted(live: &Live, now: Instant) -> HashMap<ServerId, Cause> {
+    let mut wanted = HashMap::new();
+    for pool in &live.plan().pools {
+        let servers = pool.pool.servers();
+        for server in servers.iter().filter(|server| server.live() > 0) {
+            if let Some(cause) = cause(pool, server, now) {
+                wanted.insert(server.id(), cause);
+            }
+        }
+    }
+    wanted
+}
+
+fn cause(pool: &PoolPlan, server: &Server, now: Instant) -> Option<Cause> {
+    let steering = server.steering();
+    if let (Use::Draining | Use::Disabled, Some(over)) = (steering.usage, steering.close_over) {
+        return Some(Cause {
+            ending: Ending::ServerDrained,
+            over,
+        });
+    }
+    let over = pool.severing.close_over;
+    if pool.severing.on_down == Sever::Close && server.checked() == Checked::Down {
+        return Some(Cause {
+            ending: Ending::ServerDown,
+            over,
+        });
+    }
+    let is_worse = || pool.pool.best_tier(now).is_some_and(|best| server.priority() > best);
+    (pool.severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
+        ending: Ending::FailedBack,
+        over,
+    })
+}
+
+/// Cuts those sessions whose turn it is, the oldest of a server first.
+fn sever(
+    wanted: &HashMap<ServerId, Cause>,
+    severings: &mut HashMap<ServerId, Severing>,
+    ledgers: &[Arc<Ledger>],
+    now: Instant,
+) {
+    let mut sessions: HashMap<ServerId, Vec<Arc<Record>>> = HashMap::new();
+    for record in ledgers.iter().flat_map(|ledger| ledger.records()) {
+        if let Some(id) = record.server().filter(|id| wanted.contains_key(id)) {
+            sessions.entry(id).or_default().push(record);
+        }
+    }
+    for (id, mut there) in sessions {
+        let anew = Severing::new(wanted[&id], now, there.len());
+        let severing = severings.entry(id).or_insert(anew);
+        if severing.cause != anew.cause {
+            *severing = anew;
+        }
+        there.sort_unstable_by_key(|record| record.id());
+        let due = severing.due(now, there.len());
+        for record in there.iter().take(due) {
+            record.cut(severing.cause.ending);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEN: Duration = Duration::from_secs(10);
+
+    fn severing(first: usize, over: Duration) -> Severing {
+        let cause = Cause {
+            ending: Ending::ServerDown,
+            over,
+        };
+        Severing::new(cause, Instant::now(), first)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_go_one_after_the_other_over_the_whole_time() {
+        let five = severing(5, TEN);
+        let mut there = 5;
+        let mut cut_at = Vec::new();
+        for tick in 0..=100 {
+            let due = five.due(five.began + TICK * tick, there);
+            there -= due;
+            cut_at.extend(std::iter::repeat_n(tick / 10, due));
+        }
+        assert_eq!(cut_at, [2, 4, 6, 8, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_time_all_go_at_once() {
+        let many = severing(1000, Duration::ZERO);
+        assert_eq!(many.due(many.began, 1000), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_left_at_the_end_and_never_are_more_cut_than_the_pace_allows(
+            first in 1usize..5000,
+            millis in 0u64..60_000,
+            steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
+        ) {
+            let severing = severing(first, Duration::from_millis(millis));
+            let (mut now, mut there) = (severing.began, first);
+            for (wait, leave, come) in steps {
+                now += Duration::from_millis(wait);
+                there = there.saturating_sub(leave) + come;
+                let due = severing.due(now, there);
+                prop_assert!(due <= there);
+                there -= due;
+                let left = severing.cause.over.saturating_sub(now - severing.began);
+                let allowed = first as f64 * left.as_secs_f64() / severing.cause.over.as_secs_f64().max(1e-9);
+                prop_assert!(due == 0 || there as f64 <= allowed.ceil() && there as f64 >= allowed.floor() - 1.0);
+            }
+            prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
+        }
+    }
+}
