@@ -43,6 +43,8 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_health_transitions_total", "counter", &["pool", "server", "to"]),
     ("acequia_accept_pauses_total", "counter", &["listener", "reason"]),
     ("acequia_log_lines_dropped_total", "counter", &[]),
+    ("acequia_config_reloads_total", "counter", &["result"]),
+    ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
 
 /// Listeners for every fate, their pools named like them.

@@ -5,6 +5,7 @@
 pub mod access_log;
 mod ending;
 mod episode;
+mod facts;
 mod histogram;
 mod metrics;
 mod record;
@@ -14,23 +15,23 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use record::EndsSeen;
 use slab::Slab;
 use tokio::time::Instant;
 
 pub use self::metrics::{LineKey, Metrics};
 pub use ending::Ending;
+pub use facts::Facts;
 pub use record::{Ends, Record, Seen};
 pub use series::{CheckResult, LineSeries, ListenerId, ListenerSeries, ServerSeries};
 
-use crate::addr::{ClientAddr, PeerAddr};
+use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
 use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
-use access_log::{AccessLog, Line};
+use access_log::AccessLog;
 
 /// A worker's book of sessions.
 pub struct Ledger {
@@ -179,52 +180,6 @@ impl Ledger {
     }
 }
 
-/// What is known of a session; for its line in the log.
-#[derive(Debug)]
-pub struct Facts {
-    listener: Arc<ListenerSeries>,
-    peer: PeerAddr,
-    /// Whom the peer speaks for.
-    pub client: ClientAddr,
-    /// The server name asked for, as far as it can be shown.
-    pub sni: Option<Arc<str>>,
-    /// The protocols offered, separated by commas.
-    pub alpn: Option<Box<str>>,
-    /// Whether the ClientHello was an outer one.
-    pub ech: bool,
-    /// The route that was taken.
-    pub route: Option<Arc<str>>,
-    pool: Option<Arc<str>>,
-    server: Option<Arc<Server>>,
-    ends: EndsSeen,
-    attempts: u32,
-    hello: Option<Duration>,
-    connect: Option<Duration>,
-    /// What the kernel knew of the client's side and the server's, at the end.
-    tcp_info: [Option<TcpInfo>; 2],
-}
-
-impl Facts {
-    fn new(listener: Arc<ListenerSeries>, peer: PeerAddr) -> Self {
-        Self {
-            listener,
-            peer,
-            client: peer.into(),
-            sni: None,
-            alpn: None,
-            ech: false,
-            route: None,
-            pool: None,
-            server: None,
-            ends: None,
-            attempts: 0,
-            hello: None,
-            connect: None,
-            tcp_info: [None; 2],
-        }
-    }
-}
-
 /// A session's line in the book. Dropping it writes the line: on every path, exactly once.
 #[must_use = "dropping the entry closes it"]
 pub struct Entry {
@@ -332,38 +287,6 @@ impl Drop for Entry {
         line.ended(self.ending, took);
         if self.ledger.log.is_on() && self.is_worth_a_line() {
             self.ledger.log.write(facts.line(&self.record, self.ending, took));
-        }
-    }
-}
-
-impl Facts {
-    fn line(&self, record: &Record, ending: Ending, took: Duration) -> Line {
-        let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let [client, server] = self.tcp_info;
-        let text = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
-        Line {
-            time: Some(SystemTime::now()),
-            session: record.id(),
-            listener: self.listener.name().to_string(),
-            peer: self.peer.to_string(),
-            client: self.client.to_string(),
-            sni: text(&self.sni),
-            alpn: self.alpn.as_deref().map(str::to_owned),
-            ech: self.ech,
-            route: text(&self.route),
-            pool: text(&self.pool),
-            server: self.server_label(),
-            attempts: self.attempts,
-            hello_ms: self.hello.map(ms),
-            connect_ms: self.connect.map(ms),
-            duration_ms: ms(took),
-            bytes_up: record.traffic.up.bytes(),
-            bytes_down: record.traffic.down.bytes(),
-            ending: ending.as_str(),
-            client_rtt_us: client.map(|info| info.rtt_us),
-            server_rtt_us: server.map(|info| info.rtt_us),
-            client_retrans: client.map(|info| info.retransmits),
-            server_retrans: server.map(|info| info.retransmits),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Ending, Facts};
 use crate::addr::{ClientAddr, PeerAddr};
-use crate::pool::{Server, ServerId};
+use crate::pool::ServerId;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 
@@ -200,19 +200,6 @@ impl Cord {
             0 => Poll::Pending,
             number => Poll::Ready(Ending::ALL[usize::from(number) - 1]),
         }
-    }
-}
-
-impl Facts {
-    /// The session is on this server, and its bytes flow between these.
-    pub(super) fn flows(&mut self, ends: &Arc<Ends>) {
-        self.ends = Some(Arc::downgrade(ends));
-    }
-
-    /// The server's label.
-    pub(super) fn server_label(&self) -> Option<String> {
-        let label = |server: &Arc<Server>| server.spec().label.to_string();
-        self.server.as_ref().map(label)
     }
 }
 

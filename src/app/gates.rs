@@ -127,8 +127,7 @@ impl Gates {
             }
             None => true,
         });
-        self.closing
-            .extend(closing.map(|held| (held.address, held.open.clone())));
+        self.closing.extend(closing.map(|held| (held.address, held.open)));
         self.closing.retain(|(_, open)| open.strong_count() > 0);
         for (key, address, sockets) in listening.0 {
             let (front, watched) = watch::channel(front_of(&key).expect("it was bound for a listener of this plan"));

@@ -1,6 +1,8 @@
 //! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
 
+mod failure;
 mod gates;
+mod reckoning;
 mod reload;
 mod signals;
 mod watch;
@@ -26,7 +28,7 @@ use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
 use crate::admin::{self, Admin};
-use crate::descriptors::{Budget, open_now, raise_limit};
+use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::listen::{BindError, Room};
 use crate::live::Live;
@@ -35,55 +37,20 @@ use crate::probe::{Checks, Probing};
 use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::worker::{self, Gate, Share};
+pub use failure::Failure;
+use failure::system;
 use gates::{Gates, NewlyBound};
+use reckoning::Reckoning;
 use signals::{EndSignals, Signals};
 
 /// Announcements of addresses have a target of their own, so that they are told at every log level.
 pub const ANNOUNCE: &str = "acequia::announce";
 
-/// Descriptors of a worker's runtime: its epoll, what wakes it, its share of the signals.
-const RUNTIME_DESCRIPTORS: usize = 4;
-
-/// Why the process cannot run, or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// Addresses that cannot be bound, all of them; none is held.
-    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("\n"))]
-    Bind(Vec<(String, BindError)>),
-    /// The access log cannot be opened.
-    #[error("cannot write the access log: {0}; see `access` in [log]")]
-    AccessLog(#[source] io::Error),
-    /// Something else the system would not give.
-    #[error("{what}: {cause}")]
-    System {
-        /// What was to be done.
-        what: &'static str,
-        /// Why it could not.
-        #[source]
-        cause: io::Error,
-    },
-    /// A file that it needs to run.
-    #[error("{key}: cannot read {}: {cause}", .path.display())]
-    File {
-        /// The key that names it.
-        key: String,
-        /// Which.
-        path: PathBuf,
-        /// Why it cannot be read.
-        #[source]
-        cause: io::Error,
-    },
-    /// A worker, or the part of it that keeps a listener, is gone though nobody told it to end.
-    #[error("a worker has ended by itself: this is a fault of acequia")]
-    WorkersGone,
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |cause| Failure::System { what, cause }
-}
-
 /// How often it is looked whether accepting goes on everywhere.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes other settings of the diagnostic log in.
+pub type Relog = Box<dyn Fn(&LogPlan)>;
 
 /// Where a plan comes from, and who else must know when there is another.
 #[derive(Default)]
@@ -91,7 +58,7 @@ pub struct Origin {
     /// The file, to be read again; `None`: there is none, and no reload.
     pub file: Option<PathBuf>,
     /// Told of the diagnostic log's settings when they change.
-    pub relog: Option<Box<dyn Fn(&LogPlan)>>,
+    pub relog: Option<Relog>,
 }
 
 /// Runs a plan until a signal ends it. `started` hears the addresses as soon as clients are let in.
@@ -156,11 +123,19 @@ struct Started {
     admin: AdminPlan,
 }
 
+impl Started {
+    fn with(plan: &Plan) -> Self {
+        Self {
+            workers: plan.runtime.workers,
+            admin: plan.admin.clone(),
+        }
+    }
+}
+
 /// Opens everything, in an order that leaves nothing half up: bind, then reckon what the descriptors allow, then let
 /// clients in.
 fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let limit = raise_limit();
-    let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     readable(&plan)?;
     let metrics = Arc::new(Metrics::new());
@@ -174,16 +149,12 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let reckoning = Reckoning::new(limit, workers)?;
     let budget = reckoning.budget(&plan, 0);
     room.resize(Some(budget.sessions));
-    let started = Started {
-        workers: plan.runtime.workers,
-        admin: plan.admin.clone(),
-    };
+    let started = Started::with(&plan);
     let live = Arc::new(Live::new(plan));
     let drain = Drain::default();
-    let ledgers: Vec<_> = (0..workers)
-        .map(|_| Arc::new(Ledger::new(Arc::clone(&metrics), log.clone())))
-        .collect();
-    employ(gates_of_workers, &ledgers, budget.pipes / workers, &drain)?;
+    let ledgers = employ(gates_of_workers, budget.pipes / workers, &drain, || {
+        Ledger::new(Arc::clone(&metrics), log.clone())
+    })?;
     let listening = gates.listen(bound)?;
     let listeners = gates.open(&live.plan(), listening, &drain);
     let (reloader, requests) = Reloader::new();
@@ -191,19 +162,13 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         metrics: Arc::clone(&metrics),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
-        ledgers: ledgers.clone(),
+        ledgers,
         reloader,
         started: std::time::SystemTime::now(),
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
-    let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&metrics).tend());
-    tasks.spawn(tell_of_calm(Arc::clone(&metrics)));
-    tasks.spawn(sever::tend(Arc::clone(&live), ledgers));
     let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
-    if let Some(socket) = admin_socket {
-        tasks.spawn(admin::serve(socket, Arc::clone(&admin), budget.admin));
-    }
+    let tasks = beside(&admin, admin_socket, budget.admin);
     let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
     probing.adopt(&live.plan());
     let running = Running {
@@ -227,6 +192,23 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     };
     house.watch(house.running.live.plan().runtime.watch);
     Ok((house, drain))
+}
+
+/// What runs beside the workers.
+fn beside(admin: &Arc<Admin>, socket: Option<TcpListener>, visitors_max: usize) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics)));
+    tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
+    if let Some(socket) = socket {
+        tasks.spawn(admin::serve(socket, Arc::clone(admin), visitors_max));
+    }
+    tasks
+}
+
+/// Cores this process may use.
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Binds every address there is to bind; on any failure none stays bound.
@@ -264,61 +246,26 @@ fn readable(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the descriptors are kept for.
-struct Reckoning {
-    limit: usize,
-    /// Open when it started, without a session.
-    open: usize,
-    workers: usize,
-}
-
-impl Reckoning {
-    fn new(limit: usize, workers: usize) -> Result<Self, Failure> {
-        let open = open_now().map_err(system("cannot count open files"))? + workers * RUNTIME_DESCRIPTORS;
-        Ok(Self { limit, open, workers })
-    }
-
-    /// With so many more listening sockets than at the start. A wish that cannot be met is said.
-    fn budget(&self, plan: &Plan, more_sockets: usize) -> Budget {
-        let wanted = plan.runtime.max_connections;
-        let checks = plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1);
-        let budget = Budget::new(self.limit, self.open + more_sockets, wanted, checks);
-        if let Some(wanted) = wanted.filter(|wanted| *wanted > budget.sessions) {
-            tracing::warn!(
-                wanted,
-                possible = budget.sessions,
-                open_files = self.limit,
-                "max_connections is more than the limit of open files allows: raise it (`ulimit -n`)"
-            );
-        }
-        tracing::info!(
-            sessions = budget.sessions,
-            open_files = self.limit,
-            workers = self.workers,
-            "room"
-        );
-        budget
-    }
-}
-
-/// Starts the workers.
+/// Starts the workers, each with a ledger of its own.
 fn employ(
     gates: Vec<UnboundedReceiver<Gate>>,
-    ledgers: &[Arc<Ledger>],
     pipes: usize,
     drain: &Drain,
-) -> Result<(), Failure> {
-    for (number, (gates, ledger)) in gates.into_iter().zip(ledgers).enumerate() {
+    ledger: impl Fn() -> Ledger,
+) -> Result<Vec<Arc<Ledger>>, Failure> {
+    let start = |(number, gates)| {
+        let ledger = Arc::new(ledger());
         let share = Share {
             number,
             gates,
             pipes,
-            ledger: Arc::clone(ledger),
+            ledger: Arc::clone(&ledger),
             leash: drain.leash(),
         };
         worker::start(share).map_err(system("cannot start a worker"))?;
-    }
-    Ok(())
+        Ok(ledger)
+    };
+    gates.into_iter().enumerate().map(start).collect()
 }
 
 impl House {

@@ -59,7 +59,7 @@ fn announce(running: &Running) {
 
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
-pub fn start_log(plan: &LogPlan) -> (WorkerGuard, Box<dyn Fn(&LogPlan)>) {
+pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::Relog) {
     let (writer, guard) = NonBlocking::new(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();

@@ -4,8 +4,21 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Candidate, PoolRules, Server, ServerId, Standing};
+use super::{Candidate, PoolRules, Server, ServerId};
 use crate::pool::health::Checked;
+
+/// Whether a server may be picked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is up.
+    Up,
+    /// Nothing is known of it yet.
+    Unchecked,
+    /// Its back-off is over: one session may try it.
+    Trial,
+    /// It is down, or out for a while.
+    Out,
+}
 
 /// How usable a server is, the best first: the tier, then whether it is known to be well.
 type Rank = (u8, u8);

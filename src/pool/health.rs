@@ -4,7 +4,7 @@
 //! first is written by the server's prober alone, the second by whoever has just dialled.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -137,6 +137,35 @@ impl Default for Checks {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What the checks say, and since when.
+#[derive(Debug)]
+pub(super) struct Story {
+    pub(super) machine: Checks,
+    pub(super) reason: Option<Arc<str>>,
+    pub(super) since: SystemTime,
+}
+
+impl Story {
+    pub(super) fn new(is_checked: bool) -> Self {
+        Self {
+            machine: if is_checked { Checks::new() } else { Checks::off() },
+            reason: None,
+            since: SystemTime::now(),
+        }
+    }
+}
+
+/// How a server is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What its checks say.
+    pub checked: Checked,
+    /// What was wrong at its latest check; `None`: nothing.
+    pub reason: Option<Arc<str>>,
+    /// Since when its checks say so.
+    pub since: SystemTime,
 }
 
 /// When and for how long failed connects take a server out.

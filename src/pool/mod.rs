@@ -5,12 +5,15 @@
 
 mod candidates;
 pub mod health;
+mod lease;
 pub mod least_conn;
+mod ramp;
 pub mod random_two;
 pub mod round_robin;
 mod roster;
 mod server;
 pub mod source_hash;
+mod spec;
 mod steering;
 
 use std::net::IpAddr;
@@ -23,10 +26,13 @@ use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
 use candidates::Choice;
+pub use candidates::Standing;
 use health::EjectLimits;
+pub use lease::Lease;
 pub use roster::Roster;
 use round_robin::RoundRobin;
-pub use server::{Allotment, Health, Lease, Server, ServerId, ServerSpec, Standing};
+pub use server::Server;
+pub use spec::{Allotment, ServerId, ServerSpec};
 pub use steering::{Steer, Steering, Use};
 
 /// How a server is chosen.

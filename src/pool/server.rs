@@ -8,56 +8,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::health::{Checked, Checks, EjectLimits, Ejection, Terms, Thresholds, Verdict};
+use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
+use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
-use crate::addr::ServerAddr;
-
-/// A number no other server of this process ever had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerId(u64);
-
-impl ServerId {
-    fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Relaxed))
-    }
-}
-
-/// Who a server is; all that is known of it before it has been used.
-#[derive(Clone, Debug)]
-pub struct ServerSpec {
-    /// What log, metrics and API call it: its name, else its address as written, else `host:port@address`.
-    pub label: Arc<str>,
-    /// What source-hash knows it by: its name, else its address as written; never its position.
-    pub identity: Arc<str>,
-    /// Where it answers.
-    pub address: ServerAddr,
-    /// The name that was resolved to this address, as written; `None`: the address itself is what is written.
-    pub resolved_from: Option<Arc<str>>,
-}
-
-impl ServerSpec {
-    /// Whether both are the same server of a pool, so that what is known of one holds for the other.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.label == other.label && self.address == other.address
-    }
-}
-
-/// What the configuration gives a server: how much, and when. It may change while the server stays the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allotment {
-    /// Its share, 0 to 256; 0 takes no new session.
-    pub weight: u16,
-    /// Its tier, 0 the best: a worse one is used only when every better one has no usable server.
-    pub priority: u8,
-}
-
-impl Default for Allotment {
-    fn default() -> Self {
-        Self { weight: 1, priority: 0 }
-    }
-}
+use super::{Allotment, ServerId, ServerSpec, Standing};
 
 /// One server of a pool.
 #[derive(Debug)]
@@ -76,9 +30,7 @@ pub struct Server {
     checked: AtomicU8,
     /// Bits of [`TROUBLED`] and its neighbours, to be read without a lock.
     marks: AtomicU8,
-    born: Instant,
-    /// When it came back, in nanoseconds from `born`; 0: it has its whole share.
-    back: AtomicU64,
+    ramp: Ramp,
     // Std mutexes: held for a few lines, only by the prober, by sessions whose server has failed lately, by an operator
     // and by those who look.
     checks: Mutex<Story>,
@@ -93,48 +45,6 @@ const FAILING: u8 = 4; // the latest check failed
 const UNFIT: u8 = 8; // the latest check found the server to be what is not wanted
 const LEAVING: u8 = 16; // steered to take no new session
 const DISABLED: u8 = 32; // neither to be checked
-
-/// What the checks say, and since when.
-#[derive(Debug)]
-struct Story {
-    machine: Checks,
-    reason: Option<Arc<str>>,
-    since: SystemTime,
-}
-
-impl Story {
-    fn new(is_checked: bool) -> Self {
-        Self {
-            machine: if is_checked { Checks::new() } else { Checks::off() },
-            reason: None,
-            since: SystemTime::now(),
-        }
-    }
-}
-
-/// How a server is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What its checks say.
-    pub checked: Checked,
-    /// What was wrong at its latest check; `None`: nothing.
-    pub reason: Option<Arc<str>>,
-    /// Since when its checks say so.
-    pub since: SystemTime,
-}
-
-/// Whether a server may be picked now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is up.
-    Up,
-    /// Nothing is known of it yet.
-    Unchecked,
-    /// Its back-off is over: one session may try it.
-    Trial,
-    /// It is down, or out for a while.
-    Out,
-}
 
 impl Server {
     /// A server nobody has used yet; `is_checked` tells whether active checks will look after it.
@@ -152,8 +62,7 @@ impl Server {
             served: AtomicU64::new(0),
             checked: AtomicU8::new(story.machine.state() as u8),
             marks: AtomicU8::new(0),
-            born: Instant::now(),
-            back: AtomicU64::new(0),
+            ramp: Ramp::new(),
             checks: Mutex::new(story),
             ejection: Mutex::new(Ejection::default()),
             steering: Mutex::new(Steering::default()),
@@ -275,25 +184,9 @@ impl Server {
         self.is_enlisted() && !self.has(UNFIT)
     }
 
-    /// What part of its share it has now, 10 to 100 percent: all of it, unless it came back less than `slow_start` ago.
+    /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
     pub(super) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
-        let back = self.back.load(Relaxed);
-        if back == 0 {
-            return 100;
-        }
-        let since = now.saturating_duration_since(self.born + Duration::from_nanos(back));
-        if since >= slow_start {
-            // Unless it has come back once more in the meantime.
-            let _ = self.back.compare_exchange(back, 0, Relaxed, Relaxed);
-            return 100;
-        }
-        let part = 100 * since.as_nanos() / slow_start.as_nanos().max(1);
-        u16::try_from(part).unwrap_or(100).max(10)
-    }
-
-    fn came_back(&self) {
-        let age = u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.back.store(age.max(1), Relaxed);
+        self.ramp.percent(now, slow_start)
     }
 
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
@@ -314,12 +207,12 @@ impl Server {
         }
         self.tell(&story);
         if (before, changed) == (Checked::Down, Some(Checked::Up)) {
-            self.came_back();
+            self.ramp.begin();
         }
         if self.is_ejected() {
             let mut ejection = self.ejection();
             if ejection.checked(*verdict == Verdict::Pass, thresholds.rise) {
-                self.came_back();
+                self.ramp.begin();
             }
             self.show(&ejection);
         }
@@ -356,7 +249,7 @@ impl Server {
             self.show(&ejection);
         }
         if steering.usage == Use::Enabled {
-            self.came_back();
+            self.ramp.begin();
         }
         self.steered.notify_waiters();
     }
@@ -378,6 +271,16 @@ impl Server {
         self.steered.notified().await;
     }
 
+    /// A session has taken a place.
+    pub(super) fn entered(&self) {
+        self.live.fetch_add(1, Relaxed);
+    }
+
+    /// It has given it back.
+    pub(super) fn left(&self) {
+        self.live.fetch_sub(1, Relaxed);
+    }
+
     /// A session has connected.
     pub(super) fn connected(&self) -> bool {
         self.served.fetch_add(1, Relaxed);
@@ -388,7 +291,7 @@ impl Server {
         let was_out = ejection.succeeded();
         self.show(&ejection);
         if was_out {
-            self.came_back();
+            self.ramp.begin();
         }
         was_out
     }
@@ -455,39 +358,5 @@ impl Server {
         } else {
             self.marks.fetch_and(!mark, Relaxed)
         };
-    }
-}
-
-/// One session's place on a server. Dropping it gives the place back.
-#[must_use = "dropping the lease gives the place back"]
-#[derive(Debug)]
-pub struct Lease {
-    server: Arc<Server>,
-    terms: Terms,
-}
-
-impl Lease {
-    pub(super) fn take(server: &Arc<Server>, terms: Terms) -> Self {
-        server.live.fetch_add(1, Relaxed);
-        Self {
-            server: Arc::clone(server),
-            terms,
-        }
-    }
-
-    pub(super) fn terms(&self) -> Terms {
-        self.terms
-    }
-
-    /// The server the place is on.
-    #[must_use]
-    pub fn server(&self) -> &Arc<Server> {
-        &self.server
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.server.live.fetch_sub(1, Relaxed);
     }
 }

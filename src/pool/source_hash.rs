@@ -77,7 +77,7 @@ impl<'a> Scored<'a> {
     }
 
     fn best_first(&self, other: &Self) -> Ordering {
-        // 1/score of each, times both weights: 63 bits by 9.
+        // 1/score of each, times both weights: 63 bits by 15.
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))

@@ -45,8 +45,11 @@ pub struct Checks {
 /// The pools that are tended: those of the plan in force.
 pub struct Probing {
     checks: Arc<Checks>,
-    pools: HashMap<Arc<str>, (watch::Sender<Arc<PoolPlan>>, AbortOnDropHandle<()>)>,
+    pools: HashMap<Arc<str>, Tended>,
 }
+
+/// Where a pool's task learns of another plan for it, and that task.
+type Tended = (watch::Sender<Arc<PoolPlan>>, AbortOnDropHandle<()>);
 
 impl Probing {
     /// Tends no pool yet.

@@ -1,0 +1,40 @@
+//! A session's place on a server.
+
+use std::sync::Arc;
+
+use super::Server;
+use super::health::Terms;
+
+/// One session's place on a server. Dropping it gives the place back.
+#[must_use = "dropping the lease gives the place back"]
+#[derive(Debug)]
+pub struct Lease {
+    server: Arc<Server>,
+    terms: Terms,
+}
+
+impl Lease {
+    pub(super) fn take(server: &Arc<Server>, terms: Terms) -> Self {
+        server.entered();
+        Self {
+            server: Arc::clone(server),
+            terms,
+        }
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// The server the place is on.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.server.left();
+    }
+}
