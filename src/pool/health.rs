@@ -323,6 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_well_but_not_wanted_goes_at_once_and_is_back_at_once() {
+        use Checked::{Down, Up};
+        assert_eq!(
+            run(&mut Checks::new(), "+?+?"),
+            [Some(Up), Some(Down), Some(Up), Some(Down)]
+        );
+        assert_eq!(run(&mut Checks::new(), "?+"), [Some(Down), Some(Up)]);
+        // Once it was out of reach it takes a few good ones again.
+        assert_eq!(
+            run(&mut Checks::new(), "+?-++"),
+            [Some(Up), Some(Down), None, None, Some(Up)]
+        );
+        assert_eq!(run(&mut Checks::new(), "+-?+"), [Some(Up), None, Some(Down), Some(Up)]);
+    }
+
+    #[test]
     fn the_first_result_alone_decides() {
         assert_eq!(run(&mut Checks::new(), "+"), [Some(Checked::Up)]);
         assert_eq!(run(&mut Checks::new(), "-"), [Some(Checked::Down)]);

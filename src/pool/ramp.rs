@@ -12,7 +12,7 @@ const FIRST_PERCENT: u16 = 10;
 #[derive(Debug)]
 pub(super) struct Ramp {
     made: Instant,
-    /// Nanoseconds from `made`; 0: it has its whole share.
+    /// One more than the nanoseconds from `made`; 0: it has its whole share.
     began: AtomicU64,
 }
 
@@ -28,7 +28,7 @@ impl Ramp {
     /// It has come back.
     pub(super) fn begin(&self) {
         let age = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX); // 584 years
-        self.began.store(age.max(1), Relaxed);
+        self.began.store(age.saturating_add(1), Relaxed);
     }
 
     /// What part of its share it has, 10 to 100 percent, rising evenly over `whole` from when it came back.
@@ -37,7 +37,7 @@ impl Ramp {
         if began == 0 {
             return 100;
         }
-        let since = now.saturating_duration_since(self.made + Duration::from_nanos(began));
+        let since = now.saturating_duration_since(self.made + Duration::from_nanos(began - 1));
         if since >= whole {
             // Unless it has come back once more in the meantime.
             let _ = self.began.compare_exchange(began, 0, Relaxed, Relaxed);

@@ -1,3 +1,5 @@
+mod tiers;
+
 use super::health::Terms;
 use super::health::{Thresholds, Verdict};
 use super::*;

@@ -1,0 +1,213 @@
+//! Tiers, panic, slow start, and what an operator says.
+
+use std::time::SystemTime;
+
+use tokio::time::advance;
+
+use super::*;
+
+/// A pool of servers of these tiers, all of them up.
+fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
+    let mut of_pool = *unchecked(Policy::LeastConn, &[1]).rules();
+    rules(&mut of_pool);
+    let servers: Vec<_> = (0..priorities.len()).map(|n| server(n, 1, true)).collect();
+    for (server, priority) in servers.iter().zip(priorities) {
+        server.allot(Allotment {
+            weight: 1,
+            priority: *priority,
+        });
+        passes(server, 1);
+    }
+    Pool::new("pool".into(), of_pool, servers)
+}
+
+fn steer(server: &Server, order: Steer) {
+    server.steer(order, "uid 0".into(), SystemTime::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worse_tier_is_used_only_when_every_better_one_has_no_usable_server() {
+    let pool = tiers(&[1, 0, 2, 0], |_| {});
+    let (servers, now) = (pool.servers(), Instant::now());
+    assert_eq!(picked(&pool, now), labels(&["s1", "s3"]));
+    assert_eq!(pool.best_tier(now), Some(0));
+    fails(&servers[1], 3);
+    assert_eq!(picked(&pool, now), labels(&["s3"]));
+    fails(&servers[3], 3);
+    assert_eq!(picked(&pool, now), labels(&["s0"]));
+    assert_eq!(pool.best_tier(now), Some(1));
+    fails(&servers[0], 3);
+    assert_eq!(picked(&pool, now), labels(&["s2"]));
+    passes(&servers[3], 2);
+    assert_eq!(picked(&pool, now), labels(&["s3"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_failed_goes_on_in_the_next_tier() {
+    let pool = tiers(&[1, 0], |_| {});
+    let (servers, now) = (pool.servers(), Instant::now());
+    let next = pool.pick(client(0), &[servers[1].id()], now).unwrap();
+    assert_eq!(next.server().id(), servers[0].id());
+    let order = pool.in_order(None, now);
+    assert_eq!(order.iter().map(|s| s.priority()).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_has_checked_is_used_before_a_worse_tier_is() {
+    let pool = tiers(&[1, 0], |_| {});
+    let servers = vec![Arc::clone(&pool.servers()[0]), server(7, 1, true)];
+    pool.replace_servers(servers);
+    assert_eq!(picked(&pool, Instant::now()), labels(&["s7"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_a_tier_may_be_ejected_when_another_tier_is_usable() {
+    let pool = tiers(&[1, 0], |_| {});
+    let (servers, now) = (pool.servers(), Instant::now());
+    assert_eq!(fail_connects(&pool, &servers[1], 3, now), Some(EJECT.first));
+    assert_eq!(picked(&pool, now), labels(&["s0"]));
+    assert_eq!(fail_connects(&pool, &servers[0], 3, now), None, "it is the last of all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_taken_out() {
+    let pool = tiers(&[0, 0, 0, 0, 0, 1], |rules| rules.panic_threshold = Some(50));
+    let (servers, now) = (pool.servers(), Instant::now());
+    steer(&servers[4], Steer::Drain { close_over: None });
+    fails(&servers[0], 3);
+    fails(&servers[1], 3);
+    assert!(!pool.is_panicking(now), "half is not under half");
+    assert_eq!(picked(&pool, now), labels(&["s2", "s3"]));
+    servers[2].record_check(&Verdict::Unfit("a replica".into()), THRESHOLDS);
+    assert!(pool.is_panicking(now));
+    assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
+    fails(&servers[3], 3);
+    assert!(!pool.is_panicking(now), "the best tier is another one now");
+    assert_eq!(picked(&pool, now), labels(&["s5"]));
+    fails(&servers[5], 3);
+    assert!(pool.is_panicking(now));
+    assert_eq!(
+        picked(&pool, now),
+        labels(&["s0", "s1", "s3"]),
+        "the best of what is out of reach"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_panic_ejected_servers_are_used_by_everybody() {
+    let pool = tiers(&[0, 0], |rules| rules.panic_threshold = Some(60));
+    let (servers, now) = (pool.servers(), Instant::now());
+    fail_connects(&pool, &servers[0], 3, now);
+    assert!(servers[0].is_ejected());
+    assert_eq!(picked(&pool, now), labels(&["s0", "s1"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_back_gets_a_tenth_and_then_more() {
+    let slow = Duration::from_secs(10);
+    for policy in [Policy::LeastConn, Policy::RoundRobin] {
+        let pool = tiers(&[0, 0], |rules| {
+            rules.slow_start = Some(slow);
+            rules.policy = policy;
+        });
+        let servers = pool.servers();
+        let share = || {
+            let leases: Vec<_> = (0..110)
+                .filter_map(|n| pool.pick(client(n), &[], Instant::now()))
+                .collect();
+            let of_first = leases.iter().filter(|lease| lease.server().id() == servers[0].id());
+            of_first.count()
+        };
+        assert_eq!(share(), 55, "nobody starts slowly with the process");
+        fails(&servers[0], 3);
+        passes(&servers[0], 2);
+        assert_eq!(share(), 10);
+        advance(slow / 2).await;
+        assert!((35..=38).contains(&share()), "a half against a whole");
+        advance(slow / 2).await;
+        assert_eq!(share(), 55);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_ejection_and_when_enabled_again_it_starts_slowly_too() {
+    let slow = Duration::from_secs(10);
+    let pool = tiers(&[0, 0], |rules| rules.slow_start = Some(slow));
+    let server = &pool.servers()[0];
+    let percent = || server.percent(Instant::now(), slow);
+    fail_connects(&pool, server, 3, Instant::now());
+    passes(server, 2);
+    assert_eq!(percent(), 10);
+    advance(slow).await;
+    assert_eq!(percent(), 100);
+    steer(server, Steer::Disable { close_over: None });
+    steer(server, Steer::Enable);
+    assert_eq!(percent(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_server_gets_nobody_and_is_checked_on() {
+    let pool = tiers(&[0, 0], |_| {});
+    let (servers, now) = (pool.servers(), Instant::now());
+    let over = Some(Duration::from_secs(30));
+    steer(&servers[0], Steer::Drain { close_over: over });
+    assert_eq!(picked(&pool, now), labels(&["s1"]));
+    assert_eq!(
+        (servers[0].steering().usage, servers[0].steering().close_over),
+        (Use::Draining, over)
+    );
+    assert!(
+        servers[0]
+            .record_check(&Verdict::Unfit("x".into()), THRESHOLDS)
+            .is_some()
+    );
+    servers[0].record_check(&Verdict::Pass, THRESHOLDS);
+    steer(&servers[0], Steer::Enable);
+    assert_eq!(picked(&pool, now), labels(&["s0", "s1"]));
+    assert_eq!(servers[0].steering().close_over, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_server_is_forgotten_and_begins_anew() {
+    let pool = tiers(&[0, 0], |_| {});
+    let servers = pool.servers();
+    fail_connects(&pool, &servers[0], 3, Instant::now());
+    fails(&servers[0], 3);
+    steer(&servers[0], Steer::Disable { close_over: None });
+    assert!(servers[0].is_disabled() && !servers[0].is_ejected());
+    assert_eq!(servers[0].checked(), Checked::Unchecked);
+    assert_eq!(
+        servers[0].record_check(&Verdict::Pass, THRESHOLDS),
+        None,
+        "a check that was under way"
+    );
+    steer(&servers[0], Steer::Enable);
+    assert_eq!(picked(&pool, Instant::now()), labels(&["s1"]), "nothing is known of it");
+    passes(&servers[0], 1);
+    assert_eq!(servers[0].checked(), Checked::Up, "its first result decides");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_steered_weight_holds_whatever_the_configuration_says_until_it_is_taken_back() {
+    let server = server(0, 5, true);
+    steer(&server, Steer::Weight(Some(0)));
+    steer(&server, Steer::Enable);
+    assert_eq!(server.weight(), 0);
+    server.allot(Allotment { weight: 9, priority: 3 });
+    assert_eq!((server.weight(), server.priority()), (0, 3));
+    steer(&server, Steer::Weight(None));
+    assert_eq!((server.weight(), server.steering().by.is_some()), (9, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whether_it_is_checked_may_change_and_what_is_known_stays() {
+    let server = server(0, 1, true);
+    fails(&server, 1);
+    server.set_checked(true);
+    assert_eq!(server.checked(), Checked::Down);
+    assert_eq!(server.health().reason.as_deref(), Some("no"));
+    server.set_checked(false);
+    assert_eq!((server.checked(), server.health().reason), (Checked::Up, None));
+    server.set_checked(true);
+    assert_eq!(server.checked(), Checked::Unchecked);
+}
