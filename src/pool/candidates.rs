@@ -75,15 +75,12 @@ pub(super) fn candidates<'a>(
     }
 }
 
-/// Gives those that came back lately a part of their share: all weights count a hundredfold then.
+/// Gives those that came back lately a part of their share. All weights count a hundredfold then, and always in such a
+/// pool: who takes turns remembers in units of weight.
 fn ease_in(found: &mut [Candidate<'_>], servers: &[Arc<Server>], rules: &PoolRules, now: Instant) {
     let Some(slow_start) = rules.slow_start else { return };
-    let percent = |candidate: &Candidate<'_>| servers[candidate.index].percent(now, slow_start);
-    if found.iter().all(|candidate| percent(candidate) == 100) {
-        return;
-    }
     for candidate in found {
-        candidate.weight *= percent(candidate); // at most 256 * 100
+        candidate.weight *= servers[candidate.index].percent(now, slow_start); // at most 256 * 100
     }
 }
 

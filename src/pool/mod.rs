@@ -66,7 +66,7 @@ impl Policy {
 pub struct Candidate<'a> {
     /// Its place in the pool, for the caller.
     pub index: usize,
-    /// 1 to 256, or a hundred times that where some servers are starting slowly.
+    /// 1 to 256, or a hundred times that in a pool whose servers start slowly.
     pub weight: u16,
     /// Sessions on it now.
     pub live: u32,
