@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use acequia::config::{self, keys};
+use acequia::plan::Sever;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
@@ -22,9 +23,9 @@ fn both_load_without_a_warning() {
 fn the_long_one_has_every_key_of_every_section() {
     let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
     let file: toml::Table = text.parse().unwrap();
-    let shop = &file["pools"]["shop"];
+    let pools = || file["pools"].as_table().unwrap().values();
     let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
-    let of_all = |values: &toml::Value| {
+    let of_all = |values: &toml::Value| -> BTreeSet<String> {
         values
             .as_array()
             .unwrap()
@@ -41,9 +42,9 @@ fn the_long_one_has_every_key_of_every_section() {
         of(&file["defaults"]),
         of(&file["listeners"]["https"]),
         of_all(&file["listeners"]["https"]["routes"]),
-        of(shop),
-        of_all(&shop["servers"]),
-        of(&shop["health"]),
+        pools().flat_map(of).collect(),
+        pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
+        pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
         of(&file["defaults"]["keepalive"]),
     ];
     for (section, shown) in keys::ALL.iter().zip(shown) {
@@ -68,9 +69,19 @@ fn the_long_one_shows_the_defaults() {
     );
     let shop = full.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
     let (a, b) = (shop, &least.pools[0]);
+    // Where checks go has a default no file can show.
+    let mut health = a.health.clone();
+    (health.address, health.port) = (None, None);
     assert_eq!(
-        (a.dial, &a.health, a.resolve_interval),
-        (b.dial, &b.health, b.resolve_interval)
+        (a.dial, &health, a.severing, a.resolve_interval),
+        (b.dial, &b.health, b.severing, b.resolve_interval)
     );
-    assert_eq!(a.policy(), b.policy());
+    assert_eq!(a.pool.rules(), b.pool.rules());
+    let closing = full
+        .pools
+        .iter()
+        .find(|pool| pool.severing.on_down == Sever::Close)
+        .unwrap();
+    assert_eq!(closing.severing.close_over, b.severing.close_over);
+    assert_eq!(full.runtime.watch, least.runtime.watch);
 }

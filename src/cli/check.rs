@@ -29,7 +29,22 @@ fn check(named: Option<&Path>) -> Result<String, Report> {
     let path = config::find(named)?;
     let loaded = config::load(&path)?;
     loaded.warnings.tell();
+    tell_unreadable(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
+}
+
+/// A warning for each file it names that cannot be read here and now: `run` would not start.
+fn tell_unreadable(plan: &Plan) {
+    for (key, path) in plan.files() {
+        if let Err(error) = std::fs::File::open(path) {
+            // Whoever closed it does not want to know.
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: {key}: cannot read {}: {error}",
+                path.display()
+            );
+        }
+    }
 }
 
 fn summary(path: &Path, plan: &Plan) -> String {

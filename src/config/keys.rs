@@ -1,4 +1,4 @@
-//! Every key there is, by section: what works, and what does not work yet.
+//! Every key there is, by section.
 //!
 //! The one table of them: the parser reads no other key, and a test holds `conf/full.toml` against it.
 
@@ -7,38 +7,32 @@
 pub struct Section {
     /// What messages call it.
     pub title: &'static str,
-    /// Keys that work.
+    /// Its keys.
     pub keys: &'static [&'static str],
-    /// Keys of a later version.
-    pub later: &'static [&'static str],
 }
 
 /// The file itself.
 pub static FILE: Section = Section {
     title: "the file",
     keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
-    later: &[],
 };
 
 /// `[runtime]`
 pub static RUNTIME: Section = Section {
     title: "`[runtime]`",
-    keys: &["workers", "max_connections", "drain_timeout", "drain_delay"],
-    later: &["watch"],
+    keys: &["workers", "max_connections", "drain_timeout", "drain_delay", "watch"],
 };
 
 /// `[admin]`
 pub static ADMIN: Section = Section {
     title: "`[admin]`",
-    keys: &["bind"],
-    later: &["hosts", "token_file", "socket"],
+    keys: &["bind", "hosts", "token_file", "socket"],
 };
 
 /// `[log]`
 pub static LOG: Section = Section {
     title: "`[log]`",
     keys: &["format", "level", "access"],
-    later: &[],
 };
 
 /// `[defaults]`
@@ -55,7 +49,6 @@ pub static DEFAULTS: Section = Section {
         "user_timeout",
         "backlog",
     ],
-    later: &[],
 };
 
 /// `[listeners.NAME]`
@@ -74,14 +67,12 @@ pub static LISTENER: Section = Section {
         "user_timeout",
         "backlog",
     ],
-    later: &[],
 };
 
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: Section = Section {
     title: "`[[listeners.NAME.routes]]`",
     keys: &["name", "sni", "alpn", "from", "pool", "refuse"],
-    later: &[],
 };
 
 /// `[pools.NAME]`
@@ -97,15 +88,19 @@ pub static POOL: Section = Section {
         "retries",
         "keepalive",
         "user_timeout",
+        "on_down",
+        "on_recover",
+        "close_over",
+        "slow_start",
+        "role",
+        "max_lag",
     ],
-    later: &["on_down", "close_over", "on_recover", "slow_start", "role", "max_lag"],
 };
 
 /// An entry of a pool's `servers`.
 pub static SERVER: Section = Section {
     title: "a server",
-    keys: &["address", "weight", "name"],
-    later: &["priority", "role"],
+    keys: &["address", "weight", "name", "priority"],
 };
 
 /// `[pools.NAME.health]`
@@ -114,22 +109,25 @@ pub static HEALTH: Section = Section {
     keys: &[
         "check",
         "interval",
+        "interval_down",
         "timeout",
         "rise",
         "fall",
+        "address",
+        "port",
+        "concurrency",
+        "sni",
+        "alpn",
+        "verify",
+        "ca_file",
+        "user",
+        "password_file",
+        "database",
         "eject_after",
         "eject_for",
         "eject_max_for",
         "eject_max_percent",
-    ],
-    later: &[
-        "interval_down",
         "panic_threshold",
-        "port",
-        "address",
-        "concurrency",
-        "role",
-        "max_lag",
     ],
 };
 
@@ -137,7 +135,6 @@ pub static HEALTH: Section = Section {
 pub static KEEPALIVE: Section = Section {
     title: "`keepalive`",
     keys: &["idle", "interval", "probes"],
-    later: &[],
 };
 
 /// All of them.
@@ -148,12 +145,6 @@ pub static ALL: [&Section; 11] = [
 impl Section {
     /// What is wrong with a key that is not of this section, and what to write instead.
     pub(super) fn wrong(&self, key: &str) -> (String, String) {
-        if self.later.contains(&key) {
-            return (
-                format!("`{key}` does not work yet"),
-                String::from("leave it out for now"),
-            );
-        }
         let what = format!("unknown key `{key}` in {}", self.title);
         let folded = super::peers::fold(key);
         let same_but_for_spelling = |known: &&&str| super::peers::fold(known) == folded;
@@ -214,27 +205,16 @@ mod tests {
             (&POOL, "connectTimeout", "write `connect_timeout`"),
             (&POOL, "timeout connect", "here it is `connect_timeout`"),
             (&POOL, "upstream", "here it is `servers`"),
-            (&SERVER, "backup", "here it is `priority = 1`, which does not work yet"),
+            (&SERVER, "backup", "here it is `priority = 1`"),
             (
                 &LISTENER,
                 "connect_timeout",
                 "it belongs in `[defaults]` or `[pools.NAME]`",
             ),
-            (&RUNTIME, "watch", "leave it out for now"),
+            (&HEALTH, "role", "it belongs in `[pools.NAME]`"),
             (&LOG, "zzzzzz", "there are `format`, `level`, `access`"),
         ] {
             assert_eq!(section.wrong(key).1, label, "{key}");
-        }
-    }
-
-    #[test]
-    fn no_key_is_both_now_and_later() {
-        for section in ALL {
-            assert!(
-                section.later.iter().all(|key| !section.keys.contains(key)),
-                "{}",
-                section.title
-            );
         }
     }
 }

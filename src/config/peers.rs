@@ -90,7 +90,11 @@ const RUNTIME_WORDS: Words = &[
     ),
 ];
 
-const ADMIN_WORDS: Words = &[(&["address", "addr", "listen", "port"], "`bind`")];
+const ADMIN_WORDS: Words = &[
+    (&["address", "addr", "listen", "port"], "`bind`"),
+    (&["token", "password"], "`token_file`, which holds it"),
+    (&["statssocket", "unix"], "`socket`"),
+];
 
 const LOG_WORDS: Words = &[
     (
@@ -258,6 +262,15 @@ const POOL_WORDS: Words = &[
         "`half_close_timeout` in `[listeners.NAME]` or `[defaults]`",
     ),
     (&["hash", "hashon"], "`balance = \"source-hash\"`"),
+    (
+        &["onmarkeddown", "closeconnectionsonhosthealthfailure"],
+        "`on_down = \"close\"`",
+    ),
+    (&["slowstartconfig", "slowstartwindow"], "`slow_start`"),
+    (
+        &["panicthreshold", "healthypanicthreshold"],
+        "`panic_threshold` in `[pools.NAME.health]`",
+    ),
 ];
 
 const SERVER_WORDS: Words = &[
@@ -266,7 +279,7 @@ const SERVER_WORDS: Words = &[
         "`address`",
     ),
     (&["port"], "part of `address`, as in \"10.0.0.11:5432\""),
-    (&["backup"], "`priority = 1`, which does not work yet"),
+    (&["backup"], "`priority = 1`"),
     (&["down", "disabled", "drain"], "`weight = 0`"),
     (&["loadbalancingweight"], "`weight`"),
     (&["id", "label", "hostname"], "`name`"),
@@ -282,10 +295,7 @@ const SERVER_WORDS: Words = &[
 const HEALTH_WORDS: Words = &[
     (&["type", "kind", "mode", "protocol"], "`check`"),
     (&["inter", "every", "period"], "`interval`"),
-    (
-        &["downinter", "fastinter", "unhealthyinterval"],
-        "`interval_down`, which does not work yet",
-    ),
+    (&["downinter", "fastinter", "unhealthyinterval"], "`interval_down`"),
     (&["healthythreshold", "passes", "successes"], "`rise`"),
     (&["unhealthythreshold", "fails", "failures"], "`fall`"),
     (
@@ -300,6 +310,10 @@ const HEALTH_WORDS: Words = &[
     (&["failtimeout", "baseejectiontime"], "`eject_for`"),
     (&["maxejectiontime"], "`eject_max_for`"),
     (&["maxejectionpercent"], "`eject_max_percent`"),
+    (&["healthypanicthreshold"], "`panic_threshold`"),
+    (&["checksni", "servername"], "`sni`"),
+    (&["password"], "`password_file`, which holds it"),
+    (&["dbname"], "`database`"),
     (
         &["enabled", "disabled"],
         "`check = \"off\"` for no checks, and nothing otherwise",

@@ -29,6 +29,16 @@ impl Place {
     }
 }
 
+/// Whether somebody may have written a secret into this line: no key of ours takes one, but what is wrong in a file is
+/// told in logs. Such a line is not shown, only pointed into.
+fn may_hold_a_secret(line: &str) -> bool {
+    let is_of_a_file = |rest: &str| rest.starts_with("_file");
+    ["password", "passwd", "secret", "token"].iter().any(|word| {
+        let after = |(at, _)| &line[at + word.len()..];
+        line.match_indices(word).map(after).any(|rest| !is_of_a_file(rest))
+    })
+}
+
 /// Longer lines are not shown, only pointed into: nobody reads them, and showing one for each of its mistakes takes
 /// the square of its length.
 const LINE_BYTES_SHOWN: usize = 1_000;
@@ -232,7 +242,7 @@ impl Report {
         let mut origin = Origin::path(self.source.name.as_str());
         if let Place::Bytes(bytes) = &notice.place {
             let (number, line, span) = self.source.first_line(bytes);
-            if line.len() <= LINE_BYTES_SHOWN {
+            if line.len() <= LINE_BYTES_SHOWN && !may_hold_a_secret(line) {
                 let mark = AnnotationKind::Primary.span(span).label(label);
                 let snippet = Snippet::source(line).path(&self.source.name).line_start(number);
                 return level.primary_title(title).element(snippet.annotation(mark));

@@ -30,12 +30,12 @@ fn the_long_example_is_read_as_written() {
     assert_eq!(listener.max_connections, Some(50_000));
     assert!(listener.routes.needs_hello());
     let shop = plan.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
-    assert_eq!(shop.entries.len(), 3);
+    assert_eq!(shop.entries.len(), 4);
     let servers = shop.pool.servers();
     let labels: Vec<&str> = servers.iter().map(|server| &*server.spec().label).collect();
     assert_eq!(
         labels,
-        ["10.0.1.1:443", "big"],
+        ["10.0.1.1:443", "big", "10.0.2.1:443"],
         "a host name gives no server before it is resolved"
     );
     assert!(matches!(&shop.entries[1].place, ServerPlace::Name { host, port: 443 } if &**host == "shop.internal"));

@@ -4,6 +4,7 @@
 //! The plan that comes of it is thrown away at the end.
 
 mod address;
+mod health;
 mod idle;
 mod limits;
 mod listener;

@@ -3,18 +3,23 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::health::path;
 use super::limits::ANY_TIME;
-use super::{Bound, Mistakes, Section, value};
+use super::{Bound, Mistakes, Section, address, route, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::config::file::{Node, Value};
 use crate::config::keys;
-use crate::plan::{AdminPlan, LogPlan, RuntimePlan};
+use crate::name::{NameError, ServerName};
+use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 
 /// More threads than any machine has cores would only be a slip of the pen.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
 
 /// Linux hands out no more descriptors to a process than 2^30 (`fs.nr_open`).
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
+
+/// `sun_path` less its final zero byte: unix(7).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// `[runtime]`.
 pub(super) fn runtime(section: &Section<'_>, m: &mut Mistakes<'_>) -> RuntimePlan {
@@ -27,7 +32,10 @@ pub(super) fn runtime(section: &Section<'_>, m: &mut Mistakes<'_>) -> RuntimePla
         max_connections: max_connections(section, m),
         drain_timeout: duration("drain_timeout", 30, m),
         drain_delay: duration("drain_delay", 0, m),
-        watch: false,
+        watch: section
+            .get("watch")
+            .and_then(|node| value::truth(node, m))
+            .unwrap_or(false),
     }
 }
 
@@ -48,10 +56,50 @@ fn workers(node: &Node, m: &mut Mistakes<'_>) -> Option<usize> {
 /// `[admin]`, if there is one.
 pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>) -> AdminPlan {
     let section = file.child("admin", &keys::ADMIN, m);
-    AdminPlan {
+    let plan = AdminPlan {
         bind: section.get("bind").and_then(|node| bound.take(node, m)),
-        ..AdminPlan::default()
+        hosts: route::entries(&section, "hosts", m, host),
+        token_file: section.get("token_file").and_then(|node| path(node, m)),
+        socket: section
+            .get("socket")
+            .and_then(|node| admin_socket(node, m))
+            .unwrap_or_default(),
+    };
+    for key in ["hosts", "token_file"] {
+        if let (Some((place, _)), true) = (section.entry(key), section.lacks("bind")) {
+            m.warn(place, format!("`{key}` is never used"), "there is no `bind`");
+        }
     }
+    plan
+}
+
+/// A further name the API answers to.
+fn host(text: &str) -> Result<Box<str>, address::Wrong> {
+    match ServerName::from_config(text) {
+        Ok(name) if name.as_str() == "localhost" => Err(always_answered(text)),
+        Ok(name) => Ok(name.as_str().into()),
+        Err(NameError::IpLiteral) => Err(always_answered(text)),
+        Err(error) => Err((format!("`{text}` is not a host's name: {error}"), String::new())),
+    }
+}
+
+fn always_answered(text: &str) -> address::Wrong {
+    let label = "leave it out: addresses and `localhost` are always answered to";
+    (format!("`{text}` need not be said"), label.to_owned())
+}
+
+/// A path, or `"off"`.
+fn admin_socket(node: &Node, m: &mut Mistakes<'_>) -> Option<AdminSocket> {
+    if value::is_off(node) {
+        return Some(AdminSocket::Off);
+    }
+    let path = path(node, m)?;
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let label = format!("the kernel takes at most {SOCKET_PATH_BYTES_MAX} bytes");
+        m.say(&node.place, "this path is too long for a socket", label);
+        return None;
+    }
+    Some(AdminSocket::At(path))
 }
 
 /// `[log]`.

@@ -34,7 +34,7 @@ pub(super) fn route(
 }
 
 /// The entries of one condition; each once.
-fn entries<T: Clone + Eq + Hash>(
+pub(super) fn entries<T: Clone + Eq + Hash>(
     section: &Section<'_>,
     key: &str,
     m: &mut Mistakes<'_>,
@@ -77,7 +77,7 @@ fn pattern(text: &str) -> Result<NamePattern, address::Wrong> {
     })
 }
 
-fn protocol(text: &str) -> Result<Box<[u8]>, address::Wrong> {
+pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::Wrong> {
     if text.is_empty() || text.len() > ALPN_BYTES_MAX {
         let label = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
         return Err((String::from("this is not a protocol name"), label));

@@ -13,6 +13,9 @@ use crate::pool::Allotment;
 
 const WEIGHT: RangeInclusive<u32> = 0..=256;
 
+/// More tiers than a pool could have use for.
+const PRIORITY: RangeInclusive<u32> = 0..=255;
+
 /// The servers of a pool: at least one, one of each identity, one that takes sessions.
 pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEntry> {
     let Some((key, node)) = pool.entry("servers") else {
@@ -74,6 +77,7 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
         .and_then(|node| located(node, m));
     let name = section.name("name", m);
     let weight = section.whole("weight", WEIGHT, m).unwrap_or(1);
+    let priority = section.whole("priority", PRIORITY, m).unwrap_or(0);
     let (written, place) = located?;
     Some(ServerEntry {
         name: name.map(Into::into),
@@ -81,7 +85,7 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
         place,
         allotment: Allotment {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
-            ..Allotment::default()
+            priority: u8::try_from(priority).expect("bounded by PRIORITY"),
         },
     })
 }
