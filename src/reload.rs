@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::plan::Plan;
 
 /// What another configuration changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// By name.
     pub listeners: Difference,
@@ -17,13 +17,13 @@ pub struct Changes {
     /// As `pool/server`.
     pub servers: Difference,
     /// Keys whose change is without effect until the process is started anew.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
     /// What works, but hardly as meant: as `acequia check` says it; often empty.
     pub warnings: String,
 }
 
 /// What came, what went, what stayed; each in the order of the alphabet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// New.
     pub added: Vec<String>,

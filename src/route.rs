@@ -137,6 +137,18 @@ impl<T> RouteTable<T> {
         self.needs_hello
     }
 
+    /// The routes in the order written.
+    #[must_use]
+    pub fn routes(&self) -> &[Route<T>] {
+        &self.routes
+    }
+
+    /// Where clients go whom no route takes; `None`: they are refused.
+    #[must_use]
+    pub fn default(&self) -> Option<&T> {
+        self.default.as_ref()
+    }
+
     /// Where this client goes. Allocates nothing.
     #[must_use]
     pub fn find(&self, known: &Known<'_>) -> Choice<'_, T> {

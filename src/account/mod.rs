@@ -33,6 +33,15 @@ use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
 
+/// The number of the next session.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// Sessions this process has had so far.
+#[must_use]
+pub fn sessions_so_far() -> u64 {
+    NUMBER.load(Relaxed) - 1
+}
+
 /// A worker's book of sessions.
 pub struct Ledger {
     metrics: Arc<Metrics>,
@@ -92,7 +101,6 @@ impl Ledger {
 
     /// Opens a session's entry.
     pub fn open(self: &Arc<Self>, listener: &Arc<ListenerSeries>, peer: PeerAddr, at: Instant) -> Entry {
-        static NUMBER: AtomicU64 = AtomicU64::new(1);
         let facts = Facts::new(Arc::clone(listener), peer);
         let record = Arc::new(Record::new(NUMBER.fetch_add(1, Relaxed), at, facts));
         let mut rows = self.rows();

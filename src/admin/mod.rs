@@ -1,16 +1,29 @@
-//! The admin port: whether the process lives, whether it is ready, and its metrics.
+//! The admin port and the Unix socket: whether the process lives, whether it is ready, its metrics; what there is, and
+//! how to steer it.
+
+pub mod answers;
+mod error;
+mod guard;
+mod routed;
+mod sessions;
+mod socket;
+mod state;
+mod steer;
 
 use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +36,9 @@ use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
 use crate::live::Live;
 use crate::reload::Reloader;
+use error::Refusal;
+use guard::Visitor;
+pub use socket::{AdminListener, bind, usual_places};
 
 /// A client of the admin port that has not said what it wants by then is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +48,9 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// How long somebody new waits when as many as may are there; then who has been there longest must go.
 const CROWD_PATIENCE: Duration = Duration::from_millis(50);
+
+/// The longest body of a request.
+const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// After an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,22 +73,74 @@ pub struct Admin {
     pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }
 
-/// Answers on a listening socket, at most `connections_max` clients at once, for as long as it is polled.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>, connections_max: usize) {
-    let router = Router::new()
-        .route("/live", get(|| async { "live\n" }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(admin);
+/// Where visitors come in.
+pub enum Door {
+    /// The admin port.
+    Tcp(TcpListener),
+    /// For the commands.
+    Unix(AdminListener),
+}
+
+/// Answers at a door, at most `connections_max` clients at once, for as long as it is polled.
+pub async fn serve(door: Door, admin: Arc<Admin>, connections_max: usize) {
+    let router = router(admin);
     let mut visitors = Visitors::default();
     loop {
-        let Ok((socket, _)) = listener.accept().await else {
+        let Ok(visit) = door.accept(&router).await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
         visitors.make_room(connections_max).await;
-        visitors.let_in(answer(socket, router.clone()));
+        visitors.let_in(visit);
     }
+}
+
+impl Door {
+    /// The address of the admin port.
+    #[must_use]
+    pub fn address(&self) -> Option<ListenAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(ListenAddr::new),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Somebody new, and the answer to what they will ask.
+    async fn accept(&self, router: &Router) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let known = |visitor| router.clone().layer(Extension(visitor));
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                let to_loopback = socket.local_addr()?.ip().is_loopback();
+                Box::pin(answer(socket, known(Visitor::Tcp { peer, to_loopback })))
+            }
+            Self::Unix(socket) => {
+                let (socket, _) = socket.listener.accept().await?;
+                let uid = socket.peer_cred().ok().map(|who| who.uid());
+                Box::pin(answer(socket, known(Visitor::Unix(uid))))
+            }
+        })
+    }
+}
+
+fn router(admin: Arc<Admin>) -> Router {
+    let api = Router::new()
+        .route("/state", get(state::state))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{id}", delete(sessions::kill))
+        .route("/servers/{pool}/{server}", post(steer::server))
+        .route("/reload", post(steer::reload))
+        .route("/route", get(routed::routed))
+        .fallback(async || Refusal::missing("there is nothing here: see docs/api.md"))
+        .method_not_allowed_fallback(async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "see docs/api.md"))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(Arc::clone(&admin), guard::admit));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
 }
 
 /// Who is there, bounded in number: those who only sit there give way to those who come.

@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::listen::{BindError, Room};
@@ -142,7 +142,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let room = Room::new(None);
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room));
-    let (bound, admin_socket) = bind(&plan, &gates)?;
+    let (bound, doors) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
     log.take_visits(plan.log.level >= tracing::Level::DEBUG);
@@ -167,13 +167,13 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         started: std::time::SystemTime::now(),
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
-    let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
-    let tasks = beside(&admin, admin_socket, budget.admin);
+    let admin_address = doors.iter().find_map(Door::address);
+    let tasks = beside(&admin, doors, budget.admin);
     let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
     probing.adopt(&live.plan());
     let running = Running {
         listeners,
-        admin: admin_address.map(ListenAddr::new),
+        admin: admin_address,
         live,
     };
     let mut house = House {
@@ -195,13 +195,14 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 }
 
 /// What runs beside the workers.
-fn beside(admin: &Arc<Admin>, socket: Option<TcpListener>, visitors_max: usize) -> JoinSet<()> {
+fn beside(admin: &Arc<Admin>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).tend());
     tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
-    if let Some(socket) = socket {
-        tasks.spawn(admin::serve(socket, Arc::clone(admin), visitors_max));
+    for door in doors {
+        // To each its half: a crowd at the one keeps nobody from the other.
+        tasks.spawn(admin::serve(door, Arc::clone(admin), (visitors_max / 2).max(1)));
     }
     tasks
 }
@@ -212,7 +213,7 @@ fn cores() -> usize {
 }
 
 /// Binds every address there is to bind; on any failure none stays bound.
-fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Option<TcpListener>), Failure> {
+fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> {
     let mut failed = Vec::new();
     let bound = gates.bind(plan, &mut failed);
     let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
@@ -222,11 +223,12 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Option<TcpListener>),
             None
         }
     });
-    if failed.is_empty() {
-        Ok((bound, admin))
-    } else {
-        Err(Failure::Bind(failed))
+    if !failed.is_empty() {
+        return Err(Failure::Bind(failed));
     }
+    let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
+    let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
+    Ok((bound, doors.collect()))
 }
 
 fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
@@ -348,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_worker_ends_it_all() {
-        let text = "[runtime]\nworkers = 2\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
+        let text = "[runtime]\nworkers = 2\n[admin]\nsocket = \"off\"\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
                     pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
         let loaded = crate::config::read("test.toml", text).ok().unwrap();
         let (house, drain) = open(loaded.plan, Origin::default()).unwrap();

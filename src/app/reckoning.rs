@@ -1,5 +1,7 @@
 //! What the limit of open files is divided into.
 
+use std::cell::Cell;
+
 use super::Failure;
 use crate::descriptors::{Budget, open_now};
 use crate::plan::Plan;
@@ -13,6 +15,8 @@ pub(super) struct Reckoning {
     /// Open when it started, without a session.
     open: usize,
     workers: usize,
+    /// The places of sessions, as last told.
+    told: Cell<usize>,
 }
 
 impl Reckoning {
@@ -20,7 +24,12 @@ impl Reckoning {
     pub(super) fn new(limit: usize, workers: usize) -> Result<Self, Failure> {
         let open =
             open_now().map_err(super::failure::system("cannot count open files"))? + workers * RUNTIME_DESCRIPTORS;
-        Ok(Self { limit, open, workers })
+        Ok(Self {
+            limit,
+            open,
+            workers,
+            told: Cell::new(0),
+        })
     }
 
     /// With so many more listening sockets than at the start. A wish that cannot be met is said.
@@ -36,12 +45,14 @@ impl Reckoning {
                 "max_connections is more than the limit of open files allows: raise it (`ulimit -n`)"
             );
         }
-        tracing::info!(
-            sessions = budget.sessions,
-            open_files = self.limit,
-            workers = self.workers,
-            "room"
-        );
+        if self.told.replace(budget.sessions) != budget.sessions {
+            tracing::info!(
+                sessions = budget.sessions,
+                open_files = self.limit,
+                workers = self.workers,
+                "room"
+            );
+        }
         budget
     }
 }

@@ -129,7 +129,7 @@ impl House {
     }
 
     /// What of a plan cannot be changed while we run, and differs from what we run with.
-    fn needs_restart(&self, plan: &Plan) -> Vec<&'static str> {
+    fn needs_restart(&self, plan: &Plan) -> Vec<String> {
         let started = &self.started;
         let differs = [
             ("runtime.workers", plan.runtime.workers != started.workers),
@@ -139,7 +139,7 @@ impl House {
         differs
             .into_iter()
             .filter(|(_, differs)| *differs)
-            .map(|(key, _)| key)
+            .map(|(key, _)| key.to_owned())
             .collect()
     }
 }

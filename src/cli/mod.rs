@@ -2,8 +2,12 @@
 
 pub mod check;
 pub mod demo;
+pub mod remote;
 pub mod route;
 pub mod run;
+pub mod sessions;
+pub mod status;
+pub mod steer;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
+use remote::Remote;
 
 /// Something is wrong with the configuration.
 pub const EXIT_CONFIG: u8 = 1;
@@ -56,6 +61,37 @@ enum Command {
         #[arg(long, value_name = "IP")]
         from: Option<IpAddr>,
     },
+    /// Shows what a running acequia is doing.
+    Status {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Shows the servers of a running acequia, and how they are doing.
+    Servers {
+        #[command(flatten)]
+        remote: Remote,
+        /// Only those of this pool.
+        pool: Option<String>,
+    },
+    /// Shows the sessions of a running acequia, or ends one.
+    Sessions {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(flatten)]
+        asked: sessions::Asked,
+    },
+    /// Steers a server of a running acequia. It holds until it is taken back, reloads included.
+    Server {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        order: steer::Order,
+    },
+    /// Has a running acequia read its configuration again.
+    Reload {
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Shows balancing on this machine: starts servers of its own, and says what to try with them.
     Demo,
 }
@@ -74,6 +110,11 @@ impl Arguments {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
             Command::Demo => demo::run(),
+            Command::Status { remote } => status::status(&remote),
+            Command::Servers { remote, pool } => status::servers(&remote, pool.as_deref()),
+            Command::Sessions { remote, asked } => sessions::run(&remote, &asked),
+            Command::Server { remote, order } => steer::server(&remote, &order),
+            Command::Reload { remote } => steer::reload(&remote),
             Command::Check { config } => check::run(config.path.as_deref()),
             Command::Route {
                 config,

@@ -12,7 +12,7 @@ use crate::addr::ClientAddr;
 use crate::name::{NameError, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
 use crate::pool::{Policy, Server};
-use crate::route::{Advantage, Choice, Condition, Explanation, Known, Route, Verdict};
+use crate::route::{Choice, Explanation, Known, Verdict};
 
 /// The connection that is asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,18 +155,10 @@ fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fm
         match verdict {
             Verdict::Taken => writeln!(text, "taken")?,
             Verdict::Outranked { by, because } => {
-                writeln!(
-                    text,
-                    "holds, but {by} wins: it {}",
-                    match because {
-                        Advantage::Name => "fits the name better",
-                        Advantage::Kinds => "has more kinds of condition",
-                        Advantage::Order => "is written first",
-                    }
-                )?;
+                writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
             }
             Verdict::PassedOver(unmet) => {
-                let unmet: Vec<_> = unmet.iter().map(|condition| wanted(route, *condition)).collect();
+                let unmet: Vec<_> = unmet.iter().map(|condition| condition.wanted(route)).collect();
                 writeln!(text, "passed over: {}", unmet.join("; "))?;
             }
         }
@@ -175,30 +167,6 @@ fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fm
         writeln!(text)?;
     }
     Ok(())
-}
-
-/// What a condition that does not hold asks for.
-fn wanted<T>(route: &Route<T>, condition: Condition) -> String {
-    match condition {
-        Condition::Name => format!("sni is not {}", one_of(&route.sni, ToString::to_string)),
-        Condition::Alpn => {
-            format!(
-                "alpn lacks {}",
-                one_of(&route.alpn, |protocol| protocol.escape_ascii().to_string())
-            )
-        }
-        Condition::From => format!("from is not in {}", one_of(&route.from, ToString::to_string)),
-    }
-}
-
-/// The first few of a list that may be long.
-fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
-    const SHOWN_MAX: usize = 4;
-    let mut list: Vec<_> = entries.iter().take(SHOWN_MAX).map(shown).collect();
-    if entries.len() > SHOWN_MAX {
-        list.push(format!("any of {} more", entries.len() - SHOWN_MAX));
-    }
-    list.join(" or ")
 }
 
 fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Result {

@@ -11,14 +11,14 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::report::{Notice, Place};
 
 /// A value and where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
 }
 
 /// What both formats can say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Value {
     Text(String),
     /// Saturates: what does not fit is out of every bound we have.
@@ -32,13 +32,13 @@ pub(super) enum Value {
 }
 
 /// Keys and values in the order written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     pub(super) entries: Vec<Entry>,
 }
 
 /// A key and its value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) place: Place,
@@ -85,6 +85,11 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Notice>> {
     notices.sort_by_key(Notice::order);
     notices.truncate(SYNTAX_MISTAKES_MAX);
     Err(notices)
+}
+
+/// What can be made out of a TOML text, whatever is wrong with it.
+pub(super) fn rough_toml(text: &str) -> Table {
+    table_of(DeTable::parse_recoverable(text).0.get_ref())
 }
 
 /// Bounded recursion: the parser refuses what is nested deeper than 80.

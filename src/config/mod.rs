@@ -16,9 +16,25 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::plan::Plan;
+use crate::plan::{AdminSocket, Plan};
+use file::{Table, Value};
 use report::{Notice, Place, Report, Source};
+
+/// A duration as the configuration writes it: `30s`.
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    unit::duration(text)
+}
+
+/// The shortest way to write a duration there, rounded down to whole milliseconds.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    unit::show_duration(duration)
+}
 
 /// Where a configuration is looked for when none is named, first one first.
 pub const PLACES: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];
@@ -85,16 +101,43 @@ fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Where a process with this configuration has its Unix socket, as far as the file tells; what else is wrong with it
+/// plays no part. `None`: it cannot be read, or not far enough.
+#[must_use]
+pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
+    let text = String::from_utf8(bytes_of(path).ok()?).ok()?;
+    let root = if is_json(path) {
+        file::json(&text).ok()?
+    } else {
+        file::rough_toml(&text)
+    };
+    let below = |table: &Table, key: &str| {
+        let entry = table.entries.iter().find(|entry| entry.key == key)?;
+        Some(entry.node.value.clone())
+    };
+    let socket = match below(&root, "admin") {
+        Some(Value::Table(admin)) => below(&admin, "socket"),
+        _ => None,
+    };
+    match socket {
+        Some(Value::Text(text)) if text == "off" => Some(AdminSocket::Off),
+        Some(Value::Text(text)) => Some(AdminSocket::At(text.into())),
+        _ => Some(AdminSocket::Usual),
+    }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+}
+
 /// Reads a text; `name` is what messages call it, and tells JSON (it ends in `.json`) from TOML.
 ///
 /// # Errors
 /// Every mistake in it.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
     let source = Arc::new(Source::new(name, text));
-    let is_json = Path::new(name)
-        .extension()
-        .is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
-    let root = if is_json {
+    let root = if is_json(Path::new(name)) {
         file::json(source.text())
     } else {
         file::toml(source.text())

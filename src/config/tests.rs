@@ -4,6 +4,7 @@ use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerPlace;
 use crate::dial::proxy_protocol::Version;
+use crate::plan::AdminSocket;
 use crate::pool::Policy;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
@@ -20,6 +21,23 @@ fn warnings(routes: &[&str]) -> usize {
     let text = format!("[listeners.a]\nbind = \"[::1]:0\"\n[[listeners.a.routes]]\n{routes}\npool = \"p\"\n{POOL}");
     let loaded = read("test.toml", &text).unwrap_or_else(|report| panic!("{report}"));
     loaded.warnings.warnings()
+}
+
+#[test]
+fn where_the_socket_is_can_be_told_of_a_broken_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        admin_socket(&path)
+    };
+    let here = Some(AdminSocket::At("/x.sock".into()));
+    assert_eq!(of("a.toml", "[admin]\nsocket = \"/x.sock\"\nzzz = 1\n[listeners"), here);
+    assert_eq!(of("a.toml", "[admin]\nsocket = \"off\""), Some(AdminSocket::Off));
+    assert_eq!(of("a.toml", ""), Some(AdminSocket::Usual));
+    assert_eq!(of("a.json", r#"{ "admin": { "socket": "/x.sock" } }"#), here);
+    assert_eq!(of("a.json", r#"{ "admin": { "#), None);
+    assert_eq!(admin_socket(&folder.path().join("none")), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What an operator has said of one server. It holds until it is taken back, reloads included.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +48,21 @@ pub enum Steer {
     },
     /// Another share than the configured one, 0 to 256; `None`: the configured one again.
     Weight(Option<u16>),
+}
+
+/// In words, for the log.
+impl fmt::Display for Steer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, close_over) = match self {
+            Self::Enable => ("enabled", None),
+            Self::Drain { close_over } => ("draining", *close_over),
+            Self::Disable { close_over } => ("disabled", *close_over),
+            Self::Weight(Some(weight)) => return write!(f, "weight {weight}"),
+            Self::Weight(None) => ("the configured weight", None),
+        };
+        f.write_str(word)?;
+        close_over.map_or(Ok(()), |over| write!(f, ", its sessions cut over {over:?}"))
+    }
 }
 
 /// All that holds of it now.

@@ -52,6 +52,43 @@ pub enum Advantage {
     Order,
 }
 
+impl Condition {
+    /// What it asks for of a client for whom it does not hold, in words.
+    #[must_use]
+    pub fn wanted<T>(self, route: &Route<T>) -> String {
+        match self {
+            Self::Name => format!("sni is not {}", one_of(&route.sni, ToString::to_string)),
+            Self::Alpn => {
+                let protocols = one_of(&route.alpn, |protocol| protocol.escape_ascii().to_string());
+                format!("alpn lacks {protocols}")
+            }
+            Self::From => format!("from is not in {}", one_of(&route.from, ToString::to_string)),
+        }
+    }
+}
+
+impl Advantage {
+    /// What is better, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "fits the name better",
+            Self::Kinds => "has more kinds of condition",
+            Self::Order => "is written first",
+        }
+    }
+}
+
+/// The first few of a list that may be long.
+fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
+    const SHOWN_MAX: usize = 4;
+    let mut list: Vec<_> = entries.iter().take(SHOWN_MAX).map(shown).collect();
+    if entries.len() > SHOWN_MAX {
+        list.push(format!("any of {} more", entries.len() - SHOWN_MAX));
+    }
+    list.join(" or ")
+}
+
 /// How well a route fits whose conditions all hold.
 struct Fit {
     rank: Rank,

@@ -86,6 +86,7 @@ impl Setup {
             .args(words)
             .args(["run", "-c"])
             .arg(folder.path().join(file))
+            .env("XDG_RUNTIME_DIR", folder.path())
             .current_dir(folder.path());
         (folder, command)
     }

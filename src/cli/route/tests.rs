@@ -7,6 +7,7 @@ use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever,
 use crate::pool::health::{EjectLimits, Thresholds};
 use crate::pool::{Allotment, Pool, PoolRules};
 use crate::relay::RelayLimits;
+use crate::route::Route;
 use crate::route::{RouteTable, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;

@@ -1,0 +1,99 @@
+//! `GET /api/v1/route`: where such a connection would go now, and why.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use tokio::time::Instant;
+
+use super::Admin;
+use super::answers::{Routed, Verdict};
+use super::error::Refusal;
+use crate::addr::ClientAddr;
+use crate::name::ServerName;
+use crate::plan::{Plan, PoolPlan};
+use crate::route::{self, Choice, Known};
+
+/// The connection that is asked about.
+#[derive(Debug, Default)]
+struct Asked {
+    listener: String,
+    sni: Option<String>,
+    alpn: Vec<Box<[u8]>>,
+    from: Option<IpAddr>,
+}
+
+impl Asked {
+    fn read(query: &str) -> Result<Self, Refusal> {
+        let mut asked = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "listener" => asked.listener = value.into_owned(),
+                "sni" => asked.sni = Some(value.into_owned()),
+                "alpn" => asked.alpn.push(value.as_bytes().into()),
+                "from" => {
+                    let address = value.parse();
+                    asked.from = Some(address.map_err(|_| Refusal::bad("`from` is an IP address"))?);
+                }
+                _ => {
+                    let what =
+                        format!("unknown `{key}`: there are `listener`, `sni`, `alpn` (as often as wanted), `from`");
+                    return Err(Refusal::bad(what));
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+pub(super) async fn routed(
+    State(admin): State<Arc<Admin>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Routed>, Refusal> {
+    let asked = Asked::read(query.as_deref().unwrap_or(""))?;
+    explain(&admin.live.plan(), &asked).map(Json)
+}
+
+fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
+    let listener = plan.listeners.iter().find(|listener| *listener.name == *asked.listener);
+    let listener = listener.ok_or_else(|| {
+        let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
+        Refusal::missing(format!("there is no such `listener`; there is {}", names.join(", ")))
+    })?;
+    // What is no valid name counts as none, as it does with clients.
+    let name = asked.sni.as_deref().and_then(|sni| ServerName::from_config(sni).ok());
+    let explanation = listener.routes.explain(&Known {
+        name: name.as_ref(),
+        alpn: &asked.alpn,
+        client: asked.from.map(|ip| ClientAddr::new((ip, 0).into())),
+    });
+    let verdicts = explanation.routes.iter().map(|(route, verdict)| {
+        let (word, why) = match verdict {
+            route::Verdict::Taken => ("taken", Vec::new()),
+            route::Verdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+            route::Verdict::PassedOver(unmet) => (
+                "passed over",
+                unmet.iter().map(|condition| condition.wanted(route)).collect(),
+            ),
+        };
+        Verdict {
+            route: route.name.to_string(),
+            verdict: word.to_owned(),
+            why,
+        }
+    });
+    let (route, pool): (Option<&Arc<str>>, Option<&Arc<PoolPlan>>) = match &explanation.choice {
+        Choice::Route { route, pool } => (Some(route), Some(pool)),
+        Choice::Default(pool) => (None, Some(pool)),
+        Choice::Refused { route } => (Some(route), None),
+        Choice::NoRoute => (None, None),
+    };
+    let servers = pool.map_or(Vec::new(), |pool| pool.pool.in_order(asked.from, Instant::now()));
+    Ok(Routed {
+        route: route.map(ToString::to_string),
+        pool: pool.map(|pool| pool.pool.name().to_string()),
+        routes: verdicts.collect(),
+        servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
+    })
+}

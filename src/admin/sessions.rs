@@ -1,0 +1,168 @@
+//! `/api/v1/sessions`: who is there, and how to end one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use tokio::task::yield_now;
+
+use super::Admin;
+use super::answers::{Killed, Session, Sessions};
+use super::error::Refusal;
+use crate::account::{Ending, Record, Seen};
+
+/// Sessions in one answer, where nothing is said.
+const LIMIT: usize = 100;
+
+/// Sessions in one answer at most: of each of them the kernel is asked twice.
+const LIMIT_MAX: usize = 1000;
+
+/// So many are looked at before others have a turn.
+const TURN: usize = 256;
+
+/// Which sessions, and how many of them. What is compared is compared exactly.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Filter {
+    listener: Option<String>,
+    route: Option<String>,
+    pool: Option<String>,
+    server: Option<String>,
+    sni: Option<String>,
+    /// An address, with or without the port.
+    peer: Option<String>,
+    /// The same.
+    client: Option<String>,
+    /// At least so old.
+    min_age: Option<String>,
+    /// No byte moved for at least so long.
+    min_idle: Option<String>,
+    /// At least so many bytes, both ways together.
+    min_bytes: Option<u64>,
+    limit: Option<usize>,
+    /// Only those with a greater number.
+    after: Option<u64>,
+}
+
+/// A filter whose durations have been read.
+struct Sieve {
+    filter: Filter,
+    min_age: Duration,
+    min_idle: Duration,
+}
+
+impl Sieve {
+    fn new(filter: Filter) -> Result<Self, Refusal> {
+        let read = |key: &str, text: &Option<String>| {
+            let read = text.as_deref().map(crate::config::duration).transpose();
+            let read = read.map_err(|label| Refusal::bad(format!("`{key}` is not a duration: {label}")));
+            Ok::<_, Refusal>(read?.unwrap_or_default())
+        };
+        Ok(Self {
+            min_age: read("min_age", &filter.min_age)?,
+            min_idle: read("min_idle", &filter.min_idle)?,
+            filter,
+        })
+    }
+
+    fn passes(&self, seen: &Seen) -> bool {
+        let is =
+            |wanted: &Option<String>, there: Option<&str>| wanted.as_ref().is_none_or(|wanted| there == Some(wanted));
+        let address = |wanted: &Option<String>, there: String, ip: String| {
+            wanted.as_ref().is_none_or(|wanted| *wanted == there || *wanted == ip)
+        };
+        let filter = &self.filter;
+        is(&filter.listener, Some(&seen.listener))
+            && is(&filter.route, seen.route.as_deref())
+            && is(&filter.pool, seen.pool.as_deref())
+            && is(&filter.server, seen.server.as_deref())
+            && is(&filter.sni, seen.sni.as_deref())
+            && (filter.peer.is_none() || address(&filter.peer, seen.peer.to_string(), seen.peer.ip().to_string()))
+            && (filter.client.is_none()
+                || address(&filter.client, seen.client.to_string(), seen.client.ip().to_string()))
+            && seen.age >= self.min_age
+            && seen.idle >= self.min_idle
+            && seen.bytes_up + seen.bytes_down >= filter.min_bytes.unwrap_or(0)
+    }
+}
+
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Sessions>, Refusal> {
+    let Query(filter) = filter.map_err(|error| Refusal::bad(error.body_text()))?;
+    let limit = filter.limit.unwrap_or(LIMIT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Refusal::bad(format!("`limit` is 1 to {LIMIT_MAX}")));
+    }
+    let after = filter.after.unwrap_or(0);
+    let sieve = Sieve::new(filter)?;
+    let mut records: Vec<Arc<Record>> = Vec::new();
+    for ledger in &admin.ledgers {
+        records.extend(ledger.records());
+        yield_now().await;
+    }
+    records.sort_unstable_by_key(|record| record.id());
+    let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
+    for turn in records.chunks(TURN) {
+        for record in turn {
+            let seen = record.seen();
+            if !sieve.passes(&seen) {
+                continue;
+            }
+            total += 1;
+            if seen.id > after && sessions.len() < limit {
+                sessions.push(shown(record, seen));
+            } else if seen.id > after {
+                next = sessions.last().map(|last: &Session| last.id);
+            }
+        }
+        yield_now().await;
+    }
+    Ok(Json(Sessions { total, sessions, next }))
+}
+
+fn shown(record: &Record, seen: Seen) -> Session {
+    let [client, server] = record.tcp_info().unwrap_or_default();
+    let text = |shared: Option<Arc<str>>| shared.as_deref().map(str::to_owned);
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Session {
+        id: seen.id,
+        listener: seen.listener.to_string(),
+        peer: seen.peer.to_string(),
+        client: seen.client.to_string(),
+        sni: text(seen.sni),
+        alpn: seen.alpn.map(Into::into),
+        route: text(seen.route),
+        pool: text(seen.pool),
+        server: text(seen.server),
+        age_ms: ms(seen.age),
+        idle_ms: ms(seen.idle),
+        bytes_up: seen.bytes_up,
+        bytes_down: seen.bytes_down,
+        rate_up: seen.rate_up,
+        rate_down: seen.rate_down,
+        client_rtt_us: client.map(|info| info.rtt_us),
+        server_rtt_us: server.map(|info| info.rtt_us),
+    }
+}
+
+pub(super) async fn kill(
+    State(admin): State<Arc<Admin>>,
+    id: Result<Path<u64>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<Killed>, Refusal> {
+    let Path(id) = id.map_err(|error| Refusal::bad(error.body_text()))?;
+    let records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
+    let cut = records
+        .filter(|record| record.id() == id)
+        .any(|record| record.cut(Ending::Killed));
+    if cut {
+        Ok(Json(Killed { killed: id }))
+    } else {
+        Err(Refusal::missing(format!(
+            "there is no session {id}, or it is ending already"
+        )))
+    }
+}

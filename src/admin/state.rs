@@ -1,0 +1,126 @@
+//! `GET /api/v1/state`: what there is, and how it is doing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::State;
+use tokio::time::Instant;
+
+use super::Admin;
+use super::answers::{self, Totals};
+use crate::account::sessions_so_far;
+use crate::config::show_duration;
+use crate::plan::{ListenerPlan, PoolPlan};
+use crate::pool::Server;
+use crate::pool::health::Checked;
+use crate::route::{Route, Target};
+
+/// Entries of a route's condition that are shown.
+const ENTRIES_SHOWN: usize = 16;
+
+/// Routes of a listener that are shown.
+const ROUTES_SHOWN: usize = 1000;
+
+pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
+    let plan = admin.live.plan();
+    let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
+    let listeners: Vec<_> = plan
+        .listeners
+        .iter()
+        .map(|listener| of_listener(&admin, listener))
+        .collect();
+    let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
+    Json(answers::State {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: told(admin.started),
+        uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
+        draining: admin.is_draining.load(Relaxed),
+        totals: Totals {
+            sessions: listeners.iter().map(|listener| listener.sessions).sum(),
+            sessions_so_far: sessions_so_far(),
+            servers: servers().count(),
+            servers_up: servers().filter(|server| server.is_up()).count(),
+        },
+        listeners,
+        pools,
+    })
+}
+
+/// A point of time, as everywhere here.
+fn told(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+fn of_listener(admin: &Admin, plan: &ListenerPlan) -> answers::Listener {
+    let addresses = admin.addresses.load();
+    let addresses = addresses.iter().filter(|(name, _)| *name == plan.name);
+    let series = admin.metrics.listeners();
+    let series = series.iter().find(|series| *series.name() == plan.name);
+    let routes = plan.routes.routes();
+    answers::Listener {
+        name: plan.name.to_string(),
+        addresses: addresses.flat_map(|(_, all)| all).map(ToString::to_string).collect(),
+        sessions: series.map_or(0, |series| series.places().taken()),
+        max_connections: plan.max_connections,
+        pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
+        routes: routes.iter().take(ROUTES_SHOWN).map(of_route).collect(),
+        more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
+    }
+}
+
+fn of_route(route: &Route<Arc<PoolPlan>>) -> answers::Route {
+    fn first<E>(entries: &[E], shown: impl Fn(&E) -> String) -> Vec<String> {
+        entries.iter().take(ENTRIES_SHOWN).map(shown).collect()
+    }
+    let more = |entries: usize| entries.saturating_sub(ENTRIES_SHOWN);
+    answers::Route {
+        name: route.name.to_string(),
+        sni: first(&route.sni, ToString::to_string),
+        alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
+        from: first(&route.from, ToString::to_string),
+        more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
+        pool: match &route.to {
+            Target::Pool(pool) => Some(pool.pool.name().to_string()),
+            Target::Refuse => None,
+        },
+    }
+}
+
+fn of_pool(plan: &PoolPlan) -> answers::Pool {
+    let now = Instant::now();
+    answers::Pool {
+        name: plan.pool.name().to_string(),
+        balance: plan.policy().as_str().to_owned(),
+        best_tier: plan.pool.best_tier(now),
+        panic: plan.pool.is_panicking(now),
+        servers: plan.pool.servers().iter().map(|server| of_server(server)).collect(),
+    }
+}
+
+pub(super) fn of_server(server: &Server) -> answers::Server {
+    let (health, steering) = (server.health(), server.steering());
+    answers::Server {
+        name: server.spec().label.to_string(),
+        address: server.spec().address.to_string(),
+        priority: server.priority(),
+        weight: server.weight(),
+        health: match health.checked {
+            Checked::Unchecked => "unchecked",
+            Checked::Up => "up",
+            Checked::Down => "down",
+        }
+        .to_owned(),
+        reason: health.reason.as_deref().map(str::to_owned),
+        since: told(health.since),
+        ejected: server.is_ejected(),
+        usage: steering.usage.as_str().to_owned(),
+        close_over: steering.close_over.map(show_duration),
+        weight_is_set: steering.weight.is_some(),
+        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
+        sessions: server.live(),
+        sessions_so_far: server.served(),
+    }
+}

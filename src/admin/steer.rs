@@ -1,0 +1,116 @@
+//! What changes something: servers are steered, the configuration is read again.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Deserializer};
+
+use super::error::Refusal;
+use super::guard::Visitor;
+use super::state::of_server;
+use super::{Admin, answers};
+use crate::pool::Steer;
+use crate::reload::{Changes, ReloadError};
+
+/// The largest weight, as in the configuration.
+const WEIGHT_MAX: u16 = 256;
+
+/// What is wanted of a server: one or both.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    #[serde(rename = "use")]
+    usage: Option<Wanted>,
+    close_over: Option<String>,
+    /// Absent: as it is; null: the configured one.
+    #[serde(default, deserialize_with = "said")]
+    weight: Option<Option<u16>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Enabled,
+    Draining,
+    Disabled,
+}
+
+fn said<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<u16>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+impl Order {
+    fn read(self) -> Result<Vec<Steer>, Refusal> {
+        let close_over = self.close_over.as_deref().map(crate::config::duration).transpose();
+        let close_over =
+            close_over.map_err(|label| Refusal::bad(format!("`close_over` is not a duration: {label}")))?;
+        let mut orders = Vec::new();
+        match self.usage {
+            Some(Wanted::Draining) => orders.push(Steer::Drain { close_over }),
+            Some(Wanted::Disabled) => orders.push(Steer::Disable { close_over }),
+            Some(Wanted::Enabled) | None if close_over.is_some() => {
+                return Err(Refusal::bad("`close_over` goes with \"draining\" and \"disabled\""));
+            }
+            Some(Wanted::Enabled) => orders.push(Steer::Enable),
+            None => {}
+        }
+        match self.weight {
+            Some(Some(weight)) if weight > WEIGHT_MAX => {
+                return Err(Refusal::bad(format!(
+                    "`weight` is 0 to {WEIGHT_MAX}, or null for the configured one"
+                )));
+            }
+            Some(weight) => orders.push(Steer::Weight(weight)),
+            None => {}
+        }
+        if orders.is_empty() {
+            return Err(Refusal::bad(
+                "say `use` (\"enabled\", \"draining\", \"disabled\") or `weight`",
+            ));
+        }
+        Ok(orders)
+    }
+}
+
+pub(super) async fn server(
+    State(admin): State<Arc<Admin>>,
+    Extension(visitor): Extension<Visitor>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    order: Result<Json<Order>, JsonRejection>,
+) -> Result<Json<answers::Server>, Refusal> {
+    let Path((pool_name, server_name)) = path.map_err(|error| Refusal::bad(error.body_text()))?;
+    let Json(order) = order.map_err(|error| Refusal::new(error.status(), error.body_text()))?;
+    let orders = order.read()?;
+    let plan = admin.live.plan();
+    let pool = plan.pools.iter().find(|pool| **pool.pool.name() == *pool_name);
+    let pool = pool.ok_or_else(|| Refusal::missing(format!("there is no pool `{pool_name}`")))?;
+    let servers = pool.pool.servers();
+    let server = servers.iter().find(|server| *server.spec().label == *server_name);
+    let server = server.ok_or_else(|| Refusal::missing(format!("pool `{pool_name}` has no server `{server_name}`")))?;
+    let by: Arc<str> = visitor.to_string().into();
+    for order in orders {
+        server.steer(order, Arc::clone(&by), SystemTime::now());
+        tracing::info!(pool = pool_name, server = server_name, %by, %order, "server is steered");
+    }
+    Ok(Json(of_server(server)))
+}
+
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(visitor): Extension<Visitor>,
+) -> Result<Json<Changes>, Refusal> {
+    let changes = admin.reloader.reload(visitor.to_string()).await;
+    changes.map(Json).map_err(|error| {
+        let status = match error {
+            ReloadError::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ReloadError::NoFile => StatusCode::CONFLICT,
+            ReloadError::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ReloadError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Refusal::new(status, error.to_string())
+    })
+}

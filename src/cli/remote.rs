@@ -1,0 +1,269 @@
+//! Asking a running process over its Unix socket.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime;
+use tokio::time::timeout;
+
+use super::{EXIT_CONFIG, EXIT_RUN};
+use crate::admin::{answers, usual_places};
+use crate::config;
+use crate::plan::AdminSocket;
+
+/// Longer than the process takes to answer, or to cut who waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Room for the state of some 100,000 servers.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The process that is meant, and how its answer is shown.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    /// Its Unix socket [default: that of its configuration, then the usual places]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Its configuration, which names the socket
+    #[arg(short = 'c', long = "config", value_name = "FILE", conflicts_with = "socket")]
+    config: Option<PathBuf>,
+    /// Shows the answer as it comes, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why there is no answer to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Nobody answers.
+    #[error("{0}")]
+    Unreachable(String),
+    /// What was asked for is not to be had.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Trouble {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Unreachable(_) => EXIT_RUN,
+            Self::Refused(_) => EXIT_CONFIG,
+        })
+    }
+}
+
+/// What is asked.
+pub struct Question {
+    method: Method,
+    path: String,
+    body: String,
+}
+
+impl Question {
+    /// Something that changes nothing.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path, String::new())
+    }
+
+    /// Something that does; `body` is JSON.
+    pub fn post(path: impl Into<String>, body: String) -> Self {
+        Self::new(Method::POST, path, body)
+    }
+
+    /// That something end.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self::new(Method::DELETE, path, String::new())
+    }
+
+    fn new(method: Method, path: impl Into<String>, body: String) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            body,
+        }
+    }
+}
+
+impl Remote {
+    /// Asks, and shows the answer: as it came, or as `shown` puts it. Exit code 0; 1 if it is refused; 3 if nobody
+    /// answers.
+    pub fn ask<A: DeserializeOwned>(&self, question: Question, shown: impl FnOnce(A) -> String) -> ExitCode {
+        let answered = self.answer(question).and_then(|bytes| {
+            if self.json {
+                return Ok(String::from_utf8_lossy(&bytes).into_owned() + "\n");
+            }
+            serde_json::from_slice(&bytes)
+                .map(shown)
+                .map_err(|error| Trouble::Unreachable(format!("the answer is not understood: {error}")))
+        });
+        // Nobody is left to tell when the reader of either has gone.
+        match answered {
+            Ok(text) => {
+                let _ = std::io::stdout().write_all(text.as_bytes());
+                ExitCode::SUCCESS
+            }
+            Err(trouble) => {
+                let _ = writeln!(std::io::stderr(), "error: {trouble}");
+                trouble.exit_code()
+            }
+        }
+    }
+
+    fn answer(&self, question: Question) -> Result<Bytes, Trouble> {
+        let places = self.places()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        runtime.block_on(async {
+            let asked = timeout(PATIENCE, async { exchange(connect(&places).await?, question).await });
+            let late = |_| Trouble::Unreachable(format!("no answer within {PATIENCE:?}"));
+            asked.await.map_err(late)?
+        })
+    }
+
+    /// Where it may be.
+    fn places(&self) -> Result<Vec<PathBuf>, Trouble> {
+        if let Some(socket) = &self.socket {
+            return Ok(vec![socket.clone()]);
+        }
+        // What it says of anything else may be wrong: that is when one needs the process.
+        let socket = match config::find(self.config.as_deref()) {
+            Ok(file) => config::admin_socket(&file),
+            Err(_) => Some(AdminSocket::Usual),
+        };
+        match socket {
+            Some(AdminSocket::At(path)) => Ok(vec![path]),
+            Some(AdminSocket::Usual) => Ok(usual_places()),
+            Some(AdminSocket::Off) => {
+                let what = "it has no socket: `socket` in [admin] of its configuration is \"off\"";
+                Err(Trouble::Unreachable(what.to_owned()))
+            }
+            None => {
+                let what = "the configuration cannot be read (`acequia check` says why): name its socket with --socket";
+                Err(Trouble::Unreachable(what.to_owned()))
+            }
+        }
+    }
+}
+
+/// To the first place where somebody listens.
+async fn connect(places: &[PathBuf]) -> Result<UnixStream, Trouble> {
+    let mut failed = Vec::new();
+    for place in places {
+        match UnixStream::connect(place).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed.push(format!("{}: {error}", Path::new(place).display())),
+        }
+    }
+    let what = format!(
+        "no acequia answers (name its socket with --socket): {}",
+        failed.join("; ")
+    );
+    Err(Trouble::Unreachable(what))
+}
+
+async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Trouble> {
+    let lost = |error: &dyn std::fmt::Display| Trouble::Unreachable(format!("the connection was lost: {error}"));
+    let request = Request::builder()
+        .method(question.method)
+        .uri(question.path)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(question.body)))
+        .map_err(|error| Trouble::Refused(error.to_string()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| lost(&error))?;
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await.map_err(|error| lost(&error))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let bytes = body.map_err(|error| lost(&error))?.to_bytes();
+    connection.abort();
+    if status == StatusCode::OK {
+        return Ok(bytes);
+    }
+    let told = serde_json::from_slice(&bytes).map(|answers::Error { error }| error);
+    Err(Trouble::Refused(told.unwrap_or_else(|_| status.to_string())))
+}
+
+/// A table without lines, as wide as the terminal at most; where there is none, as wide as it needs.
+pub fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    if std::io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table
+}
+
+/// The table as text, whose lines have no blanks at their ends.
+pub fn lines(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end().trim_start_matches(' ')))
+        .collect()
+}
+
+/// What may not be there.
+pub fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// A duration for people, in its two largest units.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let of = |units: [(u64, &str); 2]| {
+        let [(large, a), (small, b)] = units;
+        format!("{large}{a} {small}{b}")
+    };
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3600 => of([(seconds / 60, "m"), (seconds % 60, "s")]),
+        3600..86_400 => of([(seconds / 3600, "h"), (seconds / 60 % 60, "m")]),
+        _ => of([(seconds / 86_400, "d"), (seconds / 3600 % 24, "h")]),
+    }
+}
+
+/// A number of bytes for people.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_for_people() {
+        let shown = |ms| duration(Duration::from_millis(ms));
+        let all = [7, 59_999, 60_000, 3_599_000, 3_600_000, 86_400_000, 90_061_000].map(shown);
+        assert_eq!(all, ["7ms", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 0h", "1d 1h"]);
+    }
+
+    #[test]
+    fn sizes_for_people() {
+        let all = [0, 1023, 1024, 1 << 20, 5 << 30, u64::MAX].map(size);
+        assert_eq!(all, ["0B", "1023B", "1.0KiB", "1.0MiB", "5.0GiB", "16.0EiB"]);
+    }
+}
