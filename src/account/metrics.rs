@@ -37,6 +37,7 @@ pub(super) mod names {
     pub(in crate::account) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
     pub(in crate::account) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
     pub(in crate::account) const SERVER_UP: &str = "acequia_server_up";
+    pub(in crate::account) const CERTIFICATE_EXPIRY: &str = "acequia_server_certificate_expiry_timestamp_seconds";
     pub(in crate::account) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
     pub(in crate::account) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
     pub(in crate::account) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
@@ -75,6 +76,10 @@ const GAUGES: &[(&str, &str)] = &[
     (
         SERVER_UP,
         "Whether a server is in use: up by its checks and not ejected.",
+    ),
+    (
+        CERTIFICATE_EXPIRY,
+        "When the certificate ends that a server showed at its latest check, in seconds since the epoch.",
     ),
 ];
 

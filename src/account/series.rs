@@ -1,7 +1,7 @@
 //! The series of listeners, servers and lines: handles that are resolved once and kept, so that nothing on the data
 //! path looks a metric up by name.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -207,9 +207,12 @@ impl CheckResult {
 /// The series of a server.
 pub struct ServerSeries {
     server: Weak<Server>,
+    source: Source,
     pub(super) labels: [Label; 2],
     up: Gauge,
     active: Gauge,
+    /// When the certificate ends that it showed last; most servers never show one.
+    certificate: OnceLock<(Gauge, AtomicI64)>,
     pub(super) connect: Histogram,
     failures: Counters<{ ConnectFailure::ALL.len() }>,
     checks: Counters<{ CheckResult::ALL.len() }>,
@@ -221,8 +224,10 @@ impl ServerSeries {
         let labels = [label("pool", pool), label("server", &server.spec().label)];
         Self {
             server: Arc::downgrade(server),
+            source: Arc::clone(source),
             up: gauge(source, names::SERVER_UP, &labels),
             active: gauge(source, names::SERVER_SESSIONS_ACTIVE, &labels),
+            certificate: OnceLock::new(),
             connect: Histogram::new(HANDSHAKE_BOUNDS),
             failures: Counters::new(source, names::CONNECT_FAILURES, &labels, "reason"),
             checks: Counters::new(source, names::HEALTH_CHECKS, &labels, "result"),
@@ -244,6 +249,13 @@ impl ServerSeries {
         self.checks.of(result as usize, result.as_str()).increment(1);
     }
 
+    /// Its certificate ends then, in seconds since the epoch.
+    pub fn certificate_ends(&self, at: i64) {
+        let gauge = || gauge(&self.source, names::CERTIFICATE_EXPIRY, &self.labels);
+        let (_, end) = self.certificate.get_or_init(|| (gauge(), AtomicI64::new(at)));
+        end.store(at, Relaxed);
+    }
+
     /// It went up or down.
     pub fn changed(&self, is_up: bool) {
         self.transitions
@@ -260,6 +272,9 @@ impl ServerSeries {
         let Some(server) = self.server.upgrade() else { return };
         self.up.set(f64::from(u8::from(server.is_up())));
         self.active.set(f64::from(server.live()));
+        if let Some((gauge, end)) = self.certificate.get() {
+            gauge.set(end.load(Relaxed) as f64);
+        }
         self.failures.touch();
         self.checks.touch();
         self.transitions.touch();

@@ -266,9 +266,9 @@ impl Server {
         self.has(DISABLED)
     }
 
-    /// Waits until it is steered to another use than now. What happens after this was first polled is not missed.
-    pub async fn steered(&self) {
-        self.steered.notified().await;
+    /// Waits until it is steered to another use. What happens after this was called is not missed.
+    pub fn steered(&self) -> impl Future<Output = ()> {
+        self.steered.notified()
     }
 
     /// A session has taken a place.

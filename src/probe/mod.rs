@@ -4,30 +4,52 @@
 //! changes what it tends, and lets it go on.
 
 mod answers;
+mod postgres;
+mod prober;
 mod resolve;
 pub mod tcp;
+mod tls;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::account::{CheckResult, Metrics, ServerSeries};
+use crate::account::Metrics;
 use crate::dial::ConnectFailure;
-use crate::plan::{CheckKind, HealthPlan, Plan, PoolPlan};
-use crate::pool::health::{Checked, Verdict};
-use crate::pool::{Roster, Server, ServerId};
+use crate::plan::{HealthPlan, Plan, PoolPlan};
+use crate::pool::{Roster, ServerId};
 use answers::Answers;
+use prober::{Failure, Prober, of_file};
 use resolve::Resolver;
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
-type Probers = HashMap<ServerId, (HealthPlan, AbortOnDropHandle<()>)>;
+#[derive(Default)]
+struct Probers {
+    running: HashMap<ServerId, AbortOnDropHandle<()>>,
+    /// How they check, and how many of them at once.
+    by: Option<(HealthPlan, Arc<Semaphore>)>,
+}
+
+impl Probers {
+    /// Those who check otherwise than so end.
+    fn check_by(&mut self, health: &HealthPlan) -> Arc<Semaphore> {
+        if let Some((by, turns)) = &self.by
+            && by == health
+        {
+            return Arc::clone(turns);
+        }
+        self.running.clear();
+        let turns = Arc::new(Semaphore::new(health.concurrency));
+        self.by = Some((health.clone(), Arc::clone(&turns)));
+        turns
+    }
+}
 
 /// What all checks share.
 pub struct Checks {
@@ -98,7 +120,7 @@ impl Checks {
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
     async fn tend(self: Arc<Self>, mut pools: watch::Receiver<Arc<PoolPlan>>) {
         let mut answers = Answers::default();
-        let mut probers = Probers::new();
+        let mut probers = Probers::default();
         let mut renewal = Instant::now();
         loop {
             let pool = Arc::clone(&pools.borrow_and_update());
@@ -126,53 +148,64 @@ impl Checks {
 
     /// One prober for each server there is, none for those that are gone.
     fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
+        let turns = probers.check_by(&pool.health);
         let servers = pool.pool.servers();
-        let is_wanted = |id: &ServerId, health: &HealthPlan| {
-            *health == pool.health && servers.iter().any(|server| server.id() == *id)
-        };
-        probers.retain(|id, (health, _)| is_wanted(id, health));
+        let is_wanted = |id: &ServerId| servers.iter().any(|server| server.id() == *id);
+        probers.running.retain(|id, _| is_wanted(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            if let (Some(kind), false) = (pool.health.check.clone(), probers.contains_key(&server.id())) {
-                let prober = Prober {
-                    kind,
-                    health: pool.health.clone(),
-                    server: Arc::clone(server),
-                    series,
-                };
+            if let (Some(kind), false) = (pool.health.check.clone(), probers.running.contains_key(&server.id())) {
+                let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
                 let name = Arc::clone(pool.pool.name());
-                let running = tokio::spawn(Arc::clone(self).probe(name, prober));
-                let running = AbortOnDropHandle::new(running);
-                probers.insert(server.id(), (pool.health.clone(), running));
+                let running = tokio::spawn(Arc::clone(self).probe(name, prober, Arc::clone(&turns)));
+                probers.running.insert(server.id(), AbortOnDropHandle::new(running));
             }
         }
     }
 
-    /// Checks one server for ever. Checks of one server never overlap.
-    async fn probe(self: Arc<Self>, pool: Arc<str>, prober: Prober) {
-        let interval = prober.health.interval;
+    /// Checks one server for ever, unless it is disabled. Checks of one server never overlap. `turns`: of its pool.
+    async fn probe(self: Arc<Self>, pool: Arc<str>, prober: Prober, turns: Arc<Semaphore>) {
+        let number = self.started.fetch_add(1, Relaxed);
+        let mut first = Some(number);
         let mut next = Instant::now();
-        let mut gap = first_gap(self.started.fetch_add(1, Relaxed), interval);
         loop {
-            sleep_until(next).await;
-            let turn = self.turns.acquire().await;
-            next = Instant::now() + gap;
-            gap = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-            let checked = timeout(prober.health.timeout, prober.check()).await;
-            drop(turn);
-            let checked = checked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            if !self.falls_short(&checked) {
-                prober.take_in(&pool, checked);
+            // Made before the look, so that nothing in between is missed.
+            let steered = prober.server.steered();
+            if prober.server.is_disabled() {
+                steered.await;
+                next = Instant::now();
+                continue;
+            }
+            tokio::select! {
+                () = steered => {}
+                began = self.check(&pool, &prober, &turns, next) => {
+                    let interval = prober.interval();
+                    let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));
+                    next = began + gap;
+                }
             }
         }
+    }
+
+    /// Checks once, when it is time and there is room; when that began.
+    async fn check(&self, pool: &str, prober: &Prober, turns: &Semaphore, when: Instant) -> Instant {
+        sleep_until(when).await;
+        let turn = (turns.acquire().await, self.turns.acquire().await);
+        let began = Instant::now();
+        let checked = prober.check().await;
+        drop(turn);
+        if !self.falls_short(&checked) {
+            prober.take_in(pool, checked);
+        }
+        began
     }
 
     /// Whether the check could not be made for a shortage of our own, of which a server knows nothing.
-    fn falls_short(&self, checked: &io::Result<()>) -> bool {
-        let shortage = checked
-            .as_ref()
-            .err()
-            .filter(|error| ConnectFailure::of(error).is_our_shortage());
+    fn falls_short(&self, checked: &Result<(), Failure>) -> bool {
+        let shortage = match checked {
+            Err(Failure::Io(error)) if ConnectFailure::of(error).is_our_shortage() => Some(error),
+            _ => None,
+        };
         let is_news = self.is_short.swap(shortage.is_some(), Relaxed) != shortage.is_some();
         if let (Some(error), true) = (shortage, is_news) {
             tracing::warn!(%error, "cannot check servers, for a shortage of our own");
@@ -188,47 +221,9 @@ fn first_gap(number: u64, interval: Duration) -> Duration {
     interval.mul_f64((number as f64 * GOLDEN).fract())
 }
 
-/// One server and how it is checked.
-struct Prober {
-    kind: CheckKind,
-    health: HealthPlan,
-    server: Arc<Server>,
-    series: Arc<ServerSeries>,
-}
-
-impl Prober {
-    async fn check(&self) -> io::Result<()> {
-        match self.kind {
-            CheckKind::Tcp => tcp::check(self.server.spec().address).await,
-            CheckKind::Tls(_) | CheckKind::Postgres(_) => unreachable!("the configuration has none yet"),
-        }
-    }
-
-    /// Tells the server, the metrics and, if that changes something, the log.
-    fn take_in(&self, pool: &str, checked: io::Result<()>) {
-        let result = match &checked {
-            Ok(()) => CheckResult::Pass,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => CheckResult::Timeout,
-            Err(_) => CheckResult::Fail,
-        };
-        self.series.checked(result);
-        let verdict = match &checked {
-            Ok(()) => Verdict::Pass,
-            Err(error) => Verdict::Fail(error.to_string().into()),
-        };
-        let was_ejected = self.server.is_ejected();
-        let changed = self.server.record_check(&verdict, self.health.thresholds);
-        let server = &self.server.spec().label;
-        if was_ejected && !self.server.is_ejected() {
-            tracing::info!(pool, %server, "server is back");
-        }
-        let Some(state) = changed else { return };
-        self.series.changed(state == Checked::Up);
-        match checked {
-            Ok(()) => tracing::info!(pool, %server, "server is up"),
-            Err(error) => tracing::warn!(pool, %server, reason = %error, "server is down"),
-        }
-    }
+/// 10 % more or less, so that what once met does not meet for ever.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pool::Allotment;
+use crate::pool::{Allotment, Server};
 
 /// The only pool of a configuration, with these lines in it.
 pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
@@ -16,7 +16,7 @@ fn checks() -> Arc<Checks> {
 #[tokio::test]
 async fn a_prober_that_ends_leaves_nothing_behind() {
     let (checks, pool) = (checks(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
-    let mut probers = Probers::new();
+    let mut probers = Probers::default();
     for _ in 0..100 {
         let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), Allotment::default(), true));
         pool.pool
@@ -24,7 +24,7 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
         checks.run_probers(&pool, &mut probers);
         tokio::task::yield_now().await;
     }
-    assert_eq!(probers.len(), 2);
+    assert_eq!(probers.running.len(), 2);
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(alive(), 2);
     drop(probers);

@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+const NAME: &str = "db.example";
+
+/// An authority, and a certificate of it for [`NAME`].
+struct Keys {
+    authority: String,
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+    ends: i64,
+}
+
+fn keys() -> Keys {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+    let ends = params.not_after.unix_timestamp();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    Keys {
+        authority: authority.pem(),
+        certificate: certificate.der().clone(),
+        key: key.serialize_der(),
+        ends,
+    }
+}
+
+/// A server that shakes hands, and then waits for the end.
+async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(keys.key.clone()).unwrap();
+    let mut config = config.with_single_cert(vec![keys.certificate.clone()], key).unwrap();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    });
+    address
+}
+
+async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
+    let probe = TlsProbe::new(Arc::new(check), None, address);
+    probe.check(address).await.map_err(|error| error.to_string())
+}
+
+fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, authority).unwrap();
+    TlsCheck {
+        sni: Some(sni.into()),
+        verify: true,
+        ca_file: Some(file),
+        alpn: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn any_certificate_will_do_and_its_end_is_told() {
+    let keys = keys();
+    let address = server(&keys, &[]).await;
+    assert_eq!(checked(TlsCheck::default(), address).await, Ok(Some(keys.ends)));
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_where_that_is_wanted() {
+    let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let address = server(&keys, &[]).await;
+    assert!(checked(verifying(&folder, &keys.authority, NAME), address).await.is_ok());
+    let other_name = checked(verifying(&folder, &keys.authority, "other.example"), address).await;
+    assert!(other_name.unwrap_err().contains("not valid for name"));
+    let stranger = checked(verifying(&folder, &self::keys().authority, NAME), address).await;
+    assert!(stranger.unwrap_err().contains("invalid peer certificate"));
+    let empty = checked(verifying(&folder, "", NAME), address).await;
+    assert!(empty.unwrap_err().contains("ca_file"));
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_changes_is_read_again() {
+    let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
+    let address = server(&keys, &[]).await;
+    let probe = TlsProbe::new(Arc::new(verifying(&folder, "", NAME)), None, address);
+    assert!(probe.check(address).await.is_err());
+    std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
+    assert!(probe.check(address).await.is_ok());
+    std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    assert!(probe.check(address).await.unwrap_err().to_string().starts_with("ca_file: "));
+}
+
+#[tokio::test]
+async fn it_must_agree_to_a_protocol_where_some_are_given() {
+    let keys = keys();
+    let with = |alpn: &[&str]| TlsCheck {
+        alpn: alpn.iter().map(|protocol| Box::from(*protocol)).collect(),
+        ..TlsCheck::default()
+    };
+    let choosing = server(&keys, &["h2"]).await;
+    assert!(checked(with(&["http/1.1", "h2"]), choosing).await.is_ok());
+    assert!(checked(with(&["smtp"]), choosing).await.is_err());
+    let silent = server(&keys, &[]).await;
+    assert!(checked(with(&["h2"]), silent).await.unwrap_err().contains("h2"));
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_fails_and_who_says_nothing_keeps_it_waiting() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(100), checked(TlsCheck::default(), address)).await;
+    assert!(silent.is_err(), "its bound is that of the check");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.write_all(b"220 smtp.example ready\r\n").await;
+        }
+    });
+    assert!(checked(TlsCheck::default(), address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_systems_authorities_do_not_know_ours() {
+    let keys = keys();
+    let address = server(&keys, &[]).await;
+    let check = TlsCheck {
+        verify: true,
+        sni: Some(NAME.into()),
+        ..TlsCheck::default()
+    };
+    assert!(checked(check, address).await.is_err());
+}
