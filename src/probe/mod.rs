@@ -112,7 +112,7 @@ impl Checks {
             resolver: Resolver::system(),
             metrics,
             roster,
-            started: AtomicU64::new(0),
+            started: AtomicU64::new(1),
             is_short: AtomicBool::new(false),
         }
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::metrics::Metrics;
-use super::process::{Lines, Process};
+use super::process::{Finished, Lines, Process, finished};
 use super::{PATIENCE, eventually, found};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
@@ -96,13 +96,17 @@ impl Setup {
 pub fn config_folder(name: &str, text: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(folder.path().join(name), with_admin(name, text)).unwrap();
+    folder
+}
+
+fn with_admin(name: &str, text: &str) -> String {
     let admin = if name.ends_with(".json") || text.contains("[admin]") {
         ""
     } else {
         "\n[admin]\nbind = \"127.0.0.1:0\"\n"
     };
-    std::fs::write(folder.path().join(name), format!("{text}{admin}")).unwrap();
-    folder
+    format!("{text}{admin}")
 }
 
 /// `acequia` with these arguments.
@@ -222,6 +226,55 @@ impl Proxy {
     pub fn get(&self, path: &str) -> (u16, String) {
         let (head, body) = http_get(self.admin(), path).expect("the admin port answers");
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// Writes another configuration where it has its own, with the `[admin]` section it began with.
+    pub fn rewrite(&self, toml: &str) {
+        let beside = self.folder().join("next.toml");
+        std::fs::write(&beside, with_admin("acequia.toml", toml)).unwrap();
+        std::fs::rename(beside, self.folder().join("acequia.toml")).unwrap();
+    }
+
+    /// Has it read another configuration by SIGHUP, and waits until it has; whether that is in force now.
+    pub fn reload(&self, toml: &str) -> bool {
+        self.rewrite(toml);
+        let before = self.reloads();
+        self.signal(Signal::HUP);
+        let after = found("it reloads", || Some(self.reloads()).filter(|after| *after != before));
+        after.0 > before.0
+    }
+
+    /// Reloads that were done, and those that were not.
+    pub fn reloads(&self) -> (f64, f64) {
+        let metrics = self.metrics();
+        let of = |result| metrics.sum("acequia_config_reloads_total", &[("result", result)]);
+        (of("ok"), of("error"))
+    }
+
+    /// Runs `acequia` with these arguments, for this process.
+    pub fn command(&self, arguments: &[&str]) -> Finished {
+        finished(
+            acequia(arguments)
+                .env("XDG_RUNTIME_DIR", self.folder())
+                .current_dir(self.folder()),
+        )
+    }
+
+    /// The same, and it must succeed; its answer in JSON.
+    pub fn answer(&self, arguments: &[&str]) -> Value {
+        let said = self.command(&[arguments, &["--json"]].concat());
+        assert_eq!(said.code, Some(0), "{arguments:?}: {said:#?}");
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// A server as `acequia servers` tells it.
+    pub fn server(&self, pool: &str, name: &str) -> Value {
+        let state = self.answer(&["servers"]);
+        let of = |list: &Value, name: &str| {
+            let found = list.as_array().unwrap().iter().find(|entry| entry["name"] == name);
+            found.unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+        };
+        of(&of(&state["pools"], pool)["servers"], name)
     }
 
     pub fn metrics(&self) -> Metrics {

@@ -38,7 +38,10 @@ fn keys() -> Keys {
 /// A server that shakes hands, and then waits for the end.
 async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = config
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
     let key = PrivateKeyDer::try_from(keys.key.clone()).unwrap();
     let mut config = config.with_single_cert(vec![keys.certificate.clone()], key).unwrap();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -47,7 +50,9 @@ async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let Ok(mut stream) = acceptor.accept(socket).await else {
+                continue;
+            };
             let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         }
     });
@@ -81,7 +86,11 @@ async fn any_certificate_will_do_and_its_end_is_told() {
 async fn a_certificate_is_verified_where_that_is_wanted() {
     let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
-    assert!(checked(verifying(&folder, &keys.authority, NAME), address).await.is_ok());
+    assert!(
+        checked(verifying(&folder, &keys.authority, NAME), address)
+            .await
+            .is_ok()
+    );
     let other_name = checked(verifying(&folder, &keys.authority, "other.example"), address).await;
     assert!(other_name.unwrap_err().contains("not valid for name"));
     let stranger = checked(verifying(&folder, &self::keys().authority, NAME), address).await;
@@ -99,7 +108,14 @@ async fn a_file_of_authorities_that_changes_is_read_again() {
     std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
     assert!(probe.check(address).await.is_ok());
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    assert!(probe.check(address).await.unwrap_err().to_string().starts_with("ca_file: "));
+    assert!(
+        probe
+            .check(address)
+            .await
+            .unwrap_err()
+            .to_string()
+            .starts_with("ca_file: ")
+    );
 }
 
 #[tokio::test]
