@@ -1,10 +1,12 @@
 //! Real databases: PostgreSQL and Redis.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -65,16 +67,23 @@ impl Redis {
     }
 }
 
-/// A PostgreSQL server of its own, trusting everybody, with nothing kept safe on disk.
+/// A PostgreSQL server of its own, trusting everybody but `checker`, with nothing kept safe on disk.
 pub struct Postgres {
     port: Port,
     process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
+
+/// Who may come in how: the checker must know its password.
+const HBA: &str = "local all all trust
+host all checker 127.0.0.1/32 scram-sha-256
+host all,replication all 127.0.0.1/32 trust
+";
 
 impl Drop for Postgres {
     /// Killed it would leave shared memory behind.
     fn drop(&mut self) {
+        self.signal_all(Signal::CONT);
         self.process.signal(Signal::INT);
         self.process.wait();
     }
@@ -82,38 +91,110 @@ impl Drop for Postgres {
 
 impl Postgres {
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(&[])
+    }
+
+    /// With these settings, `key=value`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let folder = folder_of_postgres();
         let data = folder.path().join("data");
-        let owner = ["chown", "postgres", folder.path().to_str().unwrap()];
-        must(Command::new(owner[0]).args(&owner[1..]));
-        let initdb = program("initdb");
         must(
-            as_postgres(&initdb, folder.path())
+            as_postgres(&program("initdb"), folder.path())
                 .args(["--no-sync", "-A", "trust", "-U", "postgres", "-D"])
                 .arg(&data),
         );
+        std::fs::write(data.join("pg_hba.conf"), HBA).unwrap();
+        Self::run(folder, settings)
+    }
+
+    /// Follows another one.
+    pub fn replica_of(primary: &Self) -> Self {
+        let folder = folder_of_postgres();
+        let mut command = as_postgres(&program("pg_basebackup"), folder.path());
+        command
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "-c",
+                "fast",
+                "-X",
+                "stream",
+                "-R",
+                "--no-sync",
+            ])
+            .args(["-p", &primary.port.number().to_string(), "-D"])
+            .arg(folder.path().join("data"));
+        must(&mut command);
+        Self::run(folder, &[])
+    }
+
+    fn run(folder: TempDir, settings: &[&str]) -> Self {
         let port = Port::keep();
         let mut command = as_postgres(&program("postgres"), folder.path());
         command
             .arg("-D")
-            .arg(&data)
+            .arg(folder.path().join("data"))
             .arg("-k")
             .arg(folder.path())
             .args(["-p", &port.number().to_string()]);
-        command.args(["-h", "127.0.0.1", "-c", "fsync=off", "-c", "log_connections=off"]);
+        command.args(["-h", "127.0.0.1", "-c", "fsync=off"]);
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
         let process = Process::start(&mut command);
         let ready = || super::process::finished(&mut psql(port.address, "SELECT 1")).code == Some(0);
         eventually("PostgreSQL answers", ready);
-        Self {
-            port,
-            process,
-            _folder: folder,
-        }
+        Self { port, process, folder }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.port.address
     }
+
+    /// What it has logged.
+    pub fn log(&self) -> Vec<String> {
+        self.process.stderr.so_far()
+    }
+
+    /// As a machine that hangs: nothing of it does anything any more.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// To the server and all its processes.
+    fn signal_all(&self, signal: Signal) {
+        let own = self.process.pid();
+        self.process.signal(signal);
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
+        for pid in children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .filter_map(Pid::from_raw)
+        {
+            let _ = kill_process(pid, signal); // it may be gone
+        }
+    }
+
+    /// A file of its own, with this in it, which it alone may read.
+    pub fn own_file(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        must(Command::new("chown").arg("postgres").arg(&path));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn folder_of_postgres() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    must(Command::new("chown").arg("postgres").arg(folder.path()));
+    folder
 }
 
 /// `psql` with one statement, its answer bare.

@@ -158,7 +158,11 @@ impl Port {
     }
 
     pub fn keep_on(ip: &str) -> Self {
-        let wanted = SocketAddr::new(ip.parse().unwrap(), 0);
+        Self::keep_again(SocketAddr::new(ip.parse().unwrap(), 0))
+    }
+
+    /// Another socket for an address that is kept already.
+    pub fn keep_again(wanted: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.bind(&wanted.into()).unwrap();
