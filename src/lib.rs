@@ -30,8 +30,16 @@
 //!
 //! **Beside it.** [`probe`] checks servers and resolves their names, and writes what it finds into the servers, where
 //! the next pick sees it. [`config`] turns a file into a plan, or says all that is wrong with it; nothing at run time
-//! looks back at it. [`drain`] lets sessions end and cuts what is left. [`admin`] shows the series. [`app`] binds and
-//! starts all this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
+//! looks back at it. [`sever`] cuts sessions of servers that ought to have none, by the cord in their
+//! [`account::Record`]; [`drain`] lets all sessions end and cuts what is left. [`admin`] shows what there is, and lets it
+//! be steered. [`app`] binds and starts all this, listens to signals, and alone may know everything; [`cli`] is what
+//! stands on the command line.
+//!
+//! **Another configuration.** Whoever wants a [`reload`] asks [`app`] for it, which first does all that may fail: reads,
+//! checks, opens, binds. Then it changes what is in force, without waiting for anything: [`live`] finds the servers that
+//! stay and swaps the plan, the gates of the workers learn their listeners' new plans, those that nobody wants any more
+//! let in who waits and close, and [`probe`] goes on with the pools of the new plan. A session keeps what it took from
+//! the plan of its time.
 //!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
 //! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.

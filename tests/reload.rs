@@ -1,5 +1,6 @@
 //! A reload puts another configuration in force, and no session, no client and nothing that is known of a server is
 //! lost by it; what is wrong changes nothing.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 mod support;
 

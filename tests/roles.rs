@@ -1,4 +1,5 @@
 //! The check `postgres`: writers reach the primary, readers a replica, whoever is which.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! With `watch = true` a change of the file is a reload, however it is made.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 mod support;
 

@@ -83,7 +83,7 @@ impl Stage {
     }
 
     fn configuration(&self, gates: &Gates) -> String {
-        configuration::text(gates, &self.cast, &self.folder.path().join("access.log"))
+        configuration::text(gates, &self.cast, self.folder.path())
     }
 
     /// Plays until it is over. When nobody can be shown anything any more, it ends the process itself.

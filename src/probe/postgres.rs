@@ -16,7 +16,6 @@ use tokio_postgres::{Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Failure, of_file, tls};
-use crate::config::show_duration;
 use crate::plan::{PostgresCheck, PostgresLogin, Role};
 use crate::socket::towards;
 
@@ -101,11 +100,10 @@ impl PostgresProbe {
         let Some(most) = self.check.max_lag.filter(|_| is_replica) else {
             return Ok(());
         };
-        let most_shown = show_duration(most);
         match lag.map(|lag| Duration::try_from_secs_f64(lag).unwrap_or_default()) {
             Some(lag) if lag <= most => Ok(()),
             Some(lag) => Err(Failure::Unfit(format!(
-                "{:.1}s behind its primary, and {most_shown} is the most",
+                "{:.1}s behind its primary, and {most:?} is the most",
                 lag.as_secs_f64()
             ))),
             None => Err(Failure::Unfit("how far it is behind its primary is not known".into())),

@@ -6,11 +6,13 @@ use toml::Value;
 
 use super::{Cast, DRAIN_SECONDS, Gates};
 
-/// Its text. The access log goes to the file named.
-pub(super) fn text(gates: &Gates, cast: &Cast, access: &Path) -> String {
+/// Its text. The access log and the Unix socket are in that folder.
+pub(super) fn text(gates: &Gates, cast: &Cast, folder: &Path) -> String {
     let Gates { admin, tls, tcp } = gates;
     let ([a, b, c], [one, two, three]) = (cast.tls, cast.echo);
-    let access = Value::from(access.display().to_string()); // its text is quoted as TOML wants it
+    // Quoted as TOML wants it.
+    let [access, socket] =
+        ["access.log", "admin.sock"].map(|name| Value::from(folder.join(name).display().to_string()));
     format!(
         r#"# What `acequia demo` runs; its servers end with it.
 
@@ -19,6 +21,7 @@ drain_timeout = "{DRAIN_SECONDS}s"
 
 [admin]
 bind = "{admin}"
+socket = {socket}
 
 [log]
 format = "text"
@@ -48,14 +51,10 @@ pool = "c"                            # what no route takes
 bind = "{tcp}"
 pool = "echo"
 
-[pools.a]
-servers = [{{ address = "{a}", name = "a" }}]
-
-[pools.b]
-servers = [{{ address = "{b}", name = "b" }}]
-
-[pools.c]
-servers = [{{ address = "{c}", name = "c" }}]
+[pools]
+a.servers = [{{ address = "{a}", name = "a" }}]
+b.servers = [{{ address = "{b}", name = "b" }}]
+c.servers = [{{ address = "{c}", name = "c" }}]
 
 [pools.echo]
 balance = "least-conn"

@@ -37,6 +37,10 @@ Try, in another terminal:
   curl -s http://{admin}/metrics
   tail -f {folder}/access.log
   cat {folder}/demo.toml
+  # who is here, how the servers are, and one of them taken out
+  acequia sessions -c {folder}/demo.toml
+  acequia servers -c {folder}/demo.toml
+  acequia server drain echo/one -c {folder}/demo.toml
 
 ",
     )
