@@ -58,6 +58,8 @@ pub struct Checks {
     resolver: Resolver,
     metrics: Arc<Metrics>,
     roster: Arc<Roster>,
+    /// When the first beat was.
+    begun: Instant,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
     /// Whether the latest check could not be made, so that a shortage is said once and not for every check.
@@ -112,6 +114,7 @@ impl Checks {
             resolver: Resolver::system(),
             metrics,
             roster,
+            begun: Instant::now(),
             started: AtomicU64::new(1),
             is_short: AtomicBool::new(false),
         }
@@ -189,7 +192,7 @@ impl Checks {
 
     /// Checks once, when it is time and there is room; when that began.
     async fn check(&self, pool: &str, prober: &Prober, turns: &Semaphore, when: Instant) -> Instant {
-        sleep_until(when).await;
+        sleep_until(self.on_the_beat(when)).await;
         let turn = (turns.acquire().await, self.turns.acquire().await);
         let began = Instant::now();
         let checked = prober.check().await;
@@ -198,6 +201,15 @@ impl Checks {
             prober.take_in(pool, checked);
         }
         began
+    }
+
+    /// The next beat. Checks that are due in the same hundredth of a second start together: to wake up for each of a
+    /// thousand a second costs a quarter of what they do.
+    fn on_the_beat(&self, at: Instant) -> Instant {
+        const BEAT: u128 = Duration::from_millis(10).as_nanos();
+        let behind = at.saturating_duration_since(self.begun).as_nanos() % BEAT;
+        let wait = u64::try_from((BEAT - behind) % BEAT).unwrap_or(0); // less than a beat
+        at + Duration::from_nanos(wait)
     }
 
     /// Whether the check could not be made for a shortage of our own, of which a server knows nothing.

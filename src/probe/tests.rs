@@ -31,3 +31,30 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     tokio::task::yield_now().await;
     assert_eq!(alive(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_is_never_early_and_never_late_by_more_than_itself() {
+    let checks = checks();
+    for micros in [0, 1, 9_999, 10_000, 10_001, 123_456] {
+        let at = checks.begun + Duration::from_micros(micros);
+        let beat = checks.on_the_beat(at);
+        assert!(beat >= at && beat - at < Duration::from_millis(10), "{micros}");
+        assert_eq!((beat - checks.begun).as_micros() % 10_000, 0);
+    }
+}
+
+/// A minute of a thousand servers that are checked each second.
+#[test]
+fn checks_are_spread_and_stay_spread() {
+    let second = Duration::from_secs(1);
+    let mut tenths = vec![0; 600];
+    for number in 1..=1000 {
+        let mut at = first_gap(number, second);
+        while at < 60 * second {
+            tenths[usize::try_from(at.as_millis() / 100).unwrap()] += 1;
+            at += jittered(second);
+        }
+    }
+    let (least, most) = (tenths.iter().min().unwrap(), tenths.iter().max().unwrap());
+    assert!(*least > 50 && *most < 160, "100 each is even: {least} to {most}");
+}
