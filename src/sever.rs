@@ -90,7 +90,8 @@ fn cause(pool: &PoolPlan, server: &Server, now: Instant) -> Option<Cause> {
         });
     }
     let over = pool.severing.close_over;
-    if pool.severing.on_down == Sever::Close && server.checked() == Checked::Down {
+    let is_down = || server.checked() == Checked::Down && !pool.pool.uses_in_panic(server, now);
+    if pool.severing.on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
             over,

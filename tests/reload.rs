@@ -4,19 +4,23 @@
 
 mod support;
 
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
 
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use support::client::{Client, ask, who};
-use support::eventually;
 use support::hello::Hello;
-use support::process::Port;
+use support::process::{Port, must};
 use support::proxy::{Proxy, http_get};
 use support::server::{Server, list};
+use support::{eventually, found};
 use tokio::time::Instant;
 
 /// One listener `l` with these lines, one pool `p` with these.
@@ -225,6 +229,25 @@ fn what_changes_is_told_and_what_needs_a_restart() {
             .contains("runtime.workers: changed in the file, but needs a restart\n"),
         "{said:#?}"
     );
+}
+
+#[test]
+fn a_file_that_never_ends_keeps_nobody_from_ending_the_process() {
+    let server = Server::named("x");
+    let proxy = Proxy::start(&of(&[&server]));
+    let file = proxy.folder().join("acequia.toml");
+    std::fs::remove_file(&file).unwrap();
+    must(Command::new("mkfifo").arg(&file));
+    proxy.signal(Signal::HUP);
+    // When somebody reads there, a writer can open it without waiting.
+    let writer = found("it reads the file", || {
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+        OpenOptions::new().write(true).custom_flags(flags).open(&file).ok()
+    });
+    assert_eq!(who(proxy.at("l")), "x");
+    let stopped = proxy.stop();
+    assert_eq!(stopped.code, Some(0));
+    drop(writer);
 }
 
 #[test]

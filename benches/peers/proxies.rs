@@ -178,7 +178,7 @@ fn nginx(ports: &Ports, servers: &Servers) -> (String, Vec<String>) {
 }
 
 fn acequia(ports: &Ports, servers: &Servers, access: &str) -> (String, Vec<String>) {
-    let mut text = format!("[runtime]\nworkers = {THREADS}\n[log]\naccess = \"{access}\"\n");
+    let mut text = format!("[runtime]\nworkers = {THREADS}\n[admin]\nsocket = \"off\"\n[log]\naccess = \"{access}\"\n");
     for (name, bind, servers) in [
         ("echo", ports.echo, &servers.echo),
         ("source", ports.source, &servers.source),

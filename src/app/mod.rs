@@ -170,7 +170,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let admin_address = doors.iter().find_map(Door::address);
     let tasks = beside(&admin, doors, budget.admin);
     let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan());
+    probing.adopt(&live.plan(), budget.checks);
     let running = Running {
         listeners,
         admin: admin_address,
@@ -306,14 +306,20 @@ impl House {
     /// may go on.
     async fn until_told(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
         loop {
-            tokio::select! {
+            let request = tokio::select! {
                 biased;
                 () = signals.come() => break,
-                Some(()) = reload.recv() => drop(self.reload("SIGHUP", drain).await),
-                Some(request) = self.requests.recv() => {
-                    let changed = self.reload(&request.by, drain).await;
-                    let _ = request.answer.send(changed); // whoever asked may be gone
-                }
+                Some(()) = reload.recv() => None,
+                Some(request) = self.requests.recv() => Some(request),
+            };
+            let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
+            let changed = tokio::select! {
+                biased;
+                () = signals.come() => break, // a file may never be read to its end; nothing has changed then
+                changed = self.reload(&by, drain) => changed,
+            };
+            if let Some(request) = request {
+                let _ = request.answer.send(changed); // whoever asked may be gone
             }
         }
         self.begin_to_end();

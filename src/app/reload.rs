@@ -55,9 +55,9 @@ impl House {
 
     async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
+        // The only place that waits: whoever gives up here has changed nothing.
         let Loaded { plan, warnings } = read(file).await?;
         let system = |failure: Failure| ReloadError::System(failure.to_string());
-        readable(&plan).map_err(system)?;
         let elsewhere = self.open_log(&plan.log).map_err(system)?;
         let mut failed = Vec::new();
         let bound = self.gates.bind(&plan, &mut failed);
@@ -81,7 +81,6 @@ impl House {
         let addresses = self.gates.open(&plan, listening, drain);
         let plan = live.swap(plan);
         self.admin.addresses.store(Arc::new(addresses));
-        self.probing.adopt(&plan);
         self.admin
             .metrics
             .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
@@ -89,6 +88,7 @@ impl House {
             .reckoning
             .budget(&plan, self.gates.sockets().saturating_sub(sockets));
         self.gates.room.resize(Some(budget.sessions));
+        self.probing.adopt(&plan, budget.checks);
         self.relog(&old.log, &plan.log, elsewhere);
         self.watch(plan.runtime.watch);
         Changes {
@@ -144,13 +144,16 @@ impl House {
     }
 }
 
-/// Reads the file where it keeps nobody waiting.
+/// Reads the file, and looks at those it names, where that keeps nobody waiting.
 async fn read(file: PathBuf) -> Result<Loaded, ReloadError> {
-    let loaded = spawn_blocking(move || config::load(&file).map_err(|report| report.to_string()));
-    match loaded.await {
-        Ok(loaded) => loaded.map_err(ReloadError::Configuration),
-        Err(lost) => Err(ReloadError::System(lost.to_string())),
-    }
+    let loaded = spawn_blocking(move || {
+        let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;
+        readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.to_string()))?;
+        Ok(loaded)
+    });
+    loaded
+        .await
+        .unwrap_or_else(|lost| Err(ReloadError::System(lost.to_string())))
 }
 
 impl House {

@@ -4,14 +4,17 @@
 //! watched, of the path as given and of the file it leads to, and what counts is whether the bytes are others.
 
 use std::collections::BTreeSet;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::config::FILE_BYTES_MAX;
 use crate::reload::Reloader;
 
 /// A file that is being written is left alone until nothing has happened for so long, …
@@ -45,9 +48,12 @@ pub(super) async fn keep(file: PathBuf, reloader: Reloader) {
 /// `None`: it cannot be read.
 async fn bytes(file: &Path) -> Option<Vec<u8>> {
     let file = file.to_owned();
-    tokio::task::spawn_blocking(move || std::fs::read(file).ok())
-        .await
-        .ok()?
+    let read = move || {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1);
+        BufReader::new(file).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    spawn_blocking(read).await.ok()?.ok()
 }
 
 /// The directories that are watched.

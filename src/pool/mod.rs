@@ -177,6 +177,13 @@ impl Pool {
         candidates::tier_in_panic(&self.members.load(), &self.rules, now).is_some()
     }
 
+    /// Whether so few are well that this one is used whether it is well or not.
+    #[must_use]
+    pub fn uses_in_panic(&self, server: &Server, now: Instant) -> bool {
+        let tier = candidates::tier_in_panic(&self.members.load(), &self.rules, now);
+        tier == Some(server.priority()) && server.is_fit()
+    }
+
     /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
     ///
     /// Two picks at the same instant may see the same counts; the error is at most the number of picks in flight, and

@@ -12,7 +12,7 @@ mod tls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -55,6 +55,8 @@ impl Probers {
 pub struct Checks {
     /// How many may be under way at once, over all pools: each needs a descriptor.
     turns: Semaphore,
+    /// How many that are.
+    concurrency: AtomicUsize,
     resolver: Resolver,
     metrics: Arc<Metrics>,
     roster: Arc<Roster>,
@@ -86,9 +88,10 @@ impl Probing {
     }
 
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
-    /// when that is due, and a server whose checks are as before is checked when that is due. To be called within a
-    /// runtime.
-    pub fn adopt(&mut self, plan: &Plan) {
+    /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
+    /// may be under way at once. To be called within a runtime.
+    pub fn adopt(&mut self, plan: &Plan, concurrency: usize) {
+        self.checks.allow(concurrency);
         self.pools
             .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
         for pool in &plan.pools {
@@ -111,6 +114,7 @@ impl Checks {
     pub fn new(concurrency: usize, metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
             turns: Semaphore::new(concurrency.max(1)),
+            concurrency: AtomicUsize::new(concurrency.max(1)),
             resolver: Resolver::system(),
             metrics,
             roster,
@@ -118,6 +122,12 @@ impl Checks {
             started: AtomicU64::new(1),
             is_short: AtomicBool::new(false),
         }
+    }
+
+    /// From now on so many may be under way at once, if that is more than so far.
+    fn allow(&self, concurrency: usize) {
+        let before = self.concurrency.fetch_max(concurrency, Relaxed);
+        self.turns.add_permits(concurrency.saturating_sub(before));
     }
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
