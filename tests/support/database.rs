@@ -83,7 +83,8 @@ host all,replication all 127.0.0.1/32 trust
 impl Drop for Postgres {
     /// Killed it would leave shared memory behind.
     fn drop(&mut self) {
-        self.signal_all(Signal::CONT);
+        self.signal_children(Signal::CONT);
+        self.process.signal(Signal::CONT);
         self.process.signal(Signal::INT);
         self.process.wait();
     }
@@ -160,19 +161,16 @@ impl Postgres {
 
     /// As a machine that hangs: nothing of it does anything any more.
     pub fn freeze(&self) {
-        self.signal_all(Signal::STOP);
+        self.process.signal(Signal::STOP);
+        self.signal_children(Signal::STOP);
     }
 
-    /// To the server and all its processes.
-    fn signal_all(&self, signal: Signal) {
+    /// As long as the server is stopped its list of children is whole: nobody is born, and the dead are not buried.
+    fn signal_children(&self, signal: Signal) {
         let own = self.process.pid();
-        self.process.signal(signal);
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
-        for pid in children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .filter_map(Pid::from_raw)
-        {
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        for pid in pids.filter_map(Pid::from_raw) {
             let _ = kill_process(pid, signal); // it may be gone
         }
     }
