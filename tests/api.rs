@@ -250,20 +250,18 @@ fn without_a_token_nobody_writes_and_from_elsewhere_nobody_reads() {
     let (status, told) = tcp(&local, "POST", "/api/v1/reload", &[], "");
     assert_eq!(status, 403);
     assert!(told.contains("token_file"), "{told}");
-    // Every address of this machine, loopback ones too; but asked on one that is none.
+    // What counts is where the port is bound, not by which address it is reached: a relay on this machine may stand
+    // between it and anybody.
     let (_folder, line) = token();
     let wide = Proxy::start(&config(&[&server], &format!("bind = \"0.0.0.0:0\"\n{line}")));
-    let names = support::process::must(std::process::Command::new("hostname").arg("-I"));
-    let Some(own) = names.split_whitespace().find(|name| name.contains('.')) else {
-        println!("skipped: this machine has no address but loopback");
-        return;
-    };
     let ask = |headers: &[&str]| {
-        let stream = TcpStream::connect((own, wide.admin().port())).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
         exchange(stream, &request("GET", "/api/v1/state", headers, "")).0
     };
     assert_eq!(ask(&[]), 401);
     assert_eq!(ask(&[&format!("Authorization: Bearer {TOKEN}")]), 200);
+    let anybody = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
+    assert_eq!(exchange(anybody, &request("GET", "/metrics", &[], "")).0, 200);
 }
 
 #[test]

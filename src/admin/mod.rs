@@ -111,8 +111,12 @@ impl Door {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                let to_loopback = socket.local_addr()?.ip().is_loopback();
-                Box::pin(answer(socket, known(Visitor::Tcp { peer, to_loopback })))
+                let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
+                let visitor = Visitor::Tcp {
+                    peer,
+                    bound_to_loopback,
+                };
+                Box::pin(answer(socket, known(visitor)))
             }
             Self::Unix(socket) => {
                 let (socket, _) = socket.listener.accept().await?;
