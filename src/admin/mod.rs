@@ -224,6 +224,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_its_body_is_cut() {
+        let router = Router::new().route("/", post(|body: String| async { body }));
+        let (mut client, ours) = duplex(1024);
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
+            .await
+            .unwrap();
+        let dripping = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        answer(ours, router).await;
+        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
+        dripping.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_cut() {
         let (mut client, ours) = duplex(1024);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
