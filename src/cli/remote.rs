@@ -196,27 +196,31 @@ async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Troub
     Err(Trouble::Refused(told.unwrap_or_else(|_| status.to_string())))
 }
 
-/// A table without lines, as wide as the terminal at most; where there is none, as wide as it needs.
-pub fn table(head: &[&str]) -> Table {
+/// A table without lines, as wide as the terminal at most; where there is none, as wide as it needs. A column that has
+/// nothing to say in any row is left out.
+pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let is_told = |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != NOTHING_TO_SAY);
+    let columns: Vec<usize> = (0..N).filter(is_told).collect();
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(head);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(columns.iter().map(|column| head[*column]));
+    for row in rows {
+        table.add_row(columns.iter().map(|column| &row[*column]));
+    }
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
-    table
+    // Each cell has a blank on either side.
+    let line = |line: String| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end());
+    table.lines().map(line).collect()
 }
 
-/// The table as text, whose lines have no blanks at their ends.
-pub fn lines(table: &Table) -> String {
-    table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end().trim_start_matches(' ')))
-        .collect()
-}
+const NOTHING_TO_SAY: &str = "-";
 
 /// What may not be there.
 pub fn or_dash(text: Option<String>) -> String {
-    text.unwrap_or_else(|| "-".to_owned())
+    text.unwrap_or_else(|| NOTHING_TO_SAY.to_owned())
 }
 
 /// A duration for people, in its two largest units.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Question, Remote, duration, lines, or_dash, size, table};
+use super::remote::{Question, Remote, duration, or_dash, size, table};
 use crate::admin::answers::{Killed, Session, Sessions};
 
 /// Which sessions, and what becomes of them.
@@ -59,34 +59,21 @@ pub fn run(remote: &Remote, asked: &Asked) -> ExitCode {
 }
 
 fn shown(sessions: &Sessions) -> String {
-    let mut table = table(&[
-        "ID",
-        "LISTENER",
-        "CLIENT",
-        "SNI",
-        "SERVER",
-        "AGE",
-        "IDLE",
-        "UP",
-        "DOWN",
-        "RATE UP",
-        "RATE DOWN",
-        "RTT",
-    ]);
-    for session in &sessions.sessions {
-        table.add_row(row(session));
-    }
+    let head = [
+        "ID", "LISTENER", "CLIENT", "SNI", "SERVER", "AGE", "IDLE", "UP", "DOWN", "RATES", "RTTS",
+    ];
+    let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
     let shown = sessions.sessions.len();
     let more = sessions.next.map(|next| format!("; go on with --after {next}"));
     format!(
         "{}{shown} of {}{}\n",
-        lines(&table),
+        table(head, &rows),
         sessions.total,
         more.unwrap_or_default()
     )
 }
 
-fn row(session: &Session) -> [String; 12] {
+fn row(session: &Session) -> [String; 11] {
     let ms = |ms| duration(Duration::from_millis(ms));
     let rtt = |us: Option<u32>| us.map_or("-".to_owned(), |us| format!("{:.1}", f64::from(us) / 1000.0));
     let server = match (&session.pool, &session.server) {
@@ -103,8 +90,7 @@ fn row(session: &Session) -> [String; 12] {
         ms(session.idle_ms),
         size(session.bytes_up),
         size(session.bytes_down),
-        format!("{}/s", size(session.rate_up)),
-        format!("{}/s", size(session.rate_down)),
-        format!("{}/{}ms", rtt(session.client_rtt_us), rtt(session.server_rtt_us)),
+        format!("{}/s {}/s", size(session.rate_up), size(session.rate_down)),
+        format!("{} {}ms", rtt(session.client_rtt_us), rtt(session.server_rtt_us)),
     ]
 }

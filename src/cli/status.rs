@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::remote::{Question, Remote, duration, lines, or_dash, table};
+use super::remote::{Question, Remote, duration, or_dash, table};
 use crate::admin::answers::{Listener, Pool, Server, State};
+use crate::config::report::counted;
 
 /// Shows listeners and pools.
 #[must_use]
@@ -13,10 +14,10 @@ pub fn status(remote: &Remote) -> ExitCode {
         let State { totals, .. } = &state;
         let draining = if state.draining { ", draining" } else { "" };
         let head = format!(
-            "acequia {}, up {}{draining}: {} sessions ({} so far), {} of {} servers up\n",
+            "acequia {}, up {}{draining}: {} ({} so far), {} of {} servers up\n",
             state.version,
             duration(Duration::from_secs(state.uptime)),
-            totals.sessions,
+            counted(totals.sessions, "session"),
             totals.sessions_so_far,
             totals.servers_up,
             totals.servers
@@ -26,35 +27,35 @@ pub fn status(remote: &Remote) -> ExitCode {
 }
 
 fn listeners(listeners: &[Listener]) -> String {
-    let mut table = table(&["LISTENER", "ADDRESS", "SESSIONS", "ROUTES", "POOL"]);
-    for listener in listeners {
-        table.add_row([
+    let row = |listener: &Listener| {
+        [
             listener.name.clone(),
             listener.addresses.join(" "),
             listener.sessions.to_string(),
             (listener.routes.len() + listener.more_routes).to_string(),
             or_dash(listener.pool.clone()),
-        ]);
-    }
-    lines(&table)
+        ]
+    };
+    let rows: Vec<_> = listeners.iter().map(row).collect();
+    table(["LISTENER", "ADDRESS", "SESSIONS", "ROUTES", "POOL"], &rows)
 }
 
 fn pools(pools: &[Pool]) -> String {
-    let mut table = table(&["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"]);
-    for pool in pools {
+    let row = |pool: &Pool| {
         let up = pool.servers.iter().filter(|server| word(server) == "up").count();
         let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
-        table.add_row([
+        [
             pool.name.clone(),
             pool.balance.clone(),
             pool.servers.len().to_string(),
             up.to_string(),
             if pool.panic { format!("{tier} (panic)") } else { tier },
             sessions.to_string(),
-        ]);
-    }
-    lines(&table)
+        ]
+    };
+    let rows: Vec<_> = pools.iter().map(row).collect();
+    table(["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"], &rows)
 }
 
 /// Shows servers: all, or those of a pool.
@@ -72,10 +73,7 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
 
 /// One line a server.
 pub(super) fn of_servers<'a>(servers: impl Iterator<Item = (&'a str, &'a Server)>) -> String {
-    let mut table = table(&[
-        "SERVER", "ADDRESS", "HEALTH", "FOR", "USE", "WEIGHT", "TIER", "SESSIONS", "SET BY",
-    ]);
-    for (pool, server) in servers {
+    let row = |(pool, server): (&str, &Server)| {
         let set_at = server.set_at.as_deref().map(since);
         let set = server
             .set_by
@@ -83,9 +81,9 @@ pub(super) fn of_servers<'a>(servers: impl Iterator<Item = (&'a str, &'a Server)
             .zip(set_at)
             .map(|(by, ago)| format!("{by}, {ago} ago"));
         let over = server.close_over.as_ref().map(|over| format!(" over {over}"));
-        table.add_row([
+        [
             format!("{pool}/{}", server.name),
-            server.address.clone(),
+            or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
             health(server),
             since(&server.since),
             format!("{}{}", server.usage, over.unwrap_or_default()),
@@ -93,9 +91,12 @@ pub(super) fn of_servers<'a>(servers: impl Iterator<Item = (&'a str, &'a Server)
             server.priority.to_string(),
             server.sessions.to_string(),
             or_dash(set),
-        ]);
-    }
-    lines(&table)
+        ]
+    };
+    let head = [
+        "SERVER", "ADDRESS", "HEALTH", "FOR", "USE", "WEIGHT", "TIER", "SESSIONS", "SET BY",
+    ];
+    table(head, &servers.map(row).collect::<Vec<_>>())
 }
 
 /// What its checks and its connects say, in a word.
