@@ -1,7 +1,10 @@
 //! Asking for a reload, and what comes of it. It is done where everything is known: in [`crate::app`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -108,16 +111,31 @@ pub struct Request {
     pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
 }
 
+/// How the latest reload went.
+#[derive(Debug)]
+pub struct Latest {
+    /// When that was known.
+    pub at: SystemTime,
+    /// Who wanted it.
+    pub by: Box<str>,
+    /// Whether the file is in force now; else what was before it still is.
+    pub is_done: bool,
+}
+
 /// By which a reload is asked for; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reloader(mpsc::Sender<Request>);
+pub struct Reloader {
+    requests: mpsc::Sender<Request>,
+    latest: Arc<ArcSwapOption<Latest>>,
+}
 
 impl Reloader {
     /// One, and where its requests come out.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, coming) = mpsc::channel(16);
-        (Self(requests), coming)
+        let latest = Arc::default();
+        (Self { requests, latest }, coming)
     }
 
     /// Reads the configuration again and puts it in force, if it is right. `by` is who asks.
@@ -126,9 +144,21 @@ impl Reloader {
     /// Why nothing was changed.
     pub async fn reload(&self, by: String) -> Result<Changes, ReloadError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.0.send(Request { by, answer }).await;
+        let sent = self.requests.send(Request { by, answer }).await;
         sent.map_err(|_| ReloadError::Ending)?;
         answered.await.unwrap_or(Err(ReloadError::Ending))
+    }
+
+    /// Takes down how a reload went; to be called by whoever does it, however it was asked for.
+    pub fn over(&self, by: &str, is_done: bool) {
+        let (at, by) = (SystemTime::now(), by.into());
+        self.latest.store(Some(Arc::new(Latest { at, by, is_done })));
+    }
+
+    /// How the latest one went; `None`: nobody wanted one yet.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Latest>> {
+        self.latest.load_full()
     }
 }
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::Value;
+use support::client::Client;
 use support::process::finished;
 use support::proxy::{Proxy, acequia, config_folder};
 use support::server::Server;
@@ -66,11 +68,19 @@ fn one_that_is_left_over_is_replaced_and_one_that_lives_is_respected() {
 #[test]
 fn without_its_usual_place_it_runs_all_the_same_and_off_is_off() {
     let server = Server::echo();
-    let in_usual_place = Proxy::start(&format!(
+    let usual = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
-    ));
+    );
+    let in_usual_place = Proxy::start(&usual);
     assert!(is_socket(&in_usual_place.folder().join("acequia/admin.sock")));
+    // A place that cannot be had, since what should be a folder is none.
+    let without = Proxy::setup(&usual)
+        .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
+        .start();
+    let is_told = |line: &Value| line["level"] == "WARN" && line["path"] == "/dev/null/acequia/admin.sock";
+    assert!(without.log().iter().any(is_told), "{:#?}", without.log());
+    assert_eq!(Client::connect(without.at("l")).send(b"hi").read(2), b"hi");
     let off = Proxy::start(&text(&server, "off"));
     let said = off.command(&["status"]);
     assert_eq!(said.code, Some(3));

@@ -13,12 +13,26 @@ pub struct State {
     pub uptime: u64,
     /// Whether it is about to end.
     pub draining: bool,
+    /// How the latest reload went; absent: there was none.
+    pub last_reload: Option<Reload>,
     /// Of the whole process.
     pub totals: Totals,
     /// In the order of the configuration.
     pub listeners: Vec<Listener>,
     /// In the order of the configuration.
     pub pools: Vec<Pool>,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reload {
+    /// When.
+    pub at: String,
+    /// Who wanted it.
+    pub by: String,
+    /// Whether the file is in force since; else the configuration before it still is. Why is not told here, where a
+    /// visitor without a token may read: it is in the log, and whoever asked was told.
+    pub done: bool,
 }
 
 /// Of the whole process.

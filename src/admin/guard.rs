@@ -31,8 +31,9 @@ pub(super) enum Visitor {
     Tcp {
         /// From there.
         peer: SocketAddr,
-        /// To an address that only this machine reaches.
-        to_loopback: bool,
+        /// Whether the port is bound where only this machine reaches it. By which address this visitor came says
+        /// nothing: a relay on this machine may stand in between.
+        bound_to_loopback: bool,
     },
     /// By the Unix socket; as whom, where the kernel knows.
     Unix(Option<u32>),
@@ -55,14 +56,14 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    if let Visitor::Tcp { to_loopback, .. } = visitor {
+    if let Visitor::Tcp { bound_to_loopback, .. } = visitor {
         let plan = admin.live.plan();
         let writes = !request.method().is_safe();
         host_is_ours(request.headers(), &plan.admin)?;
         if writes {
             site_is_ours(request.headers())?;
         }
-        if writes || !to_loopback {
+        if writes || !bound_to_loopback {
             has_token(request.headers(), &plan.admin).await?;
         }
     }

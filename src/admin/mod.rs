@@ -111,8 +111,12 @@ impl Door {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                let to_loopback = socket.local_addr()?.ip().is_loopback();
-                Box::pin(answer(socket, known(Visitor::Tcp { peer, to_loopback })))
+                let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
+                let visitor = Visitor::Tcp {
+                    peer,
+                    bound_to_loopback,
+                };
+                Box::pin(answer(socket, known(visitor)))
             }
             Self::Unix(socket) => {
                 let (socket, _) = socket.listener.accept().await?;
@@ -217,6 +221,25 @@ mod tests {
             answer(ours, router()).await;
             assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{said:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_its_body_is_cut() {
+        let router = Router::new().route("/", post(|body: String| async { body }));
+        let (mut client, ours) = duplex(1024);
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
+            .await
+            .unwrap();
+        let dripping = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        answer(ours, router).await;
+        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
+        dripping.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,6 +37,11 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         started: told(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
+        last_reload: admin.reloader.latest().map(|latest| answers::Reload {
+            at: told(latest.at),
+            by: latest.by.to_string(),
+            done: latest.is_done,
+        }),
         totals: Totals {
             sessions: listeners.iter().map(|listener| listener.sessions).sum(),
             sessions_so_far: sessions_so_far(),

@@ -26,6 +26,7 @@ impl House {
     pub(super) async fn reload(&mut self, by: &str, drain: &Drain) -> Result<Changes, ReloadError> {
         let reloaded = self.try_reload(drain).await;
         self.admin.metrics.reloaded(reloaded.is_ok());
+        self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => {
                 let Changes {

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
+pub mod api;
 pub mod client;
 pub mod database;
 pub mod hello;
