@@ -36,7 +36,7 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
     let servers = servers.join(", ");
     let health = format!(
         "check = \"postgres\"\nuser = \"checker\"\npassword_file = {password:?}\ndatabase = \"postgres\"\n\
-         interval = \"500ms\"\ntimeout = \"400ms\"\nfall = 1"
+         interval = \"1s\"\ntimeout = \"900ms\"\nfall = 1"
     );
     format!(
         "[listeners.write]\nbind = \"127.0.0.1:0\"\npool = \"primary\"\n[listeners.read]\nbind = \"127.0.0.1:0\"\n\
@@ -68,6 +68,11 @@ fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
     let (_folder, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, ""));
     let (write, read) = (proxy.at("write"), proxy.at("read"));
+    // On a busy machine a first check may be too late.
+    eventually("both roles are found", || {
+        let is_up = |pool: &str, server: &Postgres| proxy.server(pool, &server.address().to_string())["health"] == "up";
+        is_up("primary", &primary) && is_up("replica", &replica)
+    });
     for _ in 0..5 {
         assert_eq!(answer(write, ROLE).as_deref(), Some("f"));
         assert_eq!(answer(read, ROLE).as_deref(), Some("t"));
@@ -133,7 +138,9 @@ fn a_replica_that_falls_behind_is_out_and_an_idle_one_is_not() {
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"1s\""));
     let label = replica.address().to_string();
     let health = || proxy.server("replica", &label);
-    assert_eq!(health()["health"], "up", "nothing was written for a while");
+    eventually("nothing was written for a while, and it is up", || {
+        health()["health"] == "up"
+    });
     must(&mut psql(primary.address(), "CREATE TABLE early (n int)"));
     eventually("it follows", || {
         answer(replica.address(), "SELECT * FROM early").is_some()
@@ -171,7 +178,7 @@ fn tls_is_used_where_it_is_offered_and_the_password_is_told_to_nobody() {
     let (_folder, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     let label = server.address().to_string();
-    assert_eq!(proxy.server("primary", &label)["health"], "up");
+    eventually("it is let in", || proxy.server("primary", &label)["health"] == "up");
     let authorized = |line: &String| line.contains("user=checker") && line.contains("application_name=acequia");
     let line = found("it logs in", || server.log().into_iter().find(authorized));
     assert!(line.contains("SSL enabled"), "{line}");
@@ -208,7 +215,9 @@ fn without_a_login_any_answer_to_a_request_for_tls_will_do() {
         server.address(),
         other.address
     ));
-    assert_eq!(proxy.server("p", &server.address().to_string())["health"], "up");
+    eventually("it is up", || {
+        proxy.server("p", &server.address().to_string())["health"] == "up"
+    });
     let told = proxy.server("p", &other.address.to_string());
     assert_eq!(told["reason"], "no PostgreSQL server: it answers SSLRequest with '2'");
 }
