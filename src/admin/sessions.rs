@@ -1,5 +1,6 @@
 //! `/api/v1/sessions`: who is there, and how to end one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,8 +71,9 @@ impl Sieve {
     fn passes(&self, seen: &Seen) -> bool {
         let is =
             |wanted: &Option<String>, there: Option<&str>| wanted.as_ref().is_none_or(|wanted| there == Some(wanted));
-        let address = |wanted: &Option<String>, there: String, ip: String| {
-            wanted.as_ref().is_none_or(|wanted| *wanted == there || *wanted == ip)
+        let at = |wanted: &Option<String>, there: SocketAddr| {
+            let is = |wanted: &String| *wanted == there.to_string() || *wanted == there.ip().to_string();
+            wanted.as_ref().is_none_or(is)
         };
         let filter = &self.filter;
         is(&filter.listener, Some(&seen.listener))
@@ -79,9 +81,8 @@ impl Sieve {
             && is(&filter.pool, seen.pool.as_deref())
             && is(&filter.server, seen.server.as_deref())
             && is(&filter.sni, seen.sni.as_deref())
-            && (filter.peer.is_none() || address(&filter.peer, seen.peer.to_string(), seen.peer.ip().to_string()))
-            && (filter.client.is_none()
-                || address(&filter.client, seen.client.to_string(), seen.client.ip().to_string()))
+            && at(&filter.peer, seen.peer.socket())
+            && at(&filter.client, seen.client.socket())
             && seen.age >= self.min_age
             && seen.idle >= self.min_idle
             && seen.bytes_up + seen.bytes_down >= filter.min_bytes.unwrap_or(0)

@@ -94,27 +94,25 @@ fn with_ending(usage: &str, ending: &Ending) -> serde_json::Value {
 #[must_use]
 pub fn reload(remote: &Remote) -> ExitCode {
     remote.ask(Question::post("/api/v1/reload", String::new()), |changes: Changes| {
-        let of = |what: &str, difference: &Difference| {
-            let Difference { added, removed, kept } = difference;
-            let signed = |sign: char, names: &[String]| {
-                names
-                    .iter()
-                    .map(|name| format!("  {sign} {name}\n"))
-                    .collect::<String>()
-            };
-            let (added_too, removed_too) = (signed('+', added), signed('-', removed));
-            format!(
-                "{what}: {} added, {} removed, {} kept\n{added_too}{removed_too}",
-                added.len(),
-                removed.len(),
-                kept.len()
-            )
-        };
-        let mut text =
-            of("listeners", &changes.listeners) + &of("pools", &changes.pools) + &of("servers", &changes.servers);
+        let mut text = told("listeners", &changes.listeners);
+        text += &told("pools", &changes.pools);
+        text += &told("servers", &changes.servers);
         for key in &changes.needs_restart {
             text += &format!("{key}: changed in the file, but needs a restart\n");
         }
         text + &changes.warnings
     })
+}
+
+/// What came and went, by name; what stayed, by number.
+fn told(what: &str, difference: &Difference) -> String {
+    let Difference { added, removed, kept } = difference;
+    let (came, went) = (added.len(), removed.len());
+    let mut text = format!("{what}: {came} added, {went} removed, {} kept\n", kept.len());
+    for (sign, names) in [('+', added), ('-', removed)] {
+        for name in names {
+            text += &format!("  {sign} {name}\n");
+        }
+    }
+    text
 }
