@@ -37,10 +37,14 @@ fn a_silent_connection_is_cut_within_seconds() {
 fn many_at_once_are_all_answered() {
     let server = Server::echo();
     let proxy = start(&server);
-    let mut clients: Vec<_> = (0..100).map(|_| Client::connect(proxy.admin())).collect();
-    for client in &mut clients {
-        client.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
-    }
+    // Each asks at once: who only sits there gives way to those who come.
+    let mut clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = Client::connect(proxy.admin());
+            client.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+            client
+        })
+        .collect();
     for client in &mut clients {
         assert!(client.read_all().ends_with(b"live\n"));
     }
