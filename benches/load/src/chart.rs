@@ -1,0 +1,145 @@
+//! The picture of a run: a few figures, a bar for each proxy.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::report::{Report, cpu_text, rate_text};
+
+const PANEL: (u32, u32) = (460, 250);
+const COLUMNS: usize = 2;
+/// Where bars begin and how long the longest is, in a panel.
+const BARS: (i32, i32) = (150, 210);
+const OWN: RGBColor = RGBColor(0, 122, 135);
+const OTHERS: RGBColor = RGBColor(168, 176, 184);
+
+struct Panel {
+    title: &'static str,
+    bars: Vec<Bar>,
+}
+
+struct Bar {
+    name: &'static str,
+    value: f64,
+    text: String,
+}
+
+/// Draws what a run has of the figures that matter most.
+///
+/// # Panics
+/// The file cannot be written.
+pub(crate) fn draw(report: &Report, path: &Path) {
+    let panels = panels(report);
+    if panels.is_empty() {
+        return;
+    }
+    let rows = panels.len().div_ceil(COLUMNS);
+    let size = (PANEL.0 * COLUMNS as u32, PANEL.1 * rows as u32);
+    let area = SVGBackend::new(path, size).into_drawing_area();
+    area.fill(&WHITE).expect("a picture takes colour");
+    for (panel, area) in panels.iter().zip(area.split_evenly((rows, COLUMNS))) {
+        paint(panel, &area).expect("a picture takes bars");
+    }
+    area.present().expect("the picture is written");
+}
+
+fn panels(report: &Report) -> Vec<Panel> {
+    let cpu = |title, workload: &str| {
+        let table = report.table(workload)?;
+        let proxies = table.rows.iter().filter(|row| row.median(|round| round.cpu_each) > 0.0);
+        let bars = proxies.map(|row| {
+            let value = row.median(|round| round.cpu_each);
+            Bar {
+                name: row.name,
+                value,
+                text: cpu_text(value, table.unit),
+            }
+        });
+        Some(Panel {
+            title,
+            bars: bars.collect(),
+        })
+    };
+    let rate = |title, workload: &str| {
+        let table = report.table(workload)?;
+        let bars = table.rows.iter().map(|row| {
+            let value = row.median(|round| round.rate);
+            Bar {
+                name: row.name,
+                value,
+                text: rate_text(value, table.unit),
+            }
+        });
+        Some(Panel {
+            title,
+            bars: bars.collect(),
+        })
+    };
+    let p99 = |title, workload: &str| {
+        let table = report.table(workload)?;
+        let bars = table.rows.iter().map(|row| {
+            let value = row.median(|round| round.p99);
+            Bar {
+                name: row.name,
+                value,
+                text: format!("{:.0} µs", value * 1e6),
+            }
+        });
+        Some(Panel {
+            title,
+            bars: bars.collect(),
+        })
+    };
+    let panels = [
+        cpu(
+            "CPU per 64-byte round trip, 128 sessions",
+            "64-byte round trips, 128 sessions",
+        ),
+        p99(
+            "p99 at 10,000 round trips a second",
+            "64-byte round trips, 128 sessions, 10,000/s",
+        ),
+        cpu("CPU per new session", "new sessions"),
+        cpu(
+            "CPU per new session by one of 10,000 names",
+            "new sessions by name, among 10000 names",
+        ),
+        rate("bulk, 8 sessions (longer is better)", "bulk down, 8 sessions"),
+        cpu("CPU per GB, 8 sessions", "bulk down, 8 sessions"),
+        memory(report),
+    ];
+    panels.into_iter().flatten().collect()
+}
+
+fn memory(report: &Report) -> Option<Panel> {
+    let bar = |idle: &crate::report::Idle| Bar {
+        name: idle.name,
+        value: idle.user_bytes as f64,
+        text: format!("{} bytes", idle.user_bytes),
+    };
+    (!report.idle.is_empty()).then(|| Panel {
+        title: "user memory of an idle session",
+        bars: report.idle.iter().map(bar).collect(),
+    })
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+fn paint(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let black = ("sans-serif", 13).into_font().color(&BLACK);
+    let left = black.pos(Pos::new(HPos::Left, VPos::Center));
+    let right = black.pos(Pos::new(HPos::Right, VPos::Center));
+    let bold = ("sans-serif", 15).into_font().style(FontStyle::Bold).color(&BLACK);
+    area.draw(&Text::new(panel.title, (16, 12), bold))?;
+    let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
+    for (number, bar) in panel.bars.iter().enumerate() {
+        let top = 40 + 25 * i32::try_from(number)?;
+        let colour = if bar.name.starts_with("acequia") { OWN } else { OTHERS };
+        let end = BARS.0 + (f64::from(BARS.1) * bar.value / longest) as i32;
+        area.draw(&Rectangle::new([(BARS.0, top), (end, top + 18)], colour.filled()))?;
+        area.draw(&Text::new(bar.name, (BARS.0 - 6, top + 9), right.clone()))?;
+        area.draw(&Text::new(bar.text.clone(), (end + 6, top + 9), left.clone()))?;
+    }
+    Ok(())
+}

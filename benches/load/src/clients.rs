@@ -1,0 +1,360 @@
+//! The clients: they put a load on a proxy for a while and count what comes of it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::hello::Hellos;
+use crate::pace::pace;
+use crate::servers::BULK_BYTES;
+use crate::workload::Load;
+
+/// So many clients connect at a time where all are to be there before anything is counted: few enough for any backlog.
+const CONNECTING_MAX: usize = 64;
+
+/// A proxy that does not serve them all within this time is measured as it is.
+const CONNECTING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is sent where the size does not matter.
+const MESSAGE: [u8; 64] = [7; 64];
+
+/// Latencies up to a minute, in nanoseconds, to two digits.
+const LATENCY_MAX: u64 = 60_000_000_000;
+
+/// Where the clients go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) echo: SocketAddr,
+    pub(crate) source: SocketAddr,
+    pub(crate) sink: SocketAddr,
+    /// By name, as many as in [`crate::workload::NAMES`].
+    pub(crate) by_name: [SocketAddr; 3],
+}
+
+/// What one run came to.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Units a second.
+    pub(crate) rate: f64,
+    /// Seconds of the proxy's CPU a unit.
+    pub(crate) cpu_each: f64,
+    /// Of single units, in nanoseconds; empty where there are none.
+    pub(crate) latencies: Histogram<u64>,
+    /// Connections refused, reset or ended too early.
+    pub(crate) errors: u64,
+}
+
+/// All that a run needs to know.
+pub(crate) struct Run<'a> {
+    pub(crate) target: Target,
+    pub(crate) hellos: &'a Hellos,
+    /// How long to count, after everybody is connected and a tenth of it has passed.
+    pub(crate) time: Duration,
+    /// The proxy's CPU time so far.
+    pub(crate) cpu: &'a dyn Fn() -> Duration,
+    /// Bytes that have arrived at the servers.
+    pub(crate) thrown_away: &'a Arc<AtomicU64>,
+}
+
+/// What the clients of one run count in together; they share a thread.
+struct Counts {
+    counting: Cell<bool>,
+    units: Cell<u64>,
+    errors: Cell<u64>,
+    latencies: RefCell<Histogram<u64>>,
+    connected: watch::Sender<usize>,
+    /// Nobody goes to work before everybody is there: thousands at work leave those who still connect little room.
+    working: watch::Sender<bool>,
+    places: Semaphore,
+}
+
+impl Counts {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            counting: Cell::new(false),
+            units: Cell::new(0),
+            errors: Cell::new(0),
+            latencies: RefCell::new(no_latencies()),
+            connected: watch::Sender::new(0),
+            working: watch::Sender::new(false),
+            places: Semaphore::new(CONNECTING_MAX),
+        })
+    }
+
+    fn done(&self, units: u64) {
+        self.units.set(self.units.get() + units);
+    }
+
+    /// One unit is done that began at this time, or was due then.
+    fn done_since(&self, began: Instant) {
+        self.done(1);
+        if self.counting.get() {
+            self.latencies
+                .borrow_mut()
+                .saturating_record(began.elapsed().as_nanos() as u64);
+        }
+    }
+
+    fn failed(&self) {
+        self.errors.set(self.errors.get() + 1);
+    }
+
+    fn is_connected(&self) {
+        self.connected.send_modify(|clients| *clients += 1);
+    }
+
+    /// Waits until so many are there; those that are not after [`CONNECTING_PATIENCE`] count as failed.
+    async fn until_connected(&self, clients: usize) {
+        let mut connected = self.connected.subscribe();
+        let all = connected.wait_for(|connected| *connected >= clients);
+        if timeout(CONNECTING_PATIENCE, all).await.is_err() {
+            (*self.connected.borrow()..clients).for_each(|_| self.failed());
+        }
+        self.working.send_replace(true);
+    }
+
+    /// Waits until everybody is there.
+    async fn until_working(&self) {
+        let _ = self.working.subscribe().wait_for(|working| *working).await; // the sender is our own
+    }
+
+    /// A connection over which `first` has been sent and heard back, and that is counted as such; tries until there is
+    /// one, and returns when everybody has theirs.
+    async fn connect(&self, address: SocketAddr, first: &[u8]) -> TcpStream {
+        let place = self.places.acquire().await.expect("it is never closed");
+        let mut answer = vec![0; first.len()];
+        loop {
+            let one = async {
+                let mut socket = connect(address).await?;
+                exchange(&mut socket, first, &mut answer).await?;
+                io::Result::Ok(socket)
+            };
+            if let Ok(socket) = one.await {
+                self.is_connected();
+                drop(place);
+                self.until_working().await;
+                return socket;
+            }
+            self.failed();
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub(crate) fn no_latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1000, LATENCY_MAX, 2).expect("the bounds are in order")
+}
+
+impl Run<'_> {
+    /// Puts the load on and counts. The clients are cut off at the end.
+    pub(crate) async fn measure(&self, load: Load) -> Measured {
+        let clients = LocalSet::new();
+        let counts = Counts::new();
+        let arrived = || self.thrown_away.load(Relaxed);
+        let (took, cpu, units, up) = clients
+            .run_until(async {
+                let everybody = self.begin(load, &counts);
+                counts.until_connected(everybody).await;
+                sleep(self.time / 10).await;
+                counts.counting.set(true);
+                let (began, cpu, units, up) = (Instant::now(), (self.cpu)(), counts.units.get(), arrived());
+                sleep(self.time).await;
+                counts.counting.set(false);
+                let (cpu, units, up) = ((self.cpu)() - cpu, counts.units.get() - units, arrived() - up);
+                (began.elapsed().as_secs_f64(), cpu.as_secs_f64(), units, up)
+            })
+            .await;
+        drop(clients);
+        let units = match load {
+            Load::Bulk { .. } => (units + up) as f64 / 1e9,
+            _ => units as f64,
+        };
+        Measured {
+            rate: units / took,
+            cpu_each: cpu / units,
+            latencies: counts.latencies.replace(no_latencies()),
+            errors: counts.errors.get(),
+        }
+    }
+
+    /// Starts the clients; how many will connect before anything is to be counted.
+    fn begin(&self, load: Load, counts: &Rc<Counts>) -> usize {
+        let Target { echo, source, .. } = self.target;
+        let counts = || Rc::clone(counts);
+        match load {
+            Load::RoundTrips { sessions, bytes } => {
+                (0..sessions).for_each(|_| drop(spawn_local(round_trips(echo, bytes, counts()))));
+                sessions
+            }
+            Load::BesideSlow { sessions, slow } => {
+                (0..slow).for_each(|_| drop(spawn_local(slow_reader(source, counts()))));
+                (0..sessions).for_each(|_| drop(spawn_local(round_trips(echo, 64, counts()))));
+                slow + sessions
+            }
+            Load::Paced { sessions, rate } => {
+                let answers = (0..sessions).map(|_| {
+                    let (due, dues) = unbounded_channel();
+                    spawn_local(answers(echo, dues, counts()));
+                    due
+                });
+                let answers: Vec<_> = answers.collect();
+                let counts = counts();
+                spawn_local(async move {
+                    counts.until_working().await;
+                    pace(rate, answers);
+                });
+                sessions
+            }
+            Load::NewSessions { clients } => {
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(echo, vec![MESSAGE.into()].into(), counts()))));
+                clients
+            }
+            Load::NewByName { clients, names } => {
+                let (number, hellos) = self.hellos.among(names);
+                let address = self.target.by_name[number];
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), counts()))));
+                clients
+            }
+            Load::Bulk { sessions, up, down } => {
+                let address = if down { source } else { self.target.sink };
+                (0..sessions).for_each(|_| drop(spawn_local(bulk(address, up, down, counts()))));
+                sessions
+            }
+        }
+    }
+}
+
+/// Asks and waits, over and over; a session that breaks is counted and replaced.
+async fn round_trips(address: SocketAddr, bytes: usize, counts: Rc<Counts>) {
+    let message = vec![7; bytes];
+    let mut answer = vec![0; bytes];
+    loop {
+        let mut socket = counts.connect(address, &MESSAGE).await;
+        loop {
+            let began = Instant::now();
+            if exchange(&mut socket, &message, &mut answer).await.is_err() {
+                counts.failed();
+                break;
+            }
+            counts.done_since(began);
+        }
+    }
+}
+
+/// Asks when it is due; what is due meanwhile waits, and its wait counts.
+async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, counts: Rc<Counts>) {
+    let mut answer = [0; 64];
+    let mut socket = counts.connect(address, &MESSAGE).await;
+    while let Some(due) = dues.recv().await {
+        if exchange(&mut socket, &MESSAGE, &mut answer).await.is_err() {
+            counts.failed();
+            socket = counts.connect(address, &MESSAGE).await;
+            continue;
+        }
+        counts.done_since(due);
+    }
+}
+
+/// Connects, says one of these, hears it back and closes, over and over.
+async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc<Counts>) {
+    // Spread over all of them, the same for every proxy: any step that has no factor in common with their number.
+    const STEP: usize = 7919;
+    let mut number = *counts.connected.borrow() * 104_729;
+    counts.is_connected();
+    counts.until_working().await;
+    let mut answer = Vec::new();
+    loop {
+        number = (number + STEP) % messages.len();
+        let message = &messages[number];
+        answer.resize(message.len(), 0);
+        let began = Instant::now();
+        let one = async {
+            let mut socket = connect(address).await?;
+            exchange(&mut socket, message, &mut answer).await
+        };
+        match one.await {
+            Ok(()) => counts.done_since(began),
+            Err(_) => {
+                counts.failed();
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+/// Sends, reads or both without end. What it sends is counted where it arrives.
+async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
+    let socket = counts.connect(address, &[]).await;
+    let (mut reading, mut writing) = socket.into_split();
+    let send = async {
+        let bytes = vec![7; BULK_BYTES];
+        while up && writing.write_all(&bytes).await.is_ok() {}
+    };
+    let receive = async {
+        let mut bytes = vec![0; BULK_BYTES];
+        while down && let Ok(read @ 1..) = reading.read(&mut bytes).await {
+            counts.done(read as u64);
+        }
+    };
+    tokio::join!(send, receive);
+    counts.failed(); // neither ends by itself
+}
+
+/// Takes 16 KiB ten times a second of what a server sends as fast as it can. It is there once the buffers on its way
+/// have had the time to fill.
+async fn slow_reader(address: SocketAddr, counts: Rc<Counts>) {
+    const READS_UNTIL_FULL: usize = 10;
+    let mut bytes = vec![0; 16 * 1024];
+    let one = async {
+        let mut socket = connect(address).await?;
+        for read in 1.. {
+            socket.read_exact(&mut bytes).await?;
+            if read == READS_UNTIL_FULL {
+                counts.is_connected();
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        io::Result::Ok(())
+    };
+    if one.await.is_err() {
+        counts.failed();
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+async fn exchange(socket: &mut TcpStream, message: &[u8], answer: &mut [u8]) -> io::Result<()> {
+    socket.write_all(message).await?;
+    socket.read_exact(answer).await?;
+    Ok(())
+}
+
+/// Holds so many sessions that have each exchanged a byte, and calls `then` while they are silent.
+///
+/// # Errors
+/// One of them could not be had.
+pub(crate) async fn idle<T>(address: SocketAddr, sessions: usize, then: impl FnOnce() -> T) -> io::Result<T> {
+    let mut held = Vec::with_capacity(sessions);
+    for _ in 0..sessions {
+        let mut socket = connect(address).await?;
+        exchange(&mut socket, b"x", &mut [0]).await?;
+        held.push(socket);
+    }
+    Ok(then())
+}

@@ -1,0 +1,193 @@
+//! What acequia wants to be beside HAProxy, and whether it was in this run.
+
+use std::fmt::Write as _;
+
+use crate::report::{Figures, Idle, Report, Table};
+
+const OWN: &str = "acequia";
+
+/// Its two modes; a goal is held against whichever of them does better.
+const OTHER: [&str; 2] = ["HAProxy, splice", "HAProxy, copy"];
+
+/// A ratio that is to be at most, or at least, so much.
+struct Goal {
+    what: &'static str,
+    workload: &'static str,
+    figure: fn(&Figures) -> f64,
+    bound: Bound,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(most) => ratio <= most,
+            Self::AtLeast(least) => ratio >= least,
+        }
+    }
+
+    /// Of the ratios to both modes, the one to the better of the two.
+    fn hardest(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
+        match self {
+            Self::AtMost(_) => ratios.max_by(f64::total_cmp),
+            Self::AtLeast(_) => ratios.min_by(f64::total_cmp),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {most:.2}"),
+            Self::AtLeast(least) => format!("≥ {least:.2}"),
+        }
+    }
+}
+
+const GOALS: [Goal; 9] = [
+    Goal {
+        what: "CPU per round trip, 16 sessions",
+        workload: "64-byte round trips, 16 sessions",
+        figure: |round| round.cpu_each,
+        bound: Bound::AtMost(0.85),
+    },
+    Goal {
+        what: "CPU per round trip, 128 sessions",
+        workload: "64-byte round trips, 128 sessions",
+        figure: |round| round.cpu_each,
+        bound: Bound::AtMost(0.85),
+    },
+    Goal {
+        what: "p99, 128 sessions, closed loop",
+        workload: "64-byte round trips, 128 sessions",
+        figure: |round| round.p99,
+        bound: Bound::AtMost(0.9),
+    },
+    Goal {
+        what: "p99, 128 sessions, 10,000/s",
+        workload: "64-byte round trips, 128 sessions, 10,000/s",
+        figure: |round| round.p99,
+        bound: Bound::AtMost(0.9),
+    },
+    Goal {
+        what: "CPU per new session",
+        workload: "new sessions",
+        figure: |round| round.cpu_each,
+        bound: Bound::AtMost(0.85),
+    },
+    Goal {
+        what: "CPU per new session by name, among 10,000",
+        workload: "new sessions by name, among 10000 names",
+        figure: |round| round.cpu_each,
+        bound: Bound::AtMost(0.8),
+    },
+    Goal {
+        what: "bulk, 8 sessions",
+        workload: "bulk down, 8 sessions",
+        figure: |round| round.rate,
+        bound: Bound::AtLeast(1.0),
+    },
+    Goal {
+        what: "CPU per GB, 8 sessions",
+        workload: "bulk down, 8 sessions",
+        figure: |round| round.cpu_each,
+        bound: Bound::AtMost(1.0),
+    },
+    Goal {
+        what: "bulk up, 8 sessions",
+        workload: "bulk up, 8 sessions",
+        figure: |round| round.rate,
+        bound: Bound::AtLeast(1.0),
+    },
+];
+
+/// A table of the goals that this run can tell something of.
+pub(crate) fn markdown(report: &Report) -> String {
+    let mut lines = String::new();
+    let mut line = |what: &str, ratio: f64, bound: Bound| {
+        let word = if bound.holds(ratio) { "yes" } else { "**no**" };
+        let _ = writeln!(lines, "| {what} | {} | {ratio:.2} | {word} |", bound.text());
+    };
+    for goal in &GOALS {
+        let ratio = report
+            .table(goal.workload)
+            .and_then(|table| against_haproxy(table, goal));
+        if let Some(ratio) = ratio {
+            line(goal.what, ratio, goal.bound);
+        }
+    }
+    if let Some(ratio) = beside_slow(report) {
+        line(
+            "fast sessions beside slow readers, of their rate alone",
+            ratio,
+            Bound::AtLeast(0.9),
+        );
+    }
+    if let Some(ratio) = memory(&report.idle) {
+        line("user memory of an idle session", ratio, Bound::AtMost(0.6));
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    format!(
+        "## Goals\n\nBeside the better of HAProxy's two modes.\n\n| | goal | measured | held |\n|---|---|---|---|\n{lines}\n"
+    )
+}
+
+fn against_haproxy(table: &Table, goal: &Goal) -> Option<f64> {
+    let own = table.row(OWN)?;
+    let others = OTHER.iter().filter_map(|name| table.row(name));
+    goal.bound.hardest(others.map(|other| own.ratio(other, goal.figure)))
+}
+
+fn beside_slow(report: &Report) -> Option<f64> {
+    let rate = |name| Some(report.table(name)?.row(OWN)?.median(|round| round.rate));
+    Some(
+        rate("64-byte round trips, 64 sessions beside 64 slow readers")?
+            / rate("64-byte round trips, 64 sessions alone")?,
+    )
+}
+
+fn memory(idle: &[Idle]) -> Option<f64> {
+    let of = |name: &str| {
+        idle.iter()
+            .find(|idle| idle.name == name)
+            .map(|idle| idle.user_bytes as f64)
+    };
+    let others = OTHER.iter().filter_map(|name| of(name));
+    Some(of(OWN)? / others.min_by(f64::total_cmp)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload;
+
+    #[test]
+    fn every_goal_is_about_something_that_is_measured() {
+        let names: Vec<_> = workload::all().into_iter().map(|workload| workload.name).collect();
+        for goal in &GOALS {
+            assert!(names.iter().any(|name| name == goal.workload), "{}", goal.workload);
+        }
+        assert!(
+            names
+                .iter()
+                .any(|name| name == "64-byte round trips, 64 sessions alone")
+        );
+        assert!(
+            names
+                .iter()
+                .any(|name| name == "64-byte round trips, 64 sessions beside 64 slow readers")
+        );
+    }
+
+    #[test]
+    fn the_better_mode_is_the_one_to_beat() {
+        assert_eq!(Bound::AtMost(1.0).hardest([0.8, 0.9].into_iter()), Some(0.9));
+        assert_eq!(Bound::AtLeast(1.0).hardest([1.8, 1.1].into_iter()), Some(1.1));
+        assert!(Bound::AtMost(0.85).holds(0.85) && !Bound::AtLeast(1.0).holds(0.99));
+    }
+}

@@ -1,0 +1,61 @@
+//! ClientHellos of a real client (rustls), one for each name.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use crate::workload::NAMES;
+
+/// The hellos of each number of names in [`NAMES`].
+pub(crate) struct Hellos([Rc<[Box<[u8]>]>; NAMES.len()]);
+
+impl Hellos {
+    pub(crate) fn new() -> Self {
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has all that they need")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        Self(NAMES.map(|names| (0..names).map(|number| hello(&config, number)).collect()))
+    }
+
+    /// Those of so many names, and which of [`NAMES`] that is.
+    pub(crate) fn among(&self, names: usize) -> (usize, Rc<[Box<[u8]>]>) {
+        let number = NAMES.iter().position(|some| *some == names).expect("it is one of them");
+        (number, Rc::clone(&self.0[number]))
+    }
+}
+
+/// The name with this number.
+pub(crate) fn name(number: usize) -> String {
+    format!("service-{number}.shop.example.com")
+}
+
+fn hello(config: &Arc<ClientConfig>, number: usize) -> Box<[u8]> {
+    let name = ServerName::try_from(name(number)).expect("it is a name");
+    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is whole");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a vector takes all");
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_carries_its_name() {
+        let hellos = Hellos::new();
+        let (number, hellos) = hellos.among(100);
+        assert_eq!(number, 1);
+        assert_eq!(hellos.len(), 100);
+        for (number, hello) in hellos.iter().enumerate() {
+            assert_eq!(hello[..2], [22, 3], "a handshake record");
+            let name = name(number);
+            assert!(hello.windows(name.len()).any(|part| part == name.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! acequia beside the balancers that people use today, at the same work on the same machine: `scripts/bench`.
+//!
+//! What is measured is the proxy's own user and system time per unit of work, its rate and its latencies. Clients,
+//! servers and proxies share the machine's cores; ratios within one run mean something, single figures little.
+//! Proxies take turns within a round, and who begins changes from round to round.
+
+mod chart;
+mod clients;
+mod goals;
+mod hello;
+mod pace;
+mod peers;
+mod place;
+mod report;
+mod servers;
+mod workload;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use clients::{Run, Target};
+use hello::Hellos;
+use peers::{KINDS, Kind, Proxy, Site};
+use place::{Place, runtime};
+use report::{Figures, Idle, Report, Row};
+use servers::Servers;
+
+/// Measures acequia and its peers on this machine.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Rounds that count; one more comes before them and warms up.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each proxy works at each thing in each round.
+    #[arg(long, default_value_t = 1000)]
+    milliseconds: u64,
+    /// Only workloads whose name contains this.
+    #[arg(long, default_value = "")]
+    workload: String,
+    /// Only proxies whose name contains one of these.
+    #[arg(long, value_delimiter = ';', default_value = "")]
+    proxy: Vec<String>,
+    /// Idle sessions held while memory is read; 0: do not look at memory.
+    #[arg(long, default_value_t = 5000)]
+    idle: usize,
+    /// Where the configurations are.
+    #[arg(long, default_value = "benches/peers")]
+    templates: PathBuf,
+    /// Where programs are looked for before the system's folders; may be given again.
+    #[arg(long)]
+    programs: Vec<PathBuf>,
+    /// Network namespaces of clients, proxies and servers, and the addresses of the latter two.
+    #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
+    across: Option<Vec<String>>,
+    /// Writes RESULTS.md, .json and .svg under this path and name.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// Where everybody stands.
+struct Network {
+    clients: Place,
+    proxies: Place,
+    servers: Place,
+    proxies_ip: IpAddr,
+    servers_ip: IpAddr,
+}
+
+impl Network {
+    fn of(across: Option<&[String]>) -> Self {
+        let ip = |text: &String| text.parse().expect("an IP address");
+        match across {
+            Some([clients, proxies, servers, proxies_ip, servers_ip]) => Self {
+                clients: Place(Some(clients.clone())),
+                proxies: Place(Some(proxies.clone())),
+                servers: Place(Some(servers.clone())),
+                proxies_ip: ip(proxies_ip),
+                servers_ip: ip(servers_ip),
+            },
+            _ => Self {
+                clients: Place(None),
+                proxies: Place(None),
+                servers: Place(None),
+                proxies_ip: IpAddr::from([127, 0, 0, 1]),
+                servers_ip: IpAddr::from([127, 0, 0, 1]),
+            },
+        }
+    }
+}
+
+/// One that takes part: a proxy, or none at all between clients and servers.
+struct Peer {
+    name: &'static str,
+    kind: Option<&'static Kind>,
+    proxy: Option<Proxy>,
+    target: Target,
+}
+
+impl Peer {
+    fn cpu(&self) -> Duration {
+        self.proxy.as_ref().map(Proxy::cpu).unwrap_or_default()
+    }
+}
+
+/// What no proxy at all comes to is what the load itself can do here.
+const DIRECT: &str = "no proxy";
+
+fn main() {
+    let arguments = Arguments::parse();
+    let network = Network::of(arguments.across.as_deref());
+    let servers = Servers::start(network.servers.clone(), network.servers_ip);
+    network.clients.enter();
+    let site = Site {
+        programs: &arguments.programs,
+        templates: &arguments.templates,
+        place: &network.proxies,
+        ip: network.proxies_ip,
+        servers: &servers,
+    };
+    let peers = started(&arguments, &site);
+    let mut report = Report::new(
+        arguments.rounds,
+        arguments.milliseconds,
+        &network.clients,
+        versions(&peers, &site),
+    );
+    let hellos = Hellos::new();
+    let workloads = workload::all().into_iter();
+    for workload in workloads.filter(|workload| workload.name.contains(&arguments.workload)) {
+        let mut rounds = Vec::new();
+        for round in 0..=arguments.rounds {
+            let mut figures: Vec<_> = peers.iter().map(|_| Figures::default()).collect();
+            for turn in 0..peers.len() {
+                let which = (turn + round) % peers.len();
+                figures[which] = measured(&peers[which], workload.load, &servers, &hellos, &arguments);
+            }
+            rounds.push(figures);
+        }
+        rounds.remove(0); // it has warmed caches, pools and pipes up
+        let rows = peers.iter().enumerate().map(|(which, peer)| {
+            let rounds = rounds.iter().map(|round| round[which].clone());
+            Row::new(peer.name, rounds.collect())
+        });
+        report.add(&workload, rows.collect());
+    }
+    let kinds: Vec<_> = peers.iter().map(|peer| (peer.name, peer.kind)).collect();
+    drop(peers);
+    if arguments.idle > 0 {
+        report.idle = idle(&kinds, &site, arguments.idle);
+    }
+    report.finish(arguments.output.as_deref());
+}
+
+fn started(arguments: &Arguments, site: &Site<'_>) -> Vec<Peer> {
+    let wanted = |name: &str| arguments.proxy.iter().any(|part| name.contains(part.as_str()));
+    let mut peers = Vec::new();
+    for kind in KINDS.iter().filter(|kind| wanted(kind.name)) {
+        if let Some(proxy) = Proxy::start(kind, site) {
+            peers.push(Peer {
+                name: kind.name,
+                kind: Some(kind),
+                target: proxy.target,
+                proxy: Some(proxy),
+            });
+        }
+    }
+    if wanted(DIRECT) {
+        peers.push(Peer {
+            name: DIRECT,
+            kind: None,
+            proxy: None,
+            target: direct(site.servers),
+        });
+    }
+    peers
+}
+
+fn direct(servers: &Servers) -> Target {
+    Target {
+        echo: servers.echo[0],
+        source: servers.source[0],
+        sink: servers.sink[0],
+        by_name: [servers.echo[0]; 3],
+    }
+}
+
+/// Each program once, as it calls itself.
+fn versions(peers: &[Peer], site: &Site<'_>) -> Vec<String> {
+    let mut versions: Vec<_> = peers
+        .iter()
+        .filter_map(|peer| Some(peers::version(peer.kind?, site)))
+        .collect();
+    versions.dedup();
+    versions
+}
+
+fn measured(peer: &Peer, load: workload::Load, servers: &Servers, hellos: &Hellos, arguments: &Arguments) -> Figures {
+    let run = Run {
+        target: peer.target,
+        hellos,
+        time: Duration::from_millis(arguments.milliseconds),
+        cpu: &|| peer.cpu(),
+        thrown_away: &servers.thrown_away,
+    };
+    let measured = runtime().block_on(run.measure(load));
+    if let Some(proxy) = &peer.proxy {
+        proxy.settle();
+    }
+    Figures::of(&measured)
+}
+
+/// Memory over idle sessions, each proxy started anew. The kernel's share is that of the proxy's two sockets: what it
+/// keeps for the same sessions without a proxy is taken off.
+fn idle(kinds: &[(&'static str, Option<&Kind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
+    let kernel = |target: &Target, user: &dyn Fn() -> u64| {
+        let (kernel, before) = (peers::kernel_bytes(), user());
+        let then = || {
+            (
+                peers::kernel_bytes().saturating_sub(kernel),
+                user().saturating_sub(before),
+            )
+        };
+        let held = runtime().block_on(clients::idle(target.echo, sessions, then));
+        held.expect("every session is served")
+    };
+    let (bare, _) = kernel(&direct(site.servers), &|| 0);
+    let proxies = kinds
+        .iter()
+        .filter_map(|(name, kind)| Some((*name, Proxy::start((*kind)?, site)?)));
+    proxies
+        .map(|(name, proxy)| {
+            let (kernel, user) = kernel(&proxy.target, &|| proxy.resident_bytes());
+            let each = |bytes: u64| bytes / sessions as u64;
+            Idle {
+                name,
+                user_bytes: each(user),
+                kernel_bytes: each(kernel.saturating_sub(bare)),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,364 @@
+//! The proxies: their processes, and their configurations out of `benches/peers`.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clients::Target;
+use crate::hello;
+use crate::place::Place;
+use crate::servers::Servers;
+use crate::workload::NAMES;
+
+/// One that can be measured.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    template: &'static str,
+    /// What is put in for places of its template that nobody else has.
+    own: &'static [(&'static str, &'static str)],
+    program: &'static str,
+    /// Before the path of its configuration.
+    arguments: &'static [&'static str],
+    after: &'static [&'static str],
+    version: &'static str,
+}
+
+const HAPROXY: Kind = Kind {
+    name: "HAProxy, splice",
+    template: "haproxy.cfg",
+    own: &[("SPLICE", "option splice-auto")],
+    program: "haproxy",
+    arguments: &["-db", "-f"],
+    after: &[],
+    version: "-v",
+};
+
+const ACEQUIA: Kind = Kind {
+    name: "acequia",
+    template: "acequia.toml",
+    own: &[("ACCESS", "off")],
+    program: "acequia",
+    arguments: &["run", "-c"],
+    after: &[],
+    version: "--version",
+};
+
+/// All of them, in the order in which they are reported.
+pub(crate) const KINDS: [Kind; 7] = [
+    HAPROXY,
+    Kind {
+        name: "HAProxy, copy",
+        own: &[("SPLICE", "no option splice-auto")],
+        ..HAPROXY
+    },
+    Kind {
+        name: "nginx",
+        template: "nginx.conf",
+        own: &[],
+        program: "nginx",
+        arguments: &["-c"],
+        after: &[],
+        version: "-v",
+    },
+    Kind {
+        name: "Envoy",
+        template: "envoy.yaml",
+        own: &[],
+        program: "envoy",
+        arguments: &[
+            "--concurrency",
+            "2",
+            "--log-level",
+            "error",
+            "--disable-hot-restart",
+            "-c",
+        ],
+        after: &[],
+        version: "--version",
+    },
+    Kind {
+        name: "Sozu",
+        template: "sozu.toml",
+        own: &[],
+        program: "sozu",
+        arguments: &["-c"],
+        after: &["start"],
+        version: "--version",
+    },
+    ACEQUIA,
+    Kind {
+        name: "acequia, access log",
+        own: &[("ACCESS", "/dev/null")],
+        ..ACEQUIA
+    },
+];
+
+/// Where programs, templates and addresses are.
+pub(crate) struct Site<'a> {
+    /// Before those of the system.
+    pub(crate) programs: &'a [PathBuf],
+    pub(crate) templates: &'a Path,
+    pub(crate) place: &'a Place,
+    /// The address that the proxies listen on.
+    pub(crate) ip: IpAddr,
+    pub(crate) servers: &'a Servers,
+}
+
+impl Site<'_> {
+    fn program(&self, name: &str) -> String {
+        let own = self.programs.iter().map(|folder| folder.join(name));
+        let found = own.into_iter().find(|path| path.is_file());
+        found.map_or_else(|| name.into(), |path| path.display().to_string())
+    }
+}
+
+/// A running proxy. Dropping it ends it.
+pub(crate) struct Proxy {
+    pub(crate) target: Target,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Proxy {
+    /// Starts it and waits until it serves; `None`, and a word on standard error, when it is not there.
+    pub(crate) fn start(kind: &Kind, site: &Site<'_>) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a place for the configuration");
+        let ports: Vec<u16> = free_ports(site, 3 + NAMES.len());
+        let at = |number: usize| SocketAddr::new(site.ip, ports[number]);
+        let target = Target {
+            echo: at(0),
+            source: at(1),
+            sink: at(2),
+            by_name: [at(3), at(4), at(5)],
+        };
+        let template = fs::read_to_string(site.templates.join(kind.template)).expect("benches/peers has it");
+        let path = folder.path().join(kind.template);
+        let text = filled(&template, &places(kind, &target, site, folder.path()));
+        fs::write(&path, text).expect("the configuration is written");
+        for names in NAMES {
+            let line = |number| format!("{} {}\n", hello::name(number), pool(number));
+            let map: String = (0..names).map(line).collect();
+            fs::write(folder.path().join(format!("names{names}.map")), map).expect("the map is written");
+        }
+        let complaints = folder.path().join("stderr");
+        let spawned = site
+            .place
+            .command(&site.program(kind.program))
+            .args(kind.arguments)
+            .arg(&path)
+            .args(kind.after)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&complaints).expect("there is place for complaints"))
+            .spawn();
+        let Ok(child) = spawned else {
+            eprintln!("{} is not installed: left out", kind.name);
+            return None;
+        };
+        let mut proxy = Self {
+            target,
+            child,
+            _folder: folder,
+        };
+        if !proxy.serves() {
+            let complaints = fs::read_to_string(complaints).unwrap_or_default();
+            eprintln!("{} does not start: left out\n{complaints}", kind.name);
+            return None;
+        }
+        Some(proxy)
+    }
+
+    /// Waits for each of its listeners, and for calm: first health checks.
+    fn serves(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let Target {
+            echo,
+            source,
+            sink,
+            by_name,
+        } = self.target;
+        for address in [echo, source, sink].into_iter().chain(by_name) {
+            while TcpStream::connect(address).is_err() {
+                if Instant::now() > deadline || !matches!(self.child.try_wait(), Ok(None)) {
+                    return false;
+                }
+                sleep(Duration::from_millis(20));
+            }
+        }
+        sleep(Duration::from_millis(500));
+        true
+    }
+
+    /// Its processes: some have workers.
+    fn pids(&self) -> Vec<u32> {
+        let parent = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        std::iter::once(parent)
+            .chain(children.split_whitespace().filter_map(|pid| pid.parse().ok()))
+            .collect()
+    }
+
+    /// User and system time of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let of = |pid: &u32| {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let time = |task: fs::DirEntry| {
+                let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+                text.split(' ').next()?.parse::<u64>().ok()
+            };
+            tasks.filter_map(time).sum::<u64>()
+        };
+        Duration::from_nanos(self.pids().iter().map(of).sum())
+    }
+
+    /// Waits until it rests: what the round before left behind is not to be paid for by the next one. At most 5 s.
+    pub(crate) fn settle(&self) {
+        const LOOK: Duration = Duration::from_millis(50);
+        const REST: Duration = Duration::from_millis(1);
+        let mut before = self.cpu();
+        for _ in 0..100 {
+            sleep(LOOK);
+            let now = self.cpu();
+            if now - before < REST {
+                return;
+            }
+            before = now;
+        }
+    }
+
+    /// Resident memory of all its processes, shared pages left out.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let of = |pid: &u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+            kilobytes(&text, "Private_Clean:") + kilobytes(&text, "Private_Dirty:")
+        };
+        self.pids().iter().map(of).sum::<u64>() * 1024
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            let _ = Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// What the kernel keeps in its own caches: sockets and what belongs to them, of all processes.
+pub(crate) fn kernel_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kilobytes(&text, "SUnreclaim:") * 1024
+}
+
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// What a program calls its version, in one line.
+pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
+    let output = Command::new(site.program(kind.program)).arg(kind.version).output();
+    let output = output
+        .map(|output| [output.stdout, output.stderr].concat())
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&output);
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
+    line.trim().into()
+}
+
+/// All at once, so that no two are the same.
+fn free_ports(site: &Site<'_>, count: usize) -> Vec<u16> {
+    let (ip, place) = (site.ip, site.place.clone());
+    let look = move || {
+        place.enter();
+        let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0))).collect();
+        let port = |socket: std::io::Result<TcpListener>| Some(socket.ok()?.local_addr().ok()?.port());
+        sockets.into_iter().filter_map(port).collect()
+    };
+    std::thread::spawn(look).join().expect("the address has free ports")
+}
+
+fn pool(number: usize) -> &'static str {
+    if number.is_multiple_of(2) { "even" } else { "odd" }
+}
+
+/// What each place of a template becomes.
+fn places(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
+    let mut places = vec![
+        ("FOLDER".into(), folder.display().to_string()),
+        ("IP".into(), site.ip.to_string()),
+        ("SERVER_IP".into(), site.servers.echo[0].ip().to_string()),
+    ];
+    let mut address = |name: String, address: SocketAddr| {
+        places.push((format!("{name}_PORT"), address.port().to_string()));
+        places.push((name, address.to_string()));
+    };
+    address("ECHO".into(), target.echo);
+    address("SOURCE".into(), target.source);
+    address("SINK".into(), target.sink);
+    for (names, at) in NAMES.iter().zip(target.by_name) {
+        address(format!("NAMES{names}"), at);
+    }
+    let servers = site.servers;
+    for (name, servers) in [
+        ("ECHO", servers.echo),
+        ("SOURCE", servers.source),
+        ("SINK", servers.sink),
+    ] {
+        for (number, server) in servers.iter().enumerate() {
+            address(format!("{name}_SERVER_{}", number + 1), *server);
+        }
+    }
+    places.extend(kind.own.iter().map(|(name, text)| ((*name).into(), (*text).into())));
+    places
+}
+
+/// A template with its places filled in. A line `#each 100 odd: text` stands for the text of every odd one of a hundred
+/// names; `odd`, or `even`, may be left out.
+fn filled(template: &str, places: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for line in template.lines() {
+        let Some((which, line)) = line.strip_prefix("#each ").and_then(|line| line.split_once(':')) else {
+            text += line;
+            text.push('\n');
+            continue;
+        };
+        let (count, only) = which.split_once(' ').unwrap_or((which, ""));
+        let count: usize = count.parse().expect("a number of names");
+        for number in (0..count).filter(|number| only.is_empty() || only == pool(*number)) {
+            text += &line
+                .replace("@NAME@", &hello::name(number))
+                .replace("@POOL@", pool(number));
+            text.push('\n');
+        }
+    }
+    for (name, value) in places {
+        text = text.replace(&format!("@{name}@"), value);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_names_are_filled_in() {
+        let places = [("ECHO".into(), "127.0.0.1:1".into())];
+        let text = filled("bind @ECHO@\n#each 3 even:  @NAME@ @POOL@,\n", &places);
+        assert_eq!(
+            text,
+            "bind 127.0.0.1:1\n  service-0.shop.example.com even,\n  service-2.shop.example.com even,\n"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! What is asked of each proxy.
+
+/// One thing to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) name: String,
+    pub(crate) load: Load,
+}
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Each sends so many bytes and waits for them, over and over. A slow answer delays the next question: the rate is
+    /// what the whole can do, and the latencies are those of a closed loop.
+    RoundTrips { sessions: usize, bytes: usize },
+    /// 64 bytes each, so many a second over all sessions whether or not the ones before are answered. Latency counts
+    /// from when a question was due: an answer that is late makes those behind it late as well, and all are counted.
+    Paced { sessions: usize, rate: u32 },
+    /// Clients that connect, exchange 64 bytes and close, over and over.
+    NewSessions { clients: usize },
+    /// The same with a ClientHello instead, for one of so many names.
+    NewByName { clients: usize, names: usize },
+    /// Bytes without end.
+    Bulk { sessions: usize, up: bool, down: bool },
+    /// Round trips of 64 bytes beside so many clients that read 16 KiB ten times a second of an endless answer.
+    BesideSlow { sessions: usize, slow: usize },
+}
+
+impl Load {
+    /// What rates and CPU are per.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::RoundTrips { .. } | Self::Paced { .. } | Self::BesideSlow { .. } => "round trip",
+            Self::NewSessions { .. } | Self::NewByName { .. } => "session",
+            Self::Bulk { .. } => "GB",
+        }
+    }
+
+    /// Whether its rate says anything: a paced one has the rate it was given.
+    pub(crate) fn is_paced(self) -> bool {
+        matches!(self, Self::Paced { .. })
+    }
+}
+
+/// So many names are routed by name, in three listeners.
+pub(crate) const NAMES: [usize; 3] = [1, 100, 10_000];
+
+/// All of them, in the order they are run and reported.
+pub(crate) fn all() -> Vec<Workload> {
+    let mut all = Vec::new();
+    let mut add = |name: String, load| all.push(Workload { name, load });
+    for sessions in [1, 16, 128, 1024, 8000] {
+        let name = format!("64-byte round trips, {sessions} {}", plural(sessions, "session"));
+        add(name, Load::RoundTrips { sessions, bytes: 64 });
+    }
+    add(
+        "64-byte round trips, 128 sessions, 10,000/s".into(),
+        Load::Paced {
+            sessions: 128,
+            rate: 10_000,
+        },
+    );
+    add(
+        "16 KiB round trips, 128 sessions".into(),
+        Load::RoundTrips {
+            sessions: 128,
+            bytes: 16 * 1024,
+        },
+    );
+    add("new sessions".into(), Load::NewSessions { clients: 64 });
+    for names in NAMES {
+        let name = format!("new sessions by name, among {names} {}", plural(names, "name"));
+        add(name, Load::NewByName { clients: 64, names });
+    }
+    for (direction, up, down) in [("down", false, true), ("up", true, false), ("both ways", true, true)] {
+        for sessions in [1, 8] {
+            let name = format!("bulk {direction}, {sessions} {}", plural(sessions, "session"));
+            add(name, Load::Bulk { sessions, up, down });
+        }
+    }
+    for (name, slow) in [("alone", 0), ("beside 64 slow readers", 64)] {
+        add(
+            format!("64-byte round trips, 64 sessions {name}"),
+            Load::BesideSlow { sessions: 64, slow },
+        );
+    }
+    all
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { word.into() } else { format!("{word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_has_a_name_of_its_own() {
+        let mut names: Vec<_> = all().into_iter().map(|workload| workload.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
