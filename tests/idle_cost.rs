@@ -27,10 +27,8 @@ fn five_hundred_idle_sessions_are_nearly_free() {
     let baseline = descriptors(&proxy);
     let mut clients: Vec<Client> = (0..SESSIONS).map(|_| is_served(proxy.at("plain"))).collect();
     active_becomes(&proxy, SESSIONS);
-    assert!(
-        descriptors(&proxy) <= baseline + 2 * SESSIONS,
-        "two descriptors a session, and no pipe"
-    );
+    // Two a session, and no pipe. A visit of our own to the admin port may still be about to close.
+    descriptors_fall_to(&proxy, baseline + 2 * SESSIONS);
     let used = cpu_over(&proxy, Duration::from_secs(2));
     assert!(used < Duration::from_millis(100), "{used:?} of CPU for idle sessions");
     // Half of them half-closed: no cheaper, no dearer.
