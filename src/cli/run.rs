@@ -77,8 +77,10 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer.clone())
         .with_target(false);
+    // The levels come last: what the last one says is taken for all, and only if somebody says that traces are not
+    // wanted are they not even looked at where they would be told, as for every socket by the runtime's driver.
     match plan.format {
-        LogFormat::Json => Layer::and_then(levels, lines.json().flatten_event(true)).boxed(),
-        LogFormat::Text => Layer::and_then(levels, lines.with_ansi(false)).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).and_then(levels).boxed(),
+        LogFormat::Text => lines.with_ansi(false).and_then(levels).boxed(),
     }
 }
