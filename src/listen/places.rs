@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// As many as there may ever be, where nothing else bounds them: Linux hands out no more descriptors to a process.
 const MANY: usize = 1 << 30;
@@ -56,12 +56,12 @@ impl Room {
     }
 
     fn try_take(self: &Arc<Self>) -> Option<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let permit = self.places.try_acquire().ok()?;
         Some(Place::new(self, permit))
     }
 
     async fn take(self: &Arc<Self>) -> Place {
-        let permit = Arc::clone(&self.places).acquire_owned().await;
+        let permit = self.places.acquire().await;
         Place::new(self, permit.expect("these semaphores are never closed"))
     }
 
@@ -72,26 +72,25 @@ impl Room {
     }
 }
 
-/// One place of a room; dropping it gives it back.
+/// One place of a room; dropping it gives it back. It stands for a permit of the room's semaphore, and is half as large:
+/// every session has two of them for as long as it lasts.
 #[derive(Debug)]
 struct Place {
     room: Arc<Room>,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Place {
-    fn new(room: &Arc<Room>, permit: OwnedSemaphorePermit) -> Self {
+    fn new(room: &Arc<Room>, permit: SemaphorePermit<'_>) -> Self {
+        permit.forget();
         room.taken.fetch_add(1, Relaxed);
-        Self {
-            room: Arc::clone(room),
-            _permit: permit,
-        }
+        Self { room: Arc::clone(room) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.room.taken.fetch_sub(1, Relaxed);
+        self.room.places.add_permits(1);
     }
 }
 
