@@ -29,33 +29,66 @@ pub struct Front {
 }
 
 /// Serves one client from its first byte to its line in the book.
-pub async fn serve(accepted: Accepted, front: Arc<Front>, ledger: Arc<Ledger>) {
+///
+/// No `async fn`: what is needed to arrange a session is gone before its bytes flow, so that an idle one stays small, and
+/// with it the front: a session of three days does not hold a plan of three days ago.
+pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> impl Future<Output = ()> + use<> {
     let Accepted {
         socket,
         peer,
         at,
         permit,
     } = accepted;
-    let mut entry = ledger.open(&front.series, peer, at);
-    drop(ledger);
-    let ending = story(socket, front, at, &mut entry).await;
-    entry.close(ending);
-    drop(permit); // after the entry: whoever gets the place finds this session accounted for
+    let entry = ledger.open(&front.series, peer, at);
+    let admitted = Box::pin(admit(socket, front, at, entry));
+    async move {
+        if let Ok(admitted) = admitted.await {
+            carry(admitted).await;
+        }
+        drop(permit); // after the entry: whoever gets the place finds this session accounted for
+    }
 }
 
-async fn story(mut client: TcpStream, front: Arc<Front>, at: Instant, entry: &mut Entry) -> Ending {
-    // Boxed: what is needed to arrange a session is gone before its bytes flow, and an idle session stays small. The
-    // front is among it: a session of three days does not hold a plan of three days ago.
-    let arranged = Box::pin(arranged(&mut client, front, at, entry)).await;
-    match arranged {
-        Ok(arranged) => carry(client, arranged, entry).await,
+/// A client and a server who may talk.
+struct Admitted {
+    ends: Arc<Ends>,
+    lease: Lease,
+    /// What the server gets before anything else.
+    first: Vec<u8>,
+    limits: RelayLimits,
+    entry: Entry,
+}
+
+/// The client has been told, and the session is over.
+struct Refused;
+
+/// Finds a server for the client, or bids it farewell.
+async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry: Entry) -> Result<Admitted, Refused> {
+    match arranged(&mut client, front, at, &mut entry).await {
+        Ok(Arranged {
+            server,
+            lease,
+            first,
+            limits,
+        }) => {
+            let ends = Arc::new(Ends { client, server });
+            entry.flows(&ends);
+            Ok(Admitted {
+                ends,
+                lease,
+                first,
+                limits,
+                entry,
+            })
+        }
         Err(Refusal { ending, farewell }) => {
             match farewell {
                 Farewell::Close => drop(client),
-                Farewell::Alert(bytes) => Box::pin(refuse(client, bytes)).await,
+                Farewell::Alert(bytes) => refuse(client, bytes).await,
                 Farewell::Reset => reset(client),
             }
-            ending
+            entry.close(ending);
+            Err(Refused)
         }
     }
 }
@@ -290,32 +323,33 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
 }
 
 /// Moves the bytes until the end. The lease is held until the server's socket is closed.
-async fn carry(client: TcpStream, arranged: Arranged, entry: &mut Entry) -> Ending {
-    let Arranged {
-        server,
+fn carry(admitted: Admitted) -> impl Future<Output = ()> {
+    let Admitted {
+        ends,
         lease,
         first,
         limits,
-    } = arranged;
-    let ends = Arc::new(Ends { client, server });
-    entry.flows(&ends);
-    let mut cut_by = Ending::Internal; // until somebody cuts it
-    let cut = async { cut_by = entry.record().until_cut().await };
-    let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
-    entry.flowed(&ends);
-    if closed.is_abrupt() {
-        reset_when_closed(&ends.server);
-        reset_when_closed(&ends.client);
-    }
-    drop(ends);
-    drop(lease);
-    match closed {
-        Closed::Finished(Side::Client) => Ending::ClientClosed,
-        Closed::Finished(Side::Server) => Ending::ServerClosed,
-        Closed::Broke(side, fault) => broken(side, fault),
-        Closed::Idle(_) => Ending::IdleTimeout,
-        Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
-        Closed::Cut => cut_by,
+        mut entry,
+    } = admitted;
+    async move {
+        let cut = entry.record().until_cut();
+        let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+        entry.flowed(&ends);
+        if closed.is_abrupt() {
+            reset_when_closed(&ends.server);
+            reset_when_closed(&ends.client);
+        }
+        drop(ends);
+        drop(lease);
+        let ending = match closed {
+            Closed::Finished(Side::Client) => Ending::ClientClosed,
+            Closed::Finished(Side::Server) => Ending::ServerClosed,
+            Closed::Broke(side, fault) => broken(side, fault),
+            Closed::Idle(_) => Ending::IdleTimeout,
+            Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
+            Closed::Cut => entry.record().until_cut().await, // it has been told already
+        };
+        entry.close(ending);
     }
 }
 

@@ -139,7 +139,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
                     now = Arc::clone(&front.borrow());
                 }
                 now.series.accepted();
-                sessions.spawn(serve(accepted, Arc::clone(&now), Arc::clone(&ledger)));
+                sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
             }
         }
     }
@@ -152,7 +152,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
             accepted = listener.accept_waiting(now.series.places(), pauses(&now)) => match accepted {
                 Some(accepted) => {
                     now.series.accepted();
-                    sessions.spawn(serve(accepted, Arc::clone(&now), Arc::clone(&ledger)));
+                    sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
                 }
                 None => break,
             },

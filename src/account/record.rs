@@ -78,8 +78,8 @@ impl Record {
     }
 
     /// Waits until somebody ends the session. To be awaited in one place at a time: by the session.
-    pub async fn until_cut(&self) -> Ending {
-        std::future::poll_fn(|cx| self.cord.poll(cx)).await
+    pub fn until_cut(&self) -> impl Future<Output = Ending> + Unpin {
+        std::future::poll_fn(|cx| self.cord.poll(cx))
     }
 
     /// What anybody may see of it now, but for what only the kernel knows.

@@ -91,28 +91,31 @@ impl Closed {
 /// had sent. The sockets are left to the caller, who resets them if the end [is abrupt](Closed::is_abrupt).
 ///
 /// Cancelling loses bytes: what was read and not yet sent.
-pub async fn relay(
-    client: &TcpStream,
-    server: &TcpStream,
+///
+/// No `async fn`: that would keep its arguments a second time, and every idle session with them.
+pub fn relay<'a>(
+    client: &'a TcpStream,
+    server: &'a TcpStream,
     first: Vec<u8>,
     limits: RelayLimits,
-    traffic: &Traffic,
-    cut: impl Future<Output = ()>,
-) -> Closed {
+    traffic: &'a Traffic,
+    mut cut: impl Future + Unpin + 'a,
+) -> impl Future<Output = Closed> + 'a {
     let mut both = Both::new(client, server, first, limits, traffic);
-    let mut cut = pin!(cut);
-    let stop = poll_fn(|cx| {
-        // The data first: being cut is rare, and may wait for a turn.
-        if let Poll::Ready(stop) = both.poll(cx) {
-            return Poll::Ready(stop);
+    async move {
+        let stop = poll_fn(|cx| {
+            // The data first: being cut is rare, and may wait for a turn.
+            if let Poll::Ready(stop) = both.poll(cx) {
+                return Poll::Ready(stop);
+            }
+            Pin::new(&mut cut).poll(cx).map(|_| Stop::Closed(Closed::Cut))
+        })
+        .await;
+        match stop {
+            Stop::Closed(closed) => closed,
+            // Rare, and boxed so that sessions that end well are not larger for it.
+            Stop::ServerBroke(fault) => Box::pin(both.deliver(fault, cut)).await,
         }
-        cut.as_mut().poll(cx).map(|()| Stop::Closed(Closed::Cut))
-    })
-    .await;
-    match stop {
-        Stop::Closed(closed) => closed,
-        // Rare, and boxed so that sessions that end well are not larger for it.
-        Stop::ServerBroke(fault) => Box::pin(both.deliver(fault, cut)).await,
     }
 }
 
@@ -260,7 +263,7 @@ impl<'a> Both<'a> {
 
     /// The server broke. The client gets what was read from it before, and what its socket still holds; then the
     /// caller resets the client. Bounded by [`DELIVERY_PATIENCE`].
-    async fn deliver(mut self, fault: Fault, mut cut: Pin<&mut impl Future<Output = ()>>) -> Closed {
+    async fn deliver(mut self, fault: Fault, mut cut: impl Future + Unpin) -> Closed {
         self.up.abandon();
         self.down.cut_off();
         let mut patience = pin!(sleep(DELIVERY_PATIENCE));
@@ -275,7 +278,7 @@ impl<'a> Both<'a> {
             if let Poll::Ready(fault) = self.client.poll_fault(cx, true) {
                 return Poll::Ready(Closed::Broke(Side::Client, fault));
             }
-            if cut.as_mut().poll(cx).is_ready() {
+            if Pin::new(&mut cut).poll(cx).is_ready() {
                 return Poll::Ready(Closed::Cut);
             }
             while look.as_mut().poll(cx).is_ready() {

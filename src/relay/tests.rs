@@ -78,7 +78,7 @@ impl Session {
         let (server, inner_server) = connected(setup.buffers.outer, setup.buffers.inner).await;
         let (traffic, cut) = (Arc::new(Traffic::default()), CancellationToken::new());
         let counted = Arc::clone(&traffic);
-        let told = cut.clone().cancelled_owned();
+        let told = Box::pin(cut.clone().cancelled_owned());
         let relay = tokio::spawn(async move {
             let closed = relay(&inner_client, &inner_server, setup.first, setup.limits, &counted, told).await;
             if closed.is_abrupt() {

@@ -28,7 +28,7 @@ impl Watched {
         let counted = Rc::clone(&polls);
         let relay = tokio::task::spawn_local(async move {
             let traffic = Traffic::default();
-            let never = std::future::pending();
+            let never = std::future::pending::<()>();
             let mut relay = pin!(relay(&inner_client, &inner_server, Vec::new(), limits, &traffic, never));
             poll_fn(|cx| {
                 counted.set(counted.get() + 1);
