@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::Parser;
 use clients::{Run, Target};
 use hello::Hellos;
-use peers::{KINDS, Kind, Proxy, Site};
+use peers::{Kind, Proxy, Site};
 use place::{Place, runtime};
 use report::{Figures, Idle, Report, Row};
 use servers::Servers;
@@ -52,6 +52,9 @@ struct Arguments {
     /// Where programs are looked for before the system's folders; may be given again.
     #[arg(long)]
     programs: Vec<PathBuf>,
+    /// Another build of acequia, to run beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Option<String>,
     /// Network namespaces of clients, proxies and servers, and the addresses of the latter two.
     #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
     across: Option<Vec<String>>,
@@ -92,14 +95,14 @@ impl Network {
 }
 
 /// One that takes part: a proxy, or none at all between clients and servers.
-struct Peer {
+struct Peer<'a> {
     name: &'static str,
-    kind: Option<&'static Kind>,
+    kind: Option<&'a Kind>,
     proxy: Option<Proxy>,
     target: Target,
 }
 
-impl Peer {
+impl Peer<'_> {
     fn cpu(&self) -> Duration {
         self.proxy.as_ref().map(Proxy::cpu).unwrap_or_default()
     }
@@ -120,7 +123,8 @@ fn main() {
         ip: network.proxies_ip,
         servers: &servers,
     };
-    let peers = started(&arguments, &site);
+    let all = peers::all(arguments.beside.as_deref());
+    let peers = started(&all, &arguments.proxy, &site);
     let mut report = Report::new(
         arguments.rounds,
         arguments.milliseconds,
@@ -154,10 +158,10 @@ fn main() {
     report.finish(arguments.output.as_deref());
 }
 
-fn started(arguments: &Arguments, site: &Site<'_>) -> Vec<Peer> {
-    let wanted = |name: &str| arguments.proxy.iter().any(|part| name.contains(part.as_str()));
+fn started<'a>(all: &'a [Kind], parts: &[String], site: &Site<'_>) -> Vec<Peer<'a>> {
+    let wanted = |name: &str| parts.iter().any(|part| name.contains(part.as_str()));
     let mut peers = Vec::new();
-    for kind in KINDS.iter().filter(|kind| wanted(kind.name)) {
+    for kind in all.iter().filter(|kind| wanted(kind.name)) {
         if let Some(proxy) = Proxy::start(kind, site) {
             peers.push(Peer {
                 name: kind.name,
@@ -188,7 +192,7 @@ fn direct(servers: &Servers) -> Target {
 }
 
 /// Each program once, as it calls itself.
-fn versions(peers: &[Peer], site: &Site<'_>) -> Vec<String> {
+fn versions(peers: &[Peer<'_>], site: &Site<'_>) -> Vec<String> {
     let mut versions: Vec<_> = peers
         .iter()
         .filter_map(|peer| Some(peers::version(peer.kind?, site)))
@@ -197,7 +201,13 @@ fn versions(peers: &[Peer], site: &Site<'_>) -> Vec<String> {
     versions
 }
 
-fn measured(peer: &Peer, load: workload::Load, servers: &Servers, hellos: &Hellos, arguments: &Arguments) -> Figures {
+fn measured(
+    peer: &Peer<'_>,
+    load: workload::Load,
+    servers: &Servers,
+    hellos: &Hellos,
+    arguments: &Arguments,
+) -> Figures {
     let run = Run {
         target: peer.target,
         hellos,

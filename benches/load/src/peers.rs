@@ -21,82 +21,69 @@ pub(crate) struct Kind {
     template: &'static str,
     /// What is put in for places of its template that nobody else has.
     own: &'static [(&'static str, &'static str)],
-    program: &'static str,
+    program: String,
     /// Before the path of its configuration.
     arguments: &'static [&'static str],
     after: &'static [&'static str],
     version: &'static str,
 }
 
-const HAPROXY: Kind = Kind {
-    name: "HAProxy, splice",
-    template: "haproxy.cfg",
-    own: &[("SPLICE", "option splice-auto")],
-    program: "haproxy",
-    arguments: &["-db", "-f"],
-    after: &[],
-    version: "-v",
-};
+impl Kind {
+    /// One that takes the path of its configuration at the end.
+    fn new(
+        name: &'static str,
+        template: &'static str,
+        program: &str,
+        arguments: &'static [&'static str],
+        own: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self {
+            name,
+            template,
+            own,
+            program: program.into(),
+            arguments,
+            after: &[],
+            version: "--version",
+        }
+    }
+}
 
-const ACEQUIA: Kind = Kind {
-    name: "acequia",
-    template: "acequia.toml",
-    own: &[("ACCESS", "off")],
-    program: "acequia",
-    arguments: &["run", "-c"],
-    after: &[],
-    version: "--version",
-};
-
-/// All of them, in the order in which they are reported.
-pub(crate) const KINDS: [Kind; 7] = [
-    HAPROXY,
-    Kind {
-        name: "HAProxy, copy",
-        own: &[("SPLICE", "no option splice-auto")],
-        ..HAPROXY
-    },
-    Kind {
-        name: "nginx",
-        template: "nginx.conf",
-        own: &[],
-        program: "nginx",
-        arguments: &["-c"],
-        after: &[],
+/// All of them, in the order in which they are reported; `beside` is another build of acequia.
+pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
+    const HAPROXY: &[&str] = &["-db", "-f"];
+    const ENVOY: &[&str] = &[
+        "--concurrency",
+        "2",
+        "--log-level",
+        "error",
+        "--disable-hot-restart",
+        "-c",
+    ];
+    const RUN: &[&str] = &["run", "-c"];
+    let haproxy = |name, splice| Kind {
         version: "-v",
-    },
-    Kind {
-        name: "Envoy",
-        template: "envoy.yaml",
-        own: &[],
-        program: "envoy",
-        arguments: &[
-            "--concurrency",
-            "2",
-            "--log-level",
-            "error",
-            "--disable-hot-restart",
-            "-c",
-        ],
-        after: &[],
-        version: "--version",
-    },
-    Kind {
-        name: "Sozu",
-        template: "sozu.toml",
-        own: &[],
-        program: "sozu",
-        arguments: &["-c"],
-        after: &["start"],
-        version: "--version",
-    },
-    ACEQUIA,
-    Kind {
-        name: "acequia, access log",
-        own: &[("ACCESS", "/dev/null")],
-        ..ACEQUIA
-    },
-];
+        ..Kind::new(name, "haproxy.cfg", "haproxy", HAPROXY, splice)
+    };
+    let acequia = |name, program, access| Kind::new(name, "acequia.toml", program, RUN, access);
+    let mut all = vec![
+        haproxy("HAProxy, splice", &[("SPLICE", "option splice-auto")]),
+        haproxy("HAProxy, copy", &[("SPLICE", "no option splice-auto")]),
+        Kind {
+            version: "-v",
+            ..Kind::new("nginx", "nginx.conf", "nginx", &["-c"], &[])
+        },
+        Kind::new("Envoy", "envoy.yaml", "envoy", ENVOY, &[]),
+        Kind {
+            after: &["start"],
+            ..Kind::new("Sozu", "sozu.toml", "sozu", &["-c"], &[])
+        },
+        acequia("acequia", "acequia", &[("ACCESS", "off")]),
+        acequia("acequia, access log", "acequia", &[("ACCESS", "/dev/null")]),
+    ];
+    all.extend(beside.map(|program| acequia("another acequia", program, &[("ACCESS", "off")])));
+    all
+}
 
 /// Where programs, templates and addresses are.
 pub(crate) struct Site<'a> {
@@ -148,7 +135,7 @@ impl Proxy {
         let complaints = folder.path().join("stderr");
         let spawned = site
             .place
-            .command(&site.program(kind.program))
+            .command(&site.program(&kind.program))
             .args(kind.arguments)
             .arg(&path)
             .args(kind.after)
@@ -267,7 +254,7 @@ fn kilobytes(text: &str, name: &str) -> u64 {
 
 /// What a program calls its version, in one line.
 pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
-    let output = Command::new(site.program(kind.program)).arg(kind.version).output();
+    let output = Command::new(site.program(&kind.program)).arg(kind.version).output();
     let output = output
         .map(|output| [output.stdout, output.stderr].concat())
         .unwrap_or_default();
