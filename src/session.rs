@@ -1,5 +1,6 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -40,10 +41,12 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
         permit,
     } = accepted;
     let entry = ledger.open(&front.series, peer, at);
-    let admitted = Box::pin(admit(socket, front, at, entry));
+    let admitted = Box::pin(async move { admit(socket, front, at, entry).await.map(carry) });
     async move {
-        if let Ok(admitted) = admitted.await {
-            carry(admitted).await;
+        // Awaited where it is: awaited by value, it would be kept beside the value that it comes from.
+        let mut carried = pin!(admitted.await);
+        if let Some(carried) = carried.as_mut().as_pin_mut() {
+            carried.await;
         }
         drop(permit); // after the entry: whoever gets the place finds this session accounted for
     }
@@ -59,11 +62,8 @@ struct Admitted {
     entry: Entry,
 }
 
-/// The client has been told, and the session is over.
-struct Refused;
-
-/// Finds a server for the client, or bids it farewell.
-async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry: Entry) -> Result<Admitted, Refused> {
+/// Finds a server for the client, or bids it farewell; then the session is over.
+async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry: Entry) -> Option<Admitted> {
     match arranged(&mut client, front, at, &mut entry).await {
         Ok(Arranged {
             server,
@@ -73,7 +73,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
         }) => {
             let ends = Arc::new(Ends { client, server });
             entry.flows(&ends);
-            Ok(Admitted {
+            Some(Admitted {
                 ends,
                 lease,
                 first,
@@ -88,7 +88,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
                 Farewell::Reset => reset(client),
             }
             entry.close(ending);
-            Err(Refused)
+            None
         }
     }
 }
