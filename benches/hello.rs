@@ -6,20 +6,29 @@ use acequia::sniff::hello::{Reader, Verdict};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 const BYTES_MAX: usize = 64 << 10;
+const RECORD_HEADER_BYTES: usize = 5;
 
 fn hello(c: &mut Criterion) {
     let mut group = c.benchmark_group("hello");
-    let usual = include_bytes!("../tests/data/hello/chromium.bin");
-    group.throughput(Throughput::Bytes(usual.len() as u64));
-    group.bench_function("usual, whole", |b| {
-        b.iter(|| decided(&mut Reader::new(BYTES_MAX), black_box(usual)));
-    });
-
-    let cut_up = in_records_of_one_byte(&padded_message());
-    group.throughput(Throughput::Bytes(cut_up.len() as u64));
-    group.bench_function("64 KiB of one-byte records, whole", |b| {
-        b.iter(|| decided(&mut Reader::new(BYTES_MAX), black_box(&cut_up)));
-    });
+    let short = include_bytes!("../tests/data/hello/openssl.bin");
+    let post_quantum = include_bytes!("../tests/data/hello/chromium.bin");
+    let message = &post_quantum[RECORD_HEADER_BYTES..]; // it came in one record
+    let cut_up = in_records(&padded_message(10_900), 1);
+    for (what, wire) in [
+        ("short", short.to_vec()),
+        ("post-quantum", post_quantum.to_vec()),
+        (
+            "post-quantum, in 3 records",
+            in_records(message, message.len().div_ceil(3)),
+        ),
+        ("16 KiB", in_records(&padded_message(16 << 10), 16 << 10)),
+        ("64 KiB of one-byte records", cut_up.clone()),
+    ] {
+        group.throughput(Throughput::Bytes(wire.len() as u64));
+        group.bench_function(what, |b| {
+            b.iter(|| decided(&mut Reader::new(BYTES_MAX), black_box(&wire)));
+        });
+    }
     group.bench_function("64 KiB of one-byte records, a byte at a time", |b| {
         b.iter_batched_ref(
             || Reader::new(BYTES_MAX),
@@ -41,23 +50,26 @@ fn decided(reader: &mut Reader, wire: &[u8]) -> Verdict {
     verdict
 }
 
-/// A ClientHello with so much padding that it comes close to 64 KiB in records of one byte each.
-fn padded_message() -> Vec<u8> {
-    const PADDING_BYTES: u16 = 10_850;
-    let extension = [
-        &[0, 21][..],
-        &PADDING_BYTES.to_be_bytes(),
-        &vec![0; PADDING_BYTES.into()],
-    ]
-    .concat();
+/// A handshake message with a ClientHello and so much padding that it has so many bytes.
+fn padded_message(bytes: u16) -> Vec<u8> {
+    const EMPTY_BYTES: u16 = 51; // with an extension of no padding
+    let padding = bytes - EMPTY_BYTES;
+    let extension = [&[0, 21][..], &padding.to_be_bytes(), &vec![0; padding.into()]].concat();
     let fields = [&[3, 3][..], &[7; 32], b"\0", b"\0\x02\x13\x01", b"\x01\0"].concat();
-    let body = [&fields[..], &(PADDING_BYTES + 4).to_be_bytes(), &extension].concat();
+    let body = [&fields[..], &(padding + 4).to_be_bytes(), &extension].concat();
     let length = u32::try_from(body.len()).expect("under 64 KiB").to_be_bytes();
-    [&[1], &length[1..], &body].concat()
+    let message = [&[1], &length[1..], &body].concat();
+    assert_eq!(message.len(), usize::from(bytes));
+    message
 }
 
-fn in_records_of_one_byte(message: &[u8]) -> Vec<u8> {
-    message.iter().flat_map(|&byte| [0x16, 3, 1, 0, 1, byte]).collect()
+/// A handshake message in records of so many bytes, and a shorter one where it ends.
+fn in_records(message: &[u8], bytes: usize) -> Vec<u8> {
+    let record = |fragment: &[u8]| {
+        let length = u16::try_from(fragment.len()).expect("at most 16 KiB").to_be_bytes();
+        [&[0x16, 3, 1], &length[..], fragment].concat()
+    };
+    message.chunks(bytes).flat_map(record).collect()
 }
 
 criterion_group!(benches, hello);

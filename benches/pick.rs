@@ -1,13 +1,14 @@
-//! What a pick costs: each policy at 2, 16, 128 and 1,000 servers.
+//! What a pick costs: each policy at 4, 64 and 1,000 servers, by one thread, and by two that pick at the same time.
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
 use acequia::pool::health::EjectLimits;
 use acequia::pool::{Allotment, Policy, Pool, PoolRules, Server, ServerSpec};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 
 const POLICIES: [Policy; 4] = [
@@ -55,20 +56,41 @@ fn pool(policy: Policy, servers: u16) -> Pool {
 fn pick(criterion: &mut Criterion) {
     for policy in POLICIES {
         let mut group = criterion.benchmark_group(policy.as_str());
-        for servers in [2, 16, 128, 1000] {
+        for (servers, threads) in [4, 64, 1000]
+            .into_iter()
+            .flat_map(|servers| [(servers, 1), (servers, 2)])
+        {
             let pool = pool(policy, servers);
-            let now = Instant::now();
-            let mut client: u32 = 0;
-            group.throughput(Throughput::Elements(servers.into()));
-            group.bench_function(BenchmarkId::from_parameter(servers), |bencher| {
-                bencher.iter(|| {
-                    client = client.wrapping_add(1);
-                    black_box(pool.pick(ClientAddr::new((client.to_be_bytes(), 1).into()), &[], now))
-                });
+            let id = BenchmarkId::new(servers.to_string(), format!("{threads} threads"));
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|picks| picks_by(&pool, threads, picks));
             });
         }
         group.finish();
     }
+}
+
+/// How long it takes until each of so many threads has picked so often.
+fn picks_by(pool: &Pool, threads: u8, picks: u64) -> Duration {
+    let (now, ready) = (Instant::now(), Barrier::new(usize::from(threads) + 1));
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let ready = &ready;
+            scope.spawn(move || {
+                ready.wait();
+                for client in 0..picks as u32 {
+                    let [_, b, c, d] = client.to_be_bytes();
+                    let client = ClientAddr::new(([10 + thread, b, c, d], 1).into());
+                    black_box(pool.pick(client, &[], now));
+                }
+                ready.wait();
+            });
+        }
+        ready.wait();
+        let began = Instant::now();
+        ready.wait();
+        began.elapsed()
+    })
 }
 
 criterion_group!(benches, pick);
