@@ -61,6 +61,12 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
         "-c",
     ];
     const RUN: &[&str] = &["run", "-c"];
+    // As the others are: they neither log sessions here nor look whether silent peers live.
+    const BARE: &[(&str, &str)] = &[("ACCESS", "off"), ("KEEPALIVE", "\"off\"")];
+    const AS_SHIPPED: &[(&str, &str)] = &[
+        ("ACCESS", "/dev/null"),
+        ("KEEPALIVE", "{ idle = \"60s\", interval = \"10s\", probes = 6 }"),
+    ];
     let haproxy = |name, splice| Kind {
         version: "-v",
         ..Kind::new(name, "haproxy.cfg", "haproxy", HAPROXY, splice)
@@ -78,10 +84,10 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
             after: &["start"],
             ..Kind::new("Sozu", "sozu.toml", "sozu", &["-c"], &[])
         },
-        acequia("acequia", "acequia", &[("ACCESS", "off")]),
-        acequia("acequia, access log", "acequia", &[("ACCESS", "/dev/null")]),
+        acequia("acequia", "acequia", BARE),
+        acequia("acequia, log, keepalive", "acequia", AS_SHIPPED),
     ];
-    all.extend(beside.map(|program| acequia("another acequia", program, &[("ACCESS", "off")])));
+    all.extend(beside.map(|program| acequia("another acequia", program, BARE)));
     all
 }
 
