@@ -1,17 +1,15 @@
 //! One direction of a session; run twice.
 
 use std::io;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::copy::{Copied, SCRATCH_BYTES, poll_copy, poll_send};
 use super::splice::{Filled, Pipe};
 use super::traffic::Moved;
+use super::wire::Wire;
 
 /// A turn moves about so much before others get theirs.
 const TURN_BYTES: usize = 256 * 1024;
@@ -118,8 +116,8 @@ impl Half {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &impl Wire,
+        to: &impl Wire,
         moved: &Moved,
         last: bool,
     ) -> Poll<Result<(), Broken>> {
@@ -129,8 +127,7 @@ impl Half {
             ready!(self.poll_empty(cx, to)).map_err(Broken::Writing)?;
             if self.ended {
                 if !self.cut_off && !last {
-                    // Only a receiver that is already gone refuses this; its half will say why.
-                    let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                    to.finish();
                 }
                 self.done = true;
                 return Poll::Ready(Ok(()));
@@ -152,7 +149,7 @@ impl Half {
     }
 
     /// Reads once, and sends what can be sent at once.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) -> Poll<Result<usize, Broken>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire, to: &impl Wire) -> Poll<Result<usize, Broken>> {
         if self.pace.is_bulk() {
             if let Some(mut pipe) = Pipe::take() {
                 // While the sender is silent the pipe is back in the pool: an idle session holds none.
@@ -178,7 +175,7 @@ impl Half {
     }
 
     /// Sends what is held.
-    fn poll_empty(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<()>> {
         match &mut self.held {
             Held::Nothing => return Poll::Ready(Ok(())),
             Held::Pipe(pipe) => ready!(pipe.poll_empty(cx, to))?,

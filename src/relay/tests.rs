@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::socket::{SocketOptions, reset};
+use crate::socket::{SocketOptions, reset, socket_fault};
 
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,
@@ -159,7 +159,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !Queue::of(stream).is_delivered() {
+        while !stream.queue().is_delivered() {
             tokio::task::yield_now().await;
         }
     })
