@@ -8,6 +8,7 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 
 use super::half::Broken;
+use super::traffic::Moved;
 use super::wire::Wire;
 
 /// One read takes at most so much: a socket's usual receive buffer, and small enough to stay in the cache.
@@ -33,10 +34,12 @@ pub(super) fn poll_copy(
     from: &impl Wire,
     to: &impl Wire,
     read_max: usize,
+    moved: &Moved,
 ) -> Poll<Result<Copied, Broken>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let room = &mut scratch[..read_max.min(SCRATCH_BYTES)];
         let read = ready!(poll_recv(cx, from, room)).map_err(Broken::Reading)?;
+        moved.add(read); // also if they cannot be sent
         let bytes = &room[..read];
         if bytes.is_empty() {
             return Poll::Ready(Ok(Copied { read: 0, rest: None }));
