@@ -62,10 +62,13 @@ impl Quiet {
                 let queues = look();
                 if self.queues.replace(queues).is_some_and(|before| before != queues) {
                     self.since = Instant::now();
+                    // Never later than half of the time after the last move: or this silence had no first look.
+                    self.since + self.limit / 2
                 } else if self.since.elapsed() >= self.limit {
                     return Poll::Ready(());
+                } else {
+                    self.since + self.limit
                 }
-                self.since + self.limit
             };
             self.timer.as_mut().reset(next);
         }
