@@ -3,7 +3,10 @@
 //! Whoever stands outside may run on the same thread: every wait here is for an event, and bounded by [`within`].
 
 mod endings;
+mod model;
 mod quiet;
+mod referee;
+mod simulation;
 mod streams;
 mod turns;
 mod urgent;
