@@ -3,7 +3,6 @@
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
-//! `rules.rs` asks the model and real sockets the same questions.
 //!
 //! Bytes are known by their position in a stream, so that it is enough to count them, and one that is lost, doubled or
 //! sent the wrong way shows at once.
@@ -19,6 +18,7 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::relay::half::TURN_BYTES;
 use crate::relay::quiet::Queue;
 
 /// Nothing is said or sent in one piece longer than this.
@@ -85,9 +85,8 @@ pub(super) struct World {
     /// When the relay last read or sent bytes, and when a peer last heard some.
     pub(super) moved_at: Instant,
     pub(super) heard_at: Option<Instant>,
-    /// What the relay did in its last poll: calls, and bytes read.
+    /// System calls of the relay's last poll.
     calls: u32,
-    pub(super) bytes: usize,
     /// Whether readiness or the cut has woken the relay since its last poll.
     pub(super) woke: bool,
 }
@@ -97,6 +96,8 @@ pub(super) struct End {
     /// How far its peer's stream has arrived, and how far the relay has read it.
     pub(super) arrived: usize,
     pub(super) read: usize,
+    /// How much of it in the last poll.
+    turn: usize,
     /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
     pub(super) ended: bool,
     pub(super) end_read: bool,
@@ -128,6 +129,7 @@ impl End {
         Self {
             arrived: first,
             read: first,
+            turn: 0,
             ended: false,
             end_read: false,
             sent: 0,
@@ -148,6 +150,11 @@ impl End {
 
     pub(super) fn queued(&self) -> usize {
         self.sent - self.heard
+    }
+
+    /// Whether the half that reads from it has had its turn, and comes back by itself.
+    pub(super) fn has_had_its_turn(&self) -> bool {
+        self.turn >= TURN_BYTES
     }
 
     /// `sk_stream_is_writeable`: a third of the queue is free. Who closed it is told so by writing.
@@ -259,7 +266,6 @@ impl World {
             moved_at: Instant::now(),
             heard_at: None,
             calls: 0,
-            bytes: 0,
             woke: false,
         }
     }
@@ -309,7 +315,8 @@ impl World {
     }
 
     pub(super) fn begins_poll(&mut self) {
-        (self.calls, self.bytes, self.woke) = (0, 0, false);
+        (self.calls, self.woke) = (0, false);
+        (self.client.turn, self.server.turn) = (0, 0);
     }
 
     fn act(&mut self, act: Act) {
@@ -400,12 +407,15 @@ impl Model<'_> {
 
     fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
         self.call(|world| {
+            let is_wanted = world.end(self.other()).ready.is_writable();
+            assert!(is_wanted, "it reads what it cannot send");
             let end = world.end_mut(self.side);
+            assert!(end.turn < TURN_BYTES, "it reads on after its turn");
             let there = (end.arrived - end.read).min(max);
             if there > 0 {
                 let given = give(bytes(self.other(), end.read, there));
                 end.read += given;
-                world.bytes += given;
+                end.turn += given;
                 world.moved_at = Instant::now();
                 return Ok(given);
             }
@@ -530,6 +540,7 @@ impl Wire for Model<'_> {
         self.call(|world| {
             let from = world.end(self.other());
             let (read, complete) = (from.read, from.ended && from.end_read);
+            assert!(!from.finished, "both are about to be closed: a call for nothing");
             assert!(complete, "{:?} is told of an end that nobody made", self.side);
             let end = world.end_mut(self.side);
             assert_eq!(

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 
 use super::model::{End, World};
 use super::*;
-use crate::relay::half::TURN_BYTES;
 
 /// Timers have whole milliseconds: one, and the one that it was set by, and its half.
 const ROUNDING: Duration = Duration::from_millis(3);
@@ -80,7 +79,7 @@ impl<'a> Referee<'a> {
     pub(super) fn before_poll(&mut self) {
         let mut world = self.world.lock().unwrap();
         let now = Some(Instant::now());
-        if world.bytes >= TURN_BYTES {
+        if had_a_turn(&world) {
             self.causeless += 1;
         } else if self.polled_at == now && !world.woke {
             self.causeless = self.causeless.checked_sub(1).expect("it spins");
@@ -93,7 +92,7 @@ impl<'a> Referee<'a> {
     pub(super) fn between_polls(&self) {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
-        let yields = world.bytes >= TURN_BYTES && self.polled_at == Some(Instant::now());
+        let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
         if world.woke || yields {
             return;
         }
@@ -101,8 +100,13 @@ impl<'a> Referee<'a> {
         assert!(!world.is_cut(), "it was cut and lives");
         assert!(world.client.broke.is_none(), "the client has broken and it lives");
         down.assert_stuck();
-        if world.server.broke.is_some() {
-            return; // how long this may last is judged when it ends
+        if let Some((broke_at, _)) = world.server.broke {
+            let patience = DELIVERY_PATIENCE + DELIVERY_LOOK + ROUNDING;
+            assert!(
+                Instant::now() <= world.moved_at.max(broke_at) + patience,
+                "too much patience"
+            );
+            return; // the rest is judged when it ends
         }
         up.assert_stuck();
         for direction in [&up, &down] {
@@ -193,6 +197,10 @@ impl<'a> Referee<'a> {
             assert!(direction.held() <= HELD_BYTES_MAX.max(self.first));
         }
     }
+}
+
+fn had_a_turn(world: &World) -> bool {
+    world.client.has_had_its_turn() || world.server.has_had_its_turn()
 }
 
 fn directions(world: &World) -> [Direction<'_>; 2] {

@@ -2,6 +2,7 @@
 //! the relay sleeps and when it ends.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Wake, Waker};
 
 use proptest::collection::vec;
@@ -34,11 +35,16 @@ struct Case {
 }
 
 /// Wakes the relay, and nothing else.
-struct Woken(Notify);
+#[derive(Default)]
+struct Woken {
+    notify: Notify,
+    since_poll: AtomicBool,
+}
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.notify_one();
+        self.since_poll.store(true, Relaxed);
+        self.notify.notify_one();
     }
 }
 
@@ -51,7 +57,7 @@ async fn play(case: &Case) -> Closed {
     let relay = between(&client, &server, first(case.first), case.limits, &traffic, told);
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
-    let woken = Arc::new(Woken(Notify::new()));
+    let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     waker.wake_by_ref();
     let mut step_at = Instant::now();
@@ -60,12 +66,15 @@ async fn play(case: &Case) -> Closed {
         let next = world.lock().unwrap().next_step_in().unwrap_or(last);
         tokio::select! {
             biased;
-            () = woken.0.notified() => {
+            () = woken.notify.notified() => {
                 referee.before_poll();
+                woken.since_poll.store(false, Relaxed);
                 if let Poll::Ready(closed) = relay.as_mut().poll(&mut Context::from_waker(&waker)) {
                     referee.ended(closed);
                     return closed;
                 }
+                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().woke;
+                assert!(!by_itself, "it wakes itself, and nobody else has a turn");
             }
             () = sleep_until(step_at + next) => {
                 step_at = Instant::now();
@@ -143,6 +152,33 @@ fn rooms() -> impl Strategy<Value = usize> {
         5_000..100_000_usize,
         100_000..1_000_000_usize
     ]
+}
+
+/// The look that finds the first of these changed must not be the last before the bound on the silence that follows.
+#[test]
+fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
+    let at = |millis, act| Step {
+        when: When::Millis(millis),
+        act,
+    };
+    let limits = RelayLimits {
+        idle_timeout: Some(Duration::from_secs(1)),
+        half_close_timeout: None,
+    };
+    let steps = vec![
+        at(0, Act::Says(Side::Server, 100)),
+        at(700, Act::Hears(Side::Client, 1)),
+        at(310, Act::Says(Side::Server, 1)),
+        at(900, Act::Hears(Side::Client, 1)),
+    ];
+    let case = Case {
+        first: 0,
+        limits,
+        rooms: [1_000; 2],
+        steps,
+        ends_well: false,
+    };
+    assert_eq!(played(&case), Closed::Idle(Pending::Bytes));
 }
 
 proptest! {
