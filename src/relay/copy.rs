@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::half::Broken;
+use super::traffic::Moved;
+use super::wire::Wire;
 
 /// One read takes at most so much: a socket's usual receive buffer, and small enough to stay in the cache.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -30,13 +31,15 @@ pub(super) struct Copied {
 /// Reads once, at most `read_max` bytes, and writes what was read.
 pub(super) fn poll_copy(
     cx: &mut Context<'_>,
-    from: &TcpStream,
-    to: &TcpStream,
+    from: &impl Wire,
+    to: &impl Wire,
     read_max: usize,
+    moved: &Moved,
 ) -> Poll<Result<Copied, Broken>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let room = &mut scratch[..read_max.min(SCRATCH_BYTES)];
         let read = ready!(poll_recv(cx, from, room)).map_err(Broken::Reading)?;
+        moved.add(read); // also if they cannot be sent
         let bytes = &room[..read];
         if bytes.is_empty() {
             return Poll::Ready(Ok(Copied { read: 0, rest: None }));
@@ -51,16 +54,16 @@ pub(super) fn poll_copy(
 }
 
 /// Receives what there is, at least a byte; 0 is the end of the stream.
-fn poll_recv(cx: &mut Context<'_>, socket: &TcpStream, room: &mut [u8]) -> Poll<io::Result<usize>> {
+fn poll_recv(cx: &mut Context<'_>, wire: &impl Wire, room: &mut [u8]) -> Poll<io::Result<usize>> {
     let all = room.len();
-    let mut recv_some = || recv(socket, &mut *room, RecvFlags::empty()).map(|(read, _)| read);
-    poll_part(cx, socket, Interest::READABLE, all, &mut recv_some)
+    let mut recv_some = || wire.recv(&mut *room, RecvFlags::empty());
+    poll_part(cx, wire, Interest::READABLE, all, &mut recv_some)
 }
 
 /// Sends what the socket takes, at least a byte.
-pub(super) fn poll_send(cx: &mut Context<'_>, socket: &TcpStream, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let mut send_some = || send(socket, bytes, SendFlags::NOSIGNAL);
-    poll_part(cx, socket, Interest::WRITABLE, bytes.len(), &mut send_some)
+pub(super) fn poll_send(cx: &mut Context<'_>, wire: &impl Wire, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let mut send_some = || wire.send(bytes);
+    poll_part(cx, wire, Interest::WRITABLE, bytes.len(), &mut send_some)
 }
 
 /// Moves some of `all` bytes. Having moved a part, the socket is known to be drained (or full) without asking it
@@ -68,19 +71,19 @@ pub(super) fn poll_send(cx: &mut Context<'_>, socket: &TcpStream, bytes: &[u8]) 
 /// is, by answering that it would block.
 fn poll_part(
     cx: &mut Context<'_>,
-    socket: &TcpStream,
+    wire: &impl Wire,
     interest: Interest,
     all: usize,
     operation: &mut dyn FnMut() -> rustix::io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
         if interest == Interest::READABLE {
-            ready!(socket.poll_read_ready(cx))?;
+            ready!(wire.poll_read_ready(cx))?;
         } else {
-            ready!(socket.poll_write_ready(cx))?;
+            ready!(wire.poll_write_ready(cx))?;
         }
         let mut part = None;
-        let whole = socket.try_io(interest, || {
+        let whole = wire.try_io(interest, || {
             let moved = operation()?;
             if 0 < moved && moved < all {
                 part = Some(moved);

@@ -1,20 +1,18 @@
 //! One direction of a session; run twice.
 
 use std::io;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::copy::{Copied, SCRATCH_BYTES, poll_copy, poll_send};
 use super::splice::{Filled, Pipe};
 use super::traffic::Moved;
+use super::wire::Wire;
 
 /// A turn moves about so much before others get theirs.
-const TURN_BYTES: usize = 256 * 1024;
+pub(super) const TURN_BYTES: usize = 256 * 1024;
 
 /// What is read at once while the other side takes less than it is given: what it does not take has to be copied.
 const CAUTIOUS_READ_BYTES: usize = 16 * 1024;
@@ -118,8 +116,8 @@ impl Half {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &impl Wire,
+        to: &impl Wire,
         moved: &Moved,
         last: bool,
     ) -> Poll<Result<(), Broken>> {
@@ -129,8 +127,7 @@ impl Half {
             ready!(self.poll_empty(cx, to)).map_err(Broken::Writing)?;
             if self.ended {
                 if !self.cut_off && !last {
-                    // Only a receiver that is already gone refuses this; its half will say why.
-                    let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                    to.finish();
                 }
                 self.done = true;
                 return Poll::Ready(Ok(()));
@@ -143,21 +140,27 @@ impl Half {
             // Read only what the receiver can take; while it cannot, the sender's kernel holds it back.
             ready!(to.poll_write_ready(cx)).map_err(Broken::Writing)?;
             self.reading = true;
-            let read = ready!(self.poll_fill(cx, from, to))?;
+            let read = ready!(self.poll_fill(cx, from, to, moved))?;
             self.reading = false;
             self.ended = read == 0;
-            moved.add(read);
             turn += read;
         }
     }
 
     /// Reads once, and sends what can be sent at once.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream, to: &TcpStream) -> Poll<Result<usize, Broken>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Wire,
+        to: &impl Wire,
+        moved: &Moved,
+    ) -> Poll<Result<usize, Broken>> {
         if self.pace.is_bulk() {
             if let Some(mut pipe) = Pipe::take() {
                 // While the sender is silent the pipe is back in the pool: an idle session holds none.
                 match ready!(pipe.poll_fill(cx, from)).map_err(Broken::Reading)? {
                     Filled::Bytes(bytes) => {
+                        moved.add(bytes);
                         self.pace.filled_pipe(bytes);
                         self.held = Held::Pipe(pipe);
                         return Poll::Ready(Ok(bytes));
@@ -169,7 +172,7 @@ impl Half {
             self.pace.no_pipe();
         }
         let read_max = self.pace.read_max();
-        let Copied { read, rest } = ready!(poll_copy(cx, from, to, read_max))?;
+        let Copied { read, rest } = ready!(poll_copy(cx, from, to, read_max, moved))?;
         self.pace.copied(read, rest.is_none());
         if let Some(rest) = rest {
             self.held = Held::bytes(rest);
@@ -178,7 +181,7 @@ impl Half {
     }
 
     /// Sends what is held.
-    fn poll_empty(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<()>> {
         match &mut self.held {
             Held::Nothing => return Poll::Ready(Ok(())),
             Held::Pipe(pipe) => ready!(pipe.poll_empty(cx, to))?,

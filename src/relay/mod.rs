@@ -10,6 +10,7 @@ mod splice;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod wire;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -19,11 +20,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::socket::{Fault, socket_fault};
+use crate::socket::Fault;
 use half::{Broken, Half};
-use quiet::{Queue, Quiet};
+use quiet::Quiet;
 pub use splice::limit_pipes;
 pub use traffic::{Moved, Traffic};
+use wire::Wire;
 
 /// How long the send queue towards the client may take to empty after a server's reset; and before that, how long the
 /// client may take nothing at all of what is still to be given to its socket.
@@ -99,6 +101,18 @@ pub fn relay<'a>(
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
+    cut: impl Future + Unpin + 'a,
+) -> impl Future<Output = Closed> + 'a {
+    between(client, server, first, limits, traffic, cut)
+}
+
+/// [`relay`], over whatever carries bytes.
+fn between<'a, W: Wire>(
+    client: &'a W,
+    server: &'a W,
+    first: Vec<u8>,
+    limits: RelayLimits,
+    traffic: &'a Traffic,
     mut cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     let mut both = Both::new(client, server, first, limits, traffic);
@@ -127,9 +141,9 @@ enum Stop {
 }
 
 /// Both directions and what watches them.
-struct Both<'a> {
-    client: Socket<'a>,
-    server: Socket<'a>,
+struct Both<'a, W> {
+    client: End<'a, W>,
+    server: End<'a, W>,
     up: Half,
     down: Half,
     /// Who finished first.
@@ -139,21 +153,15 @@ struct Both<'a> {
     traffic: &'a Traffic,
 }
 
-impl<'a> Both<'a> {
-    fn new(
-        client: &'a TcpStream,
-        server: &'a TcpStream,
-        first: Vec<u8>,
-        limits: RelayLimits,
-        traffic: &'a Traffic,
-    ) -> Self {
+impl<'a, W: Wire> Both<'a, W> {
+    fn new(client: &'a W, server: &'a W, first: Vec<u8>, limits: RelayLimits, traffic: &'a Traffic) -> Self {
         Self {
-            client: Socket {
-                stream: client,
+            client: End {
+                wire: client,
                 watch: None,
             },
-            server: Socket {
-                stream: server,
+            server: End {
+                wire: server,
                 watch: None,
             },
             up: Half::new(first),
@@ -186,7 +194,7 @@ impl<'a> Both<'a> {
         let Some(quiet) = &mut self.quiet else {
             return Poll::Pending;
         };
-        let queues = || [self.client.stream, self.server.stream].map(Queue::of);
+        let queues = || [self.client.wire.queue(), self.server.wire.queue()];
         quiet.poll(cx, pulse, queues).map(|()| Stop::Closed(self.given_up()))
     }
 
@@ -196,8 +204,8 @@ impl<'a> Both<'a> {
         }
         match self.up.poll(
             cx,
-            self.client.stream,
-            self.server.stream,
+            self.client.wire,
+            self.server.wire,
             &self.traffic.up,
             self.down.is_done(),
         ) {
@@ -212,8 +220,8 @@ impl<'a> Both<'a> {
         }
         match self.down.poll(
             cx,
-            self.server.stream,
-            self.client.stream,
+            self.server.wire,
+            self.client.wire,
             &self.traffic.down,
             self.up.is_done(),
         ) {
@@ -247,8 +255,8 @@ impl<'a> Both<'a> {
     /// It has been quiet for too long; by which of the two bounds?
     fn given_up(&self) -> Closed {
         let unsent = self.up.unsent() + self.down.unsent() > 0;
-        let queued = |socket: &Socket<'_>| !Queue::of(socket.stream).is_delivered();
-        let pending = if unsent || queued(&self.client) || queued(&self.server) {
+        let delivered = self.client.wire.queue().is_delivered() && self.server.wire.queue().is_delivered();
+        let pending = if unsent || !delivered {
             Pending::Bytes
         } else {
             Pending::Nothing
@@ -283,7 +291,7 @@ impl<'a> Both<'a> {
             }
             while look.as_mut().poll(cx).is_ready() {
                 look.as_mut().reset(Instant::now() + DELIVERY_LOOK);
-                let queue = Queue::of(self.client.stream);
+                let queue = self.client.wire.queue();
                 if self.down.has_ended() && self.down.unsent() == 0 && queue.is_delivered() {
                     return Poll::Ready(Closed::Broke(Side::Server, fault));
                 }
@@ -314,21 +322,21 @@ fn at(broken: Broken, from: Side, to: Side) -> (Side, Fault) {
     }
 }
 
-/// One of the two sockets, and what watches it for errors while nobody reads from it.
-struct Socket<'a> {
-    stream: &'a TcpStream,
+/// One of the two, and what watches it for errors while nobody reads from it.
+struct End<'a, W> {
+    wire: &'a W,
     /// Boxed and dropped when not needed: a session that only talks has none.
     watch: Option<Pin<Box<dyn Future<Output = Fault> + Send + 'a>>>,
 }
 
-impl Socket<'_> {
+impl<W: Wire> End<'_, W> {
     fn poll_fault(&mut self, cx: &mut Context<'_>, needed: bool) -> Poll<Fault> {
         if !needed {
             self.watch = None;
             return Poll::Pending;
         }
         self.watch
-            .get_or_insert_with(|| Box::pin(socket_fault(self.stream)))
+            .get_or_insert_with(|| Box::pin(self.wire.fault()))
             .as_mut()
             .poll(cx)
     }

@@ -1,31 +1,19 @@
 //! The bound on silence, and what counts as silence.
 
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
-
-use crate::tcp_info::TcpInfo;
 
 /// What the kernel has still to send on a socket, or to hear of. It changes with all that reaches the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Queue {
-    unacknowledged: u32,
-    not_sent_bytes: u32,
+    pub(super) unacknowledged: u32,
+    pub(super) not_sent_bytes: u32,
 }
 
 impl Queue {
-    pub(super) fn of(socket: &TcpStream) -> Self {
-        let info = TcpInfo::of(socket.as_fd()).unwrap_or_default();
-        Self {
-            unacknowledged: info.unacknowledged,
-            not_sent_bytes: info.not_sent_bytes,
-        }
-    }
-
     pub(super) fn is_delivered(self) -> bool {
         self.unacknowledged == 0 && self.not_sent_bytes == 0
     }
@@ -74,10 +62,13 @@ impl Quiet {
                 let queues = look();
                 if self.queues.replace(queues).is_some_and(|before| before != queues) {
                     self.since = Instant::now();
+                    // Never later than half of the time after the last move: or this silence had no first look.
+                    self.since + self.limit / 2
                 } else if self.since.elapsed() >= self.limit {
                     return Poll::Ready(());
+                } else {
+                    self.since + self.limit
                 }
-                self.since + self.limit
             };
             self.timer.as_mut().reset(next);
         }

@@ -11,16 +11,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, recv};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::wire::Wire;
 
 /// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
 const PIPE_BYTES: usize = 256 * 1024;
-
-/// splice(2) takes lengths up to 2^31 - 1 page; the pipe bounds what really moves.
-const SPLICE_BYTES_MAX: usize = 1 << 30;
 
 /// Pipes a thread may have when nobody has said otherwise.
 const PIPES_MAX_DEFAULT: usize = 64;
@@ -90,7 +89,7 @@ impl Pipe {
     }
 
     /// Moves what the socket has into the empty pipe.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &TcpStream) -> Poll<io::Result<Filled>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.held, 0, "a pipe is filled only when it is empty");
         let (_, into) = self.ends();
         loop {
@@ -111,11 +110,11 @@ impl Pipe {
     }
 
     /// Moves on to the socket until the pipe is empty.
-    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<()>> {
         while self.held > 0 {
             ready!(to.poll_write_ready(cx))?;
             let (out, _) = self.ends();
-            match to.try_io(Interest::WRITABLE, || moved(out, to, self.held)) {
+            match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.held)?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(sent) => self.held -= sent,
@@ -144,30 +143,18 @@ impl Drop for Pipe {
     }
 }
 
-fn fill(from: &TcpStream, into: &OwnedFd) -> io::Result<Filled> {
-    let nothing = match moved(from, into, SPLICE_BYTES_MAX) {
+fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
+    let nothing = match from.splice_into(into) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-        Err(error) => return Err(error),
+        Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => return Err(error.into()),
     };
-    let mut byte = [0];
-    match recv(from, &mut byte, RecvFlags::PEEK) {
-        Ok((1.., _)) => Ok(Filled::Refused),
-        Ok(_) | Err(rustix::io::Errno::AGAIN) => nothing,
+    match from.recv(&mut [0], RecvFlags::PEEK) {
+        Ok(1..) => Ok(Filled::Refused),
+        Ok(_) | Err(Errno::AGAIN) => nothing,
         Err(error) => Err(error.into()),
     }
-}
-
-fn moved(from: impl std::os::fd::AsFd, to: impl std::os::fd::AsFd, bytes: usize) -> io::Result<usize> {
-    Ok(splice(
-        from,
-        None,
-        to,
-        None,
-        bytes,
-        SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-    )?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! Whoever stands outside may run on the same thread: every wait here is for an event, and bounded by [`within`].
 
 mod endings;
+mod model;
 mod quiet;
+mod referee;
+mod simulation;
 mod streams;
 mod turns;
 mod urgent;
@@ -20,7 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::socket::{SocketOptions, reset};
+use crate::socket::{SocketOptions, reset, socket_fault};
 
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,
@@ -159,7 +162,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !Queue::of(stream).is_delivered() {
+        while !stream.queue().is_delivered() {
             tokio::task::yield_now().await;
         }
     })

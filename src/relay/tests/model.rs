@@ -1,0 +1,597 @@
+//! A model of two sockets of ours and of who stands behind them: nothing is left to chance, so that a case that fails
+//! fails again.
+//!
+//! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
+//! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
+//!
+//! Bytes are known by their position in a stream, so that it is enough to count them, and one that is lost, doubled or
+//! sent the wrong way shows at once.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::task::Waker;
+
+use rustix::io::{Errno, Result as Answer};
+use rustix::net::RecvFlags;
+use tokio::io::{Interest, Ready};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::relay::half::TURN_BYTES;
+use crate::relay::quiet::Queue;
+
+/// Nothing is said or sent in one piece longer than this.
+pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// System calls of one poll that cannot be anything but a loop without end: a turn, in pieces of a few bytes.
+const CALLS_A_POLL_MAX: u32 = 20_000;
+
+/// Both ways; the periods are primes and differ, so that no shift and no swap goes unseen.
+static STREAMS: LazyLock<[Vec<u8>; 2]> =
+    LazyLock::new(|| [251, 241].map(|period| (0..PIECE_BYTES_MAX + period).map(|at| (at % period) as u8).collect()));
+
+/// Bytes of what goes towards `to`, from a position on.
+fn bytes(to: Side, position: usize, length: usize) -> &'static [u8] {
+    let (stream, period) = match to {
+        Side::Server => (&STREAMS[0], 251),
+        Side::Client => (&STREAMS[1], 241),
+    };
+    &stream[position % period..][..length]
+}
+
+/// What the server gets first.
+pub(super) fn first(length: usize) -> Vec<u8> {
+    bytes(Side::Server, 0, length).to_vec()
+}
+
+/// What happens, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) when: When,
+    pub(super) act: Act,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum When {
+    /// Within a poll, after so many more system calls of the relay; if it makes fewer, as soon as it sleeps.
+    Calls(u8),
+    /// So long after the step before.
+    Millis(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    /// A peer sends bytes.
+    Says(Side, usize),
+    /// A peer takes bytes out of our send queue.
+    Hears(Side, usize),
+    /// A peer shuts its writing side down.
+    Ends(Side),
+    /// A peer breaks.
+    Breaks(Side, Fault),
+    /// Somebody cuts the session.
+    Cut,
+}
+
+/// The two sockets, and all that is still to happen to them.
+pub(super) struct World {
+    pub(super) client: End,
+    pub(super) server: End,
+    steps: VecDeque<Step>,
+    cut: Option<oneshot::Sender<()>>,
+    /// Whose end the relay read first, and when.
+    pub(super) first_ended: Option<(Side, Instant)>,
+    /// When the relay last read or sent bytes, and when a peer last heard some.
+    pub(super) moved_at: Instant,
+    pub(super) heard_at: Option<Instant>,
+    /// System calls of the relay's last poll.
+    calls: u32,
+    /// Whether readiness or the cut has woken the relay since its last poll.
+    pub(super) woke: bool,
+}
+
+/// One of our sockets.
+pub(super) struct End {
+    /// How far its peer's stream has arrived, and how far the relay has read it.
+    pub(super) arrived: usize,
+    pub(super) read: usize,
+    /// How much of it in the last poll.
+    turn: usize,
+    /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
+    pub(super) ended: bool,
+    pub(super) end_read: bool,
+    /// How far the relay has sent the other stream, and how far the peer has it.
+    pub(super) sent: usize,
+    pub(super) heard: usize,
+    /// The relay has shut its writing side down.
+    pub(super) finished: bool,
+    /// It broke at that time, and why.
+    pub(super) broke: Option<(Instant, Fault)>,
+    /// The error that nobody has been told (sk_err).
+    error: Option<Errno>,
+    /// Size of the send queue, and whether somebody has found it full (SOCK_NOSPACE).
+    room: usize,
+    no_space: bool,
+    /// epoll has something to tell.
+    event: bool,
+    /// A read has found it empty since the last event: another is a wasted call.
+    drained: bool,
+    /// What tokio believes, and whom it wakes.
+    ready: Ready,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    watcher: Option<Waker>,
+}
+
+impl End {
+    fn new(first: usize, room: usize) -> Self {
+        Self {
+            arrived: first,
+            read: first,
+            turn: 0,
+            ended: false,
+            end_read: false,
+            sent: 0,
+            heard: 0,
+            finished: false,
+            broke: None,
+            error: None,
+            room,
+            no_space: false,
+            event: true,
+            drained: false,
+            ready: Ready::EMPTY,
+            reader: None,
+            writer: None,
+            watcher: None,
+        }
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.sent - self.heard
+    }
+
+    /// Whether the half that reads from it has had its turn, and comes back by itself.
+    pub(super) fn has_had_its_turn(&self) -> bool {
+        self.turn >= TURN_BYTES
+    }
+
+    /// `sk_stream_is_writeable`: a third of the queue is free. Who closed it is told so by writing.
+    pub(super) fn is_writable(&self) -> bool {
+        self.finished || self.broke.is_some() || self.queued() <= self.room / 3 * 2
+    }
+
+    /// Whether a read would be answered.
+    pub(super) fn is_readable(&self) -> bool {
+        self.arrived > self.read || ((self.ended || self.broke.is_some()) && !self.end_read)
+    }
+
+    /// `tcp_recvmsg_locked`: bytes come before the end, the end before the error, and the error once: after it there
+    /// is nothing but the end.
+    fn nothing_to_read(&mut self) -> Answer<usize> {
+        if self.ended {
+            return Ok(0);
+        }
+        match self.error.take() {
+            Some(error) => Err(error),
+            None if self.broke.is_some() => Ok(0),
+            None => Err(Errno::AGAIN),
+        }
+    }
+
+    /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then that there is nobody. Otherwise how many of
+    /// so many bytes it takes; who is given less has been promised an event.
+    fn takes(&mut self, length: usize) -> Answer<usize> {
+        if self.broke.is_some() || self.finished {
+            return Err(self.error.take().unwrap_or(Errno::PIPE));
+        }
+        let free = self.room - self.queued();
+        self.no_space |= free < length;
+        if free == 0 {
+            Err(Errno::AGAIN)
+        } else {
+            Ok(length.min(free))
+        }
+    }
+
+    /// `tcp_reset` and `tcp_write_err`: what is queued is lost, what has arrived is not. Whose FIN had arrived before
+    /// gets the error of a broken pipe.
+    fn breaks(&mut self, fault: Fault) {
+        let is_closed = self.ended && self.finished && self.queued() == 0;
+        if self.broke.is_some() || is_closed {
+            return;
+        }
+        self.error = Some(match fault {
+            Fault::Lost => Errno::TIMEDOUT,
+            Fault::Reset if self.ended && !self.finished => Errno::PIPE,
+            Fault::Reset => Errno::CONNRESET,
+        });
+        self.broke = Some((Instant::now(), fault));
+        self.event = true;
+    }
+
+    /// What epoll says when it says something (`tcp_poll`), as mio and tokio read it.
+    fn readiness(&mut self) -> Ready {
+        let (broke, mut ready) = (self.broke.is_some(), Ready::EMPTY);
+        if self.arrived > self.read || self.ended || broke {
+            ready |= Ready::READABLE;
+        }
+        if self.ended || broke {
+            ready |= Ready::READ_CLOSED;
+        }
+        if self.is_writable() {
+            ready |= Ready::WRITABLE;
+        } else {
+            self.no_space = true;
+        }
+        if broke || (self.ended && self.finished) {
+            ready |= Ready::READ_CLOSED | Ready::WRITE_CLOSED;
+        }
+        if self.error.is_some() {
+            ready |= Ready::ERROR;
+        }
+        ready
+    }
+
+    /// Tells what has happened; whether that wakes somebody.
+    fn tell(&mut self) -> bool {
+        if !std::mem::take(&mut self.event) {
+            return false;
+        }
+        self.drained = false;
+        let news = self.readiness();
+        self.ready |= news;
+        let woken = [
+            self.reader.take_if(|_| news.is_readable()),
+            self.writer.take_if(|_| news.is_writable()),
+            self.watcher.take_if(|_| news.is_error()),
+        ];
+        let wakes = woken.iter().any(Option::is_some);
+        woken.into_iter().flatten().for_each(Waker::wake);
+        wakes
+    }
+}
+
+impl World {
+    /// Two connected sockets with send queues of such sizes (client's, server's), and a session whose first bytes were
+    /// read before.
+    pub(super) fn new(first: usize, rooms: [usize; 2], steps: &[Step], cut: oneshot::Sender<()>) -> Self {
+        Self {
+            client: End::new(first, rooms[0]),
+            server: End::new(0, rooms[1]),
+            steps: steps.iter().copied().collect(),
+            cut: Some(cut),
+            first_ended: None,
+            moved_at: Instant::now(),
+            heard_at: None,
+            calls: 0,
+            woke: false,
+        }
+    }
+
+    fn end(&self, side: Side) -> &End {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    fn end_mut(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_none()
+    }
+
+    /// The next step's time; zero for one that only waits for calls.
+    pub(super) fn next_step_in(&self) -> Option<Duration> {
+        self.steps.front().map(|step| match step.when {
+            When::Calls(_) => Duration::ZERO,
+            When::Millis(millis) => Duration::from_millis(millis),
+        })
+    }
+
+    /// Lets the next step happen, if there is one.
+    pub(super) fn step(&mut self) -> bool {
+        let step = self.steps.pop_front();
+        step.inspect(|step| self.act(step.act)).is_some()
+    }
+
+    /// After the last step: the peers take what they are sent, in large pieces, and end; or somebody cuts.
+    pub(super) fn say_goodbye(&mut self, ends_well: bool) {
+        if !ends_well {
+            return self.act(Act::Cut);
+        }
+        for side in [Side::Client, Side::Server] {
+            self.end_mut(side).room = PIECE_BYTES_MAX;
+            self.act(Act::Hears(side, usize::MAX));
+            self.act(Act::Ends(side));
+        }
+    }
+
+    pub(super) fn begins_poll(&mut self) {
+        (self.calls, self.woke) = (0, false);
+        (self.client.turn, self.server.turn) = (0, 0);
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Says(side, bytes) => {
+                let end = self.end_mut(side);
+                if !end.ended && end.broke.is_none() {
+                    end.arrived += bytes;
+                    end.event = true;
+                }
+            }
+            Act::Hears(side, bytes) => {
+                let end = self.end_mut(side);
+                let heard = end.queued().min(bytes);
+                if heard == 0 || end.broke.is_some() {
+                    return;
+                }
+                end.heard += heard;
+                // `sk_stream_write_space`: only who has been refused is told.
+                if end.no_space && end.is_writable() {
+                    (end.no_space, end.event) = (false, true);
+                }
+                self.heard_at = Some(Instant::now());
+            }
+            Act::Ends(side) => {
+                let end = self.end_mut(side);
+                if !end.ended && end.broke.is_none() {
+                    (end.ended, end.event) = (true, true);
+                }
+            }
+            Act::Breaks(side, fault) => self.end_mut(side).breaks(fault),
+            Act::Cut => {
+                if let Some(cut) = self.cut.take() {
+                    let _ = cut.send(());
+                    self.woke = true;
+                }
+            }
+        }
+    }
+
+    /// What epoll_wait(2) is to the relay.
+    pub(super) fn tell(&mut self) {
+        self.woke |= [self.client.tell(), self.server.tell()].contains(&true);
+    }
+
+    /// Before each system call: the script may have something happen just now.
+    fn call(&mut self) {
+        self.calls += 1;
+        assert!(self.calls < CALLS_A_POLL_MAX, "a poll without end");
+        while let Some(Step {
+            when: When::Calls(left),
+            ..
+        }) = self.steps.front_mut()
+        {
+            if *left > 0 {
+                *left -= 1;
+                return;
+            }
+            self.step();
+        }
+    }
+}
+
+/// One of our two sockets, to be relayed.
+pub(super) struct Model<'a> {
+    pub(super) world: &'a Mutex<World>,
+    pub(super) side: Side,
+}
+
+impl Model<'_> {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Makes a system call.
+    fn call<R>(&self, call: impl FnOnce(&mut World) -> R) -> R {
+        let mut world = self.world();
+        world.call();
+        call(&mut world)
+    }
+
+    fn other(&self) -> Side {
+        match self.side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+
+    fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
+        self.call(|world| {
+            let is_wanted = world.end(self.other()).ready.is_writable();
+            assert!(is_wanted, "it reads what it cannot send");
+            let end = world.end_mut(self.side);
+            assert!(end.turn < TURN_BYTES, "it reads on after its turn");
+            let there = (end.arrived - end.read).min(max);
+            if there > 0 {
+                let given = give(bytes(self.other(), end.read, there));
+                end.read += given;
+                end.turn += given;
+                world.moved_at = Instant::now();
+                return Ok(given);
+            }
+            let answer = end.nothing_to_read();
+            if answer == Ok(0) && !end.end_read {
+                end.end_read = true;
+                if end.ended {
+                    world.first_ended.get_or_insert((self.side, Instant::now()));
+                }
+            }
+            answer
+        })
+    }
+
+    fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
+        self.call(|world| {
+            let said = world.end(self.other()).read;
+            let end = world.end_mut(self.side);
+            let taken = end.takes(length)?;
+            let expected = bytes(self.side, end.sent, taken);
+            assert!(
+                get(taken).as_ref() == expected,
+                "{:?}, byte {}: not what was said",
+                self.side,
+                end.sent
+            );
+            end.sent += taken;
+            assert!(end.sent <= said, "{:?} is sent what nobody said", self.side);
+            world.moved_at = Instant::now();
+            Ok(taken)
+        })
+    }
+}
+
+impl Wire for Model<'_> {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut world = self.world();
+        let end = world.end_mut(self.side);
+        if end.ready.is_readable() {
+            return Poll::Ready(Ok(()));
+        }
+        end.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut world = self.world();
+        let end = world.end_mut(self.side);
+        if end.ready.is_writable() {
+            return Poll::Ready(Ok(()));
+        }
+        end.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// `Registration::try_io` and `ScheduledIo::clear_readiness`: what is closed stays ready.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        let (open, closed) = match interest {
+            Interest::READABLE => (Ready::READABLE, Ready::READ_CLOSED),
+            _ => (Ready::WRITABLE, Ready::WRITE_CLOSED),
+        };
+        let ready = self.world().end(self.side).ready;
+        if (ready & (open | closed)).is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let answer = call();
+        if answer
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            let mut world = self.world();
+            let end = world.end_mut(self.side);
+            end.ready = end.ready - open;
+        }
+        answer
+    }
+
+    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize> {
+        if flags.contains(RecvFlags::PEEK) {
+            return self.call(|world| {
+                let end = world.end_mut(self.side);
+                let there = (end.arrived - end.read).min(room.len());
+                if there > 0 { Ok(there) } else { end.nothing_to_read() }
+            });
+        }
+        let all = room.len();
+        {
+            let world = self.world();
+            let end = world.end(self.side);
+            assert!(!end.drained || end.ready.is_read_closed(), "a read for nothing");
+        }
+        let answer = self.receive(all, |bytes| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        });
+        let short = answer.is_ok_and(|read| 0 < read && read < all);
+        self.world().end_mut(self.side).drained = short || answer == Err(Errno::AGAIN);
+        answer
+    }
+
+    fn send(&self, bytes: &[u8]) -> Answer<usize> {
+        self.take(bytes.len(), |taken| &bytes[..taken])
+    }
+
+    /// The pipe is a real one: who lends and returns pipes is tested too.
+    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+        self.receive(PIECE_BYTES_MAX, |bytes| {
+            rustix::io::write(pipe, bytes).expect("an empty pipe has room")
+        })
+    }
+
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+        self.take(bytes, |taken| {
+            let mut room = vec![0; taken];
+            let given = rustix::io::read(pipe, &mut room).expect("the pipe has what is asked for");
+            room.truncate(given);
+            room
+        })
+    }
+
+    fn finish(&self) {
+        self.call(|world| {
+            let from = world.end(self.other());
+            let (read, complete) = (from.read, from.ended && from.end_read);
+            assert!(!from.finished, "both are about to be closed: a call for nothing");
+            assert!(complete, "{:?} is told of an end that nobody made", self.side);
+            let end = world.end_mut(self.side);
+            assert_eq!(
+                end.sent, read,
+                "{:?} is told of the end before the last byte",
+                self.side
+            );
+            (end.finished, end.event) = (true, true);
+        });
+    }
+
+    fn fault(&self) -> impl Future<Output = Fault> + Send {
+        Watch(self)
+    }
+
+    fn queue(&self) -> Queue {
+        self.call(|world| {
+            let queued = world.end(self.side).queued();
+            Queue {
+                unacknowledged: u32::from(queued > 0),
+                not_sent_bytes: queued as u32,
+            }
+        })
+    }
+}
+
+/// [`socket_fault`]: takes the error off the socket.
+struct Watch<'a>(&'a Model<'a>);
+
+impl Future for Watch<'_> {
+    type Output = Fault;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fault> {
+        let mut world = self.0.world();
+        let end = world.end_mut(self.0.side);
+        if end.ready.is_error() {
+            if let Some(error) = end.error.take() {
+                return Poll::Ready(Fault::of(&error.into()));
+            }
+            end.ready = end.ready - Ready::ERROR;
+        }
+        end.watcher = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        // Poisoned only while a test fails.
+        if let Ok(mut world) = self.0.world.lock() {
+            world.end_mut(self.0.side).watcher = None;
+        }
+    }
+}

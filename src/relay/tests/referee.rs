@@ -1,0 +1,218 @@
+//! Knows at every moment what the relay owes whom, from what has happened alone.
+
+use std::sync::Mutex;
+
+use super::model::{End, World};
+use super::*;
+
+/// Timers have whole milliseconds: one, and the one that it was set by, and its half.
+const ROUNDING: Duration = Duration::from_millis(3);
+
+/// The most that a half may hold, apart from what was read before it: a pipe.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+
+/// Who watches one relay.
+pub(super) struct Referee<'a> {
+    first: usize,
+    limits: RelayLimits,
+    world: &'a Mutex<World>,
+    traffic: &'a Traffic,
+    polled_at: Option<Instant>,
+    /// Polls without another cause that it may still have: one a turn, and one to begin the delivery.
+    causeless: u32,
+}
+
+/// What a direction is about to do.
+struct Direction<'a> {
+    from: &'a End,
+    to: &'a End,
+}
+
+impl Direction<'_> {
+    fn held(&self) -> usize {
+        self.from.read - self.to.sent
+    }
+
+    /// All that was said has been sent on.
+    fn is_through(&self) -> bool {
+        self.from.arrived == self.to.sent
+    }
+
+    /// The sender has ended well, and all that it said has been sent on.
+    fn is_done(&self) -> bool {
+        self.from.ended && self.from.end_read && self.is_through()
+    }
+
+    /// Nothing can move.
+    fn assert_stuck(&self) {
+        assert!(
+            self.held() == 0 || !self.to.is_writable(),
+            "it holds what could be sent"
+        );
+        assert!(
+            !self.from.is_readable() || self.held() > 0 || !self.to.is_writable(),
+            "it leaves what could be read"
+        );
+    }
+}
+
+/// The bound on silence, as it is at the moment.
+struct Silence {
+    from: Instant,
+    to: Instant,
+    is_half_close: bool,
+}
+
+impl<'a> Referee<'a> {
+    pub(super) fn new(first: usize, limits: RelayLimits, world: &'a Mutex<World>, traffic: &'a Traffic) -> Self {
+        Self {
+            first,
+            limits,
+            world,
+            traffic,
+            polled_at: None,
+            causeless: 1,
+        }
+    }
+
+    /// A poll has a cause: something has happened, time has passed, or the relay had its turn and comes back by itself.
+    pub(super) fn before_poll(&mut self) {
+        let mut world = self.world.lock().unwrap();
+        let now = Some(Instant::now());
+        if had_a_turn(&world) {
+            self.causeless += 1;
+        } else if self.polled_at == now && !world.woke {
+            self.causeless = self.causeless.checked_sub(1).expect("it spins");
+        }
+        self.polled_at = now;
+        world.begins_poll();
+    }
+
+    /// To be asked after all that has happened was told. If the relay sleeps on, it has nothing to do.
+    pub(super) fn between_polls(&self) {
+        let world = self.world.lock().unwrap();
+        self.assert_counted(&world);
+        let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
+        if world.woke || yields {
+            return;
+        }
+        let [up, down] = directions(&world);
+        assert!(!world.is_cut(), "it was cut and lives");
+        assert!(world.client.broke.is_none(), "the client has broken and it lives");
+        down.assert_stuck();
+        if let Some((broke_at, _)) = world.server.broke {
+            let patience = DELIVERY_PATIENCE + DELIVERY_LOOK + ROUNDING;
+            assert!(
+                Instant::now() <= world.moved_at.max(broke_at) + patience,
+                "too much patience"
+            );
+            return; // the rest is judged when it ends
+        }
+        up.assert_stuck();
+        for direction in [&up, &down] {
+            assert!(!direction.is_done() || direction.to.finished, "an end is not passed on");
+        }
+        assert!(!up.is_done() || !down.is_done(), "both are done and it lives");
+        let too_long = |silence: &Silence| Instant::now() > silence.to;
+        assert!(
+            !self.silence(&world).as_ref().is_some_and(too_long),
+            "silence lasts too long"
+        );
+    }
+
+    /// The relay says that it has ended, and how.
+    pub(super) fn ended(&self, closed: Closed) {
+        let world = self.world.lock().unwrap();
+        self.assert_counted(&world);
+        let [up, down] = directions(&world);
+        let now = Instant::now();
+        match closed {
+            Closed::Finished(side) => {
+                assert!(up.is_done() && down.is_done(), "{closed:?}, but not all is done");
+                assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
+            }
+            Closed::Broke(Side::Client, fault) => assert_eq!(world.client.broke, Some((now, fault))),
+            Closed::Broke(Side::Server, fault) => {
+                let (broke_at, broke) = world.server.broke.expect("the server has broken");
+                assert_eq!(broke, fault);
+                let stuck_since = world.moved_at.max(broke_at);
+                if down.is_through() && world.client.queued() == 0 {
+                    let delivered_at = world.heard_at.map_or(stuck_since, |heard_at| heard_at.max(stuck_since));
+                    assert!(
+                        now - delivered_at <= DELIVERY_LOOK + ROUNDING,
+                        "all was delivered long ago"
+                    );
+                } else {
+                    let patience = DELIVERY_PATIENCE..=DELIVERY_PATIENCE + DELIVERY_LOOK + ROUNDING;
+                    assert!(
+                        patience.contains(&(now - stuck_since)),
+                        "{:?} of patience",
+                        now - stuck_since
+                    );
+                }
+            }
+            Closed::Idle(pending) | Closed::HalfClosed(pending) => {
+                let silence = self.silence(&world).expect("there is a bound");
+                assert!(now >= silence.from, "it was not quiet for long enough");
+                assert_eq!(matches!(closed, Closed::HalfClosed(_)), silence.is_half_close);
+                let bytes = up.held() + down.held() + world.client.queued() + world.server.queued();
+                assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
+            }
+            Closed::Cut => assert!(world.is_cut()),
+        }
+    }
+
+    /// When silence may end it, and when it must.
+    fn silence(&self, world: &World) -> Option<Silence> {
+        let half_close = world.first_ended.and(self.limits.half_close_timeout);
+        let limit = [self.limits.idle_timeout, half_close].into_iter().flatten().min()?;
+        let since = world
+            .first_ended
+            .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
+        let exact = since + limit;
+        let (from, to) = match world.heard_at {
+            // Somebody looked after that, found the queue as it was at the end, and the bound is exact.
+            None => (exact, exact),
+            Some(heard_at) if heard_at + ROUNDING < since + limit / 2 => (exact, exact),
+            Some(heard_at) => (
+                exact.max(heard_at + limit / 2 - ROUNDING),
+                exact.max(heard_at + limit * 3 / 2),
+            ),
+        };
+        Some(Silence {
+            from,
+            to: to + ROUNDING,
+            is_half_close: Some(limit) != self.limits.idle_timeout,
+        })
+    }
+
+    fn assert_counted(&self, world: &World) {
+        let counted = (self.traffic.up.bytes(), self.traffic.down.bytes());
+        assert_eq!(
+            counted,
+            ((world.client.read - self.first) as u64, world.server.read as u64),
+            "bytes counted"
+        );
+        for direction in directions(world) {
+            assert!(direction.held() <= HELD_BYTES_MAX.max(self.first));
+        }
+    }
+}
+
+fn had_a_turn(world: &World) -> bool {
+    world.client.has_had_its_turn() || world.server.has_had_its_turn()
+}
+
+fn directions(world: &World) -> [Direction<'_>; 2] {
+    let (client, server) = (&world.client, &world.server);
+    [
+        Direction {
+            from: client,
+            to: server,
+        },
+        Direction {
+            from: server,
+            to: client,
+        },
+    ]
+}

@@ -1,0 +1,190 @@
+//! Thousands of short sessions over the [model](super::model), each judged by the [referee](super::referee) whenever
+//! the relay sleeps and when it ends.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Wake, Waker};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::unconstrained;
+use tokio::time::sleep_until;
+
+use super::model::{Act, Model, Step, When, World, first};
+use super::referee::Referee;
+use super::*;
+use crate::relay::splice;
+
+/// When there is nothing else to come: peers that end well do it a bit at a time; after silence that nobody bounds, a cut.
+const GOODBYE: Duration = Duration::from_millis(1);
+const BOREDOM: Duration = Duration::from_secs(3_600);
+
+/// A session, told in advance.
+#[derive(Clone, Debug)]
+struct Case {
+    first: usize,
+    limits: RelayLimits,
+    /// Sizes of the send queues towards the client and the server.
+    rooms: [usize; 2],
+    steps: Vec<Step>,
+    /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
+    ends_well: bool,
+}
+
+/// Wakes the relay, and nothing else.
+#[derive(Default)]
+struct Woken {
+    notify: Notify,
+    since_poll: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.since_poll.store(true, Relaxed);
+        self.notify.notify_one();
+    }
+}
+
+/// Plays a case to its end.
+async fn play(case: &Case) -> Closed {
+    let (cut, told) = oneshot::channel();
+    let world = Mutex::new(World::new(case.first, case.rooms, &case.steps, cut));
+    let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
+    let traffic = Traffic::default();
+    let relay = between(&client, &server, first(case.first), case.limits, &traffic, told);
+    let mut relay = pin!(unconstrained(relay));
+    let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    waker.wake_by_ref();
+    let mut step_at = Instant::now();
+    loop {
+        let last = if case.ends_well { GOODBYE } else { BOREDOM };
+        let next = world.lock().unwrap().next_step_in().unwrap_or(last);
+        tokio::select! {
+            biased;
+            () = woken.notify.notified() => {
+                referee.before_poll();
+                woken.since_poll.store(false, Relaxed);
+                if let Poll::Ready(closed) = relay.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    referee.ended(closed);
+                    return closed;
+                }
+                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().woke;
+                assert!(!by_itself, "it wakes itself, and nobody else has a turn");
+            }
+            () = sleep_until(step_at + next) => {
+                step_at = Instant::now();
+                let mut world = world.lock().unwrap();
+                if !world.step() {
+                    world.say_goodbye(case.ends_well);
+                }
+            }
+        }
+        world.lock().unwrap().tell();
+        referee.between_polls();
+    }
+}
+
+fn played(case: &Case) -> Closed {
+    let paused = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let closed = paused.unwrap().block_on(play(case));
+    let pipes = splice::pipes();
+    assert_eq!(pipes.free, pipes.made, "a pipe is not given back");
+    closed
+}
+
+fn sizes() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1..200_usize, 3 => 1..5_000_usize, 1 => Just(16 * 1024), 2 => Just(64 * 1024), 2 => 60_000..200_000_usize, 2 => 250_000..700_000_usize]
+}
+
+fn sides() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Client), Just(Side::Server)]
+}
+
+fn faults() -> impl Strategy<Value = Fault> {
+    prop_oneof![3 => Just(Fault::Reset), 1 => Just(Fault::Lost)]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let when = prop_oneof![
+        4 => (0..12_u8).prop_map(When::Calls),
+        2 => (0..50_u64).prop_map(When::Millis),
+        1 => (50..3_000_u64).prop_map(When::Millis),
+    ];
+    let act = prop_oneof![
+        16 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Says(side, bytes)),
+        20 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Hears(side, bytes)),
+        2 => sides().prop_map(Act::Ends),
+        1 => (sides(), faults()).prop_map(|(side, fault)| Act::Breaks(side, fault)),
+        1 => prop_oneof![9 => sides().prop_map(|side| Act::Hears(side, 1)), 1 => Just(Act::Cut)],
+    ];
+    (when, act).prop_map(|(when, act)| Step { when, act })
+}
+
+prop_compose! {
+    fn cases()(
+        first in prop_oneof![2 => Just(0), 1 => sizes()],
+        idle in option::of(2..4_000_u64),
+        half_close in option::of(2..4_000_u64),
+        rooms in [rooms(), rooms()],
+        steps in vec(steps(), 0..60),
+        ends_well: bool,
+    ) -> Case {
+        let limits = RelayLimits {
+            idle_timeout: idle.map(Duration::from_millis),
+            half_close_timeout: half_close.map(Duration::from_millis),
+        };
+        Case { first, limits, rooms, steps, ends_well }
+    }
+}
+
+fn rooms() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        1..100_usize,
+        1..5_000_usize,
+        5_000..100_000_usize,
+        100_000..1_000_000_usize
+    ]
+}
+
+/// The look that finds the first of these changed must not be the last before the bound on the silence that follows.
+#[test]
+fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
+    let at = |millis, act| Step {
+        when: When::Millis(millis),
+        act,
+    };
+    let limits = RelayLimits {
+        idle_timeout: Some(Duration::from_secs(1)),
+        half_close_timeout: None,
+    };
+    let steps = vec![
+        at(0, Act::Says(Side::Server, 100)),
+        at(700, Act::Hears(Side::Client, 1)),
+        at(310, Act::Says(Side::Server, 1)),
+        at(900, Act::Hears(Side::Client, 1)),
+    ];
+    let case = Case {
+        first: 0,
+        limits,
+        rooms: [1_000; 2],
+        steps,
+        ends_well: false,
+    };
+    assert_eq!(played(&case), Closed::Idle(Pending::Bytes));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(2_000) })]
+    #[test]
+    fn whatever_happens_the_relay_owes_nobody_anything(case in cases()) {
+        played(&case);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a relay asks of a connection.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use rustix::io::Result as Answer;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::pipe::{SpliceFlags, splice};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::quiet::Queue;
+use crate::socket::{Fault, socket_fault};
+use crate::tcp_info::TcpInfo;
+
+/// splice(2) takes lengths up to 2^31 - 1 page; the pipe bounds what really moves.
+const SPLICE_BYTES_MAX: usize = 1 << 30;
+
+/// One end of a connection: system calls that never wait, and the readiness that says when they are worth it.
+///
+/// A socket is one, and so is the model of a socket that the relay is tested with.
+pub(super) trait Wire: Sync {
+    /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready until a [`try_io`](Self::try_io) finds that there is no room.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Makes the call if the wire is ready for it; a call that would block ends the readiness.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize>;
+
+    fn send(&self, bytes: &[u8]) -> Answer<usize>;
+
+    /// Moves what has arrived into a pipe.
+    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize>;
+
+    /// Sends up to so many bytes out of a pipe.
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize>;
+
+    /// Nothing more will be sent.
+    fn finish(&self);
+
+    /// Waits until it breaks; see [`socket_fault`].
+    fn fault(&self) -> impl Future<Output = Fault> + Send;
+
+    /// What is still on its way to the other end.
+    fn queue(&self) -> Queue;
+}
+
+impl Wire for TcpStream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_write_ready(self, cx)
+    }
+
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        Self::try_io(self, interest, call)
+    }
+
+    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize> {
+        recv(self, room, flags).map(|(read, _)| read)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Answer<usize> {
+        send(self, bytes, SendFlags::NOSIGNAL)
+    }
+
+    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+        spliced(self, pipe, SPLICE_BYTES_MAX)
+    }
+
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+        spliced(pipe, self, bytes)
+    }
+
+    fn finish(&self) {
+        // Only a socket whose peer is already gone refuses this, and then reading will say so.
+        let _ = SockRef::from(self).shutdown(Shutdown::Write);
+    }
+
+    fn fault(&self) -> impl Future<Output = Fault> + Send {
+        socket_fault(self)
+    }
+
+    fn queue(&self) -> Queue {
+        let info = TcpInfo::of(self.as_fd()).unwrap_or_default();
+        Queue {
+            unacknowledged: info.unacknowledged,
+            not_sent_bytes: info.not_sent_bytes,
+        }
+    }
+}
+
+fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> Answer<usize> {
+    splice(from, None, to, None, bytes, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
+}
