@@ -210,6 +210,8 @@ fn what_cannot_be_done_is_said() {
     for (words, code, told) in [
         (&["server", "drain", "p/none"][..], 1, "pool `p` has no server `none`"),
         (&["server", "drain", "q/none"], 1, "there is no pool `q`"),
+        (&["servers", "q"], 1, "there is no pool `q`"),
+        (&["servers", "q", "--json"], 1, "there is no pool `q`"),
         (
             &["server", "drain", &named(&server), "--close-over", "5"],
             1,
