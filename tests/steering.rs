@@ -148,7 +148,8 @@ fn a_weight_set_by_hand_holds() {
     assert_eq!(served(&proxy, 4), ["b"]);
     let told = proxy.server("p", &a.address.to_string());
     assert_eq!((&told["weight"], &told["weight_is_set"]), (&0.into(), &true.into()));
-    steer(&proxy, &["weight", &named(&a), "configured"]);
+    let json = proxy.answer(&["server", "weight", &named(&a), "configured"]);
+    assert_eq!((&json["weight"], &json["weight_is_set"]), (&1.into(), &false.into()));
     assert_eq!(served(&proxy, 4), ["a", "b"]);
 }
 

@@ -27,17 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Room for the state of some 100,000 servers.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// The process that is meant, and how its answer is shown.
+/// The process that is meant, and how its answer is shown. Of a command with commands below it, behind these too.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
     /// Its Unix socket [default: that of its configuration, then the usual places]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// Its configuration, which names the socket
-    #[arg(short = 'c', long = "config", value_name = "FILE", conflicts_with = "socket")]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        conflicts_with = "socket",
+        global = true
+    )]
     config: Option<PathBuf>,
     /// Shows the answer as it comes, for programs
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
