@@ -118,8 +118,11 @@ impl Remote {
         shown: impl FnOnce(A) -> Result<String, Trouble>,
     ) -> ExitCode {
         let answered = self.answer(question).and_then(|bytes| {
-            let not_understood = |error| Trouble::Unreachable(format!("the answer is not understood: {error}"));
-            let text = shown(serde_json::from_slice(&bytes).map_err(not_understood)?)?;
+            let text = match serde_json::from_slice(&bytes) {
+                Ok(answer) => shown(answer)?,
+                Err(_) if self.json => String::new(), // of another version, whose programs may understand it
+                Err(error) => return Err(Trouble::Unreachable(format!("the answer is not understood: {error}"))),
+            };
             let as_it_came = || String::from_utf8_lossy(&bytes).into_owned() + "\n";
             Ok(if self.json { as_it_came() } else { text })
         });
