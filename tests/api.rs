@@ -11,6 +11,7 @@ use serde_json::Value;
 use support::api::{config, exchange, request, start, tcp, unix};
 use support::client::Client;
 use support::eventually;
+use support::hello::Hello;
 use support::proxy::Proxy;
 use support::server::Server;
 
@@ -180,6 +181,32 @@ fn what_is_wrong_is_said_in_json() {
         Value::Null,
         "nothing was done"
     );
+}
+
+#[test]
+fn each_filter_lets_through_what_it_says_and_nothing_else() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&hello).read(hello.len());
+    let total = |filter: &str| unix(&proxy, "GET", &format!("/api/v1/sessions?{filter}"), "").1["total"].clone();
+    let session = unix(&proxy, "GET", "/api/v1/sessions", "").1["sessions"][0].clone();
+    for key in ["id", "listener", "route", "pool", "server", "sni", "peer", "client"] {
+        let value = session[key].to_string().replace('"', "");
+        assert_eq!(total(&format!("{key}={value}")), 1, "{key}={value}");
+        assert_eq!(total(&format!("{key}=99")), 0, "{key}");
+    }
+    for (passes, does_not) in [
+        ("min_age=1ms", "min_age=1h"),
+        ("min_idle=1ms", "min_idle=1h"),
+        ("min_rtt=0ms", "min_rtt=1h"),
+        ("min_bytes=1", "min_bytes=1000000"),
+        ("min_rate=0", "min_rate=1000000000"),
+    ] {
+        eventually(passes, || total(passes) == 1);
+        assert_eq!(total(does_not), 0, "{does_not}");
+    }
 }
 
 #[test]

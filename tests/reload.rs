@@ -92,6 +92,7 @@ fn what_is_wrong_changes_nothing_and_is_said() {
         let command = proxy.command(&["reload"]);
         assert_eq!(command.code, Some(1), "{command:#?}");
         assert!(command.stderr.contains(told), "{command:#?}");
+        assert_eq!(command.stderr.lines().next().unwrap().matches("error: ").count(), 1);
         assert_eq!(who(proxy.at("l")), "good");
     }
     std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
@@ -221,12 +222,16 @@ fn what_changes_is_told_and_what_needs_a_restart() {
         serde_json::json!([format!("p/{}", a.address)])
     );
     assert_eq!(changes["needs_restart"], serde_json::json!(["runtime.workers"]));
+    proxy.rewrite(&format!("{text}[pools.spare]\nservers = [\"{}\"]", b.address));
     let said = proxy.command(&["reload"]);
-    assert!(
-        said.stdout
-            .contains("runtime.workers: changed in the file, but needs a restart\n"),
-        "{said:#?}"
-    );
+    for told in [
+        "\n  + spare\n",
+        "runtime.workers: changed in the file, but needs a restart\n",
+        "`spare` is never used",
+        "1 warning\n",
+    ] {
+        assert!(said.stdout.contains(told), "{told}: {said:#?}");
+    }
 }
 
 #[test]

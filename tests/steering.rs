@@ -148,7 +148,8 @@ fn a_weight_set_by_hand_holds() {
     assert_eq!(served(&proxy, 4), ["b"]);
     let told = proxy.server("p", &a.address.to_string());
     assert_eq!((&told["weight"], &told["weight_is_set"]), (&0.into(), &true.into()));
-    steer(&proxy, &["weight", &named(&a), "configured"]);
+    let json = proxy.answer(&["server", "weight", &named(&a), "configured"]);
+    assert_eq!((&json["weight"], &json["weight_is_set"]), (&1.into(), &false.into()));
     assert_eq!(served(&proxy, 4), ["a", "b"]);
 }
 
@@ -210,6 +211,8 @@ fn what_cannot_be_done_is_said() {
     for (words, code, told) in [
         (&["server", "drain", "p/none"][..], 1, "pool `p` has no server `none`"),
         (&["server", "drain", "q/none"], 1, "there is no pool `q`"),
+        (&["servers", "q"], 1, "there is no pool `q`"),
+        (&["servers", "q", "--json"], 1, "there is no pool `q`"),
         (
             &["server", "drain", &named(&server), "--close-over", "5"],
             1,

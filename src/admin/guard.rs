@@ -72,10 +72,16 @@ pub(super) async fn admit(
 
 /// A name in `Host` that nobody here has set means that somebody else's name was made to point here.
 fn host_is_ours(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.filter(|host| !host.contains('@'));
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let only = hosts.next().filter(|_| hosts.next().is_none());
+    let host = only
+        .and_then(|host| host.to_str().ok())
+        .filter(|host| !host.contains('@'));
     let authority = host.and_then(|host| host.parse::<Authority>().ok());
-    let name = authority.as_ref().map_or("", Authority::host).trim_end_matches('.');
+    let name = authority
+        .as_ref()
+        .map_or("", |authority| name_in(authority))
+        .trim_end_matches('.');
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     let is_ours = bare.parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
@@ -85,6 +91,15 @@ fn host_is_ours(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
     }
     let what = "this name is not known here: ask by address, or add it to `hosts` in [admin]";
     Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, what))
+}
+
+/// The name, if there is nothing beside it but a port: of what follows the brackets of an address nobody has to know.
+fn name_in(authority: &Authority) -> &str {
+    let (whole, name) = (authority.as_str(), authority.host());
+    let is_all = whole
+        .strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    if is_all { name } else { "" }
 }
 
 /// Browsers say on whose behalf they ask: the `Sec-Fetch-Site` of Fetch Metadata, the `Origin` of Fetch.
@@ -177,10 +192,14 @@ mod tests {
             "localhost.evil",
             "x@localhost.",
             "127.0.0.1.evil",
+            "[::1].evil",
+            "[::1].evil:80",
         ] {
             assert!(host_is_ours(&headers(&[("host", host)]), &plan).is_err(), "{host}");
         }
         assert!(host_is_ours(&headers(&[]), &plan).is_err());
+        let two = headers(&[("host", "127.0.0.1"), ("host", "127.0.0.1")]);
+        assert!(host_is_ours(&two, &plan).is_err(), "RFC 9112, section 3.2");
     }
 
     #[test]

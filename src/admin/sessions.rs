@@ -27,6 +27,7 @@ const TURN: usize = 256;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Filter {
+    id: Option<u64>,
     listener: Option<String>,
     route: Option<String>,
     pool: Option<String>,
@@ -42,6 +43,10 @@ pub(super) struct Filter {
     min_idle: Option<String>,
     /// At least so many bytes, both ways together.
     min_bytes: Option<u64>,
+    /// The same of bytes a second.
+    min_rate: Option<u64>,
+    /// At least so far away, at either end.
+    min_rtt: Option<String>,
     limit: Option<usize>,
     /// Only those with a greater number.
     after: Option<u64>,
@@ -52,6 +57,7 @@ struct Sieve {
     filter: Filter,
     min_age: Duration,
     min_idle: Duration,
+    min_rtt: Duration,
 }
 
 impl Sieve {
@@ -64,11 +70,12 @@ impl Sieve {
         Ok(Self {
             min_age: read("min_age", &filter.min_age)?,
             min_idle: read("min_idle", &filter.min_idle)?,
+            min_rtt: read("min_rtt", &filter.min_rtt)?,
             filter,
         })
     }
 
-    fn passes(&self, seen: &Seen) -> bool {
+    fn passes(&self, record: &Record, seen: &Seen) -> bool {
         let is =
             |wanted: &Option<String>, there: Option<&str>| wanted.as_ref().is_none_or(|wanted| there == Some(wanted));
         let at = |wanted: &Option<String>, there: SocketAddr| {
@@ -85,7 +92,17 @@ impl Sieve {
             && at(&filter.client, seen.client.socket())
             && seen.age >= self.min_age
             && seen.idle >= self.min_idle
+            && filter.id.is_none_or(|id| id == seen.id)
             && seen.bytes_up + seen.bytes_down >= filter.min_bytes.unwrap_or(0)
+            && seen.rate_up + seen.rate_down >= filter.min_rate.unwrap_or(0)
+            && (self.min_rtt.is_zero() || self.is_far(record))
+    }
+
+    /// The kernel is asked, hence last.
+    fn is_far(&self, record: &Record) -> bool {
+        let ends = record.tcp_info().unwrap_or_default();
+        let is_far = |rtt_us: u32| Duration::from_micros(rtt_us.into()) >= self.min_rtt;
+        ends.into_iter().flatten().any(|info| is_far(info.rtt_us))
     }
 }
 
@@ -110,7 +127,7 @@ pub(super) async fn list(
     for turn in records.chunks(TURN) {
         for record in turn {
             let seen = record.seen();
-            if !sieve.passes(&seen) {
+            if !sieve.passes(record, &seen) {
                 continue;
             }
             total += 1;

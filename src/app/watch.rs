@@ -12,7 +12,7 @@ use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::FILE_BYTES_MAX;
 use crate::reload::Reloader;
@@ -23,18 +23,23 @@ const CALM: Duration = Duration::from_millis(100);
 /// … but not for ever: something else in the same directory may never rest.
 const CALM_STEPS_MAX: u32 = 20;
 
+/// How often it is looked unasked: of what other machines write, or of a link further up, nobody is told.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Asks for a reload whenever the bytes of the file are others, for as long as it is polled.
 pub(super) async fn keep(file: PathBuf, reloader: Reloader) {
-    let mut watch = match Watch::new(&file) {
+    let mut watch = match Watch::new() {
         Ok(watch) => watch,
         Err(error) => {
             tracing::error!(file = %file.display(), %error, "cannot watch the configuration: reload it by SIGHUP");
             return;
         }
     };
+    watch.follow(&file);
     let mut seen = bytes(&file).await;
     loop {
         watch.settled().await;
+        // First this, then a look: what happens in between is told.
         watch.follow(&file);
         let now = bytes(&file).await;
         if now != seen {
@@ -65,29 +70,27 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(file: &Path) -> notify::Result<Self> {
+    /// Of no directory yet.
+    fn new() -> notify::Result<Self> {
         let (tell, happened) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.is_ok_and(|event| may_matter(&event)) {
                 let _ = tell.try_send(()); // full: it is known already
             }
         })?;
-        let mut watch = Self {
+        Ok(Self {
             watcher,
             directories: BTreeSet::new(),
             happened,
-        };
-        for directory in directories(file) {
-            watch.watcher.watch(&directory, RecursiveMode::NonRecursive)?;
-            watch.directories.insert(directory);
-        }
-        Ok(watch)
+        })
     }
 
-    /// Waits until something has happened and calm has come back.
+    /// Waits until something has happened and calm has come back, or until it is time to look.
     async fn settled(&mut self) {
-        if self.happened.recv().await.is_none() {
-            return std::future::pending().await; // the watcher is gone; that is said nowhere else
+        match timeout(LOOK, self.happened.recv()).await {
+            Ok(Some(())) => {}
+            Ok(None) => return sleep(LOOK).await, // the watcher is gone; that is said nowhere else
+            Err(_) => return,
         }
         for _ in 0..CALM_STEPS_MAX {
             if timeout(CALM, self.happened.recv()).await.is_err() {
@@ -96,15 +99,12 @@ impl Watch {
         }
     }
 
-    /// A link may lead elsewhere now.
+    /// A link may lead elsewhere now, and a directory be another one of the same name: so all are watched anew.
     fn follow(&mut self, file: &Path) {
-        let wanted = directories(file);
-        for gone in self.directories.difference(&wanted) {
-            let _ = self.watcher.unwatch(gone); // the system may have done so: it was removed
+        for before in std::mem::take(&mut self.directories) {
+            let _ = self.watcher.unwatch(&before); // the system may have done so: it was removed
         }
-        let new: Vec<_> = wanted.difference(&self.directories).cloned().collect();
-        self.directories.retain(|directory| wanted.contains(directory));
-        for directory in new {
+        for directory in directories(file) {
             if self.watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok() {
                 self.directories.insert(directory); // otherwise it is tried again next time
             }
@@ -112,7 +112,7 @@ impl Watch {
     }
 }
 
-/// Of the path as given, and of the file at its end.
+/// Of the path as given, and of the file at its end; by their real names, for one with two names can be watched once.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -122,6 +122,7 @@ fn directories(file: &Path) -> BTreeSet<PathBuf> {
     [Some(parent(file)), real.map(|real| parent(&real))]
         .into_iter()
         .flatten()
+        .map(|directory| std::fs::canonicalize(&directory).unwrap_or(directory))
         .collect()
 }
 
@@ -130,5 +131,47 @@ fn may_matter(event: &Event) -> bool {
     match event.kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_in_a_folder_of_two_names_may_go_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let alias = folder.path().join("alias");
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::os::unix::fs::symlink("real", &alias).unwrap();
+        let file = alias.join("acequia.toml");
+        std::fs::write(&file, "").unwrap();
+        let mut watch = Watch::new().unwrap();
+        watch.follow(&file);
+        for _ in 0..2 {
+            for change in [|file| std::fs::remove_file(file), |file| std::fs::write(file, "")] {
+                change(&file).unwrap();
+                let told = timeout(LOOK / 2, watch.settled()).await;
+                told.expect("it is told, and not only found by looking");
+                watch.follow(&file);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_may_be_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("etc");
+        let file = inner.join("acequia.toml");
+        let mut watch = Watch::new().unwrap();
+        for _ in 0..2 {
+            std::fs::create_dir(&inner).unwrap();
+            watch.follow(&file); // as when it is looked unasked
+            std::fs::write(&file, "").unwrap();
+            let told = timeout(LOOK / 2, watch.settled()).await;
+            told.expect("it is told, and not only found by looking");
+            std::fs::remove_dir_all(&inner).unwrap();
+            watch.settled().await;
+        }
     }
 }

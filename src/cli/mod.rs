@@ -8,6 +8,7 @@ pub mod run;
 pub mod sessions;
 pub mod status;
 pub mod steer;
+mod table;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

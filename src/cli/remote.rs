@@ -1,12 +1,11 @@
 //! Asking a running process over its Unix socket.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -28,17 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Room for the state of some 100,000 servers.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// The process that is meant, and how its answer is shown.
+/// The process that is meant, and how its answer is shown. Of a command with commands below it, behind these too.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
     /// Its Unix socket [default: that of its configuration, then the usual places]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
     /// Its configuration, which names the socket
-    #[arg(short = 'c', long = "config", value_name = "FILE", conflicts_with = "socket")]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        conflicts_with = "socket",
+        global = true
+    )]
     config: Option<PathBuf>,
     /// Shows the answer as it comes, for programs
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -54,6 +59,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What is wrong with a configuration begins with that word already.
+    fn told(&self) -> String {
+        let what = self.to_string();
+        if what.starts_with("error: ") {
+            what
+        } else {
+            format!("error: {what}")
+        }
+    }
+
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Unreachable(_) => EXIT_RUN,
@@ -95,16 +110,21 @@ impl Question {
 }
 
 impl Remote {
-    /// Asks, and shows the answer: as it came, or as `shown` puts it. Exit code 0; 1 if it is refused; 3 if nobody
-    /// answers.
-    pub fn ask<A: DeserializeOwned>(&self, question: Question, shown: impl FnOnce(A) -> String) -> ExitCode {
+    /// Asks, and shows the answer: as it came, or as `shown` puts it. Exit code 0; 1 if it is refused, or what was asked
+    /// for is not in it; 3 if nobody answers.
+    pub fn ask<A: DeserializeOwned>(
+        &self,
+        question: Question,
+        shown: impl FnOnce(A) -> Result<String, Trouble>,
+    ) -> ExitCode {
         let answered = self.answer(question).and_then(|bytes| {
-            if self.json {
-                return Ok(String::from_utf8_lossy(&bytes).into_owned() + "\n");
-            }
-            serde_json::from_slice(&bytes)
-                .map(shown)
-                .map_err(|error| Trouble::Unreachable(format!("the answer is not understood: {error}")))
+            let text = match serde_json::from_slice(&bytes) {
+                Ok(answer) => shown(answer)?,
+                Err(_) if self.json => String::new(), // of another version, whose programs may understand it
+                Err(error) => return Err(Trouble::Unreachable(format!("the answer is not understood: {error}"))),
+            };
+            let as_it_came = || String::from_utf8_lossy(&bytes).into_owned() + "\n";
+            Ok(if self.json { as_it_came() } else { text })
         });
         // Nobody is left to tell when the reader of either has gone.
         match answered {
@@ -113,7 +133,7 @@ impl Remote {
                 ExitCode::SUCCESS
             }
             Err(trouble) => {
-                let _ = writeln!(std::io::stderr(), "error: {trouble}");
+                let _ = writeln!(std::io::stderr(), "{}", trouble.told());
                 trouble.exit_code()
             }
         }
@@ -194,80 +214,4 @@ async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Troub
     }
     let told = serde_json::from_slice(&bytes).map(|answers::Error { error }| error);
     Err(Trouble::Refused(told.unwrap_or_else(|_| status.to_string())))
-}
-
-/// A table without lines, as wide as the terminal at most; where there is none, as wide as it needs. A column that has
-/// nothing to say in any row is left out.
-pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let is_told = |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != NOTHING_TO_SAY);
-    let columns: Vec<usize> = (0..N).filter(is_told).collect();
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(columns.iter().map(|column| head[*column]));
-    for row in rows {
-        table.add_row(columns.iter().map(|column| &row[*column]));
-    }
-    if std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    // Each cell has a blank on either side.
-    let line = |line: String| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end());
-    table.lines().map(line).collect()
-}
-
-const NOTHING_TO_SAY: &str = "-";
-
-/// What may not be there.
-pub fn or_dash(text: Option<String>) -> String {
-    text.unwrap_or_else(|| NOTHING_TO_SAY.to_owned())
-}
-
-/// A duration for people, in its two largest units.
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let of = |units: [(u64, &str); 2]| {
-        let [(large, a), (small, b)] = units;
-        format!("{large}{a} {small}{b}")
-    };
-    match seconds {
-        0 => format!("{}ms", duration.as_millis()),
-        1..60 => format!("{seconds}s"),
-        60..3600 => of([(seconds / 60, "m"), (seconds % 60, "s")]),
-        3600..86_400 => of([(seconds / 3600, "h"), (seconds / 60 % 60, "m")]),
-        _ => of([(seconds / 86_400, "d"), (seconds / 3600 % 24, "h")]),
-    }
-}
-
-/// A number of bytes for people.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes}B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1}{}", UNITS[unit])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_for_people() {
-        let shown = |ms| duration(Duration::from_millis(ms));
-        let all = [7, 59_999, 60_000, 3_599_000, 3_600_000, 86_400_000, 90_061_000].map(shown);
-        assert_eq!(all, ["7ms", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 0h", "1d 1h"]);
-    }
-
-    #[test]
-    fn sizes_for_people() {
-        let all = [0, 1023, 1024, 1 << 20, 5 << 30, u64::MAX].map(size);
-        assert_eq!(all, ["0B", "1023B", "1.0KiB", "1.0MiB", "5.0GiB", "16.0EiB"]);
-    }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Question, Remote, duration, or_dash, size, table};
+use super::remote::{Question, Remote};
+use super::table::{duration, or_dash, size, table};
 use crate::admin::answers::{Killed, Session, Sessions};
 
 /// Which sessions, and what becomes of them.
@@ -14,8 +15,8 @@ pub struct Asked {
     /// Ends this one, by a reset of both sides
     #[arg(long, value_name = "ID", conflicts_with_all = ["filters", "limit", "after"])]
     kill: Option<u64>,
-    /// Only those with listener, route, pool, server, sni, peer or client equal to this, or with at least this much of
-    /// min_age, min_idle, min_bytes; may be given more than once
+    /// Only those with id, listener, route, pool, server, sni, peer or client equal to this, or with at least this much
+    /// of min_age, min_idle, min_rtt, min_bytes, min_rate; may be given more than once
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
     filters: Vec<(String, String)>,
     /// At most so many
@@ -50,11 +51,13 @@ impl Asked {
 pub fn run(remote: &Remote, asked: &Asked) -> ExitCode {
     if let Some(id) = asked.kill {
         let question = Question::delete(format!("/api/v1/sessions/{id}"));
-        return remote.ask(question, |Killed { killed }| format!("session {killed} is killed\n"));
+        return remote.ask(question, |Killed { killed }| {
+            Ok(format!("session {killed} is killed\n"))
+        });
     }
     remote.ask(
         Question::get(format!("/api/v1/sessions?{}", asked.query())),
-        |sessions| shown(&sessions),
+        |sessions| Ok(shown(&sessions)),
     )
 }
 
@@ -67,7 +70,7 @@ fn shown(sessions: &Sessions) -> String {
     let more = sessions.next.map(|next| format!("; go on with --after {next}"));
     format!(
         "{}{shown} of {}{}\n",
-        table(head, &rows),
+        table(head, &rows, &["RTTS", "LISTENER", "SNI", "RATES", "IDLE"]),
         sessions.total,
         more.unwrap_or_default()
     )
@@ -75,7 +78,8 @@ fn shown(sessions: &Sessions) -> String {
 
 fn row(session: &Session) -> [String; 11] {
     let ms = |ms| duration(Duration::from_millis(ms));
-    let rtt = |us: Option<u32>| us.map_or("-".to_owned(), |us| format!("{:.1}", f64::from(us) / 1000.0));
+    let rtt = |us: u32| format!("{:.1}", f64::from(us) / 1000.0);
+    let rtts = session.client_rtt_us.zip(session.server_rtt_us);
     let server = match (&session.pool, &session.server) {
         (Some(pool), Some(server)) => Some(format!("{pool}/{server}")),
         (pool, _) => pool.clone(),
@@ -91,6 +95,6 @@ fn row(session: &Session) -> [String; 11] {
         size(session.bytes_up),
         size(session.bytes_down),
         format!("{}/s {}/s", size(session.rate_up), size(session.rate_down)),
-        format!("{} {}ms", rtt(session.client_rtt_us), rtt(session.server_rtt_us)),
+        or_dash(rtts.map(|(client, server)| format!("{} {}ms", rtt(client), rtt(server)))),
     ]
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::remote::{Question, Remote, duration, or_dash, table};
+use super::remote::{Question, Remote, Trouble};
+use super::table::{duration, or_dash, table};
 use crate::admin::answers::{Listener, Pool, Server, State};
 use crate::config::report::counted;
 
@@ -22,7 +23,11 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers_up,
             totals.servers
         );
-        format!("{head}\n{}\n{}", listeners(&state.listeners), pools(&state.pools))
+        Ok(format!(
+            "{head}\n{}\n{}",
+            listeners(&state.listeners),
+            pools(&state.pools)
+        ))
     })
 }
 
@@ -37,7 +42,11 @@ fn listeners(listeners: &[Listener]) -> String {
         ]
     };
     let rows: Vec<_> = listeners.iter().map(row).collect();
-    table(["LISTENER", "ADDRESS", "SESSIONS", "ROUTES", "POOL"], &rows)
+    table(
+        ["LISTENER", "ADDRESS", "SESSIONS", "ROUTES", "POOL"],
+        &rows,
+        &["ROUTES"],
+    )
 }
 
 fn pools(pools: &[Pool]) -> String {
@@ -55,60 +64,71 @@ fn pools(pools: &[Pool]) -> String {
         ]
     };
     let rows: Vec<_> = pools.iter().map(row).collect();
-    table(["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"], &rows)
+    table(
+        ["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"],
+        &rows,
+        &["BALANCE"],
+    )
 }
 
 /// Shows servers: all, or those of a pool.
 #[must_use]
 pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
     remote.ask(Question::get("/api/v1/state"), |state: State| {
-        let pools = state
-            .pools
-            .iter()
-            .filter(|there| pool.is_none_or(|wanted| there.name == wanted));
+        let is_wanted = |there: &&Pool| pool.is_none_or(|wanted| there.name == wanted);
+        let mut pools = state.pools.iter().filter(is_wanted).peekable();
+        if let (Some(wanted), None) = (pool, pools.peek()) {
+            return Err(Trouble::Refused(format!("there is no pool `{wanted}`")));
+        }
         let servers = pools.flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
-        of_servers(servers)
+        Ok(of_servers(&servers.collect::<Vec<_>>()))
     })
 }
 
-/// One line a server.
-pub(super) fn of_servers<'a>(servers: impl Iterator<Item = (&'a str, &'a Server)>) -> String {
-    let row = |(pool, server): (&str, &Server)| {
-        let set_at = server.set_at.as_deref().map(since);
-        let set = server
-            .set_by
-            .as_ref()
-            .zip(set_at)
-            .map(|(by, ago)| format!("{by}, {ago} ago"));
-        let over = server.close_over.as_ref().map(|over| format!(" over {over}"));
+/// One line a server, and below them what cannot be said in a word.
+pub(super) fn of_servers(servers: &[(&str, &Server)]) -> String {
+    let row = |(pool, server): &(&str, &Server)| {
         [
             format!("{pool}/{}", server.name),
             or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
-            health(server),
+            word(server).to_owned(),
             since(&server.since),
-            format!("{}{}", server.usage, over.unwrap_or_default()),
-            format!("{}{}", server.weight, if server.weight_is_set { " (set)" } else { "" }),
+            server.usage.clone(),
+            server.weight.to_string(),
             server.priority.to_string(),
             server.sessions.to_string(),
-            or_dash(set),
         ]
     };
     let head = [
-        "SERVER", "ADDRESS", "HEALTH", "FOR", "USE", "WEIGHT", "TIER", "SESSIONS", "SET BY",
+        "SERVER", "ADDRESS", "HEALTH", "FOR", "USE", "WEIGHT", "TIER", "SESSIONS",
     ];
-    table(head, &servers.map(row).collect::<Vec<_>>())
+    let rows: Vec<_> = servers.iter().map(row).collect();
+    let notes: String = servers.iter().flat_map(|(pool, server)| notes(pool, server)).collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    let spare = ["ADDRESS", "TIER", "FOR", "WEIGHT"];
+    format!("{}{gap}{notes}", table(head, &rows, &spare))
+}
+
+/// What was wrong at its latest check, and what an operator has said of it.
+fn notes(pool: &str, server: &Server) -> impl Iterator<Item = String> {
+    let reason = server.reason.as_ref().map(|reason| format!("latest check: {reason}"));
+    let said = server.set_by.as_ref().zip(server.set_at.as_ref());
+    let said = said.map(|(by, at)| {
+        let weight = if server.weight_is_set { ", weight by hand" } else { "" };
+        let over = server.close_over.as_ref();
+        let over = over.map_or(String::new(), |over| format!(", its sessions cut over {over}"));
+        format!("{}{over}{weight}: set by {by}, {} ago", server.usage, since(at))
+    });
+    let name = format!("{pool}/{}", server.name);
+    [reason, said]
+        .into_iter()
+        .flatten()
+        .map(move |note| format!("{name}: {note}\n"))
 }
 
 /// What its checks and its connects say, in a word.
 fn word(server: &Server) -> &str {
     if server.ejected { "ejected" } else { &server.health }
-}
-
-fn health(server: &Server) -> String {
-    match &server.reason {
-        Some(reason) => format!("{}: {reason}", word(server)),
-        None => word(server).to_owned(),
-    }
 }
 
 /// How long ago that was.

@@ -79,7 +79,7 @@ pub fn server(remote: &Remote, order: &Order) -> ExitCode {
     let encoded = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
     let path = format!("/api/v1/servers/{}/{}", encoded(pool), encoded(server));
     remote.ask(Question::post(path, body.to_string()), |server: Server| {
-        of_servers(std::iter::once((pool.as_str(), &server)))
+        Ok(of_servers(&[(pool, &server)]))
     })
 }
 
@@ -100,7 +100,10 @@ pub fn reload(remote: &Remote) -> ExitCode {
         for key in &changes.needs_restart {
             text += &format!("{key}: changed in the file, but needs a restart\n");
         }
-        text + &changes.warnings
+        if !changes.warnings.is_empty() {
+            text += &format!("{}\n", changes.warnings);
+        }
+        Ok(text)
     })
 }
 

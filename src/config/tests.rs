@@ -4,7 +4,7 @@ use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerPlace;
 use crate::dial::proxy_protocol::Version;
-use crate::plan::AdminSocket;
+use crate::plan::{AdminSocket, CheckKind, PostgresCheck, PostgresLogin, Role, TlsCheck};
 use crate::pool::Policy;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
@@ -98,6 +98,33 @@ fn what_a_section_does_not_say_it_inherits() {
     assert_eq!(seconds(dial.socket.keepalive.unwrap()), (30, 1, 3));
     assert_eq!(dial.socket.user_timeout, Some(Duration::from_secs(9)));
     assert_eq!(a.socket.user_timeout, None);
+}
+
+#[test]
+fn what_a_check_does_not_say() {
+    let pool = |health: &str| {
+        let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
+        Arc::clone(&plan(&format!("{listener}\n{POOL}health = {{ {health} }}")).pools[0])
+    };
+    assert_eq!(pool("").entries[0].allotment.priority, 0);
+    let login = PostgresLogin {
+        user: "u".into(),
+        password_file: None,
+        database: "u".into(),
+    };
+    for (user, login) in [("", None), (", user = \"u\"", Some(login))] {
+        let (role, max_lag) = (Role::Any, None);
+        let check = CheckKind::Postgres(Arc::new(PostgresCheck { login, role, max_lag }));
+        assert_eq!(pool(&format!("check = \"postgres\"{user}")).health.check, Some(check));
+    }
+    let (sni, alpn, verify, ca_file) = (None, Vec::new(), false, None);
+    let tls = CheckKind::Tls(Arc::new(TlsCheck {
+        sni,
+        alpn,
+        verify,
+        ca_file,
+    }));
+    assert_eq!(pool("check = \"tls\"").health.check, Some(tls));
 }
 
 #[test]
