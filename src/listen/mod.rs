@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -298,14 +299,7 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
     let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok((socket, Some(peer))) => (socket, peer),
         Ok((_, None)) => return Ok(Tried::Nobody),
-        Err(error) => {
-            return match io::Error::from(error).raw_os_error() {
-                Some(libc::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-                Some(libc::EMFILE | libc::ENFILE) => Ok(Tried::Pause(Pause::Descriptors)),
-                Some(libc::ENOBUFS | libc::ENOMEM) => Ok(Tried::Pause(Pause::Memory)),
-                _ => Ok(Tried::Nobody),
-            };
-        }
+        Err(error) => return nobody(error),
     };
     let Ok(peer) = SocketAddr::try_from(peer) else {
         return Ok(Tried::Nobody);
@@ -315,6 +309,16 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
         // epoll has no room (ENOMEM, ENOSPC). This client is lost; those behind it shall wait, not follow.
         Err(_) => Tried::Pause(Pause::Memory),
     })
+}
+
+/// Why accepting gave nobody.
+fn nobody(error: Errno) -> io::Result<Tried> {
+    match error {
+        Errno::AGAIN => Err(error.into()),
+        Errno::MFILE | Errno::NFILE => Ok(Tried::Pause(Pause::Descriptors)),
+        Errno::NOBUFS | Errno::NOMEM => Ok(Tried::Pause(Pause::Memory)),
+        _ => Ok(Tried::Nobody),
+    }
 }
 
 #[cfg(test)]
@@ -377,6 +381,35 @@ mod tests {
         drop(held);
         assert_eq!(places.taken(), 0);
         assert!(places.try_take().is_some());
+    }
+
+    #[test]
+    fn a_shortage_of_ours_makes_accepting_rest_and_what_a_client_did_does_not() {
+        let pause = |error| match nobody(error) {
+            Ok(Tried::Pause(reason)) => Some(reason),
+            Ok(_) => None,
+            Err(error) => unreachable!("{error}"),
+        };
+        for error in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(pause(error), Some(Pause::Descriptors), "{error}");
+        }
+        for error in [Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(pause(error), Some(Pause::Memory), "{error}");
+        }
+        for error in [
+            Errno::CONNABORTED,
+            Errno::PERM,
+            Errno::PROTO,
+            Errno::INTR,
+            Errno::NETDOWN,
+            Errno::HOSTUNREACH,
+        ] {
+            assert_eq!(pause(error), None, "{error}");
+        }
+        assert_eq!(
+            nobody(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
     }
 
     #[test]
