@@ -8,7 +8,7 @@ use std::thread;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,6 +19,9 @@ use crate::account::access_log::LogFormat;
 use crate::app::{self, ANNOUNCE, Origin, Running};
 use crate::config;
 use crate::plan::LogPlan;
+
+/// Lines that may wait to be written; as many as of the access log.
+const QUEUE_LINES: usize = 16 * 1024;
 
 /// Runs the configuration named, else the one in its usual place.
 #[must_use]
@@ -63,7 +66,8 @@ fn announce(running: &Running) {
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::Relog) {
-    let (writer, guard) = NonBlocking::new(std::io::stderr());
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
+    let (writer, guard) = queue.finish(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();
     std::panic::set_hook(Box::new(tell_of_panic));
