@@ -25,6 +25,10 @@ pub use places::{Permit, Places, Room};
 /// How long accepting rests when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long it rests after an error of one client. Should it be none of a client, and last (a policy of the system that
+/// forbids to accept), trying on costs next to nothing.
+const NOBODY_PAUSE: Duration = Duration::from_millis(1);
+
 /// Clients accepted before the sessions already let in get their turn.
 const ACCEPT_BATCH: u32 = 16;
 
@@ -282,7 +286,11 @@ impl Listener {
                 at: Instant::now(),
                 permit,
             })),
-            Tried::Nobody => Ok(None),
+            Tried::Nobody => {
+                drop(permit);
+                sleep(NOBODY_PAUSE).await;
+                Ok(None)
+            }
             Tried::Pause(reason) => {
                 drop(permit);
                 told(reason);
@@ -317,12 +325,21 @@ fn nobody(error: Errno) -> io::Result<Tried> {
         Errno::AGAIN => Err(error.into()),
         Errno::MFILE | Errno::NFILE => Ok(Tried::Pause(Pause::Descriptors)),
         Errno::NOBUFS | Errno::NOMEM => Ok(Tried::Pause(Pause::Memory)),
-        _ => Ok(Tried::Nobody),
+        _ => {
+            tracing::debug!(%error, "cannot let a client in");
+            Ok(Tried::Nobody)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     const OPTIONS: SocketOptions = SocketOptions {
@@ -413,6 +430,23 @@ mod tests {
     }
 
     #[test]
+    fn an_error_that_lasts_keeps_nobody_else_of_the_worker_waiting() {
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let accepting = async {
+                let deaf = bind("127.0.0.1:0".parse().unwrap(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
+                let (mut listener, places) = (Listener::new(deaf.into()).unwrap(), places(None, 1));
+                timeout(Duration::from_millis(50), listener.accept(&places, |_| {}))
+                    .await
+                    .is_err()
+            };
+            tell.send(runtime.unwrap().block_on(accepting))
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
+
+    #[test]
     fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
@@ -441,7 +475,7 @@ mod tests {
         let first = listener.accept(&places, |_| unreachable!("there is a place")).await;
         let mut pauses = Vec::new();
         let mut second = Box::pin(listener.accept(&places, |pause| pauses.push(pause)));
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             assert!(second.as_mut().poll(cx).is_pending(), "no place yet");
             std::task::Poll::Ready(())
         })
