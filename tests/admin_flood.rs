@@ -67,13 +67,17 @@ fn traffic_and_good_clients_get_through() {
             let (proxy, stop) = (&proxy, &stop);
             all.spawn(move || flood(proxy, kind, stop));
         }
-        for _ in 0..5 {
-            drop(is_served(proxy.at("l")));
-            assert_eq!(proxy.get("/live").0, 200);
-            let more = descriptors(&proxy).saturating_sub(open);
-            assert!(more <= 20, "{more} descriptors more");
-        }
-        stop.store(true, Relaxed);
+        let good = all.spawn(|| {
+            for _ in 0..5 {
+                drop(is_served(proxy.at("l")));
+                assert_eq!(proxy.get("/live").0, 200);
+                let more = descriptors(&proxy).saturating_sub(open);
+                assert!(more <= 20, "{more} descriptors more");
+            }
+        });
+        let good = good.join();
+        stop.store(true, Relaxed); // also when it has gone wrong
+        good.unwrap();
     });
     let grown = memory(&proxy).saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more");

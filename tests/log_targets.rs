@@ -9,7 +9,7 @@ mod support;
 mod hard;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::process::Command;
 use std::thread::scope;
@@ -104,10 +104,12 @@ fn a_folder_that_is_gone_is_said_at_sigusr1_and_the_old_file_goes_on() {
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
     let folder = proxy.folder().join("logs");
     let cannot = || said(&proxy, "cannot reopen the access log, going on with the old file");
+    let mut old = fs::File::open(folder.join("access.log")).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     proxy.signal(Signal::USR1);
     eventually("it is said", || cannot() == 1);
     sessions(&proxy, 1);
+    eventually("the old file goes on", || old.read_to_end(&mut Vec::new()).unwrap() > 0);
     fs::create_dir(&folder).unwrap();
     proxy.signal(Signal::USR1);
     eventually("the new file is there", || folder.join("access.log").exists());

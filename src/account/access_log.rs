@@ -253,6 +253,8 @@ mod tests {
     use std::process::Command;
     use std::sync::atomic::AtomicU64;
 
+    use tokio::time::Instant;
+
     use super::*;
 
     fn line() -> Line {
@@ -317,7 +319,9 @@ mod tests {
         std::fs::rename(&path, before).unwrap();
         log.reopen();
         thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // without an end: it could write itself
+        let begun = Instant::now();
         while !path.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is forgotten");
             thread::yield_now();
         }
         drop(log);
