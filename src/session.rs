@@ -364,7 +364,127 @@ fn broken(side: Side, fault: Fault) -> Ending {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::account::Metrics;
+    use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
+    use crate::listen::{Bound, Listener, Places, Room};
+    use crate::socket::SocketOptions;
+
+    /// A listener before a server of ours, with all that a worker has to serve its clients.
+    struct House {
+        listener: Listener,
+        address: std::net::SocketAddr,
+        server: TcpListener,
+        front: Arc<Front>,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+        written: AccessLogWriter,
+    }
+
+    impl House {
+        async fn new(log: AccessTarget) -> Self {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let text = format!(
+                "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+                 [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
+                server.local_addr().unwrap()
+            );
+            let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
+            let metrics = Arc::new(Metrics::new());
+            let series = metrics.listener(&plan.name, || Places::new(None, Room::new(None)));
+            let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
+            let options = SocketOptions {
+                keepalive: None,
+                user_timeout: None,
+            };
+            let bound = Bound::new(plan.bind[0], &options).unwrap();
+            Self {
+                address: bound.address().socket(),
+                listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
+                server,
+                front: Arc::new(Front { plan, series }),
+                ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
+                metrics,
+                written,
+            }
+        }
+
+        /// A client, its session, and the server's end of it once that is there.
+        async fn session(&mut self) -> (TcpStream, impl Future<Output = ()> + use<>) {
+            let client = TcpStream::connect(self.address).await.unwrap();
+            let places = self.front.series.places();
+            let accepted = self.listener.accept(places, |_| {}).await;
+            (client, serve(accepted, Arc::clone(&self.front), &self.ledger))
+        }
+    }
+
+    /// Whether the other side is gone, in whichever way.
+    async fn is_gone(socket: &mut TcpStream) -> bool {
+        match socket.read(&mut [0]).await {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_panics_gives_all_back_and_tells_and_nobody_else_notices() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let mut house = House::new(AccessTarget::File(path.clone())).await;
+        let (mut other, session) = house.session().await;
+        let others = tokio::spawn(session);
+        let (mut others_server, _) = house.server.accept().await.unwrap();
+        let (mut client, session) = house.session().await;
+        let (strike, struck) = tokio::sync::oneshot::channel::<()>();
+        // Not in one of its stages, but in its task: what unwinds is the same.
+        let panics = tokio::spawn(async move {
+            tokio::select! {
+                () = session => {}
+                _ = struck => panic!("a fault of ours"),
+            }
+        });
+        let (mut server, _) = house.server.accept().await.unwrap();
+        client.write_all(b"ping").await.unwrap();
+        server.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!(house.front.series.places().taken(), 2);
+        strike.send(()).unwrap();
+        assert!(panics.await.unwrap_err().is_panic());
+        assert!(is_gone(&mut client).await && is_gone(&mut server).await);
+        assert_eq!(house.front.series.places().taken(), 1);
+        let text = house.metrics.render();
+        for line in [
+            "acequia_sessions_active{listener=\"l\"} 1\n".to_owned(),
+            format!(
+                "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
+                house.server.local_addr().unwrap()
+            ),
+        ] {
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        let counted = text.lines().find(|line| line.contains("ending=\"internal\""));
+        assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{text}");
+        other.write_all(b"ping").await.unwrap();
+        others_server.read_exact(&mut [0; 4]).await.unwrap();
+        drop((other, others_server));
+        others.await.unwrap();
+        let House { ledger, written, .. } = house;
+        drop(ledger);
+        assert!(written.finish());
+        let log = std::fs::read_to_string(path).unwrap();
+        let ends = [
+            "\"bytes_up\":4,\"bytes_down\":0,\"ending\":\"internal\"",
+            "\"ending\":\"client_closed\"",
+        ];
+        assert!(
+            log.lines().count() == 2 && ends.iter().all(|end| log.contains(end)),
+            "{log}"
+        );
+    }
 
     #[test]
     fn what_is_kept_of_the_protocols_is_bounded() {

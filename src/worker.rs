@@ -20,6 +20,9 @@ use crate::listen::{Listener, Pause};
 use crate::relay::limit_pipes;
 use crate::session::{Front, serve};
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic is to end one session and not all of them, so it has to unwind");
+
 /// How often the metrics learn what open sessions have moved.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -322,6 +322,38 @@ fn names_types_and_labels_are_those_of_the_table() {
 }
 
 #[test]
+fn what_a_reload_takes_away_takes_its_series_along_once_its_last_session_is_over() {
+    let servers = [Server::echo(), Server::echo()];
+    let part = |name: &str, server: &Server| {
+        let address = server.address;
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n\
+             [pools.{name}]\nservers = [{{ address = \"{address}\", name = \"{name}\" }}]\n"
+        )
+    };
+    let [stays, goes] = [part("stays", &servers[0]), part("goes", &servers[1])];
+    let proxy = Proxy::start(&format!("{stays}{goes}"));
+    let series_of = |name: &str| {
+        let metrics = proxy.metrics();
+        let samples = metrics.families.values().flat_map(|family| &family.samples);
+        samples
+            .filter(|sample| sample.labels.values().any(|value| value == name))
+            .count()
+    };
+    for listener in ["stays", "goes"] {
+        assert_eq!(ask(proxy.at(listener), b"ping"), b"ping");
+    }
+    eventually("both have the same", || series_of("goes") == series_of("stays"));
+    let (all, mut last) = (series_of("stays"), Client::connect(proxy.at("goes")));
+    assert_eq!(last.send(b"ping").read(4), b"ping");
+    assert!(proxy.reload(&stays));
+    assert!(all > 50 && series_of("goes") > 50, "it has a session still");
+    assert_eq!(last.send(b"ping").finish().read_all(), b"ping");
+    eventually("its series are gone", || series_of("goes") == 0);
+    assert_eq!(series_of("stays"), all, "an idle one keeps them");
+}
+
+#[test]
 fn histograms_have_buckets_from_end_to_end() {
     let scene = Scene::set();
     let proxy = &scene.proxy;

@@ -203,6 +203,19 @@ fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() 
     site.eventually_up(&proxy, &["127.0.0.2"]);
 }
 
+#[test]
+fn a_name_that_is_unknown_at_the_start_is_used_as_soon_as_it_is_known() {
+    let site = Site::new();
+    site.is_at(&[]);
+    let entry = format!("pool.test:{}", site.second.address.port());
+    let proxy = seeing(&site.folder.path().join("hosts"), &config(&[entry]));
+    eventually("it has been asked for", || proxy.get("/ready").0 == 200);
+    assert_eq!(ask(proxy.at("l"), b""), b"");
+    site.is_at(&["127.0.0.3"]);
+    site.eventually_up(&proxy, &["127.0.0.3"]);
+    assert_eq!(who(proxy.at("l")), "s3");
+}
+
 /// A proxy whose resolver hangs until somebody opens this file for writing; and then it fails.
 fn asking_in_vain(server: &Server) -> (Proxy, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ mod support;
 #[path = "support/hard.rs"]
 mod hard;
 
-use std::fs::{self, File, read_dir};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use std::process::Command;
 use std::thread::{scope, sleep, spawn};
 use std::time::Duration;
 
-use hard::{many_descriptors, said};
+use hard::{many_descriptors, pipes, said};
 use rustix::process::{geteuid, getpid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use support::client::{Client, who};
@@ -246,15 +246,6 @@ fn small_segments_that_fill_the_pipe_are_no_end() {
     assert!(server.join().unwrap(), "what the client said");
     assert!(pipes(&proxy) > pipes_before, "none of it was spliced");
     assert_eq!(proxy.access_line()["bytes_down"], SEGMENTS * SEGMENT_BYTES);
-}
-
-/// Ends of pipes that a process has open.
-fn pipes(proxy: &Proxy) -> usize {
-    let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
-    let targets = links.filter_map(|link| fs::read_link(link.unwrap().path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
-        .count()
 }
 
 #[test]

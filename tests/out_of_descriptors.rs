@@ -10,15 +10,20 @@ mod hard;
 use std::time::Duration;
 
 use hard::{
-    active_becomes, askers, cpu_over, descriptors, is_served, limit_descriptors, limits_of, many_descriptors, said,
-    serve_in_turn, take_answered,
+    active_becomes, askers, cpu_over, descriptors, echoes, is_served, leave_descriptors, limit_descriptors, limits_of,
+    many_descriptors, pipes, said, serve_in_turn, take_answered,
 };
+use rustix::process::Signal;
 use support::client::Client;
 use support::eventually;
 use support::proxy::Proxy;
-use support::server::Server;
+use support::server::{Server, list};
 
 fn config(server: &Server) -> String {
+    config_of(&[server])
+}
+
+fn config_of(servers: &[&Server]) -> String {
     format!(
         r#"
         [runtime]
@@ -29,10 +34,10 @@ fn config(server: &Server) -> String {
         pool = "echo"
 
         [pools.echo]
-        servers = ["{}"]
+        servers = [{}]
         health = {{ interval = "100ms" }}
         "#,
-        server.address
+        list(servers)
     )
 }
 
@@ -117,4 +122,110 @@ fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
         said(&proxy, "accepting again") > 0
     });
     assert!(proxy.is_running());
+}
+
+/// One whose servers are not checked, so that it opens nothing of its own accord.
+fn quiet(servers: &[&Server]) -> Proxy {
+    Proxy::setup(&config_of(servers).replace("interval = \"100ms\"", "check = \"off\"")).launch()
+}
+
+/// Gives back what was taken.
+fn unlimited(proxy: &Proxy) {
+    limit_descriptors(proxy, limits_of(proxy.pid()).1);
+}
+
+#[test]
+fn bulk_for_which_there_is_no_pipe_is_copied() {
+    const BYTES: usize = 8 << 20;
+    let server = Server::echo();
+    let proxy = quiet(&[&server]);
+    let client = is_served(proxy.at("plain"));
+    let before = pipes(&proxy);
+    leave_descriptors(&proxy, 0);
+    echoes(&client, BYTES);
+    assert_eq!(pipes(&proxy), before);
+    leave_descriptors(&proxy, 1); // of the two that a pipe needs
+    echoes(&client, BYTES);
+    assert_eq!(pipes(&proxy), before);
+    unlimited(&proxy);
+    echoes(&client, BYTES);
+    assert!(pipes(&proxy) > before, "it is not spliced as soon as it can be");
+}
+
+#[test]
+fn who_cannot_be_dialled_for_is_told_at_once_and_no_server_is_blamed() {
+    let servers = [Server::echo(), Server::echo()];
+    let proxy = quiet(&[&servers[0], &servers[1]]);
+    leave_descriptors(&proxy, 1);
+    for _ in 0..5 {
+        assert_eq!(Client::connect(proxy.at("plain")).read_all(), b"");
+    }
+    let lines = proxy.access_lines(5);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "connect_failed"),
+        "{lines:#?}"
+    );
+    unlimited(&proxy);
+    drop(is_served(proxy.at("plain")));
+    let metrics = proxy.metrics();
+    let shortages = metrics.sum("acequia_connect_failures_total", &[("reason", "no_descriptors")]);
+    assert_eq!((shortages, connect_failures(&proxy)), (10.0, 10.0), "each was tried");
+    assert_eq!(metrics.sum("acequia_server_up", &[]), 2.0);
+    assert_eq!(said(&proxy, "server is ejected"), 0);
+}
+
+#[test]
+fn while_only_some_checks_can_be_made_that_is_said_once_and_nobody_is_down() {
+    let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
+    let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
+    leave_descriptors(&proxy, 1);
+    let short = || said(&proxy, "cannot check servers, for a shortage of our own");
+    eventually("it is said", || short() > 0);
+    let before = checks(&proxy, "pass");
+    eventually("some are made", || checks(&proxy, "pass") > before + 50.0);
+    assert_eq!(short(), 1, "one shortage, one line");
+    unlimited(&proxy);
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_server_up", &[]), 12.0);
+    assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);
+    assert_eq!(checks(&proxy, "fail") + checks(&proxy, "timeout"), 0.0);
+}
+
+#[test]
+fn the_admin_port_answers_who_is_there_and_the_others_as_soon_as_it_can() {
+    const METRICS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+    let server = Server::echo();
+    let proxy = quiet(&[&server]);
+    let open = descriptors(&proxy);
+    let mut early = Client::connect(proxy.admin());
+    eventually("it is let in", || descriptors(&proxy) > open);
+    leave_descriptors(&proxy, 0);
+    let answer = String::from_utf8(early.send(METRICS).read_all()).unwrap();
+    assert!(answer.contains("acequia_server_up{"), "{answer}");
+    leave_descriptors(&proxy, 0); // what that visit had is free
+    let mut late = Client::connect(proxy.admin());
+    late.send(METRICS);
+    let used = cpu_over(&proxy, Duration::from_millis(500));
+    assert!(
+        used < Duration::from_millis(100),
+        "{used:?} of CPU while it cannot let anybody in"
+    );
+    unlimited(&proxy);
+    assert!(late.read_all().starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[test]
+fn a_reload_that_gets_no_descriptor_changes_nothing_and_the_next_one_works() {
+    let server = Server::echo();
+    let proxy = quiet(&[&server]);
+    let other = config(&server).replace("[listeners.plain]", "[listeners.other]");
+    leave_descriptors(&proxy, 0);
+    proxy.rewrite(&other);
+    proxy.signal(Signal::HUP);
+    eventually("it is said", || {
+        said(&proxy, "not reloaded: the configuration before it stays in force") == 1
+    });
+    unlimited(&proxy);
+    drop(is_served(proxy.at("plain")));
+    assert!(proxy.reload(&other));
 }

@@ -2,8 +2,7 @@
 //! and counts them, it never slows traffic.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,6 +13,8 @@ use std::time::{Duration, SystemTime};
 use metrics::Counter;
 use serde::Serialize;
 use serde_json::Value;
+
+pub use super::output::Output;
 
 /// Lines that may wait to be written: of about 1 KB each, for names and protocols are bounded.
 const QUEUE_LINES: usize = 16 * 1024;
@@ -115,7 +116,8 @@ fn key_values(line: &Value) -> String {
 
 enum Message {
     Line(Box<Line>),
-    Reopen,
+    /// There is a new wish.
+    Look,
     Switch(Option<Output>, LogFormat),
 }
 
@@ -132,6 +134,8 @@ pub struct AccessLog {
 struct Wishes {
     is_on: AtomicBool,
     takes_visits: AtomicBool,
+    /// That the file be opened again.
+    reopen: AtomicBool,
 }
 
 impl AccessLog {
@@ -172,10 +176,10 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file again, after the lines that wait: its old one may have been renamed.
+    /// Opens the file again: its old one may have been renamed.
     pub fn reopen(&self) {
-        // A full queue means that the writer does not get on; then a new file would not help it.
-        let _ = self.queue.try_send(Message::Reopen);
+        self.wishes.reopen.store(true, Relaxed);
+        let _ = self.queue.try_send(Message::Look); // with a full queue the writer looks at every line of it
     }
 }
 
@@ -204,90 +208,53 @@ pub fn start(target: &AccessTarget, format: LogFormat, dropped: Counter) -> io::
     wishes.is_on.store(output.is_some(), Relaxed);
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let (alive, done) = sync_channel::<()>(0);
-    let count = dropped.clone();
+    let log = AccessLog { queue, wishes, dropped };
+    let (wishes, dropped) = (Arc::clone(&log.wishes), log.dropped.clone());
     thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-        write_all(output, format, &lines, &count);
+        write_all(output, format, &lines, &wishes, &dropped);
         drop(alive);
     })?;
-    let log = AccessLog { queue, wishes, dropped };
     Ok((log, AccessLogWriter { done }))
 }
 
-fn write_all(mut output: Option<Output>, mut format: LogFormat, lines: &Receiver<Message>, dropped: &Counter) {
+fn write_all(
+    mut output: Option<Output>,
+    mut format: LogFormat,
+    lines: &Receiver<Message>,
+    wishes: &Wishes,
+    dropped: &Counter,
+) {
     while let Ok(first) = lines.recv() {
         for message in std::iter::once(first).chain(lines.try_iter()) {
             match (message, &mut output) {
-                (Message::Line(line), Some(output)) => {
-                    let written = output.stream.write_all(line.render(format).as_bytes());
-                    dropped.increment(u64::from(written.is_err()));
-                }
-                (Message::Reopen, Some(output)) => output.reopen(),
-                // Of a session that ended while the log was switched off.
-                (Message::Line(_) | Message::Reopen, None) => {}
+                (Message::Line(line), Some(output)) => dropped.increment(output.write(&line.render(format))),
+                (Message::Line(_), None) => {} // of a session that ended while the log was switched off
+                (Message::Look, _) => {}
                 (Message::Switch(next, next_format), _) => {
-                    flush(&mut output);
-                    (output, format) = (next, next_format);
+                    format = next_format;
+                    let before = std::mem::replace(&mut output, next);
+                    dropped.increment(before.map_or(0, Output::close));
                 }
             }
+            if let (true, Some(output)) = (wishes.reopen.swap(false, Relaxed), &mut output) {
+                dropped.increment(output.reopen());
+            }
         }
-        flush(&mut output);
+        if let Some(output) = &mut output {
+            output.flush();
+        }
         thread::sleep(BATCH);
     }
 }
 
-/// What cannot be written now is kept, and tried again; when the buffer is full lines are dropped.
-fn flush(output: &mut Option<Output>) {
-    let _ = output.as_mut().map(|output| output.stream.flush());
-}
-
-/// Where lines go.
-pub struct Output {
-    path: Option<PathBuf>,
-    stream: Box<dyn Write + Send>,
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Output {
-    /// Opens a target; `None` for [`AccessTarget::Off`].
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn open(target: &AccessTarget) -> io::Result<Option<Self>> {
-        let (path, stream): (_, Box<dyn Write + Send>) = match target {
-            AccessTarget::Off => return Ok(None),
-            AccessTarget::Stdout => (None, Box::new(BufWriter::new(io::stdout()))),
-            AccessTarget::Stderr => (None, Box::new(BufWriter::new(io::stderr()))),
-            AccessTarget::File(path) => (Some(path.clone()), Box::new(append(path)?)),
-        };
-        Ok(Some(Self { path, stream }))
-    }
-
-    /// The old file stays in use when the new one cannot be opened.
-    fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
-        let _ = self.stream.flush(); // as after every batch
-        match append(path) {
-            Ok(stream) => self.stream = Box::new(stream),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot reopen the access log, going on with the old file");
-            }
-        }
-    }
-}
-
-fn append(path: &PathBuf) -> io::Result<BufWriter<File>> {
-    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::process::Command;
+    use std::sync::atomic::AtomicU64;
+
+    use tokio::time::Instant;
+
     use super::*;
 
     fn line() -> Line {
@@ -333,6 +300,34 @@ mod tests {
         drop(log);
         assert!(writer.finish());
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_wish_to_reopen_is_kept_while_the_queue_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, before] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut reader = File::options().read(true).write(true).open(&path).unwrap();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let target = AccessTarget::File(path.clone());
+        let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+        let mut lines = 0;
+        while dropped.load(Relaxed) == 0 {
+            log.write(line());
+            lines += 1;
+        }
+        std::fs::rename(&path, before).unwrap();
+        log.reopen();
+        thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // without an end: it could write itself
+        let begun = Instant::now();
+        while !path.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is forgotten");
+            thread::yield_now();
+        }
+        drop(log);
+        assert!(writer.finish());
+        let written = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(written > 0 && written < lines, "{written} of {lines}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod episode;
 mod facts;
 mod histogram;
 mod metrics;
+mod output;
 mod record;
 mod series;
 

@@ -1,11 +1,14 @@
 //! `acequia run`: balances, until a signal ends it.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,6 +19,9 @@ use crate::account::access_log::LogFormat;
 use crate::app::{self, ANNOUNCE, Origin, Running};
 use crate::config;
 use crate::plan::LogPlan;
+
+/// Lines that may wait to be written; as many as of the access log.
+const QUEUE_LINES: usize = 16 * 1024;
 
 /// Runs the configuration named, else the one in its usual place.
 #[must_use]
@@ -60,13 +66,34 @@ fn announce(running: &Running) {
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::Relog) {
-    let (writer, guard) = NonBlocking::new(std::io::stderr());
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
+    let (writer, guard) = queue.finish(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();
+    std::panic::set_hook(Box::new(tell_of_panic));
     let relog = move |plan: &LogPlan| {
         let _ = handle.reload(layer(plan, &writer)); // fails only when there is no log any more
     };
     (guard, Box::new(relog))
+}
+
+/// A panic is a line of the log like any other. By default it would be several that are none, and a standard error that
+/// nobody reads would stop the thread.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let cause = panic.payload();
+    let text = cause.downcast_ref::<&str>().copied();
+    let cause = text.or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let at = panic.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture(); // if RUST_BACKTRACE asks for it
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let thread = thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        at,
+        cause,
+        backtrace,
+        "panic: this is a fault of acequia"
+    );
 }
 
 /// What writes the lines that are wanted, as they are wanted.

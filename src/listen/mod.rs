@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
@@ -23,6 +24,10 @@ pub use places::{Permit, Places, Room};
 
 /// How long accepting rests when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long it rests after an error of one client. Should it be none of a client, and last (a policy of the system that
+/// forbids to accept), trying on costs next to nothing.
+const NOBODY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Clients accepted before the sessions already let in get their turn.
 const ACCEPT_BATCH: u32 = 16;
@@ -281,7 +286,11 @@ impl Listener {
                 at: Instant::now(),
                 permit,
             })),
-            Tried::Nobody => Ok(None),
+            Tried::Nobody => {
+                drop(permit);
+                sleep(NOBODY_PAUSE).await;
+                Ok(None)
+            }
             Tried::Pause(reason) => {
                 drop(permit);
                 told(reason);
@@ -298,14 +307,7 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
     let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok((socket, Some(peer))) => (socket, peer),
         Ok((_, None)) => return Ok(Tried::Nobody),
-        Err(error) => {
-            return match io::Error::from(error).raw_os_error() {
-                Some(libc::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-                Some(libc::EMFILE | libc::ENFILE) => Ok(Tried::Pause(Pause::Descriptors)),
-                Some(libc::ENOBUFS | libc::ENOMEM) => Ok(Tried::Pause(Pause::Memory)),
-                _ => Ok(Tried::Nobody),
-            };
-        }
+        Err(error) => return nobody(error),
     };
     let Ok(peer) = SocketAddr::try_from(peer) else {
         return Ok(Tried::Nobody);
@@ -317,8 +319,27 @@ fn accept(listener: &OwnedFd) -> io::Result<Tried> {
     })
 }
 
+/// Why accepting gave nobody.
+fn nobody(error: Errno) -> io::Result<Tried> {
+    match error {
+        Errno::AGAIN => Err(error.into()),
+        Errno::MFILE | Errno::NFILE => Ok(Tried::Pause(Pause::Descriptors)),
+        Errno::NOBUFS | Errno::NOMEM => Ok(Tried::Pause(Pause::Memory)),
+        _ => {
+            tracing::debug!(%error, "cannot let a client in");
+            Ok(Tried::Nobody)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     const OPTIONS: SocketOptions = SocketOptions {
@@ -380,6 +401,52 @@ mod tests {
     }
 
     #[test]
+    fn a_shortage_of_ours_makes_accepting_rest_and_what_a_client_did_does_not() {
+        let pause = |error| match nobody(error) {
+            Ok(Tried::Pause(reason)) => Some(reason),
+            Ok(_) => None,
+            Err(error) => unreachable!("{error}"),
+        };
+        for error in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(pause(error), Some(Pause::Descriptors), "{error}");
+        }
+        for error in [Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(pause(error), Some(Pause::Memory), "{error}");
+        }
+        for error in [
+            Errno::CONNABORTED,
+            Errno::PERM,
+            Errno::PROTO,
+            Errno::INTR,
+            Errno::NETDOWN,
+            Errno::HOSTUNREACH,
+        ] {
+            assert_eq!(pause(error), None, "{error}");
+        }
+        assert_eq!(
+            nobody(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+
+    #[test]
+    fn an_error_that_lasts_keeps_nobody_else_of_the_worker_waiting() {
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let accepting = async {
+                let deaf = bind("127.0.0.1:0".parse().unwrap(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
+                let (mut listener, places) = (Listener::new(deaf.into()).unwrap(), places(None, 1));
+                timeout(Duration::from_millis(50), listener.accept(&places, |_| {}))
+                    .await
+                    .is_err()
+            };
+            tell.send(runtime.unwrap().block_on(accepting))
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
+
+    #[test]
     fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
@@ -408,7 +475,7 @@ mod tests {
         let first = listener.accept(&places, |_| unreachable!("there is a place")).await;
         let mut pauses = Vec::new();
         let mut second = Box::pin(listener.accept(&places, |pause| pauses.push(pause)));
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             assert!(second.as_mut().poll(cx).is_pending(), "no place yet");
             std::task::Poll::Ready(())
         })

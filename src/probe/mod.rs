@@ -11,8 +11,8 @@ pub mod tcp;
 mod tls;
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -27,6 +27,9 @@ use crate::pool::{Roster, ServerId};
 use answers::Answers;
 use prober::{Failure, Prober, of_file};
 use resolve::Resolver;
+
+/// After so long without one a shortage is over. At a limit that is just reached some checks can be made and some not.
+const CALM: Duration = Duration::from_secs(60);
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
 #[derive(Default)]
@@ -64,8 +67,9 @@ pub struct Checks {
     begun: Instant,
     /// Probers started so far; spreads their checks.
     started: AtomicU64,
-    /// Whether the latest check could not be made, so that a shortage is said once and not for every check.
-    is_short: AtomicBool,
+    /// When a check could last not be made, so that a shortage is said once and not for every check. A std mutex, taken
+    /// for a line.
+    short: Mutex<Option<Instant>>,
 }
 
 /// The pools that are tended: those of the plan in force.
@@ -120,7 +124,7 @@ impl Checks {
             roster,
             begun: Instant::now(),
             started: AtomicU64::new(1),
-            is_short: AtomicBool::new(false),
+            short: Mutex::default(),
         }
     }
 
@@ -224,15 +228,16 @@ impl Checks {
 
     /// Whether the check could not be made for a shortage of our own, of which a server knows nothing.
     fn falls_short(&self, checked: &Result<(), Failure>) -> bool {
-        let shortage = match checked {
-            Err(Failure::Io(error)) if ConnectFailure::of(error).is_our_shortage() => Some(error),
-            _ => None,
-        };
-        let is_news = self.is_short.swap(shortage.is_some(), Relaxed) != shortage.is_some();
-        if let (Some(error), true) = (shortage, is_news) {
+        let Err(Failure::Io(error)) = checked else { return false };
+        if !ConnectFailure::of(error).is_our_shortage() {
+            return false;
+        }
+        let now = Instant::now();
+        let last = self.short.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if last.is_none_or(|last| now >= last + CALM) {
             tracing::warn!(%error, "cannot check servers, for a shortage of our own");
         }
-        shortage.is_some()
+        true
     }
 }
 

@@ -3,12 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
-use std::fs::{read_dir, read_to_string};
+use std::collections::BTreeSet;
+use std::fs::{read_dir, read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
@@ -48,6 +49,15 @@ pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
     eventually("its descriptors return", || descriptors(proxy) <= baseline);
 }
 
+/// Ends of pipes that a process has open.
+pub fn pipes(proxy: &Proxy) -> usize {
+    let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    let targets = links.filter_map(|link| read_link(link.unwrap().path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
 /// Bounds the descriptors of a running process.
 pub fn limit_descriptors(proxy: &Proxy, current: u64) {
     let pid = i32::try_from(proxy.pid()).ok().and_then(Pid::from_raw);
@@ -61,6 +71,24 @@ pub fn limit_descriptors(proxy: &Proxy, current: u64) {
         },
     )
     .unwrap();
+}
+
+/// Leaves a running process so many descriptors, besides those it always has.
+pub fn leave_descriptors(proxy: &Proxy, count: usize) {
+    let open = || -> BTreeSet<u64> {
+        let names = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+            .collect()
+    };
+    let mut always = open();
+    for _ in 0..20 {
+        sleep(Duration::from_millis(10)); // others are those of a moment: of a check, of a visit to the admin port
+        always = &always & &open();
+    }
+    // A new one gets the smallest number that is free.
+    let limit = (0..).filter(|number| !always.contains(number)).nth(count);
+    limit_descriptors(proxy, limit.expect("numbers do not end"));
 }
 
 /// The soft and the hard limit of a process's descriptors.
@@ -116,6 +144,17 @@ pub fn is_served(address: SocketAddr) -> Client {
     client.send(b"ping");
     assert_eq!(client.read(4), b"ping");
     client
+}
+
+/// So many bytes go to a server that sends them back, and come back as they were.
+pub fn echoes(client: &Client, count: usize) {
+    let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
+    let mut back = vec![0; count];
+    scope(|all| {
+        all.spawn(|| (&client.0).write_all(&sent).unwrap());
+        (&client.0).read_exact(&mut back).unwrap();
+    });
+    assert!(back == sent, "other bytes came back");
 }
 
 /// So many clients, each of which has sent a ping.

@@ -57,7 +57,7 @@ impl Setup {
         };
         let mut proxy = Proxy {
             process,
-            _unread: unread,
+            unread,
             folder,
             listeners: Vec::new(),
             admin: None,
@@ -119,7 +119,8 @@ pub fn acequia(arguments: &[&str]) -> Command {
 /// A running acequia. Dropping it kills it.
 pub struct Proxy {
     process: Process,
-    _unread: Option<ChildStdout>,
+    /// Its standard output, of one that was started unread.
+    unread: Option<ChildStdout>,
     folder: TempDir,
     listeners: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
@@ -196,6 +197,16 @@ impl Proxy {
     /// Where its configuration is.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// From now on somebody reads its standard output.
+    pub fn read_stdout(&mut self) {
+        self.process.stdout = Lines::of(self.unread.take());
+    }
+
+    /// Whoever might have read its standard output is gone.
+    pub fn close_stdout(&mut self) {
+        self.unread = None;
     }
 
     /// Its diagnostic log so far; a line that is not JSON is a JSON string.
