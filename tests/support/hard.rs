@@ -3,9 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::{read_dir, read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
@@ -15,6 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client::Client;
+use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::{PATIENCE, eventually, found};
@@ -46,6 +48,33 @@ pub fn descriptors(proxy: &Proxy) -> usize {
 /// Waits until it has no more descriptors than that.
 pub fn descriptors_fall_to(proxy: &Proxy, baseline: usize) {
     eventually("its descriptors return", || descriptors(proxy) <= baseline);
+}
+
+/// Ends of pipes that a process has open.
+pub fn pipes(proxy: &Proxy) -> usize {
+    let links = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    let targets = links.filter_map(|link| read_link(link.unwrap().path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+/// The memory a process holds, in bytes.
+pub fn resident(proxy: &Proxy) -> u64 {
+    let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// State and unread bytes (an end of stream counts as one) of the TCP sockets that a filter of ss(8) lets through, also
+/// of those that nobody has accepted yet or whose process is gone.
+pub fn sockets(filter: &str) -> Vec<(String, usize)> {
+    let told = must(Command::new("ss").args(["-tanH", filter]));
+    let socket = |line: &str| {
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        (fields.next().unwrap(), fields.next().unwrap().parse().unwrap())
+    };
+    told.lines().map(socket).collect()
 }
 
 /// Bounds the descriptors of a running process.
