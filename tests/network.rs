@@ -175,7 +175,8 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
         format!("{{ address = \"{}\", weight = {weight} }}", server.address)
     };
     let list: Vec<_> = servers.iter().enumerate().map(entry).collect();
-    let proxy = Proxy::start(&config(&list.join(", "), "health = { check = \"off\" }"));
+    let checks = "health = { interval = \"20ms\", fall = 1 }";
+    let proxy = Proxy::start(&config(&list.join(", "), checks));
     // Of this thread's namespace. Ports that are listened on do not count: hence not before acequia has its own.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
     let clients = (0..SESSIONS).map(|_| {
@@ -185,7 +186,17 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
     });
     let clients: Vec<_> = clients.collect();
     assert!(failures(&proxy, "no_ports") >= 1.0);
+    // The checks have no port either, and make no more of it.
+    let passed = || {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "pass")])
+    };
+    let before = passed();
+    eventually("checks of the others go on", || passed() > before + 50.0);
+    assert!(said(&proxy, "cannot check servers, for a shortage of our own") > 0);
     let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);
     assert_eq!(
         metrics.sum("acequia_connect_failures_total", &[]),
         failures(&proxy, "no_ports")
