@@ -112,13 +112,23 @@ fn told(socket: &TcpStream, phase: &str) -> ErrorKind {
     found(phase, || socket.take_error().unwrap()).kind()
 }
 
+/// A session that has begun: a server's reset before would be a connect that failed.
+fn begun(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
+    let client = Client::connect(proxy.at("plain"));
+    let server = hand.session();
+    found("acequia knows that it is connected", || {
+        let connected = proxy.metrics().sum("acequia_connect_duration_seconds_count", &[]);
+        (connected == 1.0).then_some(())
+    });
+    (client, server)
+}
+
 #[test]
 fn a_clients_reset_in_every_phase() {
     for (phase, enter, seen, _) in PHASES {
         let hand = Hand::new();
         let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-        let mut client = Client::connect(proxy.at("plain"));
-        let mut server = hand.session();
+        let (mut client, mut server) = begun(&hand, &proxy);
         enter(&mut client.0, &mut server);
         client.reset();
         sees(server, *seen, phase);
@@ -132,8 +142,7 @@ fn a_servers_reset_in_every_phase() {
     for (phase, enter, _, seen) in PHASES {
         let hand = Hand::new();
         let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-        let mut client = Client::connect(proxy.at("plain"));
-        let mut server = hand.session();
+        let (mut client, mut server) = begun(&hand, &proxy);
         enter(&mut client.0, &mut server);
         reset(server);
         sees(client.0, *seen, phase);
