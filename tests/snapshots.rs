@@ -2,9 +2,13 @@
 
 mod support;
 
+#[path = "support/hard.rs"]
+mod hard;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
 
+use hard::StopAtEnd;
 use support::client::ask;
 use support::eventually;
 use support::hello::Hello;
@@ -27,6 +31,7 @@ fn no_session_is_refused_that_neither_configuration_refuses() {
     let proxy = Proxy::start(&text(0));
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     scope(|all| {
+        let _stop = StopAtEnd(&stop);
         for name in ["a.example", "b.example", "a.example"] {
             let (proxy, stop, served) = (&proxy, &stop, &served);
             all.spawn(move || {
@@ -43,7 +48,6 @@ fn no_session_is_refused_that_neither_configuration_refuses() {
             assert!(proxy.reload(&text(n % 7)));
             eventually("some are served by it", || served.load(SeqCst) > before + 2);
         }
-        stop.store(true, SeqCst);
     });
     let stopped = proxy.stop();
     // What a session was told belongs together.

@@ -5,9 +5,13 @@
 
 mod support;
 
+#[path = "support/hard.rs"]
+mod hard;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
 
+use hard::StopAtEnd;
 use support::client::Client;
 use support::eventually;
 use support::process::Port;
@@ -30,6 +34,7 @@ fn an_outage_in_the_middle_of_a_storm() {
     ));
     let (stop, served, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     scope(|all| {
+        let _stop = StopAtEnd(&stop);
         for _ in 0..8 {
             all.spawn(|| {
                 while !stop.load(SeqCst) {
@@ -53,7 +58,6 @@ fn an_outage_in_the_middle_of_a_storm() {
             }
             now.0 > one + 500
         });
-        stop.store(true, SeqCst);
     });
     let stopped = proxy.stop();
     let attempts = |line: &serde_json::Value| line["attempts"].as_u64().unwrap();

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::sleep;
 use std::time::Duration;
@@ -254,5 +255,14 @@ impl Hand {
 
     pub fn session(&self) -> TcpStream {
         self.sessions.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+/// Tells threads to stop when it drops, so also when the test fails: the scope would wait for them for ever.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
