@@ -12,9 +12,12 @@ use std::net::Shutdown;
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use hard::{active_becomes, cpu_over, descriptors, descriptors_fall_to, ended_becomes, is_served, many_descriptors};
+use hard::{
+    active_becomes, cpu_over, descriptors, descriptors_fall_to, ended_becomes, is_served, many_descriptors, sockets,
+};
 use rustix::process::Signal;
 use support::client::{Client, ask};
+use support::eventually;
 use support::hello::Hello;
 use support::proxy::Proxy;
 use support::server::Server;
@@ -60,7 +63,7 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
     let baseline = descriptors(&proxy);
     let clients = (0..CLIENTS).map(|_| {
         let mut client = Client::connect(proxy.at("tls"));
-        client.send(&[0x16]);
+        client.send(&[0x16, 3, 1]);
         (Instant::now(), client)
     });
     let clients: Vec<_> = clients.collect();
@@ -76,7 +79,7 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
         assert_eq!(
             client.read_all(),
             b"",
-            "nobody has begun to speak TLS: it is just closed"
+            "nobody has said which TLS it speaks: it is just closed"
         );
         assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
     }
@@ -86,7 +89,7 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
         if line["ending"] == "hello_timeout" {
             let duration = line["duration_ms"].as_f64().unwrap();
             assert!((6_000.0..12_000.0).contains(&duration), "{line}");
-            assert_eq!(line["bytes_up"], 1);
+            assert_eq!(line["bytes_up"], 3);
         }
     }
 }
@@ -164,6 +167,29 @@ fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
     let of_larger: Vec<_> = lines.iter().filter(|line| line["server"].is_null()).collect();
     assert_eq!(of_larger.len(), 1, "{lines:#?}");
     assert_eq!(of_larger[0]["ending"], "hello_too_long");
+}
+
+#[test]
+fn a_hello_may_be_cut_anywhere() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
+    let hello = [Hello::named("good.example").in_records(&[1, 3, 50]), vec![7; 9]].concat();
+    let clients = (1..hello.len()).map(|cut| {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&hello[..cut]);
+        (cut, client)
+    });
+    let clients: Vec<_> = clients.collect();
+    eventually("the first pieces are read", || {
+        let filter = format!("sport = :{}", proxy.at("tls").port());
+        let open = sockets(&filter).into_iter().filter(|(state, _)| state == "ESTAB");
+        let unread: Vec<_> = open.map(|(_, unread)| unread).collect();
+        unread.len() == clients.len() && unread.iter().all(|unread| *unread == 0)
+    });
+    for (cut, mut client) in clients {
+        client.send(&hello[cut..]).finish();
+        assert!(client.read_all() == hello, "cut at {cut}");
+    }
 }
 
 #[test]

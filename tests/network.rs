@@ -6,127 +6,22 @@ mod support;
 
 #[path = "support/hard.rs"]
 mod hard;
+#[path = "support/star.rs"]
+mod star;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::process::Command;
-use std::thread::{scope, sleep, spawn};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use hard::{many_descriptors, pipes, said};
-use rustix::process::{geteuid, getpid};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use support::client::{Client, who};
+use hard::{descriptors, descriptors_fall_to, many_descriptors, pipes, said};
+use star::Star;
+use support::client::who;
 use support::eventually;
-use support::process::{finished, must};
 use support::proxy::Proxy;
 use support::server::Server;
 use tokio::time::Instant;
-
-/// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
-/// in the middle is 10.98.n.1, the one outside 10.98.n.2.
-struct Star {
-    names: Vec<String>,
-}
-
-impl Star {
-    /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
-    fn enter(points: usize) -> Option<Self> {
-        if !geteuid().is_root() {
-            eprintln!("NOT TESTED: network namespaces need root");
-            return None;
-        }
-        let thread = format!("{:?}", std::thread::current().id());
-        let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
-        let mut star = Self { names: Vec::new() };
-        for number in 0..=points {
-            let name = format!("acequia-{}-{thread}-{number}", getpid().as_raw_nonzero());
-            let made = finished(Command::new("ip").args(["netns", "add", &name]));
-            if made.code != Some(0) {
-                eprintln!("NOT TESTED: no network namespaces here: {}", made.stderr);
-                return None;
-            }
-            star.names.push(name);
-            star.ip(number, "link set lo up");
-        }
-        for number in 1..=points {
-            let (middle, outside) = (&star.names[0], &star.names[number]);
-            let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outside}");
-            must(Command::new("ip").args(link.split(' ')));
-            star.ip(0, &format!("address add 10.98.{number}.1/24 dev v{number}"));
-            star.ip(0, &format!("link set v{number} up"));
-            star.ip(number, &format!("address add 10.98.{number}.2/24 dev v0"));
-            star.ip(number, "link set v0 up");
-        }
-        star.go_to(0);
-        Some(star)
-    }
-
-    fn ip(&self, number: usize, words: &str) {
-        must(
-            Command::new("ip")
-                .args(["-n", &self.names[number]])
-                .args(words.split(' ')),
-        );
-    }
-
-    /// Runs a command in a namespace.
-    fn run(&self, number: usize, words: &str) -> support::process::Finished {
-        let name = &self.names[number];
-        finished(Command::new("ip").args(["netns", "exec", name]).args(words.split(' ')))
-    }
-
-    /// Moves the calling thread.
-    fn go_to(&self, number: usize) {
-        let name = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
-        move_into_link_name_space(name.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-    }
-
-    /// Does something in another namespace; sockets made there stay there.
-    fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
-        scope(|scope| {
-            let there = scope.spawn(|| {
-                self.go_to(number);
-                make()
-            });
-            there.join().unwrap()
-        })
-    }
-
-    fn listener(&self, number: usize) -> TcpListener {
-        self.at(number, || TcpListener::bind(format!("10.98.{number}.2:0")).unwrap())
-    }
-
-    fn client(&self, number: usize, listener: SocketAddr) -> Client {
-        let address = SocketAddr::new([10, 98, number as u8, 1].into(), listener.port());
-        self.at(number, || Client::connect(address))
-    }
-
-    /// From now on a namespace swallows what is sent to it.
-    fn swallow(&self, number: usize) {
-        for words in [
-            "nft add table inet hole",
-            "nft add chain inet hole input { type filter hook input priority 0 ; policy drop ; }",
-        ] {
-            let done = self.run(number, words);
-            assert_eq!(done.code, Some(0), "{words}: {}", done.stderr);
-        }
-    }
-
-    fn swallow_no_more(&self, number: usize) {
-        assert_eq!(self.run(number, "nft delete table inet hole").code, Some(0));
-    }
-}
-
-impl Drop for Star {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = finished(Command::new("ip").args(["netns", "delete", name]));
-        }
-    }
-}
 
 fn config(servers: &str, keys: &str) -> String {
     format!(
@@ -206,6 +101,26 @@ fn with_the_defaults_too_and_it_comes_back() {
 }
 
 #[test]
+fn checks_of_a_server_that_swallows_packets_leave_nothing_behind() {
+    let Some(star) = Star::enter(1) else { return };
+    let server = Server::named_on(star.listener(1), "one");
+    let health = "health = { interval = \"20ms\", timeout = \"60ms\" }";
+    let proxy = Proxy::start(&config(&support::server::list(&[&server]), health));
+    let checks = |result| {
+        let labels = [("result", result)];
+        proxy.metrics().sum("acequia_health_checks_total", &labels)
+    };
+    let baseline = descriptors(&proxy);
+    star.swallow(1);
+    eventually("many have timed out", || checks("timeout") >= 40.0);
+    // One is under way, and perhaps a visit of ours to the admin port.
+    descriptors_fall_to(&proxy, baseline + 1);
+    assert_eq!(checks("fail"), 0.0);
+    star.swallow_no_more(1);
+    eventually("it is back", || who(proxy.at("plain")) == "one");
+}
+
+#[test]
 fn small_segments_that_fill_the_pipe_are_no_end() {
     const SEGMENTS: usize = 4_000;
     const SEGMENT_BYTES: usize = 1_448;
@@ -260,7 +175,8 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
         format!("{{ address = \"{}\", weight = {weight} }}", server.address)
     };
     let list: Vec<_> = servers.iter().enumerate().map(entry).collect();
-    let proxy = Proxy::start(&config(&list.join(", "), "health = { check = \"off\" }"));
+    let checks = "health = { interval = \"20ms\", fall = 1 }";
+    let proxy = Proxy::start(&config(&list.join(", "), checks));
     // Of this thread's namespace. Ports that are listened on do not count: hence not before acequia has its own.
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
     let clients = (0..SESSIONS).map(|_| {
@@ -270,7 +186,17 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
     });
     let clients: Vec<_> = clients.collect();
     assert!(failures(&proxy, "no_ports") >= 1.0);
+    // The checks have no port either, and make no more of it.
+    let passed = || {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "pass")])
+    };
+    let before = passed();
+    eventually("checks of the others go on", || passed() > before + 50.0);
+    assert!(said(&proxy, "cannot check servers, for a shortage of our own") > 0);
     let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);
     assert_eq!(
         metrics.sum("acequia_connect_failures_total", &[]),
         failures(&proxy, "no_ports")

@@ -209,3 +209,23 @@ fn a_server_alone_is_never_taken_out_by_its_failures() {
     let answer = found("an answer", || Some(ask(proxy.at("l"), b"")));
     assert_eq!(answer, b"s1", "it is used the moment it is back");
 }
+
+#[test]
+fn a_pool_of_which_nobody_is_to_be_used_any_more_says_so_at_once() {
+    let servers = [Server::named("s1"), Server::named("s2")];
+    let addresses = servers.each_ref().map(|server| server.address);
+    for balance in ["least-conn", "round-robin", "source-hash", "random-two"] {
+        let proxy = Proxy::start(&config(&addresses, &format!("balance = \"{balance}\"")));
+        for address in addresses {
+            let set = proxy.command(&["server", "weight", &format!("p/{address}"), "0"]);
+            assert_eq!(set.code, Some(0), "{set:?}");
+        }
+        assert_eq!(ask(proxy.at("l"), b""), b"");
+        let line = proxy.access_line();
+        assert_eq!(
+            (&line["ending"], &line["attempts"]),
+            (&"no_server".into(), &0.into()),
+            "{balance}"
+        );
+    }
+}

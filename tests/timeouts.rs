@@ -8,6 +8,7 @@ mod support;
 mod hard;
 
 use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -54,34 +55,39 @@ fn half_open_sessions_end_and_those_that_trickle_do_not() {
     const SESSIONS: usize = 200;
     let hand = Hand::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "half_close_timeout = \"2s\""));
-    let clients: Vec<_> = (0..SESSIONS)
-        .map(|_| {
-            let mut client = Client::connect(proxy.at("plain"));
+    let begin = |is_clients_end: bool| {
+        let mut client = Client::connect(proxy.at("plain"));
+        let server = hand.session();
+        if is_clients_end {
             client.finish();
-            (client, hand.session())
-        })
-        .collect();
-    let mut trickled_to = Client::connect(proxy.at("plain"));
-    trickled_to.finish();
-    let mut trickling = hand.session();
-    found("the half-open are gone", || {
-        trickling.write_all(b".").unwrap();
+        } else {
+            server.shutdown(Shutdown::Write).unwrap();
+        }
+        (client, server)
+    };
+    let silent: Vec<_> = (0..SESSIONS).map(|number| begin(number % 2 == 0)).collect();
+    let (mut hears, mut trickles) = begin(true);
+    let (mut client_trickles, mut server_hears) = begin(false);
+    let mut trickle = || {
+        trickles.write_all(b".").unwrap();
+        client_trickles.send(b".");
         sleep(Duration::from_millis(100));
+    };
+    found("the half-open are gone", || {
+        trickle();
         (ended(&proxy, "half_close_timeout") == SESSIONS as f64).then_some(())
     });
-    for _ in 0..30 {
-        trickling.write_all(b".").unwrap();
-        sleep(Duration::from_millis(100));
-    }
-    active_becomes(&proxy, 1);
-    for (mut client, mut server) in clients {
+    (0..30).for_each(|_| trickle());
+    active_becomes(&proxy, 2);
+    for (mut client, mut server) in silent {
         assert_eq!(
             (client.read_all(), read_to_end(&mut server)),
             (vec![], (vec![], Ok(())))
         );
     }
-    drop(trickling);
-    assert!(trickled_to.read_all().len() > 30);
+    drop((trickles, client_trickles));
+    assert!(hears.read_all().len() > 30);
+    assert!(read_to_end(&mut server_hears).0.len() > 30);
 }
 
 /// The lines of `ss` about the sockets of acequia with this local or remote port.

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::fs::{read_dir, read_link, read_to_string};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{scope, sleep};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client::Client;
+use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::{PATIENCE, eventually, found};
@@ -56,6 +59,24 @@ pub fn pipes(proxy: &Proxy) -> usize {
     targets
         .filter(|target| target.to_string_lossy().starts_with("pipe:"))
         .count()
+}
+
+/// The memory a process holds, in bytes.
+pub fn resident(proxy: &Proxy) -> u64 {
+    let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// State and unread bytes (an end of stream counts as one) of the TCP sockets that a filter of ss(8) lets through, also
+/// of those that nobody has accepted yet or whose process is gone.
+pub fn sockets(filter: &str) -> Vec<(String, usize)> {
+    let told = must(Command::new("ss").args(["-tanH", filter]));
+    let socket = |line: &str| {
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        (fields.next().unwrap(), fields.next().unwrap().parse().unwrap())
+    };
+    told.lines().map(socket).collect()
 }
 
 /// Bounds the descriptors of a running process.
@@ -264,5 +285,14 @@ impl Hand {
 
     pub fn session(&self) -> TcpStream {
         self.sessions.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+/// Tells threads to stop when it drops, so also when the test fails: the scope would wait for them for ever.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }

@@ -137,7 +137,16 @@ pub fn list(servers: &[&Server]) -> String {
 /// An address that neither accepts nor refuses: its queue is full, so the kernel drops whoever knocks.
 pub struct Hanging {
     pub address: SocketAddr,
-    _full: (TcpListener, Vec<TcpStream>),
+    full: (TcpListener, Vec<TcpStream>),
+}
+
+impl Hanging {
+    /// From now on there is room in its queue.
+    pub fn wakes(self) -> TcpListener {
+        let (listener, _waited) = self.full;
+        rustix::net::listen(&listener, 128).unwrap();
+        listener
+    }
 }
 
 pub fn hanging() -> Hanging {
@@ -150,6 +159,6 @@ pub fn hanging() -> Hanging {
     }
     Hanging {
         address,
-        _full: (listener, waiting),
+        full: (listener, waiting),
     }
 }

@@ -1,0 +1,119 @@
+//! Networks of namespaces, which takes root.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::thread::scope;
+
+use rustix::process::{geteuid, getpid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::support::client::Client;
+use crate::support::process::{Finished, finished, must};
+
+/// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
+/// in the middle is 10.98.n.1, the one outside 10.98.n.2.
+pub struct Star {
+    names: Vec<String>,
+}
+
+impl Star {
+    /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
+    pub fn enter(points: usize) -> Option<Self> {
+        if !geteuid().is_root() {
+            eprintln!("NOT TESTED: network namespaces need root");
+            return None;
+        }
+        let thread = format!("{:?}", std::thread::current().id());
+        let thread: String = thread.chars().filter(char::is_ascii_digit).collect();
+        let mut star = Self { names: Vec::new() };
+        for number in 0..=points {
+            let name = format!("acequia-{}-{thread}-{number}", getpid().as_raw_nonzero());
+            let made = finished(Command::new("ip").args(["netns", "add", &name]));
+            if made.code != Some(0) {
+                eprintln!("NOT TESTED: no network namespaces here: {}", made.stderr);
+                return None;
+            }
+            star.names.push(name);
+            star.ip(number, "link set lo up");
+        }
+        for number in 1..=points {
+            let (middle, outside) = (&star.names[0], &star.names[number]);
+            let link = format!("link add v{number} netns {middle} type veth peer name v0 netns {outside}");
+            must(Command::new("ip").args(link.split(' ')));
+            star.ip(0, &format!("address add 10.98.{number}.1/24 dev v{number}"));
+            star.ip(0, &format!("link set v{number} up"));
+            star.ip(number, &format!("address add 10.98.{number}.2/24 dev v0"));
+            star.ip(number, "link set v0 up");
+        }
+        star.go_to(0);
+        Some(star)
+    }
+
+    fn ip(&self, number: usize, words: &str) {
+        must(
+            Command::new("ip")
+                .args(["-n", &self.names[number]])
+                .args(words.split(' ')),
+        );
+    }
+
+    /// Runs a command in a namespace.
+    pub fn run(&self, number: usize, words: &str) -> Finished {
+        let name = &self.names[number];
+        finished(Command::new("ip").args(["netns", "exec", name]).args(words.split(' ')))
+    }
+
+    /// Moves the calling thread.
+    fn go_to(&self, number: usize) {
+        let name = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
+        move_into_link_name_space(name.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    }
+
+    /// Does something in another namespace; sockets made there stay there.
+    pub fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
+        scope(|scope| {
+            let there = scope.spawn(|| {
+                self.go_to(number);
+                make()
+            });
+            there.join().unwrap()
+        })
+    }
+
+    pub fn listener(&self, number: usize) -> TcpListener {
+        self.at(number, || TcpListener::bind(format!("10.98.{number}.2:0")).unwrap())
+    }
+
+    pub fn client(&self, number: usize, listener: SocketAddr) -> Client {
+        let address = SocketAddr::new([10, 98, number as u8, 1].into(), listener.port());
+        self.at(number, || Client::connect(address))
+    }
+
+    /// From now on a namespace swallows what is sent to it.
+    pub fn swallow(&self, number: usize) {
+        for words in [
+            "nft add table inet hole",
+            "nft add chain inet hole input { type filter hook input priority 0 ; policy drop ; }",
+        ] {
+            let done = self.run(number, words);
+            assert_eq!(done.code, Some(0), "{words}: {}", done.stderr);
+        }
+    }
+
+    pub fn swallow_no_more(&self, number: usize) {
+        assert_eq!(self.run(number, "nft delete table inet hole").code, Some(0));
+    }
+}
+
+impl Drop for Star {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = finished(Command::new("ip").args(["netns", "delete", name]));
+        }
+    }
+}
