@@ -41,7 +41,7 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
     let servers = servers.join(", ");
     let health = format!(
         "check = \"postgres\"\nuser = \"checker\"\npassword_file = {password:?}\ndatabase = \"postgres\"\n\
-         interval = \"1s\"\ntimeout = \"900ms\"\nfall = 1"
+         interval = \"1s\"\ntimeout = \"8s\"\nfall = 1"
     );
     format!(
         "[listeners.write]\nbind = \"127.0.0.1:0\"\npool = \"primary\"\n[listeners.read]\nbind = \"127.0.0.1:0\"\n\

@@ -4,11 +4,11 @@
 pub mod answers;
 mod error;
 mod guard;
-mod routed;
-mod sessions;
+pub mod routed;
+pub mod sessions;
 mod socket;
 mod state;
-mod steer;
+pub mod steer;
 
 use std::collections::VecDeque;
 use std::io;

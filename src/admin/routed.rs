@@ -17,29 +17,34 @@ use crate::route::{self, Choice, Known};
 
 /// The connection that is asked about.
 #[derive(Debug, Default)]
-struct Asked {
-    listener: String,
+pub struct Asked {
+    listener: Option<String>,
     sni: Option<String>,
     alpn: Vec<Box<[u8]>>,
     from: Option<IpAddr>,
 }
 
 impl Asked {
-    fn read(query: &str) -> Result<Self, Refusal> {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(query: &str) -> Result<Self, String> {
         let mut asked = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
-                "listener" => asked.listener = value.into_owned(),
-                "sni" => asked.sni = Some(value.into_owned()),
+                "listener" if asked.listener.is_none() => asked.listener = Some(value.into_owned()),
+                "sni" if asked.sni.is_none() => asked.sni = Some(value.into_owned()),
                 "alpn" => asked.alpn.push(value.as_bytes().into()),
-                "from" => {
+                "from" if asked.from.is_none() => {
                     let address = value.parse();
-                    asked.from = Some(address.map_err(|_| Refusal::bad("`from` is an IP address"))?);
+                    asked.from = Some(address.map_err(|_| "`from` is an IP address")?);
                 }
+                "listener" | "sni" | "from" => return Err(format!("`{key}` is there twice")),
                 _ => {
                     let what =
                         format!("unknown `{key}`: there are `listener`, `sni`, `alpn` (as often as wanted), `from`");
-                    return Err(Refusal::bad(what));
+                    return Err(what);
                 }
             }
         }
@@ -51,12 +56,13 @@ pub(super) async fn routed(
     State(admin): State<Arc<Admin>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Routed>, Refusal> {
-    let asked = Asked::read(query.as_deref().unwrap_or(""))?;
+    let asked = Asked::read(query.as_deref().unwrap_or("")).map_err(Refusal::bad)?;
     explain(&admin.live.plan(), &asked).map(Json)
 }
 
 fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
-    let listener = plan.listeners.iter().find(|listener| *listener.name == *asked.listener);
+    let listener = asked.listener.as_deref();
+    let listener = plan.listeners.iter().find(|there| Some(&*there.name) == listener);
     let listener = listener.ok_or_else(|| {
         let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
         Refusal::missing(format!("there is no such `listener`; there is {}", names.join(", ")))

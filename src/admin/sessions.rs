@@ -26,7 +26,7 @@ const TURN: usize = 256;
 /// Which sessions, and how many of them. What is compared is compared exactly.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Filter {
+pub struct Filter {
     id: Option<u64>,
     listener: Option<String>,
     route: Option<String>,
@@ -52,29 +52,42 @@ pub(super) struct Filter {
     after: Option<u64>,
 }
 
-/// A filter whose durations have been read.
-struct Sieve {
+/// A filter that has been read.
+#[derive(Debug)]
+pub struct Sieve {
     filter: Filter,
     min_age: Duration,
     min_idle: Duration,
     min_rtt: Duration,
+    limit: usize,
+}
+
+impl Filter {
+    /// What it lets through.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(self) -> Result<Sieve, String> {
+        let limit = self.limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(format!("`limit` is 1 to {LIMIT_MAX}"));
+        }
+        let read = |key: &str, text: &Option<String>| {
+            let read = text.as_deref().map(crate::config::duration).transpose();
+            let read = read.map_err(|label| format!("`{key}` is not a duration: {label}"));
+            read.map(Option::unwrap_or_default)
+        };
+        Ok(Sieve {
+            min_age: read("min_age", &self.min_age)?,
+            min_idle: read("min_idle", &self.min_idle)?,
+            min_rtt: read("min_rtt", &self.min_rtt)?,
+            limit,
+            filter: self,
+        })
+    }
 }
 
 impl Sieve {
-    fn new(filter: Filter) -> Result<Self, Refusal> {
-        let read = |key: &str, text: &Option<String>| {
-            let read = text.as_deref().map(crate::config::duration).transpose();
-            let read = read.map_err(|label| Refusal::bad(format!("`{key}` is not a duration: {label}")));
-            Ok::<_, Refusal>(read?.unwrap_or_default())
-        };
-        Ok(Self {
-            min_age: read("min_age", &filter.min_age)?,
-            min_idle: read("min_idle", &filter.min_idle)?,
-            min_rtt: read("min_rtt", &filter.min_rtt)?,
-            filter,
-        })
-    }
-
     fn passes(&self, record: &Record, seen: &Seen) -> bool {
         let is =
             |wanted: &Option<String>, there: Option<&str>| wanted.as_ref().is_none_or(|wanted| there == Some(wanted));
@@ -111,12 +124,8 @@ pub(super) async fn list(
     filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Sessions>, Refusal> {
     let Query(filter) = filter.map_err(|error| Refusal::bad(error.body_text()))?;
-    let limit = filter.limit.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Refusal::bad(format!("`limit` is 1 to {LIMIT_MAX}")));
-    }
-    let after = filter.after.unwrap_or(0);
-    let sieve = Sieve::new(filter)?;
+    let sieve = filter.read().map_err(Refusal::bad)?;
+    let after = sieve.filter.after.unwrap_or(0);
     let mut records: Vec<Arc<Record>> = Vec::new();
     for ledger in &admin.ledgers {
         records.extend(ledger.records());
@@ -131,7 +140,7 @@ pub(super) async fn list(
                 continue;
             }
             total += 1;
-            if seen.id > after && sessions.len() < limit {
+            if seen.id > after && sessions.len() < sieve.limit {
                 sessions.push(shown(record, seen));
             } else if seen.id > after {
                 next = sessions.last().map(|last: &Session| last.id);

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use super::error::Refusal;
 use super::guard::Visitor;
@@ -21,22 +22,16 @@ const WEIGHT_MAX: u16 = 256;
 
 /// What is wanted of a server: one or both.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Order {
+pub struct Order {
     #[serde(rename = "use")]
-    usage: Option<Wanted>,
+    usage: Option<String>,
     close_over: Option<String>,
     /// Absent: as it is; null: the configured one.
     #[serde(default, deserialize_with = "said")]
     weight: Option<Option<u16>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Wanted {
-    Enabled,
-    Draining,
-    Disabled,
+    /// What is not known. As it takes any key, serde takes only an object for the whole, and no list of values.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 fn said<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<u16>>, D::Error> {
@@ -44,33 +39,36 @@ fn said<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<u16>>, D::E
 }
 
 impl Order {
-    fn read(self) -> Result<Vec<Steer>, Refusal> {
+    /// What is to be done, in this order.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(self) -> Result<Vec<Steer>, String> {
+        if let Some(key) = self.others.keys().next() {
+            return Err(format!("unknown `{key}`: there are `use`, `close_over`, `weight`"));
+        }
         let close_over = self.close_over.as_deref().map(crate::config::duration).transpose();
-        let close_over =
-            close_over.map_err(|label| Refusal::bad(format!("`close_over` is not a duration: {label}")))?;
+        let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
         let mut orders = Vec::new();
-        match self.usage {
-            Some(Wanted::Draining) => orders.push(Steer::Drain { close_over }),
-            Some(Wanted::Disabled) => orders.push(Steer::Disable { close_over }),
-            Some(Wanted::Enabled) | None if close_over.is_some() => {
-                return Err(Refusal::bad("`close_over` goes with \"draining\" and \"disabled\""));
+        match self.usage.as_deref() {
+            Some("draining") => orders.push(Steer::Drain { close_over }),
+            Some("disabled") => orders.push(Steer::Disable { close_over }),
+            Some("enabled") | None if close_over.is_some() => {
+                return Err("`close_over` goes with \"draining\" and \"disabled\"".into());
             }
-            Some(Wanted::Enabled) => orders.push(Steer::Enable),
+            Some("enabled") => orders.push(Steer::Enable),
+            Some(_) => return Err("`use` is \"enabled\", \"draining\" or \"disabled\"".into()),
             None => {}
         }
         match self.weight {
             Some(Some(weight)) if weight > WEIGHT_MAX => {
-                return Err(Refusal::bad(format!(
-                    "`weight` is 0 to {WEIGHT_MAX}, or null for the configured one"
-                )));
+                return Err(format!("`weight` is 0 to {WEIGHT_MAX}, or null for the configured one"));
             }
             Some(weight) => orders.push(Steer::Weight(weight)),
             None => {}
         }
         if orders.is_empty() {
-            return Err(Refusal::bad(
-                "say `use` (\"enabled\", \"draining\", \"disabled\") or `weight`",
-            ));
+            return Err("say `use` (\"enabled\", \"draining\", \"disabled\") or `weight`".into());
         }
         Ok(orders)
     }
@@ -84,7 +82,7 @@ pub(super) async fn server(
 ) -> Result<Json<answers::Server>, Refusal> {
     let Path((pool_name, server_name)) = path.map_err(|error| Refusal::bad(error.body_text()))?;
     let Json(order) = order.map_err(|error| Refusal::new(error.status(), error.body_text()))?;
-    let orders = order.read()?;
+    let orders = order.read().map_err(Refusal::bad)?;
     let plan = admin.live.plan();
     let pool = plan.pools.iter().find(|pool| **pool.pool.name() == *pool_name);
     let pool = pool.ok_or_else(|| Refusal::missing(format!("there is no pool `{pool_name}`")))?;

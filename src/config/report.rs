@@ -32,6 +32,7 @@ impl Place {
 /// Whether somebody may have written a secret into this line: no key of ours takes one, but what is wrong in a file is
 /// told in logs. Such a line is not shown, only pointed into.
 fn may_hold_a_secret(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
     let is_of_a_file = |rest: &str| rest.starts_with("_file");
     ["password", "passwd", "secret", "token"].iter().any(|word| {
         let after = |(at, _)| &line[at + word.len()..];

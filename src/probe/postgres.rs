@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Config, SimpleQueryMessage};
@@ -25,6 +26,15 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// Longer is no password, but a file named by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
+/// What a server may say in one check: its certificates, its parameters, one row. A usual one says less than 8 KiB.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// Of what it says is wrong, for it is logged and shown.
+const MESSAGE_CHARS_MAX: usize = 200;
+
+/// To a server, and so much from it.
+type Stream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
+
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 
 /// How far behind a replica is, in seconds. While a receiver runs and all it has got is replayed it is not behind: an
@@ -39,8 +49,8 @@ const LAG: &str = "SELECT pg_is_in_recovery(), CASE \
 /// How the servers of a pool are checked, and what was made ready for that.
 pub(super) struct PostgresProbe {
     check: Arc<PostgresCheck>,
-    /// Of a login: TLS where the server offers it. No certificate is verified: the password is proved (SCRAM), not
-    /// told, and the server has nothing to gain from a check.
+    /// Of a login: TLS where the server offers it. No certificate is verified, and whoever answers may ask for the
+    /// password itself instead of a proof (SCRAM) that we know it: it is to be of a user who may do nothing else.
     tls: io::Result<ClientConfig>,
 }
 
@@ -61,19 +71,16 @@ impl PostgresProbe {
         let Some(login) = &self.check.login else {
             return Ok(ask_for_tls(&mut stream).await?);
         };
+        let (from, to) = stream.into_split();
+        let stream = join(from.take(ANSWER_BYTES_MAX), to);
         let (is_replica, lag) = self.ask(login, stream, address).await?;
         self.judge(is_replica, lag)
     }
 
     /// What it says of itself: whether it is a replica, and how far behind.
-    async fn ask(
-        &self,
-        login: &PostgresLogin,
-        stream: TcpStream,
-        address: SocketAddr,
-    ) -> io::Result<(bool, Option<f64>)> {
+    async fn ask(&self, login: &PostgresLogin, stream: Stream, address: SocketAddr) -> io::Result<(bool, Option<f64>)> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
-        let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(
+        let tls = MakeTlsConnect::<Stream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
             &address.ip().to_string(),
         );
@@ -157,7 +164,7 @@ async fn password(file: &Path) -> io::Result<Vec<u8>> {
 /// What the server said, where it said something: no more than it would say to anybody.
 fn told(error: &tokio_postgres::Error) -> io::Error {
     if let Some(said) = error.as_db_error() {
-        return io::Error::other(said.message().to_owned());
+        return io::Error::other(said.message().chars().take(MESSAGE_CHARS_MAX).collect::<String>());
     }
     let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);

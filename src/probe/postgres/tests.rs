@@ -1,1 +1,58 @@
+use tokio::net::TcpListener;
 
+use super::*;
+
+fn probe() -> PostgresProbe {
+    let login = PostgresLogin {
+        user: "checker".into(),
+        password_file: None,
+        database: "checker".into(),
+    };
+    PostgresProbe::new(Arc::new(PostgresCheck {
+        login: Some(login),
+        role: Role::Any,
+        max_lag: None,
+    }))
+}
+
+/// What a check makes of a server that answers its login with this, over and over; and how often it could say it.
+async fn checked(answer: &[u8], times: usize) -> (io::Error, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; SSL_REQUEST.len()]).await.unwrap();
+        stream.write_all(b"N").await.unwrap();
+        let mut said = 0;
+        while said < times && stream.write_all(answer).await.is_ok() {
+            said += 1;
+        }
+        said
+    };
+    let probe = probe();
+    let (checked, said) = tokio::join!(probe.check(address), serve);
+    match checked {
+        Err(Failure::Io(error)) => (error, said),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A message of this kind, of so many bytes behind its head.
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(4 + body.len()).unwrap().to_be_bytes();
+    [&[kind], &length[..], body].concat()
+}
+
+#[tokio::test]
+async fn a_server_that_never_stops_talking_is_not_listened_to() {
+    let part_of_one_message = [b"E\x3f\xff\xff\xff".as_slice(), &vec![b'x'; 1 << 20]].concat();
+    let (_, said) = checked(&part_of_one_message, 64).await;
+    assert!(said < 16, "{said} MiB: more than sockets hold");
+}
+
+#[tokio::test]
+async fn what_a_server_says_is_wrong_is_cut() {
+    let refusal = [b"SFATAL\0C28000\0M".as_slice(), &[b'x'; 5_000], b"\0\0"].concat();
+    let (error, _) = checked(&message(b'E', &refusal), 1).await;
+    assert_eq!(error.to_string(), "x".repeat(MESSAGE_CHARS_MAX));
+}

@@ -1,0 +1,120 @@
+//! What the API takes is what docs/api.md says it takes, and it does what is said there.
+#![no_main]
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use acequia::admin::routed::Asked;
+use acequia::admin::sessions::Filter;
+use acequia::admin::steer::Order;
+use acequia::pool::Steer;
+use axum::Json;
+use axum::extract::Query;
+use axum::http::Uri;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+fuzz_target!(|bytes: &[u8]| {
+    body(bytes);
+    let uri = str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| format!("/?{text}").parse().ok());
+    if let Some(uri) = uri {
+        filter(&uri);
+        asked(&uri);
+    }
+});
+
+fn body(bytes: &[u8]) {
+    let read = Json::<Order>::from_bytes(bytes).map_err(|error| error.body_text());
+    let read = read.and_then(|Json(order)| order.read());
+    let documented = serde_json::from_slice(bytes).ok().and_then(|body| order(&body));
+    match (&read, &documented) {
+        (Err(what), Some(_)) => assert!(what.contains("duplicate field"), "{what}"),
+        (Err(what), None) => assert!(!what.is_empty()),
+        (Ok(orders), _) => assert_eq!(Some(orders), documented.as_ref()),
+    }
+}
+
+/// `POST /api/v1/servers/{pool}/{server}`, by the book. Of a key that is there twice only the last is known here.
+fn order(body: &Value) -> Option<Vec<Steer>> {
+    let body = body.as_object()?;
+    let keys = ["use", "close_over", "weight"];
+    let close_over = match body.get("close_over") {
+        None | Some(Value::Null) => None,
+        Some(text) => Some(duration(text.as_str()?)?),
+    };
+    let usage = match body.get("use") {
+        None | Some(Value::Null) => None,
+        Some(word) => Some(match (word.as_str()?, close_over) {
+            ("enabled", None) => Steer::Enable,
+            ("draining", close_over) => Steer::Drain { close_over },
+            ("disabled", close_over) => Steer::Disable { close_over },
+            _ => return None,
+        }),
+    };
+    let weight = match body.get("weight") {
+        None => None,
+        Some(Value::Null) => Some(Steer::Weight(None)),
+        Some(weight) => {
+            let weight = weight.as_u64().filter(|weight| *weight <= 256)?;
+            Some(Steer::Weight(Some(u16::try_from(weight).ok()?)))
+        }
+    };
+    let is_known = body.keys().all(|key| keys.contains(&key.as_str()));
+    let orders: Vec<_> = usage.into_iter().chain(weight).collect();
+    let closes_nothing = close_over.is_some() && usage.is_none();
+    (is_known && !orders.is_empty() && !closes_nothing).then_some(orders)
+}
+
+fn filter(uri: &Uri) {
+    let read = Query::<Filter>::try_from_uri(uri).map_err(|error| error.body_text());
+    let read = read.and_then(|Query(filter)| filter.read());
+    let documented = each_once(uri, &[])
+        && pairs(uri).iter().all(|(key, value)| match key.as_str() {
+            "listener" | "route" | "pool" | "server" | "sni" | "peer" | "client" => true,
+            "min_age" | "min_idle" | "min_rtt" => duration(value).is_some(),
+            "id" | "min_bytes" | "min_rate" | "after" => value.parse::<u64>().is_ok(),
+            "limit" => value.parse().is_ok_and(|limit: u64| (1..=1000).contains(&limit)),
+            _ => false,
+        });
+    assert_eq!(read.is_ok(), documented, "{read:?} of {uri}");
+}
+
+fn asked(uri: &Uri) {
+    let read = Asked::read(uri.query().unwrap_or_default());
+    let documented = each_once(uri, &["alpn"])
+        && pairs(uri).iter().all(|(key, value)| match key.as_str() {
+            "listener" | "sni" | "alpn" => true,
+            "from" => value.parse::<IpAddr>().is_ok(),
+            _ => false,
+        });
+    assert_eq!(read.is_ok(), documented, "{read:?} of {uri}");
+}
+
+fn pairs(uri: &Uri) -> Vec<(String, String)> {
+    let query = uri.query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+fn each_once(uri: &Uri, but: &[&str]) -> bool {
+    let mut seen = HashSet::new();
+    pairs(uri)
+        .into_iter()
+        .all(|(key, _)| but.contains(&key.as_str()) || seen.insert(key))
+}
+
+/// `30s`: a whole number and its unit.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let milliseconds = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let number: u64 = text[..digits].parse().ok()?;
+    number.checked_mul(milliseconds).map(Duration::from_millis)
+}

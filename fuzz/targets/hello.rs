@@ -1,0 +1,103 @@
+//! The reader of ClientHellos says the same however the bytes come, and the same as another reader.
+#![no_main]
+
+use acequia::name::ServerName;
+use acequia::sniff::hello::{ALPN_PROTOCOLS_MAX, Hello, RAW_NAME_BYTES_MAX, Reader, Verdict};
+use libfuzzer_sys::fuzz_target;
+use rustls::server::{Accepted, Acceptor};
+
+const BYTES_MAX: usize = 64 << 10;
+
+/// Prefixes that are also read by a reader that has seen none before: each costs its length.
+const FRESH_READERS_MAX: usize = 32;
+
+fuzz_target!(|wire: &[u8]| {
+    let whole = Reader::new(BYTES_MAX).advance(wire);
+    bytes_one_by_one(wire, &whole);
+    bytes_in_pieces(wire, &whole);
+    let strict = Reader::new(wire.len() / 2).advance(wire);
+    assert!(
+        strict == whole || strict == Verdict::TooLong,
+        "{strict:?}, but {whole:?}"
+    );
+    if let Verdict::Hello(hello) = &whole {
+        has_its_bounds(hello, wire.len());
+        if let Some(accepted) = rustls(wire) {
+            is_what_rustls_reads(hello, &accepted);
+        }
+    }
+});
+
+/// Undecided, then decided once and for all. A reader that began anew with each byte would run into the time limit.
+fn bytes_one_by_one(wire: &[u8], whole: &Verdict) {
+    let mut reader = Reader::new(BYTES_MAX);
+    let verdicts = (0..=wire.len()).map(|come| reader.advance(&wire[..come]));
+    let decided = verdicts.into_iter().find(|verdict| *verdict != Verdict::NeedMore);
+    assert_eq!(decided.as_ref().unwrap_or(&Verdict::NeedMore), whole);
+    assert_eq!(reader.advance(wire), *whole, "decided is decided");
+}
+
+/// As long as the bytes themselves say.
+fn bytes_in_pieces(wire: &[u8], whole: &Verdict) {
+    let mut reader = Reader::new(BYTES_MAX);
+    let mut come = 0;
+    for piece in 0.. {
+        let verdict = reader.advance(&wire[..come]);
+        if piece < FRESH_READERS_MAX {
+            assert_eq!(
+                verdict,
+                Reader::new(BYTES_MAX).advance(&wire[..come]),
+                "of {come} bytes"
+            );
+        }
+        if verdict != Verdict::NeedMore || come == wire.len() {
+            assert_eq!(verdict, *whole, "of {come} bytes");
+            break;
+        }
+        come = wire.len().min(come + 1 + usize::from(wire[come]));
+    }
+}
+
+fn has_its_bounds(hello: &Hello, wire_bytes: usize) {
+    let escaped = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
+    assert!(
+        escaped <= 4 * RAW_NAME_BYTES_MAX,
+        "{escaped} bytes of a name that is none"
+    );
+    assert!(hello.raw_name.is_none() || hello.name.is_none());
+    assert!(hello.alpn.len() <= ALPN_PROTOCOLS_MAX);
+    let offered: usize = hello.alpn.iter().map(|protocol| protocol.len()).sum();
+    assert!(offered < wire_bytes);
+}
+
+/// What a server that uses rustls takes for the ClientHello, if it takes it.
+fn rustls(mut wire: &[u8]) -> Option<Accepted> {
+    let mut acceptor = Acceptor::default();
+    while !wire.is_empty() {
+        acceptor.read_tls(&mut wire).ok().filter(|read| *read > 0)?;
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(accepted) => return accepted,
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Whoever is routed by one name and served by another has got around the routes.
+fn is_what_rustls_reads(hello: &Hello, accepted: &Accepted) {
+    let theirs = accepted.client_hello();
+    let name = theirs
+        .server_name()
+        .and_then(|name| ServerName::from_wire(name.as_bytes()).ok());
+    assert_eq!(hello.name, name);
+    let offered: Vec<&[u8]> = theirs.alpn().into_iter().flatten().collect();
+    assert!(
+        hello
+            .alpn
+            .iter()
+            .map(|protocol| &**protocol)
+            .eq(offered.iter().copied()),
+        "{offered:?}"
+    );
+}
