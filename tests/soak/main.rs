@@ -64,7 +64,7 @@ struct Arguments {
     /// What all choices follow from; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
-    /// Instead: thousands of clients that say a byte a second, beside good ones; twice the duration.
+    /// Instead: thousands of clients that say a byte a second, beside good ones; three times the duration.
     #[arg(long)]
     drip: bool,
 }
