@@ -1,0 +1,57 @@
+//! The access log, through all its rotations.
+
+use std::fs::{read_dir, read_to_string};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::book::session;
+
+/// One line of it.
+#[derive(Debug)]
+pub struct Line {
+    /// Whose it is.
+    pub session: Option<u32>,
+    pub listener: String,
+    pub pool: String,
+    pub server: String,
+    pub ending: String,
+    pub up: u64,
+    pub down: u64,
+}
+
+impl Line {
+    fn parse(text: &str) -> Option<Self> {
+        let line: Value = serde_json::from_str(text).ok()?;
+        let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        let peer: SocketAddr = word("peer").parse().ok()?;
+        let SocketAddr::V4(peer) = peer else { return None };
+        Some(Self {
+            session: session(*peer.ip()),
+            listener: word("listener"),
+            pool: word("pool"),
+            server: word("server"),
+            ending: word("ending"),
+            up: line["bytes_up"].as_u64()?,
+            down: line["bytes_down"].as_u64()?,
+        })
+    }
+}
+
+/// All lines that were ever written in this folder, and those that are none.
+pub fn read(folder: &Path) -> (Vec<Line>, Vec<String>) {
+    let (mut lines, mut broken) = (Vec::new(), Vec::new());
+    for entry in read_dir(folder).expect("the process runs there").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("access") {
+            let text = read_to_string(entry.path()).expect("nobody removes them");
+            for line in text.lines() {
+                match Line::parse(line) {
+                    Some(line) => lines.push(line),
+                    None => broken.push(line.to_owned()),
+                }
+            }
+        }
+    }
+    (lines, broken)
+}

@@ -1,0 +1,193 @@
+//! A client: carries out its script, and writes what it saw into the book.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use crate::book::{Book, End, Side, address};
+use crate::kinds::{Leave, Script, Talk};
+use crate::order::{Manner, Pace};
+use crate::pattern::{Direction, Pattern};
+use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
+
+/// How long anything may take that is bound to happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a server says that speaks first.
+pub const GREETING: &[u8] = b"who is there?";
+
+/// Between two bytes of a hello that drips: a few come before the time is up.
+const DRIP: Duration = Duration::from_millis(500);
+
+/// A buffer that makes a slow reader felt soon.
+const NARROW_BYTES: u32 = 16 * 1024;
+
+/// What clients have in common.
+pub struct Clients {
+    pub book: Arc<Book>,
+    pub tls: TlsConnector,
+}
+
+/// A client of this number that is to do this there.
+pub struct Client {
+    pub number: u32,
+    pub kind: &'static str,
+    pub greeted: bool,
+    pub script: Script,
+    pub to: SocketAddr,
+}
+
+impl Client {
+    pub async fn run(self, clients: Arc<Clients>) {
+        let tally = Arc::<Tally>::default();
+        let mut wire = None;
+        let end = tokio::select! {
+            told = timeout(PATIENCE, self.act(&clients, &tally, &mut wire)) => match told {
+                Ok(told) => End::of(told),
+                Err(_) => End::Stalled,
+            },
+            () = self.until_it_leaves() => End::Left,
+        };
+        if end == End::Left
+            && let Some(wire) = &mut wire
+        {
+            reset_when_closed(wire.socket().stream(), self.leave().is_some_and(|leave| leave.by_reset));
+        }
+        drop(wire);
+        clients.book.client(self.number, self.kind, Side::new(&tally, end));
+    }
+
+    fn leave(&self) -> Option<Leave> {
+        match &self.script {
+            Script::Talk(talk) => talk.leaves,
+            Script::PartOfHello(_, leave) | Script::Nothing(leave) => Some(*leave),
+            Script::Bytes(_) | Script::Drip => None,
+        }
+    }
+
+    async fn until_it_leaves(&self) {
+        match self.leave() {
+            Some(leave) => sleep(leave.after).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn act(&self, clients: &Clients, tally: &Arc<Tally>, wire: &mut Option<Box<dyn Wire>>) -> io::Result<()> {
+        let socket = Counted::new(self.connect().await?, tally);
+        match &self.script {
+            Script::Talk(talk) => {
+                let wire = match talk.name {
+                    None => wire.insert(Box::new(socket)),
+                    Some(name) => {
+                        let name = ServerName::try_from(name).expect("it is a name");
+                        wire.insert(Box::new(TlsStream::from(clients.tls.connect(name, socket).await?)))
+                    }
+                };
+                self.talk(&mut **wire, talk).await
+            }
+            Script::Bytes(bytes) => {
+                let wire = wire.insert(Box::new(socket));
+                wire.write_all(bytes).await?;
+                to_its_end(&mut **wire).await
+            }
+            Script::PartOfHello(share, _) => {
+                let hello = hello(clients.tls.config(), "shop.example.com");
+                let wire = wire.insert(Box::new(socket));
+                // Never the whole of it.
+                wire.write_all(&hello[..hello.len() * usize::from(*share) / (1 << 16)])
+                    .await?;
+                std::future::pending().await
+            }
+            Script::Drip => {
+                let wire = wire.insert(Box::new(socket));
+                drip(&mut **wire, &hello(clients.tls.config(), "shop.example.com")).await
+            }
+            Script::Nothing(_) => {
+                *wire = Some(Box::new(socket));
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Script::Talk(Talk {
+            paces: [Pace::Slow, _], ..
+        }) = self.script
+        {
+            socket.set_recv_buffer_size(NARROW_BYTES)?;
+        }
+        socket.bind((address(self.number), 0).into())?;
+        socket.connect(self.to).await
+    }
+
+    async fn talk(&self, wire: &mut dyn Wire, talk: &Talk) -> io::Result<()> {
+        let up = Pattern::of(self.number, Direction::Up);
+        let down = Pattern::of(self.number, Direction::Down);
+        let pace = talk.paces[0];
+        if self.greeted {
+            let mut greeting = [0; GREETING.len()];
+            wire.read_exact(&mut greeting).await?;
+            if greeting != GREETING {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "another greeting"));
+            }
+        }
+        wire.write_all(&talk.order(self.number).encode()).await?;
+        match talk.manner {
+            Manner::Both | Manner::ServerResets => exchange(wire, (up, talk.up), (down, talk.down), pace).await?,
+            Manner::ServerFirst => {
+                exchange(wire, (up, talk.up), (down, talk.down), pace).await?;
+                receive_end(wire).await?;
+                return wire.shutdown().await;
+            }
+            Manner::AfterTheEnd | Manner::HalfSilence => {
+                send(wire, up, talk.up, pace).await?;
+                wire.shutdown().await?;
+                receive(wire, down, talk.down, pace).await?;
+                return receive_end(wire).await;
+            }
+            Manner::Silence => {
+                send(wire, up, talk.up, pace).await?;
+                return receive_end(wire).await;
+            }
+        }
+        if talk.manner == Manner::Both {
+            wire.shutdown().await?;
+        }
+        receive_end(wire).await
+    }
+}
+
+/// Hears whatever comes.
+async fn to_its_end(wire: &mut dyn Wire) -> io::Result<()> {
+    while wire.read(&mut [0; 64]).await? > 0 {}
+    Ok(())
+}
+
+/// Says a byte at a time, until it hears the end.
+async fn drip(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()> {
+    for byte in bytes {
+        wire.write_all(&[*byte]).await?;
+        if let Ok(heard) = timeout(DRIP, wire.read(&mut [0])).await {
+            return heard.map(drop);
+        }
+    }
+    to_its_end(wire).await
+}
+
+/// A true ClientHello that asks for this name.
+pub fn hello(config: &Arc<ClientConfig>, name: &'static str) -> Vec<u8> {
+    let name = ServerName::try_from(name).expect("it is a name");
+    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is whole");
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).expect("a vector takes all");
+    bytes
+}

@@ -1,0 +1,245 @@
+//! The kinds of clients: how many of each come, what they do, and how their sessions may end.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::order::{Manner, Order, Pace};
+use crate::site::{SHOP, WEB};
+
+/// A kind of client.
+pub struct Kind {
+    pub name: &'static str,
+    /// Of all that come, in parts of the sum of these.
+    pub share: u32,
+    pub listener: &'static str,
+    /// How its sessions end when nothing befalls them.
+    pub endings: &'static [&'static str],
+    pub script: fn(&mut Rng) -> Script,
+}
+
+/// What one client does.
+pub enum Script {
+    Talk(Talk),
+    /// Says this and hears what it is told.
+    Bytes(Vec<u8>),
+    /// Says that much of a true hello, and leaves.
+    PartOfHello(u16, Leave),
+    /// Says a true hello a byte at a time.
+    Drip,
+    /// Says nothing.
+    Nothing(Leave),
+}
+
+/// A session with a server.
+#[derive(Clone, Copy)]
+pub struct Talk {
+    pub up: u32,
+    pub down: u32,
+    pub manner: Manner,
+    /// Of the client, and of the server.
+    pub paces: [Pace; 2],
+    /// TLS, to the server of this name.
+    pub name: Option<&'static str>,
+    pub leaves: Option<Leave>,
+}
+
+/// How a client leaves before its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Leave {
+    pub after: Duration,
+    pub by_reset: bool,
+}
+
+impl Leave {
+    fn within(rng: &mut Rng, milliseconds: u64) -> Self {
+        Self {
+            after: Duration::from_micros(rng.u64(..milliseconds * 1000)),
+            by_reset: rng.bool(),
+        }
+    }
+
+    fn by(reset: bool, rng: &mut Rng) -> Self {
+        Self {
+            by_reset: reset,
+            ..Self::within(rng, 40)
+        }
+    }
+}
+
+fn talk(up: u32, down: u32, manner: Manner) -> Talk {
+    Talk {
+        up,
+        down,
+        manner,
+        paces: [Pace::Full; 2],
+        name: None,
+        leaves: None,
+    }
+}
+
+fn session(up: u32, down: u32, manner: Manner) -> Script {
+    Script::Talk(talk(up, down, manner))
+}
+
+fn paced(up: u32, down: u32, manner: Manner, paces: [Pace; 2]) -> Script {
+    Script::Talk(Talk {
+        paces,
+        ..talk(up, down, manner)
+    })
+}
+
+/// Of any manner and length, within bounds.
+fn any(rng: &mut Rng, bytes_max: u32) -> Talk {
+    let manners = [Manner::Both, Manner::ServerFirst, Manner::AfterTheEnd];
+    talk(
+        rng.u32(..bytes_max),
+        rng.u32(..bytes_max),
+        manners[rng.usize(..manners.len())],
+    )
+}
+
+fn to(name: &'static str, rng: &mut Rng) -> Script {
+    Script::Talk(Talk {
+        name: Some(name),
+        ..any(rng, 100)
+    })
+}
+
+fn named(rng: &mut Rng, bytes_max: u32) -> Talk {
+    let names = [SHOP, WEB].concat();
+    Talk {
+        name: Some(names[rng.usize(..names.len())]),
+        ..any(rng, bytes_max)
+    }
+}
+
+/// A small talk by name.
+pub fn good() -> Talk {
+    Talk {
+        name: Some(SHOP[0]),
+        ..talk(100, 1_000, Manner::Both)
+    }
+}
+
+/// Breaks off, probably in the midst of it.
+fn broken_off(talk: Talk, leave: Leave) -> Script {
+    Script::Talk(Talk {
+        leaves: Some(leave),
+        ..talk
+    })
+}
+
+fn bulk(rng: &mut Rng) -> u32 {
+    rng.u32(1 << 20..6 << 20)
+}
+
+const WELL: &[&str] = &["client_closed", "server_closed"];
+const LEFT: &[&str] = &["client_closed", "server_closed", "client_reset", "server_reset"];
+const NO_HELLO: &[&str] = &["client_left_early", "client_reset"];
+
+#[rustfmt::skip] // a table
+pub const KINDS: &[Kind] = &[
+    Kind { name: "short", share: 30, listener: "plain", endings: WELL,
+        script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
+    Kind { name: "half-closed by the client", share: 10, listener: "plain", endings: &["client_closed"],
+        script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::AfterTheEnd) },
+    Kind { name: "half-closed by the server", share: 8, listener: "hash", endings: WELL,
+        script: |rng| session(rng.u32(..100_000), rng.u32(..100_000), Manner::ServerFirst) },
+    Kind { name: "the server speaks first", share: 8, listener: "greeting", endings: WELL,
+        script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
+    Kind { name: "PROXY protocol", share: 4, listener: "proxied", endings: WELL,
+        script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
+    Kind { name: "servers that come and go", share: 4, listener: "moving", endings: WELL,
+        script: |rng| session(rng.u32(..2_000), rng.u32(..300_000), Manner::Both) },
+    Kind { name: "some servers bad", share: 4, listener: "mixed", endings: WELL,
+        script: |rng| session(rng.u32(..2_000), rng.u32(..8_000), Manner::Both) },
+    Kind { name: "by name", share: 16, listener: "names", endings: WELL,
+        script: |rng| Script::Talk(named(rng, 20_000)) },
+    Kind { name: "by name, bulk", share: 2, listener: "names", endings: WELL,
+        script: |rng| Script::Talk(named(rng, 2 << 20)) },
+    Kind { name: "by name, client leaves", share: 3, listener: "names",
+        endings: &["client_closed", "server_closed", "client_reset", "server_reset", "client_left_early"],
+        script: |rng| broken_off(named(rng, 2 << 20), Leave::within(rng, 30)) },
+    Kind { name: "bulk up", share: 2, listener: "plain", endings: WELL,
+        script: |rng| session(bulk(rng), 100, Manner::Both) },
+    Kind { name: "bulk down", share: 2, listener: "hash", endings: WELL,
+        script: |rng| session(100, bulk(rng), Manner::ServerFirst) },
+    Kind { name: "bulk both ways", share: 2, listener: "plain", endings: WELL,
+        script: |rng| session(bulk(rng), bulk(rng), Manner::Both) },
+    Kind { name: "slow client", share: 2, listener: "plain", endings: WELL,
+        script: |rng| paced(1_000, bulk(rng), Manner::ServerFirst, [Pace::Slow, Pace::Full]) },
+    Kind { name: "slow server", share: 2, listener: "plain", endings: WELL,
+        script: |rng| paced(bulk(rng), 1_000, Manner::Both, [Pace::Full, Pace::Slow]) },
+    Kind { name: "long", share: 1, listener: "plain", endings: WELL,
+        script: |rng| paced(rng.u32(..20_000), rng.u32(..20_000), Manner::Both, [Pace::Trickle; 2]) },
+    Kind { name: "client resets", share: 6, listener: "plain", endings: LEFT,
+        script: |rng| broken_off(any(rng, 2 << 20), Leave::by(true, rng)) },
+    Kind { name: "client vanishes", share: 4, listener: "plain", endings: LEFT,
+        script: |rng| broken_off(any(rng, 2 << 20), Leave::by(false, rng)) },
+    Kind { name: "server resets", share: 6, listener: "plain", endings: &["server_reset"],
+        script: |rng| session(rng.u32(..300_000), rng.u32(..300_000), Manner::ServerResets) },
+    Kind { name: "visit", share: 5, listener: "plain", endings: LEFT,
+        script: |rng| Script::Nothing(Leave::within(rng, 3)) },
+    Kind { name: "visit where names are read", share: 2, listener: "names", endings: NO_HELLO,
+        script: |rng| Script::Nothing(Leave::within(rng, 3)) },
+    Kind { name: "leaves amid its hello", share: 4, listener: "names", endings: NO_HELLO,
+        script: |rng| Script::PartOfHello(rng.u16(..), Leave::within(rng, 10)) },
+    Kind { name: "drips its hello", share: 1, listener: "names", endings: &["hello_timeout"],
+        script: |_| Script::Drip },
+    Kind { name: "bad hello", share: 4, listener: "names", endings: &["hello_invalid"],
+        script: |rng| Script::Bytes([&[22, 3, 1, 2, 0][..], &random(rng, 2, 40..512)].concat()) },
+    Kind { name: "long hello", share: 1, listener: "names", endings: &["hello_too_long"],
+        script: |_| Script::Bytes([&[22, 3, 1, 0x40, 0, 1, 0, 0xf0, 0][..], &[0; 20_000]].concat()) },
+    Kind { name: "no TLS", share: 2, listener: "names", endings: &["no_route"],
+        script: |rng| Script::Bytes(random(rng, 1, 1..300)) },
+    Kind { name: "refused name", share: 2, listener: "names", endings: &["refused"],
+        script: |rng| to("refused.example.com", rng) },
+    Kind { name: "unknown name", share: 2, listener: "names", endings: &["no_route"],
+        script: |rng| to("unknown.example.com", rng) },
+    Kind { name: "refusing servers", share: 2, listener: "refusing", endings: &["connect_failed"],
+        script: |_| session(100, 100, Manner::Both) },
+    Kind { name: "hanging server", share: 1, listener: "hanging", endings: &["connect_failed"],
+        script: |_| session(100, 100, Manner::Both) },
+    Kind { name: "leaves while dialled for", share: 1, listener: "hanging", endings: &["client_reset", "connect_failed"],
+        script: |rng| broken_off(talk(100, 100, Manner::Both), Leave::within(rng, 500)) },
+    Kind { name: "silent", share: 1, listener: "quiet", endings: &["idle_timeout"],
+        script: |rng| session(rng.u32(..2_000), 0, Manner::Silence) },
+    Kind { name: "silent after its end", share: 1, listener: "quiet", endings: &["half_close_timeout"],
+        script: |rng| session(rng.u32(..2_000), 0, Manner::HalfSilence) },
+];
+
+/// Bytes of which the first is this one.
+fn random(rng: &mut Rng, first: u8, lengths: std::ops::Range<usize>) -> Vec<u8> {
+    let length = rng.usize(lengths);
+    std::iter::once(first)
+        .chain(std::iter::repeat_with(|| rng.u8(..)))
+        .take(length)
+        .collect()
+}
+
+/// The next kind, by their shares.
+pub fn choose(rng: &mut Rng) -> &'static Kind {
+    let all: u32 = KINDS.iter().map(|kind| kind.share).sum();
+    let mut number = rng.u32(..all);
+    for kind in KINDS {
+        if number < kind.share {
+            return kind;
+        }
+        number -= kind.share;
+    }
+    unreachable!("shares add up")
+}
+
+impl Talk {
+    /// What its server is told.
+    pub fn order(&self, session: u32) -> Order {
+        Order {
+            session,
+            up: self.up,
+            down: self.down,
+            manner: self.manner,
+            pace: self.paces[1],
+        }
+    }
+}

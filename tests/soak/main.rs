@@ -1,0 +1,194 @@
+//! Everything at once, for as long as one likes: `scripts/soak`.
+//!
+//! A process of acequia with clients and servers of every kind around it, who count what they send and receive, and an
+//! operator who reloads, steers, kills and rotates. At the end all of it must add up.
+
+#![allow(unreachable_pub, reason = "a program of its own, in files")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the soak")]
+
+mod access;
+mod book;
+mod client;
+mod cost;
+mod drip;
+mod kinds;
+mod load;
+mod operator;
+mod order;
+mod pattern;
+mod servers;
+mod site;
+mod table;
+mod tls;
+mod verdict;
+mod wire;
+
+#[path = "../support/hard.rs"]
+mod hard;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::{self, sleep};
+use std::time::Duration;
+
+use clap::Parser;
+use fastrand::Rng;
+use tokio::runtime::{self, Handle};
+use tokio::time::Instant;
+
+use cost::Cost;
+use hard::active;
+use load::Load;
+use operator::Operator;
+use servers::Server;
+use site::{Site, Turn};
+use support::proxy::{Proxy, Stopped};
+use verdict::Evidence;
+
+/// How long everything may take to come to rest.
+const REST: Duration = Duration::from_secs(30);
+
+/// Kinds of violations, and lines of the log beside them, that are shown.
+const SHOWN: usize = 30;
+
+/// Puts everything on acequia at once.
+#[derive(Parser)]
+struct Arguments {
+    /// How long the load lasts.
+    #[arg(default_value = "10m", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// What all choices follow from; printed, so that a run can be repeated.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Instead: thousands of clients that say a byte a second, beside good ones; three times the duration.
+    #[arg(long)]
+    drip: bool,
+}
+
+fn main() -> ExitCode {
+    let Arguments { duration, seed, drip } = Arguments::parse();
+    let stage = Stage::set();
+    if drip {
+        return drip::run(&stage, duration);
+    }
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    println!("soaking for {duration:?}, seed {seed}");
+    soak(stage, &mut Rng::with_seed(seed), duration)
+}
+
+/// acequia, and who stands behind it.
+struct Stage {
+    site: Site,
+    load: Load,
+    servers: Vec<Arc<Server>>,
+    proxy: Proxy,
+    /// Where clients and servers run.
+    handle: Handle,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let (site, load, handle) = (Site::new(), Load::new(), background());
+        let within = handle.enter();
+        let servers = load.servers(&site);
+        drop(within);
+        Self {
+            proxy: Proxy::start(&site.config(Turn::First)),
+            site,
+            load,
+            servers,
+            handle,
+        }
+    }
+}
+
+/// A runtime on a thread of its own, for as long as this process lives.
+fn background() -> Handle {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+    handle
+}
+
+fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
+    let Stage {
+        site,
+        load,
+        servers,
+        proxy,
+        handle,
+    } = stage;
+    let before = least(&proxy);
+    let (tell, outcome) = channel();
+    let running = load.run(&proxy, &servers, rng.fork(), time);
+    handle.spawn(async move { tell.send(running.await) });
+    let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcome);
+    let after = at_rest(&proxy, &before);
+    let metrics = proxy.metrics();
+    let Stopped { code, log, .. } = proxy.stop();
+    let (lines, broken_lines) = access::read(site.logs.path());
+    let evidence = Evidence {
+        pages: load.book.pages().clone(),
+        lines,
+        broken_lines,
+        metrics,
+        done,
+        outcome,
+        before,
+        after,
+        log,
+        code,
+    };
+    table::print(&evidence);
+    let violations = evidence.violations();
+    if !violations.is_empty() {
+        println!("the end of its log:");
+        let end = evidence.log.len().saturating_sub(SHOWN);
+        evidence.log[end..].iter().for_each(|line| println!("{line}"));
+    }
+    verdict(&violations)
+}
+
+/// What it costs before anything happened: the least of some looks, for checks and visits come and go.
+fn least(proxy: &Proxy) -> Cost {
+    let looks = (0..20).map(|_| {
+        sleep(Duration::from_millis(25));
+        Cost::of(proxy)
+    });
+    looks.min_by_key(|cost| cost.sockets).unwrap()
+}
+
+/// What it costs when all is over, or still after [`REST`].
+fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
+    let end = Instant::now() + REST;
+    loop {
+        let now = Cost::of(proxy);
+        let is_over = active(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
+        if is_over && verdict::down(&proxy.metrics()).is_empty() || Instant::now() > end {
+            return now;
+        }
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// Tells of each kind of violation once.
+fn verdict(violations: &[String]) -> ExitCode {
+    let mut kinds = BTreeMap::<&str, Vec<&String>>::new();
+    for violation in violations {
+        let kind = violation.split(':').next().unwrap_or_default();
+        kinds.entry(kind).or_default().push(violation);
+    }
+    for of_kind in kinds.values().take(SHOWN) {
+        println!("VIOLATION, {} like this: {}", of_kind.len(), of_kind[0]);
+    }
+    if violations.is_empty() {
+        println!("all adds up");
+        return ExitCode::SUCCESS;
+    }
+    println!("{} violations", violations.len());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,103 @@
+//! What a session is to do. Its client says so first, and the server does as it is told.
+
+use std::time::Duration;
+
+/// How much of a session both sides know.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// The number of the session.
+    pub session: u32,
+    /// Bytes of content from the client, after the order.
+    pub up: u32,
+    /// Bytes of content from the server.
+    pub down: u32,
+    pub manner: Manner,
+    /// How the server reads and writes.
+    pub pace: Pace,
+}
+
+/// How the session goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Both send at once; when all is there the client finishes, then the server.
+    Both,
+    /// Both send at once; the server finishes as soon as it has sent all.
+    ServerFirst,
+    /// The client sends and finishes; only then does the server answer.
+    AfterTheEnd,
+    /// The server resets when it has sent all.
+    ServerResets,
+    /// Both fall silent, without finishing.
+    Silence,
+    /// The client finishes, and the server says nothing more.
+    HalfSilence,
+}
+
+impl Manner {
+    const ALL: [Self; 6] = [
+        Self::Both,
+        Self::ServerFirst,
+        Self::AfterTheEnd,
+        Self::ServerResets,
+        Self::Silence,
+        Self::HalfSilence,
+    ];
+}
+
+/// How fast somebody reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    Full,
+    /// Much slower than what is in between.
+    Slow,
+    /// A few bytes now and then.
+    Trickle,
+}
+
+impl Pace {
+    const ALL: [Self; 3] = [Self::Full, Self::Slow, Self::Trickle];
+
+    /// Bytes at a time.
+    pub fn chunk(self) -> usize {
+        match self {
+            Self::Full => 64 * 1024,
+            Self::Slow => 16 * 1024,
+            Self::Trickle => 100,
+        }
+    }
+
+    /// Between two chunks.
+    pub async fn rest(self) {
+        match self {
+            Self::Full => {}
+            Self::Slow => tokio::time::sleep(Duration::from_millis(4)).await,
+            Self::Trickle => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+impl Order {
+    pub const BYTES: usize = 14;
+
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&self.session.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.up.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.down.to_be_bytes());
+        bytes[12] = self.manner as u8;
+        bytes[13] = self.pace as u8;
+        bytes
+    }
+
+    /// `None`: those are not the bytes of an order.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Some(Self {
+            session: number(0),
+            up: number(4),
+            down: number(8),
+            manner: *Manner::ALL.get(usize::from(bytes[12]))?,
+            pace: *Pace::ALL.get(usize::from(bytes[13]))?,
+        })
+    }
+}

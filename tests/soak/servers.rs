@@ -1,0 +1,198 @@
+//! Servers that do as they are told, die, and return.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use crate::book::{Book, End, Side, session};
+use crate::client::{GREETING, PATIENCE};
+use crate::order::{Manner, Order};
+use crate::pattern::{Direction, Pattern};
+use crate::site::{Host, Nature};
+use crate::support::process::Port;
+use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
+
+/// How long a server that says nothing more waits; longer than acequia does.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// A running server, until it is dropped.
+pub struct Server {
+    pub is_mortal: bool,
+    address: SocketAddr,
+    hall: Arc<Hall>,
+    is_alive: watch::Sender<bool>,
+}
+
+/// What its sessions need.
+struct Hall {
+    nature: Nature,
+    acceptor: Option<TlsAcceptor>,
+    book: Arc<Book>,
+}
+
+impl Server {
+    /// Within a runtime.
+    pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, book: &Arc<Book>) -> Self {
+        let server = Self {
+            is_mortal: host.is_mortal,
+            address: host.port.address,
+            hall: Arc::new(Hall {
+                nature: host.nature,
+                acceptor,
+                book: Arc::clone(book),
+            }),
+            is_alive: watch::Sender::new(true),
+        };
+        server.live();
+        server
+    }
+
+    /// Closes its port and resets its sessions, for so long.
+    pub async fn die(&self, time: Duration) {
+        self.is_alive.send_replace(false);
+        sleep(time).await;
+        self.is_alive.send_replace(true);
+        self.live();
+    }
+
+    fn live(&self) {
+        let listener = Port::keep_again(self.address).listen_with(1024);
+        listener.set_nonblocking(true).expect("it is a socket");
+        let listener = TcpListener::from_std(listener).expect("there is a runtime");
+        let (hall, mut dies) = (Arc::clone(&self.hall), self.is_alive.subscribe());
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    _ = dies.wait_for(|is_alive| !is_alive) => return,
+                    accepted = listener.accept() => accepted,
+                };
+                if let Ok((socket, _)) = accepted {
+                    tokio::spawn(Arc::clone(&hall).serve(socket, dies.clone()));
+                }
+            }
+        });
+    }
+}
+
+impl Hall {
+    async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
+        let tally = Arc::<Tally>::default();
+        let mut known = None;
+        let end = tokio::select! {
+            end = self.talk(socket, &tally, &mut known) => end,
+            _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
+        };
+        if let Some(session) = known {
+            self.book.server(session, Side::new(&tally, end));
+        }
+    }
+
+    /// Dropping this resets the session, unless it came to a good end.
+    async fn talk(&self, mut socket: TcpStream, tally: &Arc<Tally>, known: &mut Option<u32>) -> End {
+        reset_when_closed(&socket, true);
+        let told = if self.nature == Nature::Proxied {
+            match told_by_proxy(&mut socket).await {
+                Ok(session) => Some(session),
+                Err(error) => return End::of(Err(error)),
+            }
+        } else {
+            None
+        };
+        let counted = Counted::new(socket, tally);
+        let mut wire: Box<dyn Wire> = match &self.acceptor {
+            None => Box::new(counted),
+            Some(acceptor) => match acceptor.accept(counted).await {
+                Ok(stream) => Box::new(TlsStream::from(stream)),
+                Err(error) => return End::of(Err(error)),
+            },
+        };
+        let mut order = [0; Order::BYTES];
+        let heard = async {
+            if self.nature == Nature::Greets {
+                wire.write_all(GREETING).await?;
+            }
+            wire.read_exact(&mut order).await
+        };
+        if let Err(error) = heard.await {
+            reset_when_closed(wire.socket().stream(), false); // a visit
+            return End::of(Err(error));
+        }
+        let Some(order) = Order::decode(&order) else {
+            return End::Wrong;
+        };
+        *known = Some(order.session);
+        if told.is_some_and(|told| told != order.session) {
+            return End::Wrong;
+        }
+        let stalled = |_| Err(std::io::ErrorKind::TimedOut.into());
+        match timeout(PATIENCE, obey(&mut *wire, order)).await.unwrap_or_else(stalled) {
+            Ok(()) if order.manner == Manner::ServerResets => End::Left,
+            Ok(()) => {
+                reset_when_closed(wire.socket().stream(), false);
+                End::Well
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Stalled,
+            told => End::of(told),
+        }
+    }
+}
+
+async fn obey(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
+    let down = Pattern::of(order.session, Direction::Down);
+    let up = Pattern::of(order.session, Direction::Up);
+    match order.manner {
+        Manner::Both => {
+            exchange(wire, (down, order.down), (up, order.up), order.pace).await?;
+            receive_end(wire).await?;
+        }
+        Manner::ServerFirst => {
+            // Whoever has sent all finishes at once, and goes on receiving.
+            let (mut reading, mut writing) = tokio::io::split(&mut *wire);
+            let sending = async {
+                send(&mut writing, down, order.down, order.pace).await?;
+                writing.shutdown().await
+            };
+            tokio::try_join!(sending, receive(&mut reading, up, order.up, order.pace))?;
+            return receive_end(wire).await;
+        }
+        Manner::AfterTheEnd => {
+            receive(wire, up, order.up, order.pace).await?;
+            receive_end(wire).await?;
+            send(wire, down, order.down, order.pace).await?;
+        }
+        Manner::ServerResets => {
+            return send(wire, down, order.down, order.pace).await;
+        }
+        Manner::Silence => {
+            receive(wire, up, order.up, order.pace).await?;
+            receive_end(wire).await?;
+        }
+        Manner::HalfSilence => {
+            receive(wire, up, order.up, order.pace).await?;
+            receive_end(wire).await?;
+            sleep(SILENCE).await;
+            return Ok(());
+        }
+    }
+    wire.shutdown().await
+}
+
+/// The session whose client a PROXY header of version 2 tells: signature (12 bytes), version and command, family,
+/// length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
+async fn told_by_proxy(socket: &mut TcpStream) -> std::io::Result<u32> {
+    let mut head = [0; 16];
+    socket.read_exact(&mut head).await?;
+    let mut rest = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];
+    socket.read_exact(&mut rest).await?;
+    let known = rest.first_chunk::<4>().and_then(|ip| session(Ipv4Addr::from(*ip)));
+    let is_right = head.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
+    known
+        .filter(|_| is_right)
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no PROXY header"))
+}

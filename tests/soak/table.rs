@@ -1,0 +1,72 @@
+//! What was done and what came of it, for people.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{Table, presets};
+
+use crate::kinds::KINDS;
+use crate::verdict::Evidence;
+
+pub fn print(evidence: &Evidence) {
+    let mut endings = BTreeMap::<&str, BTreeMap<&str, u64>>::new();
+    for line in &evidence.lines {
+        let page = line.session.and_then(|session| evidence.pages.get(&session));
+        if let Some((kind, _)) = page.and_then(|page| page.client) {
+            *endings.entry(kind).or_default().entry(&line.ending).or_default() += 1;
+        }
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["sessions", "clients", "endings in the log"]);
+    for kind in KINDS {
+        let of_kind = |page: &&crate::book::Page| page.client.is_some_and(|(name, _)| name == kind.name);
+        let clients = evidence.pages.values().filter(of_kind).count();
+        table.add_row([kind.name.to_owned(), clients.to_string(), words(endings.get(kind.name))]);
+    }
+    println!("{table}");
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["meanwhile", "times"]);
+    for (what, times) in &evidence.done.counts {
+        table.add_row([(*what).to_owned(), times.to_string()]);
+    }
+    table.add_row([
+        "servers dying and returning".to_owned(),
+        evidence.outcome.deaths.to_string(),
+    ]);
+    println!("{table}");
+    sums(evidence);
+}
+
+fn words(endings: Option<&BTreeMap<&str, u64>>) -> String {
+    let word = |(ending, times): (&&str, &u64)| format!("{ending} {times}");
+    endings.into_iter().flatten().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn sums(evidence: &Evidence) {
+    let bytes = |of: fn(&crate::access::Line) -> u64| evidence.lines.iter().map(of).sum::<u64>();
+    let (early, late) = evidence.memory();
+    println!(
+        "{} clients, {} sessions: {} lines in the access log, {} dropped, {} visits without a line",
+        evidence.outcome.clients,
+        evidence.connections(),
+        evidence.lines.len(),
+        evidence.metrics.sum("acequia_log_lines_dropped_total", &[]),
+        evidence.visits(),
+    );
+    println!(
+        "{} bytes up, {} bytes down",
+        bytes(|line| line.up),
+        bytes(|line| line.down)
+    );
+    println!(
+        "resident memory: {early} KiB after the warm-up, {late} KiB at the end, {} KiB when quiet",
+        evidence.after.rss_kib
+    );
+    println!("before: {:?}\nafter:  {:?}", evidence.before, evidence.after);
+    println!(
+        "diagnostic log: {} lines, at most {}",
+        evidence.log.len(),
+        evidence.log_lines_max()
+    );
+}

@@ -1,0 +1,364 @@
+//! Whether everything adds up.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::access::Line;
+use crate::book::{End, Page};
+use crate::cost::Cost;
+use crate::kinds::{KINDS, Kind};
+use crate::load::Outcome;
+use crate::operator::Done;
+use crate::site::MOVING;
+use crate::support::metrics::Metrics;
+
+/// All that was seen.
+pub struct Evidence {
+    pub pages: HashMap<u32, Page>,
+    pub lines: Vec<Line>,
+    /// Of the access log, and none.
+    pub broken_lines: Vec<String>,
+    pub metrics: Metrics,
+    pub done: Done,
+    pub outcome: Outcome,
+    pub before: Cost,
+    pub after: Cost,
+    /// The diagnostic log.
+    pub log: Vec<serde_json::Value>,
+    /// What it said when it was told to end.
+    pub code: Option<i32>,
+}
+
+/// What may befall a session of any kind: a server that dies, and the operator.
+const FATE: [&str; 6] = [
+    "server_reset",
+    "connect_failed",
+    "no_server",
+    "killed",
+    "server_drained",
+    "server_down",
+];
+
+const WELL: [&str; 2] = ["client_closed", "server_closed"];
+
+/// Refused before there was a server: a plain close, or an alert.
+const NEVER_BEGAN: [&str; 9] = [
+    "hello_timeout",
+    "hello_too_long",
+    "hello_invalid",
+    "client_left_early",
+    "no_route",
+    "refused",
+    "no_server",
+    "connect_failed",
+    "idle_timeout",
+];
+
+/// Things that are not as they have to be.
+#[derive(Default)]
+struct Violations(Vec<String>);
+
+impl Violations {
+    fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(what());
+        }
+    }
+}
+
+impl Evidence {
+    pub fn violations(&self) -> Vec<String> {
+        let mut found = Violations::default();
+        found
+            .0
+            .extend(self.done.wrong.iter().chain(&self.outcome.wrong).cloned());
+        found.0.extend(
+            self.broken_lines
+                .iter()
+                .map(|line| format!("not of the access log: {line}")),
+        );
+        found.must(self.code == Some(0), || format!("exit code {:?}", self.code));
+        self.sessions(&mut found);
+        self.unlogged(&mut found);
+        self.sums(&mut found);
+        self.gauges(&mut found);
+        self.costs(&mut found);
+        self.log(&mut found);
+        found.0
+    }
+
+    /// Each session, from all three sides.
+    fn sessions(&self, found: &mut Violations) {
+        let mut seen = HashMap::new();
+        for line in &self.lines {
+            let Some(page) = line.session.and_then(|session| self.pages.get(&session)) else {
+                found.0.push(format!("a line about nobody's session: {line:?}"));
+                continue;
+            };
+            found.must(seen.insert(line.session, ()).is_none(), || {
+                format!("two lines about one: {line:?}")
+            });
+            for wrong in judge(line, page) {
+                found.0.push(format!("{wrong}: {line:?} {page:?}"));
+            }
+        }
+        for (session, page) in &self.pages {
+            let ends = [page.client.map(|(_, side)| side.end), page.server.map(|side| side.end)];
+            let is_bad = |end: &Option<End>| matches!(end, Some(End::Wrong | End::Stalled));
+            found.must(!ends.iter().any(is_bad), || {
+                format!("wrong content, or stalled: session {session} {page:?}")
+            });
+        }
+        let killed = self.ended("killed");
+        let told = self.done.counts.get("kill").copied().unwrap_or(0);
+        found.must(killed <= told, || format!("{killed} killed, {told} kills"));
+    }
+
+    fn ended(&self, ending: &str) -> u64 {
+        self.lines.iter().filter(|line| line.ending == ending).count() as u64
+    }
+
+    fn dropped(&self) -> u64 {
+        self.metrics.sum("acequia_log_lines_dropped_total", &[]) as u64
+    }
+
+    pub fn connections(&self) -> u64 {
+        self.metrics.sum("acequia_connections_total", &[]) as u64
+    }
+
+    /// Sessions that have no line, by specification.
+    pub fn visits(&self) -> u64 {
+        self.connections()
+            .saturating_sub(self.lines.len() as u64 + self.dropped())
+    }
+
+    /// Sessions without a line are visits that moved no byte, or were never let in.
+    fn unlogged(&self, found: &mut Violations) {
+        let logged: HashMap<u32, ()> = self.lines.iter().filter_map(|line| Some((line.session?, ()))).collect();
+        let unlogged: Vec<_> = self
+            .pages
+            .iter()
+            .filter(|(session, _)| !logged.contains_key(session))
+            .collect();
+        let of_clients = unlogged.iter().filter(|(_, page)| page.client.is_some()).count() as u64;
+        let (visits, dropped) = (self.visits(), self.dropped());
+        found.must(self.connections() >= self.lines.len() as u64 + dropped, || {
+            "more lines than sessions".to_owned()
+        });
+        found.must(visits <= of_clients, || {
+            format!("{visits} sessions without a line, but only {of_clients} clients without one")
+        });
+        if dropped == 0 {
+            for (session, page) in unlogged {
+                let client = page.client.map(|(_, side)| side);
+                let is_visit = client.is_some_and(|side| side.end == End::Left && side.received == 0);
+                found.must(is_visit && page.server.is_none(), || {
+                    format!("no line: {session} {page:?}")
+                });
+            }
+        }
+    }
+
+    /// What the metrics say against the log, which was held against both sides already.
+    fn sums(&self, found: &mut Violations) {
+        let whole = self.dropped() == 0;
+        let mut sessions = BTreeMap::<_, u64>::new();
+        let mut bytes = BTreeMap::<_, u64>::new();
+        for line in &self.lines {
+            let key = [&line.listener, &line.pool, &line.server];
+            *sessions.entry((key, line.ending.as_str())).or_default() += 1;
+            *bytes.entry((key, "up")).or_default() += line.up;
+            *bytes.entry((key, "down")).or_default() += line.down;
+        }
+        let mut more = 0;
+        for (name, label, of_log) in [
+            ("acequia_sessions_total", "ending", &sessions),
+            ("acequia_bytes_total", "direction", &bytes),
+        ] {
+            for ((key, value), logged) in of_log.iter().filter(|((key, _), _)| key[1] != MOVING) {
+                let labels = [("listener", key[0]), ("pool", key[1]), ("server", key[2])];
+                let labels = labels.map(|(key, value)| (key, value.as_str()));
+                let counted = self.metrics.sum(name, &[&labels[..], &[(label, value)]].concat()) as u64;
+                let is_visit = ["client_closed", "client_reset", "client_left_early"].contains(value);
+                more += if is_visit { counted.saturating_sub(*logged) } else { 0 };
+                let holds = counted == *logged || counted > *logged && (is_visit || !whole);
+                found.must(holds, || {
+                    format!("{name} {key:?} {value}: {counted}, but {logged} in the log")
+                });
+            }
+        }
+        for listener in self.metrics.series("acequia_connections_total", &[]) {
+            let name = listener.labels["listener"].as_str();
+            let ended = self.metrics.sum("acequia_sessions_total", &[("listener", name)]);
+            let holds = name == MOVING || ended == listener.value;
+            found.must(holds, || {
+                format!("{name}: {} connections, {ended} sessions", listener.value)
+            });
+        }
+        for (direction, logged) in [
+            ("up", self.bytes(|line| line.up)),
+            ("down", self.bytes(|line| line.down)),
+        ] {
+            let labels = [("direction", direction)];
+            let all = self.metrics.sum("acequia_bytes_total", &labels) as u64;
+            let moving = [labels[0], ("listener", MOVING)];
+            let counted = all - self.metrics.sum("acequia_bytes_total", &moving) as u64;
+            found.must(counted == logged || counted > logged && !whole, || {
+                format!("{counted} bytes {direction}, but {logged} in the log")
+            });
+        }
+        found.must(more <= self.visits(), || {
+            format!("{more} sessions more than lines, {} visits", self.visits())
+        });
+        found.must(
+            self.metrics.sum("acequia_sessions_total", &[("ending", "internal")]) == 0.0,
+            || "sessions ended as internal".to_owned(),
+        );
+    }
+
+    /// Of all lines but those whose series may be gone.
+    fn bytes(&self, of: fn(&Line) -> u64) -> u64 {
+        self.lines.iter().filter(|line| line.pool != MOVING).map(of).sum()
+    }
+
+    fn gauges(&self, found: &mut Violations) {
+        for name in ["acequia_sessions_active", "acequia_server_sessions_active"] {
+            for gauge in self.metrics.series(name, &[]) {
+                found.must(gauge.value == 0.0, || format!("not 0: {gauge:?}"));
+            }
+        }
+        let down = down(&self.metrics);
+        found.must(down.is_empty(), || format!("not up again: {down:?}"));
+    }
+
+    fn costs(&self, found: &mut Violations) {
+        let (before, after) = (self.before, self.after);
+        found.must(after.sockets <= before.sockets, || {
+            format!("sockets left: {before:?} {after:?}")
+        });
+        found.must(after.other_descriptors <= before.other_descriptors, || {
+            format!("descriptors left: {before:?} {after:?}")
+        });
+        found.must(after.pipes <= before.pipes + PIPE_ENDS_KEPT, || {
+            format!("pipes left: {before:?} {after:?}")
+        });
+        found.must(after.threads <= before.threads, || {
+            format!("threads left: {before:?} {after:?}")
+        });
+        let (early, late) = self.memory();
+        found.must(late <= early + early / 10 + GROWTH_KIB_MAX, || {
+            format!("memory grows: {early} KiB early, {late} KiB late")
+        });
+    }
+
+    /// The median of resident memory in the second quarter of the time, after the warm-up, and in the last one; KiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let all: Vec<u64> = self.done.costs.iter().map(|cost| cost.rss_kib).collect();
+        let quarter = all.len() / 4;
+        let median = |part: &[u64]| {
+            let mut part = part.to_vec();
+            part.sort_unstable();
+            part.get(part.len() / 2).copied().unwrap_or(0)
+        };
+        (median(&all[quarter..2 * quarter]), median(&all[all.len() - quarter..]))
+    }
+
+    fn log(&self, found: &mut Violations) {
+        let errors: Vec<_> = self.log.iter().filter(|line| line["level"] == "ERROR").collect();
+        let is_refusal = |line: &serde_json::Value| line["message"].to_string().contains("not reloaded");
+        for line in errors.iter().filter(|line| !is_refusal(line)) {
+            found.0.push(format!("an error in the log: {line}"));
+        }
+        let refused = errors.iter().filter(|line| is_refusal(line)).count() as u64;
+        found.must(refused == self.done.refused, || {
+            format!("{refused} refused reloads in the log, {} done", self.done.refused)
+        });
+        for line in self.log.iter().filter(|line| line.is_string()) {
+            found.0.push(format!("not of the log: {line}"));
+        }
+        let (lines, bound) = (self.log.len() as u64, self.log_lines_max());
+        found.must(lines <= bound, || format!("{lines} lines in the log, {bound} at most"));
+    }
+
+    /// A few for whatever happened, and none for a session.
+    pub fn log_lines_max(&self) -> u64 {
+        100 + 3 * (self.outcome.deaths + self.done.counts.values().sum::<u64>())
+    }
+}
+
+/// What memory may grow by after the warm-up, beside a tenth: longer tables of sessions and of lines that wait.
+const GROWTH_KIB_MAX: u64 = 1024;
+
+/// Ends of pipes that stay in the pools of the workers.
+const PIPE_ENDS_KEPT: usize = 2 * 256;
+
+/// What is wrong with one session.
+fn judge(line: &Line, page: &Page) -> Vec<&'static str> {
+    let mut wrong = Vec::new();
+    let Some((kind, client)) = page.client else {
+        return vec!["a session without a client"];
+    };
+    let kind = KINDS.iter().find(|of| of.name == kind).expect("it is one of them");
+    let ending = line.ending.as_str();
+    let is_well = WELL.contains(&ending);
+    let mut must = |holds: bool, what| {
+        if !holds {
+            wrong.push(what);
+        }
+    };
+    must(
+        kind.endings.contains(&ending) || FATE.contains(&ending),
+        "an ending it must not have",
+    );
+    must(line.listener == kind.listener, "another listener");
+    must(line.up <= client.sent, "more bytes up than the client sent");
+    must(
+        client.received <= line.down || line.down == 0,
+        "more bytes at the client than down",
+    );
+    if let Some(server) = page.server {
+        must(server.received <= line.up, "more bytes at the server than up");
+        must(line.down <= server.sent, "more bytes down than the server sent");
+        if is_well && client.end == End::Well && server.end == End::Well {
+            let all = [
+                (client.sent, line.up),
+                (line.up, server.received),
+                (server.sent, line.down),
+                (line.down, client.received),
+            ];
+            must(all.iter().all(|(one, other)| one == other), "bytes that do not add up");
+        }
+    }
+    must(
+        !is_well || client.end == End::Well || client.end == End::Left,
+        "ended well, but not for the client",
+    );
+    must(
+        client.end != End::Short || NEVER_BEGAN.contains(&ending),
+        "a cut that looks like a complete answer",
+    );
+    must(
+        ending != "client_reset" || client.end == End::Left,
+        "a reset the client knows nothing of",
+    );
+    must(
+        ending != "server_reset" || server_reset_is_explained(kind, page, client.end),
+        "a reset no server knows of",
+    );
+    wrong
+}
+
+fn server_reset_is_explained(kind: &Kind, page: &Page, client: End) -> bool {
+    let by_order = kind.endings.contains(&"server_reset");
+    by_order || client == End::Left || page.server.is_none_or(|server| server.end == End::Died)
+}
+
+/// Servers that are not up, of those that can be.
+pub fn down(metrics: &Metrics) -> Vec<String> {
+    let all = metrics.series("acequia_server_up", &[]);
+    let down = all
+        .iter()
+        .filter(|server| server.value == 0.0)
+        .map(|server| &server.labels["server"]);
+    let can_be = |name: &&String| !name.contains("refusing") && !name.contains("hanging");
+    down.filter(can_be).cloned().collect()
+}
