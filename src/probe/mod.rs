@@ -171,7 +171,12 @@ impl Checks {
         probers.running.retain(|id, _| is_wanted(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            if let (Some(kind), false) = (pool.health.check.clone(), probers.running.contains_key(&server.id())) {
+            // One that has ended has panicked: that is a fault of one check, and shall not be the end of them.
+            let runs = probers
+                .running
+                .get(&server.id())
+                .is_some_and(|prober| !prober.is_finished());
+            if let (Some(kind), false) = (pool.health.check.clone(), runs) {
                 let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
                 let name = Arc::clone(pool.pool.name());
                 let running = tokio::spawn(Arc::clone(self).probe(name, prober, Arc::clone(&turns)));

@@ -176,9 +176,10 @@ fn read(answer: &[SimpleQueryMessage]) -> io::Result<(bool, Option<f64>)> {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let row = row.ok_or_else(|| io::Error::other("it does not say whether it is a replica"))?;
-    let lag = if row.len() > 1 { row.get(1) } else { None };
-    Ok((row.get(0) == Some("t"), lag.and_then(|lag| lag.parse().ok())))
+    // A server may answer what was not asked: with too few columns, or with what is no text.
+    let column = |number| row.and_then(|row| row.try_get(number).ok().flatten());
+    let is_replica = column(0).ok_or_else(|| io::Error::other("it does not say whether it is a replica"))?;
+    Ok((is_replica == "t", column(1).and_then(|lag| lag.parse().ok())))
 }
 
 #[cfg(test)]

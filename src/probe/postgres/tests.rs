@@ -51,6 +51,46 @@ async fn a_server_that_never_stops_talking_is_not_listened_to() {
 }
 
 #[tokio::test]
+async fn a_row_that_was_not_asked_for_is_no_answer() {
+    let columns = |count: u8| {
+        message(
+            b'T',
+            &[
+                &[0, count][..],
+                &[b"c\0".as_slice(), &[0; 18]].concat().repeat(count.into()),
+            ]
+            .concat(),
+        )
+    };
+    let rows = [
+        (columns(0), message(b'D', b"\0\0")),
+        (columns(1), message(b'D', b"\0\x01\0\0\0\x01\xff")),
+        (columns(1), message(b'D', b"\0\x01\xff\xff\xff\xff")), // NULL
+    ];
+    let ready = message(b'Z', b"I");
+    for (head, row) in rows {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let login = [message(b'R', &[0; 4]), ready.clone()].concat();
+        let answer = [head, row, message(b'C', b"SELECT 1\0"), ready.clone()].concat();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for answer in [b"N".to_vec(), login, answer] {
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0); // a request is one write
+                stream.write_all(&answer).await.unwrap();
+            }
+            stream
+        };
+        let probe = probe();
+        let (checked, _stream) = tokio::join!(probe.check(address), serve);
+        match checked {
+            Err(Failure::Io(error)) => assert_eq!(error.to_string(), "it does not say whether it is a replica"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_server_says_is_wrong_is_cut() {
     let refusal = [b"SFATAL\0C28000\0M".as_slice(), &[b'x'; 5_000], b"\0\0"].concat();
     let (error, _) = checked(&message(b'E', &refusal), 1).await;
