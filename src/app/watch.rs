@@ -12,7 +12,7 @@ use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::FILE_BYTES_MAX;
 use crate::reload::Reloader;
@@ -20,8 +20,8 @@ use crate::reload::Reloader;
 /// A file that is being written is left alone until nothing has happened for so long, …
 const CALM: Duration = Duration::from_millis(100);
 
-/// … but not for ever: something else in the same directory may never rest.
-const CALM_STEPS_MAX: u32 = 20;
+/// … but not for longer than this: something else in the same directory may never rest.
+const UNREST_MAX: Duration = Duration::from_secs(2);
 
 /// How often it is looked unasked: of what other machines write, or of a link further up, nobody is told.
 const LOOK: Duration = Duration::from_secs(10);
@@ -35,18 +35,18 @@ pub(super) async fn keep(file: PathBuf, reloader: Reloader) {
             return;
         }
     };
-    watch.follow(&file);
-    let mut seen = bytes(&file).await;
-    loop {
-        watch.settled().await;
-        // First this, then a look: what happens in between is told.
-        watch.follow(&file);
+    let mut seen = None;
+    // First this, then a look: what happens in between is told.
+    while let Some(mut following) = watch.following(file.clone()).await {
         let now = bytes(&file).await;
-        if now != seen {
-            seen = now;
+        let is_news = seen.as_ref().is_some_and(|before| *before != now);
+        seen = Some(now);
+        if is_news {
             // What comes of it is told by whoever does it.
             let _ = reloader.reload("a change of the file".to_owned()).await;
         }
+        following.settled().await;
+        watch = following;
     }
 }
 
@@ -92,11 +92,18 @@ impl Watch {
             Ok(None) => return sleep(LOOK).await, // the watcher is gone; that is said nowhere else
             Err(_) => return,
         }
-        for _ in 0..CALM_STEPS_MAX {
-            if timeout(CALM, self.happened.recv()).await.is_err() {
-                return;
-            }
-        }
+        let end = Instant::now() + UNREST_MAX;
+        while Instant::now() < end && matches!(timeout(CALM, self.happened.recv()).await, Ok(Some(()))) {}
+    }
+
+    /// [`Self::follow`], where nobody else waits for it: the file may be another machine's, which may not answer. `None`:
+    /// the runtime is going down.
+    async fn following(mut self, file: PathBuf) -> Option<Self> {
+        let follow = move || {
+            self.follow(&file);
+            self
+        };
+        spawn_blocking(follow).await.ok()
     }
 
     /// A link may lead elsewhere now, and a directory be another one of the same name: so all are watched anew.
