@@ -14,6 +14,7 @@ use super::{Ending, Facts};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
 use crate::relay::Traffic;
+use crate::socket::reset_when_closed;
 use crate::tcp_info::TcpInfo;
 
 /// The two sockets of a session whose bytes flow.
@@ -23,6 +24,16 @@ pub struct Ends {
     pub client: TcpStream,
     /// Towards the server.
     pub server: TcpStream,
+}
+
+/// A fault of ours must not look like a complete answer.
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            reset_when_closed(&self.server);
+            reset_when_closed(&self.client);
+        }
+    }
 }
 
 /// What is known of an open session. Its entry holds it, and so may whoever looks.
