@@ -17,7 +17,7 @@ use serde_json::Value;
 pub use super::output::Output;
 
 /// Lines that may wait to be written: of about 1 KB each, for names and protocols are bounded.
-const QUEUE_LINES: usize = 16 * 1024;
+pub const QUEUE_LINES: usize = 16 * 1024;
 
 /// After a batch the writer rests so long: many lines cost one wake-up, and none is older than this when written.
 const BATCH: Duration = Duration::from_millis(100);
@@ -224,8 +224,15 @@ fn write_all(
     wishes: &Wishes,
     dropped: &Counter,
 ) {
-    while let Ok(first) = lines.recv() {
-        for message in std::iter::once(first).chain(lines.try_iter()) {
+    loop {
+        // What could not be written is tried again, also when nobody says anything more.
+        let is_failing = output.as_ref().is_some_and(Output::is_failing);
+        let first = match lines.recv_timeout(if is_failing { BATCH } else { Duration::MAX }) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        for message in first.into_iter().chain(lines.try_iter()) {
             match (message, &mut output) {
                 (Message::Line(line), Some(output)) => dropped.increment(output.write(&line.render(format))),
                 (Message::Line(_), None) => {} // of a session that ended while the log was switched off
@@ -244,6 +251,11 @@ fn write_all(
             output.flush();
         }
         thread::sleep(BATCH);
+    }
+    let lost = output.map_or(0, Output::close);
+    dropped.increment(lost);
+    if lost > 0 {
+        tracing::warn!(lost, "the access log ends without its last lines");
     }
 }
 

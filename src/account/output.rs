@@ -58,6 +58,11 @@ impl Output {
         self.lost(1)
     }
 
+    /// Whether lines wait that the target did not take.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
     /// Writes what waits, as far as that can be done.
     pub(super) fn flush(&mut self) {
         match self.stream.flush() {

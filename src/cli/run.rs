@@ -15,13 +15,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
 use super::{EXIT_CONFIG, EXIT_RUN};
-use crate::account::access_log::LogFormat;
+use crate::account::access_log::{LogFormat, QUEUE_LINES};
 use crate::app::{self, ANNOUNCE, Origin, Running};
 use crate::config;
 use crate::plan::LogPlan;
-
-/// Lines that may wait to be written; as many as of the access log.
-const QUEUE_LINES: usize = 16 * 1024;
 
 /// Runs the configuration named, else the one in its usual place.
 #[must_use]
@@ -66,6 +63,7 @@ fn announce(running: &Running) {
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::Relog) {
+    // As many lines may wait to be written as of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
     let (writer, guard) = queue.finish(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
