@@ -30,7 +30,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
@@ -46,7 +46,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// No connection lives longer: the customary patience of a scraper, who reads meanwhile, and the time to ask.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// How long somebody new waits when as many as may are there; then who has been there longest must go.
+/// How long anybody may stay while as many as may are there and somebody new waits; then who came first must go.
 const CROWD_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The longest body of a request.
@@ -151,24 +151,30 @@ fn router(admin: Arc<Admin>) -> Router {
 #[derive(Default)]
 struct Visitors {
     here: JoinSet<()>,
-    by_age: VecDeque<AbortHandle>,
+    /// Who came first stands first.
+    by_age: VecDeque<(Instant, AbortHandle)>,
 }
 
 impl Visitors {
     fn let_in(&mut self, visit: impl Future<Output = ()> + Send + 'static) {
-        self.by_age.push_back(self.here.spawn(visit));
+        self.by_age.push_back((Instant::now(), self.here.spawn(visit)));
     }
 
-    /// Returns when fewer than `most` are there.
+    /// Returns when fewer than `most` are there: soon, also when many come at once, for all who sit there since then
+    /// have had their time together.
     async fn make_room(&mut self, most: usize) {
         while self.here.try_join_next().is_some() {}
-        if self.here.len() >= most && timeout(CROWD_PATIENCE, self.here.join_next()).await.is_err() {
-            if let Some(oldest) = self.by_age.iter().find(|visit| !visit.is_finished()) {
-                oldest.abort();
-            }
+        self.by_age.retain(|(_, visit)| !visit.is_finished());
+        let Some((since, first)) = self.by_age.front().filter(|_| self.here.len() >= most) else {
+            return;
+        };
+        if timeout_at(*since + CROWD_PATIENCE, self.here.join_next())
+            .await
+            .is_err()
+        {
+            first.abort();
             self.here.join_next().await;
         }
-        self.by_age.retain(|visit| !visit.is_finished());
     }
 }
 
@@ -203,8 +209,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -221,6 +228,18 @@ mod tests {
             answer(ours, router()).await;
             assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{said:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_sits_there_has_its_time_together() {
+        let (mut visitors, began) = (Visitors::default(), Instant::now());
+        for _ in 0..3 * 16 {
+            visitors.make_room(16).await;
+            visitors.let_in(pending());
+        }
+        assert_eq!(visitors.here.len(), 16);
+        // Of the timer: a millisecond.
+        assert!(began.elapsed() <= 2 * (CROWD_PATIENCE + Duration::from_millis(1)));
     }
 
     #[tokio::test(start_paused = true)]
