@@ -23,6 +23,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], spare
     });
     let mut table = filled(&kept, head, rows);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(room.saturating_add(BLANKS as u16));
     if left_out.is_empty() {
         return text(&table);
     }
