@@ -42,13 +42,6 @@ pub fn cpu_over(proxy: &Proxy, time: Duration) -> Duration {
     cpu(proxy) - before
 }
 
-/// The memory a process has resident, in KiB.
-pub fn rss_kib(proxy: &Proxy) -> u64 {
-    let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 /// The descriptors a process has open.
 pub fn descriptors(proxy: &Proxy) -> usize {
     read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count()
