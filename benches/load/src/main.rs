@@ -58,7 +58,7 @@ struct Arguments {
     /// Network namespaces of clients, proxies and servers, and the addresses of the latter two.
     #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
     across: Option<Vec<String>>,
-    /// Writes RESULTS.md, .json and .svg under this path and name.
+    /// Writes .md, .json and .svg under this path and name.
     #[arg(long)]
     output: Option<PathBuf>,
 }

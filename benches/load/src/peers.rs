@@ -260,13 +260,14 @@ fn kilobytes(text: &str, name: &str) -> u64 {
 
 /// What a program calls its version, in one line.
 pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
-    let output = Command::new(site.program(&kind.program)).arg(kind.version).output();
+    let program = site.program(&kind.program);
+    let output = Command::new(&program).arg(kind.version).output();
     let output = output
         .map(|output| [output.stdout, output.stderr].concat())
         .unwrap_or_default();
     let text = String::from_utf8_lossy(&output);
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-    line.trim().into()
+    line.trim().replace(&program, &kind.program) // some say where they are
 }
 
 /// All at once, so that no two are the same.
