@@ -13,7 +13,7 @@ const PIPES_MAX: usize = 256;
 /// Of what may be kept for sessions, the part that goes to pipes: 1 / this.
 const PIPES_SHARE: usize = 16;
 
-/// Connections of the admin port at once.
+/// Connections of the admin port and the Unix socket at once, half of them each.
 const ADMIN_MAX: usize = 16;
 
 /// The log file, the resolver's sockets and files, `/proc` while metrics are read.
@@ -28,7 +28,7 @@ pub struct Budget {
     pub pipes: usize,
     /// Checks under way at once; at least one.
     pub checks: usize,
-    /// Connections of the admin port at once; at least one.
+    /// Connections of the admin port and the Unix socket at once; at least one.
     pub admin: usize,
 }
 

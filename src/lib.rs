@@ -17,8 +17,8 @@
 //!
 //! **From accept to the log line.** Each [`worker`] is a thread with a runtime and a listening socket of its own; a
 //! session never leaves it. [`listen`] gives it a client together with a permit, the client's place among those there
-//! may be. [`session::serve`] opens the client's entry in the [`account::Ledger`], takes the [`plan`] in force from
-//! [`live`], and puts the stages in a row. Where a route asks for a name, [`sniff`] reads until the bytes prove what
+//! may be. [`session::serve`] gets it with its listener's part of the [`plan`] in force, opens the client's entry in the
+//! [`account::Ledger`], and puts the stages in a row. Where a route asks for a name, [`sniff`] reads until the bytes prove what
 //! the client wants, within a time and a size, and hands on all it has read; other listeners read nothing, for a
 //! server may be the one to speak first. [`route`] turns what is known of the client into a pool, or into a refusal,
 //! which a TLS client is told. [`pool`] picks a server among those that are up and gives a lease, the session's place
