@@ -68,8 +68,8 @@ impl Notice {
         Self {
             severity: Severity::Mistake,
             place,
-            what: what.into(),
-            label: label.into(),
+            what: tame(what.into()),
+            label: tame(label.into()),
         }
     }
 
@@ -85,6 +85,21 @@ impl Notice {
     pub(super) fn order(&self) -> usize {
         self.place.order()
     }
+}
+
+/// What is said may quote the file, which may hold what drives a terminal.
+fn tame(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// A file's name and text, for showing places in it.

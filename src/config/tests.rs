@@ -200,3 +200,12 @@ fn the_first_place_that_exists_is_found() {
     assert_eq!(first_of(&places).unwrap(), first);
     assert_eq!(find(Some(Path::new("named"))).unwrap(), Path::new("named"));
 }
+
+#[test]
+fn what_is_quoted_drives_no_terminal() {
+    for server in ["b\t1", "b\\u001b[2J", "\\u009b2J:1"] {
+        let text = format!("[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{server}\"]");
+        let report = read("test.toml", &text).err().unwrap().to_string();
+        assert!(!report.chars().any(|c| c.is_control() && c != '\n'), "{report:?}");
+    }
+}
