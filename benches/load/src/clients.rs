@@ -315,7 +315,7 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
 /// Takes 16 KiB ten times a second of what a server sends as fast as it can. It is there once the buffers on its way
 /// have had the time to fill.
 async fn slow_reader(address: SocketAddr, counts: Rc<Counts>) {
-    const READS_UNTIL_FULL: usize = 30;
+    const READS_UNTIL_FULL: usize = 10;
     let mut bytes = vec![0; 16 * 1024];
     let one = async {
         let mut socket = connect(address).await?;
