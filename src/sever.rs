@@ -47,8 +47,8 @@ impl Severing {
         if left.is_zero() {
             return there;
         }
-        let share = left.as_secs_f64() / self.cause.over.as_secs_f64();
-        there.saturating_sub((self.first as f64 * share).ceil() as usize)
+        let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.cause.over.as_nanos());
+        there.saturating_sub(may_be_left as usize) // which is at most `first`
     }
 }
 
@@ -181,8 +181,10 @@ mod tests {
                 prop_assert!(due <= there);
                 there -= due;
                 let left = severing.cause.over.saturating_sub(now - severing.began);
-                let allowed = first as f64 * left.as_secs_f64() / severing.cause.over.as_secs_f64().max(1e-9);
-                prop_assert!(due == 0 || there as f64 <= allowed.ceil() && there as f64 >= allowed.floor() - 1.0);
+                // Whole nanoseconds on both sides: there * over against first * left.
+                let (over, allowed) = (severing.cause.over.as_nanos(), first as u128 * left.as_nanos());
+                let taken = there as u128 * over;
+                prop_assert!(due == 0 || taken < allowed + over.max(1) && taken >= allowed);
             }
             prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
         }
