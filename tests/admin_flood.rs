@@ -7,12 +7,11 @@ mod support;
 #[path = "support/hard.rs"]
 mod hard;
 
-use std::fs;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
-use hard::{descriptors, descriptors_fall_to, is_served};
+use hard::{descriptors, descriptors_fall_to, is_served, resident};
 use support::client::Client;
 use support::proxy::Proxy;
 use support::server::Server;
@@ -22,12 +21,6 @@ fn config(server: &Server) -> String {
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     )
-}
-
-/// Bytes of resident memory.
-fn memory(proxy: &Proxy) -> usize {
-    let pages = fs::read_to_string(format!("/proc/{}/statm", proxy.pid())).unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 /// What nobody in his right mind sends, and that is repeated as long as it is taken.
@@ -60,7 +53,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 fn traffic_and_good_clients_get_through() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
-    let (open, before) = (descriptors(&proxy), memory(&proxy));
+    let (open, before) = (descriptors(&proxy), resident(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -79,7 +72,7 @@ fn traffic_and_good_clients_get_through() {
         stop.store(true, Relaxed); // also when it has gone wrong
         good.unwrap();
     });
-    let grown = memory(&proxy).saturating_sub(before);
+    let grown = resident(&proxy).saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more");
     descriptors_fall_to(&proxy, open);
 }

@@ -15,9 +15,8 @@ use std::time::Duration;
 use acequia::account::access_log::{AccessTarget, LogFormat};
 use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
-use hard::cpu_over;
+use hard::{cpu_over, sessions};
 use rustix::io::ioctl_fionread;
-use support::client::ask;
 use support::eventually;
 use support::process::Process;
 use support::proxy::Proxy;
@@ -33,16 +32,6 @@ fn start(server: &Server, leave: &str) -> Proxy {
     );
     let script = format!("exec \"$@\" 2> >(sed -u '/admin port/q' >&2; {leave})");
     Proxy::setup(&config).under(&["bash", "-c", &script, "bash"]).start()
-}
-
-fn sessions(proxy: &Proxy, count: usize) {
-    for _ in 0..count {
-        assert_eq!(
-            ask(proxy.at("l"), b"ping"),
-            b"ping",
-            "the log is no concern of a client"
-        );
-    }
 }
 
 #[test]

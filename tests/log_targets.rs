@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::scope;
 
-use hard::said;
+use hard::{said, sessions};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::client::{Client, ask};
@@ -39,16 +39,6 @@ fn config(server: &Server, target: &str) -> String {
 fn after(words: &str, config: &str) -> Setup {
     let script = format!("{words} && exec \"$@\"");
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
-}
-
-fn sessions(proxy: &Proxy, count: usize) {
-    for _ in 0..count {
-        assert_eq!(
-            ask(proxy.at("l"), b"ping"),
-            b"ping",
-            "the log is no concern of a client"
-        );
-    }
 }
 
 /// Whole lines of a log.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, ask};
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -176,6 +176,17 @@ pub fn echoes(client: &Client, count: usize) {
         (&client.0).read_exact(&mut back).unwrap();
     });
     assert!(back == sent, "other bytes came back");
+}
+
+/// So many sessions at a listener `l` that echoes, one after the other, each to its end.
+pub fn sessions(proxy: &Proxy, count: usize) {
+    for _ in 0..count {
+        assert_eq!(
+            ask(proxy.at("l"), b"ping"),
+            b"ping",
+            "the log is no concern of a client"
+        );
+    }
 }
 
 /// So many clients, each of which has sent a ping.
