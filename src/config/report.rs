@@ -1,5 +1,6 @@
 //! What is wrong with a file, said so that it can be put right: the place, what is wrong there, what to write.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
@@ -68,8 +69,8 @@ impl Notice {
         Self {
             severity: Severity::Mistake,
             place,
-            what: tame(what.into()),
-            label: tame(label.into()),
+            what: what.into(),
+            label: label.into(),
         }
     }
 
@@ -87,19 +88,21 @@ impl Notice {
     }
 }
 
-/// What is said may quote the file, which may hold what drives a terminal.
-fn tame(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
+/// What is shown quotes the file, which may hold what drives a terminal. Tabs stay where `tabs` are known to be expanded.
+fn tame(text: &str, tabs: bool) -> Cow<'_, str> {
+    let harmless = |c: char| !c.is_control() || (tabs && c == '\t');
+    if text.chars().all(harmless) {
+        return Cow::Borrowed(text);
     }
-    let shown = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmless(c) {
+            shown.push(c);
         } else {
-            c.to_string()
+            shown.extend(c.escape_default());
         }
-    };
-    text.chars().map(shown).collect()
+    }
+    Cow::Owned(shown)
 }
 
 /// A file's name and text, for showing places in it.
@@ -250,17 +253,23 @@ impl Report {
             Severity::Mistake => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let label = (!notice.label.is_empty()).then_some(notice.label.as_str());
+        let label = (!notice.label.is_empty()).then(|| tame(&notice.label, false));
         let title = match &notice.place {
-            Place::Path { path, .. } if !path.is_empty() => format!("`{path}`: {}", notice.what),
-            _ => notice.what.clone(),
+            Place::Path { path, .. } if !path.is_empty() => Cow::Owned(format!("`{path}`: {}", notice.what)),
+            _ => Cow::Borrowed(notice.what.as_str()),
         };
-        let mut origin = Origin::path(self.source.name.as_str());
+        let title = tame(&title, false).into_owned();
+        let name = tame(&self.source.name, false);
+        let mut origin = Origin::path(name.clone());
         if let Place::Bytes(bytes) = &notice.place {
             let (number, line, span) = self.source.first_line(bytes);
             if line.len() <= LINE_BYTES_SHOWN && !may_hold_a_secret(line) {
-                let mark = AnnotationKind::Primary.span(span).label(label);
-                let snippet = Snippet::source(line).path(&self.source.name).line_start(number);
+                let [before, marked, after] =
+                    [&line[..span.start], &line[span.clone()], &line[span.end..]].map(|part| tame(part, true));
+                let mark = AnnotationKind::Primary.span(before.len()..before.len() + marked.len());
+                let mark = mark.label(label);
+                let line = [before, marked, after].concat();
+                let snippet = Snippet::source(line).path(name).line_start(number);
                 return level.primary_title(title).element(snippet.annotation(mark));
             }
             let column = line[..span.start].chars().count() + 1;

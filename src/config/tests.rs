@@ -203,9 +203,25 @@ fn the_first_place_that_exists_is_found() {
 
 #[test]
 fn what_is_quoted_drives_no_terminal() {
-    for server in ["b\t1", "b\\u001b[2J", "\\u009b2J:1"] {
-        let text = format!("[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{server}\"]");
-        let report = read("test.toml", &text).err().unwrap().to_string();
+    let server =
+        |server| format!("[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{server}\"]");
+    for (name, text) in [
+        ("a.toml", server("b\t1")),
+        ("a.toml", server("b\\u001b[2J")),
+        ("a.toml", server("\\u009b2J:1")),
+        ("a.toml", server("\u{9b}2J:1 \u{7f}")),
+        ("a.toml", String::from("[a]\nb\u{9b}2J = 1")),
+        ("a.toml", String::from("\u{85}")),
+        ("a.json", String::from(r#"{"a\u001b": {"b\u009b": 1}}"#)),
+        ("\u{1b}[2J.toml", String::from("[a]")),
+    ] {
+        let report = read(name, &text).err().unwrap().to_string();
         assert!(!report.chars().any(|c| c.is_control() && c != '\n'), "{report:?}");
     }
+}
+
+#[test]
+fn what_is_escaped_is_marked_whole() {
+    let report = read("a.toml", "\t[log]\nx\u{9b} = 1").err().unwrap().to_string();
+    assert!(report.contains("x\\u{9b} = 1\n  |  ^^^^^^ "), "{report}");
 }
