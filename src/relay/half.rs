@@ -11,8 +11,8 @@ use super::splice::{Filled, Pipe};
 use super::traffic::Moved;
 use super::wire::Wire;
 
-/// A turn moves about so much before others get theirs.
-pub(super) const TURN_BYTES: usize = 256 * 1024;
+/// A turn moves about so much before others get theirs. More would be no cheaper, and makes those beside it wait.
+pub(super) const TURN_BYTES: usize = 64 * 1024;
 
 /// What is read at once while the other side takes less than it is given: what it does not take has to be copied.
 const CAUTIOUS_READ_BYTES: usize = 16 * 1024;
@@ -20,8 +20,11 @@ const CAUTIOUS_READ_BYTES: usize = 16 * 1024;
 /// Whole writes in a row that end caution.
 const WHOLE_WRITES_AGAIN: u8 = 3;
 
-/// Reads in a row that fill the scratch buffer and prove a half to be bulk.
-const FULL_READS_OF_BULK: u8 = 3;
+/// Reads in a row, each of at least [`LARGE_READ_BYTES`], that prove a half to be bulk.
+const LARGE_READS_OF_BULK: u8 = 2;
+
+/// Half of what one read can be.
+const LARGE_READ_BYTES: usize = SCRATCH_BYTES / 2;
 
 /// Fills of the pipe in a row, each under [`CAUTIOUS_READ_BYTES`], that prove bulk to be over.
 const SMALL_FILLS_OF_TALK: u8 = 2;
@@ -133,7 +136,6 @@ impl Half {
                 return Poll::Ready(Ok(()));
             }
             if turn >= TURN_BYTES {
-                self.pace.was_bulk();
                 // Not by waking itself: what is awake keeps the runtime from looking whether others have become ready.
                 return pin!(yield_now()).poll(cx).map(Ok);
             }
@@ -210,7 +212,7 @@ impl Held {
 #[derive(Debug, Default)]
 struct Pace {
     bulk: bool,
-    full_reads: u8,
+    large_reads: u8,
     small_fills: u8,
     /// Whole writes still missing until reads are full-sized again.
     cautious_for: u8,
@@ -236,9 +238,16 @@ impl Pace {
         } else {
             WHOLE_WRITES_AGAIN
         };
-        self.full_reads = if read == SCRATCH_BYTES { self.full_reads + 1 } else { 0 };
-        if self.full_reads == FULL_READS_OF_BULK {
-            self.was_bulk();
+        self.large_reads = if read >= LARGE_READ_BYTES {
+            self.large_reads + 1
+        } else {
+            0
+        };
+        if self.large_reads == LARGE_READS_OF_BULK {
+            *self = Self {
+                bulk: true,
+                ..Self::default()
+            };
         }
     }
 
@@ -253,14 +262,6 @@ impl Pace {
         }
     }
 
-    fn was_bulk(&mut self) {
-        *self = Self {
-            bulk: true,
-            small_fills: self.small_fills,
-            ..Self::default()
-        };
-    }
-
     /// There is none, or it cannot be filled. Copy on; the next proof of bulk asks for a pipe again.
     fn no_pipe(&mut self) {
         *self = Self::default();
@@ -272,13 +273,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_full_reads_are_bulk_and_two_small_fills_end_it() {
+    fn two_large_reads_are_bulk_and_two_small_fills_end_it() {
         let mut pace = Pace::default();
-        for read in [SCRATCH_BYTES, SCRATCH_BYTES, 1, SCRATCH_BYTES, SCRATCH_BYTES] {
+        for read in [SCRATCH_BYTES, LARGE_READ_BYTES - 1, LARGE_READ_BYTES] {
             pace.copied(read, true);
         }
-        assert!(!pace.is_bulk(), "a short read in between starts the count anew");
-        pace.copied(SCRATCH_BYTES, true);
+        assert!(!pace.is_bulk(), "a smaller read in between starts the count anew");
+        pace.copied(LARGE_READ_BYTES, false);
         assert!(pace.is_bulk());
         for filled in [100, 1 << 17, 100] {
             pace.filled_pipe(filled);

@@ -16,8 +16,12 @@ use super::quiet::Queue;
 use crate::socket::{Fault, socket_fault};
 use crate::tcp_info::TcpInfo;
 
-/// splice(2) takes lengths up to 2^31 - 1 page; the pipe bounds what really moves.
-const SPLICE_BYTES_MAX: usize = 1 << 30;
+/// So much is spliced out of a socket at once, though a pipe may hold more.
+///
+/// Linux lets a receive buffer grow with what is read of it within a round trip (`tcp_rcv_space_adjust`), up to the
+/// maximum of `net.ipv4.tcp_rmem`: great gulps at the beginning of an answer that nobody will take as fast leave
+/// megabytes of it waiting here.
+const SPLICE_BYTES_MAX: usize = 128 * 1024;
 
 /// One end of a connection: system calls that never wait, and the readiness that says when they are worth it.
 ///
