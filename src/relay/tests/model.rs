@@ -173,18 +173,23 @@ impl End {
         if self.ended {
             return Ok(0);
         }
-        match self.error.take() {
+        match self.take_error() {
             Some(error) => Err(error),
             None if self.broke.is_some() => Ok(0),
             None => Err(Errno::AGAIN),
         }
     }
 
+    /// The error, once. What is delivered of a broken server has turns of its own.
+    fn take_error(&mut self) -> Option<Errno> {
+        self.error.take().inspect(|_| self.turn = 0)
+    }
+
     /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then that there is nobody. Otherwise how many of
     /// so many bytes it takes; who is given less has been promised an event.
     fn takes(&mut self, length: usize) -> Answer<usize> {
         if self.broke.is_some() || self.finished {
-            return Err(self.error.take().unwrap_or(Errno::PIPE));
+            return Err(self.take_error().unwrap_or(Errno::PIPE));
         }
         let free = self.room - self.queued();
         self.no_space |= free < length;
@@ -577,7 +582,7 @@ impl Future for Watch<'_> {
         let mut world = self.0.world();
         let end = world.end_mut(self.0.side);
         if end.ready.is_error() {
-            if let Some(error) = end.error.take() {
+            if let Some(error) = end.take_error() {
                 return Poll::Ready(Fault::of(&error.into()));
             }
             end.ready = end.ready - Ready::ERROR;
