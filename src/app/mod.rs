@@ -57,6 +57,8 @@ pub type Relog = Box<dyn Fn(&LogPlan)>;
 pub struct Origin {
     /// The file, to be read again; `None`: there is none, and no reload.
     pub file: Option<PathBuf>,
+    /// What the plan was read from there.
+    pub text: String,
     /// Told of the diagnostic log's settings when they change.
     pub relog: Option<Relog>,
 }
@@ -190,7 +192,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         log_writer,
         tasks,
     };
-    house.watch(house.running.live.plan().runtime.watch);
+    let text = std::mem::take(&mut house.origin.text);
+    house.watch(house.running.live.plan().runtime.watch.then_some(text));
     Ok((house, drain))
 }
 

@@ -57,7 +57,9 @@ impl House {
     async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
         // The only place that waits: whoever gives up here has changed nothing.
-        let Loaded { plan, warnings } = read(file).await?;
+        let loaded = read(file).await?;
+        let text = loaded.text().to_owned();
+        let Loaded { plan, warnings } = loaded;
         let system = |failure: Failure| ReloadError::System(failure.to_string());
         let elsewhere = self.open_log(&plan.log).map_err(system)?;
         let mut failed = Vec::new();
@@ -68,12 +70,19 @@ impl House {
         let listening = self.gates.listen(bound).map_err(system)?;
         Ok(Changes {
             warnings: warnings.to_string(),
-            ..self.put_in_force(plan, listening, elsewhere, drain)
+            ..self.put_in_force(plan, text, listening, elsewhere, drain)
         })
     }
 
     /// Nothing in here can fail, and nothing waits: whoever looks sees the one plan or the other.
-    fn put_in_force(&mut self, plan: Plan, listening: Listening, elsewhere: Elsewhere, drain: &Drain) -> Changes {
+    fn put_in_force(
+        &mut self,
+        plan: Plan,
+        text: String,
+        listening: Listening,
+        elsewhere: Elsewhere,
+        drain: &Drain,
+    ) -> Changes {
         let live = Arc::clone(&self.running.live);
         let old = live.plan();
         let before = Inventory::of(&old);
@@ -91,7 +100,7 @@ impl House {
         self.gates.room.resize(Some(budget.sessions));
         self.probing.adopt(&plan, budget.checks);
         self.relog(&old.log, &plan.log, elsewhere);
-        self.watch(plan.runtime.watch);
+        self.watch(plan.runtime.watch.then_some(text));
         Changes {
             needs_restart: self.needs_restart(&plan),
             ..before.changes(&Inventory::of(&plan))
@@ -117,12 +126,12 @@ impl House {
         }
     }
 
-    /// Watches the file, or no more.
-    pub(super) fn watch(&mut self, wanted: bool) {
-        self.watching = match (wanted, self.watching.take(), &self.origin.file) {
-            (true, Some(watching), _) => Some(watching),
-            (true, None, Some(file)) => {
-                let watching = watch::keep(file.clone(), self.admin.reloader.clone());
+    /// Watches the file, which was read as this, or no more.
+    pub(super) fn watch(&mut self, read_as: Option<String>) {
+        self.watching = match (read_as, self.watching.take(), &self.origin.file) {
+            (Some(_), Some(watching), _) => Some(watching),
+            (Some(text), None, Some(file)) => {
+                let watching = watch::keep(file.clone(), text, self.admin.reloader.clone());
                 Some(AbortOnDropHandle::new(tokio::spawn(watching)))
             }
             _ => None,
@@ -161,7 +170,7 @@ impl House {
     /// The end has begun: nobody is ready any more, and nothing reloads.
     pub(super) fn begin_to_end(&mut self) {
         self.requests.close();
-        self.watch(false);
+        self.watch(None);
         self.admin.is_draining.store(true, Relaxed);
     }
 }

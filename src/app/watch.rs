@@ -26,8 +26,9 @@ const UNREST_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked unasked: of what other machines write, or of a link further up, nobody is told.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Asks for a reload whenever the bytes of the file are others, for as long as it is polled.
-pub(super) async fn keep(file: PathBuf, reloader: Reloader) {
+/// Asks for a reload whenever the bytes of the file are others than before, at first than `read`, for as long as it is
+/// polled.
+pub(super) async fn keep(file: PathBuf, read: String, reloader: Reloader) {
     let mut watch = match Watch::new() {
         Ok(watch) => watch,
         Err(error) => {
@@ -35,13 +36,12 @@ pub(super) async fn keep(file: PathBuf, reloader: Reloader) {
             return;
         }
     };
-    let mut seen = None;
+    let mut seen = Some(read.into_bytes());
     // First this, then a look: what happens in between is told.
     while let Some(mut following) = watch.following(file.clone()).await {
         let now = bytes(&file).await;
-        let is_news = seen.as_ref().is_some_and(|before| *before != now);
-        seen = Some(now);
-        if is_news {
+        if now != seen {
+            seen = now;
             // What comes of it is told by whoever does it.
             let _ = reloader.reload("a change of the file".to_owned()).await;
         }
@@ -162,6 +162,19 @@ mod tests {
                 told.expect("it is told, and not only found by looking");
                 watch.follow(&file);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_it_was_watched_is_news() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("acequia.toml");
+        std::fs::write(&file, "new").unwrap();
+        let (reloader, mut requests) = Reloader::new();
+        let keeping = keep(file, "old".to_owned(), reloader);
+        tokio::select! {
+            () = keeping => panic!("it watches no more"),
+            request = requests.recv() => assert_eq!(request.unwrap().by, "a change of the file"),
         }
     }
 

@@ -35,6 +35,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
     let (_written_before_the_end, relog) = start_log(&loaded.plan.log);
     let origin = Origin {
         file: Some(path),
+        text: loaded.text().to_owned(),
         relog: Some(relog),
     };
     match app::run(loaded.plan, origin, announce) {

@@ -51,6 +51,14 @@ pub struct Loaded {
     pub warnings: Report,
 }
 
+impl Loaded {
+    /// What it was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.warnings.text()
+    }
+}
+
 /// The file to load: the one named, else the first of [`PLACES`] that exists.
 ///
 /// # Errors

@@ -201,6 +201,11 @@ impl Report {
         Self::new(Arc::new(Source::new(name, "")), vec![notice])
     }
 
+    /// The file it is about.
+    pub(super) fn text(&self) -> &str {
+        self.source.text()
+    }
+
     /// How many mistakes it has; with none the file can be used.
     #[must_use]
     pub fn mistakes(&self) -> usize {
