@@ -117,7 +117,8 @@ struct Book {
     listeners: Vec<Arc<ListenerSeries>>,
     /// By pool; those of sessions that reached none under the empty name.
     durations: HashMap<Arc<str>, Arc<Histogram>>,
-    servers: HashMap<ServerId, Arc<ServerSeries>>,
+    /// By pool and by what they are called.
+    servers: HashMap<[Arc<str>; 2], Arc<ServerSeries>>,
     lines: HashMap<LineKey, Arc<LineSeries>>,
 }
 
@@ -186,14 +187,18 @@ impl Metrics {
 
     /// The series of a server, opened if need be.
     pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
-        opened(&mut self.book().servers, &server.id(), || {
-            ServerSeries::new(&self.source, pool, server)
-        })
+        let name = [pool, &server.spec().label].map(Arc::clone);
+        let series = opened(&mut self.book().servers, &name, || {
+            let [pool, server] = &name;
+            ServerSeries::new(&self.source, [label("pool", pool), label("server", server)])
+        });
+        series.take_in(server);
+        series
     }
 
     /// The series of a line, opened if need be; `server` is the one of the key.
     pub fn line(&self, key: &LineKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
-        let server_series = server.map(|server| self.server(&key.pool, server));
+        let server_series = server.map(|server| (Arc::downgrade(server), self.server(&key.pool, server)));
         let mut book = self.book();
         let labels = [
             label("listener", listener.name()),
@@ -325,13 +330,18 @@ mod tests {
     use crate::account::Ending;
     use crate::addr::ServerAddr;
     use crate::listen::Room;
+    use crate::pool::health::{Thresholds, Verdict};
     use crate::pool::{Allotment, ServerSpec};
 
     fn server(label: &str) -> Arc<Server> {
+        server_at("10.0.0.1:1", label)
+    }
+
+    fn server_at(address: &str, label: &str) -> Arc<Server> {
         let spec = ServerSpec {
             label: label.into(),
             identity: label.into(),
-            address: ServerAddr::new("10.0.0.1:1".parse().unwrap()),
+            address: ServerAddr::new(address.parse().unwrap()),
             resolved_from: None,
         };
         Arc::new(Server::new(spec, Allotment::default(), true))
@@ -385,5 +395,33 @@ mod tests {
         for _ in 0..3 {
             assert_eq!((of("goes"), of("stays")), (0, all));
         }
+    }
+
+    #[test]
+    fn a_server_that_has_moved_has_one_series() {
+        let (metrics, listener) = metrics();
+        let (before, after) = (server_at("10.0.0.1:1", "s"), server_at("10.0.0.2:1", "s"));
+        for server in [&after, &before] {
+            used(&metrics, &listener, server);
+        }
+        let thresholds = Thresholds { rise: 1, fall: 1 };
+        after.record_check(&Verdict::Pass, thresholds);
+        before.record_check(&Verdict::Fail("gone".into()), thresholds);
+        let text = || metrics.render();
+        let lines = |of: &str| text().lines().filter(|line| line.starts_with(of)).count();
+        assert_eq!(lines("acequia_server_up{"), 1, "{}", text());
+        assert_eq!(lines("acequia_connect_duration_seconds_count{"), 1, "{}", text());
+        assert!(
+            text().contains("acequia_server_up{pool=\"p\",server=\"s\"} 1"),
+            "{}",
+            text()
+        );
+        drop(before);
+        assert_eq!(lines("acequia_sessions_total{"), 1);
+        assert_eq!(
+            metrics.book().lines.len(),
+            1,
+            "of the line to where it was nothing is kept"
+        );
     }
 }

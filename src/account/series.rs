@@ -204,9 +204,11 @@ impl CheckResult {
     }
 }
 
-/// The series of a server.
+/// The series of a server, or of all that are called so: one that was given another address is another server, while
+/// sessions still go to the one before.
 pub struct ServerSeries {
-    server: Weak<Server>,
+    // A std mutex: one or two servers, when one is met for the first time and when somebody looks.
+    servers: Mutex<Vec<Weak<Server>>>,
     source: Source,
     pub(super) labels: [Label; 2],
     up: Gauge,
@@ -220,10 +222,9 @@ pub struct ServerSeries {
 }
 
 impl ServerSeries {
-    pub(super) fn new(source: &Source, pool: &Arc<str>, server: &Arc<Server>) -> Self {
-        let labels = [label("pool", pool), label("server", &server.spec().label)];
+    pub(super) fn new(source: &Source, labels: [Label; 2]) -> Self {
         Self {
-            server: Arc::downgrade(server),
+            servers: Mutex::default(),
             source: Arc::clone(source),
             up: gauge(source, names::SERVER_UP, &labels),
             active: gauge(source, names::SERVER_SESSIONS_ACTIVE, &labels),
@@ -263,15 +264,31 @@ impl ServerSeries {
             .increment(1);
     }
 
-    /// Whether nobody holds the server any more: neither a pool nor a session.
+    /// From now on this server's too.
+    pub(super) fn take_in(&self, server: &Arc<Server>) {
+        let mut servers = self.servers();
+        servers.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(server));
+        servers.push(Arc::downgrade(server));
+    }
+
+    /// Whether nobody holds a server of this name any more: neither a pool nor a session.
     pub(super) fn is_over(&self) -> bool {
-        self.server.strong_count() == 0
+        self.servers().iter().all(|server| server.strong_count() == 0)
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn show(&self) {
-        let Some(server) = self.server.upgrade() else { return };
-        self.up.set(f64::from(u8::from(server.is_up())));
-        self.active.set(f64::from(server.live()));
+        let servers: Vec<_> = self.servers().iter().filter_map(Weak::upgrade).collect();
+        // Those before it are in no pool any more.
+        let Some(newest) = servers.iter().max_by_key(|server| server.id()) else {
+            return;
+        };
+        self.up.set(f64::from(u8::from(newest.is_up())));
+        let active: u32 = servers.iter().map(|server| server.live()).sum();
+        self.active.set(f64::from(active));
         if let Some((gauge, end)) = self.certificate.get() {
             gauge.set(end.load(Relaxed) as f64);
         }
@@ -288,7 +305,7 @@ pub struct LineSeries {
     endings: Counters<{ Ending::ALL.len() }>,
     duration: Arc<Histogram>,
     listener: Weak<ListenerSeries>,
-    server: Option<Arc<ServerSeries>>,
+    server: Option<(Weak<Server>, Arc<ServerSeries>)>,
     is_retired: AtomicBool,
 }
 
@@ -298,7 +315,7 @@ impl LineSeries {
         labels: &[Label],
         duration: Arc<Histogram>,
         listener: &Arc<ListenerSeries>,
-        server: Option<Arc<ServerSeries>>,
+        server: Option<(Weak<Server>, Arc<ServerSeries>)>,
     ) -> Self {
         let bytes = Counters::<2>::new(source, names::BYTES, labels, "direction");
         Self {
@@ -315,7 +332,7 @@ impl LineSeries {
     /// The server's own series; `None` where none was chosen.
     #[must_use]
     pub fn server(&self) -> Option<&ServerSeries> {
-        self.server.as_deref()
+        self.server.as_ref().map(|(_, series)| &**series)
     }
 
     /// So many bytes were read since this was last told.
@@ -344,7 +361,7 @@ impl LineSeries {
     #[must_use]
     pub fn is_over(&self) -> bool {
         let is_without_server = match &self.server {
-            Some(server) => server.is_over(),
+            Some((server, _)) => server.strong_count() == 0,
             None => self.is_retired.load(Relaxed),
         };
         is_without_server || self.listener.strong_count() == 0
