@@ -107,7 +107,9 @@ impl PostgresProbe {
         let Some(most) = self.check.max_lag.filter(|_| is_replica) else {
             return Ok(());
         };
-        match lag.map(|lag| Duration::try_from_secs_f64(lag).unwrap_or_default()) {
+        // Clocks that differ make it negative. What is no number, or no time that can be, says nothing.
+        let lag = lag.map(|lag| if lag < 0.0 { 0.0 } else { lag });
+        match lag.and_then(|lag| Duration::try_from_secs_f64(lag).ok()) {
             Some(lag) if lag <= most => Ok(()),
             Some(lag) => Err(Failure::Unfit(format!(
                 "{:.1}s behind its primary, and {most:?} is the most",
@@ -164,7 +166,10 @@ async fn password(file: &Path) -> io::Result<Vec<u8>> {
 /// What the server said, where it said something: no more than it would say to anybody.
 fn told(error: &tokio_postgres::Error) -> io::Error {
     if let Some(said) = error.as_db_error() {
-        return io::Error::other(said.message().chars().take(MESSAGE_CHARS_MAX).collect::<String>());
+        // In one line that drives no terminal.
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        let message = said.message().chars().take(MESSAGE_CHARS_MAX).map(printable);
+        return io::Error::other(message.collect::<String>());
     }
     let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);

@@ -91,8 +91,27 @@ async fn a_row_that_was_not_asked_for_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_a_server_says_is_wrong_is_cut() {
-    let refusal = [b"SFATAL\0C28000\0M".as_slice(), &[b'x'; 5_000], b"\0\0"].concat();
+async fn what_a_server_says_is_wrong_is_cut_and_drives_no_terminal() {
+    let said = [b"\x1b[2J\n".as_slice(), &[b'x'; 5_000]].concat();
+    let refusal = [b"SFATAL\0C28000\0M".as_slice(), &said, b"\0\0"].concat();
     let (error, _) = checked(&message(b'E', &refusal), 1).await;
-    assert_eq!(error.to_string(), "x".repeat(MESSAGE_CHARS_MAX));
+    assert_eq!(error.to_string(), format!(" [2J {}", "x".repeat(MESSAGE_CHARS_MAX - 5)));
+}
+
+#[test]
+fn only_a_lag_that_is_one_makes_a_replica_fit() {
+    let mut probe = probe();
+    Arc::get_mut(&mut probe.check).unwrap().max_lag = Some(Duration::from_secs(5));
+    for (lag, is_fit) in [
+        (Some(0.0), true),
+        (Some(-3.0), true),
+        (Some(5.0), true),
+        (Some(5.1), false),
+        (Some(f64::NAN), false),
+        (Some(f64::INFINITY), false),
+        (Some(1e300), false),
+        (None, false),
+    ] {
+        assert_eq!(probe.judge(true, lag).is_ok(), is_fit, "{lag:?}");
+    }
 }
