@@ -1,5 +1,6 @@
 //! What can never match or is never used: warnings. Each is certain; not everything certain is found.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -7,34 +8,45 @@ use ipnet::IpNet;
 use super::{Mistakes, Section};
 use crate::config::file::Node;
 use crate::config::report::Place;
+use crate::name::NamePattern;
 use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
 use crate::route::Route;
 
 type PoolRoute = Route<Arc<PoolPlan>>;
+
+/// Earlier routes of one name that are looked at: a file with many more would be read for minutes.
+const RIVALS_MAX: usize = 1_000;
 
 /// Routes, and names of routes, that an earlier route of the same rank always wins.
 ///
 /// An earlier route wins a name of a later one when it has the same name (so the rank is the same), holds whenever
 /// the later one holds, and has as many kinds of condition. More kinds it cannot have, for each would have to hold
 /// whenever the later route holds.
-pub(super) fn routes(routes: &[PoolRoute], places: &[&Place], m: &mut Mistakes<'_>) {
-    for (index, (route, place)) in routes.iter().zip(places).enumerate() {
-        let winners: Vec<_> = routes[..index]
-            .iter()
-            .filter(|earlier| holds_whenever(earlier, route))
-            .collect();
+pub(super) fn routes<'a>(routes: &'a [PoolRoute], places: &[&Place], m: &mut Mistakes<'_>) {
+    // Of the routes so far: those without a name, and those that have a name.
+    let mut nameless: Vec<&PoolRoute> = Vec::new();
+    let mut named: HashMap<&NamePattern, Vec<&PoolRoute>> = HashMap::new();
+    for (route, place) in routes.iter().zip(places) {
+        let winner_among = |earlier: &[&'a PoolRoute]| {
+            let mut first = earlier.iter().take(RIVALS_MAX).copied();
+            first.find(|earlier| holds_whenever(earlier, route))
+        };
         if route.sni.is_empty() {
-            if let Some(winner) = winners.iter().find(|winner| winner.sni.is_empty()) {
+            if let Some(winner) = winner_among(&nameless) {
                 warn_route(route, winner, place, m);
             }
+            nameless.push(route);
             continue;
         }
-        let winner_of = |pattern| winners.iter().find(|winner| winner.sni.contains(pattern));
+        let winner_of = |pattern| winner_among(named.get(pattern)?);
         let won: Vec<_> = route
             .sni
             .iter()
             .filter_map(|pattern| Some((pattern, winner_of(pattern)?)))
             .collect();
+        for pattern in &route.sni {
+            named.entry(pattern).or_default().push(route);
+        }
         if won.len() == route.sni.len() {
             warn_route(route, won[0].1, place, m);
             continue;
