@@ -43,7 +43,13 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
             done: latest.is_done,
         }),
         totals: Totals {
-            sessions: listeners.iter().map(|listener| listener.sessions).sum(),
+            // Also of listeners that are configured no more.
+            sessions: admin
+                .metrics
+                .listeners()
+                .iter()
+                .map(|series| series.places().taken())
+                .sum(),
             sessions_so_far: sessions_so_far(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.is_up()).count(),

@@ -146,11 +146,11 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Names stand in log lines, labels and commands: nothing in them may be blank or invisible.
+/// Names stand in log lines, labels and commands: nothing in them may be blank or invisible, or need an escape.
 fn name_is_sound(name: &str, place: &Place, m: &mut Mistakes<'_>) {
-    let hidden = |c: char| c.is_whitespace() || c.is_control();
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(hidden) {
-        let label = format!("write 1 to {NAME_BYTES_MAX} bytes without blanks and control characters");
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(is_odd) {
+        let label = format!("write 1 to {NAME_BYTES_MAX} bytes without blanks, `\"`, `\\` and control characters");
         m.say(place, "this is not a name", label);
     }
 }
