@@ -273,6 +273,14 @@ pub struct PostgresCheck {
     pub max_lag: Option<Duration>,
 }
 
+impl PostgresCheck {
+    /// Whether a server must be more than in reach.
+    #[must_use]
+    pub fn wants_a_role(&self) -> bool {
+        self.role != Role::Any || self.max_lag.is_some()
+    }
+}
+
 /// As whom to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresLogin {

@@ -47,6 +47,8 @@ pub struct Checks {
     /// Results in a row that were the same as the latest one.
     streak: u32,
     latest: Latest,
+    /// The latest check that could tell found the server to be what is not wanted; or none could yet, and it matters.
+    unfit: bool,
 }
 
 /// What the latest check amounted to.
@@ -63,11 +65,12 @@ enum Latest {
 impl Checks {
     /// A server nobody has checked yet.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn on() -> Self {
         Self {
             state: Checked::Unchecked,
             streak: 0,
             latest: Latest::None,
+            unfit: false,
         }
     }
 
@@ -78,16 +81,19 @@ impl Checks {
             state: Checked::Up,
             streak: 0,
             latest: Latest::Off,
+            unfit: false,
         }
     }
 
     /// Takes one result in; the new state if it changed. The first result alone decides the first state.
     pub fn record(&mut self, verdict: &Verdict, thresholds: Thresholds) -> Option<Checked> {
-        let (before, latest) = match verdict {
-            Verdict::Pass => (self.latest, Latest::Pass),
-            Verdict::Fail(_) => (self.latest, Latest::Fail),
-            Verdict::Unfit(_) => (self.latest, Latest::Unfit),
+        let before = self.latest;
+        let (latest, unfit) = match verdict {
+            Verdict::Pass => (Latest::Pass, false),
+            Verdict::Fail(_) => (Latest::Fail, self.unfit), // out of reach, it is what it was
+            Verdict::Unfit(_) => (Latest::Unfit, true),
         };
+        self.unfit = unfit;
         self.streak = if latest == before {
             self.streak.saturating_add(1)
         } else {
@@ -126,16 +132,15 @@ impl Checks {
         matches!(self.latest, Latest::Fail | Latest::Unfit)
     }
 
-    /// Whether the latest check found the server well, and not what is wanted.
+    /// Whether the server, out of reach or not, is known to be what is not wanted, or not known to be what is.
     #[must_use]
     pub const fn unfit(&self) -> bool {
-        matches!(self.latest, Latest::Unfit)
+        self.unfit
     }
-}
 
-impl Default for Checks {
-    fn default() -> Self {
-        Self::new()
+    /// What it is matters, and nothing is known of it from now on.
+    pub const fn doubt(&mut self) {
+        self.unfit = true;
     }
 }
 
@@ -150,7 +155,7 @@ pub(super) struct Story {
 impl Story {
     pub(super) fn new(is_checked: bool) -> Self {
         Self {
-            machine: if is_checked { Checks::new() } else { Checks::off() },
+            machine: if is_checked { Checks::on() } else { Checks::off() },
             reason: None,
             since: SystemTime::now(),
         }
@@ -326,27 +331,27 @@ mod tests {
     fn what_is_well_but_not_wanted_goes_at_once_and_is_back_at_once() {
         use Checked::{Down, Up};
         assert_eq!(
-            run(&mut Checks::new(), "+?+?"),
+            run(&mut Checks::on(), "+?+?"),
             [Some(Up), Some(Down), Some(Up), Some(Down)]
         );
-        assert_eq!(run(&mut Checks::new(), "?+"), [Some(Down), Some(Up)]);
+        assert_eq!(run(&mut Checks::on(), "?+"), [Some(Down), Some(Up)]);
         // Once it was out of reach it takes a few good ones again.
         assert_eq!(
-            run(&mut Checks::new(), "+?-++"),
+            run(&mut Checks::on(), "+?-++"),
             [Some(Up), Some(Down), None, None, Some(Up)]
         );
-        assert_eq!(run(&mut Checks::new(), "+-?+"), [Some(Up), None, Some(Down), Some(Up)]);
+        assert_eq!(run(&mut Checks::on(), "+-?+"), [Some(Up), None, Some(Down), Some(Up)]);
     }
 
     #[test]
     fn the_first_result_alone_decides() {
-        assert_eq!(run(&mut Checks::new(), "+"), [Some(Checked::Up)]);
-        assert_eq!(run(&mut Checks::new(), "-"), [Some(Checked::Down)]);
+        assert_eq!(run(&mut Checks::on(), "+"), [Some(Checked::Up)]);
+        assert_eq!(run(&mut Checks::on(), "-"), [Some(Checked::Down)]);
     }
 
     #[test]
     fn fall_and_rise_count_results_in_a_row() {
-        let mut machine = Checks::new();
+        let mut machine = Checks::on();
         assert_eq!(
             run(&mut machine, "+--+--"),
             [Some(Checked::Up), None, None, None, None, None]

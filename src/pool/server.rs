@@ -42,7 +42,7 @@ pub struct Server {
 const TROUBLED: u8 = 1; // something is on record in `ejection`
 const EJECTED: u8 = 2; // `ejection` says out
 const FAILING: u8 = 4; // the latest check failed
-const UNFIT: u8 = 8; // the latest check found the server to be what is not wanted
+const UNFIT: u8 = 8; // not known to be what is wanted, or known not to be
 const LEAVING: u8 = 16; // steered to take no new session
 const DISABLED: u8 = 32; // neither to be checked
 
@@ -217,6 +217,13 @@ impl Server {
             self.show(&ejection);
         }
         changed
+    }
+
+    /// Its role matters, and nothing is known of it until the next good check: no panic uses it before.
+    pub fn doubt(&self) {
+        let mut story = self.story();
+        story.machine.doubt();
+        self.tell(&story);
     }
 
     /// Whether active checks look after it from now on. What they have said so far goes on to hold, if they do already.

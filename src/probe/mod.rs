@@ -190,11 +190,13 @@ impl Checks {
         let number = self.started.fetch_add(1, Relaxed);
         let mut first = Some(number);
         let mut next = Instant::now();
+        prober.doubt();
         loop {
             // Made before the look, so that nothing in between is missed.
             let steered = prober.server.steered();
             if prober.server.is_disabled() {
                 steered.await;
+                prober.doubt();
                 next = Instant::now();
                 continue;
             }

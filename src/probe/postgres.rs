@@ -48,7 +48,7 @@ const LAG: &str = "SELECT pg_is_in_recovery(), CASE \
 
 /// How the servers of a pool are checked, and what was made ready for that.
 pub(super) struct PostgresProbe {
-    check: Arc<PostgresCheck>,
+    pub(super) check: Arc<PostgresCheck>,
     /// Of a login: TLS where the server offers it. No certificate is verified, and whoever answers may ask for the
     /// password itself instead of a proof (SCRAM) that we know it: it is to be of a user who may do nothing else.
     tls: io::Result<ClientConfig>,

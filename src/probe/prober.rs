@@ -78,6 +78,15 @@ impl Prober {
         }
     }
 
+    /// A server whose role matters is not known to have it before a check has said so.
+    pub(super) fn doubt(&self) {
+        if let Probe::Postgres(probe) = &self.probe
+            && probe.check.wants_a_role()
+        {
+            self.server.doubt();
+        }
+    }
+
     /// Between the starts of two checks, as things stand.
     pub(super) fn interval(&self) -> Duration {
         if self.server.checked() == Checked::Down {

@@ -58,3 +58,35 @@ fn checks_are_spread_and_stay_spread() {
     let (least, most) = (tenths.iter().min().unwrap(), tenths.iter().max().unwrap());
     assert!(*least > 50 && *most < 160, "100 each is even: {least} to {most}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_uses_no_server_whose_role_nobody_knows() {
+    let plan = pool(
+        "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
+         check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
+    );
+    let server = &plan.pool.servers()[0];
+    let series = Metrics::new().server(plan.pool.name(), server);
+    let prober = Prober::new(
+        plan.health.check.clone().unwrap(),
+        plan.health.clone(),
+        Arc::clone(server),
+        series,
+    );
+    let lost = || Err(Failure::Io(std::io::ErrorKind::TimedOut.into()));
+    let is_used = || {
+        let client = crate::addr::ClientAddr::new("10.0.0.1:1".parse().unwrap());
+        plan.pool.pick(client, &[], Instant::now()).is_some()
+    };
+    prober.doubt();
+    for (checked, used) in [
+        (lost(), false), // it was never reached
+        (Ok(()), true),
+        (lost(), true), // as far as anybody knows it is a primary
+        (Err(Failure::Unfit("a replica".into())), false),
+        (lost(), false), // as far as anybody knows it is a replica
+    ] {
+        prober.take_in("p", checked);
+        assert_eq!(is_used(), used);
+    }
+}

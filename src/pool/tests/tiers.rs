@@ -81,6 +81,8 @@ async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_t
     servers[2].record_check(&Verdict::Unfit("a replica".into()), THRESHOLDS);
     assert!(pool.is_panicking(now));
     assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
+    fails(&servers[2], 3); // out of reach now, and still a replica as far as anybody knows
+    assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
     fails(&servers[3], 3);
     assert!(!pool.is_panicking(now), "the best tier is another one now");
     assert_eq!(picked(&pool, now), labels(&["s5"]));
