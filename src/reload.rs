@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::addr::ServerAddr;
 use crate::plan::Plan;
 
 /// What another configuration changed.
@@ -37,11 +38,11 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn between(old: &BTreeSet<String>, new: &BTreeSet<String>) -> Self {
+    fn between<T: Ord>(old: &BTreeSet<T>, new: &BTreeSet<T>, name: impl Fn(&T) -> String) -> Self {
         Self {
-            added: new.difference(old).cloned().collect(),
-            removed: old.difference(new).cloned().collect(),
-            kept: new.intersection(old).cloned().collect(),
+            added: new.difference(old).map(&name).collect(),
+            removed: old.difference(new).map(&name).collect(),
+            kept: new.intersection(old).map(&name).collect(),
         }
     }
 }
@@ -51,7 +52,8 @@ impl Difference {
 pub struct Inventory {
     listeners: BTreeSet<String>,
     pools: BTreeSet<String>,
-    servers: BTreeSet<String>,
+    /// What is at another address is another server, whatever its name.
+    servers: BTreeSet<(String, ServerAddr)>,
 }
 
 impl Inventory {
@@ -65,9 +67,12 @@ impl Inventory {
         for pool in plan.pools.iter().map(|plan| &plan.pool) {
             inventory.pools.insert(pool.name().to_string());
             let servers = pool.servers();
-            let labels = servers
-                .iter()
-                .map(|server| format!("{}/{}", pool.name(), server.spec().label));
+            let labels = servers.iter().map(|server| {
+                (
+                    format!("{}/{}", pool.name(), server.spec().label),
+                    server.spec().address,
+                )
+            });
             inventory.servers.extend(labels);
         }
         inventory
@@ -77,9 +82,9 @@ impl Inventory {
     #[must_use]
     pub fn changes(&self, next: &Self) -> Changes {
         Changes {
-            listeners: Difference::between(&self.listeners, &next.listeners),
-            pools: Difference::between(&self.pools, &next.pools),
-            servers: Difference::between(&self.servers, &next.servers),
+            listeners: Difference::between(&self.listeners, &next.listeners, String::clone),
+            pools: Difference::between(&self.pools, &next.pools, String::clone),
+            servers: Difference::between(&self.servers, &next.servers, |(name, _)| name.clone()),
             ..Changes::default()
         }
     }
@@ -186,5 +191,8 @@ mod tests {
         assert_eq!(changes.servers.added, owned(&["p/x"]));
         assert_eq!(changes.servers.removed, owned(&["p/10.0.0.1:1"]));
         assert_eq!(changes.servers.kept, owned(&["p/10.0.0.2:1"]));
+        let moved = new.replace("10.0.0.1:1", "10.0.0.3:1");
+        let changes = inventory(new).changes(&inventory(&moved)).servers;
+        assert_eq!((&changes.added, &changes.removed), (&owned(&["p/x"]), &owned(&["p/x"])));
     }
 }

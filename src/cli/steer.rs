@@ -63,7 +63,7 @@ pub struct Ending {
 }
 
 fn named(text: &str) -> Result<(String, String), String> {
-    let (pool, server) = text.split_once('/').ok_or("write POOL/SERVER")?;
+    let (pool, server) = text.rsplit_once('/').ok_or("write POOL/SERVER")?; // a pool's name may have one
     Ok((pool.to_owned(), server.to_owned()))
 }
 

@@ -76,6 +76,12 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
         .required("address", r#"address = "host:port""#, m)
         .and_then(|node| located(node, m));
     let name = section.name("name", m);
+    if let (Some(name), Some(node)) = (name, section.get("name"))
+        && name.contains(['/', '@'])
+    {
+        let label = "write it without `/` and `@`: they stand in `POOL/SERVER` and in what a host name resolves to";
+        m.say(&node.place, "this is no name of a server", label);
+    }
     let weight = section.whole("weight", WEIGHT, m).unwrap_or(1);
     let priority = section.whole("priority", PRIORITY, m).unwrap_or(0);
     let (written, place) = located?;
