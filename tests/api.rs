@@ -133,6 +133,7 @@ fn what_is_wrong_is_said_in_json() {
         ("DELETE", "/api/v1/sessions/x", "", 400, "x"),
         ("DELETE", "/api/v1/sessions/99", "", 404, "99"),
         ("GET", "/api/v1/route?listener=zzz", "", 404, "there is https"),
+        ("GET", "/api/v1/route", "", 400, "`listener` is missing"),
         ("GET", "/api/v1/route?listener=https&from=x", "", 400, "`from`"),
         ("GET", "/api/v1/route?listener=https&sni=a&sni=b", "", 400, "`sni`"),
         ("POST", path, "{", 400, "EOF"),

@@ -33,13 +33,16 @@ impl Output {
     /// Opens a target; `None` for [`AccessTarget::Off`].
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The file, and why it cannot be opened.
     pub fn open(target: &AccessTarget) -> io::Result<Option<Self>> {
         let (path, stream): (_, Box<dyn Write + Send>) = match target {
             AccessTarget::Off => return Ok(None),
             AccessTarget::Stdout => (None, Box::new(io::stdout())),
             AccessTarget::Stderr => (None, Box::new(io::stderr())),
-            AccessTarget::File(path) => (Some(path.clone()), Box::new(append(path)?)),
+            AccessTarget::File(path) => {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                (Some(path.clone()), Box::new(append(path).map_err(named)?))
+            }
         };
         Ok(Some(Self {
             path,

@@ -65,7 +65,11 @@ fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
     let listener = plan.listeners.iter().find(|there| Some(&*there.name) == listener);
     let listener = listener.ok_or_else(|| {
         let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
-        Refusal::missing(format!("there is no such `listener`; there is {}", names.join(", ")))
+        let there_is = format!("there is {}", names.join(", "));
+        match asked.listener {
+            Some(_) => Refusal::missing(format!("there is no such `listener`; {there_is}")),
+            None => Refusal::bad(format!("`listener` is missing; {there_is}")),
+        }
     })?;
     // What is no valid name counts as none, as it does with clients.
     let name = asked.sni.as_deref().and_then(|sni| ServerName::from_config(sni).ok());

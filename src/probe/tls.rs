@@ -55,7 +55,11 @@ impl TlsProbe {
     pub(super) async fn check(&self, address: SocketAddr) -> io::Result<Option<i64>> {
         let connector = TlsConnector::from(self.config().await?);
         let socket = towards(address)?.connect(address).await?;
-        let mut stream = connector.connect(self.name.clone(), socket).await?;
+        let shaken = connector.connect(self.name.clone(), socket).await;
+        let mut stream = shaken.map_err(|error| match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+            Some(rustls::Error::InvalidMessage(_)) => io::Error::other(format!("it does not speak TLS: {error}")),
+            _ => error,
+        })?;
         let (_, session) = stream.get_ref();
         if !self.check.alpn.is_empty() && session.alpn_protocol().is_none() {
             let wanted = self.check.alpn.join(", ");

@@ -143,7 +143,8 @@ async fn who_does_not_speak_tls_fails_and_who_says_nothing_keeps_it_waiting() {
             let _ = socket.write_all(b"220 smtp.example ready\r\n").await;
         }
     });
-    assert!(checked(TlsCheck::default(), address).await.is_err());
+    let error = checked(TlsCheck::default(), address).await.unwrap_err();
+    assert!(error.starts_with("it does not speak TLS: "), "{error}");
 }
 
 #[tokio::test]
