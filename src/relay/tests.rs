@@ -117,6 +117,8 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     let listener = listening.listen(1).unwrap();
     let near = near_socket.connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
+    // As sessions have them: what tokio accepts itself it takes for readable at once.
+    let far = TcpStream::from_std(far.into_std().unwrap()).unwrap();
     for socket in [&near, &far] {
         OPTIONS.apply(&SockRef::from(socket)).unwrap();
     }
