@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -118,7 +118,8 @@ enum Message {
     Line(Box<Line>),
     /// There is a new wish.
     Look,
-    Switch(Option<Output>, LogFormat),
+    /// To what is wanted by now.
+    Switch,
 }
 
 /// The access log's entrance; cheap to clone, one for every worker.
@@ -136,6 +137,15 @@ struct Wishes {
     takes_visits: AtomicBool,
     /// That the file be opened again.
     reopen: AtomicBool,
+    // A std mutex: held for a line, at a reload.
+    /// Where to go on, once the lines before are written: the latest wish.
+    next: Mutex<Option<(Option<Output>, LogFormat)>>,
+}
+
+impl Wishes {
+    fn next(&self) -> MutexGuard<'_, Option<(Option<Output>, LogFormat)>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl AccessLog {
@@ -159,9 +169,10 @@ impl AccessLog {
     /// Goes on elsewhere, or nowhere, after the lines that wait.
     pub fn switch(&self, output: Option<Output>, format: LogFormat) {
         self.wishes.is_on.store(output.is_some(), Relaxed);
+        *self.wishes.next() = Some((output, format));
         // Waits where the queue is full: the writer is at work, or its target takes nothing; then nobody is served by
         // forgetting where to write instead.
-        if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch(output, format)) {
+        if let Err(TrySendError::Full(message)) = self.queue.try_send(Message::Switch) {
             let queue = self.queue.clone();
             thread::spawn(move || queue.send(message));
         }
@@ -237,10 +248,12 @@ fn write_all(
                 (Message::Line(line), Some(output)) => dropped.increment(output.write(&line.render(format))),
                 (Message::Line(_), None) => {} // of a session that ended while the log was switched off
                 (Message::Look, _) => {}
-                (Message::Switch(next, next_format), _) => {
-                    format = next_format;
-                    let before = std::mem::replace(&mut output, next);
-                    dropped.increment(before.map_or(0, Output::close));
+                (Message::Switch, _) => {
+                    if let Some((next, next_format)) = wishes.next().take() {
+                        format = next_format;
+                        let before = std::mem::replace(&mut output, next);
+                        dropped.increment(before.map_or(0, Output::close));
+                    }
                 }
             }
             if let (true, Some(output)) = (wishes.reopen.swap(false, Relaxed), &mut output) {
@@ -361,5 +374,33 @@ mod tests {
         let [first, second] = [first, second].map(|path| std::fs::read_to_string(path).unwrap());
         assert!(first.starts_with('{') && first.lines().count() == 1, "{first}");
         assert!(second.starts_with("time=") && second.lines().count() == 1, "{second}");
+    }
+
+    #[test]
+    fn of_two_wishes_with_a_full_queue_the_later_one_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let [fifo, never, last] = ["fifo", "never", "last"].map(|name| folder.path().join(name));
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut reader = File::options().read(true).write(true).open(&fifo).unwrap();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let target = AccessTarget::File(fifo);
+        let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+        while dropped.load(Relaxed) == 0 {
+            log.write(line());
+        }
+        for path in [&never, &last] {
+            let output = Output::open(&AccessTarget::File(path.clone())).unwrap();
+            log.switch(output, LogFormat::Json);
+        }
+        thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // without an end: it could write itself
+        let begun = Instant::now();
+        while last.metadata().unwrap().len() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is forgotten");
+            log.write(line());
+            thread::yield_now();
+        }
+        drop(log);
+        assert!(writer.finish());
+        assert_eq!(never.metadata().unwrap().len(), 0);
     }
 }
