@@ -97,11 +97,15 @@ impl Gates {
         NewlyBound(bound)
     }
 
-    /// Listens on what was bound; from now on clients wait. On any failure nobody listens.
+    /// Listens on what was bound; from now on clients wait. On any failure nobody listens. What overlaps with what has
+    /// just been listened on must share.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
-        let mut listening = Vec::new();
+        let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
         for (key, listener, bound, backlog) in bound.0 {
             let address = bound.address();
+            if listening.iter().any(|(_, ours, _)| overlap(*ours, address)) {
+                bound.share();
+            }
             let sockets = bound.listen(self.workers.len(), backlog);
             let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
             listening.push((key, address, sockets));

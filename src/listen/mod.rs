@@ -103,6 +103,13 @@ impl Bound {
         self.address
     }
 
+    /// To be called before it is listened on beside an address of this very process that overlaps with it, and was not
+    /// listened on yet when this one was bound.
+    pub fn share(&self) {
+        // Where it fails so does listening, which says it.
+        let _ = self.first.set_reuse_port(true);
+    }
+
     /// From now on clients are let in. One socket a worker.
     ///
     /// The first listens while it is still alone: of two processes that have both bound the address, and neither of
