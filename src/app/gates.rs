@@ -60,6 +60,13 @@ pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
 /// New addresses, listened on: the one each really is, and a socket for each worker.
 pub(super) struct Listening(Vec<(Key, ListenAddr, Vec<OwnedFd>)>);
 
+impl NewlyBound {
+    /// Addresses.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Gates {
     pub(super) fn new(workers: Vec<UnboundedSender<Gate>>, metrics: Arc<Metrics>, room: Arc<Room>) -> Self {
         Self {
@@ -71,9 +78,9 @@ impl Gates {
         }
     }
 
-    /// Listening sockets there are.
-    pub(super) fn sockets(&self) -> usize {
-        self.held.len() * self.workers.len()
+    /// Addresses that are listened on.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 
     /// Binds every address of the plan that is not listened on yet; on any failure none stays bound. What cannot be
