@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::addr::{ListenAddr, PeerAddr};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
-pub use places::{Permit, Places, Room};
+pub use places::{Permit, Place, Places, Room};
 
 /// How long accepting rests when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

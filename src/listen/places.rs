@@ -1,4 +1,4 @@
-//! How many sessions there may be at once.
+//! How many sessions there may be at once, or whatever else has places.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// As many as there may ever be, where nothing else bounds them: Linux hands out no more descriptors to a process.
 const MANY: usize = 1 << 30;
 
-/// Places of the process or of a listener. Their number may change while some are taken.
+/// Places: for sessions of the process, or of a listener, or for checks. Their number may change while some are taken.
 #[derive(Debug)]
 pub struct Room {
     places: Arc<Semaphore>,
@@ -61,7 +61,8 @@ impl Room {
         Some(Place::new(self, permit))
     }
 
-    async fn take(self: &Arc<Self>) -> Place {
+    /// A place as soon as there is one; first come, first served. Cancel safe.
+    pub async fn take(self: &Arc<Self>) -> Place {
         let permit = self.places.acquire().await;
         Place::new(self, permit.expect("these semaphores are never closed"))
     }
@@ -76,7 +77,7 @@ impl Room {
 /// One place of a room; dropping it gives it back. It stands for a permit of the room's semaphore, and is half as large:
 /// every session has two of them for as long as it lasts.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     room: Arc<Room>,
 }
 
