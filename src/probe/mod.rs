@@ -11,8 +11,12 @@ pub mod tcp;
 mod tls;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -163,11 +167,7 @@ impl Checks {
         probers.running.retain(|id, _| is_wanted(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            // One that has ended has panicked: that is a fault of one check, and shall not be the end of them.
-            let runs = probers
-                .running
-                .get(&server.id())
-                .is_some_and(|prober| !prober.is_finished());
+            let runs = probers.running.contains_key(&server.id());
             if let (Some(kind), false) = (pool.health.check.clone(), runs) {
                 let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
                 let name = Arc::clone(pool.pool.name());
@@ -192,7 +192,7 @@ impl Checks {
             }
             tokio::select! {
                 () = steered => {}
-                began = self.check(&pool, &prober, &turns, next) => {
+                began = contained(self.check(&pool, &prober, &turns, next)) => {
                     let interval = prober.interval();
                     let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));
                     next = began + gap;
@@ -236,6 +236,17 @@ impl Checks {
         }
         true
     }
+}
+
+/// A check whose panic, a fault of one check, is not the end of those that follow; when it began, or when it panicked.
+async fn contained(check: impl Future<Output = Instant>) -> Instant {
+    let mut check = pin!(check);
+    poll_fn(|cx| {
+        // It is not polled again, and what it shares with others is whole at every moment.
+        let polled = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| Poll::Ready(Instant::now()))
+    })
+    .await
 }
 
 /// The first check comes at once; the second after a part of the interval that differs from prober to prober, so that

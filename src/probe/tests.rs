@@ -39,6 +39,16 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_check_that_panics_is_not_the_last() {
+    let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1"]"#));
+    checks.turns.break_down(); // who asks for a turn panics
+    let mut probers = Probers::default();
+    checks.run_probers(&pool, &mut probers);
+    tokio::time::sleep(3 * pool.health.interval).await;
+    assert!(probers.running.values().all(|prober| !prober.is_finished()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn checks_at_once_become_more_and_fewer() {
     let plan = plan("servers = [\"127.0.0.1:1\"]\nhealth = { check = \"off\" }");
     let mut probing = Probing::new(checks());
