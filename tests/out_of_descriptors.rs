@@ -85,6 +85,36 @@ fn with_64_descriptors_500_clients_are_served_in_turn() {
 }
 
 #[test]
+fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descriptors() {
+    const CLIENTS: usize = 100;
+    many_descriptors();
+    let server = Server::echo();
+    let few = config(&server).replace("workers = 2", "workers = 8");
+    let many = few.replace(
+        r#""127.0.0.1:0""#,
+        &format!("[{}]", [r#""127.0.0.1:0""#; 12].join(", ")),
+    );
+    for reloads in [0, 2] {
+        let proxy = Proxy::setup(if reloads == 0 { &many } else { &few })
+            .under(&["bash", "-c", r#"ulimit -n 220; exec "$0" "$@""#])
+            .start();
+        for _ in 0..reloads {
+            assert!(proxy.reload(&many));
+        }
+        serve_in_turn(askers(proxy.at("plain"), CLIENTS));
+        assert_eq!(proxy.access_lines(CLIENTS).len(), CLIENTS);
+        assert!(said(&proxy, "accepting pauses") > 0, "all fit in: this shows nothing");
+        let by_descriptors = [("reason", "descriptors")];
+        let pauses = proxy.metrics().sum("acequia_accept_pauses_total", &by_descriptors);
+        assert_eq!(
+            (pauses, connect_failures(&proxy)),
+            (0.0, 0.0),
+            "after {reloads} reloads"
+        );
+    }
+}
+
+#[test]
 fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&server));

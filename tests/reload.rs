@@ -205,6 +205,31 @@ fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hand
 }
 
 #[test]
+fn every_address_and_one_of_them_may_be_listened_on_in_whatever_order_they_come() {
+    let servers = [Server::named("every"), Server::named("one")];
+    let port = Port::keep_on("127.0.0.3");
+    let at = |ip: &str| format!("{ip}:{}", port.number());
+    let [every, one] = [("every", at("0.0.0.0")), ("one", at("127.0.0.2"))]
+        .map(|(name, bind)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"{name}\"\n"));
+    let [first, second] = ["every", "one"].map(|name| format!("[pools.{name}]\nservers = "));
+    let pools = format!("{first}[{}]\n{second}[{}]", list(&[&servers[0]]), list(&[&servers[1]]));
+    let serve = || {
+        assert_eq!(who(at("127.0.0.1").parse().unwrap()), "every");
+        assert_eq!(who(at("127.0.0.2").parse().unwrap()), "one");
+    };
+    for both in [format!("{every}{one}{pools}"), format!("{one}{every}{pools}")] {
+        let proxy = Proxy::setup(&both).launch();
+        serve();
+        drop(proxy);
+        for before in [of(&[&servers[0]]), format!("{every}{pools}"), format!("{one}{pools}")] {
+            let proxy = Proxy::setup(&before).launch();
+            assert!(proxy.reload(&both), "{:#?}", proxy.log());
+            serve();
+        }
+    }
+}
+
+#[test]
 fn what_changes_is_told_and_what_needs_a_restart() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&of(&[&a]));

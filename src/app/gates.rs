@@ -60,6 +60,13 @@ pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
 /// New addresses, listened on: the one each really is, and a socket for each worker.
 pub(super) struct Listening(Vec<(Key, ListenAddr, Vec<OwnedFd>)>);
 
+impl NewlyBound {
+    /// Addresses.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Gates {
     pub(super) fn new(workers: Vec<UnboundedSender<Gate>>, metrics: Arc<Metrics>, room: Arc<Room>) -> Self {
         Self {
@@ -71,9 +78,9 @@ impl Gates {
         }
     }
 
-    /// Listening sockets there are.
-    pub(super) fn sockets(&self) -> usize {
-        self.held.len() * self.workers.len()
+    /// Addresses that are listened on.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 
     /// Binds every address of the plan that is not listened on yet; on any failure none stays bound. What cannot be
@@ -97,11 +104,15 @@ impl Gates {
         NewlyBound(bound)
     }
 
-    /// Listens on what was bound; from now on clients wait. On any failure nobody listens.
+    /// Listens on what was bound; from now on clients wait. On any failure nobody listens. What overlaps with what has
+    /// just been listened on must share.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
-        let mut listening = Vec::new();
+        let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
         for (key, listener, bound, backlog) in bound.0 {
             let address = bound.address();
+            if listening.iter().any(|(_, ours, _)| overlap(*ours, address)) {
+                bound.share();
+            }
             let sockets = bound.listen(self.workers.len(), backlog);
             let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
             listening.push((key, address, sockets));

@@ -148,8 +148,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
     log.take_visits(plan.log.level >= tracing::Level::DEBUG);
-    let reckoning = Reckoning::new(limit, workers)?;
-    let budget = reckoning.budget(&plan, 0);
+    let reckoning = Reckoning::new(limit, workers, bound.len())?;
+    let budget = reckoning.budget(&plan, bound.len());
     room.resize(Some(budget.sessions));
     let started = Started::with(&plan);
     let live = Arc::new(Live::new(plan));

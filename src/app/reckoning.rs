@@ -12,7 +12,7 @@ const RUNTIME_DESCRIPTORS: usize = 4;
 /// What the descriptors are kept for.
 pub(super) struct Reckoning {
     limit: usize,
-    /// Open when it started, without a session.
+    /// Open without a session, the listening sockets apart.
     open: usize,
     workers: usize,
     /// The places of sessions, as last told.
@@ -20,23 +20,23 @@ pub(super) struct Reckoning {
 }
 
 impl Reckoning {
-    /// To be called when all is open that is open without a session. `limit`: of open files.
-    pub(super) fn new(limit: usize, workers: usize) -> Result<Self, Failure> {
-        let open =
-            open_now().map_err(super::failure::system("cannot count open files"))? + workers * RUNTIME_DESCRIPTORS;
+    /// To be called when all is open that is open without a session; of listening sockets one for each of `addresses`,
+    /// for the other workers' come later. `limit`: of open files.
+    pub(super) fn new(limit: usize, workers: usize, addresses: usize) -> Result<Self, Failure> {
+        let open = open_now().map_err(super::failure::system("cannot count open files"))?;
         Ok(Self {
             limit,
-            open,
+            open: open.saturating_sub(addresses) + workers * RUNTIME_DESCRIPTORS,
             workers,
             told: Cell::new(0),
         })
     }
 
-    /// With so many more listening sockets than at the start. A wish that cannot be met is said.
-    pub(super) fn budget(&self, plan: &Plan, more_sockets: usize) -> Budget {
+    /// With so many addresses listened on, each by a socket of every worker. A wish that cannot be met is said.
+    pub(super) fn budget(&self, plan: &Plan, addresses: usize) -> Budget {
         let wanted = plan.runtime.max_connections;
         let checks = plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1);
-        let budget = Budget::new(self.limit, self.open + more_sockets, wanted, checks);
+        let budget = Budget::new(self.limit, self.open + addresses * self.workers, wanted, checks);
         if let Some(wanted) = wanted.filter(|wanted| *wanted > budget.sessions) {
             tracing::warn!(
                 wanted,
@@ -54,5 +54,27 @@ impl Reckoning {
             );
         }
         budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_of_all_workers_count_however_often_it_is_reckoned() {
+        const CONFIG: &str =
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
+        let plan = crate::config::read("test.toml", CONFIG).ok().unwrap().plan;
+        let reckoning = Reckoning {
+            limit: 1000,
+            open: 20,
+            workers: 4,
+            told: Cell::new(0),
+        };
+        for addresses in [1, 11, 11, 0, 1] {
+            let budget = reckoning.budget(&plan, addresses);
+            assert_eq!(budget, Budget::new(1000, 20 + 4 * addresses, None, budget.checks));
+        }
     }
 }

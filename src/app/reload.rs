@@ -87,16 +87,13 @@ impl House {
         let old = live.plan();
         let before = Inventory::of(&old);
         live.settle(&plan);
-        let sockets = self.gates.sockets();
         let addresses = self.gates.open(&plan, listening, drain);
         let plan = live.swap(plan);
         self.admin.addresses.store(Arc::new(addresses));
         self.admin
             .metrics
             .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
-        let budget = self
-            .reckoning
-            .budget(&plan, self.gates.sockets().saturating_sub(sockets));
+        let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
         self.probing.adopt(&plan, budget.checks);
         self.relog(&old.log, &plan.log, elsewhere);

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::addr::{ListenAddr, PeerAddr};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
-pub use places::{Permit, Places, Room};
+pub use places::{Permit, Place, Places, Room};
 
 /// How long accepting rests when the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -101,6 +101,13 @@ impl Bound {
     #[must_use]
     pub fn address(&self) -> ListenAddr {
         self.address
+    }
+
+    /// To be called before it is listened on beside an address of this very process that overlaps with it, and was not
+    /// listened on yet when this one was bound.
+    pub fn share(&self) {
+        // Where it fails so does listening, which says it.
+        let _ = self.first.set_reuse_port(true);
     }
 
     /// From now on clients are let in. One socket a worker.
@@ -189,6 +196,8 @@ pub struct Accepted {
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     batch: u32,
+    /// Clients to be let in yet, of those who waited when the queue was closed.
+    left: u32,
 }
 
 /// What one try to accept came to.
@@ -207,6 +216,7 @@ impl Listener {
         Ok(Self {
             socket: watch::watch(socket)?,
             batch: 0,
+            left: 0,
         })
     }
 
@@ -236,18 +246,22 @@ impl Listener {
         let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
     }
 
-    /// From now on hardly anybody joins those who wait: while there are any, the kernel lets no more in.
-    pub fn close_queue(&self) {
-        // Nothing is lost where it fails: those who come are let in or turned away like the others.
+    /// From now on hardly anybody joins those who wait: the kernel lets somebody in only while there is nobody.
+    pub fn close_queue(&mut self) {
+        // Nothing is lost where it fails: those who come are turned away like the others.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
+        self.left = self.waiting();
     }
 
-    /// The next of those who wait already, as soon as there is a place; `None` when nobody does any more. Otherwise
-    /// like [`Self::accept`].
+    /// The next of those who waited when the queue was closed, as soon as there is a place; `None` when all of them are
+    /// let in. Otherwise like [`Self::accept`].
+    ///
+    /// Who has joined them since does not count: where places are scarce and clients many there would always be one.
     pub async fn accept_waiting(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Option<Accepted> {
         self.let_sessions_run().await;
-        while self.waiting() > 0 {
+        while self.left > 0 && self.waiting() > 0 {
             if let Ok(Some(accepted)) = self.try_accept(places, &mut told).await {
+                self.left -= 1;
                 return Some(accepted);
             }
         }
@@ -483,5 +497,24 @@ mod tests {
         drop(first);
         drop(second.await);
         assert_eq!(pauses, [Pause::Limit]);
+    }
+
+    #[tokio::test]
+    async fn of_a_closed_queue_those_are_let_in_who_waited_and_nobody_after_them() {
+        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+        let address = bound.address().socket();
+        let socket = bound.listen(1, 16).unwrap().remove(0);
+        let (mut listener, places) = (Listener::new(socket).unwrap(), places(None, 9));
+        let _clients = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        listener.close_queue();
+        for _ in 0..2 {
+            assert!(listener.accept_waiting(&places, |_| {}).await.is_some());
+        }
+        let _late = TcpStream::connect(address).await.unwrap(); // the queue is empty
+        assert!(listener.accept_waiting(&places, |_| {}).await.is_none());
+        assert_eq!(listener.waiting(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How many sessions there may be at once.
+//! How many sessions there may be at once, or whatever else has places.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// As many as there may ever be, where nothing else bounds them: Linux hands out no more descriptors to a process.
 const MANY: usize = 1 << 30;
 
-/// Places of the process or of a listener. Their number may change while some are taken.
+/// Places: for sessions of the process, or of a listener, or for checks. Their number may change while some are taken.
 #[derive(Debug)]
 pub struct Room {
     places: Arc<Semaphore>,
@@ -30,19 +30,20 @@ impl Room {
     }
 
     /// So many from now on. Where more are taken nobody loses his, and nobody new gets one until enough have left.
-    /// To be called within a runtime.
+    /// To be called within a runtime, unless nobody has a place.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(MANY).min(MANY);
         let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
-        if size >= *now {
-            self.places.add_permits(size - *now);
-        } else {
-            let surplus = u32::try_from(*now - size).expect("it is at most 2^30");
+        self.places.add_permits(size.saturating_sub(*now));
+        let surplus = now.saturating_sub(size);
+        let taken = surplus - self.places.forget_permits(surplus);
+        if taken > 0 {
+            let taken = u32::try_from(taken).expect("it is at most 2^30");
             let places = Arc::clone(&self.places);
             // The queue is fair: who asks after this one waits behind it.
             tokio::spawn(async move {
-                if let Ok(surplus) = places.acquire_many_owned(surplus).await {
-                    surplus.forget();
+                if let Ok(taken) = places.acquire_many_owned(taken).await {
+                    taken.forget();
                 }
             });
         }
@@ -60,7 +61,8 @@ impl Room {
         Some(Place::new(self, permit))
     }
 
-    async fn take(self: &Arc<Self>) -> Place {
+    /// A place as soon as there is one; first come, first served. Cancel safe.
+    pub async fn take(self: &Arc<Self>) -> Place {
         let permit = self.places.acquire().await;
         Place::new(self, permit.expect("these semaphores are never closed"))
     }
@@ -75,7 +77,7 @@ impl Room {
 /// One place of a room; dropping it gives it back. It stands for a permit of the room's semaphore, and is half as large:
 /// every session has two of them for as long as it lasts.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     room: Arc<Room>,
 }
 
@@ -169,7 +171,6 @@ mod tests {
         let room = Room::new(None);
         let mut held: Vec<_> = (0..3).map(|_| room.try_take().unwrap()).collect();
         room.resize(Some(2));
-        tokio::task::yield_now().await;
         assert!(room.try_take().is_none());
         assert_eq!(room.taken(), 3);
         held.pop();
@@ -183,6 +184,14 @@ mod tests {
         assert!(room.try_take().is_some());
         held.clear();
         assert_eq!(room.taken(), 0);
+    }
+
+    #[test]
+    fn a_room_that_shrinks_is_smaller_at_once() {
+        let room = Room::new(None);
+        room.resize(Some(2));
+        let held: Vec<_> = std::iter::from_fn(|| room.try_take()).collect();
+        assert_eq!(held.len(), 2);
     }
 
     #[tokio::test]

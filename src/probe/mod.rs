@@ -11,8 +11,12 @@ pub mod tcp;
 mod tls;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -22,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::Metrics;
 use crate::dial::ConnectFailure;
+use crate::listen::Room;
 use crate::plan::{HealthPlan, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
 use answers::Answers;
@@ -57,9 +62,7 @@ impl Probers {
 /// What all checks share.
 pub struct Checks {
     /// How many may be under way at once, over all pools: each needs a descriptor.
-    turns: Semaphore,
-    /// How many that are.
-    concurrency: AtomicUsize,
+    turns: Arc<Room>,
     resolver: Resolver,
     metrics: Arc<Metrics>,
     roster: Arc<Roster>,
@@ -93,9 +96,9 @@ impl Probing {
 
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
     /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
-    /// may be under way at once. To be called within a runtime.
+    /// may be under way at once, at least one. To be called within a runtime.
     pub fn adopt(&mut self, plan: &Plan, concurrency: usize) {
-        self.checks.allow(concurrency);
+        self.checks.turns.resize(Some(concurrency));
         self.pools
             .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
         for pool in &plan.pools {
@@ -117,8 +120,7 @@ impl Checks {
     #[must_use]
     pub fn new(concurrency: usize, metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
-            turns: Semaphore::new(concurrency.max(1)),
-            concurrency: AtomicUsize::new(concurrency.max(1)),
+            turns: Room::new(Some(concurrency)),
             resolver: Resolver::system(),
             metrics,
             roster,
@@ -126,12 +128,6 @@ impl Checks {
             started: AtomicU64::new(1),
             short: Mutex::default(),
         }
-    }
-
-    /// From now on so many may be under way at once, if that is more than so far.
-    fn allow(&self, concurrency: usize) {
-        let before = self.concurrency.fetch_max(concurrency, Relaxed);
-        self.turns.add_permits(concurrency.saturating_sub(before));
     }
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
@@ -171,11 +167,7 @@ impl Checks {
         probers.running.retain(|id, _| is_wanted(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
-            // One that has ended has panicked: that is a fault of one check, and shall not be the end of them.
-            let runs = probers
-                .running
-                .get(&server.id())
-                .is_some_and(|prober| !prober.is_finished());
+            let runs = probers.running.contains_key(&server.id());
             if let (Some(kind), false) = (pool.health.check.clone(), runs) {
                 let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
                 let name = Arc::clone(pool.pool.name());
@@ -202,7 +194,7 @@ impl Checks {
             }
             tokio::select! {
                 () = steered => {}
-                began = self.check(&pool, &prober, &turns, next) => {
+                began = contained(self.check(&pool, &prober, &turns, next)) => {
                     let interval = prober.interval();
                     let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));
                     next = began + gap;
@@ -214,7 +206,7 @@ impl Checks {
     /// Checks once, when it is time and there is room; when that began.
     async fn check(&self, pool: &str, prober: &Prober, turns: &Semaphore, when: Instant) -> Instant {
         sleep_until(self.on_the_beat(when)).await;
-        let turn = (turns.acquire().await, self.turns.acquire().await);
+        let turn = (turns.acquire().await, self.turns.take().await);
         let began = Instant::now();
         let checked = prober.check().await;
         drop(turn);
@@ -246,6 +238,17 @@ impl Checks {
         }
         true
     }
+}
+
+/// A check whose panic, a fault of one check, is not the end of those that follow; when it began, or when it panicked.
+async fn contained(check: impl Future<Output = Instant>) -> Instant {
+    let mut check = pin!(check);
+    poll_fn(|cx| {
+        // It is not polled again, and what it shares with others is whole at every moment.
+        let polled = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| Poll::Ready(Instant::now()))
+    })
+    .await
 }
 
 /// The first check comes at once; the second after a part of the interval that differs from prober to prober, so that

@@ -1,21 +1,27 @@
+use tokio::time::timeout;
+
 use super::*;
 use crate::pool::{Allotment, Server};
 
-/// The only pool of a configuration, with these lines in it.
-pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
+/// A plan with one pool, with these lines in it.
+fn plan(lines: &str) -> Plan {
     let text = format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n{lines}");
     let loaded = crate::config::read("test.toml", &text);
-    let plan = loaded.unwrap_or_else(|report| panic!("{report}")).plan;
-    Arc::clone(&plan.pools[0])
+    loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-fn checks() -> Arc<Checks> {
-    Arc::new(Checks::new(4, Arc::new(Metrics::new()), Arc::default()))
+/// The pool of such a plan.
+pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
+    Arc::clone(&plan(lines).pools[0])
+}
+
+fn checks() -> Checks {
+    Checks::new(4, Arc::new(Metrics::new()), Arc::default())
 }
 
 #[tokio::test]
 async fn a_prober_that_ends_leaves_nothing_behind() {
-    let (checks, pool) = (checks(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
+    let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut probers = Probers::default();
     for _ in 0..100 {
         let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), Allotment::default(), true));
@@ -30,6 +36,30 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     drop(probers);
     tokio::task::yield_now().await;
     assert_eq!(alive(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_is_not_the_last() {
+    let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1"]"#));
+    checks.turns.break_down(); // who asks for a turn panics
+    let mut probers = Probers::default();
+    checks.run_probers(&pool, &mut probers);
+    tokio::time::sleep(3 * pool.health.interval).await;
+    assert!(probers.running.values().all(|prober| !prober.is_finished()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_at_once_become_more_and_fewer() {
+    let plan = plan("servers = [\"127.0.0.1:1\"]\nhealth = { check = \"off\" }");
+    let mut probing = Probing::new(checks());
+    for concurrency in [2, 4, 1] {
+        probing.adopt(&plan, concurrency);
+        let mut turns = Vec::new();
+        while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.take()).await {
+            turns.push(turn);
+        }
+        assert_eq!(turns.len(), concurrency);
+    }
 }
 
 #[tokio::test(start_paused = true)]
