@@ -424,4 +424,23 @@ mod tests {
             "of the line to where it was nothing is kept"
         );
     }
+
+    #[test]
+    fn a_certificate_that_is_looked_at_no_more_has_no_end() {
+        let (metrics, server) = (Metrics::new(), server("s"));
+        let series = metrics.server(&"p".into(), &server);
+        let told = || {
+            metrics
+                .render()
+                .contains("acequia_server_certificate_expiry_timestamp_seconds{")
+        };
+        series.forget_certificate();
+        assert!(!told());
+        series.certificate_ends(7);
+        assert!(told() && told());
+        series.forget_certificate();
+        assert!(!told() || !told(), "the exporter forgets at the second rendering");
+        series.certificate_ends(8);
+        assert!(told());
+    }
 }

@@ -1,7 +1,7 @@
 //! The series of listeners, servers and lines: handles that are resolved once and kept, so that nothing on the data
 //! path looks a metric up by name.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -207,14 +207,15 @@ impl CheckResult {
 /// The series of a server, or of all that are called so: one that was given another address is another server, while
 /// sessions still go to the one before.
 pub struct ServerSeries {
-    // A std mutex: one or two servers, when one is met for the first time and when somebody looks.
+    // Std mutexes: for a line or two, when a server is met for the first time, at a check, when somebody looks.
+    /// One; two while the one before it has sessions.
     servers: Mutex<Vec<Weak<Server>>>,
     source: Source,
     pub(super) labels: [Label; 2],
     up: Gauge,
     active: Gauge,
     /// When the certificate ends that it showed last; most servers never show one.
-    certificate: OnceLock<(Gauge, AtomicI64)>,
+    certificate: Mutex<Option<(Gauge, i64)>>,
     pub(super) connect: Histogram,
     failures: Counters<{ ConnectFailure::ALL.len() }>,
     checks: Counters<{ CheckResult::ALL.len() }>,
@@ -228,7 +229,7 @@ impl ServerSeries {
             source: Arc::clone(source),
             up: gauge(source, names::SERVER_UP, &labels),
             active: gauge(source, names::SERVER_SESSIONS_ACTIVE, &labels),
-            certificate: OnceLock::new(),
+            certificate: Mutex::default(),
             connect: Histogram::new(HANDSHAKE_BOUNDS),
             failures: Counters::new(source, names::CONNECT_FAILURES, &labels, "reason"),
             checks: Counters::new(source, names::HEALTH_CHECKS, &labels, "result"),
@@ -252,9 +253,14 @@ impl ServerSeries {
 
     /// Its certificate ends then, in seconds since the epoch.
     pub fn certificate_ends(&self, at: i64) {
+        let mut certificate = self.certificate();
         let gauge = || gauge(&self.source, names::CERTIFICATE_EXPIRY, &self.labels);
-        let (_, end) = self.certificate.get_or_init(|| (gauge(), AtomicI64::new(at)));
-        end.store(at, Relaxed);
+        certificate.get_or_insert_with(|| (gauge(), at)).1 = at;
+    }
+
+    /// Nobody looks at its certificate any more.
+    pub fn forget_certificate(&self) {
+        *self.certificate() = None;
     }
 
     /// It went up or down.
@@ -276,6 +282,10 @@ impl ServerSeries {
         self.servers().iter().all(|server| server.strong_count() == 0)
     }
 
+    fn certificate(&self) -> MutexGuard<'_, Option<(Gauge, i64)>> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -289,8 +299,8 @@ impl ServerSeries {
         self.up.set(f64::from(u8::from(newest.is_up())));
         let active: u32 = servers.iter().map(|server| server.live()).sum();
         self.active.set(f64::from(active));
-        if let Some((gauge, end)) = self.certificate.get() {
-            gauge.set(end.load(Relaxed) as f64);
+        if let Some((gauge, end)) = &*self.certificate() {
+            gauge.set(*end as f64);
         }
         self.failures.touch();
         self.checks.touch();

@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::Metrics;
 use crate::dial::ConnectFailure;
 use crate::listen::Room;
-use crate::plan::{HealthPlan, Plan, PoolPlan};
+use crate::plan::{CheckKind, HealthPlan, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
 use answers::Answers;
 use prober::{Failure, Prober, of_file};
@@ -167,6 +167,9 @@ impl Checks {
         probers.running.retain(|id, _| is_wanted(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
+            if !matches!(pool.health.check, Some(CheckKind::Tls(_))) {
+                series.forget_certificate();
+            }
             let runs = probers.running.contains_key(&server.id());
             if let (Some(kind), false) = (pool.health.check.clone(), runs) {
                 let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
