@@ -59,21 +59,23 @@ pub async fn tend(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     let mut severings = HashMap::new();
     loop {
         let now = ticks.tick().await;
-        let wanted = wanted(&live, now);
-        severings.retain(|id, _| wanted.contains_key(id));
-        if !wanted.is_empty() {
+        let wanted = wanted(&live, &severings, now);
+        if wanted.is_empty() {
+            severings.clear();
+        } else {
             sever(&wanted, &mut severings, &ledgers, now);
         }
     }
 }
 
-/// The servers whose sessions are to be cut, of those that have any.
-fn wanted(live: &Live, now: Instant) -> HashMap<ServerId, Cause> {
-    let mut wanted = HashMap::new();
+/// The servers whose sessions are to be cut, of those that have any. Those that have left the plan in the midst of it are
+/// not spared the rest.
+fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
+    let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
     for pool in &live.plan().pools {
-        let servers = pool.pool.servers();
-        for server in servers.iter().filter(|server| server.live() > 0) {
-            if let Some(cause) = cause(pool, server, now) {
+        for server in pool.pool.servers().iter() {
+            wanted.remove(&server.id());
+            if let (1.., Some(cause)) = (server.live(), cause(pool, server, now)) {
                 wanted.insert(server.id(), cause);
             }
         }
@@ -117,6 +119,7 @@ fn sever(
             sessions.entry(id).or_default().push(record);
         }
     }
+    severings.retain(|id, _| sessions.contains_key(id));
     for (id, mut there) in sessions {
         let anew = Severing::new(wanted[&id], now, there.len());
         let severing = severings.entry(id).or_insert(anew);

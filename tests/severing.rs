@@ -79,6 +79,27 @@ fn when_a_better_tier_is_back_sessions_go_back() {
     session(&proxy).finish().read_all();
 }
 
+#[test]
+fn who_is_being_drained_is_drained_though_a_reload_takes_the_server_away() {
+    let (goes, stays) = (Server::echo(), Server::echo());
+    let only = |server: &Server| config(&[(server.address, 0)], "", "");
+    let proxy = Proxy::start(&only(&goes));
+    // They are cut in the order in which they came.
+    let mut clients: Vec<_> = (0..3).map(|_| session(&proxy)).collect();
+    let name = format!("p/{}", goes.address);
+    let drained = proxy.command(&["server", "drain", &name, "--close-over", "3s"]);
+    assert_eq!(drained.code, Some(0), "{drained:#?}");
+    clients[0].must_be_reset();
+    assert!(proxy.reload(&only(&stays)));
+    clients[1..].iter_mut().for_each(Client::must_be_reset);
+    let lines = proxy.access_lines(3);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "server_drained"),
+        "{lines:#?}"
+    );
+    assert_eq!(session(&proxy).send(b"on").read(2), b"on");
+}
+
 /// Up for a second, down for a second, under load. Nobody fails who was not on it, and the log stays readable.
 #[test]
 fn a_server_that_flaps_harms_nobody_else() {
