@@ -163,7 +163,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
     }
     let clients = listener.waiting();
     if clients > 0 {
-        tracing::warn!(listener = %now.plan.name, clients, "turned away: no place was free in time, or too late");
+        tracing::warn!(listener = %now.plan.name, clients, "turned away: there was no place for them in time, or they came too late");
     }
     Ok(())
 }
