@@ -237,3 +237,23 @@ fn json_is_taken_too() {
         "{failed:#?}"
     );
 }
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let folder = config_folder("acequia.toml", FINE);
+    let into = |out: &str| {
+        let script = format!("{BINARY} \"$@\" {out}; exit ${{PIPESTATUS[0]}}");
+        let mut command = Command::new("bash");
+        finished(
+            command
+                .args(["-c", &script, "acequia", "check", "-c"])
+                .arg(folder.path().join("acequia.toml")),
+        )
+    };
+    let full = into("> /dev/full");
+    assert_eq!(full.code, Some(1), "{full:#?}");
+    assert!(full.stderr.contains("cannot write the answer"), "{full:#?}");
+    // Its reader has gone before it can have said anything.
+    let gone = into("> >(exec true)");
+    assert!(gone.code == Some(0) && gone.stderr.is_empty(), "{gone:#?}");
+}

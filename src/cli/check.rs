@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::say;
 use crate::config;
 use crate::config::report::{Report, counted};
 use crate::plan::Plan;
@@ -13,11 +14,7 @@ use crate::plan::Plan;
 #[must_use]
 pub fn run(named: Option<&Path>) -> ExitCode {
     match check(named) {
-        Ok(line) => {
-            // Whoever closed it does not want to know.
-            let _ = writeln!(std::io::stdout(), "{line}");
-            ExitCode::SUCCESS
-        }
+        Ok(line) => say(&line),
         Err(report) => {
             report.tell();
             ExitCode::from(1)
@@ -50,7 +47,7 @@ fn tell_unreadable(plan: &Plan) {
 fn summary(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
     format!(
-        "{}: {}, {}, {}: fine",
+        "{}: {}, {}, {}: fine\n",
         path.display(),
         counted(plan.listeners.len(), "listener"),
         counted(plan.pools.len(), "pool"),
@@ -68,7 +65,7 @@ mod tests {
         let plan = config::read("a.toml", text).expect("no mistake in it").plan;
         assert_eq!(
             summary(Path::new("a.toml"), &plan),
-            "a.toml: 1 listener, 1 pool, 2 servers: fine"
+            "a.toml: 1 listener, 1 pool, 2 servers: fine\n"
         );
     }
 }

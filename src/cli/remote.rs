@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::{EXIT_CONFIG, EXIT_RUN};
+use super::{EXIT_CONFIG, EXIT_RUN, say};
 use crate::admin::{answers, usual_places};
 use crate::config;
 use crate::plan::AdminSocket;
@@ -126,13 +126,10 @@ impl Remote {
             let as_it_came = || String::from_utf8_lossy(&bytes).into_owned() + "\n";
             Ok(if self.json { as_it_came() } else { text })
         });
-        // Nobody is left to tell when the reader of either has gone.
         match answered {
-            Ok(text) => {
-                let _ = std::io::stdout().write_all(text.as_bytes());
-                ExitCode::SUCCESS
-            }
+            Ok(text) => say(&text),
             Err(trouble) => {
+                // Nobody is left to tell when its reader has gone.
                 let _ = writeln!(std::io::stderr(), "{}", trouble.told());
                 trouble.exit_code()
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::say;
 use crate::addr::ClientAddr;
 use crate::name::{NameError, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
@@ -38,13 +39,10 @@ pub struct UnknownListener {
 /// Prints the explanation. Exit code 0, or 2 if the listener is unknown.
 #[must_use]
 pub fn run(plan: &Plan, query: &RouteQuery) -> ExitCode {
-    // Nobody is left to tell when the reader of either has gone.
     match explain(plan, query) {
-        Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(text) => say(&text),
         Err(error) => {
+            // Nobody is left to tell when its reader has gone.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::from(2)
         }
