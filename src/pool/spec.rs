@@ -29,14 +29,6 @@ pub struct ServerSpec {
     pub resolved_from: Option<Arc<str>>,
 }
 
-impl ServerSpec {
-    /// Whether both are the same server of a pool, so that what is known of one holds for the other.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.label == other.label && self.address == other.address
-    }
-}
-
 /// What the configuration gives a server: how much, and when. It may change while the server stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allotment {

@@ -10,7 +10,7 @@ mod resolve;
 pub mod tcp;
 mod tls;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -136,39 +136,37 @@ impl Checks {
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
     async fn tend(self: Arc<Self>, mut pools: watch::Receiver<Arc<PoolPlan>>) {
-        let mut answers = Answers::default();
+        let mut pool = Arc::clone(&pools.borrow_and_update());
+        let mut answers = Answers::new();
         let mut probers = Probers::default();
-        let mut renewal = Instant::now();
+        answers.adopt(&pool);
+        // Those given by address first: a resolver may take its time.
+        self.run_probers(&pool, &mut probers);
         loop {
-            let pool = Arc::clone(&pools.borrow_and_update());
-            // Those given by address first: a resolver may take its time.
-            self.run_probers(&pool, &mut probers);
-            if answers.lacks_some(&pool) {
-                renewal = Instant::now();
-            }
-            tokio::select! {
-                changed = pools.changed() => if changed.is_err() { return },
-                () = self.renew(&mut answers, &pool, renewal), if pool.has_names() => {
-                    pool.pool.replace_servers(answers.servers(&pool, &self.roster));
-                    pool.pool.mark_resolved();
-                    renewal = Instant::now() + pool.resolve_interval;
+            let is_to_do = tokio::select! {
+                biased; // what is said of a name goes to the plan in force
+                changed = pools.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    pool = Arc::clone(&pools.borrow_and_update());
+                    answers.adopt(&pool);
+                    true
                 }
+                is_to_do = answers.step(&pool, &self.resolver, &self.roster), if pool.has_names() => is_to_do,
+            };
+            if is_to_do {
+                self.run_probers(&pool, &mut probers);
             }
         }
-    }
-
-    /// Cancel safe: what has been asked stays asked.
-    async fn renew(&self, answers: &mut Answers, pool: &PoolPlan, when: Instant) {
-        sleep_until(when).await;
-        answers.renew(pool, &self.resolver).await;
     }
 
     /// One prober for each server there is, none for those that are gone.
     fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
         let turns = probers.check_by(&pool.health);
         let servers = pool.pool.servers();
-        let is_wanted = |id: &ServerId| servers.iter().any(|server| server.id() == *id);
-        probers.running.retain(|id, _| is_wanted(id));
+        let wanted: HashSet<ServerId> = servers.iter().map(|server| server.id()).collect();
+        probers.running.retain(|id, _| wanted.contains(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
             // One that has ended has panicked: that is a fault of one check, and shall not be the end of them.

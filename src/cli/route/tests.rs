@@ -33,6 +33,7 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
         written: written.into(),
         place,
         allotment: Allotment { weight, priority: 0 },
+        addresses: arc_swap::ArcSwap::default(),
     }
 }
 
