@@ -217,7 +217,7 @@ fn a_name_that_is_unknown_at_the_start_is_used_as_soon_as_it_is_known() {
 }
 
 #[test]
-fn a_reload_begins_with_what_is_known_of_names() {
+fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
     let site = Site::new();
     site.is_at(&["127.0.0.2"]);
     let port = site.first.address.port();
@@ -236,6 +236,7 @@ fn a_reload_begins_with_what_is_known_of_names() {
     for (pool, servers, added) in [
         ("p", &named, "p/shop@127.0.0.2".to_owned()),
         ("p", &name, format!("p/pool.test:{port}@127.0.0.2")),
+        ("q", &named, "q/shop@127.0.0.2".to_owned()),
     ] {
         proxy.rewrite(&text(pool, servers));
         let changes = proxy.answer(&["reload"]);

@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::JoinError;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::resolve::{Question, Resolver};
 use crate::addr::ServerAddr;
-use crate::plan::PoolPlan;
+use crate::plan::{Plan, PoolPlan};
 use crate::pool::Roster;
 
 /// How long answers are waited for; a name without one by then has failed, and its last answer stays.
@@ -174,6 +174,27 @@ impl Answer {
             tracing::info!(pool, name, ?addresses, "resolved");
         }
         (*before != *addresses).then_some(addresses)
+    }
+}
+
+/// Asks for the names of a plan that is to follow this one, if they are new in their pools, so that it begins with what
+/// is said of them by then. For the others its pools ask again.
+pub(super) async fn ask_ahead(next: &Plan, now: &Plan, resolver: &Resolver, deadline: Instant) {
+    let mut asked = Vec::new();
+    for pool in &next.pools {
+        let before = now.pool(pool.pool.name());
+        let is_new = |written: &str| before.is_none_or(|before| !before.has_name(written));
+        let names = pool.names().filter(|(entry, ..)| is_new(&entry.written));
+        asked.extend(names.map(|(entry, host, port)| (entry, resolver.ask(host, port))));
+    }
+    for (entry, question) in asked {
+        // What is there counts also after the deadline, so that one that is late takes nothing from those behind it.
+        if let Ok(told) = timeout_at(deadline, question).await
+            && let Ok(mut addresses) = in_order(told)
+        {
+            addresses.truncate(ADDRESSES_MAX);
+            entry.addresses.store(Arc::new(addresses));
+        }
     }
 }
 

@@ -24,12 +24,16 @@ use crate::account::Metrics;
 use crate::dial::ConnectFailure;
 use crate::plan::{HealthPlan, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
-use answers::Answers;
+use answers::{Answers, ask_ahead};
 use prober::{Failure, Prober, of_file};
 use resolve::Resolver;
 
 /// After so long without one a shortage is over. At a limit that is just reached some checks can be made and some not.
 const CALM: Duration = Duration::from_secs(60);
+
+/// How long a plan waits for its new names before it is put in force; most answer in a part of it, and nobody who
+/// reloads should wait for the rest.
+const FORESIGHT: Duration = Duration::from_secs(1);
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
 #[derive(Default)]
@@ -89,6 +93,12 @@ impl Probing {
             checks: Arc::new(checks),
             pools: HashMap::new(),
         }
+    }
+
+    /// Asks where the names are that the next plan brings in, so that it begins with the answers, and its sessions do not
+    /// find a pool that is empty for no reason of the file's. It waits for a second at most, and changes nothing else.
+    pub async fn foresee(&self, next: &Plan, now: &Plan) {
+        ask_ahead(next, now, &self.checks.resolver, Instant::now() + FORESIGHT).await;
     }
 
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for

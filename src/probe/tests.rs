@@ -1,12 +1,16 @@
 use super::*;
 use crate::pool::{Allotment, Server};
 
-/// The only pool of a configuration, with these lines in it.
-pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
+/// Of a configuration with only one pool, with these lines in it.
+pub(super) fn plan(lines: &str) -> Plan {
     let text = format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n{lines}");
     let loaded = crate::config::read("test.toml", &text);
-    let plan = loaded.unwrap_or_else(|report| panic!("{report}")).plan;
-    Arc::clone(&plan.pools[0])
+    loaded.unwrap_or_else(|report| panic!("{report}")).plan
+}
+
+/// That pool.
+pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
+    Arc::clone(&plan(lines).pools[0])
 }
 
 fn checks() -> Arc<Checks> {

@@ -5,8 +5,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::addr::ClientAddr;
+use crate::live::Live;
 use crate::pool::Server;
-use crate::probe::tests::pool;
+use crate::probe::tests::{plan, pool};
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
 
@@ -247,4 +248,31 @@ async fn what_is_said_too_late_is_used_at_once() {
         answers.step(&pool, &resolver, &roster).await;
     }
     assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
+    let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
+    let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let (resolver, _go) = hanging();
+    let now = live.plan();
+    let time_is_over = async {
+        let open = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        while open() != 1 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(PATIENCE).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = ask_ahead(&next, &now, &resolver, Instant::now() + PATIENCE) => {}
+        () = time_is_over => {}
+    }
+    assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
+    live.settle(&next);
+    assert_eq!(
+        labels(&next.pools[0]),
+        ["b.test:9@10.0.0.1".into()],
+        "the first was asked for before"
+    );
 }
