@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::plan::{Plan, PoolPlan};
 use crate::pool::health::Checked;
-use crate::pool::{Roster, Server};
+use crate::pool::{Member, Roster};
 
 /// Holds the one plan that is in force; whoever needs it takes it once and works with what it took.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl Live {
     }
 
     /// Gives the pools of the next plan the servers there are: a server of the same pool, name and address stays the
-    /// one it is, with its health, its sessions, its back-off. What the plan says of it holds at once. What a name was
-    /// last resolved to holds for it, whatever its servers are called now.
+    /// one it is, with its health, its sessions, its back-off; who still goes by the plan before finds the shares of that
+    /// one. What a name was last resolved to holds for it, whatever its servers are called now.
     pub fn settle(&self, next: &Plan) {
         let now = self.plan();
         for pool in &next.pools {
@@ -88,14 +88,16 @@ fn take_over(pool: &PoolPlan, before: &PoolPlan) {
 
 fn all_checked(pool: &PoolPlan) -> bool {
     let is_resolved = pool.pool.is_resolved() || !pool.has_names();
-    let is_checked = |server: &Arc<Server>| server.checked() != Checked::Unchecked || server.is_disabled();
+    let is_checked = |server: &Member| server.checked() != Checked::Unchecked || server.is_disabled();
     is_resolved && pool.pool.servers().iter().all(is_checked)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::addr::ServerAddr;
+    use crate::addr::{ClientAddr, ServerAddr};
     use crate::pool::health::{Thresholds, Verdict};
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
@@ -105,11 +107,11 @@ mod tests {
         crate::config::read("a.toml", &text).ok().unwrap().plan
     }
 
-    fn servers(plan: &Plan) -> Vec<Arc<Server>> {
+    fn servers(plan: &Plan) -> Vec<Member> {
         plan.pools[0].pool.servers().to_vec()
     }
 
-    fn reload(live: &Live, text: &str) -> Vec<Arc<Server>> {
+    fn reload(live: &Live, text: &str) -> Vec<Member> {
         let next = plan(text);
         live.settle(&next);
         servers(&live.swap(next))
@@ -148,8 +150,23 @@ mod tests {
         pool.settle(live.roster());
     }
 
-    fn labels(servers: &[Arc<Server>]) -> Vec<&str> {
+    fn labels(servers: &[Member]) -> Vec<&str> {
         servers.iter().map(|server| &*server.spec().label).collect()
+    }
+
+    #[test]
+    fn who_goes_by_the_plan_before_finds_its_shares() {
+        let live = Live::new(plan(r#"{ address = "10.0.0.1:1", priority = 3 }"#));
+        let before = live.plan();
+        let after = reload(&live, r#"{ address = "10.0.0.1:1", weight = 0 }, "10.0.0.2:1""#);
+        let shares = |servers: &[Member]| -> Vec<_> { servers.iter().map(|s| (s.weight(), s.priority())).collect() };
+        assert_eq!(
+            (shares(&servers(&before)), shares(&after)),
+            (vec![(1, 3)], vec![(0, 0), (1, 0)])
+        );
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        let lease = before.pools[0].pool.pick(client, &[], Instant::now());
+        assert_eq!(lease.map(|lease| lease.server().id()), Some(after[0].id()));
     }
 
     #[test]

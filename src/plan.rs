@@ -12,7 +12,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
-use crate::pool::{Allotment, Policy, Pool, Roster, ServerSpec};
+use crate::pool::{Allotment, Member, Policy, Pool, Roster, ServerSpec};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -341,7 +341,8 @@ impl PoolPlan {
             for spec in entry.specs() {
                 // One address reached by two names of a pool is one server: it has one load and one health.
                 if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                    servers.push(roster.server(self.pool.name(), spec, entry.allotment, self.is_checked()));
+                    let server = roster.server(self.pool.name(), spec, self.is_checked());
+                    servers.push(Member::new(server, entry.allotment));
                 }
             }
         }

@@ -325,7 +325,7 @@ mod tests {
     use crate::account::Ending;
     use crate::addr::ServerAddr;
     use crate::listen::Room;
-    use crate::pool::{Allotment, ServerSpec};
+    use crate::pool::ServerSpec;
 
     fn server(label: &str) -> Arc<Server> {
         let spec = ServerSpec {
@@ -334,7 +334,7 @@ mod tests {
             address: ServerAddr::new("10.0.0.1:1".parse().unwrap()),
             resolved_from: None,
         };
-        Arc::new(Server::new(spec, Allotment::default(), true))
+        Arc::new(Server::new(spec, true))
     }
 
     /// Something of each kind has happened on this server.

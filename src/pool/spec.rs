@@ -29,7 +29,7 @@ pub struct ServerSpec {
     pub resolved_from: Option<Arc<str>>,
 }
 
-/// What the configuration gives a server: how much, and when. It may change while the server stays the same.
+/// What the configuration gives a server: how much, and when. The next plan may say otherwise of the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allotment {
     /// Its share, 0 to 256; 0 takes no new session.

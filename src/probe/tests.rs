@@ -1,5 +1,5 @@
 use super::*;
-use crate::pool::{Allotment, Server};
+use crate::pool::{Allotment, Member, Server};
 
 /// Of a configuration with only one pool, with these lines in it.
 pub(super) fn plan(lines: &str) -> Plan {
@@ -22,7 +22,8 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     let (checks, pool) = (checks(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut probers = Probers::default();
     for _ in 0..100 {
-        let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), Allotment::default(), true));
+        let anew =
+            |server: &Member| Member::new(Arc::new(Server::new(server.spec().clone(), true)), Allotment::default());
         pool.pool
             .replace_servers(pool.pool.servers().iter().map(anew).collect());
         checks.run_probers(&pool, &mut probers);
