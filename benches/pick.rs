@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
 use acequia::pool::health::EjectLimits;
-use acequia::pool::{Allotment, Policy, Pool, PoolRules, Server, ServerSpec};
+use acequia::pool::{Allotment, Member, Policy, Pool, PoolRules, Server, ServerSpec};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ fn pool(policy: Policy, servers: u16) -> Pool {
             weight: 1 + n % 3,
             priority: 0,
         };
-        Arc::new(Server::new(spec, allotment, false))
+        Member::new(Arc::new(Server::new(spec, false)), allotment)
     };
     let second = Duration::from_secs(1);
     let eject = EjectLimits {

@@ -35,11 +35,11 @@
 //! be steered. [`app`] binds and starts all this, listens to signals, and alone may know everything; [`cli`] is what
 //! stands on the command line.
 //!
-//! **Another configuration.** Whoever wants a [`reload`] asks [`app`] for it, which first does all that may fail: reads,
-//! checks, opens, binds. Then it changes what is in force, without waiting for anything: [`live`] finds the servers that
-//! stay and swaps the plan, the gates of the workers learn their listeners' new plans, those that nobody wants any more
-//! let in who waits and close, and [`probe`] goes on with the pools of the new plan. A session keeps what it took from
-//! the plan of its time.
+//! **Another configuration.** Whoever wants a [`reload`] asks [`app`] for it, which first does all that may fail
+//! or wait: reads, checks, asks where new names are, opens, binds. Then it changes what is in force, without waiting for
+//! anything: [`live`] finds the servers that stay and swaps the plan, the gates of the workers learn their listeners'
+//! new plans, those that nobody wants any more let in who waits and close, and [`probe`] goes on with the pools of the
+//! new plan. A session keeps what it took from the plan of its time.
 //!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
 //! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::plan::{Plan, PoolPlan};
 use crate::pool::health::Checked;
-use crate::pool::{Roster, Server, ServerSpec};
+use crate::pool::{Member, Roster};
 
 /// Holds the one plan that is in force; whoever needs it takes it once and works with what it took.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Live {
     pub fn new(plan: Plan) -> Self {
         let roster = Arc::<Roster>::default();
         for pool in &plan.pools {
-            settle(pool, None, &roster);
+            pool.settle(&roster);
         }
         Self {
             plan: ArcSwap::from_pointee(plan),
@@ -45,12 +45,15 @@ impl Live {
     }
 
     /// Gives the pools of the next plan the servers there are: a server of the same pool, name and address stays the
-    /// one it is, with its health, its sessions, its back-off. What the plan says of it holds at once.
+    /// one it is, with its health, its sessions, its back-off; who still goes by the plan before finds the shares of that
+    /// one. What a name was last resolved to holds for it, whatever its servers are called now.
     pub fn settle(&self, next: &Plan) {
         let now = self.plan();
         for pool in &next.pools {
-            let before = now.pools.iter().find(|before| before.pool.name() == pool.pool.name());
-            settle(pool, before.map(AsRef::as_ref), &self.roster);
+            if let Some(before) = now.pool(pool.pool.name()) {
+                take_over(pool, before);
+            }
+            pool.settle(&self.roster);
         }
     }
 
@@ -71,44 +74,30 @@ impl Live {
     }
 }
 
-/// Servers by address are found in the roster or made; those of names are taken over as they were last resolved.
-fn settle(pool: &PoolPlan, before: Option<&PoolPlan>, roster: &Roster) {
-    let name = pool.pool.name();
-    let mut servers = Vec::new();
-    for entry in &pool.entries {
-        let specs = match (entry.fixed(), before) {
-            (Some(spec), _) => vec![spec],
-            (None, Some(before)) => {
-                let known = before.pool.servers();
-                let same = known
-                    .iter()
-                    .map(|server| server.spec())
-                    .filter(|spec| entry.is_of(spec));
-                same.cloned().collect::<Vec<ServerSpec>>()
-            }
-            (None, None) => Vec::new(),
-        };
-        let settled = specs
-            .into_iter()
-            .map(|spec| roster.server(name, spec, entry.allotment, pool.is_checked()));
-        servers.extend(settled);
+/// What the pool's names were resolved to in the plan before.
+fn take_over(pool: &PoolPlan, before: &PoolPlan) {
+    for (entry, ..) in pool.names() {
+        if let Some((same, ..)) = before.names().find(|(same, ..)| same.written == entry.written) {
+            entry.addresses.store(same.addresses.load_full());
+        }
     }
-    pool.pool.replace_servers(servers);
-    if before.is_some_and(|before| before.pool.is_resolved()) {
+    if before.pool.is_resolved() {
         pool.pool.mark_resolved();
     }
 }
 
 fn all_checked(pool: &PoolPlan) -> bool {
     let is_resolved = pool.pool.is_resolved() || !pool.has_names();
-    let is_checked = |server: &Arc<Server>| server.checked() != Checked::Unchecked || server.is_disabled();
+    let is_checked = |server: &Member| server.checked() != Checked::Unchecked || server.is_disabled();
     is_resolved && pool.pool.servers().iter().all(is_checked)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::addr::ServerAddr;
+    use crate::addr::{ClientAddr, ServerAddr};
     use crate::pool::health::{Thresholds, Verdict};
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
@@ -118,11 +107,11 @@ mod tests {
         crate::config::read("a.toml", &text).ok().unwrap().plan
     }
 
-    fn servers(plan: &Plan) -> Vec<Arc<Server>> {
+    fn servers(plan: &Plan) -> Vec<Member> {
         plan.pools[0].pool.servers().to_vec()
     }
 
-    fn reload(live: &Live, text: &str) -> Vec<Arc<Server>> {
+    fn reload(live: &Live, text: &str) -> Vec<Member> {
         let next = plan(text);
         live.settle(&next);
         servers(&live.swap(next))
@@ -151,26 +140,61 @@ mod tests {
         assert_eq!(reload(&live, r#""10.0.0.1:1", "10.0.0.2:1""#)[1].id(), held.id());
     }
 
+    /// The name of the entry is at these addresses from now on.
+    fn resolve(live: &Live, entry: usize, addresses: &[&str]) {
+        let pool = Arc::clone(&live.plan().pools[0]);
+        let addresses = addresses
+            .iter()
+            .map(|address| ServerAddr::new(address.parse().unwrap()));
+        pool.entries[entry].addresses.store(Arc::new(addresses.collect()));
+        pool.settle(live.roster());
+    }
+
+    fn labels(servers: &[Member]) -> Vec<&str> {
+        servers.iter().map(|server| &*server.spec().label).collect()
+    }
+
+    #[test]
+    fn who_goes_by_the_plan_before_finds_its_shares() {
+        let live = Live::new(plan(r#"{ address = "10.0.0.1:1", priority = 3 }"#));
+        let before = live.plan();
+        let after = reload(&live, r#"{ address = "10.0.0.1:1", weight = 0 }, "10.0.0.2:1""#);
+        let shares = |servers: &[Member]| -> Vec<_> { servers.iter().map(|s| (s.weight(), s.priority())).collect() };
+        assert_eq!(
+            (shares(&servers(&before)), shares(&after)),
+            (vec![(1, 3)], vec![(0, 0), (1, 0)])
+        );
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        let lease = before.pools[0].pool.pick(client, &[], Instant::now());
+        assert_eq!(lease.map(|lease| lease.server().id()), Some(after[0].id()));
+    }
+
     #[test]
     fn what_a_name_resolved_to_is_taken_over() {
         let live = Live::new(plan(r#""a.test:1""#));
-        let spec = ServerSpec {
-            label: "a.test:1@10.0.0.9".into(),
-            identity: "10.0.0.9:1".into(),
-            address: ServerAddr::new("10.0.0.9:1".parse().unwrap()),
-            resolved_from: Some("a.test:1".into()),
-        };
-        let pool = Arc::clone(&live.plan().pools[0]);
-        let server = live
-            .roster()
-            .server(pool.pool.name(), spec, pool.entries[0].allotment, true);
-        pool.pool.replace_servers(vec![Arc::clone(&server)]);
+        resolve(&live, 0, &["10.0.0.8:1", "10.0.0.9:1"]);
+        let before = servers(&live.plan());
         let kept = reload(&live, r#""b.test:1", { address = "a.test:1", weight = 3 }"#);
-        assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].id(), kept[0].weight()), (server.id(), 3));
-        assert!(
-            reload(&live, r#"{ address = "a.test:1", name = "other" }"#).is_empty(),
-            "it is called otherwise"
-        );
+        assert_eq!(labels(&kept), ["a.test:1@10.0.0.8", "a.test:1@10.0.0.9"]);
+        assert_eq!((kept[0].id(), kept[0].weight()), (before[0].id(), 3));
+    }
+
+    #[test]
+    fn a_name_whose_servers_are_called_otherwise_is_where_it_was() {
+        let live = Live::new(plan(r#""a.test:1""#));
+        resolve(&live, 0, &["10.0.0.9:1"]);
+        let called = |name: &str| format!(r#"{{ address = "a.test:1", name = "{name}" }}"#);
+        assert_eq!(labels(&reload(&live, &called("x"))), ["x@10.0.0.9"]);
+        assert_eq!(labels(&reload(&live, &called("y"))), ["y@10.0.0.9"]);
+        assert_eq!(labels(&reload(&live, r#""a.test:1""#)), ["a.test:1@10.0.0.9"]);
+    }
+
+    #[test]
+    fn an_address_of_two_names_stays_when_one_of_them_goes() {
+        let live = Live::new(plan(r#""a.test:1", "b.test:1""#));
+        resolve(&live, 0, &["10.0.0.9:1"]);
+        resolve(&live, 1, &["10.0.0.9:1"]);
+        assert_eq!(labels(&servers(&live.plan())), ["a.test:1@10.0.0.9"]);
+        assert_eq!(labels(&reload(&live, r#""b.test:1""#)), ["b.test:1@10.0.0.9"]);
     }
 }

@@ -1,15 +1,18 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
-use crate::pool::{Allotment, Policy, Pool, ServerSpec};
+use crate::pool::{Allotment, Member, Policy, Pool, Roster, ServerSpec};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -121,7 +124,7 @@ pub struct PoolPlan {
 }
 
 /// One entry of a pool's `servers`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ServerEntry {
     /// `name`, if it has one.
     pub name: Option<Arc<str>>,
@@ -131,9 +134,18 @@ pub struct ServerEntry {
     pub place: ServerPlace,
     /// How much it gets, and when.
     pub allotment: Allotment,
+    /// Where its name was last said to be; nothing, as long as that is not known. Besides the pool's servers, which
+    /// follow it, all of a plan that changes.
+    pub addresses: ArcSwap<Vec<ServerAddr>>,
 }
 
 impl Plan {
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Arc<PoolPlan>> {
+        self.pools.iter().find(|pool| **pool.pool.name() == *name)
+    }
+
     /// The files that are read while we run, each with the key that names it.
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
@@ -172,21 +184,18 @@ impl ServerEntry {
         })
     }
 
-    /// The server at an address that this entry's name resolves to.
-    #[must_use]
-    pub fn resolved(&self, address: SocketAddr) -> ServerSpec {
-        ServerSpec {
+    /// Its servers, so far as it is known where they are.
+    fn specs(&self) -> Vec<ServerSpec> {
+        if let Some(fixed) = self.fixed() {
+            return vec![fixed];
+        }
+        let resolved = |address: &ServerAddr| ServerSpec {
             label: format!("{}@{}", self.label(), address.ip()).into(),
             identity: address.to_string().into(),
-            address: ServerAddr::new(address),
+            address: *address,
             resolved_from: Some(Arc::clone(&self.written)),
-        }
-    }
-
-    /// Whether a server is one that this entry's name has resolved to.
-    #[must_use]
-    pub fn is_of(&self, spec: &ServerSpec) -> bool {
-        spec.resolved_from.as_ref() == Some(&self.written) && spec.is_same(&self.resolved(spec.address.socket()))
+        };
+        self.addresses.load().iter().map(resolved).collect()
     }
 
     /// What log, metrics and API call it, or begin with.
@@ -311,10 +320,41 @@ impl PoolPlan {
         self.health.check.is_some()
     }
 
-    /// Whether a resolver must say where some of the servers are.
+    /// The entries for a resolver to say where they are, each with its name and port.
+    pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
+        self.entries.iter().filter_map(|entry| match &entry.place {
+            ServerPlace::Name { host, port } => Some((entry, &**host, *port)),
+            ServerPlace::Address(_) => None,
+        })
+    }
+
+    /// Whether there are such entries.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        self.entries.iter().any(|entry| entry.fixed().is_none())
+        self.names().next().is_some()
+    }
+
+    /// Whether an entry's name is this, as it is written.
+    #[must_use]
+    pub fn has_name(&self, written: &str) -> bool {
+        self.names().any(|(entry, ..)| *entry.written == *written)
+    }
+
+    /// Gives the pool the servers of its entries, so far as it is known where they are; one that is there already is
+    /// that one.
+    pub fn settle(&self, roster: &Roster) {
+        let mut seen = HashSet::new();
+        let mut servers = Vec::new();
+        for entry in &self.entries {
+            for spec in entry.specs() {
+                // One address reached by two names of a pool is one server: it has one load and one health.
+                if seen.insert((Arc::clone(&spec.identity), spec.address)) {
+                    let server = roster.server(self.pool.name(), spec, self.is_checked());
+                    servers.push(Member::new(server, entry.allotment));
+                }
+            }
+        }
+        self.pool.replace_servers(servers);
     }
 
     /// The policy, for those who only ask about it.

@@ -14,7 +14,7 @@ use crate::account::{Ending, Ledger, Record};
 use crate::live::Live;
 use crate::plan::{PoolPlan, Sever};
 use crate::pool::health::Checked;
-use crate::pool::{Server, ServerId, Use};
+use crate::pool::{Member, ServerId, Use};
 
 /// How often it is looked.
 const TICK: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
     wanted
 }
 
-fn cause(pool: &PoolPlan, server: &Server, now: Instant) -> Option<Cause> {
+fn cause(pool: &PoolPlan, server: &Member, now: Instant) -> Option<Cause> {
     let steering = server.steering();
     if let (Use::Draining | Use::Disabled, Some(over)) = (steering.usage, steering.close_over) {
         return Some(Cause {

@@ -216,6 +216,35 @@ fn a_name_that_is_unknown_at_the_start_is_used_as_soon_as_it_is_known() {
     assert_eq!(who(proxy.at("l")), "s3");
 }
 
+#[test]
+fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
+    let site = Site::new();
+    site.is_at(&["127.0.0.2"]);
+    let port = site.first.address.port();
+    let text = |pool: &str, servers: &str| {
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n\
+             [pools.{pool}]\nservers = [{servers}]\nresolve_interval = \"1h\""
+        )
+    };
+    let (name, named) = (
+        format!("\"pool.test:{port}\""),
+        format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),
+    );
+    let proxy = seeing(&site.folder.path().join("hosts"), &text("p", &name));
+    site.eventually_up(&proxy, &["127.0.0.2"]);
+    for (pool, servers, added) in [
+        ("p", &named, "p/shop@127.0.0.2".to_owned()),
+        ("p", &name, format!("p/pool.test:{port}@127.0.0.2")),
+        ("q", &named, "q/shop@127.0.0.2".to_owned()),
+    ] {
+        proxy.rewrite(&text(pool, servers));
+        let changes = proxy.answer(&["reload"]);
+        assert_eq!(changes["servers"]["added"], serde_json::json!([added]));
+        assert_eq!(who(proxy.at("l")), "s2");
+    }
+}
+
 /// A proxy whose resolver hangs until somebody opens this file for writing; and then it fails.
 fn asking_in_vain(server: &Server) -> (Proxy, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -56,11 +56,10 @@ fn sessions_go_on_and_new_ones_go_by_the_new_plan() {
         "on a server that is gone from the file"
     );
     assert_eq!(session.finish().read_all(), b"");
-    let line = &proxy.access_lines(2)[1];
-    assert_eq!(
-        (&line["ending"], &line["bytes_up"]),
-        (&"client_closed".into(), &11.into())
-    );
+    // The other one's line may come later.
+    let lines = proxy.access_lines(2);
+    let line = lines.iter().find(|line| line["bytes_up"] == 11);
+    assert!(line.is_some_and(|line| line["ending"] == "client_closed"), "{lines:#?}");
 }
 
 #[test]

@@ -330,8 +330,8 @@ mod tests {
     use crate::account::Ending;
     use crate::addr::ServerAddr;
     use crate::listen::Room;
+    use crate::pool::ServerSpec;
     use crate::pool::health::{Thresholds, Verdict};
-    use crate::pool::{Allotment, ServerSpec};
 
     fn server(label: &str) -> Arc<Server> {
         server_at("10.0.0.1:1", label)
@@ -344,7 +344,7 @@ mod tests {
             address: ServerAddr::new(address.parse().unwrap()),
             resolved_from: None,
         };
-        Arc::new(Server::new(spec, Allotment::default(), true))
+        Arc::new(Server::new(spec, true))
     }
 
     /// Something of each kind has happened on this server.

@@ -13,7 +13,7 @@ use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
 use crate::config::show_duration;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::Server;
+use crate::pool::Member;
 use crate::pool::health::Checked;
 use crate::route::{Route, Target};
 
@@ -106,11 +106,11 @@ fn of_pool(plan: &PoolPlan) -> answers::Pool {
         balance: plan.policy().as_str().to_owned(),
         best_tier: plan.pool.best_tier(now),
         panic: plan.pool.is_panicking(now),
-        servers: plan.pool.servers().iter().map(|server| of_server(server)).collect(),
+        servers: plan.pool.servers().iter().map(of_server).collect(),
     }
 }
 
-pub(super) fn of_server(server: &Server) -> answers::Server {
+pub(super) fn of_server(server: &Member) -> answers::Server {
     let (health, steering) = (server.health(), server.steering());
     answers::Server {
         name: server.spec().label.to_string(),

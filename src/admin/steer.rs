@@ -84,7 +84,7 @@ pub(super) async fn server(
     let Json(order) = order.map_err(|error| Refusal::new(error.status(), error.body_text()))?;
     let orders = order.read().map_err(Refusal::bad)?;
     let plan = admin.live.plan();
-    let pool = plan.pools.iter().find(|pool| **pool.pool.name() == *pool_name);
+    let pool = plan.pool(&pool_name);
     let pool = pool.ok_or_else(|| Refusal::missing(format!("there is no pool `{pool_name}`")))?;
     let servers = pool.pool.servers();
     let server = servers.iter().find(|server| *server.spec().label == *server_name);

@@ -1,6 +1,7 @@
 //! Another configuration in place of the one in force, without a session noticing.
 //!
-//! First all that may fail: read, check, open, bind, listen. Then the change itself, which cannot.
+//! First all that may fail or wait: read, check, ask where new names are, open, bind, listen. Then the change itself,
+//! which cannot.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,8 +57,9 @@ impl House {
 
     async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
-        // The only place that waits: whoever gives up here has changed nothing.
+        // The only places that wait: whoever gives up here has changed nothing.
         let loaded = read(file).await?;
+        self.probing.foresee(&loaded.plan, &self.running.live.plan()).await;
         let text = loaded.text().to_owned();
         let Loaded { plan, warnings } = loaded;
         let system = |failure: Failure| ReloadError::System(failure.to_string());

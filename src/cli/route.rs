@@ -12,7 +12,7 @@ use super::say;
 use crate::addr::ClientAddr;
 use crate::name::{NameError, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
-use crate::pool::{Policy, Server};
+use crate::pool::{Member, Policy};
 use crate::route::{Choice, Explanation, Known, Verdict};
 
 /// The connection that is asked about.
@@ -210,7 +210,7 @@ fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Res
         .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))
 }
 
-fn fixed(server: &Server) -> String {
+fn fixed(server: &Member) -> String {
     let spec = server.spec();
     let address = spec.address.to_string();
     let place = if *spec.label == *address {

@@ -47,7 +47,7 @@ fn the_long_example_is_read_as_written() {
     assert_eq!(listener.bind.len(), 2);
     assert_eq!(listener.max_connections, Some(50_000));
     assert!(listener.routes.needs_hello());
-    let shop = plan.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
+    let shop = plan.pool("shop").unwrap();
     assert_eq!(shop.entries.len(), 4);
     let servers = shop.pool.servers();
     let labels: Vec<&str> = servers.iter().map(|server| &*server.spec().label).collect();

@@ -1,10 +1,8 @@
 //! Who may be picked: the usable servers of the best tier that has any.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
-use super::{Candidate, PoolRules, Server, ServerId};
+use super::{Candidate, Member, PoolRules, ServerId};
 use crate::pool::health::Checked;
 
 /// Whether a server may be picked now.
@@ -25,7 +23,7 @@ type Rank = (u8, u8);
 
 /// The rank of a server that may be picked now. Within a tier those come first that are up, an ejected one whose trial
 /// is due among them; then those nobody has checked yet.
-fn rank(server: &Server, now: Instant) -> Option<Rank> {
+fn rank(server: &Member, now: Instant) -> Option<Rank> {
     let unknown = u8::from(server.checked() == Checked::Unchecked);
     (server.standing(now) != Standing::Out).then_some((server.priority(), unknown))
 }
@@ -39,13 +37,13 @@ pub(super) struct Choice<'a> {
 
 /// Those of the best rank that are not passed over.
 pub(super) fn candidates<'a>(
-    servers: &'a [Arc<Server>],
+    servers: &'a [Member],
     rules: &PoolRules,
     now: Instant,
     passed_over: impl Fn(ServerId) -> bool,
 ) -> Choice<'a> {
     let panicking = tier_in_panic(servers, rules, now);
-    let rank = |server: &Server| match panicking {
+    let rank = |server: &Member| match panicking {
         Some(tier) if server.priority() == tier => server.is_fit().then_some((tier, 0)),
         _ => rank(server, now),
     };
@@ -77,7 +75,7 @@ pub(super) fn candidates<'a>(
 
 /// Gives those that came back lately a part of their share. All weights count a hundredfold then, and always in such a
 /// pool: who takes turns remembers in units of weight.
-fn ease_in(found: &mut [Candidate<'_>], servers: &[Arc<Server>], rules: &PoolRules, now: Instant) {
+fn ease_in(found: &mut [Candidate<'_>], servers: &[Member], rules: &PoolRules, now: Instant) {
     let Some(slow_start) = rules.slow_start else { return };
     for candidate in found {
         candidate.weight *= servers[candidate.index].percent(now, slow_start); // at most 256 * 100
@@ -88,13 +86,13 @@ fn ease_in(found: &mut [Candidate<'_>], servers: &[Arc<Server>], rules: &PoolRul
 ///
 /// The best is the first with a usable server; where no tier has one, the first with a server that is merely out of
 /// reach. Servers nobody has checked yet count as well: nothing is known against them.
-pub(super) fn tier_in_panic(servers: &[Arc<Server>], rules: &PoolRules, now: Instant) -> Option<u8> {
+pub(super) fn tier_in_panic(servers: &[Member], rules: &PoolRules, now: Instant) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);
-    let best = |is_of: &dyn Fn(&Server) -> bool| {
+    let best = |is_of: &dyn Fn(&Member) -> bool| {
         let tiers = servers.iter().filter(|server| is_of(server)).map(|s| s.priority());
         tiers.min()
     };
-    let tier = best(&|server| server.standing(now) != Standing::Out).or_else(|| best(&Server::is_fit))?;
+    let tier = best(&|server| server.standing(now) != Standing::Out).or_else(|| best(&Member::is_fit))?;
     let there = || {
         servers
             .iter()

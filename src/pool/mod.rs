@@ -7,6 +7,7 @@ mod candidates;
 pub mod health;
 mod lease;
 pub mod least_conn;
+mod member;
 mod ramp;
 pub mod random_two;
 pub mod round_robin;
@@ -29,6 +30,7 @@ use candidates::Choice;
 pub use candidates::Standing;
 use health::EjectLimits;
 pub use lease::Lease;
+pub use member::Member;
 pub use roster::Roster;
 use round_robin::RoundRobin;
 pub use server::Server;
@@ -98,7 +100,7 @@ pub struct PoolRules {
 pub struct Pool {
     name: Arc<str>,
     rules: PoolRules,
-    members: ArcSwap<Vec<Arc<Server>>>,
+    members: ArcSwap<Vec<Member>>,
     was_resolved: AtomicBool,
     turn: AtomicUsize,
     // Std mutexes: a few lines each, one for the pools that take turns, one for failed connects.
@@ -109,7 +111,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of these servers.
     #[must_use]
-    pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Arc<Server>>) -> Self {
+    pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Member>) -> Self {
         Self {
             name,
             rules,
@@ -141,12 +143,12 @@ impl Pool {
 
     /// Its servers now.
     #[must_use]
-    pub fn servers(&self) -> Arc<Vec<Arc<Server>>> {
+    pub fn servers(&self) -> Arc<Vec<Member>> {
         self.members.load_full()
     }
 
     /// Puts another set of servers in place; sessions on servers that are gone go on.
-    pub fn replace_servers(&self, servers: Vec<Arc<Server>>) {
+    pub fn replace_servers(&self, servers: Vec<Member>) {
         let keys: Vec<u64> = servers.iter().map(|server| server.key()).collect();
         self.members.store(Arc::new(servers));
         self.turns().keep_only(keys.into_iter());
@@ -179,7 +181,7 @@ impl Pool {
 
     /// Whether so few are well that this one is used whether it is well or not.
     #[must_use]
-    pub fn uses_in_panic(&self, server: &Server, now: Instant) -> bool {
+    pub fn uses_in_panic(&self, server: &Member, now: Instant) -> bool {
         let tier = candidates::tier_in_panic(&self.members.load(), &self.rules, now);
         tier == Some(server.priority()) && server.is_fit()
     }
@@ -207,7 +209,7 @@ impl Pool {
     /// The servers that may be picked now: the best tier first, and within it the best first where the policy has an
     /// order that does not change by use (source-hash), else as written.
     #[must_use]
-    pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Arc<Server>> {
+    pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
         let mut order: Vec<usize> = Vec::with_capacity(servers.len());
         loop {
@@ -221,7 +223,7 @@ impl Pool {
                 _ => order.extend(next.iter().map(|candidate| candidate.index)),
             }
         }
-        order.into_iter().map(|index| Arc::clone(&servers[index])).collect()
+        order.into_iter().map(|index| servers[index].clone()).collect()
     }
 
     fn choose(&self, candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Allotment, Server, ServerSpec};
+use super::{Server, ServerSpec};
 
 /// Who a server is: its pool, its label, its address.
 type Key = (Arc<str>, Arc<str>, SocketAddr);
@@ -25,15 +25,14 @@ struct Known {
 
 impl Roster {
     /// The server of a pool that is so called and at that address, as it is if there is one, else a new one. In either
-    /// case it is given this share, and is checked or not, from now on.
+    /// case it is checked or not, from now on.
     #[must_use]
-    pub fn server(&self, pool: &Arc<str>, spec: ServerSpec, allotment: Allotment, is_checked: bool) -> Arc<Server> {
+    pub fn server(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
         let key = (Arc::clone(pool), Arc::clone(&spec.label), spec.address.socket());
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let same = known.servers.get(&key).and_then(Weak::upgrade);
         // Its hash identity may differ, where a name now stands for what was an address.
         if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
-            server.allot(allotment);
             server.set_checked(is_checked);
             return server;
         }
@@ -41,7 +40,7 @@ impl Roster {
             known.servers.retain(|_, server| server.strong_count() > 0);
             known.room = 2 * known.servers.len() + 16;
         }
-        let server = Arc::new(Server::new(spec, allotment, is_checked));
+        let server = Arc::new(Server::new(spec, is_checked));
         known.servers.insert(key, Arc::downgrade(&server));
         server
     }
@@ -65,7 +64,7 @@ mod tests {
     fn a_server_is_the_same_while_somebody_holds_it() {
         let roster = Roster::default();
         let (pool, other) = (Arc::<str>::from("p"), Arc::<str>::from("q"));
-        let get = |pool, label, port| roster.server(pool, spec(label, port), Allotment::default(), true);
+        let get = |pool, label, port| roster.server(pool, spec(label, port), true);
         let first = get(&pool, "a", 1);
         let id = first.id();
         assert_eq!(get(&pool, "a", 1).id(), id);
@@ -81,7 +80,7 @@ mod tests {
         let roster = Roster::default();
         let pool = Arc::<str>::from("p");
         for port in 1..=10_000 {
-            drop(roster.server(&pool, spec("a", port), Allotment::default(), true));
+            drop(roster.server(&pool, spec("a", port), true));
         }
         assert!(roster.known.lock().unwrap().servers.len() <= 32);
     }

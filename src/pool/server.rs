@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
-use super::{Allotment, ServerId, ServerSpec, Standing};
+use super::{ServerId, ServerSpec, Standing};
 
 /// One server of a pool.
 #[derive(Debug)]
@@ -19,11 +19,8 @@ pub struct Server {
     id: ServerId,
     spec: ServerSpec,
     key: u64,
-    /// As configured.
-    configured: AtomicU16,
-    /// The configured one, unless it is steered.
+    /// What its share is steered to, or [`AS_CONFIGURED`]: of `steering`, to be read without its lock.
     weight: AtomicU16,
-    priority: AtomicU8,
     live: AtomicU32,
     served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
@@ -39,6 +36,9 @@ pub struct Server {
     steered: Notify,
 }
 
+/// More than any weight: nobody has said one.
+const AS_CONFIGURED: u16 = u16::MAX;
+
 const TROUBLED: u8 = 1; // something is on record in `ejection`
 const EJECTED: u8 = 2; // `ejection` says out
 const FAILING: u8 = 4; // the latest check failed
@@ -49,15 +49,13 @@ const DISABLED: u8 = 32; // neither to be checked
 impl Server {
     /// A server nobody has used yet; `is_checked` tells whether active checks will look after it.
     #[must_use]
-    pub fn new(spec: ServerSpec, allotment: Allotment, is_checked: bool) -> Self {
+    pub fn new(spec: ServerSpec, is_checked: bool) -> Self {
         let story = Story::new(is_checked);
         Self {
             id: ServerId::next(),
             key: xxh3_64(spec.identity.as_bytes()),
             spec,
-            configured: AtomicU16::new(allotment.weight),
-            weight: AtomicU16::new(allotment.weight),
-            priority: AtomicU8::new(allotment.priority),
+            weight: AtomicU16::new(AS_CONFIGURED),
             live: AtomicU32::new(0),
             served: AtomicU64::new(0),
             checked: AtomicU8::new(story.machine.state() as u8),
@@ -82,24 +80,9 @@ impl Server {
         &self.spec
     }
 
-    /// Gives it another share from now on.
-    pub fn allot(&self, allotment: Allotment) {
-        let steering = self.steered_by();
-        self.configured.store(allotment.weight, Relaxed);
-        self.weight.store(steering.weight.unwrap_or(allotment.weight), Relaxed);
-        self.priority.store(allotment.priority, Relaxed);
-    }
-
-    /// Its share of new sessions, 0 to 256: the configured one, or what it was steered to.
-    #[must_use]
-    pub fn weight(&self) -> u16 {
-        self.weight.load(Relaxed)
-    }
-
-    /// Its tier, 0 the best.
-    #[must_use]
-    pub fn priority(&self) -> u8 {
-        self.priority.load(Relaxed)
+    /// The share it was steered to, if that is not the configured one.
+    pub(super) fn steered_weight(&self) -> Option<u16> {
+        Some(self.weight.load(Relaxed)).filter(|weight| *weight != AS_CONFIGURED)
     }
 
     /// XXH3-64 of its identity, for source-hash.
@@ -153,17 +136,20 @@ impl Server {
         self.checked() == Checked::Up && !self.has(EJECTED | LEAVING)
     }
 
-    /// Whether it would be used if it were well: it has a share, and nobody has taken it out of service.
-    #[must_use]
-    pub fn is_enlisted(&self) -> bool {
-        self.weight() > 0 && !self.has(LEAVING)
+    /// Whether an operator has taken it out of service, for new sessions at least.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.has(LEAVING)
     }
 
-    /// Whether it may be picked at this moment.
-    #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
+    /// Whether the latest check found it to be what is not wanted.
+    pub(super) fn is_unfit(&self) -> bool {
+        self.has(UNFIT)
+    }
+
+    /// How it stands by its health alone.
+    pub(super) fn by_health(&self, now: Instant) -> Standing {
         let checked = self.checked();
-        if checked == Checked::Down || !self.is_enlisted() {
+        if checked == Checked::Down {
             return Standing::Out;
         }
         if self.is_ejected() {
@@ -176,12 +162,6 @@ impl Server {
         } else {
             Standing::Unchecked
         }
-    }
-
-    /// Whether nothing but its being out of reach speaks against it: a pool in panic uses it all the same.
-    #[must_use]
-    pub(super) fn is_fit(&self) -> bool {
-        self.is_enlisted() && !self.has(UNFIT)
     }
 
     /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
@@ -240,8 +220,7 @@ impl Server {
         let mut steering = self.steered_by();
         let before = steering.usage;
         *steering = std::mem::take(&mut *steering).with(order, by, at);
-        let weight = steering.weight.unwrap_or_else(|| self.configured.load(Relaxed));
-        self.weight.store(weight, Relaxed);
+        self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
         if steering.usage == before {
             return;
         }
@@ -317,19 +296,9 @@ impl Server {
         out
     }
 
-    /// On what terms a session that has chosen it may have it, claiming the trial where there is one. Its standing is
-    /// looked at anew: since it became a candidate another session may have claimed that trial, and then it is out.
-    /// In panic that is no reason.
-    pub(super) fn admit(&self, now: Instant, connect_timeout: Duration, in_panic: bool) -> Option<Terms> {
-        match self.standing(now) {
-            _ if in_panic && self.is_fit() => Some(Terms::Free),
-            Standing::Up | Standing::Unchecked => Some(Terms::Free),
-            Standing::Trial => self
-                .ejection()
-                .claim_trial(now, connect_timeout)
-                .then_some(Terms::Trial),
-            Standing::Out => None,
-        }
+    /// Whether the session that asks has the trial.
+    pub(super) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
+        self.ejection().claim_trial(now, connect_timeout)
     }
 
     fn story(&self) -> MutexGuard<'_, Story> {

@@ -29,15 +29,7 @@ pub struct ServerSpec {
     pub resolved_from: Option<Arc<str>>,
 }
 
-impl ServerSpec {
-    /// Whether both are the same server of a pool, so that what is known of one holds for the other.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.label == other.label && self.address == other.address
-    }
-}
-
-/// What the configuration gives a server: how much, and when. It may change while the server stays the same.
+/// What the configuration gives a server: how much, and when. The next plan may say otherwise of the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allotment {
     /// Its share, 0 to 256; 0 takes no new session.

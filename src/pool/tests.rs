@@ -43,19 +43,20 @@ const EJECT: EjectLimits = EjectLimits {
     percent_max: 50,
 };
 
-fn server(n: usize, weight: u16, is_checked: bool) -> Arc<Server> {
+fn server(n: usize, weight: u16, is_checked: bool) -> Member {
+    of_tier(n, Allotment { weight, priority: 0 }, is_checked)
+}
+
+fn of_tier(n: usize, allotment: Allotment, is_checked: bool) -> Member {
     let label: Arc<str> = format!("s{n}").into();
     let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
-    Arc::new(Server::new(
-        ServerSpec {
-            identity: Arc::clone(&label),
-            label,
-            address,
-            resolved_from: None,
-        },
-        Allotment { weight, priority: 0 },
-        is_checked,
-    ))
+    let spec = ServerSpec {
+        identity: Arc::clone(&label),
+        label,
+        address,
+        resolved_from: None,
+    };
+    Member::new(Arc::new(Server::new(spec, is_checked)), allotment)
 }
 
 /// A pool of unchecked servers of these weights.
@@ -377,7 +378,7 @@ proptest! {
         let mut tried = Vec::new();
         let mut seen_unchecked = false;
         while let Some(lease) = pool.pick(client(n), &tried, now) {
-            let server = lease.server();
+            let server = servers.iter().find(|server| server.id() == lease.server().id()).expect("it is in the pool");
             prop_assert!(!tried.contains(&server.id()));
             prop_assert!(server.standing(now) != Standing::Out);
             seen_unchecked |= server.checked() == Checked::Unchecked;

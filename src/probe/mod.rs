@@ -10,7 +10,7 @@ mod resolve;
 pub mod tcp;
 mod tls;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -29,12 +29,16 @@ use crate::dial::ConnectFailure;
 use crate::listen::Room;
 use crate::plan::{CheckKind, HealthPlan, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
-use answers::Answers;
+use answers::{Answers, ask_ahead};
 use prober::{Failure, Prober, of_file};
 use resolve::Resolver;
 
 /// After so long without one a shortage is over. At a limit that is just reached some checks can be made and some not.
 const CALM: Duration = Duration::from_secs(60);
+
+/// How long a plan waits for its new names before it is put in force; most answer in a part of it, and nobody who
+/// reloads should wait for the rest.
+const FORESIGHT: Duration = Duration::from_secs(1);
 
 /// The probers of a pool; one that is dropped ends, and nothing of it is left.
 #[derive(Default)]
@@ -94,6 +98,12 @@ impl Probing {
         }
     }
 
+    /// Asks where the names are that the next plan brings in, so that it begins with the answers, and its sessions do not
+    /// find a pool that is empty for no reason of the file's. It waits for a second at most, and changes nothing else.
+    pub async fn foresee(&self, next: &Plan, now: &Plan) {
+        ask_ahead(next, now, &self.checks.resolver, Instant::now() + FORESIGHT).await;
+    }
+
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
     /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
     /// may be under way at once, at least one. To be called within a runtime.
@@ -132,39 +142,37 @@ impl Checks {
 
     /// Tends a pool for as long as it is polled: names are resolved anew, servers checked. Dropping it ends all of it.
     async fn tend(self: Arc<Self>, mut pools: watch::Receiver<Arc<PoolPlan>>) {
-        let mut answers = Answers::default();
+        let mut pool = Arc::clone(&pools.borrow_and_update());
+        let mut answers = Answers::new();
         let mut probers = Probers::default();
-        let mut renewal = Instant::now();
+        answers.adopt(&pool);
+        // Those given by address first: a resolver may take its time.
+        self.run_probers(&pool, &mut probers);
         loop {
-            let pool = Arc::clone(&pools.borrow_and_update());
-            // Those given by address first: a resolver may take its time.
-            self.run_probers(&pool, &mut probers);
-            if answers.lacks_some(&pool) {
-                renewal = Instant::now();
-            }
-            tokio::select! {
-                changed = pools.changed() => if changed.is_err() { return },
-                () = self.renew(&mut answers, &pool, renewal), if pool.has_names() => {
-                    pool.pool.replace_servers(answers.servers(&pool, &self.roster));
-                    pool.pool.mark_resolved();
-                    renewal = Instant::now() + pool.resolve_interval;
+            let is_to_do = tokio::select! {
+                biased; // what is said of a name goes to the plan in force
+                changed = pools.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    pool = Arc::clone(&pools.borrow_and_update());
+                    answers.adopt(&pool);
+                    true
                 }
+                is_to_do = answers.step(&pool, &self.resolver, &self.roster), if pool.has_names() => is_to_do,
+            };
+            if is_to_do {
+                self.run_probers(&pool, &mut probers);
             }
         }
-    }
-
-    /// Cancel safe: what has been asked stays asked.
-    async fn renew(&self, answers: &mut Answers, pool: &PoolPlan, when: Instant) {
-        sleep_until(when).await;
-        answers.renew(pool, &self.resolver).await;
     }
 
     /// One prober for each server there is, none for those that are gone.
     fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
         let turns = probers.check_by(&pool.health);
         let servers = pool.pool.servers();
-        let is_wanted = |id: &ServerId| servers.iter().any(|server| server.id() == *id);
-        probers.running.retain(|id, _| is_wanted(id));
+        let wanted: HashSet<ServerId> = servers.iter().map(|server| server.id()).collect();
+        probers.running.retain(|id, _| wanted.contains(id));
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
             if !matches!(pool.health.check, Some(CheckKind::Tls(_))) {

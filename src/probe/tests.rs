@@ -1,10 +1,10 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::pool::{Allotment, Server};
+use crate::pool::{Allotment, Member, Server};
 
 /// A plan with one pool, with these lines in it.
-fn plan(lines: &str) -> Plan {
+pub(super) fn plan(lines: &str) -> Plan {
     let text = format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n{lines}");
     let loaded = crate::config::read("test.toml", &text);
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
@@ -24,7 +24,8 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut probers = Probers::default();
     for _ in 0..100 {
-        let anew = |server: &Arc<Server>| Arc::new(Server::new(server.spec().clone(), Allotment::default(), true));
+        let anew =
+            |server: &Member| Member::new(Arc::new(Server::new(server.spec().clone(), true)), Allotment::default());
         pool.pool
             .replace_servers(pool.pool.servers().iter().map(anew).collect());
         checks.run_probers(&pool, &mut probers);

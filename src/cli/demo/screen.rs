@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DRAIN_SECONDS;
 use crate::config::report::counted;
-use crate::pool::Server;
+use crate::pool::Member;
 
 /// Between two rows.
 const BEAT: Duration = Duration::from_secs(1);
@@ -20,7 +19,7 @@ const BEAT: Duration = Duration::from_secs(1);
 pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
-    servers: Vec<Arc<Server>>,
+    servers: Vec<Member>,
 }
 
 /// Of one server.
@@ -33,7 +32,7 @@ struct Count {
 }
 
 impl<W: Write> Screen<W> {
-    pub(super) fn new(is_terminal: bool, out: W, servers: Vec<Arc<Server>>) -> Self {
+    pub(super) fn new(is_terminal: bool, out: W, servers: Vec<Member>) -> Self {
         Self {
             is_terminal,
             out,
@@ -96,7 +95,7 @@ impl<W: Write> Screen<W> {
     }
 
     fn counts(&self) -> Vec<Count> {
-        let count = |server: &Arc<Server>| Count {
+        let count = |server: &Member| Count {
             live: server.live(),
             served: server.served(),
         };
@@ -117,7 +116,7 @@ impl<W: Write> Screen<W> {
 }
 
 /// Names above the columns of [`row`].
-fn head(servers: &[Arc<Server>]) -> String {
+fn head(servers: &[Member]) -> String {
     let mut head = String::from("Sessions now, and +new ones, on server\n       ");
     for server in servers {
         // Writing to a String cannot fail.

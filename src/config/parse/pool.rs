@@ -12,7 +12,7 @@ use crate::config::keys;
 use crate::dial::DialLimits;
 use crate::dial::proxy_protocol::Version;
 use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
-use crate::pool::{Policy, Pool, PoolRules, Server};
+use crate::pool::{Member, Policy, Pool, PoolRules, Server};
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
 const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*SOME_TIME.end();
@@ -53,7 +53,10 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let server = |entry: &ServerEntry| {
         let spec = entry.fixed()?;
-        Some(Arc::new(Server::new(spec, entry.allotment, health.check.is_some())))
+        Some(Member::new(
+            Arc::new(Server::new(spec, health.check.is_some())),
+            entry.allotment,
+        ))
     };
     let fixed = entries.iter().filter_map(server).collect();
     let rules = PoolRules {

@@ -10,14 +10,15 @@ use super::*;
 fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     let mut of_pool = *unchecked(Policy::LeastConn, &[1]).rules();
     rules(&mut of_pool);
-    let servers: Vec<_> = (0..priorities.len()).map(|n| server(n, 1, true)).collect();
-    for (server, priority) in servers.iter().zip(priorities) {
-        server.allot(Allotment {
+    let of = |(n, priority): (usize, &u8)| {
+        let allotment = Allotment {
             weight: 1,
             priority: *priority,
-        });
-        passes(server, 1);
-    }
+        };
+        of_tier(n, allotment, true)
+    };
+    let servers: Vec<_> = priorities.iter().enumerate().map(of).collect();
+    servers.iter().for_each(|server| passes(server, 1));
     Pool::new("pool".into(), of_pool, servers)
 }
 
@@ -55,7 +56,7 @@ async fn an_attempt_that_failed_goes_on_in_the_next_tier() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_has_checked_is_used_before_a_worse_tier_is() {
     let pool = tiers(&[1, 0], |_| {});
-    let servers = vec![Arc::clone(&pool.servers()[0]), server(7, 1, true)];
+    let servers = vec![pool.servers()[0].clone(), server(7, 1, true)];
     pool.replace_servers(servers);
     assert_eq!(picked(&pool, Instant::now()), labels(&["s7"]));
 }
@@ -195,10 +196,11 @@ async fn a_steered_weight_holds_whatever_the_configuration_says_until_it_is_take
     steer(&server, Steer::Weight(Some(0)));
     steer(&server, Steer::Enable);
     assert_eq!(server.weight(), 0);
-    server.allot(Allotment { weight: 9, priority: 3 });
-    assert_eq!((server.weight(), server.priority()), (0, 3));
+    let next = Member::new(Arc::clone(&server), Allotment { weight: 9, priority: 3 });
+    assert_eq!((next.weight(), next.priority()), (0, 3));
     steer(&server, Steer::Weight(None));
-    assert_eq!((server.weight(), server.steering().by.is_some()), (9, true));
+    assert_eq!((server.weight(), next.weight()), (5, 9));
+    assert!(next.steering().by.is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,13 @@
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 use crate::addr::ClientAddr;
-use crate::probe::tests::pool;
+use crate::live::Live;
+use crate::pool::Server;
+use crate::probe::tests::{plan, pool};
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
 
@@ -44,7 +45,7 @@ impl Tended {
     fn new(lines: &str) -> Self {
         Self {
             pool: pool(lines),
-            answers: Answers::default(),
+            answers: Answers::new(),
             roster: Roster::default(),
             zone: Zone::default(),
         }
@@ -52,11 +53,8 @@ impl Tended {
 
     /// The labels of its servers after another resolution.
     async fn renewed(&mut self) -> Vec<Arc<str>> {
-        self.answers.renew(&self.pool, &self.zone.resolver()).await;
-        let servers = self.answers.servers(&self.pool, &self.roster);
-        self.pool.pool.replace_servers(servers);
-        let servers = self.pool.pool.servers();
-        servers.iter().map(|server| Arc::clone(&server.spec().label)).collect()
+        renew(&mut self.answers, &self.pool, &self.zone.resolver(), &self.roster).await;
+        labels(&self.pool)
     }
 
     fn server(&self, label: &str) -> Arc<Server> {
@@ -64,6 +62,19 @@ impl Tended {
         let found = servers.iter().find(|server| &*server.spec().label == label);
         Arc::clone(found.expect("it is in the pool"))
     }
+}
+
+/// Asks for all names, and waits for what is said until there is nothing more to wait for.
+async fn renew(answers: &mut Answers, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) {
+    answers.ask(pool, resolver);
+    while answers.patience.is_some() {
+        answers.step(pool, resolver, roster).await;
+    }
+}
+
+fn labels(pool: &PoolPlan) -> Vec<Arc<str>> {
+    let servers = pool.pool.servers();
+    servers.iter().map(|server| Arc::clone(&server.spec().label)).collect()
 }
 
 #[tokio::test]
@@ -158,16 +169,16 @@ fn slow() -> (Resolver, Receiver<String>, Sender<()>) {
     (resolver, questions, go)
 }
 
-/// Renews while the clock runs: by itself it stands still as long as a thread is busy.
-async fn renew_in_vain(answers: &mut Answers, pool: &PoolPlan, resolver: &Resolver) {
+/// Lets the clock run: by itself it stands still as long as a thread is busy.
+async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     let clock = async {
         loop {
-            tokio::time::advance(PATIENCE / 10).await;
+            tokio::time::advance(PATIENCE / 100).await;
         }
     };
     tokio::select! {
-        () = answers.renew(pool, resolver) => {}
-        () = clock => {}
+        done = waits => done,
+        never = clock => never,
     }
 }
 
@@ -176,17 +187,92 @@ async fn names_are_asked_for_a_few_at_once_and_not_again_before_they_are_answere
     let names: Vec<String> = (0..12).map(|number| format!("n{number}.test:7")).collect();
     let pool = pool(&format!("servers = {names:?}"));
     let (resolver, questions, go) = slow();
-    let mut answers = Answers::default();
+    let (mut answers, roster) = (Answers::new(), Roster::default());
     let began = Instant::now();
-    renew_in_vain(&mut answers, &pool, &resolver).await;
+    while_time_passes(renew(&mut answers, &pool, &resolver, &roster)).await;
     assert!(began.elapsed() < 2 * PATIENCE, "all names share one time");
-    assert_eq!(answers.servers(&pool, &Roster::default()).len(), 0);
-    renew_in_vain(&mut answers, &pool, &resolver).await;
+    assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
+    while_time_passes(renew(&mut answers, &pool, &resolver, &roster)).await;
     let a_question = || questions.recv_timeout(PATIENCE).unwrap();
     let few: HashSet<String> = (0..4).map(|_| a_question()).collect();
     assert_eq!((few.len(), questions.try_iter().count()), (4, 0));
     drop(go);
-    answers.renew(&pool, &resolver).await;
+    renew(&mut answers, &pool, &resolver, &roster).await;
     assert_eq!(questions.try_iter().count(), 8, "the others, once each");
-    assert!(answers.names.values().all(|answer| answer.addresses.len() == 1));
+    assert!(pool.entries.iter().all(|entry| entry.addresses.load().len() == 1));
+}
+
+/// A resolver that has nothing to say of a `hangs.test` before it is let go, and of all others that they are here.
+fn hanging() -> (Resolver, Sender<()>) {
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let resolver = Resolver::new(move |host, port| {
+        if host == "hangs.test" {
+            let _ = gate.lock().unwrap().recv(); // an error is the end of the waiting
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    (resolver, go)
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_name_is_used_while_another_hangs() {
+    let pool = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
+    let (resolver, go) = hanging();
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    while labels(&pool).len() < 2 {
+        answers.step(&pool, &resolver, &roster).await;
+    }
+    assert_eq!(
+        labels(&pool),
+        ["a.test:8@10.0.0.1", "b.test:10@10.0.0.1"].map(Arc::from)
+    );
+    assert!(!pool.pool.is_resolved(), "of the others something may be said yet");
+    drop(go);
+    while labels(&pool).len() < 4 {
+        answers.step(&pool, &resolver, &roster).await;
+    }
+    assert!(pool.pool.is_resolved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_too_late_is_used_at_once() {
+    let pool = pool("servers = [\"hangs.test:7\"]\nresolve_interval = \"1h\"");
+    let (resolver, go) = hanging();
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    while_time_passes(renew(&mut answers, &pool, &resolver, &roster)).await;
+    assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
+    drop(go);
+    let began = Instant::now();
+    while labels(&pool).is_empty() {
+        answers.step(&pool, &resolver, &roster).await;
+    }
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
+    let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
+    let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let (resolver, _go) = hanging();
+    let now = live.plan();
+    let time_is_over = async {
+        let open = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        while open() != 1 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(PATIENCE).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = ask_ahead(&next, &now, &resolver, Instant::now() + PATIENCE) => {}
+        () = time_is_over => {}
+    }
+    assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
+    live.settle(&next);
+    assert_eq!(
+        labels(&next.pools[0]),
+        ["b.test:9@10.0.0.1".into()],
+        "the first was asked for before"
+    );
 }
