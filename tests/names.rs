@@ -174,6 +174,27 @@ fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
 }
 
 #[test]
+fn a_name_that_never_resolved_is_shown() {
+    let site = Site::new();
+    site.is_at(&[]);
+    let servers = [format!("pool.test:{}", site.first.address.port())];
+    let proxy = seeing(&site.folder.path().join("hosts"), &config(&servers));
+    for command in ["status", "servers"] {
+        let shown = proxy.command(&[command]);
+        let notes: Vec<_> = shown
+            .stdout
+            .lines()
+            .filter(|line| line.ends_with("not resolved yet"))
+            .collect();
+        assert!(matches!(notes[..], [note] if note.starts_with("p/")), "{shown:#?}");
+    }
+    site.is_at(&["127.0.0.2"]);
+    eventually("it is shown no more", || {
+        !proxy.command(&["servers"]).stdout.contains("not resolved")
+    });
+}
+
+#[test]
 fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() {
     let site = Site::new();
     site.is_at(&["127.0.0.2", "127.0.0.3"]);

@@ -97,6 +97,9 @@ pub struct Pool {
     pub panic: bool,
     /// In the order of the configuration.
     pub servers: Vec<Server>,
+    /// Host names among them of which no resolver has said yet where they are.
+    #[serde(default)]
+    pub unresolved: Vec<String>,
 }
 
 /// A server.

@@ -107,6 +107,11 @@ fn of_pool(plan: &PoolPlan) -> answers::Pool {
         best_tier: plan.pool.best_tier(now),
         panic: plan.pool.is_panicking(now),
         servers: plan.pool.servers().iter().map(of_server).collect(),
+        unresolved: plan
+            .names()
+            .filter(|(entry, ..)| entry.addresses.load().is_empty())
+            .map(|(entry, ..)| entry.written.to_string())
+            .collect(),
     }
 }
 

@@ -24,9 +24,10 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         );
         Ok(format!(
-            "{head}\n{}\n{}",
+            "{head}\n{}\n{}{}",
             listeners(&state.listeners),
-            pools(&state.pools)
+            pools(&state.pools),
+            unresolved(&state.pools.iter().collect::<Vec<_>>())
         ))
     })
 }
@@ -76,13 +77,26 @@ fn pools(pools: &[Pool]) -> String {
 pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
     remote.ask(Question::get("/api/v1/state"), |state: State| {
         let is_wanted = |there: &&Pool| pool.is_none_or(|wanted| there.name == wanted);
-        let mut pools = state.pools.iter().filter(is_wanted).peekable();
-        if let (Some(wanted), None) = (pool, pools.peek()) {
+        let pools: Vec<_> = state.pools.iter().filter(is_wanted).collect();
+        if let (Some(wanted), true) = (pool, pools.is_empty()) {
             return Err(Trouble::Refused(format!("there is no pool `{wanted}`")));
         }
-        let servers = pools.flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
-        Ok(of_servers(&servers.collect::<Vec<_>>()))
+        let servers = pools
+            .iter()
+            .flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
+        let servers: Vec<_> = servers.collect();
+        Ok(of_servers(&servers) + &unresolved(&pools))
     })
+}
+
+/// Names that no server came of yet; with a line before them, if there are any.
+fn unresolved(pools: &[&Pool]) -> String {
+    let of_pool = |pool: &&Pool| {
+        let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
+        pool.unresolved.iter().map(note).collect::<String>()
+    };
+    let notes: String = pools.iter().map(of_pool).collect();
+    if notes.is_empty() { notes } else { format!("\n{notes}") }
 }
 
 /// One line a server, and below them what cannot be said in a word.
