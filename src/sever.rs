@@ -75,7 +75,10 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
     for pool in &live.plan().pools {
         for server in pool.pool.servers().iter() {
             wanted.remove(&server.id());
-            if let (1.., Some(cause)) = (server.live(), cause(pool, server, now)) {
+            // Of most servers there is nothing to find out.
+            if server.live() > 0
+                && let Some(cause) = cause(pool, server, now)
+            {
                 wanted.insert(server.id(), cause);
             }
         }

@@ -115,6 +115,7 @@ fn a_fifo_that_nobody_reads_is_an_error_and_nothing_to_wait_for() {
     must(Command::new("mkfifo").arg(folder.path().join("fifo")));
     let started = finished(acequia(&["run"]).current_dir(folder.path()));
     assert_eq!(started.code, Some(3), "{started:#?}");
+    assert!(started.stderr.contains("cannot write the access log"), "{started:#?}");
     assert!(started.stderr.contains("fifo: "), "{started:#?}");
     let proxy = Proxy::start(&config(&server, "access.log"));
     must(Command::new("mkfifo").arg(proxy.folder().join("fifo")));

@@ -27,7 +27,7 @@ pub fn status(remote: &Remote) -> ExitCode {
             "{head}\n{}\n{}{}",
             listeners(&state.listeners),
             pools(&state.pools),
-            unresolved(&state.pools.iter().collect::<Vec<_>>())
+            unresolved(&state.pools)
         ))
     })
 }
@@ -85,17 +85,17 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
             .iter()
             .flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
         let servers: Vec<_> = servers.collect();
-        Ok(of_servers(&servers) + &unresolved(&pools))
+        Ok(of_servers(&servers) + &unresolved(pools))
     })
 }
 
 /// Names that no server came of yet; with a line before them, if there are any.
-fn unresolved(pools: &[&Pool]) -> String {
-    let of_pool = |pool: &&Pool| {
+fn unresolved<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> String {
+    let of_pool = |pool: &Pool| -> String {
         let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
-        pool.unresolved.iter().map(note).collect::<String>()
+        pool.unresolved.iter().map(note).collect()
     };
-    let notes: String = pools.iter().map(of_pool).collect();
+    let notes: String = pools.into_iter().map(of_pool).collect();
     if notes.is_empty() { notes } else { format!("\n{notes}") }
 }
 

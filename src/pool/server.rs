@@ -141,7 +141,7 @@ impl Server {
         self.has(LEAVING)
     }
 
-    /// Whether the latest check found it to be what is not wanted.
+    /// Whether it is known to be what is not wanted, or, where that matters, not known to be what is.
     pub(super) fn is_unfit(&self) -> bool {
         self.has(UNFIT)
     }
