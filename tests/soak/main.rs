@@ -23,8 +23,6 @@ mod tls;
 mod verdict;
 mod wire;
 
-#[path = "../support/hard.rs"]
-mod hard;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -41,11 +39,11 @@ use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 
 use cost::Cost;
-use hard::active;
 use load::Load;
 use operator::Operator;
 use servers::Server;
 use site::{Site, Turn};
+use support::hard::active;
 use support::proxy::{Proxy, Stopped};
 use verdict::Evidence;
 

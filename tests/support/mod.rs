@@ -9,11 +9,13 @@
 pub mod api;
 pub mod client;
 pub mod database;
+pub mod hard;
 pub mod hello;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
 pub mod server;
+pub mod star;
 pub mod tls;
 
 use std::thread::sleep;

@@ -1,0 +1,117 @@
+//! The wall clock may step as it likes: nothing waits by it, and no duration is measured by it. Times in the log are its.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use crate::support::client::{Client, ask};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::{eventually, found};
+use serde_json::Value;
+
+/// Where Debian's libfaketime is.
+const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A proxy whose wall clock is what the file `clock` in its folder says: `+0`, `+1d`. Its monotonic clock is the
+/// kernel's.
+fn start(server: &Server) -> Proxy {
+    let config = format!(
+        r#"
+        [defaults]
+        hello_timeout = "2s"
+        [listeners.quick]
+        bind = "127.0.0.1:0"
+        pool = "p"
+        idle_timeout = "400ms"
+        [listeners.slow]
+        bind = "127.0.0.1:0"
+        pool = "p"
+        idle_timeout = "1h"
+        [listeners.tls]
+        bind = "127.0.0.1:0"
+        routes = [{{ sni = "*", pool = "p" }}]
+        [pools.p]
+        servers = ["{}"]
+        health = {{ interval = "100ms" }}
+        "#,
+        server.address
+    );
+    let script = format!(
+        "echo +0 >clock; export LD_PRELOAD='{LIBRARY}' FAKETIME_TIMESTAMP_FILE=clock FAKETIME_NO_CACHE=1 \
+         FAKETIME_DONT_FAKE_MONOTONIC=1; exec \"$@\""
+    );
+    Proxy::setup(&config).under(&["sh", "-c", &script, "sh"]).start()
+}
+
+fn step(proxy: &Proxy, to: &str) {
+    let beside = proxy.folder().join("next");
+    fs::write(&beside, format!("{to}\n")).unwrap();
+    fs::rename(beside, proxy.folder().join("clock")).unwrap();
+}
+
+fn checks(proxy: &Proxy) -> f64 {
+    proxy
+        .metrics()
+        .sum("acequia_health_checks_total", &[("result", "pass")])
+}
+
+/// The line of the latest session that ended so.
+fn line(proxy: &Proxy, ending: &str, count: usize) -> Value {
+    found(ending, || {
+        let lines = proxy.access();
+        let mut of_it = lines.into_iter().filter(|line| line["ending"] == ending);
+        of_it.nth(count - 1)
+    })
+}
+
+fn ms(line: &Value) -> f64 {
+    line["duration_ms"].as_f64().unwrap()
+}
+
+#[test]
+fn a_step_of_a_day_ends_nothing_early_and_nothing_late() {
+    let server = Server::echo();
+    let proxy = start(&server);
+    let began = SystemTime::now();
+    let mut lasts = Client::connect(proxy.at("slow"));
+    for (count, (clock, since)) in [("+1d", DAY), ("-1d", Duration::ZERO), ("+2d", 2 * DAY)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut idle = Client::connect(proxy.at("quick"));
+        assert_eq!(idle.send(b"ping").read(4), b"ping");
+        let mut says_nothing = Client::connect(proxy.at("tls"));
+        step(&proxy, clock);
+        let before = checks(&proxy);
+        eventually("checks go on", || checks(&proxy) > before + 3.0);
+        assert_eq!(idle.read_all(), b"", "idle, in time");
+        assert_eq!(says_nothing.try_read_all().unwrap_or_default(), b"");
+        assert_eq!(ask(proxy.at("slow"), b"ping"), b"ping");
+        assert_eq!(
+            lasts.send(b"ping").read(4),
+            b"ping",
+            "it has been idle for seconds, not for days"
+        );
+        for (ending, least) in [("idle_timeout", 400.0), ("hello_timeout", 2000.0)] {
+            let line = line(&proxy, ending, count + 1);
+            assert!((least..20_000.0).contains(&ms(&line)), "{line}");
+            let told = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
+            assert_eq!(
+                told > began + since,
+                since > Duration::ZERO || clock == "+0",
+                "the clock did step (by libfaketime): {line}"
+            );
+        }
+    }
+    lasts.finish().read_all();
+    assert!(ms(&line(&proxy, "client_closed", 4)) < 60_000.0);
+    assert_eq!(proxy.metrics().sum("acequia_server_up", &[]), 1.0);
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_health_transitions_total", &[("to", "down")]),
+        0.0
+    );
+}

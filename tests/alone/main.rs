@@ -1,0 +1,13 @@
+//! Black-box tests that change something of a whole process or machine: resource limits, namespaces, the clock, hooks.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clock;
+mod least_privilege;
+mod network;
+mod out_of_descriptors;
+mod panics;
+mod pipe_pages;

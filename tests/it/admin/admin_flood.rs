@@ -1,0 +1,88 @@
+//! Whatever is poured on the admin port, traffic and a good client of it do not suffer, and nothing of it is kept.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::scope;
+
+use crate::support::client::Client;
+use crate::support::hard::{descriptors, descriptors_fall_to, is_served, resident};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(server: &Server) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    )
+}
+
+/// What nobody in his right mind sends, and that is repeated as long as it is taken.
+const FLOODS: [(&str, &str); 4] = [
+    ("", ""),                                                           // silence
+    ("", "G"),                                                          // a request that never comes to its point
+    ("GET /live HTTP/1.1\r\nHost: a\r\nX-Large: ", "0123456789abcdef"), // a head without end
+    (
+        "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n",
+        "0123456789abcdef", // a body of a gigabyte
+    ),
+];
+
+/// Comes again and again, until told to stop.
+fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
+    let then = then.repeat(4096);
+    while !stop.load(Relaxed) {
+        let mut crowd: Vec<_> = (0..40)
+            .filter_map(|_| Client::try_connect(proxy.admin()).ok())
+            .collect();
+        for Client(client) in &mut crowd {
+            client.set_nonblocking(true).unwrap();
+            let _ = client.write(first.as_bytes()); // who is cut already cannot
+            let _ = client.write(then.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn traffic_and_good_clients_get_through() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server));
+    let (open, before) = (descriptors(&proxy), resident(&proxy));
+    let stop = AtomicBool::new(false);
+    scope(|all| {
+        for kind in FLOODS {
+            let (proxy, stop) = (&proxy, &stop);
+            all.spawn(move || flood(proxy, kind, stop));
+        }
+        let good = all.spawn(|| {
+            for _ in 0..5 {
+                drop(is_served(proxy.at("l")));
+                assert_eq!(proxy.get("/live").0, 200);
+                let more = descriptors(&proxy).saturating_sub(open);
+                assert!(more <= 20, "{more} descriptors more");
+            }
+        });
+        let good = good.join();
+        stop.store(true, Relaxed); // also when it has gone wrong
+        good.unwrap();
+    });
+    let grown = resident(&proxy).saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    descriptors_fall_to(&proxy, open);
+}
+
+#[test]
+fn what_has_no_end_is_refused_before_long() {
+    const FAR_TOO_MUCH: usize = 64 << 20;
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server));
+    for (first, then) in &FLOODS[1..] {
+        let mut client = Client::connect(proxy.admin()).0;
+        client.write_all(first.as_bytes()).unwrap();
+        let much = then.repeat(4096);
+        let mut taken = 0;
+        while taken < FAR_TOO_MUCH && client.write_all(much.as_bytes()).is_ok() {
+            taken += much.len();
+        }
+        assert!(taken < FAR_TOO_MUCH, "{first:?}");
+    }
+}

@@ -1,0 +1,244 @@
+//! The API answers those it should, says what is wrong, and tells no secret.
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use crate::support::api::{config, exchange, request, start, tcp, unix};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use serde_json::Value;
+
+const TOKEN: &str = "a-token-nobody-guesses";
+
+/// A file with the token, which lives as long as its folder.
+fn token() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    let line = format!("token_file = {path:?}");
+    (folder, line)
+}
+
+#[test]
+fn the_latest_reload_is_told_but_not_what_was_wrong() {
+    let server = Server::echo();
+    let text = config(&[&server], "bind = \"127.0.0.1:0\"");
+    let proxy = Proxy::start(&text);
+    let latest = || unix(&proxy, "GET", "/api/v1/state", "").1["last_reload"].clone();
+    assert_eq!(latest(), Value::Null);
+    assert!(proxy.reload(&text));
+    let done = latest();
+    assert_eq!((&done["by"], &done["done"]), (&"SIGHUP".into(), &true.into()));
+    proxy.rewrite(&text.replace("[pools.shop]", "[pools.hsop]"));
+    let (status, refused) = unix(&proxy, "POST", "/api/v1/reload", "");
+    assert_eq!(status, 422);
+    assert!(refused["error"].as_str().unwrap().contains("there is no pool `shop`"));
+    let failed = latest();
+    assert_eq!(
+        (&failed["by"], &failed["done"]),
+        (
+            &format!("uid {}", rustix::process::getuid().as_raw()).into(),
+            &false.into()
+        )
+    );
+    assert!(failed["at"].as_str() > done["at"].as_str() && failed.as_object().unwrap().len() == 3);
+}
+
+#[test]
+fn over_tcp_writes_need_the_token_and_browsers_of_others_have_no_say() {
+    let server = Server::echo();
+    let (_folder, line) = token();
+    let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let status = |method: &str, path: &str, headers: &[&str]| tcp(&proxy, method, path, headers, "").0;
+    let state = "/api/v1/state";
+    assert_eq!(status("GET", state, &[]), 200);
+    assert_eq!(status("GET", state, &["Host: lb.example:9090"]), 200);
+    assert_eq!(status("GET", state, &["Host: evil.example"]), 421);
+    let reload = "/api/v1/reload";
+    assert_eq!(status("POST", reload, &[]), 401);
+    assert_eq!(status("POST", reload, &["Authorization: Bearer wrong"]), 401);
+    assert_eq!(status("POST", reload, &["Authorization: Basic YTpi"]), 401);
+    assert_eq!(status("POST", reload, &[&bearer, "Origin: http://evil.example"]), 403);
+    assert_eq!(status("POST", reload, &[&bearer, "Sec-Fetch-Site: cross-site"]), 403);
+    assert_eq!(status("POST", reload, &[&bearer]), 200);
+    assert_eq!(status("DELETE", "/api/v1/sessions/1", &[]), 401);
+    assert_eq!(status("DELETE", "/api/v1/sessions/1", &[&bearer]), 404);
+    // What was said of whom is told.
+    assert_eq!(status("POST", "/api/v1/servers/shop/big", &[&bearer]), 415);
+    let steered = tcp(
+        &proxy,
+        "POST",
+        "/api/v1/servers/shop/big",
+        &[&bearer, "Content-Type: application/json"],
+        r#"{"weight": 7}"#,
+    );
+    let server: Value = serde_json::from_str(&steered.1).unwrap();
+    assert_eq!(
+        (steered.0, &server["set_by"], &server["weight"]),
+        (200, &"127.0.0.1".into(), &7.into())
+    );
+    // The token may change at any time; without its file nobody may write.
+    std::fs::write(_folder.path().join("token"), "another").unwrap();
+    assert_eq!(status("POST", reload, &[&bearer]), 401);
+    assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
+    std::fs::remove_file(_folder.path().join("token")).unwrap();
+    assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
+    assert_eq!(proxy.get("/metrics").0, 200);
+    let stopped = proxy.stop();
+    let log = format!("{:?}", stopped.log);
+    assert!(!log.contains(TOKEN) && !log.contains("another"), "{log}");
+}
+
+#[test]
+fn without_a_token_nobody_writes_and_from_elsewhere_nobody_reads() {
+    let server = Server::echo();
+    let local = start(&[&server], "");
+    let (status, told) = tcp(&local, "POST", "/api/v1/reload", &[], "");
+    assert_eq!(status, 403);
+    assert!(told.contains("token_file"), "{told}");
+    // What counts is where the port is bound, not by which address it is reached: a relay on this machine may stand
+    // between it and anybody.
+    let (_folder, line) = token();
+    let wide = Proxy::start(&config(&[&server], &format!("bind = \"0.0.0.0:0\"\n{line}")));
+    let ask = |headers: &[&str]| {
+        let stream = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
+        exchange(stream, &request("GET", "/api/v1/state", headers, "")).0
+    };
+    assert_eq!(ask(&[]), 401);
+    assert_eq!(ask(&[&format!("Authorization: Bearer {TOKEN}")]), 200);
+    let anybody = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
+    assert_eq!(exchange(anybody, &request("GET", "/metrics", &[], "")).0, 200);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_json() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let path = "/api/v1/servers/shop/big";
+    let long = format!("{{\"close_over\": \"{}\"}}", "1".repeat(17 * 1024));
+    for (method, path, body, status, told) in [
+        ("GET", "/api/v1/none", "", 404, "docs/api.md"),
+        ("POST", "/api/v1/state", "", 405, "docs/api.md"),
+        ("GET", "/api/v1/sessions?limit=0", "", 400, "1 to 1000"),
+        ("GET", "/api/v1/sessions?zzz=1", "", 400, "zzz"),
+        ("GET", "/api/v1/sessions?min_idle=5", "", 400, "min_idle"),
+        ("DELETE", "/api/v1/sessions/x", "", 400, "x"),
+        ("DELETE", "/api/v1/sessions/99", "", 404, "99"),
+        ("GET", "/api/v1/route?listener=zzz", "", 404, "there is https"),
+        ("GET", "/api/v1/route", "", 400, "`listener` is missing"),
+        ("GET", "/api/v1/route?listener=https&from=x", "", 400, "`from`"),
+        ("GET", "/api/v1/route?listener=https&sni=a&sni=b", "", 400, "`sni`"),
+        ("POST", path, "{", 400, "EOF"),
+        ("POST", path, "{}", 400, "say `use`"),
+        ("POST", path, r#"{"use": "gone"}"#, 400, "enabled"),
+        ("POST", path, r#"{"use": {"enabled": null}}"#, 422, "string"),
+        ("POST", path, r#"["enabled", null, 5]"#, 422, "sequence"),
+        ("POST", path, r#"{"zzz": 1}"#, 400, "zzz"),
+        ("POST", path, r#"{"weight": 257}"#, 400, "0 to 256"),
+        (
+            "POST",
+            path,
+            r#"{"use": "enabled", "close_over": "1s"}"#,
+            400,
+            "close_over",
+        ),
+        (
+            "POST",
+            path,
+            r#"{"use": "draining", "close_over": "1"}"#,
+            400,
+            "close_over",
+        ),
+        ("POST", path, &long, 413, "length"),
+        (
+            "POST",
+            "/api/v1/servers/shop/none",
+            r#"{"use": "enabled"}"#,
+            404,
+            "none",
+        ),
+    ] {
+        let (got, answer) = unix(&proxy, method, path, body);
+        assert_eq!(got, status, "{method} {path} {answer:#}");
+        assert!(
+            answer["error"].as_str().unwrap().contains(told),
+            "{method} {path} {answer:#}"
+        );
+    }
+    // Nor does a body help that does not say how long it is.
+    let chunk = format!("4400\r\n{}\r\n0\r\n\r\n", " ".repeat(0x4400));
+    let stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    let (status, answer) = exchange(stream, &format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}"));
+    assert_eq!(status, 413, "{answer}");
+    let state = unix(&proxy, "GET", "/api/v1/state", "").1;
+    assert_eq!(
+        state["pools"][0]["servers"][0]["set_by"],
+        Value::Null,
+        "nothing was done"
+    );
+}
+
+#[test]
+fn each_filter_lets_through_what_it_says_and_nothing_else() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&hello).read(hello.len());
+    let total = |filter: &str| unix(&proxy, "GET", &format!("/api/v1/sessions?{filter}"), "").1["total"].clone();
+    let session = unix(&proxy, "GET", "/api/v1/sessions", "").1["sessions"][0].clone();
+    for key in ["id", "listener", "route", "pool", "server", "sni", "peer", "client"] {
+        let value = session[key].to_string().replace('"', "");
+        assert_eq!(total(&format!("{key}={value}")), 1, "{key}={value}");
+        assert_eq!(total(&format!("{key}=99")), 0, "{key}");
+    }
+    for (passes, does_not) in [
+        ("min_age=1ms", "min_age=1h"),
+        ("min_idle=1ms", "min_idle=1h"),
+        ("min_rtt=0ms", "min_rtt=1h"),
+        ("min_bytes=1", "min_bytes=1000000"),
+        ("min_rate=0", "min_rate=1000000000"),
+    ] {
+        eventually(passes, || total(passes) == 1);
+        assert_eq!(total(does_not), 0, "{does_not}");
+    }
+}
+
+#[test]
+fn pages_of_sessions_show_each_once() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    let mut clients: Vec<_> = (0..25).map(|_| Client::connect(proxy.at("https"))).collect();
+    for client in &mut clients {
+        client.send(b"x").read(1);
+    }
+    let (mut seen, mut after) = (BTreeSet::new(), 0);
+    loop {
+        let page = unix(&proxy, "GET", &format!("/api/v1/sessions?limit=10&after={after}"), "").1;
+        assert_eq!(page["total"], 25);
+        for session in page["sessions"].as_array().unwrap() {
+            assert!(seen.insert(session["id"].as_u64().unwrap()));
+        }
+        match page["next"].as_u64() {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 25);
+    let one = clients[7].0.local_addr().unwrap();
+    let found = unix(&proxy, "GET", &format!("/api/v1/sessions?client={one}"), "").1;
+    assert_eq!(
+        (&found["total"], &found["sessions"][0]["peer"]),
+        (&1.into(), &one.to_string().into())
+    );
+    drop(clients);
+    eventually("they are gone", || {
+        unix(&proxy, "GET", "/api/v1/sessions", "").1["total"] == 0
+    });
+}

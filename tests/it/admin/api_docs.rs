@@ -1,0 +1,147 @@
+//! docs/api.md tells the truth: its requests can be made as they stand, and get answers like those it shows.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::support::api::{start, unix};
+use crate::support::client::Client;
+use crate::support::hello::Hello;
+use crate::support::process::must;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use serde_json::{Value, json};
+
+/// A chapter of the documentation.
+struct Chapter {
+    method: String,
+    path: String,
+    /// A command that asks.
+    request: &'static str,
+    answer: Value,
+}
+
+fn chapters() -> Vec<Chapter> {
+    let text = include_str!("../../../docs/api.md");
+    let chapter = |text: &'static str| {
+        let (method, path) = text.lines().next().unwrap().split_once(' ').unwrap();
+        let block = |fence: &str| {
+            let after = text.split_once(fence).unwrap_or_else(|| panic!("{path}: no {fence}"));
+            after.1.split_once("```").unwrap().0
+        };
+        Chapter {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            request: block("```sh\n"),
+            answer: serde_json::from_str(block("```json\n")).unwrap(),
+        }
+    };
+    text.split("\n## ").skip(1).map(chapter).collect()
+}
+
+/// Both have the same keys, and values of the same types; null may stand for any.
+fn same_shape(path: &str, told: &Value, live: &Value) {
+    match (told, live) {
+        (Value::Null, _) | (_, Value::Null) => {}
+        (Value::Object(told), Value::Object(live)) => {
+            let keys = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(keys(told), keys(live), "{path}");
+            told.iter()
+                .for_each(|(key, told)| same_shape(&format!("{path}.{key}"), told, &live[key]));
+        }
+        (Value::Array(told), Value::Array(live)) => {
+            if let Some(told) = told.first() {
+                live.iter()
+                    .for_each(|live| same_shape(&format!("{path}[]"), told, live));
+            }
+        }
+        _ => assert_eq!(
+            std::mem::discriminant(told),
+            std::mem::discriminant(live),
+            "{path}: {told}, {live}"
+        ),
+    }
+}
+
+/// What a documented command prints, for this process and this session; JSON.
+fn printed(proxy: &Proxy, request: &str, session: &str) -> Value {
+    let socket = proxy.folder().join("acequia/admin.sock");
+    let request = request
+        .replace("/run/acequia/admin.sock", socket.to_str().unwrap())
+        .replace("/sessions/117", &format!("/sessions/{session}"))
+        .replace("curl ", "curl --silent --show-error --fail-with-body ");
+    let printed = must(Command::new("sh").args(["-c", &request]));
+    serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{request}: {printed}"))
+}
+
+#[test]
+fn it_answers_as_it_is_documented() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    let mut sessions: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("https"))).collect();
+    for client in &mut sessions {
+        client.send(&hello).read(hello.len());
+    }
+    let page = unix(&proxy, "GET", "/api/v1/sessions", "").1;
+    let (first, peer) = (&page["sessions"][0]["id"].to_string(), &page["sessions"][0]["peer"]);
+    let is_first = |client: &&mut Client| *peer == client.0.local_addr().unwrap().to_string();
+    let its_client = sessions.iter_mut().find(is_first).unwrap();
+    assert_eq!(unix(&proxy, "POST", "/api/v1/reload", "").0, 200); // so that `last_reload` is there
+    for chapter in chapters() {
+        let Chapter {
+            method,
+            path,
+            request,
+            answer: told,
+        } = chapter;
+        let answer = printed(&proxy, request, first);
+        same_shape(&format!("{method} {path}"), &told, &answer);
+        match (method.as_str(), path.as_str()) {
+            ("GET", "/api/v1/sessions") => {
+                assert_eq!(
+                    (&answer["total"], answer["sessions"].as_array().unwrap().len()),
+                    (&3.into(), 1)
+                );
+                assert_eq!(answer["next"].to_string(), *first);
+            }
+            ("GET", "/api/v1/route") => assert_eq!(
+                (&answer["route"], &answer["pool"]),
+                (&"insiders".into(), &"shop".into())
+            ),
+            ("GET", "/api/v1/state") => {
+                assert_eq!(answer["listeners"][0]["routes"][0]["sni"], json!(["shop.example.com"]));
+            }
+            ("DELETE", _) => {
+                assert_eq!(answer["killed"].to_string(), *first);
+                its_client.must_be_reset();
+            }
+            ("POST", "/api/v1/servers/{pool}/{server}") => assert_eq!(
+                (&answer["name"], &answer["use"], &answer["close_over"]),
+                (&"big".into(), &"draining".into(), &"30s".into())
+            ),
+            ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
+            other => panic!("nothing is expected of {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn all_there_is_is_documented() {
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/mod.rs")).unwrap();
+    let api = source
+        .split("let api = Router::new()")
+        .nth(1)
+        .unwrap()
+        .split(".fallback")
+        .next()
+        .unwrap();
+    let routes = api.split(".route(\"").skip(1).map(|rest| {
+        let (path, rest) = rest.split_once("\", ").unwrap();
+        let method = rest.split('(').next().unwrap().to_uppercase();
+        format!("{method} /api/v1{path}")
+    });
+    let documented = chapters()
+        .into_iter()
+        .map(|chapter| format!("{} {}", chapter.method, chapter.path));
+    assert_eq!(routes.collect::<BTreeSet<_>>(), documented.collect());
+}

@@ -1,0 +1,427 @@
+//! The metrics are those promised, add up, and settle when all is over; the admin port tells what it should.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::metrics::Metrics;
+use crate::support::process::Port;
+use crate::support::proxy::{Proxy, http_get};
+use crate::support::server::{Hanging, Server, hanging, list, refusing};
+use rustix::process::Signal;
+
+/// Name, type and labels, as the specification has them.
+const TABLE: &[(&str, &str, &[&str])] = &[
+    ("acequia_build_info", "gauge", &["version"]),
+    ("acequia_connections_total", "counter", &["listener"]),
+    (
+        "acequia_sessions_total",
+        "counter",
+        &["listener", "pool", "server", "ending"],
+    ),
+    ("acequia_sessions_active", "gauge", &["listener"]),
+    ("acequia_server_sessions_active", "gauge", &["pool", "server"]),
+    (
+        "acequia_bytes_total",
+        "counter",
+        &["listener", "pool", "server", "direction"],
+    ),
+    ("acequia_hello_duration_seconds", "histogram", &["listener"]),
+    ("acequia_connect_duration_seconds", "histogram", &["pool", "server"]),
+    (
+        "acequia_connect_failures_total",
+        "counter",
+        &["pool", "server", "reason"],
+    ),
+    ("acequia_session_duration_seconds", "histogram", &["pool"]),
+    ("acequia_server_up", "gauge", &["pool", "server"]),
+    ("acequia_health_checks_total", "counter", &["pool", "server", "result"]),
+    ("acequia_health_transitions_total", "counter", &["pool", "server", "to"]),
+    ("acequia_accept_pauses_total", "counter", &["listener", "reason"]),
+    ("acequia_log_lines_dropped_total", "counter", &[]),
+    ("acequia_config_reloads_total", "counter", &["result"]),
+    ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
+];
+
+/// Listeners for every fate, their pools named like them.
+fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
+    let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
+    format!(
+        r#"
+        [listeners.good]
+        bind = "127.0.0.1:0"
+        pool = "good"
+        idle_timeout = "300ms"
+        [listeners.resets]
+        bind = "127.0.0.1:0"
+        pool = "resets"
+        [listeners.dead]
+        bind = "127.0.0.1:0"
+        pool = "dead"
+        [listeners.down]
+        bind = "127.0.0.1:0"
+        pool = "down"
+        [listeners.hanging]
+        bind = "127.0.0.1:0"
+        pool = "hanging"
+        [listeners.narrow]
+        bind = "127.0.0.1:0"
+        pool = "good"
+        max_connections = 1
+        [listeners.tls]
+        bind = "127.0.0.1:0"
+        hello_timeout = "300ms"
+        hello_max = "1KiB"
+        [[listeners.tls.routes]]
+        sni = "good.example"
+        pool = "good"
+        [[listeners.tls.routes]]
+        sni = "closed.example"
+        refuse = true
+        [pools.good]
+        servers = ["{good}"]
+        [pools.resets]
+        servers = ["{resets}"]
+        [pools.dead]
+        servers = ["{dead}"]
+        {unchecked}
+        [pools.down]
+        servers = ["{dead}"]
+        [pools.hanging]
+        servers = ["{hanging}"]
+        {unchecked}
+        "#
+    )
+}
+
+/// Sessions of every fate; their number, and the bytes clients have sent and got in those that reached a server.
+fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
+    let leave = |mut client: Client| drop(client.try_read_all());
+    let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
+    for round in 0..8 {
+        for refused in [
+            Hello::named("other.example").bytes(),
+            Hello::named("closed.example").bytes(),
+            Hello::named("good.example").padded(2000).bytes(),
+            b"\x16\x03\x01\x00\x00".to_vec(),
+            b"plain".to_vec(),
+        ] {
+            let mut client = Client::connect(tls);
+            client.send(&refused);
+            leave(client);
+        }
+        let mut slow = Client::connect(tls);
+        slow.send(&good[..20]);
+        if round == 0 {
+            leave(slow)
+        } else {
+            slow.reset()
+        } // in the hello: by our timeout, by its reset
+        leave({
+            let mut early = Client::connect(tls);
+            early.finish();
+            early
+        });
+        assert_eq!(ask(tls, &good), good);
+        assert_eq!(ask(proxy.at("good"), b"ping"), b"ping");
+        assert_eq!(ask(proxy.at("narrow"), b"ping"), b"ping");
+        let mut in_the_middle = Client::connect(proxy.at("good"));
+        in_the_middle.send(b"ping").read(4);
+        in_the_middle.reset();
+        let mut spoken = Client::connect(proxy.at("resets"));
+        spoken.send(b"x");
+        leave(spoken);
+        leave(Client::connect(proxy.at("dead")));
+        leave(Client::connect(proxy.at("down")));
+        let dialled = Client::connect(proxy.at("hanging"));
+        if round == 0 { leave(dialled) } else { dialled.reset() }
+    }
+    leave(Client::connect(proxy.at("good"))); // idle
+    let per_round = good.len() + 3 * 4;
+    (8 * 15 + 1, 8 * per_round, 8 * per_round)
+}
+
+/// A proxy in front of servers of every kind.
+struct Scene {
+    proxy: Proxy,
+    _servers: [Server; 2],
+    _dead: Port,
+    _hanging: Hanging,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let servers = [Server::echo(), Server::run(reset_when_spoken_to)];
+        let (dead, hanging) = (refusing(), hanging());
+        let [good, resets] = servers.each_ref().map(|server| server.address);
+        let proxy = Proxy::start(&config(good, resets, dead.address, hanging.address));
+        Self {
+            proxy,
+            _servers: servers,
+            _dead: dead,
+            _hanging: hanging,
+        }
+    }
+}
+
+fn reset_when_spoken_to(stream: TcpStream) {
+    let mut client = Client(stream);
+    client.hear();
+    client.reset();
+}
+
+/// The metrics, once no session is left.
+fn settled(proxy: &Proxy, sessions: usize) -> Metrics {
+    eventually("all sessions are over", || {
+        let metrics = proxy.metrics();
+        metrics.sum("acequia_sessions_total", &[]) == sessions as f64
+            && metrics.sum("acequia_sessions_active", &[]) == 0.0
+    });
+    proxy.metrics()
+}
+
+#[test]
+fn after_failures_in_every_phase_gauges_are_0_and_counters_add_up() {
+    let scene = Scene::set();
+    let proxy = &scene.proxy;
+    let (sessions, up, down) = mixed_load(proxy);
+    let metrics = settled(proxy, sessions);
+    for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {
+        assert!(!metrics.series(gauge, &[]).is_empty());
+        assert!(
+            metrics.series(gauge, &[]).iter().all(|sample| sample.value == 0.0),
+            "{metrics:#?}"
+        );
+    }
+    for listener in ["good", "resets", "dead", "down", "hanging", "narrow", "tls"] {
+        let of = |name| metrics.sum(name, &[("listener", listener)]);
+        assert_eq!(
+            of("acequia_connections_total"),
+            of("acequia_sessions_total"),
+            "{listener}"
+        );
+    }
+    let sessions_of = |labels: &[_]| metrics.sum("acequia_sessions_total", labels);
+    for (labels, count) in [
+        (
+            &[
+                ("ending", "no_route"),
+                ("listener", "tls"),
+                ("pool", ""),
+                ("server", ""),
+            ][..],
+            16.0,
+        ),
+        (&[("ending", "refused")], 8.0),
+        (&[("ending", "hello_too_long")], 8.0),
+        (&[("ending", "hello_invalid")], 8.0),
+        (&[("ending", "hello_timeout")], 1.0),
+        (&[("ending", "client_left_early")], 8.0),
+        (&[("ending", "client_reset"), ("listener", "tls")], 7.0),
+        (&[("ending", "client_reset"), ("listener", "hanging")], 7.0),
+        (
+            &[("ending", "client_reset"), ("listener", "good"), ("pool", "good")],
+            8.0,
+        ),
+        (&[("ending", "client_closed"), ("pool", "good")], 24.0),
+        (&[("ending", "idle_timeout")], 1.0),
+        (&[("ending", "server_reset"), ("pool", "resets")], 8.0),
+        (&[("ending", "connect_failed"), ("pool", "dead")], 8.0),
+        (&[("ending", "connect_failed"), ("pool", "hanging")], 1.0),
+        (&[("ending", "no_server"), ("pool", "down"), ("server", "")], 8.0),
+    ] {
+        assert_eq!(sessions_of(labels), count, "{labels:?}");
+    }
+    let failures = |reason| metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
+    assert_eq!((failures("refused"), failures("timeout")), (8.0, 1.0));
+    let bytes = |direction| metrics.sum("acequia_bytes_total", &[("pool", "good"), ("direction", direction)]);
+    assert_eq!((bytes("up"), bytes("down")), (up as f64, down as f64));
+    assert_eq!(
+        metrics.sum("acequia_session_duration_seconds_count", &[]),
+        sessions as f64
+    );
+    let connected = metrics.sum("acequia_connect_duration_seconds_count", &[]);
+    assert_eq!(
+        connected,
+        sessions_of(&[("pool", "good")]) + sessions_of(&[("pool", "resets")])
+    );
+    let heard = metrics.sum("acequia_hello_duration_seconds_count", &[("listener", "tls")]);
+    assert_eq!(heard, sessions_of(&[("listener", "tls")]));
+    assert_eq!(
+        metrics.sum("acequia_hello_duration_seconds_count", &[]),
+        heard,
+        "others read none"
+    );
+}
+
+#[test]
+fn names_types_and_labels_are_those_of_the_table() {
+    let scene = Scene::set();
+    let proxy = &scene.proxy;
+    let (sessions, ..) = mixed_load(proxy);
+    let first = Client::connect(proxy.at("narrow"));
+    let second = Client::connect(proxy.at("narrow"));
+    let waits = || {
+        proxy.metrics().sum(
+            "acequia_accept_pauses_total",
+            &[("listener", "narrow"), ("reason", "limit")],
+        )
+    };
+    eventually("the second waits", || waits() > 0.0);
+    drop((first, second));
+    let metrics = settled(proxy, sessions + 2);
+    let ours = metrics.families.keys().filter(|name| name.starts_with("acequia_"));
+    let promised: BTreeSet<_> = TABLE.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(ours.map(String::as_str).collect::<BTreeSet<_>>(), promised);
+    for (name, kind, labels) in TABLE {
+        let family = &metrics.families[*name];
+        assert_eq!(
+            (family.kind.as_str(), family.help.ends_with('.')),
+            (*kind, true),
+            "{name}"
+        );
+        assert!(!family.samples.is_empty(), "{name}");
+        for sample in &family.samples {
+            let keys: BTreeSet<_> = sample
+                .labels
+                .keys()
+                .map(String::as_str)
+                .filter(|key| *key != "le")
+                .collect();
+            assert_eq!(keys, labels.iter().copied().collect(), "{sample:?}");
+        }
+    }
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+    ] {
+        assert!(metrics.sum(name, &[]) > 0.0, "{name}");
+    }
+    assert_eq!(
+        metrics.sum("acequia_build_info", &[("version", env!("CARGO_PKG_VERSION"))]),
+        1.0
+    );
+    assert_eq!(metrics.sum("acequia_server_up", &[("pool", "good")]), 1.0);
+    assert_eq!(metrics.sum("acequia_server_up", &[("pool", "down")]), 0.0);
+    assert_eq!(
+        metrics.sum("acequia_health_transitions_total", &[("pool", "down"), ("to", "down")]),
+        1.0
+    );
+    assert_eq!(
+        metrics.sum("acequia_health_transitions_total", &[("pool", "good"), ("to", "up")]),
+        1.0
+    );
+    assert!(metrics.sum("acequia_health_checks_total", &[("pool", "down"), ("result", "fail")]) >= 1.0);
+    assert!(metrics.sum("acequia_health_checks_total", &[("pool", "good"), ("result", "pass")]) >= 1.0);
+}
+
+#[test]
+fn what_a_reload_takes_away_takes_its_series_along_once_its_last_session_is_over() {
+    let servers = [Server::echo(), Server::echo()];
+    let part = |name: &str, server: &Server| {
+        let address = server.address;
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n\
+             [pools.{name}]\nservers = [{{ address = \"{address}\", name = \"{name}\" }}]\n"
+        )
+    };
+    let [stays, goes] = [part("stays", &servers[0]), part("goes", &servers[1])];
+    let proxy = Proxy::start(&format!("{stays}{goes}"));
+    let series_of = |name: &str| {
+        let metrics = proxy.metrics();
+        let samples = metrics.families.values().flat_map(|family| &family.samples);
+        samples
+            .filter(|sample| sample.labels.values().any(|value| value == name))
+            .count()
+    };
+    for listener in ["stays", "goes"] {
+        assert_eq!(ask(proxy.at(listener), b"ping"), b"ping");
+    }
+    eventually("both have the same", || series_of("goes") == series_of("stays"));
+    let (all, mut last) = (series_of("stays"), Client::connect(proxy.at("goes")));
+    assert_eq!(last.send(b"ping").read(4), b"ping");
+    assert!(proxy.reload(&stays));
+    assert!(all > 50 && series_of("goes") > 50, "it has a session still");
+    assert_eq!(last.send(b"ping").finish().read_all(), b"ping");
+    eventually("its series are gone", || series_of("goes") == 0);
+    assert_eq!(series_of("stays"), all, "an idle one keeps them");
+}
+
+#[test]
+fn histograms_have_buckets_from_end_to_end() {
+    let scene = Scene::set();
+    let proxy = &scene.proxy;
+    ask(proxy.at("tls"), &Hello::named("good.example").bytes());
+    let metrics = settled(proxy, 1);
+    let bounds = |name: &str| -> Vec<f64> {
+        let series = metrics.series(&format!("acequia_{name}_duration_seconds_bucket"), &[]);
+        let of_one: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();
+        let mut bounds: Vec<f64> = of_one.into_iter().map(|bound| bound.parse().unwrap()).collect();
+        bounds.sort_by(f64::total_cmp);
+        bounds
+    };
+    for (name, first, last) in [
+        ("hello", 0.0005, 10.0),
+        ("connect", 0.0005, 10.0),
+        ("session", 0.01, 86400.0),
+    ] {
+        let bounds = bounds(name);
+        assert!(bounds.len() > 8, "{bounds:?}");
+        assert_eq!((bounds[0], bounds[bounds.len() - 2]), (first, last), "{name}");
+    }
+}
+
+#[test]
+fn a_session_that_lasts_shows_its_bytes_while_it_lasts() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
+        list(&[&server])
+    ));
+    let mut client = Client::connect(proxy.at("l"));
+    for sent in [1000, 2000, 3000] {
+        client.send(&[7; 1000]).read(1000);
+        eventually("its bytes are shown", || {
+            let metrics = proxy.metrics();
+            let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
+            bytes("up") == f64::from(sent) && bytes("down") == f64::from(sent)
+        });
+    }
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_sessions_active", &[("listener", "l")]), 1.0);
+    assert_eq!(metrics.sum("acequia_server_sessions_active", &[("pool", "p")]), 1.0);
+    assert_eq!(metrics.sum("acequia_sessions_total", &[]), 0.0);
+}
+
+#[test]
+fn the_admin_port_tells_life_readiness_and_metrics() {
+    let hanging = hanging();
+    let proxy = Proxy::setup(&format!(
+        "[runtime]\ndrain_delay = \"1h\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\n\
+         health = {{ timeout = \"3s\" }}",
+        hanging.address
+    ));
+    let proxy = proxy.launch();
+    assert_eq!(proxy.get("/live").0, 200);
+    assert_eq!(proxy.get("/ready").0, 503, "its server has not been checked yet");
+    eventually("the check has timed out", || proxy.get("/ready").0 == 200);
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "timeout")]),
+        1.0
+    );
+    let (head, _) = http_get(proxy.admin(), "/metrics").unwrap();
+    assert!(
+        head.to_lowercase().contains("content-type: text/plain; version=0.0.4"),
+        "{head}"
+    );
+    assert_eq!(proxy.get("/").0, 404);
+    proxy.signal(Signal::TERM);
+    eventually("it is draining", || proxy.get("/ready").0 == 503);
+    assert_eq!(proxy.get("/live").0, 200);
+}

@@ -1,0 +1,49 @@
+//! The admin port answers whatever others do with it.
+
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use tokio::time::Instant;
+
+fn start(server: &Server) -> Proxy {
+    Proxy::start(&format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ))
+}
+
+#[test]
+fn silent_connections_do_not_keep_others_out() {
+    let server = Server::echo();
+    let proxy = start(&server);
+    let _silent: Vec<_> = (0..64).map(|_| Client::connect(proxy.admin())).collect();
+    assert_eq!(proxy.get("/live"), (200, "live\n".to_owned()));
+}
+
+#[test]
+fn a_silent_connection_is_cut_within_seconds() {
+    let server = Server::echo();
+    let proxy = start(&server);
+    let began = Instant::now();
+    assert_eq!(Client::connect(proxy.admin()).read_all(), b"");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[test]
+fn many_at_once_are_all_answered() {
+    let server = Server::echo();
+    let proxy = start(&server);
+    // Each asks at once: who only sits there gives way to those who come.
+    let mut clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = Client::connect(proxy.admin());
+            client.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        assert!(client.read_all().ends_with(b"live\n"));
+    }
+}

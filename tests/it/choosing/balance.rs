@@ -1,0 +1,136 @@
+//! Sessions are divided as the policy promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::client::{Client, who};
+use crate::support::process::must;
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+
+/// Three servers that say their names, and a configuration in which they have these weights.
+fn pool(balance: &str, weights: [u16; 3]) -> ([Server; 3], String) {
+    let names = ["s1", "s2", "s3"];
+    let servers = names.map(Server::named);
+    let entry = |((server, name), weight): ((&Server, _), _)| {
+        format!(
+            "{{ address = \"{}\", name = \"{name}\", weight = {weight} }}",
+            server.address
+        )
+    };
+    let entries: Vec<_> = servers.iter().zip(names).zip(weights).map(entry).collect();
+    let config = format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"{balance}\"\nservers = [{}]",
+        entries.join(", ")
+    );
+    (servers, config)
+}
+
+/// Sessions that stay open, begun one after the other, and whom each is with.
+fn held(proxy: &Proxy, sessions: usize) -> Vec<(String, Client)> {
+    let begin = |_| {
+        let mut client = Client::connect(proxy.at("l"));
+        (client.hear(), client)
+    };
+    (0..sessions).map(begin).collect()
+}
+
+/// How many sessions each server has.
+fn shares<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<(&'a str, usize)> {
+    let mut counts = BTreeMap::new();
+    names
+        .into_iter()
+        .for_each(|name| *counts.entry(name.as_str()).or_default() += 1);
+    counts.into_iter().collect()
+}
+
+fn names<T>(sessions: &[(String, T)]) -> impl Iterator<Item = &String> {
+    sessions.iter().map(|(name, _)| name)
+}
+
+#[test]
+fn least_conn_keeps_servers_even() {
+    let (_servers, config) = pool("least-conn", [1, 1, 1]);
+    let proxy = Proxy::start(&config);
+    let mut sessions = held(&proxy, 30);
+    assert_eq!(shares(names(&sessions)), [("s1", 10), ("s2", 10), ("s3", 10)]);
+    // Whoever has lost sessions gets the next ones.
+    sessions.retain(|(name, _)| name != "s2");
+    crate::support::eventually("they are over", || {
+        proxy.metrics().sum("acequia_sessions_active", &[]) == 20.0
+    });
+    assert_eq!(shares(names(&held(&proxy, 10))), [("s2", 10)]);
+}
+
+#[test]
+fn least_conn_weighs_and_weight_0_gets_nothing() {
+    let (servers, config) = pool("least-conn", [1, 3, 0]);
+    let proxy = Proxy::start(&config);
+    assert_eq!(shares(names(&held(&proxy, 40))), [("s1", 10), ("s2", 30)]);
+    assert_eq!(servers[2].sessions(), 0);
+}
+
+#[test]
+fn round_robin_is_exact_and_smooth() {
+    let (_servers, config) = pool("round-robin", [1, 1, 1]);
+    let proxy = Proxy::start(&config);
+    let turns: Vec<_> = (0..30).map(|_| who(proxy.at("l"))).collect();
+    for round in turns.windows(3) {
+        assert_eq!(shares(round), [("s1", 1), ("s2", 1), ("s3", 1)], "{turns:?}");
+    }
+}
+
+#[test]
+fn round_robin_weighs_in_every_round() {
+    let (_servers, config) = pool("round-robin", [1, 3, 0]);
+    let proxy = Proxy::start(&config);
+    let turns: Vec<_> = (0..24).map(|_| who(proxy.at("l"))).collect();
+    for round in turns.windows(4) {
+        assert_eq!(shares(round), [("s1", 1), ("s2", 3)], "{turns:?}");
+    }
+}
+
+#[test]
+fn random_two_is_about_even_and_weight_0_gets_nothing() {
+    let (_servers, config) = pool("random-two", [1, 1, 0]);
+    let proxy = Proxy::start(&config);
+    let sessions = held(&proxy, 80);
+    let shares = shares(names(&sessions));
+    // With two servers both are always compared: their loads never differ by more than one.
+    assert_eq!(shares, [("s1", 40), ("s2", 40)]);
+}
+
+#[test]
+fn random_two_of_three_is_about_even() {
+    let (_servers, config) = pool("random-two", [1, 1, 1]);
+    let proxy = Proxy::start(&config);
+    let sessions = held(&proxy, 90);
+    let shares = shares(names(&sessions));
+    assert!(
+        shares.len() == 3 && shares.iter().all(|(_, share)| (20..=40).contains(share)),
+        "{shares:?}"
+    );
+}
+
+#[test]
+fn source_hash_keeps_a_client_with_its_server_as_the_command_line_says() {
+    let (_servers, config) = pool("source-hash", [1, 1, 1]);
+    let proxy = Proxy::start(&config);
+    let file = proxy.folder().join("acequia.toml");
+    let mut used = BTreeSet::new();
+    for client in (1..=24).map(|last| format!("127.0.0.{last}")) {
+        let told = must(acequia(&["route", "--listener", "l", "--from", &client, "-c"]).arg(&file));
+        let first = told
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix("1. "))
+            .expect("an order");
+        let names: Vec<_> = (0..3)
+            .map(|_| Client::connect_from(&client, proxy.at("l")).hear())
+            .collect();
+        assert!(
+            names.iter().all(|name| first.starts_with(&format!("{name} at "))),
+            "{client}: {names:?}, {told}"
+        );
+        used.insert(names[0].clone());
+    }
+    assert_eq!(used.len(), 3, "24 clients and yet {used:?}");
+}

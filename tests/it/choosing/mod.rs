@@ -1,0 +1,6 @@
+//! Which server a client gets, and what happens when servers die.
+
+mod balance;
+mod source_hash;
+mod server_dies;
+mod hanging_servers;

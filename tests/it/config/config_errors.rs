@@ -1,0 +1,197 @@
+//! Every mistake in a configuration is said, with its place and what to write instead.
+//!
+//! `data/config` holds files that are wrong (or that deserve a warning), and beside each, in `NAME.expected`, what
+//! must be said of it. `BLESS=1 cargo test --test config_errors` writes those anew; read the difference before you
+//! commit it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acequia::config::{self, report::Paint};
+use proptest::prelude::*;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
+}
+
+/// Every case, in order of name.
+fn cases() -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let mut cases: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|ending| ending != "expected"))
+        .collect();
+    cases.sort();
+    cases
+}
+
+/// What is said of a file: of one that is wrong its mistakes, else its warnings.
+fn said_of(case: &Path) -> String {
+    let name = case.file_name().unwrap().to_str().unwrap();
+    match config::read(name, &fs::read_to_string(case).unwrap()) {
+        Ok(loaded) => loaded.warnings.render(Paint::Plain),
+        Err(report) => report.render(Paint::Plain),
+    }
+}
+
+#[test]
+fn each_file_is_told_exactly_what_is_wrong_with_it() {
+    let cases = cases();
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    let mut differing = String::new();
+    for case in cases {
+        let said = said_of(&case);
+        let beside = case.with_extension("expected");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&beside, &said).unwrap();
+        }
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if said.is_empty() || said != expected {
+            differing += &format!("=== {}: said\n{said}--- expected\n{expected}\n", case.display());
+        }
+    }
+    assert!(differing.is_empty(), "{differing}");
+}
+
+#[test]
+fn a_file_full_of_mistakes_is_told_all_of_them_in_order() {
+    let text = fs::read_to_string(directory().join("a-dozen.toml")).unwrap();
+    let report = config::read("a-dozen.toml", &text).unwrap_err();
+    assert_eq!(report.mistakes(), 12);
+    let rendered = report.render(Paint::Plain);
+    let places = rendered
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("--> a-dozen.toml:"));
+    let lines: Vec<u32> = places
+        .map(|place| place.split(':').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(lines.len(), 12);
+    assert!(lines.is_sorted(), "{lines:?}");
+}
+
+#[test]
+fn colours_are_used_only_where_they_are_wanted() {
+    let report = config::read("x.toml", "a = 1").unwrap_err();
+    assert!(!report.render(Paint::Plain).contains('\x1b'));
+    assert!(report.render(Paint::Colour).contains('\x1b'));
+    let hostile = config::read("x.toml", "\"\\u001b[31m\" = 1").unwrap_err();
+    assert!(
+        !hostile.render(Paint::Plain).contains('\x1b'),
+        "a file must not drive the terminal"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = config::load(&dir.path().join("none.toml")).unwrap_err();
+    assert!(missing.to_string().contains("none.toml"), "{missing}");
+
+    let garbage = dir.path().join("garbage.toml");
+    fs::write(&garbage, b"a = 1\nb = \"\xff\"\n").unwrap();
+    let report = config::load(&garbage).unwrap_err().to_string();
+    assert!(report.contains("not UTF-8") && report.contains(":2:6"), "{report}");
+
+    let long = dir.path().join("long.toml");
+    let comment = |bytes: u64| "#".repeat(usize::try_from(bytes).unwrap());
+    fs::write(&long, comment(config::FILE_BYTES_MAX)).unwrap();
+    assert!(config::load(&long).unwrap_err().to_string().contains("no listener"));
+    fs::write(&long, comment(config::FILE_BYTES_MAX + 1)).unwrap();
+    assert!(config::load(&long).unwrap_err().to_string().contains("too long"));
+}
+
+/// Pieces that files are made of, so that random texts get past the syntax.
+const PIECES: &[&str] = &[
+    "[listeners.a]",
+    "[[listeners.a.routes]]",
+    "[pools.p]",
+    "[pools.p.health]",
+    "[defaults]",
+    "[runtime]",
+    "[log]",
+    "[admin]",
+    "\n",
+    "\n",
+    "\n",
+    "bind",
+    "pool",
+    "servers",
+    "sni",
+    "alpn",
+    "from",
+    "refuse",
+    "name",
+    "weight",
+    "keepalive",
+    "idle_timeout",
+    "hello_max",
+    "workers",
+    "check",
+    "=",
+    "=",
+    "=",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "\"a:1\"",
+    "\"10.0.0.1:1\"",
+    "\"p\"",
+    "\"5s\"",
+    "\"off\"",
+    "\"10.0.0.0/8\"",
+    "\"*.é\"",
+    "\"\"",
+    "-1",
+    "5",
+    "1e9",
+    "true",
+    "99999999999999999999999999999999999999999999",
+    "1979-05-27",
+    "é",
+    "\t",
+    "\r\n",
+    "\u{feff}",
+    "\0",
+    "'",
+    "\"\"\"",
+];
+
+proptest! {
+    #[test]
+    fn no_text_at_all_panics(text in ".{0,200}") {
+        for name in ["x.toml", "x.json"] {
+            said(name, &text);
+        }
+    }
+
+    #[test]
+    fn no_text_of_familiar_pieces_panics(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
+        let text: String = pieces.iter().flat_map(|piece| [piece, " "]).collect();
+        for name in ["x.toml", "x.json"] {
+            said(name, &text);
+        }
+    }
+
+    #[test]
+    fn no_file_with_a_piece_of_another_panics(at in 0..4000_usize, cut in 0..40_usize, with in proptest::sample::select(PIECES)) {
+        let full = include_str!("../../../conf/full.toml");
+        let on_a_character = |mut at: usize| {
+            at = at.min(full.len());
+            while !full.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let (start, end) = (on_a_character(at), on_a_character(at + cut));
+        said("x.toml", &format!("{}{with}{}", &full[..start], &full[end..]));
+    }
+}
+
+/// Reads and renders; a file that is wrong must be told so.
+fn said(name: &str, text: &str) {
+    if let Err(report) = config::read(name, text) {
+        assert!(report.mistakes() > 0);
+        assert!(report.render(Paint::Colour).contains("mistake"));
+    }
+}

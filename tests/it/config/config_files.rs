@@ -1,0 +1,86 @@
+//! The files we ship load without a warning, and the long one shows every key.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use acequia::config::{self, keys};
+use acequia::plan::Sever;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
+}
+
+#[test]
+fn both_load_without_a_warning() {
+    for name in ["minimal.toml", "full.toml"] {
+        let loaded = config::load(&shipped(name)).unwrap_or_else(|report| panic!("{report}"));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    }
+}
+
+#[test]
+fn the_long_one_has_every_key_of_every_section() {
+    let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
+    let file: toml::Table = text.parse().unwrap();
+    let pools = || file["pools"].as_table().unwrap().values();
+    let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
+    let of_all = |values: &toml::Value| -> BTreeSet<String> {
+        values
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|v| v.is_table())
+            .flat_map(of)
+            .collect()
+    };
+    let shown: [BTreeSet<String>; 11] = [
+        file.keys().cloned().collect(),
+        of(&file["runtime"]),
+        of(&file["admin"]),
+        of(&file["log"]),
+        of(&file["defaults"]),
+        of(&file["listeners"]["https"]),
+        of_all(&file["listeners"]["https"]["routes"]),
+        pools().flat_map(of).collect(),
+        pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
+        pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
+        of(&file["defaults"]["keepalive"]),
+    ];
+    for (section, shown) in keys::ALL.iter().zip(shown) {
+        let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();
+        assert_eq!(shown, known, "{}", section.title);
+    }
+}
+
+/// A value that `full.toml` calls the default is the one that holds when nothing is said.
+#[test]
+fn the_long_one_shows_the_defaults() {
+    let full = config::load(&shipped("full.toml")).unwrap().plan;
+    let least = config::load(&shipped("minimal.toml")).unwrap().plan;
+    assert_eq!((full.runtime.workers, least.runtime.max_connections), (None, None));
+    assert_eq!(full.runtime.drain_timeout, least.runtime.drain_timeout);
+    assert_eq!(full.runtime.drain_delay, least.runtime.drain_delay);
+    assert_eq!(full.log, least.log);
+    let (a, b) = (&full.listeners[0], &least.listeners[0]);
+    assert_eq!(
+        (a.backlog, a.sniff, a.relay, a.socket),
+        (b.backlog, b.sniff, b.relay, b.socket)
+    );
+    let shop = full.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
+    let (a, b) = (shop, &least.pools[0]);
+    // Where checks go has a default no file can show.
+    let mut health = a.health.clone();
+    (health.address, health.port) = (None, None);
+    assert_eq!(
+        (a.dial, &health, a.severing, a.resolve_interval),
+        (b.dial, &b.health, b.severing, b.resolve_interval)
+    );
+    assert_eq!(a.pool.rules(), b.pool.rules());
+    let closing = full
+        .pools
+        .iter()
+        .find(|pool| pool.severing.on_down == Sever::Close)
+        .unwrap();
+    assert_eq!(closing.severing.close_over, b.severing.close_over);
+    assert_eq!(full.runtime.watch, least.runtime.watch);
+}

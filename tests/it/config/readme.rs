@@ -1,0 +1,106 @@
+//! The README tells the truth: its configurations load, and its examples print what it says.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use acequia::config;
+
+const README: &str = include_str!("../../../README.md");
+
+/// What stands between a fence of this language and the next.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let after = README.split(&fence).skip(1);
+    after.map(|rest| rest.split_once("```").unwrap().0).collect()
+}
+
+/// The configurations, each with the name that its first line gives it.
+fn configurations() -> Vec<(&'static str, &'static str)> {
+    let named = |text: &'static str| {
+        let name = text.lines().next().unwrap().strip_prefix("# ").unwrap();
+        (name, text)
+    };
+    blocks("toml").into_iter().map(named).collect()
+}
+
+#[test]
+fn its_configurations_have_neither_mistake_nor_warning() {
+    assert!(configurations().len() >= 2);
+    for (name, text) in configurations() {
+        let loaded = config::read(name, text).unwrap_or_else(|report| panic!("{report}"));
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    }
+}
+
+/// An example is a command behind `$ `, and what it prints.
+fn examples(block: &str) -> Vec<(String, String)> {
+    let mut examples: Vec<(String, String)> = Vec::new();
+    for line in block.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => examples.push((command.to_owned(), String::new())),
+            None => {
+                let (_, output) = examples.last_mut().expect("an example begins with its command");
+                output.push_str(line);
+                output.push('\n');
+            }
+        }
+    }
+    examples
+}
+
+/// Those that need no server and no other tool than sed.
+fn can_be_run(command: &str) -> bool {
+    let starts = ["acequia check ", "acequia route ", "sed "];
+    starts.iter().any(|start| command.starts_with(start))
+}
+
+#[test]
+fn its_examples_print_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in configurations() {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let mut commands_run = 0;
+    let blocks = blocks("console");
+    for (command, expected) in blocks
+        .iter()
+        .flat_map(|block| examples(block))
+        .filter(|(c, _)| can_be_run(c))
+    {
+        assert_eq!(run(&command, folder.path()), expected, "{command}");
+        commands_run += 1;
+    }
+    assert!(commands_run >= 4, "{commands_run}");
+}
+
+#[test]
+fn the_least_configuration_is_fine() {
+    let output = run(
+        "acequia check -c conf/minimal.toml",
+        Path::new(env!("CARGO_MANIFEST_DIR")),
+    );
+    assert_eq!(output, "conf/minimal.toml: 1 listener, 1 pool, 2 servers: fine\n");
+}
+
+/// What a command prints, both streams as a terminal would show them.
+fn run(command: &str, folder: &Path) -> String {
+    let here = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
+    let path = format!("{}:{}", here.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec 2>&1; {command}")]);
+    let output = shell.env("PATH", path).current_dir(folder).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Links to files of ours lead somewhere.
+#[test]
+fn what_it_points_to_is_there() {
+    let links = README.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
+    let ours: Vec<_> = links.filter(|link| !link.starts_with("http")).collect();
+    assert!(ours.len() >= 5, "{ours:?}");
+    for link in ours {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
+        assert!(path.exists(), "{link}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What the checks find out, and what follows from it: who gets sessions, and how many.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::support::client::who;
+use crate::support::eventually;
+use crate::support::process::Port;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tls::tls_server;
+
+fn config(servers: &[SocketAddr], pool: &str, health: &str) -> String {
+    let servers: Vec<_> = servers.iter().map(|address| format!("\"{address}\"")).collect();
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{pool}\n[pools.p.health]\n{health}",
+        servers.join(", ")
+    )
+}
+
+fn health(proxy: &Proxy, server: SocketAddr) -> serde_json::Value {
+    proxy.server("p", &server.to_string())["health"].clone()
+}
+
+/// How many of so many sessions each server got.
+fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..sessions {
+        *shares.entry(who(proxy.at("l"))).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn a_handshake_tells_whether_tls_is_spoken_and_until_when() {
+    let (tls, plain) = (tls_server("db.example"), Server::named("plain"));
+    let proxy = Proxy::start(&config(
+        &[tls.address, plain.address],
+        "",
+        "check = \"tls\"\ntimeout = \"300ms\"",
+    ));
+    assert_eq!(
+        (health(&proxy, tls.address), health(&proxy, plain.address)),
+        ("up".into(), "down".into())
+    );
+    let ends = |server: SocketAddr| {
+        let labels = [("pool", "p"), ("server", &*server.to_string())];
+        let metrics = proxy.metrics();
+        let series = metrics.series("acequia_server_certificate_expiry_timestamp_seconds", &labels);
+        series.first().map(|series| series.value)
+    };
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    assert!(ends(tls.address) > Some(now.as_secs_f64()));
+    assert_eq!(ends(plain.address), None);
+    // Its authority is not known to this machine.
+    assert!(proxy.reload(&config(
+        &[tls.address],
+        "",
+        "check = \"tls\"\nverify = true\nsni = \"db.example\"\nfall = 1"
+    )));
+    eventually("its certificate is not good enough", || {
+        health(&proxy, tls.address) == "down"
+    });
+}
+
+#[test]
+fn while_it_is_down_it_is_checked_as_often_as_is_said() {
+    let port = Port::keep();
+    let address = port.address;
+    let proxy = Proxy::start(&config(
+        &[address],
+        "",
+        "interval = \"1h\"\ninterval_down = \"20ms\"\nrise = 3",
+    ));
+    assert_eq!(health(&proxy, address), "down");
+    let _server = Server::named_on(port.listen(), "back");
+    eventually("it is up", || health(&proxy, address) == "up");
+    assert_eq!(who(proxy.at("l")), "back");
+}
+
+#[test]
+fn who_came_back_gets_a_tenth_of_its_share_at_first() {
+    let (steady, port) = (Server::named("steady"), Port::keep());
+    let address = port.address;
+    let proxy = Proxy::start(&config(
+        &[steady.address, address],
+        "balance = \"round-robin\"\nslow_start = \"1h\"",
+        "interval = \"20ms\"",
+    ));
+    assert_eq!(health(&proxy, address), "down");
+    let _server = Server::named_on(port.listen(), "back");
+    eventually("it is up", || health(&proxy, address) == "up");
+    assert_eq!(
+        shares(&proxy, 110),
+        BTreeMap::from([("steady".to_owned(), 100), ("back".to_owned(), 10)])
+    );
+}
+
+#[test]
+fn when_too_few_seem_well_all_are_used() {
+    let servers = [Server::named("a"), Server::named("b"), Server::named("c")];
+    let addresses = servers.each_ref().map(|server| server.address);
+    let nobody = Port::keep();
+    let checks = format!("interval = \"20ms\"\nport = {}", nobody.number());
+    let proxy = Proxy::start(&config(&addresses, "balance = \"round-robin\"", &checks));
+    assert!(addresses.iter().all(|address| health(&proxy, *address) == "down"));
+    assert_eq!(who(proxy.at("l")), "", "nobody is up");
+    let panicking = config(
+        &addresses,
+        "balance = \"round-robin\"\non_down = \"close\"\nclose_over = \"0s\"",
+        &format!("panic_threshold = 50\n{checks}"),
+    );
+    assert!(proxy.reload(&panicking));
+    assert_eq!(shares(&proxy, 30).into_values().collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(proxy.answer(&["status"])["pools"][0]["panic"], true);
+    let held = crate::support::client::Client::connect(proxy.at("l"));
+    proxy.command(&["server", "drain", &format!("p/{}", addresses[0])]);
+    assert_eq!(
+        shares(&proxy, 30).into_values().collect::<Vec<_>>(),
+        [15, 15],
+        "but not one that was taken out"
+    );
+    drop(held);
+}

@@ -1,0 +1,149 @@
+//! What becomes of sessions when servers come and go: kept, or cut at a pace; and a server that flaps harms nobody
+//! but those on it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::scope;
+use std::time::Duration;
+
+use crate::support::client::{Client, who};
+use crate::support::eventually;
+use crate::support::process::Port;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use tokio::time::Instant;
+
+/// A server whose sessions go elsewhere than its checks: it can go down without a word to those on it.
+fn config(servers: &[(SocketAddr, u8)], more: &str, health: &str) -> String {
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|(address, priority)| format!("{{ address = \"{address}\", priority = {priority} }}"))
+        .collect();
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{more}\n[pools.p.health]\n\
+         interval = \"50ms\"\nfall = 1\nrise = 1\n{health}",
+        servers.join(", ")
+    )
+}
+
+fn session(proxy: &Proxy) -> Client {
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"hi").read(2);
+    client
+}
+
+fn is_down(proxy: &Proxy, server: SocketAddr) -> bool {
+    proxy.server("p", &server.to_string())["health"] == "down"
+}
+
+#[test]
+fn sessions_of_a_server_that_goes_down_are_kept_unless_it_is_said_otherwise() {
+    let server = Server::echo();
+    let (alive, health) = (Port::keep(), |port: u16| format!("port = {port}"));
+    let number = alive.number();
+    let listening = alive.listen();
+    let proxy = Proxy::start(&config(&[(server.address, 0)], "", &health(number)));
+    let mut stays = session(&proxy);
+    drop(listening);
+    eventually("it goes down", || is_down(&proxy, server.address));
+    assert_eq!(stays.send(b"still").read(5), b"still");
+    // From now on they are cut, as soon as that is said.
+    assert!(proxy.reload(&config(
+        &[(server.address, 0)],
+        "on_down = \"close\"\nclose_over = \"0s\"",
+        &health(number)
+    )));
+    stays.must_be_reset();
+    assert_eq!(proxy.access_line()["ending"], "server_down");
+}
+
+#[test]
+fn when_a_better_tier_is_back_sessions_go_back() {
+    let (worse, better) = (Server::echo(), Port::keep());
+    let address = better.address;
+    let close = "on_recover = \"close\"\nclose_over = \"1s\"";
+    let proxy = Proxy::start(&config(&[(worse.address, 1), (address, 0)], close, ""));
+    let mut stopgaps: Vec<_> = (0..4).map(|_| session(&proxy)).collect();
+    let back = Server::named_on(better.listen(), "better");
+    for client in &mut stopgaps {
+        client.must_be_reset();
+    }
+    let lines = proxy.access_lines(4);
+    assert!(lines.iter().all(|line| line["ending"] == "failed_back"), "{lines:#?}");
+    assert_eq!(who(proxy.at("l")), "better");
+    drop(back);
+    eventually("the worse tier serves again", || is_down(&proxy, address));
+    session(&proxy).finish().read_all();
+}
+
+#[test]
+fn who_is_being_drained_is_drained_though_a_reload_takes_the_server_away() {
+    let (goes, stays) = (Server::echo(), Server::echo());
+    let only = |server: &Server| config(&[(server.address, 0)], "", "");
+    let proxy = Proxy::start(&only(&goes));
+    // They are cut in the order in which they came.
+    let mut clients: Vec<_> = (0..3).map(|_| session(&proxy)).collect();
+    let name = format!("p/{}", goes.address);
+    let drained = proxy.command(&["server", "drain", &name, "--close-over", "3s"]);
+    assert_eq!(drained.code, Some(0), "{drained:#?}");
+    clients[0].must_be_reset();
+    assert!(proxy.reload(&only(&stays)));
+    clients[1..].iter_mut().for_each(Client::must_be_reset);
+    let lines = proxy.access_lines(3);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "server_drained"),
+        "{lines:#?}"
+    );
+    assert_eq!(session(&proxy).send(b"on").read(2), b"on");
+}
+
+/// Up for a second, down for a second, under load. Nobody fails who was not on it, and the log stays readable.
+#[test]
+fn a_server_that_flaps_harms_nobody_else() {
+    let (steady, port) = (Server::named("steady"), Port::keep());
+    let flapping = port.address;
+    let proxy = Proxy::start(&config(&[(steady.address, 0), (flapping, 0)], "", ""));
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let seconds: u64 = std::env::var("ACEQUIA_FLAP_SECONDS").map_or(6, |text| text.parse().unwrap());
+    scope(|all| {
+        for _ in 0..4 {
+            all.spawn(|| {
+                while !stop.load(SeqCst) {
+                    // A session that was on it when it went may be cut short; it is never refused.
+                    let mut client = Client::connect(proxy.at("l"));
+                    let said = client.finish().try_read_all().unwrap_or_default();
+                    assert!(["steady", "flapping", ""].contains(&&*String::from_utf8_lossy(&said)));
+                    done.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            let socket = Port::keep_again(flapping).listen();
+            let up = Server::named_on(socket, "flapping");
+            std::thread::sleep(Duration::from_secs(1)); // this is the flapping, not a wait for something
+            drop(up);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        stop.store(true, SeqCst);
+    });
+    let stopped = proxy.stop();
+    let of = |ending: &str| stopped.access.iter().filter(|line| line["ending"] == ending).count();
+    println!("{} sessions, {} lines of log", done.load(SeqCst), stopped.log.len());
+    assert_eq!((of("no_server"), of("connect_failed"), of("internal")), (0, 0, 0));
+    let was_on_it = stopped
+        .access
+        .iter()
+        .filter(|line| !line["ending"].as_str().unwrap().ends_with("_closed"));
+    assert!(
+        was_on_it.clone().all(|line| line["server"] == flapping.to_string()),
+        "{:#?}",
+        was_on_it.collect::<Vec<_>>()
+    );
+    let flaps = usize::try_from(seconds / 2).unwrap() + 1;
+    assert!(
+        stopped.log.len() < 20 + 8 * flaps,
+        "{} lines for {flaps} flaps",
+        stopped.log.len()
+    );
+}

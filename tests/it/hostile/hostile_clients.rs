@@ -1,0 +1,262 @@
+//! Nothing a client does stalls another one, costs more than its share, or brings the process down.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::hard::{
+    active_becomes, cpu_over, descriptors, descriptors_fall_to, ended_becomes, is_served, many_descriptors, sockets,
+};
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+/// A listener `tls` that reads names, with limits as given, and one `plain` that does not.
+fn config(server: &Server, limits: &str) -> String {
+    format!(
+        r#"
+        [listeners.tls]
+        bind = "127.0.0.1:0"
+        {limits}
+        [[listeners.tls.routes]]
+        sni = "good.example"
+        pool = "echo"
+
+        [listeners.plain]
+        bind = "127.0.0.1:0"
+        pool = "echo"
+
+        [pools.echo]
+        servers = ["{}"]
+        "#,
+        server.address
+    )
+}
+
+/// A client that names a good server is served: its hello comes back.
+fn good_client(proxy: &Proxy) {
+    let hello = Hello::named("good.example").bytes();
+    assert!(ask(proxy.at("tls"), &hello) == hello);
+}
+
+const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+
+#[test]
+fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
+    const CLIENTS: usize = 1_000;
+    const TIMEOUT: Duration = Duration::from_secs(6);
+    many_descriptors();
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "6s""#));
+    let baseline = descriptors(&proxy);
+    let clients = (0..CLIENTS).map(|_| {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&[0x16, 3, 1]);
+        (Instant::now(), client)
+    });
+    let clients: Vec<_> = clients.collect();
+    active_becomes(&proxy, CLIENTS);
+    good_client(&proxy);
+    let used = cpu_over(&proxy, Duration::from_secs(2));
+    assert!(
+        used < Duration::from_millis(100),
+        "{used:?} of CPU for clients that wait"
+    );
+    good_client(&proxy);
+    for (began, mut client) in clients {
+        assert_eq!(
+            client.read_all(),
+            b"",
+            "nobody has said which TLS it speaks: it is just closed"
+        );
+        assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
+    }
+    ended_becomes(&proxy, "hello_timeout", CLIENTS);
+    descriptors_fall_to(&proxy, baseline);
+    for line in proxy.access_lines(CLIENTS + 2) {
+        if line["ending"] == "hello_timeout" {
+            let duration = line["duration_ms"].as_f64().unwrap();
+            assert!((6_000.0..12_000.0).contains(&duration), "{line}");
+            assert_eq!(line["bytes_up"], 3);
+        }
+    }
+}
+
+#[test]
+fn who_drips_is_ended_by_the_clock_that_began_at_accept() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1s""#));
+    let mut client = Client::connect(proxy.at("tls"));
+    let began = Instant::now();
+    let hello = Hello::named("good.example").padded(10_000).bytes();
+    let mut sent = 0;
+    // Each byte comes within 0.8 of the bound; all of them would take hours.
+    for byte in hello {
+        if client.0.write_all(&[byte]).is_err() {
+            break;
+        }
+        sent += 1;
+        sleep(Duration::from_millis(if sent < 5 { 50 } else { 800 }));
+        assert!(began.elapsed() < Duration::from_secs(15), "not ended");
+    }
+    let line = proxy.access_line();
+    assert_eq!(line["ending"], "hello_timeout");
+    let duration = line["duration_ms"].as_f64().unwrap();
+    assert!((1_000.0..3_000.0).contains(&duration), "{line}");
+    assert!(line["server"].is_null(), "nothing of it reached a server: {line}");
+}
+
+#[test]
+fn what_can_be_no_hello_is_refused_at_once() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
+    let hopeless: [&[u8]; 6] = [
+        &[0x16, 3, 1, 0xff, 0xff],                                // a record longer than there may be
+        &[0x16, 3, 1, 0x40, 0x01, 1],                             // by one byte
+        &[0x16, 3, 1, 0, 0],                                      // an empty record
+        &[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0],                       // a ServerHello
+        b"\x16\x03garbage that is anything but a client's hello", // plain garbage
+        &[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff],                 // a message of 16 MB
+    ];
+    for bytes in hopeless {
+        let mut client = Client::connect(proxy.at("tls"));
+        // It does not finish: it is answered all the same.
+        client.send(bytes);
+        let answer = client.read_all();
+        assert!(answer == DECODE_ERROR || answer.is_empty(), "{bytes:x?}: {answer:x?}");
+    }
+    let endings: Vec<_> = proxy
+        .access_lines(hopeless.len())
+        .iter()
+        .map(|line| line["ending"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        endings
+            .iter()
+            .all(|ending| ending == "hello_invalid" || ending == "hello_too_long"),
+        "{endings:?}"
+    );
+    good_client(&proxy);
+}
+
+#[test]
+fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
+    let server = Server::echo();
+    let largest = Hello::named("good.example").padded(2_000).bytes();
+    let proxy = Proxy::start(&config(&server, &format!(r#"hello_max = "{}B""#, largest.len())));
+    assert!(ask(proxy.at("tls"), &largest) == largest);
+    let larger = Hello::named("good.example").padded(2_001).bytes();
+    assert_eq!(larger.len(), largest.len() + 1);
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(&larger);
+    let answer = client.try_read_all();
+    assert!(answer.is_err() || answer.is_ok_and(|bytes| bytes.len() <= DECODE_ERROR.len()));
+    let lines = proxy.access_lines(2);
+    let of_larger: Vec<_> = lines.iter().filter(|line| line["server"].is_null()).collect();
+    assert_eq!(of_larger.len(), 1, "{lines:#?}");
+    assert_eq!(of_larger[0]["ending"], "hello_too_long");
+}
+
+#[test]
+fn a_hello_may_be_cut_anywhere() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
+    let hello = [Hello::named("good.example").in_records(&[1, 3, 50]), vec![7; 9]].concat();
+    let clients = (1..hello.len()).map(|cut| {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&hello[..cut]);
+        (cut, client)
+    });
+    let clients: Vec<_> = clients.collect();
+    eventually("the first pieces are read", || {
+        let filter = format!("sport = :{}", proxy.at("tls").port());
+        let open = sockets(&filter).into_iter().filter(|(state, _)| state == "ESTAB");
+        let unread: Vec<_> = open.map(|(_, unread)| unread).collect();
+        unread.len() == clients.len() && unread.iter().all(|unread| *unread == 0)
+    });
+    for (cut, mut client) in clients {
+        client.send(&hello[cut..]).finish();
+        assert!(client.read_all() == hello, "cut at {cut}");
+    }
+}
+
+#[test]
+fn what_is_not_tls_has_its_documented_answer() {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let server = Server::echo();
+    let without_pool = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
+    let mut client = Client::connect(without_pool.at("tls"));
+    client.send(&SSL_REQUEST);
+    assert_eq!(client.read_all(), b"", "a plain close, and at once");
+    assert_eq!(without_pool.access_line()["ending"], "no_route");
+    let with_pool = Proxy::start(&config(&server, "pool = \"echo\"\nhello_timeout = \"1h\""));
+    let mut client = Client::connect(with_pool.at("tls"));
+    client.send(&SSL_REQUEST);
+    assert_eq!(client.read(8), SSL_REQUEST, "unchanged, without waiting for more");
+}
+
+#[test]
+fn one_that_says_nothing_keeps_nobody_waiting() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
+    let _silent = [Client::connect(proxy.at("tls")), Client::connect(proxy.at("plain"))];
+    active_becomes(&proxy, 2);
+    let began = Instant::now();
+    (0..100).for_each(|_| good_client(&proxy));
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn clients_that_reset_before_they_are_accepted_are_forgotten() {
+    let server = Server::echo();
+    let mut proxy = Proxy::start(&config(&server, ""));
+    proxy.signal(Signal::STOP);
+    for _ in 0..500 {
+        Client::connect(proxy.at("plain")).reset();
+    }
+    proxy.signal(Signal::CONT);
+    is_served(proxy.at("plain"));
+    assert!(proxy.is_running());
+    active_becomes(&proxy, 0);
+    let warnings: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] != "INFO").collect();
+    assert!(warnings.is_empty(), "no client gets a warning out of us: {warnings:#?}");
+}
+
+#[test]
+fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
+    const BYTES: usize = 16 << 20;
+    let server = Server::run(|mut stream| {
+        let mut reads = stream.try_clone().unwrap();
+        let upload = spawn(move || std::io::copy(&mut reads, &mut std::io::sink()));
+        let _ = stream.write_all(&vec![1; BYTES]);
+        let _ = stream.shutdown(Shutdown::Both);
+        let _ = upload.join();
+    });
+    let mut proxy = Proxy::start(&config(&server, ""));
+    let baseline = descriptors(&proxy);
+    for way_to_die in 0..10 {
+        let mut client = Client::connect(proxy.at("plain"));
+        client.send(&[2; 60_000]);
+        client
+            .0
+            .read_exact(&mut vec![0; BYTES / 16 * (1 + way_to_die)])
+            .unwrap();
+        if way_to_die % 2 == 0 {
+            client.reset();
+        } // else with bytes unread, like one that is killed
+    }
+    active_becomes(&proxy, 0);
+    // Pipes stay in the pool: two descriptors each, one or two a direction and worker.
+    descriptors_fall_to(&proxy, baseline + 16);
+    assert!(proxy.is_running());
+    is_served_with(&proxy);
+}
+
+fn is_served_with(proxy: &Proxy) {
+    assert_eq!(Client::connect(proxy.at("plain")).read(1), [1]);
+}

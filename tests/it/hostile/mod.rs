@@ -1,0 +1,7 @@
+//! Peers that are slow, silent, wrong or very many.
+
+mod hostile_clients;
+mod slow_clients;
+mod slow_readers;
+mod storm;
+mod churn;

@@ -1,0 +1,63 @@
+//! When all servers refuse for a while, a crowd of clients makes no more connects than it may, and is served again as
+//! soon as the servers are back.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::scope;
+
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::hard::StopAtEnd;
+use crate::support::process::Port;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const SERVERS: usize = 4;
+const RETRIES: usize = 1;
+
+#[test]
+fn an_outage_in_the_middle_of_a_storm() {
+    let ports = [(); SERVERS].map(|()| Port::keep());
+    let kept = ports.each_ref().map(|port| Port::keep_again(port.address));
+    let addresses = ports.each_ref().map(|port| port.address.to_string());
+    let up = ports.map(|port| Server::named_on(port.listen(), "here"));
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nretries = {RETRIES}\nservers = {addresses:?}\n\
+         health = {{ check = \"off\", eject_for = \"1h\", eject_max_for = \"1h\" }}"
+    ));
+    let (stop, served, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    scope(|all| {
+        let _stop = StopAtEnd(&stop);
+        for _ in 0..8 {
+            all.spawn(|| {
+                while !stop.load(SeqCst) {
+                    let mut client = Client::connect(proxy.at("l"));
+                    let said = client.finish().try_read_all().unwrap_or_default();
+                    let of_its_kind = if said == b"here" { &served } else { &failed };
+                    of_its_kind.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        eventually("the storm blows", || served.load(SeqCst) > 500);
+        drop(up);
+        let before = failed.load(SeqCst);
+        eventually("many fail", || failed.load(SeqCst) > before + 2_000);
+        let _up = kept.map(|port| Server::named_on(port.listen(), "here"));
+        let (mut one, mut other) = (served.load(SeqCst), failed.load(SeqCst));
+        eventually("nobody fails any more", || {
+            let now = (served.load(SeqCst), failed.load(SeqCst));
+            if now.1 > other {
+                (one, other) = now;
+            }
+            now.0 > one + 500
+        });
+    });
+    let stopped = proxy.stop();
+    let attempts = |line: &serde_json::Value| line["attempts"].as_u64().unwrap();
+    let most = stopped.access.iter().map(attempts).max();
+    assert_eq!(
+        most,
+        Some(1 + RETRIES as u64),
+        "as many as there may be, and not one more"
+    );
+}

@@ -1,0 +1,5 @@
+//! Limits on connections, and the bounds of every configuration key.
+
+mod max_connections;
+mod backlog;
+mod bounds;

@@ -1,0 +1,193 @@
+//! A target of the access log that takes nothing, for whatever reason, loses lines and slows nobody: each line is
+//! written or counted, it is said once, and the log goes on by itself when it can.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::process::Command;
+use std::thread::scope;
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::hard::{said, sessions};
+use crate::support::process::{finished, must};
+use crate::support::proxy::{Proxy, Setup, acequia, config_folder};
+use crate::support::server::Server;
+use rustix::process::Signal;
+use serde_json::Value;
+
+const FAILS: &str = "cannot write the access log: lines are lost until it can";
+const GOES_ON: &str = "the access log is written again";
+
+fn config(server: &Server, target: &str) -> String {
+    format!(
+        "[log]\naccess = \"{target}\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [listeners.tls]\nbind = \"127.0.0.1:0\"\nroutes = [{{ sni = \"a.example\", pool = \"p\" }}]\n\
+         [pools.p]\nservers = [\"{}\"]",
+        server.address
+    )
+}
+
+/// After these words of a shell, in the folder of the configuration.
+fn after(words: &str, config: &str) -> Setup {
+    let script = format!("{words} && exec \"$@\"");
+    Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
+}
+
+/// Whole lines of a log.
+fn lines(log: &Path) -> usize {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.filter(|line| serde_json::from_str::<Value>(line).is_ok()).count()
+}
+
+fn dropped(proxy: &Proxy) -> usize {
+    proxy.metrics().sum("acequia_log_lines_dropped_total", &[]) as usize
+}
+
+#[test]
+fn a_disk_without_room_loses_lines_until_it_has_some() {
+    let server = Server::echo();
+    let disk = "mkdir disk && mount -t tmpfs -o size=64k none disk";
+    let proxy = after(disk, &config(&server, "disk/access.log")).start();
+    let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.folder().display());
+    let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&seen_by_it).join(name));
+    sessions(&proxy, 1);
+    eventually("its line is written", || lines(&log) == 1);
+    let full = fs::write(&ballast, vec![0; 1 << 17]).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    sessions(&proxy, 60);
+    eventually("lines are lost", || dropped(&proxy) > 0);
+    fs::remove_file(&ballast).unwrap();
+    sessions(&proxy, 1);
+    eventually("every line is written or counted", || {
+        lines(&log) + dropped(&proxy) == 62
+    });
+    assert_eq!((said(&proxy, FAILS), said(&proxy, GOES_ON)), (1, 1));
+}
+
+#[test]
+fn lines_that_a_full_disk_keeps_waiting_are_counted_when_the_log_goes_on_elsewhere() {
+    let server = Server::echo();
+    let proxy = after("ln -s /dev/full access.log", &config(&server, "access.log")).start();
+    let log = proxy.folder().join("access.log");
+    sessions(&proxy, 5);
+    eventually("it is said", || said(&proxy, FAILS) == 1);
+    fs::remove_file(&log).unwrap();
+    proxy.signal(Signal::USR1);
+    eventually("what waited is counted", || dropped(&proxy) > 0);
+    sessions(&proxy, 1);
+    eventually("the next is written", || lines(&log) + dropped(&proxy) == 6);
+    eventually("and that is said", || said(&proxy, GOES_ON) == 1);
+}
+
+#[test]
+fn a_folder_that_is_gone_is_said_at_sigusr1_and_the_old_file_goes_on() {
+    let server = Server::echo();
+    let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
+    let folder = proxy.folder().join("logs");
+    let cannot = || said(&proxy, "cannot reopen the access log, going on with the old file");
+    let mut old = fs::File::open(folder.join("access.log")).unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    proxy.signal(Signal::USR1);
+    eventually("it is said", || cannot() == 1);
+    sessions(&proxy, 1);
+    eventually("the old file goes on", || old.read_to_end(&mut Vec::new()).unwrap() > 0);
+    fs::create_dir(&folder).unwrap();
+    proxy.signal(Signal::USR1);
+    eventually("the new file is there", || folder.join("access.log").exists());
+    sessions(&proxy, 1);
+    eventually("its line is written", || lines(&folder.join("access.log")) == 1);
+    assert_eq!((cannot(), dropped(&proxy)), (1, 0));
+}
+
+#[test]
+fn a_fifo_that_nobody_reads_is_an_error_and_nothing_to_wait_for() {
+    let server = Server::echo();
+    let folder = config_folder("acequia.toml", &config(&server, "./fifo"));
+    must(Command::new("mkfifo").arg(folder.path().join("fifo")));
+    let started = finished(acequia(&["run"]).current_dir(folder.path()));
+    assert_eq!(started.code, Some(3), "{started:#?}");
+    assert!(started.stderr.contains("cannot write the access log"), "{started:#?}");
+    assert!(started.stderr.contains("fifo: "), "{started:#?}");
+    let proxy = Proxy::start(&config(&server, "access.log"));
+    must(Command::new("mkfifo").arg(proxy.folder().join("fifo")));
+    assert!(!proxy.reload(&config(&server, "./fifo")));
+    sessions(&proxy, 1);
+    eventually("it goes where it went", || {
+        lines(&proxy.folder().join("access.log")) == 1
+    });
+}
+
+#[test]
+fn a_reader_that_is_gone_loses_lines_and_stops_nobody() {
+    let server = Server::echo();
+    let mut proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
+    proxy.close_stdout();
+    sessions(&proxy, 60);
+    eventually("lines are lost", || dropped(&proxy) > 0);
+    assert_eq!(said(&proxy, FAILS), 1);
+    assert_eq!(proxy.stop().code, Some(0));
+}
+
+#[test]
+fn without_a_standard_output_no_line_gets_anywhere_else() {
+    let server = Server::echo();
+    let under = ["sh", "-c", "exec \"$@\" >&-", "sh"];
+    let proxy = Proxy::setup(&config(&server, "stdout")).under(&under).start();
+    sessions(&proxy, 20);
+    assert_eq!(proxy.stop().code, Some(0));
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_keep_the_process_from_ending() {
+    let server = Server::echo();
+    let proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
+    sessions(&proxy, 250); // more than a pipe holds
+    let stopped = proxy.stop();
+    assert_eq!(stopped.code, Some(0));
+    let lost = "nobody reads the access log: its last lines are lost";
+    assert!(stopped.log.iter().any(|line| line["message"] == lost), "{stopped:#?}");
+}
+
+/// A burst of sessions that are refused, of four clients at once. Who leaves by a reset keeps no port from others.
+fn burst(proxy: &Proxy, sessions: usize) {
+    scope(|all| {
+        for client in 1..=4 {
+            let source = format!("127.0.0.{client}");
+            all.spawn(move || {
+                for _ in 0..sessions / 4 {
+                    let mut client = Client::connect_from(&source, proxy.at("tls"));
+                    client.send(b"plain");
+                    assert_eq!(client.read_all(), b"");
+                    client.reset();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn of_a_burst_that_nobody_reads_of_every_line_is_written_or_counted() {
+    // More than a pipe and a queue of 16 Ki lines hold.
+    const SESSIONS: usize = 20_000;
+    let server = Server::echo();
+    let mut proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
+    burst(&proxy, SESSIONS);
+    eventually("all are over", || {
+        proxy.metrics().sum("acequia_sessions_total", &[("ending", "no_route")]) == SESSIONS as f64
+    });
+    let lost = dropped(&proxy);
+    assert!(lost > 0);
+    assert_eq!(ask(proxy.at("l"), b"still here"), b"still here");
+    eventually("each line that is lost is counted", || dropped(&proxy) == lost + 1);
+    proxy.read_stdout();
+    eventually("all others are written", || proxy.access().len() == SESSIONS - lost);
+    sessions(&proxy, 1);
+    eventually("and so is the next", || proxy.access().len() == SESSIONS - lost + 1);
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_connections_total", &[]), (SESSIONS + 2) as f64);
+    assert_eq!(metrics.sum("acequia_sessions_total", &[]), (SESSIONS + 2) as f64);
+    assert_eq!(metrics.sum("acequia_sessions_active", &[]), 0.0);
+    assert_eq!(dropped(&proxy), lost + 1);
+}

@@ -1,0 +1,5 @@
+//! The access log and the diagnostic log.
+
+mod access_log;
+mod diagnostic_log;
+mod log_targets;

@@ -1,0 +1,18 @@
+//! The black-box tests: the built binary with real peers around it, a module for each theme.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod traffic;
+mod hostile;
+mod routing;
+mod choosing;
+mod health;
+mod limits;
+mod reload;
+mod admin;
+mod log;
+mod process;
+mod config;

@@ -1,0 +1,257 @@
+//! The command line: exit codes, and what is said when it cannot run.
+
+use std::process::Command;
+
+use crate::support::client::{ask, who};
+use crate::support::process::{Finished, Port, finished, must};
+use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
+use crate::support::server::Server;
+
+/// A command on a configuration, to its end.
+fn on(config: &str, command: &[&str]) -> Finished {
+    let folder = config_folder("acequia.toml", config);
+    finished(acequia(command).arg("-c").arg(folder.path().join("acequia.toml")))
+}
+
+const FINE: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]\n";
+
+fn bound_to(addresses: &[String]) -> String {
+    let listener = |(number, address)| format!("[listeners.l{number}]\nbind = \"{address}\"\npool = \"p\"\n");
+    let listeners: String = (1..).zip(addresses).map(listener).collect();
+    format!("{listeners}[pools.p]\nservers = [\"127.0.0.1:9\"]\n")
+}
+
+/// It ends with 3, and what it says has these words.
+fn cannot_bind(finished: &Finished, words: &[&str]) {
+    assert_eq!(
+        (finished.code, finished.stdout.as_str()),
+        (Some(3), ""),
+        "{finished:#?}"
+    );
+    for word in words {
+        assert!(finished.stderr.contains(word), "{word}: {finished:#?}");
+    }
+    assert!(
+        !finished.stderr.contains("listening"),
+        "nothing is half up: {finished:#?}"
+    );
+}
+
+#[test]
+fn a_second_one_on_the_same_address_names_it_and_leaves_nothing_half_up() {
+    let server = Server::named("s1");
+    let first = Proxy::start(&FINE.replace("127.0.0.1:9", &server.address.to_string()));
+    let (taken, free) = (first.at("l").to_string(), Port::keep());
+    let second = on(&bound_to(&[free.address.to_string(), taken.clone()]), &["run"]);
+    cannot_bind(
+        &second,
+        &[
+            "listener `l2`",
+            &taken,
+            "Address already in use",
+            "ss -ltnp",
+            "bind another port",
+        ],
+    );
+    assert!(!second.stderr.contains("listener `l1`"), "{second:#?}");
+    for _ in 0..20 {
+        assert_eq!(who(first.at("l")), "s1", "the first one has all its clients");
+    }
+}
+
+#[test]
+fn every_address_that_cannot_be_bound_is_told() {
+    let taken = [(); 2].map(|()| Server::silent());
+    let addresses = taken.each_ref().map(|server| server.address.to_string());
+    let failed = on(&bound_to(&addresses), &["run"]);
+    cannot_bind(
+        &failed,
+        &["listener `l1`", &addresses[0], "listener `l2`", &addresses[1]],
+    );
+}
+
+#[test]
+fn an_admin_port_that_is_taken_is_told() {
+    let taken = Server::silent();
+    let failed = on(&format!("{FINE}[admin]\nbind = \"{}\"", taken.address), &["run"]);
+    cannot_bind(
+        &failed,
+        &["[admin]", &taken.address.to_string(), "Address already in use"],
+    );
+}
+
+#[test]
+fn an_address_of_another_machine_is_told() {
+    let failed = on(&bound_to(&["192.0.2.1:0".to_owned()]), &["run"]);
+    cannot_bind(
+        &failed,
+        &[
+            "listener `l1`",
+            "192.0.2.1:0",
+            "Cannot assign requested address",
+            "ip address",
+        ],
+    );
+}
+
+#[test]
+fn a_privileged_port_without_privileges_is_told() {
+    let folder = config_folder("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
+    // A network of its own, in which the limit is what it is by default and nobody else listens; and no capabilities.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--net", BINARY, "run", "-c"])
+        .arg(folder.path().join("acequia.toml"));
+    let failed = finished(&mut command);
+    cannot_bind(
+        &failed,
+        &[
+            "listener `l1`",
+            "0.0.0.0:443",
+            "Permission denied",
+            "CAP_NET_BIND_SERVICE",
+        ],
+    );
+}
+
+#[test]
+fn it_runs_without_root() {
+    let server = Server::echo();
+    let config = FINE.replace("127.0.0.1:9", &server.address.to_string());
+    let proxy = Proxy::setup(&config)
+        .under(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+        .start();
+    assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
+}
+
+#[test]
+fn a_wrong_configuration_is_1_for_every_command() {
+    for command in [&["run"][..], &["check"], &["route", "--listener", "l"]] {
+        let failed = on(&FINE.replace("pool = \"p\"", "pool = \"q\""), command);
+        assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""), "{failed:#?}");
+        assert!(
+            failed.stderr.contains("acequia.toml:3:8") && failed.stderr.contains("^^^"),
+            "{failed:#?}"
+        );
+    }
+    let failed = finished(&mut acequia(&["run", "-c", "/nowhere/acequia.toml"]));
+    assert!(
+        failed.code == Some(1) && failed.stderr.contains("/nowhere/acequia.toml"),
+        "{failed:#?}"
+    );
+}
+
+#[test]
+fn wrong_arguments_are_2() {
+    for arguments in [&["fly"][..], &["run", "--fast"], &[], &["route"]] {
+        let failed = finished(&mut acequia(arguments));
+        assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""), "{failed:#?}");
+    }
+    let failed = on(FINE, &["route", "--listener", "other"]);
+    assert_eq!(failed.code, Some(2));
+    assert!(
+        failed.stderr.contains("there is no listener `other`; there is l"),
+        "{failed:#?}"
+    );
+}
+
+#[test]
+fn version_and_help_are_0() {
+    assert_eq!(
+        must(&mut acequia(&["--version"])),
+        concat!("acequia ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    let help = must(&mut acequia(&["--help"]));
+    for command in ["run", "check", "route"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{help}");
+        assert!(must(&mut acequia(&[command, "--help"])).contains("--config <FILE>"));
+    }
+}
+
+#[test]
+fn check_says_that_a_file_is_fine_and_warns_of_what_is_not_used() {
+    let checked = on(
+        &format!("{FINE}[pools.unused]\nservers = [\"127.0.0.1:9\"]"),
+        &["check"],
+    );
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+    assert!(
+        checked.stdout.ends_with("1 listener, 2 pools, 2 servers: fine\n"),
+        "{checked:#?}"
+    );
+    assert!(
+        checked.stderr.contains("warning") && checked.stderr.contains("unused"),
+        "{checked:#?}"
+    );
+}
+
+#[test]
+fn route_says_where_a_connection_would_go() {
+    let routes = "[[listeners.l.routes]]\nsni = \"*.example\"\nalpn = \"h2\"\nfrom = \"10.0.0.0/8\"\npool = \"p\"\n";
+    let asked = [
+        "route",
+        "--listener",
+        "l",
+        "--sni",
+        "a.example",
+        "--alpn",
+        "h2",
+        "--from",
+        "10.1.1.1",
+    ];
+    let taken = on(&format!("{FINE}{routes}"), &asked);
+    assert!(
+        taken.code == Some(0) && taken.stdout.contains("route l#1: pool p"),
+        "{taken:#?}"
+    );
+    let passed_over = on(&format!("{FINE}{routes}"), &asked[..5]);
+    assert!(
+        passed_over.stdout.contains("no route takes it: the listener's pool p"),
+        "{passed_over:#?}"
+    );
+}
+
+#[test]
+fn without_an_argument_the_file_in_this_folder_is_read() {
+    let folder = config_folder("acequia.toml", FINE);
+    let said = must(acequia(&["check"]).current_dir(folder.path()));
+    assert!(said.contains("acequia.toml: 1 listener"), "{said}");
+}
+
+#[test]
+fn json_is_taken_too() {
+    let server = Server::echo();
+    let json = format!(
+        r#"{{ "listeners": {{ "l": {{ "bind": "127.0.0.1:0", "pool": "p" }} }}, "admin": {{ "bind": "127.0.0.1:0" }},
+             "pools": {{ "p": {{ "servers": ["{}"] }} }} }}"#,
+        server.address
+    );
+    let proxy = Proxy::start(&json);
+    assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
+    let folder = config_folder("acequia.json", &json.replace("\"pool\":", "\"pol\":"));
+    let failed = finished(acequia(&["check", "-c"]).arg(folder.path().join("acequia.json")));
+    assert!(
+        failed.code == Some(1) && failed.stderr.contains("listeners.l.pol"),
+        "{failed:#?}"
+    );
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let folder = config_folder("acequia.toml", FINE);
+    let into = |out: &str| {
+        let script = format!("{BINARY} \"$@\" {out}; exit ${{PIPESTATUS[0]}}");
+        let mut command = Command::new("bash");
+        finished(
+            command
+                .args(["-c", &script, "acequia", "check", "-c"])
+                .arg(folder.path().join("acequia.toml")),
+        )
+    };
+    let full = into("> /dev/full");
+    assert_eq!(full.code, Some(1), "{full:#?}");
+    assert!(full.stderr.contains("cannot write the answer"), "{full:#?}");
+    // Its reader has gone before it can have said anything.
+    let gone = into("> >(exec true)");
+    assert!(gone.code == Some(0) && gone.stderr.is_empty(), "{gone:#?}");
+}

@@ -1,0 +1,171 @@
+//! `acequia demo`: every command it tells works as it stands, and Ctrl-C ends it well.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A demo that runs, and what it told at the beginning.
+struct Demo {
+    process: Child,
+    told: Vec<String>,
+    rows: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_acequia"))
+            .arg("demo")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut rows = BufReader::new(process.stdout.take().unwrap()).lines();
+        let told = rows.by_ref().map(Result::unwrap);
+        let told = told.take_while(|line| !line.starts_with("Sessions")).collect();
+        Self {
+            process,
+            told,
+            rows: Some(rows),
+        }
+    }
+
+    /// The command that has all of these words.
+    fn command(&self, words: &[&str]) -> Command {
+        let all = |line: &&String| words.iter().all(|word| line.contains(word));
+        let line = self
+            .told
+            .iter()
+            .find(all)
+            .unwrap_or_else(|| panic!("{words:?} in {:#?}", self.told));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("exec {line}")).stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// As Ctrl-C does. Twice: whoever is still connected is not waited for.
+    fn end(&mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        for _ in 0..2 {
+            // It may be over already, and is not reaped before it is waited for.
+            let _ = kill_process(pid, Signal::INT);
+        }
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Demo {
+    /// Killed, it would leave its folder behind.
+    fn drop(&mut self) {
+        if self.process.try_wait().unwrap().is_none() {
+            self.end();
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn tls_goes_by_name() {
+    let demo = Demo::start();
+    let answer = text(&demo.output(&["curl", "https://a."]).stdout);
+    assert_eq!(answer, "server a answers a client that asked for a.demo.test\n");
+    let session = demo.output(&["openssl", "x.b."]).stderr;
+    assert!(text(&session).contains("acequia demo, server b"), "{}", text(&session));
+    let refused = demo.output(&["curl", "https://closed."]);
+    assert_eq!(refused.status.code(), Some(35)); // curl: "SSL connect error"
+    assert!(
+        text(&refused.stderr).contains("unrecognized name"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+#[test]
+fn tcp_goes_where_there_is_least() {
+    let demo = Demo::start();
+    let mut greetings = Vec::new();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = demo.command(&["nc "]);
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        client.stdin.as_mut().unwrap().write_all(b"agua\n").unwrap();
+        let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+        greetings.push(lines.next().unwrap().unwrap());
+        assert_eq!(lines.next().unwrap().unwrap(), "agua");
+        clients.push(client);
+    }
+    greetings.sort();
+    let expected = ["one", "three", "two"].map(|name| format!("server {name} sends back what you type"));
+    assert_eq!(greetings, expected);
+    for mut client in clients {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+}
+
+#[test]
+fn what_happens_can_be_seen() {
+    let mut demo = Demo::start();
+    assert!(demo.output(&["curl", "https://a."]).status.success());
+    let row = demo
+        .rows
+        .as_mut()
+        .unwrap()
+        .find(|row| row.as_ref().unwrap().contains("+1"));
+    assert_eq!(
+        row.unwrap().unwrap().split_whitespace().skip(1).collect::<Vec<_>>(),
+        ["0", "+1", "0", "0", "0", "0", "0"]
+    );
+    let metrics = text(&demo.output(&["curl", "/metrics"]).stdout);
+    // curl closes without having read the server's last TLS record, which its kernel may answer with a reset.
+    let counted = r#"acequia_sessions_total{listener="tls",pool="a",server="a",ending="client_"#;
+    assert!(metrics.contains(counted), "{metrics}");
+    let mut follow = demo.command(&["tail", "access.log"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let line = BufReader::new(follow.stdout.take().unwrap())
+        .lines()
+        .next()
+        .unwrap()
+        .unwrap();
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+    assert!(
+        line.contains(" sni=a.demo.test ") && line.contains(" ending=client_"),
+        "{line}"
+    );
+    assert_eq!(demo.end().code(), Some(0));
+}
+
+#[test]
+fn its_configuration_can_be_asked_and_leaves_with_it() {
+    let mut demo = Demo::start();
+    let shown = text(&demo.output(&["cat ", "demo.toml"]).stdout);
+    let loaded = acequia::config::read("demo.toml", &shown).unwrap_or_else(|report| panic!("{report}"));
+    assert!(
+        loaded
+            .plan
+            .listeners
+            .iter()
+            .all(|listener| listener.bind[0].socket().port() != 0)
+    );
+    let line = demo.told.iter().find(|line| line.contains("demo.toml")).unwrap();
+    let path = Path::new(line.trim().trim_start_matches("cat ")).to_owned();
+    assert!(path.exists());
+    assert_eq!(demo.end().code(), Some(0));
+    assert!(!path.parent().unwrap().exists());
+}
+
+#[test]
+fn a_reader_who_leaves_ends_it() {
+    let mut demo = Demo::start();
+    drop(demo.rows.take());
+    assert_eq!(demo.process.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,173 @@
+//! The end: those who are here may finish, within a bound; nobody new is let in; all is written down.
+
+use std::io::ErrorKind;
+use std::sync::mpsc::channel;
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use rustix::process::Signal;
+
+fn start(server: &Server, runtime: &str) -> Proxy {
+    Proxy::start(&format!(
+        "[runtime]\n{runtime}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ))
+}
+
+/// A session under way.
+fn session(proxy: &Proxy) -> Client {
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"ping").read(4);
+    client
+}
+
+fn is_closed(proxy: &Proxy) -> bool {
+    Client::try_connect(proxy.at("l")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+fn finishes_in_peace(signal: Signal) {
+    let server = Server::echo();
+    let proxy = start(&server, "drain_delay = \"2s\"\ndrain_timeout = \"1h\"");
+    let mut running = session(&proxy);
+    proxy.signal(signal);
+    eventually("it says that it drains", || proxy.get("/ready").0 == 503);
+    assert_eq!(ask(proxy.at("l"), b"still let in"), b"still let in");
+    eventually("the listener is closed", || is_closed(&proxy));
+    assert_eq!(proxy.get("/ready").0, 503);
+    assert_eq!(running.send(b"goes on").read(7), b"goes on");
+    assert_eq!(running.finish().read_all(), b"");
+    let stopped = proxy.wait();
+    assert_eq!(stopped.code, Some(0));
+    let endings: Vec<_> = stopped.access.iter().map(|line| line["ending"].clone()).collect();
+    assert_eq!(endings, ["client_closed", "client_closed"]);
+    assert_eq!(stopped.access[1]["bytes_up"], 11);
+}
+
+#[test]
+fn sigterm_lets_sessions_finish() {
+    finishes_in_peace(Signal::TERM);
+}
+
+#[test]
+fn sigint_lets_sessions_finish() {
+    finishes_in_peace(Signal::INT);
+}
+
+#[test]
+fn without_sessions_it_ends_at_once() {
+    let server = Server::echo();
+    let stopped = start(&server, "drain_timeout = \"1h\"").stop();
+    assert_eq!((stopped.code, stopped.access.len()), (Some(0), 0));
+}
+
+/// A server that echoes, and tells how reading from each client ended.
+fn witness() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
+    let (tell, told) = channel();
+    let server = Server::run(move |mut stream| {
+        let mut from = stream.try_clone().expect("a descriptor");
+        let ended = std::io::copy(&mut from, &mut stream);
+        let _ = tell.send(ended.err().map(|error| error.kind()));
+    });
+    (server, told)
+}
+
+#[test]
+fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
+    let (server, told) = witness();
+    let proxy = start(&server, "drain_timeout = \"300ms\"");
+    let mut clients = [session(&proxy), session(&proxy)];
+    proxy.signal(Signal::TERM);
+    clients.iter_mut().for_each(Client::must_be_reset);
+    for _ in 0..2 {
+        assert_eq!(
+            told.recv_timeout(crate::support::PATIENCE),
+            Ok(Some(ErrorKind::ConnectionReset)),
+            "the server's side too"
+        );
+    }
+    let stopped = proxy.wait();
+    assert_eq!(stopped.code, Some(0));
+    let endings: Vec<_> = stopped.access.iter().map(|line| line["ending"].clone()).collect();
+    assert_eq!(endings, ["drained", "drained"]);
+}
+
+fn a_second_signal_cuts(runtime: &str, first: Signal, second: Signal) {
+    let server = Server::echo();
+    let proxy = start(&server, runtime);
+    let mut client = session(&proxy);
+    proxy.signal(first);
+    eventually("it is draining", || proxy.get("/ready").0 == 503);
+    assert_eq!(client.send(b"ping").read(4), b"ping", "the first signal cuts nobody");
+    proxy.signal(second);
+    client.must_be_reset();
+    let stopped = proxy.wait();
+    assert_eq!(
+        (stopped.code, &stopped.access[0]["ending"]),
+        (Some(0), &"drained".into())
+    );
+}
+
+#[test]
+fn a_second_signal_cuts_at_once() {
+    a_second_signal_cuts("drain_timeout = \"1h\"", Signal::TERM, Signal::TERM);
+}
+
+#[test]
+fn a_second_signal_also_ends_the_delay() {
+    a_second_signal_cuts(
+        "drain_delay = \"1h\"\ndrain_timeout = \"1h\"",
+        Signal::INT,
+        Signal::TERM,
+    );
+}
+
+#[test]
+fn a_client_in_its_hello_is_cut_too() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[runtime]\ndrain_timeout = \"200ms\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
+         [[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"\x16\x03\x01");
+    eventually("it is let in", || {
+        proxy.metrics().sum("acequia_sessions_active", &[]) == 1.0
+    });
+    let stopped = proxy.stop();
+    client.must_be_reset();
+    assert_eq!(
+        (stopped.code, &stopped.access[0]["ending"]),
+        (Some(0), &"drained".into())
+    );
+}
+
+#[test]
+fn every_line_is_written_before_the_end() {
+    let server = Server::echo();
+    let proxy = start(&server, "drain_timeout = \"1h\"");
+    for _ in 0..200 {
+        ask(proxy.at("l"), b"x");
+    }
+    assert_eq!(proxy.stop().access.len(), 200);
+}
+
+#[test]
+fn while_it_drains_the_log_is_still_reopened() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n\
+         [listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    let log = proxy.folder().join("access.log");
+    proxy.signal(Signal::TERM);
+    eventually("it is draining", || proxy.get("/ready").0 == 503);
+    std::fs::rename(&log, log.with_extension("old")).expect("it is there");
+    proxy.signal(Signal::USR1);
+    eventually("there is a new file", || log.exists());
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.wait().code, Some(0));
+}

@@ -1,0 +1,413 @@
+//! A reload puts another configuration in force, and no session, no client and nothing that is known of a server is
+//! lost by it; what is wrong changes nothing.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::scope;
+
+use crate::support::client::{Client, ask, who};
+use crate::support::hello::Hello;
+use crate::support::process::{Port, must};
+use crate::support::proxy::{Proxy, http_get};
+use crate::support::server::{Server, list};
+use crate::support::{eventually, found};
+use rustix::fs::OFlags;
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+/// One listener `l` with these lines, one pool `p` with these.
+fn config(listener: &str, pool: &str) -> String {
+    format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\n{pool}")
+}
+
+fn of(servers: &[&Server]) -> String {
+    config("", &format!("servers = [{}]", list(servers)))
+}
+
+/// Waits until the latest line of the log about a reload that was not done says this.
+fn is_told(proxy: &Proxy, told: &str) {
+    eventually("it is told in the log", || {
+        let lines = proxy.log();
+        let of_reload = |line: &&serde_json::Value| line["message"].to_string().contains("not reloaded");
+        let last = lines.iter().rfind(of_reload);
+        last.is_some_and(|line| line["error"].to_string().contains(told))
+    });
+}
+
+#[test]
+fn sessions_go_on_and_new_ones_go_by_the_new_plan() {
+    let (old, new) = (Server::echo(), Server::named("new"));
+    let proxy = Proxy::start(&of(&[&old]));
+    let mut session = Client::connect(proxy.at("l"));
+    session.send(b"before").read(6);
+    assert!(proxy.reload(&of(&[&new])));
+    assert_eq!(who(proxy.at("l")), "new", "on the same address");
+    assert_eq!(
+        session.send(b"after").read(5),
+        b"after",
+        "on a server that is gone from the file"
+    );
+    assert_eq!(session.finish().read_all(), b"");
+    // The other one's line may come later.
+    let lines = proxy.access_lines(2);
+    let line = lines.iter().find(|line| line["bytes_up"] == 11);
+    assert!(line.is_some_and(|line| line["ending"] == "client_closed"), "{lines:#?}");
+}
+
+#[test]
+fn what_is_wrong_changes_nothing_and_is_said() {
+    let server = Server::named("good");
+    let proxy = Proxy::start(&of(&[&server]));
+    let taken = Server::silent();
+    let occupied = config(
+        "",
+        &format!(
+            "servers = [{}]\n[listeners.x]\nbind = \"{}\"\npool = \"p\"",
+            list(&[&server]),
+            taken.address
+        ),
+    );
+    let truncated = &of(&[&server])[..40];
+    for (text, told) in [
+        ("", "there is no listener"),
+        (truncated, "TOML"),
+        (&config("", "servers = []"), "this pool has no servers"),
+        (&occupied, "ddress already in use"),
+    ] {
+        // As an editor that writes in place, or a full disk, leaves it.
+        std::fs::write(proxy.folder().join("acequia.toml"), text).unwrap();
+        let before = proxy.reloads();
+        proxy.signal(Signal::HUP);
+        eventually("it is counted", || proxy.reloads() == (before.0, before.1 + 1.0));
+        is_told(&proxy, told);
+        let command = proxy.command(&["reload"]);
+        assert_eq!(command.code, Some(1), "{command:#?}");
+        assert!(command.stderr.contains(told), "{command:#?}");
+        assert_eq!(command.stderr.lines().next().unwrap().matches("error: ").count(), 1);
+        assert_eq!(who(proxy.at("l")), "good");
+    }
+    std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
+    assert_eq!(proxy.command(&["reload"]).code, Some(1));
+    assert_eq!(who(proxy.at("l")), "good");
+    assert!(proxy.reload(&of(&[&server])));
+}
+
+#[test]
+fn what_is_known_of_servers_is_kept() {
+    let (up, refusing) = (Server::named("up"), Port::keep());
+    let text = |more: &str| {
+        config(
+            "",
+            &format!(
+                "{more}\nservers = [\"{}\", \"{}\"]\nhealth.interval = \"1h\"",
+                up.address, refusing.address
+            ),
+        )
+    };
+    let proxy = Proxy::start(&text(""));
+    let health = |address: SocketAddr| proxy.server("p", &address.to_string())["health"].clone();
+    assert_eq!(
+        (health(up.address), health(refusing.address)),
+        ("up".into(), "down".into())
+    );
+    for balance in ["round-robin", "source-hash", "least-conn"] {
+        assert!(proxy.reload(&text(&format!("balance = \"{balance}\""))));
+        assert_eq!(
+            (health(up.address), health(refusing.address)),
+            ("up".into(), "down".into())
+        );
+        assert_eq!(proxy.get("/ready").0, 200);
+        assert_eq!(who(proxy.at("l")), "up");
+    }
+    let checks = proxy.metrics().sum("acequia_health_checks_total", &[]);
+    assert_eq!(checks, 2.0, "nobody was checked anew");
+    assert!(proxy.access_lines(3).iter().all(|line| line["attempts"] == 1));
+}
+
+#[test]
+fn who_waits_at_a_listener_that_goes_is_served_first() {
+    let server = Server::named("here");
+    let with = |listener: &str| {
+        format!(
+            "[listeners.keep]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\nservers = [{}]",
+            list(&[&server])
+        )
+    };
+    let proxy = Proxy::start(&with(
+        "[listeners.go]\nbind = \"127.0.0.1:0\"\npool = \"p\"\nmax_connections = 1",
+    ));
+    let mut first = Client::connect(proxy.at("go"));
+    assert_eq!(first.hear(), "here");
+    let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(proxy.at("go"))).collect();
+    assert!(proxy.reload(&with("")));
+    first.finish().read_all();
+    // In what order they are let in nobody promises.
+    for client in &mut waiting {
+        client.finish();
+    }
+    for client in &mut waiting {
+        assert_eq!(client.read_all(), b"here");
+    }
+    eventually("it is closed", || {
+        Client::try_connect(proxy.at("go")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    assert_eq!(who(proxy.at("keep")), "here");
+    eventually("its series are gone", || {
+        proxy
+            .metrics()
+            .series("acequia_sessions_active", &[("listener", "go")])
+            .is_empty()
+    });
+}
+
+#[test]
+fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hands() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let port = Port::keep();
+    let text = |name: &str, server: &Server| {
+        format!(
+            "[listeners.{name}]\nbind = \"{}\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
+            port.address,
+            list(&[server])
+        )
+    };
+    let proxy = Proxy::start(&of(&[&a]));
+    assert!(proxy.reload(&text("fixed", &a)));
+    assert_eq!(who(port.address), "a");
+    // Another name, another pool, the same address: not for a moment is it closed.
+    let stop = AtomicBool::new(false);
+    scope(|all| {
+        let clients = all.spawn(|| {
+            let mut names = Vec::new();
+            while !stop.load(SeqCst) {
+                names.push(who(port.address));
+            }
+            names
+        });
+        for (name, server) in [("other", &b), ("fixed", &a), ("other", &b), ("third", &a)] {
+            assert!(proxy.reload(&text(name, server)));
+        }
+        stop.store(true, SeqCst);
+        let names = clients.join().unwrap();
+        assert!(names.iter().all(|name| name == "a" || name == "b"), "{names:?}");
+    });
+    let state = proxy.answer(&["status"]);
+    assert_eq!(state["listeners"][0]["name"], "third");
+}
+
+#[test]
+fn every_address_and_one_of_them_may_be_listened_on_in_whatever_order_they_come() {
+    let servers = [Server::named("every"), Server::named("one")];
+    let port = Port::keep_on("127.0.0.3");
+    let at = |ip: &str| format!("{ip}:{}", port.number());
+    let [every, one] = [("every", at("0.0.0.0")), ("one", at("127.0.0.2"))]
+        .map(|(name, bind)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"{name}\"\n"));
+    let [first, second] = ["every", "one"].map(|name| format!("[pools.{name}]\nservers = "));
+    let pools = format!("{first}[{}]\n{second}[{}]", list(&[&servers[0]]), list(&[&servers[1]]));
+    let serve = || {
+        assert_eq!(who(at("127.0.0.1").parse().unwrap()), "every");
+        assert_eq!(who(at("127.0.0.2").parse().unwrap()), "one");
+    };
+    for both in [format!("{every}{one}{pools}"), format!("{one}{every}{pools}")] {
+        let proxy = Proxy::setup(&both).launch();
+        serve();
+        drop(proxy);
+        for before in [of(&[&servers[0]]), format!("{every}{pools}"), format!("{one}{pools}")] {
+            let proxy = Proxy::setup(&before).launch();
+            assert!(proxy.reload(&both), "{:#?}", proxy.log());
+            serve();
+        }
+    }
+}
+
+#[test]
+fn what_changes_is_told_and_what_needs_a_restart() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let proxy = Proxy::start(&of(&[&a]));
+    let text = of(&[&b]) + "\n[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 1\n";
+    proxy.rewrite(&text);
+    let changes = proxy.answer(&["reload"]);
+    assert_eq!(changes["listeners"]["added"], serde_json::json!(["more"]));
+    assert_eq!(changes["listeners"]["kept"], serde_json::json!(["l"]));
+    assert_eq!(
+        changes["servers"]["added"],
+        serde_json::json!([format!("p/{}", b.address)])
+    );
+    assert_eq!(
+        changes["servers"]["removed"],
+        serde_json::json!([format!("p/{}", a.address)])
+    );
+    assert_eq!(changes["needs_restart"], serde_json::json!(["runtime.workers"]));
+    proxy.rewrite(&format!("{text}[pools.spare]\nservers = [\"{}\"]", b.address));
+    let said = proxy.command(&["reload"]);
+    for told in [
+        "\n  + spare\n",
+        "runtime.workers: changed in the file, but needs a restart\n",
+        "`spare` is never used",
+        "1 warning\n",
+    ] {
+        assert!(said.stdout.contains(told), "{told}: {said:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_never_ends_keeps_nobody_from_ending_the_process() {
+    let server = Server::named("x");
+    let proxy = Proxy::start(&of(&[&server]));
+    let file = proxy.folder().join("acequia.toml");
+    std::fs::remove_file(&file).unwrap();
+    must(Command::new("mkfifo").arg(&file));
+    proxy.signal(Signal::HUP);
+    // When somebody reads there, a writer can open it without waiting.
+    let writer = found("it reads the file", || {
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+        OpenOptions::new().write(true).custom_flags(flags).open(&file).ok()
+    });
+    assert_eq!(who(proxy.at("l")), "x");
+    let stopped = proxy.stop();
+    assert_eq!(stopped.code, Some(0));
+    drop(writer);
+}
+
+#[test]
+fn limits_and_logs_change_too() {
+    let server = Server::named("x");
+    let proxy = Proxy::start(&of(&[&server]));
+    let mut held: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
+    held.iter_mut().for_each(|client| assert_eq!(client.hear(), "x"));
+    let narrow = config("max_connections = 3", &format!("servers = [{}]", list(&[&server])));
+    assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{narrow}")));
+    let mut fourth = Client::connect(proxy.at("l"));
+    eventually("it waits", || {
+        proxy
+            .metrics()
+            .sum("acequia_accept_pauses_total", &[("listener", "l"), ("reason", "limit")])
+            > 0.0
+    });
+    assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{}", of(&[&server]))));
+    assert_eq!(fourth.hear(), "x", "there is room again");
+    drop((held, fourth));
+    eventually("the lines are in the new file", || {
+        std::fs::read_to_string(proxy.folder().join("other.log")).is_ok_and(|text| text.lines().count() == 4)
+    });
+    assert_eq!(proxy.access().len(), 0);
+}
+
+/// The descriptors and threads of a process, and its memory in KiB.
+fn weight(pid: u32) -> (usize, usize, usize) {
+    let count = |of: &str| {
+        Path::new("/proc")
+            .join(pid.to_string())
+            .join(of)
+            .read_dir()
+            .unwrap()
+            .count()
+    };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let memory = line.trim().trim_end_matches(" kB").parse().unwrap();
+    (count("fd"), count("task"), memory)
+}
+
+/// Two hundred reloads in twenty seconds, under load, broken files among them.
+#[test]
+fn under_load_nobody_notices() {
+    let servers = [(); 4].map(|()| Server::echo());
+    let all: Vec<_> = servers.iter().collect();
+    let text = |servers: &[&Server], balance: &str| {
+        format!(
+            "[listeners.tcp]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n\
+             [[listeners.tls.routes]]\nsni = \"*.example\"\npool = \"p\"\n\
+             [pools.p]\nbalance = \"{balance}\"\nservers = [{}]\nhealth.interval = \"1s\"",
+            list(servers)
+        )
+    };
+    let texts = [
+        text(&all, "least-conn"),
+        text(&all[..2], "source-hash"),
+        String::new(),
+        "[listeners".to_owned(),
+    ];
+    let proxy = Proxy::start(&texts[0]);
+    let hello = Hello::named("a.example").bytes();
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let steady = weight(proxy.pid());
+    scope(|threads| {
+        for n in 0..4 {
+            let (proxy, stop, done, hello) = (&proxy, &stop, &done, &hello);
+            threads.spawn(move || {
+                while !stop.load(SeqCst) {
+                    let (address, bytes) = if n % 2 == 0 {
+                        ("tcp", &b"hi"[..])
+                    } else {
+                        ("tls", &hello[..])
+                    };
+                    assert_eq!(ask(proxy.at(address), bytes), bytes);
+                    done.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        let mut long: Vec<_> = ["tcp", "tls"]
+            .repeat(8)
+            .iter()
+            .map(|at| {
+                let mut client = Client::connect(proxy.at(at));
+                client.send(&hello).read(hello.len());
+                client
+            })
+            .collect();
+        let mut half = (0, 0, 0);
+        let began = Instant::now();
+        for n in 0..200 {
+            let is_right = proxy.reload(&texts[[0, 2, 1, 3][n % 4]]);
+            assert_eq!(is_right, n % 2 == 0, "reload {n}");
+            if n % 10 == 0 {
+                long.iter_mut()
+                    .for_each(|client| assert_eq!(client.send(b"still").read(5), b"still"));
+            }
+            if n == 100 {
+                half = weight(proxy.pid());
+            }
+        }
+        println!(
+            "200 reloads and {} sessions in {:?}",
+            done.load(SeqCst),
+            began.elapsed()
+        );
+        stop.store(true, SeqCst);
+        let full = weight(proxy.pid());
+        println!("descriptors, threads, KiB: {steady:?}, {half:?}, {full:?}");
+        assert!(full.2 < half.2 + half.2 / 5 + 2048, "memory grows: {half:?}, {full:?}");
+        long.iter_mut()
+            .for_each(|client| assert_eq!(client.finish().read_all(), b""));
+    });
+    assert!(proxy.reload(&texts[0]));
+    eventually("no more descriptors and threads than at first", || {
+        let now = weight(proxy.pid());
+        // Files are read in a thread that stays for a while, for the next one.
+        now.0 <= steady.0 && now.1 <= steady.1 + 1
+    });
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_sessions_active", &[]), 0.0);
+    let endings = metrics.series("acequia_sessions_total", &[]);
+    assert!(
+        endings
+            .iter()
+            .all(|series| series.labels["ending"] == "client_closed" || series.value == 0.0),
+        "{endings:#?}"
+    );
+    assert!(http_get(proxy.admin(), "/ready").unwrap().0.contains("200"));
+    for server in &all[..2] {
+        let series = [("pool", "p"), ("server", &*server.address.to_string()), ("to", "up")];
+        assert_eq!(
+            metrics.sum("acequia_health_transitions_total", &series),
+            1.0,
+            "its health was kept"
+        );
+    }
+}

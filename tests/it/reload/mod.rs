@@ -1,0 +1,5 @@
+//! Another configuration without losing anything.
+
+mod files;
+mod snapshots;
+mod watch;

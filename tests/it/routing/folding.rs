@@ -1,0 +1,55 @@
+//! A name means the same in whatever case and with or without its last dot: from the client, in the file, and on the
+//! command line.
+
+use crate::support::client::{Client, ask};
+use crate::support::hello::Hello;
+use crate::support::process::must;
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+
+/// As a client may write it, the route it is to take.
+const NAMES: &[(&str, &str)] = &[
+    ("shop.example", "exact"),
+    ("SHOP.EXAMPLE", "exact"),
+    ("Shop.Example.", "exact"),
+    ("shop.example.", "exact"),
+    ("a.wild.example", "wild"),
+    ("A.B.Wild.Example.", "wild"),
+    ("a.WILD.example.", "wild"),
+    ("closed.example", "closed"),
+    ("CLOSED.example.", "closed"),
+];
+
+#[test]
+fn on_both_sides_and_on_every_path() {
+    let server = Server::echo();
+    let config = |exact: &str, wild: &str, closed: &str| {
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\n\
+             [[listeners.l.routes]]\nname = \"exact\"\nsni = \"{exact}\"\npool = \"p\"\n\
+             [[listeners.l.routes]]\nname = \"wild\"\nsni = \"{wild}\"\npool = \"p\"\n\
+             [[listeners.l.routes]]\nname = \"closed\"\nsni = \"{closed}\"\nrefuse = true\n\
+             [pools.p]\nservers = [\"{}\"]\n",
+            server.address
+        )
+    };
+    for config in [
+        config("shop.example", "*.wild.example", "closed.example"),
+        config("SHOP.example.", "*.Wild.EXAMPLE.", "Closed.Example."),
+    ] {
+        let proxy = Proxy::start(&config);
+        for (number, (name, route)) in NAMES.iter().enumerate() {
+            let hello = Hello::named(name).bytes();
+            if *route == "closed" {
+                let answer = Client::connect(proxy.at("l")).send(&hello).read_all();
+                assert_eq!(answer.last(), Some(&112), "{name}: unrecognized_name");
+            } else {
+                assert!(ask(proxy.at("l"), &hello) == hello, "{name} unchanged");
+            }
+            assert_eq!(proxy.access_lines(number + 1)[number]["route"], *route, "{name}");
+            let file = proxy.folder().join("acequia.toml");
+            let said = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
+            assert!(said.contains(&format!("\nroute {route}: ")), "{name}: {said}");
+        }
+    }
+}

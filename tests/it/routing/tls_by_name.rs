@@ -1,0 +1,305 @@
+//! TLS clients reach the server their name says, untouched; who is refused learns why.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::hello::{Hello, captured};
+use crate::support::process::{Port, Process, finished, must};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tls::tls_server;
+
+/// A listener whose routes know `shop.example`, `*.wild.example` and `closed.example`; the default pool may be absent.
+fn config(shop: SocketAddr, wild: SocketAddr, default: Option<SocketAddr>) -> String {
+    let (pool, rest) = match default {
+        Some(address) => ("pool = \"rest\"", format!("[pools.rest]\nservers = [\"{address}\"]")),
+        None => ("", String::new()),
+    };
+    format!(
+        r#"
+        [listeners.l]
+        bind = "127.0.0.1:0"
+        {pool}
+        [[listeners.l.routes]]
+        sni = "shop.example"
+        pool = "shop"
+        [[listeners.l.routes]]
+        sni = "*.wild.example"
+        pool = "wild"
+        [[listeners.l.routes]]
+        sni = "closed.example"
+        refuse = true
+        [pools.shop]
+        servers = ["{shop}"]
+        [pools.wild]
+        servers = ["{wild}"]
+        {rest}"#
+    )
+}
+
+/// `openssl s_client` with this name: what it says.
+fn s_client(address: SocketAddr, name: &str) -> String {
+    let mut command = Command::new("openssl");
+    command
+        .args(["s_client", "-connect", &address.to_string(), "-servername", name])
+        .stdin(Stdio::null());
+    let finished = finished(&mut command);
+    finished.stdout + &finished.stderr
+}
+
+/// `curl` of `https://name/`: the page, and a line with the version of HTTP it came in.
+fn curl(address: SocketAddr, name: &str, version: &str) -> String {
+    let url = format!("https://{name}:{}/", address.port());
+    let resolve = format!("{name}:{}:{}", address.port(), address.ip());
+    let write = "%{http_version}";
+    must(Command::new("curl").args([
+        "-sS",
+        "-k",
+        version,
+        "--max-time",
+        "15",
+        "--resolve",
+        &resolve,
+        "-w",
+        write,
+        &url,
+    ]))
+}
+
+#[test]
+fn openssl_sees_the_certificate_of_the_server_its_name_says() {
+    let servers = ["shop.example", "any.wild.example", "rest.example"].map(tls_server);
+    let [shop, wild, rest] = servers.each_ref().map(|server| server.address);
+    let proxy = Proxy::start(&config(shop, wild, Some(rest)));
+    for (asked, reached) in [
+        ("shop.example", "shop.example"),
+        ("SHOP.example", "shop.example"),
+        ("a.wild.example", "any.wild.example"),
+        ("a.b.wild.example", "any.wild.example"),
+        ("wild.example", "rest.example"),
+        ("other.example", "rest.example"),
+    ] {
+        let pem = s_client(proxy.at("l"), asked);
+        let pem = &pem[pem.find("-----BEGIN").expect(&pem)..];
+        let file = proxy.folder().join("server.pem");
+        std::fs::write(&file, pem).unwrap();
+        let names = must(
+            Command::new("openssl")
+                .args(["x509", "-noout", "-ext", "subjectAltName", "-in"])
+                .arg(&file),
+        );
+        assert!(names.contains(&format!("DNS:{reached}\n")), "{asked}: {names}");
+    }
+}
+
+#[test]
+fn curl_speaks_both_versions_of_http_with_the_server_its_name_says() {
+    let servers = ["shop.example", "any.wild.example"].map(tls_server);
+    let [shop, wild] = servers.each_ref().map(|server| server.address);
+    let proxy = Proxy::start(&config(shop, wild, None));
+    for (version, answered) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        assert_eq!(
+            curl(proxy.at("l"), "shop.example", version),
+            format!("this is shop.example\n{answered}\n")
+        );
+        assert_eq!(
+            curl(proxy.at("l"), "x.wild.example", version),
+            format!("this is any.wild.example\n{answered}\n")
+        );
+    }
+    let alpn = |line: &serde_json::Value| line["alpn"].as_str().unwrap_or_default().to_owned();
+    let lines: Vec<_> = proxy.access_lines(4).iter().map(alpn).collect();
+    assert_eq!(lines, ["http/1.1", "http/1.1", "h2,http/1.1", "h2,http/1.1"]);
+}
+
+#[test]
+fn openssl_s_server_is_reached_with_its_keys_unseen() {
+    let port = Port::keep();
+    let folder = tempfile::tempdir().unwrap();
+    let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+    let mut make = Command::new("openssl");
+    make.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]);
+    must(
+        make.args(["-subj", "/CN=shop.example", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert),
+    );
+    let mut serve = Command::new("openssl");
+    serve
+        .args(["s_server", "-www", "-accept", &port.address.to_string(), "-key"])
+        .arg(&key)
+        .arg("-cert")
+        .arg(&cert);
+    let _server = Process::start(&mut serve);
+    eventually("s_server listens", || Client::try_connect(port.address).is_ok());
+    let proxy = Proxy::start(&config(port.address, port.address, None));
+    let page = curl(proxy.at("l"), "shop.example", "--http1.1");
+    assert!(page.contains("s_server"), "{page}");
+    assert!(s_client(proxy.at("l"), "shop.example").contains("subject=CN = shop.example"));
+}
+
+#[test]
+fn openssl_says_unrecognized_name_when_no_route_takes_it_or_one_refuses_it() {
+    let shop = Server::keeping(b"");
+    let proxy = Proxy::start(&config(shop.address, shop.address, None));
+    for name in ["other.example", "closed.example"] {
+        let said = s_client(proxy.at("l"), name);
+        assert!(
+            said.contains("unrecognized name") && said.contains("SSL alert number 112"),
+            "{name}: {said}"
+        );
+    }
+    let endings: Vec<_> = proxy
+        .access_lines(2)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings, ["no_route", "refused"]);
+    assert_eq!(shop.sessions(), 0);
+}
+
+#[test]
+fn alerts_are_exact_to_the_byte_and_then_the_stream_ends_well() {
+    let shop = Server::silent();
+    let proxy = Proxy::start(&config(shop.address, shop.address, None));
+    let answers = |hello: &[u8]| Client::connect(proxy.at("l")).send(hello).read_all();
+    assert_eq!(
+        answers(&Hello::named("other.example").bytes()),
+        [21, 3, 3, 0, 2, 2, 112]
+    );
+    assert_eq!(
+        answers(&Hello::named("closed.example").bytes()),
+        [21, 3, 3, 0, 2, 2, 112]
+    );
+    assert_eq!(answers(&Hello::nameless().bytes()), [21, 3, 3, 0, 2, 2, 109]);
+    assert_eq!(answers(&captured("openssl-no-name-tls12").0), [21, 3, 3, 0, 2, 2, 40]);
+    assert_eq!(answers(&captured("openssl-tls10").0), [21, 3, 1, 0, 2, 2, 112]);
+    assert_eq!(
+        answers(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"),
+        [21, 3, 3, 0, 2, 2, 50]
+    );
+}
+
+#[test]
+fn a_client_whose_server_is_away_is_told_of_an_internal_error() {
+    let away = crate::support::server::refusing();
+    let known = config(away.address, away.address, None);
+    let unknown = known.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
+    for (config, ending) in [(known, "no_server"), (unknown, "connect_failed")] {
+        let proxy = Proxy::start(&config);
+        let hello = Hello::named("shop.example").bytes();
+        assert_eq!(
+            Client::connect(proxy.at("l")).send(&hello).read_all(),
+            [21, 3, 3, 0, 2, 2, 80]
+        );
+        assert_eq!(proxy.access_line()["ending"], ending);
+    }
+}
+
+#[test]
+fn chromium_is_routed_by_its_large_hello() {
+    let servers = ["shop.example", "any.wild.example"].map(tls_server);
+    let [shop, wild] = servers.each_ref().map(|server| server.address);
+    let proxy = Proxy::start(&config(shop, wild, None));
+    let home = tempfile::tempdir().unwrap();
+    let mut chromium = Command::new("chromium");
+    chromium.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+    ]);
+    chromium.args([
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]);
+    chromium.args(["--disable-dev-shm-usage", "--ignore-certificate-errors"]);
+    chromium.arg(format!("--user-data-dir={}", home.path().display()));
+    chromium.arg(format!("--host-resolver-rules=MAP * {}", proxy.at("l")));
+    chromium
+        .args(["--dump-dom", "https://x.wild.example/"])
+        .env("HOME", home.path());
+    let page = finished(&mut chromium);
+    assert!(page.stdout.contains("this is any.wild.example"), "{page:#?}");
+    let lines = proxy.access_lines(1);
+    let ours = lines
+        .iter()
+        .find(|line| line["sni"] == "x.wild.example")
+        .expect("it is logged");
+    assert_eq!(ours["route"], "l#2");
+    assert_eq!(ours["pool"], "wild");
+}
+
+#[test]
+fn the_server_gets_the_very_same_bytes_however_they_come() {
+    let (shop, other) = (Server::keeping(b"bye"), Server::keeping(b""));
+    let proxy = Proxy::start(&config(shop.address, other.address, None));
+    let mut hello = Hello::named("shop.example")
+        .alpn(&["h2"])
+        .padded(600)
+        .in_records(&[1, 3, 40, 5]);
+    hello.extend(b"early data, perhaps");
+    assert_eq!(ask(proxy.at("l"), &hello), b"bye");
+    for pieces in [1, 7, 300] {
+        let mut client = Client::connect(proxy.at("l"));
+        client.send_in_pieces(&hello, pieces);
+        assert_eq!(client.finish().read_all(), b"bye");
+    }
+    assert_eq!(shop.received(), [(); 4].map(|()| hello.clone()));
+    assert_eq!(other.sessions(), 0);
+}
+
+#[test]
+fn a_captured_post_quantum_hello_of_one_byte_segments_is_routed() {
+    let server = Server::keeping(b"bye");
+    let (hello, name) = captured("chromium");
+    assert!(hello.len() > 1500, "it is larger than one segment");
+    let proxy = Proxy::start(&config(server.address, server.address, None).replace("shop.example", &name));
+    let mut client = Client::connect(proxy.at("l"));
+    client.send_in_pieces(&hello, 1);
+    assert_eq!(client.finish().read_all(), b"bye");
+    assert_eq!(server.received(), [hello]);
+}
+
+const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+
+#[test]
+fn what_is_not_tls_goes_to_the_listeners_pool_at_once() {
+    let (shop, rest) = (Server::keeping(b""), Server::keeping(b"plain"));
+    let proxy = Proxy::start(&config(shop.address, shop.address, Some(rest.address)));
+    for bytes in [SSL_REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"G"] {
+        assert_eq!(ask(proxy.at("l"), bytes), b"plain");
+        assert_eq!(rest.received().last().map(Vec::as_slice), Some(bytes));
+    }
+    assert_eq!(shop.sessions(), 0);
+}
+
+#[test]
+fn what_is_not_tls_is_closed_plainly_where_there_is_no_pool_for_it() {
+    let shop = Server::keeping(b"");
+    let proxy = Proxy::start(&config(shop.address, shop.address, None));
+    for bytes in [SSL_REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"G"] {
+        let answer = Client::connect(proxy.at("l")).send(bytes).read_all();
+        assert_eq!(answer, b"", "{bytes:?}: closed, and not by a reset");
+    }
+    let endings: Vec<_> = proxy
+        .access_lines(3)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings, ["no_route"; 3]);
+    assert_eq!(shop.sessions(), 0);
+}

@@ -1,0 +1,78 @@
+//! Real databases behind one address: their own clients see no error, and the servers share the sessions.
+
+use std::process::Command;
+use std::thread::{scope, spawn};
+
+use crate::support::database::{Postgres, Redis, pgbench, psql};
+use crate::support::process::{finished, must};
+use crate::support::proxy::Proxy;
+
+fn config(servers: &[std::net::SocketAddr; 2]) -> String {
+    let [a, b] = servers;
+    format!("[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{a}\", \"{b}\"]")
+}
+
+/// Both servers have at least 40 % of the sessions, which all ended well.
+fn is_even(proxy: &Proxy, sessions_min: f64) {
+    let ended = || proxy.metrics().sum("acequia_sessions_total", &[]);
+    crate::support::eventually("all sessions are over", || {
+        let metrics = proxy.metrics();
+        metrics.sum("acequia_connections_total", &[]) == metrics.sum("acequia_sessions_total", &[])
+    });
+    let all = ended();
+    assert!(all >= sessions_min, "only {all} sessions");
+    let metrics = proxy.metrics();
+    for server in metrics.series("acequia_server_up", &[]) {
+        let share = metrics.sum("acequia_sessions_total", &[("server", &server.labels["server"])]);
+        assert!(share >= 0.4 * all, "{share} of {all}: {server:?}");
+    }
+    let well = |ending| metrics.sum("acequia_sessions_total", &[("ending", ending)]);
+    assert_eq!(well("client_closed") + well("server_closed"), all);
+}
+
+#[test]
+fn postgresql_is_divided_and_pgbench_sees_no_error() {
+    let servers = [(); 2]
+        .map(|()| spawn(Postgres::start))
+        .map(|starting| starting.join().unwrap());
+    let addresses = servers.each_ref().map(Postgres::address);
+    scope(|all| {
+        let _ = addresses.map(|address| all.spawn(move || must(&mut pgbench(address, &["-i", "-q"]))));
+    });
+    let proxy = Proxy::start(&config(&addresses));
+    let address = proxy.at("db");
+    assert_eq!(must(&mut psql(address, "SELECT 6 * 7")), "42\n");
+    // 16 sessions of 25 transactions, then a session for every transaction.
+    let stays = must(&mut pgbench(address, &["-n", "-c", "16", "-j", "2", "-t", "25"]));
+    let comes_back = must(&mut pgbench(address, &["-n", "-C", "-c", "16", "-j", "2", "-t", "20"]));
+    for (said, transactions) in [(&stays, "400/400"), (&comes_back, "320/320")] {
+        assert!(
+            said.contains(&format!("actually processed: {transactions}\n")),
+            "{said}"
+        );
+        assert!(said.contains("failed transactions: 0 "), "{said}");
+    }
+    is_even(&proxy, 336.0);
+}
+
+#[test]
+fn redis_is_divided_and_its_benchmark_sees_no_error() {
+    let servers = [(); 2].map(|()| Redis::start());
+    let proxy = Proxy::start(&config(&servers.each_ref().map(Redis::address)));
+    let mut benchmark = Command::new("redis-benchmark");
+    benchmark.args([
+        "-p",
+        &proxy.at("db").port().to_string(),
+        "-c",
+        "50",
+        "-n",
+        "5000",
+        "-q",
+        "-t",
+        "ping,set,get",
+    ]);
+    let said = finished(&mut benchmark);
+    assert!(said.code == Some(0) && said.stderr.is_empty(), "{said:#?}");
+    assert_eq!(said.stdout.matches("requests per second").count(), 4, "{said:#?}"); // two kinds of ping
+    is_even(&proxy, 200.0);
+}

@@ -1,0 +1,10 @@
+//! Bytes both ways: half-close, resets, silence, the PROXY header, real databases.
+
+mod half_close;
+mod resets;
+mod reset_phases;
+mod timeouts;
+mod idle_cost;
+mod proxy_protocol;
+mod databases;
+mod shares;

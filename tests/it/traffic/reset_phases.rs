@@ -1,0 +1,179 @@
+//! In whatever phase one side resets, the session ends at once under that side's name, and the other side is reset too;
+//! never does it see a clean end that was not one.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::scope;
+
+use crate::support::client::Client;
+use crate::support::found;
+use crate::support::hard::{Hand, active_becomes, ended_becomes, fill, read_to_end, reset, two_listeners};
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::hanging;
+
+const TRANSFER_BYTES: usize = 1 << 20;
+
+/// What the side that has not reset sees of the other's reset.
+#[derive(Clone, Copy)]
+enum Seen {
+    Reset,
+    /// The end of stream which it has been told before, and then the reset.
+    ResetAfterTheEnd,
+}
+use Seen::{Reset, ResetAfterTheEnd};
+
+/// Brings a client and a server who may talk into a phase.
+type Enter = fn(&mut TcpStream, &mut TcpStream);
+
+/// What the server sees when the client resets in that phase, and the client when the server does.
+const PHASES: &[(&str, Enter, Seen, Seen)] = &[
+    ("before the first byte", |_, _| {}, Reset, Reset),
+    ("at rest, after an exchange", exchange, Reset, Reset),
+    ("in the middle of a request", half_way, Reset, Reset),
+    (
+        "in the middle of an answer",
+        |client, server| half_way(server, client),
+        Reset,
+        Reset,
+    ),
+    ("while the server takes no more", |client, _| fill(client), Reset, Reset),
+    ("while the client takes no more", |_, server| fill(server), Reset, Reset),
+    ("after the client's end", finish, ResetAfterTheEnd, Reset),
+    (
+        "after the server's end",
+        |client, server| finish(server, client),
+        Reset,
+        ResetAfterTheEnd,
+    ),
+    (
+        "after the client's end, while it takes no more",
+        |client, server| {
+            finish(client, server);
+            fill(server);
+        },
+        ResetAfterTheEnd,
+        Reset,
+    ),
+    (
+        "after the server's end, while it takes no more",
+        |client, server| {
+            finish(server, client);
+            fill(client);
+        },
+        Reset,
+        ResetAfterTheEnd,
+    ),
+];
+
+fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut [0; 4]).unwrap();
+    server.write_all(b"pong").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+}
+
+/// Half of what one has sent the other has read.
+fn half_way(from: &mut TcpStream, to: &mut TcpStream) {
+    scope(|both| {
+        both.spawn(|| to.read_exact(&mut vec![0; TRANSFER_BYTES / 2]).unwrap());
+        from.write_all(&vec![1; TRANSFER_BYTES]).unwrap();
+    });
+}
+
+fn finish(one: &mut TcpStream, other: &mut TcpStream) {
+    one.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(other), (vec![], Ok(())));
+}
+
+fn sees(mut other: TcpStream, seen: Seen, phase: &str) {
+    let end = read_to_end(&mut other).1;
+    match seen {
+        Reset => assert_eq!(end, Err(ErrorKind::ConnectionReset), "{phase}"),
+        ResetAfterTheEnd => {
+            // What follows an end of stream is not read, but the socket knows it.
+            let fault = end.err().or_else(|| Some(told(&other, phase)));
+            assert!(
+                matches!(fault, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)),
+                "{phase}: {fault:?}"
+            );
+        }
+    }
+}
+
+fn told(socket: &TcpStream, phase: &str) -> ErrorKind {
+    found(phase, || socket.take_error().unwrap()).kind()
+}
+
+/// A session that has begun: a server's reset before would be a connect that failed.
+fn begun(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
+    let client = Client::connect(proxy.at("plain"));
+    let server = hand.session();
+    found("acequia knows that it is connected", || {
+        let connected = proxy.metrics().sum("acequia_connect_duration_seconds_count", &[]);
+        (connected == 1.0).then_some(())
+    });
+    (client, server)
+}
+
+#[test]
+fn a_clients_reset_in_every_phase() {
+    for (phase, enter, seen, _) in PHASES {
+        let hand = Hand::new();
+        let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+        let (mut client, mut server) = begun(&hand, &proxy);
+        enter(&mut client.0, &mut server);
+        client.reset();
+        sees(server, *seen, phase);
+        ended_becomes(&proxy, "client_reset", 1);
+        active_becomes(&proxy, 0);
+    }
+}
+
+#[test]
+fn a_servers_reset_in_every_phase() {
+    for (phase, enter, _, seen) in PHASES {
+        let hand = Hand::new();
+        let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+        let (mut client, mut server) = begun(&hand, &proxy);
+        enter(&mut client.0, &mut server);
+        reset(server);
+        sees(client.0, *seen, phase);
+        ended_becomes(&proxy, "server_reset", 1);
+        active_becomes(&proxy, 0);
+    }
+}
+
+#[test]
+fn a_clients_reset_in_its_hello_reaches_no_server() {
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "hello_timeout = \"1h\""));
+    let hello = Hello::named("good.example").bytes();
+    for part in [0, 1, 5, hello.len() - 1] {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&hello[..part]);
+        active_becomes(&proxy, 1);
+        client.reset();
+        active_becomes(&proxy, 0);
+    }
+    ended_becomes(&proxy, "client_reset", 4);
+    assert_eq!(hand.server.sessions(), 0);
+}
+
+#[test]
+fn a_clients_reset_while_a_server_is_dialled_ends_the_dialling_and_blames_nobody() {
+    let hanging = hanging();
+    let config = two_listeners(hanging.address, "") + "connect_timeout = \"1h\"\n";
+    let proxy = Proxy::start(&config);
+    let dialled = || proxy.metrics().sum("acequia_server_sessions_active", &[]);
+    for listener in ["plain", "tls"] {
+        let mut client = Client::connect(proxy.at(listener));
+        client.send(&Hello::named("good.example").bytes());
+        found("it is dialled for", || (dialled() == 1.0).then_some(()));
+        client.reset();
+        active_becomes(&proxy, 0);
+        assert_eq!(dialled(), 0.0);
+    }
+    ended_becomes(&proxy, "client_reset", 2);
+    assert_eq!(proxy.metrics().sum("acequia_connect_failures_total", &[]), 0.0);
+}

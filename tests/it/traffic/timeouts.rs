@@ -1,0 +1,154 @@
+//! Bounds on silence, and how the dead are found.
+
+use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::hard::{
+    Hand, active_becomes, ended, ended_becomes, fill, narrow_client, read_to_end, two_listeners,
+};
+use crate::support::process::must;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::{eventually, found};
+use tokio::time::Instant;
+
+const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
+
+#[test]
+fn an_idle_session_ends_in_an_orderly_way() {
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"1s\""));
+    let mut client = Client::connect(proxy.at("plain"));
+    let mut server = hand.session();
+    client.send(b"once");
+    let began = Instant::now();
+    assert_eq!(client.read_all(), b"");
+    assert!(began.elapsed() > Duration::from_millis(900));
+    assert_eq!(read_to_end(&mut server), (b"once".to_vec(), Ok(())));
+    let line = proxy.access_line();
+    assert_eq!(line["ending"], "idle_timeout");
+}
+
+#[test]
+fn one_with_bytes_on_the_way_is_reset_on_both_sides() {
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
+    let mut client = Client::connect(proxy.at("plain"));
+    let mut server = hand.session();
+    fill(&mut client.0);
+    ended_becomes(&proxy, "idle_timeout", 1);
+    assert_eq!(read_to_end(&mut server).1, RESET);
+    assert_eq!(read_to_end(&mut client.0).1, RESET);
+}
+
+#[test]
+fn half_open_sessions_end_and_those_that_trickle_do_not() {
+    const SESSIONS: usize = 200;
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "half_close_timeout = \"2s\""));
+    let begin = |is_clients_end: bool| {
+        let mut client = Client::connect(proxy.at("plain"));
+        let server = hand.session();
+        if is_clients_end {
+            client.finish();
+        } else {
+            server.shutdown(Shutdown::Write).unwrap();
+        }
+        (client, server)
+    };
+    let silent: Vec<_> = (0..SESSIONS).map(|number| begin(number % 2 == 0)).collect();
+    let (mut hears, mut trickles) = begin(true);
+    let (mut client_trickles, mut server_hears) = begin(false);
+    let mut trickle = || {
+        trickles.write_all(b".").unwrap();
+        client_trickles.send(b".");
+        sleep(Duration::from_millis(100));
+    };
+    found("the half-open are gone", || {
+        trickle();
+        (ended(&proxy, "half_close_timeout") == SESSIONS as f64).then_some(())
+    });
+    (0..30).for_each(|_| trickle());
+    active_becomes(&proxy, 2);
+    for (mut client, mut server) in silent {
+        assert_eq!(
+            (client.read_all(), read_to_end(&mut server)),
+            (vec![], (vec![], Ok(())))
+        );
+    }
+    drop((trickles, client_trickles));
+    assert!(hears.read_all().len() > 30);
+    assert!(read_to_end(&mut server_hears).0.len() > 30);
+}
+
+/// The lines of `ss` about the sockets of acequia with this local or remote port.
+fn sockets_of(proxy: &Proxy, filter: &str) -> Vec<String> {
+    let told = must(Command::new("ss").args(["-tnopH", "state", "established", filter]));
+    let ours = format!("pid={},", proxy.pid());
+    told.lines()
+        .filter(|line| line.contains(&ours))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn both_sockets_have_keepalive() {
+    for (keepalive, timer) in [
+        (
+            r#"keepalive = { idle = "77s", interval = "3s", probes = 2 }"#,
+            Some("keepalive,1min1"),
+        ),
+        (r#"keepalive = "off""#, None),
+    ] {
+        let server = Server::echo();
+        let config = format!("[defaults]\n{keepalive}\n{}", two_listeners(server.address, ""));
+        let proxy = Proxy::start(&config);
+        let client = crate::support::hard::is_served(proxy.at("plain"));
+        for side in [
+            format!("sport = :{}", proxy.at("plain").port()),
+            format!("dport = :{}", server.address.port()),
+        ] {
+            let sockets = sockets_of(&proxy, &side);
+            assert_eq!(sockets.len(), 1, "{side}: {sockets:#?}");
+            match timer {
+                Some(timer) => assert!(sockets[0].contains(timer), "{side}: {}", sockets[0]),
+                None => assert!(!sockets[0].contains("timer:(keepalive"), "{side}: {}", sockets[0]),
+            }
+        }
+        drop(client);
+    }
+}
+
+#[test]
+fn user_timeout_ends_who_does_not_read() {
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "user_timeout = \"2s\""));
+    let client = narrow_client(proxy.at("plain"), 4_096);
+    let mut server = hand.session();
+    fill(&mut server);
+    ended_becomes(&proxy, "client_lost", 1);
+    assert_eq!(read_to_end(&mut server).1, RESET);
+    drop(client);
+}
+
+#[test]
+fn a_slow_reader_is_not_idle() {
+    let hand = Hand::new();
+    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
+    // The kernel must say what is read: of a large buffer it does so late.
+    let mut client = narrow_client(proxy.at("plain"), 32_768);
+    let mut server = hand.session();
+    fill(&mut server);
+    for _ in 0..40 {
+        sleep(Duration::from_millis(100));
+        assert_eq!(client.read(20_000).len(), 20_000);
+    }
+    assert_eq!(ended(&proxy, "idle_timeout"), 0.0);
+    eventually("it stops reading, and that is the end", || {
+        ended(&proxy, "idle_timeout") == 1.0
+    });
+}
