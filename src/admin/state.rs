@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::Admin;
 use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
-use crate::config::show_duration;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Member;
 use crate::pool::health::Checked;
 use crate::route::{Route, Target};
+use crate::units::show_duration;
 
 /// Entries of a route's condition that are shown.
 const ENTRIES_SHOWN: usize = 16;

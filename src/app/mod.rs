@@ -1,11 +1,11 @@
 //! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
 
 mod failure;
-mod gates;
 mod reckoning;
-mod reload;
+mod gates;
 mod signals;
 mod watch;
+mod reload;
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -1,14 +1,14 @@
 //! The commands: one file each.
 
 pub mod check;
-pub mod demo;
-pub mod remote;
 pub mod route;
+mod table;
+pub mod remote;
 pub mod run;
+pub mod demo;
 pub mod sessions;
 pub mod status;
 pub mod steer;
-mod table;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;

@@ -10,31 +10,15 @@ mod peers;
 pub mod report;
 #[cfg(test)]
 mod tests;
-mod unit;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::plan::{AdminSocket, Plan};
 use file::{Table, Value};
 use report::{Notice, Place, Report, Source};
-
-/// A duration as the configuration writes it: `30s`.
-///
-/// # Errors
-/// What to write instead.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    unit::duration(text)
-}
-
-/// The shortest way to write a duration there, rounded down to whole milliseconds.
-#[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    unit::show_duration(duration)
-}
 
 /// Where a configuration is looked for when none is named, first one first.
 pub const PLACES: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::limits::SOME_TIME;
 use super::{Mistakes, Section, route, value};
 use crate::config::file::Node;
-use crate::config::{keys, unit};
+use crate::config::keys;
 use crate::name::ServerName;
 use crate::plan::{CheckKind, HealthPlan, PostgresCheck, PostgresLogin, Role, TlsCheck};
 use crate::pool::health::{EjectLimits, Thresholds};
+use crate::units;
 
 /// A check costs a connection; a hundred a second to each server would be load, not a check.
 const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*SOME_TIME.end();
@@ -282,8 +283,8 @@ fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {
         let place = said.map_or(section.place(), |node| &node.place);
         let what = format!(
             "`eject_for` ({}) is longer than `eject_max_for` ({})",
-            unit::show_duration(first),
-            unit::show_duration(longest)
+            units::show_duration(first),
+            units::show_duration(longest)
         );
         m.say(place, what, "the back-off begins with the one and ends with the other");
     }

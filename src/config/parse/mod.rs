@@ -4,16 +4,16 @@
 //! The plan that comes of it is thrown away at the end.
 
 mod address;
-mod health;
-mod idle;
-mod limits;
-mod listener;
-mod pool;
-mod process;
-mod route;
-mod section;
-mod server;
 mod value;
+mod section;
+mod limits;
+mod route;
+mod idle;
+mod process;
+mod health;
+mod server;
+mod pool;
+mod listener;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

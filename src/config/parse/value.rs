@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::Mistakes;
 use crate::config::file::{Node, Table, Value};
-use crate::config::{keys, unit};
+use crate::config::keys;
+use crate::units;
 
 /// Says that a value is of another type than it should be.
 fn mistyped<T>(node: &Node, wanted: &str, label: impl Into<String>, m: &mut Mistakes<'_>) -> Option<T> {
@@ -102,14 +103,14 @@ pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, m: &mut Mi
     let text = match &node.value {
         Value::Text(text) => text,
         Value::Whole(number) => {
-            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", unit::bare_duration(n)));
+            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::bare_duration(n)));
             m.say(&node.place, "a duration needs a unit", label);
             return None;
         }
         _ => return mistyped(node, "a duration", r#"write "5s""#, m),
     };
-    match unit::duration(text) {
-        Ok(duration) => within(node, text, duration, &bounds, |d| unit::show_duration(*d), m),
+    match units::duration(text) {
+        Ok(duration) => within(node, text, duration, &bounds, |d| units::show_duration(*d), m),
         Err(_) if text == "off" => {
             m.say(&node.place, "this cannot be off", r#"write a duration, as in "5s""#);
             None
@@ -126,14 +127,14 @@ pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, m: &mut Mistakes<'_
     let text = match &node.value {
         Value::Text(text) => text,
         Value::Whole(number) => {
-            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", unit::bare_size(n)));
+            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::bare_size(n)));
             m.say(&node.place, "a size needs a unit", label);
             return None;
         }
         _ => return mistyped(node, "a size", r#"write "64KiB""#, m),
     };
-    match unit::size(text) {
-        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| unit::show_size(*bytes), m),
+    match units::size(text) {
+        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| units::show_size(*bytes), m),
         Err(label) => {
             m.say(&node.place, format!("`{text}` is not a size"), label);
             None

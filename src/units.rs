@@ -1,7 +1,6 @@
-//! Durations and sizes as people write them: a whole number and its unit.
+//! Durations and sizes as text, both ways: a whole number and its unit. Configuration, API and command line share them.
 //!
-//! Fractions and sums (`1.5s`, `1m30s`) are not taken: one number has one reading, and the message says which whole
-//! number says the same.
+//! Fractions and sums (`1.5s`, `1m30s`) are rejected: a value has one spelling, and the error says the whole number to write.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 ///
 /// # Errors
 /// What to write instead.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     read(text, &DURATIONS)
         .map(Duration::from_millis)
         .map_err(|number| match number {
@@ -21,8 +20,9 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         })
 }
 
-/// What someone who wrote a number alone should write: HAProxy counts in milliseconds, the others in seconds.
-pub(super) fn bare_duration(number: u64) -> String {
+/// What to write instead of a number without a unit. HAProxy counts in milliseconds, the others in seconds.
+#[must_use]
+pub fn bare_duration(number: u64) -> String {
     if number >= 1_000 {
         format!(r#""{number}ms" or "{number}s""#)
     } else {
@@ -34,29 +34,32 @@ pub(super) fn bare_duration(number: u64) -> String {
 ///
 /// # Errors
 /// What to write instead.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     read(text, &SIZES).map_err(|number| match number {
         Some(number) => format!("write {}", bare_size(number)),
         None => String::from(r#"write a whole number and B, KiB or MiB, as in "16KiB""#),
     })
 }
 
-/// What someone who wrote a number alone should write.
-pub(super) fn bare_size(number: u64) -> String {
+/// What to write instead of a number of bytes without a unit.
+#[must_use]
+pub fn bare_size(number: u64) -> String {
     format!("\"{}\"", show(number, &SIZES))
 }
 
-/// The shortest text that means this many milliseconds.
-pub(super) fn show_duration(duration: Duration) -> String {
+/// The shortest text for a duration; parts of a millisecond are dropped.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
 }
 
-/// The shortest text that means this many bytes.
-pub(super) fn show_size(bytes: u64) -> String {
+/// The shortest text for a number of bytes.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
     show(bytes, &SIZES)
 }
 
-/// The error holds the number when it stands there without a unit.
+/// The error has the number if it has no unit.
 fn read(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
