@@ -281,6 +281,12 @@ impl Ejection {
         self.out.is_some_and(|out| now >= out.until)
     }
 
+    /// When the trial is due; `None`: the server is not out.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Instant> {
+        self.out.map(|out| out.until)
+    }
+
     /// Claims the one trial of an expired back-off, for as long as a connect may take: if whoever claimed it never
     /// reports, the next one may try after that.
     pub fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {

@@ -8,10 +8,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::candidates::Availability;
+use super::changes::{ChangeCounter, Subscribers};
 use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
-use super::{ServerId, ServerSpec, Standing};
+use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Server {
     ejection: Mutex<Ejection>,
     steering: Mutex<Steering>,
     steered: Notify,
+    /// The pools whose snapshots are built from what is said here.
+    subscribers: Subscribers,
 }
 
 /// More than any weight: nobody has said one.
@@ -65,6 +69,7 @@ impl Server {
             ejection: Mutex::new(Ejection::default()),
             steering: Mutex::new(Steering::default()),
             steered: Notify::new(),
+            subscribers: Subscribers::default(),
         }
     }
 
@@ -146,27 +151,46 @@ impl Server {
         self.has(UNFIT)
     }
 
-    /// How it stands by its health alone.
-    pub(super) fn by_health(&self, now: Instant) -> Standing {
+    /// Whether its health lets it be picked.
+    pub(super) fn availability_by_health(&self, now: Instant) -> Availability {
         let checked = self.checked();
         if checked == Checked::Down {
-            return Standing::Out;
+            return Availability::Unavailable;
         }
         if self.is_ejected() {
             // While the checks still fail, an expired back-off proves nothing.
             let due = !self.has(FAILING) && self.ejection().is_due(now);
-            return if due { Standing::Trial } else { Standing::Out };
+            return if due {
+                Availability::TrialDue
+            } else {
+                Availability::Unavailable
+            };
         }
         if checked == Checked::Up {
-            Standing::Up
+            Availability::Up
         } else {
-            Standing::Unchecked
+            Availability::Unchecked
         }
+    }
+
+    /// When its back-off is over, if it is ejected.
+    pub(super) fn trial_due_at(&self) -> Option<Instant> {
+        self.is_ejected().then(|| self.ejection().due_at()).flatten()
     }
 
     /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
     pub(super) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
         self.ramp.percent(now, slow_start)
+    }
+
+    /// When [`Self::percent`] is another one, by time alone.
+    pub(super) fn next_percent_at(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
+        self.ramp.next_percent_at(now, slow_start)
+    }
+
+    /// Increments the counter whenever anything has changed that decides whether and how much it is picked.
+    pub(super) fn notify_changes(&self, counter: &Arc<ChangeCounter>) {
+        self.subscribers.add(counter);
     }
 
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
@@ -187,12 +211,12 @@ impl Server {
         }
         self.tell(&story);
         if (before, changed) == (Checked::Down, Some(Checked::Up)) {
-            self.ramp.begin();
+            self.begin_slow_start();
         }
         if self.is_ejected() {
             let mut ejection = self.ejection();
             if ejection.checked(*verdict == Verdict::Pass, thresholds.rise) {
-                self.ramp.begin();
+                self.begin_slow_start();
             }
             self.show(&ejection);
         }
@@ -221,6 +245,7 @@ impl Server {
         let before = steering.usage;
         *steering = std::mem::take(&mut *steering).with(order, by, at);
         self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
+        self.subscribers.notify();
         if steering.usage == before {
             return;
         }
@@ -235,7 +260,7 @@ impl Server {
             self.show(&ejection);
         }
         if steering.usage == Use::Enabled {
-            self.ramp.begin();
+            self.begin_slow_start();
         }
         self.steered.notify_waiters();
     }
@@ -277,7 +302,7 @@ impl Server {
         let was_out = ejection.succeeded();
         self.show(&ejection);
         if was_out {
-            self.ramp.begin();
+            self.begin_slow_start();
         }
         was_out
     }
@@ -298,7 +323,16 @@ impl Server {
 
     /// Whether the session that asks has the trial.
     pub(super) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        self.ejection().claim_trial(now, connect_timeout)
+        let claimed = self.ejection().claim_trial(now, connect_timeout);
+        if claimed {
+            self.subscribers.notify();
+        }
+        claimed
+    }
+
+    fn begin_slow_start(&self) {
+        self.ramp.begin();
+        self.subscribers.notify();
     }
 
     fn story(&self) -> MutexGuard<'_, Story> {
@@ -306,7 +340,10 @@ impl Server {
     }
 
     fn tell(&self, story: &Story) {
-        self.checked.store(story.machine.state() as u8, Relaxed);
+        let state = story.machine.state() as u8;
+        if self.checked.swap(state, Relaxed) != state {
+            self.subscribers.notify();
+        }
         self.mark(FAILING, story.machine.failing());
         self.mark(UNFIT, story.machine.unfit());
     }
@@ -322,6 +359,9 @@ impl Server {
     fn show(&self, ejection: &Ejection) {
         self.mark(TROUBLED, !ejection.is_clean());
         self.mark(EJECTED, ejection.is_out());
+        if ejection.is_out() {
+            self.subscribers.notify(); // its back-off may be another one
+        }
     }
 
     fn has(&self, mark: u8) -> bool {
@@ -329,10 +369,22 @@ impl Server {
     }
 
     fn mark(&self, mark: u8, set: bool) {
-        if set {
+        let before = if set {
             self.marks.fetch_or(mark, Relaxed)
         } else {
             self.marks.fetch_and(!mark, Relaxed)
         };
+        if (before & mark != 0) != set && mark != TROUBLED {
+            self.subscribers.notify();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// With so many sessions.
+    pub(super) fn with_live(self, live: u32) -> Self {
+        self.live.store(live, Relaxed);
+        self
     }
 }
