@@ -46,6 +46,7 @@
 
 pub mod addr;
 pub mod name;
+pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod listen;
