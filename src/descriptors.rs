@@ -5,7 +5,11 @@
 
 use std::io;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::optional::OptionalCall;
+
+static RAISE: OptionalCall = OptionalCall::new("setrlimit(RLIMIT_NOFILE)", "fewer sessions fit: raise `ulimit -n`");
 
 /// Pipes for splicing, each two descriptors: an unprivileged user has memory for 256 of full size.
 const PIPES_MAX: usize = 256;
@@ -52,29 +56,35 @@ impl Budget {
     }
 }
 
-/// Raises the soft limit of open files to the hard one; the limit in force.
-#[must_use]
-pub fn raise_limit() -> usize {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: maximum,
-                maximum,
-            },
-        )
-        .is_ok()
-    {
-        return known(maximum);
+/// Raises the soft limit of open files to the hard one. Returns the limit in force.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn raise_limit() -> io::Result<usize> {
+    let text = std::fs::read_to_string("/proc/self/limits")?;
+    let [soft, hard] =
+        open_files(&text).ok_or_else(|| io::Error::other("/proc/self/limits has no `Max open files`"))?;
+    if soft == hard {
+        return Ok(soft);
     }
-    known(current)
+    let limit = Some(hard as u64);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    );
+    Ok(if RAISE.try_result(raised) { hard } else { soft })
 }
 
-/// `None` of the system stands for "no limit"; then the kernel's own bound on one process is.
-fn known(limit: Option<u64>) -> usize {
-    const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(NR_OPEN)
+/// The soft and the hard limit in `/proc/self/limits`. Not getrlimit(2): rustix takes it for a call that cannot fail, and
+/// reads uninitialised memory where a seccomp profile refuses it.
+fn open_files(limits: &str) -> Option<[usize; 2]> {
+    const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open, the kernel's own bound where the limit is `unlimited`
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(NR_OPEN));
+    Some([numbers.next()?, numbers.next()?])
 }
 
 /// Descriptors that are open now.
@@ -88,6 +98,14 @@ pub fn open_now() -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_read_as_the_kernel_writes_them() {
+        let limits = |numbers| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {numbers}  files  \n");
+        assert_eq!(open_files(&limits("1024   524288")), Some([1024, 524_288]));
+        assert_eq!(open_files(&limits("1024   unlimited")), Some([1024, 1 << 20]));
+        assert_eq!(open_files("Max processes  7  7  processes"), None);
+    }
 
     #[test]
     fn the_shares_never_exceed_the_limit() {

@@ -47,6 +47,7 @@
 pub mod units;
 pub mod addr;
 pub mod name;
+pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod listen;

@@ -7,7 +7,6 @@ mod signals;
 mod watch;
 mod reload;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
@@ -30,7 +28,7 @@ use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
-use crate::listen::{BindError, Room};
+use crate::listen::{Room, listen_alone};
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::probe::{Checks, Probing};
@@ -71,7 +69,7 @@ pub fn run(plan: Plan, origin: Origin, started: impl FnOnce(&Running)) -> Result
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(system("cannot start"))?;
+        .map_err(system("cannot start an event loop (epoll, eventfd)"))?;
     let opened = {
         let _within = control.enter(); // and not inside of it: what fails here drops runtimes of workers
         Signals::new()
@@ -137,7 +135,7 @@ impl Started {
 /// Opens everything, in an order that leaves nothing half up: bind, then reckon what the descriptors allow, then let
 /// clients in.
 fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
-    let limit = raise_limit();
+    let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     readable(&plan)?;
     let metrics = Arc::new(Metrics::new());
@@ -219,12 +217,9 @@ fn cores() -> usize {
 fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> {
     let mut failed = Vec::new();
     let bound = gates.bind(plan, &mut failed);
-    let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
-        Ok(socket) => Some(socket),
-        Err(cause) => {
-            failed.push(("[admin]".to_owned(), BindError { address, cause }));
-            None
-        }
+    let admin = plan.admin.bind.and_then(|address| {
+        let socket = listen_alone(address);
+        socket.map_err(|error| failed.push(("[admin]".to_owned(), error))).ok()
     });
     if !failed.is_empty() {
         return Err(Failure::Bind(failed));
@@ -232,12 +227,6 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> 
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
     let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
     Ok((bound, doors.collect()))
-}
-
-fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address.socket())?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
 }
 
 /// Whether every file that the plan names can be read.

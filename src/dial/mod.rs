@@ -10,14 +10,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_tcp_quickack;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::addr::{ClientAddr, ServerAddr};
 use crate::pool::{Lease, Pool, Server, ServerId};
-use crate::socket::{Fault, SocketOptions, socket_fault, towards};
+use crate::socket::{Fault, SocketOptions, delay_ack, socket_fault, towards};
 use proxy_protocol::Version;
 
 /// How a server is reached.
@@ -207,11 +206,9 @@ pub async fn dial(
 /// Connects a socket of ours, its options set, to a server.
 async fn connect(server: ServerAddr, options: SocketOptions, last_ack: LastAck) -> io::Result<TcpStream> {
     let socket = towards(server.socket())?;
-    options.apply(&SockRef::from(&socket))?;
+    options.apply(&SockRef::from(&socket));
     if last_ack == LastAck::WithBytes {
-        // The kernel may wait up to 40 ms for bytes to send it with; it never does, for they follow at once. What is
-        // cleared here comes back by itself (tcp(7), TCP_QUICKACK).
-        set_tcp_quickack(&socket, false)?;
+        delay_ack(&socket); // it never waits: the bytes follow at once
     }
     socket.connect(server.socket()).await
 }

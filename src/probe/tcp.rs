@@ -1,13 +1,9 @@
 //! The check `tcp`: the server's kernel completes a handshake, and the server's program never hears of it.
 
 use std::io;
-use std::time::Duration;
-
-use rustix::net::sockopt::set_tcp_quickack;
-use socket2::SockRef;
 
 use crate::addr::ServerAddr;
-use crate::socket::towards;
+use crate::socket::{delay_ack, reset_when_closed, towards};
 
 /// Connects, and resets before the last ACK of the handshake is sent.
 ///
@@ -18,8 +14,8 @@ use crate::socket::towards;
 /// Those of connecting.
 pub async fn check(server: ServerAddr) -> io::Result<()> {
     let socket = towards(server.socket())?;
-    set_tcp_quickack(&socket, false)?;
-    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    delay_ack(&socket);
+    reset_when_closed(&socket);
     let connected = socket.connect(server.socket()).await?;
     drop(connected); // here the reset goes out
     Ok(())

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::yield_now;
 
 use super::copy::{Copied, SCRATCH_BYTES, poll_copy, poll_send};
-use super::splice::{Filled, Pipe};
+use super::splice::{Emptied, Filled, Pipe};
 use super::traffic::Moved;
 use super::wire::Wire;
 
@@ -186,7 +186,13 @@ impl Half {
     fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<()>> {
         match &mut self.held {
             Held::Nothing => return Poll::Ready(Ok(())),
-            Held::Pipe(pipe) => ready!(pipe.poll_empty(cx, to))?,
+            Held::Pipe(pipe) => match ready!(pipe.poll_empty(cx, to))? {
+                Emptied::Whole => {}
+                Emptied::Refused(rest) => {
+                    self.held = Held::bytes(rest);
+                    return self.poll_empty(cx, to);
+                }
+            },
             Held::Bytes { bytes, sent } => {
                 while *sent < bytes.len() {
                     *sent += ready!(poll_send(cx, to, &bytes[*sent..]))?;

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::socket::Fault;
 use half::{Broken, Half};
-use quiet::Quiet;
+use quiet::{Queue, Quiet};
 pub use splice::limit_pipes;
 pub use traffic::{Moved, Traffic};
 use wire::Wire;
@@ -255,7 +255,10 @@ impl<'a, W: Wire> Both<'a, W> {
     /// It has been quiet for too long; by which of the two bounds?
     fn given_up(&self) -> Closed {
         let unsent = self.up.unsent() + self.down.unsent() > 0;
-        let delivered = self.client.wire.queue().is_delivered() && self.server.wire.queue().is_delivered();
+        // Where the system does not tell, everything is taken for delivered: the kernel goes on sending it.
+        let delivered = [self.client.wire, self.server.wire]
+            .iter()
+            .all(|wire| wire.queue().is_none_or(Queue::is_delivered));
         let pending = if unsent || !delivered {
             Pending::Bytes
         } else {
@@ -291,8 +294,9 @@ impl<'a, W: Wire> Both<'a, W> {
             }
             while look.as_mut().poll(cx).is_ready() {
                 look.as_mut().reset(Instant::now() + DELIVERY_LOOK);
-                let queue = self.client.wire.queue();
-                if self.down.has_ended() && self.down.unsent() == 0 && queue.is_delivered() {
+                // Where the system does not tell, it is given all the time there is.
+                let delivered = self.client.wire.queue().is_some_and(Queue::is_delivered);
+                if self.down.has_ended() && self.down.unsent() == 0 && delivered {
                     return Poll::Ready(Closed::Broke(Side::Server, fault));
                 }
                 let now = self.pulse();

@@ -28,7 +28,7 @@ pub(super) struct Quiet {
     pulse: (u64, usize),
     since: Instant,
     /// The send queues when they were last looked at in this silence.
-    queues: Option<[Queue; 2]>,
+    queues: Option<[Option<Queue>; 2]>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -48,7 +48,7 @@ impl Quiet {
         &mut self,
         cx: &mut Context<'_>,
         pulse: (u64, usize),
-        look: impl Fn() -> [Queue; 2],
+        look: impl Fn() -> [Option<Queue>; 2],
     ) -> Poll<()> {
         if pulse != self.pulse {
             self.pulse = pulse;

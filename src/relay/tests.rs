@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::quiet::Queue;
 use super::*;
 use crate::socket::{SocketOptions, reset, socket_fault};
 
@@ -120,7 +121,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     // As sessions have them: what tokio accepts itself it takes for readable at once.
     let far = TcpStream::from_std(far.into_std().unwrap()).unwrap();
     for socket in [&near, &far] {
-        OPTIONS.apply(&SockRef::from(socket)).unwrap();
+        OPTIONS.apply(&SockRef::from(socket));
     }
     (near, far)
 }
@@ -164,7 +165,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !stream.queue().is_delivered() {
+        while !stream.queue().is_some_and(Queue::is_delivered) {
             tokio::task::yield_now().await;
         }
     })

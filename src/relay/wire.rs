@@ -52,8 +52,8 @@ pub(super) trait Wire: Sync {
     /// Waits until it breaks; see [`socket_fault`].
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// What is still on its way to the other end.
-    fn queue(&self) -> Queue;
+    /// What is still on its way to the other end; `None` where the system does not tell.
+    fn queue(&self) -> Option<Queue>;
 }
 
 impl Wire for TcpStream {
@@ -94,12 +94,12 @@ impl Wire for TcpStream {
         socket_fault(self)
     }
 
-    fn queue(&self) -> Queue {
-        let info = TcpInfo::of(self.as_fd()).unwrap_or_default();
-        Queue {
+    fn queue(&self) -> Option<Queue> {
+        let info = TcpInfo::of(self.as_fd())?;
+        Some(Queue {
             unacknowledged: info.unacknowledged,
             not_sent_bytes: info.not_sent_bytes,
-        }
+        })
     }
 }
 

@@ -11,3 +11,4 @@ mod network;
 mod out_of_descriptors;
 mod panics;
 mod pipe_pages;
+mod refused_calls;

@@ -170,9 +170,14 @@ pub fn is_served(address: SocketAddr) -> Client {
 /// So many bytes go to a server that sends them back, and come back as they were.
 pub fn echoes(client: &Client, count: usize) {
     let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
-    let mut back = vec![0; count];
+    echoes_bytes(client, &sent);
+}
+
+/// The same with bytes that are there already.
+pub fn echoes_bytes(client: &Client, sent: &[u8]) {
+    let mut back = vec![0; sent.len()];
     scope(|all| {
-        all.spawn(|| (&client.0).write_all(&sent).unwrap());
+        all.spawn(|| (&client.0).write_all(sent).unwrap());
         (&client.0).read_exact(&mut back).unwrap();
     });
     assert!(back == sent, "other bytes came back");

@@ -14,6 +14,7 @@ pub mod hello;
 pub mod metrics;
 pub mod process;
 pub mod proxy;
+pub mod seccomp;
 pub mod server;
 pub mod star;
 pub mod tls;

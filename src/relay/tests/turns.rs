@@ -218,3 +218,14 @@ fn blocking(socket: TcpStream) -> std::net::TcpStream {
     socket.set_nonblocking(false).unwrap();
     socket
 }
+
+/// Every idle session has one of these.
+#[tokio::test]
+async fn the_future_of_a_session_stays_small() {
+    let (socket, _peer) = connected(None, None).await;
+    let traffic = Traffic::default();
+    let never = std::future::pending::<()>();
+    let relay = relay(&socket, &socket, Vec::new(), PATIENT, &traffic, never);
+    let bytes = std::mem::size_of_val(&relay);
+    assert!(bytes <= 208, "{bytes} bytes");
+}
