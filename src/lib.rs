@@ -44,6 +44,7 @@
 //! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
 //! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
 
+pub mod text;
 pub mod addr;
 pub mod name;
 pub mod socket;
