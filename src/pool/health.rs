@@ -3,10 +3,11 @@
 //! [`Checks`] follows the active checks (rise and fall); [`Ejection`] follows the connects of real sessions. The
 //! first is written by the server's prober alone, the second by whoever has just dialled.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
+
+use crate::text::Reason;
 
 /// What the active checks say of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,10 @@ pub enum Verdict {
     /// Good.
     Pass,
     /// Bad, and why. It takes a few in a row to change a state.
-    Fail(Arc<str>),
+    Fail(Reason),
     /// The server is well, and not what is wanted (its role); which takes it out at once, as does a good check put it
     /// back in after that.
-    Unfit(Arc<str>),
+    Unfit(Reason),
 }
 
 /// How many results in a row change a state.
@@ -148,7 +149,7 @@ impl Checks {
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) machine: Checks,
-    pub(super) reason: Option<Arc<str>>,
+    pub(super) reason: Option<Reason>,
     pub(super) since: SystemTime,
 }
 
@@ -168,7 +169,7 @@ pub struct Health {
     /// What its checks say.
     pub checked: Checked,
     /// What was wrong at its latest check; `None`: nothing.
-    pub reason: Option<Arc<str>>,
+    pub reason: Option<Reason>,
     /// Since when its checks say so.
     pub since: SystemTime,
 }

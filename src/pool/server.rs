@@ -204,7 +204,7 @@ impl Server {
         let changed = story.machine.record(verdict, thresholds);
         story.reason = match verdict {
             Verdict::Pass => None,
-            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(Arc::clone(reason)),
+            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(reason.clone()),
         };
         if changed.is_some() {
             story.since = SystemTime::now();

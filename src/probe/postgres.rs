@@ -29,9 +29,6 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 /// What a server may say in one check: its certificates, its parameters, one row. A usual one says less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Of what it says is wrong, for it is logged and shown.
-const MESSAGE_CHARS_MAX: usize = 200;
-
 /// To a server, and so much from it.
 type Stream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
 
@@ -166,10 +163,7 @@ async fn password(file: &Path) -> io::Result<Vec<u8>> {
 /// What the server said, where it said something: no more than it would say to anybody.
 fn told(error: &tokio_postgres::Error) -> io::Error {
     if let Some(said) = error.as_db_error() {
-        // In one line that drives no terminal.
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let message = said.message().chars().take(MESSAGE_CHARS_MAX).map(printable);
-        return io::Error::other(message.collect::<String>());
+        return io::Error::other(said.message().to_owned());
     }
     let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);

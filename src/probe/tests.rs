@@ -121,3 +121,19 @@ async fn a_panic_uses_no_server_whose_role_nobody_knows() {
         assert_eq!(is_used(), used);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_cut_and_escaped_where_it_enters_health() {
+    let plan = pool("servers = [\"127.0.0.1:1\"]");
+    let server = &plan.pool.servers()[0];
+    let series = Metrics::new().server(plan.pool.name(), server);
+    let kind = plan.health.check.clone().unwrap();
+    let prober = Prober::new(kind, plan.health.clone(), Arc::clone(server), series);
+    let said = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
+    for failure in [Failure::Io(std::io::Error::other(said.clone())), Failure::Unfit(said)] {
+        prober.take_in("p", Err(failure));
+        let reason = server.health().reason.unwrap();
+        assert!(reason.starts_with("\\u{1b}[2J\\u{202e}\\nxxx"), "{reason}");
+        assert_eq!(reason.chars().count(), crate::text::REASON_CHARS_MAX);
+    }
+}
