@@ -39,7 +39,7 @@ pub use failure::Failure;
 use failure::system;
 use gates::{Gates, NewlyBound};
 use reckoning::Reckoning;
-use signals::{EndSignals, Signals};
+use signals::{End, EndSignals, Signals};
 
 /// Announcements of addresses have a target of their own, so that they are told at every log level.
 pub const ANNOUNCE: &str = "acequia::announce";
@@ -277,7 +277,7 @@ impl House {
             () = drain.one_gone() => Err(Failure::WorkersGone),
         };
         let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
-        let was_cut = drain.finish(grace, signals.come()).await;
+        let was_cut = drain.finish(grace, signals.hurry()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         let Self {
@@ -297,28 +297,31 @@ impl House {
     /// Reloads whenever that is asked for, until a signal comes, and for the delay after it. Returns how long sessions
     /// may go on.
     async fn until_told(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
-        loop {
+        let end = loop {
             let request = tokio::select! {
                 biased;
-                () = signals.come() => break,
+                end = signals.come() => break end,
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
             let changed = tokio::select! {
                 biased;
-                () = signals.come() => break, // a file may never be read to its end; nothing has changed then
+                end = signals.come() => break end, // a file may never be read to its end; nothing has changed then
                 changed = self.reload(&by, drain) => changed,
             };
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // whoever asked may be gone
             }
-        }
+        };
         self.begin_to_end();
+        if end == End::Cut {
+            return Duration::ZERO;
+        }
         let runtime = self.running.live.plan().runtime;
         tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
         tokio::select! {
-            () = signals.come() => Duration::ZERO,
+            () = signals.hurry() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,
         }
     }
