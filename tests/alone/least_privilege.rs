@@ -3,9 +3,10 @@
 use std::fs::read_to_string;
 use std::net::{SocketAddr, TcpListener};
 
+use crate::support::client::is_served;
 use crate::support::client::who;
+use crate::support::counts::active_becomes;
 use crate::support::eventually;
-use crate::support::hard::{active_becomes, is_served};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::{Signal, geteuid};

@@ -7,11 +7,13 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use crate::support::client::who;
+use crate::support::counts::said;
 use crate::support::eventually;
-use crate::support::hard::{descriptors, descriptors_fall_to, many_descriptors, pipes, said};
+use crate::support::limits::many_descriptors;
+use crate::support::namespaces::Star;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::star::Star;
+use crate::support::usage::{descriptors, descriptors_fall_to, pipes};
 use tokio::time::Instant;
 
 fn config(servers: &str, keys: &str) -> String {

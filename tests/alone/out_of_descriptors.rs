@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::client::{echoes, is_served};
+use crate::support::counts::{active_becomes, said};
 use crate::support::eventually;
-use crate::support::hard::{
-    active_becomes, askers, cpu_over, descriptors, echoes, is_served, leave_descriptors, limit_descriptors, limits_of,
-    many_descriptors, pipes, said, serve_in_turn, take_answered,
-};
+use crate::support::limits::{leave_descriptors, limit_descriptors, limits_of, many_descriptors};
 use crate::support::proxy::Proxy;
+use crate::support::queue::{askers, serve_in_turn, take_answered};
 use crate::support::server::{Server, list};
+use crate::support::usage::{cpu_over, descriptors, pipes};
 use rustix::process::Signal;
 
 fn config(server: &Server) -> String {

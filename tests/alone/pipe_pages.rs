@@ -4,11 +4,12 @@ use std::process::{Command, id};
 use std::thread::scope;
 
 use crate::support::client::Client;
+use crate::support::client::echoes;
 use crate::support::eventually;
-use crate::support::hard::{echoes, pipes};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::pipes;
 
 /// Takes all the pages its user may have, in pipes of the size that acequia's have, and keeps them.
 const HOG: &str = "

@@ -18,8 +18,10 @@ use crate::book::{End, address};
 use crate::client::{Client, Clients, hello};
 use crate::cost::Cost;
 use crate::kinds::{Script, good};
-use crate::support::hard::{active, cpu, ended, many_descriptors};
+use crate::support::counts::{active, ended};
+use crate::support::limits::many_descriptors;
 use crate::support::proxy::Proxy;
+use crate::support::usage::cpu;
 use crate::support::{self, eventually};
 use crate::{Stage, verdict};
 

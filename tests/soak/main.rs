@@ -43,7 +43,7 @@ use load::Load;
 use operator::Operator;
 use servers::Server;
 use site::{Site, Turn};
-use support::hard::active;
+use support::counts::active;
 use support::proxy::{Proxy, Stopped};
 use verdict::Evidence;
 

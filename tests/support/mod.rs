@@ -8,15 +8,41 @@
 
 pub mod api;
 pub mod client;
+pub mod configs;
+pub mod counts;
 pub mod database;
-pub mod hard;
 pub mod hello;
+pub mod limits;
 pub mod metrics;
+pub mod namespaces;
 pub mod process;
 pub mod proxy;
+pub mod queue;
 pub mod server;
-pub mod star;
+pub mod stop;
+pub mod stream;
 pub mod tls;
+pub mod usage;
+
+/// The former name of several of these files.
+pub mod hard {
+    #![allow(unused_imports, reason = "kept while tests move to the new paths")]
+    pub use super::client::{echoes, is_served, narrow_client, sessions};
+    pub use super::configs::*;
+    pub use super::counts::*;
+    pub use super::limits::*;
+    pub use super::queue::*;
+    pub use super::server::Hand;
+    pub use super::stop::*;
+    pub use super::stream::*;
+    pub use super::usage::*;
+}
+
+/// The former name of `namespaces`.
+pub mod star {
+    #![allow(unused_imports, reason = "kept while tests move to the new paths")]
+    pub use super::namespaces::*;
+}
 
 use std::thread::sleep;
 use std::time::Duration;

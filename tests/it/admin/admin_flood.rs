@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
 use crate::support::client::Client;
-use crate::support::hard::{descriptors, descriptors_fall_to, is_served, resident};
+use crate::support::client::is_served;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{descriptors, descriptors_fall_to, resident};
 
 fn config(server: &Server) -> String {
     format!(

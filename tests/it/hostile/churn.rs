@@ -8,8 +8,8 @@ use std::thread::scope;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::many_descriptors;
 use crate::support::hello::Hello;
+use crate::support::limits::many_descriptors;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, hanging};

@@ -5,14 +5,15 @@ use std::net::Shutdown;
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
+use crate::support::client::is_served;
 use crate::support::client::{Client, ask};
+use crate::support::counts::{active_becomes, ended_becomes};
 use crate::support::eventually;
-use crate::support::hard::{
-    active_becomes, cpu_over, descriptors, descriptors_fall_to, ended_becomes, is_served, many_descriptors, sockets,
-};
 use crate::support::hello::Hello;
+use crate::support::limits::many_descriptors;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{cpu_over, descriptors, descriptors_fall_to, sockets};
 use rustix::process::Signal;
 use tokio::time::Instant;
 

@@ -7,12 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::client::{Client, ask};
-use crate::support::hard::{
-    active_becomes, cpu, descriptors, descriptors_fall_to, ended_becomes, many_descriptors, resident,
-};
+use crate::support::counts::{active_becomes, ended_becomes};
 use crate::support::hello::Hello;
+use crate::support::limits::many_descriptors;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
+use crate::support::usage::{cpu, descriptors, descriptors_fall_to, resident};
 use tokio::time::Instant;
 
 const CROWD: usize = 1_000;

@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use crate::support::PATIENCE;
 use crate::support::client::Client;
-use crate::support::hard::{Hand, active_becomes, resident, two_listeners};
+use crate::support::configs::two_listeners;
+use crate::support::counts::active_becomes;
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
+use crate::support::usage::resident;
 
 /// At once; each of them has much more to say than there is room for.
 const SESSIONS: usize = 4;

@@ -6,10 +6,10 @@ use std::thread::scope;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::StopAtEnd;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stop::StopAtEnd;
 
 const SERVERS: usize = 4;
 const RETRIES: usize = 1;

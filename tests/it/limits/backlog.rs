@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::hard::{askers, is_served, serve_in_turn};
+use crate::support::client::is_served;
 use crate::support::proxy::Proxy;
+use crate::support::queue::{askers, serve_in_turn};
 use crate::support::server::Server;
 
 #[test]

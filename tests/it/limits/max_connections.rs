@@ -5,10 +5,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::client::is_served;
+use crate::support::counts::{active, active_becomes};
 use crate::support::eventually;
-use crate::support::hard::{active, active_becomes, askers, cpu_over, is_served, serve_in_turn, take_answered};
 use crate::support::proxy::Proxy;
+use crate::support::queue::{askers, serve_in_turn, take_answered};
 use crate::support::server::Server;
+use crate::support::usage::cpu_over;
 use rustix::process::Signal;
 
 fn config(server: &Server, process: &str, listener: &str) -> String {

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::client::sessions;
 use crate::support::eventually;
-use crate::support::hard::{cpu_over, sessions};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::cpu_over;
 use acequia::account::access_log::{AccessTarget, LogFormat};
 use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;

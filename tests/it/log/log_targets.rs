@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::scope;
 
+use crate::support::client::sessions;
 use crate::support::client::{Client, ask};
+use crate::support::counts::said;
 use crate::support::eventually;
-use crate::support::hard::{said, sessions};
 use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, Setup, acequia, config_folder};
 use crate::support::server::Server;

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::{Hand, sockets};
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
+use crate::support::usage::sockets;
 
 #[test]
 fn after_a_kill_with_sessions_in_every_state_it_serves_on_the_same_port() {

@@ -5,10 +5,10 @@ use std::thread::scope;
 
 use crate::support::client::ask;
 use crate::support::eventually;
-use crate::support::hard::StopAtEnd;
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stop::StopAtEnd;
 
 #[test]
 fn no_session_is_refused_that_neither_configuration_refuses() {

@@ -5,13 +5,16 @@ use std::net::{Shutdown, TcpListener};
 use std::thread::spawn;
 
 use crate::support::client::Client;
+use crate::support::client::narrow_client;
+use crate::support::configs::two_listeners;
+use crate::support::counts::{active_becomes, ended_becomes};
 use crate::support::eventually;
-use crate::support::hard::{
-    Hand, active_becomes, ended_becomes, narrow_client, pipes, read_to_end, sockets, two_listeners,
-};
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
 use crate::support::server::Server;
+use crate::support::stream::read_to_end;
+use crate::support::usage::{pipes, sockets};
 
 const LATE_BYTES: usize = 1 << 20;
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::hard::{
-    active_becomes, cpu_over, descriptors, descriptors_fall_to, is_served, many_descriptors, resident, two_listeners,
-};
+use crate::support::client::is_served;
+use crate::support::configs::two_listeners;
+use crate::support::counts::active_becomes;
+use crate::support::limits::many_descriptors;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{cpu_over, descriptors, descriptors_fall_to, resident};
 
 const SESSIONS: usize = 500;
 
@@ -44,7 +46,7 @@ fn five_hundred_idle_sessions_are_nearly_free() {
 
 #[test]
 fn half_closed_and_blocked_sessions_are_nearly_free_too() {
-    let hand = crate::support::hard::Hand::new();
+    let hand = crate::support::server::Hand::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let mut held = Vec::new();
     for number in 0..20 {
@@ -53,10 +55,10 @@ fn half_closed_and_blocked_sessions_are_nearly_free_too() {
         if number % 2 == 0 {
             client.finish();
         } else {
-            crate::support::hard::fill(&mut client.0);
+            crate::support::stream::fill(&mut client.0);
         }
         if number % 4 == 3 {
-            crate::support::hard::fill(&mut server);
+            crate::support::stream::fill(&mut server);
         }
         held.push((client, server));
     }

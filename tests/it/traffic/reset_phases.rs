@@ -6,11 +6,14 @@ use std::net::{Shutdown, TcpStream};
 use std::thread::scope;
 
 use crate::support::client::Client;
+use crate::support::configs::two_listeners;
+use crate::support::counts::{active_becomes, ended_becomes};
 use crate::support::found;
-use crate::support::hard::{Hand, active_becomes, ended_becomes, fill, read_to_end, reset, two_listeners};
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
 use crate::support::server::hanging;
+use crate::support::stream::{fill, read_to_end, reset};
 
 const TRANSFER_BYTES: usize = 1 << 20;
 

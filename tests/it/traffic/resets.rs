@@ -5,11 +5,13 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::client::narrow_client;
+use crate::support::configs::two_listeners;
+use crate::support::counts::{active_becomes, ended_becomes};
 use crate::support::found;
-use crate::support::hard::{
-    Hand, active_becomes, ended_becomes, fill, narrow_client, read_to_end, reset, two_listeners,
-};
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
+use crate::support::stream::{fill, read_to_end, reset};
 use rustix::process::Signal;
 use tokio::time::Instant;
 

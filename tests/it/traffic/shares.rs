@@ -5,7 +5,8 @@ use std::fs::{read_dir, read_link, read_to_string};
 use std::path::{Path, PathBuf};
 
 use crate::support::client::ask;
-use crate::support::hard::{active_becomes, is_served};
+use crate::support::client::is_served;
+use crate::support::counts::active_becomes;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
@@ -42,7 +43,7 @@ fn worked(proxy: &Proxy) -> Vec<u64> {
 
 #[test]
 fn long_sessions_and_short_ones() {
-    crate::support::hard::many_descriptors();
+    crate::support::limits::many_descriptors();
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[runtime]\nworkers = 3\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",

@@ -7,12 +7,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::client::Client;
-use crate::support::hard::{
-    Hand, active_becomes, ended, ended_becomes, fill, narrow_client, read_to_end, two_listeners,
-};
+use crate::support::client::narrow_client;
+use crate::support::configs::two_listeners;
+use crate::support::counts::{active_becomes, ended, ended_becomes};
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
+use crate::support::server::Hand;
 use crate::support::server::Server;
+use crate::support::stream::{fill, read_to_end};
 use crate::support::{eventually, found};
 use tokio::time::Instant;
 
@@ -107,7 +109,7 @@ fn both_sockets_have_keepalive() {
         let server = Server::echo();
         let config = format!("[defaults]\n{keepalive}\n{}", two_listeners(server.address, ""));
         let proxy = Proxy::start(&config);
-        let client = crate::support::hard::is_served(proxy.at("plain"));
+        let client = crate::support::client::is_served(proxy.at("plain"));
         for side in [
             format!("sport = :{}", proxy.at("plain").port()),
             format!("dport = :{}", server.address.port()),
