@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::client::{Client, ask};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use serde_json::Value;
 
 /// Where Debian's libfaketime is.
@@ -59,7 +59,7 @@ fn checks(proxy: &Proxy) -> f64 {
 
 /// The line of the latest session that ended so.
 fn line(proxy: &Proxy, ending: &str, count: usize) -> Value {
-    found(ending, || {
+    wait_for(ending, || {
         let lines = proxy.access();
         let mut of_it = lines.into_iter().filter(|line| line["ending"] == ending);
         of_it.nth(count - 1)

@@ -3,9 +3,8 @@
 use std::fs::read_to_string;
 use std::net::{SocketAddr, TcpListener};
 
-use crate::support::client::is_served;
-use crate::support::client::who;
-use crate::support::counts::active_becomes;
+use crate::support::client::{served_client, server_reached};
+use crate::support::counts::wait_for_active_sessions;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -63,7 +62,10 @@ fn with_one_capability_nobody_serves_a_low_port_and_reloads_checks_and_drains() 
     let proxy = as_nobody(&config(&server, &[low]), ",+net_bind_service");
     assert_eq!(capabilities(&proxy), BIND_SERVICE);
     assert!(proxy.reload(&config(&server, &[low, beside])), "{:#?}", proxy.log());
-    assert_eq!((who(low), who(beside)), ("s1".into(), "s1".into()));
+    assert_eq!(
+        (server_reached(low), server_reached(beside)),
+        ("s1".into(), "s1".into())
+    );
     let next = Server::echo();
     drop(server);
     eventually("its checks see that the server is gone", || {
@@ -73,8 +75,8 @@ fn with_one_capability_nobody_serves_a_low_port_and_reloads_checks_and_drains() 
     eventually("its checks see the other one", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });
-    let client = is_served(low);
-    active_becomes(&proxy, 1);
+    let client = served_client(low);
+    wait_for_active_sessions(&proxy, 1);
     proxy.signal(Signal::TERM);
     eventually("it is draining", || proxy.get("/ready").0 == 503);
     drop(client);
@@ -94,6 +96,6 @@ fn without_any_capability_nobody_serves_high_ports_and_a_reload_that_wants_a_low
         log.contains("CAP_NET_BIND_SERVICE") && log.contains(&low.to_string()),
         "{log}"
     );
-    assert_eq!(who(proxy.at("l1")), "s1");
+    assert_eq!(server_reached(proxy.at("l1")), "s1");
     assert_eq!(proxy.stop().code, Some(0));
 }

@@ -6,11 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use crate::support::client::who;
-use crate::support::counts::said;
+use crate::support::client::server_reached;
+use crate::support::counts::log_count;
 use crate::support::eventually;
-use crate::support::limits::many_descriptors;
-use crate::support::namespaces::Star;
+use crate::support::limits::raise_descriptor_limit;
+use crate::support::namespaces::Namespaces;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{descriptors, descriptors_fall_to, pipes};
@@ -33,7 +33,7 @@ fn config(servers: &str, keys: &str) -> String {
 /// Who answers, and how long that took.
 fn asked(address: SocketAddr) -> (String, Duration) {
     let began = Instant::now();
-    (who(address), began.elapsed())
+    (server_reached(address), began.elapsed())
 }
 
 fn failures(proxy: &Proxy, reason: &str) -> f64 {
@@ -44,7 +44,7 @@ fn failures(proxy: &Proxy, reason: &str) -> f64 {
 
 #[test]
 fn a_server_that_swallows_packets_costs_three_clients_a_timeout_and_nobody_else() {
-    let Some(star) = Star::enter(3) else { return };
+    let Some(star) = Namespaces::enter(3) else { return };
     let names = ["one", "two", "three"];
     let servers: Vec<_> = (1..=3)
         .map(|n| Server::named_on(star.listener(n), names[n - 1]))
@@ -52,7 +52,7 @@ fn a_server_that_swallows_packets_costs_three_clients_a_timeout_and_nobody_else(
     let list = crate::support::server::list(&servers.iter().collect::<Vec<_>>());
     let keys = "connect_timeout = \"500ms\"\nhealth = { check = \"off\", eject_for = \"5m\", eject_max_for = \"5m\" }";
     let proxy = Proxy::start(&config(&list, keys));
-    let mut seen: Vec<_> = (0..12).map(|_| who(proxy.at("plain"))).collect();
+    let mut seen: Vec<_> = (0..12).map(|_| server_reached(proxy.at("plain"))).collect();
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 3, "all of them serve at first");
@@ -69,7 +69,7 @@ fn a_server_that_swallows_packets_costs_three_clients_a_timeout_and_nobody_else(
 
 #[test]
 fn with_the_defaults_too_and_it_comes_back() {
-    let Some(star) = Star::enter(2) else { return };
+    let Some(star) = Namespaces::enter(2) else { return };
     let servers = [
         Server::named_on(star.listener(1), "one"),
         Server::named_on(star.listener(2), "two"),
@@ -90,12 +90,12 @@ fn with_the_defaults_too_and_it_comes_back() {
         assert!(slow <= 3, "a fourth client has paid");
     }
     star.swallow_no_more(1);
-    eventually("it is back", || who(proxy.at("plain")) == "one");
+    eventually("it is back", || server_reached(proxy.at("plain")) == "one");
 }
 
 #[test]
 fn checks_of_a_server_that_swallows_packets_leave_nothing_behind() {
-    let Some(star) = Star::enter(1) else { return };
+    let Some(star) = Namespaces::enter(1) else { return };
     let server = Server::named_on(star.listener(1), "one");
     let health = "health = { interval = \"20ms\", timeout = \"60ms\" }";
     let proxy = Proxy::start(&config(&crate::support::server::list(&[&server]), health));
@@ -110,14 +110,14 @@ fn checks_of_a_server_that_swallows_packets_leave_nothing_behind() {
     descriptors_fall_to(&proxy, baseline + 1);
     assert_eq!(checks("fail"), 0.0);
     star.swallow_no_more(1);
-    eventually("it is back", || who(proxy.at("plain")) == "one");
+    eventually("it is back", || server_reached(proxy.at("plain")) == "one");
 }
 
 #[test]
 fn small_segments_that_fill_the_pipe_are_no_end() {
     const SEGMENTS: usize = 4_000;
     const SEGMENT_BYTES: usize = 1_448;
-    let Some(star) = Star::enter(2) else { return };
+    let Some(star) = Namespaces::enter(2) else { return };
     for number in [1, 2] {
         for (namespace, device) in [(0, format!("v{number}")), (number, "v0".to_owned())] {
             let done = star.run(namespace, &format!("ethtool -K {device} gso off tso off gro off"));
@@ -159,8 +159,8 @@ fn small_segments_that_fill_the_pipe_are_no_end() {
 #[test]
 fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_blamed() {
     const SESSIONS: usize = 270;
-    let Some(star) = Star::enter(2) else { return };
-    many_descriptors();
+    let Some(star) = Namespaces::enter(2) else { return };
+    raise_descriptor_limit();
     let servers: Vec<_> = (0..3).map(|_| Server::named_on(star.listener(1), "here")).collect();
     // Nearly all want the first: it is full after 100 of them.
     let entry = |(n, server): (usize, &Server)| {
@@ -174,7 +174,7 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20099").unwrap();
     let clients = (0..SESSIONS).map(|_| {
         let mut client = star.client(2, proxy.at("plain"));
-        assert_eq!(client.hear(), "here");
+        assert_eq!(client.read_some(), "here");
         client
     });
     let clients: Vec<_> = clients.collect();
@@ -187,7 +187,7 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
     };
     let before = passed();
     eventually("checks of the others go on", || passed() > before + 50.0);
-    assert!(said(&proxy, "cannot check servers, for a shortage of our own") > 0);
+    assert!(log_count(&proxy, "cannot check servers, for a shortage of our own") > 0);
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);
     assert_eq!(
@@ -195,7 +195,7 @@ fn when_the_ports_towards_one_server_are_used_up_the_next_is_taken_and_nobody_bl
         failures(&proxy, "no_ports")
     );
     assert_eq!(metrics.sum("acequia_server_up", &[]), 3.0);
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
     assert_eq!(servers[0].sessions(), 100, "all the ports there are");
     drop(clients);
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use crate::support::client::Client;
-use crate::support::client::{echoes, is_served};
-use crate::support::counts::{active_becomes, said};
+use crate::support::client::{Client, assert_echoes, served_client};
+use crate::support::counts::{log_count, wait_for_active_sessions};
 use crate::support::eventually;
-use crate::support::limits::{leave_descriptors, limit_descriptors, limits_of, many_descriptors};
+use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors, raise_descriptor_limit};
 use crate::support::proxy::Proxy;
-use crate::support::queue::{askers, serve_in_turn, take_answered};
+use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::{Server, list};
-use crate::support::usage::{cpu_over, descriptors, pipes};
+use crate::support::usage::{cpu_time_over, descriptors, pipes};
 use rustix::process::Signal;
 
 fn config(server: &Server) -> String {
@@ -48,40 +47,40 @@ fn connect_failures(proxy: &Proxy) -> f64 {
 #[test]
 fn with_64_descriptors_500_clients_are_served_in_turn() {
     const CLIENTS: usize = 500;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::setup(&config(&server))
         .under(&["bash", "-c", r#"ulimit -n 64; exec "$0" "$@""#])
         .start();
-    assert_eq!(limits_of(proxy.pid()), (64, 64));
-    let mut waiting = askers(proxy.at("plain"), CLIENTS);
+    assert_eq!(descriptor_limits(proxy.pid()), (64, 64));
+    let mut waiting = waiting_clients(proxy.at("plain"), CLIENTS);
     let mut served = Vec::new();
     eventually("some are served", || {
         served.extend(take_answered(&mut waiting));
-        said(&proxy, "accepting pauses") > 0 && served.len() > 2
+        log_count(&proxy, "accepting pauses") > 0 && served.len() > 2
     });
     // The others wait. That costs nothing, and the servers are still looked after.
     let checked = checks(&proxy, "pass");
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(used < Duration::from_millis(300), "{used:?} of CPU while clients wait");
     eventually("checks go on", || checks(&proxy, "pass") > checked + 3.0);
     assert!(descriptors(&proxy) <= 64);
     drop(served);
     let most = serve_in_turn(waiting);
     assert!((1..32).contains(&most), "{most} at once");
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
     let lines = proxy.access_lines(CLIENTS);
     assert!(lines.iter().all(|line| line["ending"] == "client_closed"));
     assert_eq!(connect_failures(&proxy), 0.0);
     assert_eq!(checks(&proxy, "fail") + checks(&proxy, "timeout"), 0.0);
-    let pauses = said(&proxy, "accepting pauses");
+    let pauses = log_count(&proxy, "accepting pauses");
     assert_eq!(pauses, 1, "one crowd, one line");
 }
 
 #[test]
 fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descriptors() {
     const CLIENTS: usize = 100;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let few = config(&server).replace("workers = 2", "workers = 8");
     let many = few.replace(
@@ -95,9 +94,12 @@ fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descript
         for _ in 0..reloads {
             assert!(proxy.reload(&many));
         }
-        serve_in_turn(askers(proxy.at("plain"), CLIENTS));
+        serve_in_turn(waiting_clients(proxy.at("plain"), CLIENTS));
         assert_eq!(proxy.access_lines(CLIENTS).len(), CLIENTS);
-        assert!(said(&proxy, "accepting pauses") > 0, "all fit in: this shows nothing");
+        assert!(
+            log_count(&proxy, "accepting pauses") > 0,
+            "all fit in: this shows nothing"
+        );
         let by_descriptors = [("reason", "descriptors")];
         let pauses = proxy.metrics().sum("acequia_accept_pauses_total", &by_descriptors);
         assert_eq!(
@@ -112,12 +114,12 @@ fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descript
 fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&server));
-    let mut old: Vec<Client> = (0..3).map(|_| is_served(proxy.at("plain"))).collect();
-    let (before, _) = limits_of(proxy.pid());
+    let mut old: Vec<Client> = (0..3).map(|_| served_client(proxy.at("plain"))).collect();
+    let (before, _) = descriptor_limits(proxy.pid());
     limit_descriptors(&proxy, 8);
-    let mut waiting = askers(proxy.at("plain"), 20);
-    eventually("it says that it pauses", || said(&proxy, "accepting pauses") > 0);
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    let mut waiting = waiting_clients(proxy.at("plain"), 20);
+    eventually("it says that it pauses", || log_count(&proxy, "accepting pauses") > 0);
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(300),
         "{used:?} of CPU while it has no descriptor"
@@ -142,8 +144,8 @@ fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
     assert_eq!(metrics.sum("acequia_server_up", &[]), 1.0, "no server is blamed");
     assert_eq!(connect_failures(&proxy), 0.0);
     eventually("it says that it goes on", || {
-        is_served(proxy.at("plain"));
-        said(&proxy, "accepting again") > 0
+        served_client(proxy.at("plain"));
+        log_count(&proxy, "accepting again") > 0
     });
     assert!(proxy.is_running());
 }
@@ -155,7 +157,7 @@ fn quiet(servers: &[&Server]) -> Proxy {
 
 /// Gives back what was taken.
 fn unlimited(proxy: &Proxy) {
-    limit_descriptors(proxy, limits_of(proxy.pid()).1);
+    limit_descriptors(proxy, descriptor_limits(proxy.pid()).1);
 }
 
 #[test]
@@ -163,16 +165,16 @@ fn bulk_for_which_there_is_no_pipe_is_copied() {
     const BYTES: usize = 8 << 20;
     let server = Server::echo();
     let proxy = quiet(&[&server]);
-    let client = is_served(proxy.at("plain"));
+    let client = served_client(proxy.at("plain"));
     let before = pipes(&proxy);
     leave_descriptors(&proxy, 0);
-    echoes(&client, BYTES);
+    assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
     leave_descriptors(&proxy, 1); // of the two that a pipe needs
-    echoes(&client, BYTES);
+    assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
     unlimited(&proxy);
-    echoes(&client, BYTES);
+    assert_echoes(&client, BYTES);
     assert!(pipes(&proxy) > before, "it is not spliced as soon as it can be");
 }
 
@@ -190,12 +192,12 @@ fn who_cannot_be_dialled_for_is_told_at_once_and_no_server_is_blamed() {
         "{lines:#?}"
     );
     unlimited(&proxy);
-    drop(is_served(proxy.at("plain")));
+    drop(served_client(proxy.at("plain")));
     let metrics = proxy.metrics();
     let shortages = metrics.sum("acequia_connect_failures_total", &[("reason", "no_descriptors")]);
     assert_eq!((shortages, connect_failures(&proxy)), (10.0, 10.0), "each was tried");
     assert_eq!(metrics.sum("acequia_server_up", &[]), 2.0);
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
 }
 
 #[test]
@@ -203,7 +205,7 @@ fn while_only_some_checks_can_be_made_that_is_said_once_and_nobody_is_down() {
     let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
     let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
     leave_descriptors(&proxy, 1);
-    let short = || said(&proxy, "cannot check servers, for a shortage of our own");
+    let short = || log_count(&proxy, "cannot check servers, for a shortage of our own");
     eventually("it is said", || short() > 0);
     let before = checks(&proxy, "pass");
     eventually("some are made", || checks(&proxy, "pass") > before + 50.0);
@@ -229,7 +231,7 @@ fn the_admin_port_answers_who_is_there_and_the_others_as_soon_as_it_can() {
     leave_descriptors(&proxy, 0); // what that visit had is free
     let mut late = Client::connect(proxy.admin());
     late.send(METRICS);
-    let used = cpu_over(&proxy, Duration::from_millis(500));
+    let used = cpu_time_over(&proxy, Duration::from_millis(500));
     assert!(
         used < Duration::from_millis(100),
         "{used:?} of CPU while it cannot let anybody in"
@@ -247,9 +249,9 @@ fn a_reload_that_gets_no_descriptor_changes_nothing_and_the_next_one_works() {
     proxy.rewrite(&other);
     proxy.signal(Signal::HUP);
     eventually("it is said", || {
-        said(&proxy, "not reloaded: the configuration before it stays in force") == 1
+        log_count(&proxy, "not reloaded: the configuration before it stays in force") == 1
     });
     unlimited(&proxy);
-    drop(is_served(proxy.at("plain")));
+    drop(served_client(proxy.at("plain")));
     assert!(proxy.reload(&other));
 }

@@ -3,8 +3,7 @@
 use std::process::{Command, id};
 use std::thread::scope;
 
-use crate::support::client::Client;
-use crate::support::client::echoes;
+use crate::support::client::{Client, assert_echoes};
 use crate::support::eventually;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
@@ -43,14 +42,14 @@ fn when_a_users_pages_are_used_up_bulk_is_copied_and_spliced_when_they_are_back(
     let told = proxy.log().len();
     scope(|all| {
         for _ in 0..SESSIONS {
-            all.spawn(|| echoes(&Client::connect(proxy.at("l")), BYTES));
+            all.spawn(|| assert_echoes(&Client::connect(proxy.at("l")), BYTES));
         }
     });
     assert_eq!(pipes(&proxy), before, "no pipe is better than a small one");
     assert_eq!(proxy.log().len(), told, "{:#?}", proxy.log());
     drop(hog);
     eventually("pages are free again", || {
-        echoes(&Client::connect(proxy.at("l")), BYTES);
+        assert_echoes(&Client::connect(proxy.at("l")), BYTES);
         pipes(&proxy) > before
     });
 }

@@ -62,8 +62,8 @@ impl Client {
         bytes
     }
 
-    /// Whatever comes next, as text.
-    pub fn hear(&mut self) -> String {
+    /// What the next read returns, as text; at most 256 bytes.
+    pub fn read_some(&mut self) -> String {
         let mut bytes = [0; 256];
         let count = self.0.read(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..count]).into_owned()
@@ -98,12 +98,12 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 }
 
 /// The name of the server reached, of servers that say theirs; the session is over.
-pub fn who(address: SocketAddr) -> String {
+pub fn server_reached(address: SocketAddr) -> String {
     String::from_utf8(ask(address, b"")).unwrap()
 }
 
 /// Echoes once: the session is served.
-pub fn is_served(address: SocketAddr) -> Client {
+pub fn served_client(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     client.send(b"ping");
     assert_eq!(client.read(4), b"ping");
@@ -111,7 +111,7 @@ pub fn is_served(address: SocketAddr) -> Client {
 }
 
 /// So many bytes go to a server that sends them back, and come back as they were.
-pub fn echoes(client: &Client, count: usize) {
+pub fn assert_echoes(client: &Client, count: usize) {
     let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
     let mut back = vec![0; count];
     scope(|all| {
@@ -122,7 +122,7 @@ pub fn echoes(client: &Client, count: usize) {
 }
 
 /// So many sessions at a listener `l` that echoes, one after the other, each to its end.
-pub fn sessions(proxy: &Proxy, count: usize) {
+pub fn run_sessions(proxy: &Proxy, count: usize) {
     for _ in 0..count {
         assert_eq!(
             ask(proxy.at("l"), b"ping"),
@@ -133,7 +133,7 @@ pub fn sessions(proxy: &Proxy, count: usize) {
 }
 
 /// A client with a receive buffer of about so many bytes.
-pub fn narrow_client(address: SocketAddr, bytes: usize) -> Client {
+pub fn small_buffer_client(address: SocketAddr, bytes: usize) -> Client {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(bytes).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -141,3 +141,6 @@ pub fn narrow_client(address: SocketAddr, bytes: usize) -> Client {
     socket.connect(&address.into()).unwrap();
     Client(socket.into())
 }
+
+#[allow(unused_imports, reason = "former name")]
+pub use self::server_reached as who;

@@ -12,7 +12,7 @@ use super::proxy::Proxy;
 /// Bounds the descriptors of a running process.
 pub fn limit_descriptors(proxy: &Proxy, current: u64) {
     let pid = i32::try_from(proxy.pid()).ok().and_then(Pid::from_raw);
-    let maximum = limits_of(proxy.pid()).1;
+    let maximum = descriptor_limits(proxy.pid()).1;
     prlimit(
         pid,
         Resource::Nofile,
@@ -43,7 +43,7 @@ pub fn leave_descriptors(proxy: &Proxy, count: usize) {
 }
 
 /// The soft and the hard limit of a process's descriptors.
-pub fn limits_of(pid: u32) -> (u64, u64) {
+pub fn descriptor_limits(pid: u32) -> (u64, u64) {
     let limits = read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -51,7 +51,7 @@ pub fn limits_of(pid: u32) -> (u64, u64) {
 }
 
 /// Raises our own limit of descriptors as far as it goes: a test holds many clients.
-pub fn many_descriptors() {
+pub fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(
         Resource::Nofile,

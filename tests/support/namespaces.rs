@@ -14,11 +14,11 @@ use super::process::{Finished, finished, must};
 
 /// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
 /// in the middle is 10.98.n.1, the one outside 10.98.n.2.
-pub struct Star {
+pub struct Namespaces {
     names: Vec<String>,
 }
 
-impl Star {
+impl Namespaces {
     /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
     pub fn enter(points: usize) -> Option<Self> {
         if !geteuid().is_root() {
@@ -107,7 +107,7 @@ impl Star {
     }
 }
 
-impl Drop for Star {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.names {
             let _ = finished(Command::new("ip").args(["netns", "delete", name]));

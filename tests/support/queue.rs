@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use super::client::Client;
-use super::found;
+use super::wait_for;
 
 /// So many clients, each of which has sent a ping.
-pub fn askers(address: SocketAddr, count: usize) -> Vec<Client> {
+pub fn waiting_clients(address: SocketAddr, count: usize) -> Vec<Client> {
     let asker = |_| {
         let mut client = Client::connect(address);
         client.send(b"ping");
@@ -31,7 +31,7 @@ pub fn take_answered(waiting: &mut Vec<Client>) -> Vec<Client> {
 pub fn serve_in_turn(mut waiting: Vec<Client>) -> usize {
     let mut most = 0;
     while !waiting.is_empty() {
-        let served = found("one of them is served", || {
+        let served = wait_for("one of them is served", || {
             Some(take_answered(&mut waiting)).filter(|served| !served.is_empty())
         });
         most = most.max(served.len());

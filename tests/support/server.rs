@@ -166,12 +166,12 @@ pub fn hanging() -> Hanging {
 }
 
 /// A server whose sessions are handed to the test, one at a time.
-pub struct Hand {
+pub struct ManualServer {
     pub server: Server,
     sessions: Receiver<TcpStream>,
 }
 
-impl Hand {
+impl ManualServer {
     pub fn new() -> Self {
         let (give, sessions) = channel();
         let give = Mutex::new(give);

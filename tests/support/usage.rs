@@ -13,7 +13,7 @@ use super::proxy::Proxy;
 const TICK: Duration = Duration::from_millis(10);
 
 /// The CPU time a process has used so far, user and system.
-pub fn cpu(proxy: &Proxy) -> Duration {
+pub fn cpu_time(proxy: &Proxy) -> Duration {
     let stat = read_to_string(format!("/proc/{}/stat", proxy.pid())).unwrap();
     // The name, in parentheses, may hold anything; of what follows utime is the 12th field and stime the 13th.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -22,10 +22,10 @@ pub fn cpu(proxy: &Proxy) -> Duration {
 }
 
 /// The CPU time it uses in a stretch of time in which nothing is asked of it.
-pub fn cpu_over(proxy: &Proxy, time: Duration) -> Duration {
-    let before = cpu(proxy);
+pub fn cpu_time_over(proxy: &Proxy, time: Duration) -> Duration {
+    let before = cpu_time(proxy);
     sleep(time);
-    cpu(proxy) - before
+    cpu_time(proxy) - before
 }
 
 /// The descriptors a process has open.
@@ -48,7 +48,7 @@ pub fn pipes(proxy: &Proxy) -> usize {
 }
 
 /// The memory a process holds, in bytes.
-pub fn resident(proxy: &Proxy) -> u64 {
+pub fn resident_bytes(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
@@ -56,7 +56,7 @@ pub fn resident(proxy: &Proxy) -> u64 {
 
 /// State and unread bytes (an end of stream counts as one) of the TCP sockets that a filter of ss(8) lets through, also
 /// of those that nobody has accepted yet or whose process is gone.
-pub fn sockets(filter: &str) -> Vec<(String, usize)> {
+pub fn tcp_sockets(filter: &str) -> Vec<(String, usize)> {
     let told = must(Command::new("ss").args(["-tanH", filter]));
     let socket = |line: &str| {
         let mut fields = line.split_whitespace().map(str::to_owned);

@@ -4,11 +4,10 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
-use crate::support::client::Client;
-use crate::support::client::is_served;
+use crate::support::client::{Client, served_client};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::usage::{descriptors, descriptors_fall_to, resident};
+use crate::support::usage::{descriptors, descriptors_fall_to, resident_bytes};
 
 fn config(server: &Server) -> String {
     format!(
@@ -47,7 +46,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 fn traffic_and_good_clients_get_through() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
-    let (open, before) = (descriptors(&proxy), resident(&proxy));
+    let (open, before) = (descriptors(&proxy), resident_bytes(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -56,7 +55,7 @@ fn traffic_and_good_clients_get_through() {
         }
         let good = all.spawn(|| {
             for _ in 0..5 {
-                drop(is_served(proxy.at("l")));
+                drop(served_client(proxy.at("l")));
                 assert_eq!(proxy.get("/live").0, 200);
                 let more = descriptors(&proxy).saturating_sub(open);
                 assert!(more <= 20, "{more} descriptors more");
@@ -66,7 +65,7 @@ fn traffic_and_good_clients_get_through() {
         stop.store(true, Relaxed); // also when it has gone wrong
         good.unwrap();
     });
-    let grown = resident(&proxy).saturating_sub(before);
+    let grown = resident_bytes(&proxy).saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes more");
     descriptors_fall_to(&proxy, open);
 }

@@ -168,7 +168,7 @@ impl Scene {
 
 fn reset_when_spoken_to(stream: TcpStream) {
     let mut client = Client(stream);
-    client.hear();
+    client.read_some();
     client.reset();
 }
 

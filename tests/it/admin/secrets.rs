@@ -8,7 +8,7 @@ use crate::support::api::{tcp, unix};
 use crate::support::client::ask;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 
 // Neither has a word in it that a line of a configuration is hidden for.
 const PASSWORD: &str = "xyzzy-open-sesame";
@@ -119,7 +119,7 @@ fn health(proxy: &Proxy) -> (String, String) {
 }
 
 fn goes_down(proxy: &Proxy, reason: &str) {
-    found(reason, || {
+    wait_for(reason, || {
         let (health, why) = health(proxy);
         (health == "\"down\"" && why.contains(reason)).then_some(())
     });

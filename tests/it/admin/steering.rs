@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::mpsc::channel;
 
-use crate::support::client::{Client, who};
+use crate::support::client::{Client, server_reached};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
@@ -32,7 +32,7 @@ fn steer(proxy: &Proxy, words: &[&str]) {
 
 /// Who serves so many clients, one after the other.
 fn served(proxy: &Proxy, count: usize) -> Vec<String> {
-    let mut names: Vec<_> = (0..count).map(|_| who(proxy.at("l"))).collect();
+    let mut names: Vec<_> = (0..count).map(|_| server_reached(proxy.at("l"))).collect();
     names.sort();
     names.dedup();
     names
@@ -43,7 +43,7 @@ fn a_drained_server_gets_nobody_new_until_it_is_enabled() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(&[&a, &b], ""));
     let mut stays = [(); 2].map(|()| Client::connect(proxy.at("l")));
-    stays.iter_mut().for_each(|client| drop(client.hear()));
+    stays.iter_mut().for_each(|client| drop(client.read_some()));
     steer(&proxy, &["drain", &named(&a)]);
     assert_eq!(served(&proxy, 6), ["b"]);
     let told = proxy.server("p", &a.address.to_string());

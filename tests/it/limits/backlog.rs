@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::client::is_served;
+use crate::support::client::served_client;
 use crate::support::proxy::Proxy;
-use crate::support::queue::{askers, serve_in_turn};
+use crate::support::queue::{serve_in_turn, waiting_clients};
 use crate::support::server::Server;
 
 #[test]
@@ -18,9 +18,9 @@ fn as_many_wait_as_it_says_and_not_one_more() {
          max_connections = 1\nbacklog = {BACKLOG}\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    let served = is_served(proxy.at("l"));
+    let served = served_client(proxy.at("l"));
     // The kernel's queue is full when it is longer than that.
-    let waiting = askers(proxy.at("l"), BACKLOG + 1);
+    let waiting = waiting_clients(proxy.at("l"), BACKLOG + 1);
     let one_more = TcpStream::connect_timeout(&proxy.at("l"), Duration::from_millis(500));
     assert_eq!(one_more.unwrap_err().kind(), ErrorKind::TimedOut);
     drop(served);

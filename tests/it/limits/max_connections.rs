@@ -4,14 +4,13 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::client::Client;
-use crate::support::client::is_served;
-use crate::support::counts::{active, active_becomes};
+use crate::support::client::{Client, served_client};
+use crate::support::counts::{active_sessions, wait_for_active_sessions};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::queue::{askers, serve_in_turn, take_answered};
+use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::Server;
-use crate::support::usage::cpu_over;
+use crate::support::usage::cpu_time_over;
 use rustix::process::Signal;
 
 fn config(server: &Server, process: &str, listener: &str) -> String {
@@ -46,8 +45,8 @@ fn pauses(proxy: &Proxy, listener: &str) -> f64 {
 fn one_at_a_time_everybody_is_served() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
-    assert_eq!(serve_in_turn(askers(proxy.at("narrow"), 60)), 1);
-    active_becomes(&proxy, 0);
+    assert_eq!(serve_in_turn(waiting_clients(proxy.at("narrow"), 60)), 1);
+    wait_for_active_sessions(&proxy, 0);
     assert_eq!(proxy.access_lines(60).len(), 60);
     assert!(pauses(&proxy, "narrow") > 0.0);
 }
@@ -56,45 +55,45 @@ fn one_at_a_time_everybody_is_served() {
 fn also_over_two_listeners() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 1", ""));
-    let mut all = askers(proxy.at("narrow"), 20);
-    all.extend(askers(proxy.at("other"), 20));
+    let mut all = waiting_clients(proxy.at("narrow"), 20);
+    all.extend(waiting_clients(proxy.at("other"), 20));
     assert_eq!(serve_in_turn(all), 1);
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
 fn a_listeners_limit_is_its_own() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "", "max_connections = 3"));
-    let mut waiting = askers(proxy.at("narrow"), 40);
+    let mut waiting = waiting_clients(proxy.at("narrow"), 40);
     let mut served = Vec::new();
     eventually("three are served", || {
         served.extend(take_answered(&mut waiting));
         served.len() == 3
     });
     for _ in 0..20 {
-        is_served(proxy.at("other"));
+        served_client(proxy.at("other"));
     }
     assert!(take_answered(&mut waiting).is_empty(), "a fourth is served");
     assert_eq!(pauses(&proxy, "other"), 0.0);
     drop(served);
     assert!(serve_in_turn(waiting) <= 3);
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
 fn waiting_costs_nothing_and_is_said_once() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "max_connections = 2", ""));
-    let mut waiting = askers(proxy.at("narrow"), 100);
+    let mut waiting = waiting_clients(proxy.at("narrow"), 100);
     let mut served = Vec::new();
     eventually("two are served", || {
         served.extend(take_answered(&mut waiting));
         served.len() == 2
     });
-    let used = cpu_over(&proxy, Duration::from_secs(1));
+    let used = cpu_time_over(&proxy, Duration::from_secs(1));
     assert!(used < Duration::from_millis(100), "{used:?} of CPU");
-    assert_eq!(active(&proxy), 2.0, "those who wait are no sessions");
+    assert_eq!(active_sessions(&proxy), 2.0, "those who wait are no sessions");
     drop(served);
     serve_in_turn(waiting);
     let said: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] == "WARN").collect();
@@ -105,8 +104,8 @@ fn waiting_costs_nothing_and_is_said_once() {
 /// One client has the only place, so many wait for it, and the end has begun.
 fn draining_with_a_queue(server: &Server, runtime: &str, waiting: usize) -> (Proxy, Client, Vec<Client>) {
     let proxy = Proxy::start(&config(server, &format!("max_connections = 1\n{runtime}"), ""));
-    let served = is_served(proxy.at("narrow"));
-    let waiting = askers(proxy.at("narrow"), waiting);
+    let served = served_client(proxy.at("narrow"));
+    let waiting = waiting_clients(proxy.at("narrow"), waiting);
     proxy.signal(Signal::TERM);
     eventually("it drains", || proxy.get("/ready").0 == 503);
     (proxy, served, waiting)

@@ -6,7 +6,7 @@ use crate::support::client::{Client, ask};
 use crate::support::hello::{Hello, captured};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, refusing};
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -66,7 +66,7 @@ fn config(server: std::net::SocketAddr) -> String {
 fn answering(reset: bool) -> Server {
     Server::run(move |stream| {
         let mut client = Client(stream);
-        client.hear();
+        client.read_some();
         client.send(b"pong");
         if reset {
             client.reset()
@@ -323,7 +323,7 @@ fn text_lines_leave_out_what_is_not_known() {
     let proxy = proxy.start();
     ask(proxy.at("plain"), b"x");
     let file = proxy.folder().join("access.log");
-    let text = found("a line", || {
+    let text = wait_for("a line", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
     });
     let words: Vec<_> = text

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::scope;
 
-use crate::support::client::sessions;
-use crate::support::client::{Client, ask};
-use crate::support::counts::said;
+use crate::support::client::{Client, ask, run_sessions};
+use crate::support::counts::log_count;
 use crate::support::eventually;
 use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, Setup, acequia, config_folder};
@@ -53,18 +52,18 @@ fn a_disk_without_room_loses_lines_until_it_has_some() {
     let proxy = after(disk, &config(&server, "disk/access.log")).start();
     let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.folder().display());
     let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&seen_by_it).join(name));
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("its line is written", || lines(&log) == 1);
     let full = fs::write(&ballast, vec![0; 1 << 17]).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
-    sessions(&proxy, 60);
+    run_sessions(&proxy, 60);
     eventually("lines are lost", || dropped(&proxy) > 0);
     fs::remove_file(&ballast).unwrap();
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("every line is written or counted", || {
         lines(&log) + dropped(&proxy) == 62
     });
-    assert_eq!((said(&proxy, FAILS), said(&proxy, GOES_ON)), (1, 1));
+    assert_eq!((log_count(&proxy, FAILS), log_count(&proxy, GOES_ON)), (1, 1));
 }
 
 #[test]
@@ -72,14 +71,14 @@ fn lines_that_a_full_disk_keeps_waiting_are_counted_when_the_log_goes_on_elsewhe
     let server = Server::echo();
     let proxy = after("ln -s /dev/full access.log", &config(&server, "access.log")).start();
     let log = proxy.folder().join("access.log");
-    sessions(&proxy, 5);
-    eventually("it is said", || said(&proxy, FAILS) == 1);
+    run_sessions(&proxy, 5);
+    eventually("it is said", || log_count(&proxy, FAILS) == 1);
     fs::remove_file(&log).unwrap();
     proxy.signal(Signal::USR1);
     eventually("what waited is counted", || dropped(&proxy) > 0);
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("the next is written", || lines(&log) + dropped(&proxy) == 6);
-    eventually("and that is said", || said(&proxy, GOES_ON) == 1);
+    eventually("and that is said", || log_count(&proxy, GOES_ON) == 1);
 }
 
 #[test]
@@ -87,17 +86,17 @@ fn a_folder_that_is_gone_is_said_at_sigusr1_and_the_old_file_goes_on() {
     let server = Server::echo();
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
     let folder = proxy.folder().join("logs");
-    let cannot = || said(&proxy, "cannot reopen the access log, going on with the old file");
+    let cannot = || log_count(&proxy, "cannot reopen the access log, going on with the old file");
     let mut old = fs::File::open(folder.join("access.log")).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     proxy.signal(Signal::USR1);
     eventually("it is said", || cannot() == 1);
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("the old file goes on", || old.read_to_end(&mut Vec::new()).unwrap() > 0);
     fs::create_dir(&folder).unwrap();
     proxy.signal(Signal::USR1);
     eventually("the new file is there", || folder.join("access.log").exists());
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("its line is written", || lines(&folder.join("access.log")) == 1);
     assert_eq!((cannot(), dropped(&proxy)), (1, 0));
 }
@@ -114,7 +113,7 @@ fn a_fifo_that_nobody_reads_is_an_error_and_nothing_to_wait_for() {
     let proxy = Proxy::start(&config(&server, "access.log"));
     must(Command::new("mkfifo").arg(proxy.folder().join("fifo")));
     assert!(!proxy.reload(&config(&server, "./fifo")));
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("it goes where it went", || {
         lines(&proxy.folder().join("access.log")) == 1
     });
@@ -125,9 +124,9 @@ fn a_reader_that_is_gone_loses_lines_and_stops_nobody() {
     let server = Server::echo();
     let mut proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
     proxy.close_stdout();
-    sessions(&proxy, 60);
+    run_sessions(&proxy, 60);
     eventually("lines are lost", || dropped(&proxy) > 0);
-    assert_eq!(said(&proxy, FAILS), 1);
+    assert_eq!(log_count(&proxy, FAILS), 1);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
@@ -136,7 +135,7 @@ fn without_a_standard_output_no_line_gets_anywhere_else() {
     let server = Server::echo();
     let under = ["sh", "-c", "exec \"$@\" >&-", "sh"];
     let proxy = Proxy::setup(&config(&server, "stdout")).under(&under).start();
-    sessions(&proxy, 20);
+    run_sessions(&proxy, 20);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
@@ -144,7 +143,7 @@ fn without_a_standard_output_no_line_gets_anywhere_else() {
 fn a_reader_that_does_not_read_does_not_keep_the_process_from_ending() {
     let server = Server::echo();
     let proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
-    sessions(&proxy, 250); // more than a pipe holds
+    run_sessions(&proxy, 250); // more than a pipe holds
     let stopped = proxy.stop();
     assert_eq!(stopped.code, Some(0));
     let lost = "nobody reads the access log: its last lines are lost";
@@ -184,7 +183,7 @@ fn of_a_burst_that_nobody_reads_of_every_line_is_written_or_counted() {
     eventually("each line that is lost is counted", || dropped(&proxy) == lost + 1);
     proxy.read_stdout();
     eventually("all others are written", || proxy.access().len() == SESSIONS - lost);
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("and so is the next", || proxy.access().len() == SESSIONS - lost + 1);
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_connections_total", &[]), (SESSIONS + 2) as f64);
