@@ -1,4 +1,4 @@
-//! The wall clock may step as it likes: nothing waits by it, and no duration is measured by it. Times in the log are its.
+//! Timeouts and durations follow the monotonic clock: a step of the wall clock changes only the times in the log.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::client::{Client, ask};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use serde_json::Value;
 
 /// Where Debian's libfaketime is.
@@ -14,7 +14,7 @@ const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A proxy whose wall clock is what the file `clock` in its folder says: `+0`, `+1d`. Its monotonic clock is the
+/// A proxy whose wall clock is offset as the file `clock` in its folder says: `+0`, `+1d`. Its monotonic clock is the
 /// kernel's.
 fn start(server: &Server) -> Proxy {
     let config = format!(
@@ -57,9 +57,9 @@ fn checks(proxy: &Proxy) -> f64 {
         .sum("acequia_health_checks_total", &[("result", "pass")])
 }
 
-/// The line of the latest session that ended so.
-fn line(proxy: &Proxy, ending: &str, count: usize) -> Value {
-    found(ending, || {
+/// The access log line of the `count`th session with this ending.
+fn nth_line(proxy: &Proxy, ending: &str, count: usize) -> Value {
+    wait_for(ending, || {
         let lines = proxy.access();
         let mut of_it = lines.into_iter().filter(|line| line["ending"] == ending);
         of_it.nth(count - 1)
@@ -71,42 +71,42 @@ fn ms(line: &Value) -> f64 {
 }
 
 #[test]
-fn a_step_of_a_day_ends_nothing_early_and_nothing_late() {
+fn wall_clock_steps_do_not_change_timeouts_or_durations() {
     let server = Server::echo();
     let proxy = start(&server);
     let began = SystemTime::now();
-    let mut lasts = Client::connect(proxy.at("slow"));
+    let mut lasting = Client::connect(proxy.at("slow"));
     for (count, (clock, since)) in [("+1d", DAY), ("-1d", Duration::ZERO), ("+2d", 2 * DAY)]
         .into_iter()
         .enumerate()
     {
         let mut idle = Client::connect(proxy.at("quick"));
         assert_eq!(idle.send(b"ping").read(4), b"ping");
-        let mut says_nothing = Client::connect(proxy.at("tls"));
+        let mut silent = Client::connect(proxy.at("tls"));
         step(&proxy, clock);
         let before = checks(&proxy);
         eventually("checks go on", || checks(&proxy) > before + 3.0);
-        assert_eq!(idle.read_all(), b"", "idle, in time");
-        assert_eq!(says_nothing.try_read_all().unwrap_or_default(), b"");
+        assert_eq!(idle.read_all(), b"", "expected a clean close after idle_timeout");
+        assert_eq!(silent.try_read_all().unwrap_or_default(), b"");
         assert_eq!(ask(proxy.at("slow"), b"ping"), b"ping");
         assert_eq!(
-            lasts.send(b"ping").read(4),
+            lasting.send(b"ping").read(4),
             b"ping",
-            "it has been idle for seconds, not for days"
+            "expected the session to stay open: it was idle for seconds, not for days"
         );
         for (ending, least) in [("idle_timeout", 400.0), ("hello_timeout", 2000.0)] {
-            let line = line(&proxy, ending, count + 1);
+            let line = nth_line(&proxy, ending, count + 1);
             assert!((least..20_000.0).contains(&ms(&line)), "{line}");
-            let told = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
+            let time = humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
             assert_eq!(
-                told > began + since,
+                time > began + since,
                 since > Duration::ZERO || clock == "+0",
-                "the clock did step (by libfaketime): {line}"
+                "expected the time in the log to follow the stepped wall clock (libfaketime): {line}"
             );
         }
     }
-    lasts.finish().read_all();
-    assert!(ms(&line(&proxy, "client_closed", 4)) < 60_000.0);
+    lasting.finish().read_all();
+    assert!(ms(&nth_line(&proxy, "client_closed", 4)) < 60_000.0);
     assert_eq!(proxy.metrics().sum("acequia_server_up", &[]), 1.0);
     assert_eq!(
         proxy

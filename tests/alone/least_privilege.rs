@@ -1,11 +1,11 @@
-//! It needs no root, and of all that root may do only the capability to bind ports below 1024, if it is to have such.
+//! acequia runs without root. It needs one capability, to bind ports below 1024, and only if it listens on such a port.
 
 use std::fs::read_to_string;
 use std::net::{SocketAddr, TcpListener};
 
-use crate::support::client::who;
+use crate::support::client::{served_client, server_reached};
+use crate::support::counts::wait_for_active_sessions;
 use crate::support::eventually;
-use crate::support::hard::{active_becomes, is_served};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::{Signal, geteuid};
@@ -15,15 +15,16 @@ const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear
 /// CAP_NET_BIND_SERVICE: capability 10.
 const BIND_SERVICE: u64 = 1 << 10;
 
-/// An address below 1024 that is free. `None`, said aloud, where that takes no privilege, or only root may give it.
+/// A free address with a port below 1024. `None`, with a note on standard error, where such ports are not privileged
+/// or the test does not run as root.
 fn low_address() -> Option<SocketAddr> {
     let start = read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     let start: u16 = start.trim().parse().unwrap();
     if !geteuid().is_root() || start < 1024 {
-        eprintln!("NOT TESTED: this needs root, and low ports that are privileged; here they begin at {start}");
+        eprintln!("NOT TESTED: needs root and privileged ports; here unprivileged ports start at {start}");
         return None;
     }
-    // Nobody else uses this address of loopback.
+    // No other test uses this loopback address.
     let address = |port| SocketAddr::from(([127, 41, 0, 23], port));
     (1..1024)
         .map(address)
@@ -37,7 +38,7 @@ fn config(server: &Server, listeners: &[SocketAddr]) -> String {
     format!("{listeners}[pools.p]\nservers = [\"{}\"]\n{health}\n", server.address)
 }
 
-/// Nobody, with these capabilities and no way to others.
+/// A proxy run by `nobody`, with these capabilities and no way to gain others.
 fn as_nobody(config: &str, capabilities: &str) -> Proxy {
     let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}=-all{capabilities}"));
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -47,7 +48,7 @@ fn as_nobody(config: &str, capabilities: &str) -> Proxy {
     proxy
 }
 
-/// What it may do.
+/// Its effective capabilities.
 fn capabilities(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
@@ -55,25 +56,28 @@ fn capabilities(proxy: &Proxy) -> u64 {
 }
 
 #[test]
-fn with_one_capability_nobody_serves_a_low_port_and_reloads_checks_and_drains() {
+fn with_cap_net_bind_service_an_unprivileged_user_serves_a_low_port_reloads_checks_and_drains() {
     let Some(low) = low_address() else { return };
-    let beside = SocketAddr::from(([127, 41, 0, 24], low.port()));
+    let second = SocketAddr::from(([127, 41, 0, 24], low.port()));
     let server = Server::named("s1");
     let proxy = as_nobody(&config(&server, &[low]), ",+net_bind_service");
     assert_eq!(capabilities(&proxy), BIND_SERVICE);
-    assert!(proxy.reload(&config(&server, &[low, beside])), "{:#?}", proxy.log());
-    assert_eq!((who(low), who(beside)), ("s1".into(), "s1".into()));
+    assert!(proxy.reload(&config(&server, &[low, second])), "{:#?}", proxy.log());
+    assert_eq!(
+        (server_reached(low), server_reached(second)),
+        ("s1".into(), "s1".into())
+    );
     let next = Server::echo();
     drop(server);
-    eventually("its checks see that the server is gone", || {
+    eventually("checks find the server down", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 0.0
     });
-    assert!(proxy.reload(&config(&next, &[low, beside])), "{:#?}", proxy.log());
-    eventually("its checks see the other one", || {
+    assert!(proxy.reload(&config(&next, &[low, second])), "{:#?}", proxy.log());
+    eventually("checks find the next server up", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });
-    let client = is_served(low);
-    active_becomes(&proxy, 1);
+    let client = served_client(low);
+    wait_for_active_sessions(&proxy, 1);
     proxy.signal(Signal::TERM);
     eventually("it is draining", || proxy.get("/ready").0 == 503);
     drop(client);
@@ -81,7 +85,7 @@ fn with_one_capability_nobody_serves_a_low_port_and_reloads_checks_and_drains() 
 }
 
 #[test]
-fn without_any_capability_nobody_serves_high_ports_and_a_reload_that_wants_a_low_one_changes_nothing() {
+fn without_capabilities_a_reload_that_needs_a_low_port_is_rejected_and_high_ports_stay_served() {
     let Some(low) = low_address() else { return };
     let high = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::named("s1");
@@ -93,6 +97,6 @@ fn without_any_capability_nobody_serves_high_ports_and_a_reload_that_wants_a_low
         log.contains("CAP_NET_BIND_SERVICE") && log.contains(&low.to_string()),
         "{log}"
     );
-    assert_eq!(who(proxy.at("l1")), "s1");
+    assert_eq!(server_reached(proxy.at("l1")), "s1");
     assert_eq!(proxy.stop().code, Some(0));
 }

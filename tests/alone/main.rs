@@ -1,4 +1,4 @@
-//! Black-box tests that change something of a whole process or machine: resource limits, namespaces, the clock, hooks.
+//! Black-box tests that change the state of a whole process or machine: resource limits, namespaces, the clock, hooks.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 

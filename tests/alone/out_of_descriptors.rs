@@ -1,15 +1,16 @@
-//! Out of descriptors it pauses accepting, says so once, and recovers by itself; whoever was let in is also dialled for.
+//! Without free descriptors acequia pauses accepting, logs it once, and recovers by itself. An accepted client always
+//! has the descriptors that its session needs.
 
 use std::time::Duration;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, assert_echoes, served_client};
+use crate::support::counts::{log_count, wait_for_active_sessions};
 use crate::support::eventually;
-use crate::support::hard::{
-    active_becomes, askers, cpu_over, descriptors, echoes, is_served, leave_descriptors, limit_descriptors, limits_of,
-    many_descriptors, pipes, said, serve_in_turn, take_answered,
-};
+use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors, raise_descriptor_limit};
 use crate::support::proxy::Proxy;
+use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::{Server, list};
+use crate::support::usage::{cpu_time_over, descriptors, pipes};
 use rustix::process::Signal;
 
 fn config(server: &Server) -> String {
@@ -47,40 +48,43 @@ fn connect_failures(proxy: &Proxy) -> f64 {
 #[test]
 fn with_64_descriptors_500_clients_are_served_in_turn() {
     const CLIENTS: usize = 500;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::setup(&config(&server))
         .under(&["bash", "-c", r#"ulimit -n 64; exec "$0" "$@""#])
         .start();
-    assert_eq!(limits_of(proxy.pid()), (64, 64));
-    let mut waiting = askers(proxy.at("plain"), CLIENTS);
+    assert_eq!(descriptor_limits(proxy.pid()), (64, 64));
+    let mut waiting = waiting_clients(proxy.at("plain"), CLIENTS);
     let mut served = Vec::new();
     eventually("some are served", || {
         served.extend(take_answered(&mut waiting));
-        said(&proxy, "accepting pauses") > 0 && served.len() > 2
+        log_count(&proxy, "accepting pauses") > 0 && served.len() > 2
     });
-    // The others wait. That costs nothing, and the servers are still looked after.
+    // The others wait. That costs no CPU time, and servers are still checked.
     let checked = checks(&proxy, "pass");
-    let used = cpu_over(&proxy, Duration::from_secs(2));
-    assert!(used < Duration::from_millis(300), "{used:?} of CPU while clients wait");
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
+    assert!(
+        used < Duration::from_millis(300),
+        "expected less than 300 ms of CPU time while clients wait, used {used:?}"
+    );
     eventually("checks go on", || checks(&proxy, "pass") > checked + 3.0);
     assert!(descriptors(&proxy) <= 64);
     drop(served);
     let most = serve_in_turn(waiting);
-    assert!((1..32).contains(&most), "{most} at once");
-    active_becomes(&proxy, 0);
+    assert!((1..32).contains(&most), "expected 1 to 31 clients at once, got {most}");
+    wait_for_active_sessions(&proxy, 0);
     let lines = proxy.access_lines(CLIENTS);
     assert!(lines.iter().all(|line| line["ending"] == "client_closed"));
     assert_eq!(connect_failures(&proxy), 0.0);
     assert_eq!(checks(&proxy, "fail") + checks(&proxy, "timeout"), 0.0);
-    let pauses = said(&proxy, "accepting pauses");
-    assert_eq!(pauses, 1, "one crowd, one line");
+    let pauses = log_count(&proxy, "accepting pauses");
+    assert_eq!(pauses, 1, "expected one log line for one shortage");
 }
 
 #[test]
-fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descriptors() {
+fn accepted_clients_have_descriptors_with_many_addresses_and_after_reloads() {
     const CLIENTS: usize = 100;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let few = config(&server).replace("workers = 2", "workers = 8");
     let many = few.replace(
@@ -94,9 +98,12 @@ fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descript
         for _ in 0..reloads {
             assert!(proxy.reload(&many));
         }
-        serve_in_turn(askers(proxy.at("plain"), CLIENTS));
+        serve_in_turn(waiting_clients(proxy.at("plain"), CLIENTS));
         assert_eq!(proxy.access_lines(CLIENTS).len(), CLIENTS);
-        assert!(said(&proxy, "accepting pauses") > 0, "all fit in: this shows nothing");
+        assert!(
+            log_count(&proxy, "accepting pauses") > 0,
+            "all clients fit: the test shows nothing"
+        );
         let by_descriptors = [("reason", "descriptors")];
         let pauses = proxy.metrics().sum("acequia_accept_pauses_total", &by_descriptors);
         assert_eq!(
@@ -108,21 +115,21 @@ fn also_with_many_addresses_and_after_reloads_whoever_is_let_in_has_his_descript
 }
 
 #[test]
-fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
+fn accepting_pauses_while_the_limit_is_below_the_open_descriptors() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&server));
-    let mut old: Vec<Client> = (0..3).map(|_| is_served(proxy.at("plain"))).collect();
-    let (before, _) = limits_of(proxy.pid());
+    let mut old: Vec<Client> = (0..3).map(|_| served_client(proxy.at("plain"))).collect();
+    let (before, _) = descriptor_limits(proxy.pid());
     limit_descriptors(&proxy, 8);
-    let mut waiting = askers(proxy.at("plain"), 20);
-    eventually("it says that it pauses", || said(&proxy, "accepting pauses") > 0);
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    let mut waiting = waiting_clients(proxy.at("plain"), 20);
+    eventually("the pause is logged", || log_count(&proxy, "accepting pauses") > 0);
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(300),
-        "{used:?} of CPU while it has no descriptor"
+        "expected less than 300 ms of CPU time without descriptors, used {used:?}"
     );
     for client in &mut old {
-        assert_eq!(client.send(b"ping").read(4), b"ping", "sessions go on");
+        assert_eq!(client.send(b"ping").read(4), b"ping", "expected open sessions to go on");
     }
     assert!(take_answered(&mut waiting).is_empty());
     let log = proxy.log();
@@ -133,52 +140,59 @@ fn when_the_limit_falls_under_what_is_open_it_pauses_and_recovers() {
     assert_eq!(pauses.len(), 1, "{pauses:#?}");
     assert_eq!(pauses[0]["reason"], "descriptors");
     let warnings = log.iter().filter(|line| line["level"] == "WARN").count();
-    assert!(warnings <= 3, "{warnings} warnings in two seconds: {log:#?}");
+    assert!(
+        warnings <= 3,
+        "expected at most 3 warnings in two seconds, got {warnings}: {log:#?}"
+    );
     limit_descriptors(&proxy, before);
     serve_in_turn(waiting);
     let metrics = proxy.metrics();
     assert!(metrics.sum("acequia_accept_pauses_total", &[("reason", "descriptors")]) > 0.0);
-    assert_eq!(metrics.sum("acequia_server_up", &[]), 1.0, "no server is blamed");
+    assert_eq!(
+        metrics.sum("acequia_server_up", &[]),
+        1.0,
+        "expected no server to be marked down"
+    );
     assert_eq!(connect_failures(&proxy), 0.0);
-    eventually("it says that it goes on", || {
-        is_served(proxy.at("plain"));
-        said(&proxy, "accepting again") > 0
+    eventually("the end of the pause is logged", || {
+        served_client(proxy.at("plain"));
+        log_count(&proxy, "accepting again") > 0
     });
     assert!(proxy.is_running());
 }
 
-/// One whose servers are not checked, so that it opens nothing of its own accord.
-fn quiet(servers: &[&Server]) -> Proxy {
+/// A proxy without health checks: it opens no descriptors by itself.
+fn unchecked(servers: &[&Server]) -> Proxy {
     Proxy::setup(&config_of(servers).replace("interval = \"100ms\"", "check = \"off\"")).launch()
 }
 
-/// Gives back what was taken.
-fn unlimited(proxy: &Proxy) {
-    limit_descriptors(proxy, limits_of(proxy.pid()).1);
+/// Raises the soft limit to the hard limit again.
+fn lift_limit(proxy: &Proxy) {
+    limit_descriptors(proxy, descriptor_limits(proxy.pid()).1);
 }
 
 #[test]
-fn bulk_for_which_there_is_no_pipe_is_copied() {
+fn bulk_data_is_copied_while_no_pipe_can_be_opened() {
     const BYTES: usize = 8 << 20;
     let server = Server::echo();
-    let proxy = quiet(&[&server]);
-    let client = is_served(proxy.at("plain"));
+    let proxy = unchecked(&[&server]);
+    let client = served_client(proxy.at("plain"));
     let before = pipes(&proxy);
     leave_descriptors(&proxy, 0);
-    echoes(&client, BYTES);
+    assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
-    leave_descriptors(&proxy, 1); // of the two that a pipe needs
-    echoes(&client, BYTES);
+    leave_descriptors(&proxy, 1); // a pipe needs two
+    assert_echoes(&client, BYTES);
     assert_eq!(pipes(&proxy), before);
-    unlimited(&proxy);
-    echoes(&client, BYTES);
-    assert!(pipes(&proxy) > before, "it is not spliced as soon as it can be");
+    lift_limit(&proxy);
+    assert_echoes(&client, BYTES);
+    assert!(pipes(&proxy) > before, "expected splice to be used again");
 }
 
 #[test]
-fn who_cannot_be_dialled_for_is_told_at_once_and_no_server_is_blamed() {
+fn a_session_without_a_descriptor_to_connect_fails_at_once_and_no_server_is_ejected() {
     let servers = [Server::echo(), Server::echo()];
-    let proxy = quiet(&[&servers[0], &servers[1]]);
+    let proxy = unchecked(&[&servers[0], &servers[1]]);
     leave_descriptors(&proxy, 1);
     for _ in 0..5 {
         assert_eq!(Client::connect(proxy.at("plain")).read_all(), b"");
@@ -188,26 +202,30 @@ fn who_cannot_be_dialled_for_is_told_at_once_and_no_server_is_blamed() {
         lines.iter().all(|line| line["ending"] == "connect_failed"),
         "{lines:#?}"
     );
-    unlimited(&proxy);
-    drop(is_served(proxy.at("plain")));
+    lift_limit(&proxy);
+    drop(served_client(proxy.at("plain")));
     let metrics = proxy.metrics();
     let shortages = metrics.sum("acequia_connect_failures_total", &[("reason", "no_descriptors")]);
-    assert_eq!((shortages, connect_failures(&proxy)), (10.0, 10.0), "each was tried");
+    assert_eq!(
+        (shortages, connect_failures(&proxy)),
+        (10.0, 10.0),
+        "expected two attempts in each of five sessions"
+    );
     assert_eq!(metrics.sum("acequia_server_up", &[]), 2.0);
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
 }
 
 #[test]
-fn while_only_some_checks_can_be_made_that_is_said_once_and_nobody_is_down() {
+fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
     let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
     let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
     leave_descriptors(&proxy, 1);
-    let short = || said(&proxy, "cannot check servers, for a shortage of our own");
-    eventually("it is said", || short() > 0);
+    let short = || log_count(&proxy, "cannot check servers, for a shortage of our own");
+    eventually("the shortage is logged", || short() > 0);
     let before = checks(&proxy, "pass");
-    eventually("some are made", || checks(&proxy, "pass") > before + 50.0);
-    assert_eq!(short(), 1, "one shortage, one line");
-    unlimited(&proxy);
+    eventually("50 checks are made", || checks(&proxy, "pass") > before + 50.0);
+    assert_eq!(short(), 1, "expected one log line for one shortage");
+    lift_limit(&proxy);
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_server_up", &[]), 12.0);
     assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);
@@ -215,40 +233,40 @@ fn while_only_some_checks_can_be_made_that_is_said_once_and_nobody_is_down() {
 }
 
 #[test]
-fn the_admin_port_answers_who_is_there_and_the_others_as_soon_as_it_can() {
+fn the_admin_port_answers_accepted_clients_and_later_ones_once_descriptors_are_free() {
     const METRICS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     let server = Server::echo();
-    let proxy = quiet(&[&server]);
+    let proxy = unchecked(&[&server]);
     let open = descriptors(&proxy);
     let mut early = Client::connect(proxy.admin());
-    eventually("it is let in", || descriptors(&proxy) > open);
+    eventually("the connection is accepted", || descriptors(&proxy) > open);
     leave_descriptors(&proxy, 0);
     let answer = String::from_utf8(early.send(METRICS).read_all()).unwrap();
     assert!(answer.contains("acequia_server_up{"), "{answer}");
-    leave_descriptors(&proxy, 0); // what that visit had is free
+    leave_descriptors(&proxy, 0); // the closed connection has freed one
     let mut late = Client::connect(proxy.admin());
     late.send(METRICS);
-    let used = cpu_over(&proxy, Duration::from_millis(500));
+    let used = cpu_time_over(&proxy, Duration::from_millis(500));
     assert!(
         used < Duration::from_millis(100),
-        "{used:?} of CPU while it cannot let anybody in"
+        "expected less than 100 ms of CPU time while it cannot accept, used {used:?}"
     );
-    unlimited(&proxy);
+    lift_limit(&proxy);
     assert!(late.read_all().starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[test]
-fn a_reload_that_gets_no_descriptor_changes_nothing_and_the_next_one_works() {
+fn a_reload_without_descriptors_changes_nothing_and_the_next_one_works() {
     let server = Server::echo();
-    let proxy = quiet(&[&server]);
+    let proxy = unchecked(&[&server]);
     let other = config(&server).replace("[listeners.plain]", "[listeners.other]");
     leave_descriptors(&proxy, 0);
     proxy.rewrite(&other);
     proxy.signal(Signal::HUP);
-    eventually("it is said", || {
-        said(&proxy, "not reloaded: the configuration before it stays in force") == 1
+    eventually("the rejected reload is logged", || {
+        log_count(&proxy, "not reloaded: the configuration before it stays in force") == 1
     });
-    unlimited(&proxy);
-    drop(is_served(proxy.at("plain")));
+    lift_limit(&proxy);
+    drop(served_client(proxy.at("plain")));
     assert!(proxy.reload(&other));
 }

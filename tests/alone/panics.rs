@@ -1,4 +1,4 @@
-//! A fault of ours that ends in a panic is one line of the log, as whole as any other.
+//! A panic is written to the diagnostic log as one complete line.
 
 use std::env;
 use std::process::Command;
@@ -9,10 +9,10 @@ use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use serde_json::Value;
 
-/// Tells a process of this very test in which format it is to log, and to panic.
+/// Set in a child process that runs this test: the log format, and the order to panic.
 const FORMAT: &str = "ACEQUIA_TEST_PANICS";
 
-/// Panics in a thread, as a worker does for a session, with a log in place.
+/// Starts the log and panics in a thread, as a worker might while it serves a session.
 fn panic_in_a_thread(format: LogFormat) {
     let plan = LogPlan {
         format,
@@ -24,23 +24,23 @@ fn panic_in_a_thread(format: LogFormat) {
     let _ = worker.spawn(|| panic!("a \"cause\" of\n{} lines", 2)).unwrap().join();
 }
 
-/// What this test says on standard error in a process of its own, in which it panics.
-fn said(format: &str) -> String {
-    let mut itself = Command::new(env::current_exe().unwrap());
-    itself.args(["--exact", "a_panic_is_one_line_of_the_log", "--nocapture"]);
-    let finished = finished(itself.env(FORMAT, format).env_remove("RUST_BACKTRACE"));
+/// Standard error of a child process that runs this test and panics.
+fn stderr_of_panic(format: &str) -> String {
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "panics::a_panic_is_one_log_line", "--nocapture"]);
+    let finished = finished(child.env(FORMAT, format).env_remove("RUST_BACKTRACE"));
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     finished.stderr
 }
 
 #[test]
-fn a_panic_is_one_line_of_the_log() {
+fn a_panic_is_one_log_line() {
     match env::var(FORMAT).as_deref() {
         Ok("json") => return panic_in_a_thread(LogFormat::Json),
         Ok(_) => return panic_in_a_thread(LogFormat::Text),
         Err(_) => {}
     }
-    let json = said("json");
+    let json = stderr_of_panic("json");
     let line: Value = serde_json::from_str(&json).unwrap_or_else(|_| panic!("{json}"));
     assert_eq!(line["level"], "ERROR");
     assert_eq!(line["message"], "panic: this is a fault of acequia");
@@ -52,7 +52,7 @@ fn a_panic_is_one_line_of_the_log() {
         line["at"].as_str().unwrap().starts_with("tests/alone/panics.rs:"),
         "{json}"
     );
-    let text = said("text");
+    let text = stderr_of_panic("text");
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains(r#"cause="a \"cause\" of\n2 lines""#), "{text}");
 }

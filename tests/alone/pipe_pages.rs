@@ -1,16 +1,16 @@
-//! Past the pages of pipes that an unprivileged user may have, bytes are copied, and nobody hears of it.
+//! When an unprivileged user's quota of pipe pages is used up, bytes are copied instead of spliced, without log lines.
 
 use std::process::{Command, id};
 use std::thread::scope;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, assert_echoes};
 use crate::support::eventually;
-use crate::support::hard::{echoes, pipes};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::pipes;
 
-/// Takes all the pages its user may have, in pipes of the size that acequia's have, and keeps them.
+/// Allocates all pipe pages of its user, in pipes of the size that acequia uses, and keeps them.
 const HOG: &str = "
 import fcntl, os, signal
 try:
@@ -22,16 +22,16 @@ except OSError:
 ";
 
 #[test]
-fn when_a_users_pages_are_used_up_bulk_is_copied_and_spliced_when_they_are_back() {
+fn bulk_data_is_copied_while_the_pipe_quota_is_used_up_and_spliced_afterwards() {
     const SESSIONS: usize = 12;
     const BYTES: usize = 2 << 20;
-    // Nobody else's: pages are counted by user.
+    // A user of its own, because the kernel counts pages per user.
     let user = 20_000 + id() % 10_000;
     let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
     let as_user = ["setpriv", &*uid, &*gid, "--clear-groups"];
     let mut hog = Command::new(as_user[0]);
     let hog = Process::start(hog.args(&as_user[1..]).args(["/usr/bin/python3", "-c", HOG]));
-    eventually("all pages are taken", || hog.stdout.so_far() == ["full"]);
+    eventually("the quota is used up", || hog.stdout.so_far() == ["full"]);
     let server = Server::echo();
     let config = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
@@ -39,17 +39,17 @@ fn when_a_users_pages_are_used_up_bulk_is_copied_and_spliced_when_they_are_back(
     );
     let proxy = Proxy::setup(&config).under(&as_user).start();
     let before = pipes(&proxy);
-    let told = proxy.log().len();
+    let lines = proxy.log().len();
     scope(|all| {
         for _ in 0..SESSIONS {
-            all.spawn(|| echoes(&Client::connect(proxy.at("l")), BYTES));
+            all.spawn(|| assert_echoes(&Client::connect(proxy.at("l")), BYTES));
         }
     });
-    assert_eq!(pipes(&proxy), before, "no pipe is better than a small one");
-    assert_eq!(proxy.log().len(), told, "{:#?}", proxy.log());
+    assert_eq!(pipes(&proxy), before, "expected no pipe rather than one with less room");
+    assert_eq!(proxy.log().len(), lines, "{:#?}", proxy.log());
     drop(hog);
-    eventually("pages are free again", || {
-        echoes(&Client::connect(proxy.at("l")), BYTES);
+    eventually("bytes are spliced again", || {
+        assert_echoes(&Client::connect(proxy.at("l")), BYTES);
         pipes(&proxy) > before
     });
 }

@@ -6,7 +6,7 @@ use std::thread::Builder;
 use libc::{EACCES, EINVAL, ENOSYS, EPERM, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET, SYS_getsockopt, SYS_setsockopt};
 
 use crate::support::client::Client;
-use crate::support::hard::echoes_bytes;
+use crate::support::client::assert_echoes_bytes;
 use crate::support::process::Process;
 use crate::support::proxy::{BINARY, Proxy, config_folder};
 use crate::support::seccomp::{Call, refusing};
@@ -91,7 +91,7 @@ fn without_an_optional_call_traffic_goes_on_and_the_loss_is_logged_once_at_most(
             .under(&under.each_ref().map(String::as_str))
             .start();
         let client = Client::connect(proxy.at("l"));
-        echoes_bytes(&client, &sent);
+        assert_echoes_bytes(&client, &sent);
         drop(client);
         let line = proxy.access_line();
         let seen = (&line["ending"], &line["bytes_up"], &line["bytes_down"]);

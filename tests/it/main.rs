@@ -1,4 +1,4 @@
-//! The black-box tests: the built binary with real peers around it, a module for each theme.
+//! Black-box tests: the built binary with real clients and servers, one module per theme.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 

@@ -18,8 +18,10 @@ use crate::book::{End, address};
 use crate::client::{Client, Clients, hello};
 use crate::cost::Cost;
 use crate::kinds::{Script, good};
-use crate::support::hard::{active, cpu, ended, many_descriptors};
+use crate::support::counts::{active_sessions, ended_sessions};
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
+use crate::support::usage::cpu_time;
 use crate::support::{self, eventually};
 use crate::{Stage, verdict};
 
@@ -48,7 +50,7 @@ const CPU_MAX: f64 = 0.3;
 const BYTES_EACH_MAX: usize = 8 * 1024;
 
 pub fn run(stage: &Stage, time: Duration) -> ExitCode {
-    many_descriptors();
+    raise_descriptor_limit();
     let proxy = &stage.proxy;
     let drippers = DRIPPERS_MAX.min(room(proxy) - PLACES_LEFT);
     println!("{drippers} clients drip, of {DRIPPERS_MAX} wanted: as many as descriptors allow");
@@ -64,7 +66,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     };
     // At any moment some have just been ended, and come back.
     eventually("nearly all of them are there", || {
-        active(proxy) >= drippers as f64 * 0.95
+        active_sessions(proxy) >= drippers as f64 * 0.95
     });
     let beside = measure(stage, &clients, alone.count, time);
     println!("beside them: {beside}");
@@ -73,7 +75,7 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
     dripping.join().unwrap();
     let again = measure(stage, &clients, alone.count + beside.count, time);
     println!("alone again: {again}");
-    let (left, counted) = (crowd.ended.load(Relaxed), ended(proxy, "hello_timeout"));
+    let (left, counted) = (crowd.ended.load(Relaxed), ended_sessions(proxy, "hello_timeout"));
     let ratio = beside.p99_usual.as_secs_f64() / alone.p99_usual.max(again.p99_usual).as_secs_f64();
     println!("p99 is usually {ratio:.2} times what it is alone, at most {RATIO_MAX}");
     println!("{bytes_each} bytes of resident memory for each; {left} came to their end, {counted} by hello_timeout");
@@ -124,7 +126,7 @@ impl std::fmt::Display for Measured {
 fn measure(stage: &Stage, clients: &Arc<Clients>, before: u32, time: Duration) -> Measured {
     let (to, all) = (stage.proxy.at("names"), Arc::clone(clients));
     let (tell, told) = channel();
-    let (began, used) = (Instant::now(), cpu(&stage.proxy));
+    let (began, used) = (Instant::now(), cpu_time(&stage.proxy));
     stage.handle.spawn(async move {
         let mut took = Vec::new();
         while began.elapsed() < time {
@@ -144,7 +146,7 @@ fn measure(stage: &Stage, clients: &Arc<Clients>, before: u32, time: Duration) -
         tell.send(took)
     });
     let mut took = told.recv().unwrap();
-    let cpu = (cpu(&stage.proxy) - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    let cpu = (cpu_time(&stage.proxy) - used).as_secs_f64() / began.elapsed().as_secs_f64();
     let p99_usual = p99_usual(&took);
     took.sort_unstable();
     let pages = stage.load.book.pages();

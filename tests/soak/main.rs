@@ -43,7 +43,7 @@ use load::Load;
 use operator::Operator;
 use servers::Server;
 use site::{Site, Turn};
-use support::hard::active;
+use support::counts::active_sessions;
 use support::proxy::{Proxy, Stopped};
 use verdict::Evidence;
 
@@ -165,7 +165,7 @@ fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     let end = Instant::now() + REST;
     loop {
         let now = Cost::of(proxy);
-        let is_over = active(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
+        let is_over = active_sessions(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
         if is_over && verdict::down(&proxy.metrics()).is_empty() || Instant::now() > end {
             return now;
         }

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread::scope;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
+use super::proxy::Proxy;
 
 /// A client. No read or write waits longer than the harness's patience.
 pub struct Client(pub TcpStream);
@@ -60,8 +62,8 @@ impl Client {
         bytes
     }
 
-    /// Whatever comes next, as text.
-    pub fn hear(&mut self) -> String {
+    /// What the next read returns, as text; at most 256 bytes.
+    pub fn read_some(&mut self) -> String {
         let mut bytes = [0; 256];
         let count = self.0.read(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..count]).into_owned()
@@ -96,6 +98,54 @@ pub fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 }
 
 /// The name of the server reached, of servers that say theirs; the session is over.
-pub fn who(address: SocketAddr) -> String {
+pub fn server_reached(address: SocketAddr) -> String {
     String::from_utf8(ask(address, b"")).unwrap()
 }
+
+/// Echoes once: the session is served.
+pub fn served_client(address: SocketAddr) -> Client {
+    let mut client = Client::connect(address);
+    client.send(b"ping");
+    assert_eq!(client.read(4), b"ping");
+    client
+}
+
+/// So many bytes go to a server that sends them back, and come back as they were.
+pub fn assert_echoes(client: &Client, count: usize) {
+    let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
+    assert_echoes_bytes(client, &sent);
+}
+
+/// Sends these bytes to a server that echoes, and expects the same bytes back.
+pub fn assert_echoes_bytes(client: &Client, sent: &[u8]) {
+    let mut back = vec![0; sent.len()];
+    scope(|all| {
+        all.spawn(|| (&client.0).write_all(sent).unwrap());
+        (&client.0).read_exact(&mut back).unwrap();
+    });
+    assert!(back == sent, "other bytes came back");
+}
+
+/// So many sessions at a listener `l` that echoes, one after the other, each to its end.
+pub fn run_sessions(proxy: &Proxy, count: usize) {
+    for _ in 0..count {
+        assert_eq!(
+            ask(proxy.at("l"), b"ping"),
+            b"ping",
+            "the log is no concern of a client"
+        );
+    }
+}
+
+/// A client with a receive buffer of about so many bytes.
+pub fn small_buffer_client(address: SocketAddr, bytes: usize) -> Client {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(bytes).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(&address.into()).unwrap();
+    Client(socket.into())
+}
+
+#[allow(unused_imports, reason = "former name")]
+pub use self::server_reached as who;

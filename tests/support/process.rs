@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
-use super::found;
+use super::wait_for;
 
 /// A child process. Dropping it kills it and waits for it.
 pub struct Process {
@@ -60,7 +60,7 @@ impl Process {
 
     /// Waits for its end, and until all it has said is read.
     pub fn wait(&mut self) -> ExitStatus {
-        let status = found("the process ends", || self.child.try_wait().unwrap());
+        let status = wait_for("the process ends", || self.child.try_wait().unwrap());
         self.stdout.finish();
         self.stderr.finish();
         status
@@ -110,7 +110,7 @@ impl Lines {
 
     fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
-            found("the pipe is read to its end", || reader.is_finished().then_some(()));
+            wait_for("the pipe is read to its end", || reader.is_finished().then_some(()));
         }
     }
 }

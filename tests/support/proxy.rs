@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::metrics::Metrics;
 use super::process::{Finished, Lines, Process, finished};
-use super::{PATIENCE, eventually, found};
+use super::{PATIENCE, eventually, wait_for};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
 
@@ -221,7 +221,7 @@ impl Proxy {
 
     /// The access log, once it has so many lines.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
-        found("the access log is written", || {
+        wait_for("the access log is written", || {
             Some(self.access()).filter(|lines| lines.len() >= wanted)
         })
     }
@@ -251,7 +251,7 @@ impl Proxy {
         self.rewrite(toml);
         let before = self.reloads();
         self.signal(Signal::HUP);
-        let after = found("it reloads", || Some(self.reloads()).filter(|after| *after != before));
+        let after = wait_for("it reloads", || Some(self.reloads()).filter(|after| *after != before));
         after.0 > before.0
     }
 

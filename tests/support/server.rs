@@ -3,12 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
 use rustix::net::Shutdown as How;
 
+use super::PATIENCE;
 use super::process::Port;
 
 /// A server. Dropping it closes its port; sessions under way go on to their end.
@@ -160,5 +162,28 @@ pub fn hanging() -> Hanging {
     Hanging {
         address,
         full: (listener, waiting),
+    }
+}
+
+/// A server whose sessions are handed to the test, one at a time.
+pub struct ManualServer {
+    pub server: Server,
+    sessions: Receiver<TcpStream>,
+}
+
+impl ManualServer {
+    pub fn new() -> Self {
+        let (give, sessions) = channel();
+        let give = Mutex::new(give);
+        let server = Server::run(move |stream| {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            let _ = give.lock().unwrap().send(stream); // a test that is over takes none
+        });
+        Self { server, sessions }
+    }
+
+    pub fn session(&self) -> TcpStream {
+        self.sessions.recv_timeout(PATIENCE).unwrap()
     }
 }

@@ -1,13 +1,13 @@
-//! Whatever is poured on the admin port, traffic and a good client of it do not suffer, and nothing of it is kept.
+//! A flood of bad requests to the admin port harms neither traffic nor good API clients, and leaves nothing behind.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
-use crate::support::client::Client;
-use crate::support::hard::{descriptors, descriptors_fall_to, is_served, resident};
+use crate::support::client::{Client, served_client};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{descriptors, descriptors_fall_to, resident_bytes};
 
 fn config(server: &Server) -> String {
     format!(
@@ -16,18 +16,18 @@ fn config(server: &Server) -> String {
     )
 }
 
-/// What nobody in his right mind sends, and that is repeated as long as it is taken.
+/// Bad requests: what is sent first, and what is then repeated for as long as it is read.
 const FLOODS: [(&str, &str); 4] = [
     ("", ""),                                                           // silence
-    ("", "G"),                                                          // a request that never comes to its point
-    ("GET /live HTTP/1.1\r\nHost: a\r\nX-Large: ", "0123456789abcdef"), // a head without end
+    ("", "G"),                                                          // an incomplete request line
+    ("GET /live HTTP/1.1\r\nHost: a\r\nX-Large: ", "0123456789abcdef"), // an endless header
     (
         "POST /api/v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n",
         "0123456789abcdef", // a body of a gigabyte
     ),
 ];
 
-/// Comes again and again, until told to stop.
+/// Sends bad requests over 40 connections at a time, again and again, until `stop` is set.
 fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
     let then = then.repeat(4096);
     while !stop.load(Relaxed) {
@@ -36,17 +36,17 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
             .collect();
         for Client(client) in &mut crowd {
             client.set_nonblocking(true).unwrap();
-            let _ = client.write(first.as_bytes()); // who is cut already cannot
+            let _ = client.write(first.as_bytes()); // fails when the connection is closed already
             let _ = client.write(then.as_bytes());
         }
     }
 }
 
 #[test]
-fn traffic_and_good_clients_get_through() {
+fn a_flood_does_not_affect_traffic_or_good_api_clients() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
-    let (open, before) = (descriptors(&proxy), resident(&proxy));
+    let (open, before) = (descriptors(&proxy), resident_bytes(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -55,23 +55,26 @@ fn traffic_and_good_clients_get_through() {
         }
         let good = all.spawn(|| {
             for _ in 0..5 {
-                drop(is_served(proxy.at("l")));
+                drop(served_client(proxy.at("l")));
                 assert_eq!(proxy.get("/live").0, 200);
                 let more = descriptors(&proxy).saturating_sub(open);
-                assert!(more <= 20, "{more} descriptors more");
+                assert!(more <= 20, "expected at most 20 more descriptors, got {more}");
             }
         });
         let good = good.join();
-        stop.store(true, Relaxed); // also when it has gone wrong
+        stop.store(true, Relaxed); // also on failure
         good.unwrap();
     });
-    let grown = resident(&proxy).saturating_sub(before);
-    assert!(grown < 16 << 20, "{grown} bytes more");
+    let grown = resident_bytes(&proxy).saturating_sub(before);
+    assert!(
+        grown < 16 << 20,
+        "expected less than 16 MiB more memory, got {grown} bytes"
+    );
     descriptors_fall_to(&proxy, open);
 }
 
 #[test]
-fn what_has_no_end_is_refused_before_long() {
+fn endless_requests_are_cut_off() {
     const FAR_TOO_MUCH: usize = 64 << 20;
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
@@ -83,6 +86,9 @@ fn what_has_no_end_is_refused_before_long() {
         while taken < FAR_TOO_MUCH && client.write_all(much.as_bytes()).is_ok() {
             taken += much.len();
         }
-        assert!(taken < FAR_TOO_MUCH, "{first:?}");
+        assert!(
+            taken < FAR_TOO_MUCH,
+            "expected {first:?} to be cut off, {taken} bytes were accepted"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The Unix socket is found by the commands, opened by its owner alone, and taken from nobody who lives.
+//! The Unix admin socket: commands find it, only its owner may open it, and a running process keeps it.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -23,13 +23,13 @@ fn is_socket(path: &Path) -> bool {
 }
 
 #[test]
-fn it_is_its_owners_alone_and_leaves_with_the_process() {
+fn only_the_owner_may_open_the_socket_and_it_is_removed_at_exit() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = folder.path().join("a.sock");
     let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
     assert!(is_socket(&path));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    // Found through the configuration, a broken one too, or by its path.
+    // Commands find it through the configuration, even a broken one, or by its path.
     assert_eq!(proxy.command(&["status"]).code, Some(0));
     std::fs::write(
         proxy.folder().join("acequia.toml"),
@@ -46,7 +46,7 @@ fn it_is_its_owners_alone_and_leaves_with_the_process() {
 }
 
 #[test]
-fn one_that_is_left_over_is_replaced_and_one_that_lives_is_respected() {
+fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = folder.path().join("a.sock");
     let text = text(&server, path.to_str().unwrap());
@@ -63,29 +63,29 @@ fn one_that_is_left_over_is_replaced_and_one_that_lives_is_respected() {
 }
 
 #[test]
-fn without_its_usual_place_it_runs_all_the_same_and_off_is_off() {
+fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let server = Server::echo();
     let usual = format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     );
-    let in_usual_place = Proxy::start(&usual);
-    assert!(is_socket(&in_usual_place.folder().join("acequia/admin.sock")));
-    // A place that cannot be had, since what should be a folder is none.
+    let with_default = Proxy::start(&usual);
+    assert!(is_socket(&with_default.folder().join("acequia/admin.sock")));
+    // A path that cannot be created, since /dev/null is no folder.
     let without = Proxy::setup(&usual)
         .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
         .start();
-    let is_told = |line: &Value| line["level"] == "WARN" && line["path"] == "/dev/null/acequia/admin.sock";
-    assert!(without.log().iter().any(is_told), "{:#?}", without.log());
+    let is_warning = |line: &Value| line["level"] == "WARN" && line["path"] == "/dev/null/acequia/admin.sock";
+    assert!(without.log().iter().any(is_warning), "{:#?}", without.log());
     assert_eq!(Client::connect(without.at("l")).send(b"hi").read(2), b"hi");
     let off = Proxy::start(&text(&server, "off"));
-    let said = off.command(&["status"]);
-    assert_eq!(said.code, Some(3));
-    assert!(said.stderr.contains("\"off\""), "{said:#?}");
+    let failed = off.command(&["status"]);
+    assert_eq!(failed.code, Some(3));
+    assert!(failed.stderr.contains("\"off\""), "{failed:#?}");
 }
 
 #[test]
-fn who_only_sits_there_keeps_nobody_out() {
+fn silent_connections_do_not_block_commands() {
     let server = Server::echo();
     let proxy = Proxy::start(&text(&server, "a.sock"));
     let path = proxy.folder().join("a.sock");

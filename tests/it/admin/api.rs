@@ -1,4 +1,4 @@
-//! The API answers those it should, says what is wrong, and tells no secret.
+//! The API: who may use it, its error answers, session filters and pages. It reveals no secrets.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -24,7 +24,7 @@ fn token() -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn the_latest_reload_is_told_but_not_what_was_wrong() {
+fn state_shows_the_latest_reload_without_its_errors() {
     let server = Server::echo();
     let text = config(&[&server], "bind = \"127.0.0.1:0\"");
     let proxy = Proxy::start(&text);
@@ -49,7 +49,7 @@ fn the_latest_reload_is_told_but_not_what_was_wrong() {
 }
 
 #[test]
-fn over_tcp_writes_need_the_token_and_browsers_of_others_have_no_say() {
+fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
     let server = Server::echo();
     let (_folder, line) = token();
     let proxy = start(&[&server], &format!("{line}\nhosts = [\"lb.example\"]"));
@@ -68,7 +68,7 @@ fn over_tcp_writes_need_the_token_and_browsers_of_others_have_no_say() {
     assert_eq!(status("POST", reload, &[&bearer]), 200);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[]), 401);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[&bearer]), 404);
-    // What was said of whom is told.
+    // The answer names who changed the server.
     assert_eq!(status("POST", "/api/v1/servers/shop/big", &[&bearer]), 415);
     let steered = tcp(
         &proxy,
@@ -82,7 +82,7 @@ fn over_tcp_writes_need_the_token_and_browsers_of_others_have_no_say() {
         (steered.0, &server["set_by"], &server["weight"]),
         (200, &"127.0.0.1".into(), &7.into())
     );
-    // The token may change at any time; without its file nobody may write.
+    // The token may change at any time; without its file no write is allowed.
     std::fs::write(_folder.path().join("token"), "another").unwrap();
     assert_eq!(status("POST", reload, &[&bearer]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
@@ -95,14 +95,14 @@ fn over_tcp_writes_need_the_token_and_browsers_of_others_have_no_say() {
 }
 
 #[test]
-fn without_a_token_nobody_writes_and_from_elsewhere_nobody_reads() {
+fn without_a_token_writes_are_rejected_and_reads_too_where_the_port_is_not_on_loopback() {
     let server = Server::echo();
     let local = start(&[&server], "");
-    let (status, told) = tcp(&local, "POST", "/api/v1/reload", &[], "");
+    let (status, answer) = tcp(&local, "POST", "/api/v1/reload", &[], "");
     assert_eq!(status, 403);
-    assert!(told.contains("token_file"), "{told}");
-    // What counts is where the port is bound, not by which address it is reached: a relay on this machine may stand
-    // between it and anybody.
+    assert!(answer.contains("token_file"), "{answer}");
+    // The address that the port is bound to decides, not the one it is reached by: a relay on this machine may forward
+    // connections from anywhere.
     let (_folder, line) = token();
     let wide = Proxy::start(&config(&[&server], &format!("bind = \"0.0.0.0:0\"\n{line}")));
     let ask = |headers: &[&str]| {
@@ -111,17 +111,17 @@ fn without_a_token_nobody_writes_and_from_elsewhere_nobody_reads() {
     };
     assert_eq!(ask(&[]), 401);
     assert_eq!(ask(&[&format!("Authorization: Bearer {TOKEN}")]), 200);
-    let anybody = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
-    assert_eq!(exchange(anybody, &request("GET", "/metrics", &[], "")).0, 200);
+    let without_token = TcpStream::connect(("127.0.0.1", wide.admin().port())).unwrap();
+    assert_eq!(exchange(without_token, &request("GET", "/metrics", &[], "")).0, 200);
 }
 
 #[test]
-fn what_is_wrong_is_said_in_json() {
+fn errors_are_json_and_name_the_mistake() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let path = "/api/v1/servers/shop/big";
     let long = format!("{{\"close_over\": \"{}\"}}", "1".repeat(17 * 1024));
-    for (method, path, body, status, told) in [
+    for (method, path, body, status, expected) in [
         ("GET", "/api/v1/none", "", 404, "docs/api.md"),
         ("POST", "/api/v1/state", "", 405, "docs/api.md"),
         ("GET", "/api/v1/sessions?limit=0", "", 400, "1 to 1000"),
@@ -166,11 +166,11 @@ fn what_is_wrong_is_said_in_json() {
         let (got, answer) = unix(&proxy, method, path, body);
         assert_eq!(got, status, "{method} {path} {answer:#}");
         assert!(
-            answer["error"].as_str().unwrap().contains(told),
+            answer["error"].as_str().unwrap().contains(expected),
             "{method} {path} {answer:#}"
         );
     }
-    // Nor does a body help that does not say how long it is.
+    // A chunked body has the same limit.
     let chunk = format!("4400\r\n{}\r\n0\r\n\r\n", " ".repeat(0x4400));
     let stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
@@ -185,7 +185,7 @@ fn what_is_wrong_is_said_in_json() {
 }
 
 #[test]
-fn each_filter_lets_through_what_it_says_and_nothing_else() {
+fn each_filter_matches_exactly_its_sessions() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
@@ -211,7 +211,7 @@ fn each_filter_lets_through_what_it_says_and_nothing_else() {
 }
 
 #[test]
-fn pages_of_sessions_show_each_once() {
+fn pages_show_each_session_once() {
     let server = Server::echo();
     let proxy = start(&[&server], "");
     let mut clients: Vec<_> = (0..25).map(|_| Client::connect(proxy.at("https"))).collect();
@@ -238,7 +238,7 @@ fn pages_of_sessions_show_each_once() {
         (&1.into(), &one.to_string().into())
     );
     drop(clients);
-    eventually("they are gone", || {
+    eventually("all sessions are gone", || {
         unix(&proxy, "GET", "/api/v1/sessions", "").1["total"] == 0
     });
 }

@@ -1,4 +1,4 @@
-//! docs/api.md tells the truth: its requests can be made as they stand, and get answers like those it shows.
+//! docs/api.md is accurate: its requests work as printed and get answers like those it shows.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,11 +11,11 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 
-/// A chapter of the documentation.
+/// One documented request and its answer.
 struct Chapter {
     method: String,
     path: String,
-    /// A command that asks.
+    /// The shell command that makes the request.
     request: &'static str,
     answer: Value,
 }
@@ -38,26 +38,27 @@ fn chapters() -> Vec<Chapter> {
     text.split("\n## ").skip(1).map(chapter).collect()
 }
 
-/// Both have the same keys, and values of the same types; null may stand for any.
-fn same_shape(path: &str, told: &Value, live: &Value) {
-    match (told, live) {
+/// Asserts that both have the same keys, and values of the same types; null stands for any type.
+fn same_shape(path: &str, documented: &Value, live: &Value) {
+    match (documented, live) {
         (Value::Null, _) | (_, Value::Null) => {}
-        (Value::Object(told), Value::Object(live)) => {
+        (Value::Object(documented), Value::Object(live)) => {
             let keys = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
-            assert_eq!(keys(told), keys(live), "{path}");
-            told.iter()
-                .for_each(|(key, told)| same_shape(&format!("{path}.{key}"), told, &live[key]));
+            assert_eq!(keys(documented), keys(live), "{path}");
+            for (key, documented) in documented {
+                same_shape(&format!("{path}.{key}"), documented, &live[key]);
+            }
         }
-        (Value::Array(told), Value::Array(live)) => {
-            if let Some(told) = told.first() {
+        (Value::Array(documented), Value::Array(live)) => {
+            if let Some(documented) = documented.first() {
                 live.iter()
-                    .for_each(|live| same_shape(&format!("{path}[]"), told, live));
+                    .for_each(|live| same_shape(&format!("{path}[]"), documented, live));
             }
         }
         _ => assert_eq!(
-            std::mem::discriminant(told),
+            std::mem::discriminant(documented),
             std::mem::discriminant(live),
-            "{path}: {told}, {live}"
+            "{path}: documented {documented}, got {live}"
         ),
     }
 }
@@ -74,7 +75,7 @@ fn printed(proxy: &Proxy, request: &str, session: &str) -> Value {
 }
 
 #[test]
-fn it_answers_as_it_is_documented() {
+fn documented_requests_get_answers_of_the_documented_shape() {
     let (a, b) = (Server::echo(), Server::echo());
     let proxy = start(&[&a, &b], "");
     let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
@@ -92,10 +93,10 @@ fn it_answers_as_it_is_documented() {
             method,
             path,
             request,
-            answer: told,
+            answer: documented,
         } = chapter;
         let answer = printed(&proxy, request, first);
-        same_shape(&format!("{method} {path}"), &told, &answer);
+        same_shape(&format!("{method} {path}"), &documented, &answer);
         match (method.as_str(), path.as_str()) {
             ("GET", "/api/v1/sessions") => {
                 assert_eq!(
@@ -120,13 +121,13 @@ fn it_answers_as_it_is_documented() {
                 (&"big".into(), &"draining".into(), &"30s".into())
             ),
             ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
-            other => panic!("nothing is expected of {other:?}"),
+            other => panic!("no expectation for {other:?}: add one"),
         }
     }
 }
 
 #[test]
-fn all_there_is_is_documented() {
+fn every_api_route_is_documented() {
     let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/mod.rs")).unwrap();
     let api = source
         .split("let api = Router::new()")

@@ -1,4 +1,4 @@
-//! The metrics are those promised, add up, and settle when all is over; the admin port tells what it should.
+//! The metrics have the documented names, add up, and their gauges return to 0; the admin port's other pages.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Hanging, Server, hanging, list, refusing};
 use rustix::process::Signal;
 
-/// Name, type and labels, as the specification has them.
+/// Name, type and labels of every documented metric.
 const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_build_info", "gauge", &["version"]),
     ("acequia_connections_total", "counter", &["listener"]),
@@ -45,7 +45,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
 
-/// Listeners for every fate, their pools named like them.
+/// A listener for every kind of ending, with a pool of the same name.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
     format!(
@@ -96,7 +96,8 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
     )
 }
 
-/// Sessions of every fate; their number, and the bytes clients have sent and got in those that reached a server.
+/// Sessions with every kind of ending. Returns their number, and the bytes sent and received by clients that reached
+/// a server.
 fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     let leave = |mut client: Client| drop(client.try_read_all());
     let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
@@ -118,7 +119,7 @@ fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
             leave(slow)
         } else {
             slow.reset()
-        } // in the hello: by our timeout, by its reset
+        } // during the hello: by hello_timeout, or by the client's reset
         leave({
             let mut early = Client::connect(tls);
             early.finish();
@@ -143,16 +144,16 @@ fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     (8 * 15 + 1, 8 * per_round, 8 * per_round)
 }
 
-/// A proxy in front of servers of every kind.
-struct Scene {
+/// A proxy in front of servers that echo, reset, refuse and hang.
+struct Setting {
     proxy: Proxy,
     _servers: [Server; 2],
     _dead: Port,
     _hanging: Hanging,
 }
 
-impl Scene {
-    fn set() -> Self {
+impl Setting {
+    fn start() -> Self {
         let servers = [Server::echo(), Server::run(reset_when_spoken_to)];
         let (dead, hanging) = (refusing(), hanging());
         let [good, resets] = servers.each_ref().map(|server| server.address);
@@ -168,7 +169,7 @@ impl Scene {
 
 fn reset_when_spoken_to(stream: TcpStream) {
     let mut client = Client(stream);
-    client.hear();
+    client.read_some();
     client.reset();
 }
 
@@ -184,8 +185,8 @@ fn settled(proxy: &Proxy, sessions: usize) -> Metrics {
 
 #[test]
 fn after_failures_in_every_phase_gauges_are_0_and_counters_add_up() {
-    let scene = Scene::set();
-    let proxy = &scene.proxy;
+    let setting = Setting::start();
+    let proxy = &setting.proxy;
     let (sessions, up, down) = mixed_load(proxy);
     let metrics = settled(proxy, sessions);
     for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {
@@ -247,19 +248,19 @@ fn after_failures_in_every_phase_gauges_are_0_and_counters_add_up() {
         connected,
         sessions_of(&[("pool", "good")]) + sessions_of(&[("pool", "resets")])
     );
-    let heard = metrics.sum("acequia_hello_duration_seconds_count", &[("listener", "tls")]);
-    assert_eq!(heard, sessions_of(&[("listener", "tls")]));
+    let hellos = metrics.sum("acequia_hello_duration_seconds_count", &[("listener", "tls")]);
+    assert_eq!(hellos, sessions_of(&[("listener", "tls")]));
     assert_eq!(
         metrics.sum("acequia_hello_duration_seconds_count", &[]),
-        heard,
-        "others read none"
+        hellos,
+        "expected no hello durations from listeners without name routes"
     );
 }
 
 #[test]
-fn names_types_and_labels_are_those_of_the_table() {
-    let scene = Scene::set();
-    let proxy = &scene.proxy;
+fn metrics_have_the_documented_names_types_and_labels() {
+    let setting = Setting::start();
+    let proxy = &setting.proxy;
     let (sessions, ..) = mixed_load(proxy);
     let first = Client::connect(proxy.at("narrow"));
     let second = Client::connect(proxy.at("narrow"));
@@ -269,7 +270,7 @@ fn names_types_and_labels_are_those_of_the_table() {
             &[("listener", "narrow"), ("reason", "limit")],
         )
     };
-    eventually("the second waits", || waits() > 0.0);
+    eventually("the second client waits", || waits() > 0.0);
     drop((first, second));
     let metrics = settled(proxy, sessions + 2);
     let ours = metrics.families.keys().filter(|name| name.starts_with("acequia_"));
@@ -320,7 +321,7 @@ fn names_types_and_labels_are_those_of_the_table() {
 }
 
 #[test]
-fn what_a_reload_takes_away_takes_its_series_along_once_its_last_session_is_over() {
+fn series_of_a_removed_listener_and_pool_go_when_its_last_session_ends() {
     let servers = [Server::echo(), Server::echo()];
     let part = |name: &str, server: &Server| {
         let address = server.address;
@@ -341,20 +342,25 @@ fn what_a_reload_takes_away_takes_its_series_along_once_its_last_session_is_over
     for listener in ["stays", "goes"] {
         assert_eq!(ask(proxy.at(listener), b"ping"), b"ping");
     }
-    eventually("both have the same", || series_of("goes") == series_of("stays"));
+    eventually("both listeners have the same series", || {
+        series_of("goes") == series_of("stays")
+    });
     let (all, mut last) = (series_of("stays"), Client::connect(proxy.at("goes")));
     assert_eq!(last.send(b"ping").read(4), b"ping");
     assert!(proxy.reload(&stays));
-    assert!(all > 50 && series_of("goes") > 50, "it has a session still");
+    assert!(
+        all > 50 && series_of("goes") > 50,
+        "expected the series to stay while a session is open"
+    );
     assert_eq!(last.send(b"ping").finish().read_all(), b"ping");
     eventually("its series are gone", || series_of("goes") == 0);
-    assert_eq!(series_of("stays"), all, "an idle one keeps them");
+    assert_eq!(series_of("stays"), all, "expected an idle listener to keep its series");
 }
 
 #[test]
-fn histograms_have_buckets_from_end_to_end() {
-    let scene = Scene::set();
-    let proxy = &scene.proxy;
+fn histogram_buckets_span_the_documented_range() {
+    let setting = Setting::start();
+    let proxy = &setting.proxy;
     ask(proxy.at("tls"), &Hello::named("good.example").bytes());
     let metrics = settled(proxy, 1);
     let bounds = |name: &str| -> Vec<f64> {
@@ -376,7 +382,7 @@ fn histograms_have_buckets_from_end_to_end() {
 }
 
 #[test]
-fn a_session_that_lasts_shows_its_bytes_while_it_lasts() {
+fn bytes_of_an_open_session_are_counted_while_it_lasts() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
@@ -385,7 +391,7 @@ fn a_session_that_lasts_shows_its_bytes_while_it_lasts() {
     let mut client = Client::connect(proxy.at("l"));
     for sent in [1000, 2000, 3000] {
         client.send(&[7; 1000]).read(1000);
-        eventually("its bytes are shown", || {
+        eventually("its bytes are counted", || {
             let metrics = proxy.metrics();
             let bytes = |direction| metrics.sum("acequia_bytes_total", &[("direction", direction), ("listener", "l")]);
             bytes("up") == f64::from(sent) && bytes("down") == f64::from(sent)
@@ -398,7 +404,7 @@ fn a_session_that_lasts_shows_its_bytes_while_it_lasts() {
 }
 
 #[test]
-fn the_admin_port_tells_life_readiness_and_metrics() {
+fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
     let hanging = hanging();
     let proxy = Proxy::setup(&format!(
         "[runtime]\ndrain_delay = \"1h\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\n\
@@ -407,7 +413,7 @@ fn the_admin_port_tells_life_readiness_and_metrics() {
     ));
     let proxy = proxy.launch();
     assert_eq!(proxy.get("/live").0, 200);
-    assert_eq!(proxy.get("/ready").0, 503, "its server has not been checked yet");
+    assert_eq!(proxy.get("/ready").0, 503, "expected 503 before the first check");
     eventually("the check has timed out", || proxy.get("/ready").0 == 200);
     assert_eq!(
         proxy
@@ -422,6 +428,6 @@ fn the_admin_port_tells_life_readiness_and_metrics() {
     );
     assert_eq!(proxy.get("/").0, 404);
     proxy.signal(Signal::TERM);
-    eventually("it is draining", || proxy.get("/ready").0 == 503);
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
     assert_eq!(proxy.get("/live").0, 200);
 }

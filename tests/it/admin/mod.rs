@@ -1,4 +1,4 @@
-//! The admin port and socket: metrics, API, commands that steer.
+//! The admin port and socket: metrics, the API, and commands that change servers and sessions.
 
 mod port;
 mod admin_flood;

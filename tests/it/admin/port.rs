@@ -1,4 +1,4 @@
-//! The admin port answers whatever others do with it.
+//! The admin port answers however many connections are silent or come at once.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn start(server: &Server) -> Proxy {
 }
 
 #[test]
-fn silent_connections_do_not_keep_others_out() {
+fn silent_connections_do_not_block_others() {
     let server = Server::echo();
     let proxy = start(&server);
     let _silent: Vec<_> = (0..64).map(|_| Client::connect(proxy.admin())).collect();
@@ -32,10 +32,10 @@ fn a_silent_connection_is_cut_within_seconds() {
 }
 
 #[test]
-fn many_at_once_are_all_answered() {
+fn a_hundred_requests_at_once_are_all_answered() {
     let server = Server::echo();
     let proxy = start(&server);
-    // Each asks at once: who only sits there gives way to those who come.
+    // Each sends its request at once: a silent connection may be closed in favour of a new one.
     let mut clients: Vec<_> = (0..100)
         .map(|_| {
             let mut client = Client::connect(proxy.admin());

@@ -1,9 +1,9 @@
-//! An operator steers servers and ends sessions; what was said holds until it is taken back.
+//! An operator's overrides of servers hold until they are reverted; an operator can end single sessions.
 
 use std::io::ErrorKind;
 use std::sync::mpsc::channel;
 
-use crate::support::client::{Client, who};
+use crate::support::client::{Client, server_reached};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
@@ -15,47 +15,47 @@ fn config(servers: &[&Server], more: &str) -> String {
     )
 }
 
-/// Who steers here.
+/// `set_by` of an override made by these tests.
 fn us() -> String {
     format!("uid {}", rustix::process::geteuid().as_raw())
 }
 
-/// As the commands call it.
+/// The server's name in commands.
 fn named(server: &Server) -> String {
     format!("p/{}", server.address)
 }
 
 fn steer(proxy: &Proxy, words: &[&str]) {
-    let said = proxy.command(&[&["server"], words].concat());
-    assert_eq!(said.code, Some(0), "{said:#?}");
+    let done = proxy.command(&[&["server"], words].concat());
+    assert_eq!(done.code, Some(0), "{done:#?}");
 }
 
-/// Who serves so many clients, one after the other.
+/// The names of the servers that serve this many clients, one after the other; each once.
 fn served(proxy: &Proxy, count: usize) -> Vec<String> {
-    let mut names: Vec<_> = (0..count).map(|_| who(proxy.at("l"))).collect();
+    let mut names: Vec<_> = (0..count).map(|_| server_reached(proxy.at("l"))).collect();
     names.sort();
     names.dedup();
     names
 }
 
 #[test]
-fn a_drained_server_gets_nobody_new_until_it_is_enabled() {
+fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&config(&[&a, &b], ""));
     let mut stays = [(); 2].map(|()| Client::connect(proxy.at("l")));
-    stays.iter_mut().for_each(|client| drop(client.hear()));
+    stays.iter_mut().for_each(|client| drop(client.read_some()));
     steer(&proxy, &["drain", &named(&a)]);
     assert_eq!(served(&proxy, 6), ["b"]);
-    let told = proxy.server("p", &a.address.to_string());
-    assert_eq!((&told["use"], &told["set_by"]), (&"draining".into(), &us().into()));
-    assert!(told["set_at"].is_string() && told["health"] == "up", "{told:#}");
+    let state = proxy.server("p", &a.address.to_string());
+    assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
+    assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
     assert_eq!(
         proxy
             .metrics()
             .sum("acequia_server_up", &[("server", &a.address.to_string())]),
         0.0
     );
-    // Neither the sessions nor a reload change that.
+    // Neither the end of its sessions nor a reload changes that.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");
     }
@@ -67,10 +67,10 @@ fn a_drained_server_gets_nobody_new_until_it_is_enabled() {
 }
 
 #[test]
-fn a_disabled_server_is_not_even_checked() {
-    let (checked, told) = channel();
+fn a_disabled_server_is_not_checked() {
+    let (checked, events) = channel();
     let a = Server::run(move |stream| drop((checked.send(()), stream)));
-    // Checks elsewhere than where sessions go, so that they can be counted.
+    // Checks go to another address than sessions do, so that they can be counted.
     let (b, target) = (Server::named("b"), Server::named("a"));
     let proxy = Proxy::start(&config(
         &[&target, &b],
@@ -79,7 +79,7 @@ fn a_disabled_server_is_not_even_checked() {
             a.address.port()
         ),
     ));
-    told.recv().unwrap();
+    events.recv().unwrap();
     for server in [&target, &b] {
         steer(&proxy, &["disable", &named(server)]);
     }
@@ -88,26 +88,26 @@ fn a_disabled_server_is_not_even_checked() {
         (&state["health"], &state["use"]),
         (&"unchecked".into(), &"disabled".into())
     );
-    while told.try_recv().is_ok() {}
+    while events.try_recv().is_ok() {}
     let checks = || proxy.metrics().sum("acequia_health_checks_total", &[("pool", "p")]);
     let before = checks();
     assert!(
-        told.recv_timeout(std::time::Duration::from_millis(500)).is_err(),
-        "ten intervals"
+        events.recv_timeout(std::time::Duration::from_millis(500)).is_err(),
+        "expected no check within ten intervals"
     );
     assert_eq!(checks(), before);
     assert_eq!(Client::connect(proxy.at("l")).read_all(), b"");
     assert_eq!(proxy.access_line()["ending"], "no_server");
     steer(&proxy, &["enable", &named(&target)]);
-    told.recv().unwrap(); // at once
+    events.recv().unwrap(); // the first check comes at once
     eventually("its first result decides", || {
         proxy.server("p", &target.address.to_string())["health"] == "down"
     });
 }
 
 #[test]
-fn sessions_of_a_drained_server_are_cut_over_the_time_given() {
-    let (tell, told) = channel();
+fn sessions_of_a_drained_server_are_cut_spread_over_close_over() {
+    let (tell, events) = channel();
     let a = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
         let _ = tell.send(ended.map_err(|error| error.kind()));
@@ -122,7 +122,7 @@ fn sessions_of_a_drained_server_are_cut_over_the_time_given() {
         client.must_be_reset();
     }
     for _ in 0..10 {
-        assert_eq!(told.recv().unwrap(), Err(ErrorKind::ConnectionReset));
+        assert_eq!(events.recv().unwrap(), Err(ErrorKind::ConnectionReset));
     }
     let lines = proxy.access_lines(10);
     assert!(
@@ -131,11 +131,11 @@ fn sessions_of_a_drained_server_are_cut_over_the_time_given() {
     );
     let mut ages: Vec<_> = lines.iter().map(|line| line["duration_ms"].as_f64().unwrap()).collect();
     ages.sort_by(f64::total_cmp);
-    assert!(ages[9] - ages[0] > 1000.0, "paced: {ages:?}");
+    assert!(ages[9] - ages[0] > 1000.0, "expected cuts spread over 2 s: {ages:?}");
 }
 
 #[test]
-fn a_weight_set_by_hand_holds() {
+fn a_weight_override_survives_a_reload() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let text = config(&[&a, &b], "balance = \"round-robin\"");
     let proxy = Proxy::start(&text);
@@ -143,16 +143,16 @@ fn a_weight_set_by_hand_holds() {
     assert_eq!(served(&proxy, 4), ["b"]);
     assert!(proxy.reload(&text));
     assert_eq!(served(&proxy, 4), ["b"]);
-    let told = proxy.server("p", &a.address.to_string());
-    assert_eq!((&told["weight"], &told["weight_is_set"]), (&0.into(), &true.into()));
+    let state = proxy.server("p", &a.address.to_string());
+    assert_eq!((&state["weight"], &state["weight_is_set"]), (&0.into(), &true.into()));
     let json = proxy.answer(&["server", "weight", &named(&a), "configured"]);
     assert_eq!((&json["weight"], &json["weight_is_set"]), (&1.into(), &false.into()));
     assert_eq!(served(&proxy, 4), ["a", "b"]);
 }
 
 #[test]
-fn a_session_shows_its_bytes_and_is_ended_alone() {
-    let (tell, told) = channel();
+fn a_session_shows_its_bytes_and_can_be_killed_alone() {
+    let (tell, events) = channel();
     let server = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
         let _ = tell.send(ended.map_err(|error| error.kind()));
@@ -177,7 +177,7 @@ fn a_session_shows_its_bytes_and_is_ended_alone() {
         assert!(now >= last + (1 << 16), "{last}, {now}");
         last = now;
     }
-    eventually("its rate shows", || {
+    eventually("its rate is above 0", || {
         seen()["rate_down"].as_u64() > Some(0) || {
             one.send(&block).read(block.len());
             false
@@ -194,7 +194,7 @@ fn a_session_shows_its_bytes_and_is_ended_alone() {
         (Some(0), format!("session {id} is killed\n"))
     );
     one.must_be_reset();
-    assert_eq!(told.recv().unwrap(), Err(ErrorKind::ConnectionReset));
+    assert_eq!(events.recv().unwrap(), Err(ErrorKind::ConnectionReset));
     assert_eq!(proxy.access_line()["ending"], "killed");
     assert_eq!(other.send(b"still").read(5), b"still");
     let again = proxy.command(&["sessions", "--kill", &id]);
@@ -202,10 +202,10 @@ fn a_session_shows_its_bytes_and_is_ended_alone() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
     let server = Server::named("a");
     let proxy = Proxy::start(&config(&[&server], ""));
-    for (words, code, told) in [
+    for (words, code, expected) in [
         (&["server", "drain", "p/none"][..], 1, "pool `p` has no server `none`"),
         (&["server", "drain", "q/none"], 1, "there is no pool `q`"),
         (&["servers", "q"], 1, "there is no pool `q`"),
@@ -222,8 +222,8 @@ fn what_cannot_be_done_is_said() {
         (&["sessions", "--filter", "min_age=5"], 1, "`min_age` is not a duration"),
         (&["status", "--socket", "/nowhere/admin.sock"], 3, "/nowhere/admin.sock"),
     ] {
-        let said = proxy.command(words);
-        assert_eq!(said.code, Some(code), "{words:?}: {said:#?}");
-        assert!(said.stderr.contains(told), "{words:?}: {said:#?}");
+        let failed = proxy.command(words);
+        assert_eq!(failed.code, Some(code), "{words:?}: {failed:#?}");
+        assert!(failed.stderr.contains(expected), "{words:?}: {failed:#?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::client::{Client, who};
+use crate::support::client::{Client, server_reached};
 use crate::support::process::must;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
@@ -29,7 +29,7 @@ fn pool(balance: &str, weights: [u16; 3]) -> ([Server; 3], String) {
 fn held(proxy: &Proxy, sessions: usize) -> Vec<(String, Client)> {
     let begin = |_| {
         let mut client = Client::connect(proxy.at("l"));
-        (client.hear(), client)
+        (client.read_some(), client)
     };
     (0..sessions).map(begin).collect()
 }
@@ -73,7 +73,7 @@ fn least_conn_weighs_and_weight_0_gets_nothing() {
 fn round_robin_is_exact_and_smooth() {
     let (_servers, config) = pool("round-robin", [1, 1, 1]);
     let proxy = Proxy::start(&config);
-    let turns: Vec<_> = (0..30).map(|_| who(proxy.at("l"))).collect();
+    let turns: Vec<_> = (0..30).map(|_| server_reached(proxy.at("l"))).collect();
     for round in turns.windows(3) {
         assert_eq!(shares(round), [("s1", 1), ("s2", 1), ("s3", 1)], "{turns:?}");
     }
@@ -83,7 +83,7 @@ fn round_robin_is_exact_and_smooth() {
 fn round_robin_weighs_in_every_round() {
     let (_servers, config) = pool("round-robin", [1, 3, 0]);
     let proxy = Proxy::start(&config);
-    let turns: Vec<_> = (0..24).map(|_| who(proxy.at("l"))).collect();
+    let turns: Vec<_> = (0..24).map(|_| server_reached(proxy.at("l"))).collect();
     for round in turns.windows(4) {
         assert_eq!(shares(round), [("s1", 1), ("s2", 3)], "{turns:?}");
     }
@@ -124,7 +124,7 @@ fn source_hash_keeps_a_client_with_its_server_as_the_command_line_says() {
             .find_map(|line| line.trim_start().strip_prefix("1. "))
             .expect("an order");
         let names: Vec<_> = (0..3)
-            .map(|_| Client::connect_from(&client, proxy.at("l")).hear())
+            .map(|_| Client::connect_from(&client, proxy.at("l")).read_some())
             .collect();
         assert!(
             names.iter().all(|name| first.starts_with(&format!("{name} at "))),

@@ -1,9 +1,9 @@
 //! A server that neither accepts nor refuses costs its client `connect_timeout`, and nobody else anything.
 
-use crate::support::client::{Client, ask, who};
-use crate::support::found;
+use crate::support::client::{Client, ask, server_reached};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, hanging};
+use crate::support::wait_for;
 
 /// Listener and pool `both`, of a server that hangs and one that does not, and `other`, of the latter alone.
 fn config(hanging: std::net::SocketAddr, good: std::net::SocketAddr, connect_timeout: &str) -> String {
@@ -35,7 +35,7 @@ fn the_next_server_is_used_after_connect_timeout() {
     let proxy = Proxy::start(&config(hanging.address, good.address, "300ms"));
     let source = client_of_the_first(&proxy, hanging.address);
     let mut client = Client::connect_from(&source, proxy.at("both"));
-    assert_eq!(client.hear(), "good");
+    assert_eq!(client.read_some(), "good");
     assert_eq!(client.finish().read_all(), b"");
     let line = proxy.access_line();
     assert_eq!(line["attempts"], 2, "{line}");
@@ -59,9 +59,9 @@ fn while_some_wait_for_it_everybody_else_is_served() {
             .metrics()
             .sum("acequia_server_sessions_active", &[("server", &label)])
     };
-    found("all of them wait", || (dialled() == 50.0).then_some(()));
+    wait_for("all of them wait", || (dialled() == 50.0).then_some(()));
     for _ in 0..50 {
-        assert_eq!(who(proxy.at("other")), "good");
+        assert_eq!(server_reached(proxy.at("other")), "good");
         assert_eq!(ask(proxy.at("other"), b"some bytes"), b"good");
     }
     assert_eq!(dialled(), 50.0, "they wait still");

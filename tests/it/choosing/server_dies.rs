@@ -10,7 +10,7 @@ use crate::support::hello::Hello;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, refusing};
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use serde_json::Value;
 
 /// One listener, one pool of these servers; `more` is of the pool.
@@ -204,7 +204,7 @@ fn a_server_alone_is_never_taken_out_by_its_failures() {
     }
     assert!(proxy.access_lines(5).iter().all(|line| line["attempts"] == 1));
     let _back = Server::named_on(dead.listen(), "s1");
-    let answer = found("an answer", || Some(ask(proxy.at("l"), b"")));
+    let answer = wait_for("an answer", || Some(ask(proxy.at("l"), b"")));
     assert_eq!(answer, b"s1", "it is used the moment it is back");
 }
 

@@ -19,7 +19,7 @@ fn a_server_that_dies_moves_its_own_clients_and_nobody_elses_and_has_them_back()
     ));
     let up = || proxy.metrics().sum("acequia_server_up", &[]);
     let places = || -> Vec<String> {
-        let of = |last| Client::connect_from(&format!("127.0.0.{last}"), proxy.at("l")).hear();
+        let of = |last| Client::connect_from(&format!("127.0.0.{last}"), proxy.at("l")).read_some();
         (1..=60).map(of).collect()
     };
     let before = places();

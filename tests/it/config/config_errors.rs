@@ -1,8 +1,7 @@
-//! Every mistake in a configuration is said, with its place and what to write instead.
+//! Every mistake in a configuration is reported with its position and what to write instead.
 //!
-//! `data/config` holds files that are wrong (or that deserve a warning), and beside each, in `NAME.expected`, what
-//! must be said of it. `BLESS=1 cargo test --test config_errors` writes those anew; read the difference before you
-//! commit it.
+//! `tests/data/config` holds files with mistakes or warnings, each with its expected report in `NAME.expected`.
+//! `BLESS=1 cargo test --test it config_errors` rewrites the reports; read the difference before you commit it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config")
 }
 
-/// Every case, in order of name.
+/// The files, sorted by name.
 fn cases() -> Vec<PathBuf> {
     let entries = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
     let mut cases: Vec<_> = entries
@@ -24,8 +23,8 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// What is said of a file: of one that is wrong its mistakes, else its warnings.
-fn said_of(case: &Path) -> String {
+/// The report for a file: its mistakes, or its warnings if it has no mistakes.
+fn report_for(case: &Path) -> String {
     let name = case.file_name().unwrap().to_str().unwrap();
     match config::read(name, &fs::read_to_string(case).unwrap()) {
         Ok(loaded) => loaded.warnings.render(Paint::Plain),
@@ -34,26 +33,26 @@ fn said_of(case: &Path) -> String {
 }
 
 #[test]
-fn each_file_is_told_exactly_what_is_wrong_with_it() {
+fn each_file_gets_exactly_its_expected_report() {
     let cases = cases();
     assert!(cases.len() >= 60, "only {} cases", cases.len());
     let mut differing = String::new();
     for case in cases {
-        let said = said_of(&case);
-        let beside = case.with_extension("expected");
+        let report = report_for(&case);
+        let expected_file = case.with_extension("expected");
         if std::env::var_os("BLESS").is_some() {
-            fs::write(&beside, &said).unwrap();
+            fs::write(&expected_file, &report).unwrap();
         }
-        let expected = fs::read_to_string(&beside).unwrap_or_default();
-        if said.is_empty() || said != expected {
-            differing += &format!("=== {}: said\n{said}--- expected\n{expected}\n", case.display());
+        let expected = fs::read_to_string(&expected_file).unwrap_or_default();
+        if report.is_empty() || report != expected {
+            differing += &format!("=== {}: reported\n{report}--- expected\n{expected}\n", case.display());
         }
     }
     assert!(differing.is_empty(), "{differing}");
 }
 
 #[test]
-fn a_file_full_of_mistakes_is_told_all_of_them_in_order() {
+fn all_mistakes_of_a_file_are_reported_in_order() {
     let text = fs::read_to_string(directory().join("a-dozen.toml")).unwrap();
     let report = config::read("a-dozen.toml", &text).unwrap_err();
     assert_eq!(report.mistakes(), 12);
@@ -69,19 +68,19 @@ fn a_file_full_of_mistakes_is_told_all_of_them_in_order() {
 }
 
 #[test]
-fn colours_are_used_only_where_they_are_wanted() {
+fn reports_contain_escape_sequences_only_with_colour() {
     let report = config::read("x.toml", "a = 1").unwrap_err();
     assert!(!report.render(Paint::Plain).contains('\x1b'));
     assert!(report.render(Paint::Colour).contains('\x1b'));
     let hostile = config::read("x.toml", "\"\\u001b[31m\" = 1").unwrap_err();
     assert!(
         !hostile.render(Paint::Plain).contains('\x1b'),
-        "a file must not drive the terminal"
+        "expected escape sequences of the file to be escaped"
     );
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_an_error_too() {
+fn unreadable_non_utf8_and_too_long_files_are_errors() {
     let dir = tempfile::tempdir().unwrap();
     let missing = config::load(&dir.path().join("none.toml")).unwrap_err();
     assert!(missing.to_string().contains("none.toml"), "{missing}");
@@ -99,7 +98,7 @@ fn a_file_that_cannot_be_read_is_an_error_too() {
     assert!(config::load(&long).unwrap_err().to_string().contains("too long"));
 }
 
-/// Pieces that files are made of, so that random texts get past the syntax.
+/// Pieces of configurations, so that random texts get past the syntax.
 const PIECES: &[&str] = &[
     "[listeners.a]",
     "[[listeners.a.routes]]",
@@ -159,22 +158,22 @@ const PIECES: &[&str] = &[
 
 proptest! {
     #[test]
-    fn no_text_at_all_panics(text in ".{0,200}") {
+    fn random_text_does_not_panic(text in ".{0,200}") {
         for name in ["x.toml", "x.json"] {
-            said(name, &text);
+            read_and_render(name, &text);
         }
     }
 
     #[test]
-    fn no_text_of_familiar_pieces_panics(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
+    fn random_text_of_known_words_does_not_panic(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
         let text: String = pieces.iter().flat_map(|piece| [piece, " "]).collect();
         for name in ["x.toml", "x.json"] {
-            said(name, &text);
+            read_and_render(name, &text);
         }
     }
 
     #[test]
-    fn no_file_with_a_piece_of_another_panics(at in 0..4000_usize, cut in 0..40_usize, with in proptest::sample::select(PIECES)) {
+    fn a_mutated_full_configuration_does_not_panic(at in 0..4000_usize, cut in 0..40_usize, with in proptest::sample::select(PIECES)) {
         let full = include_str!("../../../conf/full.toml");
         let on_a_character = |mut at: usize| {
             at = at.min(full.len());
@@ -184,12 +183,12 @@ proptest! {
             at
         };
         let (start, end) = (on_a_character(at), on_a_character(at + cut));
-        said("x.toml", &format!("{}{with}{}", &full[..start], &full[end..]));
+        read_and_render("x.toml", &format!("{}{with}{}", &full[..start], &full[end..]));
     }
 }
 
-/// Reads and renders; a file that is wrong must be told so.
-fn said(name: &str, text: &str) {
+/// Reads the text and renders the report; an invalid text must have at least one mistake.
+fn read_and_render(name: &str, text: &str) {
     if let Err(report) = config::read(name, text) {
         assert!(report.mistakes() > 0);
         assert!(report.render(Paint::Colour).contains("mistake"));

@@ -1,4 +1,4 @@
-//! The files we ship load without a warning, and the long one shows every key.
+//! The shipped configurations load without a warning, and `full.toml` shows every key with its default.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 #[test]
-fn both_load_without_a_warning() {
+fn shipped_configurations_load_without_a_warning() {
     for name in ["minimal.toml", "full.toml"] {
         let loaded = config::load(&shipped(name)).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
@@ -19,7 +19,7 @@ fn both_load_without_a_warning() {
 }
 
 #[test]
-fn the_long_one_has_every_key_of_every_section() {
+fn full_toml_has_every_key_of_every_section() {
     let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
     let file: toml::Table = text.parse().unwrap();
     let pools = || file["pools"].as_table().unwrap().values();
@@ -52,9 +52,9 @@ fn the_long_one_has_every_key_of_every_section() {
     }
 }
 
-/// A value that `full.toml` calls the default is the one that holds when nothing is said.
+/// A value that `full.toml` calls the default is the one that applies when the key is missing.
 #[test]
-fn the_long_one_shows_the_defaults() {
+fn full_toml_shows_the_defaults() {
     let full = config::load(&shipped("full.toml")).unwrap().plan;
     let least = config::load(&shipped("minimal.toml")).unwrap().plan;
     assert_eq!((full.runtime.workers, least.runtime.max_connections), (None, None));
@@ -68,7 +68,7 @@ fn the_long_one_shows_the_defaults() {
     );
     let shop = full.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
     let (a, b) = (shop, &least.pools[0]);
-    // Where checks go has a default no file can show.
+    // The default target of checks, the server itself, cannot be written in a file.
     let mut health = a.health.clone();
     (health.address, health.port) = (None, None);
     assert_eq!(

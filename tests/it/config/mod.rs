@@ -1,4 +1,4 @@
-//! Configuration files, their mistakes, and the README.
+//! Configuration files, their error reports, and the README.
 
 mod config_errors;
 mod config_files;

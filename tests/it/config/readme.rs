@@ -1,4 +1,4 @@
-//! The README tells the truth: its configurations load, and its examples print what it says.
+//! The README is accurate: its configurations load, and its examples print what it shows.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use acequia::config;
 
 const README: &str = include_str!("../../../README.md");
 
-/// What stands between a fence of this language and the next.
+/// The README's code blocks in this language.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
     let after = README.split(&fence).skip(1);
     after.map(|rest| rest.split_once("```").unwrap().0).collect()
 }
 
-/// The configurations, each with the name that its first line gives it.
+/// The configurations, each with the file name from its first line.
 fn configurations() -> Vec<(&'static str, &'static str)> {
     let named = |text: &'static str| {
         let name = text.lines().next().unwrap().strip_prefix("# ").unwrap();
@@ -25,7 +25,7 @@ fn configurations() -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn its_configurations_have_neither_mistake_nor_warning() {
+fn readme_configurations_load_without_mistake_or_warning() {
     assert!(configurations().len() >= 2);
     for (name, text) in configurations() {
         let loaded = config::read(name, text).unwrap_or_else(|report| panic!("{report}"));
@@ -33,7 +33,7 @@ fn its_configurations_have_neither_mistake_nor_warning() {
     }
 }
 
-/// An example is a command behind `$ `, and what it prints.
+/// The commands of a block (lines that begin with `$ `), each with its output.
 fn examples(block: &str) -> Vec<(String, String)> {
     let mut examples: Vec<(String, String)> = Vec::new();
     for line in block.lines() {
@@ -49,14 +49,14 @@ fn examples(block: &str) -> Vec<(String, String)> {
     examples
 }
 
-/// Those that need no server and no other tool than sed.
+/// Whether the command needs no server and no tool other than sed.
 fn can_be_run(command: &str) -> bool {
     let starts = ["acequia check ", "acequia route ", "sed "];
     starts.iter().any(|start| command.starts_with(start))
 }
 
 #[test]
-fn its_examples_print_what_it_says() {
+fn readme_examples_print_the_shown_output() {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in configurations() {
         fs::write(folder.path().join(name), text).unwrap();
@@ -75,7 +75,7 @@ fn its_examples_print_what_it_says() {
 }
 
 #[test]
-fn the_least_configuration_is_fine() {
+fn minimal_toml_passes_check() {
     let output = run(
         "acequia check -c conf/minimal.toml",
         Path::new(env!("CARGO_MANIFEST_DIR")),
@@ -83,7 +83,7 @@ fn the_least_configuration_is_fine() {
     assert_eq!(output, "conf/minimal.toml: 1 listener, 1 pool, 2 servers: fine\n");
 }
 
-/// What a command prints, both streams as a terminal would show them.
+/// The output of a command: both streams, as a terminal would show them.
 fn run(command: &str, folder: &Path) -> String {
     let here = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
     let path = format!("{}:{}", here.display(), std::env::var("PATH").unwrap());
@@ -93,9 +93,8 @@ fn run(command: &str, folder: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Links to files of ours lead somewhere.
 #[test]
-fn what_it_points_to_is_there() {
+fn readme_links_to_files_resolve() {
     let links = README.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
     let ours: Vec<_> = links.filter(|link| !link.starts_with("http")).collect();
     assert!(ours.len() >= 5, "{ours:?}");

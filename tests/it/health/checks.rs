@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::support::client::who;
+use crate::support::client::server_reached;
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -26,7 +26,7 @@ fn health(proxy: &Proxy, server: SocketAddr) -> serde_json::Value {
 fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..sessions {
-        *shares.entry(who(proxy.at("l"))).or_default() += 1;
+        *shares.entry(server_reached(proxy.at("l"))).or_default() += 1;
     }
     shares
 }
@@ -97,7 +97,7 @@ fn while_it_is_down_it_is_checked_as_often_as_is_said() {
     assert_eq!(health(&proxy, address), "down");
     let _server = Server::named_on(port.listen(), "back");
     eventually("it is up", || health(&proxy, address) == "up");
-    assert_eq!(who(proxy.at("l")), "back");
+    assert_eq!(server_reached(proxy.at("l")), "back");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn when_too_few_seem_well_all_are_used() {
     let checks = format!("interval = \"20ms\"\nport = {}", nobody.number());
     let proxy = Proxy::start(&config(&addresses, "balance = \"round-robin\"", &checks));
     assert!(addresses.iter().all(|address| health(&proxy, *address) == "down"));
-    assert_eq!(who(proxy.at("l")), "", "nobody is up");
+    assert_eq!(server_reached(proxy.at("l")), "", "nobody is up");
     let panicking = config(
         &addresses,
         "balance = \"round-robin\"\non_down = \"close\"\nclose_over = \"0s\"",

@@ -6,11 +6,11 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::client::{Client, ask, who};
+use crate::support::client::{Client, ask, server_reached};
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use tempfile::TempDir;
 
 const UNRESOLVED: &str = "cannot resolve, keeping the last answer";
@@ -54,7 +54,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let (first, second) = found("a port that both addresses have", || {
+        let (first, second) = wait_for("a port that both addresses have", || {
             let first = TcpListener::bind("127.0.0.2:0").unwrap();
             let second = TcpListener::bind(("127.0.0.3", first.local_addr().unwrap().port())).ok()?;
             Some((Server::named_on(first, "s2"), Server::named_on(second, "s3")))
@@ -110,14 +110,16 @@ fn an_address_that_leaves_its_name_gets_no_new_session_and_takes_its_series_alon
     let site = Site::new();
     site.is_at(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
-    let mut stays = found("a session on the one that will leave", || {
+    let mut stays = wait_for("a session on the one that will leave", || {
         let mut client = Client::connect(proxy.at("l"));
-        (client.hear() == "s2").then_some(client)
+        (client.read_some() == "s2").then_some(client)
     });
     site.is_at(&["127.0.0.3"]);
     // Taking turns, of four sessions each of two servers has some.
-    eventually("it is out of use", || (0..4).all(|_| who(proxy.at("l")) == "s3"));
-    assert!((0..20).all(|_| who(proxy.at("l")) == "s3"));
+    eventually("it is out of use", || {
+        (0..4).all(|_| server_reached(proxy.at("l")) == "s3")
+    });
+    assert!((0..20).all(|_| server_reached(proxy.at("l")) == "s3"));
     let gone = site.label("127.0.0.2");
     let series_of = |server: &str| {
         let metrics = proxy.metrics();
@@ -145,14 +147,18 @@ fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
     let site = Site::new();
     site.is_at(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
-    let stays = found("a session on the one that will leave", || {
+    let stays = wait_for("a session on the one that will leave", || {
         let mut client = Client::connect(proxy.at("l"));
-        (client.hear() == "s2").then_some(client)
+        (client.read_some() == "s2").then_some(client)
     });
     site.is_at(&["127.0.0.3"]);
-    eventually("it is out of use", || (0..4).all(|_| who(proxy.at("l")) == "s3"));
+    eventually("it is out of use", || {
+        (0..4).all(|_| server_reached(proxy.at("l")) == "s3")
+    });
     site.is_at(&["127.0.0.2", "127.0.0.3"]);
-    eventually("it is in use again", || (0..4).any(|_| who(proxy.at("l")) == "s2"));
+    eventually("it is in use again", || {
+        (0..4).any(|_| server_reached(proxy.at("l")) == "s2")
+    });
     let label = site.label("127.0.0.2");
     let metrics = proxy.metrics();
     let of_it = |name| metrics.series(name, &[("server", &label)]);
@@ -231,7 +237,7 @@ fn a_name_that_is_unknown_at_the_start_is_used_as_soon_as_it_is_known() {
     assert_eq!(ask(proxy.at("l"), b""), b"");
     site.is_at(&["127.0.0.3"]);
     site.eventually_up(&proxy, &["127.0.0.3"]);
-    assert_eq!(who(proxy.at("l")), "s3");
+    assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
 #[test]
@@ -259,7 +265,7 @@ fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
         proxy.rewrite(&text(pool, servers));
         let changes = proxy.answer(&["reload"]);
         assert_eq!(changes["servers"]["added"], serde_json::json!([added]));
-        assert_eq!(who(proxy.at("l")), "s2");
+        assert_eq!(server_reached(proxy.at("l")), "s2");
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread::scope;
 use crate::support::database::{Postgres, pgbench, psql};
 use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -102,7 +102,7 @@ fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
         primary.freeze();
         must(&mut psql(replica.address(), "SELECT pg_promote()"));
         let promoted = Instant::now();
-        found("a writer reaches the new primary", || {
+        wait_for("a writer reaches the new primary", || {
             answer(
                 write,
                 "INSERT INTO pgbench_history (tid) VALUES (1); SELECT pg_is_in_recovery()",
@@ -149,7 +149,7 @@ fn a_replica_that_falls_behind_is_out_and_an_idle_one_is_not() {
     });
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_pause()"));
     must(&mut psql(primary.address(), "CREATE TABLE late (n int)"));
-    let told = found("it falls behind", || {
+    let told = wait_for("it falls behind", || {
         Some(health()).filter(|told| told["health"] == "down")
     });
     assert!(
@@ -182,14 +182,14 @@ fn tls_is_used_where_it_is_offered_and_the_password_is_told_to_nobody() {
     let label = server.address().to_string();
     eventually("it is let in", || proxy.server("primary", &label)["health"] == "up");
     let authorized = |line: &String| line.contains("user=checker") && line.contains("application_name=acequia");
-    let line = found("it logs in", || server.log().into_iter().find(authorized));
+    let line = wait_for("it logs in", || server.log().into_iter().find(authorized));
     assert!(line.contains("SSL enabled"), "{line}");
     // Another password: that is said, but neither of them.
     must(&mut psql(
         server.address(),
         "ALTER ROLE checker PASSWORD 'something else'",
     ));
-    let told = found("it is not let in", || {
+    let told = wait_for("it is not let in", || {
         Some(proxy.server("primary", &label)).filter(|told| told["health"] == "down")
     });
     assert_eq!(told["reason"], "password authentication failed for user \"checker\"");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
 use std::time::Duration;
 
-use crate::support::client::{Client, who};
+use crate::support::client::{Client, server_reached};
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -70,7 +70,7 @@ fn when_a_better_tier_is_back_sessions_go_back() {
     }
     let lines = proxy.access_lines(4);
     assert!(lines.iter().all(|line| line["ending"] == "failed_back"), "{lines:#?}");
-    assert_eq!(who(proxy.at("l")), "better");
+    assert_eq!(server_reached(proxy.at("l")), "better");
     drop(back);
     eventually("the worse tier serves again", || is_down(&proxy, address));
     session(&proxy).finish().read_all();

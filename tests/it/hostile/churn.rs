@@ -8,8 +8,8 @@ use std::thread::scope;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::many_descriptors;
 use crate::support::hello::Hello;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, hanging};
@@ -59,7 +59,7 @@ fn leave_in_every_phase(proxy: &Proxy, hello: &[u8]) {
 
 #[test]
 fn every_gauge_is_0_and_shares_are_even() {
-    many_descriptors();
+    raise_descriptor_limit();
     let (a, b) = (Server::named("a"), Server::named("b"));
     let (refusing, hanging) = (Port::keep(), hanging());
     let proxy = Proxy::start(&config(&[
@@ -98,7 +98,7 @@ fn every_gauge_is_0_and_shares_are_even() {
     let mut shares = BTreeMap::<_, Vec<_>>::new();
     for _ in 0..40 {
         let mut client = Client::connect(proxy.at("plain"));
-        shares.entry(client.hear()).or_default().push(client);
+        shares.entry(client.read_some()).or_default().push(client);
     }
     assert_eq!(shares.values().map(Vec::len).collect::<Vec<_>>(), [10; 4]);
     drop((c, d));

@@ -5,14 +5,14 @@ use std::net::Shutdown;
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use crate::support::client::{Client, ask};
+use crate::support::client::{Client, ask, served_client};
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::eventually;
-use crate::support::hard::{
-    active_becomes, cpu_over, descriptors, descriptors_fall_to, ended_becomes, is_served, many_descriptors, sockets,
-};
 use crate::support::hello::Hello;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{cpu_time_over, descriptors, descriptors_fall_to, tcp_sockets};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
     const CLIENTS: usize = 1_000;
     const TIMEOUT: Duration = Duration::from_secs(6);
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "6s""#));
     let baseline = descriptors(&proxy);
@@ -60,9 +60,9 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
         (Instant::now(), client)
     });
     let clients: Vec<_> = clients.collect();
-    active_becomes(&proxy, CLIENTS);
+    wait_for_active_sessions(&proxy, CLIENTS);
     good_client(&proxy);
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
         "{used:?} of CPU for clients that wait"
@@ -76,7 +76,7 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
         );
         assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
     }
-    ended_becomes(&proxy, "hello_timeout", CLIENTS);
+    wait_for_ended_sessions(&proxy, "hello_timeout", CLIENTS);
     descriptors_fall_to(&proxy, baseline);
     for line in proxy.access_lines(CLIENTS + 2) {
         if line["ending"] == "hello_timeout" {
@@ -175,7 +175,7 @@ fn a_hello_may_be_cut_anywhere() {
     let clients: Vec<_> = clients.collect();
     eventually("the first pieces are read", || {
         let filter = format!("sport = :{}", proxy.at("tls").port());
-        let open = sockets(&filter).into_iter().filter(|(state, _)| state == "ESTAB");
+        let open = tcp_sockets(&filter).into_iter().filter(|(state, _)| state == "ESTAB");
         let unread: Vec<_> = open.map(|(_, unread)| unread).collect();
         unread.len() == clients.len() && unread.iter().all(|unread| *unread == 0)
     });
@@ -205,7 +205,7 @@ fn one_that_says_nothing_keeps_nobody_waiting() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let _silent = [Client::connect(proxy.at("tls")), Client::connect(proxy.at("plain"))];
-    active_becomes(&proxy, 2);
+    wait_for_active_sessions(&proxy, 2);
     let began = Instant::now();
     (0..100).for_each(|_| good_client(&proxy));
     assert!(began.elapsed() < Duration::from_secs(15));
@@ -220,9 +220,9 @@ fn clients_that_reset_before_they_are_accepted_are_forgotten() {
         Client::connect(proxy.at("plain")).reset();
     }
     proxy.signal(Signal::CONT);
-    is_served(proxy.at("plain"));
+    served_client(proxy.at("plain"));
     assert!(proxy.is_running());
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
     let warnings: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] != "INFO").collect();
     assert!(warnings.is_empty(), "no client gets a warning out of us: {warnings:#?}");
 }
@@ -250,7 +250,7 @@ fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
             client.reset();
         } // else with bytes unread, like one that is killed
     }
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
     // Pipes stay in the pool: two descriptors each, one or two a direction and worker.
     descriptors_fall_to(&proxy, baseline + 16);
     assert!(proxy.is_running());

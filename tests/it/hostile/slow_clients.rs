@@ -7,12 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::client::{Client, ask};
-use crate::support::hard::{
-    active_becomes, cpu, descriptors, descriptors_fall_to, ended_becomes, many_descriptors, resident,
-};
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::hello::Hello;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
+use crate::support::usage::{cpu_time, descriptors, descriptors_fall_to, resident_bytes};
 use tokio::time::Instant;
 
 const CROWD: usize = 1_000;
@@ -105,12 +105,12 @@ impl Crowd {
 #[test]
 fn a_crowd_that_drips_comes_back_and_hinders_nobody() {
     const ROUNDS: usize = 8;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
     let good = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &good) == good);
-    let (baseline, used, held) = (descriptors(&proxy), cpu(&proxy), resident(&proxy));
+    let (baseline, used, held) = (descriptors(&proxy), cpu_time(&proxy), resident_bytes(&proxy));
     let (mut crowd, mut ended, mut held_most) = (Crowd::of(CROWD, proxy.at("tls")), 0, 0);
     for _ in 0..ROUNDS {
         let began = Instant::now();
@@ -121,12 +121,12 @@ fn a_crowd_that_drips_comes_back_and_hinders_nobody() {
                 "a good client is served beside them"
             );
         }
-        held_most = held_most.max(resident(&proxy));
+        held_most = held_most.max(resident_bytes(&proxy));
         sleep(Duration::from_secs(1).saturating_sub(began.elapsed())); // the pace of the drip
     }
     assert!(ended >= CROWD, "{ended} were ended: everybody was, once at least");
     let events = crowd.bytes + crowd.connections;
-    let each = (cpu(&proxy) - used) / u32::try_from(events).unwrap();
+    let each = (cpu_time(&proxy) - used) / u32::try_from(events).unwrap();
     assert!(
         each < CPU_EACH_MAX,
         "{each:?} of CPU for each of {events} bytes and connections"
@@ -135,8 +135,8 @@ fn a_crowd_that_drips_comes_back_and_hinders_nobody() {
     assert!(each < BYTES_EACH_MAX, "{each} bytes of memory for each");
     let connections = crowd.connections;
     crowd.end();
-    ended_becomes(&proxy, "hello_timeout", connections);
-    active_becomes(&proxy, 0);
+    wait_for_ended_sessions(&proxy, "hello_timeout", connections);
+    wait_for_active_sessions(&proxy, 0);
     descriptors_fall_to(&proxy, baseline);
-    ended_becomes(&proxy, "client_closed", 1 + 10 * ROUNDS);
+    wait_for_ended_sessions(&proxy, "client_closed", 1 + 10 * ROUNDS);
 }

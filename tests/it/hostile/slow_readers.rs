@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use crate::support::PATIENCE;
 use crate::support::client::Client;
-use crate::support::hard::{Hand, active_becomes, resident, two_listeners};
+use crate::support::configs::two_listeners;
+use crate::support::counts::wait_for_active_sessions;
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
+use crate::support::server::ManualServer;
+use crate::support::usage::resident_bytes;
 
 /// At once; each of them has much more to say than there is room for.
 const SESSIONS: usize = 4;
@@ -48,7 +51,7 @@ fn kernels_room() -> usize {
 }
 
 /// What the kernel holds for the sockets of the process, with all that it spends on keeping it.
-fn kernel_memory(hand: &Hand, proxy: &Proxy) -> usize {
+fn kernel_memory(hand: &ManualServer, proxy: &Proxy) -> usize {
     let [here, there] = [proxy.at("plain"), hand.server.address].map(|address| address.port());
     let ours = format!("( sport = :{here} or dport = :{there} )");
     let told = must(Command::new("ss").args(["-tnmOH", &ours]));
@@ -66,10 +69,14 @@ fn kernel_memory(hand: &Hand, proxy: &Proxy) -> usize {
 }
 
 /// Sessions in which one side says what the other does not read; how it grew is bounded.
-fn stuffed(hand: &Hand, proxy: &Proxy, pick: fn(&mut Client, &mut TcpStream) -> TcpStream) -> Vec<(Client, TcpStream)> {
+fn stuffed(
+    hand: &ManualServer,
+    proxy: &Proxy,
+    pick: fn(&mut Client, &mut TcpStream) -> TcpStream,
+) -> Vec<(Client, TcpStream)> {
     drop(is_served_by(hand, proxy));
-    active_becomes(proxy, 0);
-    let before = resident(proxy);
+    wait_for_active_sessions(proxy, 0);
+    let before = resident_bytes(proxy);
     let sessions = (0..SESSIONS).map(|_| {
         let mut client = Client::connect(proxy.at("plain"));
         let mut server = hand.session();
@@ -78,7 +85,7 @@ fn stuffed(hand: &Hand, proxy: &Proxy, pick: fn(&mut Client, &mut TcpStream) -> 
         (client, server)
     });
     let sessions: Vec<_> = sessions.collect();
-    let grown = resident(proxy).saturating_sub(before);
+    let grown = resident_bytes(proxy).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "grown by {grown}");
     let held = kernel_memory(hand, proxy);
     assert!(held < SESSIONS * 2 * kernels_room(), "the kernel holds {held}");
@@ -86,7 +93,7 @@ fn stuffed(hand: &Hand, proxy: &Proxy, pick: fn(&mut Client, &mut TcpStream) -> 
     sessions
 }
 
-fn is_served_by(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
+fn is_served_by(hand: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = hand.session();
     server.write_all(b"hello").unwrap();
@@ -96,23 +103,23 @@ fn is_served_by(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
 
 #[test]
 fn a_server_that_accepts_and_never_reads() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let stuffed = stuffed(&hand, &proxy, |client, _| client.0.try_clone().unwrap());
     (0..100).for_each(|_| drop(is_served_by(&hand, &proxy)));
     drop(stuffed);
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
 fn clients_that_never_read_a_gibibyte_and_one_that_does_in_the_end() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let mut stuffed = stuffed(&hand, &proxy, |_, server| server.try_clone().unwrap());
     is_served_by(&hand, &proxy);
     let (mut client, mut server) = stuffed.remove(0);
     drop(stuffed);
-    active_becomes(&proxy, 1);
+    wait_for_active_sessions(&proxy, 1);
     let rest = spawn(move || taken(&mut server, STREAM_BYTES));
     let heard = copy(&mut client.0, &mut sink()).unwrap();
     assert_eq!(rest.join().unwrap(), STREAM_BYTES);

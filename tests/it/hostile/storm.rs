@@ -6,10 +6,10 @@ use std::thread::scope;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::StopAtEnd;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stop::StopOnDrop;
 
 const SERVERS: usize = 4;
 const RETRIES: usize = 1;
@@ -27,7 +27,7 @@ fn an_outage_in_the_middle_of_a_storm() {
     ));
     let (stop, served, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     scope(|all| {
-        let _stop = StopAtEnd(&stop);
+        let _stop = StopOnDrop(&stop);
         for _ in 0..8 {
             all.spawn(|| {
                 while !stop.load(SeqCst) {

@@ -1,9 +1,8 @@
-//! Every bound of the configuration is exactly where it is said to be: what lies on it is taken, what lies one beyond it
-//! is refused.
+//! Every numeric bound of the configuration is exact: a value on the bound is accepted, one beyond it is rejected.
 
 use acequia::config::{self, report::Paint};
 
-/// A place in a configuration that is right without it, the last values that are taken, and the first that are not.
+/// A key (`section:key`), its smallest and largest accepted values, and the first rejected ones beyond them.
 const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("runtime:workers", &["1", "1024"], &["0", "1025"]),
     ("runtime:max_connections", &["1", "1073741824"], &["0", "1073741825"]),
@@ -58,7 +57,7 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:port", &["1", "65535"], &["0", "65536"]),
 ];
 
-/// A configuration with a value in a place; numbers stand bare, the rest in quotes.
+/// A valid configuration with this value for this key. Integers stand bare, anything else in quotes.
 fn with(place: &str, value: &str) -> String {
     let (section, key) = place.split_once(':').unwrap_or_else(|| panic!("{place}"));
     let value = value
@@ -83,13 +82,13 @@ fn with(place: &str, value: &str) -> String {
         .concat()
 }
 
-/// What is wrong with it.
+/// The report of its mistakes; empty for a valid configuration.
 fn mistakes(text: &str) -> String {
     config::read("acequia.toml", text).map_or_else(|report| report.render(Paint::Plain), |_| String::new())
 }
 
 #[test]
-fn of_numbers_and_times() {
+fn numbers_and_durations_are_accepted_on_the_bound_and_rejected_beyond_it() {
     for (place, taken, refused) in BOUNDS {
         for value in *taken {
             assert_eq!(mistakes(&with(place, value)), "", "{place} = {value}");

@@ -1,4 +1,4 @@
-//! Limits on connections, and the bounds of every configuration key.
+//! Connection limits, and the bounds of every configuration key.
 
 mod max_connections;
 mod backlog;

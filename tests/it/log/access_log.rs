@@ -1,4 +1,4 @@
-//! One line a session, when it ends, saying how.
+//! The access log has one line per session, written when the session ends.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::support::client::{Client, ask};
 use crate::support::hello::{Hello, captured};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, refusing};
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -62,11 +62,11 @@ fn config(server: std::net::SocketAddr) -> String {
     )
 }
 
-/// A server that takes a line and answers it; `reset` makes it leave by a reset after that.
+/// A server that reads once, answers `pong`, and then closes with a reset or finishes.
 fn answering(reset: bool) -> Server {
     Server::run(move |stream| {
         let mut client = Client(stream);
-        client.hear();
+        client.read_some();
         client.send(b"pong");
         if reset {
             client.reset()
@@ -87,7 +87,7 @@ fn end(line: &Value) -> (&str, u64, u64) {
 }
 
 #[test]
-fn a_line_has_these_fields_in_this_order() {
+fn a_line_has_the_documented_fields_in_their_order() {
     let server = Server::keeping(b"bye");
     let proxy = Proxy::start(&config(server.address));
     let (hello, _) = captured("openssl-alpn");
@@ -132,7 +132,7 @@ fn a_line_has_these_fields_in_this_order() {
 }
 
 #[test]
-fn sessions_have_numbers_of_their_own() {
+fn session_numbers_are_unique() {
     let server = Server::named("s1");
     let proxy = Proxy::start(&config(server.address));
     (0..20).for_each(|_| drop(ask(proxy.at("plain"), b"x")));
@@ -142,7 +142,7 @@ fn sessions_have_numbers_of_their_own() {
 }
 
 #[test]
-fn who_finished_first_is_told() {
+fn the_ending_names_the_side_that_finished_first() {
     let server = answering(false);
     let proxy = Proxy::start(&config(server.address));
     let mut client = Client::connect(proxy.at("plain"));
@@ -157,12 +157,12 @@ fn who_finished_first_is_told() {
 }
 
 #[test]
-fn who_reset_is_told() {
+fn the_ending_names_the_side_that_reset() {
     let server = answering(true);
     let proxy = Proxy::start(&config(server.address));
     let mut client = Client::connect(proxy.at("plain"));
     client.send(b"ping\n");
-    assert_eq!(client.read(4), b"pong", "what came before the reset");
+    assert_eq!(client.read(4), b"pong", "expected the bytes sent before the reset");
     client.must_be_reset();
     assert_eq!(end(&proxy.access_line()), ("server_reset", 5, 4));
     let server = Server::echo();
@@ -174,10 +174,10 @@ fn who_reset_is_told() {
 }
 
 #[test]
-fn the_refused_are_logged_with_what_was_known() {
+fn refused_sessions_are_logged_with_the_known_fields() {
     let proxy = Proxy::start(&config(refusing().address));
     let mut seen = 0;
-    let mut told = |bytes: &[u8]| {
+    let mut logged = |bytes: &[u8]| {
         let mut client = Client::connect(proxy.at("tls"));
         let _ = client.send(bytes).finish().try_read_all();
         seen += 1;
@@ -196,32 +196,32 @@ fn the_refused_are_logged_with_what_was_known() {
         .join(" ")
     };
     assert_eq!(
-        told(&Hello::named("Other.example").bytes()),
+        logged(&Hello::named("Other.example").bytes()),
         "no_route other.example - - 0"
     );
     assert_eq!(
-        told(&Hello::named("127.0.0.1").bytes()),
+        logged(&Hello::named("127.0.0.1").bytes()),
         "no_route 127.0.0.1 - - 0",
-        "no name, but kept"
+        "expected an IP address to be logged though it is no valid name"
     );
     assert_eq!(
-        told(&Hello::named("closed.example").bytes()),
+        logged(&Hello::named("closed.example").bytes()),
         "refused closed.example tls#2 - 0"
     );
-    assert_eq!(told(b"\x16\x03\x01\x00\x00"), "hello_invalid - - - 0");
+    assert_eq!(logged(b"\x16\x03\x01\x00\x00"), "hello_invalid - - - 0");
     assert_eq!(
-        told(&Hello::named("shop.example.com").bytes()[..9]),
+        logged(&Hello::named("shop.example.com").bytes()[..9]),
         "client_left_early - - - 0"
     );
-    assert_eq!(told(b"plain text"), "no_route - - - 0");
+    assert_eq!(logged(b"plain text"), "no_route - - - 0");
     assert_eq!(
-        told(&Hello::named("shop.example.com").bytes()),
+        logged(&Hello::named("shop.example.com").bytes()),
         "connect_failed shop.example.com shop p 1"
     );
 }
 
 #[test]
-fn timeouts_are_told() {
+fn timeouts_have_their_own_endings() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(server.address));
     let mut slow = Client::connect(proxy.at("tls"));
@@ -230,12 +230,12 @@ fn timeouts_are_told() {
     assert_eq!(end(&proxy.access_lines(1)[0]), ("hello_timeout", 2, 0));
     let mut idle = Client::connect(proxy.at("plain"));
     assert_eq!(idle.send(b"ping").read(4), b"ping");
-    assert_eq!(idle.read_all(), b"", "nothing is pending: a clean end");
+    assert_eq!(idle.read_all(), b"", "expected a clean close: no bytes are pending");
     assert_eq!(end(&proxy.access_lines(2)[1]), ("idle_timeout", 4, 4));
 }
 
 #[test]
-fn a_hello_too_long_is_told() {
+fn a_hello_beyond_hello_max_ends_as_hello_too_long() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(server.address).replace("hello_timeout = \"300ms\"", "hello_max = \"512B\""));
     let _ = Client::connect(proxy.at("tls"))
@@ -256,14 +256,14 @@ fn without_a_usable_server_a_session_ends_as_no_server() {
     );
 }
 
-/// Visits that bring no byte, at both listeners, and then a session.
-fn visits(config: &str) -> Vec<String> {
+/// The logged endings of a connection without bytes at each of both listeners, and of one session.
+fn endings_of_silent_connections(config: &str) -> Vec<String> {
     let proxy = Proxy::start(config);
     for listener in ["plain", "tls"] {
         Client::connect(proxy.at(listener)).finish().read_all();
     }
     ask(proxy.at("plain"), b"x");
-    eventually("all are counted", || {
+    eventually("all three are counted", || {
         proxy.metrics().sum("acequia_sessions_total", &[]) == 3.0
     });
     let stopped = proxy.stop();
@@ -277,29 +277,29 @@ fn visits(config: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_silent_visit_is_counted_but_logged_only_when_asked_for() {
+fn a_connection_without_bytes_is_counted_and_logged_only_at_debug_level() {
     let server = Server::silent();
     let quiet = config(server.address);
-    assert_eq!(visits(&quiet), ["client_closed"]);
-    let all = visits(&format!("{quiet}\n[log]\nlevel = \"debug\""));
+    assert_eq!(endings_of_silent_connections(&quiet), ["client_closed"]);
+    let all = endings_of_silent_connections(&format!("{quiet}\n[log]\nlevel = \"debug\""));
     assert_eq!(all, ["client_closed", "client_closed", "client_left_early"]);
 }
 
 #[test]
-fn a_line_is_written_soon_after_the_end() {
+fn a_line_is_written_soon_after_the_session_ends() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(server.address));
     for sessions in 1..=5 {
         ask(proxy.at("plain"), b"x");
         let began = Instant::now();
         proxy.access_lines(sessions);
-        // Promised within 250 ms; this machine may have other things to do.
+        // The promise is 250 ms; the bound here leaves room for a busy machine.
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
 }
 
 #[test]
-fn standard_output_carries_the_access_log_and_nothing_else() {
+fn standard_output_carries_only_the_access_log() {
     let server = Server::echo();
     for (target, on_stdout, on_stderr) in [("stdout", 1, 0), ("stderr", 0, 1), ("off", 0, 0)] {
         let proxy = Proxy::start(&format!("{}\n[log]\naccess = \"{target}\"", config(server.address)));
@@ -314,7 +314,7 @@ fn standard_output_carries_the_access_log_and_nothing_else() {
 }
 
 #[test]
-fn text_lines_leave_out_what_is_not_known() {
+fn text_lines_leave_out_unknown_fields() {
     let server = Server::echo();
     let proxy = Proxy::setup(&format!(
         "{}\n[log]\nformat = \"text\"\naccess = \"access.log\"",
@@ -323,7 +323,7 @@ fn text_lines_leave_out_what_is_not_known() {
     let proxy = proxy.start();
     ask(proxy.at("plain"), b"x");
     let file = proxy.folder().join("access.log");
-    let text = found("a line", || {
+    let text = wait_for("a line", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'))
     });
     let words: Vec<_> = text
@@ -342,20 +342,20 @@ fn text_lines_leave_out_what_is_not_known() {
 }
 
 #[test]
-fn a_file_that_was_renamed_is_left_behind_at_sigusr1() {
+fn sigusr1_reopens_the_access_log_after_a_rename() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!("{}\n[log]\naccess = \"access.log\"", config(server.address)));
     let (now, before) = (proxy.folder().join("access.log"), proxy.folder().join("access.log.1"));
     let lines = |path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
     ask(proxy.at("plain"), b"x");
-    eventually("the first line", || lines(&now) == 1);
+    eventually("the first line is written", || lines(&now) == 1);
     std::fs::rename(&now, &before).unwrap();
     ask(proxy.at("plain"), b"x");
-    eventually("still the old file", || lines(&before) == 2);
+    eventually("the second line is in the renamed file", || lines(&before) == 2);
     proxy.signal(Signal::USR1);
-    eventually("a new file", || now.exists());
+    eventually("a new file is opened", || now.exists());
     ask(proxy.at("plain"), b"x");
-    eventually("the next line", || lines(&now) == 1);
+    eventually("the next line is in the new file", || lines(&now) == 1);
     assert_eq!(lines(&before), 2);
     assert_eq!(proxy.stop().access.len(), 0);
 }

@@ -1,22 +1,23 @@
-//! A diagnostic log that nobody reads, or can read any more, slows nobody and keeps nobody from ending the process.
+//! A diagnostic log that nobody reads, or whose reader is gone, neither blocks traffic nor delays the end of the process.
 
 use std::env;
 use std::fs::File;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::client::run_sessions;
 use crate::support::eventually;
-use crate::support::hard::{cpu_over, sessions};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::cpu_time_over;
 use acequia::account::access_log::{AccessTarget, LogFormat};
 use acequia::cli::run::start_log;
 use acequia::plan::LogPlan;
 use rustix::io::ioctl_fionread;
 
-/// One that tells all it can, its sessions too. Its log is read until it has said where it listens; then the pipe is left
-/// to a shell.
+/// A proxy that logs everything, with its access log on standard error. The log is read until it names the admin port;
+/// then the shell command `leave` holds the pipe.
 fn start(server: &Server, leave: &str) -> Proxy {
     let config = format!(
         "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -28,58 +29,63 @@ fn start(server: &Server, leave: &str) -> Proxy {
 }
 
 #[test]
-fn a_reader_that_does_not_read_stops_nobody() {
+fn traffic_goes_on_when_the_log_reader_does_not_read() {
     let server = Server::echo();
-    // As long as it lives.
+    // Holds the pipe as long as the proxy lives.
     let proxy = start(&server, "exec tail --pid=$$ -f /dev/null 2>&-");
     let unread = File::open(format!("/proc/{}/fd/2", proxy.pid())).unwrap();
-    sessions(&proxy, 100);
-    // A line is in one page of it: what is left of a page for which the next is too long stays free, up to a half.
-    eventually("the pipe is as good as full", || {
+    run_sessions(&proxy, 100);
+    // The kernel keeps a line within one page of the pipe: up to half of each page can stay unused.
+    eventually("the pipe is nearly full", || {
         ioctl_fionread(&unread).unwrap() > 32 << 10
     });
-    sessions(&proxy, 100);
+    run_sessions(&proxy, 100);
     assert_eq!(proxy.get("/live").0, 200);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]
-fn a_reader_that_is_gone_stops_nobody_and_costs_nothing() {
+fn traffic_goes_on_without_cpu_cost_when_the_log_reader_is_gone() {
     let server = Server::echo();
     let proxy = start(&server, "");
-    sessions(&proxy, 100);
-    let used = cpu_over(&proxy, Duration::from_millis(500));
+    run_sessions(&proxy, 100);
+    let used = cpu_time_over(&proxy, Duration::from_millis(500));
     assert!(
         used < Duration::from_millis(100),
-        "{used:?} of CPU with nothing to say to anybody"
+        "expected less than 100 ms of CPU time while idle, used {used:?}"
     );
     assert_eq!(proxy.get("/live").0, 200);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
-/// Tells a process of this very test to say more than a pipe and the queue before it hold.
-const TALK: &str = "ACEQUIA_TEST_TALKS";
+/// Set in a child process that runs this test: the order to log more than a pipe and the queue before it hold.
+const CHILD: &str = "ACEQUIA_TEST_LOG_CHILD";
+
+/// Exit code of the child once all its lines are queued: proof that it ran the test.
+const DONE: i32 = 42;
 
 #[test]
-fn whoever_has_something_to_say_never_waits_for_a_reader() {
-    if env::var_os(TALK).is_some() {
+fn writing_a_log_line_never_waits_for_the_reader() {
+    if env::var_os(CHILD).is_some() {
         let plan = LogPlan {
             format: LogFormat::Json,
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         };
-        let (_written, _) = start_log(&plan);
+        let (written, _) = start_log(&plan);
         (0..20_000).for_each(|number| tracing::info!(number, "news"));
-        return;
+        drop(written); // flushes, and must not wait either
+        std::process::exit(DONE);
     }
-    let mut itself = Command::new(env::current_exe().unwrap());
-    itself.args(["--exact", "whoever_has_something_to_say_never_waits_for_a_reader"]);
-    let mut talking = itself
-        .env(TALK, "")
+    let mut child = Command::new(env::current_exe().unwrap());
+    let this_test = "log::diagnostic_log::writing_a_log_line_never_waits_for_the_reader";
+    child.args(["--exact", this_test]);
+    let mut child = child
+        .env(CHILD, "")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let _unread = talking.stderr.take();
-    assert!(Process::of(talking).wait().success());
+    let _unread = child.stderr.take();
+    assert_eq!(Process::of(child).wait().code(), Some(DONE));
 }

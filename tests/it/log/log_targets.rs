@@ -1,5 +1,5 @@
-//! A target of the access log that takes nothing, for whatever reason, loses lines and slows nobody: each line is
-//! written or counted, it is said once, and the log goes on by itself when it can.
+//! When the access log cannot be written, lines are dropped and traffic is not slowed: every line is written or counted
+//! as dropped, the failure is logged once, and writing resumes by itself.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::scope;
 
-use crate::support::client::{Client, ask};
+use crate::support::client::{Client, ask, run_sessions};
+use crate::support::counts::log_count;
 use crate::support::eventually;
-use crate::support::hard::{said, sessions};
 use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, Setup, acequia, config_folder};
 use crate::support::server::Server;
@@ -28,13 +28,13 @@ fn config(server: &Server, target: &str) -> String {
     )
 }
 
-/// After these words of a shell, in the folder of the configuration.
+/// Runs these shell commands in the configuration's folder, in a mount namespace of its own, before the proxy starts.
 fn after(words: &str, config: &str) -> Setup {
     let script = format!("{words} && exec \"$@\"");
     Proxy::setup(config).under(&["unshare", "--map-root-user", "--mount", "sh", "-ec", &script, "sh"])
 }
 
-/// Whole lines of a log.
+/// The number of complete JSON lines in a log.
 fn lines(log: &Path) -> usize {
     let text = fs::read_to_string(log).unwrap_or_default();
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -46,63 +46,65 @@ fn dropped(proxy: &Proxy) -> usize {
 }
 
 #[test]
-fn a_disk_without_room_loses_lines_until_it_has_some() {
+fn lines_are_dropped_while_the_disk_is_full_and_written_again_afterwards() {
     let server = Server::echo();
     let disk = "mkdir disk && mount -t tmpfs -o size=64k none disk";
     let proxy = after(disk, &config(&server, "disk/access.log")).start();
     let seen_by_it = format!("/proc/{}/root{}/disk", proxy.pid(), proxy.folder().display());
     let [log, ballast] = ["access.log", "ballast"].map(|name| Path::new(&seen_by_it).join(name));
-    sessions(&proxy, 1);
-    eventually("its line is written", || lines(&log) == 1);
+    run_sessions(&proxy, 1);
+    eventually("the line is written", || lines(&log) == 1);
     let full = fs::write(&ballast, vec![0; 1 << 17]).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
-    sessions(&proxy, 60);
-    eventually("lines are lost", || dropped(&proxy) > 0);
+    run_sessions(&proxy, 60);
+    eventually("lines are dropped", || dropped(&proxy) > 0);
     fs::remove_file(&ballast).unwrap();
-    sessions(&proxy, 1);
+    run_sessions(&proxy, 1);
     eventually("every line is written or counted", || {
         lines(&log) + dropped(&proxy) == 62
     });
-    assert_eq!((said(&proxy, FAILS), said(&proxy, GOES_ON)), (1, 1));
+    assert_eq!((log_count(&proxy, FAILS), log_count(&proxy, GOES_ON)), (1, 1));
 }
 
 #[test]
-fn lines_that_a_full_disk_keeps_waiting_are_counted_when_the_log_goes_on_elsewhere() {
+fn lines_pending_on_a_full_disk_are_counted_as_dropped_when_the_log_is_reopened() {
     let server = Server::echo();
     let proxy = after("ln -s /dev/full access.log", &config(&server, "access.log")).start();
     let log = proxy.folder().join("access.log");
-    sessions(&proxy, 5);
-    eventually("it is said", || said(&proxy, FAILS) == 1);
+    run_sessions(&proxy, 5);
+    eventually("the failure is logged", || log_count(&proxy, FAILS) == 1);
     fs::remove_file(&log).unwrap();
     proxy.signal(Signal::USR1);
-    eventually("what waited is counted", || dropped(&proxy) > 0);
-    sessions(&proxy, 1);
-    eventually("the next is written", || lines(&log) + dropped(&proxy) == 6);
-    eventually("and that is said", || said(&proxy, GOES_ON) == 1);
+    eventually("the pending lines are counted as dropped", || dropped(&proxy) > 0);
+    run_sessions(&proxy, 1);
+    eventually("the next line is written", || lines(&log) + dropped(&proxy) == 6);
+    eventually("the recovery is logged", || log_count(&proxy, GOES_ON) == 1);
 }
 
 #[test]
-fn a_folder_that_is_gone_is_said_at_sigusr1_and_the_old_file_goes_on() {
+fn when_reopening_fails_the_error_is_logged_and_the_old_file_stays_in_use() {
     let server = Server::echo();
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
     let folder = proxy.folder().join("logs");
-    let cannot = || said(&proxy, "cannot reopen the access log, going on with the old file");
+    let cannot = || log_count(&proxy, "cannot reopen the access log, going on with the old file");
     let mut old = fs::File::open(folder.join("access.log")).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     proxy.signal(Signal::USR1);
-    eventually("it is said", || cannot() == 1);
-    sessions(&proxy, 1);
-    eventually("the old file goes on", || old.read_to_end(&mut Vec::new()).unwrap() > 0);
+    eventually("the failure is logged", || cannot() == 1);
+    run_sessions(&proxy, 1);
+    eventually("the old file gets the line", || {
+        old.read_to_end(&mut Vec::new()).unwrap() > 0
+    });
     fs::create_dir(&folder).unwrap();
     proxy.signal(Signal::USR1);
-    eventually("the new file is there", || folder.join("access.log").exists());
-    sessions(&proxy, 1);
-    eventually("its line is written", || lines(&folder.join("access.log")) == 1);
+    eventually("the new file exists", || folder.join("access.log").exists());
+    run_sessions(&proxy, 1);
+    eventually("the line is in the new file", || lines(&folder.join("access.log")) == 1);
     assert_eq!((cannot(), dropped(&proxy)), (1, 0));
 }
 
 #[test]
-fn a_fifo_that_nobody_reads_is_an_error_and_nothing_to_wait_for() {
+fn a_fifo_without_a_reader_is_an_error_and_does_not_block() {
     let server = Server::echo();
     let folder = config_folder("acequia.toml", &config(&server, "./fifo"));
     must(Command::new("mkfifo").arg(folder.path().join("fifo")));
@@ -113,44 +115,44 @@ fn a_fifo_that_nobody_reads_is_an_error_and_nothing_to_wait_for() {
     let proxy = Proxy::start(&config(&server, "access.log"));
     must(Command::new("mkfifo").arg(proxy.folder().join("fifo")));
     assert!(!proxy.reload(&config(&server, "./fifo")));
-    sessions(&proxy, 1);
-    eventually("it goes where it went", || {
+    run_sessions(&proxy, 1);
+    eventually("the line is in the old file", || {
         lines(&proxy.folder().join("access.log")) == 1
     });
 }
 
 #[test]
-fn a_reader_that_is_gone_loses_lines_and_stops_nobody() {
+fn traffic_goes_on_and_lines_are_dropped_when_the_reader_of_stdout_is_gone() {
     let server = Server::echo();
     let mut proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
     proxy.close_stdout();
-    sessions(&proxy, 60);
-    eventually("lines are lost", || dropped(&proxy) > 0);
-    assert_eq!(said(&proxy, FAILS), 1);
+    run_sessions(&proxy, 60);
+    eventually("lines are dropped", || dropped(&proxy) > 0);
+    assert_eq!(log_count(&proxy, FAILS), 1);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]
-fn without_a_standard_output_no_line_gets_anywhere_else() {
+fn without_standard_output_access_lines_go_nowhere_else() {
     let server = Server::echo();
     let under = ["sh", "-c", "exec \"$@\" >&-", "sh"];
     let proxy = Proxy::setup(&config(&server, "stdout")).under(&under).start();
-    sessions(&proxy, 20);
+    run_sessions(&proxy, 20);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]
-fn a_reader_that_does_not_read_does_not_keep_the_process_from_ending() {
+fn the_process_ends_though_nobody_reads_the_access_log() {
     let server = Server::echo();
     let proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
-    sessions(&proxy, 250); // more than a pipe holds
+    run_sessions(&proxy, 250); // more than a pipe holds
     let stopped = proxy.stop();
     assert_eq!(stopped.code, Some(0));
     let lost = "nobody reads the access log: its last lines are lost";
     assert!(stopped.log.iter().any(|line| line["message"] == lost), "{stopped:#?}");
 }
 
-/// A burst of sessions that are refused, of four clients at once. Who leaves by a reset keeps no port from others.
+/// Refused sessions by four clients at once. Clients close with a reset, so that no port stays in TIME_WAIT.
 fn burst(proxy: &Proxy, sessions: usize) {
     scope(|all| {
         for client in 1..=4 {
@@ -168,23 +170,27 @@ fn burst(proxy: &Proxy, sessions: usize) {
 }
 
 #[test]
-fn of_a_burst_that_nobody_reads_of_every_line_is_written_or_counted() {
-    // More than a pipe and a queue of 16 Ki lines hold.
+fn every_line_of_an_unread_burst_is_written_or_counted_as_dropped() {
+    // More than the pipe and the queue of 16 Ki lines hold.
     const SESSIONS: usize = 20_000;
     let server = Server::echo();
     let mut proxy = Proxy::setup(&config(&server, "stdout")).unread().start();
     burst(&proxy, SESSIONS);
-    eventually("all are over", || {
+    eventually("all sessions are over", || {
         proxy.metrics().sum("acequia_sessions_total", &[("ending", "no_route")]) == SESSIONS as f64
     });
     let lost = dropped(&proxy);
     assert!(lost > 0);
     assert_eq!(ask(proxy.at("l"), b"still here"), b"still here");
-    eventually("each line that is lost is counted", || dropped(&proxy) == lost + 1);
+    eventually("the dropped line is counted", || dropped(&proxy) == lost + 1);
     proxy.read_stdout();
-    eventually("all others are written", || proxy.access().len() == SESSIONS - lost);
-    sessions(&proxy, 1);
-    eventually("and so is the next", || proxy.access().len() == SESSIONS - lost + 1);
+    eventually("all other lines are written", || {
+        proxy.access().len() == SESSIONS - lost
+    });
+    run_sessions(&proxy, 1);
+    eventually("the next line is written", || {
+        proxy.access().len() == SESSIONS - lost + 1
+    });
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_connections_total", &[]), (SESSIONS + 2) as f64);
     assert_eq!(metrics.sum("acequia_sessions_total", &[]), (SESSIONS + 2) as f64);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::client::{ask, who};
+use crate::support::client::{ask, server_reached};
 use crate::support::process::{Finished, Port, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
 use crate::support::server::Server;
@@ -55,7 +55,7 @@ fn a_second_one_on_the_same_address_names_it_and_leaves_nothing_half_up() {
     );
     assert!(!second.stderr.contains("listener `l1`"), "{second:#?}");
     for _ in 0..20 {
-        assert_eq!(who(first.at("l")), "s1", "the first one has all its clients");
+        assert_eq!(server_reached(first.at("l")), "s1", "the first one has all its clients");
     }
 }
 

@@ -4,13 +4,14 @@ use std::io::Write;
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::hard::{Hand, sockets};
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
+use crate::support::server::ManualServer;
+use crate::support::usage::tcp_sockets;
 
 #[test]
 fn after_a_kill_with_sessions_in_every_state_it_serves_on_the_same_port() {
-    let (hand, port) = (Hand::new(), Port::keep());
+    let (hand, port) = (ManualServer::new(), Port::keep());
     let config = format!(
         "[listeners.l]\nbind = \"{}\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
         port.address, hand.server.address
@@ -23,7 +24,7 @@ fn after_a_kill_with_sessions_in_every_state_it_serves_on_the_same_port() {
         (client, server)
     };
     let in_state = |state: &str| {
-        let all = sockets(&format!("sport = :{}", port.number()));
+        let all = tcp_sockets(&format!("sport = :{}", port.number()));
         all.iter().filter(|told| told.0 == state).count()
     };
     let mut proxy = Proxy::start(&config);

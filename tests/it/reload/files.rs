@@ -10,12 +10,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
 
-use crate::support::client::{Client, ask, who};
+use crate::support::client::{Client, ask, server_reached};
 use crate::support::hello::Hello;
 use crate::support::process::{Port, must};
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
-use crate::support::{eventually, found};
+use crate::support::{eventually, wait_for};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ fn sessions_go_on_and_new_ones_go_by_the_new_plan() {
     let mut session = Client::connect(proxy.at("l"));
     session.send(b"before").read(6);
     assert!(proxy.reload(&of(&[&new])));
-    assert_eq!(who(proxy.at("l")), "new", "on the same address");
+    assert_eq!(server_reached(proxy.at("l")), "new", "on the same address");
     assert_eq!(
         session.send(b"after").read(5),
         b"after",
@@ -89,11 +89,11 @@ fn what_is_wrong_changes_nothing_and_is_said() {
         assert_eq!(command.code, Some(1), "{command:#?}");
         assert!(command.stderr.contains(told), "{command:#?}");
         assert_eq!(command.stderr.lines().next().unwrap().matches("error: ").count(), 1);
-        assert_eq!(who(proxy.at("l")), "good");
+        assert_eq!(server_reached(proxy.at("l")), "good");
     }
     std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
     assert_eq!(proxy.command(&["reload"]).code, Some(1));
-    assert_eq!(who(proxy.at("l")), "good");
+    assert_eq!(server_reached(proxy.at("l")), "good");
     assert!(proxy.reload(&of(&[&server])));
 }
 
@@ -122,7 +122,7 @@ fn what_is_known_of_servers_is_kept() {
             ("up".into(), "down".into())
         );
         assert_eq!(proxy.get("/ready").0, 200);
-        assert_eq!(who(proxy.at("l")), "up");
+        assert_eq!(server_reached(proxy.at("l")), "up");
     }
     let checks = proxy.metrics().sum("acequia_health_checks_total", &[]);
     assert_eq!(checks, 2.0, "nobody was checked anew");
@@ -142,7 +142,7 @@ fn who_waits_at_a_listener_that_goes_is_served_first() {
         "[listeners.go]\nbind = \"127.0.0.1:0\"\npool = \"p\"\nmax_connections = 1",
     ));
     let mut first = Client::connect(proxy.at("go"));
-    assert_eq!(first.hear(), "here");
+    assert_eq!(first.read_some(), "here");
     let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(proxy.at("go"))).collect();
     assert!(proxy.reload(&with("")));
     first.finish().read_all();
@@ -156,7 +156,7 @@ fn who_waits_at_a_listener_that_goes_is_served_first() {
     eventually("it is closed", || {
         Client::try_connect(proxy.at("go")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
-    assert_eq!(who(proxy.at("keep")), "here");
+    assert_eq!(server_reached(proxy.at("keep")), "here");
     eventually("its series are gone", || {
         proxy
             .metrics()
@@ -178,14 +178,14 @@ fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hand
     };
     let proxy = Proxy::start(&of(&[&a]));
     assert!(proxy.reload(&text("fixed", &a)));
-    assert_eq!(who(port.address), "a");
+    assert_eq!(server_reached(port.address), "a");
     // Another name, another pool, the same address: not for a moment is it closed.
     let stop = AtomicBool::new(false);
     scope(|all| {
         let clients = all.spawn(|| {
             let mut names = Vec::new();
             while !stop.load(SeqCst) {
-                names.push(who(port.address));
+                names.push(server_reached(port.address));
             }
             names
         });
@@ -210,8 +210,8 @@ fn every_address_and_one_of_them_may_be_listened_on_in_whatever_order_they_come(
     let [first, second] = ["every", "one"].map(|name| format!("[pools.{name}]\nservers = "));
     let pools = format!("{first}[{}]\n{second}[{}]", list(&[&servers[0]]), list(&[&servers[1]]));
     let serve = || {
-        assert_eq!(who(at("127.0.0.1").parse().unwrap()), "every");
-        assert_eq!(who(at("127.0.0.2").parse().unwrap()), "one");
+        assert_eq!(server_reached(at("127.0.0.1").parse().unwrap()), "every");
+        assert_eq!(server_reached(at("127.0.0.2").parse().unwrap()), "one");
     };
     for both in [format!("{every}{one}{pools}"), format!("{one}{every}{pools}")] {
         let proxy = Proxy::setup(&both).launch();
@@ -264,11 +264,11 @@ fn a_file_that_never_ends_keeps_nobody_from_ending_the_process() {
     must(Command::new("mkfifo").arg(&file));
     proxy.signal(Signal::HUP);
     // When somebody reads there, a writer can open it without waiting.
-    let writer = found("it reads the file", || {
+    let writer = wait_for("it reads the file", || {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
         OpenOptions::new().write(true).custom_flags(flags).open(&file).ok()
     });
-    assert_eq!(who(proxy.at("l")), "x");
+    assert_eq!(server_reached(proxy.at("l")), "x");
     let stopped = proxy.stop();
     assert_eq!(stopped.code, Some(0));
     drop(writer);
@@ -279,7 +279,7 @@ fn limits_and_logs_change_too() {
     let server = Server::named("x");
     let proxy = Proxy::start(&of(&[&server]));
     let mut held: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
-    held.iter_mut().for_each(|client| assert_eq!(client.hear(), "x"));
+    held.iter_mut().for_each(|client| assert_eq!(client.read_some(), "x"));
     let narrow = config("max_connections = 3", &format!("servers = [{}]", list(&[&server])));
     assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{narrow}")));
     let mut fourth = Client::connect(proxy.at("l"));
@@ -290,7 +290,7 @@ fn limits_and_logs_change_too() {
             > 0.0
     });
     assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{}", of(&[&server]))));
-    assert_eq!(fourth.hear(), "x", "there is room again");
+    assert_eq!(fourth.read_some(), "x", "there is room again");
     drop((held, fourth));
     eventually("the lines are in the new file", || {
         std::fs::read_to_string(proxy.folder().join("other.log")).is_ok_and(|text| text.lines().count() == 4)

@@ -5,10 +5,10 @@ use std::thread::scope;
 
 use crate::support::client::ask;
 use crate::support::eventually;
-use crate::support::hard::StopAtEnd;
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stop::StopOnDrop;
 
 #[test]
 fn no_session_is_refused_that_neither_configuration_refuses() {
@@ -26,7 +26,7 @@ fn no_session_is_refused_that_neither_configuration_refuses() {
     let proxy = Proxy::start(&text(0));
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     scope(|all| {
-        let _stop = StopAtEnd(&stop);
+        let _stop = StopOnDrop(&stop);
         for name in ["a.example", "b.example", "a.example"] {
             let (proxy, stop, served) = (&proxy, &stop, &served);
             all.spawn(move || {

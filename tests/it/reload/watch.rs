@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::support::client::who;
+use crate::support::client::server_reached;
 use crate::support::eventually;
 
 use crate::support::proxy::Proxy;
@@ -21,7 +21,7 @@ fn servers() -> [Server; 3] {
 }
 
 fn eventually_serves(proxy: &Proxy, name: &str) {
-    eventually("the change is in force", || who(proxy.at("l")) == name);
+    eventually("the change is in force", || server_reached(proxy.at("l")) == name);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn written_in_place_or_renamed_over() {
     // What is wrong is said, and what is right again is taken.
     proxy.rewrite("[listeners");
     eventually("it is told", || proxy.reloads().1 > 0.0);
-    assert_eq!(who(proxy.at("l")), "a");
+    assert_eq!(server_reached(proxy.at("l")), "a");
     std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
     proxy.rewrite(&text(&b));
     eventually_serves(&proxy, "b");

@@ -1,4 +1,4 @@
-//! A name means the same in whatever case and with or without its last dot: from the client, in the file, and on the
+//! Server names are compared without regard to case and a final dot: from clients, in the configuration, and on the
 //! command line.
 
 use crate::support::client::{Client, ask};
@@ -7,7 +7,7 @@ use crate::support::process::must;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// As a client may write it, the route it is to take.
+/// A name as a client may write it, and the route that it must take.
 const NAMES: &[(&str, &str)] = &[
     ("shop.example", "exact"),
     ("SHOP.EXAMPLE", "exact"),
@@ -21,7 +21,7 @@ const NAMES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn on_both_sides_and_on_every_path() {
+fn names_match_in_any_case_and_with_or_without_a_final_dot() {
     let server = Server::echo();
     let config = |exact: &str, wild: &str, closed: &str| {
         format!(
@@ -48,8 +48,8 @@ fn on_both_sides_and_on_every_path() {
             }
             assert_eq!(proxy.access_lines(number + 1)[number]["route"], *route, "{name}");
             let file = proxy.folder().join("acequia.toml");
-            let said = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
-            assert!(said.contains(&format!("\nroute {route}: ")), "{name}: {said}");
+            let output = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
+            assert!(output.contains(&format!("\nroute {route}: ")), "{name}: {output}");
         }
     }
 }

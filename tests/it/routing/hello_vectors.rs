@@ -1,5 +1,5 @@
-//! ClientHellos of real clients from public captures, which are not part of the project: `ACEQUIA_VECTORS` names their
-//! folder. Its `index.tsv` has a row a file: file, source, server name, ALPN, class, notes.
+//! ClientHellos from public captures of real clients. They are not part of the project: `ACEQUIA_VECTORS` names their
+//! folder. Its `index.tsv` has a row per file: file, source, server name, ALPN, class, notes.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use acequia::sniff::hello::{Hello, Reader, Verdict};
 const BYTES_MAX: usize = 64 << 10;
 
 #[test]
-fn every_vector_is_read_by_the_rule() {
+fn every_captured_hello_yields_its_listed_name_and_alpn() {
     let Some(folder) = std::env::var_os("ACEQUIA_VECTORS") else {
         eprintln!("skipped: ACEQUIA_VECTORS names no folder of ClientHellos");
         return;
@@ -25,9 +25,9 @@ fn every_vector_is_read_by_the_rule() {
         let verdict = Reader::new(BYTES_MAX).advance(&wire);
         same_at_every_split(file, &wire, &verdict);
         match (class, &verdict) {
-            // What is malformed as a whole may still have been listed with the name that could be made out.
+            // A malformed hello may be listed with the name that another reader found in it.
             ("MALFORMED/AMBIGUOUS", Verdict::Malformed(reason)) => eprintln!("{file}: {reason}"),
-            ("GATE" | "MALFORMED/AMBIGUOUS", Verdict::Hello(hello)) => says(file, hello, name, alpn),
+            ("GATE" | "MALFORMED/AMBIGUOUS", Verdict::Hello(hello)) => assert_name_and_alpn(file, hello, name, alpn),
             _ => panic!("{file} ({class}): {verdict:?}"),
         }
         rows += 1;
@@ -35,8 +35,8 @@ fn every_vector_is_read_by_the_rule() {
     assert!(rows > 100, "only {rows} vectors");
 }
 
-/// The specification's rule on names: a valid one is folded, any other counts as none and is kept.
-fn says(file: &str, hello: &Hello, name: &str, alpn: &str) {
+/// Asserts the hello's name and ALPN. A valid name is folded; an invalid one counts as none and is kept as raw name.
+fn assert_name_and_alpn(file: &str, hello: &Hello, name: &str, alpn: &str) {
     let valid = ServerName::from_wire(name.as_bytes()).ok();
     let kept = (valid.is_none() && !name.is_empty()).then_some(name);
     assert_eq!(hello.name, valid, "{file}");
@@ -49,6 +49,7 @@ fn says(file: &str, hello: &Hello, name: &str, alpn: &str) {
     assert_eq!(offered.join(","), alpn, "{file}");
 }
 
+/// Asserts that the verdict is the same wherever the bytes are split.
 fn same_at_every_split(file: &str, wire: &[u8], whole: &Verdict) {
     for cut in 0..wire.len() {
         let mut reader = Reader::new(BYTES_MAX);

@@ -1,4 +1,4 @@
-//! Which route a client takes.
+//! Which route a connection takes.
 
 mod tls_by_name;
 mod folding;

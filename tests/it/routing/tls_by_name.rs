@@ -1,4 +1,5 @@
-//! TLS clients reach the server their name says, untouched; who is refused learns why.
+//! TLS clients reach the server that their server name selects, with every byte unchanged; refused clients get an
+//! alert.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::tls::tls_server;
 
-/// A listener whose routes know `shop.example`, `*.wild.example` and `closed.example`; the default pool may be absent.
+/// A listener with routes for `shop.example`, `*.wild.example` and `closed.example`, and perhaps a default pool.
 fn config(shop: SocketAddr, wild: SocketAddr, default: Option<SocketAddr>) -> String {
     let (pool, rest) = match default {
         Some(address) => ("pool = \"rest\"", format!("[pools.rest]\nservers = [\"{address}\"]")),
@@ -39,7 +40,7 @@ fn config(shop: SocketAddr, wild: SocketAddr, default: Option<SocketAddr>) -> St
     )
 }
 
-/// `openssl s_client` with this name: what it says.
+/// The output of `openssl s_client` with this server name.
 fn s_client(address: SocketAddr, name: &str) -> String {
     let mut command = Command::new("openssl");
     command
@@ -49,7 +50,7 @@ fn s_client(address: SocketAddr, name: &str) -> String {
     finished.stdout + &finished.stderr
 }
 
-/// `curl` of `https://name/`: the page, and a line with the version of HTTP it came in.
+/// `curl` of `https://name/`: the page, and a line with the HTTP version.
 fn curl(address: SocketAddr, name: &str, version: &str) -> String {
     let url = format!("https://{name}:{}/", address.port());
     let resolve = format!("{name}:{}:{}", address.port(), address.ip());
@@ -69,7 +70,7 @@ fn curl(address: SocketAddr, name: &str, version: &str) -> String {
 }
 
 #[test]
-fn openssl_sees_the_certificate_of_the_server_its_name_says() {
+fn openssl_gets_the_certificate_of_the_server_selected_by_name() {
     let servers = ["shop.example", "any.wild.example", "rest.example"].map(tls_server);
     let [shop, wild, rest] = servers.each_ref().map(|server| server.address);
     let proxy = Proxy::start(&config(shop, wild, Some(rest)));
@@ -95,7 +96,7 @@ fn openssl_sees_the_certificate_of_the_server_its_name_says() {
 }
 
 #[test]
-fn curl_speaks_both_versions_of_http_with_the_server_its_name_says() {
+fn curl_uses_http_1_and_2_with_the_server_selected_by_name() {
     let servers = ["shop.example", "any.wild.example"].map(tls_server);
     let [shop, wild] = servers.each_ref().map(|server| server.address);
     let proxy = Proxy::start(&config(shop, wild, None));
@@ -115,7 +116,7 @@ fn curl_speaks_both_versions_of_http_with_the_server_its_name_says() {
 }
 
 #[test]
-fn openssl_s_server_is_reached_with_its_keys_unseen() {
+fn openssl_s_server_is_reached_without_its_keys() {
     let port = Port::keep();
     let folder = tempfile::tempdir().unwrap();
     let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
@@ -150,14 +151,14 @@ fn openssl_s_server_is_reached_with_its_keys_unseen() {
 }
 
 #[test]
-fn openssl_says_unrecognized_name_when_no_route_takes_it_or_one_refuses_it() {
+fn openssl_gets_unrecognized_name_without_a_route_and_from_a_refusing_route() {
     let shop = Server::keeping(b"");
     let proxy = Proxy::start(&config(shop.address, shop.address, None));
     for name in ["other.example", "closed.example"] {
-        let said = s_client(proxy.at("l"), name);
+        let output = s_client(proxy.at("l"), name);
         assert!(
-            said.contains("unrecognized name") && said.contains("SSL alert number 112"),
-            "{name}: {said}"
+            output.contains("unrecognized name") && output.contains("SSL alert number 112"),
+            "{name}: {output}"
         );
     }
     let endings: Vec<_> = proxy
@@ -170,7 +171,7 @@ fn openssl_says_unrecognized_name_when_no_route_takes_it_or_one_refuses_it() {
 }
 
 #[test]
-fn alerts_are_exact_to_the_byte_and_then_the_stream_ends_well() {
+fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
     let shop = Server::silent();
     let proxy = Proxy::start(&config(shop.address, shop.address, None));
     let answers = |hello: &[u8]| Client::connect(proxy.at("l")).send(hello).read_all();
@@ -192,7 +193,7 @@ fn alerts_are_exact_to_the_byte_and_then_the_stream_ends_well() {
 }
 
 #[test]
-fn a_client_whose_server_is_away_is_told_of_an_internal_error() {
+fn a_client_without_a_reachable_server_gets_an_internal_error_alert() {
     let away = crate::support::server::refusing();
     let known = config(away.address, away.address, None);
     let unknown = known.replace("[pools.shop]", "[pools.shop]\nhealth = { check = \"off\" }");
@@ -244,7 +245,7 @@ fn chromium_is_routed_by_its_large_hello() {
 }
 
 #[test]
-fn the_server_gets_the_very_same_bytes_however_they_come() {
+fn the_server_gets_the_same_bytes_however_they_are_split() {
     let (shop, other) = (Server::keeping(b"bye"), Server::keeping(b""));
     let proxy = Proxy::start(&config(shop.address, other.address, None));
     let mut hello = Hello::named("shop.example")
@@ -266,7 +267,7 @@ fn the_server_gets_the_very_same_bytes_however_they_come() {
 fn a_captured_post_quantum_hello_of_one_byte_segments_is_routed() {
     let server = Server::keeping(b"bye");
     let (hello, name) = captured("chromium");
-    assert!(hello.len() > 1500, "it is larger than one segment");
+    assert!(hello.len() > 1500, "expected more than one segment");
     let proxy = Proxy::start(&config(server.address, server.address, None).replace("shop.example", &name));
     let mut client = Client::connect(proxy.at("l"));
     client.send_in_pieces(&hello, 1);
@@ -277,7 +278,7 @@ fn a_captured_post_quantum_hello_of_one_byte_segments_is_routed() {
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 #[test]
-fn what_is_not_tls_goes_to_the_listeners_pool_at_once() {
+fn a_connection_without_tls_goes_to_the_listeners_pool_at_once() {
     let (shop, rest) = (Server::keeping(b""), Server::keeping(b"plain"));
     let proxy = Proxy::start(&config(shop.address, shop.address, Some(rest.address)));
     for bytes in [SSL_REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"G"] {
@@ -288,12 +289,12 @@ fn what_is_not_tls_goes_to_the_listeners_pool_at_once() {
 }
 
 #[test]
-fn what_is_not_tls_is_closed_plainly_where_there_is_no_pool_for_it() {
+fn a_connection_without_tls_is_closed_cleanly_where_the_listener_has_no_pool() {
     let shop = Server::keeping(b"");
     let proxy = Proxy::start(&config(shop.address, shop.address, None));
     for bytes in [SSL_REQUEST, b"GET / HTTP/1.0\r\n\r\n", b"G"] {
         let answer = Client::connect(proxy.at("l")).send(bytes).read_all();
-        assert_eq!(answer, b"", "{bytes:?}: closed, and not by a reset");
+        assert_eq!(answer, b"", "{bytes:?}: expected a clean close");
     }
     let endings: Vec<_> = proxy
         .access_lines(3)

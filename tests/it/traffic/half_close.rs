@@ -4,20 +4,21 @@ use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 use std::thread::spawn;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, small_buffer_client};
+use crate::support::configs::two_listeners;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::eventually;
-use crate::support::hard::{
-    Hand, active_becomes, ended_becomes, narrow_client, pipes, read_to_end, sockets, two_listeners,
-};
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
-use crate::support::server::Server;
+use crate::support::server::{ManualServer, Server};
+use crate::support::stream::read_to_end;
+use crate::support::usage::{pipes, tcp_sockets};
 
 const LATE_BYTES: usize = 1 << 20;
 
 /// Sockets with this port at which so many bytes and the end of the stream have arrived, none of it read.
 fn waiting_at(port: u16, bytes: usize) -> usize {
-    let all = sockets(&format!("sport = :{port}"));
+    let all = tcp_sockets(&format!("sport = :{port}"));
     all.iter()
         .filter(|told| **told == ("CLOSE-WAIT".to_owned(), bytes + 1))
         .count()
@@ -62,7 +63,7 @@ fn who_finishes_right_behind_its_request_gets_the_whole_answer_of_a_server_that_
 
 #[test]
 fn a_server_that_finishes_right_behind_its_answer_hears_all_of_a_client_that_is_late() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = hand.session();
@@ -91,11 +92,11 @@ fn a_server_that_finishes_right_behind_its_answer_hears_all_of_a_client_that_is_
 fn a_tail_that_is_in_the_pipe_when_the_server_ends_arrives() {
     // Of bulk, towards a client with hardly any room; nothing in it repeats at the length of a buffer.
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let without = pipes(&proxy);
     for _ in 0..3 {
-        let mut client = narrow_client(proxy.at("plain"), 4_096);
+        let mut client = small_buffer_client(proxy.at("plain"), 4_096);
         let mut server = hand.session();
         let said = bytes.clone();
         let sent = spawn(move || server.write_all(&said)); // and the end
@@ -108,7 +109,7 @@ fn a_tail_that_is_in_the_pipe_when_the_server_ends_arrives() {
         heard.extend(client.read_all());
         assert!(heard == bytes, "{} of {}", heard.len(), bytes.len());
     }
-    ended_becomes(&proxy, "server_closed", 3);
+    wait_for_ended_sessions(&proxy, "server_closed", 3);
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_server_that_speaks_first_is_heard_without_a_byte_of_the_client() {
     let server = Server::named("220 ready when you are");
     let proxy = Proxy::start(&two_listeners(server.address, "hello_timeout = \"1h\""));
     let mut client = Client::connect(proxy.at("plain"));
-    assert_eq!(client.hear(), "220 ready when you are");
+    assert_eq!(client.read_some(), "220 ready when you are");
 }
 
 #[test]
@@ -129,5 +130,5 @@ fn a_client_that_says_nothing_at_all_is_an_end_too() {
     let mut client = Client::connect(proxy.at("tls"));
     client.finish();
     assert_eq!(client.read_all(), b"", "it left before it said where to");
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
 }

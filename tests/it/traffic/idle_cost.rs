@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::support::client::Client;
-use crate::support::hard::{
-    active_becomes, cpu_over, descriptors, descriptors_fall_to, is_served, many_descriptors, resident, two_listeners,
-};
+use crate::support::client::{Client, served_client};
+use crate::support::configs::two_listeners;
+use crate::support::counts::wait_for_active_sessions;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::{cpu_time_over, descriptors, descriptors_fall_to, resident_bytes};
 
 const SESSIONS: usize = 500;
 
@@ -16,35 +17,35 @@ const SESSION_BYTES_MAX: u64 = 8 << 10;
 
 #[test]
 fn five_hundred_idle_sessions_are_nearly_free() {
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let bounds = "idle_timeout = \"1h\"\nhalf_close_timeout = \"1h\"";
     let proxy = Proxy::start(&two_listeners(server.address, bounds));
-    drop(is_served(proxy.at("plain")));
-    active_becomes(&proxy, 0);
-    let (baseline, memory) = (descriptors(&proxy), resident(&proxy));
-    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| is_served(proxy.at("plain"))).collect();
-    active_becomes(&proxy, SESSIONS);
+    drop(served_client(proxy.at("plain")));
+    wait_for_active_sessions(&proxy, 0);
+    let (baseline, memory) = (descriptors(&proxy), resident_bytes(&proxy));
+    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
+    wait_for_active_sessions(&proxy, SESSIONS);
     // Two a session, and no pipe. A visit of our own to the admin port may still be about to close.
     descriptors_fall_to(&proxy, baseline + 2 * SESSIONS);
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(used < Duration::from_millis(100), "{used:?} of CPU for idle sessions");
-    let each = resident(&proxy).saturating_sub(memory) / SESSIONS as u64;
+    let each = resident_bytes(&proxy).saturating_sub(memory) / SESSIONS as u64;
     assert!(each < SESSION_BYTES_MAX, "{each} bytes for a session");
     // Half of them half-closed: no cheaper, no dearer.
     for client in clients.iter_mut().step_by(2) {
         client.finish();
     }
     drop(clients);
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
     descriptors_fall_to(&proxy, baseline);
-    let used = cpu_over(&proxy, Duration::from_secs(1));
+    let used = cpu_time_over(&proxy, Duration::from_secs(1));
     assert!(used < Duration::from_millis(100), "{used:?} of CPU afterwards");
 }
 
 #[test]
 fn half_closed_and_blocked_sessions_are_nearly_free_too() {
-    let hand = crate::support::hard::Hand::new();
+    let hand = crate::support::server::ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
     let mut held = Vec::new();
     for number in 0..20 {
@@ -53,15 +54,15 @@ fn half_closed_and_blocked_sessions_are_nearly_free_too() {
         if number % 2 == 0 {
             client.finish();
         } else {
-            crate::support::hard::fill(&mut client.0);
+            crate::support::stream::fill(&mut client.0);
         }
         if number % 4 == 3 {
-            crate::support::hard::fill(&mut server);
+            crate::support::stream::fill(&mut server);
         }
         held.push((client, server));
     }
-    active_becomes(&proxy, 20);
-    let used = cpu_over(&proxy, Duration::from_secs(2));
+    wait_for_active_sessions(&proxy, 20);
+    let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
         "{used:?} of CPU for blocked sessions"

@@ -145,7 +145,7 @@ fn the_binary_header_comes_first() {
 fn a_server_that_speaks_first_need_not_wait_for_the_client() {
     let server = Server::run(|stream| {
         let mut client = Client(stream);
-        assert!(client.hear().starts_with("PROXY TCP4 "));
+        assert!(client.read_some().starts_with("PROXY TCP4 "));
         client.send(b"banner");
     });
     let proxy = Proxy::start(&config("v1", "127.0.0.1:0", &[server.address], ""));

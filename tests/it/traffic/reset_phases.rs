@@ -6,11 +6,13 @@ use std::net::{Shutdown, TcpStream};
 use std::thread::scope;
 
 use crate::support::client::Client;
-use crate::support::found;
-use crate::support::hard::{Hand, active_becomes, ended_becomes, fill, read_to_end, reset, two_listeners};
+use crate::support::configs::two_listeners;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
-use crate::support::server::hanging;
+use crate::support::server::{ManualServer, hanging};
+use crate::support::stream::{fill, read_to_end, reset};
+use crate::support::wait_for;
 
 const TRANSFER_BYTES: usize = 1 << 20;
 
@@ -102,14 +104,14 @@ fn sees(mut other: TcpStream, seen: Seen, phase: &str) {
 }
 
 fn told(socket: &TcpStream, phase: &str) -> ErrorKind {
-    found(phase, || socket.take_error().unwrap()).kind()
+    wait_for(phase, || socket.take_error().unwrap()).kind()
 }
 
 /// A session that has begun: a server's reset before would be a connect that failed.
-fn begun(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
+fn begun(hand: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     let client = Client::connect(proxy.at("plain"));
     let server = hand.session();
-    found("acequia knows that it is connected", || {
+    wait_for("acequia knows that it is connected", || {
         let connected = proxy.metrics().sum("acequia_connect_duration_seconds_count", &[]);
         (connected == 1.0).then_some(())
     });
@@ -119,44 +121,44 @@ fn begun(hand: &Hand, proxy: &Proxy) -> (Client, TcpStream) {
 #[test]
 fn a_clients_reset_in_every_phase() {
     for (phase, enter, seen, _) in PHASES {
-        let hand = Hand::new();
+        let hand = ManualServer::new();
         let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
         let (mut client, mut server) = begun(&hand, &proxy);
         enter(&mut client.0, &mut server);
         client.reset();
         sees(server, *seen, phase);
-        ended_becomes(&proxy, "client_reset", 1);
-        active_becomes(&proxy, 0);
+        wait_for_ended_sessions(&proxy, "client_reset", 1);
+        wait_for_active_sessions(&proxy, 0);
     }
 }
 
 #[test]
 fn a_servers_reset_in_every_phase() {
     for (phase, enter, _, seen) in PHASES {
-        let hand = Hand::new();
+        let hand = ManualServer::new();
         let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
         let (mut client, mut server) = begun(&hand, &proxy);
         enter(&mut client.0, &mut server);
         reset(server);
         sees(client.0, *seen, phase);
-        ended_becomes(&proxy, "server_reset", 1);
-        active_becomes(&proxy, 0);
+        wait_for_ended_sessions(&proxy, "server_reset", 1);
+        wait_for_active_sessions(&proxy, 0);
     }
 }
 
 #[test]
 fn a_clients_reset_in_its_hello_reaches_no_server() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "hello_timeout = \"1h\""));
     let hello = Hello::named("good.example").bytes();
     for part in [0, 1, 5, hello.len() - 1] {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(&hello[..part]);
-        active_becomes(&proxy, 1);
+        wait_for_active_sessions(&proxy, 1);
         client.reset();
-        active_becomes(&proxy, 0);
+        wait_for_active_sessions(&proxy, 0);
     }
-    ended_becomes(&proxy, "client_reset", 4);
+    wait_for_ended_sessions(&proxy, "client_reset", 4);
     assert_eq!(hand.server.sessions(), 0);
 }
 
@@ -169,11 +171,11 @@ fn a_clients_reset_while_a_server_is_dialled_ends_the_dialling_and_blames_nobody
     for listener in ["plain", "tls"] {
         let mut client = Client::connect(proxy.at(listener));
         client.send(&Hello::named("good.example").bytes());
-        found("it is dialled for", || (dialled() == 1.0).then_some(()));
+        wait_for("it is dialled for", || (dialled() == 1.0).then_some(()));
         client.reset();
-        active_becomes(&proxy, 0);
+        wait_for_active_sessions(&proxy, 0);
         assert_eq!(dialled(), 0.0);
     }
-    ended_becomes(&proxy, "client_reset", 2);
+    wait_for_ended_sessions(&proxy, "client_reset", 2);
     assert_eq!(proxy.metrics().sum("acequia_connect_failures_total", &[]), 0.0);
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::{read_dir, read_link, read_to_string};
 use std::path::{Path, PathBuf};
 
-use crate::support::client::ask;
-use crate::support::hard::{active_becomes, is_served};
+use crate::support::client::{ask, served_client};
+use crate::support::counts::wait_for_active_sessions;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
@@ -42,14 +42,14 @@ fn worked(proxy: &Proxy) -> Vec<u64> {
 
 #[test]
 fn long_sessions_and_short_ones() {
-    crate::support::hard::many_descriptors();
+    crate::support::limits::raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[runtime]\nworkers = 3\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    let long: Vec<_> = (0..LONG).map(|_| is_served(proxy.at("l"))).collect();
-    active_becomes(&proxy, LONG);
+    let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();
+    wait_for_active_sessions(&proxy, LONG);
     let mut queues: Vec<_> = watched(&proxy).iter().map(BTreeSet::len).collect();
     queues.sort_unstable();
     let of_workers = &queues[queues.len() - 3..];

@@ -6,21 +6,21 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::support::client::Client;
-use crate::support::hard::{
-    Hand, active_becomes, ended, ended_becomes, fill, narrow_client, read_to_end, two_listeners,
-};
+use crate::support::client::{Client, small_buffer_client};
+use crate::support::configs::two_listeners;
+use crate::support::counts::{ended_sessions, wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
-use crate::support::server::Server;
-use crate::support::{eventually, found};
+use crate::support::server::{ManualServer, Server};
+use crate::support::stream::{fill, read_to_end};
+use crate::support::{eventually, wait_for};
 use tokio::time::Instant;
 
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 #[test]
 fn an_idle_session_ends_in_an_orderly_way() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"1s\""));
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = hand.session();
@@ -35,12 +35,12 @@ fn an_idle_session_ends_in_an_orderly_way() {
 
 #[test]
 fn one_with_bytes_on_the_way_is_reset_on_both_sides() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = hand.session();
     fill(&mut client.0);
-    ended_becomes(&proxy, "idle_timeout", 1);
+    wait_for_ended_sessions(&proxy, "idle_timeout", 1);
     assert_eq!(read_to_end(&mut server).1, RESET);
     assert_eq!(read_to_end(&mut client.0).1, RESET);
 }
@@ -48,7 +48,7 @@ fn one_with_bytes_on_the_way_is_reset_on_both_sides() {
 #[test]
 fn half_open_sessions_end_and_those_that_trickle_do_not() {
     const SESSIONS: usize = 200;
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "half_close_timeout = \"2s\""));
     let begin = |is_clients_end: bool| {
         let mut client = Client::connect(proxy.at("plain"));
@@ -68,12 +68,12 @@ fn half_open_sessions_end_and_those_that_trickle_do_not() {
         client_trickles.send(b".");
         sleep(Duration::from_millis(100));
     };
-    found("the half-open are gone", || {
+    wait_for("the half-open are gone", || {
         trickle();
-        (ended(&proxy, "half_close_timeout") == SESSIONS as f64).then_some(())
+        (ended_sessions(&proxy, "half_close_timeout") == SESSIONS as f64).then_some(())
     });
     (0..30).for_each(|_| trickle());
-    active_becomes(&proxy, 2);
+    wait_for_active_sessions(&proxy, 2);
     for (mut client, mut server) in silent {
         assert_eq!(
             (client.read_all(), read_to_end(&mut server)),
@@ -107,7 +107,7 @@ fn both_sockets_have_keepalive() {
         let server = Server::echo();
         let config = format!("[defaults]\n{keepalive}\n{}", two_listeners(server.address, ""));
         let proxy = Proxy::start(&config);
-        let client = crate::support::hard::is_served(proxy.at("plain"));
+        let client = crate::support::client::served_client(proxy.at("plain"));
         for side in [
             format!("sport = :{}", proxy.at("plain").port()),
             format!("dport = :{}", server.address.port()),
@@ -125,30 +125,30 @@ fn both_sockets_have_keepalive() {
 
 #[test]
 fn user_timeout_ends_who_does_not_read() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "user_timeout = \"2s\""));
-    let client = narrow_client(proxy.at("plain"), 4_096);
+    let client = small_buffer_client(proxy.at("plain"), 4_096);
     let mut server = hand.session();
     fill(&mut server);
-    ended_becomes(&proxy, "client_lost", 1);
+    wait_for_ended_sessions(&proxy, "client_lost", 1);
     assert_eq!(read_to_end(&mut server).1, RESET);
     drop(client);
 }
 
 #[test]
 fn a_slow_reader_is_not_idle() {
-    let hand = Hand::new();
+    let hand = ManualServer::new();
     let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
     // The kernel must say what is read: of a large buffer it does so late.
-    let mut client = narrow_client(proxy.at("plain"), 32_768);
+    let mut client = small_buffer_client(proxy.at("plain"), 32_768);
     let mut server = hand.session();
     fill(&mut server);
     for _ in 0..40 {
         sleep(Duration::from_millis(100));
         assert_eq!(client.read(20_000).len(), 20_000);
     }
-    assert_eq!(ended(&proxy, "idle_timeout"), 0.0);
+    assert_eq!(ended_sessions(&proxy, "idle_timeout"), 0.0);
     eventually("it stops reading, and that is the end", || {
-        ended(&proxy, "idle_timeout") == 1.0
+        ended_sessions(&proxy, "idle_timeout") == 1.0
     });
 }

@@ -1,8 +1,5 @@
 //! Networks of namespaces, which takes root.
 
-#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
-
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -12,16 +9,16 @@ use std::thread::scope;
 use rustix::process::{geteuid, getpid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::client::Client;
-use crate::support::process::{Finished, finished, must};
+use super::client::Client;
+use super::process::{Finished, finished, must};
 
 /// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
 /// in the middle is 10.98.n.1, the one outside 10.98.n.2.
-pub struct Star {
+pub struct Namespaces {
     names: Vec<String>,
 }
 
-impl Star {
+impl Namespaces {
     /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
     pub fn enter(points: usize) -> Option<Self> {
         if !geteuid().is_root() {
@@ -110,7 +107,7 @@ impl Star {
     }
 }
 
-impl Drop for Star {
+impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.names {
             let _ = finished(Command::new("ip").args(["netns", "delete", name]));
