@@ -124,6 +124,7 @@ const PIECES: &[&str] = &[
     "keepalive",
     "idle_timeout",
     "hello_max",
+    "hello_memory",
     "workers",
     "check",
     "=",
