@@ -40,6 +40,8 @@ pub struct RuntimePlan {
     pub workers: Option<usize>,
     /// Sessions of the whole process; `None`: what the descriptor limit allows.
     pub max_connections: Option<usize>,
+    /// Bytes that may be held of all clients that have no server yet.
+    pub hello_bytes_max: usize,
     /// How long sessions may go on at the end.
     pub drain_timeout: Duration,
     /// How long `/ready` says no before that.

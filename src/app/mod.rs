@@ -1,5 +1,6 @@
 //! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
 
+mod allocator;
 mod failure;
 mod reckoning;
 mod gates;
@@ -34,6 +35,7 @@ use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::probe::{Checks, Probing};
 use crate::reload::{Reloader, Request};
 use crate::sever;
+use crate::sniff::HelloMemory;
 use crate::worker::{self, Gate, Share};
 pub use failure::Failure;
 use failure::system;
@@ -66,6 +68,7 @@ pub struct Origin {
 /// # Errors
 /// What it could not get at the start, or lost while it ran.
 pub fn run(plan: Plan, origin: Origin, started: impl FnOnce(&Running)) -> Result<(), Failure> {
+    allocator::map_large_blocks();
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -139,9 +142,9 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     readable(&plan)?;
     let metrics = Arc::new(Metrics::new());
-    let room = Room::new(None);
+    let (room, memory) = (Room::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room));
+    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room), memory);
     let (bound, doors) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
@@ -168,7 +171,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
-    let tasks = beside(&admin, doors, budget.admin);
+    let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
     let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
     probing.adopt(&live.plan(), budget.checks);
     let running = Running {
@@ -196,10 +199,10 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 }
 
 /// What runs beside the workers.
-fn beside(admin: &Arc<Admin>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
+fn beside(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).tend());
-    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics)));
+    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
     for door in doors {
         // To each its half: a crowd at the one keeps nobody from the other.
@@ -334,13 +337,16 @@ async fn keep_reopening(log: AccessLog, mut asked: Signal) {
     }
 }
 
-/// Tells the log where accepting goes on again.
-async fn tell_of_calm(metrics: Arc<Metrics>) {
+/// Tells the log where accepting goes on again, and when `hello_memory` is enough again.
+async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
         for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
             tracing::info!(listener = %listener.name(), "accepting again");
+        }
+        if let Some(ended) = memory.is_calm_again() {
+            tracing::info!(ended, "`hello_memory` is enough again");
         }
     }
 }

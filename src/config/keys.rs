@@ -20,7 +20,14 @@ pub static FILE: Section = Section {
 /// `[runtime]`
 pub static RUNTIME: Section = Section {
     title: "`[runtime]`",
-    keys: &["workers", "max_connections", "drain_timeout", "drain_delay", "watch"],
+    keys: &[
+        "workers",
+        "max_connections",
+        "hello_memory",
+        "drain_timeout",
+        "drain_delay",
+        "watch",
+    ],
 };
 
 /// `[admin]`

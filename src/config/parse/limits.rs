@@ -68,7 +68,8 @@ impl ListenerLimits {
     const BUILT_IN: Self = Self {
         sniff: SniffLimits {
             hello_timeout: Duration::from_secs(5),
-            hello_bytes_max: 64 << 10,
+            // The largest extension block that TLS allows, 65,535 bytes (RFC 8446, section 4.1.2), and what stands before it.
+            hello_bytes_max: 128 << 10,
         },
         relay: RelayLimits {
             idle_timeout: None,
