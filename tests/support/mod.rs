@@ -9,6 +9,7 @@
 pub mod api;
 pub mod client;
 pub mod database;
+pub mod dns;
 pub mod hard;
 pub mod hello;
 pub mod metrics;
