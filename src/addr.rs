@@ -98,3 +98,27 @@ impl fmt::Display for ServerPlace {
         }
     }
 }
+
+/// Which addresses of a host name are looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IpFamily {
+    /// All it has.
+    #[default]
+    Both,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+impl IpFamily {
+    /// Whether it is looked up.
+    #[must_use]
+    pub const fn includes(self, address: IpAddr) -> bool {
+        match self {
+            Self::Both => true,
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}

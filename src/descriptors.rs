@@ -20,8 +20,13 @@ const PIPES_SHARE: usize = 16;
 /// Connections of the admin port and the Unix socket at once, half of them each.
 const ADMIN_MAX: usize = 16;
 
-/// The log file, the resolver's sockets and files, `/proc` while metrics are read.
-const SUNDRY: usize = 6;
+/// The log file, the first of the lookups, `/proc` while metrics are read.
+const SUNDRY: usize = 2 + LOOKUPS_MIN;
+
+/// Lookups of host names that may be under way at once, at least and at most: each has a socket, and a thread of those
+/// that also read files (tokio starts at most 512).
+const LOOKUPS_MIN: usize = 4;
+const LOOKUPS_MAX: usize = 128;
 
 /// What the descriptors are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +39,41 @@ pub struct Budget {
     pub checks: usize,
     /// Connections of the admin port and the Unix socket at once; at least one.
     pub admin: usize,
+    /// Lookups of host names under way at once; 4 to 128.
+    pub lookups: usize,
+}
+
+/// How much of something would be used. Less than would fit may be wanted, more is not to be had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// `max_connections`; `None`: as many as there can be.
+    pub sessions: Option<usize>,
+    /// The largest `concurrency`.
+    pub checks: usize,
+    /// Host names among the servers.
+    pub names: usize,
 }
 
 impl Budget {
-    /// Divides `limit` descriptors of which `open` are taken. `sessions_wanted` is `max_connections`, and
-    /// `checks_wanted` the largest `concurrency`: less than would fit may be wanted, more is not to be had.
+    /// Divides `limit` descriptors of which `open` are taken.
     #[must_use]
-    pub fn new(limit: usize, open: usize, sessions_wanted: Option<usize>, checks_wanted: usize) -> Self {
+    pub fn new(limit: usize, open: usize, wanted: Wanted) -> Self {
         let free = limit.saturating_sub(open + SUNDRY);
-        let checks = checks_wanted.min(free / 8).max(1);
+        let checks = wanted.checks.min(free / 8).max(1);
         let admin = ADMIN_MAX.min(free / 16).max(1);
-        let rest = free.saturating_sub(checks + admin);
+        let lookups = wanted
+            .names
+            .clamp(LOOKUPS_MIN, LOOKUPS_MAX)
+            .min(LOOKUPS_MIN + free / 16);
+        let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN);
         let pipes = PIPES_MAX.min(rest / PIPES_SHARE / 2);
         let sessions = (rest - 2 * pipes) / 2;
         Self {
-            sessions: sessions_wanted.unwrap_or(sessions).min(sessions).max(1),
+            sessions: wanted.sessions.unwrap_or(sessions).min(sessions).max(1),
             pipes,
             checks,
             admin,
+            lookups,
         }
     }
 }
@@ -110,26 +132,46 @@ mod tests {
     #[test]
     fn the_shares_never_exceed_the_limit() {
         for limit in (40..4000).chain([20_000, 1 << 20]) {
-            let budget = Budget::new(limit, 20, None, 64);
-            let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + budget.checks + budget.admin;
-            assert!(sum <= limit, "{limit}: {budget:?}");
-            assert!(sum + 2 >= limit, "{limit}: {budget:?} wastes some");
+            for names in [0, 30, 10_000] {
+                let budget = Budget::new(limit, 20, wanted(None, names));
+                let others = budget.checks + budget.admin + budget.lookups - LOOKUPS_MIN;
+                let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + others;
+                assert!(sum <= limit, "{limit}: {budget:?}");
+                assert!(sum + 2 >= limit, "{limit}: {budget:?} wastes some");
+            }
+        }
+    }
+
+    fn wanted(sessions: Option<usize>, names: usize) -> Wanted {
+        Wanted {
+            sessions,
+            checks: 64,
+            names,
         }
     }
 
     #[test]
     fn a_small_limit_still_serves() {
         assert_eq!(
-            Budget::new(64, 24, None, 64),
+            Budget::new(64, 24, wanted(None, 0)),
             Budget {
                 sessions: 14,
                 pipes: 0,
                 checks: 4,
-                admin: 2
+                admin: 2,
+                lookups: 4
             }
         );
-        assert_eq!(Budget::new(10, 24, None, 64).sessions, 1);
-        assert_eq!(Budget::new(20_000, 24, Some(5), 64).sessions, 5);
-        assert_eq!(Budget::new(64, 24, Some(500), 64).sessions, 14, "more is not to be had");
+        let sessions = |limit, most| Budget::new(limit, 24, wanted(most, 0)).sessions;
+        assert_eq!(sessions(10, None), 1);
+        assert_eq!(sessions(20_000, Some(5)), 5);
+        assert_eq!(sessions(64, Some(500)), 14, "more is not to be had");
+    }
+
+    #[test]
+    fn host_names_have_as_many_lookups_as_they_need_and_the_limit_allows() {
+        let lookups = |limit, names| Budget::new(limit, 24, wanted(None, names)).lookups;
+        assert_eq!([0, 21, 10_000].map(|names| lookups(20_000, names)), [4, 21, 128]);
+        assert_eq!(lookups(1024, 10_000), 4 + (1024 - 30) / 16);
     }
 }

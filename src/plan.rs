@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
 use crate::pool::{Allotment, Member, Policy, Pool, Roster, ServerSpec};
@@ -123,6 +123,8 @@ pub struct PoolPlan {
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
+    /// To which addresses.
+    pub resolve: IpFamily,
 }
 
 /// One entry of a pool's `servers`.

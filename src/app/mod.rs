@@ -172,8 +172,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     });
     let admin_address = doors.iter().find_map(Door::address);
     let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
-    let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks);
+    let mut probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
+    probing.adopt(&live.plan(), budget.checks, budget.lookups);
     let running = Running {
         listeners,
         admin: admin_address,

@@ -106,9 +106,10 @@ impl Probing {
 
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
     /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
-    /// may be under way at once, at least one. To be called within a runtime.
-    pub fn adopt(&mut self, plan: &Plan, concurrency: usize) {
+    /// may be under way at once, at least one; `lookups`: the same of host names. To be called within a runtime.
+    pub fn adopt(&mut self, plan: &Plan, concurrency: usize, lookups: usize) {
         self.checks.turns.resize(Some(concurrency));
+        self.checks.resolver.resize(lookups);
         self.pools
             .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
         for pool in &plan.pools {
@@ -126,12 +127,12 @@ impl Probing {
 }
 
 impl Checks {
-    /// `concurrency`: checks under way at once, at least one.
+    /// One check and one lookup at once, until a plan is adopted.
     #[must_use]
-    pub fn new(concurrency: usize, metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
-            turns: Room::new(Some(concurrency)),
-            resolver: Resolver::system(),
+            turns: Room::new(Some(1)),
+            resolver: Resolver::system(1),
             metrics,
             roster,
             begun: Instant::now(),

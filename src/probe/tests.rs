@@ -16,7 +16,7 @@ pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
 }
 
 fn checks() -> Checks {
-    Checks::new(4, Arc::new(Metrics::new()), Arc::default())
+    Checks::new(Arc::new(Metrics::new()), Arc::default())
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn checks_at_once_become_more_and_fewer() {
     let plan = plan("servers = [\"127.0.0.1:1\"]\nhealth = { check = \"off\" }");
     let mut probing = Probing::new(checks());
     for concurrency in [2, 4, 1] {
-        probing.adopt(&plan, concurrency);
+        probing.adopt(&plan, concurrency, 1);
         let mut turns = Vec::new();
         while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.take()).await {
             turns.push(turn);

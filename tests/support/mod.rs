@@ -11,6 +11,7 @@ pub mod client;
 pub mod configs;
 pub mod counts;
 pub mod database;
+pub mod dns;
 pub mod hello;
 pub mod limits;
 pub mod metrics;

@@ -82,6 +82,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         },
         entries,
         resolve_interval: SECOND,
+        resolve: crate::addr::IpFamily::Both,
     })
 }
 

@@ -80,6 +80,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, m)
             .unwrap_or(Duration::from_secs(30)),
+        resolve: limits.resolve,
     })
 }
 
