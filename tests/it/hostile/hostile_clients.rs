@@ -1,4 +1,4 @@
-//! Nothing a client does stalls another one, costs more than its share, or brings the process down.
+//! No client can stall others, use more than its share of resources, or stop the process.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -38,7 +38,7 @@ fn config(server: &Server, limits: &str) -> String {
     )
 }
 
-/// A client that names a good server is served: its hello comes back.
+/// Asserts that a client with a routed name is served: the server echoes its hello.
 fn good_client(proxy: &Proxy) {
     let hello = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &hello) == hello);
@@ -47,7 +47,7 @@ fn good_client(proxy: &Proxy) {
 const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 #[test]
-fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
+fn a_thousand_clients_that_stop_within_their_hello_are_closed_at_hello_timeout_and_block_nobody() {
     const CLIENTS: usize = 1_000;
     const TIMEOUT: Duration = Duration::from_secs(6);
     raise_descriptor_limit();
@@ -65,14 +65,14 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
-        "{used:?} of CPU for clients that wait"
+        "expected less than 100 ms of CPU time for silent clients, used {used:?}"
     );
     good_client(&proxy);
     for (began, mut client) in clients {
         assert_eq!(
             client.read_all(),
             b"",
-            "nobody has said which TLS it speaks: it is just closed"
+            "expected a close without an alert: no TLS version is known"
         );
         assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
     }
@@ -88,44 +88,47 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
 }
 
 #[test]
-fn who_drips_is_ended_by_the_clock_that_began_at_accept() {
+fn a_client_that_drips_its_hello_is_closed_at_hello_timeout_after_accept() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1s""#));
     let mut client = Client::connect(proxy.at("tls"));
     let began = Instant::now();
     let hello = Hello::named("good.example").padded(10_000).bytes();
     let mut sent = 0;
-    // Each byte comes within 0.8 of the bound; all of them would take hours.
+    // Each byte comes within 0.8 of the timeout; the whole hello would take hours.
     for byte in hello {
         if client.0.write_all(&[byte]).is_err() {
             break;
         }
         sent += 1;
         sleep(Duration::from_millis(if sent < 5 { 50 } else { 800 }));
-        assert!(began.elapsed() < Duration::from_secs(15), "not ended");
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "expected a close after about 1 s"
+        );
     }
     let line = proxy.access_line();
     assert_eq!(line["ending"], "hello_timeout");
     let duration = line["duration_ms"].as_f64().unwrap();
     assert!((1_000.0..3_000.0).contains(&duration), "{line}");
-    assert!(line["server"].is_null(), "nothing of it reached a server: {line}");
+    assert!(line["server"].is_null(), "expected no server to be tried: {line}");
 }
 
 #[test]
-fn what_can_be_no_hello_is_refused_at_once() {
+fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hopeless: [&[u8]; 6] = [
-        &[0x16, 3, 1, 0xff, 0xff],                                // a record longer than there may be
-        &[0x16, 3, 1, 0x40, 0x01, 1],                             // by one byte
+        &[0x16, 3, 1, 0xff, 0xff],                                // a record longer than allowed
+        &[0x16, 3, 1, 0x40, 0x01, 1],                             // longer than allowed by one byte
         &[0x16, 3, 1, 0, 0],                                      // an empty record
         &[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0],                       // a ServerHello
-        b"\x16\x03garbage that is anything but a client's hello", // plain garbage
+        b"\x16\x03garbage that is anything but a client's hello", // other bytes
         &[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff],                 // a message of 16 MB
     ];
     for bytes in hopeless {
         let mut client = Client::connect(proxy.at("tls"));
-        // It does not finish: it is answered all the same.
+        // The client does not half-close; it is answered all the same.
         client.send(bytes);
         let answer = client.read_all();
         assert!(answer == DECODE_ERROR || answer.is_empty(), "{bytes:x?}: {answer:x?}");
@@ -163,7 +166,7 @@ fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
 }
 
 #[test]
-fn a_hello_may_be_cut_anywhere() {
+fn a_hello_may_be_split_anywhere() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hello = [Hello::named("good.example").in_records(&[1, 3, 50]), vec![7; 9]].concat();
@@ -186,22 +189,26 @@ fn a_hello_may_be_cut_anywhere() {
 }
 
 #[test]
-fn what_is_not_tls_has_its_documented_answer() {
+fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let server = Server::echo();
     let without_pool = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let mut client = Client::connect(without_pool.at("tls"));
     client.send(&SSL_REQUEST);
-    assert_eq!(client.read_all(), b"", "a plain close, and at once");
+    assert_eq!(client.read_all(), b"", "expected a clean close at once");
     assert_eq!(without_pool.access_line()["ending"], "no_route");
     let with_pool = Proxy::start(&config(&server, "pool = \"echo\"\nhello_timeout = \"1h\""));
     let mut client = Client::connect(with_pool.at("tls"));
     client.send(&SSL_REQUEST);
-    assert_eq!(client.read(8), SSL_REQUEST, "unchanged, without waiting for more");
+    assert_eq!(
+        client.read(8),
+        SSL_REQUEST,
+        "expected the same bytes without waiting for more"
+    );
 }
 
 #[test]
-fn one_that_says_nothing_keeps_nobody_waiting() {
+fn silent_clients_do_not_delay_others() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let _silent = [Client::connect(proxy.at("tls")), Client::connect(proxy.at("plain"))];
@@ -212,7 +219,7 @@ fn one_that_says_nothing_keeps_nobody_waiting() {
 }
 
 #[test]
-fn clients_that_reset_before_they_are_accepted_are_forgotten() {
+fn clients_that_reset_before_accept_leave_no_session_and_no_warning() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&server, ""));
     proxy.signal(Signal::STOP);
@@ -224,11 +231,14 @@ fn clients_that_reset_before_they_are_accepted_are_forgotten() {
     assert!(proxy.is_running());
     wait_for_active_sessions(&proxy, 0);
     let warnings: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] != "INFO").collect();
-    assert!(warnings.is_empty(), "no client gets a warning out of us: {warnings:#?}");
+    assert!(
+        warnings.is_empty(),
+        "expected no warning because of a client: {warnings:#?}"
+    );
 }
 
 #[test]
-fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
+fn clients_that_die_during_a_transfer_leave_no_descriptors() {
     const BYTES: usize = 16 << 20;
     let server = Server::run(|mut stream| {
         let mut reads = stream.try_clone().unwrap();
@@ -248,15 +258,15 @@ fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
             .unwrap();
         if way_to_die % 2 == 0 {
             client.reset();
-        } // else with bytes unread, like one that is killed
+        } // else it closes with unread bytes, as a killed client does
     }
     wait_for_active_sessions(&proxy, 0);
-    // Pipes stay in the pool: two descriptors each, one or two a direction and worker.
+    // Pipes stay in the pool: two descriptors each, one or two per direction and worker.
     descriptors_fall_to(&proxy, baseline + 16);
     assert!(proxy.is_running());
-    is_served_with(&proxy);
+    assert_served(&proxy);
 }
 
-fn is_served_with(proxy: &Proxy) {
+fn assert_served(proxy: &Proxy) {
     assert_eq!(Client::connect(proxy.at("plain")).read(1), [1]);
 }

@@ -1,4 +1,4 @@
-//! The end: those who are here may finish, within a bound; nobody new is let in; all is written down.
+//! Draining: open sessions may finish within a bound, new connections are refused, and every session is logged.
 
 use std::io::ErrorKind;
 use std::sync::mpsc::channel;
@@ -16,7 +16,7 @@ fn start(server: &Server, runtime: &str) -> Proxy {
     ))
 }
 
-/// A session under way.
+/// An open session, after one exchange.
 fn session(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"ping").read(4);
@@ -27,13 +27,13 @@ fn is_closed(proxy: &Proxy) -> bool {
     Client::try_connect(proxy.at("l")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-fn finishes_in_peace(signal: Signal) {
+fn sessions_finish_after(signal: Signal) {
     let server = Server::echo();
     let proxy = start(&server, "drain_delay = \"2s\"\ndrain_timeout = \"1h\"");
     let mut running = session(&proxy);
     proxy.signal(signal);
-    eventually("it says that it drains", || proxy.get("/ready").0 == 503);
-    assert_eq!(ask(proxy.at("l"), b"still let in"), b"still let in");
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
+    assert_eq!(ask(proxy.at("l"), b"in the delay"), b"in the delay");
     eventually("the listener is closed", || is_closed(&proxy));
     assert_eq!(proxy.get("/ready").0, 503);
     assert_eq!(running.send(b"goes on").read(7), b"goes on");
@@ -47,23 +47,23 @@ fn finishes_in_peace(signal: Signal) {
 
 #[test]
 fn sigterm_lets_sessions_finish() {
-    finishes_in_peace(Signal::TERM);
+    sessions_finish_after(Signal::TERM);
 }
 
 #[test]
 fn sigint_lets_sessions_finish() {
-    finishes_in_peace(Signal::INT);
+    sessions_finish_after(Signal::INT);
 }
 
 #[test]
-fn without_sessions_it_ends_at_once() {
+fn without_sessions_the_process_ends_at_once() {
     let server = Server::echo();
     let stopped = start(&server, "drain_timeout = \"1h\"").stop();
     assert_eq!((stopped.code, stopped.access.len()), (Some(0), 0));
 }
 
-/// A server that echoes, and tells how reading from each client ended.
-fn witness() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
+/// A server that echoes, and reports how reading from each client ended.
+fn reporting_server() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
     let (tell, told) = channel();
     let server = Server::run(move |mut stream| {
         let mut from = stream.try_clone().expect("a descriptor");
@@ -74,8 +74,8 @@ fn witness() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
 }
 
 #[test]
-fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
-    let (server, told) = witness();
+fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
+    let (server, told) = reporting_server();
     let proxy = start(&server, "drain_timeout = \"300ms\"");
     let mut clients = [session(&proxy), session(&proxy)];
     proxy.signal(Signal::TERM);
@@ -84,7 +84,7 @@ fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
         assert_eq!(
             told.recv_timeout(crate::support::PATIENCE),
             Ok(Some(ErrorKind::ConnectionReset)),
-            "the server's side too"
+            "expected a reset on the server's side"
         );
     }
     let stopped = proxy.wait();
@@ -98,8 +98,12 @@ fn a_second_signal_cuts(runtime: &str, first: Signal, second: Signal) {
     let proxy = start(&server, runtime);
     let mut client = session(&proxy);
     proxy.signal(first);
-    eventually("it is draining", || proxy.get("/ready").0 == 503);
-    assert_eq!(client.send(b"ping").read(4), b"ping", "the first signal cuts nobody");
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
+    assert_eq!(
+        client.send(b"ping").read(4),
+        b"ping",
+        "expected the first signal to leave the session open"
+    );
     proxy.signal(second);
     client.must_be_reset();
     let stopped = proxy.wait();
@@ -110,12 +114,12 @@ fn a_second_signal_cuts(runtime: &str, first: Signal, second: Signal) {
 }
 
 #[test]
-fn a_second_signal_cuts_at_once() {
+fn a_second_signal_cuts_sessions_at_once() {
     a_second_signal_cuts("drain_timeout = \"1h\"", Signal::TERM, Signal::TERM);
 }
 
 #[test]
-fn a_second_signal_also_ends_the_delay() {
+fn a_second_signal_also_ends_the_drain_delay() {
     a_second_signal_cuts(
         "drain_delay = \"1h\"\ndrain_timeout = \"1h\"",
         Signal::INT,
@@ -124,7 +128,7 @@ fn a_second_signal_also_ends_the_delay() {
 }
 
 #[test]
-fn a_client_in_its_hello_is_cut_too() {
+fn a_client_still_sending_its_hello_is_cut_at_the_drain_timeout() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[runtime]\ndrain_timeout = \"200ms\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
@@ -133,7 +137,7 @@ fn a_client_in_its_hello_is_cut_too() {
     ));
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"\x16\x03\x01");
-    eventually("it is let in", || {
+    eventually("the session is open", || {
         proxy.metrics().sum("acequia_sessions_active", &[]) == 1.0
     });
     let stopped = proxy.stop();
@@ -145,7 +149,7 @@ fn a_client_in_its_hello_is_cut_too() {
 }
 
 #[test]
-fn every_line_is_written_before_the_end() {
+fn all_access_log_lines_are_written_before_the_process_ends() {
     let server = Server::echo();
     let proxy = start(&server, "drain_timeout = \"1h\"");
     for _ in 0..200 {
@@ -155,7 +159,7 @@ fn every_line_is_written_before_the_end() {
 }
 
 #[test]
-fn while_it_drains_the_log_is_still_reopened() {
+fn sigusr1_reopens_the_access_log_while_draining() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n\
@@ -164,10 +168,10 @@ fn while_it_drains_the_log_is_still_reopened() {
     ));
     let log = proxy.folder().join("access.log");
     proxy.signal(Signal::TERM);
-    eventually("it is draining", || proxy.get("/ready").0 == 503);
-    std::fs::rename(&log, log.with_extension("old")).expect("it is there");
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
+    std::fs::rename(&log, log.with_extension("old")).expect("the log exists");
     proxy.signal(Signal::USR1);
-    eventually("there is a new file", || log.exists());
+    eventually("a new file is opened", || log.exists());
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.wait().code, Some(0));
 }
