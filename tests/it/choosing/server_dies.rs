@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::scope;
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::one_pool;
 use crate::support::database::Redis;
 use crate::support::hello::Hello;
 use crate::support::process::Port;
@@ -12,12 +13,6 @@ use crate::support::proxy::Proxy;
 use crate::support::server::{Server, refusing};
 use crate::support::{eventually, wait_for};
 use serde_json::Value;
-
-/// One listener, and one pool with these servers and these further lines.
-fn config(servers: &[SocketAddr], more: &str) -> String {
-    let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
-    format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = {servers:?}\n{more}\n")
-}
 
 /// One request in a session of its own.
 fn ping(address: SocketAddr) -> std::io::Result<()> {
@@ -38,7 +33,7 @@ fn of_server<'a>(server: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, 
 #[test]
 fn no_session_started_after_a_kill_fails_and_the_restarted_server_is_used_again() {
     let (stays, mut dies) = (Redis::start(), Redis::start());
-    let proxy = Proxy::start(&config(
+    let proxy = Proxy::start(&one_pool(
         &[stays.address(), dies.address()],
         "health = { interval = \"200ms\", rise = 3, fall = 3 }",
     ));
@@ -95,7 +90,7 @@ fn no_session_started_after_a_kill_fails_and_the_restarted_server_is_used_again(
 fn a_dead_server_is_not_tried_again_after_eject_after_failures() {
     let (stays, dead) = (Server::named("s1"), refusing());
     let health = "health = { check = \"off\", eject_after = 3, eject_for = \"1h\", eject_max_for = \"1h\" }";
-    let proxy = Proxy::start(&config(&[stays.address, dead.address], health));
+    let proxy = Proxy::start(&one_pool(&[stays.address, dead.address], health));
     for _ in 0..40 {
         assert_eq!(ask(proxy.at("l"), b""), b"s1");
     }
@@ -124,7 +119,7 @@ fn a_dead_server_is_not_tried_again_after_eject_after_failures() {
 fn an_ejected_server_is_tried_again_after_eject_for() {
     let (stays, dead) = (Server::named("s1"), refusing());
     let health = "health = { check = \"off\", eject_after = 1, eject_for = \"100ms\", eject_max_for = \"200ms\" }";
-    let proxy = Proxy::start(&config(&[stays.address, dead.address], health));
+    let proxy = Proxy::start(&one_pool(&[stays.address, dead.address], health));
     eventually("the dead server is ejected", || {
         assert_eq!(ask(proxy.at("l"), b""), b"s1");
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
@@ -138,7 +133,7 @@ fn the_next_server_gets_the_same_hello() {
     let (dead, alive) = (refusing(), Server::keeping(b"bye"));
     let routes = "[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"";
     let more = format!("balance = \"round-robin\"\nhealth = {{ check = \"off\", eject_after = 100 }}\n{routes}");
-    let proxy = Proxy::start(&config(&[dead.address, alive.address], &more));
+    let proxy = Proxy::start(&one_pool(&[dead.address, alive.address], &more));
     let mut hello = Hello::named("a.example").padded(3000).in_records(&[2, 800]);
     hello.extend([42; 500]);
     for pieces in [1, 900, 10_000] {
@@ -164,7 +159,7 @@ fn the_next_server_gets_the_same_hello() {
 /// Attempts and ending of one session when none of these servers listens.
 fn attempts_and_ending(servers: &[Port], more: &str) -> (Value, Value) {
     let addresses: Vec<_> = servers.iter().map(|port| port.address).collect();
-    let proxy = Proxy::start(&config(&addresses, more));
+    let proxy = Proxy::start(&one_pool(&addresses, more));
     assert_eq!(Client::connect(proxy.at("l")).try_read_all().unwrap_or_default(), b"");
     let line = proxy.access_line();
     (line["attempts"].clone(), line["ending"].clone())
@@ -207,7 +202,7 @@ fn without_a_live_server_attempts_and_ending_show_what_was_tried() {
 fn a_pools_only_server_is_never_ejected() {
     let dead = refusing();
     let health = "health = { check = \"off\", eject_after = 1, eject_for = \"1h\", eject_max_for = \"1h\" }";
-    let proxy = Proxy::start(&config(&[dead.address], health));
+    let proxy = Proxy::start(&one_pool(&[dead.address], health));
     for _ in 0..5 {
         let _ = Client::connect(proxy.at("l")).try_read_all();
     }
@@ -222,7 +217,7 @@ fn a_pool_whose_servers_all_have_weight_0_ends_sessions_as_no_server_at_once() {
     let servers = [Server::named("s1"), Server::named("s2")];
     let addresses = servers.each_ref().map(|server| server.address);
     for balance in ["least-conn", "round-robin", "source-hash", "random-two"] {
-        let proxy = Proxy::start(&config(&addresses, &format!("balance = \"{balance}\"")));
+        let proxy = Proxy::start(&one_pool(&addresses, &format!("balance = \"{balance}\"")));
         for address in addresses {
             let set = proxy.command(&["server", "weight", &format!("p/{address}"), "0"]);
             assert_eq!(set.code, Some(0), "{set:?}");

@@ -1,6 +1,7 @@
 //! With `source-hash` a client stays on its server while that one is up, whatever happens to the other servers.
 
 use crate::support::client::Client;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -12,10 +13,9 @@ fn a_dead_server_moves_only_its_own_clients_and_gets_them_back() {
     let port = Port::keep();
     let kept = Port::keep_again(port.address);
     let two = Server::named_on(port.listen(), "two");
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"source-hash\"\n\
-         servers = [\"{}\", \"{}\", \"{}\"]\nhealth = {{ interval = \"50ms\", fall = 1, rise = 1 }}",
-        one.address, two.address, three.address
+    let proxy = Proxy::start(&one_pool(
+        &[one.address, two.address, three.address],
+        "balance = \"source-hash\"\nhealth = { interval = \"50ms\", fall = 1, rise = 1 }",
     ));
     let up = || proxy.metrics().sum("acequia_server_up", &[]);
     let assignments = || -> Vec<String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::support::client::server_reached;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -11,11 +12,7 @@ use crate::support::server::Server;
 use crate::support::tls::tls_server;
 
 fn config(servers: &[SocketAddr], pool: &str, health: &str) -> String {
-    let servers: Vec<_> = servers.iter().map(|address| format!("\"{address}\"")).collect();
-    format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{pool}\n[pools.p.health]\n{health}",
-        servers.join(", ")
-    )
+    one_pool(servers, &format!("{pool}\n[pools.p.health]\n{health}"))
 }
 
 fn health(proxy: &Proxy, server: SocketAddr) -> serde_json::Value {

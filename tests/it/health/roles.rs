@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::scope;
 
+use crate::support::configs::one_pool;
 use crate::support::database::{Postgres, pgbench, psql};
 use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
@@ -217,11 +218,9 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
 fn without_a_login_any_valid_answer_to_sslrequest_passes() {
     let server = Postgres::start();
     let other = crate::support::server::Server::named("220 smtp");
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\", \"{}\"]\n\
-         health.check = \"postgres\"",
-        server.address(),
-        other.address
+    let proxy = Proxy::start(&one_pool(
+        &[server.address(), other.address],
+        "health.check = \"postgres\"",
     ));
     eventually("it is up", || {
         proxy.server("p", &server.address().to_string())["health"] == "up"

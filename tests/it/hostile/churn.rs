@@ -96,7 +96,7 @@ fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
     // Now all four are healthy: a server with leaked session counts would get fewer.
     let (c, d) = (
         Server::named_on(refusing.listen(), "c"),
-        Server::named_on(hanging.wakes(), "d"),
+        Server::named_on(hanging.resume(), "d"),
     );
     let mut shares = BTreeMap::<_, Vec<_>>::new();
     for _ in 0..40 {

@@ -6,6 +6,7 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use crate::support::client::{Client, ask, served_client};
+use crate::support::configs::{listener, pool, tls_listener};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -18,24 +19,12 @@ use tokio::time::Instant;
 
 /// A listener `tls` that reads names, with limits as given, and one `plain` that does not.
 fn config(server: &Server, limits: &str) -> String {
-    format!(
-        r#"
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        {limits}
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "echo"
-
-        [listeners.plain]
-        bind = "127.0.0.1:0"
-        pool = "echo"
-
-        [pools.echo]
-        servers = ["{}"]
-        "#,
-        server.address
-    )
+    [
+        tls_listener("tls", limits, &[("good.example", "pool = \"echo\"")]),
+        listener("plain", "echo", ""),
+        pool("echo", &[server.address], ""),
+    ]
+    .concat()
 }
 
 /// Asserts that a client with a routed name is served: the server echoes its hello.

@@ -7,11 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::{pool, tls_listener};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::hello::Hello;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, list};
+use crate::support::server::Server;
 use crate::support::usage::{cpu_time, descriptors, descriptors_fall_to, resident_bytes};
 use tokio::time::Instant;
 
@@ -24,20 +25,8 @@ const CPU_EACH_MAX: Duration = Duration::from_micros(90);
 const BYTES_EACH_MAX: u64 = 8 << 10;
 
 fn config(server: &Server) -> String {
-    format!(
-        r#"
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        hello_timeout = "3s"
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "echo"
-        [pools.echo]
-        servers = [{}]
-        health.check = "off"
-        "#,
-        list(&[server])
-    )
+    tls_listener("tls", "hello_timeout = \"3s\"", &[("good.example", "pool = \"echo\"")])
+        + &pool("echo", &[server.address], "health.check = \"off\"")
 }
 
 /// The clients that drip.

@@ -4,16 +4,14 @@ use std::io::ErrorKind;
 use std::sync::mpsc::channel;
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::Signal;
 
 fn start(server: &Server, runtime: &str) -> Proxy {
-    Proxy::start(&format!(
-        "[runtime]\n{runtime}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    ))
+    Proxy::start(&format!("[runtime]\n{runtime}\n{}", one_pool(&[server.address], "")))
 }
 
 /// An open session, after one exchange.
@@ -162,9 +160,8 @@ fn all_access_log_lines_are_written_before_the_process_ends() {
 fn sigusr1_reopens_the_access_log_while_draining() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
-        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n\
-         [listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
+        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n{}",
+        one_pool(&[server.address], "")
     ));
     let log = proxy.folder().join("access.log");
     proxy.signal(Signal::TERM);

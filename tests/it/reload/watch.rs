@@ -3,17 +3,14 @@
 use std::os::unix::fs::symlink;
 
 use crate::support::client::server_reached;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
-
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 fn text(server: &Server) -> String {
-    format!(
-        "[runtime]\nwatch = true\n[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
-         [pools.p]\nservers = [\"{}\"]",
-        server.address
-    )
+    let process = "[runtime]\nwatch = true\n[admin]\nbind = \"127.0.0.1:0\"\n";
+    process.to_owned() + &one_pool(&[server.address], "")
 }
 
 fn servers() -> [Server; 3] {

@@ -5,6 +5,7 @@ use std::fs::{read_dir, read_link, read_to_string};
 use std::path::{Path, PathBuf};
 
 use crate::support::client::{ask, served_client};
+use crate::support::configs::one_pool;
 use crate::support::counts::wait_for_active_sessions;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -44,10 +45,7 @@ fn worker_cpu_ns(proxy: &Proxy) -> Vec<u64> {
 fn long_and_short_sessions_are_spread_evenly_over_workers() {
     crate::support::limits::raise_descriptor_limit();
     let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[runtime]\nworkers = 3\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    ));
+    let proxy = Proxy::start(&format!("[runtime]\nworkers = 3\n{}", one_pool(&[server.address], "")));
     let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();
     wait_for_active_sessions(&proxy, LONG);
     let mut queues: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
