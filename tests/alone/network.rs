@@ -56,7 +56,7 @@ fn a_server_that_drops_packets_is_ejected_after_three_timeouts() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 3, "expected all three servers to serve at first");
-    network.swallow(1);
+    network.drop_packets(1);
     let asked: Vec<_> = (0..60).map(|_| timed_session(proxy.at("plain"))).collect();
     assert!(asked.iter().all(|(name, _)| name == "two" || name == "three"));
     assert_eq!(
@@ -79,7 +79,7 @@ fn with_default_settings_a_server_that_drops_packets_is_ejected_and_returns() {
         Server::named_on(network.listener(2), "two"),
     ];
     let proxy = Proxy::start(&config(&crate::support::server::list(&[&servers[0], &servers[1]]), ""));
-    network.swallow(1);
+    network.drop_packets(1);
     let mut slow = 0;
     let mut quick_in_a_row = 0;
     while quick_in_a_row < 40 {
@@ -93,7 +93,7 @@ fn with_default_settings_a_server_that_drops_packets_is_ejected_and_returns() {
         }
         assert!(slow <= 3, "expected at most 3 slow clients, got {slow}");
     }
-    network.swallow_no_more(1);
+    network.accept_packets(1);
     eventually("server one is used again", || {
         server_reached(proxy.at("plain")) == "one"
     });
@@ -110,12 +110,12 @@ fn timed_out_checks_leak_no_descriptors() {
         proxy.metrics().sum("acequia_health_checks_total", &labels)
     };
     let baseline = descriptors(&proxy);
-    network.swallow(1);
+    network.drop_packets(1);
     eventually("40 checks have timed out", || checks("timeout") >= 40.0);
     // One check may be under way, and our own connection to the admin port may still close.
     descriptors_fall_to(&proxy, baseline + 1);
     assert_eq!(checks("fail"), 0.0);
-    network.swallow_no_more(1);
+    network.accept_packets(1);
     eventually("server one is used again", || {
         server_reached(proxy.at("plain")) == "one"
     });

@@ -4,6 +4,7 @@ use std::process::{Command, id};
 use std::thread::scope;
 
 use crate::support::client::{Client, assert_echoes};
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
@@ -33,10 +34,7 @@ fn bulk_data_is_copied_while_the_pipe_quota_is_used_up_and_spliced_afterwards() 
     let hog = Process::start(hog.args(&as_user[1..]).args(["/usr/bin/python3", "-c", HOG]));
     eventually("the quota is used up", || hog.stdout.so_far() == ["full"]);
     let server = Server::echo();
-    let config = format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    );
+    let config = one_pool(&[server.address], "");
     let proxy = Proxy::setup(&config).under(&as_user).start();
     let before = pipes(&proxy);
     let lines = proxy.log().len();

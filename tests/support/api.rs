@@ -1,4 +1,4 @@
-//! Asking the API of a process, with nothing in between that could repair a request.
+//! Raw requests to the admin API, without an HTTP client that could correct them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use super::PATIENCE;
 use super::proxy::Proxy;
 use super::server::Server;
 
-/// With the names that docs/api.md uses.
+/// A configuration with the names that docs/api.md uses.
 pub fn config(servers: &[&Server], admin: &str) -> String {
     let named = |(number, server): (usize, &&Server)| {
         let name = ["big", "small"][number];
@@ -55,14 +55,14 @@ pub fn request(method: &str, path: &str, headers: &[&str], body: &str) -> String
     )
 }
 
-/// Over TCP.
+/// A request over TCP.
 pub fn tcp(proxy: &Proxy, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
     let stream = TcpStream::connect(proxy.admin()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     exchange(stream, &request(method, path, headers, body))
 }
 
-/// Over the Unix socket; JSON.
+/// A request with JSON over the Unix socket.
 pub fn unix(proxy: &Proxy, method: &str, path: &str, body: &str) -> (u16, Value) {
     let stream = UnixStream::connect(proxy.folder().join("acequia/admin.sock")).unwrap();
     let (status, body) = exchange(

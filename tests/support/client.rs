@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use super::PATIENCE;
 use super::proxy::Proxy;
 
-/// A client. No read or write waits longer than the harness's patience.
+/// A client. No read or write waits longer than [`PATIENCE`].
 pub struct Client(pub TcpStream);
 
 impl Client {
@@ -22,7 +22,7 @@ impl Client {
         TcpStream::connect_timeout(&address, PATIENCE).map(Self::of)
     }
 
-    /// From an address of this machine, such as 127.0.0.7.
+    /// Connects from a local address such as 127.0.0.7.
     pub fn connect_from(source: &str, address: SocketAddr) -> Self {
         let source = SocketAddr::new(source.parse().unwrap(), 0);
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -43,19 +43,19 @@ impl Client {
         self
     }
 
-    /// A write, and a segment, for every so many bytes.
+    /// Sends the bytes in writes, and so in segments, of this length.
     pub fn send_in_pieces(&mut self, bytes: &[u8], length: usize) -> &mut Self {
         bytes.chunks(length).for_each(|piece| self.0.write_all(piece).unwrap());
         self
     }
 
-    /// Says that it will say no more.
+    /// Half-closes the connection: sends the end of the stream.
     pub fn finish(&mut self) -> &mut Self {
         self.0.shutdown(Shutdown::Write).unwrap();
         self
     }
 
-    /// So many bytes.
+    /// Reads exactly this many bytes.
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.0.read_exact(&mut bytes).unwrap();
@@ -69,7 +69,7 @@ impl Client {
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 
-    /// All there is until the other side finishes.
+    /// Reads until the end of the stream.
     pub fn read_all(&mut self) -> Vec<u8> {
         self.try_read_all().unwrap()
     }
@@ -79,30 +79,30 @@ impl Client {
         self.0.read_to_end(&mut bytes).map(|_| bytes)
     }
 
-    /// Waits for the other side's reset.
+    /// Asserts that the other side resets the connection.
     pub fn must_be_reset(&mut self) {
         let kind = self.try_read_all().map_err(|error| error.kind());
-        assert_eq!(kind, Err(io::ErrorKind::ConnectionReset));
+        assert_eq!(kind, Err(io::ErrorKind::ConnectionReset), "expected a reset");
     }
 
-    /// Leaves by a reset.
+    /// Closes with a reset.
     pub fn reset(self) {
         let socket = Socket::from(self.0);
         socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
-/// A whole session: sends, finishes, and returns the answer.
+/// A whole session: sends the request, half-closes, and returns the answer.
 pub fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     Client::connect(address).send(request).finish().read_all()
 }
 
-/// The name of the server reached, of servers that say theirs; the session is over.
+/// The name that the reached server sends (see `Server::named`), in a whole session.
 pub fn server_reached(address: SocketAddr) -> String {
     String::from_utf8(ask(address, b"")).unwrap()
 }
 
-/// Echoes once: the session is served.
+/// A client whose session is served: it has had one echo.
 pub fn served_client(address: SocketAddr) -> Client {
     let mut client = Client::connect(address);
     client.send(b"ping");
@@ -110,7 +110,7 @@ pub fn served_client(address: SocketAddr) -> Client {
     client
 }
 
-/// So many bytes go to a server that sends them back, and come back as they were.
+/// Asserts that this many bytes come back unchanged from a server that echoes.
 pub fn assert_echoes(client: &Client, count: usize) {
     let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
     assert_echoes_bytes(client, &sent);
@@ -123,21 +123,17 @@ pub fn assert_echoes_bytes(client: &Client, sent: &[u8]) {
         all.spawn(|| (&client.0).write_all(sent).unwrap());
         (&client.0).read_exact(&mut back).unwrap();
     });
-    assert!(back == sent, "other bytes came back");
+    assert!(back == sent, "expected the same {} bytes back", sent.len());
 }
 
-/// So many sessions at a listener `l` that echoes, one after the other, each to its end.
+/// This many whole sessions at the listener `l`, whose servers echo, one after the other.
 pub fn run_sessions(proxy: &Proxy, count: usize) {
     for _ in 0..count {
-        assert_eq!(
-            ask(proxy.at("l"), b"ping"),
-            b"ping",
-            "the log is no concern of a client"
-        );
+        assert_eq!(ask(proxy.at("l"), b"ping"), b"ping", "expected an echo");
     }
 }
 
-/// A client with a receive buffer of about so many bytes.
+/// A client with a receive buffer of about this many bytes.
 pub fn small_buffer_client(address: SocketAddr, bytes: usize) -> Client {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(bytes).unwrap();

@@ -1,28 +1,38 @@
-//! Configurations that several tests use.
+//! Parts of configurations, in TOML. Every listener is on a port of 127.0.0.1 that the system chooses.
 
 use std::net::SocketAddr;
 
-/// A listener `tls` that reads names, with a pool for the rest, one `plain` that does not, and one server; with more
-/// keys for the listeners.
+/// A listener with this pool; `keys` are further lines.
+pub fn listener(name: &str, pool: &str, keys: &str) -> String {
+    format!("[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n{keys}\n")
+}
+
+/// A listener that routes by server name. A route is a pattern and its target: `pool = "a"` or `refuse = true`.
+pub fn tls_listener(name: &str, keys: &str, routes: &[(&str, &str)]) -> String {
+    let route = |(sni, target): &(&str, &str)| format!("[[listeners.{name}.routes]]\nsni = \"{sni}\"\n{target}\n");
+    let routes: String = routes.iter().map(route).collect();
+    format!("[listeners.{name}]\nbind = \"127.0.0.1:0\"\n{keys}\n{routes}")
+}
+
+/// A pool of these servers; `keys` are further lines.
+pub fn pool(name: &str, servers: &[SocketAddr], keys: &str) -> String {
+    let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    format!("[pools.{name}]\nservers = {servers:?}\n{keys}\n")
+}
+
+/// A listener `l` with the pool `p` of these servers; `keys` are further lines of the pool.
+pub fn one_pool(servers: &[SocketAddr], keys: &str) -> String {
+    listener("l", "p", "") + &pool("p", servers, keys)
+}
+
+/// A listener `tls` that routes by name and one `plain` that does not, both with a pool of this server, which is not
+/// checked; `keys` are further lines of both listeners.
 pub fn two_listeners(server: SocketAddr, keys: &str) -> String {
-    format!(
-        r#"
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        pool = "all"
-        {keys}
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "all"
-
-        [listeners.plain]
-        bind = "127.0.0.1:0"
-        pool = "all"
-        {keys}
-
-        [pools.all]
-        servers = ["{server}"]
-        health = {{ check = "off" }}
-        "#
-    )
+    let keys_of_tls = format!("pool = \"all\"\n{keys}");
+    [
+        tls_listener("tls", &keys_of_tls, &[("good.example", "pool = \"all\"")]),
+        listener("plain", "all", keys),
+        pool("all", &[server], "health = { check = \"off\" }"),
+    ]
+    .concat()
 }

@@ -3,24 +3,24 @@
 use super::proxy::Proxy;
 use super::{eventually, wait_for};
 
-/// Sessions open now.
+/// The number of open sessions.
 pub fn active_sessions(proxy: &Proxy) -> f64 {
     proxy.metrics().sum("acequia_sessions_active", &[])
 }
 
-/// Waits until so many sessions are open.
+/// Waits until exactly this many sessions are open.
 pub fn wait_for_active_sessions(proxy: &Proxy, sessions: usize) {
     eventually("so many sessions are open", || {
         active_sessions(proxy) == sessions as f64
     });
 }
 
-/// Sessions that have ended so.
+/// The number of sessions that have ended with this ending.
 pub fn ended_sessions(proxy: &Proxy, ending: &str) -> f64 {
     proxy.metrics().sum("acequia_sessions_total", &[("ending", ending)])
 }
 
-/// Waits until so many have.
+/// Waits until exactly this many sessions have ended with this ending.
 pub fn wait_for_ended_sessions(proxy: &Proxy, ending: &str, sessions: usize) {
     wait_for(ending, || {
         (ended_sessions(proxy, ending) >= sessions as f64).then_some(())
@@ -28,7 +28,7 @@ pub fn wait_for_ended_sessions(proxy: &Proxy, ending: &str, sessions: usize) {
     assert_eq!(ended_sessions(proxy, ending), sessions as f64, "{ending}");
 }
 
-/// Lines of the log that say so.
+/// The number of diagnostic log lines with this message.
 pub fn log_count(proxy: &Proxy, message: &str) -> usize {
     proxy.log().iter().filter(|line| line["message"] == message).count()
 }

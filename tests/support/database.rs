@@ -13,7 +13,7 @@ use super::client::Client;
 use super::eventually;
 use super::process::{Port, Process, must};
 
-/// A Redis server, on a port that stays its own when it dies.
+/// A Redis server on a reserved port, which stays reserved when the server dies.
 pub struct Redis {
     port: Port,
     process: Process,
@@ -53,12 +53,12 @@ impl Redis {
         self.process.kill();
     }
 
-    /// The same port again.
+    /// Starts it again on the same port.
     pub fn restart(&mut self) {
         self.process = Self::run(&self.port);
     }
 
-    /// A number of `INFO`.
+    /// A number from `INFO`.
     pub fn info(&self, key: &str) -> u64 {
         let answer = super::client::ask(self.address(), b"INFO\r\nQUIT\r\n");
         let text = String::from_utf8(answer).unwrap();
@@ -67,21 +67,21 @@ impl Redis {
     }
 }
 
-/// A PostgreSQL server of its own, trusting everybody but `checker`, with nothing kept safe on disk.
+/// A PostgreSQL server that trusts every role but `checker`, without fsync.
 pub struct Postgres {
     port: Port,
     process: Process,
     folder: TempDir,
 }
 
-/// Who may come in how: the checker must know its password.
+/// pg_hba.conf: only `checker` needs a password.
 const HBA: &str = "local all all trust
 host all checker 127.0.0.1/32 scram-sha-256
 host all,replication all 127.0.0.1/32 trust
 ";
 
 impl Drop for Postgres {
-    /// Killed it would leave shared memory behind.
+    /// Stops it with SIGINT: a killed server would leave shared memory behind.
     fn drop(&mut self) {
         self.signal_children(Signal::CONT);
         self.process.signal(Signal::CONT);
@@ -108,7 +108,7 @@ impl Postgres {
         Self::run(folder, settings)
     }
 
-    /// Follows another one.
+    /// A streaming replica of another server.
     pub fn replica_of(primary: &Self) -> Self {
         let folder = folder_of_postgres();
         let mut command = as_postgres(&program("pg_basebackup"), folder.path());
@@ -154,18 +154,19 @@ impl Postgres {
         self.port.address
     }
 
-    /// What it has logged.
+    /// Its log lines so far.
     pub fn log(&self) -> Vec<String> {
         self.process.stderr.so_far()
     }
 
-    /// As a machine that hangs: nothing of it does anything any more.
+    /// Stops all its processes, as if the machine hung.
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
         self.signal_children(Signal::STOP);
     }
 
-    /// As long as the server is stopped its list of children is whole: nobody is born, and the dead are not buried.
+    /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so the
+    /// list is complete.
     fn signal_children(&self, signal: Signal) {
         let own = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).unwrap_or_default();
@@ -175,7 +176,7 @@ impl Postgres {
         }
     }
 
-    /// A file of its own, with this in it, which it alone may read.
+    /// Writes a file that only the `postgres` user may read.
     pub fn own_file(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
@@ -195,14 +196,14 @@ fn folder_of_postgres() -> TempDir {
     folder
 }
 
-/// `psql` with one statement, its answer bare.
+/// `psql` with one statement; prints only values.
 pub fn psql(address: SocketAddr, statement: &str) -> Command {
     let mut command = to_postgres("psql", address);
     command.args(["-X", "-q", "-t", "-A", "-c", statement]);
     command
 }
 
-/// `pgbench`, to the database `postgres`.
+/// `pgbench` on the database `postgres`.
 pub fn pgbench(address: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = to_postgres("pgbench", address);
     command.args(arguments).env("PGDATABASE", "postgres");

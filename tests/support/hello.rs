@@ -1,8 +1,8 @@
-//! ClientHellos: made, and captured ones.
+//! ClientHello messages: generated and captured ones.
 
 use std::path::Path;
 
-/// A ClientHello to be made; TLS 1.2 and 1.3 are offered.
+/// A builder of ClientHellos that offer TLS 1.2 and 1.3.
 #[derive(Default)]
 pub struct Hello {
     name: Option<String>,
@@ -27,18 +27,18 @@ impl Hello {
         self
     }
 
-    /// Larger by about so many bytes.
+    /// Adds a padding extension with this many bytes of content.
     pub fn padded(mut self, bytes: usize) -> Self {
         self.padding = bytes;
         self
     }
 
-    /// In one record.
+    /// The hello in one record.
     pub fn bytes(&self) -> Vec<u8> {
         record(&self.message())
     }
 
-    /// In records of these lengths, the rest in a last one.
+    /// The hello in records with content of these lengths, and the rest in a last one.
     pub fn in_records(&self, lengths: &[usize]) -> Vec<u8> {
         let (message, mut at, mut bytes) = (self.message(), 0, Vec::new());
         for length in lengths {

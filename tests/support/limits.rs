@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::proxy::Proxy;
 
-/// Bounds the descriptors of a running process.
+/// Sets the soft limit of a running process's descriptors.
 pub fn limit_descriptors(proxy: &Proxy, current: u64) {
     let pid = i32::try_from(proxy.pid()).ok().and_then(Pid::from_raw);
     let maximum = descriptor_limits(proxy.pid()).1;
@@ -24,7 +24,7 @@ pub fn limit_descriptors(proxy: &Proxy, current: u64) {
     .unwrap();
 }
 
-/// Leaves a running process so many descriptors, besides those it always has.
+/// Limits a running process to this many descriptors more than those it keeps open all the time.
 pub fn leave_descriptors(proxy: &Proxy, count: usize) {
     let open = || -> BTreeSet<u64> {
         let names = read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
@@ -34,12 +34,12 @@ pub fn leave_descriptors(proxy: &Proxy, count: usize) {
     };
     let mut always = open();
     for _ in 0..20 {
-        sleep(Duration::from_millis(10)); // others are those of a moment: of a check, of a visit to the admin port
+        sleep(Duration::from_millis(10)); // drops short-lived ones, such as of a check or an admin connection
         always = &always & &open();
     }
-    // A new one gets the smallest number that is free.
+    // A new descriptor gets the smallest free number, and must be below the limit.
     let limit = (0..).filter(|number| !always.contains(number)).nth(count);
-    limit_descriptors(proxy, limit.expect("numbers do not end"));
+    limit_descriptors(proxy, limit.expect("the sequence is endless"));
 }
 
 /// The soft and the hard limit of a process's descriptors.
@@ -50,7 +50,7 @@ pub fn descriptor_limits(pid: u32) -> (u64, u64) {
     (numbers[0], numbers[1])
 }
 
-/// Raises our own limit of descriptors as far as it goes: a test holds many clients.
+/// Raises the test's own soft limit to its hard limit, for tests with many clients.
 pub fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(

@@ -1,4 +1,4 @@
-//! A strict reader of the Prometheus text format: what is not exactly as the format wants it panics.
+//! A strict parser of the Prometheus text format: it panics on any deviation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-/// One series: of histograms the name has a suffix.
+/// One series. In histograms the name has a suffix such as `_bucket`.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub name: String,
@@ -25,8 +25,8 @@ pub struct Sample {
 }
 
 impl Metrics {
-    /// Reads a scrape. Every family is one group with one HELP and one TYPE before its series, no series is there
-    /// twice, and histograms add up.
+    /// Parses a scrape. Every family must be one group with HELP and TYPE before its series, no series may occur twice,
+    /// and histograms must be consistent.
     pub fn parse(text: &str) -> Self {
         assert!(text.ends_with('\n'), "the last line has no end");
         let (mut metrics, mut helps) = (Self::default(), BTreeMap::new());
@@ -68,12 +68,12 @@ impl Metrics {
         metrics
     }
 
-    /// The sum of the series of a name that have these labels; 0 if there is none.
+    /// The sum of the series with this name and these labels; 0 if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.series(name, labels).iter().map(|sample| sample.value).sum()
     }
 
-    /// The series of a name (with its suffix, of histograms) that have these labels.
+    /// The series with this name (of histograms, including the suffix) and these labels.
     pub fn series(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
         let has = |sample: &Sample, (key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|v| v == value);
         let samples = self.families.values().flat_map(|family| &family.samples);
@@ -82,7 +82,7 @@ impl Metrics {
             .collect()
     }
 
-    /// Families of a kind.
+    /// The families of this type.
     pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = (&String, &Family)> {
         self.families.iter().filter(move |(_, family)| family.kind == kind)
     }

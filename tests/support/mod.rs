@@ -1,7 +1,7 @@
-//! The harness of the black-box tests: the built binary with real peers around it.
+//! The harness of the black-box tests: the built binary with real clients and servers.
 //!
-//! Nothing here binds a port of its choice or sleeps for something to happen: ports are the system's, and
-//! [`eventually`] polls for a condition within a bound.
+//! The system chooses every port, and nothing sleeps to wait for an event: [`eventually`] polls for a condition within
+//! a bound.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
@@ -73,23 +73,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long anything may take that is bound to happen; generous, for the machine may be busy.
+/// How long a test waits for anything. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Waits until it holds.
+/// Waits until the condition holds; `what` says in words what is expected.
 ///
 /// # Panics
-/// It does not hold within [`PATIENCE`].
+/// When it does not hold within [`PATIENCE`].
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
 }
 
-/// Waits until there is one.
+/// Waits until `look` returns a value, and returns that; `what` says in words what is expected.
 ///
 /// # Panics
-/// There is none within [`PATIENCE`].
+/// When there is none within [`PATIENCE`].
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! Networks of namespaces, which takes root.
+//! A network of namespaces; needs root.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -12,14 +12,15 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::client::Client;
 use super::process::{Finished, finished, must};
 
-/// Namespaces that hang together like a star: acequia's, and around it others, number 1 and up. Of link n the address
-/// in the middle is 10.98.n.1, the one outside 10.98.n.2.
+/// Namespaces connected as a star: acequia's in the middle is number 0, the outer ones are numbers 1 and up. On link n
+/// the middle has the address 10.98.n.1 and the outer namespace 10.98.n.2.
 pub struct Namespaces {
     names: Vec<String>,
 }
 
 impl Namespaces {
-    /// `None`, said aloud, where namespaces are not to be had. The calling thread and its children are in the middle.
+    /// Creates them and moves the calling thread, and so its children, to the middle. `None`, with a note on standard
+    /// error, where namespaces are not available.
     pub fn enter(points: usize) -> Option<Self> {
         if !geteuid().is_root() {
             eprintln!("NOT TESTED: network namespaces need root");
@@ -59,19 +60,19 @@ impl Namespaces {
         );
     }
 
-    /// Runs a command in a namespace.
+    /// Runs a command in a namespace to its end.
     pub fn run(&self, number: usize, words: &str) -> Finished {
         let name = &self.names[number];
         finished(Command::new("ip").args(["netns", "exec", name]).args(words.split(' ')))
     }
 
-    /// Moves the calling thread.
+    /// Moves the calling thread to a namespace.
     fn go_to(&self, number: usize) {
         let name = File::open(format!("/run/netns/{}", self.names[number])).unwrap();
         move_into_link_name_space(name.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
-    /// Does something in another namespace; sockets made there stay there.
+    /// Runs `make` on a thread in another namespace; its sockets stay there.
     pub fn at<T: Send>(&self, number: usize, make: impl FnOnce() -> T + Send) -> T {
         scope(|scope| {
             let there = scope.spawn(|| {
@@ -91,8 +92,8 @@ impl Namespaces {
         self.at(number, || Client::connect(address))
     }
 
-    /// From now on a namespace swallows what is sent to it.
-    pub fn swallow(&self, number: usize) {
+    /// A namespace drops all packets sent to it from now on.
+    pub fn drop_packets(&self, number: usize) {
         for words in [
             "nft add table inet hole",
             "nft add chain inet hole input { type filter hook input priority 0 ; policy drop ; }",
@@ -102,7 +103,7 @@ impl Namespaces {
         }
     }
 
-    pub fn swallow_no_more(&self, number: usize) {
+    pub fn accept_packets(&self, number: usize) {
         assert_eq!(self.run(number, "nft delete table inet hole").code, Some(0));
     }
 }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive their test, and ports kept for them.
+//! Child processes that never outlive their test, and ports reserved for them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it, with pipes on standard output and standard error that are read all the time.
+    /// Starts it, and reads its standard output and standard error in the background.
     pub fn start(command: &mut Command) -> Self {
         let spawned = command
             .stdin(Stdio::null())
@@ -31,7 +31,7 @@ impl Process {
         process
     }
 
-    /// A child that runs already; its standard output is left alone.
+    /// Takes over a running child; its standard output is not read.
     pub fn of(mut child: Child) -> Self {
         let stderr = Lines::of(child.stderr.take());
         Self {
@@ -51,14 +51,14 @@ impl Process {
 
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a child has a number"), signal).expect("it is not waited for yet");
+        kill_process(pid.expect("a PID is not 0"), signal).expect("the child is not reaped yet");
     }
 
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, and until all it has said is read.
+    /// Waits until it has ended and its output is read completely.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait_for("the process ends", || self.child.try_wait().unwrap());
         self.stdout.finish();
@@ -66,10 +66,9 @@ impl Process {
         status
     }
 
-    /// As if struck by lightning.
+    /// Kills it with SIGKILL and reaps it.
     pub fn kill(&mut self) {
-        let _ = self.child.kill(); // it may be gone already
-        let _ = self.child.wait();
+        let _ = self.child.kill(); // it may have ended already        let _ = self.child.wait();
     }
 }
 
@@ -79,7 +78,7 @@ impl Drop for Process {
     }
 }
 
-/// The lines that come out of a pipe, so far.
+/// The lines read from a pipe so far.
 #[derive(Default)]
 pub struct Lines {
     lines: Arc<Mutex<Vec<String>>>,
@@ -115,7 +114,7 @@ impl Lines {
     }
 }
 
-/// What a command that ends by itself has said.
+/// Exit code and output of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -126,7 +125,7 @@ pub struct Finished {
 /// Runs a command to its end.
 ///
 /// # Panics
-/// It does not end within the harness's patience.
+/// When it does not end within [`super::PATIENCE`].
 pub fn finished(command: &mut Command) -> Finished {
     let mut process = Process::start(command);
     let status = process.wait();
@@ -138,15 +137,15 @@ pub fn finished(command: &mut Command) -> Finished {
     }
 }
 
-/// The same, and it must succeed; its standard output.
+/// Runs a command that must succeed; returns its standard output.
 pub fn must(command: &mut Command) -> String {
     let finished = finished(command);
     assert_eq!(finished.code, Some(0), "{command:?}: {finished:#?}");
     finished.stdout
 }
 
-/// A port kept for a process: bound with SO_REUSEADDR and not listening, it refuses clients until a process that sets
-/// SO_REUSEADDR too listens there, and again after that one's end; nobody else is given it meanwhile.
+/// A reserved port. It is bound with SO_REUSEADDR but not listening, so it refuses clients until a process that also sets
+/// SO_REUSEADDR listens there, and again after that process ends. The system gives it to nobody else meanwhile.
 pub struct Port {
     socket: Socket,
     pub address: SocketAddr,
@@ -161,7 +160,7 @@ impl Port {
         Self::keep_again(SocketAddr::new(ip.parse().unwrap(), 0))
     }
 
-    /// Another socket for an address that is kept already.
+    /// Another socket for an address that is reserved already.
     pub fn keep_again(wanted: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -174,12 +173,12 @@ impl Port {
         self.address.port()
     }
 
-    /// From now on it is listened on.
+    /// Starts to listen on the port.
     pub fn listen(self) -> std::net::TcpListener {
         self.listen_with(128)
     }
 
-    /// The same, with a backlog.
+    /// Starts to listen with this backlog.
     pub fn listen_with(self, backlog: i32) -> std::net::TcpListener {
         self.socket.listen(backlog).unwrap();
         self.socket.into()

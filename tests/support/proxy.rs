@@ -1,4 +1,4 @@
-//! acequia as a process.
+//! The built acequia binary as a process.
 
 use std::fs::Permissions;
 use std::io::{Read, Write};
@@ -17,8 +17,7 @@ use super::{PATIENCE, eventually, wait_for};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_acequia");
 
-/// How a proxy is to be started: with a configuration in TOML, to which an `[admin]` section is added where there is
-/// none, or in JSON.
+/// How to start a proxy. A TOML configuration without an `[admin]` section gets one; a JSON configuration is used as is.
 pub struct Setup {
     toml: String,
     under: Vec<String>,
@@ -26,19 +25,19 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Starts it by way of a command that becomes it (`prlimit`, `setpriv`, `ip netns exec …`).
+    /// Starts it through a command that executes it in its own place (`prlimit`, `setpriv`, `ip netns exec …`).
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
-    /// Nobody reads its standard output.
+    /// Leaves its standard output unread.
     pub fn unread(mut self) -> Self {
         self.unread = true;
         self
     }
 
-    /// Waits until it says where it listens.
+    /// Starts it, and waits until it has logged its addresses.
     pub fn launch(self) -> Proxy {
         let (folder, mut command) = self.command();
         let mut child = command
@@ -62,14 +61,14 @@ impl Setup {
             listeners: Vec::new(),
             admin: None,
         };
-        proxy.hear_addresses();
+        proxy.read_addresses();
         proxy
     }
 
-    /// Waits until every server has had its first check, too.
+    /// Starts it, and waits until it is ready: every server has had its first check.
     pub fn start(self) -> Proxy {
         let proxy = self.launch();
-        eventually("it is ready", || proxy.get("/ready").0 == 200);
+        eventually("acequia is ready", || proxy.get("/ready").0 == 200);
         proxy
     }
 
@@ -92,7 +91,7 @@ impl Setup {
     }
 }
 
-/// A folder with a configuration in it, which other users may read.
+/// A folder with this configuration, readable by other users.
 pub fn config_folder(name: &str, text: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -109,7 +108,7 @@ fn with_admin(name: &str, text: &str) -> String {
     format!("{text}{admin}")
 }
 
-/// `acequia` with these arguments.
+/// The command `acequia` with these arguments.
 pub fn acequia(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command.args(arguments);
@@ -119,14 +118,14 @@ pub fn acequia(arguments: &[&str]) -> Command {
 /// A running acequia. Dropping it kills it.
 pub struct Proxy {
     process: Process,
-    /// Its standard output, of one that was started unread.
+    /// Its standard output while nobody reads it.
     unread: Option<ChildStdout>,
     folder: TempDir,
     listeners: Vec<(String, SocketAddr)>,
     admin: Option<SocketAddr>,
 }
 
-/// What it has left behind.
+/// Exit code and logs of a proxy that has ended.
 #[derive(Debug)]
 pub struct Stopped {
     pub code: Option<i32>,
@@ -148,23 +147,23 @@ impl Proxy {
         Self::setup(toml).start()
     }
 
-    fn hear_addresses(&mut self) {
-        // The admin port is told last.
-        eventually("it says where it listens", || {
+    fn read_addresses(&mut self) {
+        // The address of the admin port is logged last.
+        eventually("acequia logs its addresses", || {
             let has_ended = self.process.stderr.has_ended();
-            let is_told = self.log().iter().any(|line| says(line, "admin port"));
+            let is_logged = self.log().iter().any(|line| has_message(line, "admin port"));
             assert!(
-                is_told || !has_ended,
-                "it has ended: {:#?}",
+                is_logged || !has_ended,
+                "expected acequia to start, but it has ended: {:#?}",
                 self.process.stderr.so_far()
             );
-            is_told
+            is_logged
         });
         for line in self.log() {
             let address = || field(&line, "address").parse().unwrap();
-            if says(&line, "listening") {
+            if has_message(&line, "listening") {
                 self.listeners.push((field(&line, "listener"), address()));
-            } else if says(&line, "admin port") {
+            } else if has_message(&line, "admin port") {
                 self.admin = Some(address());
             }
         }
@@ -194,22 +193,22 @@ impl Proxy {
         self.process.pid()
     }
 
-    /// Where its configuration is.
+    /// The folder of its configuration, which is its working folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// From now on somebody reads its standard output.
+    /// Starts to read its standard output.
     pub fn read_stdout(&mut self) {
         self.process.stdout = Lines::of(self.unread.take());
     }
 
-    /// Whoever might have read its standard output is gone.
+    /// Closes the reading end of its standard output.
     pub fn close_stdout(&mut self) {
         self.unread = None;
     }
 
-    /// Its diagnostic log so far; a line that is not JSON is a JSON string.
+    /// Its diagnostic log so far; a line that is not JSON becomes a JSON string.
     pub fn log(&self) -> Vec<Value> {
         parsed(&self.process.stderr)
     }
@@ -219,14 +218,14 @@ impl Proxy {
         parsed(&self.process.stdout)
     }
 
-    /// The access log, once it has so many lines.
+    /// The access log, once it has at least this many lines.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
         wait_for("the access log is written", || {
             Some(self.access()).filter(|lines| lines.len() >= wanted)
         })
     }
 
-    /// The one line of the access log there is to be.
+    /// The access log, which must have exactly one line.
     pub fn access_line(&self) -> Value {
         let mut lines = self.access_lines(1);
         assert_eq!(lines.len(), 1, "{lines:#?}");
@@ -239,30 +238,32 @@ impl Proxy {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
     }
 
-    /// Writes another configuration where it has its own, with the `[admin]` section it began with.
+    /// Replaces its configuration file, by a rename, without reloading it.
     pub fn rewrite(&self, toml: &str) {
         let beside = self.folder().join("next.toml");
         std::fs::write(&beside, with_admin("acequia.toml", toml)).unwrap();
         std::fs::rename(beside, self.folder().join("acequia.toml")).unwrap();
     }
 
-    /// Has it read another configuration by SIGHUP, and waits until it has; whether that is in force now.
+    /// Replaces its configuration and reloads it by SIGHUP; returns whether the reload was accepted.
     pub fn reload(&self, toml: &str) -> bool {
         self.rewrite(toml);
         let before = self.reloads();
         self.signal(Signal::HUP);
-        let after = wait_for("it reloads", || Some(self.reloads()).filter(|after| *after != before));
+        let after = wait_for("the reload is counted", || {
+            Some(self.reloads()).filter(|after| *after != before)
+        });
         after.0 > before.0
     }
 
-    /// Reloads that were done, and those that were not.
+    /// The numbers of accepted and of rejected reloads.
     pub fn reloads(&self) -> (f64, f64) {
         let metrics = self.metrics();
         let of = |result| metrics.sum("acequia_config_reloads_total", &[("result", result)]);
         (of("ok"), of("error"))
     }
 
-    /// Runs `acequia` with these arguments, for this process.
+    /// Runs an `acequia` command against this process, to its end.
     pub fn command(&self, arguments: &[&str]) -> Finished {
         finished(
             acequia(arguments)
@@ -271,14 +272,14 @@ impl Proxy {
         )
     }
 
-    /// The same, and it must succeed; its answer in JSON.
+    /// Runs a command that must succeed, with `--json`; returns its answer.
     pub fn answer(&self, arguments: &[&str]) -> Value {
-        let said = self.command(&[arguments, &["--json"]].concat());
-        assert_eq!(said.code, Some(0), "{arguments:?}: {said:#?}");
-        serde_json::from_str(&said.stdout).unwrap()
+        let done = self.command(&[arguments, &["--json"]].concat());
+        assert_eq!(done.code, Some(0), "{arguments:?}: {done:#?}");
+        serde_json::from_str(&done.stdout).unwrap()
     }
 
-    /// A server as `acequia servers` tells it.
+    /// A server's state as `acequia servers` shows it.
     pub fn server(&self, pool: &str, name: &str) -> Value {
         let state = self.answer(&["servers"]);
         let of = |list: &Value, name: &str| {
@@ -300,7 +301,7 @@ impl Proxy {
         self.process.is_running()
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for its end.
     pub fn stop(self) -> Stopped {
         self.signal(Signal::TERM);
         self.wait()
@@ -323,14 +324,14 @@ fn parsed(lines: &Lines) -> Vec<Value> {
 }
 
 /// Whether a line of the diagnostic log, in either format, has this message.
-fn says(line: &Value, message: &str) -> bool {
+fn has_message(line: &Value, message: &str) -> bool {
     match line {
         Value::String(text) => text.contains(&format!(" {message} ")),
         line => line["message"] == message,
     }
 }
 
-/// A field of it.
+/// A field of a line of the diagnostic log, in either format.
 fn field(line: &Value, key: &str) -> String {
     let in_text = |text: &String| {
         text.split(' ')
@@ -344,7 +345,7 @@ fn field(line: &Value, key: &str) -> String {
     }
 }
 
-/// Head and body of the answer.
+/// Sends a GET request; returns head and body of the answer.
 pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(String, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;

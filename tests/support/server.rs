@@ -1,4 +1,4 @@
-//! Servers behind the proxy, a thread a session.
+//! Servers behind the proxy, with one thread per session.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use rustix::net::Shutdown as How;
 use super::PATIENCE;
 use super::process::Port;
 
-/// A server. Dropping it closes its port; sessions under way go on to their end.
+/// A server. Dropping it closes its port; open sessions continue to their end.
 pub struct Server {
     pub address: SocketAddr,
     sessions: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Sends back what it gets.
+    /// A server that echoes.
     pub fn echo() -> Self {
         Self::run(|mut stream| {
             let mut from = stream.try_clone().unwrap();
@@ -32,22 +32,22 @@ impl Server {
         })
     }
 
-    /// Speaks first: says its name, finishes when the client has.
+    /// A server that sends its name first, and half-closes after the client does.
     pub fn named(name: &'static str) -> Self {
         Self::run(move |stream| greet(stream, name))
     }
 
-    /// The same, on an address.
+    /// The same on this listener.
     pub fn named_on(listener: TcpListener, name: &'static str) -> Self {
         Self::run_on(listener, move |stream, _| greet(stream, name))
     }
 
-    /// Keeps what it gets, answers `answer` when the client has finished, and finishes.
+    /// A server that records what it receives, and sends `answer` when the client has half-closed.
     pub fn keeping(answer: &'static [u8]) -> Self {
         Self::keeping_on("127.0.0.1:0", answer)
     }
 
-    /// The same, on an address.
+    /// The same on this address.
     pub fn keeping_on(address: &str, answer: &'static [u8]) -> Self {
         Self::run_on(TcpListener::bind(address).unwrap(), move |mut stream, received| {
             let mut bytes = Vec::new();
@@ -57,33 +57,33 @@ impl Server {
         })
     }
 
-    /// Listens and says nothing, until the client has finished.
+    /// A server that sends nothing, and half-closes after the client does.
     pub fn silent() -> Self {
         Self::named("")
     }
 
-    /// Does with every session what it is told.
+    /// A server that runs `serve` for every session.
     pub fn run(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), move |stream, _| {
             serve(stream)
         })
     }
 
-    /// The same, with a place to keep what was received.
+    /// The same on this listener; `serve` may record what it has received.
     pub fn run_on(
         listener: TcpListener,
         serve: impl Fn(TcpStream, &Mutex<Vec<Vec<u8>>>) + Send + Sync + 'static,
     ) -> Self {
         let listener = Arc::new(listener);
         let (sessions, received) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
-        let (serve, count, kept, door) = (
+        let (serve, count, kept, accepting_on) = (
             Arc::new(serve),
             Arc::clone(&sessions),
             Arc::clone(&received),
             Arc::clone(&listener),
         );
         let accepting = spawn(move || {
-            while let Ok((stream, _)) = door.accept() {
+            while let Ok((stream, _)) = accepting_on.accept() {
                 count.fetch_add(1, SeqCst);
                 let (serve, kept) = (Arc::clone(&serve), Arc::clone(&kept));
                 spawn(move || serve(stream, &kept));
@@ -99,12 +99,12 @@ impl Server {
         }
     }
 
-    /// Sessions accepted so far.
+    /// The number of sessions accepted so far.
     pub fn sessions(&self) -> usize {
         self.sessions.load(SeqCst)
     }
 
-    /// What each session that is over has brought, of a server that keeps.
+    /// The bytes of each session that has ended, of a server that records them.
     pub fn received(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }
@@ -112,7 +112,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Wakes the accepting thread, which has the other reference.
+        // Wakes the accepting thread, which holds the other reference.
         let _ = rustix::net::shutdown(&*self.listener, How::Both);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -125,32 +125,33 @@ fn greet(mut stream: TcpStream, name: &str) {
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
 
-/// An address that refuses, and will for as long as this is kept.
+/// An address that refuses connections as long as the value is kept.
 pub fn refusing() -> Port {
     Port::keep()
 }
 
-/// `"a", "b"`: the addresses as a configuration's `servers` wants them.
+/// `"a", "b"`: the addresses as they stand in a configuration's `servers`.
 pub fn list(servers: &[&Server]) -> String {
     let quoted: Vec<_> = servers.iter().map(|server| format!("\"{}\"", server.address)).collect();
     quoted.join(", ")
 }
 
-/// An address that neither accepts nor refuses: its queue is full, so the kernel drops whoever knocks.
+/// An address that neither accepts nor refuses: its accept queue is full, so the kernel drops new connections.
 pub struct Hanging {
     pub address: SocketAddr,
     full: (TcpListener, Vec<TcpStream>),
 }
 
 impl Hanging {
-    /// From now on there is room in its queue.
-    pub fn wakes(self) -> TcpListener {
-        let (listener, _waited) = self.full;
+    /// Enlarges the accept queue, and returns the listener to accept from.
+    pub fn resume(self) -> TcpListener {
+        let (listener, _queued) = self.full;
         rustix::net::listen(&listener, 128).unwrap();
         listener
     }
 }
 
+/// See [`Hanging`].
 pub fn hanging() -> Hanging {
     let port = Port::keep();
     let address = port.address;
@@ -165,7 +166,7 @@ pub fn hanging() -> Hanging {
     }
 }
 
-/// A server whose sessions are handed to the test, one at a time.
+/// A server whose sessions the test serves itself, one at a time.
 pub struct ManualServer {
     pub server: Server,
     sessions: Receiver<TcpStream>,
@@ -173,16 +174,17 @@ pub struct ManualServer {
 
 impl ManualServer {
     pub fn new() -> Self {
-        let (give, sessions) = channel();
-        let give = Mutex::new(give);
+        let (sender, sessions) = channel();
+        let sender = Mutex::new(sender);
         let server = Server::run(move |stream| {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.set_write_timeout(Some(PATIENCE)).unwrap();
-            let _ = give.lock().unwrap().send(stream); // a test that is over takes none
+            let _ = sender.lock().unwrap().send(stream); // fails when the test has ended
         });
         Self { server, sessions }
     }
 
+    /// The next session. Waits for at most [`PATIENCE`].
     pub fn session(&self) -> TcpStream {
         self.sessions.recv_timeout(PATIENCE).unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// Tells threads to stop when it drops, so also when the test fails: the scope would wait for them for ever.
+/// Sets the flag when it drops, also when the test fails: otherwise the thread scope would wait forever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-/// Writes until nothing is taken any more: every buffer on the way is full. Shorter than any bound that a test sets,
-/// lest the error that comes then be met here.
+/// Writes until every buffer on the way is full. Its write timeout is shorter than any timeout that a test configures,
+/// so that the error of such a timeout does not occur here.
 pub fn fill(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
 }
 
-/// Everything until the end, and how that came.
+/// All bytes until the end of the stream, and the error that ended it, if any.
 pub fn read_to_end(stream: &mut TcpStream) -> (Vec<u8>, Result<(), io::ErrorKind>) {
     let mut bytes = Vec::new();
     let end = stream.read_to_end(&mut bytes);

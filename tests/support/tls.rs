@@ -1,4 +1,4 @@
-//! Servers that speak TLS, each with a certificate that says who it is.
+//! TLS servers, each with a self-signed certificate for its name.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::server::Server;
 
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
-/// A TLS server: its certificate is for `name`, and so is every page of it. It speaks HTTP/1.1 and HTTP/2.
+/// A TLS server with a certificate for `name`, which every page contains too. It speaks HTTP/1.1 and HTTP/2.
 pub fn tls_server(name: &'static str) -> Server {
     serve(config_for(vec![name.to_owned()]).0, name)
 }
@@ -26,7 +26,7 @@ fn serve(config: ServerConfig, name: &'static str) -> Server {
     let config = Arc::new(config);
     Server::run(move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-        // A client that breaks off is the client's affair; the test sees it there.
+        // An error on this side is seen by the test on the client's side.
         let _ = answer(StreamOwned::new(connection, stream), name);
     })
 }
@@ -81,7 +81,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
-/// One answer in HTTP/2 (RFC 9113), to whatever is asked.
+/// Answers one HTTP/2 request (RFC 9113), whatever it is.
 fn http2(tls: &mut Tls, page: &[u8]) -> std::io::Result<()> {
     tls.read_exact(&mut [0; 24])?; // the client's preface
     frame(tls, SETTINGS, 0, 0, &[])?;

@@ -226,6 +226,6 @@ async fn the_future_of_a_session_stays_small() {
     let traffic = Traffic::default();
     let never = std::future::pending::<()>();
     let relay = relay(&socket, &socket, Vec::new(), PATIENT, &traffic, never);
-    let bytes = std::mem::size_of_val(&relay);
+    let bytes = size_of_val(&relay);
     assert!(bytes <= 208, "{bytes} bytes");
 }

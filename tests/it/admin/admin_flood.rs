@@ -5,16 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::scope;
 
 use crate::support::client::{Client, served_client};
+use crate::support::configs::one_pool;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{descriptors, descriptors_fall_to, resident_bytes};
-
-fn config(server: &Server) -> String {
-    format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    )
-}
 
 /// Bad requests: what is sent first, and what is then repeated for as long as it is read.
 const FLOODS: [(&str, &str); 4] = [
@@ -45,7 +39,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 #[test]
 fn a_flood_does_not_affect_traffic_or_good_api_clients() {
     let server = Server::echo();
-    let proxy = Proxy::start(&config(&server));
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let (open, before) = (descriptors(&proxy), resident_bytes(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
@@ -77,7 +71,7 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
 fn endless_requests_are_cut_off() {
     const FAR_TOO_MUCH: usize = 64 << 20;
     let server = Server::echo();
-    let proxy = Proxy::start(&config(&server));
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
     for (first, then) in &FLOODS[1..] {
         let mut client = Client::connect(proxy.admin()).0;
         client.write_all(first.as_bytes()).unwrap();

@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use crate::support::client::Client;
+use crate::support::configs::one_pool;
 use crate::support::process::finished;
 use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
@@ -11,11 +12,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 fn text(server: &Server, socket: &str) -> String {
-    format!(
-        "[admin]\nbind = \"127.0.0.1:0\"\nsocket = \"{socket}\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
-         [pools.p]\nservers = [\"{}\"]",
-        server.address
-    )
+    let admin = format!("[admin]\nbind = \"127.0.0.1:0\"\nsocket = \"{socket}\"\n");
+    admin + &one_pool(&[server.address], "")
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -65,10 +63,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
 #[test]
 fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let server = Server::echo();
-    let usual = format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    );
+    let usual = one_pool(&[server.address], "");
     let with_default = Proxy::start(&usual);
     assert!(is_socket(&with_default.folder().join("acequia/admin.sock")));
     // A path that cannot be created, since /dev/null is no folder.

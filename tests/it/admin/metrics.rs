@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::{listener, one_pool, pool, tls_listener};
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::metrics::Metrics;
 use crate::support::process::Port;
 use crate::support::proxy::{Proxy, http_get};
-use crate::support::server::{Hanging, Server, hanging, list, refusing};
+use crate::support::server::{Hanging, Server, hanging, refusing};
 use rustix::process::Signal;
 
 /// Name, type and labels of every documented metric.
@@ -45,55 +46,26 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
 
-/// A listener for every kind of ending, with a pool of the same name.
+/// Listeners for every kind of ending. All but `narrow` and `tls` have a pool of the same name.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
-    format!(
-        r#"
-        [listeners.good]
-        bind = "127.0.0.1:0"
-        pool = "good"
-        idle_timeout = "300ms"
-        [listeners.resets]
-        bind = "127.0.0.1:0"
-        pool = "resets"
-        [listeners.dead]
-        bind = "127.0.0.1:0"
-        pool = "dead"
-        [listeners.down]
-        bind = "127.0.0.1:0"
-        pool = "down"
-        [listeners.hanging]
-        bind = "127.0.0.1:0"
-        pool = "hanging"
-        [listeners.narrow]
-        bind = "127.0.0.1:0"
-        pool = "good"
-        max_connections = 1
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        hello_timeout = "300ms"
-        hello_max = "1KiB"
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "good"
-        [[listeners.tls.routes]]
-        sni = "closed.example"
-        refuse = true
-        [pools.good]
-        servers = ["{good}"]
-        [pools.resets]
-        servers = ["{resets}"]
-        [pools.dead]
-        servers = ["{dead}"]
-        {unchecked}
-        [pools.down]
-        servers = ["{dead}"]
-        [pools.hanging]
-        servers = ["{hanging}"]
-        {unchecked}
-        "#
-    )
+    let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
+    let routes = [("good.example", "pool = \"good\""), ("closed.example", "refuse = true")];
+    [
+        listener("good", "good", "idle_timeout = \"300ms\""),
+        listener("resets", "resets", ""),
+        listener("dead", "dead", ""),
+        listener("down", "down", ""),
+        listener("hanging", "hanging", ""),
+        listener("narrow", "good", "max_connections = 1"),
+        tls_listener("tls", tls_keys, &routes),
+        pool("good", &[good], ""),
+        pool("resets", &[resets], ""),
+        pool("dead", &[dead], unchecked),
+        pool("down", &[dead], ""),
+        pool("hanging", &[hanging], unchecked),
+    ]
+    .concat()
 }
 
 /// Sessions with every kind of ending. Returns their number, and the bytes sent and received by clients that reached
@@ -384,10 +356,7 @@ fn histogram_buckets_span_the_documented_range() {
 #[test]
 fn bytes_of_an_open_session_are_counted_while_it_lasts() {
     let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
-        list(&[&server])
-    ));
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
     let mut client = Client::connect(proxy.at("l"));
     for sent in [1000, 2000, 3000] {
         client.send(&[7; 1000]).read(1000);
@@ -407,9 +376,8 @@ fn bytes_of_an_open_session_are_counted_while_it_lasts() {
 fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
     let hanging = hanging();
     let proxy = Proxy::setup(&format!(
-        "[runtime]\ndrain_delay = \"1h\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\n\
-         health = {{ timeout = \"3s\" }}",
-        hanging.address
+        "[runtime]\ndrain_delay = \"1h\"\n{}",
+        one_pool(&[hanging.address], "health = { timeout = \"3s\" }")
     ));
     let proxy = proxy.launch();
     assert_eq!(proxy.get("/live").0, 200);

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use crate::support::client::Client;
+use crate::support::configs::one_pool;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use tokio::time::Instant;
 
 fn start(server: &Server) -> Proxy {
-    Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    ))
+    Proxy::start(&one_pool(&[server.address], ""))
 }
 
 #[test]

@@ -4,15 +4,14 @@ use std::io::ErrorKind;
 use std::sync::mpsc::channel;
 
 use crate::support::client::{Client, server_reached};
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, list};
+use crate::support::server::Server;
 
 fn config(servers: &[&Server], more: &str) -> String {
-    format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\nhealth.interval = \"50ms\"\n{more}",
-        list(servers)
-    )
+    let servers: Vec<_> = servers.iter().map(|server| server.address).collect();
+    one_pool(&servers, &format!("health.interval = \"50ms\"\n{more}"))
 }
 
 /// `set_by` of an override made by these tests.

@@ -1,4 +1,4 @@
-//! Sessions are divided as the policy promises.
+//! Each balancing policy distributes sessions as documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::support::process::must;
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
-/// Three servers that say their names, and a configuration in which they have these weights.
+/// Three servers that send their names, and a configuration with this policy and these weights.
 fn pool(balance: &str, weights: [u16; 3]) -> ([Server; 3], String) {
     let names = ["s1", "s2", "s3"];
     let servers = names.map(Server::named);
@@ -25,7 +25,7 @@ fn pool(balance: &str, weights: [u16; 3]) -> ([Server; 3], String) {
     (servers, config)
 }
 
-/// Sessions that stay open, begun one after the other, and whom each is with.
+/// Open sessions, started one after the other, each with the name of its server.
 fn held(proxy: &Proxy, sessions: usize) -> Vec<(String, Client)> {
     let begin = |_| {
         let mut client = Client::connect(proxy.at("l"));
@@ -34,7 +34,7 @@ fn held(proxy: &Proxy, sessions: usize) -> Vec<(String, Client)> {
     (0..sessions).map(begin).collect()
 }
 
-/// How many sessions each server has.
+/// The number of sessions of each server.
 fn shares<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<(&'a str, usize)> {
     let mut counts = BTreeMap::new();
     names
@@ -48,21 +48,21 @@ fn names<T>(sessions: &[(String, T)]) -> impl Iterator<Item = &String> {
 }
 
 #[test]
-fn least_conn_keeps_servers_even() {
+fn least_conn_keeps_session_counts_even() {
     let (_servers, config) = pool("least-conn", [1, 1, 1]);
     let proxy = Proxy::start(&config);
     let mut sessions = held(&proxy, 30);
     assert_eq!(shares(names(&sessions)), [("s1", 10), ("s2", 10), ("s3", 10)]);
-    // Whoever has lost sessions gets the next ones.
+    // The server that lost its sessions gets the next ones.
     sessions.retain(|(name, _)| name != "s2");
-    crate::support::eventually("they are over", || {
+    crate::support::eventually("its sessions are over", || {
         proxy.metrics().sum("acequia_sessions_active", &[]) == 20.0
     });
     assert_eq!(shares(names(&held(&proxy, 10))), [("s2", 10)]);
 }
 
 #[test]
-fn least_conn_weighs_and_weight_0_gets_nothing() {
+fn least_conn_follows_weights_and_weight_0_gets_nothing() {
     let (servers, config) = pool("least-conn", [1, 3, 0]);
     let proxy = Proxy::start(&config);
     assert_eq!(shares(names(&held(&proxy, 40))), [("s1", 10), ("s2", 30)]);
@@ -70,7 +70,7 @@ fn least_conn_weighs_and_weight_0_gets_nothing() {
 }
 
 #[test]
-fn round_robin_is_exact_and_smooth() {
+fn round_robin_gives_each_server_one_session_per_round() {
     let (_servers, config) = pool("round-robin", [1, 1, 1]);
     let proxy = Proxy::start(&config);
     let turns: Vec<_> = (0..30).map(|_| server_reached(proxy.at("l"))).collect();
@@ -80,7 +80,7 @@ fn round_robin_is_exact_and_smooth() {
 }
 
 #[test]
-fn round_robin_weighs_in_every_round() {
+fn round_robin_follows_weights_in_every_round() {
     let (_servers, config) = pool("round-robin", [1, 3, 0]);
     let proxy = Proxy::start(&config);
     let turns: Vec<_> = (0..24).map(|_| server_reached(proxy.at("l"))).collect();
@@ -90,7 +90,7 @@ fn round_robin_weighs_in_every_round() {
 }
 
 #[test]
-fn random_two_is_about_even_and_weight_0_gets_nothing() {
+fn random_two_of_two_servers_is_even_and_weight_0_gets_nothing() {
     let (_servers, config) = pool("random-two", [1, 1, 0]);
     let proxy = Proxy::start(&config);
     let sessions = held(&proxy, 80);
@@ -100,7 +100,7 @@ fn random_two_is_about_even_and_weight_0_gets_nothing() {
 }
 
 #[test]
-fn random_two_of_three_is_about_even() {
+fn random_two_of_three_servers_is_about_even() {
     let (_servers, config) = pool("random-two", [1, 1, 1]);
     let proxy = Proxy::start(&config);
     let sessions = held(&proxy, 90);
@@ -112,14 +112,14 @@ fn random_two_of_three_is_about_even() {
 }
 
 #[test]
-fn source_hash_keeps_a_client_with_its_server_as_the_command_line_says() {
+fn source_hash_keeps_a_client_on_the_server_that_the_route_command_shows() {
     let (_servers, config) = pool("source-hash", [1, 1, 1]);
     let proxy = Proxy::start(&config);
     let file = proxy.folder().join("acequia.toml");
     let mut used = BTreeSet::new();
     for client in (1..=24).map(|last| format!("127.0.0.{last}")) {
-        let told = must(acequia(&["route", "--listener", "l", "--from", &client, "-c"]).arg(&file));
-        let first = told
+        let order = must(acequia(&["route", "--listener", "l", "--from", &client, "-c"]).arg(&file));
+        let first = order
             .lines()
             .find_map(|line| line.trim_start().strip_prefix("1. "))
             .expect("an order");
@@ -128,9 +128,9 @@ fn source_hash_keeps_a_client_with_its_server_as_the_command_line_says() {
             .collect();
         assert!(
             names.iter().all(|name| first.starts_with(&format!("{name} at "))),
-            "{client}: {names:?}, {told}"
+            "{client}: {names:?}, {order}"
         );
         used.insert(names[0].clone());
     }
-    assert_eq!(used.len(), 3, "24 clients and yet {used:?}");
+    assert_eq!(used.len(), 3, "expected 24 clients to use 3 servers, they use {used:?}");
 }

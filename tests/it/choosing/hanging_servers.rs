@@ -1,11 +1,11 @@
-//! A server that neither accepts nor refuses costs its client `connect_timeout`, and nobody else anything.
+//! A server that neither accepts nor refuses costs its client `connect_timeout` and does not delay other clients.
 
 use crate::support::client::{Client, ask, server_reached};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, hanging};
 use crate::support::wait_for;
 
-/// Listener and pool `both`, of a server that hangs and one that does not, and `other`, of the latter alone.
+/// Listener and pool `both` with a hanging and a good server, and `other` with the good server alone.
 fn config(hanging: std::net::SocketAddr, good: std::net::SocketAddr, connect_timeout: &str) -> String {
     format!(
         "[listeners.both]\nbind = \"127.0.0.1:0\"\npool = \"both\"\n\
@@ -17,23 +17,23 @@ fn config(hanging: std::net::SocketAddr, good: std::net::SocketAddr, connect_tim
     )
 }
 
-/// An address of this machine whose clients are to try the first server first.
-fn client_of_the_first(proxy: &Proxy, first: std::net::SocketAddr) -> String {
-    let told = |client: &str| {
+/// A loopback address whose clients try this server first.
+fn client_address_hashed_to(proxy: &Proxy, first: std::net::SocketAddr) -> String {
+    let order = |client: &str| {
         let file = proxy.folder().join("acequia.toml");
         let words = ["route", "--listener", "both", "--from", client, "-c"];
         crate::support::process::must(crate::support::proxy::acequia(&words).arg(file))
     };
     let mut clients = (1..=50).map(|last| format!("127.0.0.{last}"));
-    let is_of_it = |client: &String| told(client).contains(&format!("1. {first}"));
-    clients.find(is_of_it).unwrap()
+    let hashes_to_it = |client: &String| order(client).contains(&format!("1. {first}"));
+    clients.find(hashes_to_it).unwrap()
 }
 
 #[test]
 fn the_next_server_is_used_after_connect_timeout() {
     let (hanging, good) = (hanging(), Server::named("good"));
     let proxy = Proxy::start(&config(hanging.address, good.address, "300ms"));
-    let source = client_of_the_first(&proxy, hanging.address);
+    let source = client_address_hashed_to(&proxy, hanging.address);
     let mut client = Client::connect_from(&source, proxy.at("both"));
     assert_eq!(client.read_some(), "good");
     assert_eq!(client.finish().read_all(), b"");
@@ -46,24 +46,24 @@ fn the_next_server_is_used_after_connect_timeout() {
 }
 
 #[test]
-fn while_some_wait_for_it_everybody_else_is_served() {
+fn clients_that_wait_for_a_hanging_server_do_not_delay_others() {
     let (hanging, good) = (hanging(), Server::named("good"));
     let proxy = Proxy::start(&config(hanging.address, good.address, "1h"));
-    let source = client_of_the_first(&proxy, hanging.address);
+    let source = client_address_hashed_to(&proxy, hanging.address);
     let waiting: Vec<_> = (0..50)
         .map(|_| Client::connect_from(&source, proxy.at("both")))
         .collect();
-    let dialled = || {
+    let connecting = || {
         let label = hanging.address.to_string();
         proxy
             .metrics()
             .sum("acequia_server_sessions_active", &[("server", &label)])
     };
-    wait_for("all of them wait", || (dialled() == 50.0).then_some(()));
+    wait_for("50 connects are under way", || (connecting() == 50.0).then_some(()));
     for _ in 0..50 {
         assert_eq!(server_reached(proxy.at("other")), "good");
         assert_eq!(ask(proxy.at("other"), b"some bytes"), b"good");
     }
-    assert_eq!(dialled(), 50.0, "they wait still");
+    assert_eq!(connecting(), 50.0, "expected all 50 connects to be still under way");
     drop(waiting);
 }

@@ -1,4 +1,4 @@
-//! Which server a client gets, and what happens when servers die.
+//! Which server a session gets, and what happens when servers die.
 
 mod balance;
 mod source_hash;

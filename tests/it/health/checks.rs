@@ -1,9 +1,10 @@
-//! What the checks find out, and what follows from it: who gets sessions, and how many.
+//! Health checks, and their effect on which servers get sessions and how many.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::support::client::server_reached;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -11,18 +12,14 @@ use crate::support::server::Server;
 use crate::support::tls::{tls_server, tls_server_of_many};
 
 fn config(servers: &[SocketAddr], pool: &str, health: &str) -> String {
-    let servers: Vec<_> = servers.iter().map(|address| format!("\"{address}\"")).collect();
-    format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\n{pool}\n[pools.p.health]\n{health}",
-        servers.join(", ")
-    )
+    one_pool(servers, &format!("{pool}\n[pools.p.health]\n{health}"))
 }
 
 fn health(proxy: &Proxy, server: SocketAddr) -> serde_json::Value {
     proxy.server("p", &server.to_string())["health"].clone()
 }
 
-/// How many of so many sessions each server got.
+/// The number of sessions that each server gets, of this many in all.
 fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..sessions {
@@ -32,7 +29,7 @@ fn shares(proxy: &Proxy, sessions: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_handshake_tells_whether_tls_is_spoken_and_until_when() {
+fn a_tls_check_tests_the_handshake_and_shows_the_certificates_expiry() {
     let (tls, plain) = (tls_server("db.example"), Server::named("plain"));
     let proxy = Proxy::start(&config(
         &[tls.address, plain.address],
@@ -54,13 +51,13 @@ fn a_handshake_tells_whether_tls_is_spoken_and_until_when() {
         .unwrap();
     assert!(ends(tls.address) > Some(now.as_secs_f64()));
     assert_eq!(ends(plain.address), None);
-    // Its authority is not known to this machine.
+    // The certificate is self-signed.
     assert!(proxy.reload(&config(
         &[tls.address],
         "",
         "check = \"tls\"\nverify = true\nsni = \"db.example\"\nfall = 1"
     )));
-    eventually("its certificate is not good enough", || {
+    eventually("the check rejects the certificate", || {
         health(&proxy, tls.address) == "down"
     });
 }
@@ -86,7 +83,7 @@ fn a_certificate_with_thousands_of_names_makes_a_short_reason() {
 }
 
 #[test]
-fn while_it_is_down_it_is_checked_as_often_as_is_said() {
+fn a_server_that_is_down_is_checked_every_interval_down() {
     let port = Port::keep();
     let address = port.address;
     let proxy = Proxy::start(&config(
@@ -96,12 +93,12 @@ fn while_it_is_down_it_is_checked_as_often_as_is_said() {
     ));
     assert_eq!(health(&proxy, address), "down");
     let _server = Server::named_on(port.listen(), "back");
-    eventually("it is up", || health(&proxy, address) == "up");
+    eventually("the server is up", || health(&proxy, address) == "up");
     assert_eq!(server_reached(proxy.at("l")), "back");
 }
 
 #[test]
-fn who_came_back_gets_a_tenth_of_its_share_at_first() {
+fn slow_start_begins_with_a_tenth_of_a_servers_share() {
     let (steady, port) = (Server::named("steady"), Port::keep());
     let address = port.address;
     let proxy = Proxy::start(&config(
@@ -111,7 +108,7 @@ fn who_came_back_gets_a_tenth_of_its_share_at_first() {
     ));
     assert_eq!(health(&proxy, address), "down");
     let _server = Server::named_on(port.listen(), "back");
-    eventually("it is up", || health(&proxy, address) == "up");
+    eventually("the server is up", || health(&proxy, address) == "up");
     assert_eq!(
         shares(&proxy, 110),
         BTreeMap::from([("steady".to_owned(), 100), ("back".to_owned(), 10)])
@@ -119,14 +116,14 @@ fn who_came_back_gets_a_tenth_of_its_share_at_first() {
 }
 
 #[test]
-fn when_too_few_seem_well_all_are_used() {
+fn below_the_panic_threshold_all_servers_are_used() {
     let servers = [Server::named("a"), Server::named("b"), Server::named("c")];
     let addresses = servers.each_ref().map(|server| server.address);
     let nobody = Port::keep();
     let checks = format!("interval = \"20ms\"\nport = {}", nobody.number());
     let proxy = Proxy::start(&config(&addresses, "balance = \"round-robin\"", &checks));
     assert!(addresses.iter().all(|address| health(&proxy, *address) == "down"));
-    assert_eq!(server_reached(proxy.at("l")), "", "nobody is up");
+    assert_eq!(server_reached(proxy.at("l")), "", "expected no server to be used");
     let panicking = config(
         &addresses,
         "balance = \"round-robin\"\non_down = \"close\"\nclose_over = \"0s\"",
@@ -140,7 +137,7 @@ fn when_too_few_seem_well_all_are_used() {
     assert_eq!(
         shares(&proxy, 30).into_values().collect::<Vec<_>>(),
         [15, 15],
-        "but not one that was taken out"
+        "expected a drained server to stay unused"
     );
     drop(held);
 }

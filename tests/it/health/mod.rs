@@ -1,4 +1,4 @@
-//! Checks, roles, host names, and cutting sessions of servers that went down.
+//! Health checks, database roles, host names, and sessions of servers that go down.
 
 mod checks;
 mod roles;

@@ -1,4 +1,4 @@
-//! Servers given by name are resolved, and a name that does not resolve stops nobody.
+//! Servers given by host name are resolved again and again; a name that does not resolve does not affect other servers.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,12 +24,12 @@ fn config(servers: &[String]) -> String {
 }
 
 #[test]
-fn each_address_of_a_name_is_a_server_labelled_with_both() {
+fn each_address_of_a_name_is_a_server_labelled_with_name_and_address() {
     let server = Server::echo();
     let name = format!("localhost:{}", server.address.port());
     let proxy = Proxy::start(&config(std::slice::from_ref(&name)));
     let label = format!("{name}@127.0.0.1");
-    // Ready is: resolved and checked. Another address of the name, such as ::1, is a server of its own.
+    // Ready means resolved and checked. Another address of the name, such as ::1, is a server of its own.
     assert_eq!(
         proxy
             .metrics()
@@ -40,14 +40,14 @@ fn each_address_of_a_name_is_a_server_labelled_with_both() {
     assert_eq!(proxy.access_line()["server"], label);
 }
 
-/// A proxy that sees this file as /etc/hosts.
-fn seeing(hosts: &Path, config: &str) -> Proxy {
-    let see = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
-    let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &see, "sh"];
+/// A proxy with this file as its /etc/hosts.
+fn with_hosts(hosts: &Path, config: &str) -> Proxy {
+    let script = format!("mount --bind '{}' /etc/hosts && exec \"$@\"", hosts.display());
+    let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"];
     Proxy::setup(config).under(&under).launch()
 }
 
-/// Two servers on one port, and the file of names that says where.
+/// Two servers with the same port, and the hosts file with their addresses.
 struct Site {
     first: Server,
     second: Server,
@@ -68,8 +68,8 @@ impl Site {
         }
     }
 
-    /// From now on `pool.test` is at these addresses.
-    fn is_at(&self, addresses: &[&str]) {
+    /// Rewrites the hosts file: `pool.test` has these addresses.
+    fn set_addresses(&self, addresses: &[&str]) {
         let lines: String = addresses
             .iter()
             .map(|address| format!("{address} pool.test\n"))
@@ -81,20 +81,20 @@ impl Site {
         format!("pool.test:{}@{address}", self.first.address.port())
     }
 
-    /// A proxy that sees this file of names.
+    /// A proxy with this hosts file.
     fn proxy(&self) -> Proxy {
-        let proxy = seeing(
+        let proxy = with_hosts(
             &self.folder.path().join("hosts"),
             &config(&[format!("pool.test:{}", self.second.address.port())]),
         );
-        self.eventually_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
+        self.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
         proxy
     }
 
-    /// Waits until exactly these are up, and no other has a series that says so.
-    fn eventually_up(&self, proxy: &Proxy, addresses: &[&str]) {
+    /// Waits until exactly these addresses are up and no other has a series.
+    fn wait_for_up(&self, proxy: &Proxy, addresses: &[&str]) {
         let wanted: BTreeSet<_> = addresses.iter().map(|address| self.label(address)).collect();
-        eventually("these are in use", || {
+        eventually("exactly these addresses are up", || {
             let metrics = proxy.metrics();
             let series = metrics.series("acequia_server_up", &[]);
             series.iter().all(|sample| sample.value == 1.0)
@@ -108,17 +108,17 @@ impl Site {
 }
 
 #[test]
-fn an_address_that_leaves_its_name_gets_no_new_session_and_takes_its_series_along() {
+fn an_address_removed_from_its_name_gets_no_new_session_and_loses_its_series() {
     let site = Site::new();
-    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
-    let mut stays = wait_for("a session on the one that will leave", || {
+    let mut stays = wait_for("a session on the address to be removed", || {
         let mut client = Client::connect(proxy.at("l"));
         (client.read_some() == "s2").then_some(client)
     });
-    site.is_at(&["127.0.0.3"]);
-    // Taking turns, of four sessions each of two servers has some.
-    eventually("it is out of use", || {
+    site.set_addresses(&["127.0.0.3"]);
+    // With round robin, each of two servers has some of four sessions.
+    eventually("the removed address is unused", || {
         (0..4).all(|_| server_reached(proxy.at("l")) == "s3")
     });
     assert!((0..20).all(|_| server_reached(proxy.at("l")) == "s3"));
@@ -133,32 +133,32 @@ fn an_address_that_leaves_its_name_gets_no_new_session_and_takes_its_series_alon
     let active = proxy
         .metrics()
         .sum("acequia_server_sessions_active", &[("server", &gone)]);
-    assert_eq!(active, 1.0, "its session goes on");
+    assert_eq!(active, 1.0, "expected its session to stay open");
     assert_eq!(stays.finish().read_all(), b"");
-    eventually("its series are gone", || series_of(&gone) == 0);
+    eventually("the series of the removed address are gone", || series_of(&gone) == 0);
     assert!(
         series_of(&site.label("127.0.0.3")) > 20,
-        "those of the other are all there, histograms too"
+        "expected the other address to keep all its series"
     );
-    site.is_at(&["127.0.0.2", "127.0.0.3"]);
-    site.eventually_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
+    site.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
 }
 
 #[test]
-fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
+fn an_address_that_returns_to_its_name_is_the_same_server_again() {
     let site = Site::new();
-    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
-    let stays = wait_for("a session on the one that will leave", || {
+    let stays = wait_for("a session on the address to be removed", || {
         let mut client = Client::connect(proxy.at("l"));
         (client.read_some() == "s2").then_some(client)
     });
-    site.is_at(&["127.0.0.3"]);
-    eventually("it is out of use", || {
+    site.set_addresses(&["127.0.0.3"]);
+    eventually("the removed address is unused", || {
         (0..4).all(|_| server_reached(proxy.at("l")) == "s3")
     });
-    site.is_at(&["127.0.0.2", "127.0.0.3"]);
-    eventually("it is in use again", || {
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
+    eventually("the address is used again", || {
         (0..4).any(|_| server_reached(proxy.at("l")) == "s2")
     });
     let label = site.label("127.0.0.2");
@@ -167,9 +167,9 @@ fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
     assert_eq!(
         of_it("acequia_connect_duration_seconds_count").len(),
         1,
-        "no series twice"
+        "expected one series, not two"
     );
-    eventually("only that session is left", || {
+    eventually("only the first session is left", || {
         proxy
             .metrics()
             .sum("acequia_server_sessions_active", &[("server", &label)])
@@ -179,11 +179,11 @@ fn an_address_that_returns_to_its_name_is_the_server_its_sessions_are_on() {
 }
 
 #[test]
-fn a_name_that_never_resolved_is_shown() {
+fn a_name_that_never_resolved_is_shown_by_status_and_servers() {
     let site = Site::new();
-    site.is_at(&[]);
+    site.set_addresses(&[]);
     let servers = [format!("pool.test:{}", site.first.address.port())];
-    let proxy = seeing(&site.folder.path().join("hosts"), &config(&servers));
+    let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&servers));
     for command in ["status", "servers"] {
         let shown = proxy.command(&[command]);
         let notes: Vec<_> = shown
@@ -193,26 +193,26 @@ fn a_name_that_never_resolved_is_shown() {
             .collect();
         assert!(matches!(notes[..], [note] if note.starts_with("p/")), "{shown:#?}");
     }
-    site.is_at(&["127.0.0.2"]);
-    eventually("it is shown no more", || {
+    site.set_addresses(&["127.0.0.2"]);
+    eventually("the note is gone", || {
         !proxy.command(&["servers"]).stdout.contains("not resolved")
     });
 }
 
 #[test]
-fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() {
+fn a_name_that_no_longer_resolves_keeps_its_addresses_and_is_logged_once() {
     let site = Site::new();
-    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
     let proxy = site.proxy();
-    site.is_at(&[]);
-    let said = || {
+    site.set_addresses(&[]);
+    let logged = || {
         proxy
             .log()
             .iter()
             .filter(|line| line["message"] == UNRESOLVED && line["kept"] == 2)
             .count()
     };
-    eventually("it is said", || said() > 0);
+    eventually("the failure is logged", || logged() > 0);
     let checks = || {
         proxy
             .metrics()
@@ -220,33 +220,33 @@ fn a_name_that_no_longer_resolves_keeps_its_last_answer_and_that_is_said_once() 
     };
     let before = checks();
     eventually(
-        "a few more times it was asked for, for checks are no more frequent",
+        "time for a few more lookups, which are more frequent than checks",
         || checks() >= before + 4.0,
     );
-    assert_eq!(said(), 1, "{:#?}", proxy.log());
-    site.eventually_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
-    site.is_at(&["127.0.0.2"]);
-    site.eventually_up(&proxy, &["127.0.0.2"]);
+    assert_eq!(logged(), 1, "{:#?}", proxy.log());
+    site.wait_for_up(&proxy, &["127.0.0.2", "127.0.0.3"]);
+    site.set_addresses(&["127.0.0.2"]);
+    site.wait_for_up(&proxy, &["127.0.0.2"]);
 }
 
 #[test]
-fn a_name_that_is_unknown_at_the_start_is_used_as_soon_as_it_is_known() {
+fn a_name_unresolved_at_the_start_is_used_as_soon_as_it_resolves() {
     let site = Site::new();
-    site.is_at(&[]);
+    site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
     let proxy = seeing(&site.folder.path().join("hosts"), &config(&[entry]));
     let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("it has been asked for", || proxy.log().iter().any(says));
     assert_eq!(ask(proxy.at("l"), b""), b"");
-    site.is_at(&["127.0.0.3"]);
-    site.eventually_up(&proxy, &["127.0.0.3"]);
+    site.set_addresses(&["127.0.0.3"]);
+    site.wait_for_up(&proxy, &["127.0.0.3"]);
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }
 
 #[test]
-fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
+fn a_reload_reuses_resolved_addresses_and_reports_added_servers() {
     let site = Site::new();
-    site.is_at(&["127.0.0.2"]);
+    site.set_addresses(&["127.0.0.2"]);
     let port = site.first.address.port();
     let text = |pool: &str, servers: &str| {
         format!(
@@ -258,8 +258,8 @@ fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
         format!("\"pool.test:{port}\""),
         format!("{{ address = \"pool.test:{port}\", name = \"shop\" }}"),
     );
-    let proxy = seeing(&site.folder.path().join("hosts"), &text("p", &name));
-    site.eventually_up(&proxy, &["127.0.0.2"]);
+    let proxy = with_hosts(&site.folder.path().join("hosts"), &text("p", &name));
+    site.wait_for_up(&proxy, &["127.0.0.2"]);
     for (pool, servers, added) in [
         ("p", &named, "p/shop@127.0.0.2".to_owned()),
         ("p", &name, format!("p/pool.test:{port}@127.0.0.2")),
@@ -272,12 +272,12 @@ fn a_reload_begins_with_what_is_known_of_names_and_what_is_said_of_new_ones() {
     }
 }
 
-/// A proxy whose resolver hangs until somebody opens this file for writing; and then it fails.
-fn asking_in_vain(server: &Server) -> (Proxy, TempDir, PathBuf) {
+/// A proxy whose resolver hangs until somebody opens the hosts file, a FIFO, for writing; then it fails.
+fn with_hanging_resolver(server: &Server) -> (Proxy, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let hosts = folder.path().join("hosts");
     must(Command::new("mkfifo").arg(&hosts));
-    let proxy = seeing(
+    let proxy = with_hosts(
         &hosts,
         &config(&["pool.test:5432".to_owned(), server.address.to_string()]),
     );
@@ -288,24 +288,24 @@ fn asking_in_vain(server: &Server) -> (Proxy, TempDir, PathBuf) {
 }
 
 #[test]
-fn a_resolver_that_hangs_delays_readiness_and_no_session() {
+fn a_hanging_resolver_delays_readiness_but_no_session() {
     let server = Server::echo();
-    let (proxy, _folder, hosts) = asking_in_vain(&server);
+    let (proxy, _folder, hosts) = with_hanging_resolver(&server);
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
     assert_eq!(proxy.get("/ready").0, 503);
     File::options().write(true).open(&hosts).unwrap();
-    eventually("there is no answer to wait for", || proxy.get("/ready").0 == 200);
+    eventually("the lookup has failed", || proxy.get("/ready").0 == 200);
 }
 
 #[test]
-fn a_resolver_that_hangs_does_not_keep_the_process_from_ending() {
+fn the_process_ends_though_the_resolver_hangs() {
     let server = Server::echo();
-    let (proxy, _folder, _hosts) = asking_in_vain(&server);
+    let (proxy, _folder, _hosts) = with_hanging_resolver(&server);
     assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_said_and_the_others_serve() {
+fn an_unresolved_name_is_logged_and_the_other_servers_serve() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&[
         "nowhere.invalid:5432".to_owned(),
@@ -317,8 +317,8 @@ fn a_name_that_does_not_resolve_is_said_and_the_others_serve() {
             .is_some_and(|message| message.starts_with("cannot resolve"))
             && line["name"] == "nowhere.invalid:5432"
     };
-    eventually("it is said", || proxy.log().iter().any(says));
-    eventually("the other is up", || {
+    eventually("the failure is logged", || proxy.log().iter().any(says));
+    eventually("the other server is up", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
@@ -326,7 +326,7 @@ fn a_name_that_does_not_resolve_is_said_and_the_others_serve() {
 }
 
 #[test]
-fn a_pool_of_unknown_names_has_no_server_yet() {
+fn a_pool_of_unresolved_names_has_no_server() {
     let proxy = Proxy::setup(&config(&["nowhere.invalid:5432".to_owned()])).launch();
     assert_eq!(ask(proxy.at("l"), b""), b"");
     assert_eq!(proxy.access_line()["ending"], "no_server");

@@ -1,4 +1,4 @@
-//! The check `postgres`: writers reach the primary, readers a replica, whoever is which.
+//! The check `postgres`: writers reach the primary and readers a replica, whichever servers those are.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::scope;
 
+use crate::support::configs::one_pool;
 use crate::support::database::{Postgres, pgbench, psql};
 use crate::support::process::{Process, finished, must};
 use crate::support::proxy::Proxy;
@@ -16,12 +17,12 @@ use tokio::time::Instant;
 const ROLE: &str = "SELECT pg_is_in_recovery()";
 const PASSWORD: &str = "correct horse battery";
 
-/// That password as PostgreSQL keeps it, but hashed once and not 4,096 times: a build that is not optimised takes 65 ms
-/// for those, and for the checks of these tests most of a busy machine.
+/// The password as PostgreSQL stores it, but hashed once instead of 4,096 times: an unoptimised build takes 65 ms for
+/// those, too much for the many checks of these tests.
 const VERIFIER: &str = "SCRAM-SHA-256$1:YWNlcXVpYS1zYWx0LTE2Yg==\
                         $7JPXc+3ut5+ZXKUvyAwbURGa6DxNsjlhDm+XmWjC3oU=:1XRJaDldidyVQUgtfVGTILueAw9LGvP+8MJChk18rcs=";
 
-/// Lets the checker in, by its password.
+/// Creates the role that the checks log in as.
 fn with_checker(server: &Postgres) {
     must(&mut psql(
         server.address(),
@@ -48,7 +49,7 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
     )
 }
 
-/// The file with the password, in a folder of its own.
+/// A file with the password, in a folder of its own.
 fn password() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
@@ -57,12 +58,12 @@ fn password() -> (TempDir, PathBuf) {
 }
 
 fn answer(address: std::net::SocketAddr, statement: &str) -> Option<String> {
-    let said = finished(psql(address, statement).env("PGCONNECT_TIMEOUT", "10"));
-    (said.code == Some(0)).then(|| said.stdout.trim().to_owned())
+    let done = finished(psql(address, statement).env("PGCONNECT_TIMEOUT", "10"));
+    (done.code == Some(0)).then(|| done.stdout.trim().to_owned())
 }
 
 #[test]
-fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
+fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_are_cut() {
     let primary = Postgres::start();
     with_checker(&primary);
     must(&mut pgbench(primary.address(), &["-i", "-q"]));
@@ -70,8 +71,8 @@ fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
     let (_folder, password) = password();
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, ""));
     let (write, read) = (proxy.at("write"), proxy.at("read"));
-    // On a busy machine a first check may be too late.
-    eventually("both roles are found", || {
+    // On a busy machine the first check may time out.
+    eventually("the checks find both roles", || {
         let is_up = |pool: &str, server: &Postgres| proxy.server(pool, &server.address().to_string())["health"] == "up";
         is_up("primary", &primary) && is_up("replica", &replica)
     });
@@ -118,13 +119,17 @@ fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
     );
     let written = written.into_inner().unwrap();
     assert!(written.iter().all(|role| role == "f"), "{written:?}");
-    assert_ne!(bench.wait().code(), Some(0), "its sessions were on the old one");
+    assert_ne!(
+        bench.wait().code(),
+        Some(0),
+        "expected pgbench to fail: its sessions were on the old primary"
+    );
     let endings = || {
         let lines = proxy.access();
         lines.iter().filter(|line| line["ending"] == "server_down").count()
     };
-    eventually("the stuck ones are freed", || endings() >= 8);
-    eventually("nobody is a replica any more", || {
+    eventually("the eight sessions on the old primary are cut", || endings() >= 8);
+    eventually("the promoted server is no replica", || {
         proxy.server("replica", &replica.address().to_string())["reason"] == "a primary, and a replica is wanted"
     });
     assert_eq!(answer(read, ROLE), None);
@@ -132,7 +137,7 @@ fn when_a_replica_is_promoted_writers_follow_and_stuck_ones_are_freed() {
 }
 
 #[test]
-fn a_replica_that_falls_behind_is_out_and_an_idle_one_is_not() {
+fn a_lagging_replica_is_down_and_an_idle_one_is_not() {
     let primary = Postgres::start();
     with_checker(&primary);
     let replica = Postgres::replica_of(&primary);
@@ -140,31 +145,29 @@ fn a_replica_that_falls_behind_is_out_and_an_idle_one_is_not() {
     let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"1s\""));
     let label = replica.address().to_string();
     let health = || proxy.server("replica", &label);
-    eventually("nothing was written for a while, and it is up", || {
-        health()["health"] == "up"
-    });
+    eventually("the idle replica is up", || health()["health"] == "up");
     must(&mut psql(primary.address(), "CREATE TABLE early (n int)"));
-    eventually("it follows", || {
+    eventually("the replica has the table", || {
         answer(replica.address(), "SELECT * FROM early").is_some()
     });
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_pause()"));
     must(&mut psql(primary.address(), "CREATE TABLE late (n int)"));
-    let told = wait_for("it falls behind", || {
-        Some(health()).filter(|told| told["health"] == "down")
+    let state = wait_for("the lagging replica is down", || {
+        Some(health()).filter(|state| state["health"] == "down")
     });
     assert!(
-        told["reason"]
+        state["reason"]
             .as_str()
             .unwrap()
             .contains("behind its primary, and 1s is the most"),
-        "{told:#}"
+        "{state:#}"
     );
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_resume()"));
-    eventually("it catches up", || health()["health"] == "up");
+    eventually("the replica has caught up and is up", || health()["health"] == "up");
 }
 
 #[test]
-fn tls_is_used_where_it_is_offered_and_the_password_is_told_to_nobody() {
+fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
     let keys = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
     must(Command::new("chmod").arg("755").arg(keys.path()));
@@ -180,19 +183,23 @@ fn tls_is_used_where_it_is_offered_and_the_password_is_told_to_nobody() {
     let (_folder, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
     let label = server.address().to_string();
-    eventually("it is let in", || proxy.server("primary", &label)["health"] == "up");
+    eventually("the check logs in", || {
+        proxy.server("primary", &label)["health"] == "up"
+    });
     let authorized = |line: &String| line.contains("user=checker") && line.contains("application_name=acequia");
-    let line = wait_for("it logs in", || server.log().into_iter().find(authorized));
+    let line = wait_for("the login in PostgreSQL's log", || {
+        server.log().into_iter().find(authorized)
+    });
     assert!(line.contains("SSL enabled"), "{line}");
-    // Another password: that is said, but neither of them.
+    // With another password the failure is shown, but neither password.
     must(&mut psql(
         server.address(),
         "ALTER ROLE checker PASSWORD 'something else'",
     ));
-    let told = wait_for("it is not let in", || {
-        Some(proxy.server("primary", &label)).filter(|told| told["health"] == "down")
+    let failed = wait_for("the login is rejected", || {
+        Some(proxy.server("primary", &label)).filter(|state| state["health"] == "down")
     });
-    assert_eq!(told["reason"], "password authentication failed for user \"checker\"");
+    assert_eq!(failed["reason"], "password authentication failed for user \"checker\"");
     let state = proxy.answer(&["status"]).to_string();
     let metrics = proxy.get("/metrics").1;
     assert!(
@@ -208,18 +215,16 @@ fn tls_is_used_where_it_is_offered_and_the_password_is_told_to_nobody() {
 }
 
 #[test]
-fn without_a_login_any_answer_to_a_request_for_tls_will_do() {
+fn without_a_login_any_valid_answer_to_sslrequest_passes() {
     let server = Postgres::start();
     let other = crate::support::server::Server::named("220 smtp");
-    let proxy = Proxy::start(&format!(
-        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\", \"{}\"]\n\
-         health.check = \"postgres\"",
-        server.address(),
-        other.address
+    let proxy = Proxy::start(&one_pool(
+        &[server.address(), other.address],
+        "health.check = \"postgres\"",
     ));
     eventually("it is up", || {
         proxy.server("p", &server.address().to_string())["health"] == "up"
     });
-    let told = proxy.server("p", &other.address.to_string());
-    assert_eq!(told["reason"], "no PostgreSQL server: it answers SSLRequest with '2'");
+    let other = proxy.server("p", &other.address.to_string());
+    assert_eq!(other["reason"], "no PostgreSQL server: it answers SSLRequest with '2'");
 }

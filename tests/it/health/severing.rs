@@ -1,5 +1,5 @@
-//! What becomes of sessions when servers come and go: kept, or cut at a pace; and a server that flaps harms nobody
-//! but those on it.
+//! Sessions of servers that go down or return are kept, or cut at a pace; a server that flaps affects only its own
+//! sessions.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -13,7 +13,8 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use tokio::time::Instant;
 
-/// A server whose sessions go elsewhere than its checks: it can go down without a word to those on it.
+/// Servers with priorities. With `port` in `health`, checks go elsewhere than sessions, so that a server can go down
+/// while its sessions stay open.
 fn config(servers: &[(SocketAddr, u8)], more: &str, health: &str) -> String {
     let servers: Vec<_> = servers
         .iter()
@@ -37,7 +38,7 @@ fn is_down(proxy: &Proxy, server: SocketAddr) -> bool {
 }
 
 #[test]
-fn sessions_of_a_server_that_goes_down_are_kept_unless_it_is_said_otherwise() {
+fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
     let server = Server::echo();
     let (alive, health) = (Port::keep(), |port: u16| format!("port = {port}"));
     let number = alive.number();
@@ -45,9 +46,9 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_it_is_said_otherwise() {
     let proxy = Proxy::start(&config(&[(server.address, 0)], "", &health(number)));
     let mut stays = session(&proxy);
     drop(listening);
-    eventually("it goes down", || is_down(&proxy, server.address));
+    eventually("the server is down", || is_down(&proxy, server.address));
     assert_eq!(stays.send(b"still").read(5), b"still");
-    // From now on they are cut, as soon as that is said.
+    // The reload applies to sessions of a server that is down already.
     assert!(proxy.reload(&config(
         &[(server.address, 0)],
         "on_down = \"close\"\nclose_over = \"0s\"",
@@ -58,7 +59,7 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_it_is_said_otherwise() {
 }
 
 #[test]
-fn when_a_better_tier_is_back_sessions_go_back() {
+fn when_a_better_tier_returns_on_recover_close_cuts_sessions_of_the_worse_tier() {
     let (worse, better) = (Server::echo(), Port::keep());
     let address = better.address;
     let close = "on_recover = \"close\"\nclose_over = \"1s\"";
@@ -72,16 +73,16 @@ fn when_a_better_tier_is_back_sessions_go_back() {
     assert!(lines.iter().all(|line| line["ending"] == "failed_back"), "{lines:#?}");
     assert_eq!(server_reached(proxy.at("l")), "better");
     drop(back);
-    eventually("the worse tier serves again", || is_down(&proxy, address));
+    eventually("the better server is down", || is_down(&proxy, address));
     session(&proxy).finish().read_all();
 }
 
 #[test]
-fn who_is_being_drained_is_drained_though_a_reload_takes_the_server_away() {
+fn a_drain_with_close_over_continues_after_a_reload_removes_the_server() {
     let (goes, stays) = (Server::echo(), Server::echo());
     let only = |server: &Server| config(&[(server.address, 0)], "", "");
     let proxy = Proxy::start(&only(&goes));
-    // They are cut in the order in which they came.
+    // Sessions are cut in the order in which they were opened.
     let mut clients: Vec<_> = (0..3).map(|_| session(&proxy)).collect();
     let name = format!("p/{}", goes.address);
     let drained = proxy.command(&["server", "drain", &name, "--close-over", "3s"]);
@@ -97,9 +98,9 @@ fn who_is_being_drained_is_drained_though_a_reload_takes_the_server_away() {
     assert_eq!(session(&proxy).send(b"on").read(2), b"on");
 }
 
-/// Up for a second, down for a second, under load. Nobody fails who was not on it, and the log stays readable.
+/// Up for a second, down for a second, under load. Only sessions on the flapping server fail, and the log stays short.
 #[test]
-fn a_server_that_flaps_harms_nobody_else() {
+fn a_flapping_server_affects_only_its_own_sessions() {
     let (steady, port) = (Server::named("steady"), Port::keep());
     let flapping = port.address;
     let proxy = Proxy::start(&config(&[(steady.address, 0), (flapping, 0)], "", ""));
@@ -109,10 +110,10 @@ fn a_server_that_flaps_harms_nobody_else() {
         for _ in 0..4 {
             all.spawn(|| {
                 while !stop.load(SeqCst) {
-                    // A session that was on it when it went may be cut short; it is never refused.
+                    // A session on the server when it goes down may be cut short; no session is refused.
                     let mut client = Client::connect(proxy.at("l"));
-                    let said = client.finish().try_read_all().unwrap_or_default();
-                    assert!(["steady", "flapping", ""].contains(&&*String::from_utf8_lossy(&said)));
+                    let answer = client.finish().try_read_all().unwrap_or_default();
+                    assert!(["steady", "flapping", ""].contains(&&*String::from_utf8_lossy(&answer)));
                     done.fetch_add(1, SeqCst);
                 }
             });
@@ -121,7 +122,7 @@ fn a_server_that_flaps_harms_nobody_else() {
         while Instant::now() < end {
             let socket = Port::keep_again(flapping).listen();
             let up = Server::named_on(socket, "flapping");
-            std::thread::sleep(Duration::from_secs(1)); // this is the flapping, not a wait for something
+            std::thread::sleep(Duration::from_secs(1)); // the pace of the flapping, not a wait for an event
             drop(up);
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -131,19 +132,19 @@ fn a_server_that_flaps_harms_nobody_else() {
     let of = |ending: &str| stopped.access.iter().filter(|line| line["ending"] == ending).count();
     println!("{} sessions, {} lines of log", done.load(SeqCst), stopped.log.len());
     assert_eq!((of("no_server"), of("connect_failed"), of("internal")), (0, 0, 0));
-    let was_on_it = stopped
+    let cut = stopped
         .access
         .iter()
         .filter(|line| !line["ending"].as_str().unwrap().ends_with("_closed"));
     assert!(
-        was_on_it.clone().all(|line| line["server"] == flapping.to_string()),
+        cut.clone().all(|line| line["server"] == flapping.to_string()),
         "{:#?}",
-        was_on_it.collect::<Vec<_>>()
+        cut.collect::<Vec<_>>()
     );
     let flaps = usize::try_from(seconds / 2).unwrap() + 1;
     assert!(
         stopped.log.len() < 20 + 8 * flaps,
-        "{} lines for {flaps} flaps",
+        "expected less than 8 lines per flap and 20 more, got {} for {flaps} flaps",
         stopped.log.len()
     );
 }

@@ -1,5 +1,5 @@
-//! After thousands of sessions that failed, or that their clients left in whatever phase, every gauge is 0 and servers
-//! have even shares.
+//! After thousands of sessions that failed, or that clients left in any phase, every gauge is 0 and servers get even
+//! shares.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,10 +16,10 @@ use crate::support::server::{Server, hanging};
 
 const THREADS: usize = 20;
 const ROUNDS: usize = 25;
-/// Sessions a round; of a thousand the client waits for the end.
+/// Sessions per round.
 const WAYS: usize = 10;
 
-/// Two servers are well, one refuses, one hangs; nobody is ever taken out, so that every session may meet the others.
+/// Two servers are healthy, one refuses, one hangs. None is ever ejected, so that every session may reach any of them.
 fn config(servers: &[(&str, SocketAddr)]) -> String {
     let entry = |(name, address): &(&str, SocketAddr)| format!("{{ name = \"{name}\", address = \"{address}\" }}");
     let servers: Vec<_> = servers.iter().map(entry).collect();
@@ -33,32 +33,32 @@ fn config(servers: &[(&str, SocketAddr)]) -> String {
     )
 }
 
-/// Ten sessions, each left in another phase, or not.
+/// Ten sessions: the client leaves in different phases, or waits for the end.
 fn leave_in_every_phase(proxy: &Proxy, hello: &[u8]) {
-    let begun = |listener: &str, bytes: &[u8]| {
+    let connected = |listener: &str, bytes: &[u8]| {
         let mut client = Client::connect(proxy.at(listener));
         client.send(bytes);
         client
     };
     let wait = |mut client: Client| drop(client.try_read_all());
-    Client::connect(proxy.at("plain")).reset(); // before it is accepted, or dialled for
+    Client::connect(proxy.at("plain")).reset(); // before it is accepted, or during connect
     drop(Client::connect(proxy.at("plain")));
-    begun("plain", b"request").reset();
-    begun("tls", &hello[..9]).reset(); // in its hello
-    drop(begun("tls", &hello[..9]));
-    wait(begun("tls", &hello[..9])); // until the time for that is over
-    begun("tls", hello).reset(); // while a server is dialled
-    drop(begun("tls", hello));
-    let mut met = begun("plain", b"request");
-    let _ = met.0.read(&mut [0]); // in the middle, if it met one who is well
-    met.reset();
-    let to_the_end = begun("tls", hello);
-    let _ = to_the_end.0.shutdown(Shutdown::Write);
-    wait(to_the_end);
+    connected("plain", b"request").reset();
+    connected("tls", &hello[..9]).reset(); // during its hello
+    drop(connected("tls", &hello[..9]));
+    wait(connected("tls", &hello[..9])); // until hello_timeout
+    connected("tls", hello).reset(); // during connect
+    drop(connected("tls", hello));
+    let mut partial = connected("plain", b"request");
+    let _ = partial.0.read(&mut [0]); // after some bytes, if the server is healthy
+    partial.reset();
+    let finished = connected("tls", hello);
+    let _ = finished.0.shutdown(Shutdown::Write);
+    wait(finished);
 }
 
 #[test]
-fn every_gauge_is_0_and_shares_are_even() {
+fn after_sessions_left_in_every_phase_gauges_are_0_and_shares_even() {
     raise_descriptor_limit();
     let (a, b) = (Server::named("a"), Server::named("b"));
     let (refusing, hanging) = (Port::keep(), hanging());
@@ -75,7 +75,7 @@ fn every_gauge_is_0_and_shares_are_even() {
         }
     });
     let over = |name: &str| proxy.metrics().sum(name, &[]);
-    eventually("all have been let in and are over", || {
+    eventually("all sessions are over", || {
         over("acequia_sessions_total") == (THREADS * ROUNDS * WAYS) as f64
     });
     let metrics = proxy.metrics();
@@ -88,12 +88,15 @@ fn every_gauge_is_0_and_shares_are_even() {
     }
     for failed in ["refused", "timeout"] {
         let failures = metrics.sum("acequia_connect_failures_total", &[("reason", failed)]);
-        assert!(failures > 100.0, "{failures} {failed}");
+        assert!(
+            failures > 100.0,
+            "expected more than 100 connect failures with reason {failed}, got {failures}"
+        );
     }
-    // Now all of them are well: who still counted as busy would get less.
+    // Now all four are healthy: a server with leaked session counts would get fewer.
     let (c, d) = (
         Server::named_on(refusing.listen(), "c"),
-        Server::named_on(hanging.wakes(), "d"),
+        Server::named_on(hanging.resume(), "d"),
     );
     let mut shares = BTreeMap::<_, Vec<_>>::new();
     for _ in 0..40 {

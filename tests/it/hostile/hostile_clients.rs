@@ -1,4 +1,4 @@
-//! Nothing a client does stalls another one, costs more than its share, or brings the process down.
+//! No client can stall others, use more than its share of resources, or stop the process.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -6,6 +6,7 @@ use std::thread::{sleep, spawn};
 use std::time::Duration;
 
 use crate::support::client::{Client, ask, served_client};
+use crate::support::configs::{listener, pool, tls_listener};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::eventually;
 use crate::support::hello::Hello;
@@ -18,27 +19,15 @@ use tokio::time::Instant;
 
 /// A listener `tls` that reads names, with limits as given, and one `plain` that does not.
 fn config(server: &Server, limits: &str) -> String {
-    format!(
-        r#"
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        {limits}
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "echo"
-
-        [listeners.plain]
-        bind = "127.0.0.1:0"
-        pool = "echo"
-
-        [pools.echo]
-        servers = ["{}"]
-        "#,
-        server.address
-    )
+    [
+        tls_listener("tls", limits, &[("good.example", "pool = \"echo\"")]),
+        listener("plain", "echo", ""),
+        pool("echo", &[server.address], ""),
+    ]
+    .concat()
 }
 
-/// A client that names a good server is served: its hello comes back.
+/// Asserts that a client with a routed name is served: the server echoes its hello.
 fn good_client(proxy: &Proxy) {
     let hello = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &hello) == hello);
@@ -55,7 +44,7 @@ const ILLEGAL_PARAMETER: [u8; 7] = alert(47);
 const USER_CANCELED: [u8; 7] = alert(90);
 
 #[test]
-fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
+fn a_thousand_clients_that_stop_within_their_hello_are_closed_at_hello_timeout_and_block_nobody() {
     const CLIENTS: usize = 1_000;
     const TIMEOUT: Duration = Duration::from_secs(6);
     raise_descriptor_limit();
@@ -73,14 +62,14 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
-        "{used:?} of CPU for clients that wait"
+        "expected less than 100 ms of CPU time for silent clients, used {used:?}"
     );
     good_client(&proxy);
     for (began, mut client) in clients {
         assert_eq!(
             client.read_all(),
             USER_CANCELED,
-            "it has begun as TLS does: it is told why"
+            "expected an alert: the client began a TLS record"
         );
         assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
     }
@@ -96,31 +85,34 @@ fn a_thousand_that_begin_and_stop_are_ended_in_time_and_hinder_nobody() {
 }
 
 #[test]
-fn who_drips_is_ended_by_the_clock_that_began_at_accept() {
+fn a_client_that_drips_its_hello_is_closed_at_hello_timeout_after_accept() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1s""#));
     let mut client = Client::connect(proxy.at("tls"));
     let began = Instant::now();
     let hello = Hello::named("good.example").padded(10_000).bytes();
     let mut sent = 0;
-    // Each byte comes within 0.8 of the bound; all of them would take hours.
+    // Each byte comes within 0.8 of the timeout; the whole hello would take hours.
     for byte in hello {
         if client.0.write_all(&[byte]).is_err() {
             break;
         }
         sent += 1;
         sleep(Duration::from_millis(if sent < 5 { 50 } else { 800 }));
-        assert!(began.elapsed() < Duration::from_secs(15), "not ended");
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "expected a close after about 1 s"
+        );
     }
     let line = proxy.access_line();
     assert_eq!(line["ending"], "hello_timeout");
     let duration = line["duration_ms"].as_f64().unwrap();
     assert!((1_000.0..3_000.0).contains(&duration), "{line}");
-    assert!(line["server"].is_null(), "nothing of it reached a server: {line}");
+    assert!(line["server"].is_null(), "expected no server to be tried: {line}");
 }
 
 #[test]
-fn what_can_be_no_hello_is_refused_at_once() {
+fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hopeless: [(&[u8], [u8; 7]); 6] = [
@@ -136,7 +128,7 @@ fn what_can_be_no_hello_is_refused_at_once() {
     ];
     for (bytes, alert) in hopeless {
         let mut client = Client::connect(proxy.at("tls"));
-        // It does not finish: it is answered all the same.
+        // The client does not half-close; it is answered all the same.
         client.send(bytes);
         assert_eq!(client.read_all(), alert, "{bytes:x?}");
     }
@@ -201,7 +193,7 @@ fn the_largest_extensions_and_thousands_of_protocols_pass_by_default() {
 }
 
 #[test]
-fn a_hello_may_be_cut_anywhere() {
+fn a_hello_may_be_split_anywhere() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let hello = [Hello::named("good.example").in_records(&[1, 3, 50]), vec![7; 9]].concat();
@@ -224,7 +216,7 @@ fn a_hello_may_be_cut_anywhere() {
 }
 
 #[test]
-fn what_is_not_tls_has_its_documented_answer() {
+fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let server = Server::echo();
     let without_pool = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
@@ -256,7 +248,7 @@ fn what_is_not_tls_has_its_documented_answer() {
 }
 
 #[test]
-fn one_that_says_nothing_keeps_nobody_waiting() {
+fn silent_clients_do_not_delay_others() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let _silent = [Client::connect(proxy.at("tls")), Client::connect(proxy.at("plain"))];
@@ -267,7 +259,7 @@ fn one_that_says_nothing_keeps_nobody_waiting() {
 }
 
 #[test]
-fn clients_that_reset_before_they_are_accepted_are_forgotten() {
+fn clients_that_reset_before_accept_leave_no_session_and_no_warning() {
     let server = Server::echo();
     let mut proxy = Proxy::start(&config(&server, ""));
     proxy.signal(Signal::STOP);
@@ -279,11 +271,14 @@ fn clients_that_reset_before_they_are_accepted_are_forgotten() {
     assert!(proxy.is_running());
     wait_for_active_sessions(&proxy, 0);
     let warnings: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] != "INFO").collect();
-    assert!(warnings.is_empty(), "no client gets a warning out of us: {warnings:#?}");
+    assert!(
+        warnings.is_empty(),
+        "expected no warning because of a client: {warnings:#?}"
+    );
 }
 
 #[test]
-fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
+fn clients_that_die_during_a_transfer_leave_no_descriptors() {
     const BYTES: usize = 16 << 20;
     let server = Server::run(|mut stream| {
         let mut reads = stream.try_clone().unwrap();
@@ -303,15 +298,15 @@ fn clients_that_die_while_bytes_flow_leave_nothing_behind() {
             .unwrap();
         if way_to_die % 2 == 0 {
             client.reset();
-        } // else with bytes unread, like one that is killed
+        } // else it closes with unread bytes, as a killed client does
     }
     wait_for_active_sessions(&proxy, 0);
-    // Pipes stay in the pool: two descriptors each, one or two a direction and worker.
+    // Pipes stay in the pool: two descriptors each, one or two per direction and worker.
     descriptors_fall_to(&proxy, baseline + 16);
     assert!(proxy.is_running());
-    is_served_with(&proxy);
+    assert_served(&proxy);
 }
 
-fn is_served_with(proxy: &Proxy) {
+fn assert_served(proxy: &Proxy) {
     assert_eq!(Client::connect(proxy.at("plain")).read(1), [1]);
 }

@@ -1,4 +1,4 @@
-//! Peers that are slow, silent, wrong or very many.
+//! Peers that are slow, silent, malformed or very many.
 
 mod hello_memory;
 mod hostile_clients;

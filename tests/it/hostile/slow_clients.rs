@@ -1,5 +1,5 @@
-//! A crowd that says a byte of its hello a second is served by nobody, hinders nobody, costs next to nothing, and may
-//! come back as often as it likes. The whole crowd, and how long good clients wait beside it: `scripts/soak --drip`.
+//! A crowd of clients that send a byte of their hello per second, and reconnect when closed, delays nobody and costs
+//! little CPU time and memory. `scripts/soak --drip` measures a larger crowd and the latency of good clients beside it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -7,44 +7,33 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::{pool, tls_listener};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::hello::Hello;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, list};
+use crate::support::server::Server;
 use crate::support::usage::{cpu_time, descriptors, descriptors_fall_to, resident_bytes};
 use tokio::time::Instant;
 
 const CROWD: usize = 1_000;
 
-/// Of the proxy, for a byte or a connection of the crowd, in a build that is not optimised.
+/// CPU time of the proxy per byte or connection of the crowd, in an unoptimised build.
 const CPU_EACH_MAX: Duration = Duration::from_micros(90);
 
-/// Resident memory for one of them.
+/// Resident memory per client of the crowd.
 const BYTES_EACH_MAX: u64 = 8 << 10;
 
 fn config(server: &Server) -> String {
-    format!(
-        r#"
-        [listeners.tls]
-        bind = "127.0.0.1:0"
-        hello_timeout = "3s"
-        [[listeners.tls.routes]]
-        sni = "good.example"
-        pool = "echo"
-        [pools.echo]
-        servers = [{}]
-        health.check = "off"
-        "#,
-        list(&[server])
-    )
+    tls_listener("tls", "hello_timeout = \"3s\"", &[("good.example", "pool = \"echo\"")])
+        + &pool("echo", &[server.address], "health.check = \"off\"")
 }
 
-/// Those who drip.
+/// The clients that drip.
 struct Crowd {
     to: SocketAddr,
     hello: Vec<u8>,
-    /// Each with the bytes it has said.
+    /// Each with the number of bytes it has sent.
     clients: Vec<(Client, usize)>,
     bytes: usize,
     connections: usize,
@@ -71,29 +60,29 @@ impl Crowd {
         (client, 0)
     }
 
-    /// Everybody says another byte; who was ended comes back. How many did.
+    /// Each client sends another byte; closed clients reconnect. Returns how many were closed.
     fn drip(&mut self) -> usize {
         let mut clients = std::mem::take(&mut self.clients);
         let mut ended = 0;
-        for (client, said) in &mut clients {
+        for (client, sent) in &mut clients {
             match client.0.read(&mut [0]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // It is just closed; by a reset if a byte was on its way.
+                // Closed without an answer; by a reset if a byte was under way.
                 Ok(0) | Err(_) => {
                     ended += 1;
-                    (*client, *said) = self.client();
+                    (*client, *sent) = self.client();
                 }
-                Ok(_) => panic!("nobody has an answer for it"),
+                Ok(_) => panic!("expected no answer to an unfinished hello"),
             }
-            let _ = client.0.write_all(&[self.hello[*said]]); // it may be over, and sees it in the next round
-            *said += 1;
+            let _ = client.0.write_all(&[self.hello[*sent]]); // may fail when it is closed; the next round sees that
+            *sent += 1;
             self.bytes += 1;
         }
         self.clients = clients;
         ended
     }
 
-    /// Waits until the last of them is ended.
+    /// Waits until every client is closed.
     fn end(self) {
         for (mut client, _) in self.clients {
             client.0.set_nonblocking(false).unwrap();
@@ -103,7 +92,7 @@ impl Crowd {
 }
 
 #[test]
-fn a_crowd_that_drips_comes_back_and_hinders_nobody() {
+fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
     const ROUNDS: usize = 8;
     raise_descriptor_limit();
     let server = Server::echo();
@@ -118,21 +107,27 @@ fn a_crowd_that_drips_comes_back_and_hinders_nobody() {
         for _ in 0..10 {
             assert!(
                 ask(proxy.at("tls"), &good) == good,
-                "a good client is served beside them"
+                "expected a good client to be served beside the crowd"
             );
         }
         held_most = held_most.max(resident_bytes(&proxy));
         sleep(Duration::from_secs(1).saturating_sub(began.elapsed())); // the pace of the drip
     }
-    assert!(ended >= CROWD, "{ended} were ended: everybody was, once at least");
+    assert!(
+        ended >= CROWD,
+        "expected each of {CROWD} clients to be closed at least once, {ended} were"
+    );
     let events = crowd.bytes + crowd.connections;
     let each = (cpu_time(&proxy) - used) / u32::try_from(events).unwrap();
     assert!(
         each < CPU_EACH_MAX,
-        "{each:?} of CPU for each of {events} bytes and connections"
+        "expected less than {CPU_EACH_MAX:?} of CPU time for each of {events} bytes and connections, got {each:?}"
     );
     let each = held_most.saturating_sub(held) / CROWD as u64;
-    assert!(each < BYTES_EACH_MAX, "{each} bytes of memory for each");
+    assert!(
+        each < BYTES_EACH_MAX,
+        "expected less than {BYTES_EACH_MAX} bytes of memory per client, got {each}"
+    );
     let connections = crowd.connections;
     crowd.end();
     wait_for_ended_sessions(&proxy, "hello_timeout", connections);

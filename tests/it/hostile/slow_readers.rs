@@ -1,5 +1,5 @@
-//! Who does not read costs a bounded amount of memory, ours and the kernel's, however much there is for him; and loses
-//! nothing by it.
+//! A peer that does not read costs a bounded amount of memory, ours and the kernel's, however much is sent to it; and it
+//! loses no bytes.
 
 use std::fs::read_to_string;
 use std::io::{Write, copy, sink};
@@ -17,17 +17,17 @@ use crate::support::proxy::Proxy;
 use crate::support::server::ManualServer;
 use crate::support::usage::resident_bytes;
 
-/// At once; each of them has much more to say than there is room for.
+/// Sessions at once; in each, one side has far more to send than the buffers hold.
 const SESSIONS: usize = 4;
 
-/// What one side has to say.
+/// Bytes that one side has to send.
 const STREAM_BYTES: usize = 1 << 30;
 
-/// What the process may grow by, for all of them: a megabyte a session would be too much.
+/// Allowed growth of the process for all sessions: a megabyte per session would be too much.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
-/// Writes of so many bytes what is taken without anybody reading.
-fn taken(stream: &mut TcpStream, bytes: usize) -> usize {
+/// Writes up to this many bytes until the peer's unread buffers are full; returns how many were accepted.
+fn write_until_full(stream: &mut TcpStream, bytes: usize) -> usize {
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let chunk = vec![0xaa; 1 << 20];
     let mut taken = 0;
@@ -41,8 +41,8 @@ fn taken(stream: &mut TcpStream, bytes: usize) -> usize {
     taken
 }
 
-/// The most that the kernel holds on the way from one end to the other: what two sockets may send, and two receive.
-fn kernels_room() -> usize {
+/// The most bytes that the kernel buffers from one end to the other: two send and two receive buffers.
+fn kernel_buffer_bytes() -> usize {
     let most = |kind: &str| {
         let sizes = read_to_string(format!("/proc/sys/net/ipv4/tcp_{kind}mem")).unwrap();
         sizes.split_whitespace().last().unwrap().parse::<usize>().unwrap()
@@ -50,12 +50,12 @@ fn kernels_room() -> usize {
     2 * (most("r") + most("w"))
 }
 
-/// What the kernel holds for the sockets of the process, with all that it spends on keeping it.
-fn kernel_memory(hand: &ManualServer, proxy: &Proxy) -> usize {
-    let [here, there] = [proxy.at("plain"), hand.server.address].map(|address| address.port());
+/// The kernel memory of the process's sockets, overhead included.
+fn kernel_memory(manual: &ManualServer, proxy: &Proxy) -> usize {
+    let [here, there] = [proxy.at("plain"), manual.server.address].map(|address| address.port());
     let ours = format!("( sport = :{here} or dport = :{there} )");
-    let told = must(Command::new("ss").args(["-tnmOH", &ours]));
-    // In skmem are r and w what is queued to be read and written, f what is set aside; rb and tb are mere bounds.
+    let output = must(Command::new("ss").args(["-tnmOH", &ours]));
+    // In skmem, r and w are queued for reading and writing, f is allocated ahead; rb and tb are only bounds.
     let queued = |field: &str| field.strip_prefix(['r', 'w', 'f'])?.parse::<usize>().ok();
     let memory = |line: &str| {
         line.split_once("skmem:(")
@@ -65,69 +65,79 @@ fn kernel_memory(hand: &ManualServer, proxy: &Proxy) -> usize {
             .filter_map(queued)
             .sum::<usize>()
     };
-    told.lines().map(memory).sum()
+    output.lines().map(memory).sum()
 }
 
-/// Sessions in which one side says what the other does not read; how it grew is bounded.
-fn stuffed(
-    hand: &ManualServer,
+/// Sessions in which one side sends and the other does not read. Asserts bounds on memory.
+fn stalled_sessions(
+    manual: &ManualServer,
     proxy: &Proxy,
     pick: fn(&mut Client, &mut TcpStream) -> TcpStream,
 ) -> Vec<(Client, TcpStream)> {
-    drop(is_served_by(hand, proxy));
+    drop(served_session(manual, proxy));
     wait_for_active_sessions(proxy, 0);
     let before = resident_bytes(proxy);
     let sessions = (0..SESSIONS).map(|_| {
         let mut client = Client::connect(proxy.at("plain"));
-        let mut server = hand.session();
-        let taken = taken(&mut pick(&mut client, &mut server), STREAM_BYTES);
-        assert!(taken <= kernels_room() + (512 << 10), "{taken} bytes are taken");
+        let mut server = manual.session();
+        let taken = write_until_full(&mut pick(&mut client, &mut server), STREAM_BYTES);
+        let most = kernel_buffer_bytes() + (512 << 10);
+        assert!(
+            taken <= most,
+            "expected at most {most} bytes to be accepted, got {taken}"
+        );
         (client, server)
     });
     let sessions: Vec<_> = sessions.collect();
     let grown = resident_bytes(proxy).saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "grown by {grown}");
-    let held = kernel_memory(hand, proxy);
-    assert!(held < SESSIONS * 2 * kernels_room(), "the kernel holds {held}");
+    assert!(
+        grown < GROWTH_BYTES_MAX,
+        "expected less than {GROWTH_BYTES_MAX} bytes of growth, got {grown}"
+    );
+    let held = kernel_memory(manual, proxy);
+    assert!(
+        held < SESSIONS * 2 * kernel_buffer_bytes(),
+        "the kernel holds too much: {held} bytes"
+    );
     println!("grown by {grown} bytes, the kernel holds {held}");
     sessions
 }
 
-fn is_served_by(hand: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
+fn served_session(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     server.write_all(b"hello").unwrap();
     assert_eq!(client.read(5), b"hello");
     (client, server)
 }
 
 #[test]
-fn a_server_that_accepts_and_never_reads() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-    let stuffed = stuffed(&hand, &proxy, |client, _| client.0.try_clone().unwrap());
-    (0..100).for_each(|_| drop(is_served_by(&hand, &proxy)));
-    drop(stuffed);
+fn a_server_that_never_reads_costs_bounded_memory() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let stalled = stalled_sessions(&manual, &proxy, |client, _| client.0.try_clone().unwrap());
+    (0..100).for_each(|_| drop(served_session(&manual, &proxy)));
+    drop(stalled);
     wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
-fn clients_that_never_read_a_gibibyte_and_one_that_does_in_the_end() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-    let mut stuffed = stuffed(&hand, &proxy, |_, server| server.try_clone().unwrap());
-    is_served_by(&hand, &proxy);
-    let (mut client, mut server) = stuffed.remove(0);
-    drop(stuffed);
+fn clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let mut stalled = stalled_sessions(&manual, &proxy, |_, server| server.try_clone().unwrap());
+    served_session(&manual, &proxy);
+    let (mut client, mut server) = stalled.remove(0);
+    drop(stalled);
     wait_for_active_sessions(&proxy, 1);
-    let rest = spawn(move || taken(&mut server, STREAM_BYTES));
-    let heard = copy(&mut client.0, &mut sink()).unwrap();
+    let rest = spawn(move || write_until_full(&mut server, STREAM_BYTES));
+    let received = copy(&mut client.0, &mut sink()).unwrap();
     assert_eq!(rest.join().unwrap(), STREAM_BYTES);
-    assert!(heard >= STREAM_BYTES as u64);
+    assert!(received >= STREAM_BYTES as u64);
     drop(client);
     let line = &proxy.access_lines(SESSIONS + 2)[SESSIONS + 1];
     assert_eq!(
         (&line["ending"], &line["bytes_down"]),
-        (&"server_closed".into(), &heard.into())
+        (&"server_closed".into(), &received.into())
     );
 }

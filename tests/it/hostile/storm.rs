@@ -1,5 +1,5 @@
-//! When all servers refuse for a while, a crowd of clients makes no more connects than it may, and is served again as
-//! soon as the servers are back.
+//! While all servers refuse, a crowd of clients causes no more connects than `retries` allows, and is served again as
+//! soon as the servers return.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
@@ -15,7 +15,7 @@ const SERVERS: usize = 4;
 const RETRIES: usize = 1;
 
 #[test]
-fn an_outage_in_the_middle_of_a_storm() {
+fn during_an_outage_sessions_are_retried_within_bounds_and_served_again_afterwards() {
     let ports = [(); SERVERS].map(|()| Port::keep());
     let kept = ports.each_ref().map(|port| Port::keep_again(port.address));
     let addresses = ports.each_ref().map(|port| port.address.to_string());
@@ -32,19 +32,19 @@ fn an_outage_in_the_middle_of_a_storm() {
             all.spawn(|| {
                 while !stop.load(SeqCst) {
                     let mut client = Client::connect(proxy.at("l"));
-                    let said = client.finish().try_read_all().unwrap_or_default();
-                    let of_its_kind = if said == b"here" { &served } else { &failed };
-                    of_its_kind.fetch_add(1, SeqCst);
+                    let answer = client.finish().try_read_all().unwrap_or_default();
+                    let counter = if answer == b"here" { &served } else { &failed };
+                    counter.fetch_add(1, SeqCst);
                 }
             });
         }
-        eventually("the storm blows", || served.load(SeqCst) > 500);
+        eventually("500 sessions are served", || served.load(SeqCst) > 500);
         drop(up);
         let before = failed.load(SeqCst);
-        eventually("many fail", || failed.load(SeqCst) > before + 2_000);
+        eventually("2,000 sessions fail", || failed.load(SeqCst) > before + 2_000);
         let _up = kept.map(|port| Server::named_on(port.listen(), "here"));
         let (mut one, mut other) = (served.load(SeqCst), failed.load(SeqCst));
-        eventually("nobody fails any more", || {
+        eventually("500 sessions in a row are served", || {
             let now = (served.load(SeqCst), failed.load(SeqCst));
             if now.1 > other {
                 (one, other) = now;
@@ -58,6 +58,6 @@ fn an_outage_in_the_middle_of_a_storm() {
     assert_eq!(
         most,
         Some(1 + RETRIES as u64),
-        "as many as there may be, and not one more"
+        "expected exactly 1 + retries attempts at most"
     );
 }

@@ -7,34 +7,21 @@ use std::time::Duration;
 
 use crate::support::client::{Client, served_client};
 use crate::support::counts::{active_sessions, wait_for_active_sessions};
-use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::Server;
 use crate::support::usage::cpu_time_over;
+use crate::support::{configs, eventually};
 use rustix::process::Signal;
 
 fn config(server: &Server, process: &str, listener: &str) -> String {
-    format!(
-        r#"
-        [runtime]
-        workers = 2
-        {process}
-
-        [listeners.narrow]
-        bind = "127.0.0.1:0"
-        pool = "echo"
-        {listener}
-
-        [listeners.other]
-        bind = "127.0.0.1:0"
-        pool = "echo"
-
-        [pools.echo]
-        servers = ["{}"]
-        "#,
-        server.address
-    )
+    [
+        format!("[runtime]\nworkers = 2\n{process}\n"),
+        configs::listener("narrow", "echo", listener),
+        configs::listener("other", "echo", ""),
+        configs::pool("echo", &[server.address], ""),
+    ]
+    .concat()
 }
 
 fn pauses(proxy: &Proxy, listener: &str) -> f64 {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::client::run_sessions;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
@@ -20,9 +21,8 @@ use rustix::io::ioctl_fionread;
 /// then the shell command `leave` holds the pipe.
 fn start(server: &Server, leave: &str) -> Proxy {
     let config = format!(
-        "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
-         [pools.p]\nservers = [\"{}\"]",
-        server.address
+        "[log]\nlevel = \"trace\"\naccess = \"stderr\"\n{}",
+        one_pool(&[server.address], "")
     );
     let script = format!("exec \"$@\" 2> >(sed -u '/admin port/q' >&2; {leave})");
     Proxy::setup(&config).under(&["bash", "-c", &script, "bash"]).start()

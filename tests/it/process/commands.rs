@@ -1,4 +1,4 @@
-//! The command line: exit codes, and what is said when it cannot run.
+//! The command line: exit codes, and the errors when it cannot run.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::support::process::{Finished, Port, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
 use crate::support::server::Server;
 
-/// A command on a configuration, to its end.
+/// Runs a command on this configuration to its end.
 fn on(config: &str, command: &[&str]) -> Finished {
     let folder = config_folder("acequia.toml", config);
     finished(acequia(command).arg("-c").arg(folder.path().join("acequia.toml")))
@@ -21,8 +21,8 @@ fn bound_to(addresses: &[String]) -> String {
     format!("{listeners}[pools.p]\nservers = [\"127.0.0.1:9\"]\n")
 }
 
-/// It ends with 3, and what it says has these words.
-fn cannot_bind(finished: &Finished, words: &[&str]) {
+/// Asserts exit code 3 and that the error contains these words.
+fn assert_cannot_bind(finished: &Finished, words: &[&str]) {
     assert_eq!(
         (finished.code, finished.stdout.as_str()),
         (Some(3), ""),
@@ -33,17 +33,17 @@ fn cannot_bind(finished: &Finished, words: &[&str]) {
     }
     assert!(
         !finished.stderr.contains("listening"),
-        "nothing is half up: {finished:#?}"
+        "expected no listener to be open: {finished:#?}"
     );
 }
 
 #[test]
-fn a_second_one_on_the_same_address_names_it_and_leaves_nothing_half_up() {
+fn a_second_process_on_the_same_address_names_it_and_opens_no_listener() {
     let server = Server::named("s1");
     let first = Proxy::start(&FINE.replace("127.0.0.1:9", &server.address.to_string()));
     let (taken, free) = (first.at("l").to_string(), Port::keep());
     let second = on(&bound_to(&[free.address.to_string(), taken.clone()]), &["run"]);
-    cannot_bind(
+    assert_cannot_bind(
         &second,
         &[
             "listener `l2`",
@@ -55,35 +55,39 @@ fn a_second_one_on_the_same_address_names_it_and_leaves_nothing_half_up() {
     );
     assert!(!second.stderr.contains("listener `l1`"), "{second:#?}");
     for _ in 0..20 {
-        assert_eq!(server_reached(first.at("l")), "s1", "the first one has all its clients");
+        assert_eq!(
+            server_reached(first.at("l")),
+            "s1",
+            "expected the first process to keep all its clients"
+        );
     }
 }
 
 #[test]
-fn every_address_that_cannot_be_bound_is_told() {
+fn every_address_that_cannot_be_bound_is_reported() {
     let taken = [(); 2].map(|()| Server::silent());
     let addresses = taken.each_ref().map(|server| server.address.to_string());
     let failed = on(&bound_to(&addresses), &["run"]);
-    cannot_bind(
+    assert_cannot_bind(
         &failed,
         &["listener `l1`", &addresses[0], "listener `l2`", &addresses[1]],
     );
 }
 
 #[test]
-fn an_admin_port_that_is_taken_is_told() {
+fn an_admin_port_in_use_is_reported() {
     let taken = Server::silent();
     let failed = on(&format!("{FINE}[admin]\nbind = \"{}\"", taken.address), &["run"]);
-    cannot_bind(
+    assert_cannot_bind(
         &failed,
         &["[admin]", &taken.address.to_string(), "Address already in use"],
     );
 }
 
 #[test]
-fn an_address_of_another_machine_is_told() {
+fn an_address_of_another_machine_is_reported() {
     let failed = on(&bound_to(&["192.0.2.1:0".to_owned()]), &["run"]);
-    cannot_bind(
+    assert_cannot_bind(
         &failed,
         &[
             "listener `l1`",
@@ -95,15 +99,15 @@ fn an_address_of_another_machine_is_told() {
 }
 
 #[test]
-fn a_privileged_port_without_privileges_is_told() {
+fn a_privileged_port_without_privileges_is_reported() {
     let folder = config_folder("acequia.toml", &bound_to(&["0.0.0.0:443".to_owned()]));
-    // A network of its own, in which the limit is what it is by default and nobody else listens; and no capabilities.
+    // A network namespace of its own, with the default limit for privileged ports and no other listeners; no capabilities.
     let mut command = Command::new("unshare");
     command
         .args(["--user", "--net", BINARY, "run", "-c"])
         .arg(folder.path().join("acequia.toml"));
     let failed = finished(&mut command);
-    cannot_bind(
+    assert_cannot_bind(
         &failed,
         &[
             "listener `l1`",
@@ -125,7 +129,7 @@ fn it_runs_without_root() {
 }
 
 #[test]
-fn a_wrong_configuration_is_1_for_every_command() {
+fn an_invalid_configuration_exits_with_1_for_every_command() {
     for command in [&["run"][..], &["check"], &["route", "--listener", "l"]] {
         let failed = on(&FINE.replace("pool = \"p\"", "pool = \"q\""), command);
         assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""), "{failed:#?}");
@@ -142,7 +146,7 @@ fn a_wrong_configuration_is_1_for_every_command() {
 }
 
 #[test]
-fn wrong_arguments_are_2() {
+fn wrong_arguments_exit_with_2() {
     for arguments in [&["fly"][..], &["run", "--fast"], &[], &["route"]] {
         let failed = finished(&mut acequia(arguments));
         assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""), "{failed:#?}");
@@ -156,7 +160,7 @@ fn wrong_arguments_are_2() {
 }
 
 #[test]
-fn version_and_help_are_0() {
+fn version_and_help_exit_with_0() {
     assert_eq!(
         must(&mut acequia(&["--version"])),
         concat!("acequia ", env!("CARGO_PKG_VERSION"), "\n")
@@ -169,7 +173,7 @@ fn version_and_help_are_0() {
 }
 
 #[test]
-fn check_says_that_a_file_is_fine_and_warns_of_what_is_not_used() {
+fn check_accepts_a_valid_file_and_warns_of_an_unused_pool() {
     let checked = on(
         &format!("{FINE}[pools.unused]\nservers = [\"127.0.0.1:9\"]"),
         &["check"],
@@ -186,7 +190,7 @@ fn check_says_that_a_file_is_fine_and_warns_of_what_is_not_used() {
 }
 
 #[test]
-fn route_says_where_a_connection_would_go() {
+fn route_shows_where_a_connection_would_go() {
     let routes = "[[listeners.l.routes]]\nsni = \"*.example\"\nalpn = \"h2\"\nfrom = \"10.0.0.0/8\"\npool = \"p\"\n";
     let asked = [
         "route",
@@ -212,14 +216,14 @@ fn route_says_where_a_connection_would_go() {
 }
 
 #[test]
-fn without_an_argument_the_file_in_this_folder_is_read() {
+fn without_an_argument_acequia_toml_in_the_current_folder_is_read() {
     let folder = config_folder("acequia.toml", FINE);
-    let said = must(acequia(&["check"]).current_dir(folder.path()));
-    assert!(said.contains("acequia.toml: 1 listener"), "{said}");
+    let output = must(acequia(&["check"]).current_dir(folder.path()));
+    assert!(output.contains("acequia.toml: 1 listener"), "{output}");
 }
 
 #[test]
-fn json_is_taken_too() {
+fn a_json_configuration_is_accepted() {
     let server = Server::echo();
     let json = format!(
         r#"{{ "listeners": {{ "l": {{ "bind": "127.0.0.1:0", "pool": "p" }} }}, "admin": {{ "bind": "127.0.0.1:0" }},
@@ -237,7 +241,7 @@ fn json_is_taken_too() {
 }
 
 #[test]
-fn an_answer_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
     let folder = config_folder("acequia.toml", FINE);
     let into = |out: &str| {
         let script = format!("{BINARY} \"$@\" {out}; exit ${{PIPESTATUS[0]}}");
@@ -251,7 +255,7 @@ fn an_answer_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_n
     let full = into("> /dev/full");
     assert_eq!(full.code, Some(1), "{full:#?}");
     assert!(full.stderr.contains("cannot write the answer"), "{full:#?}");
-    // Its reader has gone before it can have said anything.
+    // The reader is gone before the command can write.
     let gone = into("> >(exec true)");
     assert!(gone.code == Some(0) && gone.stderr.is_empty(), "{gone:#?}");
 }

@@ -1,4 +1,4 @@
-//! `acequia demo`: every command it tells works as it stands, and Ctrl-C ends it well.
+//! `acequia demo`: every command that it prints works as printed, and Ctrl-C ends it cleanly.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A demo that runs, and what it told at the beginning.
+/// A running demo, and the lines that it printed first.
 struct Demo {
     process: Child,
-    told: Vec<String>,
+    intro: Vec<String>,
     rows: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -22,23 +22,23 @@ impl Demo {
             .spawn()
             .unwrap();
         let mut rows = BufReader::new(process.stdout.take().unwrap()).lines();
-        let told = rows.by_ref().map(Result::unwrap);
-        let told = told.take_while(|line| !line.starts_with("Sessions")).collect();
+        let intro = rows.by_ref().map(Result::unwrap);
+        let intro = intro.take_while(|line| !line.starts_with("Sessions")).collect();
         Self {
             process,
-            told,
+            intro,
             rows: Some(rows),
         }
     }
 
-    /// The command that has all of these words.
+    /// The printed command that contains all of these words.
     fn command(&self, words: &[&str]) -> Command {
         let all = |line: &&String| words.iter().all(|word| line.contains(word));
         let line = self
-            .told
+            .intro
             .iter()
             .find(all)
-            .unwrap_or_else(|| panic!("{words:?} in {:#?}", self.told));
+            .unwrap_or_else(|| panic!("{words:?} in {:#?}", self.intro));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("exec {line}")).stdin(Stdio::null());
         command
@@ -48,11 +48,11 @@ impl Demo {
         self.command(words).output().unwrap()
     }
 
-    /// As Ctrl-C does. Twice: whoever is still connected is not waited for.
+    /// Sends SIGINT twice: the second one cuts sessions that are still open.
     fn end(&mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.process);
         for _ in 0..2 {
-            // It may be over already, and is not reaped before it is waited for.
+            // It may have ended already; its PID stays reserved until `wait` reaps it.
             let _ = kill_process(pid, Signal::INT);
         }
         self.process.wait().unwrap()
@@ -73,7 +73,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn tls_goes_by_name() {
+fn printed_tls_commands_are_routed_by_name() {
     let demo = Demo::start();
     let answer = text(&demo.output(&["curl", "https://a."]).stdout);
     assert_eq!(answer, "server a answers a client that asked for a.demo.test\n");
@@ -89,7 +89,7 @@ fn tls_goes_by_name() {
 }
 
 #[test]
-fn tcp_goes_where_there_is_least() {
+fn printed_nc_commands_reach_the_server_with_the_fewest_sessions() {
     let demo = Demo::start();
     let mut greetings = Vec::new();
     let mut clients = Vec::new();
@@ -112,7 +112,7 @@ fn tcp_goes_where_there_is_least() {
 }
 
 #[test]
-fn what_happens_can_be_seen() {
+fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
     let mut demo = Demo::start();
     assert!(demo.output(&["curl", "https://a."]).status.success());
     let row = demo
@@ -125,7 +125,7 @@ fn what_happens_can_be_seen() {
         ["0", "+1", "0", "0", "0", "0", "0"]
     );
     let metrics = text(&demo.output(&["curl", "/metrics"]).stdout);
-    // curl closes without having read the server's last TLS record, which its kernel may answer with a reset.
+    // curl closes without reading the server's last TLS record; its kernel may answer that with a reset.
     let counted = r#"acequia_sessions_total{listener="tls",pool="a",server="a",ending="client_"#;
     assert!(metrics.contains(counted), "{metrics}");
     let mut follow = demo.command(&["tail", "access.log"]);
@@ -145,7 +145,7 @@ fn what_happens_can_be_seen() {
 }
 
 #[test]
-fn its_configuration_can_be_asked_and_leaves_with_it() {
+fn the_printed_configuration_loads_and_is_removed_at_the_end() {
     let mut demo = Demo::start();
     let shown = text(&demo.output(&["cat ", "demo.toml"]).stdout);
     let loaded = acequia::config::read("demo.toml", &shown).unwrap_or_else(|report| panic!("{report}"));
@@ -156,7 +156,7 @@ fn its_configuration_can_be_asked_and_leaves_with_it() {
             .iter()
             .all(|listener| listener.bind[0].socket().port() != 0)
     );
-    let line = demo.told.iter().find(|line| line.contains("demo.toml")).unwrap();
+    let line = demo.intro.iter().find(|line| line.contains("demo.toml")).unwrap();
     let path = Path::new(line.trim().trim_start_matches("cat ")).to_owned();
     assert!(path.exists());
     assert_eq!(demo.end().code(), Some(0));
@@ -164,7 +164,7 @@ fn its_configuration_can_be_asked_and_leaves_with_it() {
 }
 
 #[test]
-fn a_reader_who_leaves_ends_it() {
+fn closing_its_output_ends_the_demo() {
     let mut demo = Demo::start();
     drop(demo.rows.take());
     assert_eq!(demo.process.wait().unwrap().code(), Some(0));

@@ -1,22 +1,20 @@
-//! The end: those who are here may finish, within a bound; nobody new is let in; all is written down.
+//! Draining: open sessions may finish within a bound, new connections are refused, and every session is logged.
 
 use std::io::ErrorKind;
 use std::sync::mpsc::channel;
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::one_pool;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use rustix::process::Signal;
 
 fn start(server: &Server, runtime: &str) -> Proxy {
-    Proxy::start(&format!(
-        "[runtime]\n{runtime}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    ))
+    Proxy::start(&format!("[runtime]\n{runtime}\n{}", one_pool(&[server.address], "")))
 }
 
-/// A session under way.
+/// An open session, after one exchange.
 fn session(proxy: &Proxy) -> Client {
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"ping").read(4);
@@ -27,13 +25,13 @@ fn is_closed(proxy: &Proxy) -> bool {
     Client::try_connect(proxy.at("l")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-fn finishes_in_peace(signal: Signal) {
+fn sessions_finish_after(signal: Signal) {
     let server = Server::echo();
     let proxy = start(&server, "drain_delay = \"2s\"\ndrain_timeout = \"1h\"");
     let mut running = session(&proxy);
     proxy.signal(signal);
-    eventually("it says that it drains", || proxy.get("/ready").0 == 503);
-    assert_eq!(ask(proxy.at("l"), b"still let in"), b"still let in");
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
+    assert_eq!(ask(proxy.at("l"), b"in the delay"), b"in the delay");
     eventually("the listener is closed", || is_closed(&proxy));
     assert_eq!(proxy.get("/ready").0, 503);
     assert_eq!(running.send(b"goes on").read(7), b"goes on");
@@ -47,23 +45,23 @@ fn finishes_in_peace(signal: Signal) {
 
 #[test]
 fn sigterm_lets_sessions_finish() {
-    finishes_in_peace(Signal::TERM);
+    sessions_finish_after(Signal::TERM);
 }
 
 #[test]
 fn sigint_lets_sessions_finish() {
-    finishes_in_peace(Signal::INT);
+    sessions_finish_after(Signal::INT);
 }
 
 #[test]
-fn without_sessions_it_ends_at_once() {
+fn without_sessions_the_process_ends_at_once() {
     let server = Server::echo();
     let stopped = start(&server, "drain_timeout = \"1h\"").stop();
     assert_eq!((stopped.code, stopped.access.len()), (Some(0), 0));
 }
 
-/// A server that echoes, and tells how reading from each client ended.
-fn witness() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
+/// A server that echoes, and reports how reading from each client ended.
+fn reporting_server() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
     let (tell, told) = channel();
     let server = Server::run(move |mut stream| {
         let mut from = stream.try_clone().expect("a descriptor");
@@ -74,8 +72,8 @@ fn witness() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
 }
 
 #[test]
-fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
-    let (server, told) = witness();
+fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
+    let (server, told) = reporting_server();
     let proxy = start(&server, "drain_timeout = \"300ms\"");
     let mut clients = [session(&proxy), session(&proxy)];
     proxy.signal(Signal::TERM);
@@ -84,7 +82,7 @@ fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
         assert_eq!(
             told.recv_timeout(crate::support::PATIENCE),
             Ok(Some(ErrorKind::ConnectionReset)),
-            "the server's side too"
+            "expected a reset on the server's side"
         );
     }
     let stopped = proxy.wait();
@@ -95,7 +93,7 @@ fn what_is_left_after_the_timeout_is_cut_by_a_reset() {
 
 /// The signals are sent one after the other, to a process that has a session under way. The last one cuts it, and none
 /// before.
-fn the_last_one_cuts(runtime: &str, signals: &[Signal]) {
+fn the_last_signal_cuts(runtime: &str, signals: &[Signal]) {
     let server = Server::echo();
     let proxy = start(&server, runtime);
     let mut client = session(&proxy);
@@ -103,7 +101,11 @@ fn the_last_one_cuts(runtime: &str, signals: &[Signal]) {
     for signal in before {
         proxy.signal(*signal);
         eventually("it is draining", || proxy.get("/ready").0 == 503);
-        assert_eq!(client.send(b"ping").read(4), b"ping", "{signal:?} cuts nobody");
+        assert_eq!(
+            client.send(b"ping").read(4),
+            b"ping",
+            "expected {signal:?} to leave the session open"
+        );
     }
     proxy.signal(*last);
     client.must_be_reset();
@@ -119,25 +121,25 @@ const LONG_DELAY: &str = "drain_delay = \"1h\"\ndrain_timeout = \"1h\"";
 
 #[test]
 fn a_second_sigint_cuts_at_once() {
-    the_last_one_cuts(LONG, &[Signal::INT, Signal::INT]);
+    the_last_signal_cuts(LONG, &[Signal::INT, Signal::INT]);
 }
 
 #[test]
 fn a_second_sigint_also_ends_the_delay() {
-    the_last_one_cuts(LONG_DELAY, &[Signal::INT, Signal::INT]);
+    the_last_signal_cuts(LONG_DELAY, &[Signal::INT, Signal::INT]);
 }
 
 #[test]
 fn sigquit_cuts_at_once_whether_it_drains_or_not() {
-    the_last_one_cuts(LONG_DELAY, &[Signal::QUIT]);
-    the_last_one_cuts(LONG, &[Signal::TERM, Signal::QUIT]);
-    the_last_one_cuts(LONG_DELAY, &[Signal::INT, Signal::QUIT]);
+    the_last_signal_cuts(LONG_DELAY, &[Signal::QUIT]);
+    the_last_signal_cuts(LONG, &[Signal::TERM, Signal::QUIT]);
+    the_last_signal_cuts(LONG_DELAY, &[Signal::INT, Signal::QUIT]);
 }
 
 #[test]
-fn sigterm_is_said_twice_and_means_the_same() {
+fn a_repeated_sigterm_changes_nothing() {
     for runtime in [LONG, LONG_DELAY] {
-        the_last_one_cuts(
+        the_last_signal_cuts(
             runtime,
             &[Signal::TERM, Signal::TERM, Signal::INT, Signal::TERM, Signal::INT],
         );
@@ -159,7 +161,7 @@ fn sigterm_is_said_twice_and_means_the_same() {
 }
 
 #[test]
-fn a_client_in_its_hello_is_cut_too() {
+fn a_client_still_sending_its_hello_is_cut_at_the_drain_timeout() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[runtime]\ndrain_timeout = \"200ms\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
@@ -168,7 +170,7 @@ fn a_client_in_its_hello_is_cut_too() {
     ));
     let mut client = Client::connect(proxy.at("l"));
     client.send(b"\x16\x03\x01");
-    eventually("it is let in", || {
+    eventually("the session is open", || {
         proxy.metrics().sum("acequia_sessions_active", &[]) == 1.0
     });
     let stopped = proxy.stop();
@@ -180,7 +182,7 @@ fn a_client_in_its_hello_is_cut_too() {
 }
 
 #[test]
-fn every_line_is_written_before_the_end() {
+fn all_access_log_lines_are_written_before_the_process_ends() {
     let server = Server::echo();
     let proxy = start(&server, "drain_timeout = \"1h\"");
     for _ in 0..200 {
@@ -190,17 +192,16 @@ fn every_line_is_written_before_the_end() {
 }
 
 #[test]
-fn while_it_drains_the_log_is_still_reopened() {
+fn sigusr1_reopens_the_access_log_while_draining() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
-        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n\
-         [listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
+        "[log]\naccess = \"access.log\"\n[runtime]\ndrain_delay = \"1h\"\ndrain_timeout = \"1h\"\n{}",
+        one_pool(&[server.address], "")
     ));
     let log = proxy.folder().join("access.log");
     proxy.signal(Signal::TERM);
-    eventually("it is draining", || proxy.get("/ready").0 == 503);
-    std::fs::rename(&log, log.with_extension("old")).expect("it is there");
+    eventually("draining begins", || proxy.get("/ready").0 == 503);
+    std::fs::rename(&log, log.with_extension("old")).expect("the log exists");
     proxy.signal(Signal::USR1);
     eventually("there is a new file", || log.exists());
     proxy.signal(Signal::QUIT);

@@ -1,4 +1,4 @@
-//! Start, command line, drain, exit.
+//! Starting, the command line, draining, and exit codes.
 
 mod drain;
 mod restart;

@@ -1,5 +1,5 @@
-//! A reload puts another configuration in force, and no session, no client and nothing that is known of a server is
-//! lost by it; what is wrong changes nothing.
+//! A reload applies another configuration without losing sessions, clients or server state; an invalid configuration
+//! changes nothing.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -20,7 +20,7 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-/// One listener `l` with these lines, one pool `p` with these.
+/// One listener `l` and one pool `p`, each with these lines.
 fn config(listener: &str, pool: &str) -> String {
     format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\n{pool}")
 }
@@ -29,38 +29,42 @@ fn of(servers: &[&Server]) -> String {
     config("", &format!("servers = [{}]", list(servers)))
 }
 
-/// Waits until the latest line of the log about a reload that was not done says this.
-fn is_told(proxy: &Proxy, told: &str) {
-    eventually("it is told in the log", || {
+/// Waits until the last log line about a rejected reload contains this.
+fn wait_for_reload_error(proxy: &Proxy, expected: &str) {
+    eventually("the rejected reload is logged with its reason", || {
         let lines = proxy.log();
         let of_reload = |line: &&serde_json::Value| line["message"].to_string().contains("not reloaded");
         let last = lines.iter().rfind(of_reload);
-        last.is_some_and(|line| line["error"].to_string().contains(told))
+        last.is_some_and(|line| line["error"].to_string().contains(expected))
     });
 }
 
 #[test]
-fn sessions_go_on_and_new_ones_go_by_the_new_plan() {
+fn open_sessions_continue_and_new_ones_follow_the_new_configuration() {
     let (old, new) = (Server::echo(), Server::named("new"));
     let proxy = Proxy::start(&of(&[&old]));
     let mut session = Client::connect(proxy.at("l"));
     session.send(b"before").read(6);
     assert!(proxy.reload(&of(&[&new])));
-    assert_eq!(server_reached(proxy.at("l")), "new", "on the same address");
+    assert_eq!(
+        server_reached(proxy.at("l")),
+        "new",
+        "expected the new server on the same address"
+    );
     assert_eq!(
         session.send(b"after").read(5),
         b"after",
-        "on a server that is gone from the file"
+        "expected the session to continue on the removed server"
     );
     assert_eq!(session.finish().read_all(), b"");
-    // The other one's line may come later.
+    // The order of the two lines is not fixed.
     let lines = proxy.access_lines(2);
     let line = lines.iter().find(|line| line["bytes_up"] == 11);
     assert!(line.is_some_and(|line| line["ending"] == "client_closed"), "{lines:#?}");
 }
 
 #[test]
-fn what_is_wrong_changes_nothing_and_is_said() {
+fn an_invalid_configuration_changes_nothing_and_is_reported() {
     let server = Server::named("good");
     let proxy = Proxy::start(&of(&[&server]));
     let taken = Server::silent();
@@ -73,21 +77,23 @@ fn what_is_wrong_changes_nothing_and_is_said() {
         ),
     );
     let truncated = &of(&[&server])[..40];
-    for (text, told) in [
+    for (text, expected) in [
         ("", "there is no listener"),
         (truncated, "TOML"),
         (&config("", "servers = []"), "this pool has no servers"),
         (&occupied, "ddress already in use"),
     ] {
-        // As an editor that writes in place, or a full disk, leaves it.
+        // Written in place, as some editors do, or truncated by a full disk.
         std::fs::write(proxy.folder().join("acequia.toml"), text).unwrap();
         let before = proxy.reloads();
         proxy.signal(Signal::HUP);
-        eventually("it is counted", || proxy.reloads() == (before.0, before.1 + 1.0));
-        is_told(&proxy, told);
+        eventually("the rejected reload is counted", || {
+            proxy.reloads() == (before.0, before.1 + 1.0)
+        });
+        wait_for_reload_error(&proxy, expected);
         let command = proxy.command(&["reload"]);
         assert_eq!(command.code, Some(1), "{command:#?}");
-        assert!(command.stderr.contains(told), "{command:#?}");
+        assert!(command.stderr.contains(expected), "{command:#?}");
         assert_eq!(command.stderr.lines().next().unwrap().matches("error: ").count(), 1);
         assert_eq!(server_reached(proxy.at("l")), "good");
     }
@@ -98,7 +104,7 @@ fn what_is_wrong_changes_nothing_and_is_said() {
 }
 
 #[test]
-fn what_is_known_of_servers_is_kept() {
+fn a_reload_keeps_the_health_of_servers() {
     let (up, refusing) = (Server::named("up"), Port::keep());
     let text = |more: &str| {
         config(
@@ -125,12 +131,12 @@ fn what_is_known_of_servers_is_kept() {
         assert_eq!(server_reached(proxy.at("l")), "up");
     }
     let checks = proxy.metrics().sum("acequia_health_checks_total", &[]);
-    assert_eq!(checks, 2.0, "nobody was checked anew");
+    assert_eq!(checks, 2.0, "expected no further checks");
     assert!(proxy.access_lines(3).iter().all(|line| line["attempts"] == 1));
 }
 
 #[test]
-fn who_waits_at_a_listener_that_goes_is_served_first() {
+fn clients_queued_at_a_removed_listener_are_served_before_it_closes() {
     let server = Server::named("here");
     let with = |listener: &str| {
         format!(
@@ -146,18 +152,18 @@ fn who_waits_at_a_listener_that_goes_is_served_first() {
     let mut waiting: Vec<_> = (0..5).map(|_| Client::connect(proxy.at("go"))).collect();
     assert!(proxy.reload(&with("")));
     first.finish().read_all();
-    // In what order they are let in nobody promises.
+    // The order in which they are accepted is not fixed.
     for client in &mut waiting {
         client.finish();
     }
     for client in &mut waiting {
         assert_eq!(client.read_all(), b"here");
     }
-    eventually("it is closed", || {
+    eventually("the removed listener is closed", || {
         Client::try_connect(proxy.at("go")).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert_eq!(server_reached(proxy.at("keep")), "here");
-    eventually("its series are gone", || {
+    eventually("the series of the removed listener are gone", || {
         proxy
             .metrics()
             .series("acequia_sessions_active", &[("listener", "go")])
@@ -166,7 +172,7 @@ fn who_waits_at_a_listener_that_goes_is_served_first() {
 }
 
 #[test]
-fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hands() {
+fn a_new_listener_is_open_after_the_reload_and_an_address_moves_between_listeners_without_a_gap() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let port = Port::keep();
     let text = |name: &str, server: &Server| {
@@ -179,7 +185,7 @@ fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hand
     let proxy = Proxy::start(&of(&[&a]));
     assert!(proxy.reload(&text("fixed", &a)));
     assert_eq!(server_reached(port.address), "a");
-    // Another name, another pool, the same address: not for a moment is it closed.
+    // Another name, another pool, the same address: it must accept connections all the time.
     let stop = AtomicBool::new(false);
     scope(|all| {
         let clients = all.spawn(|| {
@@ -201,7 +207,7 @@ fn a_new_listener_is_open_when_the_reload_is_done_and_an_address_may_change_hand
 }
 
 #[test]
-fn every_address_and_one_of_them_may_be_listened_on_in_whatever_order_they_come() {
+fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
     let servers = [Server::named("every"), Server::named("one")];
     let port = Port::keep_on("127.0.0.3");
     let at = |ip: &str| format!("{ip}:{}", port.number());
@@ -226,7 +232,7 @@ fn every_address_and_one_of_them_may_be_listened_on_in_whatever_order_they_come(
 }
 
 #[test]
-fn what_changes_is_told_and_what_needs_a_restart() {
+fn a_reload_reports_its_changes_and_what_needs_a_restart() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let proxy = Proxy::start(&of(&[&a]));
     let text = of(&[&b]) + "\n[listeners.more]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[runtime]\nworkers = 1\n";
@@ -244,27 +250,27 @@ fn what_changes_is_told_and_what_needs_a_restart() {
     );
     assert_eq!(changes["needs_restart"], serde_json::json!(["runtime.workers"]));
     proxy.rewrite(&format!("{text}[pools.spare]\nservers = [\"{}\"]", b.address));
-    let said = proxy.command(&["reload"]);
-    for told in [
+    let reloaded = proxy.command(&["reload"]);
+    for expected in [
         "\n  + spare\n",
         "runtime.workers: changed in the file, but needs a restart\n",
         "`spare` is never used",
         "1 warning\n",
     ] {
-        assert!(said.stdout.contains(told), "{told}: {said:#?}");
+        assert!(reloaded.stdout.contains(expected), "{expected}: {reloaded:#?}");
     }
 }
 
 #[test]
-fn a_file_that_never_ends_keeps_nobody_from_ending_the_process() {
+fn a_blocked_read_of_the_configuration_does_not_keep_the_process_from_ending() {
     let server = Server::named("x");
     let proxy = Proxy::start(&of(&[&server]));
     let file = proxy.folder().join("acequia.toml");
     std::fs::remove_file(&file).unwrap();
     must(Command::new("mkfifo").arg(&file));
     proxy.signal(Signal::HUP);
-    // When somebody reads there, a writer can open it without waiting.
-    let writer = wait_for("it reads the file", || {
+    // Opening a FIFO for writing without blocking succeeds once somebody reads from it.
+    let writer = wait_for("acequia reads the file", || {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
         OpenOptions::new().write(true).custom_flags(flags).open(&file).ok()
     });
@@ -275,7 +281,7 @@ fn a_file_that_never_ends_keeps_nobody_from_ending_the_process() {
 }
 
 #[test]
-fn limits_and_logs_change_too() {
+fn a_reload_changes_max_connections_and_the_access_log() {
     let server = Server::named("x");
     let proxy = Proxy::start(&of(&[&server]));
     let mut held: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
@@ -283,23 +289,27 @@ fn limits_and_logs_change_too() {
     let narrow = config("max_connections = 3", &format!("servers = [{}]", list(&[&server])));
     assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{narrow}")));
     let mut fourth = Client::connect(proxy.at("l"));
-    eventually("it waits", || {
+    eventually("the fourth client waits", || {
         proxy
             .metrics()
             .sum("acequia_accept_pauses_total", &[("listener", "l"), ("reason", "limit")])
             > 0.0
     });
     assert!(proxy.reload(&format!("[log]\naccess = \"./other.log\"\n{}", of(&[&server]))));
-    assert_eq!(fourth.read_some(), "x", "there is room again");
+    assert_eq!(
+        fourth.read_some(),
+        "x",
+        "expected the fourth client to be served once the limit is lifted"
+    );
     drop((held, fourth));
-    eventually("the lines are in the new file", || {
+    eventually("four lines are in the new file", || {
         std::fs::read_to_string(proxy.folder().join("other.log")).is_ok_and(|text| text.lines().count() == 4)
     });
     assert_eq!(proxy.access().len(), 0);
 }
 
-/// The descriptors and threads of a process, and its memory in KiB.
-fn weight(pid: u32) -> (usize, usize, usize) {
+/// The number of descriptors and threads of a process, and its resident memory in KiB.
+fn usage(pid: u32) -> (usize, usize, usize) {
     let count = |of: &str| {
         Path::new("/proc")
             .join(pid.to_string())
@@ -314,9 +324,9 @@ fn weight(pid: u32) -> (usize, usize, usize) {
     (count("fd"), count("task"), memory)
 }
 
-/// Two hundred reloads in twenty seconds, under load, broken files among them.
+/// Two hundred reloads under load, half of them of invalid files.
 #[test]
-fn under_load_nobody_notices() {
+fn two_hundred_reloads_under_load_disturb_no_session() {
     let servers = [(); 4].map(|()| Server::echo());
     let all: Vec<_> = servers.iter().collect();
     let text = |servers: &[&Server], balance: &str| {
@@ -336,7 +346,7 @@ fn under_load_nobody_notices() {
     let proxy = Proxy::start(&texts[0]);
     let hello = Hello::named("a.example").bytes();
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let steady = weight(proxy.pid());
+    let steady = usage(proxy.pid());
     scope(|threads| {
         for n in 0..4 {
             let (proxy, stop, done, hello) = (&proxy, &stop, &done, &hello);
@@ -371,7 +381,7 @@ fn under_load_nobody_notices() {
                     .for_each(|client| assert_eq!(client.send(b"still").read(5), b"still"));
             }
             if n == 100 {
-                half = weight(proxy.pid());
+                half = usage(proxy.pid());
             }
         }
         println!(
@@ -380,16 +390,19 @@ fn under_load_nobody_notices() {
             began.elapsed()
         );
         stop.store(true, SeqCst);
-        let full = weight(proxy.pid());
+        let full = usage(proxy.pid());
         println!("descriptors, threads, KiB: {steady:?}, {half:?}, {full:?}");
-        assert!(full.2 < half.2 + half.2 / 5 + 2048, "memory grows: {half:?}, {full:?}");
+        assert!(
+            full.2 < half.2 + half.2 / 5 + 2048,
+            "expected at most a fifth and 2 MiB more memory in the second half: {half:?}, {full:?}"
+        );
         long.iter_mut()
             .for_each(|client| assert_eq!(client.finish().read_all(), b""));
     });
     assert!(proxy.reload(&texts[0]));
-    eventually("no more descriptors and threads than at first", || {
-        let now = weight(proxy.pid());
-        // Files are read in a thread that stays for a while, for the next one.
+    eventually("descriptors and threads are back to their number at the start", || {
+        let now = usage(proxy.pid());
+        // The thread that reads files stays for a while.
         now.0 <= steady.0 && now.1 <= steady.1 + 1
     });
     let metrics = proxy.metrics();
@@ -407,7 +420,7 @@ fn under_load_nobody_notices() {
         assert_eq!(
             metrics.sum("acequia_health_transitions_total", &series),
             1.0,
-            "its health was kept"
+            "expected its health to be kept"
         );
     }
 }

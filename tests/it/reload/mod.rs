@@ -1,4 +1,4 @@
-//! Another configuration without losing anything.
+//! Reloading the configuration without losing sessions, clients or server state.
 
 mod files;
 mod snapshots;

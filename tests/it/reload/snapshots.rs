@@ -1,4 +1,4 @@
-//! During a reload a session sees the old configuration or the new one, never a mixture.
+//! A session during a reload follows the old configuration or the new one, never a mixture.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::scope;
@@ -11,9 +11,9 @@ use crate::support::server::Server;
 use crate::support::stop::StopOnDrop;
 
 #[test]
-fn no_session_is_refused_that_neither_configuration_refuses() {
+fn during_reloads_every_session_follows_one_configuration_and_none_is_refused() {
     let servers = [Server::named("one"), Server::named("two")];
-    // Between the two everything changes its name and its place: routes, pools, which server is whose.
+    // Successive configurations differ in every name, and swap the servers of the pools.
     let text = |n: usize| {
         let [a, b] = [&servers[n % 2].address, &servers[(n + 1) % 2].address];
         format!(
@@ -41,11 +41,13 @@ fn no_session_is_refused_that_neither_configuration_refuses() {
         for n in 1..=50 {
             let before = served.load(SeqCst);
             assert!(proxy.reload(&text(n % 7)));
-            eventually("some are served by it", || served.load(SeqCst) > before + 2);
+            eventually("three sessions are served under it", || {
+                served.load(SeqCst) > before + 2
+            });
         }
     });
     let stopped = proxy.stop();
-    // What a session was told belongs together.
+    // Route, pool and server of a session belong to the same configuration.
     for line in &stopped.access {
         assert_eq!(line["ending"], "client_closed", "{line}");
         assert_eq!(line["route"], line["pool"], "{line}");

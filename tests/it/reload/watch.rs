@@ -1,52 +1,49 @@
-//! With `watch = true` a change of the file is a reload, however it is made.
+//! With `watch = true` a change of the configuration file is a reload, however the file is replaced.
 
 use std::os::unix::fs::symlink;
 
 use crate::support::client::server_reached;
+use crate::support::configs::one_pool;
 use crate::support::eventually;
-
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 fn text(server: &Server) -> String {
-    format!(
-        "[runtime]\nwatch = true\n[admin]\nbind = \"127.0.0.1:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
-         [pools.p]\nservers = [\"{}\"]",
-        server.address
-    )
+    let process = "[runtime]\nwatch = true\n[admin]\nbind = \"127.0.0.1:0\"\n";
+    process.to_owned() + &one_pool(&[server.address], "")
 }
 
 fn servers() -> [Server; 3] {
     [Server::named("a"), Server::named("b"), Server::named("c")]
 }
 
-fn eventually_serves(proxy: &Proxy, name: &str) {
+fn wait_until_served_by(proxy: &Proxy, name: &str) {
     eventually("the change is in force", || server_reached(proxy.at("l")) == name);
 }
 
 #[test]
-fn written_in_place_or_renamed_over() {
+fn a_file_written_in_place_or_replaced_by_rename_is_reloaded() {
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
     std::fs::write(proxy.folder().join("acequia.toml"), text(&b)).unwrap();
-    eventually_serves(&proxy, "b");
+    wait_until_served_by(&proxy, "b");
     // As editors do.
     for (server, name) in [(&c, "c"), (&a, "a")] {
         proxy.rewrite(&text(server));
-        eventually_serves(&proxy, name);
+        wait_until_served_by(&proxy, name);
     }
-    // What is wrong is said, and what is right again is taken.
+    // An invalid file is rejected; a valid one afterwards is applied.
     proxy.rewrite("[listeners");
-    eventually("it is told", || proxy.reloads().1 > 0.0);
+    eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);
     assert_eq!(server_reached(proxy.at("l")), "a");
     std::fs::remove_file(proxy.folder().join("acequia.toml")).unwrap();
     proxy.rewrite(&text(&b));
-    eventually_serves(&proxy, "b");
+    wait_until_served_by(&proxy, "b");
 }
 
 #[test]
-fn as_kubernetes_does_it() {
-    // A ConfigMap is mounted as a link to a folder through a link that is swapped.
+fn a_file_behind_swapped_symlinks_as_in_kubernetes_is_reloaded() {
+    // Kubernetes mounts a ConfigMap as a symlink into a folder that is itself a symlink, which it swaps.
     let [a, b, c] = servers();
     let proxy = Proxy::start(&text(&a));
     let folder = proxy.folder();
@@ -59,21 +56,21 @@ fn as_kubernetes_does_it() {
     version("..1", &b);
     symlink("..data/acequia.toml", folder.join("next")).unwrap();
     std::fs::rename(folder.join("next"), folder.join("acequia.toml")).unwrap();
-    eventually_serves(&proxy, "b");
+    wait_until_served_by(&proxy, "b");
     for (name, server, served) in [("..2", &c, "c"), ("..3", &a, "a")] {
         version(name, server);
-        eventually_serves(&proxy, served);
+        wait_until_served_by(&proxy, served);
     }
 }
 
 #[test]
-fn other_files_beside_it_are_no_change() {
+fn other_files_in_the_folder_cause_no_reload() {
     let [a, ..] = servers();
     let proxy = Proxy::start(&text(&a));
     std::fs::write(proxy.folder().join("acequia.toml.swp"), "x").unwrap();
-    // Something that certainly comes after whatever that might have set off.
+    // An event that comes after any reload that the other file could cause.
     proxy.rewrite("[listeners");
-    eventually("it is told", || proxy.reloads().1 > 0.0);
+    eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);
     assert_eq!(proxy.reloads(), (0.0, 1.0));
 }
 

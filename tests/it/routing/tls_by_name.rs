@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use crate::support::client::{Client, ask};
+use crate::support::configs::{pool, tls_listener};
 use crate::support::eventually;
 use crate::support::hello::{Hello, captured};
 use crate::support::process::{Port, Process, finished, must};
@@ -14,30 +15,20 @@ use crate::support::tls::tls_server;
 
 /// A listener with routes for `shop.example`, `*.wild.example` and `closed.example`, and perhaps a default pool.
 fn config(shop: SocketAddr, wild: SocketAddr, default: Option<SocketAddr>) -> String {
-    let (pool, rest) = match default {
-        Some(address) => ("pool = \"rest\"", format!("[pools.rest]\nservers = [\"{address}\"]")),
-        None => ("", String::new()),
-    };
-    format!(
-        r#"
-        [listeners.l]
-        bind = "127.0.0.1:0"
-        {pool}
-        [[listeners.l.routes]]
-        sni = "shop.example"
-        pool = "shop"
-        [[listeners.l.routes]]
-        sni = "*.wild.example"
-        pool = "wild"
-        [[listeners.l.routes]]
-        sni = "closed.example"
-        refuse = true
-        [pools.shop]
-        servers = ["{shop}"]
-        [pools.wild]
-        servers = ["{wild}"]
-        {rest}"#
-    )
+    let keys = if default.is_some() { "pool = \"rest\"" } else { "" };
+    let routes = [
+        ("shop.example", "pool = \"shop\""),
+        ("*.wild.example", "pool = \"wild\""),
+        ("closed.example", "refuse = true"),
+    ];
+    let rest = default.map(|address| pool("rest", &[address], ""));
+    [
+        tls_listener("l", keys, &routes),
+        pool("shop", &[shop], ""),
+        pool("wild", &[wild], ""),
+        rest.unwrap_or_default(),
+    ]
+    .concat()
 }
 
 /// The output of `openssl s_client` with this server name.

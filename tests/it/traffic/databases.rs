@@ -1,4 +1,4 @@
-//! Real databases behind one address: their own clients see no error, and the servers share the sessions.
+//! Real databases behind one address: their own clients see no errors, and the servers share the sessions evenly.
 
 use std::process::Command;
 use std::thread::{scope, spawn};
@@ -12,8 +12,8 @@ fn config(servers: &[std::net::SocketAddr; 2]) -> String {
     format!("[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{a}\", \"{b}\"]")
 }
 
-/// Both servers have at least 40 % of the sessions, which all ended well.
-fn is_even(proxy: &Proxy, sessions_min: f64) {
+/// Asserts that each server had at least 40 % of the sessions and that all ended cleanly.
+fn assert_even_and_clean(proxy: &Proxy, sessions_min: f64) {
     let ended = || proxy.metrics().sum("acequia_sessions_total", &[]);
     crate::support::eventually("all sessions are over", || {
         let metrics = proxy.metrics();
@@ -26,12 +26,12 @@ fn is_even(proxy: &Proxy, sessions_min: f64) {
         let share = metrics.sum("acequia_sessions_total", &[("server", &server.labels["server"])]);
         assert!(share >= 0.4 * all, "{share} of {all}: {server:?}");
     }
-    let well = |ending| metrics.sum("acequia_sessions_total", &[("ending", ending)]);
-    assert_eq!(well("client_closed") + well("server_closed"), all);
+    let ended_with = |ending| metrics.sum("acequia_sessions_total", &[("ending", ending)]);
+    assert_eq!(ended_with("client_closed") + ended_with("server_closed"), all);
 }
 
 #[test]
-fn postgresql_is_divided_and_pgbench_sees_no_error() {
+fn pgbench_sees_no_error_and_postgresql_servers_share_the_sessions() {
     let servers = [(); 2]
         .map(|()| spawn(Postgres::start))
         .map(|starting| starting.join().unwrap());
@@ -43,20 +43,20 @@ fn postgresql_is_divided_and_pgbench_sees_no_error() {
     let address = proxy.at("db");
     assert_eq!(must(&mut psql(address, "SELECT 6 * 7")), "42\n");
     // 16 sessions of 25 transactions, then a session for every transaction.
-    let stays = must(&mut pgbench(address, &["-n", "-c", "16", "-j", "2", "-t", "25"]));
-    let comes_back = must(&mut pgbench(address, &["-n", "-C", "-c", "16", "-j", "2", "-t", "20"]));
-    for (said, transactions) in [(&stays, "400/400"), (&comes_back, "320/320")] {
+    let one_connection = must(&mut pgbench(address, &["-n", "-c", "16", "-j", "2", "-t", "25"]));
+    let many_connections = must(&mut pgbench(address, &["-n", "-C", "-c", "16", "-j", "2", "-t", "20"]));
+    for (output, transactions) in [(&one_connection, "400/400"), (&many_connections, "320/320")] {
         assert!(
-            said.contains(&format!("actually processed: {transactions}\n")),
-            "{said}"
+            output.contains(&format!("actually processed: {transactions}\n")),
+            "{output}"
         );
-        assert!(said.contains("failed transactions: 0 "), "{said}");
+        assert!(output.contains("failed transactions: 0 "), "{output}");
     }
-    is_even(&proxy, 336.0);
+    assert_even_and_clean(&proxy, 336.0);
 }
 
 #[test]
-fn redis_is_divided_and_its_benchmark_sees_no_error() {
+fn redis_benchmark_sees_no_error_and_redis_servers_share_the_sessions() {
     let servers = [(); 2].map(|()| Redis::start());
     let proxy = Proxy::start(&config(&servers.each_ref().map(Redis::address)));
     let mut benchmark = Command::new("redis-benchmark");
@@ -74,5 +74,5 @@ fn redis_is_divided_and_its_benchmark_sees_no_error() {
     let said = finished(&mut benchmark);
     assert!(said.code == Some(0) && said.stderr.is_empty(), "{said:#?}");
     assert_eq!(said.stdout.matches("requests per second").count(), 4, "{said:#?}"); // two kinds of ping
-    is_even(&proxy, 200.0);
+    assert_even_and_clean(&proxy, 200.0);
 }

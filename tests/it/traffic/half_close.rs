@@ -1,4 +1,4 @@
-//! Half-close passes through, both ways, and what comes after it does too.
+//! A half-close is relayed in both directions, and so is everything that the other side sends afterwards.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
@@ -16,17 +16,17 @@ use crate::support::usage::{pipes, tcp_sockets};
 
 const LATE_BYTES: usize = 1 << 20;
 
-/// Sockets with this port at which so many bytes and the end of the stream have arrived, none of it read.
-fn waiting_at(port: u16, bytes: usize) -> usize {
+/// The number of sockets with this local port that have received this many bytes and the end of the stream, all unread.
+fn unread_at(port: u16, bytes: usize) -> usize {
     let all = tcp_sockets(&format!("sport = :{port}"));
     all.iter()
-        .filter(|told| **told == ("CLOSE-WAIT".to_owned(), bytes + 1))
+        .filter(|socket| **socket == ("CLOSE-WAIT".to_owned(), bytes + 1))
         .count()
 }
 
 #[test]
-fn who_finishes_right_behind_its_request_gets_the_whole_answer_of_a_server_that_is_late() {
-    // Until the server's program accepts, everything is in the kernel's hands.
+fn a_client_that_half_closes_after_its_request_gets_the_whole_late_answer() {
+    // Until the server accepts, the kernel holds everything.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = Proxy::start(&two_listeners(address, ""));
@@ -35,8 +35,8 @@ fn who_finishes_right_behind_its_request_gets_the_whole_answer_of_a_server_that_
     for client in &mut clients {
         client.send(&request).finish();
     }
-    eventually("both requests and their ends wait at its door", || {
-        waiting_at(address.port(), request.len()) == 2
+    eventually("both requests and their ends have reached the server's sockets", || {
+        unread_at(address.port(), request.len()) == 2
     });
     let server = spawn(move || {
         [(); 2].map(|()| {
@@ -62,17 +62,17 @@ fn who_finishes_right_behind_its_request_gets_the_whole_answer_of_a_server_that_
 }
 
 #[test]
-fn a_server_that_finishes_right_behind_its_answer_hears_all_of_a_client_that_is_late() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn a_server_that_half_closes_after_its_answer_gets_the_whole_late_upload() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     let answer = vec![9; 40_000];
     server.write_all(&answer).unwrap();
     server.shutdown(Shutdown::Write).unwrap();
     let port = client.0.local_addr().unwrap().port();
-    eventually("the answer and its end are there", || {
-        waiting_at(port, answer.len()) == 1
+    eventually("the answer and its end have reached the client's socket", || {
+        unread_at(port, answer.len()) == 1
     });
     assert!(client.read_all() == answer);
     let upload = spawn(move || client.send(&[3; LATE_BYTES]).finish().read_all());
@@ -89,31 +89,36 @@ fn a_server_that_finishes_right_behind_its_answer_hears_all_of_a_client_that_is_
 }
 
 #[test]
-fn a_tail_that_is_in_the_pipe_when_the_server_ends_arrives() {
-    // Of bulk, towards a client with hardly any room; nothing in it repeats at the length of a buffer.
+fn bytes_still_in_the_pipe_when_the_server_ends_arrive() {
+    // Bulk data to a client with a small receive buffer; its pattern does not repeat at the length of a buffer.
     let bytes: Vec<u8> = (0..LATE_BYTES).map(|n| (n % 251) as u8).collect();
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let without = pipes(&proxy);
     for _ in 0..3 {
         let mut client = small_buffer_client(proxy.at("plain"), 4_096);
-        let mut server = hand.session();
-        let said = bytes.clone();
-        let sent = spawn(move || server.write_all(&said)); // and the end
+        let mut server = manual.session();
+        let content = bytes.clone();
+        let sent = spawn(move || server.write_all(&content)); // then drops the socket
         eventually("a pipe is in use", || pipes(&proxy) > without);
-        let mut heard = Vec::new();
-        eventually("all is sent", || {
-            heard.extend(client.read(1));
+        let mut received = Vec::new();
+        eventually("everything is sent", || {
+            received.extend(client.read(1));
             sent.is_finished()
         });
-        heard.extend(client.read_all());
-        assert!(heard == bytes, "{} of {}", heard.len(), bytes.len());
+        received.extend(client.read_all());
+        assert!(
+            received == bytes,
+            "expected {} bytes, got {}",
+            bytes.len(),
+            received.len()
+        );
     }
     wait_for_ended_sessions(&proxy, "server_closed", 3);
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard_without_a_byte_of_the_client() {
+fn a_greeting_from_the_server_arrives_before_the_client_sends_anything() {
     let server = Server::named("220 ready when you are");
     let proxy = Proxy::start(&two_listeners(server.address, "hello_timeout = \"1h\""));
     let mut client = Client::connect(proxy.at("plain"));
@@ -121,7 +126,7 @@ fn a_server_that_speaks_first_is_heard_without_a_byte_of_the_client() {
 }
 
 #[test]
-fn a_client_that_says_nothing_at_all_is_an_end_too() {
+fn a_client_that_half_closes_without_sending_is_served_or_closed() {
     let server = Server::named("bye");
     let proxy = Proxy::start(&two_listeners(server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));
@@ -129,6 +134,10 @@ fn a_client_that_says_nothing_at_all_is_an_end_too() {
     assert_eq!(client.read_all(), b"bye");
     let mut client = Client::connect(proxy.at("tls"));
     client.finish();
-    assert_eq!(client.read_all(), b"", "it left before it said where to");
+    assert_eq!(
+        client.read_all(),
+        b"",
+        "expected a close without an answer: there was no hello"
+    );
     wait_for_active_sessions(&proxy, 0);
 }

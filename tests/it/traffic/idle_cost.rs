@@ -1,4 +1,4 @@
-//! Sessions that say nothing cost nothing, and leave nothing behind.
+//! Idle sessions cost almost no CPU time and memory, and leave nothing behind.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::support::usage::{cpu_time_over, descriptors, descriptors_fall_to, res
 
 const SESSIONS: usize = 500;
 
-/// Under a buffer of the smallest kind. (What it is in a release is measured by the benchmarks.)
+/// Less than the smallest relay buffer. The benchmarks measure it in a release build.
 const SESSION_BYTES_MAX: u64 = 8 << 10;
 
 #[test]
-fn five_hundred_idle_sessions_are_nearly_free() {
+fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory() {
     raise_descriptor_limit();
     let server = Server::echo();
     let bounds = "idle_timeout = \"1h\"\nhalf_close_timeout = \"1h\"";
@@ -26,13 +26,19 @@ fn five_hundred_idle_sessions_are_nearly_free() {
     let (baseline, memory) = (descriptors(&proxy), resident_bytes(&proxy));
     let mut clients: Vec<Client> = (0..SESSIONS).map(|_| served_client(proxy.at("plain"))).collect();
     wait_for_active_sessions(&proxy, SESSIONS);
-    // Two a session, and no pipe. A visit of our own to the admin port may still be about to close.
+    // Two per session, and no pipe. Our own connection to the admin port may still be about to close.
     descriptors_fall_to(&proxy, baseline + 2 * SESSIONS);
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
-    assert!(used < Duration::from_millis(100), "{used:?} of CPU for idle sessions");
+    assert!(
+        used < Duration::from_millis(100),
+        "expected less than 100 ms of CPU time for idle sessions, used {used:?}"
+    );
     let each = resident_bytes(&proxy).saturating_sub(memory) / SESSIONS as u64;
-    assert!(each < SESSION_BYTES_MAX, "{each} bytes for a session");
-    // Half of them half-closed: no cheaper, no dearer.
+    assert!(
+        each < SESSION_BYTES_MAX,
+        "expected less than {SESSION_BYTES_MAX} bytes per session, got {each}"
+    );
+    // Half of them half-close before they close.
     for client in clients.iter_mut().step_by(2) {
         client.finish();
     }
@@ -40,17 +46,20 @@ fn five_hundred_idle_sessions_are_nearly_free() {
     wait_for_active_sessions(&proxy, 0);
     descriptors_fall_to(&proxy, baseline);
     let used = cpu_time_over(&proxy, Duration::from_secs(1));
-    assert!(used < Duration::from_millis(100), "{used:?} of CPU afterwards");
+    assert!(
+        used < Duration::from_millis(100),
+        "expected less than 100 ms of CPU time afterwards, used {used:?}"
+    );
 }
 
 #[test]
-fn half_closed_and_blocked_sessions_are_nearly_free_too() {
-    let hand = crate::support::server::ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn half_closed_and_blocked_sessions_cost_almost_no_cpu() {
+    let manual = crate::support::server::ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut held = Vec::new();
     for number in 0..20 {
         let mut client = Client::connect(proxy.at("plain"));
-        let mut server = hand.session();
+        let mut server = manual.session();
         if number % 2 == 0 {
             client.finish();
         } else {
@@ -65,6 +74,6 @@ fn half_closed_and_blocked_sessions_are_nearly_free_too() {
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),
-        "{used:?} of CPU for blocked sessions"
+        "expected less than 100 ms of CPU time for blocked sessions, used {used:?}"
     );
 }

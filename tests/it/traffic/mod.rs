@@ -1,4 +1,4 @@
-//! Bytes both ways: half-close, resets, silence, the PROXY header, real databases.
+//! Relayed traffic: half-close, resets, timeouts, idle cost, the PROXY header, real databases.
 
 mod half_close;
 mod resets;

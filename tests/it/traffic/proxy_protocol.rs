@@ -1,4 +1,4 @@
-//! The PROXY header arrives first, and then exactly the client's bytes.
+//! The PROXY protocol: the server gets one header first, and then exactly the client's bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ fn config(version: &str, bind: &str, servers: &[SocketAddr], routes: &str) -> St
 
 const BY_NAME: &str = "[[listeners.l.routes]]\nsni = \"*\"\npool = \"p\"";
 
-/// A whole session with these bytes; the client's address.
+/// A whole session that sends these bytes; returns the client's address.
 fn session(proxy: &Proxy, bytes: &[u8]) -> SocketAddr {
     let mut client = Client::connect(proxy.at("l"));
     let address = client.0.local_addr().unwrap();
@@ -25,17 +25,17 @@ fn session(proxy: &Proxy, bytes: &[u8]) -> SocketAddr {
     address
 }
 
-/// What a binary header says (the PROXY protocol's specification, section 2.2).
+/// The content of a binary header (PROXY protocol specification, section 2.2).
 #[derive(Debug, PartialEq)]
-struct Told {
+struct Header {
     from: SocketAddr,
     to: SocketAddr,
     alpn: Option<Vec<u8>>,
     authority: Option<Vec<u8>>,
 }
 
-/// The header and what comes after it. Its checksum must be there, and right.
-fn binary(bytes: &[u8]) -> (Told, &[u8]) {
+/// The header and the bytes after it. Asserts that its checksum is present and right.
+fn binary(bytes: &[u8]) -> (Header, &[u8]) {
     assert_eq!(&bytes[..13], b"\r\n\r\n\0\r\nQUIT\n\x21");
     let (header, rest) = bytes.split_at(16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]])));
     let width = match header[13] {
@@ -53,7 +53,7 @@ fn binary(bytes: &[u8]) -> (Told, &[u8]) {
         SocketAddr::new(ip(16), port(ports)),
         SocketAddr::new(ip(16 + width), port(ports + 2)),
     );
-    let mut told = Told {
+    let mut parsed = Header {
         from,
         to,
         alpn: None,
@@ -64,8 +64,8 @@ fn binary(bytes: &[u8]) -> (Told, &[u8]) {
         let end = at + 3 + usize::from(port(at + 1));
         let value = header[at + 3..end].to_vec();
         match header[at] {
-            1 => told.alpn = Some(value),
-            2 => told.authority = Some(value),
+            1 => parsed.alpn = Some(value),
+            2 => parsed.authority = Some(value),
             3 => {
                 let mut zeroed = header.to_vec();
                 zeroed[at + 3..end].fill(0);
@@ -77,7 +77,7 @@ fn binary(bytes: &[u8]) -> (Told, &[u8]) {
         at = end;
     }
     assert!(is_summed);
-    (told, rest)
+    (parsed, rest)
 }
 
 /// A bit at a time (RFC 3720, appendix B.4).
@@ -95,13 +95,13 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn the_checksum_of_this_test_is_right() {
+fn the_crc32c_of_this_test_matches_published_values() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa, "RFC 3720, appendix B.4");
 }
 
 #[test]
-fn the_text_header_comes_first() {
+fn a_version_1_header_precedes_the_clients_bytes() {
     for bind in ["127.0.0.1:0", "[::1]:0"] {
         let server = Server::keeping(b"bye");
         let proxy = Proxy::start(&config("v1", bind, &[server.address], ""));
@@ -119,17 +119,17 @@ fn the_text_header_comes_first() {
 }
 
 #[test]
-fn the_binary_header_comes_first() {
+fn a_version_2_header_precedes_the_clients_bytes() {
     for bind in ["127.0.0.1:0", "[::1]:0"] {
         for server_at in ["127.0.0.1:0", "[::1]:0"] {
             let server = Server::keeping_on(server_at, b"bye");
             let proxy = Proxy::start(&config("v2", bind, &[server.address], ""));
             let from = session(&proxy, b"the client's bytes");
             let received = server.received();
-            let (told, rest) = binary(&received[0]);
+            let (parsed, rest) = binary(&received[0]);
             assert_eq!(
-                told,
-                Told {
+                parsed,
+                Header {
                     from,
                     to: proxy.at("l"),
                     alpn: None,
@@ -142,7 +142,7 @@ fn the_binary_header_comes_first() {
 }
 
 #[test]
-fn a_server_that_speaks_first_need_not_wait_for_the_client() {
+fn the_header_is_sent_before_the_client_sends_anything() {
     let server = Server::run(|stream| {
         let mut client = Client(stream);
         assert!(client.read_some().starts_with("PROXY TCP4 "));
@@ -153,7 +153,7 @@ fn a_server_that_speaks_first_need_not_wait_for_the_client() {
 }
 
 #[test]
-fn of_tls_the_name_and_the_first_protocol_are_told() {
+fn a_version_2_header_carries_server_name_and_first_alpn_of_tls() {
     let server = Server::keeping(b"bye");
     let proxy = Proxy::start(&config("v2", "127.0.0.1:0", &[server.address], BY_NAME));
     let mut hello = Hello::named("Shop.Example.")
@@ -162,11 +162,11 @@ fn of_tls_the_name_and_the_first_protocol_are_told() {
     hello.extend(b"and more");
     let from = session(&proxy, &hello);
     let received = server.received();
-    let (told, rest) = binary(&received[0]);
+    let (parsed, rest) = binary(&received[0]);
     let (alpn, authority) = (Some(b"h2".to_vec()), Some(b"shop.example".to_vec()));
     assert_eq!(
-        told,
-        Told {
+        parsed,
+        Header {
             from,
             to: proxy.at("l"),
             alpn,
@@ -177,13 +177,13 @@ fn of_tls_the_name_and_the_first_protocol_are_told() {
 }
 
 #[test]
-fn what_is_not_tls_has_neither() {
+fn a_version_2_header_has_no_name_and_alpn_without_tls() {
     let server = Server::keeping(b"bye");
     let proxy = Proxy::start(&config("v2", "127.0.0.1:0", &[server.address], BY_NAME));
     session(&proxy, b"plain");
     let received = server.received();
-    let (told, rest) = binary(&received[0]);
-    assert_eq!((told.alpn, told.authority, rest), (None, None, &b"plain"[..]));
+    let (parsed, rest) = binary(&received[0]);
+    assert_eq!((parsed.alpn, parsed.authority, rest), (None, None, &b"plain"[..]));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn the_next_server_gets_one_whole_header_when_the_first_fails() {
     let clients: Vec<_> = (0..4).map(|_| session(&proxy, &hello)).collect();
     assert!(proxy.access_lines(4).iter().any(|line| line["attempts"] == 2));
     for (bytes, from) in server.received().iter().zip(clients) {
-        let (told, rest) = binary(bytes);
-        assert_eq!((told.from, rest), (from, &hello[..]));
+        let (parsed, rest) = binary(bytes);
+        assert_eq!((parsed.from, rest), (from, &hello[..]));
     }
 }

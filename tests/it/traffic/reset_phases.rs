@@ -1,5 +1,5 @@
-//! In whatever phase one side resets, the session ends at once under that side's name, and the other side is reset too;
-//! never does it see a clean end that was not one.
+//! A reset in any phase ends the session at once, the ending names the side that reset, and the other side is reset too:
+//! it never sees a clean end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,22 +16,22 @@ use crate::support::wait_for;
 
 const TRANSFER_BYTES: usize = 1 << 20;
 
-/// What the side that has not reset sees of the other's reset.
+/// What the side that did not reset sees.
 #[derive(Clone, Copy)]
 enum Seen {
     Reset,
-    /// The end of stream which it has been told before, and then the reset.
+    /// The end of stream that was sent before, and then the reset.
     ResetAfterTheEnd,
 }
 use Seen::{Reset, ResetAfterTheEnd};
 
-/// Brings a client and a server who may talk into a phase.
+/// Brings a connected client and server into a phase.
 type Enter = fn(&mut TcpStream, &mut TcpStream);
 
-/// What the server sees when the client resets in that phase, and the client when the server does.
+/// Phase, how to enter it, what the server sees of the client's reset, and what the client sees of the server's.
 const PHASES: &[(&str, Enter, Seen, Seen)] = &[
     ("before the first byte", |_, _| {}, Reset, Reset),
-    ("at rest, after an exchange", exchange, Reset, Reset),
+    ("idle after an exchange", exchange, Reset, Reset),
     ("in the middle of a request", half_way, Reset, Reset),
     (
         "in the middle of an answer",
@@ -39,8 +39,8 @@ const PHASES: &[(&str, Enter, Seen, Seen)] = &[
         Reset,
         Reset,
     ),
-    ("while the server takes no more", |client, _| fill(client), Reset, Reset),
-    ("while the client takes no more", |_, server| fill(server), Reset, Reset),
+    ("while the server does not read", |client, _| fill(client), Reset, Reset),
+    ("while the client does not read", |_, server| fill(server), Reset, Reset),
     ("after the client's end", finish, ResetAfterTheEnd, Reset),
     (
         "after the server's end",
@@ -49,7 +49,7 @@ const PHASES: &[(&str, Enter, Seen, Seen)] = &[
         ResetAfterTheEnd,
     ),
     (
-        "after the client's end, while it takes no more",
+        "after the client's end, while it does not read",
         |client, server| {
             finish(client, server);
             fill(server);
@@ -58,7 +58,7 @@ const PHASES: &[(&str, Enter, Seen, Seen)] = &[
         Reset,
     ),
     (
-        "after the server's end, while it takes no more",
+        "after the server's end, while it does not read",
         |client, server| {
             finish(server, client);
             fill(client);
@@ -75,7 +75,7 @@ fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
     client.read_exact(&mut [0; 4]).unwrap();
 }
 
-/// Half of what one has sent the other has read.
+/// One side sends, and the other reads half of it.
 fn half_way(from: &mut TcpStream, to: &mut TcpStream) {
     scope(|both| {
         both.spawn(|| to.read_exact(&mut vec![0; TRANSFER_BYTES / 2]).unwrap());
@@ -93,8 +93,8 @@ fn sees(mut other: TcpStream, seen: Seen, phase: &str) {
     match seen {
         Reset => assert_eq!(end, Err(ErrorKind::ConnectionReset), "{phase}"),
         ResetAfterTheEnd => {
-            // What follows an end of stream is not read, but the socket knows it.
-            let fault = end.err().or_else(|| Some(told(&other, phase)));
+            // A read returns only the end of stream; the reset is the socket's pending error.
+            let fault = end.err().or_else(|| Some(pending_error(&other, phase)));
             assert!(
                 matches!(fault, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)),
                 "{phase}: {fault:?}"
@@ -103,15 +103,15 @@ fn sees(mut other: TcpStream, seen: Seen, phase: &str) {
     }
 }
 
-fn told(socket: &TcpStream, phase: &str) -> ErrorKind {
+fn pending_error(socket: &TcpStream, phase: &str) -> ErrorKind {
     wait_for(phase, || socket.take_error().unwrap()).kind()
 }
 
-/// A session that has begun: a server's reset before would be a connect that failed.
-fn begun(hand: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
+/// An established session. (A server's reset before that would be a failed connect.)
+fn established(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     let client = Client::connect(proxy.at("plain"));
-    let server = hand.session();
-    wait_for("acequia knows that it is connected", || {
+    let server = manual.session();
+    wait_for("acequia has counted the connect", || {
         let connected = proxy.metrics().sum("acequia_connect_duration_seconds_count", &[]);
         (connected == 1.0).then_some(())
     });
@@ -119,11 +119,11 @@ fn begun(hand: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
 }
 
 #[test]
-fn a_clients_reset_in_every_phase() {
+fn a_clients_reset_in_any_phase_resets_the_server() {
     for (phase, enter, seen, _) in PHASES {
-        let hand = ManualServer::new();
-        let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-        let (mut client, mut server) = begun(&hand, &proxy);
+        let manual = ManualServer::new();
+        let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+        let (mut client, mut server) = established(&manual, &proxy);
         enter(&mut client.0, &mut server);
         client.reset();
         sees(server, *seen, phase);
@@ -133,11 +133,11 @@ fn a_clients_reset_in_every_phase() {
 }
 
 #[test]
-fn a_servers_reset_in_every_phase() {
+fn a_servers_reset_in_any_phase_resets_the_client() {
     for (phase, enter, _, seen) in PHASES {
-        let hand = ManualServer::new();
-        let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
-        let (mut client, mut server) = begun(&hand, &proxy);
+        let manual = ManualServer::new();
+        let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+        let (mut client, mut server) = established(&manual, &proxy);
         enter(&mut client.0, &mut server);
         reset(server);
         sees(client.0, *seen, phase);
@@ -147,9 +147,9 @@ fn a_servers_reset_in_every_phase() {
 }
 
 #[test]
-fn a_clients_reset_in_its_hello_reaches_no_server() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "hello_timeout = \"1h\""));
+fn a_clients_reset_during_its_hello_reaches_no_server() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "hello_timeout = \"1h\""));
     let hello = Hello::named("good.example").bytes();
     for part in [0, 1, 5, hello.len() - 1] {
         let mut client = Client::connect(proxy.at("tls"));
@@ -159,22 +159,22 @@ fn a_clients_reset_in_its_hello_reaches_no_server() {
         wait_for_active_sessions(&proxy, 0);
     }
     wait_for_ended_sessions(&proxy, "client_reset", 4);
-    assert_eq!(hand.server.sessions(), 0);
+    assert_eq!(manual.server.sessions(), 0);
 }
 
 #[test]
-fn a_clients_reset_while_a_server_is_dialled_ends_the_dialling_and_blames_nobody() {
+fn a_clients_reset_during_connect_cancels_it_and_counts_no_connect_failure() {
     let hanging = hanging();
     let config = two_listeners(hanging.address, "") + "connect_timeout = \"1h\"\n";
     let proxy = Proxy::start(&config);
-    let dialled = || proxy.metrics().sum("acequia_server_sessions_active", &[]);
+    let connecting = || proxy.metrics().sum("acequia_server_sessions_active", &[]);
     for listener in ["plain", "tls"] {
         let mut client = Client::connect(proxy.at(listener));
         client.send(&Hello::named("good.example").bytes());
-        wait_for("it is dialled for", || (dialled() == 1.0).then_some(()));
+        wait_for("the connect is under way", || (connecting() == 1.0).then_some(()));
         client.reset();
         wait_for_active_sessions(&proxy, 0);
-        assert_eq!(dialled(), 0.0);
+        assert_eq!(connecting(), 0.0);
     }
     wait_for_ended_sessions(&proxy, "client_reset", 2);
     assert_eq!(proxy.metrics().sum("acequia_connect_failures_total", &[]), 0.0);

@@ -1,4 +1,4 @@
-//! A reset passes through, and is never mistaken for a clean end nor the other way round.
+//! A reset is relayed as a reset and a clean end as a clean end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -17,15 +17,15 @@ use tokio::time::Instant;
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 #[test]
-fn what_a_server_said_before_its_reset_arrives_and_then_the_reset() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn bytes_before_a_servers_reset_arrive_and_then_the_reset() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     for round in 1..=5 {
         let mut client = small_buffer_client(proxy.at("plain"), 4_096);
-        let mut server = hand.session();
+        let mut server = manual.session();
         server.write_all(&[9; 50_000]).unwrap();
-        // What is still in its own queue a reset would throw away.
-        wait_for("acequia has it", || {
+        // A reset would discard bytes still in the server's send queue.
+        wait_for("acequia has sent all of it", || {
             let moved = proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]);
             (moved >= f64::from(round * 50_000)).then_some(())
         });
@@ -37,11 +37,11 @@ fn what_a_server_said_before_its_reset_arrives_and_then_the_reset() {
 }
 
 #[test]
-fn a_client_that_never_reads_does_not_keep_a_server_that_reset() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn a_servers_reset_ends_the_session_though_the_client_never_reads() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let client = small_buffer_client(proxy.at("plain"), 4_096);
-    let mut server = hand.session();
+    let mut server = manual.session();
     fill(&mut server);
     reset(server);
     wait_for_ended_sessions(&proxy, "server_reset", 1);
@@ -49,11 +49,11 @@ fn a_client_that_never_reads_does_not_keep_a_server_that_reset() {
 }
 
 #[test]
-fn a_clients_reset_ends_the_servers_side_at_once() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn a_clients_reset_resets_the_server_at_once() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     client.send(b"request");
     server.read_exact(&mut [0; 7]).unwrap();
     client.reset();
@@ -64,48 +64,48 @@ fn a_clients_reset_ends_the_servers_side_at_once() {
 }
 
 #[test]
-fn also_when_the_server_does_not_read() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+fn a_clients_reset_resets_a_server_that_does_not_read() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     fill(&mut client.0);
     client.reset();
     wait_for_ended_sessions(&proxy, "client_reset", 1);
-    assert_eq!(read_to_end(&mut server).1, RESET, "what was cut does not look complete");
+    assert_eq!(read_to_end(&mut server).1, RESET, "expected a reset, not a clean end");
 }
 
 #[test]
-fn a_complete_answer_and_then_a_reset_is_a_complete_answer() {
+fn a_reset_after_the_servers_end_does_not_spoil_the_complete_answer() {
     const ANSWER_BYTES: usize = 300_000;
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, ""));
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut client = small_buffer_client(proxy.at("plain"), 4_096);
-    let mut server = hand.session();
+    let mut server = manual.session();
     client.send(b"a request that nobody reads");
     server.peek(&mut [0]).unwrap();
     server.write_all(&[8; ANSWER_BYTES]).unwrap();
     server.shutdown(Shutdown::Write).unwrap();
-    wait_for("acequia has all of it", || {
+    wait_for("acequia has sent all of it", || {
         let moved = proxy.metrics().sum("acequia_bytes_total", &[("direction", "down")]);
         (moved >= ANSWER_BYTES as f64).then_some(())
     });
-    drop(server); // with bytes unread: that is a reset
+    drop(server); // with unread bytes, so the kernel sends a reset
     let (answer, end) = read_to_end(&mut client.0);
     assert_eq!((answer.len(), end), (ANSWER_BYTES, Ok(())));
     wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
-fn who_is_cut_at_the_end_of_a_drain_sees_a_reset_on_both_sides() {
-    let hand = ManualServer::new();
+fn a_session_cut_at_the_drain_timeout_is_reset_on_both_sides() {
+    let manual = ManualServer::new();
     let config = format!(
         "[runtime]\ndrain_timeout = \"100ms\"\n{}",
-        two_listeners(hand.server.address, "")
+        two_listeners(manual.server.address, "")
     );
     let proxy = Proxy::start(&config);
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     client.send(b"half of");
     server.read_exact(&mut [0; 7]).unwrap();
     proxy.signal(Signal::TERM);

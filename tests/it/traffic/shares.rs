@@ -1,10 +1,11 @@
-//! Clients are divided evenly among the workers.
+//! Sessions are distributed evenly among the workers.
 
 use std::collections::BTreeSet;
 use std::fs::{read_dir, read_link, read_to_string};
 use std::path::{Path, PathBuf};
 
 use crate::support::client::{ask, served_client};
+use crate::support::configs::one_pool;
 use crate::support::counts::wait_for_active_sessions;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -16,48 +17,45 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The sockets that each of the process's event queues watches. A queue may have several descriptors.
-fn watched(proxy: &Proxy) -> BTreeSet<BTreeSet<u32>> {
+/// The descriptors registered in each epoll instance of the process; an instance may itself have several descriptors.
+fn registered_descriptors(proxy: &Proxy) -> BTreeSet<BTreeSet<u32>> {
     let process = Path::new("/proc").join(proxy.pid().to_string());
     let descriptors = entries(&process.join("fd"));
     let is_queue = |path: &&PathBuf| read_link(path).is_ok_and(|target| target.ends_with("anon_inode:[eventpoll]"));
     let sockets = |path: &PathBuf| {
-        let told = read_to_string(process.join("fdinfo").join(path.file_name().unwrap())).unwrap();
+        let text = read_to_string(process.join("fdinfo").join(path.file_name().unwrap())).unwrap();
         let number = |line: &str| line.strip_prefix("tfd:")?.split_whitespace().next()?.parse().ok();
-        told.lines().filter_map(number).collect()
+        text.lines().filter_map(number).collect()
     };
     descriptors.iter().filter(is_queue).map(sockets).collect()
 }
 
 /// The CPU time of each worker so far, in nanoseconds.
-fn worked(proxy: &Proxy) -> Vec<u64> {
+fn worker_cpu_ns(proxy: &Proxy) -> Vec<u64> {
     let threads = entries(&Path::new("/proc").join(proxy.pid().to_string()).join("task"));
     let is_worker = |thread: &&PathBuf| read_to_string(thread.join("comm")).unwrap().starts_with("worker-");
     let time = |thread: &PathBuf| {
-        let told = read_to_string(thread.join("schedstat")).unwrap();
-        told.split(' ').next().unwrap().parse().unwrap()
+        let text = read_to_string(thread.join("schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
     };
     threads.iter().filter(is_worker).map(time).collect()
 }
 
 #[test]
-fn long_sessions_and_short_ones() {
+fn long_and_short_sessions_are_spread_evenly_over_workers() {
     crate::support::limits::raise_descriptor_limit();
     let server = Server::echo();
-    let proxy = Proxy::start(&format!(
-        "[runtime]\nworkers = 3\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
-        server.address
-    ));
+    let proxy = Proxy::start(&format!("[runtime]\nworkers = 3\n{}", one_pool(&[server.address], "")));
     let long: Vec<_> = (0..LONG).map(|_| served_client(proxy.at("l"))).collect();
     wait_for_active_sessions(&proxy, LONG);
-    let mut queues: Vec<_> = watched(&proxy).iter().map(BTreeSet::len).collect();
+    let mut queues: Vec<_> = registered_descriptors(&proxy).iter().map(BTreeSet::len).collect();
     queues.sort_unstable();
     let of_workers = &queues[queues.len() - 3..];
     assert!(of_workers.iter().sum::<usize>() >= 2 * LONG, "{queues:?}");
     assert!(of_workers[2] <= 2 * of_workers[0], "{queues:?}");
-    let before = worked(&proxy);
+    let before = worker_cpu_ns(&proxy);
     (0..SHORT).for_each(|_| drop(ask(proxy.at("l"), b"ping")));
-    let work: Vec<_> = worked(&proxy)
+    let work: Vec<_> = worker_cpu_ns(&proxy)
         .iter()
         .zip(before)
         .map(|(after, before)| after - before)

@@ -1,4 +1,4 @@
-//! Bounds on silence, and how the dead are found.
+//! Idle and half-close timeouts, keepalive, and TCP user timeout.
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
 #[test]
-fn an_idle_session_ends_in_an_orderly_way() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"1s\""));
+fn an_idle_session_is_closed_cleanly() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"1s\""));
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     client.send(b"once");
     let began = Instant::now();
     assert_eq!(client.read_all(), b"");
@@ -34,11 +34,11 @@ fn an_idle_session_ends_in_an_orderly_way() {
 }
 
 #[test]
-fn one_with_bytes_on_the_way_is_reset_on_both_sides() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
+fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"2s\""));
     let mut client = Client::connect(proxy.at("plain"));
-    let mut server = hand.session();
+    let mut server = manual.session();
     fill(&mut client.0);
     wait_for_ended_sessions(&proxy, "idle_timeout", 1);
     assert_eq!(read_to_end(&mut server).1, RESET);
@@ -46,13 +46,13 @@ fn one_with_bytes_on_the_way_is_reset_on_both_sides() {
 }
 
 #[test]
-fn half_open_sessions_end_and_those_that_trickle_do_not() {
+fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
     const SESSIONS: usize = 200;
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "half_close_timeout = \"2s\""));
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "half_close_timeout = \"2s\""));
     let begin = |is_clients_end: bool| {
         let mut client = Client::connect(proxy.at("plain"));
-        let server = hand.session();
+        let server = manual.session();
         if is_clients_end {
             client.finish();
         } else {
@@ -68,7 +68,7 @@ fn half_open_sessions_end_and_those_that_trickle_do_not() {
         client_trickles.send(b".");
         sleep(Duration::from_millis(100));
     };
-    wait_for("the half-open are gone", || {
+    wait_for("the silent sessions have ended", || {
         trickle();
         (ended_sessions(&proxy, "half_close_timeout") == SESSIONS as f64).then_some(())
     });
@@ -85,18 +85,19 @@ fn half_open_sessions_end_and_those_that_trickle_do_not() {
     assert!(read_to_end(&mut server_hears).0.len() > 30);
 }
 
-/// The lines of `ss` about the sockets of acequia with this local or remote port.
+/// The lines of `ss` about acequia's established sockets that match the filter.
 fn sockets_of(proxy: &Proxy, filter: &str) -> Vec<String> {
-    let told = must(Command::new("ss").args(["-tnopH", "state", "established", filter]));
+    let output = must(Command::new("ss").args(["-tnopH", "state", "established", filter]));
     let ours = format!("pid={},", proxy.pid());
-    told.lines()
+    output
+        .lines()
         .filter(|line| line.contains(&ours))
         .map(str::to_owned)
         .collect()
 }
 
 #[test]
-fn both_sockets_have_keepalive() {
+fn keepalive_is_set_on_both_sockets() {
     for (keepalive, timer) in [
         (
             r#"keepalive = { idle = "77s", interval = "3s", probes = 2 }"#,
@@ -124,11 +125,11 @@ fn both_sockets_have_keepalive() {
 }
 
 #[test]
-fn user_timeout_ends_who_does_not_read() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "user_timeout = \"2s\""));
+fn user_timeout_ends_a_session_whose_client_does_not_read() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "user_timeout = \"2s\""));
     let client = small_buffer_client(proxy.at("plain"), 4_096);
-    let mut server = hand.session();
+    let mut server = manual.session();
     fill(&mut server);
     wait_for_ended_sessions(&proxy, "client_lost", 1);
     assert_eq!(read_to_end(&mut server).1, RESET);
@@ -136,19 +137,19 @@ fn user_timeout_ends_who_does_not_read() {
 }
 
 #[test]
-fn a_slow_reader_is_not_idle() {
-    let hand = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(hand.server.address, "idle_timeout = \"2s\""));
-    // The kernel must say what is read: of a large buffer it does so late.
+fn a_slow_reader_does_not_count_as_idle() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"2s\""));
+    // A small buffer: with a large one the kernel reports late that the client has read.
     let mut client = small_buffer_client(proxy.at("plain"), 32_768);
-    let mut server = hand.session();
+    let mut server = manual.session();
     fill(&mut server);
     for _ in 0..40 {
         sleep(Duration::from_millis(100));
         assert_eq!(client.read(20_000).len(), 20_000);
     }
     assert_eq!(ended_sessions(&proxy, "idle_timeout"), 0.0);
-    eventually("it stops reading, and that is the end", || {
+    eventually("the client stops reading and the session ends as idle", || {
         ended_sessions(&proxy, "idle_timeout") == 1.0
     });
 }
