@@ -234,7 +234,7 @@ fn a_name_unresolved_at_the_start_is_used_as_soon_as_it_resolves() {
     let site = Site::new();
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
-    let proxy = seeing(&site.folder.path().join("hosts"), &config(&[entry]));
+    let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&[entry]));
     let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("it has been asked for", || proxy.log().iter().any(says));
     assert_eq!(ask(proxy.at("l"), b""), b"");
@@ -336,15 +336,15 @@ fn a_pool_of_unresolved_names_has_no_server() {
 #[test]
 fn a_name_that_failed_at_the_start_is_asked_for_again_soon_and_until_then_it_is_not_ready() {
     let site = Site::new();
-    site.is_at(&[]);
+    site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
     let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
-    let proxy = seeing(&site.folder.path().join("hosts"), &text);
+    let proxy = with_hosts(&site.folder.path().join("hosts"), &text);
     let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
     eventually("it has been asked for", || proxy.log().iter().any(says));
     let waits = format!("waiting for an address of pool `p`: `{entry}` is not resolved yet\n");
     assert_eq!(proxy.get("/ready"), (503, waits));
-    site.is_at(&["127.0.0.3"]);
+    site.set_addresses(&["127.0.0.3"]);
     eventually("it is ready", || proxy.get("/ready").0 == 200);
     assert_eq!(server_reached(proxy.at("l")), "s3");
 }

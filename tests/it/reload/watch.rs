@@ -86,6 +86,6 @@ fn without_inotify_it_is_found_within_ten_seconds() {
     };
     eventually("it is said", || said() == 1);
     proxy.rewrite(&text(&b));
-    eventually_serves(&proxy, "b");
+    wait_until_served_by(&proxy, "b");
     assert_eq!(said(), 1, "once");
 }
