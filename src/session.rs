@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::account::{Ending, Ends, Entry, Ledger, ListenerSeries};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{Attempt, LastAck, NoConnection, Progress, dial};
+use crate::dial::{Attempt, NoConnection, Progress, dial};
 use crate::listen::Accepted;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
@@ -18,7 +18,7 @@ use crate::route::{Choice, Known};
 use crate::sniff::alert::{Alert, alert, refuse};
 use crate::sniff::hello::Hello;
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, has_bytes, reset, reset_when_closed};
+use crate::socket::{Fault, reset, reset_when_closed};
 
 /// A listener as it is in force: what its clients meet.
 #[derive(Clone)]
@@ -158,12 +158,7 @@ async fn arrange(
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
     let mut first = told(client, pool, hello, entry);
-    let last_ack = if first.is_empty() && sniffed.is_none() && !has_bytes(client) {
-        LastAck::AtOnce
-    } else {
-        LastAck::WithBytes
-    };
-    let (server, lease) = connect(client, pool, last_ack, entry)
+    let (server, lease) = connect(client, pool, entry)
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
     first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
@@ -263,27 +258,15 @@ fn choose<'a>(
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
-async fn connect(
-    client: &TcpStream,
-    pool: &PoolPlan,
-    last_ack: LastAck,
-    entry: &mut Entry,
-) -> Result<(TcpStream, Lease), Ending> {
+async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts().client;
-    let dialled = dial(
-        &pool.pool,
-        &pool.dial,
-        client,
-        whom,
-        last_ack,
-        |progress| match progress {
-            Progress::Trying(server) => entry.trying(server),
-            Progress::Over(attempt) => {
-                entry.tried(attempt.took, attempt.failure);
-                say(pool.pool.name(), &attempt);
-            }
-        },
-    )
+    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
+        Progress::Trying(server) => entry.trying(server),
+        Progress::Over(attempt) => {
+            entry.tried(attempt.took, attempt.failure);
+            say(pool.pool.name(), &attempt);
+        }
+    })
     .await;
     dialled.map_err(|reason| match reason {
         NoConnection::NoServer => Ending::NoServer,
@@ -307,7 +290,7 @@ fn say(pool: &str, attempt: &Attempt<'_>) {
 
 /// The PROXY header, where the pool's servers expect one.
 fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let Some(version) = pool.dial.proxy_protocol else {
+    let Some(version) = pool.dial.connect.proxy_protocol else {
         return Vec::new();
     };
     let Ok(local) = client.local_addr() else {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
@@ -89,12 +88,6 @@ pub fn reset(socket: TcpStream) {
 pub fn reset_when_closed(socket: &TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-}
-
-/// Whether a socket has bytes that nobody has read yet.
-#[must_use]
-pub fn has_bytes(socket: &TcpStream) -> bool {
-    ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Why a socket broke.

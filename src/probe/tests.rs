@@ -100,7 +100,7 @@ async fn a_panic_uses_no_server_whose_role_nobody_knows() {
     let series = Metrics::new().server(plan.pool.name(), server);
     let prober = Prober::new(
         plan.health.check.clone().unwrap(),
-        plan.health.clone(),
+        CheckPlan::of(&plan),
         Arc::clone(server),
         series,
     );

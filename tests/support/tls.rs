@@ -21,7 +21,7 @@ pub fn tls_server(name: &'static str) -> Server {
     })
 }
 
-fn config_for(name: &str) -> ServerConfig {
+pub fn config_for(name: &str) -> ServerConfig {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());

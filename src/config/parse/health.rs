@@ -1,13 +1,13 @@
 //! `[pools.NAME.health]`, and what a pool's own section says of its checks.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::SOME_TIME;
-use super::{Mistakes, Section, route, value};
+use super::{Mistakes, Section, address, route, value};
+use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::{keys, unit};
 use crate::name::ServerName;
@@ -87,7 +87,7 @@ pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
             rise: section.whole("rise", STREAK, m).unwrap_or(usual.thresholds.rise),
             fall: section.whole("fall", STREAK, m).unwrap_or(usual.thresholds.fall),
         },
-        address: section.get("address").and_then(|node| address(node, m)),
+        address: section.get("address").and_then(|node| check_address(node, m)),
         port: section.whole("port", PORT, m).and_then(|port| u16::try_from(port).ok()),
         concurrency: section
             .whole("concurrency", CONCURRENCY, m)
@@ -255,14 +255,15 @@ pub(super) fn path(node: &Node, m: &mut Mistakes<'_>) -> Option<PathBuf> {
     Some(text.into())
 }
 
-fn address(node: &Node, m: &mut Mistakes<'_>) -> Option<IpAddr> {
+fn check_address(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerAddr> {
     let text = value::text(node, m)?;
-    let address = text.parse().ok();
-    if address.is_none() {
-        let label = "write one, as in \"10.0.0.11\"; a port goes into `port`";
-        m.say(&node.place, format!("`{text}` is not an IP address"), label);
+    match address::host(text) {
+        Ok(address) => Some(address),
+        Err((what, label)) => {
+            m.say(&node.place, what, label);
+            None
+        }
     }
-    address
 }
 
 /// A percentage, or `"off"`.

@@ -1,5 +1,6 @@
 //! Bytes both ways: half-close, resets, silence, the PROXY header, real databases.
 
+mod first_answer;
 mod half_close;
 mod resets;
 mod reset_phases;
