@@ -1,5 +1,7 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
+mod connected;
+
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use crate::sniff::alert::{Alert, alert, refuse};
 use crate::sniff::hello::Hello;
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
 use crate::socket::{Fault, reset, reset_when_closed};
+use connected::Connected;
 
 /// A listener as it is in force: what its clients meet.
 #[derive(Clone)]
@@ -55,7 +58,7 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
 /// A client and a server who may talk.
 struct Admitted {
     ends: Arc<Ends>,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -67,7 +70,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
     match arranged(&mut client, front, at, &mut entry).await {
         Ok(Arranged {
             server,
-            lease,
+            connected,
             first,
             limits,
         }) => {
@@ -75,7 +78,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
             entry.flows(&ends);
             Some(Admitted {
                 ends,
-                lease,
+                connected,
                 first,
                 limits,
                 entry,
@@ -111,7 +114,7 @@ async fn arranged(
 /// A session that can begin.
 struct Arranged {
     server: TcpStream,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -162,9 +165,10 @@ async fn arrange(
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
     first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
+    let connected = Connected::new(lease, pool);
     Ok(Arranged {
         server,
-        lease,
+        connected,
         first,
         limits: listener.relay,
     })
@@ -305,11 +309,11 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
     header(version, &facts)
 }
 
-/// Moves the bytes until the end. The lease is held until the server's socket is closed.
+/// Moves the bytes until the end. The place is held until the server's socket is closed.
 fn carry(admitted: Admitted) -> impl Future<Output = ()> {
     let Admitted {
         ends,
-        lease,
+        connected,
         first,
         limits,
         mut entry,
@@ -318,12 +322,13 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
         let cut = entry.record().until_cut();
         let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
         entry.flowed(&ends);
+        let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
             reset_when_closed(&ends.server);
             reset_when_closed(&ends.client);
         }
         drop(ends);
-        drop(lease);
+        connected.over(&finished);
         let ending = match closed {
             Closed::Finished(Side::Client) => Ending::ClientClosed,
             Closed::Finished(Side::Server) => Ending::ServerClosed,

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
@@ -88,6 +90,15 @@ pub fn reset(socket: TcpStream) {
 pub fn reset_when_closed(socket: &TcpStream) {
     // Only a socket that is already gone refuses this, and then there is nobody left to tell.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether the peer has finished or broken, with nothing left to read before that.
+#[must_use]
+pub fn has_ended(socket: &TcpStream) -> bool {
+    match recv(socket, &mut [0u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((bytes, _)) => bytes == 0,
+        Err(error) => error != Errno::AGAIN,
+    }
 }
 
 /// Why a socket broke.

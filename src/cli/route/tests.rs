@@ -43,6 +43,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         first: SECOND,
         longest: SECOND,
         percent_max: 50,
+        on_reset: false,
     };
     let servers = entries
         .iter()

@@ -48,6 +48,7 @@ const USUAL_EJECTION: EjectLimits = EjectLimits {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     percent_max: 50,
+    on_reset: false,
 };
 
 /// How it is known which servers are well, and what follows from it.
@@ -295,5 +296,9 @@ fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {
         percent_max: section
             .whole("eject_max_percent", 0..=100, m)
             .unwrap_or(usual.percent_max),
+        on_reset: section
+            .get("eject_on_reset")
+            .and_then(|node| value::truth(node, m))
+            .unwrap_or(usual.on_reset),
     }
 }
