@@ -1,7 +1,6 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,8 +242,8 @@ pub struct HealthPlan {
     pub timeout: Duration,
     /// What changes a state.
     pub thresholds: Thresholds,
-    /// Where checks go instead of the server's own address; `None`: there.
-    pub address: Option<IpAddr>,
+    /// Where checks go instead of the server's own address, its port aside; `None`: there.
+    pub address: Option<ServerAddr>,
     /// Where checks go instead of the server's own port; `None`: there.
     pub port: Option<u16>,
     /// Checks of the pool under way at once, at least one. Of all pools together: the largest of these.

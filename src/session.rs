@@ -1,5 +1,6 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
+mod connected;
 mod front;
 
 use std::pin::pin;
@@ -13,7 +14,7 @@ use self::front::POSTGRES_SSL_REQUEST;
 use crate::account::{Ending, Ends, Entry, Ledger};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{Attempt, LastAck, NoConnection, Progress, dial};
+use crate::dial::{Attempt, NoConnection, Progress, dial};
 use crate::listen::Accepted;
 use crate::name::ServerName;
 use crate::plan::{ListenerPlan, PoolPlan};
@@ -24,7 +25,8 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::refusal::{no_route, refuse};
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, has_bytes, reset, reset_when_closed};
+use crate::socket::{Fault, reset, reset_when_closed};
+use connected::Connected;
 
 /// Serves one client from its first byte to its line in the book.
 ///
@@ -52,7 +54,7 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
 /// A client and a server who may talk.
 struct Admitted {
     ends: Arc<Ends>,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -64,7 +66,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
     match arranged(&mut client, front, at, &mut entry).await {
         Ok(Arranged {
             server,
-            lease,
+            connected,
             first,
             limits,
         }) => {
@@ -72,7 +74,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
             entry.flows(&ends);
             Some(Admitted {
                 ends,
-                lease,
+                connected,
                 first,
                 limits,
                 entry,
@@ -108,7 +110,7 @@ async fn arranged(
 /// A session that can begin.
 struct Arranged {
     server: TcpStream,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -146,18 +148,14 @@ async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
     let mut first = told(client, pool, hello, entry);
-    let last_ack = if first.is_empty() && sniffed.is_none() && !has_bytes(client) {
-        LastAck::AtOnce
-    } else {
-        LastAck::WithBytes
-    };
-    let (server, lease) = connect(client, pool, last_ack, entry)
+    let (server, lease) = connect(client, pool, entry)
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
     first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+    let connected = Connected::new(lease, pool);
     Ok(Arranged {
         server,
-        lease,
+        connected,
         first,
         limits: listener.relay,
     })
@@ -257,27 +255,15 @@ fn choose<'a>(
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
-async fn connect(
-    client: &TcpStream,
-    pool: &PoolPlan,
-    last_ack: LastAck,
-    entry: &mut Entry,
-) -> Result<(TcpStream, Lease), Ending> {
+async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts().client;
-    let dialled = dial(
-        &pool.pool,
-        &pool.dial,
-        client,
-        whom,
-        last_ack,
-        |progress| match progress {
-            Progress::Trying(server) => entry.trying(server),
-            Progress::Over(attempt) => {
-                entry.tried(attempt.took, attempt.failure);
-                say(pool.pool.name(), &attempt);
-            }
-        },
-    )
+    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
+        Progress::Trying(server) => entry.trying(server),
+        Progress::Over(attempt) => {
+            entry.tried(attempt.took, attempt.failure);
+            say(pool.pool.name(), &attempt);
+        }
+    })
     .await;
     dialled.map_err(|reason| match reason {
         NoConnection::NoServer => Ending::NoServer,
@@ -301,7 +287,7 @@ fn say(pool: &str, attempt: &Attempt<'_>) {
 
 /// The PROXY header, where the pool's servers expect one.
 fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let Some(version) = pool.dial.proxy_protocol else {
+    let Some(version) = pool.dial.connect.proxy_protocol else {
         return Vec::new();
     };
     let Ok(local) = client.local_addr() else {
@@ -316,11 +302,11 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
     header(version, &facts)
 }
 
-/// Moves the bytes until the end. The lease is held until the server's socket is closed.
+/// Moves the bytes until the end. The place is held until the server's socket is closed.
 fn carry(admitted: Admitted) -> impl Future<Output = ()> {
     let Admitted {
         ends,
-        lease,
+        connected,
         first,
         limits,
         mut entry,
@@ -329,12 +315,13 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
         let cut = entry.record().until_cut();
         let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
         entry.flowed(&ends);
+        let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
             reset_when_closed(&ends.server);
             reset_when_closed(&ends.client);
         }
         drop(ends);
-        drop(lease);
+        connected.over(&finished);
         let ending = match closed {
             Closed::Finished(Side::Client) => Ending::ClientClosed,
             Closed::Finished(Side::Server) => Ending::ServerClosed,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
-use rustix::net::sockopt;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv, sockopt};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
@@ -105,10 +105,13 @@ pub fn delay_ack(socket: &impl AsFd) {
     QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
 }
 
-/// Whether a socket has bytes that nobody has read yet.
+/// Whether the peer has finished or broken, with nothing left to read before that.
 #[must_use]
-pub fn has_bytes(socket: &TcpStream) -> bool {
-    ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+pub fn has_ended(socket: &TcpStream) -> bool {
+    match recv(socket, &mut [0u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((bytes, _)) => bytes == 0,
+        Err(error) => error != Errno::AGAIN,
+    }
 }
 
 /// Why a socket broke.

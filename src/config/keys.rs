@@ -136,6 +136,7 @@ pub static HEALTH: Section = Section {
         "eject_for",
         "eject_max_for",
         "eject_max_percent",
+        "eject_on_reset",
         "panic_threshold",
     ],
 };

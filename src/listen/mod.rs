@@ -88,7 +88,7 @@ impl Bound {
         let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError { address, cause })?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
-            address: real.map_or(address, ListenAddr::new),
+            address: real.map_or(address, |real| address.with_port(real.port())),
             first,
             options: *options,
         })

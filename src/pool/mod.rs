@@ -14,6 +14,7 @@ mod ramp;
 mod random_two;
 mod roster;
 mod round_robin;
+pub mod served;
 mod server;
 mod snapshot;
 mod source_hash;
@@ -31,11 +32,12 @@ use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
 use candidates::{Availability, Candidate, CandidateSet};
-use health::EjectLimits;
+use health::{EjectLimits, Ejection};
 pub use lease::Lease;
 pub use member::Member;
 pub use roster::Roster;
 use round_robin::RoundRobin;
+use served::{Finished, Proof};
 pub use server::Server;
 use snapshot::{Snapshot, SnapshotCell};
 pub use spec::{Allotment, ServerId, ServerSpec};
@@ -276,7 +278,7 @@ impl Pool {
 
     /// A session has connected to a server of this pool; whether that ended an ejection.
     pub fn connected(&self, lease: &Lease) -> bool {
-        lease.server().connected()
+        lease.server().connected(lease.terms())
     }
 
     /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
@@ -284,6 +286,36 @@ impl Pool {
     /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those that
     /// carry nothing (of weight 0, drained, disabled) do not count.
     pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+        self.blame(lease, now, |ejection, permitted| {
+            ejection.failed(now, self.rules.eject, permitted, lease.terms())
+        })
+    }
+
+    /// A session on a server of this pool is over; what that changed. A session that the server did not serve
+    /// ([`Finished::proof`]) counts like a failed connect, within the same bounds.
+    pub fn finished(&self, lease: &Lease, session: &Finished, now: Instant) -> Option<Change> {
+        match session.proof(self.rules.eject.on_reset) {
+            Proof::Served => lease.server().has_served(session.connected).then_some(Change::Back),
+            Proof::Unserved => {
+                let back_off = self.blame(lease, now, |ejection, permitted| {
+                    ejection.unserved(session.client, now, self.rules.eject, permitted, lease.terms())
+                });
+                back_off.map(Change::Ejected)
+            }
+            Proof::Nothing => {
+                lease.server().learnt_nothing();
+                None
+            }
+        }
+    }
+
+    /// Notes something against a server, knowing whether it may be taken out.
+    fn blame(
+        &self,
+        lease: &Lease,
+        now: Instant,
+        bad: impl FnOnce(&mut Ejection, bool) -> Option<Duration>,
+    ) -> Option<Duration> {
         // One at a time, so that two workers do not each take out one of the last two.
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.members.load();
@@ -296,10 +328,17 @@ impl Pool {
         let others_usable = others().any(|server| is_usable(server.availability(now)));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted = others_usable && out * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
-        lease
-            .server()
-            .connect_failed(now, self.rules.eject, permitted, lease.terms())
+        lease.server().blame(|ejection| bad(ejection, permitted))
     }
+}
+
+/// What a finished session changed for its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is out for so long.
+    Ejected(Duration),
+    /// It is back in use.
+    Back,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::candidates::Availability;
 use super::changes::{ChangeCounter, Subscribers};
-use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
+use super::health::{Checked, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
 use super::{ServerId, ServerSpec};
@@ -292,31 +292,44 @@ impl Server {
         self.live.fetch_sub(1, Relaxed);
     }
 
-    /// A session has connected.
-    pub(super) fn connected(&self) -> bool {
+    /// A session has connected; whether that ended an ejection.
+    pub(super) fn connected(&self, terms: Terms) -> bool {
         self.served.fetch_add(1, Relaxed);
-        if !self.has(TROUBLED) {
-            return false;
-        }
-        let mut ejection = self.ejection();
-        let was_out = ejection.succeeded();
-        self.show(&ejection);
-        if was_out {
-            self.begin_slow_start();
-        }
-        was_out
+        self.is_troubled() && self.note(|ejection| ejection.succeeded(Instant::now(), terms))
     }
 
-    /// A connect has failed; the back-off, if that takes it out.
-    pub(super) fn connect_failed(
-        &self,
-        now: Instant,
-        limits: EjectLimits,
-        permitted: bool,
-        terms: Terms,
-    ) -> Option<Duration> {
+    /// A session that connected at this time was served; whether that ended an ejection.
+    pub(super) fn has_served(&self, connected: Instant) -> bool {
+        self.is_troubled() && self.note(|ejection| ejection.served(connected))
+    }
+
+    /// A session is over and proves nothing.
+    pub(super) fn learnt_nothing(&self) {
+        if self.is_troubled() {
+            self.ejection().learnt_nothing();
+        }
+    }
+
+    /// Whether sessions have anything on record against it.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.has(TROUBLED)
+    }
+
+    /// Something good; whether it ended an ejection.
+    fn note(&self, good: impl FnOnce(&mut Ejection) -> bool) -> bool {
         let mut ejection = self.ejection();
-        let out = ejection.failed(now, limits, permitted, terms);
+        let is_back = good(&mut ejection);
+        self.show(&ejection);
+        if is_back {
+            self.begin_slow_start();
+        }
+        is_back
+    }
+
+    /// Something bad, which may take it out; the back-off, if it does.
+    pub(super) fn blame(&self, bad: impl FnOnce(&mut Ejection) -> Option<Duration>) -> Option<Duration> {
+        let mut ejection = self.ejection();
+        let out = bad(&mut ejection);
         self.show(&ejection);
         out
     }

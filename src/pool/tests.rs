@@ -40,6 +40,7 @@ const EJECT: EjectLimits = EjectLimits {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     percent_max: 50,
+    on_reset: false,
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {

@@ -100,7 +100,7 @@ async fn a_panic_uses_no_server_whose_role_nobody_knows() {
     let series = Metrics::new().server(plan.pool.name(), server);
     let prober = Prober::new(
         plan.health.check.clone().unwrap(),
-        plan.health.clone(),
+        CheckPlan::of(&plan),
         Arc::clone(server),
         series,
     );
@@ -128,7 +128,7 @@ async fn a_reason_is_cut_and_escaped_where_it_enters_health() {
     let server = &plan.pool.servers()[0];
     let series = Metrics::new().server(plan.pool.name(), server);
     let kind = plan.health.check.clone().unwrap();
-    let prober = Prober::new(kind, plan.health.clone(), Arc::clone(server), series);
+    let prober = Prober::new(kind, CheckPlan::of(&plan), Arc::clone(server), series);
     let said = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [Failure::Io(std::io::Error::other(said.clone())), Failure::Unfit(said)] {
         prober.take_in("p", Err(failure));

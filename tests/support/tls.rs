@@ -32,7 +32,7 @@ fn serve(config: ServerConfig, name: &'static str) -> Server {
 }
 
 /// A configuration with a certificate for these names, and that certificate in PEM.
-fn config_for(names: Vec<String>) -> (ServerConfig, String) {
+pub fn config_for(names: Vec<String>) -> (ServerConfig, String) {
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let pem = made.cert.pem();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());

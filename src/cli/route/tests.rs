@@ -1,7 +1,7 @@
 use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerPlace};
-use crate::dial::DialLimits;
+use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
 use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
@@ -43,6 +43,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         first: SECOND,
         longest: SECOND,
         percent_max: 50,
+        on_reset: false,
     };
     let servers = entries
         .iter()
@@ -60,10 +61,12 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     Arc::new(PoolPlan {
         pool: Pool::new(name.into(), rules, servers),
         dial: DialLimits {
-            connect_timeout: SECOND,
+            connect: ConnectOptions {
+                timeout: SECOND,
+                socket: SOCKET,
+                proxy_protocol: None,
+            },
             retries: 2,
-            socket: SOCKET,
-            proxy_protocol: None,
         },
         health: HealthPlan {
             check: Some(CheckKind::Tcp),

@@ -1,6 +1,7 @@
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::dial::PLAIN;
 
 fn probe() -> PostgresProbe {
     let login = PostgresLogin {
@@ -30,7 +31,7 @@ async fn checked(answer: &[u8], times: usize) -> (io::Error, usize) {
         said
     };
     let probe = probe();
-    let (checked, said) = tokio::join!(probe.check(address), serve);
+    let (checked, said) = tokio::join!(probe.check(ServerAddr::new(address), &PLAIN), serve);
     match checked {
         Err(Failure::Io(error)) => (error, said),
         other => panic!("{other:?}"),
@@ -82,7 +83,7 @@ async fn a_row_that_was_not_asked_for_is_no_answer() {
             stream
         };
         let probe = probe();
-        let (checked, _stream) = tokio::join!(probe.check(address), serve);
+        let (checked, _stream) = tokio::join!(probe.check(ServerAddr::new(address), &PLAIN), serve);
         match checked {
             Err(Failure::Io(error)) => assert_eq!(error.to_string(), "it does not say whether it is a replica"),
             other => panic!("{other:?}"),
