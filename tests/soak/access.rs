@@ -1,4 +1,4 @@
-//! The access log, through all its rotations.
+//! Reads the access log with all its rotated files.
 
 use std::fs::{read_dir, read_to_string};
 use std::net::SocketAddr;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::book::session;
+use crate::records::session;
 
-/// One line of it.
+/// One line of the access log.
 #[derive(Debug)]
 pub struct Line {
-    /// Whose it is.
+    /// The session, if the client is one of the soak's.
     pub session: Option<u32>,
     pub listener: String,
     pub pool: String,
@@ -39,12 +39,12 @@ impl Line {
     }
 }
 
-/// All lines that were ever written in this folder, and those that are none.
+/// All lines of the access logs in this folder, and those that cannot be parsed.
 pub fn read(folder: &Path) -> (Vec<Line>, Vec<String>) {
     let (mut lines, mut broken) = (Vec::new(), Vec::new());
-    for entry in read_dir(folder).expect("the process runs there").flatten() {
+    for entry in read_dir(folder).expect("the folder exists").flatten() {
         if entry.file_name().to_string_lossy().starts_with("access") {
-            let text = read_to_string(entry.path()).expect("nobody removes them");
+            let text = read_to_string(entry.path()).expect("nobody removes the logs");
             for line in text.lines() {
                 match Line::parse(line) {
                     Some(line) => lines.push(line),

@@ -1,4 +1,4 @@
-//! A client: carries out its script, and writes what it saw into the book.
+//! A client: it carries out its script, and records its side of the session.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,31 +12,31 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::book::{Book, End, Side, address};
 use crate::kinds::{Leave, Script, Talk};
 use crate::order::{Manner, Pace};
 use crate::pattern::{Direction, Pattern};
+use crate::records::{End, Records, Side, address};
 use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
 
-/// How long anything may take that is bound to happen.
+/// How long one side of a session may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a server says that speaks first.
+/// The greeting of a server that sends first.
 pub const GREETING: &[u8] = b"who is there?";
 
-/// Between two bytes of a hello that drips: a few come before the time is up.
+/// Between two bytes of a dripped hello: several come before hello_timeout.
 const DRIP: Duration = Duration::from_millis(500);
 
-/// A buffer that makes a slow reader felt soon.
+/// The receive buffer of slow readers, small so that backpressure sets in soon.
 const NARROW_BYTES: u32 = 16 * 1024;
 
-/// What clients have in common.
+/// What all clients share.
 pub struct Clients {
-    pub book: Arc<Book>,
+    pub records: Arc<Records>,
     pub tls: TlsConnector,
 }
 
-/// A client of this number that is to do this there.
+/// A client, with its number, script and target.
 pub struct Client {
     pub number: u32,
     pub kind: &'static str,
@@ -50,8 +50,8 @@ impl Client {
         let tally = Arc::<Tally>::default();
         let mut wire = None;
         let end = tokio::select! {
-            told = timeout(PATIENCE, self.act(&clients, &tally, &mut wire)) => match told {
-                Ok(told) => End::of(told),
+            result = timeout(PATIENCE, self.act(&clients, &tally, &mut wire)) => match result {
+                Ok(result) => End::of(result),
                 Err(_) => End::Stalled,
             },
             () = self.until_it_leaves() => End::Left,
@@ -62,7 +62,7 @@ impl Client {
             reset_when_closed(wire.socket().stream(), self.leave().is_some_and(|leave| leave.by_reset));
         }
         drop(wire);
-        clients.book.client(self.number, self.kind, Side::new(&tally, end));
+        clients.records.client(self.number, self.kind, Side::new(&tally, end));
     }
 
     fn leave(&self) -> Option<Leave> {
@@ -87,7 +87,7 @@ impl Client {
                 let wire = match talk.name {
                     None => wire.insert(Box::new(socket)),
                     Some(name) => {
-                        let name = ServerName::try_from(name).expect("it is a name");
+                        let name = ServerName::try_from(name).expect("the name is valid");
                         wire.insert(Box::new(TlsStream::from(clients.tls.connect(name, socket).await?)))
                     }
                 };
@@ -96,12 +96,12 @@ impl Client {
             Script::Bytes(bytes) => {
                 let wire = wire.insert(Box::new(socket));
                 wire.write_all(bytes).await?;
-                to_its_end(&mut **wire).await
+                read_to_end(&mut **wire).await
             }
             Script::PartOfHello(share, _) => {
                 let hello = hello(clients.tls.config(), "shop.example.com");
                 let wire = wire.insert(Box::new(socket));
-                // Never the whole of it.
+                // Never the whole hello.
                 wire.write_all(&hello[..hello.len() * usize::from(*share) / (1 << 16)])
                     .await?;
                 std::future::pending().await
@@ -166,28 +166,28 @@ impl Client {
     }
 }
 
-/// Hears whatever comes.
-async fn to_its_end(wire: &mut dyn Wire) -> io::Result<()> {
+/// Reads until the end of the stream.
+async fn read_to_end(wire: &mut dyn Wire) -> io::Result<()> {
     while wire.read(&mut [0; 64]).await? > 0 {}
     Ok(())
 }
 
-/// Says a byte at a time, until it hears the end.
+/// Sends a byte at a time, until the other side closes.
 async fn drip(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()> {
     for byte in bytes {
         wire.write_all(&[*byte]).await?;
-        if let Ok(heard) = timeout(DRIP, wire.read(&mut [0])).await {
-            return heard.map(drop);
+        if let Ok(result) = timeout(DRIP, wire.read(&mut [0])).await {
+            return result.map(drop);
         }
     }
-    to_its_end(wire).await
+    read_to_end(wire).await
 }
 
-/// A true ClientHello that asks for this name.
+/// A real ClientHello for this server name.
 pub fn hello(config: &Arc<ClientConfig>, name: &'static str) -> Vec<u8> {
-    let name = ServerName::try_from(name).expect("it is a name");
-    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is whole");
+    let name = ServerName::try_from(name).expect("the name is valid");
+    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is complete");
     let mut bytes = Vec::new();
-    client.write_tls(&mut bytes).expect("a vector takes all");
+    client.write_tls(&mut bytes).expect("writing to a vector does not fail");
     bytes
 }

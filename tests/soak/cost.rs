@@ -1,4 +1,4 @@
-//! What the process costs at a moment.
+//! The resources that the process uses at a moment.
 
 use std::fs::{read_dir, read_link, read_to_string};
 

@@ -1,4 +1,4 @@
-//! The kinds of clients: how many of each come, what they do, and how their sessions may end.
+//! The kinds of clients: their shares, what they do, and how their sessions may end.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::site::{SHOP, WEB};
 /// A kind of client.
 pub struct Kind {
     pub name: &'static str,
-    /// Of all that come, in parts of the sum of these.
+    /// The share of all clients, relative to the sum of all shares.
     pub share: u32,
     pub listener: &'static str,
-    /// How its sessions end when nothing befalls them.
+    /// How its sessions may end when neither a server dies nor the operator interferes.
     pub endings: &'static [&'static str],
     pub script: fn(&mut Rng) -> Script,
 }
@@ -21,13 +21,13 @@ pub struct Kind {
 /// What one client does.
 pub enum Script {
     Talk(Talk),
-    /// Says this and hears what it is told.
+    /// Sends these bytes and reads to the end of the stream.
     Bytes(Vec<u8>),
-    /// Says that much of a true hello, and leaves.
+    /// Sends this part of a real hello, in 65,536ths, and leaves.
     PartOfHello(u16, Leave),
-    /// Says a true hello a byte at a time.
+    /// Sends a real hello a byte at a time.
     Drip,
-    /// Says nothing.
+    /// Sends nothing.
     Nothing(Leave),
 }
 
@@ -37,14 +37,14 @@ pub struct Talk {
     pub up: u32,
     pub down: u32,
     pub manner: Manner,
-    /// Of the client, and of the server.
+    /// The pace of the client, and of the server.
     pub paces: [Pace; 2],
-    /// TLS, to the server of this name.
+    /// With TLS, for this server name.
     pub name: Option<&'static str>,
     pub leaves: Option<Leave>,
 }
 
-/// How a client leaves before its time.
+/// How a client leaves early.
 #[derive(Clone, Copy, Debug)]
 pub struct Leave {
     pub after: Duration,
@@ -89,7 +89,7 @@ fn paced(up: u32, down: u32, manner: Manner, paces: [Pace; 2]) -> Script {
     })
 }
 
-/// Of any manner and length, within bounds.
+/// A session of random manner and length.
 fn any(rng: &mut Rng, bytes_max: u32) -> Talk {
     let manners = [Manner::Both, Manner::ServerFirst, Manner::AfterTheEnd];
     talk(
@@ -114,7 +114,7 @@ fn named(rng: &mut Rng, bytes_max: u32) -> Talk {
     }
 }
 
-/// A small talk by name.
+/// A short session by name.
 pub fn good() -> Talk {
     Talk {
         name: Some(SHOP[0]),
@@ -122,7 +122,7 @@ pub fn good() -> Talk {
     }
 }
 
-/// Breaks off, probably in the midst of it.
+/// Leaves early, probably in the middle of the session.
 fn broken_off(talk: Talk, leave: Leave) -> Script {
     Script::Talk(Talk {
         leaves: Some(leave),
@@ -209,7 +209,7 @@ pub const KINDS: &[Kind] = &[
         script: |rng| session(rng.u32(..2_000), 0, Manner::HalfSilence) },
 ];
 
-/// Bytes of which the first is this one.
+/// Random bytes after this first one.
 fn random(rng: &mut Rng, first: u8, lengths: std::ops::Range<usize>) -> Vec<u8> {
     let length = rng.usize(lengths);
     std::iter::once(first)
@@ -218,7 +218,7 @@ fn random(rng: &mut Rng, first: u8, lengths: std::ops::Range<usize>) -> Vec<u8> 
         .collect()
 }
 
-/// The next kind, by their shares.
+/// A random kind, weighted by the shares.
 pub fn choose(rng: &mut Rng) -> &'static Kind {
     let all: u32 = KINDS.iter().map(|kind| kind.share).sum();
     let mut number = rng.u32(..all);
@@ -232,7 +232,7 @@ pub fn choose(rng: &mut Rng) -> &'static Kind {
 }
 
 impl Talk {
-    /// What its server is told.
+    /// The order that its server gets.
     pub fn order(&self, session: u32) -> Order {
         Order {
             session,

@@ -1,4 +1,4 @@
-//! Clients that come all the time, and servers that die meanwhile.
+//! The load: clients that connect all the time, and servers that die meanwhile.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,30 +9,30 @@ use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::book::Book;
 use crate::client::{Client, Clients, PATIENCE};
 use crate::kinds::{KINDS, choose};
+use crate::records::Records;
 use crate::servers::Server;
 use crate::site::{Host, Nature, POOLS, Site};
 use crate::support::proxy::Proxy;
 use crate::tls::{Identity, connector};
 
-/// Clients a second, where the machine is fast enough.
+/// New clients per second, where the machine is fast enough.
 const RATE: u32 = 200;
 
-/// Clients at once: who is not quick enough to serve them gets fewer.
+/// Clients at once, at most: a slower machine gets fewer new clients.
 const AT_ONCE: usize = 400;
 
-/// All who take part.
+/// The records and certificates that all clients and servers share.
 pub struct Load {
-    pub book: Arc<Book>,
+    pub records: Arc<Records>,
     identities: [(&'static str, Identity); 2],
 }
 
-/// Where listeners are.
-type Doors = HashMap<&'static str, SocketAddr>;
+/// The addresses of listeners, by name.
+type Addresses = HashMap<&'static str, SocketAddr>;
 
-/// What came of it.
+/// The outcome of a load.
 pub struct Outcome {
     pub clients: u32,
     pub deaths: u64,
@@ -42,7 +42,7 @@ pub struct Outcome {
 impl Load {
     pub fn new() -> Self {
         Self {
-            book: Arc::default(),
+            records: Arc::default(),
             identities: [
                 ("shop", Identity::of(&["shop.example.com", "*.shop.example.com"])),
                 ("web", Identity::of(&["web.example.com", "*.example.org"])),
@@ -50,9 +50,9 @@ impl Load {
         }
     }
 
-    /// Starts the servers, within a runtime.
+    /// Starts the servers. Must be called within a runtime.
     pub fn servers(&self, site: &Site) -> Vec<Arc<Server>> {
-        let start = |host: &Host| Arc::new(Server::start(host, self.acceptor(host.nature), &self.book));
+        let start = |host: &Host| Arc::new(Server::start(host, self.acceptor(host.nature), &self.records));
         site.hosts.iter().map(start).collect()
     }
 
@@ -64,12 +64,12 @@ impl Load {
 
     pub fn clients(&self) -> Arc<Clients> {
         Arc::new(Clients {
-            book: Arc::clone(&self.book),
+            records: Arc::clone(&self.records),
             tls: connector(&self.identities.each_ref().map(|(_, identity)| identity)),
         })
     }
 
-    /// Puts it on for so long, and waits until the last client is done.
+    /// Runs the load for this long, and waits until the last client has ended.
     pub fn run(
         &self,
         proxy: &Proxy,
@@ -78,17 +78,23 @@ impl Load {
         time: Duration,
     ) -> impl Future<Output = Outcome> + use<> {
         let clients = self.clients();
-        let doors = KINDS
+        let addresses = KINDS
             .iter()
             .map(|kind| (kind.listener, proxy.at(kind.listener)))
             .collect();
-        run(clients, doors, servers.to_vec(), rng, time)
+        run(clients, addresses, servers.to_vec(), rng, time)
     }
 }
 
-async fn run(clients: Arc<Clients>, doors: Doors, servers: Vec<Arc<Server>>, mut rng: Rng, time: Duration) -> Outcome {
+async fn run(
+    clients: Arc<Clients>,
+    addresses: Addresses,
+    servers: Vec<Arc<Server>>,
+    mut rng: Rng,
+    time: Duration,
+) -> Outcome {
     let end = Instant::now() + time;
-    let fate = tokio::spawn(fate(servers, rng.fork(), end));
+    let deaths = tokio::spawn(kill_servers(servers, rng.fork(), end));
     let mut ticks = interval(Duration::from_secs(1) / RATE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut all, mut number, mut wrong) = (JoinSet::new(), 0, Vec::new());
@@ -99,20 +105,20 @@ async fn run(clients: Arc<Clients>, doors: Doors, servers: Vec<Arc<Server>>, mut
         }
         if all.len() < AT_ONCE {
             number += 1;
-            all.spawn(client(number, &doors, &mut rng).run(Arc::clone(&clients)));
+            all.spawn(client(number, &addresses, &mut rng).run(Arc::clone(&clients)));
         }
     }
     if timeout(2 * PATIENCE, all.join_all()).await.is_err() {
-        wrong.push("clients did not come to their end".to_owned());
+        wrong.push("clients have not ended".to_owned());
     }
     Outcome {
         clients: number,
-        deaths: fate.await.expect("servers die quietly"),
+        deaths: deaths.await.expect("the task does not panic"),
         wrong,
     }
 }
 
-fn client(number: u32, doors: &Doors, rng: &mut Rng) -> Client {
+fn client(number: u32, addresses: &Addresses, rng: &mut Rng) -> Client {
     let kind = choose(rng);
     let greeted = POOLS
         .iter()
@@ -122,18 +128,18 @@ fn client(number: u32, doors: &Doors, rng: &mut Rng) -> Client {
         kind: kind.name,
         greeted,
         script: (kind.script)(rng),
-        to: doors[kind.listener],
+        to: addresses[kind.listener],
     }
 }
 
-/// Has servers die and return, until then; how many did.
-async fn fate(servers: Vec<Arc<Server>>, mut rng: Rng, end: Instant) -> u64 {
+/// Lets servers die and return until `end`; returns the number of deaths.
+async fn kill_servers(servers: Vec<Arc<Server>>, mut rng: Rng, end: Instant) -> u64 {
     let (mut dying, mut deaths) = (JoinSet::new(), 0);
     let mut mortal: Vec<_> = servers.into_iter().filter(|server| server.is_mortal).collect();
     loop {
         sleep(Duration::from_millis(rng.u64(200..1_500))).await;
         while let Some(back) = dying.try_join_next() {
-            mortal.push(back.expect("servers die quietly"));
+            mortal.push(back.expect("the task does not panic"));
         }
         if Instant::now() > end {
             break;

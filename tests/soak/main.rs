@@ -1,13 +1,14 @@
-//! Everything at once, for as long as one likes: `scripts/soak`.
+//! The soak test: all kinds of load at once, for a given time. Run it with `scripts/soak`.
 //!
-//! A process of acequia with clients and servers of every kind around it, who count what they send and receive, and an
-//! operator who reloads, steers, kills and rotates. At the end all of it must add up.
+//! One acequia process serves clients and servers of every kind, which count the bytes that they send and receive. An
+//! operator meanwhile reloads, overrides servers, kills sessions and rotates logs. At the end clients, servers, access
+//! log and metrics must agree.
 
-#![allow(unreachable_pub, reason = "a program of its own, in files")]
+#![allow(unreachable_pub, reason = "a program of its own, in several files")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the soak")]
 
 mod access;
-mod book;
+mod records;
 mod client;
 mod cost;
 mod drip;
@@ -47,22 +48,22 @@ use support::counts::active_sessions;
 use support::proxy::{Proxy, Stopped};
 use verdict::Evidence;
 
-/// How long everything may take to come to rest.
+/// How long sessions, sockets and servers may take to settle after the load.
 const REST: Duration = Duration::from_secs(30);
 
-/// Kinds of violations, and lines of the log beside them, that are shown.
+/// The number of kinds of violations, and of last log lines, that are printed.
 const SHOWN: usize = 30;
 
-/// Puts everything on acequia at once.
+/// Puts all kinds of load on acequia at once.
 #[derive(Parser)]
 struct Arguments {
     /// How long the load lasts.
     #[arg(default_value = "10m", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// What all choices follow from; printed, so that a run can be repeated.
+    /// Seed of all random choices; printed, so that a run can be repeated.
     #[arg(long)]
     seed: Option<u64>,
-    /// Instead: thousands of clients that say a byte a second, beside good ones; three times the duration.
+    /// Run instead: thousands of clients that send a byte per second, beside good clients; takes three times the duration.
     #[arg(long)]
     drip: bool,
 }
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
     soak(stage, &mut Rng::with_seed(seed), duration)
 }
 
-/// acequia, and who stands behind it.
+/// acequia, its servers, and the load.
 struct Stage {
     site: Site,
     load: Load,
@@ -120,17 +121,17 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
         proxy,
         handle,
     } = stage;
-    let before = least(&proxy);
-    let (tell, outcome) = channel();
+    let before = idle_cost(&proxy);
+    let (sender, outcome) = channel();
     let running = load.run(&proxy, &servers, rng.fork(), time);
-    handle.spawn(async move { tell.send(running.await) });
+    handle.spawn(async move { sender.send(running.await) });
     let (done, outcome) = Operator::new(&proxy, &site, rng.fork()).work_until(&outcome);
     let after = at_rest(&proxy, &before);
     let metrics = proxy.metrics();
     let Stopped { code, log, .. } = proxy.stop();
     let (lines, broken_lines) = access::read(site.logs.path());
     let evidence = Evidence {
-        pages: load.book.pages().clone(),
+        records: load.records.all().clone(),
         lines,
         broken_lines,
         metrics,
@@ -144,23 +145,23 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
     table::print(&evidence);
     let violations = evidence.violations();
     if !violations.is_empty() {
-        println!("the end of its log:");
+        println!("last lines of the diagnostic log:");
         let end = evidence.log.len().saturating_sub(SHOWN);
         evidence.log[end..].iter().for_each(|line| println!("{line}"));
     }
     verdict(&violations)
 }
 
-/// What it costs before anything happened: the least of some looks, for checks and visits come and go.
-fn least(proxy: &Proxy) -> Cost {
-    let looks = (0..20).map(|_| {
+/// The cost before the load: the idle_cost of several samples, because checks and admin connections come and go.
+fn idle_cost(proxy: &Proxy) -> Cost {
+    let samples = (0..20).map(|_| {
         sleep(Duration::from_millis(25));
         Cost::of(proxy)
     });
-    looks.min_by_key(|cost| cost.sockets).unwrap()
+    samples.min_by_key(|cost| cost.sockets).unwrap()
 }
 
-/// What it costs when all is over, or still after [`REST`].
+/// The cost when everything has settled, or after [`REST`].
 fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     let end = Instant::now() + REST;
     loop {
@@ -173,7 +174,7 @@ fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     }
 }
 
-/// Tells of each kind of violation once.
+/// Prints one violation of each kind; the exit code is a failure if there is any.
 fn verdict(violations: &[String]) -> ExitCode {
     let mut kinds = BTreeMap::<&str, Vec<&String>>::new();
     for violation in violations {
@@ -184,7 +185,7 @@ fn verdict(violations: &[String]) -> ExitCode {
         println!("VIOLATION, {} like this: {}", of_kind.len(), of_kind[0]);
     }
     if violations.is_empty() {
-        println!("all adds up");
+        println!("all counts agree");
         return ExitCode::SUCCESS;
     }
     println!("{} violations", violations.len());

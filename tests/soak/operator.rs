@@ -1,4 +1,4 @@
-//! Who operates acequia meanwhile, with more zeal than anybody should.
+//! The operator: reloads, overrides servers, kills sessions, scrapes and rotates logs all the time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,8 @@ use crate::support::api::unix;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 
-/// How often it is looked what the process costs.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two samples of the process's cost.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Operator<'a> {
     pub proxy: &'a Proxy,
@@ -29,15 +29,15 @@ pub struct Operator<'a> {
     pub done: Done,
 }
 
-/// What it has done.
+/// What the operator has done.
 #[derive(Default)]
 pub struct Done {
     pub counts: BTreeMap<&'static str, u64>,
-    /// What the process cost meanwhile.
+    /// Samples of the process's cost.
     pub costs: Vec<Cost>,
-    /// Reloads that were refused, as they had to be.
+    /// The number of invalid reloads, all of which must be rejected.
     pub refused: u64,
-    /// What was not as it has to be.
+    /// Unexpected results.
     pub wrong: Vec<String>,
 }
 
@@ -52,26 +52,26 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Works until there is an outcome, then puts everything back as it was.
+    /// Works until the load has an outcome, then restores the first configuration and all servers.
     pub fn work_until(mut self, outcome: &Receiver<Outcome>) -> (Done, Outcome) {
-        let mut looked = Instant::now();
+        let mut sampled = Instant::now();
         let outcome = loop {
             match outcome.try_recv() {
                 Ok(outcome) => break outcome,
                 Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => panic!("the load has ended by itself"),
+                Err(TryRecvError::Disconnected) => panic!("the load has ended without an outcome"),
             }
             match self.rng.u32(..20) {
                 0..3 => self.reload(),
-                3 => self.reload_what_is_wrong(),
+                3 => self.reload_invalid(),
                 4..7 => self.steer(),
                 7..11 => self.enable(),
                 11..14 => self.kill(),
                 14..18 => self.scrape(),
                 _ => self.rotate(),
             }
-            if looked.elapsed() > LOOK {
-                looked = Instant::now();
+            if sampled.elapsed() > SAMPLE_INTERVAL {
+                sampled = Instant::now();
                 self.done.costs.push(Cost::of(self.proxy));
             }
             sleep(Duration::from_millis(self.rng.u64(20..300)));
@@ -113,35 +113,39 @@ impl<'a> Operator<'a> {
         if self.rng.bool() {
             self.count("reload by SIGHUP");
             let is_done = self.proxy.reload(&text);
-            self.must(is_done, || "a reload by SIGHUP was not done".to_owned());
+            self.must(is_done, || "a valid reload by SIGHUP was rejected".to_owned());
         } else {
             self.count("reload by the API");
             self.proxy.rewrite(&text);
             let (status, answer) = unix(self.proxy, "POST", "/api/v1/reload", "");
-            self.must(status == 200, || format!("a reload by the API was not done: {answer}"));
+            self.must(status == 200, || {
+                format!("a valid reload by the API was rejected: {answer}")
+            });
         }
         self.turn = turn;
     }
 
-    fn reload_what_is_wrong(&mut self) {
+    fn reload_invalid(&mut self) {
         let text = self.site.config(self.turn);
         match self.rng.u32(..3) {
             0 => {
                 self.count("reload of an empty file");
-                fs::write(self.proxy.folder().join("acequia.toml"), "").expect("it can be written before");
+                fs::write(self.proxy.folder().join("acequia.toml"), "").expect("the file is writable");
             }
             1 => {
                 self.count("reload of half a file");
                 self.proxy.rewrite(&text[..text.len() / 2]);
             }
             _ => {
-                self.count("reload of a wrong file");
+                self.count("reload of an invalid file");
                 self.proxy.rewrite(&text.replace("balance", "balnace"));
             }
         }
         let (status, answer) = unix(self.proxy, "POST", "/api/v1/reload", "");
         self.done.refused += 1;
-        self.must(status == 422, || format!("a wrong file was taken: {status} {answer}"));
+        self.must(status == 422, || {
+            format!("an invalid file was accepted: {status} {answer}")
+        });
     }
 
     fn steer(&mut self) {
@@ -153,7 +157,7 @@ impl<'a> Operator<'a> {
         ];
         let body = &bodies[self.rng.usize(..bodies.len())];
         let host = self.any_mortal();
-        self.count("steering away");
+        self.count("server override");
         self.post(host, body);
     }
 
@@ -184,7 +188,7 @@ impl<'a> Operator<'a> {
 
     fn scrape(&mut self) {
         self.count("scrape");
-        let metrics = self.proxy.metrics(); // which panics where the format is not as it has to be
+        let metrics = self.proxy.metrics(); // panics on a malformed scrape
         self.must(!metrics.families.is_empty(), || "an empty scrape".to_owned());
         for path in ["/live", "/ready", "/api/v1/state"] {
             let status = self.proxy.get(path).0;
@@ -197,8 +201,8 @@ impl<'a> Operator<'a> {
         let number = self.done.counts["log rotation"];
         let folder = self.site.logs.path();
         let now = folder.join("access.log");
-        fs::rename(&now, folder.join(format!("access-{number}.log"))).expect("the log is there");
+        fs::rename(&now, folder.join(format!("access-{number}.log"))).expect("the log exists");
         self.proxy.signal(Signal::USR1);
-        eventually("the log goes on in a new file", || now.exists());
+        eventually("a new access log is opened", || now.exists());
     }
 }

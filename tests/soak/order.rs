@@ -1,8 +1,8 @@
-//! What a session is to do. Its client says so first, and the server does as it is told.
+//! The order: what a session is to do. The client sends it first, and the server obeys.
 
 use std::time::Duration;
 
-/// How much of a session both sides know.
+/// The parameters of a session that both sides know.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     /// The number of the session.
@@ -16,20 +16,20 @@ pub struct Order {
     pub pace: Pace,
 }
 
-/// How the session goes.
+/// The course of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Both send at once; when all is there the client finishes, then the server.
+    /// Both send at once; after receiving everything the client half-closes, then the server.
     Both,
-    /// Both send at once; the server finishes as soon as it has sent all.
+    /// Both send at once; the server half-closes as soon as it has sent everything.
     ServerFirst,
-    /// The client sends and finishes; only then does the server answer.
+    /// The client sends and half-closes; only then does the server answer.
     AfterTheEnd,
-    /// The server resets when it has sent all.
+    /// The server resets when it has sent everything.
     ServerResets,
-    /// Both fall silent, without finishing.
+    /// Both stop sending without a half-close.
     Silence,
-    /// The client finishes, and the server says nothing more.
+    /// The client half-closes, and the server sends nothing more.
     HalfSilence,
 }
 
@@ -44,13 +44,13 @@ impl Manner {
     ];
 }
 
-/// How fast somebody reads and writes.
+/// How fast one side reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     Full,
-    /// Much slower than what is in between.
+    /// Much slower than acequia.
     Slow,
-    /// A few bytes now and then.
+    /// 100 bytes every 100 ms.
     Trickle,
 }
 
@@ -66,7 +66,7 @@ impl Pace {
         }
     }
 
-    /// Between two chunks.
+    /// Waits between two chunks.
     pub async fn rest(self) {
         match self {
             Self::Full => {}
@@ -89,7 +89,7 @@ impl Order {
         bytes
     }
 
-    /// `None`: those are not the bytes of an order.
+    /// `None` when the bytes are no order.
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Some(Self {

@@ -1,9 +1,9 @@
-//! What is sent: bytes that depend on their position and on their session, so that none can be lost, doubled or swapped
-//! unseen.
+//! The content of sessions: each byte depends on its position and its session, so that loss, duplication or a mix-up is
+//! detected.
 
 use std::sync::LazyLock;
 
-/// Patterns repeat after so many bytes: a prime, and no size of a buffer divides what is sent by it.
+/// Patterns repeat after this many bytes: a prime, so that no buffer size divides it.
 const PERIOD: usize = 1_000_003;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -17,7 +17,7 @@ pub enum Direction {
     Down,
 }
 
-/// One direction of one session; every session begins elsewhere.
+/// The content of one direction of one session. Every session starts at another position.
 pub struct Pattern {
     at: usize,
 }
@@ -30,7 +30,7 @@ impl Pattern {
         }
     }
 
-    /// What comes next: at least one byte, and no more than this.
+    /// The next bytes: at least one, and at most this many.
     pub fn next(&mut self, bytes_max: usize) -> &'static [u8] {
         let end = PERIOD.min(self.at + bytes_max);
         let next = &BYTES[self.at..end];
@@ -38,7 +38,7 @@ impl Pattern {
         next
     }
 
-    /// Whether this comes next.
+    /// Whether these are the next bytes.
     pub fn continues_with(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let expected = self.next(bytes.len());

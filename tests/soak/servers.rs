@@ -1,4 +1,4 @@
-//! Servers that do as they are told, die, and return.
+//! Servers that obey orders, die, and return.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,62 +10,62 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use crate::book::{Book, End, Side, session};
 use crate::client::{GREETING, PATIENCE};
 use crate::order::{Manner, Order};
 use crate::pattern::{Direction, Pattern};
+use crate::records::{End, Records, Side, session};
 use crate::site::{Host, Nature};
 use crate::support::process::Port;
 use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
 
-/// How long a server that says nothing more waits; longer than acequia does.
+/// How long a silent server waits before it closes; longer than acequia's half_close_timeout.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// A running server, until it is dropped.
 pub struct Server {
     pub is_mortal: bool,
     address: SocketAddr,
-    hall: Arc<Hall>,
+    shared: Arc<Shared>,
     is_alive: watch::Sender<bool>,
 }
 
-/// What its sessions need.
-struct Hall {
+/// What a server's sessions share.
+struct Shared {
     nature: Nature,
     acceptor: Option<TlsAcceptor>,
-    book: Arc<Book>,
+    records: Arc<Records>,
 }
 
 impl Server {
-    /// Within a runtime.
-    pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, book: &Arc<Book>) -> Self {
+    /// Starts it. Must be called within a runtime.
+    pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, records: &Arc<Records>) -> Self {
         let server = Self {
             is_mortal: host.is_mortal,
             address: host.port.address,
-            hall: Arc::new(Hall {
+            shared: Arc::new(Shared {
                 nature: host.nature,
                 acceptor,
-                book: Arc::clone(book),
+                records: Arc::clone(records),
             }),
             is_alive: watch::Sender::new(true),
         };
-        server.live();
+        server.listen();
         server
     }
 
-    /// Closes its port and resets its sessions, for so long.
+    /// Closes its port and resets its sessions, and listens again after this time.
     pub async fn die(&self, time: Duration) {
         self.is_alive.send_replace(false);
         sleep(time).await;
         self.is_alive.send_replace(true);
-        self.live();
+        self.listen();
     }
 
-    fn live(&self) {
+    fn listen(&self) {
         let listener = Port::keep_again(self.address).listen_with(1024);
         listener.set_nonblocking(true).expect("it is a socket");
         let listener = TcpListener::from_std(listener).expect("there is a runtime");
-        let (hall, mut dies) = (Arc::clone(&self.hall), self.is_alive.subscribe());
+        let (shared, mut dies) = (Arc::clone(&self.shared), self.is_alive.subscribe());
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -73,14 +73,14 @@ impl Server {
                     accepted = listener.accept() => accepted,
                 };
                 if let Ok((socket, _)) = accepted {
-                    tokio::spawn(Arc::clone(&hall).serve(socket, dies.clone()));
+                    tokio::spawn(Arc::clone(&shared).serve(socket, dies.clone()));
                 }
             }
         });
     }
 }
 
-impl Hall {
+impl Shared {
     async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
         let tally = Arc::<Tally>::default();
         let mut known = None;
@@ -89,15 +89,15 @@ impl Hall {
             _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
         };
         if let Some(session) = known {
-            self.book.server(session, Side::new(&tally, end));
+            self.records.server(session, Side::new(&tally, end));
         }
     }
 
-    /// Dropping this resets the session, unless it came to a good end.
+    /// Dropping this resets the session, unless it has ended well.
     async fn talk(&self, mut socket: TcpStream, tally: &Arc<Tally>, known: &mut Option<u32>) -> End {
         reset_when_closed(&socket, true);
-        let told = if self.nature == Nature::Proxied {
-            match told_by_proxy(&mut socket).await {
+        let from_header = if self.nature == Nature::Proxied {
+            match read_proxy_header(&mut socket).await {
                 Ok(session) => Some(session),
                 Err(error) => return End::of(Err(error)),
             }
@@ -113,21 +113,21 @@ impl Hall {
             },
         };
         let mut order = [0; Order::BYTES];
-        let heard = async {
+        let read_order = async {
             if self.nature == Nature::Greets {
                 wire.write_all(GREETING).await?;
             }
             wire.read_exact(&mut order).await
         };
-        if let Err(error) = heard.await {
-            reset_when_closed(wire.socket().stream(), false); // a visit
+        if let Err(error) = read_order.await {
+            reset_when_closed(wire.socket().stream(), false); // a connection without an order, such as a health check
             return End::of(Err(error));
         }
         let Some(order) = Order::decode(&order) else {
             return End::Wrong;
         };
         *known = Some(order.session);
-        if told.is_some_and(|told| told != order.session) {
+        if from_header.is_some_and(|session| session != order.session) {
             return End::Wrong;
         }
         let stalled = |_| Err(std::io::ErrorKind::TimedOut.into());
@@ -138,7 +138,7 @@ impl Hall {
                 End::Well
             }
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Stalled,
-            told => End::of(told),
+            result => End::of(result),
         }
     }
 }
@@ -152,7 +152,7 @@ async fn obey(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
             receive_end(wire).await?;
         }
         Manner::ServerFirst => {
-            // Whoever has sent all finishes at once, and goes on receiving.
+            // The server half-closes as soon as it has sent everything, and goes on receiving.
             let (mut reading, mut writing) = tokio::io::split(&mut *wire);
             let sending = async {
                 send(&mut writing, down, order.down, order.pace).await?;
@@ -183,9 +183,9 @@ async fn obey(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
     wire.shutdown().await
 }
 
-/// The session whose client a PROXY header of version 2 tells: signature (12 bytes), version and command, family,
-/// length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
-async fn told_by_proxy(socket: &mut TcpStream) -> std::io::Result<u32> {
+/// Reads a PROXY header of version 2, and returns the session of the client address in it: signature (12 bytes), version
+/// and command, family, length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
+async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<u32> {
     let mut head = [0; 16];
     socket.read_exact(&mut head).await?;
     let mut rest = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];

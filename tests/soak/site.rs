@@ -1,4 +1,4 @@
-//! What acequia is told: two configurations that take turns, and who stands behind it.
+//! The two configurations that alternate, and the servers behind acequia.
 
 use std::net::SocketAddr;
 
@@ -7,20 +7,20 @@ use tempfile::TempDir;
 use crate::support::process::Port;
 use crate::support::server::{Hanging, hanging, refusing};
 
-/// A pool's servers, and how they treat a connection before its order.
+/// How the servers of a pool treat a connection before its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
     /// Waits for the order.
     Plain,
-    /// Speaks first.
+    /// Sends a greeting first.
     Greets,
     /// Speaks TLS, as the pool of this name.
     Tls(&'static str),
-    /// Wants a PROXY header of version 2.
+    /// Requires a PROXY header of version 2.
     Proxied,
 }
 
-/// Who stands behind: pool, number of servers, nature, whether they may die, and more of the pool.
+/// The pools: name, number of servers, nature, whether the servers may die, and further lines of the configuration.
 pub const POOLS: [(&str, usize, Nature, bool, &str); 9] = [
     ("plain", 3, Nature::Plain, true, CHECKED),
     ("hash", 3, Nature::Plain, true, HASH),
@@ -34,7 +34,7 @@ pub const POOLS: [(&str, usize, Nature, bool, &str); 9] = [
 ];
 
 const UNCHECKED: &str = "health.check = \"off\"";
-/// A bound that a busy machine keeps: who is down here is dead.
+/// With a timeout that even a busy machine meets: a server that is down has died.
 const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
 const HASH: &str = "balance = \"source-hash\"\non_down = \"close\"\nclose_over = \"1s\"\n\
                     health = { interval = \"200ms\", timeout = \"5s\" }";
@@ -42,14 +42,14 @@ const TURNS: &str = "balance = \"round-robin\"\nslow_start = \"2s\"\nhealth.inte
 const PROXIED: &str =
     "balance = \"random-two\"\nproxy_protocol = \"v2\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
 
-/// Names that lead to the pool `shop`, and to `web`.
+/// Server names routed to the pool `shop`, and to `web`.
 pub const SHOP: [&str; 2] = ["shop.example.com", "deep.shop.example.com"];
 pub const WEB: [&str; 2] = ["web.example.com", "anything.example.org"];
 
-/// The pool whose servers come and go with the configuration: its series leave with them.
+/// The pool whose servers differ between the configurations: their series are removed with them.
 pub const MOVING: &str = "moving";
 
-/// A server, on a port that stays its own.
+/// A server, with its reserved port.
 pub struct Host {
     pub pool: &'static str,
     pub name: String,
@@ -58,9 +58,9 @@ pub struct Host {
     pub port: Port,
 }
 
-/// All there is behind acequia.
+/// All servers behind acequia, and the folder of the access log.
 pub struct Site {
-    /// Where the access log goes.
+    /// The folder of the access log.
     pub logs: TempDir,
     pub hosts: Vec<Host>,
     refusing: [Port; 2],
@@ -80,7 +80,7 @@ impl Site {
             })
         };
         Self {
-            logs: tempfile::tempdir().expect("there is room"),
+            logs: tempfile::tempdir().expect("a temporary folder can be created"),
             hosts: POOLS.iter().flat_map(hosts).collect(),
             refusing: [refusing(), refusing()],
             hanging: hanging(),
@@ -121,7 +121,7 @@ impl Site {
     }
 }
 
-/// Which of the two.
+/// One of the two configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     First,
@@ -136,7 +136,7 @@ fn pool_section(pool: &str, servers: &[String], more: &str) -> String {
     format!("\n[pools.{pool}]\nservers = [{}]\n{more}\n", servers.join(", "))
 }
 
-/// What both turns have; half of it changes.
+/// The listeners of both configurations; the commented lines are part of the second one.
 const LISTENERS: &str = r#"
 [defaults]
 connect_timeout = "1s"

@@ -1,4 +1,4 @@
-//! What was done and what came of it, for people.
+//! The summary of a run, as tables.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::verdict::Evidence;
 pub fn print(evidence: &Evidence) {
     let mut endings = BTreeMap::<&str, BTreeMap<&str, u64>>::new();
     for line in &evidence.lines {
-        let page = line.session.and_then(|session| evidence.pages.get(&session));
-        if let Some((kind, _)) = page.and_then(|page| page.client) {
+        let record = line.session.and_then(|session| evidence.records.get(&session));
+        if let Some((kind, _)) = record.and_then(|record| record.client) {
             *endings.entry(kind).or_default().entry(&line.ending).or_default() += 1;
         }
     }
@@ -19,8 +19,8 @@ pub fn print(evidence: &Evidence) {
     table.load_style(presets::NOTHING);
     table.set_header(["sessions", "clients", "endings in the log"]);
     for kind in KINDS {
-        let of_kind = |page: &&crate::book::Page| page.client.is_some_and(|(name, _)| name == kind.name);
-        let clients = evidence.pages.values().filter(of_kind).count();
+        let of_kind = |record: &&crate::records::Record| record.client.is_some_and(|(name, _)| name == kind.name);
+        let clients = evidence.records.values().filter(of_kind).count();
         table.add_row([kind.name.to_owned(), clients.to_string(), words(endings.get(kind.name))]);
     }
     println!("{table}");

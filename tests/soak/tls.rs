@@ -1,4 +1,4 @@
-//! Certificates of the servers that are reached by name, and clients that insist on them.
+//! Certificates of the servers reached by name, and clients that verify them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// Two pools are reached by name, each with a certificate of its own: who is led astray notices.
+/// The certificate of a pool that is reached by name. Each such pool has its own, so that a client detects wrong routing.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     pub acceptor: TlsAcceptor,
@@ -16,15 +16,15 @@ pub struct Identity {
 impl Identity {
     pub fn of(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).expect("names are names");
+        let made = rcgen::generate_simple_self_signed(names).expect("the names are valid");
         let certificate = CertificateDer::from(made.cert);
         let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring has all that they need")
+            .expect("ring supports the default protocol versions")
             .with_no_client_auth()
             .with_single_cert(vec![certificate.clone()], key.into())
-            .expect("key and certificate were made together");
+            .expect("key and certificate match");
         Self {
             certificate,
             acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -32,15 +32,17 @@ impl Identity {
     }
 }
 
-/// Trusts these and nobody else.
+/// A connector that trusts only these certificates.
 pub fn connector(identities: &[&Identity]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     for identity in identities {
-        roots.add(identity.certificate.clone()).expect("it was made here");
+        roots
+            .add(identity.certificate.clone())
+            .expect("a generated certificate is valid");
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has all that they need")
+        .expect("ring supports the default protocol versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))

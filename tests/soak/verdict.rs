@@ -1,21 +1,21 @@
-//! Whether everything adds up.
+//! Compares clients, servers, access log and metrics, and lists what does not agree.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::access::Line;
-use crate::book::{End, Page};
 use crate::cost::Cost;
 use crate::kinds::{KINDS, Kind};
 use crate::load::Outcome;
 use crate::operator::Done;
+use crate::records::{End, Record};
 use crate::site::MOVING;
 use crate::support::metrics::Metrics;
 
-/// All that was seen.
+/// Everything that was recorded in a run.
 pub struct Evidence {
-    pub pages: HashMap<u32, Page>,
+    pub records: HashMap<u32, Record>,
     pub lines: Vec<Line>,
-    /// Of the access log, and none.
+    /// Lines of the access log that cannot be parsed.
     pub broken_lines: Vec<String>,
     pub metrics: Metrics,
     pub done: Done,
@@ -24,11 +24,11 @@ pub struct Evidence {
     pub after: Cost,
     /// The diagnostic log.
     pub log: Vec<serde_json::Value>,
-    /// What it said when it was told to end.
+    /// The exit code of the process.
     pub code: Option<i32>,
 }
 
-/// What may befall a session of any kind: a server that dies, and the operator.
+/// Endings that any session may have: because a server dies, or by the operator.
 const FATE: [&str; 6] = [
     "server_reset",
     "connect_failed",
@@ -40,7 +40,7 @@ const FATE: [&str; 6] = [
 
 const WELL: [&str; 2] = ["client_closed", "server_closed"];
 
-/// Refused before there was a server: a plain close, or an alert.
+/// Endings that the client may see as an early end of the stream.
 const NEVER_BEGAN: [&str; 9] = [
     "hello_timeout",
     "hello_too_long",
@@ -53,7 +53,7 @@ const NEVER_BEGAN: [&str; 9] = [
     "idle_timeout",
 ];
 
-/// Things that are not as they have to be.
+/// The violations found.
 #[derive(Default)]
 struct Violations(Vec<String>);
 
@@ -74,7 +74,7 @@ impl Evidence {
         found.0.extend(
             self.broken_lines
                 .iter()
-                .map(|line| format!("not of the access log: {line}")),
+                .map(|line| format!("not an access log line: {line}")),
         );
         found.must(self.code == Some(0), || format!("exit code {:?}", self.code));
         self.sessions(&mut found);
@@ -86,26 +86,29 @@ impl Evidence {
         found.0
     }
 
-    /// Each session, from all three sides.
+    /// Compares the client, the server and the access log line of each session.
     fn sessions(&self, found: &mut Violations) {
         let mut seen = HashMap::new();
         for line in &self.lines {
-            let Some(page) = line.session.and_then(|session| self.pages.get(&session)) else {
-                found.0.push(format!("a line about nobody's session: {line:?}"));
+            let Some(record) = line.session.and_then(|session| self.records.get(&session)) else {
+                found.0.push(format!("a line of an unknown session: {line:?}"));
                 continue;
             };
             found.must(seen.insert(line.session, ()).is_none(), || {
-                format!("two lines about one: {line:?}")
+                format!("two lines of one session: {line:?}")
             });
-            for wrong in judge(line, page) {
-                found.0.push(format!("{wrong}: {line:?} {page:?}"));
+            for wrong in judge(line, record) {
+                found.0.push(format!("{wrong}: {line:?} {record:?}"));
             }
         }
-        for (session, page) in &self.pages {
-            let ends = [page.client.map(|(_, side)| side.end), page.server.map(|side| side.end)];
+        for (session, record) in &self.records {
+            let ends = [
+                record.client.map(|(_, side)| side.end),
+                record.server.map(|side| side.end),
+            ];
             let is_bad = |end: &Option<End>| matches!(end, Some(End::Wrong | End::Stalled));
             found.must(!ends.iter().any(is_bad), || {
-                format!("wrong content, or stalled: session {session} {page:?}")
+                format!("wrong content or stalled: session {session} {record:?}")
             });
         }
         let killed = self.ended("killed");
@@ -125,21 +128,21 @@ impl Evidence {
         self.metrics.sum("acequia_connections_total", &[]) as u64
     }
 
-    /// Sessions that have no line, by specification.
+    /// The number of sessions that have no line because they moved no byte.
     pub fn visits(&self) -> u64 {
         self.connections()
             .saturating_sub(self.lines.len() as u64 + self.dropped())
     }
 
-    /// Sessions without a line are visits that moved no byte, or were never let in.
+    /// Sessions without a line must be connections that moved no byte, or that were never accepted.
     fn unlogged(&self, found: &mut Violations) {
         let logged: HashMap<u32, ()> = self.lines.iter().filter_map(|line| Some((line.session?, ()))).collect();
         let unlogged: Vec<_> = self
-            .pages
+            .records
             .iter()
             .filter(|(session, _)| !logged.contains_key(session))
             .collect();
-        let of_clients = unlogged.iter().filter(|(_, page)| page.client.is_some()).count() as u64;
+        let of_clients = unlogged.iter().filter(|(_, record)| record.client.is_some()).count() as u64;
         let (visits, dropped) = (self.visits(), self.dropped());
         found.must(self.connections() >= self.lines.len() as u64 + dropped, || {
             "more lines than sessions".to_owned()
@@ -148,17 +151,17 @@ impl Evidence {
             format!("{visits} sessions without a line, but only {of_clients} clients without one")
         });
         if dropped == 0 {
-            for (session, page) in unlogged {
-                let client = page.client.map(|(_, side)| side);
+            for (session, record) in unlogged {
+                let client = record.client.map(|(_, side)| side);
                 let is_visit = client.is_some_and(|side| side.end == End::Left && side.received == 0);
-                found.must(is_visit && page.server.is_none(), || {
-                    format!("no line: {session} {page:?}")
+                found.must(is_visit && record.server.is_none(), || {
+                    format!("no line: {session} {record:?}")
                 });
             }
         }
     }
 
-    /// What the metrics say against the log, which was held against both sides already.
+    /// Compares the metrics with the access log, which `sessions` has compared with both sides.
     fn sums(&self, found: &mut Violations) {
         let whole = self.dropped() == 0;
         let mut sessions = BTreeMap::<_, u64>::new();
@@ -215,7 +218,7 @@ impl Evidence {
         );
     }
 
-    /// Of all lines but those whose series may be gone.
+    /// Bytes of all lines but those whose series may be removed.
     fn bytes(&self, of: fn(&Line) -> u64) -> u64 {
         self.lines.iter().filter(|line| line.pool != MOVING).map(of).sum()
     }
@@ -266,38 +269,41 @@ impl Evidence {
         let errors: Vec<_> = self.log.iter().filter(|line| line["level"] == "ERROR").collect();
         let is_refusal = |line: &serde_json::Value| line["message"].to_string().contains("not reloaded");
         for line in errors.iter().filter(|line| !is_refusal(line)) {
-            found.0.push(format!("an error in the log: {line}"));
+            found.0.push(format!("an unexpected error in the log: {line}"));
         }
         let refused = errors.iter().filter(|line| is_refusal(line)).count() as u64;
         found.must(refused == self.done.refused, || {
             format!("{refused} refused reloads in the log, {} done", self.done.refused)
         });
         for line in self.log.iter().filter(|line| line.is_string()) {
-            found.0.push(format!("not of the log: {line}"));
+            found.0.push(format!("not a log line: {line}"));
         }
         let (lines, bound) = (self.log.len() as u64, self.log_lines_max());
         found.must(lines <= bound, || format!("{lines} lines in the log, {bound} at most"));
     }
 
-    /// A few for whatever happened, and none for a session.
+    /// Allowed lines: a few per death and operation, and none per session.
     pub fn log_lines_max(&self) -> u64 {
         100 + 3 * (self.outcome.deaths + self.done.counts.values().sum::<u64>())
     }
 }
 
-/// What memory may grow by after the warm-up, beside a tenth: longer tables of sessions and of lines that wait.
+/// Allowed growth of memory after the warm-up, beside a tenth: for larger session tables and log queues.
 const GROWTH_KIB_MAX: u64 = 1024;
 
-/// Ends of pipes that stay in the pools of the workers.
+/// Allowed pipe ends that stay in the pools of the workers.
 const PIPE_ENDS_KEPT: usize = 2 * 256;
 
-/// What is wrong with one session.
-fn judge(line: &Line, page: &Page) -> Vec<&'static str> {
+/// The violations of one session.
+fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
     let mut wrong = Vec::new();
-    let Some((kind, client)) = page.client else {
+    let Some((kind, client)) = record.client else {
         return vec!["a session without a client"];
     };
-    let kind = KINDS.iter().find(|of| of.name == kind).expect("it is one of them");
+    let kind = KINDS
+        .iter()
+        .find(|of| of.name == kind)
+        .expect("every kind is in the list");
     let ending = line.ending.as_str();
     let is_well = WELL.contains(&ending);
     let mut must = |holds: bool, what| {
@@ -307,16 +313,16 @@ fn judge(line: &Line, page: &Page) -> Vec<&'static str> {
     };
     must(
         kind.endings.contains(&ending) || FATE.contains(&ending),
-        "an ending it must not have",
+        "an ending that this kind must not have",
     );
     must(line.listener == kind.listener, "another listener");
     must(line.up <= client.sent, "more bytes up than the client sent");
     must(
         client.received <= line.down || line.down == 0,
-        "more bytes at the client than down",
+        "more bytes received by the client than down",
     );
-    if let Some(server) = page.server {
-        must(server.received <= line.up, "more bytes at the server than up");
+    if let Some(server) = record.server {
+        must(server.received <= line.up, "more bytes received by the server than up");
         must(line.down <= server.sent, "more bytes down than the server sent");
         if is_well && client.end == End::Well && server.end == End::Well {
             let all = [
@@ -325,7 +331,7 @@ fn judge(line: &Line, page: &Page) -> Vec<&'static str> {
                 (server.sent, line.down),
                 (line.down, client.received),
             ];
-            must(all.iter().all(|(one, other)| one == other), "bytes that do not add up");
+            must(all.iter().all(|(one, other)| one == other), "byte counts that differ");
         }
     }
     must(
@@ -334,25 +340,25 @@ fn judge(line: &Line, page: &Page) -> Vec<&'static str> {
     );
     must(
         client.end != End::Short || NEVER_BEGAN.contains(&ending),
-        "a cut that looks like a complete answer",
+        "a cut session that looks complete to the client",
     );
     must(
         ending != "client_reset" || client.end == End::Left,
-        "a reset the client knows nothing of",
+        "client_reset without a reset by the client",
     );
     must(
-        ending != "server_reset" || server_reset_is_explained(kind, page, client.end),
-        "a reset no server knows of",
+        ending != "server_reset" || server_reset_is_explained(kind, record, client.end),
+        "server_reset without a reset by the server",
     );
     wrong
 }
 
-fn server_reset_is_explained(kind: &Kind, page: &Page, client: End) -> bool {
+fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool {
     let by_order = kind.endings.contains(&"server_reset");
-    by_order || client == End::Left || page.server.is_none_or(|server| server.end == End::Died)
+    by_order || client == End::Left || record.server.is_none_or(|server| server.end == End::Died)
 }
 
-/// Servers that are not up, of those that can be.
+/// The servers that are not up, without those that never are.
 pub fn down(metrics: &Metrics) -> Vec<String> {
     let all = metrics.series("acequia_server_up", &[]);
     let down = all

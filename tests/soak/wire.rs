@@ -1,4 +1,4 @@
-//! A connection as either side holds it: TLS or not, with every byte of the socket counted.
+//! A connection of a client or a server, with or without TLS, whose bytes on the socket are counted.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio_rustls::TlsStream;
 use crate::order::Pace;
 use crate::pattern::Pattern;
 
-/// Bytes of a socket so far, whatever becomes of it.
+/// The bytes of a socket so far; outlives the socket.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub sent: AtomicU64,
@@ -30,7 +30,7 @@ pub struct Counted {
 
 impl Counted {
     pub fn new(socket: TcpStream, tally: &Arc<Tally>) -> Self {
-        let _ = socket.set_nodelay(true); // of a peer that is gone already
+        let _ = socket.set_nodelay(true); // fails when the peer is gone already
         Self {
             socket,
             tally: Arc::clone(tally),
@@ -69,7 +69,7 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// What can be talked over.
+/// A connection: a plain or a TLS stream.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
     fn socket(&mut self) -> &mut Counted;
 }
@@ -86,13 +86,13 @@ impl Wire for TlsStream<Counted> {
     }
 }
 
-/// Whether closing it resets it, from now on.
+/// Sets whether closing the socket resets the connection.
 pub fn reset_when_closed(socket: &TcpStream, resets: bool) {
-    // Fails only where there is nobody left to be told.
+    // Fails only when the connection has ended already.
     let _ = SockRef::from(socket).set_linger(resets.then_some(Duration::ZERO));
 }
 
-/// Sends so much of a pattern.
+/// Sends this many bytes of a pattern.
 pub async fn send(
     to: &mut (impl AsyncWrite + Unpin + ?Sized),
     mut what: Pattern,
@@ -110,10 +110,10 @@ pub async fn send(
     Ok(())
 }
 
-/// Receives so much of a pattern.
+/// Receives this many bytes of a pattern.
 ///
 /// # Errors
-/// Also when the other side finishes early (`UnexpectedEof`), and when it is not the pattern (`InvalidData`).
+/// Read errors, `UnexpectedEof` when the other side half-closes early, and `InvalidData` when the bytes differ.
 pub async fn receive(
     from: &mut (impl AsyncRead + Unpin + ?Sized),
     mut what: Pattern,
@@ -137,16 +137,16 @@ pub async fn receive(
     Ok(())
 }
 
-/// Receives the other side's end, of the content and of the connection.
+/// Receives the end of the content (with TLS, close_notify) and the end of the stream.
 pub async fn receive_end(wire: &mut dyn Wire) -> io::Result<()> {
-    let more = io::Error::new(io::ErrorKind::InvalidData, "more than all");
+    let more = io::Error::new(io::ErrorKind::InvalidData, "more bytes than expected");
     if wire.read(&mut [0]).await? > 0 || wire.socket().read(&mut [0]).await? > 0 {
         return Err(more);
     }
     Ok(())
 }
 
-/// Sends the one and receives the other at the same time.
+/// Sends one pattern and receives another at the same time.
 pub async fn exchange(
     wire: &mut dyn Wire,
     sent: (Pattern, u32),

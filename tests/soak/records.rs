@@ -1,4 +1,4 @@
-//! What both sides know of every session.
+//! The record of every session, from the client's and the server's side.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,30 +8,30 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::wire::Tally;
 
-/// How it ended for one side.
+/// How a session ended for one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// As it should: all that was to come came, and nothing else.
+    /// All expected bytes came, and nothing else.
     Well,
-    /// The other side finished before all was there.
+    /// The other side half-closed too early.
     Short,
     /// A TLS alert.
     Alert,
     /// A reset, or any other error.
     Broken,
-    /// It broke off itself, as it was to.
+    /// It left by itself, as its script says.
     Left,
     /// The server died.
     Died,
-    /// What came was not what was sent.
+    /// Other bytes came than were sent.
     Wrong,
-    /// Nothing came for longer than anything may take.
+    /// It took longer than [`crate::client::PATIENCE`].
     Stalled,
 }
 
 impl End {
-    pub fn of(told: io::Result<()>) -> Self {
-        let Err(error) = told else { return Self::Well };
+    pub fn of(result: io::Result<()>) -> Self {
+        let Err(error) = result else { return Self::Well };
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match (error.kind(), tls) {
             (_, Some(rustls::Error::AlertReceived(_))) => Self::Alert,
@@ -42,7 +42,7 @@ impl End {
     }
 }
 
-/// What one side saw.
+/// One side of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Side {
     pub sent: u64,
@@ -60,40 +60,41 @@ impl Side {
     }
 }
 
-/// A session, as far as it is over.
+/// The sides of a session that have ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Page {
-    /// What kind of client it was, and what it saw.
+pub struct Record {
+    /// The kind of client, and its side.
     pub client: Option<(&'static str, Side)>,
-    /// `None`: no server ever heard its order.
+    /// `None`: no server has read its order.
     pub server: Option<Side>,
 }
 
+/// The records of all sessions.
 #[derive(Default)]
-pub struct Book {
-    pages: Mutex<HashMap<u32, Page>>,
+pub struct Records {
+    records: Mutex<HashMap<u32, Record>>,
 }
 
-impl Book {
+impl Records {
     pub fn client(&self, session: u32, kind: &'static str, side: Side) {
-        self.pages().entry(session).or_default().client = Some((kind, side));
+        self.all().entry(session).or_default().client = Some((kind, side));
     }
 
     pub fn server(&self, session: u32, side: Side) {
-        self.pages().entry(session).or_default().server = Some(side);
+        self.all().entry(session).or_default().server = Some(side);
     }
 
-    pub fn pages(&self) -> MutexGuard<'_, HashMap<u32, Page>> {
-        self.pages.lock().expect("nobody panics with it")
+    pub fn all(&self) -> MutexGuard<'_, HashMap<u32, Record>> {
+        self.records.lock().expect("no thread panics while it holds the lock")
     }
 }
 
-/// Every client has an address of its own on loopback: whoever sees it knows the session.
+/// The loopback address of a session's client: each has its own, so that servers and logs identify the session.
 pub fn address(session: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits((127 << 24 | 1 << 16) + session)
 }
 
-/// The session whose client has this address; `None`: none of ours.
+/// The session whose client has this address; `None` for addresses that the soak does not use.
 pub fn session(address: Ipv4Addr) -> Option<u32> {
     address
         .to_bits()
