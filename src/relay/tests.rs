@@ -11,20 +11,24 @@ mod streams;
 mod turns;
 mod urgent;
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::quiet::Queue;
+use super::core::{DELIVERY_CHECK, DELIVERY_PATIENCE, Queue};
+use super::engine::poll::Wire;
 use super::*;
-use crate::socket::{SocketOptions, reset, socket_fault};
+use crate::socket::{Fault, SocketOptions, reset, socket_fault};
 
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,

@@ -18,8 +18,8 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::relay::half::TURN_BYTES;
-use crate::relay::quiet::Queue;
+use crate::relay::core::Queue;
+use crate::relay::engine::poll::{TURN_BYTES, Wire};
 
 /// Nothing is said or sent in one piece longer than this.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -552,7 +552,7 @@ impl Wire for Model<'_> {
         })
     }
 
-    fn finish(&self) {
+    fn shut_down(&self) {
         self.call(|world| {
             let from = world.end(self.other());
             let (read, complete) = (from.read, from.ended && from.end_read);

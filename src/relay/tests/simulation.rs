@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use super::model::{Act, Model, Step, When, World, first};
 use super::referee::Referee;
 use super::*;
-use crate::relay::splice;
+use crate::relay::engine::poll::{pipes, relay_between};
 
 /// When there is nothing else to come: peers that end well do it a bit at a time; after silence that nobody bounds, a cut.
 const GOODBYE: Duration = Duration::from_millis(1);
@@ -57,7 +57,7 @@ async fn play(case: &Case) -> Closed {
     let world = Mutex::new(World::new(case.first, case.rooms, case.splices, &case.steps, cut));
     let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
     let traffic = Traffic::default();
-    let relay = between(&client, &server, first(case.first), case.limits, &traffic, told);
+    let relay = relay_between(&client, &server, first(case.first), case.limits, &traffic, told);
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
     let woken = Arc::new(Woken::default());
@@ -98,7 +98,7 @@ fn played(case: &Case) -> Closed {
         .start_paused(true)
         .build();
     let closed = paused.unwrap().block_on(play(case));
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert_eq!(pipes.free, pipes.made, "a pipe is not given back");
     limit_pipes(8); // where the system does not splice, there are none any more
     closed

@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::relay::splice;
+use crate::relay::engine::poll::pipes;
 
 /// A relay whose polls are counted.
 struct Watched {
@@ -149,7 +149,7 @@ async fn an_idle_session_holds_no_pipe() {
     });
     read_some(&mut server, 8 << 20).await;
     session.client = sent.await.unwrap();
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert!(pipes.made > 0, "it was bulk");
     assert_eq!(pipes.free, pipes.made);
     assert!(!session.relay.is_finished());
@@ -159,11 +159,11 @@ async fn an_idle_session_holds_no_pipe() {
 async fn a_pipe_with_bytes_in_it_is_not_lent_again() {
     let mut session = Session::new().await;
     fill(&mut session.client).await;
-    let held = splice::pipes();
+    let held = pipes();
     reset(session.client);
     sees_reset(&session.server).await;
     within(session.relay).await.unwrap();
-    let after = splice::pipes();
+    let after = pipes();
     assert_eq!(after.made, after.free, "all that are left are empty ones");
     assert!(after.made <= held.made);
 }

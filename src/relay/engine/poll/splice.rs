@@ -64,11 +64,11 @@ pub(super) enum Filled {
     Refused,
 }
 
-/// What came of emptying a pipe.
+/// What came of sending out of a pipe.
 #[derive(Debug)]
-pub(super) enum Emptied {
-    /// All of it is sent.
-    Whole,
+pub(super) enum Sent {
+    /// So many bytes are sent.
+    Bytes(usize),
     /// The system does not splice: what was left in the pipe is here.
     Refused(Box<[u8]>),
 }
@@ -108,11 +108,6 @@ impl Pipe {
         })
     }
 
-    /// Bytes in it.
-    pub(super) fn held(&self) -> usize {
-        self.held
-    }
-
     /// Moves what the socket has into the empty pipe.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.held, 0, "a pipe is filled only when it is empty");
@@ -134,9 +129,9 @@ impl Pipe {
         }
     }
 
-    /// Moves on to the socket until the pipe is empty.
-    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Emptied>> {
-        while self.held > 0 {
+    /// Sends once, as much as the socket takes, at least a byte.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Sent>> {
+        loop {
             ready!(to.poll_write_ready(cx))?;
             let (out, _) = self.ends();
             match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.held)?)) {
@@ -144,14 +139,16 @@ impl Pipe {
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(errno) if !is_of_socket(errno) => {
                         stop_splicing(errno);
-                        return Poll::Ready(self.read_out().map(Emptied::Refused));
+                        return Poll::Ready(self.read_out().map(Sent::Refused));
                     }
                     _ => return Poll::Ready(Err(error)),
                 },
-                Ok(sent) => self.held -= sent,
+                Ok(sent) => {
+                    self.held -= sent;
+                    return Poll::Ready(Ok(Sent::Bytes(sent)));
+                }
             }
         }
-        Poll::Ready(Ok(Emptied::Whole))
     }
 
     /// Empties it by read(2).
@@ -249,18 +246,18 @@ thread_local! {
 
 /// The pipes of the calling thread.
 #[cfg(test)]
-pub(super) struct Pipes {
+pub(in crate::relay) struct Pipes {
     /// There are so many.
-    pub(super) made: usize,
+    pub(in crate::relay) made: usize,
     /// Of these nobody holds so many.
-    pub(super) free: usize,
+    pub(in crate::relay) free: usize,
     /// Bytes that went through them so far.
-    pub(super) spliced: u64,
+    pub(in crate::relay) spliced: u64,
 }
 
 /// What the calling thread's pool is like.
 #[cfg(test)]
-pub(super) fn pipes() -> Pipes {
+pub(in crate::relay) fn pipes() -> Pipes {
     POOL.with_borrow(|pool| Pipes {
         made: pool.made,
         free: pool.free.len(),
