@@ -2,6 +2,7 @@
 //!
 //! Whoever stands outside may run on the same thread: every wait here is for an event, and bounded by [`within`].
 
+mod completions;
 mod endings;
 mod model;
 mod quiet;

@@ -377,7 +377,7 @@ impl World {
     }
 
     /// Before each system call: the script may have something happen just now.
-    fn call(&mut self) {
+    pub(super) fn call(&mut self) {
         self.calls += 1;
         assert!(self.calls < CALLS_A_POLL_MAX, "a poll without end");
         while let Some(Step {
@@ -390,6 +390,83 @@ impl World {
                 return;
             }
             self.step();
+        }
+    }
+
+    /// Steps that have not happened yet.
+    pub(super) fn steps_left(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// recv(2).
+    pub(super) fn receive(
+        &mut self,
+        side: Side,
+        max: usize,
+        give: impl FnOnce(&'static [u8]) -> usize,
+    ) -> Answer<usize> {
+        let end = self.end_mut(side);
+        let there = (end.arrived - end.read).min(max);
+        if there > 0 {
+            let given = give(bytes(side.other(), end.read, there));
+            end.read += given;
+            end.turn += given;
+            self.moved_at = Instant::now();
+            return Ok(given);
+        }
+        let answer = end.nothing_to_read();
+        if answer == Ok(0) && !end.end_read {
+            end.end_read = true;
+            if end.ended {
+                self.first_ended.get_or_insert((side, Instant::now()));
+            }
+        }
+        answer
+    }
+
+    /// send(2), of bytes that `get` has.
+    pub(super) fn take<B: AsRef<[u8]>>(
+        &mut self,
+        side: Side,
+        length: usize,
+        get: impl FnOnce(usize) -> B,
+    ) -> Answer<usize> {
+        let said = self.end(side.other()).read;
+        let end = self.end_mut(side);
+        let taken = end.takes(length)?;
+        let expected = bytes(side, end.sent, taken);
+        assert!(
+            get(taken).as_ref() == expected,
+            "{side:?}, byte {}: not what was said",
+            end.sent
+        );
+        end.sent += taken;
+        assert!(end.sent <= said, "{side:?} is sent what nobody said");
+        self.moved_at = Instant::now();
+        Ok(taken)
+    }
+
+    /// shutdown(2).
+    pub(super) fn shut_down(&mut self, side: Side) {
+        let from = self.end(side.other());
+        let (read, complete) = (from.read, from.ended && from.end_read);
+        assert!(!from.finished, "both are about to be closed: a call for nothing");
+        assert!(complete, "{side:?} is told of an end that nobody made");
+        let end = self.end_mut(side);
+        assert_eq!(end.sent, read, "{side:?} is told of the end before the last byte");
+        (end.finished, end.event) = (true, true);
+    }
+
+    /// The error that nobody has been told, once.
+    pub(super) fn take_error(&mut self, side: Side) -> Option<Errno> {
+        self.end_mut(side).take_error()
+    }
+
+    pub(super) fn queue(&self, side: Side) -> Queue {
+        let queued = self.end(side).queued();
+        Queue {
+            unacknowledged: u32::from(queued > 0),
+            not_sent_bytes: queued as u32,
         }
     }
 }
@@ -412,55 +489,17 @@ impl Model<'_> {
         call(&mut world)
     }
 
-    fn other(&self) -> Side {
-        match self.side {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        }
-    }
-
     fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
         self.call(|world| {
-            let is_wanted = world.end(self.other()).ready.is_writable();
+            let is_wanted = world.end(self.side.other()).ready.is_writable();
             assert!(is_wanted, "it reads what it cannot send");
-            let end = world.end_mut(self.side);
-            assert!(end.turn < TURN_BYTES, "it reads on after its turn");
-            let there = (end.arrived - end.read).min(max);
-            if there > 0 {
-                let given = give(bytes(self.other(), end.read, there));
-                end.read += given;
-                end.turn += given;
-                world.moved_at = Instant::now();
-                return Ok(given);
-            }
-            let answer = end.nothing_to_read();
-            if answer == Ok(0) && !end.end_read {
-                end.end_read = true;
-                if end.ended {
-                    world.first_ended.get_or_insert((self.side, Instant::now()));
-                }
-            }
-            answer
+            assert!(world.end(self.side).turn < TURN_BYTES, "it reads on after its turn");
+            world.receive(self.side, max, give)
         })
     }
 
     fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
-        self.call(|world| {
-            let said = world.end(self.other()).read;
-            let end = world.end_mut(self.side);
-            let taken = end.takes(length)?;
-            let expected = bytes(self.side, end.sent, taken);
-            assert!(
-                get(taken).as_ref() == expected,
-                "{:?}, byte {}: not what was said",
-                self.side,
-                end.sent
-            );
-            end.sent += taken;
-            assert!(end.sent <= said, "{:?} is sent what nobody said", self.side);
-            world.moved_at = Instant::now();
-            Ok(taken)
-        })
+        self.call(|world| world.take(self.side, length, get))
     }
 }
 
@@ -553,19 +592,7 @@ impl Wire for Model<'_> {
     }
 
     fn shut_down(&self) {
-        self.call(|world| {
-            let from = world.end(self.other());
-            let (read, complete) = (from.read, from.ended && from.end_read);
-            assert!(!from.finished, "both are about to be closed: a call for nothing");
-            assert!(complete, "{:?} is told of an end that nobody made", self.side);
-            let end = world.end_mut(self.side);
-            assert_eq!(
-                end.sent, read,
-                "{:?} is told of the end before the last byte",
-                self.side
-            );
-            (end.finished, end.event) = (true, true);
-        });
+        self.call(|world| world.shut_down(self.side));
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
@@ -573,13 +600,7 @@ impl Wire for Model<'_> {
     }
 
     fn queue(&self) -> Option<Queue> {
-        self.call(|world| {
-            let queued = world.end(self.side).queued();
-            Some(Queue {
-                unacknowledged: u32::from(queued > 0),
-                not_sent_bytes: queued as u32,
-            })
-        })
+        self.call(|world| Some(world.queue(self.side)))
     }
 }
 

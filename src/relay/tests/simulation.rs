@@ -25,16 +25,16 @@ const BOREDOM: Duration = Duration::from_secs(3_600);
 
 /// A session, told in advance.
 #[derive(Clone, Debug)]
-struct Case {
-    first: usize,
-    limits: RelayLimits,
+pub(super) struct Case {
+    pub(super) first: usize,
+    pub(super) limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
-    rooms: [usize; 2],
+    pub(super) rooms: [usize; 2],
     /// Whether the system splices, out of sockets and into them.
-    splices: [Result<(), Errno>; 2],
-    steps: Vec<Step>,
+    pub(super) splices: [Result<(), Errno>; 2],
+    pub(super) steps: Vec<Step>,
     /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
-    ends_well: bool,
+    pub(super) ends_well: bool,
 }
 
 /// Wakes the relay, and nothing else.
@@ -51,6 +51,11 @@ impl Wake for Woken {
     }
 }
 
+/// How long after its last step a case is brought to an end.
+pub(super) fn last_step(case: &Case) -> Duration {
+    if case.ends_well { GOODBYE } else { BOREDOM }
+}
+
 /// Plays a case to its end.
 async fn play(case: &Case) -> Closed {
     let (cut, told) = oneshot::channel();
@@ -65,8 +70,7 @@ async fn play(case: &Case) -> Closed {
     waker.wake_by_ref();
     let mut step_at = Instant::now();
     loop {
-        let last = if case.ends_well { GOODBYE } else { BOREDOM };
-        let next = world.lock().unwrap().next_step_in().unwrap_or(last);
+        let next = world.lock().unwrap().next_step_in().unwrap_or(last_step(case));
         tokio::select! {
             biased;
             () = woken.notify.notified() => {
@@ -133,7 +137,7 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 prop_compose! {
-    fn cases()(
+    pub(super) fn cases()(
         first in prop_oneof![2 => Just(0), 1 => sizes()],
         idle in option::of(2..4_000_u64),
         half_close in option::of(2..4_000_u64),
