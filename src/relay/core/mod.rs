@@ -9,6 +9,8 @@
 
 mod clock;
 mod direction;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -19,11 +19,12 @@ use super::referee::Referee;
 use super::*;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// When there is nothing else to come: peers that end well do it a bit at a time; after silence that nobody bounds, a cut.
+/// After the last step: the time between the steps in which peers end well; and the silence after which the session is
+/// cut, if no limit has ended it.
 const GOODBYE: Duration = Duration::from_millis(1);
 const BOREDOM: Duration = Duration::from_secs(3_600);
 
-/// A session, told in advance.
+/// The script of a session.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) first: usize,
@@ -37,7 +38,7 @@ pub(super) struct Case {
     pub(super) ends_well: bool,
 }
 
-/// Wakes the relay, and nothing else.
+/// The waker of the relay.
 #[derive(Default)]
 struct Woken {
     notify: Notify,
@@ -170,7 +171,8 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
     ]
 }
 
-/// The look that finds the first of these changed must not be the last before the bound on the silence that follows.
+/// The check that finds the send queue changed by the first `Hears` must not be the last before the limit of the silence
+/// that follows.
 #[test]
 fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
     let at = |millis, act| Step {
