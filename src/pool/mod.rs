@@ -145,6 +145,8 @@ impl Pool {
         self.snapshot.watch(servers.iter().map(|server| &**server));
         self.members.store(Arc::new(servers));
         self.snapshot.invalidate();
+        // Now and not at the next pick: the old snapshot would hold the servers that are gone.
+        drop(self.snapshot(Instant::now()));
     }
 
     /// Its servers are those its names stand for, or some of them.

@@ -17,13 +17,14 @@ use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
 #[derive(Debug)]
+#[repr(C)] // the first field shares, as a rule, a cache line with the reference count, which a pick changes too
 pub struct Server {
+    live: AtomicU32,
     id: ServerId,
     spec: ServerSpec,
     key: u64,
     /// What its share is steered to, or [`AS_CONFIGURED`]: of `steering`, to be read without its lock.
     weight: AtomicU16,
-    live: AtomicU32,
     served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
     checked: AtomicU8,

@@ -194,7 +194,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn after_every_change_the_next_pick_is_that_of_all_facts_read_anew(
         policy in prop::sample::select(POLICIES.to_vec()),
@@ -235,7 +235,7 @@ fn no_change_is_lost_however_many_threads_change_and_pick() {
                 scope.spawn(move || {
                     let own = &servers[3 * thread..3 * thread + 2];
                     let mut random = fastrand::Rng::with_seed(thread as u64);
-                    for round in 0..1000 {
+                    for round in 0..300 {
                         let server = &own[random.usize(..own.len())];
                         steer(server, Steer::Drain { close_over: None });
                         for n in 0..4 {
@@ -299,6 +299,19 @@ fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
         }
         stop.store(true, Relaxed);
     });
+}
+
+#[test]
+fn a_pool_does_not_hold_servers_that_are_gone() {
+    for policy in POLICIES {
+        let pool = up(policy, &[1, 1, 1]);
+        let gone = Arc::downgrade(&pool.servers()[1]);
+        drop(pool.pick(client(0), &[], Instant::now()));
+        let mut left = pool.servers().to_vec();
+        drop(left.remove(1));
+        pool.replace_servers(left);
+        assert_eq!(gone.strong_count(), 0, "{policy:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
