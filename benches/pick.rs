@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use acequia::addr::{ClientAddr, ServerAddr};
 use acequia::pool::health::EjectLimits;
-use acequia::pool::{Allotment, Member, Policy, Pool, PoolRules, Server, ServerSpec, Steer};
+use acequia::pool::{Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec, Steer};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 
@@ -35,11 +35,11 @@ fn pool(policy: Policy, servers: u16) -> Pool {
             address,
             resolved_from: None,
         };
-        let allotment = Allotment {
+        let member_config = MemberConfig {
             weight: 1 + n % 3,
             priority: 0,
         };
-        Member::new(Arc::new(Server::new(spec, false)), allotment)
+        Member::new(Arc::new(Server::new(spec, false)), member_config)
     };
     let second = Duration::from_secs(1);
     let eject = EjectLimits {

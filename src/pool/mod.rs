@@ -38,7 +38,7 @@ pub use roster::Roster;
 use round_robin::RoundRobin;
 pub use server::Server;
 use snapshot::{Snapshot, SnapshotCell};
-pub use spec::{Allotment, ServerId, ServerSpec};
+pub use spec::{MemberConfig, ServerId, ServerSpec};
 pub use steering::{Steer, Steering, Use};
 use turn_counter::TurnCounter;
 

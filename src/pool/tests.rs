@@ -43,10 +43,10 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
-    of_tier(n, Allotment { weight, priority: 0 }, is_checked)
+    of_tier(n, MemberConfig { weight, priority: 0 }, is_checked)
 }
 
-fn of_tier(n: usize, allotment: Allotment, is_checked: bool) -> Member {
+fn of_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
     let label: Arc<str> = format!("s{n}").into();
     let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
     let spec = ServerSpec {
@@ -55,7 +55,7 @@ fn of_tier(n: usize, allotment: Allotment, is_checked: bool) -> Member {
         address,
         resolved_from: None,
     };
-    Member::new(Arc::new(Server::new(spec, is_checked)), allotment)
+    Member::new(Arc::new(Server::new(spec, is_checked)), member_config)
 }
 
 /// A pool of unchecked servers of these weights.

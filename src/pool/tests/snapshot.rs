@@ -123,11 +123,11 @@ async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8))
         let mut next = servers.to_vec();
         next.retain(|server| *server.spec().label != *format!("s{n}"));
         if next.len() == servers.len() {
-            let allotment = Allotment {
+            let member_config = MemberConfig {
                 weight: 1 + u16::from(much % 5),
                 priority: much % 2,
             };
-            next.push(of_tier(n, allotment, much.is_multiple_of(3)));
+            next.push(of_tier(n, member_config, much.is_multiple_of(3)));
         }
         return pool.replace_servers(next);
     }
