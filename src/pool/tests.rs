@@ -353,6 +353,22 @@ fn the_order_of_a_source_hash_is_the_order_of_its_picks() {
     assert_eq!(written, labels(&["s0", "s1", "s2", "s4"]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn retries_of_round_robin_go_to_all_others_and_take_no_turn_from_them() {
+    let pool = up(Policy::RoundRobin, &[1, 1, 1]);
+    let (servers, now) = (pool.servers(), Instant::now());
+    let mut order = String::new();
+    for n in 0..12 {
+        let mut lease = pool.pick(client(n), &[], now).unwrap();
+        if lease.server().id() == servers[0].id() {
+            order.push('x');
+            lease = pool.pick(client(n), &[servers[0].id()], now).unwrap();
+        }
+        order.push_str(&lease.server().spec().label[1..]);
+    }
+    assert_eq!(order, "x112x212x112x212");
+}
+
 proptest! {
     #[test]
     fn a_session_meets_every_usable_server_once_and_then_none(
