@@ -301,6 +301,28 @@ fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
     });
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failing_check_and_a_new_back_off_change_the_candidates() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let (servers, now) = (pool.servers(), Instant::now());
+    let is_candidate = |at| pool.snapshot(at).set.find(servers[0].id()).is_some();
+    assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+    let due = now + EJECT.first;
+    assert_eq!([is_candidate(now), is_candidate(due)], [false, true]);
+    fails(&servers[0], 1);
+    assert!(!is_candidate(due), "its checks fail");
+    passes(&servers[0], 1);
+    assert!(is_candidate(due));
+    let trial = pool.pick(client(0), &[servers[1].id()], due).unwrap();
+    assert!(!is_candidate(due), "its trial is taken");
+    let back_off = pool.connect_failed(&trial, due).unwrap();
+    assert!(
+        back_off < CONNECT_TIMEOUT,
+        "it is over before the trial would be granted again"
+    );
+    assert!(is_candidate(due + back_off));
+}
+
 #[test]
 fn a_pool_does_not_hold_servers_that_are_gone() {
     for policy in POLICIES {
