@@ -1,4 +1,4 @@
-//! What a pick costs: each policy at 4, 64 and 1,000 servers, by one thread, and by two that pick at the same time.
+//! The cost of a pick: each policy with 4, 64 and 1,000 servers, on one thread and on two threads at the same time.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -23,7 +23,7 @@ fn pool(policy: Policy, servers: u16) -> Pool {
         let [high, low] = n.to_be_bytes();
         let address = ServerAddr::new(([10, 0, high, low], 443).into());
         let label: Arc<str> = address.to_string().into();
-        // Weights that differ, as nobody may gain from their being equal.
+        // Different weights, so that no shortcut for equal weights applies.
         let spec = ServerSpec {
             identity: Arc::clone(&label),
             label,
@@ -70,7 +70,7 @@ fn pick(criterion: &mut Criterion) {
     }
 }
 
-/// How long it takes until each of so many threads has picked so often.
+/// The time until each of these threads has made this many picks.
 fn picks_by(pool: &Pool, threads: u8, picks: u64) -> Duration {
     let (now, ready) = (Instant::now(), Barrier::new(usize::from(threads) + 1));
     thread::scope(|scope| {
