@@ -61,8 +61,8 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
         (client, server)
     };
     let silent: Vec<_> = (0..SESSIONS).map(|number| begin(number % 2 == 0)).collect();
-    let (mut hears, mut trickles) = begin(true);
-    let (mut client_trickles, mut server_hears) = begin(false);
+    let (mut trickled_client, mut trickles) = begin(true);
+    let (mut client_trickles, mut trickled_server) = begin(false);
     let mut trickle = || {
         trickles.write_all(b".").unwrap();
         client_trickles.send(b".");
@@ -81,8 +81,8 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
         );
     }
     drop((trickles, client_trickles));
-    assert!(hears.read_all().len() > 30);
-    assert!(read_to_end(&mut server_hears).0.len() > 30);
+    assert!(trickled_client.read_all().len() > 30);
+    assert!(read_to_end(&mut trickled_server).0.len() > 30);
 }
 
 /// The lines of `ss` about acequia's established sockets that match the filter.
