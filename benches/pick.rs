@@ -42,6 +42,7 @@ fn pool(policy: Policy, servers: u16) -> Pool {
         first: second,
         longest: second,
         percent_max: 50,
+        on_reset: false,
     };
     let rules = PoolRules {
         policy,

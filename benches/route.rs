@@ -6,8 +6,9 @@
 use std::hint::black_box;
 
 use acequia::addr::ClientAddr;
-use acequia::name::{NamePattern, ServerName};
+use acequia::name::{NamePattern, Sni};
 use acequia::route::{Known, Route, RouteTable, Target};
+use acequia::sniff::hello::ProtocolList;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn name(n: usize) -> String {
@@ -33,13 +34,13 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
 }
 
 /// This many random names from the table; for a wildcard, a name that it matches.
-fn asked(names: usize, different: usize) -> Vec<ServerName> {
+fn asked(names: usize, different: usize) -> Vec<Sni> {
     let mut random = fastrand::Rng::with_seed(1);
     let one = |n: usize| match n % 100 {
         0 => format!("shop.{}", name(n)),
         _ => name(n),
     };
-    let mut draw = || ServerName::from_wire(one(random.usize(..names)).as_bytes()).expect("the name is valid");
+    let mut draw = || Sni::from_wire(one(random.usize(..names)).as_bytes()).expect("the name is valid");
     (0..different).map(|_| draw()).collect()
 }
 
@@ -53,6 +54,7 @@ fn find(criterion: &mut Criterion) {
     ] {
         let table = table(routes, names_each);
         for (which, different) in [("few", 1 << 10), ("all", 1 << 18)] {
+            let alpn = ProtocolList::default();
             let names = asked(routes * names_each, different);
             let mut next = names.iter().cycle();
             group.bench_function(format!("{what}, {which}"), |bencher| {
@@ -60,7 +62,7 @@ fn find(criterion: &mut Criterion) {
                     let client = Some(ClientAddr::new(([192, 0, 2, 1], 1).into()));
                     let known = Known {
                         name: next.next(),
-                        alpn: &[],
+                        alpn: &alpn,
                         client,
                     };
                     black_box(table.find(&known));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_signal_cuts_at_once() {
+    async fn who_is_in_a_hurry_cuts_at_once() {
         let drain = Drain::default();
         let worker = drain.leash();
         tokio::spawn(until_cut(worker));

@@ -45,8 +45,10 @@
 //! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
 
 pub mod units;
+pub mod text;
 pub mod addr;
 pub mod name;
+pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod listen;

@@ -1,11 +1,15 @@
 //! The plan in force, and what it takes over from the one before it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
-use crate::plan::{Plan, PoolPlan};
+use crate::addr::ServerAddr;
+use crate::plan::{Plan, PoolPlan, ServerEntry};
 use crate::pool::health::Checked;
 use crate::pool::{Member, Roster};
 
@@ -14,8 +18,12 @@ use crate::pool::{Member, Roster};
 pub struct Live {
     plan: ArcSwap<Plan>,
     roster: Arc<Roster>,
-    was_checked: AtomicBool,
+    started: Instant,
+    was_ready: AtomicBool,
 }
+
+/// After so long a pool without an address no longer keeps the process from being ready: the others are to be used.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Live {
     /// Puts a plan in force.
@@ -28,7 +36,8 @@ impl Live {
         Self {
             plan: ArcSwap::from_pointee(plan),
             roster,
-            was_checked: AtomicBool::new(false),
+            started: Instant::now(),
+            was_ready: AtomicBool::new(false),
         }
     }
 
@@ -64,21 +73,31 @@ impl Live {
         next
     }
 
-    /// Whether every server that is checked has had its first check, those behind names included where the names
-    /// resolve at all. Once it has been so it stays so: a server that joins later is no reason to take the process out.
+    /// What the process waits for before it is ready; `None`: it is. A server that is checked must have had its first
+    /// check, and a name its first lookup. Within 30 s of the start each pool must have an address, too. Once ready it
+    /// stays so: a server that joins later is no reason to take the process out.
     #[must_use]
-    pub fn is_checked(&self) -> bool {
-        let is_checked = self.was_checked.load(Relaxed) || self.plan.load().pools.iter().all(|pool| all_checked(pool));
-        self.was_checked.fetch_or(is_checked, Relaxed);
-        is_checked
+    pub fn waits_for(&self) -> Option<String> {
+        if self.was_ready.load(Relaxed) {
+            return None;
+        }
+        let needs_address = self.started.elapsed() < ADDRESS_PATIENCE;
+        let plan = self.plan.load();
+        let waits_for = plan.pools.iter().find_map(|pool| waits_for(pool, needs_address));
+        self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
+        waits_for
     }
 }
 
-/// What the pool's names were resolved to in the plan before.
+/// What the pool's names were resolved to in the plan before, unless something newer is known, and as far as it is still
+/// wanted.
 fn take_over(pool: &PoolPlan, before: &PoolPlan) {
-    for (entry, ..) in pool.names() {
-        if let Some((same, ..)) = before.names().find(|(same, ..)| same.written == entry.written) {
-            entry.addresses.store(same.addresses.load_full());
+    let known: HashMap<&str, &ServerEntry> = before.names().map(|(entry, ..)| (&*entry.written, entry)).collect();
+    for (entry, ..) in pool.names().filter(|(entry, ..)| entry.addresses.load().is_empty()) {
+        if let Some(same) = known.get(&*entry.written) {
+            let wanted = |address: &&ServerAddr| pool.resolve.includes(address.ip());
+            let addresses = same.addresses.load().iter().filter(wanted).copied().collect();
+            entry.addresses.store(Arc::new(addresses));
         }
     }
     if before.pool.is_resolved() {
@@ -86,18 +105,29 @@ fn take_over(pool: &PoolPlan, before: &PoolPlan) {
     }
 }
 
-fn all_checked(pool: &PoolPlan) -> bool {
-    let is_resolved = pool.pool.is_resolved() || !pool.has_names();
-    let is_checked = |server: &Member| server.checked() != Checked::Unchecked || server.is_disabled();
-    is_resolved && pool.pool.servers().iter().all(is_checked)
+/// What a pool waits for before it is ready.
+fn waits_for(pool: &PoolPlan, needs_address: bool) -> Option<String> {
+    let name = pool.pool.name();
+    let servers = pool.pool.servers();
+    if servers.is_empty() && needs_address || pool.has_names() && !pool.pool.is_resolved() {
+        let unknown = pool.names().find(|(entry, ..)| entry.addresses.load().is_empty());
+        let unknown = unknown.map_or_else(String::new, |(entry, ..)| {
+            format!(": `{}` is not resolved yet", entry.written)
+        });
+        return Some(format!("an address of pool `{name}`{unknown}"));
+    }
+    let is_unchecked = |server: &&Member| server.checked() == Checked::Unchecked && !server.is_disabled();
+    let unchecked = servers.iter().find(is_unchecked)?;
+    Some(format!(
+        "the first checks: `{}` of pool `{name}`",
+        unchecked.spec().label
+    ))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
-    use crate::addr::{ClientAddr, ServerAddr};
+    use crate::addr::ClientAddr;
     use crate::pool::health::{Thresholds, Verdict};
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
@@ -196,5 +226,32 @@ mod tests {
         resolve(&live, 1, &["10.0.0.9:1"]);
         assert_eq!(labels(&servers(&live.plan())), ["a.test:1@10.0.0.9"]);
         assert_eq!(labels(&reload(&live, r#""b.test:1""#)), ["b.test:1@10.0.0.9"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_without_an_address_keeps_it_from_being_ready_for_thirty_seconds() {
+        let live = Live::new(plan(r#""a.test:1", "b.test:1""#));
+        let pool = Arc::clone(&live.plan().pools[0]);
+        let waits = Some("an address of pool `p`: `a.test:1` is not resolved yet".to_owned());
+        assert_eq!(live.waits_for(), waits);
+        pool.pool.mark_resolved();
+        tokio::time::advance(ADDRESS_PATIENCE - Duration::from_millis(1)).await;
+        assert_eq!(live.waits_for(), waits, "it does not resolve");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(live.waits_for(), None);
+    }
+
+    #[test]
+    fn it_is_ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
+        let live = Live::new(plan(r#""a.test:1", "b.test:1""#));
+        resolve(&live, 1, &["10.0.0.9:1"]);
+        assert!(live.waits_for().is_some(), "of the other something may be said yet");
+        live.plan().pools[0].pool.mark_resolved();
+        let waits = Some("the first checks: `b.test:1@10.0.0.9` of pool `p`".to_owned());
+        assert_eq!(live.waits_for(), waits);
+        servers(&live.plan())[0].record_check(&Verdict::Fail("gone".into()), THRESHOLDS);
+        assert_eq!(live.waits_for(), None);
+        reload(&live, r#""c.test:1""#);
+        assert_eq!(live.waits_for(), None, "it has been ready");
     }
 }

@@ -4,7 +4,7 @@
 //! compared byte by byte.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Longest name in bytes: RFC 1035, section 2.3.4, less the length byte and the root label.
@@ -41,7 +41,7 @@ impl ServerName {
     /// The name a client sent: bytes as they stand in the `server_name` extension (RFC 6066, section 3).
     ///
     /// # Errors
-    /// What makes it invalid; such a name counts as no name.
+    /// What makes it invalid; what such a name still matches is up to [`Sni`].
     pub fn from_wire(bytes: &[u8]) -> Result<Self, NameError> {
         let text = std::str::from_utf8(bytes).map_err(|_| NameError::Character)?;
         Self::folded(text)
@@ -101,11 +101,6 @@ impl ServerName {
     pub fn labels(&self) -> usize {
         self.0.split('.').count()
     }
-
-    /// The names above this one, nearest first: of `a.b.c` these are `b.c` and `c`.
-    pub fn parents(&self) -> impl Iterator<Item = &str> {
-        std::iter::successors(self.0.split_once('.'), |(_, rest)| rest.split_once('.')).map(|(_, rest)| rest)
-    }
 }
 
 impl fmt::Display for ServerName {
@@ -118,6 +113,100 @@ impl fmt::Debug for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The name in a client's `server_name` extension (RFC 6066, section 3), valid or not.
+///
+/// A client that sends nothing, an empty name or an IP literal has none of these. Any other name that is not valid is
+/// kept, because a server may take it for one of its own: it must not pass by a route that refuses `*.suffix`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sni {
+    /// A valid name.
+    Valid(ServerName),
+    /// A name that is not valid; only `*` and `*.suffix` match it.
+    Invalid(InvalidName),
+}
+
+/// The end of a name that is not valid, folded as valid names are: ASCII letters in lower case, without one trailing
+/// dot.
+///
+/// Of a long one only as much is kept as a `*.suffix` can be compared with: [`NAME_BYTES_MAX`] bytes and the dot before
+/// them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InvalidName(Box<[u8]>);
+
+impl Sni {
+    /// What a client sent; `None` if that counts as no name.
+    #[must_use]
+    pub fn from_wire(sent: &[u8]) -> Option<Self> {
+        Self::read(sent, ServerName::from_wire(sent)).ok()
+    }
+
+    /// What an operator wrote in the place of a client's name; internationalised names become punycode.
+    ///
+    /// # Errors
+    /// Why it counts as no name.
+    pub fn from_config(text: &str) -> Result<Self, NameError> {
+        Self::read(text.as_bytes(), ServerName::from_config(text))
+    }
+
+    fn read(sent: &[u8], name: Result<ServerName, NameError>) -> Result<Self, NameError> {
+        match name {
+            Ok(name) => Ok(Self::Valid(name)),
+            Err(error @ (NameError::Empty | NameError::IpLiteral)) => Err(error),
+            Err(_) if is_ip_literal(sent) => Err(NameError::IpLiteral),
+            Err(_) => Ok(Self::Invalid(InvalidName::folded(sent))),
+        }
+    }
+
+    /// The name, if it is valid.
+    #[must_use]
+    pub fn valid(&self) -> Option<&ServerName> {
+        match self {
+            Self::Valid(name) => Some(name),
+            Self::Invalid(_) => None,
+        }
+    }
+
+    /// What stands behind each dot, nearest first: of `a.b.c` these are `b.c` and `c`. A `*.suffix` matches if its
+    /// suffix is one of them.
+    pub fn parents(&self) -> impl Iterator<Item = &[u8]> {
+        let name = match self {
+            Self::Valid(name) => name.0.as_bytes(),
+            Self::Invalid(name) => &name.0,
+        };
+        std::iter::successors(after_dot(name), |rest| after_dot(rest))
+    }
+}
+
+impl InvalidName {
+    fn folded(sent: &[u8]) -> Self {
+        let name = sent.strip_suffix(b".").unwrap_or(sent);
+        let kept = name.len().min(NAME_BYTES_MAX + 1);
+        Self(name[name.len() - kept..].to_ascii_lowercase().into())
+    }
+}
+
+impl fmt::Debug for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+fn after_dot(name: &[u8]) -> Option<&[u8]> {
+    let dot = name.iter().position(|byte| *byte == b'.')?;
+    name.get(dot + 1..)
+}
+
+/// An IPv6 address, also in brackets as in a URL. IPv4 addresses are found where names are checked, for they are made
+/// of the letters of names.
+fn is_ip_literal(sent: &[u8]) -> bool {
+    let text = std::str::from_utf8(sent).unwrap_or_default();
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse::<IpAddr>().is_ok()
 }
 
 /// What an `sni` condition says.
@@ -236,9 +325,56 @@ mod tests {
 
     #[test]
     fn parents_are_nearest_first() {
-        let name = ServerName::from_wire(b"a.b.c").unwrap();
-        assert_eq!(name.parents().collect::<Vec<_>>(), ["b.c", "c"]);
-        assert_eq!(ServerName::from_wire(b"a").unwrap().parents().count(), 0);
+        let name = Sni::from_wire(b"a.b.c").unwrap();
+        assert_eq!(name.parents().collect::<Vec<_>>(), [b"b.c".as_slice(), b"c"]);
+        assert_eq!(Sni::from_wire(b"a").unwrap().parents().count(), 0);
+    }
+
+    #[test]
+    fn only_nothing_an_empty_name_and_an_ip_literal_are_no_name() {
+        for sent in [
+            "",
+            ".",
+            "10.0.0.1",
+            "10.0.0.1.",
+            "::1",
+            "[::1]",
+            "2001:db8::7",
+            "[10.0.0.1]",
+        ] {
+            assert_eq!(Sni::from_wire(sent.as_bytes()), None, "{sent:?}");
+            assert!(Sni::from_config(sent).is_err(), "{sent:?}");
+        }
+        let long = format!("{}.example.com", "a".repeat(64));
+        for sent in ["..", "x!z.example", "a b", "*.a", ".a", "10.0.0.1:443", "[::1", &long] {
+            let invalid = Sni::Invalid(InvalidName::folded(sent.as_bytes()));
+            assert_eq!(Sni::from_wire(sent.as_bytes()), Some(invalid.clone()), "{sent:?}");
+            assert_eq!(Sni::from_config(sent), Ok(invalid), "{sent:?}");
+        }
+        assert!(matches!(Sni::from_wire(b"\xff\0."), Some(Sni::Invalid(_))));
+    }
+
+    #[test]
+    fn an_invalid_name_is_folded_and_its_end_is_kept() {
+        assert_eq!(InvalidName::folded(b"X!Z.Example.").0[..], *b"x!z.example");
+        assert_eq!(InvalidName::folded(b"x!z.example..").0[..], *b"x!z.example.");
+        let suffix = "b.".repeat(126) + "c";
+        assert_eq!(suffix.len(), NAME_BYTES_MAX);
+        let long = InvalidName::folded(format!("{}!.{suffix}", "a".repeat(60_000)).as_bytes());
+        assert_eq!(long.0.len(), NAME_BYTES_MAX + 1);
+        assert_eq!(Sni::Invalid(long).parents().next(), Some(suffix.as_bytes()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_match_suffixes_as_valid_names_do(text in "[a-cA-C0-9_-]{1,3}(\\.[a-cA-C0-9_-]{1,3}){0,4}\\.?") {
+            let Some(Sni::Valid(name)) = Sni::from_wire(text.as_bytes()) else {
+                return Ok(()); // an IP literal
+            };
+            let bytes = Sni::Invalid(InvalidName::folded(text.as_bytes()));
+            let valid = Sni::Valid(name);
+            proptest::prop_assert!(bytes.parents().eq(valid.parents()));
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerPlace};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
 use crate::pool::{Allotment, Member, Policy, Pool, Roster, ServerSpec};
@@ -40,6 +39,8 @@ pub struct RuntimePlan {
     pub workers: Option<usize>,
     /// Sessions of the whole process; `None`: what the descriptor limit allows.
     pub max_connections: Option<usize>,
+    /// Bytes that may be held of all clients that have no server yet.
+    pub hello_bytes_max: usize,
     /// How long sessions may go on at the end.
     pub drain_timeout: Duration,
     /// How long `/ready` says no before that.
@@ -121,6 +122,8 @@ pub struct PoolPlan {
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
+    /// To which addresses.
+    pub resolve: IpFamily,
 }
 
 /// One entry of a pool's `servers`.
@@ -239,8 +242,8 @@ pub struct HealthPlan {
     pub timeout: Duration,
     /// What changes a state.
     pub thresholds: Thresholds,
-    /// Where checks go instead of the server's own address; `None`: there.
-    pub address: Option<IpAddr>,
+    /// Where checks go instead of the server's own address, its port aside; `None`: there.
+    pub address: Option<ServerAddr>,
     /// Where checks go instead of the server's own port; `None`: there.
     pub port: Option<u16>,
     /// Checks of the pool under way at once, at least one. Of all pools together: the largest of these.

@@ -9,18 +9,20 @@
 //! name, told apart by `from`, are ten thousand tests of an address at worst.
 
 mod explain;
+mod offered;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::addr::ClientAddr;
-use crate::name::{NamePattern, Rank, ServerName};
-pub use explain::{Advantage, Condition, Explanation, Verdict};
+use crate::name::{NamePattern, Rank, Sni};
+use crate::sniff::hello::ProtocolList;
+pub use explain::{Advantage, Condition, Entries, Explanation, Verdict};
+use offered::Offered;
 
 /// Where a route leads.
 #[derive(Clone, Debug)]
@@ -50,10 +52,10 @@ pub struct Route<T> {
 /// so that it matches only routes without `sni` and `alpn`.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// The server name it asked for, if that is a valid one.
-    pub name: Option<&'a ServerName>,
-    /// The protocols it offered (RFC 7301), in its order.
-    pub alpn: &'a [Box<[u8]>],
+    /// The server name it asked for. One that is not valid matches `*` and `*.suffix` only.
+    pub name: Option<&'a Sni>,
+    /// The protocols it offered (RFC 7301).
+    pub alpn: &'a ProtocolList,
     /// Whom it speaks for. `None`, when somebody asks about no client in particular: no `from` condition holds.
     pub client: Option<ClientAddr>,
 }
@@ -123,8 +125,8 @@ impl<T> RouteTable<T> {
         }
         for pattern in &route.sni {
             let bucket = match pattern {
-                NamePattern::Exact(name) => self.exact.entry(name.shared()).or_default(),
-                NamePattern::Suffix(suffix) => self.suffixes.entry(suffix.shared()).or_default(),
+                NamePattern::Exact(name) => self.exact.entry(name.shared().into()).or_default(),
+                NamePattern::Suffix(suffix) => self.suffixes.entry(suffix.shared().into()).or_default(),
                 NamePattern::Any => &mut self.any,
             };
             bucket.add(index, route);
@@ -149,7 +151,8 @@ impl<T> RouteTable<T> {
         self.default.as_ref()
     }
 
-    /// Where this client goes. Allocates nothing.
+    /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
+    /// for one.
     #[must_use]
     pub fn find(&self, known: &Known<'_>) -> Choice<'_, T> {
         self.choice(self.best(known))
@@ -157,12 +160,16 @@ impl<T> RouteTable<T> {
 
     /// The place of the best route that takes the client.
     fn best(&self, known: &Known<'_>) -> Option<usize> {
+        let offered = Offered::new(known.alpn);
         let first = |bucket: &Bucket| {
-            let mut guarded = bucket.guarded.iter().copied();
-            guarded.find(|index| self.routes[*index].admits(known)).or(bucket.open)
+            let mut guarded = bucket.guarded.iter().map(|index| (*index, &self.routes[*index]));
+            let admitted =
+                guarded.find(|(_, route)| route.alpn_entry(&offered).holds() && route.from_entry(known.client).holds());
+            admitted.map(|(index, _)| index).or(bucket.open)
         };
-        let by_name = |name: &ServerName| {
-            let exact = self.exact.get(name.as_str()).and_then(first);
+        let by_name = |name: &Sni| {
+            let exact = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
+            let exact = exact.and_then(first);
             // The nearest suffix has the most labels.
             let of_suffixes = || {
                 name.parents()
@@ -204,39 +211,71 @@ impl<T> Route<T> {
         usize::from(!self.alpn.is_empty()) + usize::from(!self.from.is_empty())
     }
 
-    /// Whether all conditions but that on the name hold.
-    fn admits(&self, known: &Known<'_>) -> bool {
-        self.admits_alpn(known.alpn) && self.admits_client(known.client)
-    }
-
-    fn admits_alpn(&self, offered: &[Box<[u8]>]) -> bool {
-        self.alpn.is_empty() || self.alpn.iter().any(|wanted| offered.contains(wanted))
-    }
-
-    /// An IPv4-mapped IPv6 address is the IPv4 address that it stands for, here as in `source-hash`.
-    fn admits_client(&self, client: Option<ClientAddr>) -> bool {
-        let within = |ip: IpAddr| self.from.iter().any(|network| network.contains(&ip));
-        self.from.is_empty() || client.is_some_and(|client| within(client.ip().to_canonical()))
-    }
-
-    /// How well its name condition fits; `None` if it does not hold.
-    fn rank(&self, name: Option<&ServerName>) -> Option<Rank> {
-        if self.sni.is_empty() {
-            return Some(Rank::Unconditional);
-        }
-        let name = name?;
-        let of = |pattern: &NamePattern| match pattern {
-            NamePattern::Exact(exact) => (exact == name).then_some(Rank::Exact),
-            NamePattern::Suffix(suffix) => {
-                name.parents()
-                    .any(|parent| parent == suffix.as_str())
-                    .then(|| Rank::Suffix {
-                        labels: suffix.labels(),
-                    })
+    /// The entry of its name condition that fits best, and how well.
+    fn name_entry(&self, name: Option<&Sni>) -> Match<(Rank, &NamePattern)> {
+        let rank = |pattern: &NamePattern| match (pattern, name?) {
+            (NamePattern::Exact(exact), name) => (name.valid() == Some(exact)).then_some(Rank::Exact),
+            (NamePattern::Suffix(suffix), name) => {
+                let mut parents = name.parents();
+                let matches = parents.any(|parent| parent == suffix.as_str().as_bytes());
+                matches.then(|| Rank::Suffix {
+                    labels: suffix.labels(),
+                })
             }
-            NamePattern::Any => Some(Rank::Any),
+            (NamePattern::Any, _) => Some(Rank::Any),
         };
-        self.sni.iter().filter_map(of).max()
+        let held = self.sni.iter().filter_map(|pattern| Some((rank(pattern)?, pattern)));
+        // The first of equals, as among routes.
+        Match::of(
+            &self.sni,
+            held.reduce(|best, next| if next.0 > best.0 { next } else { best }),
+        )
+    }
+
+    /// The first entry of `alpn` that the client offers.
+    fn alpn_entry(&self, offered: &Offered<'_>) -> Match<&[u8]> {
+        let mut entries = self.alpn.iter().map(AsRef::as_ref);
+        Match::of(&self.alpn, entries.find(|wanted| offered.has(wanted)))
+    }
+
+    /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address is the IPv4 address that it stands
+    /// for, here as in `source-hash`.
+    fn from_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
+        let ip = client.map(|client| client.ip().to_canonical());
+        let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
+        Match::of(&self.from, entry)
+    }
+}
+
+/// What becomes of one condition of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Match<E> {
+    /// The route has no such condition.
+    Unconditional,
+    /// It holds by this entry.
+    By(E),
+    /// None of its entries holds.
+    Unmet,
+}
+
+impl<E> Match<E> {
+    fn of<T>(entries: &[T], held: Option<E>) -> Self {
+        match held {
+            _ if entries.is_empty() => Self::Unconditional,
+            Some(entry) => Self::By(entry),
+            None => Self::Unmet,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        !matches!(self, Self::Unmet)
+    }
+
+    fn entry(self) -> Option<E> {
+        match self {
+            Self::By(entry) => Some(entry),
+            Self::Unconditional | Self::Unmet => None,
+        }
     }
 }
 
@@ -262,7 +301,7 @@ impl Bucket {
 }
 
 /// By the name of the pattern, folded as clients' names are.
-type ByName = HashMap<Arc<str>, Bucket, BuildHasherDefault<NameHasher>>;
+type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
 /// XXH3-64 without a secret: faster than the standard library's hash, and no clients' choice of names can flood a
 /// table whose names are all the operator's.
@@ -278,8 +317,8 @@ impl Hasher for NameHasher {
         self.0 ^= xxh3_64(bytes);
     }
 
-    /// What `str` ends with, lest two texts in a row run together; a name is one.
-    fn write_u8(&mut self, _: u8) {}
+    /// The length that stands before a slice, so that two in a row do not run together; a name is one.
+    fn write_usize(&mut self, _: usize) {}
 }
 
 #[cfg(test)]

@@ -1,33 +1,32 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
+mod connected;
+mod front;
+
 use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::account::{Ending, Ends, Entry, Ledger, ListenerSeries};
+pub use self::front::Front;
+use self::front::POSTGRES_SSL_REQUEST;
+use crate::account::{Ending, Ends, Entry, Ledger};
 use crate::addr::ListenAddr;
 use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{Attempt, LastAck, NoConnection, Progress, dial};
+use crate::dial::{Attempt, NoConnection, Progress, dial};
 use crate::listen::Accepted;
+use crate::name::ServerName;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
 use crate::relay::{Closed, RelayLimits, Side, relay};
 use crate::route::{Choice, Known};
-use crate::sniff::alert::{Alert, alert, refuse};
-use crate::sniff::hello::Hello;
+use crate::sniff::alert::Alert;
+use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::refusal::{no_route, refuse};
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, has_bytes, reset, reset_when_closed};
-
-/// A listener as it is in force: what its clients meet.
-#[derive(Clone)]
-pub struct Front {
-    /// How they are treated.
-    pub plan: Arc<ListenerPlan>,
-    /// Where they are counted.
-    pub series: Arc<ListenerSeries>,
-}
+use crate::socket::{Fault, reset, reset_when_closed};
+use connected::Connected;
 
 /// Serves one client from its first byte to its line in the book.
 ///
@@ -55,7 +54,7 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
 /// A client and a server who may talk.
 struct Admitted {
     ends: Arc<Ends>,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -67,7 +66,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
     match arranged(&mut client, front, at, &mut entry).await {
         Ok(Arranged {
             server,
-            lease,
+            connected,
             first,
             limits,
         }) => {
@@ -75,7 +74,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
             entry.flows(&ends);
             Some(Admitted {
                 ends,
-                lease,
+                connected,
                 first,
                 limits,
                 entry,
@@ -103,7 +102,7 @@ async fn arranged(
     let record = Arc::clone(entry.record());
     tokio::select! {
         biased;
-        arranged = arrange(client, &front.plan, at, entry) => arranged,
+        arranged = arrange(client, &front, at, entry) => arranged,
         ending = record.until_cut() => Err(Refusal { ending, farewell: Farewell::Reset }),
     }
 }
@@ -111,7 +110,7 @@ async fn arranged(
 /// A session that can begin.
 struct Arranged {
     server: TcpStream,
-    lease: Lease,
+    connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
     limits: RelayLimits,
@@ -133,43 +132,30 @@ enum Farewell {
 }
 
 impl Refusal {
-    fn silent(ending: Ending) -> Self {
-        Self {
-            ending,
-            farewell: Farewell::Close,
-        }
-    }
-
     /// Tells a client that speaks TLS why.
     fn of(ending: Ending, hello: Option<&Hello>, why: impl FnOnce(&Hello) -> Alert) -> Self {
-        let farewell = hello.map_or(Farewell::Close, |hello| Farewell::Alert(alert(why(hello), Some(hello))));
+        let farewell = hello.map_or(Farewell::Close, |hello| {
+            Farewell::Alert(why(hello).record(Some(hello.newest_version)))
+        });
         Self { ending, farewell }
     }
 }
 
 /// Finds out where the client wants to go, and connects to a server there.
-async fn arrange(
-    client: &mut TcpStream,
-    listener: &ListenerPlan,
-    at: Instant,
-    entry: &mut Entry,
-) -> Result<Arranged, Refusal> {
-    let sniffed = hear(client, listener, at, entry).await?;
+async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut Entry) -> Result<Arranged, Refusal> {
+    let listener = &*front.plan;
+    let sniffed = hear(client, front, at, entry).await?;
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
     let pool = choose(listener, hello, entry)?;
     let mut first = told(client, pool, hello, entry);
-    let last_ack = if first.is_empty() && sniffed.is_none() && !has_bytes(client) {
-        LastAck::AtOnce
-    } else {
-        LastAck::WithBytes
-    };
-    let (server, lease) = connect(client, pool, last_ack, entry)
+    let (server, lease) = connect(client, pool, entry)
         .await
         .map_err(|ending| Refusal::of(ending, hello, |_| Alert::InternalError))?;
-    first.extend(sniffed.map(|sniffed| sniffed.first).unwrap_or_default());
+    first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+    let connected = Connected::new(lease, pool);
     Ok(Arranged {
         server,
-        lease,
+        connected,
         first,
         limits: listener.relay,
     })
@@ -179,26 +165,30 @@ async fn arrange(
 /// first would wait for a client that does the same.
 async fn hear(
     client: &mut TcpStream,
-    listener: &ListenerPlan,
+    front: &Front,
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Option<Sniffed>, Refusal> {
+    let listener = &front.plan;
     if !listener.routes.needs_hello() {
         return Ok(None);
     }
-    let heard = sniff(client, &listener.sniff, at).await;
+    let heard = sniff(client, &listener.sniff, at, &front.hello_memory).await;
     entry.heard();
-    let sniffed = heard.map_err(|SniffError { reason, bytes_read }| {
-        entry.traffic().up.add(bytes_read);
-        unheard(&reason)
+    let sniffed = heard.map_err(|error| {
+        entry.traffic().up.add(error.bytes_read);
+        unheard(&error)
     })?;
-    entry.traffic().up.add(sniffed.first.len());
+    entry.traffic().up.add(sniffed.first.as_slice().len());
+    if sniffed.is_postgres_ssl_request() {
+        entry.facts().detail = Some(POSTGRES_SSL_REQUEST);
+        front.ssl_request();
+    }
     if let Some(hello) = sniffed.hello() {
         let mut facts = entry.facts();
         facts.sni = hello
-            .name
-            .as_ref()
-            .map(|name| name.shared())
+            .server_name()
+            .map(ServerName::shared)
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
         facts.ech = hello.ech;
         facts.alpn = printable(&hello.alpn);
@@ -206,21 +196,22 @@ async fn hear(
     Ok(Some(sniffed))
 }
 
-fn unheard(reason: &SniffFailure) -> Refusal {
-    match reason {
-        SniffFailure::TooSlow => Refusal::silent(Ending::HelloTimeout),
-        SniffFailure::TooLong => Refusal::silent(Ending::HelloTooLong),
-        SniffFailure::LeftEarly => Refusal::silent(Ending::ClientLeftEarly),
-        SniffFailure::Io(error) => Refusal::silent(broken(Side::Client, Fault::of(error))),
-        SniffFailure::Invalid(_) => Refusal {
-            ending: Ending::HelloInvalid,
-            farewell: Farewell::Alert(alert(Alert::DecodeError, None)),
-        },
-    }
+fn unheard(error: &SniffError) -> Refusal {
+    let ending = match &error.reason {
+        SniffFailure::TooSlow => Ending::HelloTimeout,
+        SniffFailure::TooLong => Ending::HelloTooLong,
+        SniffFailure::LeftEarly => Ending::ClientLeftEarly,
+        SniffFailure::Io(error) => broken(Side::Client, Fault::of(error)),
+        SniffFailure::Invalid(_) => Ending::HelloInvalid,
+    };
+    let farewell = error
+        .alert()
+        .map_or(Farewell::Close, |alert| Farewell::Alert(alert.record(None)));
+    Refusal { ending, farewell }
 }
 
 /// The protocols offered, as one text for the log: `h2,http/1.1`. Bounded, for it is kept as long as the session.
-fn printable(alpn: &[Box<[u8]>]) -> Option<Box<str>> {
+fn printable(alpn: &ProtocolList) -> Option<Box<str>> {
     const TEXT_BYTES_MAX: usize = 255;
     let mut text = String::new();
     for (number, name) in alpn.iter().enumerate() {
@@ -241,9 +232,10 @@ fn choose<'a>(
     hello: Option<&Hello>,
     entry: &mut Entry,
 ) -> Result<&'a Arc<PoolPlan>, Refusal> {
+    let nothing = ProtocolList::default();
     let known = Known {
         name: hello.and_then(|hello| hello.name.as_ref()),
-        alpn: hello.map(|hello| hello.alpn.as_slice()).unwrap_or_default(),
+        alpn: hello.map_or(&nothing, |hello| &hello.alpn),
         client: Some(entry.facts().client),
     };
     let pool = match listener.routes.find(&known) {
@@ -254,36 +246,24 @@ fn choose<'a>(
         Choice::Default(pool) => pool,
         Choice::Refused { route } => {
             entry.facts().route = Some(Arc::clone(route));
-            return Err(Refusal::of(Ending::Refused, hello, Alert::no_route));
+            return Err(Refusal::of(Ending::Refused, hello, no_route));
         }
-        Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, Alert::no_route)),
+        Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, no_route)),
     };
     entry.routed(pool.pool.name());
     Ok(pool)
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
-async fn connect(
-    client: &TcpStream,
-    pool: &PoolPlan,
-    last_ack: LastAck,
-    entry: &mut Entry,
-) -> Result<(TcpStream, Lease), Ending> {
+async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts().client;
-    let dialled = dial(
-        &pool.pool,
-        &pool.dial,
-        client,
-        whom,
-        last_ack,
-        |progress| match progress {
-            Progress::Trying(server) => entry.trying(server),
-            Progress::Over(attempt) => {
-                entry.tried(attempt.took, attempt.failure);
-                say(pool.pool.name(), &attempt);
-            }
-        },
-    )
+    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
+        Progress::Trying(server) => entry.trying(server),
+        Progress::Over(attempt) => {
+            entry.tried(attempt.took, attempt.failure);
+            say(pool.pool.name(), &attempt);
+        }
+    })
     .await;
     dialled.map_err(|reason| match reason {
         NoConnection::NoServer => Ending::NoServer,
@@ -307,7 +287,7 @@ fn say(pool: &str, attempt: &Attempt<'_>) {
 
 /// The PROXY header, where the pool's servers expect one.
 fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let Some(version) = pool.dial.proxy_protocol else {
+    let Some(version) = pool.dial.connect.proxy_protocol else {
         return Vec::new();
     };
     let Ok(local) = client.local_addr() else {
@@ -316,17 +296,17 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
     let facts = Facts {
         client: entry.facts().client,
         local: ListenAddr::new(local),
-        authority: hello.and_then(|hello| hello.name.as_ref()).map(|name| name.as_str()),
-        alpn: hello.and_then(|hello| hello.alpn.first()).map(AsRef::as_ref),
+        authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
+        alpn: hello.and_then(|hello| hello.alpn.iter().next()),
     };
     header(version, &facts)
 }
 
-/// Moves the bytes until the end. The lease is held until the server's socket is closed.
+/// Moves the bytes until the end. The place is held until the server's socket is closed.
 fn carry(admitted: Admitted) -> impl Future<Output = ()> {
     let Admitted {
         ends,
-        lease,
+        connected,
         first,
         limits,
         mut entry,
@@ -335,12 +315,13 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
         let cut = entry.record().until_cut();
         let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
         entry.flowed(&ends);
+        let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
             reset_when_closed(&ends.server);
             reset_when_closed(&ends.client);
         }
         drop(ends);
-        drop(lease);
+        connected.over(&finished);
         let ending = match closed {
             Closed::Finished(Side::Client) => Ending::ClientClosed,
             Closed::Finished(Side::Server) => Ending::ServerClosed,
@@ -374,6 +355,7 @@ mod tests {
     use crate::account::Metrics;
     use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
     use crate::listen::{Bound, Listener, Places, Room};
+    use crate::sniff::HelloMemory;
     use crate::socket::SocketOptions;
 
     /// A listener before a server of ours, with all that a worker has to serve its clients.
@@ -408,7 +390,7 @@ mod tests {
                 address: bound.address().socket(),
                 listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
                 server,
-                front: Arc::new(Front { plan, series }),
+                front: Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))),
                 ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
                 metrics,
                 written,
@@ -488,10 +470,10 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_the_protocols_is_bounded() {
-        let names = |names: &[&str]| -> Vec<Box<[u8]>> { names.iter().map(|name| name.as_bytes().into()).collect() };
-        assert_eq!(printable(&[]), None);
+        let names = |names: &[&str]| ProtocolList::of(names);
+        assert_eq!(printable(&ProtocolList::default()), None);
         assert_eq!(printable(&names(&["h2", "http/1.1"])).as_deref(), Some("h2,http/1.1"));
-        let many = vec![Box::<[u8]>::from([0; 255]); 255];
+        let many = ProtocolList::of(vec![[0; 255]; 255]);
         assert_eq!(printable(&many).as_deref(), Some("…"));
         let mixed = printable(&names(&["h2", &"x".repeat(255), "h3"]));
         assert_eq!(mixed.as_deref(), Some("h2,…"));

@@ -2,12 +2,27 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
-use socket2::{SockRef, TcpKeepalive};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv, sockopt};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::optional::OptionalCall;
+
+static NO_DELAY: OptionalCall = OptionalCall::new("setsockopt(TCP_NODELAY)", "small writes may wait for an ACK");
+static OUT_OF_BAND_INLINE: OptionalCall = OptionalCall::new("setsockopt(SO_OOBINLINE)", "urgent bytes are lost");
+static KEEPALIVE: OptionalCall = OptionalCall::new(
+    "setsockopt(SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL or TCP_KEEPCNT)",
+    "dead peers of idle sessions are found later or never",
+);
+static USER_TIMEOUT: OptionalCall = OptionalCall::new("setsockopt(TCP_USER_TIMEOUT)", "`user_timeout` has no effect");
+static LINGER: OptionalCall =
+    OptionalCall::new("setsockopt(SO_LINGER)", "a cut session may look complete to its peers");
+static QUICK_ACK: OptionalCall = OptionalCall::new("setsockopt(TCP_QUICKACK)", "a packet more for each connect");
 
 /// TCP keepalive: how a dead peer of an idle session is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,38 +48,32 @@ impl SocketOptions {
     /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, for what is read is sent at
     /// once, and SO_OOBINLINE, for an urgent byte is a byte of the stream like any other (RFC 6093, section 6).
     ///
-    /// # Errors
-    /// Those of `setsockopt`.
-    pub fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
-        socket.set_tcp_nodelay(true)?;
-        socket.set_out_of_band_inline(true)?;
-        if let Some(keepalive) = self.keepalive {
-            let options = TcpKeepalive::new()
-                .with_time(keepalive.idle)
-                .with_interval(keepalive.interval)
-                .with_retries(keepalive.probes);
-            socket.set_tcp_keepalive(&options)?;
+    /// Each of them is [optional](OptionalCall).
+    pub fn apply(&self, socket: &SockRef<'_>) {
+        NO_DELAY.try_result(socket.set_tcp_nodelay(true));
+        OUT_OF_BAND_INLINE.try_result(socket.set_out_of_band_inline(true));
+        if let Some(Keepalive { idle, interval, probes }) = self.keepalive {
+            KEEPALIVE.try_result(socket.set_keepalive(true));
+            KEEPALIVE.try_result(sockopt::set_tcp_keepidle(&**socket, idle));
+            KEEPALIVE.try_result(sockopt::set_tcp_keepintvl(&**socket, interval));
+            KEEPALIVE.try_result(sockopt::set_tcp_keepcnt(&**socket, probes));
         }
         if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
+            USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(self.user_timeout));
         }
-        Ok(())
     }
 }
 
 impl SocketOptions {
     /// The same on a socket that had other options before.
-    ///
-    /// # Errors
-    /// Those of `setsockopt`.
-    pub fn apply_anew(&self, socket: &SockRef<'_>) -> io::Result<()> {
+    pub fn apply_anew(&self, socket: &SockRef<'_>) {
         if self.keepalive.is_none() {
-            socket.set_keepalive(false)?;
+            KEEPALIVE.try_result(socket.set_keepalive(false));
         }
         if self.user_timeout.is_none() {
-            socket.set_tcp_user_timeout(None)?;
+            USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(None));
         }
-        self.apply(socket)
+        self.apply(socket);
     }
 }
 
@@ -86,15 +95,23 @@ pub fn reset(socket: TcpStream) {
 }
 
 /// From now on closing it is [`reset`].
-pub fn reset_when_closed(socket: &TcpStream) {
-    // Only a socket that is already gone refuses this, and then there is nobody left to tell.
-    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+pub fn reset_when_closed(socket: &impl AsFd) {
+    LINGER.try_result(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
 }
 
-/// Whether a socket has bytes that nobody has read yet.
+/// Lets the kernel wait up to 40 ms for bytes, or for the end, to send the next ACK with (tcp(7), TCP_QUICKACK). The
+/// kernel sets the option again by itself.
+pub fn delay_ack(socket: &impl AsFd) {
+    QUICK_ACK.try_result(sockopt::set_tcp_quickack(socket, false));
+}
+
+/// Whether the peer has finished or broken, with nothing left to read before that.
 #[must_use]
-pub fn has_bytes(socket: &TcpStream) -> bool {
-    ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+pub fn has_ended(socket: &TcpStream) -> bool {
+    match recv(socket, &mut [0u8][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((bytes, _)) => bytes == 0,
+        Err(error) => error != Errno::AGAIN,
+    }
 }
 
 /// Why a socket broke.

@@ -198,6 +198,7 @@ mod tests {
     use crate::drain::Drain;
     use crate::listen::{Bound, Places, Room};
     use crate::plan::ListenerPlan;
+    use crate::sniff::HelloMemory;
 
     const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
 
@@ -211,7 +212,7 @@ mod tests {
         let plan = listener();
         let series = metrics.listener(&plan.name, || Places::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let (front, watched) = watch::channel(Arc::new(Front { plan, series }));
+        let (front, watched) = watch::channel(Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))));
         let (gates, coming) = unbounded_channel();
         let gate = Gate {
             socket,

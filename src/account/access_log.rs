@@ -48,6 +48,7 @@ pub enum AccessTarget {
 }
 
 /// A line, its fields in the order they are written. What was not known is `null`, or left out of a text line.
+/// `detail` is there only where there is one.
 #[derive(Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "the names are the specification's; units are in them")]
 pub struct Line {
@@ -70,6 +71,8 @@ pub struct Line {
     pub bytes_up: u64,
     pub bytes_down: u64,
     pub ending: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<&'static str>,
     pub client_rtt_us: Option<u32>,
     pub server_rtt_us: Option<u32>,
     pub client_retrans: Option<u32>,

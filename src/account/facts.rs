@@ -25,6 +25,8 @@ pub struct Facts {
     pub ech: bool,
     /// The route that was taken.
     pub route: Option<Arc<str>>,
+    /// What else the line in the log says, in one word.
+    pub detail: Option<&'static str>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     pub(super) ends: EndsSeen,
@@ -45,6 +47,7 @@ impl Facts {
             alpn: None,
             ech: false,
             route: None,
+            detail: None,
             pool: None,
             server: None,
             ends: None,
@@ -90,6 +93,7 @@ impl Facts {
             bytes_up: record.traffic.up.bytes(),
             bytes_down: record.traffic.down.bytes(),
             ending: ending.as_str(),
+            detail: self.detail,
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::ioctl_fionbio;
 
 use super::access_log::AccessTarget;
+use crate::text::escape;
 
 type Stream = BufWriter<Box<dyn Write + Send>>;
 
@@ -40,7 +41,12 @@ impl Output {
             AccessTarget::Stdout => (None, Box::new(io::stdout())),
             AccessTarget::Stderr => (None, Box::new(io::stderr())),
             AccessTarget::File(path) => {
-                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                let named = |error: io::Error| {
+                    io::Error::new(
+                        error.kind(),
+                        format!("{}: {error}", escape(&path.to_string_lossy(), &[])),
+                    )
+                };
                 (Some(path.clone()), Box::new(append(path).map_err(named)?))
             }
         };

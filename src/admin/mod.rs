@@ -190,13 +190,13 @@ async fn answer(client: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let _ = timeout(CONNECTION_TIME_MAX, connection).await;
 }
 
-async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
+async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     if admin.is_draining.load(Relaxed) {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if admin.live.is_checked() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first checks\n")
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    }
+    match admin.live.waits_for() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n")),
     }
 }
 

@@ -11,16 +11,17 @@ use super::Admin;
 use super::answers::{Routed, Verdict};
 use super::error::Refusal;
 use crate::addr::ClientAddr;
-use crate::name::ServerName;
+use crate::name::Sni;
 use crate::plan::{Plan, PoolPlan};
 use crate::route::{self, Choice, Known};
+use crate::sniff::hello::ProtocolList;
 
 /// The connection that is asked about.
 #[derive(Debug, Default)]
 pub struct Asked {
     listener: Option<String>,
     sni: Option<String>,
-    alpn: Vec<Box<[u8]>>,
+    alpn: Vec<String>,
     from: Option<IpAddr>,
 }
 
@@ -35,7 +36,7 @@ impl Asked {
             match &*key {
                 "listener" if asked.listener.is_none() => asked.listener = Some(value.into_owned()),
                 "sni" if asked.sni.is_none() => asked.sni = Some(value.into_owned()),
-                "alpn" => asked.alpn.push(value.as_bytes().into()),
+                "alpn" => asked.alpn.push(value.into_owned()),
                 "from" if asked.from.is_none() => {
                     let address = value.parse();
                     asked.from = Some(address.map_err(|_| "`from` is an IP address")?);
@@ -71,16 +72,17 @@ fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
             None => Refusal::bad(format!("`listener` is missing; {there_is}")),
         }
     })?;
-    // What is no valid name counts as none, as it does with clients.
-    let name = asked.sni.as_deref().and_then(|sni| ServerName::from_config(sni).ok());
+    // What counts as no name of clients counts as none here.
+    let name = asked.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
+    let alpn = ProtocolList::of(&asked.alpn);
     let explanation = listener.routes.explain(&Known {
         name: name.as_ref(),
-        alpn: &asked.alpn,
+        alpn: &alpn,
         client: asked.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let verdicts = explanation.routes.iter().map(|(route, verdict)| {
         let (word, why) = match verdict {
-            route::Verdict::Taken => ("taken", Vec::new()),
+            route::Verdict::Taken(entries) => ("taken", entries.told()),
             route::Verdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
             route::Verdict::PassedOver(unmet) => (
                 "passed over",

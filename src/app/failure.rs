@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::listen::BindError;
+use crate::text::escape;
 
 /// Why the process cannot run, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum Failure {
         cause: io::Error,
     },
     /// A file that it needs to run.
-    #[error("{key}: cannot read {}: {cause}", .path.display())]
+    #[error("{key}: cannot read {}: {cause}", escape(&.path.to_string_lossy(), &[]))]
     File {
         /// The key that names it.
         key: String,

@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::listen::{BindError, Bound, Places, Room};
 use crate::plan::{ListenerPlan, Plan};
 use crate::session::Front;
+use crate::sniff::HelloMemory;
 use crate::worker::Gate;
 
 /// All gates of all workers.
@@ -23,6 +24,7 @@ pub(super) struct Gates {
     pub(super) metrics: Arc<Metrics>,
     /// The places of the process.
     pub(super) room: Arc<Room>,
+    pub(super) hello_memory: Arc<HelloMemory>,
     held: Vec<Held>,
     /// Addresses that are being closed, as long as they are.
     closing: Vec<(ListenAddr, Weak<()>)>,
@@ -68,11 +70,17 @@ impl NewlyBound {
 }
 
 impl Gates {
-    pub(super) fn new(workers: Vec<UnboundedSender<Gate>>, metrics: Arc<Metrics>, room: Arc<Room>) -> Self {
+    pub(super) fn new(
+        workers: Vec<UnboundedSender<Gate>>,
+        metrics: Arc<Metrics>,
+        room: Arc<Room>,
+        hello_memory: Arc<HelloMemory>,
+    ) -> Self {
         Self {
             workers,
             metrics,
             room,
+            hello_memory,
             held: Vec::new(),
             closing: Vec::new(),
         }
@@ -168,10 +176,8 @@ impl Gates {
             Places::new(listener.max_connections, Arc::clone(&self.room))
         });
         series.places().resize(listener.max_connections);
-        Arc::new(Front {
-            plan: Arc::clone(listener),
-            series,
-        })
+        let memory = Arc::clone(&self.hello_memory);
+        Arc::new(Front::new(Arc::clone(listener), series, memory))
     }
 
     /// Whether the kernel would take this for a conflict with ourselves.

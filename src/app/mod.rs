@@ -1,5 +1,6 @@
 //! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
 
+mod allocator;
 mod failure;
 mod reckoning;
 mod gates;
@@ -7,7 +8,6 @@ mod signals;
 mod watch;
 mod reload;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
@@ -30,18 +29,19 @@ use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
-use crate::listen::{BindError, Room};
+use crate::listen::{Room, listen_alone};
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::probe::{Checks, Probing};
 use crate::reload::{Reloader, Request};
 use crate::sever;
+use crate::sniff::HelloMemory;
 use crate::worker::{self, Gate, Share};
 pub use failure::Failure;
 use failure::system;
 use gates::{Gates, NewlyBound};
 use reckoning::Reckoning;
-use signals::{EndSignals, Signals};
+use signals::{End, EndSignals, Signals};
 
 /// Announcements of addresses have a target of their own, so that they are told at every log level.
 pub const ANNOUNCE: &str = "acequia::announce";
@@ -68,10 +68,11 @@ pub struct Origin {
 /// # Errors
 /// What it could not get at the start, or lost while it ran.
 pub fn run(plan: Plan, origin: Origin, started: impl FnOnce(&Running)) -> Result<(), Failure> {
+    allocator::map_large_blocks();
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(system("cannot start"))?;
+        .map_err(system("cannot start an event loop (epoll, eventfd)"))?;
     let opened = {
         let _within = control.enter(); // and not inside of it: what fails here drops runtimes of workers
         Signals::new()
@@ -137,13 +138,13 @@ impl Started {
 /// Opens everything, in an order that leaves nothing half up: bind, then reckon what the descriptors allow, then let
 /// clients in.
 fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
-    let limit = raise_limit();
+    let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     readable(&plan)?;
     let metrics = Arc::new(Metrics::new());
-    let room = Room::new(None);
+    let (room, memory) = (Room::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room));
+    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room), memory);
     let (bound, doors) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
@@ -170,9 +171,9 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
-    let tasks = beside(&admin, doors, budget.admin);
-    let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks);
+    let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
+    let mut probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
+    probing.adopt(&live.plan(), budget.checks, budget.lookups);
     let running = Running {
         listeners,
         admin: admin_address,
@@ -198,10 +199,10 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 }
 
 /// What runs beside the workers.
-fn beside(admin: &Arc<Admin>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
+fn beside(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).tend());
-    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics)));
+    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
     for door in doors {
         // To each its half: a crowd at the one keeps nobody from the other.
@@ -219,12 +220,9 @@ fn cores() -> usize {
 fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> {
     let mut failed = Vec::new();
     let bound = gates.bind(plan, &mut failed);
-    let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
-        Ok(socket) => Some(socket),
-        Err(cause) => {
-            failed.push(("[admin]".to_owned(), BindError { address, cause }));
-            None
-        }
+    let admin = plan.admin.bind.and_then(|address| {
+        let socket = listen_alone(address);
+        socket.map_err(|error| failed.push(("[admin]".to_owned(), error))).ok()
     });
     if !failed.is_empty() {
         return Err(Failure::Bind(failed));
@@ -232,12 +230,6 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> 
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
     let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
     Ok((bound, doors.collect()))
-}
-
-fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address.socket())?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
 }
 
 /// Whether every file that the plan names can be read.
@@ -288,7 +280,7 @@ impl House {
             () = drain.one_gone() => Err(Failure::WorkersGone),
         };
         let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
-        let was_cut = drain.finish(grace, signals.come()).await;
+        let was_cut = drain.finish(grace, signals.hurry()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         let Self {
@@ -308,28 +300,31 @@ impl House {
     /// Reloads whenever that is asked for, until a signal comes, and for the delay after it. Returns how long sessions
     /// may go on.
     async fn until_told(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
-        loop {
+        let end = loop {
             let request = tokio::select! {
                 biased;
-                () = signals.come() => break,
+                end = signals.come() => break end,
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
             let changed = tokio::select! {
                 biased;
-                () = signals.come() => break, // a file may never be read to its end; nothing has changed then
+                end = signals.come() => break end, // a file may never be read to its end; nothing has changed then
                 changed = self.reload(&by, drain) => changed,
             };
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // whoever asked may be gone
             }
-        }
+        };
         self.begin_to_end();
+        if end == End::Cut {
+            return Duration::ZERO;
+        }
         let runtime = self.running.live.plan().runtime;
         tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
         tokio::select! {
-            () = signals.come() => Duration::ZERO,
+            () = signals.hurry() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,
         }
     }
@@ -342,13 +337,16 @@ async fn keep_reopening(log: AccessLog, mut asked: Signal) {
     }
 }
 
-/// Tells the log where accepting goes on again.
-async fn tell_of_calm(metrics: Arc<Metrics>) {
+/// Tells the log where accepting goes on again, and when `hello_memory` is enough again.
+async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
         for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
             tracing::info!(listener = %listener.name(), "accepting again");
+        }
+        if let Some(ended) = memory.is_calm_again() {
+            tracing::info!(ended, "`hello_memory` is enough again");
         }
     }
 }

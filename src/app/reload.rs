@@ -97,7 +97,8 @@ impl House {
             .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
         let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
-        self.probing.adopt(&plan, budget.checks);
+        self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
+        self.probing.adopt(&plan, budget.checks, budget.lookups);
         self.relog(&old.log, &plan.log, elsewhere);
         self.watch(plan.runtime.watch.then_some(text));
         Changes {

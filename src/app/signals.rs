@@ -17,6 +17,17 @@ pub(super) struct Signals {
 pub(super) struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    was_interrupted: bool,
+}
+
+/// How the process is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Sessions may go on for a while.
+    Drain,
+    /// Sessions are cut at once.
+    Cut,
 }
 
 impl Signals {
@@ -25,6 +36,8 @@ impl Signals {
             end: EndSignals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
+                quit: signal(SignalKind::quit())?,
+                was_interrupted: false,
             },
             reopen: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
@@ -33,11 +46,31 @@ impl Signals {
 }
 
 impl EndSignals {
-    /// One of them comes. Cancel safe.
-    pub(super) async fn come(&mut self) {
+    /// Waits for the first of them. Cancel safe.
+    pub(super) async fn come(&mut self) -> End {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => End::Drain,
+            _ = self.interrupt.recv() => {
+                self.was_interrupted = true;
+                End::Drain
+            }
+            _ = self.quit.recv() => End::Cut,
+        }
+    }
+
+    /// Waits, while the process drains, until it is to cut what is left: SIGQUIT, or the second SIGINT. SIGTERM never
+    /// says so: supervisors send it more than once, and to a whole process group. Cancel safe.
+    pub(super) async fn hurry(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {
+                    if std::mem::replace(&mut self.was_interrupted, true) {
+                        return;
+                    }
+                }
+                _ = self.quit.recv() => return,
+            }
         }
     }
 }

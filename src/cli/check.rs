@@ -8,6 +8,7 @@ use super::say;
 use crate::config;
 use crate::config::report::{Report, counted};
 use crate::plan::Plan;
+use crate::text::escape;
 
 /// Checks the file named, else the one that `run` would find. Mistakes and warnings go to standard error; only
 /// mistakes make it fail, with exit code 1.
@@ -38,7 +39,7 @@ fn tell_unreadable(plan: &Plan) {
             let _ = writeln!(
                 std::io::stderr(),
                 "warning: {key}: cannot read {}: {error}",
-                path.display()
+                escape(&path.to_string_lossy(), &[])
             );
         }
     }

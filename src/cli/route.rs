@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::say;
 use crate::addr::ClientAddr;
-use crate::name::{NameError, ServerName};
+use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy};
 use crate::route::{Choice, Explanation, Known, Verdict};
+use crate::sniff::hello::ProtocolList;
 
 /// The connection that is asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,8 +64,8 @@ pub fn explain(plan: &Plan, query: &RouteQuery) -> Result<String, UnknownListene
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
-    let name = query.sni.as_deref().map(ServerName::from_config);
-    let alpn: Vec<Box<[u8]>> = query.alpn.iter().map(|protocol| protocol.as_bytes().into()).collect();
+    let name = query.sni.as_deref().map(Sni::from_config);
+    let alpn = ProtocolList::of(&query.alpn);
     let explanation = listener.routes.explain(&Known {
         name: name.as_ref().and_then(|name| name.as_ref().ok()),
         alpn: &alpn,
@@ -79,7 +80,7 @@ fn told(
     text: &mut String,
     listener: &ListenerPlan,
     query: &RouteQuery,
-    name: Option<&Result<ServerName, NameError>>,
+    name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, Arc<PoolPlan>>,
 ) -> fmt::Result {
     client(text, query, name)?;
@@ -100,14 +101,18 @@ fn told(
     servers(text, pool, query.from)
 }
 
-fn client(text: &mut String, query: &RouteQuery, name: Option<&Result<ServerName, NameError>>) -> fmt::Result {
+fn client(text: &mut String, query: &RouteQuery, name: Option<&Result<Sni, NameError>>) -> fmt::Result {
     write!(text, "listener {}: a client ", query.listener)?;
     match query.from {
         Some(from) => write!(text, "from {from}")?,
         None => write!(text, "from anywhere")?,
     }
     match name {
-        Some(Ok(name)) => write!(text, ", sni {name}")?,
+        Some(Ok(Sni::Valid(name))) => write!(text, ", sni {name}")?,
+        Some(Ok(Sni::Invalid(_))) => {
+            let sent = query.sni.as_deref().unwrap_or_default();
+            write!(text, ", sni {}", sent.escape_debug())?;
+        }
         Some(Err(_)) | None => write!(text, ", no sni")?,
     }
     if query.alpn.is_empty() {
@@ -122,11 +127,21 @@ fn notes(
     text: &mut String,
     listener: &ListenerPlan,
     query: &RouteQuery,
-    name: Option<&Result<ServerName, NameError>>,
+    name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, Arc<PoolPlan>>,
 ) -> fmt::Result {
-    if let (Some(sni), Some(Err(error))) = (&query.sni, name) {
-        writeln!(text, "note: `{}` counts as no name: {error}", sni.escape_debug())?;
+    if let (Some(sni), Some(name)) = (&query.sni, name) {
+        let shown = sni.escape_debug();
+        match (name, ServerName::from_config(sni)) {
+            (Err(error), _) => writeln!(text, "note: `{shown}` counts as no name: {error}")?,
+            (Ok(_), Err(error)) => {
+                writeln!(
+                    text,
+                    "note: `{shown}` is not valid, only `*` and `*.suffix` match it: {error}"
+                )?;
+            }
+            (Ok(_), Ok(_)) => {}
+        }
     }
     if !listener.routes.needs_hello() && (query.sni.is_some() || !query.alpn.is_empty()) {
         writeln!(
@@ -151,7 +166,10 @@ fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fm
     for (route, verdict) in routes {
         write!(text, "  {:width$}  ", route.name)?;
         match verdict {
-            Verdict::Taken => writeln!(text, "taken")?,
+            Verdict::Taken(entries) => match entries.told().as_slice() {
+                [] => writeln!(text, "taken")?,
+                told => writeln!(text, "taken: {}", told.join("; "))?,
+            },
             Verdict::Outranked { by, because } => {
                 writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
             }

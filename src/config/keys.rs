@@ -20,7 +20,14 @@ pub static FILE: Section = Section {
 /// `[runtime]`
 pub static RUNTIME: Section = Section {
     title: "`[runtime]`",
-    keys: &["workers", "max_connections", "drain_timeout", "drain_delay", "watch"],
+    keys: &[
+        "workers",
+        "max_connections",
+        "hello_memory",
+        "drain_timeout",
+        "drain_delay",
+        "watch",
+    ],
 };
 
 /// `[admin]`
@@ -43,6 +50,7 @@ pub static DEFAULTS: Section = Section {
         "hello_max",
         "connect_timeout",
         "retries",
+        "resolve",
         "idle_timeout",
         "half_close_timeout",
         "keepalive",
@@ -82,6 +90,7 @@ pub static POOL: Section = Section {
         "balance",
         "servers",
         "proxy_protocol",
+        "resolve",
         "resolve_interval",
         "health",
         "connect_timeout",
@@ -127,6 +136,7 @@ pub static HEALTH: Section = Section {
         "eject_for",
         "eject_max_for",
         "eject_max_percent",
+        "eject_on_reset",
         "panic_threshold",
     ],
 };

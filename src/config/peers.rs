@@ -250,10 +250,9 @@ const POOL_WORDS: Words = &[
         &["healthcheck", "healthchecks", "check", "checks", "outlierdetection"],
         "`[pools.NAME.health]`",
     ),
-    (
-        &["dnsrefreshrate", "resolve", "resolver", "resolvers", "dnsinterval"],
-        "`resolve_interval`",
-    ),
+    (&["dnsrefreshrate", "dnsinterval"], "`resolve_interval`"),
+    (&["resolver", "resolvers"], "`resolve_interval`"),
+    (&["dnslookupfamily", "resolveprefer"], "`resolve`"),
     (KEEPALIVE_SWITCH, "`keepalive`"),
     (USER_TIMEOUT, "`user_timeout`"),
     (IDLE_TIMEOUT, "`idle_timeout` in `[listeners.NAME]` or `[defaults]`"),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use crate::text::escape;
+
 /// Where something stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -86,23 +88,6 @@ impl Notice {
     pub(super) fn order(&self) -> usize {
         self.place.order()
     }
-}
-
-/// What is shown quotes the file, which may hold what drives a terminal. Tabs stay where `tabs` are known to be expanded.
-fn tame(text: &str, tabs: bool) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || (tabs && c == '\t');
-    if text.chars().all(harmless) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if harmless(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_default());
-        }
-    }
-    Cow::Owned(shown)
 }
 
 /// A file's name and text, for showing places in it.
@@ -258,19 +243,20 @@ impl Report {
             Severity::Mistake => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let label = (!notice.label.is_empty()).then(|| tame(&notice.label, false));
+        let label = (!notice.label.is_empty()).then(|| escape(&notice.label, &[]));
         let title = match &notice.place {
             Place::Path { path, .. } if !path.is_empty() => Cow::Owned(format!("`{path}`: {}", notice.what)),
             _ => Cow::Borrowed(notice.what.as_str()),
         };
-        let title = tame(&title, false).into_owned();
-        let name = tame(&self.source.name, false);
+        let title = escape(&title, &[]).into_owned();
+        let name = escape(&self.source.name, &[]);
         let mut origin = Origin::path(name.clone());
         if let Place::Bytes(bytes) = &notice.place {
             let (number, line, span) = self.source.first_line(bytes);
             if line.len() <= LINE_BYTES_SHOWN && !may_hold_a_secret(line) {
+                // Tabs are expanded by the renderer.
                 let [before, marked, after] =
-                    [&line[..span.start], &line[span.clone()], &line[span.end..]].map(|part| tame(part, true));
+                    [&line[..span.start], &line[span.clone()], &line[span.end..]].map(|part| escape(part, &['\t']));
                 let mark = AnnotationKind::Primary.span(before.len()..before.len() + marked.len());
                 let mark = mark.label(label);
                 let line = [before, marked, after].concat();

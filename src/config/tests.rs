@@ -94,9 +94,9 @@ fn what_a_section_does_not_say_it_inherits() {
     assert_eq!(seconds(keepalive), (30, 10, 3));
     assert_eq!(b.socket.keepalive, None);
     let dial = plan.pools[0].dial;
-    assert_eq!((dial.connect_timeout, dial.retries), (Duration::from_millis(250), 0));
-    assert_eq!(seconds(dial.socket.keepalive.unwrap()), (30, 1, 3));
-    assert_eq!(dial.socket.user_timeout, Some(Duration::from_secs(9)));
+    assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
+    assert_eq!(seconds(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
+    assert_eq!(dial.connect.socket.user_timeout, Some(Duration::from_secs(9)));
     assert_eq!(a.socket.user_timeout, None);
 }
 
@@ -140,7 +140,7 @@ fn json_says_the_same() {
     let loaded = read("test.JSON", text).unwrap();
     let pool = &loaded.plan.pools[0];
     assert_eq!(
-        (pool.policy(), pool.dial.proxy_protocol),
+        (pool.policy(), pool.dial.connect.proxy_protocol),
         (Policy::SourceHash, Some(Version::V2))
     );
     assert_eq!((pool.is_checked(), pool.entries[0].allotment.weight), (false, 256));
@@ -212,11 +212,14 @@ fn what_is_quoted_drives_no_terminal() {
         ("a.toml", server("\u{9b}2J:1 \u{7f}")),
         ("a.toml", String::from("[a]\nb\u{9b}2J = 1")),
         ("a.toml", String::from("\u{85}")),
+        ("a.toml", server("\u{202e}1:b \u{2066}\u{2028}\u{feff}")),
+        ("a.toml", server("b\"] # \u{202e}")),
         ("a.json", String::from(r#"{"a\u001b": {"b\u009b": 1}}"#)),
         ("\u{1b}[2J.toml", String::from("[a]")),
     ] {
         let report = read(name, &text).err().unwrap().to_string();
-        assert!(!report.chars().any(|c| c.is_control() && c != '\n'), "{report:?}");
+        let drives = |c: char| crate::text::is_unsafe(c) && c != '\n';
+        assert!(!report.chars().any(drives), "{report:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The one stage that sees another: a failed connect asks the pool for the next server.
 
+mod connect;
 pub mod proxy_protocol;
 #[cfg(test)]
 mod tests;
@@ -10,27 +11,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_tcp_quickack;
-use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::addr::{ClientAddr, ServerAddr};
+use crate::addr::ClientAddr;
 use crate::pool::{Lease, Pool, Server, ServerId};
-use crate::socket::{Fault, SocketOptions, socket_fault, towards};
-use proxy_protocol::Version;
+use crate::socket::{Fault, socket_fault};
+#[cfg(test)]
+pub(crate) use connect::PLAIN;
+pub use connect::{ConnectOptions, LastAck, connect, connect_for_ourselves};
 
-/// How a server is reached.
+/// How a session gets a connection to a server of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialLimits {
-    /// One attempt.
-    pub connect_timeout: Duration,
+    /// How one is opened.
+    pub connect: ConnectOptions,
     /// Further attempts, each on another server.
     pub retries: u32,
-    /// Of the servers' sockets.
-    pub socket: SocketOptions,
-    /// The header that tells the server whom the connection speaks for; `None`: none is sent.
-    pub proxy_protocol: Option<Version>,
 }
 
 /// Why a connect failed: one word, the same in metrics and log.
@@ -38,7 +35,7 @@ pub struct DialLimits {
 pub enum ConnectFailure {
     /// The server's machine said no.
     Refused,
-    /// No answer within [`DialLimits::connect_timeout`].
+    /// No answer within [`ConnectOptions::timeout`].
     Timeout,
     /// There is no way to the server's machine.
     Unreachable,
@@ -103,15 +100,6 @@ impl ConnectFailure {
     }
 }
 
-/// When the server hears the last ACK of our handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastAck {
-    /// At once: it may be the server that speaks first.
-    AtOnce,
-    /// With the first bytes, which are at hand: a packet less for each session.
-    WithBytes,
-}
-
 /// What is told of a dialling while it goes on.
 #[derive(Debug)]
 pub enum Progress<'a> {
@@ -158,7 +146,6 @@ pub async fn dial(
     limits: &DialLimits,
     client: &TcpStream,
     address: ClientAddr,
-    last_ack: LastAck,
     mut tell: impl FnMut(Progress<'_>),
 ) -> Result<(TcpStream, Lease), NoConnection> {
     let mut tried: Vec<ServerId> = Vec::new();
@@ -173,14 +160,11 @@ pub async fn dial(
             });
         };
         tell(Progress::Trying(lease.server()));
-        let connecting = timeout(
-            limits.connect_timeout,
-            connect(lease.server().spec().address, limits.socket, last_ack),
-        );
+        let connecting = connect(lease.server().spec().address, &limits.connect, LastAck::AtOnce);
         // Whichever is dropped: a connect that is given up leaves nothing behind, a watch takes nothing away.
         let connected = tokio::select! {
             biased;
-            connected = connecting => connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            connected = connecting => connected,
             fault = socket_fault(client) => return Err(NoConnection::ClientBroke(fault)),
         };
         let failure = connected.as_ref().err().map(ConnectFailure::of);
@@ -202,16 +186,4 @@ pub async fn dial(
             Err(_) => return Err(NoConnection::Failed),
         }
     }
-}
-
-/// Connects a socket of ours, its options set, to a server.
-async fn connect(server: ServerAddr, options: SocketOptions, last_ack: LastAck) -> io::Result<TcpStream> {
-    let socket = towards(server.socket())?;
-    options.apply(&SockRef::from(&socket))?;
-    if last_ack == LastAck::WithBytes {
-        // The kernel may wait up to 40 ms for bytes to send it with; it never does, for they follow at once. What is
-        // cleared here comes back by itself (tcp(7), TCP_QUICKACK).
-        set_tcp_quickack(&socket, false)?;
-    }
-    socket.connect(server.socket()).await
 }

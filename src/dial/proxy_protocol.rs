@@ -39,6 +39,16 @@ pub fn header(version: Version, facts: &Facts<'_>) -> Vec<u8> {
     }
 }
 
+/// The header of a connection that speaks for nobody but its own peer, such as a health check: `LOCAL` in version 2,
+/// `UNKNOWN` in version 1 (section 2.1 allows the line to end after it).
+#[must_use]
+pub const fn local_header(version: Version) -> &'static [u8] {
+    match version {
+        Version::V1 => b"PROXY UNKNOWN\r\n",
+        Version::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}
+
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
 fn text(facts: &Facts<'_>) -> String {
     let (from, to) = (facts.client.socket(), facts.local.socket());
@@ -167,6 +177,14 @@ mod tests {
         let at = zeroed.len() - 4;
         zeroed[at..].fill(0);
         assert_eq!(bytes[at..], crc32c_bitwise(&zeroed).to_be_bytes());
+    }
+
+    #[test]
+    fn a_connection_of_our_own_says_so() {
+        assert_eq!(local_header(Version::V1), b"PROXY UNKNOWN\r\n");
+        let (signature, rest) = local_header(Version::V2).split_at(12);
+        assert_eq!(signature, SIGNATURE);
+        assert_eq!(rest, [0x20, 0, 0, 0], "version 2, LOCAL, no family, nothing after it");
     }
 
     #[test]

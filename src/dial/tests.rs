@@ -2,37 +2,37 @@
 
 use std::task::Poll;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use std::net::SocketAddr;
 
 use super::*;
+use crate::addr::ServerAddr;
 use crate::pool::health::EjectLimits;
 use crate::pool::{Allotment, Member, Policy, PoolRules, ServerSpec};
-use crate::socket::{Keepalive, reset};
+use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
     after: 3,
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     percent_max: 50,
+    on_reset: false,
 };
 
 const LIMITS: DialLimits = DialLimits {
-    connect_timeout: Duration::from_secs(20),
+    connect: PLAIN,
     retries: 2,
-    socket: SocketOptions {
-        keepalive: None,
-        user_timeout: None,
-    },
-    proxy_protocol: None,
 };
 
 /// For servers that swallow SYNs.
 const HASTY: DialLimits = DialLimits {
-    connect_timeout: Duration::from_millis(300),
+    connect: ConnectOptions {
+        timeout: Duration::from_millis(300),
+        ..PLAIN
+    },
     ..LIMITS
 };
 
@@ -83,7 +83,7 @@ fn pool(sockets: &[&Socket]) -> Pool {
     let rules = PoolRules {
         policy: Policy::RoundRobin,
         eject: EJECT,
-        connect_timeout: LIMITS.connect_timeout,
+        connect_timeout: PLAIN.timeout,
         slow_start: None,
         panic_threshold: None,
     };
@@ -111,7 +111,7 @@ async fn dialled(pool: &Pool, limits: &DialLimits, ours: &TcpStream) -> Dialled 
     let servers = pool.servers();
     let address = ClientAddr::new(ours.peer_addr().unwrap());
     let mut trying = None;
-    let result = dial(pool, limits, ours, address, LastAck::AtOnce, |progress| {
+    let result = dial(pool, limits, ours, address, |progress| {
         let attempt = match progress {
             Progress::Trying(server) => return trying = Some(server.id()),
             Progress::Over(attempt) => attempt,
@@ -178,7 +178,7 @@ async fn one_attempt_is_bounded_in_time() {
     let began = Instant::now();
     let done = dialled(&pool, &HASTY, &ours).await;
     assert_eq!(done.told, [(0, TIMEOUT), (1, None)]);
-    assert!(began.elapsed() >= HASTY.connect_timeout);
+    assert!(began.elapsed() >= HASTY.connect.timeout);
     assert!(done.result.is_ok());
 }
 
@@ -258,7 +258,8 @@ async fn the_servers_socket_has_its_options() {
     };
     let good = listening();
     let (pool, (_client, ours)) = (pool(&[&good]), client().await);
-    let done = dialled(&pool, &DialLimits { socket, ..LIMITS }, &ours).await;
+    let connect = ConnectOptions { socket, ..PLAIN };
+    let done = dialled(&pool, &DialLimits { connect, ..LIMITS }, &ours).await;
     let (stream, _lease) = done.result.unwrap();
     let socket = SockRef::from(&stream);
     assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());

@@ -2,38 +2,31 @@
 //!
 //! Every worker has a socket of its own for every address (SO_REUSEPORT); the kernel divides the clients.
 
+mod accept;
 mod places;
 mod watch;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::net::TcpListener;
 
-use crate::addr::{ListenAddr, PeerAddr};
+use crate::addr::ListenAddr;
+use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
-use crate::tcp_info::TcpInfo;
+pub use accept::{Accepted, Listener, Pause};
 pub use places::{Permit, Place, Places, Room};
 
-/// How long accepting rests when the system is out of something.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long it rests after an error of one client. Should it be none of a client, and last (a policy of the system that
-/// forbids to accept), trying on costs next to nothing.
-const NOBODY_PAUSE: Duration = Duration::from_millis(1);
-
-/// Clients accepted before the sessions already let in get their turn.
-const ACCEPT_BATCH: u32 = 16;
-
-/// Clients let in of those who join a queue after it was closed, while others before them are: hardly anybody can.
-const LATE_MAX: u32 = ACCEPT_BATCH;
+static REUSE_ADDRESS: OptionalCall = OptionalCall::new(
+    "setsockopt(SO_REUSEADDR)",
+    "a restart may have to wait for old connections",
+);
+static REUSE_PORT: OptionalCall = OptionalCall::new(
+    "setsockopt(SO_REUSEPORT)",
+    "workers share one queue of clients, and listeners whose addresses overlap cannot be bound",
+);
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +52,7 @@ fn remedy(cause: &io::Error) -> &'static str {
         }
         Some(libc::EAFNOSUPPORT) => "this system has no IPv6: leave that address out",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        None => "allow that call in the sandbox or seccomp profile that this process runs in",
         _ => "bind another address",
     }
 }
@@ -94,7 +88,7 @@ impl Bound {
         let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError { address, cause })?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
-            address: real.map_or(address, ListenAddr::new),
+            address: real.map_or(address, |real| address.with_port(real.port())),
             first,
             options: *options,
         })
@@ -110,10 +104,10 @@ impl Bound {
     /// listened on yet when this one was bound.
     pub fn share(&self) {
         // Where it fails so does listening, which says it.
-        let _ = self.first.set_reuse_port(true);
+        REUSE_PORT.try_result(self.first.set_reuse_port(true));
     }
 
-    /// From now on clients are let in. One socket a worker.
+    /// From now on clients are let in. One socket a worker, or one for all where SO_REUSEPORT is refused.
     ///
     /// The first listens while it is still alone: of two processes that have both bound the address, and neither of
     /// which listened yet, the second fails here. Then the others join it.
@@ -128,13 +122,17 @@ impl Bound {
         } = self;
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let all = || -> io::Result<Vec<OwnedFd>> {
-            first.listen(backlog)?;
-            first.set_reuse_port(true)?;
+            first.listen(backlog).map_err(|error| refused("listen", error))?;
+            let is_shared = REUSE_PORT.try_result(first.set_reuse_port(true));
             let mut sockets = vec![OwnedFd::from(first)];
             while sockets.len() < workers {
-                let next = bind(address.socket(), true, &options)?;
-                next.listen(backlog)?;
-                sockets.push(next.into());
+                sockets.push(if is_shared {
+                    let next = bind(address.socket(), true, &options)?;
+                    next.listen(backlog)?;
+                    next.into()
+                } else {
+                    sockets[0].try_clone()?
+                });
             }
             Ok(sockets)
         };
@@ -142,210 +140,56 @@ impl Bound {
     }
 }
 
+/// Listens on an address by one socket, for what is no traffic. To be called within a runtime.
+///
+/// # Errors
+/// The address and why it cannot be listened on.
+pub fn listen_alone(address: ListenAddr) -> Result<TcpListener, BindError> {
+    const BACKLOG: i32 = 128;
+    const OPTIONS: SocketOptions = SocketOptions {
+        keepalive: None,
+        user_timeout: None,
+    };
+    let listening = || {
+        let socket = bind(address.socket(), false, &OPTIONS)?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    listening().map_err(|cause| BindError { address, cause })
+}
+
 fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(|error| refused("socket", error))?;
+    // Only `[::]` would take IPv4 clients too, and conflict with `0.0.0.0`.
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket
+            .set_only_v6(true)
+            .map_err(|error| refused("setsockopt(IPV6_V6ONLY)", error))?;
     }
-    socket.set_reuse_address(true)?; // old connections in TIME_WAIT do not hinder a restart
-    socket.set_reuse_port(reuse_port)?;
-    socket.set_nonblocking(true)?;
-    options.apply(&SockRef::from(&socket))?; // accepted sockets inherit all of it
+    REUSE_ADDRESS.try_result(socket.set_reuse_address(true));
+    if reuse_port {
+        REUSE_PORT.try_result(socket.set_reuse_port(true));
+    }
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| refused("fcntl(F_SETFL)", error))?;
+    // Connecting to servers needs this one; better missed here than by every session.
+    socket
+        .take_error()
+        .map_err(|error| refused("getsockopt(SO_ERROR)", error))?;
+    options.apply(&SockRef::from(&socket)); // accepted sockets inherit all of it
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Why accepting rests although a client is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// No descriptor is left.
-    Descriptors,
-    /// No memory is left.
-    Memory,
-    /// `max_connections` are there.
-    Limit,
-}
-
-impl Pause {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
-
-    /// The word that metrics and log use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Descriptors => "descriptors",
-            Self::Memory => "memory",
-            Self::Limit => "limit",
+/// Names a necessary call that the system refuses whatever the address is. Other errors speak for themselves.
+fn refused(call: &str, error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL) => {
+            io::Error::other(format!("the system refuses {call}: {error}"))
         }
-    }
-}
-
-/// A client just let in.
-#[derive(Debug)]
-pub struct Accepted {
-    /// Its socket.
-    pub socket: TcpStream,
-    /// Its address.
-    pub peer: PeerAddr,
-    /// When.
-    pub at: Instant,
-    /// Its place.
-    pub permit: Permit,
-}
-
-/// One worker's socket for one address.
-#[derive(Debug)]
-pub struct Listener {
-    socket: AsyncFd<OwnedFd>,
-    batch: u32,
-    /// Clients to be let in at most, now that the queue is closed.
-    left: u32,
-}
-
-/// What one try to accept came to.
-enum Tried {
-    Client(TcpStream, PeerAddr),
-    Nobody,
-    Pause(Pause),
-}
-
-impl Listener {
-    /// Listens on a socket of [`Bound::listen`], in the calling thread's runtime.
-    ///
-    /// # Errors
-    /// Those of registering it with the runtime.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: watch::watch(socket)?,
-            batch: 0,
-            left: 0,
-        })
-    }
-
-    /// The next client, on one of these places. `told` hears when accepting must rest, and why.
-    ///
-    /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
-    /// Cancel safe: a place not yet given to a client goes back.
-    pub async fn accept(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Accepted {
-        self.let_sessions_run().await;
-        loop {
-            let Ok(mut ready) = self.socket.readable().await else {
-                // The runtime is going down; whoever waits for a client is about to be dropped.
-                return std::future::pending().await;
-            };
-            match self.try_accept(places, &mut told).await {
-                Ok(Some(accepted)) => return accepted,
-                Ok(None) => {}
-                Err(_nobody) => ready.clear_ready(),
-            }
-        }
-    }
-
-    /// Gives it other options; clients who come from now on have them.
-    pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
-        // Its options were taken once, so were others of the kind.
-        let _ = options.apply_anew(&SockRef::from(self.socket.get_ref()));
-        let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
-    }
-
-    /// From now on hardly anybody joins those who wait: the kernel lets somebody in only while there is nobody.
-    pub fn close_queue(&mut self) {
-        // Nothing is lost where it fails: those who come are turned away like the others.
-        let _ = rustix::net::listen(self.socket.get_ref(), 0);
-        self.left = self.waiting() + LATE_MAX;
-    }
-
-    /// The next of those who waited when the queue was closed, as soon as there is a place; `None` when nobody waits any
-    /// more. Otherwise like [`Self::accept`].
-    ///
-    /// Of those who join them meanwhile a few: where places are scarce and clients many there would always be one.
-    pub async fn accept_waiting(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Option<Accepted> {
-        self.let_sessions_run().await;
-        while self.left > 0 && self.waiting() > 0 {
-            if let Ok(Some(accepted)) = self.try_accept(places, &mut told).await {
-                self.left -= 1;
-                return Some(accepted);
-            }
-        }
-        None
-    }
-
-    /// Clients who wait to be let in. They are reset when this is dropped.
-    #[must_use]
-    pub fn waiting(&self) -> u32 {
-        // Of a listening socket this figure is the length of its queue.
-        TcpInfo::of(self.socket.get_ref().as_fd()).map_or(0, |info| info.unacknowledged)
-    }
-
-    /// After a batch of clients the sessions already let in get their turn.
-    async fn let_sessions_run(&mut self) {
-        self.batch += 1;
-        if self.batch >= ACCEPT_BATCH {
-            self.batch = 0;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Accepts once, as soon as there is a place: a client, or not this one. EAGAIN is the only error.
-    async fn try_accept(&self, places: &Places, told: &mut impl FnMut(Pause)) -> io::Result<Option<Accepted>> {
-        let permit = match places.try_take() {
-            Some(permit) => permit,
-            None => {
-                told(Pause::Limit);
-                places.take().await
-            }
-        };
-        match accept(self.socket.get_ref())? {
-            Tried::Client(socket, peer) => Ok(Some(Accepted {
-                socket,
-                peer,
-                at: Instant::now(),
-                permit,
-            })),
-            Tried::Nobody => {
-                drop(permit);
-                sleep(NOBODY_PAUSE).await;
-                Ok(None)
-            }
-            Tried::Pause(reason) => {
-                drop(permit);
-                told(reason);
-                sleep(ACCEPT_PAUSE).await;
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// Accepts once. What the peer did wrong (it left first, its network failed: see "Error handling" in accept(2)) is
-/// nobody; EAGAIN is the only error.
-fn accept(listener: &OwnedFd) -> io::Result<Tried> {
-    let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok((socket, Some(peer))) => (socket, peer),
-        Ok((_, None)) => return Ok(Tried::Nobody),
-        Err(error) => return nobody(error),
-    };
-    let Ok(peer) = SocketAddr::try_from(peer) else {
-        return Ok(Tried::Nobody);
-    };
-    Ok(match TcpStream::from_std(socket.into()) {
-        Ok(socket) => Tried::Client(socket, PeerAddr::new(peer)),
-        // epoll has no room (ENOMEM, ENOSPC). This client is lost; those behind it shall wait, not follow.
-        Err(_) => Tried::Pause(Pause::Memory),
-    })
-}
-
-/// Why accepting gave nobody.
-fn nobody(error: Errno) -> io::Result<Tried> {
-    match error {
-        Errno::AGAIN => Err(error.into()),
-        Errno::MFILE | Errno::NFILE => Ok(Tried::Pause(Pause::Descriptors)),
-        Errno::NOBUFS | Errno::NOMEM => Ok(Tried::Pause(Pause::Memory)),
-        _ => {
-            tracing::debug!(%error, "cannot let a client in");
-            Ok(Tried::Nobody)
-        }
+        _ => error,
     }
 }
 
@@ -354,9 +198,14 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::mpsc::channel;
     use std::thread;
+    use std::time::Duration;
 
+    use rustix::io::Errno;
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    use tokio::net::TcpStream;
     use tokio::time::timeout;
 
+    use super::accept::{LATE_MAX, Tried, accept, nobody};
     use super::*;
 
     const OPTIONS: SocketOptions = SocketOptions {

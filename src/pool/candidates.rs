@@ -1,103 +1,174 @@
-//! Who may be picked: the usable servers of the best tier that has any.
+//! The servers that may be picked: the usable ones of the best tier that has any.
+
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Candidate, Member, PoolRules, ServerId};
-use crate::pool::health::Checked;
+use super::health::{Checked, Terms};
+use super::{Member, PoolRules, Server, ServerId};
 
-/// Whether a server may be picked now.
+/// Whether a server may be picked at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(super) enum Availability {
     /// It is up.
     Up,
-    /// Nothing is known of it yet.
+    /// It has no check result yet.
     Unchecked,
-    /// Its back-off is over: one session may try it.
-    Trial,
-    /// It is down, or out for a while.
-    Out,
+    /// It is ejected and its back-off is over: one session may try it.
+    TrialDue,
+    /// It is down, ejected, of weight 0, drained or disabled.
+    Unavailable,
 }
 
-/// How usable a server is, the best first: the tier, then whether it is known to be well.
-type Rank = (u8, u8);
-
-/// The rank of a server that may be picked now. Within a tier those come first that are up, an ejected one whose trial
-/// is due among them; then those nobody has checked yet.
-fn rank(server: &Member, now: Instant) -> Option<Rank> {
-    let unknown = u8::from(server.checked() == Checked::Unchecked);
-    (server.standing(now) != Standing::Out).then_some((server.priority(), unknown))
+/// A server that may be picked.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) server: Arc<Server>,
+    /// Its index in the pool's list of servers.
+    pub(super) index: usize,
+    /// 1 to 256; in a pool with a slow start 10 to 25,600, as all weights count a hundredfold there.
+    pub(super) weight: u16,
+    /// XXH3-64 of its identity.
+    pub(super) key: u64,
+    /// A session needs the one trial to get it.
+    is_trial: bool,
 }
 
-/// Among whom a policy chooses.
-pub(super) struct Choice<'a> {
-    pub(super) candidates: Vec<Candidate<'a>>,
-    /// Whether they are taken without regard to their being within reach.
-    pub(super) in_panic: bool,
+impl Candidate {
+    /// Its sessions at this moment, over all workers.
+    pub(super) fn live(&self) -> u32 {
+        self.server.live()
+    }
 }
 
-/// Those of the best rank that are not passed over.
-pub(super) fn candidates<'a>(
-    servers: &'a [Member],
-    rules: &PoolRules,
-    now: Instant,
-    passed_over: impl Fn(ServerId) -> bool,
-) -> Choice<'a> {
-    let panicking = tier_in_panic(servers, rules, now);
-    let rank = |server: &Member| match panicking {
-        Some(tier) if server.priority() == tier => server.is_fit().then_some((tier, 0)),
-        _ => rank(server, now),
-    };
-    let mut found = Vec::with_capacity(servers.len());
-    let mut best = (u8::MAX, u8::MAX);
-    for (index, server) in servers.iter().enumerate() {
-        let Some(rank) = rank(server) else { continue };
-        if rank > best || passed_over(server.id()) {
-            continue;
+/// The candidates at one instant, and what else follows from the same facts.
+#[derive(Debug, Default)]
+pub(super) struct CandidateSet {
+    pub(super) candidates: Vec<Candidate>,
+    /// The best tier in which a server is up.
+    pub(super) best_tier: Option<u8>,
+    /// The tier all of whose servers are used because so few of them are healthy.
+    pub(super) panic_tier: Option<u8>,
+    /// The candidates are those of `panic_tier`.
+    in_panic: bool,
+    /// The earliest instant at which time alone changes any of this; `None`: it never does.
+    expires: Option<Instant>,
+}
+
+impl CandidateSet {
+    /// The candidates among these servers, without those that are excluded.
+    ///
+    /// A tier is preferred to all tiers of a higher number. Within a tier the servers that have been checked come before
+    /// those that have not; an ejected one whose trial is due counts like one that is up.
+    pub(super) fn new(
+        members: &[Member],
+        rules: &PoolRules,
+        now: Instant,
+        excluded: impl Fn(ServerId) -> bool,
+    ) -> Self {
+        let availability: Vec<_> = members.iter().map(|member| member.availability(now)).collect();
+        let panic_tier = panic_tier(members, &availability, rules);
+        let mut candidates = Vec::new();
+        let mut best = (u8::MAX, true);
+        for (index, member) in members.iter().enumerate() {
+            let tier = member.priority();
+            let usable = match panic_tier {
+                Some(panic_tier) if panic_tier == tier => member.is_usable_in_panic(),
+                _ => availability[index] != Availability::Unavailable,
+            };
+            let preference = match panic_tier {
+                Some(panic_tier) if panic_tier == tier => (tier, false),
+                _ => (tier, member.checked() == Checked::Unchecked),
+            };
+            if !usable || preference > best || excluded(member.id()) {
+                continue;
+            }
+            if preference < best {
+                candidates.clear();
+                best = preference;
+            }
+            candidates.push(Candidate {
+                server: Arc::clone(member),
+                index,
+                weight: member.weight(),
+                key: member.key(),
+                is_trial: availability[index] == Availability::TrialDue,
+            });
         }
-        if rank < best {
-            found.clear();
-            best = rank;
+        let up = (0..members.len()).filter(|index| availability[*index] == Availability::Up);
+        let mut set = Self {
+            candidates,
+            best_tier: up.map(|index| members[index].priority()).min(),
+            panic_tier,
+            in_panic: panic_tier == Some(best.0),
+            expires: None,
+        };
+        let trials = members.iter().filter_map(|member| member.trial_due_at());
+        set.expires = trials.filter(|due| *due > now).min();
+        set.apply_slow_start(rules, now);
+        set
+    }
+
+    /// Reduces the weights of the servers that came back lately. All weights are multiplied by 100 first, so that a
+    /// percentage of any of them is a whole number.
+    fn apply_slow_start(&mut self, rules: &PoolRules, now: Instant) {
+        let Some(slow_start) = rules.slow_start else { return };
+        for candidate in &mut self.candidates {
+            candidate.weight *= candidate.server.percent(now, slow_start); // at most 256 * 100
+            let next = candidate.server.next_percent_at(now, slow_start);
+            self.expires = self.expires.into_iter().chain(next).min();
         }
-        found.push(Candidate {
-            index,
-            weight: server.weight(),
-            live: server.live(),
-            key: server.key(),
-            identity: &server.spec().identity,
-        });
     }
-    ease_in(&mut found, servers, rules, now);
-    Choice {
-        candidates: found,
-        in_panic: panicking == Some(best.0),
+
+    /// The candidate that is this server.
+    pub(super) fn find(&self, id: ServerId) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.server.id() == id)
+    }
+
+    /// Whether time alone has changed none of it until now. An instant before the one it was built at counts as that
+    /// one: another session has already been placed by this set.
+    pub(super) fn holds_at(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// The terms on which a session gets this candidate; `None`: another session has claimed the one trial since.
+    pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<Terms> {
+        if self.in_panic || !candidate.is_trial {
+            return Some(Terms::Free);
+        }
+        let claimed = candidate.server.claim_trial(now, rules.connect_timeout);
+        claimed.then_some(Terms::Trial)
     }
 }
 
-/// Gives those that came back lately a part of their share. All weights count a hundredfold then, and always in such a
-/// pool: who takes turns remembers in units of weight.
-fn ease_in(found: &mut [Candidate<'_>], servers: &[Member], rules: &PoolRules, now: Instant) {
-    let Some(slow_start) = rules.slow_start else { return };
-    for candidate in found {
-        candidate.weight *= servers[candidate.index].percent(now, slow_start); // at most 256 * 100
-    }
-}
-
-/// The best tier, if so few of its servers are well that all of them are to be used.
+/// The best tier, if the share of its healthy servers is under the panic threshold.
 ///
 /// The best is the first with a usable server; where no tier has one, the first with a server that is merely out of
-/// reach. Servers nobody has checked yet count as well: nothing is known against them.
-pub(super) fn tier_in_panic(servers: &[Member], rules: &PoolRules, now: Instant) -> Option<u8> {
+/// reach. Servers without a check result count as healthy: nothing is known against them.
+fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRules) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);
-    let best = |is_of: &dyn Fn(&Member) -> bool| {
-        let tiers = servers.iter().filter(|server| is_of(server)).map(|s| s.priority());
-        tiers.min()
-    };
-    let tier = best(&|server| server.standing(now) != Standing::Out).or_else(|| best(&Member::is_fit))?;
-    let there = || {
-        servers
-            .iter()
-            .filter(|server| server.priority() == tier && server.is_enlisted())
-    };
-    let well = there().filter(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
-    (well.count() * 100 < threshold * there().count()).then_some(tier)
+    let all = || members.iter().zip(availability);
+    let usable = all().filter(|(_, availability)| **availability != Availability::Unavailable);
+    let tier = usable.map(|(member, _)| member.priority()).min().or_else(|| {
+        let reachable_or_not = members.iter().filter(|member| member.is_usable_in_panic());
+        reachable_or_not.map(Member::priority).min()
+    })?;
+    let of_tier = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
+    let is_healthy = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
+    let healthy = of_tier().filter(|(_, availability)| is_healthy(**availability));
+    (healthy.count() * 100 < threshold * of_tier().count()).then_some(tier)
+}
+
+#[cfg(test)]
+impl Candidate {
+    /// A candidate of this index, identity and weight, with so many sessions.
+    pub(super) fn for_test(index: usize, server: Server, weight: u16) -> Self {
+        Self {
+            key: server.key(),
+            server: Arc::new(server),
+            index,
+            weight,
+            is_trial: false,
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! Whether a server may be used: two pure machines over results and a clock that is handed in.
 //!
-//! [`Checks`] follows the active checks (rise and fall); [`Ejection`] follows the connects of real sessions. The
-//! first is written by the server's prober alone, the second by whoever has just dialled.
+//! [`Checks`] follows the active checks (rise and fall); [`Ejection`] follows the connects of real sessions, and how
+//! these end. The first is written by the server's prober alone, the second by sessions.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
+
+use super::served::{AT_ONCE, Unserved};
+use crate::text::Reason;
 
 /// What the active checks say of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +28,10 @@ pub enum Verdict {
     /// Good.
     Pass,
     /// Bad, and why. It takes a few in a row to change a state.
-    Fail(Arc<str>),
+    Fail(Reason),
     /// The server is well, and not what is wanted (its role); which takes it out at once, as does a good check put it
     /// back in after that.
-    Unfit(Arc<str>),
+    Unfit(Reason),
 }
 
 /// How many results in a row change a state.
@@ -148,7 +151,7 @@ impl Checks {
 #[derive(Debug)]
 pub(super) struct Story {
     pub(super) machine: Checks,
-    pub(super) reason: Option<Arc<str>>,
+    pub(super) reason: Option<Reason>,
     pub(super) since: SystemTime,
 }
 
@@ -168,7 +171,7 @@ pub struct Health {
     /// What its checks say.
     pub checked: Checked,
     /// What was wrong at its latest check; `None`: nothing.
-    pub reason: Option<Arc<str>>,
+    pub reason: Option<Reason>,
     /// Since when its checks say so.
     pub since: SystemTime,
 }
@@ -184,6 +187,8 @@ pub struct EjectLimits {
     pub longest: Duration,
     /// At most this share of a pool's servers may be out at once, 0 to 100.
     pub percent_max: u32,
+    /// Whether a reset of the server after bytes of the client counts, too.
+    pub on_reset: bool,
 }
 
 /// On what terms a session has its place on a server.
@@ -199,6 +204,11 @@ pub enum Terms {
 ///
 /// A back-off that has run out lets *one* session try the server; the others follow when that one has connected. A
 /// server that swallows packets thus costs one session a back-off, not everybody a timeout.
+///
+/// Sessions that a server has not served count as failed connects once they were for three client addresses. From the
+/// first of them on, a connect that works proves nothing: the server is well again when a session that began later has
+/// been served, or when one has lasted for [`AT_ONCE`], which is looked at when the next one connects. Nor do good checks
+/// put such a server back: they do not meet what sessions meet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ejection {
     /// Failed connects in a row, while in use.
@@ -206,6 +216,9 @@ pub struct Ejection {
     /// Ejections since the last connect that worked: the exponent of the back-off.
     times: u32,
     out: Option<Out>,
+    unserved: Unserved,
+    /// Of the sessions that have connected since the latest that was not served: when the first did.
+    connected: Option<Instant>,
 }
 
 /// Of a server that is out.
@@ -227,20 +240,42 @@ impl Ejection {
     /// Whether nothing is on record against the server, not even the length of its next back-off.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.failures == 0 && self.times == 0 && self.out.is_none()
+        self.failures == 0 && self.times == 0 && self.out.is_none() && self.unserved.is_empty()
     }
 
     /// A connect failed. Returns the back-off if that takes the server out, or keeps it out after a trial.
     /// `permitted` is the pool's word: others are left, and not too many are out already.
     pub fn failed(&mut self, now: Instant, limits: EjectLimits, permitted: bool, terms: Terms) -> Option<Duration> {
+        if self.out.is_none() {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.judge(now, limits, permitted, terms)
+    }
+
+    /// A session of this client was not served. Returns and takes the same as [`Self::failed`].
+    pub fn unserved(
+        &mut self,
+        client: IpAddr,
+        now: Instant,
+        limits: EjectLimits,
+        permitted: bool,
+        terms: Terms,
+    ) -> Option<Duration> {
+        self.connected = None;
+        if self.out.is_none() {
+            self.unserved.add(client, now);
+        }
+        self.judge(now, limits, permitted, terms)
+    }
+
+    fn judge(&mut self, now: Instant, limits: EjectLimits, permitted: bool, terms: Terms) -> Option<Duration> {
         match (self.out, terms) {
             (Some(_), Terms::Trial) => {}
             // Sessions that were on their way when it was taken out say nothing new: however many they are, they
             // do not lengthen the back-off.
             (Some(_), Terms::Free) => return None,
             (None, _) => {
-                self.failures = self.failures.saturating_add(1);
-                if self.failures < limits.after || !permitted {
+                if self.failures.saturating_add(self.unserved.counted()) < limits.after || !permitted {
                     return None;
                 }
             }
@@ -255,19 +290,45 @@ impl Ejection {
         Some(back_off)
     }
 
-    /// A connect worked: all is forgiven. Returns whether the server had been out.
-    pub fn succeeded(&mut self) -> bool {
+    /// A connect worked: all is forgiven, unless sessions were not served lately. Returns whether that put the server
+    /// back in use.
+    pub fn succeeded(&mut self, now: Instant, terms: Terms) -> bool {
+        let one_has_lasted = self.connected.is_some_and(|connected| now >= connected + AT_ONCE);
+        if self.unserved.is_empty() || one_has_lasted {
+            return self.forgive();
+        }
+        self.failures = 0;
+        self.connected.get_or_insert(now);
+        if let (Some(out), Terms::Trial) = (&mut self.out, terms) {
+            out.until = after(now, AT_ONCE); // until then this session shows what the server is worth
+        }
+        false
+    }
+
+    /// A session that connected at this time was served: all is forgiven, if that is news. Returns whether it put the
+    /// server back in use.
+    pub fn served(&mut self, connected: Instant) -> bool {
+        self.unserved.is_older_than(connected) && self.forgive()
+    }
+
+    /// A session is over and proves nothing, so that it has not lasted either.
+    pub const fn learnt_nothing(&mut self) {
+        self.connected = None;
+    }
+
+    fn forgive(&mut self) -> bool {
         let was_out = self.is_out();
         *self = Self::default();
         was_out
     }
 
     /// An active check has a result. Enough good ones in a row since the server was taken out put it back in use at
-    /// once, with the length of the next back-off remembered until a connect works. Returns whether they do.
+    /// once, with the length of the next back-off remembered until a connect works; but not one that was taken out for
+    /// sessions it did not serve. Returns whether they do.
     pub fn checked(&mut self, pass: bool, rise: u32) -> bool {
         let Some(out) = &mut self.out else { return false };
         out.good_checks = if pass { out.good_checks.saturating_add(1) } else { 0 };
-        let lifted = out.good_checks >= rise;
+        let lifted = out.good_checks >= rise && self.unserved.is_empty();
         if lifted {
             self.failures = 0;
             self.out = None;
@@ -279,6 +340,12 @@ impl Ejection {
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.out.is_some_and(|out| now >= out.until)
+    }
+
+    /// When the trial is due; `None`: the server is not out.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Instant> {
+        self.out.map(|out| out.until)
     }
 
     /// Claims the one trial of an expired back-off, for as long as a connect may take: if whoever claimed it never
@@ -310,6 +377,7 @@ mod tests {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(30),
         percent_max: 50,
+        on_reset: false,
     };
 
     fn verdict(sign: char) -> Verdict {
@@ -383,7 +451,7 @@ mod tests {
             back_off.as_secs()
         };
         assert_eq!([(); 6].map(|()| next()), [2, 4, 8, 16, 30, 30]);
-        assert!(ejection.succeeded());
+        assert!(ejection.succeeded(now, Terms::Trial));
         assert!(ejection.is_clean());
         assert_eq!(ejection.failed(now, LIMITS, true, Terms::Free), None);
     }
@@ -408,7 +476,7 @@ mod tests {
         assert!(!ejection.is_out() && !ejection.is_clean());
         let again = [(); 3].map(|()| ejection.failed(now, LIMITS, true, Terms::Free));
         assert_eq!(again, [None, None, Some(LIMITS.first * 2)]);
-        ejection.succeeded();
+        ejection.succeeded(now, Terms::Free);
         assert!(ejection.is_clean());
     }
 
@@ -419,6 +487,7 @@ mod tests {
             longest: Duration::MAX,
             after: 1,
             percent_max: 100,
+            on_reset: false,
         };
         let mut ejection = Ejection::default();
         assert_eq!(
@@ -459,5 +528,91 @@ mod tests {
             Some(Duration::from_secs(2)),
             "it stays out"
         );
+    }
+    /// The address of client number `n`.
+    fn client(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    /// A server that has taken `clients`, each of another address, and served none.
+    fn unserving(clients: u8, now: Instant) -> (Ejection, Option<Duration>) {
+        let mut ejection = Ejection::default();
+        let mut back_off = None;
+        for n in 0..clients {
+            assert!(!ejection.succeeded(now, Terms::Free));
+            back_off = ejection.unserved(client(n), now, LIMITS, true, Terms::Free);
+        }
+        (ejection, back_off)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_not_served_eject_once_they_were_for_three_addresses() {
+        let now = Instant::now();
+        assert_eq!(unserving(2, now).1, None);
+        assert_eq!(unserving(3, now).1, Some(LIMITS.first));
+        let (mut ejection, _) = unserving(2, now);
+        for _ in 0..100 {
+            assert_eq!(ejection.unserved(client(0), now, LIMITS, true, Terms::Free), None);
+        }
+        let (mut ejection, _) = unserving(2, now);
+        assert_eq!(ejection.unserved(client(2), now, LIMITS, false, Terms::Free), None);
+        assert!(ejection.unserved(client(2), now, LIMITS, true, Terms::Free).is_some());
+        let seven = EjectLimits { after: 7, ..LIMITS };
+        let (mut ejection, _) = unserving(2, now);
+        let outs = [(); 5].map(|()| ejection.unserved(client(9), now, seven, true, Terms::Free).is_some());
+        assert_eq!(outs, [false, false, false, false, true], "the seventh");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_served_forgives_those_before_it_that_were_not() {
+        let start = Instant::now();
+        let now = start + Duration::from_secs(5);
+        let (mut ejection, _) = unserving(2, now);
+        ejection.served(start);
+        assert!(!ejection.is_clean(), "it had connected when all was well");
+        ejection.served(now);
+        assert!(ejection.is_clean());
+        // Of a server whose connects fail, an old session says nothing.
+        let mut ejection = ejected(now);
+        assert!(!ejection.served(now) && ejection.is_out());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_lasts_forgives_them_when_the_next_one_connects() {
+        let now = Instant::now();
+        let (mut ejection, _) = unserving(2, now);
+        ejection.succeeded(now, Terms::Free);
+        ejection.succeeded(now + AT_ONCE / 2, Terms::Free);
+        assert!(!ejection.is_clean());
+        ejection.succeeded(now + AT_ONCE, Terms::Free);
+        assert!(ejection.is_clean());
+        let (mut ejection, _) = unserving(2, now);
+        ejection.succeeded(now, Terms::Free);
+        ejection.learnt_nothing();
+        ejection.succeeded(now + AT_ONCE, Terms::Free);
+        assert!(!ejection.is_clean(), "its client left at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_session_at_a_time_tries_whether_sessions_are_served_again() {
+        let mut now = Instant::now();
+        let (mut ejection, _) = unserving(3, now);
+        assert!(!ejection.checked(true, 1), "checks do not see it");
+        let mut back_off = LIMITS.first;
+        for _ in 0..3 {
+            now += back_off;
+            assert!(ejection.claim_trial(now, Duration::from_secs(3)));
+            assert!(!ejection.succeeded(now, Terms::Trial), "a connect proves nothing");
+            assert!(!ejection.is_due(now));
+            back_off = ejection.unserved(client(7), now, LIMITS, false, Terms::Trial).unwrap();
+        }
+        assert_eq!(back_off, LIMITS.first * 8);
+        now += back_off;
+        assert!(ejection.claim_trial(now, Duration::from_secs(3)));
+        assert!(!ejection.succeeded(now, Terms::Trial));
+        now += AT_ONCE;
+        assert!(ejection.claim_trial(now, Duration::from_secs(3)));
+        assert!(ejection.succeeded(now, Terms::Trial), "the session before has lasted");
+        assert!(ejection.is_clean());
     }
 }

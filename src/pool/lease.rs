@@ -26,6 +26,12 @@ impl Lease {
         self.terms
     }
 
+    /// Whether the end of a session that was served changes nothing: nothing is on record against the server.
+    #[must_use]
+    pub fn is_untroubled(&self) -> bool {
+        !self.server.is_troubled()
+    }
+
     /// The server the place is on.
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {

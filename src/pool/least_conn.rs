@@ -1,32 +1,64 @@
 //! `least-conn`: the lowest (live sessions + 1) / weight.
 //!
-//! The one more is the session that is being placed: an idle server of weight 3 takes three before an idle one of
-//! weight 1 is as full.
+//! The one more is the session that is being placed: an idle server of weight 3 gets three sessions before its load equals
+//! that of an idle server of weight 1 with one session.
 
-use std::cmp::Ordering;
+use super::candidates::Candidate;
 
-use super::Candidate;
+/// The load of a candidate at the moment it was read.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    sessions: u64,
+    weight: u64,
+}
 
-/// The index of the least loaded server; `None` without candidates.
-///
-/// When several are equally low, `turn` is asked once which of them it is: it is given their number, at least two,
-/// and answers with one below it. Turning among the equals, and not from a moving start to the next equal, gives none
-/// of them more because its neighbours are loaded; asking only when there is a choice keeps the turns even although
-/// retries, which often have none, come in between.
-#[must_use]
-pub fn choose(candidates: &[Candidate<'_>], turn: impl FnOnce(usize) -> usize) -> Option<usize> {
-    let lowest = candidates.iter().min_by(|a, b| compare(a, b))?;
-    let mut equals = candidates.iter().filter(|candidate| compare(candidate, lowest).is_eq());
-    match equals.clone().count() {
-        1 => Some(lowest.index),
-        several => equals.nth(turn(several)).map(|candidate| candidate.index),
+impl Load {
+    fn of(candidate: &Candidate) -> Self {
+        Self {
+            sessions: u64::from(candidate.live()) + 1,
+            weight: u64::from(candidate.weight),
+        }
+    }
+
+    /// Exact: the fractions are compared by multiplying crosswise, which 48 bits hold.
+    fn is_below(self, other: Self) -> bool {
+        self.sessions * other.weight < other.sessions * self.weight
+    }
+
+    fn equals(self, other: Self) -> bool {
+        self.sessions * other.weight == other.sessions * self.weight
     }
 }
 
-/// Which of two is less loaded, exactly: the fractions are compared by multiplying crosswise, which 48 bits hold.
-pub(super) fn compare(a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
-    let with = |candidate: &Candidate<'_>| u64::from(candidate.live) + 1;
-    (with(a) * u64::from(b.weight)).cmp(&(with(b) * u64::from(a.weight)))
+/// The least loaded candidate; `None` if there is none.
+///
+/// When several are equally low, `turn` is called once to decide between them: it is given their number, at least two,
+/// and returns a number below it. Taking turns among the equals, rather than scanning from a moving start, gives none of
+/// them more because its neighbours are loaded; calling `turn` only when there is a choice keeps the turns in order even
+/// though retries, which often have none, come in between.
+pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
+    let (mut lowest, rest) = candidates.split_first()?;
+    let mut load = Load::of(lowest);
+    let mut equals = 1;
+    for candidate in rest {
+        let other = Load::of(candidate);
+        if other.is_below(load) {
+            (lowest, load, equals) = (candidate, other, 1);
+        } else if other.equals(load) {
+            equals += 1;
+        }
+    }
+    if equals == 1 {
+        return Some(lowest);
+    }
+    // Sessions begin and end meanwhile: if fewer are that low by now, the first that was will do.
+    let mut still = candidates.iter().filter(|candidate| Load::of(candidate).equals(load));
+    still.nth(turn(equals)).or(Some(lowest))
+}
+
+/// Whether `a` is less loaded than `b`.
+pub(super) fn is_less_loaded(a: &Candidate, b: &Candidate) -> bool {
+    Load::of(a).is_below(Load::of(b))
 }
 
 #[cfg(test)]
@@ -35,21 +67,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn chosen(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<usize> {
+        choose(candidates, turn).map(|candidate| candidate.index)
+    }
+
     fn never(_: usize) -> usize {
         panic!("there is nothing to take turns about")
     }
 
     #[test]
     fn the_lowest_weighted_load_wins() {
-        assert_eq!(choose(&[], never), None);
-        assert_eq!(choose(&candidates(&[(1, 9)]), never), Some(0));
+        assert_eq!(chosen(&[], never), None);
+        assert_eq!(chosen(&candidates(&[(1, 9)]), never), Some(0));
         assert_eq!(
-            choose(&candidates(&[(1, 1), (3, 4)]), never),
+            chosen(&candidates(&[(1, 1), (3, 4)]), never),
             Some(1),
             "2/1 against 5/3"
         );
         assert_eq!(
-            choose(&candidates(&[(1, 0), (3, 3)]), never),
+            chosen(&candidates(&[(1, 0), (3, 3)]), never),
             Some(0),
             "1/1 against 4/3"
         );
@@ -58,30 +94,26 @@ mod tests {
     #[test]
     fn nothing_overflows_and_nothing_is_rounded() {
         let full = candidates(&[(256, u32::MAX), (255, u32::MAX), (256, u32::MAX - 1)]);
-        assert_eq!(choose(&full, never), Some(2));
+        assert_eq!(chosen(&full, never), Some(2));
     }
 
     #[test]
     fn equals_take_turns_whatever_stands_between_them() {
         // Servers 1 and 5 are equally low. A moving start would give 5 four turns of six, and 1 two.
         let uneven = candidates(&[(1, 7), (1, 2), (1, 7), (1, 7), (1, 7), (2, 5)]);
-        let chosen: Vec<_> = (0..6)
-            .map(|turn| choose(&uneven, |equals| turn % equals).unwrap())
+        let order: Vec<_> = (0..6)
+            .map(|turn| chosen(&uneven, |equals| turn % equals).unwrap())
             .collect();
-        assert_eq!(chosen, [1, 5, 1, 5, 1, 5]);
+        assert_eq!(order, [1, 5, 1, 5, 1, 5]);
     }
 
     #[test]
     fn idle_servers_fill_up_in_proportion_to_their_weights() {
-        let mut servers = candidates(&[(1, 0), (2, 0), (5, 0)]);
+        let servers = candidates(&[(1, 0), (2, 0), (5, 0)]);
         for turn in 0..800 {
-            let index = choose(&servers, |equals| turn % equals).unwrap();
-            servers[index].live += 1;
+            choose(&servers, |equals| turn % equals).unwrap().server.entered();
         }
-        assert_eq!(
-            servers.iter().map(|server| server.live).collect::<Vec<_>>(),
-            [100, 200, 500]
-        );
+        assert_eq!(servers.iter().map(Candidate::live).collect::<Vec<_>>(), [100, 200, 500]);
     }
 
     proptest! {
@@ -91,8 +123,8 @@ mod tests {
             turn: usize,
         ) {
             let servers = candidates(&servers);
-            let chosen = &servers[choose(&servers, |equals| turn % equals).unwrap()];
-            let load = |server: &Candidate<'_>| (f64::from(server.live) + 1.0) / f64::from(server.weight);
+            let chosen = choose(&servers, |equals| turn % equals).unwrap();
+            let load = |server: &Candidate| (f64::from(server.live()) + 1.0) / f64::from(server.weight);
             for other in &servers {
                 prop_assert!(load(chosen) <= load(other) + 1e-9);
             }

@@ -1,41 +1,48 @@
 //! Servers that share a policy, and the choice of one of them.
 //!
-//! Each policy is a pure function over [`Candidate`]s in a file of its own. This file decides who is a candidate
-//! and turns the choice into a [`Lease`].
+//! Each policy chooses among candidates in a file of its own. Who is a candidate is worked out when something changes
+//! (health, ejection, an operator's command, slow start, the list of servers) and kept as a snapshot, so that a pick takes
+//! no lock and allocates nothing. This file picks from the snapshot and turns the choice into a [`Lease`].
 
 mod candidates;
+mod changes;
 pub mod health;
 mod lease;
-pub mod least_conn;
+mod least_conn;
 mod member;
 mod ramp;
-pub mod random_two;
-pub mod round_robin;
+mod random_two;
 mod roster;
+mod round_robin;
+pub mod served;
 mod server;
-pub mod source_hash;
+mod snapshot;
+mod source_hash;
 mod spec;
 mod steering;
+mod turn_counter;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use candidates::Choice;
-pub use candidates::Standing;
-use health::EjectLimits;
+use candidates::{Availability, Candidate, CandidateSet};
+use health::{EjectLimits, Ejection};
 pub use lease::Lease;
 pub use member::Member;
 pub use roster::Roster;
 use round_robin::RoundRobin;
+use served::{Finished, Proof};
 pub use server::Server;
+use snapshot::{Snapshot, SnapshotCell};
 pub use spec::{Allotment, ServerId, ServerSpec};
 pub use steering::{Steer, Steering, Use};
+use turn_counter::TurnCounter;
 
 /// How a server is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,21 +70,6 @@ impl Policy {
     }
 }
 
-/// What a policy sees of a server that may be picked.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
-    /// Its place in the pool, for the caller.
-    pub index: usize,
-    /// 1 to 256, or a hundred times that in a pool whose servers start slowly.
-    pub weight: u16,
-    /// Sessions on it now.
-    pub live: u32,
-    /// XXH3-64 of `identity`.
-    pub key: u64,
-    /// Who it is, for ties.
-    pub identity: &'a str,
-}
-
 /// How a pool treats its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolRules {
@@ -101,10 +93,11 @@ pub struct Pool {
     name: Arc<str>,
     rules: PoolRules,
     members: ArcSwap<Vec<Member>>,
+    snapshot: SnapshotCell,
     was_resolved: AtomicBool,
-    turn: AtomicUsize,
-    // Std mutexes: a few lines each, one for the pools that take turns, one for failed connects.
-    round_robin: Mutex<RoundRobin>,
+    /// Turns among servers that are equally good.
+    ties: TurnCounter,
+    // A std mutex: held for a few lines when a connect has failed.
     ejecting: Mutex<()>,
 }
 
@@ -112,15 +105,17 @@ impl Pool {
     /// A pool of these servers.
     #[must_use]
     pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Member>) -> Self {
-        Self {
+        let pool = Self {
             name,
             rules,
-            members: ArcSwap::from_pointee(servers),
+            members: ArcSwap::default(),
+            snapshot: SnapshotCell::new(),
             was_resolved: AtomicBool::new(false),
-            turn: AtomicUsize::new(0),
-            round_robin: Mutex::new(RoundRobin::default()),
+            ties: TurnCounter::default(),
             ejecting: Mutex::new(()),
-        }
+        };
+        pool.replace_servers(servers);
+        pool
     }
 
     /// Its name in the configuration.
@@ -149,9 +144,9 @@ impl Pool {
 
     /// Puts another set of servers in place; sessions on servers that are gone go on.
     pub fn replace_servers(&self, servers: Vec<Member>) {
-        let keys: Vec<u64> = servers.iter().map(|server| server.key()).collect();
+        self.snapshot.watch(servers.iter().map(|server| &**server));
         self.members.store(Arc::new(servers));
-        self.turns().keep_only(keys.into_iter());
+        self.snapshot.invalidate();
     }
 
     /// Its servers are those its names stand for, or some of them.
@@ -168,53 +163,80 @@ impl Pool {
     /// The best tier in which a server is up; `None`: none is.
     #[must_use]
     pub fn best_tier(&self, now: Instant) -> Option<u8> {
-        let servers = self.members.load();
-        let up = servers.iter().filter(|server| server.standing(now) == Standing::Up);
-        up.map(|server| server.priority()).min()
+        self.snapshot(now).set.best_tier
     }
 
-    /// Whether so few servers of the best tier are well that all of them are used.
+    /// Whether so few servers of the best tier are healthy that all of them are used.
     #[must_use]
     pub fn is_panicking(&self, now: Instant) -> bool {
-        candidates::tier_in_panic(&self.members.load(), &self.rules, now).is_some()
+        self.snapshot(now).set.panic_tier.is_some()
     }
 
-    /// Whether so few are well that this one is used whether it is well or not.
+    /// Whether so few are healthy that this one is used whether it is healthy or not.
     #[must_use]
     pub fn uses_in_panic(&self, server: &Member, now: Instant) -> bool {
-        let tier = candidates::tier_in_panic(&self.members.load(), &self.rules, now);
-        tier == Some(server.priority()) && server.is_fit()
+        self.snapshot(now).set.panic_tier == Some(server.priority()) && server.is_usable_in_panic()
     }
 
     /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
     ///
-    /// Two picks at the same instant may see the same counts; the error is at most the number of picks in flight, and
-    /// the turning tie-break spreads it.
+    /// Two picks at the same instant may see the same counts of sessions; the error is at most the number of picks in
+    /// flight, and the turning tie-break spreads it. A first pick takes no lock and allocates nothing, unless something has
+    /// changed since the last one; a further one works its candidates out anew.
     #[must_use]
     pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
-        let servers = self.members.load();
-        let mut lost: Vec<ServerId> = Vec::new();
-        // Bounded: each turn either returns or loses one more server.
+        let snapshot = self.snapshot(now);
+        if !tried.is_empty() {
+            return self.pick_again(&snapshot, client.ip(), tried.to_vec(), now);
+        }
+        let chosen = match self.rules.policy {
+            Policy::RoundRobin => snapshot.next_turn(|_| false)?,
+            _ => self.choose(&snapshot.set, client.ip())?,
+        };
+        match snapshot.set.admit(chosen, &self.rules, now) {
+            Some(terms) => Some(Lease::take(&chosen.server, terms)),
+            None => self.pick_again(&snapshot, client.ip(), vec![chosen.server.id()], now),
+        }
+    }
+
+    /// A place on a server that is not excluded.
+    #[cold]
+    fn pick_again(
+        &self,
+        snapshot: &Snapshot,
+        client: IpAddr,
+        mut excluded: Vec<ServerId>,
+        now: Instant,
+    ) -> Option<Lease> {
+        let members = self.members.load();
+        // Bounded: each round either returns or excludes one more server.
         loop {
-            let passed_over = |id| tried.contains(&id) || lost.contains(&id);
-            let Choice { candidates, in_panic } = candidates::candidates(&servers, &self.rules, now, passed_over);
-            let server = &servers[self.choose(&candidates, client.ip())?];
-            if let Some(terms) = server.admit(now, self.rules.connect_timeout, in_panic) {
-                return Some(Lease::take(server, terms));
+            let is_excluded = |id| excluded.contains(&id);
+            let set = CandidateSet::new(&members, &self.rules, now, is_excluded);
+            // A retry takes a turn like any other session, or the server after one that fails would lose its own.
+            let by_turn = snapshot
+                .next_turn(is_excluded)
+                .and_then(|next| set.find(next.server.id()));
+            let chosen = match by_turn {
+                Some(candidate) => candidate,
+                None => self.choose(&set, client)?,
+            };
+            if let Some(terms) = set.admit(chosen, &self.rules, now) {
+                return Some(Lease::take(&chosen.server, terms));
             }
-            lost.push(server.id());
+            excluded.push(chosen.server.id());
         }
     }
 
     /// The servers that may be picked now: the best tier first, and within it the best first where the policy has an
-    /// order that does not change by use (source-hash), else as written.
+    /// order that does not change by use (source-hash), else as listed.
     #[must_use]
     pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
         let mut order: Vec<usize> = Vec::with_capacity(servers.len());
         loop {
-            let passed_over = |id| order.iter().any(|index| servers[*index].id() == id);
-            let next = candidates::candidates(&servers, &self.rules, now, passed_over).candidates;
+            let is_listed = |id| order.iter().any(|index| servers[*index].id() == id);
+            let next = CandidateSet::new(&servers, &self.rules, now, is_listed).candidates;
             match client {
                 _ if next.is_empty() => break,
                 Some(client) if self.rules.policy == Policy::SourceHash => {
@@ -226,22 +248,37 @@ impl Pool {
         order.into_iter().map(|index| servers[index].clone()).collect()
     }
 
-    fn choose(&self, candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
+    fn choose<'a>(&self, set: &'a CandidateSet, client: IpAddr) -> Option<&'a Candidate> {
+        let candidates = &set.candidates;
         match self.rules.policy {
-            Policy::LeastConn => least_conn::choose(candidates, |equals| self.turn.fetch_add(1, Relaxed) % equals),
+            Policy::LeastConn => least_conn::choose(candidates, |equals| self.ties.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            Policy::RoundRobin => self.turns().choose(candidates),
+            // Of candidates that are not those of the snapshot, which has the turns.
+            Policy::RoundRobin => {
+                let position = RoundRobin::new(candidates, self.ties.take()).next(|_| true)?;
+                candidates.get(position)
+            }
             Policy::RandomTwo => random_two::choose(candidates, |bound| fastrand::usize(..bound)),
         }
     }
 
-    fn turns(&self) -> MutexGuard<'_, RoundRobin> {
-        self.round_robin.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The candidates as of now, rebuilt if they have changed.
+    fn snapshot(&self, now: Instant) -> Guard<Arc<Snapshot>> {
+        self.snapshot.get(now, |previous| {
+            let set = CandidateSet::new(&self.members.load(), &self.rules, now, |_| false);
+            let round_robin = match self.rules.policy {
+                Policy::RoundRobin => {
+                    RoundRobin::resume(&set.candidates, &previous.round_robin, &previous.set.candidates)
+                }
+                _ => RoundRobin::default(),
+            };
+            (set, round_robin)
+        })
     }
 
     /// A session has connected to a server of this pool; whether that ended an ejection.
     pub fn connected(&self, lease: &Lease) -> bool {
-        lease.server().connected()
+        lease.server().connected(lease.terms())
     }
 
     /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
@@ -249,21 +286,59 @@ impl Pool {
     /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those that
     /// carry nothing (of weight 0, drained, disabled) do not count.
     pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
+        self.blame(lease, now, |ejection, permitted| {
+            ejection.failed(now, self.rules.eject, permitted, lease.terms())
+        })
+    }
+
+    /// A session on a server of this pool is over; what that changed. A session that the server did not serve
+    /// ([`Finished::proof`]) counts like a failed connect, within the same bounds.
+    pub fn finished(&self, lease: &Lease, session: &Finished, now: Instant) -> Option<Change> {
+        match session.proof(self.rules.eject.on_reset) {
+            Proof::Served => lease.server().has_served(session.connected).then_some(Change::Back),
+            Proof::Unserved => {
+                let back_off = self.blame(lease, now, |ejection, permitted| {
+                    ejection.unserved(session.client, now, self.rules.eject, permitted, lease.terms())
+                });
+                back_off.map(Change::Ejected)
+            }
+            Proof::Nothing => {
+                lease.server().learnt_nothing();
+                None
+            }
+        }
+    }
+
+    /// Notes something against a server, knowing whether it may be taken out.
+    fn blame(
+        &self,
+        lease: &Lease,
+        now: Instant,
+        bad: impl FnOnce(&mut Ejection, bool) -> Option<Duration>,
+    ) -> Option<Duration> {
         // One at a time, so that two workers do not each take out one of the last two.
         let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.members.load();
         let others = || {
             servers
                 .iter()
-                .filter(|server| server.id() != lease.server().id() && server.is_enlisted())
+                .filter(|server| server.id() != lease.server().id() && server.is_in_service())
         };
-        let others_usable = others().any(|server| matches!(server.standing(now), Standing::Up | Standing::Unchecked));
+        let is_usable = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
+        let others_usable = others().any(|server| is_usable(server.availability(now)));
         let out = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted = others_usable && out * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
-        lease
-            .server()
-            .connect_failed(now, self.rules.eject, permitted, lease.terms())
+        lease.server().blame(|ejection| bad(ejection, permitted))
     }
+}
+
+/// What a finished session changed for its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is out for so long.
+    Ejected(Duration),
+    /// It is back in use.
+    Back,
 }
 
 #[cfg(test)]

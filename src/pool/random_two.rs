@@ -1,34 +1,25 @@
 //! `random-two`: of two servers drawn at random the less loaded.
 //!
-//! Nearly as even as asking all of them (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
-//! TPDS 12(10), 2001), at the price of looking at two; and balancers that do not know of each other do not all run to
-//! the same idle server.
+//! Nearly as even as comparing all of them (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
+//! TPDS 12(10), 2001), at the price of looking at two, however many there are; and balancers that do not know of each
+//! other do not all send their sessions to the same idle server.
 
-use super::{Candidate, least_conn};
+use super::candidates::Candidate;
+use super::least_conn::is_less_loaded;
 
-/// The index of the less loaded of two distinct servers, by the rule of `least-conn`; the first drawn if they are
-/// equal, the only one if there are no two, `None` without candidates.
+/// The less loaded of two distinct candidates, by the rule of `least-conn`; the first drawn if they are equal, the only
+/// one if there are no two, `None` if there is none.
 ///
-/// `draw` is given a bound, at least 1, and answers with a number below it, all of them equally likely.
-#[must_use]
-pub fn choose(candidates: &[Candidate<'_>], mut draw: impl FnMut(usize) -> usize) -> Option<usize> {
-    let (first, second) = match candidates.len() {
-        0 => return None,
-        1 => (0, 0),
-        several => {
-            let first = draw(several);
-            // Drawn among the others: those from `first` on are one place further.
-            let other = draw(several - 1);
-            (first, other + usize::from(other >= first))
-        }
-    };
-    let (first, second) = (&candidates[first], &candidates[second]);
-    let chosen = if least_conn::compare(second, first).is_lt() {
-        second
-    } else {
-        first
-    };
-    Some(chosen.index)
+/// `draw` is given a bound, at least 1, and returns a number below it, all of them equally likely.
+pub(super) fn choose(candidates: &[Candidate], mut draw: impl FnMut(usize) -> usize) -> Option<&Candidate> {
+    if candidates.len() < 2 {
+        return candidates.first();
+    }
+    let first = draw(candidates.len());
+    // Drawn among the others: those from `first` on are one place further.
+    let other = draw(candidates.len() - 1);
+    let (first, second) = (&candidates[first], &candidates[other + usize::from(other >= first)]);
+    Some(if is_less_loaded(second, first) { second } else { first })
 }
 
 #[cfg(test)]
@@ -38,15 +29,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// What comes of each pair of draws.
-    fn of_every_draw(servers: &[Candidate<'_>]) -> BTreeMap<(usize, usize), usize> {
+    fn of_every_draw(servers: &[Candidate]) -> BTreeMap<(usize, usize), usize> {
         let mut chosen = BTreeMap::new();
         for first in 0..servers.len() {
             for second in 0..servers.len() - 1 {
                 let mut draws = [first, second].into_iter();
-                chosen.insert(
-                    (first, second),
-                    choose(servers, |bound| draws.next().filter(|draw| *draw < bound).unwrap()).unwrap(),
-                );
+                let winner = choose(servers, |bound| draws.next().filter(|draw| *draw < bound).unwrap()).unwrap();
+                chosen.insert((first, second), winner.index);
             }
         }
         chosen
@@ -81,20 +70,22 @@ mod tests {
     #[test]
     fn few_candidates() {
         let no_draw = |_| panic!("nothing to draw from");
-        assert_eq!(choose(&[], no_draw), None);
-        assert_eq!(choose(&candidates(&[(1, 5)]), no_draw), Some(0));
+        assert!(choose(&[], no_draw).is_none());
+        assert_eq!(choose(&candidates(&[(1, 5)]), no_draw).unwrap().index, 0);
     }
 
     #[test]
     fn a_burst_spreads_evenly() {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut servers = candidates(&[(1, 0); 10]);
+        let servers = candidates(&[(1, 0); 10]);
         for _ in 0..10_000 {
-            let index = choose(&servers, |bound| random.usize(..bound)).unwrap();
-            servers[index].live += 1;
+            choose(&servers, |bound| random.usize(..bound))
+                .unwrap()
+                .server
+                .entered();
         }
         assert!(
-            servers.iter().all(|server| server.live.abs_diff(1000) < 20),
+            servers.iter().all(|server| server.live().abs_diff(1000) < 20),
             "{servers:?}"
         );
     }

@@ -8,10 +8,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
+use super::candidates::Availability;
+use super::changes::{ChangeCounter, Subscribers};
+use super::health::{Checked, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
-use super::{ServerId, ServerSpec, Standing};
+use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Server {
     ejection: Mutex<Ejection>,
     steering: Mutex<Steering>,
     steered: Notify,
+    /// The pools whose snapshots are built from what is said here.
+    subscribers: Subscribers,
 }
 
 /// More than any weight: nobody has said one.
@@ -65,6 +69,7 @@ impl Server {
             ejection: Mutex::new(Ejection::default()),
             steering: Mutex::new(Steering::default()),
             steered: Notify::new(),
+            subscribers: Subscribers::default(),
         }
     }
 
@@ -146,27 +151,46 @@ impl Server {
         self.has(UNFIT)
     }
 
-    /// How it stands by its health alone.
-    pub(super) fn by_health(&self, now: Instant) -> Standing {
+    /// Whether its health lets it be picked.
+    pub(super) fn availability_by_health(&self, now: Instant) -> Availability {
         let checked = self.checked();
         if checked == Checked::Down {
-            return Standing::Out;
+            return Availability::Unavailable;
         }
         if self.is_ejected() {
             // While the checks still fail, an expired back-off proves nothing.
             let due = !self.has(FAILING) && self.ejection().is_due(now);
-            return if due { Standing::Trial } else { Standing::Out };
+            return if due {
+                Availability::TrialDue
+            } else {
+                Availability::Unavailable
+            };
         }
         if checked == Checked::Up {
-            Standing::Up
+            Availability::Up
         } else {
-            Standing::Unchecked
+            Availability::Unchecked
         }
+    }
+
+    /// When its back-off is over, if it is ejected.
+    pub(super) fn trial_due_at(&self) -> Option<Instant> {
+        self.is_ejected().then(|| self.ejection().due_at()).flatten()
     }
 
     /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
     pub(super) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
         self.ramp.percent(now, slow_start)
+    }
+
+    /// When [`Self::percent`] is another one, by time alone.
+    pub(super) fn next_percent_at(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
+        self.ramp.next_percent_at(now, slow_start)
+    }
+
+    /// Increments the counter whenever anything has changed that decides whether and how much it is picked.
+    pub(super) fn notify_changes(&self, counter: &Arc<ChangeCounter>) {
+        self.subscribers.add(counter);
     }
 
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
@@ -180,19 +204,19 @@ impl Server {
         let changed = story.machine.record(verdict, thresholds);
         story.reason = match verdict {
             Verdict::Pass => None,
-            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(Arc::clone(reason)),
+            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(reason.clone()),
         };
         if changed.is_some() {
             story.since = SystemTime::now();
         }
         self.tell(&story);
         if (before, changed) == (Checked::Down, Some(Checked::Up)) {
-            self.ramp.begin();
+            self.begin_slow_start();
         }
         if self.is_ejected() {
             let mut ejection = self.ejection();
             if ejection.checked(*verdict == Verdict::Pass, thresholds.rise) {
-                self.ramp.begin();
+                self.begin_slow_start();
             }
             self.show(&ejection);
         }
@@ -221,6 +245,7 @@ impl Server {
         let before = steering.usage;
         *steering = std::mem::take(&mut *steering).with(order, by, at);
         self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
+        self.subscribers.notify();
         if steering.usage == before {
             return;
         }
@@ -235,7 +260,7 @@ impl Server {
             self.show(&ejection);
         }
         if steering.usage == Use::Enabled {
-            self.ramp.begin();
+            self.begin_slow_start();
         }
         self.steered.notify_waiters();
     }
@@ -267,38 +292,60 @@ impl Server {
         self.live.fetch_sub(1, Relaxed);
     }
 
-    /// A session has connected.
-    pub(super) fn connected(&self) -> bool {
+    /// A session has connected; whether that ended an ejection.
+    pub(super) fn connected(&self, terms: Terms) -> bool {
         self.served.fetch_add(1, Relaxed);
-        if !self.has(TROUBLED) {
-            return false;
-        }
-        let mut ejection = self.ejection();
-        let was_out = ejection.succeeded();
-        self.show(&ejection);
-        if was_out {
-            self.ramp.begin();
-        }
-        was_out
+        self.is_troubled() && self.note(|ejection| ejection.succeeded(Instant::now(), terms))
     }
 
-    /// A connect has failed; the back-off, if that takes it out.
-    pub(super) fn connect_failed(
-        &self,
-        now: Instant,
-        limits: EjectLimits,
-        permitted: bool,
-        terms: Terms,
-    ) -> Option<Duration> {
+    /// A session that connected at this time was served; whether that ended an ejection.
+    pub(super) fn has_served(&self, connected: Instant) -> bool {
+        self.is_troubled() && self.note(|ejection| ejection.served(connected))
+    }
+
+    /// A session is over and proves nothing.
+    pub(super) fn learnt_nothing(&self) {
+        if self.is_troubled() {
+            self.ejection().learnt_nothing();
+        }
+    }
+
+    /// Whether sessions have anything on record against it.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.has(TROUBLED)
+    }
+
+    /// Something good; whether it ended an ejection.
+    fn note(&self, good: impl FnOnce(&mut Ejection) -> bool) -> bool {
         let mut ejection = self.ejection();
-        let out = ejection.failed(now, limits, permitted, terms);
+        let is_back = good(&mut ejection);
+        self.show(&ejection);
+        if is_back {
+            self.begin_slow_start();
+        }
+        is_back
+    }
+
+    /// Something bad, which may take it out; the back-off, if it does.
+    pub(super) fn blame(&self, bad: impl FnOnce(&mut Ejection) -> Option<Duration>) -> Option<Duration> {
+        let mut ejection = self.ejection();
+        let out = bad(&mut ejection);
         self.show(&ejection);
         out
     }
 
     /// Whether the session that asks has the trial.
     pub(super) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        self.ejection().claim_trial(now, connect_timeout)
+        let claimed = self.ejection().claim_trial(now, connect_timeout);
+        if claimed {
+            self.subscribers.notify();
+        }
+        claimed
+    }
+
+    fn begin_slow_start(&self) {
+        self.ramp.begin();
+        self.subscribers.notify();
     }
 
     fn story(&self) -> MutexGuard<'_, Story> {
@@ -306,7 +353,10 @@ impl Server {
     }
 
     fn tell(&self, story: &Story) {
-        self.checked.store(story.machine.state() as u8, Relaxed);
+        let state = story.machine.state() as u8;
+        if self.checked.swap(state, Relaxed) != state {
+            self.subscribers.notify();
+        }
         self.mark(FAILING, story.machine.failing());
         self.mark(UNFIT, story.machine.unfit());
     }
@@ -322,6 +372,9 @@ impl Server {
     fn show(&self, ejection: &Ejection) {
         self.mark(TROUBLED, !ejection.is_clean());
         self.mark(EJECTED, ejection.is_out());
+        if ejection.is_out() {
+            self.subscribers.notify(); // its back-off may be another one
+        }
     }
 
     fn has(&self, mark: u8) -> bool {
@@ -329,10 +382,22 @@ impl Server {
     }
 
     fn mark(&self, mark: u8, set: bool) {
-        if set {
+        let before = if set {
             self.marks.fetch_or(mark, Relaxed)
         } else {
             self.marks.fetch_and(!mark, Relaxed)
         };
+        if (before & mark != 0) != set && mark != TROUBLED {
+            self.subscribers.notify();
+        }
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// With so many sessions.
+    pub(super) fn with_live(self, live: u32) -> Self {
+        self.live.store(live, Relaxed);
+        self
     }
 }

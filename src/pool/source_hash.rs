@@ -37,42 +37,48 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Candidate;
+use super::candidates::Candidate;
 
-/// The index of the server with the highest score for this client; `None` without candidates.
-#[must_use]
-pub fn choose(candidates: &[Candidate<'_>], client: IpAddr) -> Option<usize> {
+/// The candidate with the highest score for this client; `None` if there is none.
+pub(super) fn choose(candidates: &[Candidate], client: IpAddr) -> Option<&Candidate> {
     let client = client_key(client);
-    let best = candidates
-        .iter()
-        .map(|candidate| Scored::new(candidate, client))
-        .min_by(Scored::best_first)?;
-    Some(best.candidate.index)
+    let mut best: Option<Scored<'_>> = None;
+    for candidate in candidates {
+        let hash = finalise(candidate.key ^ client);
+        if best
+            .as_ref()
+            .is_some_and(|best| best.surely_beats(hash, candidate.weight))
+        {
+            continue; // all but a few, whatever their number: no logarithm is taken of these
+        }
+        let next = Scored::new(candidate, hash);
+        if best.as_ref().is_none_or(|best| next.best_first(best).is_lt()) {
+            best = Some(next);
+        }
+    }
+    best.map(|best| best.candidate)
 }
 
-/// All of them, highest score first: the order in which they are tried.
-#[must_use]
-pub fn in_order(candidates: &[Candidate<'_>], client: IpAddr) -> Vec<usize> {
+/// The indices of all of them, highest score first: the order in which they are tried.
+pub(super) fn in_order(candidates: &[Candidate], client: IpAddr) -> Vec<usize> {
     let client = client_key(client);
-    let mut order: Vec<_> = candidates
-        .iter()
-        .map(|candidate| Scored::new(candidate, client))
-        .collect();
+    let scored = |candidate| Scored::new(candidate, finalise(candidate.key ^ client));
+    let mut order: Vec<_> = candidates.iter().map(scored).collect();
     order.sort_by(Scored::best_first);
     order.iter().map(|scored| scored.candidate.index).collect()
 }
 
 struct Scored<'a> {
-    candidate: &'a Candidate<'a>,
+    candidate: &'a Candidate,
     /// -ln(u), see [`minus_ln`].
     minus_ln: u64,
 }
 
 impl<'a> Scored<'a> {
-    fn new(candidate: &'a Candidate<'a>, client: u64) -> Self {
+    fn new(candidate: &'a Candidate, hash: u64) -> Self {
         Self {
             candidate,
-            minus_ln: minus_ln(finalise(candidate.key ^ client)),
+            minus_ln: minus_ln(hash),
         }
     }
 
@@ -81,7 +87,20 @@ impl<'a> Scored<'a> {
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))
-            .then_with(|| self.candidate.identity.cmp(other.candidate.identity))
+            .then_with(|| self.identity().cmp(other.identity()))
+    }
+
+    /// Whether a server of this hash and weight scores less, as far as that is known without its logarithm: never wrong
+    /// when it says so.
+    fn surely_beats(&self, hash: u64, weight: u16) -> bool {
+        // Units of 2^-48, against it in each case: rounded up here, down there. 48 bits by 15 do not overflow; where the
+        // other side would, the answer is no.
+        let own = (self.minus_ln >> 9) + 1;
+        minus_ln_at_least(hash) * u64::from(self.candidate.weight) > own.saturating_mul(u64::from(weight))
+    }
+
+    fn identity(&self) -> &str {
+        &self.candidate.server.spec().identity
     }
 }
 
@@ -131,6 +150,13 @@ fn minus_ln(hash: u64) -> u64 {
         .rev()
         .fold(last, |sum, coefficient| times(sum, q) + coefficient);
     u64::from(zeros) * LN_2 + (times(t, series) >> 5)
+}
+
+/// A lower bound of [`minus_ln`] in units of 2^-48: -ln(u) is at least 1 - u. A millionth and two units less than that,
+/// which is more than `minus_ln` loses to rounding and to the end of its series.
+const fn minus_ln_at_least(hash: u64) -> u64 {
+    let below_one = !hash >> 16;
+    below_one.saturating_sub((below_one >> 20) + 2)
 }
 
 /// (2^64 - m) / (2^64 + m), in units of 2^-63.

@@ -1,3 +1,4 @@
+mod snapshot;
 mod tiers;
 
 use super::health::Terms;
@@ -6,24 +7,22 @@ use super::*;
 use crate::addr::ServerAddr;
 use crate::pool::health::Checked;
 use proptest::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
 
-/// What a policy is told of one server.
-pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) -> Candidate<'_> {
-    Candidate {
-        index,
-        weight,
-        live,
-        key: xxh3_64(identity.as_bytes()),
-        identity,
-    }
+/// A candidate of this identity and weight, with so many sessions.
+pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) -> Candidate {
+    let spec = ServerSpec {
+        label: identity.into(),
+        identity: identity.into(),
+        address: ServerAddr::new(([10, 0, 0, 1], 443).into()),
+        resolved_from: None,
+    };
+    Candidate::for_test(index, Server::new(spec, false).with_live(live), weight)
 }
 
 /// Candidates of these weights and live sessions, in this order, each with an identity of its own.
-pub(super) fn candidates(servers: &[(u16, u32)]) -> Vec<Candidate<'static>> {
+pub(super) fn candidates(servers: &[(u16, u32)]) -> Vec<Candidate> {
     let of = |(index, (weight, live)): (usize, &(u16, u32))| {
-        let identity: &'static str = Box::leak(format!("10.0.0.{index}:443").into_boxed_str());
-        candidate(index, identity, *weight, *live)
+        candidate(index, &format!("10.0.0.{index}:443"), *weight, *live)
     };
     servers.iter().enumerate().map(of).collect()
 }
@@ -41,6 +40,7 @@ const EJECT: EjectLimits = EjectLimits {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     percent_max: 50,
+    on_reset: false,
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
@@ -301,13 +301,10 @@ async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
     let now = Instant::now();
     assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
     let due = now + EJECT.first;
+    let seen = CandidateSet::new(&servers, pool.rules(), due, |_| false);
+    let candidate = seen.find(servers[0].id()).expect("it is a candidate of all of them");
     assert_eq!(
-        servers[0].standing(due),
-        Standing::Trial,
-        "so it is a candidate of all of them"
-    );
-    assert_eq!(
-        [(); 3].map(|()| servers[0].admit(due, CONNECT_TIMEOUT, false)),
+        [(); 3].map(|()| seen.admit(candidate, pool.rules(), due)),
         [Some(Terms::Trial), None, None]
     );
 }
@@ -330,9 +327,9 @@ async fn checks_end_an_ejection_and_failing_ones_hold_the_trial_back() {
     );
     fails(server, 1);
     let due = now + EJECT.first * 2;
-    assert_eq!(server.standing(due), Standing::Out);
+    assert_eq!(server.availability(due), Availability::Unavailable);
     passes(server, 1);
-    assert_eq!(server.standing(due), Standing::Trial);
+    assert_eq!(server.availability(due), Availability::TrialDue);
 }
 
 #[test]
@@ -374,13 +371,13 @@ proptest! {
             }
         }
         let now = Instant::now();
-        let usable = servers.iter().filter(|server| server.standing(now) != Standing::Out).count();
+        let usable = servers.iter().filter(|server| server.availability(now) != Availability::Unavailable).count();
         let mut tried = Vec::new();
         let mut seen_unchecked = false;
         while let Some(lease) = pool.pick(client(n), &tried, now) {
             let server = servers.iter().find(|server| server.id() == lease.server().id()).expect("it is in the pool");
             prop_assert!(!tried.contains(&server.id()));
-            prop_assert!(server.standing(now) != Standing::Out);
+            prop_assert!(server.availability(now) != Availability::Unavailable);
             seen_unchecked |= server.checked() == Checked::Unchecked;
             prop_assert!(!seen_unchecked || server.checked() == Checked::Unchecked, "an up server was left");
             tried.push(server.id());

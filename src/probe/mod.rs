@@ -27,10 +27,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::Metrics;
 use crate::dial::ConnectFailure;
 use crate::listen::Room;
-use crate::plan::{CheckKind, HealthPlan, Plan, PoolPlan};
+use crate::plan::{CheckKind, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
 use answers::{Answers, ask_ahead};
-use prober::{Failure, Prober, of_file};
+use prober::{CheckPlan, Failure, Prober, of_file};
 use resolve::Resolver;
 
 /// After so long without one a shortage is over. At a limit that is just reached some checks can be made and some not.
@@ -45,20 +45,20 @@ const FORESIGHT: Duration = Duration::from_secs(1);
 struct Probers {
     running: HashMap<ServerId, AbortOnDropHandle<()>>,
     /// How they check, and how many of them at once.
-    by: Option<(HealthPlan, Arc<Semaphore>)>,
+    by: Option<(CheckPlan, Arc<Semaphore>)>,
 }
 
 impl Probers {
     /// Those who check otherwise than so end.
-    fn check_by(&mut self, health: &HealthPlan) -> Arc<Semaphore> {
+    fn check_by(&mut self, plan: &CheckPlan) -> Arc<Semaphore> {
         if let Some((by, turns)) = &self.by
-            && by == health
+            && by == plan
         {
             return Arc::clone(turns);
         }
         self.running.clear();
-        let turns = Arc::new(Semaphore::new(health.concurrency));
-        self.by = Some((health.clone(), Arc::clone(&turns)));
+        let turns = Arc::new(Semaphore::new(plan.health.concurrency));
+        self.by = Some((plan.clone(), Arc::clone(&turns)));
         turns
     }
 }
@@ -106,9 +106,10 @@ impl Probing {
 
     /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
     /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
-    /// may be under way at once, at least one. To be called within a runtime.
-    pub fn adopt(&mut self, plan: &Plan, concurrency: usize) {
+    /// may be under way at once, at least one; `lookups`: the same of host names. To be called within a runtime.
+    pub fn adopt(&mut self, plan: &Plan, concurrency: usize, lookups: usize) {
         self.checks.turns.resize(Some(concurrency));
+        self.checks.resolver.resize(lookups);
         self.pools
             .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
         for pool in &plan.pools {
@@ -126,12 +127,12 @@ impl Probing {
 }
 
 impl Checks {
-    /// `concurrency`: checks under way at once, at least one.
+    /// One check and one lookup at once, until a plan is adopted.
     #[must_use]
-    pub fn new(concurrency: usize, metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
-            turns: Room::new(Some(concurrency)),
-            resolver: Resolver::system(),
+            turns: Room::new(Some(1)),
+            resolver: Resolver::system(1),
             metrics,
             roster,
             begun: Instant::now(),
@@ -169,7 +170,8 @@ impl Checks {
 
     /// One prober for each server there is, none for those that are gone.
     fn run_probers(self: &Arc<Self>, pool: &PoolPlan, probers: &mut Probers) {
-        let turns = probers.check_by(&pool.health);
+        let plan = CheckPlan::of(pool);
+        let turns = probers.check_by(&plan);
         let servers = pool.pool.servers();
         let wanted: HashSet<ServerId> = servers.iter().map(|server| server.id()).collect();
         probers.running.retain(|id, _| wanted.contains(id));
@@ -180,7 +182,7 @@ impl Checks {
             }
             let runs = probers.running.contains_key(&server.id());
             if let (Some(kind), false) = (pool.health.check.clone(), runs) {
-                let prober = Prober::new(kind, pool.health.clone(), Arc::clone(server), series);
+                let prober = Prober::new(kind, plan.clone(), Arc::clone(server), series);
                 let name = Arc::clone(pool.pool.name());
                 let running = tokio::spawn(Arc::clone(self).probe(name, prober, Arc::clone(&turns)));
                 probers.running.insert(server.id(), AbortOnDropHandle::new(running));

@@ -1,7 +1,6 @@
 //! The check `postgres`: it is a PostgreSQL server and, if somebody is named to log in as, of the right role.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,9 @@ use tokio_postgres::{Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Failure, of_file, tls};
+use crate::addr::ServerAddr;
+use crate::dial::{ConnectOptions, connect_for_ourselves};
 use crate::plan::{PostgresCheck, PostgresLogin, Role};
-use crate::socket::towards;
 
 /// SSLRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -28,9 +28,6 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// What a server may say in one check: its certificates, its parameters, one row. A usual one says less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
-
-/// Of what it says is wrong, for it is logged and shown.
-const MESSAGE_CHARS_MAX: usize = 200;
 
 /// To a server, and so much from it.
 type Stream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
@@ -66,23 +63,23 @@ impl PostgresProbe {
     ///
     /// # Errors
     /// Those of connecting; that it speaks otherwise, does not let us in, or is of another role or too far behind.
-    pub(super) async fn check(&self, address: SocketAddr) -> Result<(), Failure> {
-        let mut stream = towards(address)?.connect(address).await?;
+    pub(super) async fn check(&self, server: ServerAddr, options: &ConnectOptions) -> Result<(), Failure> {
+        let mut stream = connect_for_ourselves(server, options).await?;
         let Some(login) = &self.check.login else {
             return Ok(ask_for_tls(&mut stream).await?);
         };
         let (from, to) = stream.into_split();
         let stream = join(from.take(ANSWER_BYTES_MAX), to);
-        let (is_replica, lag) = self.ask(login, stream, address).await?;
+        let (is_replica, lag) = self.ask(login, stream, server).await?;
         self.judge(is_replica, lag)
     }
 
     /// What it says of itself: whether it is a replica, and how far behind.
-    async fn ask(&self, login: &PostgresLogin, stream: Stream, address: SocketAddr) -> io::Result<(bool, Option<f64>)> {
+    async fn ask(&self, login: &PostgresLogin, stream: Stream, server: ServerAddr) -> io::Result<(bool, Option<f64>)> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
         let tls = MakeTlsConnect::<Stream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
-            &address.ip().to_string(),
+            &server.ip().to_string(),
         );
         let tls = tls.map_err(io::Error::other)?;
         let config = of_login(login).await?;
@@ -166,10 +163,7 @@ async fn password(file: &Path) -> io::Result<Vec<u8>> {
 /// What the server said, where it said something: no more than it would say to anybody.
 fn told(error: &tokio_postgres::Error) -> io::Error {
     if let Some(said) = error.as_db_error() {
-        // In one line that drives no terminal.
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let message = said.message().chars().take(MESSAGE_CHARS_MAX).map(printable);
-        return io::Error::other(message.collect::<String>());
+        return io::Error::other(said.message().to_owned());
     }
     let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);

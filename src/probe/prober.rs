@@ -1,7 +1,6 @@
 //! One server and how it is checked.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use super::tcp;
 use super::tls::TlsProbe;
 use crate::account::{CheckResult, ServerSeries};
 use crate::addr::ServerAddr;
-use crate::dial::ConnectFailure;
-use crate::plan::{CheckKind, HealthPlan};
+use crate::dial::{ConnectFailure, ConnectOptions};
+use crate::plan::{CheckKind, HealthPlan, PoolPlan};
 use crate::pool::Server;
 use crate::pool::health::{Checked, Verdict};
 
@@ -47,22 +46,40 @@ enum Probe {
     Postgres(Box<PostgresProbe>),
 }
 
+/// What the checks of a pool go by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CheckPlan {
+    pub(super) health: HealthPlan,
+    /// As for sessions: what these meet first, a check must meet too.
+    pub(super) connect: ConnectOptions,
+}
+
+impl CheckPlan {
+    pub(super) fn of(pool: &PoolPlan) -> Self {
+        Self {
+            health: pool.health.clone(),
+            connect: pool.dial.connect,
+        }
+    }
+}
+
 /// Checks one server.
 pub(super) struct Prober {
     probe: Probe,
-    target: SocketAddr,
-    health: HealthPlan,
+    target: ServerAddr,
+    plan: CheckPlan,
     pub(super) server: Arc<Server>,
     series: Arc<ServerSeries>,
 }
 
 impl Prober {
-    pub(super) fn new(kind: CheckKind, health: HealthPlan, server: Arc<Server>, series: Arc<ServerSeries>) -> Self {
-        let address = server.spec().address.socket();
-        let target = SocketAddr::new(
-            health.address.unwrap_or(address.ip()),
-            health.port.unwrap_or(address.port()),
-        );
+    pub(super) fn new(kind: CheckKind, plan: CheckPlan, server: Arc<Server>, series: Arc<ServerSeries>) -> Self {
+        let own = server.spec().address;
+        let CheckPlan { health, .. } = &plan;
+        let target = health
+            .address
+            .unwrap_or(own)
+            .with_port(health.port.unwrap_or(own.port()));
         let host = server.spec().resolved_from.as_deref();
         let host = host.and_then(|written| written.rsplit_once(':')).map(|(host, _)| host);
         Self {
@@ -72,7 +89,7 @@ impl Prober {
                 CheckKind::Postgres(check) => Probe::Postgres(Box::new(PostgresProbe::new(check))),
             },
             target,
-            health,
+            plan,
             server,
             series,
         }
@@ -90,24 +107,25 @@ impl Prober {
     /// Between the starts of two checks, as things stand.
     pub(super) fn interval(&self) -> Duration {
         if self.server.checked() == Checked::Down {
-            self.health.interval_down
+            self.plan.health.interval_down
         } else {
-            self.health.interval
+            self.plan.health.interval
         }
     }
 
     /// Checks once, within its time.
     pub(super) async fn check(&self) -> Result<(), Failure> {
-        let checked = timeout(self.health.timeout, async {
+        let (target, connect) = (self.target, &self.plan.connect);
+        let checked = timeout(self.plan.health.timeout, async {
             match &self.probe {
-                Probe::Tcp => Ok(tcp::check(ServerAddr::new(self.target)).await?),
+                Probe::Tcp => Ok(tcp::check(target, connect).await?),
                 Probe::Tls(probe) => {
-                    if let Some(end) = probe.check(self.target).await? {
+                    if let Some(end) = probe.check(target, connect).await? {
                         self.series.certificate_ends(end);
                     }
                     Ok(())
                 }
-                Probe::Postgres(probe) => probe.check(self.target).await,
+                Probe::Postgres(probe) => probe.check(target, connect).await,
             }
         });
         checked
@@ -132,7 +150,7 @@ impl Prober {
         };
         self.series.checked(result);
         let was_ejected = self.server.is_ejected();
-        let changed = self.server.record_check(&verdict, self.health.thresholds);
+        let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
         let server = &self.server.spec().label;
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool, %server, "server is back");

@@ -16,7 +16,7 @@ pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
 }
 
 fn checks() -> Checks {
-    Checks::new(4, Arc::new(Metrics::new()), Arc::default())
+    Checks::new(Arc::new(Metrics::new()), Arc::default())
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn checks_at_once_become_more_and_fewer() {
     let plan = plan("servers = [\"127.0.0.1:1\"]\nhealth = { check = \"off\" }");
     let mut probing = Probing::new(checks());
     for concurrency in [2, 4, 1] {
-        probing.adopt(&plan, concurrency);
+        probing.adopt(&plan, concurrency, 1);
         let mut turns = Vec::new();
         while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.take()).await {
             turns.push(turn);
@@ -100,7 +100,7 @@ async fn a_panic_uses_no_server_whose_role_nobody_knows() {
     let series = Metrics::new().server(plan.pool.name(), server);
     let prober = Prober::new(
         plan.health.check.clone().unwrap(),
-        plan.health.clone(),
+        CheckPlan::of(&plan),
         Arc::clone(server),
         series,
     );
@@ -119,5 +119,21 @@ async fn a_panic_uses_no_server_whose_role_nobody_knows() {
     ] {
         prober.take_in("p", checked);
         assert_eq!(is_used(), used);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_is_cut_and_escaped_where_it_enters_health() {
+    let plan = pool("servers = [\"127.0.0.1:1\"]");
+    let server = &plan.pool.servers()[0];
+    let series = Metrics::new().server(plan.pool.name(), server);
+    let kind = plan.health.check.clone().unwrap();
+    let prober = Prober::new(kind, CheckPlan::of(&plan), Arc::clone(server), series);
+    let said = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
+    for failure in [Failure::Io(std::io::Error::other(said.clone())), Failure::Unfit(said)] {
+        prober.take_in("p", Err(failure));
+        let reason = server.health().reason.unwrap();
+        assert!(reason.starts_with("\\u{1b}[2J\\u{202e}\\nxxx"), "{reason}");
+        assert_eq!(reason.chars().count(), crate::text::REASON_CHARS_MAX);
     }
 }

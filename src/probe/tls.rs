@@ -2,7 +2,6 @@
 
 use std::fs::Metadata;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -18,8 +17,9 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 
 use super::of_file;
+use crate::addr::ServerAddr;
+use crate::dial::{ConnectOptions, connect_for_ourselves};
 use crate::plan::TlsCheck;
-use crate::socket::towards;
 
 /// How the servers of a pool are checked, and what was made ready for that.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ type Stamp = Option<(SystemTime, u64)>;
 
 impl TlsProbe {
     /// `host`: the server's name, if it was written by name.
-    pub(super) fn new(check: Arc<TlsCheck>, host: Option<&str>, address: SocketAddr) -> Self {
+    pub(super) fn new(check: Arc<TlsCheck>, host: Option<&str>, address: ServerAddr) -> Self {
         let name = check.sni.as_deref().or(host);
         // What is no valid name is asked for by address: then no name is sent (RFC 6066, section 3).
         let name = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
@@ -52,9 +52,9 @@ impl TlsProbe {
     ///
     /// # Errors
     /// Those of connecting; what is wrong with the handshake, the protocol agreed to, or the certificate.
-    pub(super) async fn check(&self, address: SocketAddr) -> io::Result<Option<i64>> {
+    pub(super) async fn check(&self, server: ServerAddr, options: &ConnectOptions) -> io::Result<Option<i64>> {
         let connector = TlsConnector::from(self.config().await?);
-        let socket = towards(address)?.connect(address).await?;
+        let socket = connect_for_ourselves(server, options).await?;
         let shaken = connector.connect(self.name.clone(), socket).await;
         let mut stream = shaken.map_err(|error| match error.get_ref().and_then(|cause| cause.downcast_ref()) {
             Some(rustls::Error::InvalidMessage(_)) => io::Error::other(format!("it does not speak TLS: {error}")),

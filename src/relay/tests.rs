@@ -11,19 +11,24 @@ mod streams;
 mod turns;
 mod urgent;
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::core::{DELIVERY_CHECK, DELIVERY_PATIENCE, Queue};
+use super::engine::poll::Wire;
 use super::*;
-use crate::socket::{SocketOptions, reset, socket_fault};
+use crate::socket::{Fault, SocketOptions, reset, socket_fault};
 
 const NO_LIMITS: RelayLimits = RelayLimits {
     idle_timeout: None,
@@ -120,7 +125,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     // As sessions have them: what tokio accepts itself it takes for readable at once.
     let far = TcpStream::from_std(far.into_std().unwrap()).unwrap();
     for socket in [&near, &far] {
-        OPTIONS.apply(&SockRef::from(socket)).unwrap();
+        OPTIONS.apply(&SockRef::from(socket));
     }
     (near, far)
 }
@@ -164,7 +169,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !stream.queue().is_delivered() {
+        while !stream.queue().is_some_and(Queue::is_delivered) {
             tokio::task::yield_now().await;
         }
     })

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Choice, Known, Route, RouteTable};
-use crate::name::Rank;
+use ipnet::IpNet;
+
+use super::{Choice, Known, Offered, Route, RouteTable};
+use crate::name::{NamePattern, Rank};
 
 /// What became of each route, and where the client goes.
 #[derive(Debug)]
@@ -17,8 +19,8 @@ pub struct Explanation<'a, T> {
 /// What became of one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// It takes the client.
-    Taken,
+    /// It takes the client, by these entries of its conditions.
+    Taken(Entries<'a>),
     /// All its conditions hold, but another route fits better.
     Outranked {
         /// That route's name.
@@ -28,6 +30,17 @@ pub enum Verdict<'a> {
     },
     /// These conditions, at least one, do not hold.
     PassedOver(Vec<Condition>),
+}
+
+/// The entries by which the conditions of a route hold; `None`: it has no such condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entries<'a> {
+    /// Of `sni`: the one that fits best.
+    pub sni: Option<&'a NamePattern>,
+    /// Of `alpn`: the first that the client offers.
+    pub alpn: Option<&'a [u8]>,
+    /// Of `from`: the first that has the client's address.
+    pub from: Option<&'a IpNet>,
 }
 
 /// A condition of a route.
@@ -67,6 +80,19 @@ impl Condition {
     }
 }
 
+impl Entries<'_> {
+    /// Each of them, in words.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        let sni = self.sni.map(|pattern| format!("sni matches {pattern}"));
+        let alpn = self
+            .alpn
+            .map(|protocol| format!("alpn has {}", protocol.escape_ascii()));
+        let from = self.from.map(|network| format!("from is in {network}"));
+        [sni, alpn, from].into_iter().flatten().collect()
+    }
+}
+
 impl Advantage {
     /// What is better, in words.
     #[must_use]
@@ -89,10 +115,11 @@ fn one_of<E>(entries: &[E], shown: impl Fn(&E) -> String) -> String {
     list.join(" or ")
 }
 
-/// How well a route fits whose conditions all hold.
-struct Fit {
+/// How well a route fits whose conditions all hold, and by which entries.
+struct Fit<'a> {
     rank: Rank,
     kinds: usize,
+    entries: Entries<'a>,
 }
 
 impl<T> RouteTable<T> {
@@ -101,16 +128,18 @@ impl<T> RouteTable<T> {
     pub fn explain(&self, known: &Known<'_>) -> Explanation<'_, T> {
         // The winner is that of `find`, so that the explanation cannot tell another story than the traffic.
         let best = self.best(known);
-        let verdict = |index: usize, route| match (fit(route, known), best) {
+        let offered = Offered::new(known.alpn);
+        let verdict = |index: usize, route| match (fit(route, known, &offered), best) {
             (Err(unmet), _) => Verdict::PassedOver(unmet),
-            (Ok(fit), Some(best)) if best != index => {
+            (Ok(over), Some(best)) if best != index => {
                 let winner = &self.routes[best];
+                let wins = fit(winner, known, &offered);
                 Verdict::Outranked {
                     by: &winner.name,
-                    because: advantage(winner, known, &fit),
+                    because: advantage(wins.as_ref().ok(), &over),
                 }
             }
-            (Ok(_), _) => Verdict::Taken,
+            (Ok(fit), _) => Verdict::Taken(fit.entries),
         };
         let routes = self
             .routes
@@ -125,31 +154,39 @@ impl<T> RouteTable<T> {
     }
 }
 
-fn fit<T>(route: &Route<T>, known: &Known<'_>) -> Result<Fit, Vec<Condition>> {
-    let rank = route.rank(known.name);
+fn fit<'a, T>(route: &'a Route<T>, known: &Known<'_>, offered: &Offered<'_>) -> Result<Fit<'a>, Vec<Condition>> {
+    let name = route.name_entry(known.name);
+    let alpn = route.alpn_entry(offered);
+    let from = route.from_entry(known.client);
     let held = [
-        (Condition::Name, rank.is_some()),
-        (Condition::Alpn, route.admits_alpn(known.alpn)),
-        (Condition::From, route.admits_client(known.client)),
+        (Condition::Name, name.holds()),
+        (Condition::Alpn, alpn.holds()),
+        (Condition::From, from.holds()),
     ];
     let unmet: Vec<_> = held
         .into_iter()
         .filter(|(_, holds)| !holds)
         .map(|(condition, _)| condition)
         .collect();
-    match rank {
-        Some(rank) if unmet.is_empty() => Ok(Fit {
-            rank,
-            kinds: route.kinds(),
-        }),
-        _ => Err(unmet),
+    if !unmet.is_empty() {
+        return Err(unmet);
     }
+    let name = name.entry();
+    Ok(Fit {
+        rank: name.map_or(Rank::Unconditional, |(rank, _)| rank),
+        kinds: route.kinds(),
+        entries: Entries {
+            sni: name.map(|(_, pattern)| pattern),
+            alpn: alpn.entry(),
+            from: from.entry(),
+        },
+    })
 }
 
-fn advantage<T>(winner: &Route<T>, known: &Known<'_>, over: &Fit) -> Advantage {
-    match fit(winner, known) {
-        Ok(fit) if fit.rank > over.rank => Advantage::Name,
-        Ok(fit) if fit.kinds > over.kinds => Advantage::Kinds,
+fn advantage(winner: Option<&Fit<'_>>, over: &Fit<'_>) -> Advantage {
+    match winner {
+        Some(fit) if fit.rank > over.rank => Advantage::Name,
+        Some(fit) if fit.kinds > over.kinds => Advantage::Kinds,
         _ => Advantage::Order,
     }
 }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -10,21 +12,22 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
             .split_whitespace()
             .map(|text| NamePattern::from_config(text).unwrap())
             .collect(),
-        alpn: protocols(alpn),
+        alpn: alpn
+            .split_whitespace()
+            .map(|protocol| protocol.as_bytes().into())
+            .collect(),
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
         to: Target::Pool(pool),
     }
 }
 
-fn protocols(text: &str) -> Vec<Box<[u8]>> {
-    text.split_whitespace()
-        .map(|protocol| protocol.as_bytes().into())
-        .collect()
+fn protocols(text: &str) -> ProtocolList {
+    ProtocolList::of(text.split_whitespace())
 }
 
 /// The name of the route that takes such a client, or what becomes of it.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
-    let name = ServerName::from_wire(name.as_bytes()).ok();
+    let name = Sni::from_wire(name.as_bytes());
     let known = Known {
         name: name.as_ref(),
         alpn: &protocols(alpn),
@@ -63,6 +66,16 @@ fn the_rank_of_the_name_comes_first() {
     assert_eq!(of("xexample.com"), "any");
     assert_eq!(of(""), "none");
     assert_eq!(of("10.0.0.7"), "none", "an IP literal is no name");
+    assert_eq!(of("[2001:db8::7]"), "none", "nor is this one");
+    assert_eq!(
+        of("x!z.B.example.com."),
+        "narrow",
+        "a name that is not valid is matched on its bytes"
+    );
+    assert_eq!(of("x!z.a.b.example.com"), "narrow", "but never by an exact route");
+    let long = format!("{}.example.com", "a".repeat(64));
+    assert_eq!(found(&table, &long, "h2", "10.0.0.1"), "wide");
+    assert_eq!(of("x!z"), "any");
     assert_eq!(found(&table, "example.com", "", "10.0.0.1"), "default");
 }
 
@@ -142,7 +155,7 @@ fn every_route_is_explained() {
         ],
         None,
     );
-    let name = ServerName::from_wire(b"a.b.com").unwrap();
+    let name = Sni::from_wire(b"a.b.com").unwrap();
     let known = Known {
         name: Some(&name),
         alpn: &protocols("h2"),
@@ -157,7 +170,11 @@ fn every_route_is_explained() {
         [
             outranked(Advantage::Name),
             outranked(Advantage::Kinds),
-            Verdict::Taken,
+            Verdict::Taken(Entries {
+                sni: Some(&NamePattern::from_config("a.b.com").unwrap()),
+                alpn: Some(b"h2"),
+                from: None,
+            }),
             outranked(Advantage::Order),
             Verdict::PassedOver(vec![Condition::Name, Condition::Alpn, Condition::From]),
             Verdict::PassedOver(vec![Condition::From]),
@@ -169,12 +186,16 @@ fn every_route_is_explained() {
 /// What the table must agree with: every route tested by the letter of the rule, the greatest rank, first wins ties.
 fn by_the_letter(routes: &[Route<&'static str>], known: &Known<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
-        let name = known.name.map(ServerName::as_str);
-        let of = |pattern: &NamePattern| match (pattern.to_string().as_str(), name?) {
+        let (name, is_valid) = match known.name {
+            Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
+            Some(Sni::Invalid(name)) => (Some(format!("{name:?}")), false),
+            None => (None, false),
+        };
+        let of = |pattern: &NamePattern| match (pattern.to_string().as_str(), name.as_ref()?) {
             ("*", _) => Some((1, 0)),
             (pattern, name) => match pattern.strip_prefix('*') {
                 Some(tail) => name.ends_with(tail).then(|| (2, tail.matches('.').count())),
-                None => (pattern == name).then_some((3, 0)),
+                None => (is_valid && pattern == name).then_some((3, 0)),
             },
         };
         if route.sni.is_empty() {
@@ -184,7 +205,11 @@ fn by_the_letter(routes: &[Route<&'static str>], known: &Known<'_>) -> Option<us
         }
     };
     let fits = |route: &Route<&str>| {
-        let alpn = route.alpn.is_empty() || known.alpn.iter().any(|offered| route.alpn.contains(offered));
+        let alpn = route.alpn.is_empty()
+            || known
+                .alpn
+                .iter()
+                .any(|offered| route.alpn.iter().any(|wanted| **wanted == *offered));
         let ip = known.client.map(ClientAddr::ip);
         let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
         let kinds = [route.alpn.len(), route.from.len()]
@@ -204,6 +229,11 @@ fn by_the_letter(routes: &[Route<&'static str>], known: &Known<'_>) -> Option<us
 /// Names over few labels, so that patterns and names meet.
 fn names() -> impl Strategy<Value = String> {
     "[ab](\\.[ab]){0,3}"
+}
+
+/// The same, and names that are not valid.
+fn asked_names() -> impl Strategy<Value = String> {
+    "[ab!]{1,2}(\\.[ab!]?){0,3}"
 }
 
 fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
@@ -227,11 +257,11 @@ proptest! {
     #[test]
     fn a_lookup_agrees_with_the_letter_of_the_rule(
         routes in routes(),
-        name in prop::option::of(names()),
+        name in prop::option::of(asked_names()),
         alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),
         ip in prop::option::of(prop::sample::select(vec!["10.0.0.1", "10.9.9.9", "192.0.2.1", "2001:db8::1"])),
     ) {
-        let name = name.map(|text| ServerName::from_wire(text.as_bytes()).unwrap());
+        let name = name.and_then(|text| Sni::from_wire(text.as_bytes()));
         let known = Known {
             name: name.as_ref(),
             alpn: &protocols(&alpn.join(" ")),
@@ -241,7 +271,28 @@ proptest! {
         let table = RouteTable::new(routes, Some("default"));
         prop_assert_eq!(table.best(&known), expected);
         let explained = table.explain(&known);
-        let taken = explained.routes.iter().position(|(_, verdict)| *verdict == Verdict::Taken);
+        let taken = explained.routes.iter().position(|(_, verdict)| matches!(verdict, Verdict::Taken(_)));
         prop_assert_eq!(taken, expected);
     }
+}
+
+#[test]
+fn a_list_of_30_000_protocols_is_looked_through_once() {
+    let routes = |index: usize| route(&format!("#{index}"), "a.b", &format!("p{index}"), "");
+    let table = RouteTable::new((0..2_000).map(routes).collect(), None);
+    let name = Sni::from_wire(b"a.b").unwrap();
+    let alpn = ProtocolList::of(vec![b"x".as_slice(); 30_000].into_iter().chain([b"p1999".as_slice()]));
+    let known = Known {
+        name: Some(&name),
+        alpn: &alpn,
+        client: None,
+    };
+    let began = std::time::Instant::now();
+    assert_eq!(table.best(&known), Some(1_999));
+    // 60 million comparisons would take seconds in a build for tests.
+    assert!(
+        began.elapsed() < std::time::Duration::from_millis(500),
+        "{:?}",
+        began.elapsed()
+    );
 }

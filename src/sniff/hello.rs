@@ -14,6 +14,7 @@
 //!   +------+---------+----------------------+
 //! ```
 
+mod alpn;
 mod cursor;
 mod message;
 #[cfg(test)]
@@ -21,8 +22,10 @@ mod tests;
 
 use std::borrow::Cow;
 
+pub use self::alpn::ProtocolList;
 use self::cursor::Cursor;
-pub use self::message::{ALPN_PROTOCOLS_MAX, Hello, RAW_NAME_BYTES_MAX};
+pub use self::message::{Hello, RAW_NAME_BYTES_MAX};
+use super::alert::Alert;
 
 /// What a prefix of a client's bytes proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +36,31 @@ pub enum Verdict {
     Hello(Hello),
     /// The first byte is not 0x16, or the second (the record's major version) is not 3.
     NotTls,
-    /// It begins as TLS and then is not; the text says why.
-    Malformed(&'static str),
+    /// It begins as TLS and then is not.
+    Malformed(Malformed),
     /// By its own lengths it cannot end within the bytes allowed.
     TooLong,
+}
+
+/// What is wrong with bytes that begin as TLS and are no ClientHello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Malformed {
+    /// In words.
+    pub what: &'static str,
+    /// What the client is told: RFC 8446, section 6.2.
+    pub alert: Alert,
+}
+
+impl Malformed {
+    const fn new(alert: Alert, what: &'static str) -> Self {
+        Self { what, alert }
+    }
+
+    /// A length or a value that is out of its range.
+    const fn undecodable(what: &'static str) -> Self {
+        Self::new(Alert::DecodeError, what)
+    }
 }
 
 /// Reads a ClientHello that comes in pieces. It holds no bytes, only how far it has got: the work is linear in the
@@ -116,16 +140,20 @@ impl Reader {
             return Some(Verdict::NotTls);
         }
         if !plausible {
-            return Some(Verdict::Malformed("another record within the ClientHello"));
+            return Some(malformed(
+                Alert::UnexpectedMessage,
+                "another record within the ClientHello",
+            ));
         }
         let &[_, _, _, high, low, ..] = fresh else {
             return Some(Verdict::NeedMore);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         match length {
-            0 => return Some(Verdict::Malformed("an empty handshake record")),
+            // Section 5.1 forbids it, and section 5.4 names the alert, there for encrypted records.
+            0 => return Some(malformed(Alert::UnexpectedMessage, "an empty handshake record")),
             1..=FRAGMENT_BYTES_MAX => {}
-            _ => return Some(Verdict::Malformed("a record of more than 2^14 bytes")),
+            _ => return Some(malformed(Alert::RecordOverflow, "a record of more than 2^14 bytes")),
         }
         self.next += RECORD_HEADER_BYTES;
         self.records += 1;
@@ -135,7 +163,10 @@ impl Reader {
 
     fn fragment(&mut self, fresh: &[u8]) -> Option<Verdict> {
         if self.message_taken == 0 && fresh[0] != CLIENT_HELLO {
-            return Some(Verdict::Malformed("a handshake that does not begin with a ClientHello"));
+            return Some(malformed(
+                Alert::UnexpectedMessage,
+                "a handshake that does not begin with a ClientHello",
+            ));
         }
         let taken = fresh.len().min(self.record_left);
         let head_left = MESSAGE_HEADER_BYTES.saturating_sub(self.message_taken);
@@ -152,11 +183,11 @@ impl Reader {
         let read = self
             .message(wire, message_bytes)
             .get(MESSAGE_HEADER_BYTES..)
-            .ok_or("bytes that are gone")
+            .ok_or(Malformed::undecodable("bytes that are gone"))
             .and_then(message::read);
         match read {
             Ok(hello) => Verdict::Hello(hello),
-            Err(reason) => Verdict::Malformed(reason),
+            Err(malformed) => Verdict::Malformed(malformed),
         }
     }
 
@@ -179,4 +210,8 @@ impl Reader {
         }
         message.into()
     }
+}
+
+fn malformed(alert: Alert, what: &'static str) -> Verdict {
+    Verdict::Malformed(Malformed::new(alert, what))
 }

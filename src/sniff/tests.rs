@@ -11,12 +11,16 @@ fn captured(file: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/data/hello/{file}.bin", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
+fn memory() -> Arc<HelloMemory> {
+    HelloMemory::new(1 << 30)
+}
+
 async fn sniffed(server: &mut DuplexStream, bytes_max: usize) -> Result<Sniffed, SniffError> {
     let limits = SniffLimits {
         hello_bytes_max: bytes_max,
         ..LIMITS
     };
-    sniff(server, &limits, Instant::now()).await
+    sniff(server, &limits, Instant::now(), &memory()).await
 }
 
 async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError> {
@@ -36,11 +40,11 @@ async fn all_that_was_read_comes_back() {
         let (sniffed, _) = tokio::join!(reading, client.write_all(&sent));
         let sniffed = sniffed.unwrap();
         assert_eq!(
-            sniffed.hello().unwrap().name.as_ref().unwrap().as_str(),
+            sniffed.hello().unwrap().server_name().unwrap().as_str(),
             "shop.example.com"
         );
-        assert!(sniffed.first.len() >= sent.len() - b"early data".len());
-        assert!(sent.starts_with(&sniffed.first), "in pieces of {pieces}");
+        assert!(sniffed.first.as_slice().len() >= sent.len() - b"early data".len());
+        assert!(sent.starts_with(sniffed.first.as_slice()), "in pieces of {pieces}");
     }
 }
 
@@ -50,14 +54,14 @@ async fn one_byte_decides_what_is_not_tls() {
     client.write_all(b"\0").await.unwrap();
     let sniffed = sniffed(&mut server, LIMITS.hello_bytes_max).await.unwrap();
     assert!(sniffed.hello().is_none());
-    assert_eq!(sniffed.first, b"\0");
+    assert_eq!(sniffed.first.as_slice(), b"\0");
 }
 
 #[tokio::test]
 async fn a_hello_of_exactly_so_many_bytes_and_not_one_more() {
     for file in ["openssl-records", "chromium"] {
         let sent = captured(file);
-        assert_eq!(sniffed_of(&sent, sent.len()).await.unwrap().first, sent);
+        assert_eq!(sniffed_of(&sent, sent.len()).await.unwrap().first.into_vec(), sent);
         let error = sniffed_of(&sent, sent.len() - 1).await.unwrap_err();
         assert!(matches!(error.reason, SniffFailure::TooLong), "{error}");
         assert!(error.bytes_read < sent.len());
@@ -68,14 +72,15 @@ async fn a_hello_of_exactly_so_many_bytes_and_not_one_more() {
 async fn no_more_is_held_than_allowed() {
     let sent = [captured("openssl"), vec![0; 100_000]].concat();
     let sniffed = sniffed_of(&sent, 400).await.unwrap();
-    assert_eq!(sniffed.first, sent[..400]);
+    assert_eq!(*sniffed.first.as_slice(), sent[..400]);
     let drip = captured("tlslite-one-byte-records");
-    let mut first = Vec::new();
+    let memory = memory();
+    let mut first = FirstBytes::new(&memory, Instant::now());
     for byte in drip.chunks(1) {
-        keep(&mut first, byte, 3100);
-        assert!(first.capacity() <= 3100);
+        first.push(byte, 3100);
+        assert!(memory.held() <= 3100);
     }
-    assert_eq!(first, drip);
+    assert_eq!(first.into_vec(), drip);
 }
 
 #[tokio::test]
@@ -91,7 +96,7 @@ async fn a_malformed_hello_says_why() {
         .await
         .unwrap_err();
     assert!(
-        matches!(error.reason, SniffFailure::Invalid("an empty handshake record")),
+        matches!(error.reason, SniffFailure::Invalid(malformed) if malformed.what == "an empty handshake record"),
         "{error}"
     );
     assert_eq!(error.bytes_read, 5);
@@ -117,7 +122,9 @@ async fn a_reset_is_an_error_of_the_socket() {
         .unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     crate::socket::reset(client);
-    let error = sniff(&mut server, &LIMITS, Instant::now()).await.unwrap_err();
+    let error = sniff(&mut server, &LIMITS, Instant::now(), &memory())
+        .await
+        .unwrap_err();
     assert!(matches!(error.reason, SniffFailure::Io(_)), "{error}");
 }
 
@@ -132,8 +139,9 @@ async fn the_deadline_is_absolute_and_counts_from_accept() {
             tokio::time::sleep(LIMITS.hello_timeout * 4 / 5).await;
         }
     };
+    let memory = memory();
     tokio::select! {
-        sniffed = sniff(&mut server, &LIMITS, accepted_at) => {
+        sniffed = sniff(&mut server, &LIMITS, accepted_at, &memory) => {
             let error = sniffed.unwrap_err();
             assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
             assert_eq!(error.bytes_read, 1); // the second byte comes at 6 s
@@ -158,4 +166,60 @@ async fn a_hello_in_the_last_millisecond_is_in_time() {
             () = late => unreachable!("it waits for ever"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_has_its_alert() {
+    let in_time = Some(Alert::UserCanceled);
+    for (sent, alert) in [
+        (b"".as_slice(), None),
+        (b"\x16", None),
+        (b"\x16\x03", in_time),
+        (b"\x16\x03\x01\0\x05\x01", in_time),
+    ] {
+        let (mut client, mut server) = duplex(64);
+        client.write_all(sent).await.unwrap();
+        let error = sniffed(&mut server, 64).await.unwrap_err();
+        assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
+        assert_eq!(error.alert(), alert, "after {sent:?}");
+    }
+    for (sent, alert) in [
+        (
+            b"\x16\x03\x01\0\x09\x01\xff\xff\xff".as_slice(),
+            Alert::IllegalParameter,
+        ),
+        (b"\x16\x03\x01\0\x05\x02", Alert::UnexpectedMessage),
+        (b"\x16\x03\x01\xff\xff", Alert::RecordOverflow),
+    ] {
+        assert_eq!(
+            sniffed_of(sent, 512).await.unwrap_err().alert(),
+            Some(alert),
+            "{sent:?}"
+        );
+    }
+    let (client, mut server) = duplex(64);
+    drop(client);
+    assert_eq!(sniffed(&mut server, 64).await.unwrap_err().alert(), None, "it is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_longest_ends_when_the_memory_of_the_process_is_used_up() {
+    let memory = HelloMemory::new(100);
+    let (first_at, second_at) = (Instant::now(), Instant::now() + Duration::from_millis(1));
+    let (mut first, mut to_first) = duplex(128);
+    let (mut second, mut to_second) = duplex(128);
+    first.write_all(&captured("openssl")[..60]).await.unwrap();
+    let sniff_first = sniff(&mut to_first, &LIMITS, first_at, &memory);
+    let sniff_second = async {
+        second.write_all(&captured("openssl")[..60]).await.unwrap();
+        tokio::select! {
+            sniffed = sniff(&mut to_second, &LIMITS, second_at, &memory) => panic!("{sniffed:?}"),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    };
+    let (error, ()) = tokio::join!(sniff_first, sniff_second);
+    let error = error.unwrap_err();
+    assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
+    assert_eq!((error.bytes_read, error.alert()), (60, Some(Alert::UserCanceled)));
+    assert_eq!(memory.held(), 0, "both are gone");
 }

@@ -5,9 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod clock;
 mod least_privilege;
 mod network;
 mod out_of_descriptors;
 mod panics;
 mod pipe_pages;
+mod refused_calls;

@@ -113,12 +113,17 @@ pub fn served_client(address: SocketAddr) -> Client {
 /// Asserts that this many bytes come back unchanged from a server that echoes.
 pub fn assert_echoes(client: &Client, count: usize) {
     let sent: Vec<u8> = (0..count).map(|number| (number % 251) as u8).collect();
-    let mut back = vec![0; count];
+    assert_echoes_bytes(client, &sent);
+}
+
+/// Sends these bytes to a server that echoes, and expects the same bytes back.
+pub fn assert_echoes_bytes(client: &Client, sent: &[u8]) {
+    let mut back = vec![0; sent.len()];
     scope(|all| {
-        all.spawn(|| (&client.0).write_all(&sent).unwrap());
+        all.spawn(|| (&client.0).write_all(sent).unwrap());
         (&client.0).read_exact(&mut back).unwrap();
     });
-    assert!(back == sent, "expected the same {count} bytes back");
+    assert!(back == sent, "expected the same {} bytes back", sent.len());
 }
 
 /// This many whole sessions at the listener `l`, whose servers echo, one after the other.

@@ -57,9 +57,8 @@ impl Hello {
         body.extend([0, 4, 0x13, 0x01, 0xc0, 0x2f]); // cipher suites
         body.extend([1, 0]); // compression
         body.extend(sized16(&self.extensions()));
-        let mut message = vec![1, 0];
-        message.extend(sized16(&body));
-        message
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&[1], &length[1..], &body].concat()
     }
 
     fn extensions(&self) -> Vec<u8> {

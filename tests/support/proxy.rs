@@ -160,7 +160,7 @@ impl Proxy {
             is_logged
         });
         for line in self.log() {
-            let address = || field(&line, "address").parse().unwrap();
+            let address = || without_interface(&field(&line, "address")).parse().unwrap();
             if has_message(&line, "listening") {
                 self.listeners.push((field(&line, "listener"), address()));
             } else if has_message(&line, "admin port") {
@@ -342,6 +342,14 @@ fn field(line: &Value, key: &str) -> String {
     match line {
         Value::String(text) => in_text(text),
         line => line[key].as_str().unwrap().to_owned(),
+    }
+}
+
+/// `[fe80::1%eth0]:80` without its scope, which only the namespace it is in can make a number of.
+fn without_interface(address: &str) -> String {
+    match (address.split_once('%'), address.split_once(']')) {
+        (Some((ip, _)), Some((_, port))) => format!("{ip}]{port}"),
+        _ => address.to_owned(),
     }
 }
 

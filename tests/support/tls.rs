@@ -13,7 +13,17 @@ type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 /// A TLS server with a certificate for `name`, which every page contains too. It speaks HTTP/1.1 and HTTP/2.
 pub fn tls_server(name: &'static str) -> Server {
-    let config = Arc::new(config_for(name));
+    serve(config_for(vec![name.to_owned()]).0, name)
+}
+
+/// A TLS server whose certificate is for all of these names, and that certificate in PEM.
+pub fn tls_server_of_many(names: Vec<String>) -> (Server, String) {
+    let (config, certificate) = config_for(names);
+    (serve(config, "many"), certificate)
+}
+
+fn serve(config: ServerConfig, name: &'static str) -> Server {
+    let config = Arc::new(config);
     Server::run(move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
         // An error on this side is seen by the test on the client's side.
@@ -21,8 +31,10 @@ pub fn tls_server(name: &'static str) -> Server {
     })
 }
 
-fn config_for(name: &str) -> ServerConfig {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+/// A configuration with a certificate for these names, and that certificate in PEM.
+pub fn config_for(names: Vec<String>) -> (ServerConfig, String) {
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let pem = made.cert.pem();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = ServerConfig::builder_with_provider(provider)
@@ -33,7 +45,7 @@ fn config_for(name: &str) -> ServerConfig {
         .with_single_cert(vec![made.cert.into()], key.into())
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
+    (config, pem)
 }
 
 fn answer(mut tls: Tls, name: &str) -> std::io::Result<()> {

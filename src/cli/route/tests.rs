@@ -1,7 +1,7 @@
 use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerPlace};
-use crate::dial::DialLimits;
+use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
 use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
@@ -43,6 +43,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         first: SECOND,
         longest: SECOND,
         percent_max: 50,
+        on_reset: false,
     };
     let servers = entries
         .iter()
@@ -60,10 +61,12 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     Arc::new(PoolPlan {
         pool: Pool::new(name.into(), rules, servers),
         dial: DialLimits {
-            connect_timeout: SECOND,
+            connect: ConnectOptions {
+                timeout: SECOND,
+                socket: SOCKET,
+                proxy_protocol: None,
+            },
             retries: 2,
-            socket: SOCKET,
-            proxy_protocol: None,
         },
         health: HealthPlan {
             check: Some(CheckKind::Tcp),
@@ -82,6 +85,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         },
         entries,
         resolve_interval: SECOND,
+        resolve: crate::addr::IpFamily::Both,
     })
 }
 
@@ -161,6 +165,7 @@ fn plan() -> Plan {
         runtime: RuntimePlan {
             workers: None,
             max_connections: None,
+            hello_bytes_max: 1,
             drain_timeout: SECOND,
             drain_delay: SECOND,
             watch: false,
@@ -203,7 +208,7 @@ fn a_route_that_takes_it_and_the_order_of_a_source_hash() {
 listener https: a client from 10.1.2.3, sni shop.example.com, alpn h2, http/1.1
 
   https#1   holds, but insiders wins: it has more kinds of condition
-  insiders  taken
+  insiders  taken: sni matches shop.example.com; alpn has h2; from is in 10.0.0.0/8
   https#3   passed over: sni is not *.internal.example.com
 
 route insiders: pool shop-inside
@@ -225,7 +230,7 @@ fn without_from_no_condition_on_it_holds() {
 listener https: a client from anywhere, sni shop.example.com, alpn h2
 note: without --from, no `from` condition holds
 
-  https#1   taken
+  https#1   taken: sni matches shop.example.com
   insiders  passed over: from is not in 10.0.0.0/8 or 2001:db8::/32
   https#3   passed over: sni is not *.internal.example.com
 
@@ -279,12 +284,32 @@ note: with --from, the order in which they are tried
 
 #[test]
 fn refusals() {
-    assert!(told("https", Some("a.internal.example.com"), &[], None).ends_with("taken\n\nroute https#3: refused\n"));
-    assert!(told("strict", Some("f"), &[], None).ends_with("taken\n\nroute many: refused\n"));
+    assert!(
+        told("https", Some("a.internal.example.com"), &[], None)
+            .ends_with("taken: sni matches *.internal.example.com\n\nroute https#3: refused\n")
+    );
+    assert!(told("strict", Some("f"), &[], None).ends_with("taken: sni matches f\n\nroute many: refused\n"));
     assert!(told("strict", Some("g"), &[], None).ends_with(
         "  many  passed over: sni is not a or b or c or d or any of 2 more\n\n\
          no route takes it and the listener has no pool: refused\n"
     ));
+}
+
+#[test]
+fn a_name_that_is_not_valid_is_explained() {
+    assert_eq!(
+        told("https", Some("x!z.Internal.example.com"), &[], Some("192.0.2.1")),
+        "\
+listener https: a client from 192.0.2.1, sni x!z.Internal.example.com, no alpn
+note: `x!z.Internal.example.com` is not valid, only `*` and `*.suffix` match it: a server name is made of letters, digits, `-`, `_` and dots
+
+  https#1   passed over: sni is not shop.example.com or *.shop.example.com
+  insiders  passed over: sni is not shop.example.com; alpn lacks h2; from is not in 10.0.0.0/8 or 2001:db8::/32
+  https#3   taken: sni matches *.internal.example.com
+
+route https#3: refused
+"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! Addresses as people write them: `10.0.0.1:80`, `[::1]:80`, `db.internal:5432`, `10.0.0.0/8`.
+//! Addresses as people write them: `10.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`, `db.internal:5432`, `10.0.0.0/8`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::addr::{ListenAddr, ServerAddr, ServerPlace};
+use crate::addr::{Interface, ListenAddr, ServerAddr, ServerPlace};
 use crate::name::ServerName;
 
 /// What is wrong with a text, and what to write instead.
@@ -12,7 +13,11 @@ pub(super) type Wrong = (String, String);
 
 /// An address to listen on.
 pub(super) fn listen(text: &str) -> Result<ListenAddr, Wrong> {
+    if let Some((address, interface)) = on_interface(text) {
+        return found(interface, |interface| ListenAddr::on(address, interface));
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
+        needs_no_scope(address)?;
         // `[::]` is IPv6 only here, so the kernel would refuse to bind such an address.
         if let IpAddr::V6(v6) = address.ip()
             && let Some(v4) = v6.to_ipv4_mapped()
@@ -43,7 +48,11 @@ pub(super) fn server(text: &str) -> Result<ServerPlace, Wrong> {
         let what = String::from("servers on Unix sockets do not work yet");
         return Err((what, String::from("write \"host:port\"")));
     }
+    if let Some((address, interface)) = on_interface(text).filter(|(address, _)| address.port() != 0) {
+        return found(interface, |interface| ServerAddr::on(address, interface)).map(ServerPlace::Address);
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
+        needs_no_scope(address)?;
         return match address.port() {
             0 => Err(port_zero(text)),
             _ => Ok(ServerPlace::Address(ServerAddr::new(address))),
@@ -71,6 +80,62 @@ pub(super) fn server(text: &str) -> Result<ServerPlace, Wrong> {
         host: host.into(),
         port,
     })
+}
+
+/// An IP address alone. The port of the answer is 0.
+pub(super) fn host(text: &str) -> Result<ServerAddr, Wrong> {
+    let not_one = || {
+        let label = "write one, as in \"10.0.0.11\"; a port goes into `port`";
+        (format!("`{text}` is not an IP address"), String::from(label))
+    };
+    let bracketed = if text.contains('.') && !text.contains(':') {
+        format!("{text}:0")
+    } else {
+        format!("[{text}]:0")
+    };
+    if let Some((address, interface)) = on_interface(&bracketed) {
+        return found(interface, |interface| ServerAddr::on(address, interface));
+    }
+    let address: SocketAddr = bracketed.parse().map_err(|_| not_one())?;
+    needs_no_scope(address)?;
+    Ok(ServerAddr::new(address))
+}
+
+/// What `[fe80::1%eth0]:443` consists of; `None`: it is not written like that, or the scope is a number.
+fn on_interface(text: &str) -> Option<(SocketAddrV6, &str)> {
+    let (host, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, interface) = host.split_once('%')?;
+    if text.parse::<SocketAddr>().is_ok() {
+        return None;
+    }
+    Some((SocketAddrV6::new(ip.parse().ok()?, port.parse().ok()?, 0, 0), interface))
+}
+
+/// The address on the interface of this name, or what is wrong with that name.
+fn found<T>(name: &str, on: impl FnOnce(Interface) -> io::Result<T>) -> Result<T, Wrong> {
+    let absent = || {
+        let label = "write the name of one that `ip link` shows, or its number";
+        (format!("there is no interface `{name}` here"), String::from(label))
+    };
+    let interface = Interface::new(name).ok_or_else(absent)?;
+    on(interface).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => absent(),
+        _ => (format!("cannot look up the interface `{name}`: {error}"), String::new()),
+    })
+}
+
+/// A link-local address means something on one link only (RFC 4007, section 6), and the kernel takes none without.
+fn needs_no_scope(address: SocketAddr) -> Result<(), Wrong> {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            let what = format!("`{}` is a link-local address, and its interface is not said", v6.ip());
+            Err((
+                what,
+                format!("write `{}%` and the interface, as in \"[{}%eth0]\"", v6.ip(), v6.ip()),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A network, or one address.

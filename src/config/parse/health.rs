@@ -1,13 +1,13 @@
 //! `[pools.NAME.health]`, and what a pool's own section says of its checks.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limits::SOME_TIME;
-use super::{Mistakes, Section, route, value};
+use super::{Mistakes, Section, address, route, value};
+use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::name::ServerName;
@@ -49,6 +49,7 @@ const USUAL_EJECTION: EjectLimits = EjectLimits {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     percent_max: 50,
+    on_reset: false,
 };
 
 /// How it is known which servers are well, and what follows from it.
@@ -88,7 +89,7 @@ pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
             rise: section.whole("rise", STREAK, m).unwrap_or(usual.thresholds.rise),
             fall: section.whole("fall", STREAK, m).unwrap_or(usual.thresholds.fall),
         },
-        address: section.get("address").and_then(|node| address(node, m)),
+        address: section.get("address").and_then(|node| check_address(node, m)),
         port: section.whole("port", PORT, m).and_then(|port| u16::try_from(port).ok()),
         concurrency: section
             .whole("concurrency", CONCURRENCY, m)
@@ -256,14 +257,15 @@ pub(super) fn path(node: &Node, m: &mut Mistakes<'_>) -> Option<PathBuf> {
     Some(text.into())
 }
 
-fn address(node: &Node, m: &mut Mistakes<'_>) -> Option<IpAddr> {
+fn check_address(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerAddr> {
     let text = value::text(node, m)?;
-    let address = text.parse().ok();
-    if address.is_none() {
-        let label = "write one, as in \"10.0.0.11\"; a port goes into `port`";
-        m.say(&node.place, format!("`{text}` is not an IP address"), label);
+    match address::host(text) {
+        Ok(address) => Some(address),
+        Err((what, label)) => {
+            m.say(&node.place, what, label);
+            None
+        }
     }
-    address
 }
 
 /// A percentage, or `"off"`.
@@ -295,5 +297,9 @@ fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {
         percent_max: section
             .whole("eject_max_percent", 0..=100, m)
             .unwrap_or(usual.percent_max),
+        on_reset: section
+            .get("eject_on_reset")
+            .and_then(|node| value::truth(node, m))
+            .unwrap_or(usual.on_reset),
     }
 }

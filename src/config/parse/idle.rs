@@ -9,8 +9,8 @@ use super::{Mistakes, Section};
 use crate::config::file::Node;
 use crate::config::report::Place;
 use crate::name::NamePattern;
-use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
-use crate::route::Route;
+use crate::plan::{CheckKind, ListenerPlan, PoolPlan, RuntimePlan};
+use crate::route::{Route, RouteTable, Target};
 
 type PoolRoute = Route<Arc<PoolPlan>>;
 
@@ -100,5 +100,26 @@ pub(super) fn connections(runtime: &RuntimePlan, plan: &ListenerPlan, place: &Pl
     {
         let what = format!("`max_connections` of listener `{}` is never reached", plan.name);
         m.warn(place, what, format!("`[runtime]` allows {all}"));
+    }
+}
+
+/// Pools of PostgreSQL servers whose clients no route can know by name.
+pub(super) fn postgres_by_name(table: &RouteTable<Arc<PoolPlan>>, place: &Place, m: &mut Mistakes<'_>) {
+    let target = |route: &PoolRoute| match &route.to {
+        Target::Pool(pool) => Some(Arc::clone(pool)),
+        Target::Refuse => None,
+    };
+    let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
+    let is_postgres = |pool: &Arc<PoolPlan>| matches!(pool.health.check, Some(CheckKind::Postgres(_)));
+    if !table.needs_hello() {
+        return;
+    }
+    if let Some(pool) = pools.find(is_postgres) {
+        let what = format!(
+            "pool `{}` is PostgreSQL, whose clients do not begin with a ClientHello",
+            pool.pool.name()
+        );
+        let label = "no `sni` or `alpn` here matches them, unless they set sslnegotiation=direct (PostgreSQL 17)";
+        m.warn(place, what, label);
     }
 }

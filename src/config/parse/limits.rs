@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Mistakes, Section, value};
+use crate::addr::IpFamily;
 use crate::config::keys;
 use crate::relay::RelayLimits;
 use crate::sniff::SniffLimits;
@@ -25,6 +26,8 @@ const BACKLOG: RangeInclusive<u32> = 1..=i32::MAX as u32;
 
 /// Each of them on another server: beyond this no client would still wait.
 const RETRIES: RangeInclusive<u32> = 0..=100;
+
+const FAMILIES: [(&str, IpFamily); 3] = [("ipv4", IpFamily::V4), ("ipv6", IpFamily::V6), ("both", IpFamily::Both)];
 
 /// Linux: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL.
 const KEEPALIVE_TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(32_767);
@@ -68,7 +71,8 @@ impl ListenerLimits {
     const BUILT_IN: Self = Self {
         sniff: SniffLimits {
             hello_timeout: Duration::from_secs(5),
-            hello_bytes_max: 64 << 10,
+            // The largest extension block that TLS allows, 65,535 bytes (RFC 8446, section 4.1.2), and what stands before it.
+            hello_bytes_max: 128 << 10,
         },
         relay: RelayLimits {
             idle_timeout: None,
@@ -115,6 +119,7 @@ impl ListenerLimits {
 pub(super) struct PoolLimits {
     pub(super) connect_timeout: Duration,
     pub(super) retries: u32,
+    pub(super) resolve: IpFamily,
     pub(super) socket: SocketOptions,
 }
 
@@ -122,6 +127,7 @@ impl PoolLimits {
     const BUILT_IN: Self = Self {
         connect_timeout: Duration::from_secs(3),
         retries: 2,
+        resolve: IpFamily::Both,
         socket: SOCKET,
     };
 
@@ -137,6 +143,7 @@ impl PoolLimits {
                 .duration("connect_timeout", SOME_TIME, m)
                 .unwrap_or(self.connect_timeout),
             retries: section.whole("retries", RETRIES, m).unwrap_or(self.retries),
+            resolve: section.word("resolve", &FAMILIES, m).unwrap_or(self.resolve),
             socket,
         }
     }

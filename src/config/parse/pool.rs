@@ -9,9 +9,9 @@ use super::limits::{ANY_TIME, PoolLimits, SOME_TIME};
 use super::{Mistakes, Section, server};
 use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
-use crate::dial::DialLimits;
 use crate::dial::proxy_protocol::Version;
-use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::dial::{ConnectOptions, DialLimits};
+use crate::plan::{CheckKind, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Member, Policy, Pool, PoolRules, Server};
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
@@ -58,6 +58,16 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
             entry.allotment,
         ))
     };
+    let proxy_protocol = section.word("proxy_protocol", &headers, m).unwrap_or(None);
+    if let (Some((place, _)), Some(_), Some(CheckKind::Postgres(_))) =
+        (section.entry("proxy_protocol"), proxy_protocol, &health.check)
+    {
+        m.warn(
+            place,
+            "PostgreSQL does not accept a PROXY header",
+            "checks and sessions send it: leave it out, unless something before PostgreSQL takes it off",
+        );
+    }
     let fixed = entries.iter().filter_map(server).collect();
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
@@ -69,10 +79,12 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     Some(PoolPlan {
         pool: Pool::new(entry.key.as_str().into(), rules, fixed),
         dial: DialLimits {
-            connect_timeout: limits.connect_timeout,
+            connect: ConnectOptions {
+                timeout: limits.connect_timeout,
+                socket: limits.socket,
+                proxy_protocol,
+            },
             retries: limits.retries,
-            socket: limits.socket,
-            proxy_protocol: section.word("proxy_protocol", &headers, m).unwrap_or(None),
         },
         health,
         severing,
@@ -80,6 +92,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, m)
             .unwrap_or(Duration::from_secs(30)),
+        resolve: limits.resolve,
     })
 }
 

@@ -18,6 +18,10 @@ const WORKERS: RangeInclusive<u32> = 1..=1024;
 /// Linux hands out no more descriptors to a process than 2^30 (`fs.nr_open`).
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
 
+/// At least what one client may be allowed. A usual ClientHello comes at once and has 200 to 1,800 bytes: this is for
+/// those that come in pieces or wait for their server.
+const HELLO_MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
+
 /// `sun_path` less its final zero byte: unix(7).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -30,6 +34,11 @@ pub(super) fn runtime(section: &Section<'_>, m: &mut Mistakes<'_>) -> RuntimePla
     RuntimePlan {
         workers: section.get("workers").and_then(|node| workers(node, m)),
         max_connections: max_connections(section, m),
+        hello_bytes_max: section
+            .get("hello_memory")
+            .and_then(|node| value::size(node, HELLO_MEMORY, m))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(256 << 20),
         drain_timeout: duration("drain_timeout", 30, m),
         drain_delay: duration("drain_delay", 0, m),
         watch: section

@@ -7,6 +7,7 @@ use super::{Mistakes, value};
 use crate::config::file::{Entry, Node, Table};
 use crate::config::keys;
 use crate::config::report::Place;
+use crate::text::is_unsafe;
 
 static EMPTY: Table = Table { entries: Vec::new() };
 
@@ -148,9 +149,10 @@ impl<'a> Section<'a> {
 
 /// Names stand in log lines, labels and commands: nothing in them may be blank or invisible, or need an escape.
 fn name_is_sound(name: &str, place: &Place, m: &mut Mistakes<'_>) {
-    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\\');
+    let is_odd = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(is_odd) {
-        let label = format!("write 1 to {NAME_BYTES_MAX} bytes without blanks, `\"`, `\\` and control characters");
+        let label =
+            format!("write 1 to {NAME_BYTES_MAX} bytes without blanks, `\"`, `\\`, control and invisible characters");
         m.say(place, "this is not a name", label);
     }
 }

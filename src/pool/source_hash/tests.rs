@@ -4,15 +4,23 @@ use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
 /// Servers of these identities and weights, in this order.
-fn servers<'a>(of: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate<'a>> {
+fn servers<'a>(of: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate> {
     of.into_iter()
         .enumerate()
         .map(|(index, (identity, weight))| candidate(index, identity, weight, 0))
         .collect()
 }
 
-fn chosen<'a>(servers: &[Candidate<'a>], client: IpAddr) -> &'a str {
-    servers[choose(servers, client).unwrap()].identity
+fn identity(candidate: &Candidate) -> &str {
+    &candidate.server.spec().identity
+}
+
+fn chosen(servers: &[Candidate], client: IpAddr) -> &str {
+    identity(choose(servers, client).unwrap())
+}
+
+fn chosen_index(servers: &[Candidate], client: IpAddr) -> Option<usize> {
+    choose(servers, client).map(|candidate| candidate.index)
 }
 
 /// The `n`th of many clients, in the neighbourhoods clients come from.
@@ -37,7 +45,7 @@ fn published_vectors() {
         let client = client.parse().unwrap();
         let ours: Vec<_> = in_order(&servers, client)
             .into_iter()
-            .map(|index| servers[index].identity)
+            .map(|index| identity(&servers[index]))
             .collect();
         assert_eq!(ours.join(" "), order, "{line}");
         assert_eq!(chosen(&servers, client), ours[0]);
@@ -77,15 +85,54 @@ fn a_greater_hash_never_scores_less() {
 }
 
 #[test]
+fn the_bound_without_a_logarithm_is_never_too_high() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..1_000_000 {
+        // Near 1, where the bound is close, as often as anywhere else.
+        let hash = !(random.u64(..) >> random.u32(..64));
+        assert!(minus_ln_at_least(hash) <= minus_ln(hash) >> 9, "{hash:#x}");
+    }
+    for hash in [0, 1, u64::MAX - 1, u64::MAX, 1 << 63, (1 << 63) - 1] {
+        assert!(minus_ln_at_least(hash) <= minus_ln(hash) >> 9, "{hash:#x}");
+    }
+}
+
+#[test]
+fn the_choice_is_the_first_of_the_order_among_servers_whose_hashes_nearly_agree() {
+    let mut random = fastrand::Rng::with_seed(6);
+    for n in 0..20_000 {
+        // Keys that hash to neighbours: their logarithms are often equal, and then the identity decides.
+        let hash = random.u64(..) >> random.u32(..40);
+        let mut servers = servers([("c", 3), ("a", 1 + random.u16(..3)), ("b", 3), ("d", 25_600)]);
+        for server in &mut servers {
+            server.key = unfinalise(hash.wrapping_add(random.u64(..4))) ^ client_key(client(n));
+        }
+        assert_eq!(
+            chosen_index(&servers, client(n)),
+            Some(in_order(&servers, client(n))[0])
+        );
+    }
+}
+
+/// The inverse of [`finalise`].
+fn unfinalise(z: u64) -> u64 {
+    let inverse = |odd: u64| (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))));
+    let unshift = |z: u64, by: u32| z ^ (z >> by) ^ (z >> (2 * by)) ^ z.checked_shr(3 * by).unwrap_or(0);
+    let z = unshift(z, 31).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
+    let z = unshift(z, 27).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9));
+    unshift(z, 30)
+}
+
+#[test]
 fn equal_scores_go_to_the_smaller_identity() {
     // Scores as equal as they get: one hash, one weight.
-    let mut twins = candidates(&[(2, 0), (2, 0)]);
-    (twins[0].identity, twins[0].key) = ("b", 9);
-    (twins[1].identity, twins[1].key) = ("a", 9);
-    assert_eq!(choose(&twins, client(1)), Some(1));
+    let mut twins = servers([("b", 2), ("a", 2)]);
+    twins[0].key = 9;
+    twins[1].key = 9;
+    assert_eq!(chosen(&twins, client(1)), "a");
     twins.swap(0, 1);
-    assert_eq!(choose(&twins, client(1)), Some(1));
-    assert_eq!(choose(&[], client(1)), None);
+    assert_eq!(chosen(&twins, client(1)), "a");
+    assert!(choose(&[], client(1)).is_none());
 }
 
 #[test]
@@ -103,7 +150,7 @@ fn a_million_clients_spread_by_weight() {
     let servers = servers(weights);
     let mut counts = [0u32; 4];
     for n in 0..1_000_000 {
-        counts[choose(&servers, client(n)).unwrap()] += 1;
+        counts[chosen_index(&servers, client(n)).unwrap()] += 1;
     }
     for ((_, weight), count) in weights.iter().zip(counts) {
         let due = 1e6 * f64::from(*weight) / 16.0;
@@ -139,10 +186,10 @@ proptest! {
     ) {
         let all = candidates(&weights.iter().map(|weight| (*weight, 0)).collect::<Vec<_>>());
         let gone = gone.index(all.len());
-        let left: Vec<_> = all.iter().copied().filter(|server| server.index != gone).collect();
+        let left: Vec<_> = all.iter().filter(|server| server.index != gone).cloned().collect();
         for client in clients {
             let order = in_order(&all, client);
-            prop_assert_eq!(order[0], choose(&all, client).unwrap());
+            prop_assert_eq!(order[0], chosen_index(&all, client).unwrap());
             let rest: Vec<_> = order.into_iter().filter(|index| *index != gone).collect();
             prop_assert_eq!(in_order(&left, client), rest);
         }
@@ -159,7 +206,8 @@ proptest! {
         let names: Vec<_> = (0..written.len()).map(|n| format!("10.0.0.{n}:80")).collect();
         let of = |list: &[(usize, u16)]| {
             let servers = servers(list.iter().map(|(n, weight)| (names[*n].as_str(), *weight)));
-            in_order(&servers, client).into_iter().map(|index| servers[index].identity).collect::<Vec<_>>()
+            let order = in_order(&servers, client).into_iter();
+            order.map(|index| identity(&servers[index]).to_owned()).collect::<Vec<_>>()
         };
         prop_assert_eq!(of(&written), of(&shuffled));
     }

@@ -1,13 +1,16 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 
 use super::*;
 use crate::addr::ClientAddr;
 use crate::live::Live;
 use crate::pool::Server;
 use crate::probe::tests::{plan, pool};
+
+/// Lookups at once: of the largest [`crate::descriptors::Budget`].
+const PLACES: usize = 128;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
 
@@ -24,7 +27,7 @@ impl Zone {
 
     fn resolver(&self) -> Resolver {
         let zone = self.clone();
-        Resolver::new(move |host, port| match zone.0.lock().unwrap().get(host) {
+        Resolver::new(PLACES, move |host, port, _| match zone.0.lock().unwrap().get(host) {
             Some(addresses) if !addresses.is_empty() => {
                 Ok(addresses.iter().map(|address| (*address, port).into()).collect())
             }
@@ -66,8 +69,13 @@ impl Tended {
 
 /// Asks for all names, and waits for what is said until there is nothing more to wait for.
 async fn renew(answers: &mut Answers, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) {
-    answers.ask(pool, resolver);
-    while answers.patience.is_some() {
+    answers.adopt(pool);
+    let now = Instant::now();
+    for answer in answers.names.values_mut() {
+        answer.alarm = Some(if answer.lookup.is_some() { now + PATIENCE } else { now });
+    }
+    let is_open = |answer: &Answer| answer.alarm == Some(now) || answer.lookup.is_some() && answer.alarm.is_some();
+    while answers.names.values().any(is_open) {
         answers.step(pool, resolver, roster).await;
     }
 }
@@ -156,19 +164,6 @@ async fn a_name_with_too_many_addresses_has_the_same_servers_however_they_are_tu
     }
 }
 
-/// A resolver that tells whom it was asked for, and answers once for each word it is given.
-fn slow() -> (Resolver, Receiver<String>, Sender<()>) {
-    let (heard, questions) = channel();
-    let (go, gate) = channel();
-    let gate = Mutex::new(gate);
-    let resolver = Resolver::new(move |host, port| {
-        heard.send(host.to_owned()).map_err(io::Error::other)?;
-        let _ = gate.lock().unwrap().recv(); // an error is the end of the waiting
-        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
-    });
-    (resolver, questions, go)
-}
-
 /// Lets the clock run: by itself it stands still as long as a thread is busy.
 async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     let clock = async {
@@ -182,32 +177,12 @@ async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn names_are_asked_for_a_few_at_once_and_not_again_before_they_are_answered() {
-    let names: Vec<String> = (0..12).map(|number| format!("n{number}.test:7")).collect();
-    let pool = pool(&format!("servers = {names:?}"));
-    let (resolver, questions, go) = slow();
-    let (mut answers, roster) = (Answers::new(), Roster::default());
-    let began = Instant::now();
-    while_time_passes(renew(&mut answers, &pool, &resolver, &roster)).await;
-    assert!(began.elapsed() < 2 * PATIENCE, "all names share one time");
-    assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
-    while_time_passes(renew(&mut answers, &pool, &resolver, &roster)).await;
-    let a_question = || questions.recv_timeout(PATIENCE).unwrap();
-    let few: HashSet<String> = (0..4).map(|_| a_question()).collect();
-    assert_eq!((few.len(), questions.try_iter().count()), (4, 0));
-    drop(go);
-    renew(&mut answers, &pool, &resolver, &roster).await;
-    assert_eq!(questions.try_iter().count(), 8, "the others, once each");
-    assert!(pool.entries.iter().all(|entry| entry.addresses.load().len() == 1));
-}
-
 /// A resolver that has nothing to say of a `hangs.test` before it is let go, and of all others that they are here.
 fn hanging() -> (Resolver, Sender<()>) {
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
-    let resolver = Resolver::new(move |host, port| {
-        if host == "hangs.test" {
+    let resolver = Resolver::new(PLACES, move |host, port, _| {
+        if host.ends_with("hangs.test") {
             let _ = gate.lock().unwrap().recv(); // an error is the end of the waiting
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
@@ -220,6 +195,7 @@ async fn what_is_said_of_a_name_is_used_while_another_hangs() {
     let pool = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
     let (resolver, go) = hanging();
     let (mut answers, roster) = (Answers::new(), Roster::default());
+    answers.adopt(&pool);
     while labels(&pool).len() < 2 {
         answers.step(&pool, &resolver, &roster).await;
     }
@@ -275,4 +251,154 @@ async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
         ["b.test:9@10.0.0.1".into()],
         "the first was asked for before"
     );
+}
+
+/// A pool with so many names that are not answered, before one that is.
+fn pool_of_hanging(number: usize, keys: &str) -> Arc<PoolPlan> {
+    let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
+    let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();
+    pool(&format!("servers = {names:?}\n{keys}"))
+}
+
+#[tokio::test]
+async fn names_that_hang_cost_another_at_most_a_second_for_each_32_of_them() {
+    for (hanging_names, most) in [(20, PATIENCE / 10), (120, PATIENCE / 2)] {
+        let pool = pool_of_hanging(hanging_names, "");
+        let (resolver, go) = hanging();
+        let (mut answers, roster) = (Answers::new(), Roster::default());
+        answers.adopt(&pool);
+        let began = Instant::now();
+        while labels(&pool).is_empty() {
+            answers.step(&pool, &resolver, &roster).await;
+        }
+        assert!(began.elapsed() < most, "{hanging_names}: {:?}", began.elapsed());
+        drop(go);
+    }
+}
+
+#[tokio::test]
+async fn names_that_hung_before_leave_half_of_the_places_to_the_others() {
+    let pool = pool_of_hanging(3 * PLACES, "");
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let heard = Arc::clone(&begun);
+    let resolver = Resolver::new(PLACES, move |host, port, _| {
+        heard.lock().unwrap().push(host.to_owned());
+        if host.ends_with("hangs.test") {
+            let _ = gate.lock().unwrap().recv();
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    answers.adopt(&pool);
+    for (name, answer) in &mut answers.names {
+        answer.was_prompt = !name.contains("hangs.test");
+    }
+    let began = Instant::now();
+    while labels(&pool).is_empty() {
+        answers.step(&pool, &resolver, &roster).await;
+    }
+    assert!(began.elapsed() < PATIENCE / 10, "{:?}", began.elapsed());
+    assert!(begun.lock().unwrap().len() <= PLACES / 2 + 1);
+    drop(go);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_hangs_is_not_asked_for_again_before_it_is_answered() {
+    let pool = pool("servers = [\"a.hangs.test:7\"]\nresolve_interval = \"1s\"");
+    let asked = Arc::new(Mutex::new(0));
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let heard = Arc::clone(&asked);
+    let resolver = Resolver::new(PLACES, move |_, port, _| {
+        *heard.lock().unwrap() += 1;
+        let _ = gate.lock().unwrap().recv();
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    answers.adopt(&pool);
+    let step = async {
+        loop {
+            answers.step(&pool, &resolver, &roster).await;
+        }
+    };
+    // The clock stands still as long as the lookup is under way.
+    let is_asked = async {
+        while *asked.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        while_time_passes(tokio::time::sleep(5 * PATIENCE)).await;
+    };
+    tokio::select! {
+        () = step => {}
+        () = is_asked => {}
+    }
+    assert!(pool.pool.is_resolved(), "it is waited for no longer");
+    assert_eq!(*asked.lock().unwrap(), 1);
+    drop(go);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_which_nothing_is_known_is_asked_for_again_soon_and_then_less_often() {
+    let pool = pool(&format!("{ONE_NAME}\nresolve_interval = \"30s\""));
+    let began = Instant::now();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let resolver = Resolver::new(PLACES, move |_, port, _| {
+        let mut asked = heard.lock().unwrap();
+        asked.push(began.elapsed().as_secs());
+        if asked.len() < 8 {
+            return Err(io::Error::other("not yet"));
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    answers.adopt(&pool);
+    while asked.lock().unwrap().len() < 9 {
+        answers.step(&pool, &resolver, &roster).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*asked.lock().unwrap(), [0, 1, 3, 7, 15, 31, 61, 91, 121]);
+}
+
+#[tokio::test]
+async fn other_addresses_are_asked_for_as_soon_as_they_are_wanted() {
+    let text = |family: &str| format!("{ONE_NAME}\nresolve = \"{family}\"");
+    let resolver = Resolver::new(PLACES, |_, port, family| {
+        let all = ["10.0.0.1", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        let wanted = all.into_iter().filter(|address| family.includes(*address));
+        Ok(wanted.map(|address| (address, port).into()).collect())
+    });
+    let (mut answers, roster) = (Answers::new(), Roster::default());
+    for (family, expected) in [
+        ("both", &["a.test:7@10.0.0.1", "a.test:7@2001:db8::1"][..]),
+        ("ipv4", &["a.test:7@10.0.0.1"]),
+        ("ipv6", &["a.test:7@2001:db8::1"]),
+    ] {
+        let pool = pool(&text(family));
+        answers.adopt(&pool);
+        while labels(&pool).len() < expected.len() {
+            answers.step(&pool, &resolver, &roster).await;
+        }
+        assert_eq!(
+            labels(&pool),
+            expected.iter().map(|label| Arc::from(*label)).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_plan_begins_with_addresses_that_it_wants() {
+    let live = Live::new(plan(ONE_NAME));
+    let both = ["10.0.0.1:7", "[2001:db8::1]:7"].map(|address| ServerAddr::new(address.parse().unwrap()));
+    live.plan().pools[0].entries[0].addresses.store(Arc::new(both.to_vec()));
+    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
+    live.settle(&next);
+    assert_eq!(labels(&next.pools[0]), ["a.test:7@2001:db8::1".into()]);
+    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
+    let resolver = Resolver::new(PLACES, |_, port, _| Ok(vec![SocketAddr::from(([10, 0, 0, 9], port))]));
+    ask_ahead(&next, &live.plan(), &resolver, Instant::now() + PATIENCE).await;
+    live.settle(&next);
+    assert_eq!(labels(&next.pools[0]), ["a.test:7@10.0.0.9".into()], "asked for before");
 }

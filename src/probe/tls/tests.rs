@@ -6,7 +6,10 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::dial::PLAIN;
 
 const NAME: &str = "db.example";
 
@@ -60,8 +63,11 @@ async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
 }
 
 async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
-    let probe = TlsProbe::new(Arc::new(check), None, address);
-    probe.check(address).await.map_err(|error| error.to_string())
+    let probe = TlsProbe::new(Arc::new(check), None, ServerAddr::new(address));
+    probe
+        .check(ServerAddr::new(address), &PLAIN)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
@@ -103,14 +109,14 @@ async fn a_certificate_is_verified_where_that_is_wanted() {
 async fn a_file_of_authorities_that_changes_is_read_again() {
     let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
-    let probe = TlsProbe::new(Arc::new(verifying(&folder, "", NAME)), None, address);
-    assert!(probe.check(address).await.is_err());
+    let probe = TlsProbe::new(Arc::new(verifying(&folder, "", NAME)), None, ServerAddr::new(address));
+    assert!(probe.check(ServerAddr::new(address), &PLAIN).await.is_err());
     std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
-    assert!(probe.check(address).await.is_ok());
+    assert!(probe.check(ServerAddr::new(address), &PLAIN).await.is_ok());
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
     assert!(
         probe
-            .check(address)
+            .check(ServerAddr::new(address), &PLAIN)
             .await
             .unwrap_err()
             .to_string()

@@ -18,8 +18,8 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::relay::half::TURN_BYTES;
-use crate::relay::quiet::Queue;
+use crate::relay::core::Queue;
+use crate::relay::engine::poll::{TURN_BYTES, Wire};
 
 /// Nothing is said or sent in one piece longer than this.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) client: End,
     pub(super) server: End,
     steps: VecDeque<Step>,
+    /// Whether the system splices, out of sockets and into them.
+    splices: [Answer<()>; 2],
     cut: Option<oneshot::Sender<()>>,
     /// Whose end the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
@@ -261,11 +263,18 @@ impl End {
 impl World {
     /// Two connected sockets with send queues of such sizes (client's, server's), and a session whose first bytes were
     /// read before.
-    pub(super) fn new(first: usize, rooms: [usize; 2], steps: &[Step], cut: oneshot::Sender<()>) -> Self {
+    pub(super) fn new(
+        first: usize,
+        rooms: [usize; 2],
+        splices: [Answer<()>; 2],
+        steps: &[Step],
+        cut: oneshot::Sender<()>,
+    ) -> Self {
         Self {
             client: End::new(first, rooms[0]),
             server: End::new(0, rooms[1]),
             steps: steps.iter().copied().collect(),
+            splices,
             cut: Some(cut),
             first_ended: None,
             moved_at: Instant::now(),
@@ -527,12 +536,14 @@ impl Wire for Model<'_> {
 
     /// The pipe is a real one: who lends and returns pipes is tested too.
     fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+        self.world().splices[0]?;
         self.receive(PIECE_BYTES_MAX, |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
     }
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+        self.world().splices[1]?;
         self.take(bytes, |taken| {
             let mut room = vec![0; taken];
             let given = rustix::io::read(pipe, &mut room).expect("the pipe has what is asked for");
@@ -541,7 +552,7 @@ impl Wire for Model<'_> {
         })
     }
 
-    fn finish(&self) {
+    fn shut_down(&self) {
         self.call(|world| {
             let from = world.end(self.other());
             let (read, complete) = (from.read, from.ended && from.end_read);
@@ -561,13 +572,13 @@ impl Wire for Model<'_> {
         Watch(self)
     }
 
-    fn queue(&self) -> Queue {
+    fn queue(&self) -> Option<Queue> {
         self.call(|world| {
             let queued = world.end(self.side).queued();
-            Queue {
+            Some(Queue {
                 unacknowledged: u32::from(queued > 0),
                 not_sent_bytes: queued as u32,
-            }
+            })
         })
     }
 }

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
+use rustix::io::Errno;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::sleep_until;
@@ -16,7 +17,7 @@ use tokio::time::sleep_until;
 use super::model::{Act, Model, Step, When, World, first};
 use super::referee::Referee;
 use super::*;
-use crate::relay::splice;
+use crate::relay::engine::poll::{pipes, relay_between};
 
 /// When there is nothing else to come: peers that end well do it a bit at a time; after silence that nobody bounds, a cut.
 const GOODBYE: Duration = Duration::from_millis(1);
@@ -29,6 +30,8 @@ struct Case {
     limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
     rooms: [usize; 2],
+    /// Whether the system splices, out of sockets and into them.
+    splices: [Result<(), Errno>; 2],
     steps: Vec<Step>,
     /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
     ends_well: bool,
@@ -51,10 +54,10 @@ impl Wake for Woken {
 /// Plays a case to its end.
 async fn play(case: &Case) -> Closed {
     let (cut, told) = oneshot::channel();
-    let world = Mutex::new(World::new(case.first, case.rooms, &case.steps, cut));
+    let world = Mutex::new(World::new(case.first, case.rooms, case.splices, &case.steps, cut));
     let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
     let traffic = Traffic::default();
-    let relay = between(&client, &server, first(case.first), case.limits, &traffic, told);
+    let relay = relay_between(&client, &server, first(case.first), case.limits, &traffic, told);
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
     let woken = Arc::new(Woken::default());
@@ -95,8 +98,9 @@ fn played(case: &Case) -> Closed {
         .start_paused(true)
         .build();
     let closed = paused.unwrap().block_on(play(case));
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert_eq!(pipes.free, pipes.made, "a pipe is not given back");
+    limit_pipes(8); // where the system does not splice, there are none any more
     closed
 }
 
@@ -134,6 +138,7 @@ prop_compose! {
         idle in option::of(2..4_000_u64),
         half_close in option::of(2..4_000_u64),
         rooms in [rooms(), rooms()],
+        splices in [splices(), splices()],
         steps in vec(steps(), 0..60),
         ends_well: bool,
     ) -> Case {
@@ -141,7 +146,7 @@ prop_compose! {
             idle_timeout: idle.map(Duration::from_millis),
             half_close_timeout: half_close.map(Duration::from_millis),
         };
-        Case { first, limits, rooms, steps, ends_well }
+        Case { first, limits, rooms, splices, steps, ends_well }
     }
 }
 
@@ -151,6 +156,13 @@ fn rooms() -> impl Strategy<Value = usize> {
         1..5_000_usize,
         5_000..100_000_usize,
         100_000..1_000_000_usize
+    ]
+}
+
+fn splices() -> impl Strategy<Value = Result<(), Errno>> {
+    prop_oneof![
+        9 => Just(Ok(())),
+        1 => prop_oneof![Just(Errno::PERM), Just(Errno::NOSYS), Just(Errno::INVAL), Just(Errno::ACCESS)].prop_map(Err),
     ]
 }
 
@@ -175,6 +187,7 @@ fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
         first: 0,
         limits,
         rooms: [1_000; 2],
+        splices: [Ok(()); 2],
         steps,
         ends_well: false,
     };

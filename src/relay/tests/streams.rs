@@ -5,7 +5,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
 use super::*;
-use crate::relay::splice;
+use crate::relay::engine::poll::pipes;
 
 /// How many bytes a stream has before it repeats: a prime, so that no buffer's size hides a shift.
 const PATTERN_BYTES: usize = 65_521;
@@ -181,7 +181,7 @@ async fn converse_with_seeds(seeds: std::ops::Range<u64>) {
 #[tokio::test]
 async fn random_conversations_arrive_whole() {
     converse_with_seeds(0..60).await;
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert!(pipes.made > 0, "none of them was spliced");
     assert_eq!(pipes.free, pipes.made, "and all pipes are back");
 }
@@ -190,7 +190,7 @@ async fn random_conversations_arrive_whole() {
 async fn without_pipes_too() {
     limit_pipes(0);
     converse_with_seeds(1_000..1_020).await;
-    assert_eq!(splice::pipes().made, 0);
+    assert_eq!(pipes().made, 0);
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn many_at_once_share_the_thread_and_its_few_pipes() {
     for one in many {
         one.await.unwrap();
     }
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert!((1..=2).contains(&pipes.made), "{}", pipes.made);
 }
 
@@ -219,7 +219,7 @@ async fn bulk_is_spliced_and_talk_after_it_is_not() {
     let got = async { server_reads.read_exact(&mut received).await.unwrap() };
     within(async { tokio::join!(sent, got) }).await;
     assert!(received == bytes);
-    let spliced = splice::pipes().spliced;
+    let spliced = pipes().spliced;
     assert!(spliced > (bulk / 2) as u64, "{spliced} of {bulk} bytes");
     // A few messages end bulk; what comes after them is copied.
     let mut spliced = Vec::new();
@@ -228,7 +228,7 @@ async fn bulk_is_spliced_and_talk_after_it_is_not() {
         let mut received = [0; 100];
         within(server_reads.read_exact(&mut received)).await.unwrap();
         assert_eq!(received, [message; 100]);
-        spliced.push(splice::pipes().spliced);
+        spliced.push(pipes().spliced);
     }
     assert_eq!(spliced[4], spliced[9], "still splicing: {spliced:?}");
     drop((client_reads, client_writes, server_reads, server_writes));

@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::relay::splice;
+use crate::relay::engine::poll::pipes;
 
 /// A relay whose polls are counted.
 struct Watched {
@@ -149,7 +149,7 @@ async fn an_idle_session_holds_no_pipe() {
     });
     read_some(&mut server, 8 << 20).await;
     session.client = sent.await.unwrap();
-    let pipes = splice::pipes();
+    let pipes = pipes();
     assert!(pipes.made > 0, "it was bulk");
     assert_eq!(pipes.free, pipes.made);
     assert!(!session.relay.is_finished());
@@ -159,11 +159,11 @@ async fn an_idle_session_holds_no_pipe() {
 async fn a_pipe_with_bytes_in_it_is_not_lent_again() {
     let mut session = Session::new().await;
     fill(&mut session.client).await;
-    let held = splice::pipes();
+    let held = pipes();
     reset(session.client);
     sees_reset(&session.server).await;
     within(session.relay).await.unwrap();
-    let after = splice::pipes();
+    let after = pipes();
     assert_eq!(after.made, after.free, "all that are left are empty ones");
     assert!(after.made <= held.made);
 }
@@ -217,4 +217,15 @@ fn blocking(socket: TcpStream) -> std::net::TcpStream {
     let socket = socket.into_std().unwrap();
     socket.set_nonblocking(false).unwrap();
     socket
+}
+
+/// Every idle session has one of these.
+#[tokio::test]
+async fn the_future_of_a_session_stays_small() {
+    let (socket, _peer) = connected(None, None).await;
+    let traffic = Traffic::default();
+    let never = std::future::pending::<()>();
+    let relay = relay(&socket, &socket, Vec::new(), PATIENT, &traffic, never);
+    let bytes = size_of_val(&relay);
+    assert!(bytes <= 208, "{bytes} bytes");
 }

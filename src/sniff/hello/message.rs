@@ -17,27 +17,26 @@
 
 use tls_parser::{TlsClientHelloContents, TlsVersion, parse_tls_handshake_client_hello};
 
+use super::alpn::ProtocolList;
 use super::cursor::Cursor;
-use crate::name::ServerName;
+use super::{Alert, Malformed};
+use crate::name::{ServerName, Sni};
 
 /// Bytes of a name that is none which are kept for the log, before they are escaped: the longest valid name with its
 /// trailing dot, and one more.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
-/// Protocols one client may offer. IANA lists some forty; each one kept costs many times its two bytes on the wire.
-/// More are refused rather than overlooked: a route that refuses a protocol must see it.
-pub const ALPN_PROTOCOLS_MAX: usize = 256;
-
 /// What a ClientHello says, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The first `host_name` (RFC 6066, section 3), if it is a valid name.
-    pub name: Option<ServerName>,
-    /// What was sent in its place if it is not one (empty, an IP literal, odd bytes): escaped ASCII, of at most the
-    /// first [`RAW_NAME_BYTES_MAX`] bytes. For the log alone.
+    /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or in its place an IP literal or
+    /// nothing.
+    pub name: Option<Sni>,
+    /// What was sent as `host_name` if that is not a valid name (empty, an IP literal, odd bytes): escaped ASCII, of
+    /// at most the first [`RAW_NAME_BYTES_MAX`] bytes. For the log alone.
     pub raw_name: Option<Box<str>>,
-    /// Protocols offered (RFC 7301), in the client's order; each of 1 to 255 bytes, at most [`ALPN_PROTOCOLS_MAX`].
-    pub alpn: Vec<Box<[u8]>>,
+    /// Protocols offered (RFC 7301).
+    pub alpn: ProtocolList,
     /// The outer encrypted_client_hello extension is there: `name` may be the public name of another. Clients that
     /// do not use ECH send one of noise (GREASE, RFC 9849 section 6.2), which is meant to look alike.
     pub ech: bool,
@@ -48,6 +47,14 @@ pub struct Hello {
     pub newest_version: u16,
 }
 
+impl Hello {
+    /// The `host_name`, if it is a valid name.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&ServerName> {
+        self.name.as_ref().and_then(Sni::valid)
+    }
+}
+
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
@@ -56,12 +63,12 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 const HOST_NAME: u8 = 0;
 
 /// Reads a whole ClientHello, without the handshake header.
-pub(super) fn read(body: &[u8]) -> Result<Hello, &'static str> {
+pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
     let fields = fields(body)?;
     let mut hello = Hello {
         name: None,
         raw_name: None,
-        alpn: Vec::new(),
+        alpn: ProtocolList::default(),
         ech: false,
         tls13_offered: false,
         newest_version: fields.version.0,
@@ -69,20 +76,21 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, &'static str> {
     let mut seen = Seen::default();
     let mut extensions = Cursor::new(fields.ext.unwrap_or_default());
     while !extensions.is_empty() {
-        let (kind, data) = extension(&mut extensions).ok_or("an extension cut short")?;
+        let (kind, data) = extension(&mut extensions).ok_or(Malformed::undecodable("an extension cut short"))?;
         if !seen.first(kind) {
-            return Err("an extension twice"); // RFC 8446, section 4.2
+            // RFC 8446, section 4.2.
+            return Err(Malformed::new(Alert::IllegalParameter, "an extension twice"));
         }
         match kind {
             SERVER_NAME => {
-                if let Some(sent) = host_name(data).ok_or("a broken server_name extension")? {
-                    hello.name = ServerName::from_wire(sent).ok();
-                    hello.raw_name = hello.name.is_none().then(|| for_the_log(sent));
+                if let Some(sent) = host_name(data)? {
+                    hello.name = Sni::from_wire(sent);
+                    hello.raw_name = hello.server_name().is_none().then(|| for_the_log(sent));
                 }
             }
-            ALPN => hello.alpn = protocols(data).ok_or("a broken ALPN extension")?,
+            ALPN => hello.alpn = protocols(data).ok_or(Malformed::undecodable("a broken ALPN extension"))?,
             SUPPORTED_VERSIONS => {
-                let versions = versions(data).ok_or("a broken supported_versions extension")?;
+                let versions = versions(data).ok_or(Malformed::undecodable("a broken supported_versions extension"))?;
                 hello.tls13_offered = versions.contains(&TlsVersion::Tls13.0);
                 hello.newest_version = versions.into_iter().max().unwrap_or(hello.newest_version);
             }
@@ -94,17 +102,19 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, &'static str> {
 }
 
 /// What stands before the extensions, and their bytes.
-fn fields(body: &[u8]) -> Result<TlsClientHelloContents<'_>, &'static str> {
+fn fields(body: &[u8]) -> Result<TlsClientHelloContents<'_>, Malformed> {
     let Ok((rest, fields)) = parse_tls_handshake_client_hello(body) else {
-        return Err("lengths that do not fit the ClientHello");
+        return Err(Malformed::undecodable("lengths that do not fit the ClientHello"));
     };
     // tls-parser takes extensions that are cut short for none at all, and leaves them here with whatever else.
     if !rest.is_empty() {
-        return Err("extensions that do not end with the ClientHello");
+        return Err(Malformed::undecodable(
+            "extensions that do not end with the ClientHello",
+        ));
     }
     // RFC 8446, section 4.1.2, and all before it: at least one of each. tls-parser takes none.
     if fields.ciphers.is_empty() || fields.comp.is_empty() {
-        return Err("no cipher suite or no compression method");
+        return Err(Malformed::undecodable("no cipher suite or no compression method"));
     }
     Ok(fields)
 }
@@ -113,30 +123,37 @@ fn extension<'a>(extensions: &mut Cursor<'a>) -> Option<(u16, Cursor<'a>)> {
     Some((extensions.u16()?, extensions.vector16()?))
 }
 
-/// The first `host_name` in a server_name extension. All of the list must be well-formed, names of other types too.
-fn host_name(mut data: Cursor<'_>) -> Option<Option<&[u8]>> {
-    let mut list = data.vector16()?;
+/// The `host_name` in a server_name extension. All of the list must be well-formed, names of other types too.
+///
+/// RFC 6066, section 3: at most one name of a type. That holds for types that are not known here as well, for they
+/// begin with a length in two bytes, all of them.
+fn host_name(mut data: Cursor<'_>) -> Result<Option<&[u8]>, Malformed> {
+    const BROKEN: Malformed = Malformed::undecodable("a broken server_name extension");
+    let mut list = data.vector16().ok_or(BROKEN)?;
     let mut found = None;
+    let mut seen = [false; 1 << 8];
     while !list.is_empty() {
-        let (kind, name) = (list.u8()?, list.vector16()?);
-        if kind == HOST_NAME && found.is_none() {
+        let kind = list.u8().ok_or(BROKEN)?;
+        let name = list.vector16().ok_or(BROKEN)?;
+        if std::mem::replace(&mut seen[usize::from(kind)], true) {
+            return Err(Malformed::new(
+                Alert::IllegalParameter,
+                "two names of one type in server_name",
+            ));
+        }
+        if kind == HOST_NAME {
             found = Some(name.rest());
         }
     }
-    data.is_empty().then_some(found)
+    if data.is_empty() { Ok(found) } else { Err(BROKEN) }
 }
 
-fn protocols(mut data: Cursor<'_>) -> Option<Vec<Box<[u8]>>> {
-    let mut list = data.vector16()?;
-    let mut protocols = Vec::new();
-    while !list.is_empty() {
-        let protocol = list.vector8()?.rest();
-        if protocol.is_empty() || protocols.len() == ALPN_PROTOCOLS_MAX {
-            return None; // an empty one: RFC 7301, section 3.1
-        }
-        protocols.push(protocol.into());
+fn protocols(mut data: Cursor<'_>) -> Option<ProtocolList> {
+    let list = data.vector16()?;
+    if !data.is_empty() {
+        return None;
     }
-    data.is_empty().then_some(protocols)
+    ProtocolList::from_wire(list.rest())
 }
 
 /// The versions offered, at most 127 by the list's one byte of length, but for those of GREASE (RFC 8701), which

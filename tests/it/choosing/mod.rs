@@ -4,3 +4,4 @@ mod balance;
 mod source_hash;
 mod server_dies;
 mod hanging_servers;
+mod unserved;

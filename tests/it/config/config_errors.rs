@@ -123,6 +123,7 @@ const PIECES: &[&str] = &[
     "keepalive",
     "idle_timeout",
     "hello_max",
+    "hello_memory",
     "workers",
     "check",
     "=",

@@ -72,8 +72,8 @@ fn full_toml_shows_the_defaults() {
     let mut health = a.health.clone();
     (health.address, health.port) = (None, None);
     assert_eq!(
-        (a.dial, &health, a.severing, a.resolve_interval),
-        (b.dial, &b.health, b.severing, b.resolve_interval)
+        (a.dial, &health, a.severing, a.resolve_interval, a.resolve),
+        (b.dial, &b.health, b.severing, b.resolve_interval, b.resolve)
     );
     assert_eq!(a.pool.rules(), b.pool.rules());
     let closing = full

@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::tls::tls_server;
+use crate::support::tls::{tls_server, tls_server_of_many};
 
 fn config(servers: &[SocketAddr], pool: &str, health: &str) -> String {
     one_pool(servers, &format!("{pool}\n[pools.p.health]\n{health}"))
@@ -60,6 +60,26 @@ fn a_tls_check_tests_the_handshake_and_shows_the_certificates_expiry() {
     eventually("the check rejects the certificate", || {
         health(&proxy, tls.address) == "down"
     });
+}
+
+#[test]
+fn a_certificate_with_thousands_of_names_makes_a_short_reason() {
+    const REASON_CHARS_MAX: usize = 256;
+    let names = (0..2_500).map(|number| format!("host-{number}.example.com")).collect();
+    let (server, certificate) = tls_server_of_many(names);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, certificate).unwrap();
+    let check = format!("check = \"tls\"\nverify = true\nsni = \"other.example\"\nca_file = {file:?}");
+    let proxy = Proxy::start(&config(&[server.address], "", &check));
+    let reason = proxy.server("p", &server.address.to_string())["reason"].clone();
+    let reason = reason.as_str().unwrap();
+    assert!(reason.contains("other.example") && reason.ends_with('…'), "{reason}");
+    assert_eq!(reason.chars().count(), REASON_CHARS_MAX);
+    let said = proxy.log();
+    let said = said.iter().find(|line| line["message"] == "server is down").unwrap();
+    assert_eq!(said["reason"], reason);
+    assert!(proxy.command(&["servers"]).stdout.len() < 2_000);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Health checks, database roles, host names, and sessions of servers that go down.
 
 mod checks;
+mod same_way;
 mod roles;
 mod names;
 mod severing;

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::client::{Client, ask, server_reached};
+use crate::support::dns::NameServer;
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::{eventually, wait_for};
+use crate::support::{PATIENCE, eventually, wait_for};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 const UNRESOLVED: &str = "cannot resolve, keeping the last answer";
 
@@ -233,7 +235,8 @@ fn a_name_unresolved_at_the_start_is_used_as_soon_as_it_resolves() {
     site.set_addresses(&[]);
     let entry = format!("pool.test:{}", site.second.address.port());
     let proxy = with_hosts(&site.folder.path().join("hosts"), &config(&[entry]));
-    eventually("the first lookup is done", || proxy.get("/ready").0 == 200);
+    let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
+    eventually("it has been asked for", || proxy.log().iter().any(says));
     assert_eq!(ask(proxy.at("l"), b""), b"");
     site.set_addresses(&["127.0.0.3"]);
     site.wait_for_up(&proxy, &["127.0.0.3"]);
@@ -328,4 +331,61 @@ fn a_pool_of_unresolved_names_has_no_server() {
     assert_eq!(ask(proxy.at("l"), b""), b"");
     assert_eq!(proxy.access_line()["ending"], "no_server");
     assert_eq!(proxy.get("/live").0, 200);
+}
+
+#[test]
+fn a_name_that_failed_at_the_start_is_asked_for_again_soon_and_until_then_it_is_not_ready() {
+    let site = Site::new();
+    site.set_addresses(&[]);
+    let entry = format!("pool.test:{}", site.second.address.port());
+    let text = config(std::slice::from_ref(&entry)).replace("100ms", "1h");
+    let proxy = with_hosts(&site.folder.path().join("hosts"), &text);
+    let says = |line: &serde_json::Value| line["message"] == UNRESOLVED;
+    eventually("it has been asked for", || proxy.log().iter().any(says));
+    let waits = format!("waiting for an address of pool `p`: `{entry}` is not resolved yet\n");
+    assert_eq!(proxy.get("/ready"), (503, waits));
+    site.set_addresses(&["127.0.0.3"]);
+    eventually("it is ready", || proxy.get("/ready").0 == 200);
+    assert_eq!(server_reached(proxy.at("l")), "s3");
+}
+
+/// Twenty pools of names in zones that nobody answers for, and behind them the pool `good`, whose name is answered.
+fn dead_zones_and(good: &str, server: &Server) -> String {
+    let dead = |number| format!("[pools.{good}-{number}]\nservers = [\"{good}{number}.dead.test:1\"]\n");
+    let dead: String = (0..20).map(dead).collect();
+    let port = server.address.port();
+    format!("{dead}[pools.{good}]\nservers = [\"{good}.live.test:{port}\"]\n")
+}
+
+#[test]
+fn twenty_zones_without_an_answer_delay_no_other_name() {
+    let Some(names) = NameServer::start() else { return };
+    let (server, other) = (Server::named("s1"), Server::named("s2"));
+    let (first, second) = (dead_zones_and("first", &server), dead_zones_and("second", &other));
+    let listener = |pool: &str| format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n");
+    let proxy = names.asked_by(&format!("{}{first}", listener("first"))).launch();
+    eventually("the good one is used", || server_reached(proxy.at("l")) == "s1");
+    let has_failed = proxy.log().iter().any(|line| line["message"] == UNRESOLVED);
+    assert!(!has_failed, "before any of the others has failed");
+    assert!(proxy.reload(&format!("{}{first}{second}", listener("second"))));
+    let began = Instant::now();
+    eventually("the new one is used", || server_reached(proxy.at("l")) == "s2");
+    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
+}
+
+#[test]
+fn where_queries_for_ipv6_are_dropped_a_pool_may_ask_for_ipv4_alone() {
+    let Some(names) = NameServer::start() else { return };
+    let server = Server::named("s1");
+    let pool = |name: &str, keys: &str| {
+        let port = server.address.port();
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n\
+             [pools.{name}]\nservers = [\"shop.ipv4.live.test:{port}\"]\n{keys}\n"
+        )
+    };
+    let text = [pool("four", "resolve = \"ipv4\""), pool("all", "")].concat();
+    let proxy = names.asked_by(&text).launch();
+    eventually("it is used", || server_reached(proxy.at("four")) == "s1");
+    assert_eq!(ask(proxy.at("all"), b""), b"", "the other is still asking");
 }

@@ -33,7 +33,15 @@ fn good_client(proxy: &Proxy) {
     assert!(ask(proxy.at("tls"), &hello) == hello);
 }
 
-const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+/// A fatal alert, as it comes.
+const fn alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}
+
+const UNEXPECTED_MESSAGE: [u8; 7] = alert(10);
+const RECORD_OVERFLOW: [u8; 7] = alert(22);
+const ILLEGAL_PARAMETER: [u8; 7] = alert(47);
+const USER_CANCELED: [u8; 7] = alert(90);
 
 #[test]
 fn a_thousand_clients_that_stop_within_their_hello_are_closed_at_hello_timeout_and_block_nobody() {
@@ -60,8 +68,8 @@ fn a_thousand_clients_that_stop_within_their_hello_are_closed_at_hello_timeout_a
     for (began, mut client) in clients {
         assert_eq!(
             client.read_all(),
-            b"",
-            "expected a close without an alert: no TLS version is known"
+            USER_CANCELED,
+            "expected an alert: the client began a TLS record"
         );
         assert!(began.elapsed() > TIMEOUT - Duration::from_millis(100));
     }
@@ -107,20 +115,22 @@ fn a_client_that_drips_its_hello_is_closed_at_hello_timeout_after_accept() {
 fn bytes_that_cannot_become_a_hello_are_refused_at_once() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
-    let hopeless: [&[u8]; 6] = [
-        &[0x16, 3, 1, 0xff, 0xff],                                // a record longer than allowed
-        &[0x16, 3, 1, 0x40, 0x01, 1],                             // longer than allowed by one byte
-        &[0x16, 3, 1, 0, 0],                                      // an empty record
-        &[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0],                       // a ServerHello
-        b"\x16\x03garbage that is anything but a client's hello", // other bytes
-        &[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff],                 // a message of 16 MB
+    let hopeless: [(&[u8], [u8; 7]); 6] = [
+        (&[0x16, 3, 1, 0xff, 0xff], RECORD_OVERFLOW), // a record longer than there may be
+        (&[0x16, 3, 1, 0x40, 0x01, 1], RECORD_OVERFLOW), // by one byte
+        (&[0x16, 3, 1, 0, 0], UNEXPECTED_MESSAGE),    // an empty record
+        (&[0x16, 3, 1, 0, 5, 2, 0, 0, 1, 0], UNEXPECTED_MESSAGE), // a ServerHello
+        (
+            b"\x16\x03garbage that is anything but a client's hello", // plain garbage
+            RECORD_OVERFLOW,
+        ),
+        (&[0x16, 3, 3, 0, 4, 1, 0xff, 0xff, 0xff], ILLEGAL_PARAMETER), // a message of 16 MB
     ];
-    for bytes in hopeless {
+    for (bytes, alert) in hopeless {
         let mut client = Client::connect(proxy.at("tls"));
         // The client does not half-close; it is answered all the same.
         client.send(bytes);
-        let answer = client.read_all();
-        assert!(answer == DECODE_ERROR || answer.is_empty(), "{bytes:x?}: {answer:x?}");
+        assert_eq!(client.read_all(), alert, "{bytes:x?}");
     }
     let endings: Vec<_> = proxy
         .access_lines(hopeless.len())
@@ -146,12 +156,40 @@ fn a_hello_may_have_hello_max_bytes_and_not_one_more() {
     assert_eq!(larger.len(), largest.len() + 1);
     let mut client = Client::connect(proxy.at("tls"));
     client.send(&larger);
-    let answer = client.try_read_all();
-    assert!(answer.is_err() || answer.is_ok_and(|bytes| bytes.len() <= DECODE_ERROR.len()));
+    assert_eq!(client.read_all(), ILLEGAL_PARAMETER);
     let lines = proxy.access_lines(2);
     let of_larger: Vec<_> = lines.iter().filter(|line| line["server"].is_null()).collect();
     assert_eq!(of_larger.len(), 1, "{lines:#?}");
     assert_eq!(of_larger[0]["ending"], "hello_too_long");
+}
+
+#[test]
+fn a_client_whose_hello_is_too_long_is_told_and_not_reset() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, r#"hello_max = "16KiB""#));
+    // All of it is on its way before the answer is read; a reset would be an error here.
+    let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(&hello).finish();
+    assert_eq!(client.read_all(), ILLEGAL_PARAMETER);
+    assert_eq!(proxy.access_line()["ending"], "hello_too_long");
+}
+
+#[test]
+fn the_largest_extensions_and_thousands_of_protocols_pass_by_default() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, ""));
+    let records = [16_000; 4];
+    // With supported_versions and server_name 65,535 bytes of extensions: as many as their length can tell.
+    let largest = Hello::named("good.example").padded(65_501).in_records(&records);
+    assert!(ask(proxy.at("tls"), &largest) == largest);
+    let protocols: Vec<String> = (0..400).map(|number| format!("p{number}")).collect();
+    let protocols: Vec<&str> = protocols.iter().map(String::as_str).collect();
+    let many = Hello::named("good.example").alpn(&protocols).bytes();
+    assert!(ask(proxy.at("tls"), &many) == many);
+    let lines = proxy.access_lines(2);
+    let shown = lines.iter().find_map(|line| line["alpn"].as_str()).unwrap();
+    assert!(shown.starts_with("p0,p1,") && shown.ends_with(",…"), "{shown}");
 }
 
 #[test]
@@ -184,15 +222,28 @@ fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     let without_pool = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let mut client = Client::connect(without_pool.at("tls"));
     client.send(&SSL_REQUEST);
-    assert_eq!(client.read_all(), b"", "expected a clean close at once");
-    assert_eq!(without_pool.access_line()["ending"], "no_route");
+    assert_eq!(client.read_all(), b"", "a plain close, and at once");
+    let line = without_pool.access_line();
+    assert_eq!(
+        (&line["ending"], &line["detail"]),
+        (&"no_route".into(), &"postgres_ssl_request".into())
+    );
     let with_pool = Proxy::start(&config(&server, "pool = \"echo\"\nhello_timeout = \"1h\""));
     let mut client = Client::connect(with_pool.at("tls"));
     client.send(&SSL_REQUEST);
+    assert_eq!(client.read(8), SSL_REQUEST, "unchanged, without waiting for more");
+    assert!(ask(with_pool.at("tls"), &SSL_REQUEST) == SSL_REQUEST);
+    assert_eq!(with_pool.access_line()["detail"], "postgres_ssl_request");
+    good_client(&with_pool);
+    let hints: Vec<_> = with_pool
+        .log()
+        .into_iter()
+        .filter(|line| line["reason"] == "postgres_ssl_request")
+        .collect();
     assert_eq!(
-        client.read(8),
-        SSL_REQUEST,
-        "expected the same bytes without waiting for more"
+        (hints.len(), &hints[0]["listener"]),
+        (1, &"tls".into()),
+        "once for each listener: {hints:#?}"
     );
 }
 

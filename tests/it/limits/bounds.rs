@@ -6,6 +6,11 @@ use acequia::config::{self, report::Paint};
 const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("runtime:workers", &["1", "1024"], &["0", "1025"]),
     ("runtime:max_connections", &["1", "1073741824"], &["0", "1073741825"]),
+    (
+        "runtime:hello_memory",
+        &["1048576B", "1024GiB"],
+        &["1048575B", "1099511627777B"],
+    ),
     ("runtime:drain_timeout", &["0ms", "8760h"], &["31536000001ms"]),
     ("runtime:drain_delay", &["0ms", "8760h"], &["31536000001ms"]),
     ("defaults:hello_timeout", &["1ms", "8760h"], &["0ms", "31536000001ms"]),

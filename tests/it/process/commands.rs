@@ -259,3 +259,21 @@ fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
     let gone = into("> >(exec true)");
     assert!(gone.code == Some(0) && gone.stderr.is_empty(), "{gone:#?}");
 }
+
+#[test]
+fn a_path_of_the_file_drives_no_terminal_when_it_cannot_be_opened() {
+    let odd = "/nowhere/\\u001b[2J\\u009b\\u202e";
+    let check = format!("{FINE}[pools.p.health]\ncheck = \"tls\"\nverify = true\nca_file = \"{odd}\"\n");
+    let log = format!("{FINE}[log]\naccess = \"{odd}\"\n");
+    for (config, command) in [(&check, "check"), (&check, "run"), (&log, "run")] {
+        let stderr = on(config, &[command]).stderr;
+        assert!(
+            ["/nowhere/", "u{1b}[2J", "u{9b}", "u{202e}"]
+                .iter()
+                .all(|part| stderr.contains(part)),
+            "{stderr}"
+        );
+        let drives = |c: char| c != '\n' && acequia::text::is_unsafe(c);
+        assert!(!stderr.chars().any(drives), "{stderr:?}");
+    }
+}

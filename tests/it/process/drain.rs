@@ -91,18 +91,23 @@ fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
     assert_eq!(endings, ["drained", "drained"]);
 }
 
-fn a_second_signal_cuts(runtime: &str, first: Signal, second: Signal) {
+/// The signals are sent one after the other, to a process that has a session under way. The last one cuts it, and none
+/// before.
+fn the_last_signal_cuts(runtime: &str, signals: &[Signal]) {
     let server = Server::echo();
     let proxy = start(&server, runtime);
     let mut client = session(&proxy);
-    proxy.signal(first);
-    eventually("draining begins", || proxy.get("/ready").0 == 503);
-    assert_eq!(
-        client.send(b"ping").read(4),
-        b"ping",
-        "expected the first signal to leave the session open"
-    );
-    proxy.signal(second);
+    let (last, before) = signals.split_last().expect("there is one");
+    for signal in before {
+        proxy.signal(*signal);
+        eventually("it is draining", || proxy.get("/ready").0 == 503);
+        assert_eq!(
+            client.send(b"ping").read(4),
+            b"ping",
+            "expected {signal:?} to leave the session open"
+        );
+    }
+    proxy.signal(*last);
     client.must_be_reset();
     let stopped = proxy.wait();
     assert_eq!(
@@ -111,17 +116,47 @@ fn a_second_signal_cuts(runtime: &str, first: Signal, second: Signal) {
     );
 }
 
+const LONG: &str = "drain_timeout = \"1h\"";
+const LONG_DELAY: &str = "drain_delay = \"1h\"\ndrain_timeout = \"1h\"";
+
 #[test]
-fn a_second_signal_cuts_sessions_at_once() {
-    a_second_signal_cuts("drain_timeout = \"1h\"", Signal::TERM, Signal::TERM);
+fn a_second_sigint_cuts_at_once() {
+    the_last_signal_cuts(LONG, &[Signal::INT, Signal::INT]);
 }
 
 #[test]
-fn a_second_signal_also_ends_the_drain_delay() {
-    a_second_signal_cuts(
-        "drain_delay = \"1h\"\ndrain_timeout = \"1h\"",
-        Signal::INT,
-        Signal::TERM,
+fn a_second_sigint_also_ends_the_delay() {
+    the_last_signal_cuts(LONG_DELAY, &[Signal::INT, Signal::INT]);
+}
+
+#[test]
+fn sigquit_cuts_at_once_whether_it_drains_or_not() {
+    the_last_signal_cuts(LONG_DELAY, &[Signal::QUIT]);
+    the_last_signal_cuts(LONG, &[Signal::TERM, Signal::QUIT]);
+    the_last_signal_cuts(LONG_DELAY, &[Signal::INT, Signal::QUIT]);
+}
+
+#[test]
+fn a_repeated_sigterm_changes_nothing() {
+    for runtime in [LONG, LONG_DELAY] {
+        the_last_signal_cuts(
+            runtime,
+            &[Signal::TERM, Signal::TERM, Signal::INT, Signal::TERM, Signal::INT],
+        );
+    }
+    let server = Server::echo();
+    let proxy = start(&server, LONG);
+    let mut client = session(&proxy);
+    for _ in 0..3 {
+        proxy.signal(Signal::TERM);
+        eventually("it is draining", || proxy.get("/ready").0 == 503);
+        assert_eq!(client.send(b"ping").read(4), b"ping");
+    }
+    assert_eq!(client.finish().read_all(), b"");
+    let stopped = proxy.wait();
+    assert_eq!(
+        (stopped.code, &stopped.access[0]["ending"]),
+        (Some(0), &"client_closed".into())
     );
 }
 
@@ -168,7 +203,7 @@ fn sigusr1_reopens_the_access_log_while_draining() {
     eventually("draining begins", || proxy.get("/ready").0 == 503);
     std::fs::rename(&log, log.with_extension("old")).expect("the log exists");
     proxy.signal(Signal::USR1);
-    eventually("a new file is opened", || log.exists());
-    proxy.signal(Signal::TERM);
+    eventually("there is a new file", || log.exists());
+    proxy.signal(Signal::QUIT);
     assert_eq!(proxy.wait().code, Some(0));
 }

@@ -73,3 +73,19 @@ fn other_files_in_the_folder_cause_no_reload() {
     eventually("the invalid file is rejected", || proxy.reloads().1 > 0.0);
     assert_eq!(proxy.reloads(), (0.0, 1.0));
 }
+
+#[test]
+fn without_inotify_it_is_found_within_ten_seconds() {
+    let [a, b, _] = servers();
+    let none = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let under = ["unshare", "--map-root-user", "sh", "-c", none, "sh"];
+    let proxy = Proxy::setup(&text(&a)).under(&under).start();
+    let said = || {
+        let is_it = |line: &serde_json::Value| line["message"].to_string().contains("cannot watch the configuration");
+        proxy.log().iter().filter(|line| is_it(line)).count()
+    };
+    eventually("it is said", || said() == 1);
+    proxy.rewrite(&text(&b));
+    wait_until_served_by(&proxy, "b");
+    assert_eq!(said(), 1, "once");
+}

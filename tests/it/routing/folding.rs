@@ -53,3 +53,39 @@ fn names_match_in_any_case_and_with_or_without_a_final_dot() {
         }
     }
 }
+
+#[test]
+fn a_name_that_is_not_valid_does_not_evade_a_route_that_refuses() {
+    let server = Server::echo();
+    let config = |sni: &str| {
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [[listeners.l.routes]]\nname = \"closed\"\nsni = \"{sni}\"\nrefuse = true\n\
+             [pools.p]\nservers = [\"{}\"]\n",
+            server.address
+        )
+    };
+    let long = format!("{}.internal.example.com", "a".repeat(64));
+    for (sni, names) in [
+        (
+            "*.internal.example.com",
+            &["x!z.internal.example.com", "X!Z.Internal.example.COM.", &long][..],
+        ),
+        ("*", &["x!z", "a..b", "a b"]),
+    ] {
+        let proxy = Proxy::start(&config(sni));
+        for (number, name) in names.iter().enumerate() {
+            let answer = Client::connect(proxy.at("l"))
+                .send(&Hello::named(name).bytes())
+                .read_all();
+            assert_eq!(answer.last(), Some(&112), "{name}: unrecognized_name");
+            let line = &proxy.access_lines(number + 1)[number];
+            assert_eq!((&line["ending"], &line["sni"]), (&"refused".into(), &(*name).into()));
+            let file = proxy.folder().join("acequia.toml");
+            let said = must(acequia(&["route", "--listener", "l", "--sni", name, "-c"]).arg(file));
+            assert!(said.contains(&format!("closed  taken: sni matches {sni}\n")), "{said}");
+        }
+        let literal = Hello::named("10.0.0.7").bytes();
+        assert!(ask(proxy.at("l"), &literal) == literal, "an IP literal is no name");
+    }
+}

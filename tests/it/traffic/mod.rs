@@ -1,5 +1,6 @@
 //! Relayed traffic: half-close, resets, timeouts, idle cost, the PROXY header, real databases.
 
+mod first_answer;
 mod half_close;
 mod resets;
 mod reset_phases;

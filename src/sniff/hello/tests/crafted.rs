@@ -65,9 +65,17 @@ fn hello(extensions: &[Vec<u8>]) -> Hello {
     read(&in_records(&crafted(extensions), &[usize::MAX]))
 }
 
+/// Why it is malformed, where the client is told that it cannot be read.
 fn malformed(message: &[u8]) -> &'static str {
+    malformed_by(message, Alert::DecodeError)
+}
+
+fn malformed_by(message: &[u8], alert: Alert) -> &'static str {
     match inspect(&in_records(message, &[usize::MAX])) {
-        Verdict::Malformed(reason) => reason,
+        Verdict::Malformed(malformed) => {
+            assert_eq!(malformed.alert, alert, "{malformed}");
+            malformed.what
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -90,24 +98,32 @@ fn what_is_no_name_is_kept_for_the_log() {
         (b"a..b", "a..b"),
     ] {
         let hello = hello(&[server_name(sent)]);
-        assert_eq!((hello.name, hello.raw_name.as_deref()), (None, Some(kept)));
+        assert_eq!((hello.server_name(), hello.raw_name.as_deref()), (None, Some(kept)));
+        assert_eq!(hello.name, Sni::from_wire(sent), "an odd name is a name all the same");
     }
     let long = hello(&[server_name(&[0xff; 60_000])]).raw_name.unwrap();
     assert_eq!(long.len(), 4 * RAW_NAME_BYTES_MAX);
 }
 
 #[test]
-fn the_first_host_name_counts() {
-    let list = [
-        b"\x07\0\x01x".as_slice(),
-        &host_name(b"A.example."),
-        &host_name(b"b.example"),
-    ]
-    .concat();
-    let found = hello(&[extension(0, &vector16(&list))]);
-    assert_eq!((found.name.unwrap().as_str(), found.raw_name), ("a.example", None));
-    let none = hello(&[extension(0, &vector16(b"\x07\0\x01x"))]);
+fn one_name_of_each_type() {
+    let server_names = |names: &[&[u8]]| extension(0, &vector16(&names.concat()));
+    let of_type = |kind: u8| [&[kind][..], &vector16(b"x")].concat();
+    let found = hello(&[server_names(&[&of_type(7), &host_name(b"A.example."), &of_type(8)])]);
+    assert_eq!(found.server_name().unwrap().as_str(), "a.example");
+    assert_eq!(found.raw_name, None);
+    let none = hello(&[server_names(&[&of_type(7)])]);
     assert_eq!((none.name, none.raw_name), (None, None));
+    for twice in [
+        server_names(&[&host_name(b"a.example"), &host_name(b"b.example")]),
+        server_names(&[&host_name(b""), &host_name(b"b.example")]),
+        server_names(&[&of_type(7), &host_name(b"a.example"), &of_type(7)]),
+    ] {
+        assert_eq!(
+            malformed_by(&crafted(&[twice]), Alert::IllegalParameter),
+            "two names of one type in server_name"
+        );
+    }
 }
 
 #[test]
@@ -116,7 +132,11 @@ fn an_odd_extension_hides_nothing_behind_it() {
     for kind in [1, 10, 11, 13, 15, 22, 23, 42, 45, 48, 49, 0x0a0a, 13172, 0xff01, 0xffce] {
         let odd = extension(kind, b"\xff");
         let found = hello(&[odd, server_name(b"a.example")]);
-        assert_eq!(found.name.expect("a name").as_str(), "a.example", "behind {kind}");
+        assert_eq!(
+            found.server_name().expect("a name").as_str(),
+            "a.example",
+            "behind {kind}"
+        );
     }
 }
 
@@ -124,9 +144,15 @@ fn an_odd_extension_hides_nothing_behind_it() {
 fn extensions_that_do_not_add_up_are_malformed() {
     let name = server_name(b"a.example");
     let whole = crafted(std::slice::from_ref(&name));
-    assert_eq!(malformed(&crafted(&[name.clone(), name.clone()])), "an extension twice");
     assert_eq!(
-        malformed(&crafted(&[extension(9, b""), extension(9, b"")])),
+        malformed_by(&crafted(&[name.clone(), name.clone()]), Alert::IllegalParameter),
+        "an extension twice"
+    );
+    assert_eq!(
+        malformed_by(
+            &crafted(&[extension(9, b""), extension(9, b"")]),
+            Alert::IllegalParameter
+        ),
         "an extension twice"
     );
     assert_eq!(
@@ -177,12 +203,29 @@ fn fields_that_do_not_add_up_are_malformed() {
 }
 
 #[test]
-fn so_many_protocols_and_no_more() {
-    let most = vec![b"x".as_slice(); ALPN_PROTOCOLS_MAX];
-    assert_eq!(hello(&[alpn(&most)]).alpn.len(), ALPN_PROTOCOLS_MAX);
-    let more = vec![b"x".as_slice(); ALPN_PROTOCOLS_MAX + 1];
-    assert_eq!(malformed(&crafted(&[alpn(&more)])), "a broken ALPN extension");
-    assert_eq!(hello(&[alpn(&[b"\x0a\x0a", &[b'y'; 255]])]).alpn[1].len(), 255);
+fn a_client_may_offer_as_many_protocols_as_the_extension_holds() {
+    let many = vec![b"x".as_slice(); 32_764];
+    let found = hello(&[alpn(&many)]).alpn;
+    assert_eq!(found.wire_bytes(), 65_528);
+    assert!(found.iter().eq(many.iter().copied()));
+    let found = hello(&[alpn(&[b"\x0a\x0a", &[b'y'; 255]])]).alpn;
+    assert_eq!(found, ProtocolList::of([b"\x0a\x0a".as_slice(), &[b'y'; 255]]));
+    assert_eq!(found.iter().last().unwrap().len(), 255);
+}
+
+#[test]
+fn a_list_of_names_has_only_what_can_be_offered() {
+    let list = ProtocolList::of(["", "h2", &"x".repeat(256)]);
+    assert_eq!(list.iter().collect::<Vec<_>>(), [b"h2"]);
+    assert!(ProtocolList::of(["", ""]).is_empty());
+    assert_eq!(format!("{:?}", ProtocolList::of([&b"a\n"[..]])), r#"["a\\n"]"#);
+}
+
+#[test]
+fn the_largest_extension_block_fits_the_default_bound() {
+    let block = extension(21, &[0; 65_531]);
+    let wire = in_records(&crafted(&[block]), &[usize::MAX]);
+    assert!(matches!(inspect(&wire), Verdict::Hello(_)));
 }
 
 #[test]

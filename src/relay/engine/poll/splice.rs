@@ -11,12 +11,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, read};
 use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use tokio::io::Interest;
 
 use super::wire::Wire;
+use crate::optional::OptionalCall;
+
+static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which takes more CPU time");
 
 /// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -40,6 +43,16 @@ pub fn limit_pipes(max: usize) {
     POOL.with_borrow_mut(|pool| pool.max = max);
 }
 
+/// The system does not splice: the calling thread copies from now on.
+fn stop_splicing(error: Errno) {
+    SPLICE.refused(&error);
+    POOL.with_borrow_mut(|pool| {
+        pool.max = 0;
+        pool.made -= pool.free.len();
+        pool.free.clear();
+    });
+}
+
 /// What came of filling a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filled {
@@ -47,8 +60,17 @@ pub(super) enum Filled {
     Bytes(usize),
     /// Nothing, and nothing will come: the end of the stream.
     End,
-    /// Nothing, but there are bytes that only recv(2) can have.
+    /// Nothing, but there are bytes that only recv(2) can have; or the system does not splice.
     Refused,
+}
+
+/// What came of sending out of a pipe.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// So many bytes are sent.
+    Bytes(usize),
+    /// The system does not splice: what was left in the pipe is here.
+    Refused(Box<[u8]>),
 }
 
 /// A pipe on loan from the thread's pool, and the bytes in it.
@@ -60,32 +82,30 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// An empty pipe; `None` when the budget of descriptors or the user's pipe pages are used up: then copy.
+    /// An empty pipe; `None` when the budget of descriptors or the user's pipe pages are used up, or the system does
+    /// not splice: then copy.
     pub(super) fn take() -> Option<Self> {
-        POOL.with_borrow_mut(|pool| {
+        let ends = POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.free.pop() {
-                return Some(Self {
-                    ends: Some(ends),
-                    held: 0,
-                });
+                return Ok(Some(ends));
             }
             if pool.made >= pool.max {
-                return None;
+                return Ok(None);
             }
-            let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-            // Past `pipe-user-pages-soft` the kernel refuses to enlarge: such a small pipe is worse than a copy.
-            fcntl_setpipe_size(&ends.1, PIPE_BYTES).ok()?;
+            let ends = new_pipe()?;
             pool.made += 1;
-            Some(Self {
-                ends: Some(ends),
-                held: 0,
-            })
+            Ok(Some(ends))
+        });
+        let ends = ends.unwrap_or_else(|error| {
+            if !is_shortage(error) {
+                stop_splicing(error);
+            }
+            None
+        });
+        ends.map(|ends| Self {
+            ends: Some(ends),
+            held: 0,
         })
-    }
-
-    /// Bytes in it.
-    pub(super) fn held(&self) -> usize {
-        self.held
     }
 
     /// Moves what the socket has into the empty pipe.
@@ -109,18 +129,38 @@ impl Pipe {
         }
     }
 
-    /// Moves on to the socket until the pipe is empty.
-    pub(super) fn poll_empty(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<()>> {
-        while self.held > 0 {
+    /// Sends once, as much as the socket takes, at least a byte.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Sent>> {
+        loop {
             ready!(to.poll_write_ready(cx))?;
             let (out, _) = self.ends();
             match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.held)?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(sent) => self.held -= sent,
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(errno) if !is_of_socket(errno) => {
+                        stop_splicing(errno);
+                        return Poll::Ready(self.read_out().map(Sent::Refused));
+                    }
+                    _ => return Poll::Ready(Err(error)),
+                },
+                Ok(sent) => {
+                    self.held -= sent;
+                    return Poll::Ready(Ok(Sent::Bytes(sent)));
+                }
             }
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// Empties it by read(2).
+    fn read_out(&mut self) -> io::Result<Box<[u8]>> {
+        let mut bytes = vec![0; self.held].into_boxed_slice();
+        let mut left = &mut bytes[..];
+        while !left.is_empty() {
+            let read = read(&self.ends().0, &mut *left)?;
+            self.held -= read;
+            left = &mut left[read..];
+        }
+        Ok(bytes)
     }
 
     fn ends(&self) -> &(OwnedFd, OwnedFd) {
@@ -136,11 +176,49 @@ impl Drop for Pipe {
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             match ends {
-                Some(ends) if self.held == 0 => pool.free.push(ends),
+                Some(ends) if self.held == 0 && pool.made <= pool.max => pool.free.push(ends),
                 _ => pool.made -= 1,
             }
         });
     }
+}
+
+fn new_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+    // Past `pipe-user-pages-soft` the kernel refuses to enlarge (EPERM): such a small pipe is worse than a copy.
+    fcntl_setpipe_size(&ends.1, PIPE_BYTES)?;
+    Ok(ends)
+}
+
+/// Whether the system may have a pipe for us another time.
+fn is_shortage(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::BUSY | Errno::PERM
+    )
+}
+
+/// Whether an error of splice(2) tells of the connection, as one of recv(2) or send(2) would: `tcp_reset`,
+/// `tcp_write_err` and what ICMP reports (`icmp_err_convert`). Any other says that the system does not splice.
+fn is_of_socket(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNRESET
+            | Errno::PIPE
+            | Errno::TIMEDOUT
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::CONNABORTED
+            | Errno::CONNREFUSED
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::NETDOWN
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::MSGSIZE
+            | Errno::NOTCONN
+            | Errno::SHUTDOWN
+    )
 }
 
 fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
@@ -148,7 +226,11 @@ fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
         Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(error) => return Err(error.into()),
+        Err(error) if is_of_socket(error) => return Err(error.into()),
+        Err(error) => {
+            stop_splicing(error);
+            return Ok(Filled::Refused);
+        }
     };
     match from.recv(&mut [0], RecvFlags::PEEK) {
         Ok(1..) => Ok(Filled::Refused),
@@ -164,18 +246,18 @@ thread_local! {
 
 /// The pipes of the calling thread.
 #[cfg(test)]
-pub(super) struct Pipes {
+pub(in crate::relay) struct Pipes {
     /// There are so many.
-    pub(super) made: usize,
+    pub(in crate::relay) made: usize,
     /// Of these nobody holds so many.
-    pub(super) free: usize,
+    pub(in crate::relay) free: usize,
     /// Bytes that went through them so far.
-    pub(super) spliced: u64,
+    pub(in crate::relay) spliced: u64,
 }
 
 /// What the calling thread's pool is like.
 #[cfg(test)]
-pub(super) fn pipes() -> Pipes {
+pub(in crate::relay) fn pipes() -> Pipes {
     POOL.with_borrow(|pool| Pipes {
         made: pool.made,
         free: pool.free.len(),

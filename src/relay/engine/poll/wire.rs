@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::quiet::Queue;
+use crate::relay::core::Queue;
 use crate::socket::{Fault, socket_fault};
 use crate::tcp_info::TcpInfo;
 
@@ -26,7 +26,7 @@ const SPLICE_BYTES_MAX: usize = 128 * 1024;
 /// One end of a connection: system calls that never wait, and the readiness that says when they are worth it.
 ///
 /// A socket is one, and so is the model of a socket that the relay is tested with.
-pub(super) trait Wire: Sync {
+pub(in crate::relay) trait Wire: Sync {
     /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -47,13 +47,13 @@ pub(super) trait Wire: Sync {
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize>;
 
     /// Nothing more will be sent.
-    fn finish(&self);
+    fn shut_down(&self);
 
     /// Waits until it breaks; see [`socket_fault`].
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// What is still on its way to the other end.
-    fn queue(&self) -> Queue;
+    /// What is still on its way to the other end; `None` where the system does not tell.
+    fn queue(&self) -> Option<Queue>;
 }
 
 impl Wire for TcpStream {
@@ -85,7 +85,7 @@ impl Wire for TcpStream {
         spliced(pipe, self, bytes)
     }
 
-    fn finish(&self) {
+    fn shut_down(&self) {
         // Only a socket whose peer is already gone refuses this, and then reading will say so.
         let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
@@ -94,12 +94,12 @@ impl Wire for TcpStream {
         socket_fault(self)
     }
 
-    fn queue(&self) -> Queue {
-        let info = TcpInfo::of(self.as_fd()).unwrap_or_default();
-        Queue {
+    fn queue(&self) -> Option<Queue> {
+        let info = TcpInfo::of(self.as_fd())?;
+        Some(Queue {
             unacknowledged: info.unacknowledged,
             not_sent_bytes: info.not_sent_bytes,
-        }
+        })
     }
 }
 

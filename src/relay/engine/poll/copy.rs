@@ -6,10 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
+use tokio::time::Instant;
 
 use super::half::Broken;
-use super::traffic::Moved;
 use super::wire::Wire;
+use crate::relay::closed::Side;
+use crate::relay::core::Core;
 
 /// One read takes at most so much: a socket's usual receive buffer, and small enough to stay in the cache.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -28,27 +30,29 @@ pub(super) struct Copied {
     pub(super) rest: Option<Box<[u8]>>,
 }
 
-/// Reads once, at most `read_max` bytes, and writes what was read.
+/// Reads once, at most `read_max` bytes, and sends what the receiver takes of them. Nothing may be unsent before.
 pub(super) fn poll_copy(
     cx: &mut Context<'_>,
-    from: &impl Wire,
-    to: &impl Wire,
+    core: &mut Core<'_>,
+    from: Side,
+    sender: &impl Wire,
+    receiver: &impl Wire,
     read_max: usize,
-    moved: &Moved,
 ) -> Poll<Result<Copied, Broken>> {
     SCRATCH.with_borrow_mut(|scratch| {
         let room = &mut scratch[..read_max.min(SCRATCH_BYTES)];
-        let read = ready!(poll_recv(cx, from, room)).map_err(Broken::Reading)?;
-        moved.add(read); // also if they cannot be sent
-        let bytes = &room[..read];
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(Copied { read: 0, rest: None }));
+        let read = ready!(poll_recv(cx, sender, room)).map_err(Broken::Reading)?;
+        if read == 0 {
+            core.ended(from, Instant::now());
+            return Poll::Ready(Ok(Copied { read, rest: None }));
         }
-        let taken = match poll_send(cx, to, bytes) {
-            Poll::Ready(sent) => sent.map_err(Broken::Writing)?,
-            Poll::Pending => 0,
-        };
-        let rest = (taken < bytes.len()).then(|| bytes[taken..].into());
+        core.received(from, read); // also if they cannot be sent
+        let bytes = &room[..read];
+        if let Poll::Ready(sent) = poll_send(cx, receiver, bytes) {
+            core.sent(from, sent.map_err(Broken::Writing)?);
+        }
+        let unsent = core.unsent(from);
+        let rest = (unsent > 0).then(|| bytes[read - unsent..].into());
         Poll::Ready(Ok(Copied { read, rest }))
     })
 }

@@ -1,0 +1,319 @@
+//! A pick from the snapshot is the pick that all facts, read anew, would give.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::SystemTime;
+
+use tokio::time::advance;
+
+use super::*;
+
+/// The rules of choosing without a snapshot: what is slow and plain.
+struct Model<'a> {
+    servers: &'a [Member],
+    rules: PoolRules,
+    now: Instant,
+}
+
+impl Model<'_> {
+    fn is_well(&self, server: &Member) -> bool {
+        matches!(
+            server.availability(self.now),
+            Availability::Up | Availability::Unchecked
+        )
+    }
+
+    fn panic_tier(&self) -> Option<u8> {
+        let threshold = usize::from(self.rules.panic_threshold?);
+        let best = |is_of: &dyn Fn(&Member) -> bool| {
+            let tiers = self.servers.iter().filter(|server| is_of(server)).map(Member::priority);
+            tiers.min()
+        };
+        let usable = |server: &Member| server.availability(self.now) != Availability::Unavailable;
+        let tier = best(&usable).or_else(|| best(&Member::is_usable_in_panic))?;
+        let there = self
+            .servers
+            .iter()
+            .filter(|server| server.priority() == tier && server.is_in_service());
+        let there: Vec<_> = there.collect();
+        let well = there.iter().filter(|server| self.is_well(server)).count();
+        (well * 100 < threshold * there.len()).then_some(tier)
+    }
+
+    fn best_tier(&self) -> Option<u8> {
+        let up = self
+            .servers
+            .iter()
+            .filter(|server| server.availability(self.now) == Availability::Up);
+        up.map(Member::priority).min()
+    }
+
+    /// Tier, and whether nothing is known of it; `None`: it may not be picked.
+    fn rank(&self, server: &Member) -> Option<(u8, bool)> {
+        let tier = server.priority();
+        if self.panic_tier() == Some(tier) {
+            return server.is_usable_in_panic().then_some((tier, false));
+        }
+        let unchecked = server.checked() == Checked::Unchecked;
+        (server.availability(self.now) != Availability::Unavailable).then_some((tier, unchecked))
+    }
+
+    /// Index and weight of each candidate.
+    fn candidates(&self, tried: &[ServerId]) -> Vec<(usize, u16)> {
+        let open = || {
+            self.servers
+                .iter()
+                .enumerate()
+                .filter(|(_, server)| !tried.contains(&server.id()))
+        };
+        let best = open().filter_map(|(_, server)| self.rank(server)).min();
+        let found = open().filter(|(_, server)| best.is_some() && self.rank(server) == best);
+        let percent = |server: &Member| self.rules.slow_start.map_or(1, |slow| server.percent(self.now, slow));
+        found
+            .map(|(index, server)| (index, server.weight() * percent(server)))
+            .collect()
+    }
+
+    /// The index that the policy has to choose, where it leaves no choice; `ties` counts the turns among equals so far.
+    fn chosen(&self, candidates: &[(usize, u16)], client: IpAddr, ties: &mut usize) -> Option<usize> {
+        let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
+        let compare = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
+        match self.rules.policy {
+            Policy::LeastConn => {
+                let lowest = candidates.iter().min_by(|a, b| compare(a, b))?;
+                let equals: Vec<_> = candidates
+                    .iter()
+                    .filter(|other| compare(other, lowest).is_eq())
+                    .collect();
+                let turn = if equals.len() > 1 {
+                    std::mem::replace(ties, *ties + 1)
+                } else {
+                    0
+                };
+                Some(equals[turn % equals.len()].0)
+            }
+            Policy::SourceHash => {
+                let of = |(index, weight): &(usize, u16)| {
+                    candidate(*index, &self.servers[*index].spec().identity, *weight, 0)
+                };
+                let all: Vec<_> = candidates.iter().map(of).collect();
+                source_hash::in_order(&all, client).first().copied()
+            }
+            Policy::RandomTwo if candidates.len() > 1 => {
+                let first = fastrand::usize(..candidates.len());
+                let other = fastrand::usize(..candidates.len() - 1);
+                let (first, second) = (candidates[first], candidates[other + usize::from(other >= first)]);
+                Some(if compare(&second, &first).is_lt() {
+                    second.0
+                } else {
+                    first.0
+                })
+            }
+            Policy::RandomTwo => candidates.first().map(|(index, _)| *index),
+            Policy::RoundRobin => None,
+        }
+    }
+}
+
+/// Does one thing that may change who is picked.
+async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8)) {
+    let servers = pool.servers();
+    if servers.is_empty() || what == 0 {
+        let n = usize::from(much) % 7;
+        let mut next = servers.to_vec();
+        next.retain(|server| *server.spec().label != *format!("s{n}"));
+        if next.len() == servers.len() {
+            let allotment = Allotment {
+                weight: 1 + u16::from(much % 5),
+                priority: much % 2,
+            };
+            next.push(of_tier(n, allotment, much.is_multiple_of(3)));
+        }
+        return pool.replace_servers(next);
+    }
+    let server = which.get(&servers);
+    let now = Instant::now();
+    let steer = |order| server.steer(order, "uid 0".into(), SystemTime::now());
+    match what {
+        1 | 2 => passes(server, 1 + u32::from(much % 3)),
+        3 => fails(server, 1 + u32::from(much % 3)),
+        4 => drop(server.record_check(&Verdict::Unfit("a replica".into()), THRESHOLDS)),
+        5 => server.doubt(),
+        6 => server.set_checked(much.is_multiple_of(2)),
+        7 => steer(Steer::Drain { close_over: None }),
+        8 => steer(Steer::Disable { close_over: None }),
+        9 | 10 => steer(Steer::Enable),
+        11 => steer(Steer::Weight(Some(u16::from(much % 4)))),
+        12 => steer(Steer::Weight(None)),
+        13 | 14 => drop(fail_connects(pool, server, 3, now)),
+        15 => drop(pool.connected(&Lease::take(server, Terms::Free))),
+        16 => drop(pool.connect_failed(&Lease::take(server, Terms::Trial), now)),
+        17 => advance(Duration::from_millis(u64::from(much))).await,
+        _ => advance(Duration::from_millis(40 * u64::from(much))).await,
+    }
+}
+
+/// Compares the pool with the model, and one pick of each with the other's.
+fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &mut Vec<Lease>) {
+    let (servers, now) = (pool.servers(), Instant::now());
+    let rules = *pool.rules();
+    let model = Model {
+        servers: &servers,
+        rules,
+        now,
+    };
+    let snapshot = pool.snapshot(now);
+    let of_snapshot: Vec<_> = snapshot.set.candidates.iter().map(|c| (c.index, c.weight)).collect();
+    assert_eq!(of_snapshot, model.candidates(&[]));
+    assert_eq!(pool.best_tier(now), model.best_tier());
+    assert_eq!(pool.is_panicking(now), model.panic_tier().is_some());
+    let candidates = model.candidates(tried);
+    fastrand::seed(u64::from(n));
+    let expected = model.chosen(&candidates, client(n).ip(), ties);
+    let due: Vec<_> = servers
+        .iter()
+        .map(|server| server.availability(now) == Availability::TrialDue)
+        .collect();
+    let panic_tier = model.panic_tier();
+    fastrand::seed(u64::from(n));
+    let lease = pool.pick(client(n), tried, now);
+    assert_eq!(lease.is_some(), !candidates.is_empty());
+    let Some(lease) = lease else { return };
+    let index = servers
+        .iter()
+        .position(|server| server.id() == lease.server().id())
+        .expect("it is in the pool");
+    assert!(candidates.iter().any(|(candidate, _)| *candidate == index));
+    assert!(
+        expected.is_none_or(|expected| expected == index),
+        "{expected:?}, not {index}"
+    );
+    let is_trial = due[index] && panic_tier != Some(servers[index].priority());
+    assert_eq!(lease.terms() == Terms::Trial, is_trial);
+    leases.push(lease);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn after_every_change_the_next_pick_is_that_of_all_facts_read_anew(
+        policy in prop::sample::select(POLICIES.to_vec()),
+        slow_start in prop::sample::select(vec![None, Some(Duration::from_secs(3))]),
+        panic_threshold in prop::sample::select(vec![None, Some(50), Some(100)]),
+        changes in prop::collection::vec((0u8..20, any::<prop::sample::Index>(), any::<u8>()), 1..120),
+        tried in prop::collection::vec(any::<prop::sample::Index>(), 120),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut rules = *unchecked(policy, &[1]).rules();
+            (rules.slow_start, rules.panic_threshold) = (slow_start, panic_threshold);
+            let servers = (0..4).map(|n| server(n, 1 + n as u16, n > 0)).collect();
+            let pool = Pool::new("pool".into(), rules, servers);
+            let (mut ties, mut leases) = (0, Vec::new());
+            for ((n, step), tried) in (0..).zip(changes).zip(tried) {
+                change(&pool, step).await;
+                compare(&pool, &[], &mut ties, n, &mut leases);
+                let servers = pool.servers();
+                if policy != Policy::LeastConn && !servers.is_empty() {
+                    compare(&pool, &[tried.get(&servers).id()], &mut ties, n, &mut leases);
+                }
+                leases.drain(..leases.len().saturating_sub(9));
+            }
+        });
+    }
+}
+
+/// Each thread drains and enables servers of its own, while the others do so with theirs.
+#[test]
+fn no_change_is_lost_however_many_threads_change_and_pick() {
+    const THREADS: usize = 4;
+    for policy in POLICIES {
+        let pool = &up(policy, &[1; 3 * THREADS]);
+        let servers = &pool.servers();
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    let own = &servers[3 * thread..3 * thread + 2];
+                    let mut random = fastrand::Rng::with_seed(thread as u64);
+                    for round in 0..1000 {
+                        let server = &own[random.usize(..own.len())];
+                        steer(server, Steer::Drain { close_over: None });
+                        for n in 0..4 {
+                            let lease = pool
+                                .pick(client(n), &[], Instant::now())
+                                .expect("a third is never drained");
+                            assert_ne!(lease.server().id(), server.id(), "drained, {policy:?}, round {round}");
+                        }
+                        steer(server, Steer::Enable);
+                        let others: Vec<_> = servers.iter().map(|other| other.id()).collect();
+                        let others: Vec<_> = others.into_iter().filter(|id| *id != server.id()).collect();
+                        let lease = pool.pick(client(0), &others, Instant::now()).expect("it is enabled");
+                        assert_eq!(lease.server().id(), server.id());
+                        let snapshot = pool.snapshot(Instant::now());
+                        assert!(
+                            snapshot.set.find(server.id()).is_some(),
+                            "enabled, {policy:?}, round {round}"
+                        );
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.snapshot(Instant::now()).set.candidates.len(), servers.len());
+    }
+}
+
+#[test]
+fn one_ejected_server_is_tried_once_however_many_threads_see_its_trial_due() {
+    let pool = &up(Policy::RoundRobin, &[1, 1]);
+    let servers = &pool.servers();
+    let now = Instant::now();
+    for round in 1..200 {
+        assert!(fail_connects(pool, &servers[0], 3, now).is_some());
+        let due = now + EJECT.longest;
+        let picks = thread::scope(|scope| {
+            let pick = |n| scope.spawn(move || pool.pick(client(n), &[], due).expect("the other one is up"));
+            [0, 1, 2, 3].map(pick).map(|thread| thread.join().unwrap())
+        });
+        let trials = picks.iter().filter(|lease| lease.terms() == Terms::Trial);
+        assert_eq!(trials.count(), 1, "round {round}");
+        pool.connected(&Lease::take(&servers[0], Terms::Free));
+    }
+}
+
+#[test]
+fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
+    let pool = &up(Policy::LeastConn, &[1, 1]);
+    let halves = pool.servers();
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                drop(pool.pick(client(0), &[], Instant::now()));
+            }
+        });
+        for n in 0..2000 {
+            let only = &halves[n % 2];
+            pool.replace_servers(vec![only.clone()]);
+            let lease = pool.pick(client(0), &[], Instant::now()).expect("there is one");
+            assert_eq!(lease.server().id(), only.id());
+        }
+        stop.store(true, Relaxed);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_change_the_snapshot_stays() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let first = Arc::as_ptr(&pool.snapshot(Instant::now()));
+    for n in 0..100 {
+        let lease = pool.pick(client(n), &[], Instant::now()).unwrap();
+        pool.connected(&lease);
+        passes(&pool.servers()[0], 1);
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(Arc::as_ptr(&pool.snapshot(Instant::now())), first);
+}
+
+fn steer(server: &Server, order: Steer) {
+    server.steer(order, "uid 0".into(), SystemTime::now());
+}

@@ -1,0 +1,68 @@
+//! The bounds of a relay, and how it can end.
+
+use std::time::Duration;
+
+use crate::socket::Fault;
+
+/// How long a relay may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// No byte in either direction. `None`: no limit.
+    pub idle_timeout: Option<Duration>,
+    /// No byte after one side has finished. `None`: no limit.
+    pub half_close_timeout: Option<Duration>,
+}
+
+/// One of the two peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The peer that connected to us.
+    Client,
+    /// The peer we connected to.
+    Server,
+}
+
+impl Side {
+    /// The other peer.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Both sides have finished, this one first.
+    Finished(Side),
+    /// The connection of this side broke.
+    Broke(Side, Fault),
+    /// No byte for [`RelayLimits::idle_timeout`].
+    Idle(Pending),
+    /// No byte for [`RelayLimits::half_close_timeout`] after one side had finished.
+    HalfClosed(Pending),
+    /// The session was cut.
+    Cut,
+}
+
+/// Whether bytes were on their way when a relay was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Everything read had reached the other side.
+    Nothing,
+    /// Some bytes had not: the end must not look complete.
+    Bytes,
+}
+
+impl Closed {
+    /// Whether both sides must see a reset, so that a cut does not look like a complete answer.
+    #[must_use]
+    pub const fn is_abrupt(self) -> bool {
+        match self {
+            Self::Finished(_) | Self::Idle(Pending::Nothing) | Self::HalfClosed(Pending::Nothing) => false,
+            Self::Broke(..) | Self::Idle(Pending::Bytes) | Self::HalfClosed(Pending::Bytes) | Self::Cut => true,
+        }
+    }
+}

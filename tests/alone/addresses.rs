@@ -1,0 +1,119 @@
+//! Addresses that mean something on this machine, or on one of its links, only: in namespaces, which takes root.
+
+use std::fs;
+use std::net::{SocketAddr, SocketAddrV6, TcpListener};
+
+use rustix::net::netdevice::name_to_index;
+use socket2::{Domain, Socket, Type};
+
+use crate::support::client::{Client, who};
+use crate::support::eventually;
+use crate::support::hard::said;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::star::Star;
+
+#[test]
+fn nobody_is_connected_to_himself() {
+    const CLIENTS: usize = 100;
+    let Some(star) = Star::enter(1) else { return };
+    // Even, as the ports that connect(2) takes first when the range begins with an even one.
+    let server = SocketAddr::from(([127, 0, 0, 1], 20_002));
+    let proxy = Proxy::setup(&format!(
+        "[listeners.unchecked]\nbind = \"0.0.0.0:0\"\npool = \"unchecked\"\n\
+         [pools.unchecked]\nservers = [\"{server}\"]\nretries = 0\nhealth = {{ check = \"off\" }}\n\
+         [listeners.checked]\nbind = \"0.0.0.0:0\"\npool = \"checked\"\n\
+         [pools.checked]\nservers = [\"{server}\"]\nhealth = {{ interval = \"10ms\" }}"
+    ))
+    .start();
+    // Of this thread's namespace. One connect in five now has the server's port for its source.
+    fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 20009").unwrap();
+    for _ in 0..CLIENTS {
+        let mut client = star.client(1, proxy.at("unchecked"));
+        assert_eq!(client.finish().try_read_all().unwrap_or_default(), b"");
+    }
+    let lines = proxy.access_lines(CLIENTS);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "connect_failed"),
+        "{lines:#?}"
+    );
+    let metrics = proxy.metrics();
+    let refused = [("reason", "refused"), ("pool", "unchecked")];
+    assert_eq!(metrics.sum("acequia_connect_failures_total", &refused), CLIENTS as f64);
+    let checks = |result| {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", result)])
+    };
+    eventually("there were some checks", || checks("fail") >= 50.0);
+    assert_eq!(checks("pass"), 0.0);
+    // The server comes back: no socket of ours has its port, not even in TIME_WAIT. A check may have it at this moment.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    eventually("the server can bind its port", || socket.bind(&server.into()).is_ok());
+    socket.listen(16).unwrap();
+    let _server = Server::named_on(socket.into(), "back");
+    eventually("it is up", || {
+        proxy.server("checked", &server.to_string())["health"] == "up"
+    });
+    assert_eq!(star.client(1, proxy.at("checked")).hear(), "back");
+}
+
+/// Gives both ends of the link a link-local address: fe80::1 in the middle, fe80::2 outside.
+fn link_local(star: &Star) {
+    for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
+        let done = star.run(number, &format!("ip -6 address add {address} nodad"));
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+    }
+}
+
+fn index(interface: &str) -> u32 {
+    let any = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    name_to_index(&any, interface).unwrap()
+}
+
+#[test]
+fn a_link_local_server_is_checked_and_reached_on_its_interface() {
+    let Some(star) = Star::enter(1) else { return };
+    link_local(&star);
+    let server = Server::named_on(star.at(1, || TcpListener::bind("[::]:0").unwrap()), "there");
+    let port = server.address.port();
+    for written in [
+        format!("[fe80::2%v1]:{port}"),
+        format!("[fe80::2%{}]:{port}", index("v1")),
+    ] {
+        for health in ["", &format!("port = {port}"), "address = \"fe80::2%v1\""] {
+            let proxy = Proxy::start(&format!(
+                "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{written}\"]\n\
+                 health = {{ {health} }}"
+            ));
+            let told = proxy.server("p", &written);
+            assert_eq!(
+                (&told["health"], &told["reason"]),
+                (&"up".into(), &serde_json::Value::Null)
+            );
+            assert_eq!(told["address"], written);
+            assert_eq!(who(proxy.at("l")), "there");
+        }
+    }
+}
+
+#[test]
+fn a_listener_may_be_bound_to_a_link_local_address() {
+    let Some(star) = Star::enter(1) else { return };
+    link_local(&star);
+    let server = Server::named("here");
+    let proxy = Proxy::start(&format!(
+        "[listeners.l]\nbind = \"[fe80::1%v1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    assert_eq!(said(&proxy, "listening"), 1);
+    let log = proxy.log();
+    let line = log.iter().find(|line| line["message"] == "listening").unwrap();
+    let port = proxy.at("l").port();
+    assert_eq!(line["address"], format!("[fe80::1%v1]:{port}"), "as it was written");
+    let heard = star.at(1, || {
+        let address = SocketAddrV6::new("fe80::1".parse().unwrap(), port, 0, index("v0"));
+        Client::connect(address.into()).hear()
+    });
+    assert_eq!(heard, "here");
+}

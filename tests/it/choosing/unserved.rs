@@ -1,0 +1,127 @@
+//! A server that accepts and ends sessions at once is taken out, unless it is a client that brings that about.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::client::Client;
+use crate::support::hard::said;
+use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
+
+/// Longer than a test, so that what is out stays out.
+const HEALTH: &str = "interval = \"20ms\", eject_for = \"5m\", eject_max_for = \"5m\"";
+
+fn config(servers: &[&Server], balance: &str, health: &str) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"{balance}\"\nservers = [{}]\n\
+         health = {{ {HEALTH}{health} }}",
+        list(servers)
+    )
+}
+
+fn reset(stream: &TcpStream) {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Accepts, and resets at once.
+fn resetting() -> Server {
+    Server::run(|stream| reset(&stream))
+}
+
+/// A client of this number has an address of its own, and waits for the server's name.
+fn is_served(proxy: &Proxy, client: usize) -> bool {
+    let source = format!("127.0.{}.{}", 1 + client / 200, 1 + client % 200);
+    let mut client = Client::connect_from(&source, proxy.at("l"));
+    client.0.read(&mut [0; 16]).is_ok_and(|read| read > 0)
+}
+
+/// What is known of the first of these is known when a client meets it again, which is after it was told of the end: a
+/// few more may meet it meanwhile.
+const UNSERVED_MAX: usize = 6;
+
+#[test]
+fn a_server_that_resets_at_once_is_met_by_a_few_clients_only() {
+    for balance in ["random-two", "source-hash", "least-conn", "round-robin"] {
+        let (bad, good) = (resetting(), Server::named("good"));
+        // Without checks: these end an ejection for failed connects, which is what it is where the reset is there before a
+        // connect is over. Then another server is tried.
+        let proxy = Proxy::start(&config(&[&bad, &good], balance, ", check = \"off\""));
+        let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
+        assert!(unserved <= UNSERVED_MAX, "{balance}: {unserved}");
+        assert_eq!(said(&proxy, "server is ejected"), 1);
+        assert_eq!(proxy.server("p", &bad.address.to_string())["ejected"], true);
+    }
+}
+
+#[test]
+fn a_server_that_closes_at_once_is_met_by_a_few_clients_only() {
+    let (bad, good) = (Server::run(drop), Server::named("good"));
+    let proxy = Proxy::start(&config(&[&bad, &good], "random-two", ""));
+    let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
+    assert!((3..=UNSERVED_MAX).contains(&unserved), "{unserved}");
+}
+
+#[test]
+fn one_client_address_takes_no_server_out() {
+    let (bad, good) = (Server::run(drop), Server::named("good"));
+    let proxy = Proxy::start(&config(&[&bad, &good], "round-robin", ""));
+    for _ in 0..100 {
+        is_served(&proxy, 0);
+    }
+    assert_eq!(bad.sessions(), 50);
+    assert_eq!(said(&proxy, "server is ejected"), 0);
+}
+
+/// Greets nobody, and resets whoever says something, or leaves.
+fn provoked() -> Server {
+    Server::run(|mut stream| {
+        let _ = stream.read(&mut [0; 16]);
+        reset(&stream);
+    })
+}
+
+/// A client of an address of its own that says something and waits for what comes of it.
+fn provoke(proxy: &Proxy, client: u8) {
+    let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
+    client.send(b"\0nonsense").must_be_reset();
+}
+
+#[test]
+fn clients_cannot_take_servers_out_by_provoking_resets() {
+    let servers = [provoked(), provoked()];
+    let proxy = Proxy::start(&config(&[&servers[0], &servers[1]], "round-robin", ""));
+    (1..=60).for_each(|client| provoke(&proxy, client));
+    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert!(servers.iter().all(|server| server.sessions() == 30));
+}
+
+#[test]
+fn nor_by_leaving_at_once() {
+    // They answer the end of a client by a reset as well.
+    let servers = [provoked(), provoked()];
+    let proxy = Proxy::start(&config(
+        &[&servers[0], &servers[1]],
+        "round-robin",
+        ", eject_on_reset = true",
+    ));
+    for client in 1..=60 {
+        let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
+        let _ = client.finish().try_read_all();
+    }
+    assert_eq!(said(&proxy, "server is ejected"), 0);
+}
+
+#[test]
+fn where_resets_are_to_count_provoked_ones_do() {
+    let servers = [provoked(), provoked()];
+    let proxy = Proxy::start(&config(
+        &[&servers[0], &servers[1]],
+        "round-robin",
+        ", eject_on_reset = true",
+    ));
+    (1..=60).for_each(|client| provoke(&proxy, client));
+    assert_eq!(said(&proxy, "server is ejected"), 1, "never the last");
+}

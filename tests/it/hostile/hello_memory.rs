@@ -1,0 +1,133 @@
+//! What clients hold before they have a server is bounded for all of them together, and goes back when they do.
+
+use std::time::Duration;
+
+use crate::support::client::{Client, ask};
+use crate::support::eventually;
+use crate::support::hard::{active_becomes, ended, many_descriptors, resident, said};
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const USED_UP: &str =
+    "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout";
+
+/// A fatal user_canceled.
+const USER_CANCELED: [u8; 7] = [21, 3, 3, 0, 2, 2, 90];
+
+/// A listener that reads names, with more keys for `[runtime]`.
+fn config(server: &Server, runtime: &str) -> String {
+    format!(
+        "[runtime]\n{runtime}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\nhello_timeout = \"1h\"\n\
+         [[listeners.tls.routes]]\nsni = \"good.example\"\npool = \"echo\"\n\
+         [pools.echo]\nservers = [\"{}\"]\n",
+        server.address
+    )
+}
+
+/// Clients that send 63 KB of a larger ClientHello, and wait.
+fn half_hellos(proxy: &Proxy, count: usize) -> Vec<Client> {
+    let hello = Hello::named("good.example").padded(65_000).in_records(&[16_000; 4]);
+    let one = |_| {
+        let mut client = Client::connect(proxy.at("tls"));
+        // It may be told to end while it sends: then the rest is not its concern.
+        let _ = std::io::Write::write_all(&mut client.0, &hello[..63_000]);
+        client
+    };
+    (0..count).map(one).collect()
+}
+
+fn good_client(proxy: &Proxy) {
+    let hello = Hello::named("good.example").bytes();
+    assert!(ask(proxy.at("tls"), &hello) == hello);
+}
+
+#[test]
+fn half_hellos_leave_no_memory_behind() {
+    const CLIENTS: usize = 3_000;
+    many_descriptors();
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "hello_memory = \"1GiB\""));
+    good_client(&proxy);
+    let before = resident(&proxy);
+    let clients = half_hellos(&proxy, CLIENTS);
+    active_becomes(&proxy, CLIENTS);
+    eventually("what they have sent is held", || {
+        resident(&proxy) > before + (CLIENTS as u64) * 60_000
+    });
+    let during = resident(&proxy);
+    drop(clients);
+    active_becomes(&proxy, 0);
+    eventually("the memory is given back", || resident(&proxy) < before + (30 << 20));
+    println!(
+        "before {} KiB, during {} KiB, after {} KiB",
+        before >> 10,
+        during >> 10,
+        resident(&proxy) >> 10
+    );
+    good_client(&proxy);
+}
+
+#[test]
+fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
+    const BUDGET: usize = 8 << 20;
+    const EACH: usize = 64 << 10; // what a buffer for 63 KB has reserved
+    const CLIENTS: usize = 3 * BUDGET / EACH;
+    many_descriptors();
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "workers = 1\nhello_memory = \"8MiB\""));
+    let mut clients = half_hellos(&proxy, CLIENTS);
+    eventually("as many have ended as are too many", || {
+        ended(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
+    });
+    good_client(&proxy);
+    let ended = ended(&proxy, "hello_timeout") as usize;
+    assert!(
+        ended < CLIENTS - BUDGET / EACH / 2,
+        "{ended} of {CLIENTS}: more than it takes"
+    );
+    let heard = |client: &mut Client| {
+        client.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        client.try_read_all().ok()
+    };
+    let mut late = clients.split_off(ended);
+    let told = clients.iter_mut().filter_map(heard).collect::<Vec<_>>();
+    assert!(told.iter().all(|told| *told == USER_CANCELED), "{told:?}");
+    assert!(
+        told.len() * 10 >= ended * 9,
+        "the first have ended: {} of {ended}",
+        told.len()
+    );
+    let left = late.iter_mut().filter_map(heard).count();
+    assert!(
+        left * 10 <= late.len(),
+        "the last still wait, but for {left} of {}",
+        late.len()
+    );
+    assert_eq!(said(&proxy, USED_UP), 1, "one line for all of them");
+    eventually("the end of the episode is told", || {
+        said(&proxy, "`hello_memory` is enough again") == 1
+    });
+    drop(late);
+    active_becomes(&proxy, 0);
+}
+
+#[test]
+fn a_reload_changes_the_budget() {
+    let server = Server::echo();
+    let text = config(&server, "hello_memory = \"64MiB\"");
+    let proxy = Proxy::start(&text);
+    let _clients = half_hellos(&proxy, 32);
+    active_becomes(&proxy, 32);
+    assert_eq!(said(&proxy, USED_UP), 0);
+    let admin = "\n[admin]\nbind = \"127.0.0.1:0\"\n";
+    let smaller = text.replace("64MiB", "1MiB") + admin;
+    std::fs::write(proxy.folder().join("acequia.toml"), smaller).unwrap();
+    proxy.signal(rustix::process::Signal::HUP);
+    eventually("it is reloaded", || said(&proxy, "reloaded") == 1);
+    let _more = half_hellos(&proxy, 1);
+    eventually("those who are too many have ended", || {
+        ended(&proxy, "hello_timeout") >= 16.0
+    });
+    good_client(&proxy);
+}

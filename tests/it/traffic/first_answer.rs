@@ -1,0 +1,158 @@
+//! The first answer of a session is not late. A server with Nagle's algorithm holds back a second small write until the
+//! first is acknowledged; if acequia's kernel delays that ACK, it is 40 ms late.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use tokio::time::Instant;
+
+use crate::support::client::Client;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// Far below the 40 ms that a kernel delays an ACK by. Of many tries the one in the middle is held against it, so that a
+/// busy machine does not matter, while a delayed ACK, which comes each time, does.
+const LATE: Duration = Duration::from_millis(15);
+
+const TRIES: usize = 21;
+
+fn config(server: &Server, listener: &str, pool: &str) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n[pools.p]\nservers = [\"{}\"]\n{pool}\n\
+         health = {{ check = \"off\" }}",
+        server.address
+    )
+}
+
+const BY_NAME: &str = "routes = [{ sni = \"*\", pool = \"p\" }]";
+
+/// With Nagle's algorithm, as sockets are by default: reads once, then writes a byte twice.
+fn writing_twice() -> Server {
+    Server::run(|mut stream| {
+        assert!(!stream.nodelay().unwrap());
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"a").and_then(|()| stream.write_all(b"b"));
+        let _ = io::copy(&mut stream, &mut io::sink());
+    })
+}
+
+/// The one in the middle of many.
+fn usual(mut once: impl FnMut() -> Duration) -> Duration {
+    let mut took: Vec<_> = (0..TRIES).map(|_| once()).collect();
+    took.sort();
+    took[TRIES / 2]
+}
+
+/// From when these bytes are sent to the whole answer.
+fn answered(address: SocketAddr, bytes: &[u8]) -> Duration {
+    let mut client = Client::connect(address);
+    let began = Instant::now();
+    assert_eq!(client.send(bytes).read(2), b"ab");
+    began.elapsed()
+}
+
+#[test]
+fn two_small_writes_come_at_once_where_names_are_read() {
+    let server = writing_twice();
+    let proxy = Proxy::start(&config(&server, BY_NAME, ""));
+    let hello = Hello::named("a.example").bytes();
+    let took = usual(|| answered(proxy.at("l"), &hello));
+    assert!(took < LATE, "{took:?}");
+}
+
+#[test]
+fn two_small_writes_come_at_once_after_a_proxy_header_alone() {
+    let server = writing_twice();
+    let proxy = Proxy::start(&config(&server, "", "proxy_protocol = \"v2\""));
+    let took = usual(|| answered(proxy.at("l"), b""));
+    assert!(took < LATE, "{took:?}");
+}
+
+#[test]
+fn two_small_writes_come_at_once_where_the_clients_bytes_are_there_before_the_server() {
+    let server = writing_twice();
+    let proxy = Proxy::start(&config(&server, "", ""));
+    let took = usual(|| {
+        proxy.signal(Signal::STOP); // the kernel takes the client and its bytes meanwhile
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(b"x");
+        let began = Instant::now();
+        proxy.signal(Signal::CONT);
+        assert_eq!(client.read(2), b"ab");
+        began.elapsed()
+    });
+    assert!(took < LATE, "{took:?}");
+}
+
+/// Writes at most 4 KiB at a time, as OpenSSL does in a handshake.
+struct InPieces(TcpStream);
+
+impl Read for InPieces {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.read(room)
+    }
+}
+
+impl Write for InPieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&bytes[..bytes.len().min(4096)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A server's and a client's side of TLS with a certificate of more than 4 KiB.
+fn long_certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let names: Vec<_> = (0..200).map(|n| format!("service-{n}.shop.example.com")).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    assert!(made.cert.der().len() > 4096);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![made.cert.into()],
+            PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into(),
+        )
+        .unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client))
+}
+
+#[test]
+fn a_long_certificate_comes_at_once() {
+    let (server_side, client_side) = long_certificate();
+    let server = Server::run(move |stream| {
+        let mut tls = ServerConnection::new(Arc::clone(&server_side)).unwrap();
+        let mut stream = InPieces(stream);
+        while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let proxy = Proxy::start(&config(&server, BY_NAME, ""));
+    let took = usual(|| {
+        let name = "service-7.shop.example.com".try_into().unwrap();
+        let mut tls = ClientConnection::new(Arc::clone(&client_side), name).unwrap();
+        let mut client = Client::connect(proxy.at("l"));
+        let began = Instant::now();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut client.0).unwrap();
+        }
+        began.elapsed()
+    });
+    assert!(took < LATE, "{took:?}");
+}

@@ -1,0 +1,115 @@
+//! A name server that answers some names and drops the queries for others, and proxies that ask it.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{JoinHandle, spawn};
+
+use super::proxy::{Proxy, Setup};
+use tempfile::TempDir;
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// Answers queries (RFC 1035, section 4) for names below `live.test`: they are at 127.0.0.1. A query for another name
+/// is dropped, and one for AAAA of a name below `ipv4.live.test`. Dropping it ends it.
+pub struct NameServer {
+    address: SocketAddr,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    folder: TempDir,
+}
+
+impl NameServer {
+    /// Starts one on port 53 of an address of its own. `None`, said aloud, where that takes a privilege we do not have.
+    pub fn start() -> Option<Self> {
+        let mut hosts = (1..=254).map(|host| (Ipv4Addr::new(127, 42, 53, host), 53));
+        let bound = hosts.find_map(|address| match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            other => Some(other),
+        });
+        let socket = match bound.unwrap() {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                eprintln!("NOT TESTED: this needs port 53: {error}");
+                return None;
+            }
+            bound => bound.unwrap(),
+        };
+        let address = socket.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("resolv.conf", format!("nameserver {}\n", address.ip()));
+        write("nsswitch.conf", "hosts: dns\n".to_owned());
+        let ends = Arc::new(AtomicBool::new(false));
+        let thread = spawn({
+            let ends = Arc::clone(&ends);
+            move || serve(&socket, &ends)
+        });
+        Some(Self {
+            address,
+            ends,
+            thread: Some(thread),
+            folder,
+        })
+    }
+
+    /// A proxy that asks it and nobody else.
+    pub fn asked_by(&self, config: &str) -> Setup {
+        let mount = |name: &str| {
+            let file = self.folder.path().join(name);
+            format!(
+                "if [ -e /etc/{name} ]; then mount --bind '{}' /etc/{name}; fi && ",
+                file.display()
+            )
+        };
+        let see = format!("{}{}exec \"$@\"", mount("resolv.conf"), mount("nsswitch.conf"));
+        let under = ["unshare", "--map-root-user", "--mount", "sh", "-c", &see, "sh"];
+        Proxy::setup(config).under(&under)
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.ends.store(true, SeqCst);
+        let waker = UdpSocket::bind("127.0.0.1:0").unwrap();
+        waker.send_to(b"", self.address).unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn serve(socket: &UdpSocket, ends: &AtomicBool) {
+    let mut query = [0; 512];
+    while !ends.load(SeqCst) {
+        let Ok((length, client)) = socket.recv_from(&mut query) else {
+            continue;
+        };
+        if let Some(answer) = answer(&query[..length]) {
+            let _ = socket.send_to(&answer, client);
+        }
+    }
+}
+
+/// The answer to a query; `None`: it is dropped.
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    let mut name = String::new();
+    let mut at = 12; // behind the header
+    while let length @ 1.. = usize::from(*query.get(at)?) {
+        name.push_str(std::str::from_utf8(query.get(at + 1..at + 1 + length)?).ok()?);
+        name.push('.');
+        at += 1 + length;
+    }
+    let kind = u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]);
+    let question = query.get(12..at + 5)?;
+    if !name.ends_with(".live.test.") || kind == AAAA && name.ends_with(".ipv4.live.test.") {
+        return None;
+    }
+    let answers = u8::from(kind == A);
+    // A response, recursion desired and available; one question.
+    let mut reply = [&query[..2], &[0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0], question].concat();
+    if kind == A {
+        // The name of the question, A, IN, 1 s, 4 bytes.
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+    }
+    Some(reply)
+}
