@@ -28,7 +28,7 @@ fn pool(policy: Policy, servers: u16) -> Pool {
         let [high, low] = n.to_be_bytes();
         let address = ServerAddr::new(([10, 0, high, low], 443).into());
         let label: Arc<str> = address.to_string().into();
-        // Weights that differ, as nobody may gain from their being equal.
+        // Different weights, so that no shortcut for equal weights applies.
         let spec = ServerSpec {
             identity: Arc::clone(&label),
             label,
@@ -92,7 +92,7 @@ fn pick_after_a_change(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long it takes until each of so many threads has picked so often.
+/// The time until each of these threads has made this many picks.
 fn picks_by(pool: &Pool, threads: u8, picks: u64) -> Duration {
     let (now, ready) = (Instant::now(), Barrier::new(usize::from(threads) + 1));
     thread::scope(|scope| {

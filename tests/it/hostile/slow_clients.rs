@@ -92,7 +92,7 @@ impl Crowd {
 
 #[test]
 fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 6; // twice hello_timeout
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));
