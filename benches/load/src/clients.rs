@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::hello::Hellos;
 use crate::pace::pace;
 use crate::servers::BULK_BYTES;
-use crate::workload::Load;
+use crate::workload::{Answer, Load};
 
 /// So many clients connect at a time where all are to be there before anything is counted: few enough for any backlog.
 const CONNECTING_MAX: usize = 64;
@@ -29,6 +29,9 @@ const CONNECTING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is sent where the size does not matter.
 const MESSAGE: [u8; 64] = [7; 64];
+
+/// Few enough that nobody waits for another.
+const FIRST_ANSWER_CLIENTS: usize = 2;
 
 /// Latencies up to a minute, in nanoseconds, to two digits.
 const LATENCY_MAX: u64 = 60_000_000_000;
@@ -218,13 +221,27 @@ impl Run<'_> {
                 sessions
             }
             Load::NewSessions { clients } => {
-                (0..clients).for_each(|_| drop(spawn_local(new_sessions(echo, vec![MESSAGE.into()].into(), counts()))));
+                let messages: Messages = vec![MESSAGE.into()].into();
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(echo, Rc::clone(&messages), None, counts()))));
                 clients
+            }
+            Load::FirstAnswer { answer, by_name } => {
+                let (address, first) = if by_name {
+                    let (number, hellos) = self.hellos.among(1);
+                    (self.target.by_name[number], hellos[0].to_vec())
+                } else {
+                    (echo, MESSAGE.to_vec())
+                };
+                let messages: Messages = vec![[&first, answer.request()].concat().into()].into();
+                for _ in 0..FIRST_ANSWER_CLIENTS {
+                    spawn_local(new_sessions(address, Rc::clone(&messages), Some(answer), counts()));
+                }
+                FIRST_ANSWER_CLIENTS
             }
             Load::NewByName { clients, names } => {
                 let (number, hellos) = self.hellos.among(names);
                 let address = self.target.by_name[number];
-                (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), counts()))));
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), None, counts()))));
                 clients
             }
             Load::Bulk { sessions, up, down } => {
@@ -267,8 +284,11 @@ async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, coun
     }
 }
 
-/// Connects, says one of these, hears it back and closes, over and over.
-async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc<Counts>) {
+/// What clients say first, one or another.
+type Messages = Rc<[Box<[u8]>]>;
+
+/// Connects, says one of these, hears it back, or the answer that it asks for, and closes, over and over.
+async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
     // Spread over all of them, the same for every proxy: any step that has no factor in common with their number.
     const STEP: usize = 7919;
     let mut number = *counts.connected.borrow() * 104_729;
@@ -278,7 +298,7 @@ async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc
     loop {
         number = (number + STEP) % messages.len();
         let message = &messages[number];
-        answer.resize(message.len(), 0);
+        answer.resize(asked.map_or(message.len(), |asked| asked.writes().iter().sum()), 0);
         let began = Instant::now();
         let one = async {
             let mut socket = connect(address).await?;

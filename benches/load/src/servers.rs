@@ -1,5 +1,6 @@
 //! The servers behind the proxies, on one thread of this process.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -9,13 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::place::{Place, runtime};
+use crate::workload::Answer;
 
 /// What a bulk transfer reads and writes at a time.
 pub(crate) const BULK_BYTES: usize = 256 * 1024;
 
 /// Two of each kind, for a balancer to choose among.
 pub(crate) struct Servers {
-    /// Send back what they get.
+    /// Send back what they get, or what it asks for ([`Answer`]).
     pub(crate) echo: [SocketAddr; 2],
     /// Send without end, and throw away what they get.
     pub(crate) source: [SocketAddr; 2],
@@ -91,10 +93,26 @@ async fn serve(kind: Kind, ip: IpAddr, thrown_away: &Arc<AtomicU64>) -> SocketAd
 async fn echo(mut socket: TcpStream) {
     let mut message = [0; 16 * 1024];
     while let Ok(read @ 1..) = socket.read(&mut message).await {
-        if socket.write_all(&message[..read]).await.is_err() {
+        let wanted = Answer::ALL
+            .into_iter()
+            .find(|answer| message[..read].ends_with(answer.request()));
+        let written = match wanted {
+            None => socket.write_all(&message[..read]).await,
+            Some(answer) => in_two_writes(&mut socket, answer).await,
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+/// As a server does that does not know of TCP_NODELAY.
+async fn in_two_writes(socket: &mut TcpStream, answer: Answer) -> io::Result<()> {
+    socket.set_nodelay(false)?;
+    for length in answer.writes() {
+        socket.write_all(&vec![7; length]).await?;
+    }
+    Ok(())
 }
 
 async fn source(mut socket: impl AsyncWriteExt + Unpin) {
