@@ -7,7 +7,6 @@ mod reload;
 mod signals;
 mod watch;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
-use crate::listen::{BindError, Room};
+use crate::listen::{self, Room};
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::probe::{Checks, Probing};
@@ -219,25 +218,19 @@ fn cores() -> usize {
 fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> {
     let mut failed = Vec::new();
     let bound = gates.bind(plan, &mut failed);
-    let admin = plan.admin.bind.and_then(|address| match listen_alone(address) {
-        Ok(socket) => Some(socket),
-        Err(cause) => {
-            failed.push(("[admin]".to_owned(), BindError { address, cause }));
-            None
-        }
+    let admin = plan.admin.bind.map(listen::alone).transpose();
+    let admin = admin.unwrap_or_else(|error| {
+        failed.push(("[admin]".to_owned(), error));
+        None
     });
     if !failed.is_empty() {
         return Err(Failure::Bind(failed));
     }
+    let admin = admin.map(TcpListener::from_std).transpose();
+    let admin = admin.map_err(system("cannot watch the admin port"))?;
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
     let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
     Ok((bound, doors.collect()))
-}
-
-fn listen_alone(address: ListenAddr) -> io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address.socket())?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
 }
 
 /// Whether every file that the plan names can be read.

@@ -2,6 +2,7 @@
 //!
 //! Every worker has a socket of its own for every address (SO_REUSEPORT); the kernel divides the clients.
 
+mod conflict;
 mod places;
 mod watch;
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use crate::addr::{ListenAddr, PeerAddr};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
+pub use conflict::BindError;
 pub use places::{Permit, Place, Places, Room};
 
 /// How long accepting rests when the system is out of something.
@@ -34,34 +36,6 @@ const ACCEPT_BATCH: u32 = 16;
 
 /// Clients let in of those who join a queue after it was closed, while others before them are: hardly anybody can.
 const LATE_MAX: u32 = ACCEPT_BATCH;
-
-/// An address that could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {cause}; {}", remedy(.cause))]
-pub struct BindError {
-    /// Where.
-    pub address: ListenAddr,
-    /// Why.
-    #[source]
-    pub cause: io::Error,
-}
-
-fn remedy(cause: &io::Error) -> &'static str {
-    match cause.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
-        }
-        Some(libc::EADDRNOTAVAIL) => {
-            "no interface of this machine has that address, `ip address` shows those there are"
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
-        }
-        Some(libc::EAFNOSUPPORT) => "this system has no IPv6: leave that address out",
-        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
-        _ => "bind another address",
-    }
-}
 
 /// An address that is bound but not listened on yet: nobody is let in before everything is bound.
 #[derive(Debug)]
@@ -91,7 +65,7 @@ impl Bound {
     }
 
     fn bind(address: ListenAddr, options: &SocketOptions, is_shared: bool) -> Result<Self, BindError> {
-        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError { address, cause })?;
+        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError::new(address, cause))?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
             address: real.map_or(address, ListenAddr::new),
@@ -138,7 +112,7 @@ impl Bound {
             }
             Ok(sockets)
         };
-        all().map_err(|cause| BindError { address, cause })
+        all().map_err(|cause| BindError::new(address, cause))
     }
 }
 
@@ -153,6 +127,25 @@ fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::R
     options.apply(&SockRef::from(&socket))?; // accepted sockets inherit all of it
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Options of a socket that is not for the clients of listeners: none.
+const PLAIN: SocketOptions = SocketOptions {
+    keepalive: None,
+    user_timeout: None,
+};
+
+/// A socket of its own for one address, listened on: not for the clients of listeners.
+///
+/// # Errors
+/// The address and why it cannot be bound.
+pub fn alone(address: ListenAddr) -> Result<std::net::TcpListener, BindError> {
+    let listen = || {
+        let socket = bind(address.socket(), false, &PLAIN)?;
+        socket.listen(128)?; // as many as the standard library lets wait
+        Ok(socket.into())
+    };
+    listen().map_err(|cause| BindError::new(address, cause))
 }
 
 /// Why accepting rests although a client is there.

@@ -1,5 +1,6 @@
 //! The command line: exit codes, and what is said when it cannot run.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 
 use crate::support::client::{ask, who};
@@ -90,8 +91,34 @@ fn an_address_of_another_machine_is_told() {
             "192.0.2.1:0",
             "Cannot assign requested address",
             "ip address",
+            "net.ipv4.ip_nonlocal_bind",
         ],
     );
+}
+
+#[test]
+fn a_port_that_a_connection_has_as_its_own_is_told() {
+    let server = Server::silent();
+    let connection = TcpStream::connect(server.address).unwrap();
+    let taken = connection.local_addr().unwrap();
+    for address in [taken, (Ipv4Addr::UNSPECIFIED, taken.port()).into()] {
+        let failed = on(&bound_to(&[address.to_string()]), &["run"]);
+        let words = ["Address already in use", "ss -tanp", "net.ipv4.ip_local_reserved_ports"];
+        cannot_bind(&failed, &words);
+        assert!(!failed.stderr.contains("ss -ltnp"), "nobody listens there: {failed:#?}");
+    }
+}
+
+#[test]
+fn an_admin_port_on_the_address_of_a_listener_is_a_mistake_of_the_file() {
+    let free = Port::keep();
+    let admin = format!("[admin]\nbind = \"{}\"\n", free.address);
+    let overlapping = FINE.replace("127.0.0.1:0", &format!("0.0.0.0:{}", free.number()));
+    for command in ["check", "run"] {
+        let failed = on(&format!("{admin}{overlapping}"), &[command]);
+        assert_eq!(failed.code, Some(1), "{failed:#?}");
+        assert!(failed.stderr.contains("overlaps with"), "{failed:#?}");
+    }
 }
 
 #[test]
