@@ -1,6 +1,7 @@
 //! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
 
 mod failure;
+mod files;
 mod gates;
 mod reckoning;
 mod reload;
@@ -38,6 +39,7 @@ use crate::sever;
 use crate::worker::{self, Gate, Share};
 pub use failure::Failure;
 use failure::system;
+pub use files::exposed;
 use gates::{Gates, NewlyBound};
 use reckoning::Reckoning;
 use signals::{End, EndSignals, Signals};
@@ -138,7 +140,7 @@ impl Started {
 fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let limit = raise_limit();
     let workers = plan.runtime.workers.unwrap_or_else(cores);
-    readable(&plan)?;
+    files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
     let room = Room::new(None);
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
@@ -231,17 +233,6 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> 
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
     let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
     Ok((bound, doors.collect()))
-}
-
-/// Whether every file that the plan names can be read.
-fn readable(plan: &Plan) -> Result<(), Failure> {
-    for (key, path) in plan.files() {
-        if let Err(cause) = std::fs::File::open(path) {
-            let path = path.to_owned();
-            return Err(Failure::File { key, path, cause });
-        }
-    }
-    Ok(())
 }
 
 /// Starts the workers, each with a ledger of its own.

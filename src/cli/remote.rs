@@ -1,6 +1,5 @@
 //! Asking a running process over its Unix socket.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,12 +10,13 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::{EXIT_CONFIG, EXIT_RUN, say};
+use super::terminal::{complain, say, say_json};
+use super::{EXIT_CONFIG, EXIT_RUN};
 use crate::admin::{answers, usual_places};
 use crate::config;
 use crate::plan::AdminSocket;
@@ -59,14 +59,11 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What is wrong with a configuration begins with that word already.
-    fn told(&self) -> String {
+    fn tell(&self) -> ExitCode {
         let what = self.to_string();
-        if what.starts_with("error: ") {
-            what
-        } else {
-            format!("error: {what}")
-        }
+        // What is wrong with a configuration begins with that word already.
+        complain("error", what.strip_prefix("error: ").unwrap_or(&what));
+        self.exit_code()
     }
 
     fn exit_code(&self) -> ExitCode {
@@ -118,21 +115,22 @@ impl Remote {
         shown: impl FnOnce(A) -> Result<String, Trouble>,
     ) -> ExitCode {
         let answered = self.answer(question).and_then(|bytes| {
-            let text = match serde_json::from_slice(&bytes) {
-                Ok(answer) => shown(answer)?,
-                Err(_) if self.json => String::new(), // of another version, whose programs may understand it
-                Err(error) => return Err(Trouble::Unreachable(format!("the answer is not understood: {error}"))),
-            };
-            let as_it_came = || String::from_utf8_lossy(&bytes).into_owned() + "\n";
-            Ok(if self.json { as_it_came() } else { text })
+            let not_understood = |error| Trouble::Unreachable(format!("the answer is not understood: {error}"));
+            let answer = serde_json::from_slice(&bytes);
+            if !self.json {
+                return shown(answer.map_err(not_understood)?);
+            }
+            match answer {
+                Ok(answer) => drop(shown(answer)?),
+                // Of another version, whose programs may understand it; but JSON it must be.
+                Err(_) => drop(serde_json::from_slice::<IgnoredAny>(&bytes).map_err(not_understood)?),
+            }
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         });
         match answered {
+            Ok(json) if self.json => say_json(&json),
             Ok(text) => say(&text),
-            Err(trouble) => {
-                // Nobody is left to tell when its reader has gone.
-                let _ = writeln!(std::io::stderr(), "{}", trouble.told());
-                trouble.exit_code()
-            }
+            Err(trouble) => trouble.tell(),
         }
     }
 

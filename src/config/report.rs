@@ -88,9 +88,20 @@ impl Notice {
     }
 }
 
-/// What is shown quotes the file, which may hold what drives a terminal. Tabs stay where `tabs` are known to be expanded.
-fn tame(text: &str, tabs: bool) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || (tabs && c == '\t');
+/// Whether it is shown as it is: it neither drives a terminal nor, as what changes the direction of writing and the
+/// separators of lines and paragraphs do, lets other text look as if it were somewhere else (Unicode Standard Annex 9,
+/// section 2).
+pub(crate) fn is_harmless(c: char) -> bool {
+    let is_deceptive = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    !c.is_control() && !is_deceptive
+}
+
+/// What is shown quotes what others have written. Tabs stay where `tabs` are known to be expanded.
+pub(crate) fn tame(text: &str, tabs: bool) -> Cow<'_, str> {
+    let harmless = |c: char| is_harmless(c) || (tabs && c == '\t');
     if text.chars().all(harmless) {
         return Cow::Borrowed(text);
     }
