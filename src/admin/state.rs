@@ -13,8 +13,8 @@ use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
 use crate::config::show_duration;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::Member;
 use crate::pool::health::Checked;
+use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
 
 /// Entries of a route's condition that are shown.
@@ -56,6 +56,12 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         },
         listeners,
         pools,
+        absent: admin
+            .live
+            .absent()
+            .iter()
+            .map(|(name, steering)| of_absent(name, steering))
+            .collect(),
     })
 }
 
@@ -138,5 +144,17 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
+    }
+}
+
+pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answers::Absent {
+    answers::Absent {
+        pool: pool.to_string(),
+        name: name.to_string(),
+        usage: steering.usage.as_str().to_owned(),
+        close_over: steering.close_over.map(show_duration),
+        weight: steering.weight,
+        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
     }
 }

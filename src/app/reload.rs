@@ -97,6 +97,7 @@ impl House {
         live.settle(&plan);
         let addresses = self.gates.open(&plan, listening, drain);
         let plan = live.swap(plan);
+        live.forget_absent();
         self.admin.addresses.store(Arc::new(addresses));
         self.admin
             .metrics

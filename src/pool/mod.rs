@@ -31,7 +31,7 @@ pub use candidates::Standing;
 use health::EjectLimits;
 pub use lease::Lease;
 pub use member::Member;
-pub use roster::Roster;
+pub use roster::{Roster, ServerPath};
 use round_robin::RoundRobin;
 pub use server::Server;
 pub use spec::{Allotment, ServerId, ServerSpec};

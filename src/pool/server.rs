@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::health::{Checked, EjectLimits, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
-use super::steering::{Steer, Steering, Use};
+use super::steering::{Steering, Use};
 use super::{ServerId, ServerSpec, Standing};
 
 /// One server of a pool.
@@ -215,11 +215,10 @@ impl Server {
         }
     }
 
-    /// Does what an operator says. A server that is disabled is forgotten, and begins anew when it is enabled.
-    pub fn steer(&self, order: Steer, by: Arc<str>, at: SystemTime) {
+    /// Does what an operator has said. A server that is disabled is forgotten, and begins anew when it is enabled.
+    pub(super) fn steer(&self, to: Steering) {
         let mut steering = self.steered_by();
-        let before = steering.usage;
-        *steering = std::mem::take(&mut *steering).with(order, by, at);
+        let before = std::mem::replace(&mut *steering, to).usage;
         self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
         if steering.usage == before {
             return;

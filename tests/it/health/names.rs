@@ -323,3 +323,31 @@ fn a_pool_of_unknown_names_has_no_server_yet() {
     assert_eq!(proxy.access_line()["ending"], "no_server");
     assert_eq!(proxy.get("/live").0, 200);
 }
+
+#[test]
+fn a_drain_outlasts_an_answer_without_the_address() {
+    let site = Site::new();
+    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    let proxy = site.proxy();
+    let label = site.label("127.0.0.2");
+    let drained = proxy.command(&["server", "drain", &format!("p/{label}")]);
+    assert_eq!(drained.code, Some(0), "{drained:#?}");
+    let is_there = || {
+        proxy.answer(&["status"])["pools"][0]["servers"]
+            .as_array()
+            .unwrap()
+            .len()
+            == 2
+    };
+    site.is_at(&["127.0.0.3"]);
+    eventually("it has left the name", || !is_there());
+    let absent = proxy.answer(&["status"])["absent"].clone();
+    assert_eq!(
+        (&absent[0]["name"], &absent[0]["use"]),
+        (&label.as_str().into(), &"draining".into())
+    );
+    site.is_at(&["127.0.0.2", "127.0.0.3"]);
+    eventually("it is back", is_there);
+    assert_eq!(proxy.server("p", &label)["use"], "draining");
+    assert!((0..6).all(|_| who(proxy.at("l")) == "s3"));
+}
