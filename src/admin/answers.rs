@@ -2,11 +2,28 @@
 
 use serde::{Deserialize, Serialize};
 
+/// `GET /api/v1/process`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Of this program.
+    pub version: String,
+    /// Its number, in its own namespace.
+    pub pid: u32,
+    /// When it began; RFC 3339, as all times are.
+    pub started: String,
+    /// The path of its configuration, from the root; absent: it runs no file.
+    pub configuration: Option<String>,
+}
+
 /// `GET /api/v1/state`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     /// Of this program.
     pub version: String,
+    /// As in [`Process`].
+    pub pid: u32,
+    /// As in [`Process`].
+    pub configuration: Option<String>,
     /// When the process began; RFC 3339, as all times are.
     pub started: String,
     /// Seconds since.

@@ -23,6 +23,19 @@ const ENTRIES_SHOWN: usize = 16;
 /// Routes of a listener that are shown.
 const ROUTES_SHOWN: usize = 1000;
 
+pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<answers::Process> {
+    Json(answers::Process {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: told(admin.started),
+        configuration: configuration(&admin),
+    })
+}
+
+fn configuration(admin: &Admin) -> Option<String> {
+    admin.configuration.as_ref().map(|path| path.display().to_string())
+}
+
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
     let plan = admin.live.plan();
     let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
@@ -34,6 +47,8 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
     let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        configuration: configuration(&admin),
         started: told(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),

@@ -64,6 +64,13 @@ pub struct Origin {
     pub relog: Option<Relog>,
 }
 
+impl Origin {
+    /// The file, from the root: whoever asks need not be where the process was started.
+    fn path(&self) -> Option<PathBuf> {
+        std::path::absolute(self.file.as_deref()?).ok()
+    }
+}
+
 /// Runs a plan until a signal ends it. `started` hears the addresses as soon as clients are let in.
 ///
 /// # Errors
@@ -168,10 +175,10 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         ledgers,
         reloader,
         started: std::time::SystemTime::now(),
+        configuration: origin.path(),
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
-    let tasks = beside(&admin, doors, budget.admin);
     let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
     probing.adopt(&live.plan(), budget.checks);
     let running = Running {
@@ -187,11 +194,11 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         reckoning,
         started,
         watching: None,
+        tasks: beside(&admin, doors, budget.admin),
         admin,
         requests,
         log,
         log_writer,
-        tasks,
     };
     let text = std::mem::take(&mut house.origin.text);
     house.watch(house.running.live.plan().runtime.watch.then_some(text));
