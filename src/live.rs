@@ -1,6 +1,6 @@
 //! The plan in force, and what it takes over from the one before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::addr::ServerAddr;
 use crate::plan::{Plan, PoolPlan, ServerEntry};
 use crate::pool::health::Checked;
-use crate::pool::{Member, Roster};
+use crate::pool::{Member, Roster, ServerPath, Steering};
 
 /// Holds the one plan that is in force; whoever needs it takes it once and works with what it took.
 #[derive(Debug)]
@@ -71,6 +71,37 @@ impl Live {
         let next = Arc::new(next);
         self.plan.store(Arc::clone(&next));
         next
+    }
+
+    /// What was said of servers that no pool of the plan has, in the order of their names.
+    #[must_use]
+    pub fn absent(&self) -> Vec<(ServerPath, Steering)> {
+        if !self.roster.has_orders() {
+            return Vec::new(); // nearly always; all servers there are need not be gathered then
+        }
+        self.roster.absent(&self.server_paths())
+    }
+
+    /// Forgets what was said first of servers that are not there, if these are too many, and says so. To be called where
+    /// their number may have grown: after an order, after a reload.
+    pub fn forget_absent(&self) {
+        if !self.roster.is_crowded() {
+            return;
+        }
+        let forgotten = self.roster.forget(&self.server_paths());
+        if let Some((pool, server)) = forgotten.first() {
+            let count = forgotten.len();
+            tracing::warn!(%pool, %server, count, "too many steered servers are absent: what was said of the first is forgotten");
+        }
+    }
+
+    fn server_paths(&self) -> HashSet<ServerPath> {
+        let plan = self.plan();
+        let of_pool = |plan: &Arc<PoolPlan>| {
+            let path = |server: &Member| (Arc::clone(plan.pool.name()), Arc::clone(&server.spec().label));
+            plan.pool.servers().iter().map(path).collect::<Vec<_>>()
+        };
+        plan.pools.iter().flat_map(of_pool).collect()
     }
 
     /// What the process waits for before it is ready; `None`: it is. A server that is checked must have had its first

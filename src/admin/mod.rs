@@ -12,6 +12,7 @@ pub mod steer;
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -69,6 +70,8 @@ pub struct Admin {
     pub reloader: Reloader,
     /// When the process began.
     pub started: SystemTime,
+    /// The file it runs, by its path from the root; `None`: there is none.
+    pub configuration: Option<PathBuf>,
     /// The real addresses of listeners, in the order of the plan.
     pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }
@@ -129,6 +132,7 @@ impl Door {
 
 fn router(admin: Arc<Admin>) -> Router {
     let api = Router::new()
+        .route("/process", get(state::process))
         .route("/state", get(state::state))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", delete(sessions::kill))

@@ -12,8 +12,8 @@ use super::Admin;
 use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::Member;
 use crate::pool::health::Checked;
+use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
 use crate::units::show_duration;
 
@@ -22,6 +22,19 @@ const ENTRIES_SHOWN: usize = 16;
 
 /// Routes of a listener that are shown.
 const ROUTES_SHOWN: usize = 1000;
+
+pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<answers::Process> {
+    Json(answers::Process {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: told(admin.started),
+        configuration: configuration(&admin),
+    })
+}
+
+fn configuration(admin: &Admin) -> Option<String> {
+    admin.configuration.as_ref().map(|path| path.display().to_string())
+}
 
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
     let plan = admin.live.plan();
@@ -34,6 +47,8 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
     let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        configuration: configuration(&admin),
         started: told(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
@@ -56,6 +71,12 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         },
         listeners,
         pools,
+        absent: admin
+            .live
+            .absent()
+            .iter()
+            .map(|(name, steering)| of_absent(name, steering))
+            .collect(),
     })
 }
 
@@ -138,5 +159,17 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
+    }
+}
+
+pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answers::Absent {
+    answers::Absent {
+        pool: pool.to_string(),
+        name: name.to_string(),
+        usage: steering.usage.as_str().to_owned(),
+        close_over: steering.close_over.map(show_duration),
+        weight: steering.weight,
+        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
     }
 }

@@ -118,7 +118,7 @@ impl Gates {
         let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
         for (key, listener, bound, backlog) in bound.0 {
             let address = bound.address();
-            if listening.iter().any(|(_, ours, _)| overlap(*ours, address)) {
+            if listening.iter().any(|(_, ours, _)| ours.overlaps(address)) {
                 bound.share();
             }
             let sockets = bound.listen(self.workers.len(), backlog);
@@ -185,7 +185,7 @@ impl Gates {
         let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
         let ours = self.held.iter().map(|held| held.address);
         ours.chain(closing.map(|(address, _)| *address))
-            .any(|ours| overlap(ours, address))
+            .any(|ours| ours.overlaps(address))
     }
 
     fn held(&self, key: &Key) -> Option<&Held> {
@@ -200,10 +200,4 @@ impl Gates {
         };
         plan.listeners.iter().map(of).collect()
     }
-}
-
-/// Whether the kernel takes two addresses for a conflict.
-fn overlap(a: ListenAddr, b: ListenAddr) -> bool {
-    let any = |address: ListenAddr| address.ip().is_unspecified();
-    a.port() == b.port() && a.ip().is_ipv4() == b.ip().is_ipv4() && (a.ip() == b.ip() || any(a) || any(b))
 }

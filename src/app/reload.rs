@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::files::{exposed, readable};
 use super::gates::Listening;
-use super::{Failure, House, readable, watch};
+use super::{Failure, House, watch};
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
@@ -58,7 +59,7 @@ impl House {
     async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
         // The only places that wait: whoever gives up here has changed nothing.
-        let loaded = read(file).await?;
+        let (loaded, exposed) = read(file).await?;
         self.probing.foresee(&loaded.plan, &self.running.live.plan()).await;
         let text = loaded.text().to_owned();
         let Loaded { plan, warnings } = loaded;
@@ -70,8 +71,13 @@ impl House {
             return Err(system(Failure::Bind(failed)));
         }
         let listening = self.gates.listen(bound).map_err(system)?;
+        let warnings: Vec<_> = Some(warnings.to_string())
+            .filter(|of_the_file| !of_the_file.is_empty())
+            .into_iter()
+            .chain(exposed)
+            .collect();
         Ok(Changes {
-            warnings: warnings.to_string(),
+            warnings: warnings.join("\n"),
             ..self.put_in_force(plan, text, listening, elsewhere, drain)
         })
     }
@@ -91,6 +97,7 @@ impl House {
         live.settle(&plan);
         let addresses = self.gates.open(&plan, listening, drain);
         let plan = live.swap(plan);
+        live.forget_absent();
         self.admin.addresses.store(Arc::new(addresses));
         self.admin
             .metrics
@@ -154,12 +161,13 @@ impl House {
     }
 }
 
-/// Reads the file, and looks at those it names, where that keeps nobody waiting.
-async fn read(file: PathBuf) -> Result<Loaded, ReloadError> {
+/// Reads the file, and looks at those it names, where that keeps nobody waiting. Which of these others may use, too.
+async fn read(file: PathBuf) -> Result<(Loaded, Vec<String>), ReloadError> {
     let loaded = spawn_blocking(move || {
         let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;
         readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.to_string()))?;
-        Ok(loaded)
+        let exposed = exposed(&loaded.plan);
+        Ok((loaded, exposed))
     });
     loaded
         .await

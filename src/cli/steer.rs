@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::remote::{Question, Remote};
-use super::status::of_servers;
-use crate::admin::answers::Server;
+use super::status::{of_absent, of_servers};
+use crate::admin::answers::Steered;
 use crate::reload::{Changes, Difference};
 
 /// What is wanted of a server. It holds until it is taken back, reloads included.
@@ -78,8 +78,11 @@ pub fn server(remote: &Remote, order: &Order) -> ExitCode {
     };
     let encoded = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
     let path = format!("/api/v1/servers/{}/{}", encoded(pool), encoded(server));
-    remote.ask(Question::post(path, body.to_string()), |server: Server| {
-        Ok(of_servers(&[(pool, &server)]))
+    remote.ask(Question::post(path, body.to_string()), |steered: Steered| {
+        Ok(match steered {
+            Steered::There(server) => of_servers(&[(pool, &server)]),
+            Steered::Absent(absent) => of_absent(&absent),
+        })
     })
 }
 

@@ -173,7 +173,11 @@ impl<'a> Pools<'a> {
 
 /// Where each address was first bound.
 #[derive(Default)]
-struct Bound(HashMap<ListenAddr, Place>);
+struct Bound {
+    all: HashMap<ListenAddr, Place>,
+    /// Of the admin port, which shares its address with no listener. It is read first.
+    admin: Option<(ListenAddr, Place)>,
+}
 
 impl Bound {
     /// The address at this place, if nobody else has it. Port 0 is a free port, another one each time.
@@ -189,12 +193,27 @@ impl Bound {
                 return None;
             }
         };
-        if let Some(first) = self.0.get(&address) {
+        if address.port() == 0 {
+            return Some(address);
+        }
+        let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
+        if let Some(first) = self.all.get(&address) {
             let label = format!("already on {}", m.point_to(first));
             m.say(&node.place, format!("{address} is bound twice"), label);
-        } else if address.port() != 0 {
-            self.0.insert(address, node.place.clone());
+        } else if let Some((admin, place)) = overlapping {
+            let what = format!("{address} overlaps with {admin}, `bind` of [admin]");
+            let label = format!("that is on {}: use another port", m.point_to(place));
+            m.say(&node.place, what, label);
+        } else {
+            self.all.insert(address, node.place.clone());
         }
+        Some(address)
+    }
+
+    /// The same for the admin port.
+    fn take_admin(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<ListenAddr> {
+        let address = self.take(node, m)?;
+        self.admin = Some((address, node.place.clone())).filter(|_| address.port() != 0);
         Some(address)
     }
 }

@@ -66,7 +66,7 @@ fn workers(node: &Node, m: &mut Mistakes<'_>) -> Option<usize> {
 pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>) -> AdminPlan {
     let section = file.child("admin", &keys::ADMIN, m);
     let plan = AdminPlan {
-        bind: section.get("bind").and_then(|node| bound.take(node, m)),
+        bind: section.get("bind").and_then(|node| bound.take_admin(node, m)),
         hosts: route::entries(&section, "hosts", m, host),
         token_file: section.get("token_file").and_then(|node| path(node, m)),
         socket: section

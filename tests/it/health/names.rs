@@ -389,3 +389,31 @@ fn where_queries_for_ipv6_are_dropped_a_pool_may_ask_for_ipv4_alone() {
     eventually("it is used", || server_reached(proxy.at("four")) == "s1");
     assert_eq!(ask(proxy.at("all"), b""), b"", "the other is still asking");
 }
+
+#[test]
+fn a_drain_outlasts_an_answer_without_the_address() {
+    let site = Site::new();
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
+    let proxy = site.proxy();
+    let label = site.label("127.0.0.2");
+    let drained = proxy.command(&["server", "drain", &format!("p/{label}")]);
+    assert_eq!(drained.code, Some(0), "{drained:#?}");
+    let is_there = || {
+        proxy.answer(&["status"])["pools"][0]["servers"]
+            .as_array()
+            .unwrap()
+            .len()
+            == 2
+    };
+    site.set_addresses(&["127.0.0.3"]);
+    eventually("it has left the name", || !is_there());
+    let absent = proxy.answer(&["status"])["absent"].clone();
+    assert_eq!(
+        (&absent[0]["name"], &absent[0]["use"]),
+        (&label.as_str().into(), &"draining".into())
+    );
+    site.set_addresses(&["127.0.0.2", "127.0.0.3"]);
+    eventually("it is back", is_there);
+    assert_eq!(proxy.server("p", &label)["use"], "draining");
+    assert!((0..6).all(|_| server_reached(proxy.at("l")) == "s3"));
+}
