@@ -141,6 +141,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     readable(&plan)?;
     let metrics = Arc::new(Metrics::new());
+    metrics.configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
     let room = Room::new(None);
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room));

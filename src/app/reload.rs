@@ -94,7 +94,7 @@ impl House {
         self.admin.addresses.store(Arc::new(addresses));
         self.admin
             .metrics
-            .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
+            .configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
         let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
         self.probing.adopt(&plan, budget.checks);
