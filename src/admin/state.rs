@@ -31,7 +31,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         .iter()
         .map(|listener| of_listener(&admin, listener))
         .collect();
-    let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
+    let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: told(admin.started),
@@ -52,7 +52,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
                 .sum(),
             sessions_so_far: sessions_so_far(),
             servers: servers().count(),
-            servers_up: servers().filter(|server| server.is_up()).count(),
+            servers_up: servers().filter(|server| server.up).count(),
         },
         listeners,
         pools,
@@ -122,6 +122,7 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
+        up: server.is_up(),
         health: match health.checked {
             Checked::Unchecked => "unchecked",
             Checked::Up => "up",
