@@ -67,16 +67,16 @@ impl Redis {
     }
 }
 
-/// A PostgreSQL server of its own, trusting everybody but `checker`, with nothing kept safe on disk.
+/// A PostgreSQL server of its own, trusting everybody but `checker` and `acequia`, with nothing kept safe on disk.
 pub struct Postgres {
     port: Port,
     process: Process,
     folder: TempDir,
 }
 
-/// Who may come in how: the checker must know its password.
+/// Who may come in how: those who check must know their passwords.
 const HBA: &str = "local all all trust
-host all checker 127.0.0.1/32 scram-sha-256
+host all checker,acequia 127.0.0.1/32 scram-sha-256
 host all,replication all 127.0.0.1/32 trust
 ";
 
