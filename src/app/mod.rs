@@ -172,8 +172,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     });
     let admin_address = doors.iter().find_map(Door::address);
     let tasks = beside(&admin, doors, budget.admin);
-    let mut probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks);
+    let probing = Probing::new(Checks::new(budget.checks, metrics, Arc::clone(live.roster())));
     let running = Running {
         listeners,
         admin: admin_address,
@@ -284,6 +283,7 @@ impl House {
             end: mut signals,
         } = signals;
         self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
+        self.probing.adopt(&self.running.live.plan()).await;
         let told = tokio::select! {
             grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
             () = drain.one_gone() => Err(Failure::WorkersGone),
@@ -317,11 +317,12 @@ impl House {
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
-            let changed = tokio::select! {
+            let prepared = tokio::select! {
                 biased;
                 () = signals.come() => break, // a file may never be read to its end; nothing has changed then
-                changed = self.reload(&by, drain) => changed,
+                prepared = self.prepare() => prepared,
             };
+            let changed = self.reload(&by, prepared, drain).await;
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // whoever asked may be gone
             }

@@ -24,8 +24,8 @@ struct Known {
 }
 
 impl Roster {
-    /// The server of a pool that is so called and at that address, as it is if there is one, else a new one. In either
-    /// case it is checked or not, from now on.
+    /// The server of a pool that is so called and at that address, as it is if there is one, else a new one, which is
+    /// checked or not.
     #[must_use]
     pub fn server(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
         let key = (Arc::clone(pool), Arc::clone(&spec.label), spec.address.socket());
@@ -33,7 +33,6 @@ impl Roster {
         let same = known.servers.get(&key).and_then(Weak::upgrade);
         // Its hash identity may differ, where a name now stands for what was an address.
         if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
-            server.set_checked(is_checked);
             return server;
         }
         if known.servers.len() >= known.room {

@@ -253,7 +253,7 @@ async fn what_is_said_too_late_is_used_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
     let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
-    let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let mut next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
     let now = live.plan();
     let time_is_over = async {
@@ -269,7 +269,7 @@ async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
         () = time_is_over => {}
     }
     assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
-    live.settle(&next);
+    live.settle(&mut next);
     assert_eq!(
         labels(&next.pools[0]),
         ["b.test:9@10.0.0.1".into()],

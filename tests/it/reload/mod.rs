@@ -1,5 +1,6 @@
 //! Another configuration without losing anything.
 
+mod changes;
 mod files;
 mod snapshots;
 mod watch;
