@@ -65,7 +65,7 @@ pub struct Totals {
     pub sessions_so_far: u64,
     /// Servers there are.
     pub servers: usize,
-    /// Of these, in use.
+    /// Of these, up.
     pub servers_up: usize,
 }
 
@@ -112,7 +112,7 @@ pub struct Pool {
     pub name: String,
     /// How a server is chosen.
     pub balance: String,
-    /// The best priority in which a server is up; absent: none is.
+    /// The best priority with a server that is up and gets new sessions; absent: there is none.
     pub best_tier: Option<u8>,
     /// Whether so few servers are well that all are used.
     pub panic: bool,
@@ -134,6 +134,9 @@ pub struct Server {
     pub priority: u8,
     /// Its share.
     pub weight: u16,
+    /// Whether it is up: its checks say so, or it has none, and failed connects have not taken it out.
+    #[serde(default)]
+    pub up: bool,
     /// What its checks say: `up`, `down` or `unchecked`.
     pub health: String,
     /// What was wrong at its latest check; absent: nothing.

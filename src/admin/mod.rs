@@ -30,7 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::account::{Ledger, Metrics};
@@ -205,10 +205,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    (
+    // Where there are many servers this takes long enough for others to notice.
+    let rendered = spawn_blocking(move || {
+        let plan = admin.live.plan();
+        admin.metrics.render(plan.pools.iter().map(|pool| &pool.pool))
+    });
+    let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok::<_, StatusCode>((
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        admin.metrics.render(),
-    )
+        text,
+    ))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `GET /api/v1/state`: what there is, and how it is doing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::Admin;
 use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
+use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::health::Checked;
 use crate::pool::{Member, ServerPath, Steering};
@@ -39,12 +41,17 @@ fn configuration(admin: &Admin) -> Option<String> {
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
     let plan = admin.live.plan();
     let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
-    let listeners: Vec<_> = plan
-        .listeners
-        .iter()
-        .map(|listener| of_listener(&admin, listener))
-        .collect();
-    let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
+    let addresses = admin.addresses.load();
+    let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
+    let series = admin.metrics.listeners();
+    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let of_listener = |listener: &Arc<ListenerPlan>| {
+        let sessions = series.get(&listener.name).map_or(0, |series| series.places().taken());
+        let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
+        of_listener(listener, addresses, sessions)
+    };
+    let listeners: Vec<_> = plan.listeners.iter().map(of_listener).collect();
+    let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -59,15 +66,10 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         }),
         totals: Totals {
             // Also of listeners that are configured no more.
-            sessions: admin
-                .metrics
-                .listeners()
-                .iter()
-                .map(|series| series.places().taken())
-                .sum(),
+            sessions: series.values().map(|series| series.places().taken()).sum(),
             sessions_so_far: sessions_so_far(),
             servers: servers().count(),
-            servers_up: servers().filter(|server| server.is_up()).count(),
+            servers_up: servers().filter(|server| server.up).count(),
         },
         listeners,
         pools,
@@ -85,16 +87,12 @@ fn told(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn of_listener(admin: &Admin, plan: &ListenerPlan) -> answers::Listener {
-    let addresses = admin.addresses.load();
-    let addresses = addresses.iter().filter(|(name, _)| *name == plan.name);
-    let series = admin.metrics.listeners();
-    let series = series.iter().find(|series| *series.name() == plan.name);
+fn of_listener(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
     let routes = plan.routes.routes();
     answers::Listener {
         name: plan.name.to_string(),
-        addresses: addresses.flat_map(|(_, all)| all).map(ToString::to_string).collect(),
-        sessions: series.map_or(0, |series| series.places().taken()),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        sessions,
         max_connections: plan.max_connections,
         pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
         routes: routes.iter().take(ROUTES_SHOWN).map(of_route).collect(),
@@ -143,6 +141,7 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
+        up: server.is_up(),
         health: match health.checked {
             Checked::Unchecked => "unchecked",
             Checked::Up => "up",

@@ -151,6 +151,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
+    metrics.configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
     let (room, memory) = (Room::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room), memory);
@@ -181,8 +182,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
-    let mut probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks, budget.lookups);
+    let probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
+    probing.limit(budget.checks, budget.lookups);
     let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
     let running = Running {
         listeners,
@@ -274,6 +275,7 @@ impl House {
             end: mut signals,
         } = signals;
         self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
+        self.probing.adopt(&self.running.live.plan()).await;
         let told = tokio::select! {
             grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
             () = drain.one_gone() => Err(Failure::WorkersGone),
@@ -307,11 +309,12 @@ impl House {
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
-            let changed = tokio::select! {
+            let prepared = tokio::select! {
                 biased;
                 end = signals.come() => break end, // a file may never be read to its end; nothing has changed then
-                changed = self.reload(&by, drain) => changed,
+                prepared = self.prepare() => prepared,
             };
+            let changed = self.reload(&by, prepared, drain).await;
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // whoever asked may be gone
             }

@@ -52,7 +52,7 @@ fn listeners(listeners: &[Listener]) -> String {
 
 fn pools(pools: &[Pool]) -> String {
     let row = |pool: &Pool| {
-        let up = pool.servers.iter().filter(|server| word(server) == "up").count();
+        let up = pool.servers.iter().filter(|server| server.up).count();
         let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
         [
@@ -169,7 +169,7 @@ fn notes(pool: &str, server: &Server) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// What its checks and its connects say, in a word.
+/// What its checks and its connects say, in a word: `up` where the server is up, as API and metrics have it.
 fn word(server: &Server) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }

@@ -100,6 +100,9 @@ pub fn reload(remote: &Remote) -> ExitCode {
         let mut text = told("listeners", &changes.listeners);
         text += &told("pools", &changes.pools);
         text += &told("servers", &changes.servers);
+        for line in changes.changed() {
+            text += &format!("{line}\n");
+        }
         for key in &changes.needs_restart {
             text += &format!("{key}: changed in the file, but needs a restart\n");
         }
@@ -112,7 +115,9 @@ pub fn reload(remote: &Remote) -> ExitCode {
 
 /// What came and went, by name; what stayed, by number.
 fn told(what: &str, difference: &Difference) -> String {
-    let Difference { added, removed, kept } = difference;
+    let Difference {
+        added, removed, kept, ..
+    } = difference;
     let (came, went) = (added.len(), removed.len());
     let mut text = format!("{what}: {came} added, {went} removed, {} kept\n", kept.len());
     for (sign, names) in [('+', added), ('-', removed)] {

@@ -87,9 +87,10 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Notice>> {
     Err(notices)
 }
 
-/// What can be made out of a TOML text, whatever is wrong with it.
-pub(super) fn rough_toml(text: &str) -> Table {
-    table_of(DeTable::parse_recoverable(text).0.get_ref())
+/// What can be made out of the value of a key in a TOML text, whatever is wrong with the text.
+pub(super) fn rough_toml(text: &str, key: &str) -> Option<Value> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    root.get_ref().get(key).map(|value| node_of(value).value)
 }
 
 /// Bounded recursion: the parser refuses what is nested deeper than 80.
@@ -136,7 +137,9 @@ fn whole_of(number: &DeInteger<'_>) -> i128 {
 /// # Errors
 /// The first mistake of syntax, or every key that is written twice.
 pub(super) fn json(text: &str) -> Result<Table, Vec<Notice>> {
-    let raw: Raw = serde_json::from_str(text).map_err(|error| vec![syntax_of_json(text, &error)])?;
+    // As some editors write it; RFC 8259, section 8.1 lets a reader ignore it.
+    let marked = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
+    let raw: Raw = serde_json::from_str(&text[marked..]).map_err(|error| vec![syntax_of_json(text, marked, &error)])?;
     let mut walk = Walk::default();
     let root = walk.node("", raw);
     if !walk.twice.is_empty() {
@@ -155,15 +158,16 @@ pub(super) fn json(text: &str) -> Result<Table, Vec<Notice>> {
     }
 }
 
-fn syntax_of_json(text: &str, error: &serde_json::Error) -> Notice {
+/// `marked`: bytes before what was read.
+fn syntax_of_json(text: &str, marked: usize, error: &serde_json::Error) -> Notice {
     let full = error.to_string();
     let what = full.split(" at line ").next().unwrap_or_default();
-    let before: usize = text
+    let before: usize = text[marked..]
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
         .map(str::len)
         .sum();
-    let at = before + error.column().saturating_sub(1);
+    let at = marked + before + error.column().saturating_sub(1);
     Notice::mistake(Place::Bytes(at..at + 1), format!("JSON: {what}"), "")
 }
 

@@ -98,17 +98,17 @@ fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
 #[must_use]
 pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
     let text = String::from_utf8(bytes_of(path).ok()?).ok()?;
-    let root = if is_json(path) {
-        file::json(&text).ok()?
+    let below = |table: Table, key: &str| {
+        let entry = table.entries.into_iter().find(|entry| entry.key == key)?;
+        Some(entry.node.value)
+    };
+    let admin = if is_json(path) {
+        below(file::json(&text).ok()?, "admin")
     } else {
-        file::rough_toml(&text)
+        file::rough_toml(&text, "admin")
     };
-    let below = |table: &Table, key: &str| {
-        let entry = table.entries.iter().find(|entry| entry.key == key)?;
-        Some(entry.node.value.clone())
-    };
-    let socket = match below(&root, "admin") {
-        Some(Value::Table(admin)) => below(&admin, "socket"),
+    let socket = match admin {
+        Some(Value::Table(admin)) => below(admin, "socket"),
         _ => None,
     };
     match socket {

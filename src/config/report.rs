@@ -47,6 +47,10 @@ fn may_hold_a_secret(line: &str) -> bool {
 /// the square of its length.
 const LINE_BYTES_SHOWN: usize = 1_000;
 
+/// Warnings that are shown; of a file with thousands of pools that nobody uses, more would only hide the rest. Mistakes
+/// are all shown.
+const WARNINGS_SHOWN: usize = 100;
+
 /// How bad a thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
@@ -221,19 +225,27 @@ impl Report {
             Paint::Colour => Renderer::styled(),
         };
         let mut out = String::new();
+        let mut warnings = 0;
         for notice in &self.notices {
+            warnings += usize::from(notice.severity == Severity::Warning);
+            if notice.severity == Severity::Warning && warnings > WARNINGS_SHOWN {
+                continue;
+            }
             out.push_str(&renderer.render(&[self.group(notice)]));
             out.push_str("\n\n");
         }
         let mistakes = counted(self.mistakes(), "mistake");
-        let warnings = counted(self.warnings(), "warning");
+        let warned = counted(self.warnings(), "warning");
         let total = match (self.mistakes(), self.warnings()) {
             (0, 0) => return out,
             (_, 0) => mistakes,
-            (0, _) => warnings,
-            _ => format!("{mistakes}, {warnings}"),
+            (0, _) => warned,
+            _ => format!("{mistakes}, {warned}"),
         };
         out.push_str(&total);
+        if warnings > WARNINGS_SHOWN {
+            out.push_str(&format!("; {WARNINGS_SHOWN} of the warnings are shown"));
+        }
         out.push('\n');
         out
     }

@@ -43,7 +43,7 @@ struct Said {
 
 impl Roster {
     /// The server of a pool that is so called and at that address, as it is if there is one, else a new one, which is
-    /// steered as was said of that name. In either case it is checked or not, from now on.
+    /// steered as was said of that name, and checked or not.
     #[must_use]
     pub fn server(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
         let name = (Arc::clone(pool), Arc::clone(&spec.label));
@@ -55,7 +55,6 @@ impl Roster {
         });
         // Its hash identity may differ, where a name now stands for what was an address.
         if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
-            server.set_checked(is_checked);
             return server;
         }
         if known.servers.len() >= known.room {

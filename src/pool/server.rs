@@ -132,10 +132,12 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether it is in use: up, not ejected, and not steered otherwise. This is the metric `acequia_server_up`.
+    /// Whether it is up: its checks say so, or it has none, and failed connects have not taken it out. This is what
+    /// "up" means in metrics (`acequia_server_up`), API and commands. Whether it gets new sessions is another matter:
+    /// that also depends on its weight, its tier and its use.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.checked() == Checked::Up && !self.has(EJECTED | LEAVING)
+        self.checked() == Checked::Up && !self.has(EJECTED)
     }
 
     /// Whether an operator has taken it out of service, for new sessions at least.

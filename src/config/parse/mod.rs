@@ -85,7 +85,7 @@ fn whole_plan(root: &Table, m: &mut Mistakes<'_>) -> Plan {
         admin,
         log,
         listeners,
-        pools: pools.in_order,
+        pools: pools.in_order.into_iter().collect(),
     }
 }
 

@@ -48,13 +48,17 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
     assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
-    assert_eq!(
-        proxy
-            .metrics()
-            .sum("acequia_server_up", &[("server", &a.address.to_string())]),
-        0.0
-    );
-    // Neither the end of its sessions nor a reload changes that.
+    // Up is what its checks say of it; that it gets no new session is another matter.
+    let up = proxy.metrics().sum("acequia_server_up", &[]);
+    assert_eq!((up, &state["up"]), (2.0, &true.into()));
+    let totals = proxy.answer(&["status"]);
+    assert_eq!(totals["totals"]["servers_up"], 2);
+    let status = proxy.command(&["status"]).stdout;
+    assert!(status.contains("2 of 2 servers up"), "{status}");
+    let row = status.lines().find(|line| line.starts_with("p ")).unwrap();
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(cells[2..4], ["2", "2"], "SERVERS and UP: {status}");
+    // Neither the sessions nor a reload change that.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");
     }
