@@ -29,10 +29,10 @@ use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
+use crate::health::HealthMonitor;
 use crate::listen::{Room, listen_alone};
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
-use crate::probe::{Checks, Probing};
 use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::sniff::HelloMemory;
@@ -107,7 +107,7 @@ struct House {
     running: Running,
     origin: Origin,
     gates: Gates,
-    probing: Probing,
+    health: HealthMonitor,
     reckoning: Reckoning,
     started: Started,
     /// Reloads when the file changes.
@@ -172,8 +172,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     });
     let admin_address = doors.iter().find_map(Door::address);
     let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
-    let mut probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks, budget.lookups);
+    let mut health = HealthMonitor::new(metrics, Arc::clone(live.roster()));
+    health.adopt(&live.plan(), budget.checks, budget.lookups);
     let running = Running {
         listeners,
         admin: admin_address,
@@ -183,7 +183,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         running,
         origin,
         gates,
-        probing,
+        health,
         reckoning,
         started,
         watching: None,
@@ -287,10 +287,10 @@ impl House {
             log,
             log_writer,
             admin,
-            probing,
+            health,
             ..
         } = self;
-        drop((log, admin, probing)); // with the last ledger goes the last entrance to the log
+        drop((log, admin, health)); // with the last ledger goes the last entrance to the log
         if !log_writer.finish() {
             tracing::warn!("nobody reads the access log: its last lines are lost");
         }

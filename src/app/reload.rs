@@ -59,7 +59,9 @@ impl House {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
         // The only places that wait: whoever gives up here has changed nothing.
         let loaded = read(file).await?;
-        self.probing.foresee(&loaded.plan, &self.running.live.plan()).await;
+        self.health
+            .resolve_new_names(&loaded.plan, &self.running.live.plan())
+            .await;
         let text = loaded.text().to_owned();
         let Loaded { plan, warnings } = loaded;
         let system = |failure: Failure| ReloadError::System(failure.to_string());
@@ -98,7 +100,7 @@ impl House {
         let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
         self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
-        self.probing.adopt(&plan, budget.checks, budget.lookups);
+        self.health.adopt(&plan, budget.checks, budget.lookups);
         self.relog(&old.log, &plan.log, elsewhere);
         self.watch(plan.runtime.watch.then_some(text));
         Changes {
