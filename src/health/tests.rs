@@ -3,7 +3,7 @@ use tokio::time::timeout;
 use super::server_check::{CheckPlan, ServerCheck};
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
-use crate::pool::{Allotment, Member, Server};
+use crate::pool::{Member, MemberConfig, Server};
 
 /// A plan with one pool that has these lines.
 pub(super) fn plan(lines: &str) -> Plan {
@@ -34,8 +34,12 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
     let (context, pool) = (context(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut checks = PoolChecks::default();
     for _ in 0..100 {
-        let new =
-            |server: &Member| Member::new(Arc::new(Server::new(server.spec().clone(), true)), Allotment::default());
+        let new = |server: &Member| {
+            Member::new(
+                Arc::new(Server::new(server.spec().clone(), true)),
+                MemberConfig::default(),
+            )
+        };
         pool.pool.replace_servers(pool.pool.servers().iter().map(new).collect());
         checks.update(&pool, &context);
         tokio::task::yield_now().await;

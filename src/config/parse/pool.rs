@@ -55,7 +55,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         let spec = entry.fixed()?;
         Some(Member::new(
             Arc::new(Server::new(spec, health.check.is_some())),
-            entry.allotment,
+            entry.member_config,
         ))
     };
     let proxy_protocol = section.word("proxy_protocol", &headers, m).unwrap_or(None);
@@ -135,7 +135,7 @@ fn severing(section: &Section<'_>, entries: &[ServerEntry], checked: bool, m: &m
     );
     let never_down = plan.on_down == Sever::Close && !checked;
     warn("on_down", "without checks no server goes down", never_down);
-    let priority = |entry: &ServerEntry| entry.allotment.priority;
+    let priority = |entry: &ServerEntry| entry.member_config.priority;
     let one_tier = entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
     let never_worse = plan.on_recover == Sever::Close && one_tier;
     warn("on_recover", "all servers are of one `priority`", never_worse);

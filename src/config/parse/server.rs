@@ -11,7 +11,7 @@ use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::config::report::Place;
 use crate::plan::ServerEntry;
-use crate::pool::Allotment;
+use crate::pool::MemberConfig;
 
 const WEIGHT: RangeInclusive<u32> = 0..=256;
 
@@ -44,7 +44,10 @@ pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEnt
             entries.push(entry);
         }
     }
-    if !entries.is_empty() && entries.len() == items.len() && entries.iter().all(|entry| entry.allotment.weight == 0) {
+    if !entries.is_empty()
+        && entries.len() == items.len()
+        && entries.iter().all(|entry| entry.member_config.weight == 0)
+    {
         m.say(
             key,
             "no server of this pool takes a session: all weights are 0",
@@ -61,7 +64,7 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
             name: None,
             written: written.into(),
             place,
-            allotment: Allotment::default(),
+            member_config: MemberConfig::default(),
             addresses: ArcSwap::default(),
         });
     }
@@ -92,7 +95,7 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
         name: name.map(Into::into),
         written: written.into(),
         place,
-        allotment: Allotment {
+        member_config: MemberConfig {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
             priority: u8::try_from(priority).expect("bounded by PRIORITY"),
         },

@@ -99,8 +99,8 @@ fn numbers_and_durations_are_accepted_on_the_bound_and_rejected_beyond_it() {
             assert_eq!(mistakes(&with(place, value)), "", "{place} = {value}");
         }
         for value in *refused {
-            let said = mistakes(&with(place, value));
-            assert!(said.ends_with("\n1 mistake\n"), "{place} = {value}: {said}");
+            let report = mistakes(&with(place, value));
+            assert!(report.ends_with("\n1 mistake\n"), "{place} = {value}: {report}");
         }
     }
 }
