@@ -29,12 +29,12 @@
 //! the lease drops, and with one [`account::Ending`] the entry, which counts the session and writes its line; the
 //! permit comes last. A session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
-//! **Beside it.** [`discover`] resolves the names of servers; [`health`] decides when which server is checked, by one of
-//! the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns a file into a plan, or says all that is wrong with it; nothing at run time
-//! looks back at it. [`sever`] cuts sessions of servers that ought to have none, by the cord in their
-//! [`account::Record`]; [`drain`] lets all sessions end and cuts what is left. [`admin`] shows what there is, and lets it
-//! be steered. [`app`] binds and starts all this, listens to signals, and alone may know everything; [`cli`] is what
-//! stands on the command line.
+//! **Beside it.** [`discover`] resolves the names of servers; [`health`] decides when which server is checked, by one
+//! of the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns
+//! a file into a plan, or says all that is wrong with it; nothing at run time looks back at it. [`sever`] cuts
+//! sessions of servers that ought to have none, by the cord in their [`account::Record`]; [`drain`] lets all sessions
+//! end and cuts what is left. [`admin`] shows what there is, and lets it be steered. [`app`] binds and starts all
+//! this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
 //!
 //! **Another configuration.** Whoever wants a [`reload`] asks [`app`] for it, which first does all that may fail
 //! or wait: reads, checks, asks where new names are, opens, binds. Then it changes what is in force, without waiting for

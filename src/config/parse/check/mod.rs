@@ -61,7 +61,7 @@ fn reader(node: &Node, m: &mut Mistakes<'_>) -> Option<Option<Reader>> {
     value::word(node, &words, m)
 }
 
-/// Finds keys of a section that belong to other kinds than this one.
+/// Reports keys of a section that belong only to other kinds of checks.
 fn misplaced_keys(
     kind: Option<&CheckKind>,
     section: &Section<'_>,
@@ -80,5 +80,17 @@ fn misplaced_keys(
         let owners = owners.join(" or ");
         let label = format!("write check = {owners} in [pools.NAME.health], or leave it out");
         m.say(place, format!("`{key}` is for the check {owners}"), label);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_can_be_configured() {
+        let kinds = KINDS.map(|kind| kind.name);
+        assert_eq!(READERS.map(|reader| reader.kind.name), kinds);
+        assert!(!PLANNED.iter().any(|name| kinds.contains(name)));
     }
 }

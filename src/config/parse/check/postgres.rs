@@ -32,7 +32,7 @@ fn read(sections: &Sections<'_>, m: &mut Mistakes<'_>) -> Arc<dyn Check> {
     Arc::new(PostgresCheck { login, required })
 }
 
-/// Finds keys that mean something only with a login.
+/// Reports keys that have an effect only with a login.
 fn keys_without_user(sections: &Sections<'_>, required: RoleRequirement, m: &mut Mistakes<'_>) {
     let Sections { pool, health } = *sections;
     for (key, section, needs_login) in [
