@@ -9,7 +9,7 @@ use super::{Mistakes, Section};
 use crate::config::file::Node;
 use crate::config::report::Place;
 use crate::name::NamePattern;
-use crate::plan::{CheckKind, ListenerPlan, PoolPlan, RuntimePlan};
+use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
 use crate::route::{Route, RouteTable, Target};
 
 type PoolRoute = Route<Arc<PoolPlan>>;
@@ -103,23 +103,25 @@ pub(super) fn connections(runtime: &RuntimePlan, plan: &ListenerPlan, place: &Pl
     }
 }
 
-/// Pools of PostgreSQL servers whose clients no route can know by name.
-pub(super) fn postgres_by_name(table: &RouteTable<Arc<PoolPlan>>, place: &Place, m: &mut Mistakes<'_>) {
+/// Pools of a service whose clients do not begin with a ClientHello, behind routes that need one.
+pub(super) fn clients_without_hello(table: &RouteTable<Arc<PoolPlan>>, place: &Place, m: &mut Mistakes<'_>) {
     let target = |route: &PoolRoute| match &route.to {
         Target::Pool(pool) => Some(Arc::clone(pool)),
         Target::Refuse => None,
     };
     let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
-    let is_postgres = |pool: &Arc<PoolPlan>| matches!(pool.health.check, Some(CheckKind::Postgres(_)));
     if !table.needs_hello() {
         return;
     }
-    if let Some(pool) = pools.find(is_postgres) {
+    let without_hello = |pool: Arc<PoolPlan>| {
+        let service = pool.health.service()?;
+        Some((pool, service.name, service.without_hello?))
+    };
+    if let Some((pool, service, label)) = pools.find_map(without_hello) {
         let what = format!(
-            "pool `{}` is PostgreSQL, whose clients do not begin with a ClientHello",
+            "pool `{}` is {service}, whose clients do not begin with a ClientHello",
             pool.pool.name()
         );
-        let label = "no `sni` or `alpn` here matches them, unless they set sslnegotiation=direct (PostgreSQL 17)";
         m.warn(place, what, label);
     }
 }

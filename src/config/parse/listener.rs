@@ -39,7 +39,7 @@ pub(super) fn listener(
     let pool = pool.and_then(|node| pools.find(node, m));
     let table = RouteTable::new(routes, pool);
     idle::hello_limits(&section, table.needs_hello(), m);
-    idle::postgres_by_name(&table, &entry.place, m);
+    idle::clients_without_hello(&table, &entry.place, m);
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,

@@ -10,6 +10,7 @@ mod limits;
 mod route;
 mod idle;
 mod process;
+mod check;
 mod health;
 mod server;
 mod pool;

@@ -9,10 +9,10 @@ use super::limits::{ANY_TIME, PoolLimits, SOME_TIME};
 use super::{Mistakes, Section, server};
 use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
-use crate::dial::proxy_protocol::Version;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{CheckKind, PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Member, Policy, Pool, PoolRules, Server};
+use crate::proxy_protocol::Version;
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
 const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*SOME_TIME.end();
@@ -59,13 +59,15 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         ))
     };
     let proxy_protocol = section.word("proxy_protocol", &headers, m).unwrap_or(None);
-    if let (Some((place, _)), Some(_), Some(CheckKind::Postgres(_))) =
-        (section.entry("proxy_protocol"), proxy_protocol, &health.check)
+    if let (Some((place, _)), Some(_), Some(service)) =
+        (section.entry("proxy_protocol"), proxy_protocol, health.service())
+        && !service.accepts_proxy_header
     {
+        let service = service.name;
         m.warn(
             place,
-            "PostgreSQL does not accept a PROXY header",
-            "checks and sessions send it: leave it out, unless something before PostgreSQL takes it off",
+            format!("{service} does not accept a PROXY header"),
+            format!("checks and sessions send it: leave it out, unless something before {service} takes it off"),
         );
     }
     let fixed = entries.iter().filter_map(server).collect();

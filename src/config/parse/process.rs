@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::health::path;
 use super::limits::ANY_TIME;
 use super::{Bound, Mistakes, Section, address, route, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
@@ -68,7 +67,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>)
     let plan = AdminPlan {
         bind: section.get("bind").and_then(|node| bound.take_admin(node, m)),
         hosts: route::entries(&section, "hosts", m, host),
-        token_file: section.get("token_file").and_then(|node| path(node, m)),
+        token_file: section.get("token_file").and_then(|node| value::path(node, m)),
         socket: section
             .get("socket")
             .and_then(|node| admin_socket(node, m))
@@ -102,7 +101,7 @@ fn admin_socket(node: &Node, m: &mut Mistakes<'_>) -> Option<AdminSocket> {
     if value::is_off(node) {
         return Some(AdminSocket::Off);
     }
-    let path = path(node, m)?;
+    let path = value::path(node, m)?;
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         let label = format!("the kernel takes at most {SOCKET_PATH_BYTES_MAX} bytes");
         m.say(&node.place, "this path is too long for a socket", label);

@@ -1,6 +1,7 @@
 //! Single values: their type, their unit, their bounds.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Mistakes;
@@ -25,6 +26,16 @@ pub(super) fn text<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a str> 
         Value::Whole(number) => mistyped(node, "text", format!("write \"{number}\""), m),
         _ => mistyped(node, "text", "", m),
     }
+}
+
+/// The path of a file.
+pub(super) fn path(node: &Node, m: &mut Mistakes<'_>) -> Option<PathBuf> {
+    let text = text(node, m)?;
+    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        m.say(&node.place, "this is not a file's path", "");
+        return None;
+    }
+    Some(text.into())
 }
 
 /// A table.

@@ -1,0 +1,23 @@
+//! The interface of the files that read one kind of check.
+
+use std::sync::Arc;
+
+use super::{Mistakes, Section};
+use crate::check::{Check, CheckKind};
+
+/// Reads the keys of one kind of check.
+#[derive(Clone, Copy)]
+pub(super) struct Reader {
+    /// The kind.
+    pub(super) kind: &'static CheckKind,
+    /// Reads its keys. A mistake is reported, and reading goes on.
+    pub(super) read: fn(&Sections<'_>, &mut Mistakes<'_>) -> Arc<dyn Check>,
+}
+
+/// The two sections that a check may have keys in.
+pub(super) struct Sections<'a> {
+    /// `[pools.NAME]`
+    pub(super) pool: &'a Section<'a>,
+    /// `[pools.NAME.health]`
+    pub(super) health: &'a Section<'a>,
+}
