@@ -93,7 +93,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read.
-type Stream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
+type BoundedStream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
 
 /// Whether it is a replica.
 const ROLE_QUERY: &str = "SELECT pg_is_in_recovery()";
@@ -150,9 +150,9 @@ impl PostgresProbe {
     }
 
     /// Logs in. Returns whether the server is a replica and, if that is asked, how many seconds it is behind.
-    async fn query_role(&self, login: &PostgresLogin, stream: Stream) -> io::Result<(bool, Option<f64>)> {
+    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<(bool, Option<f64>)> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
-        let tls = MakeTlsConnect::<Stream>::make_tls_connect(
+        let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
             &self.target.address.ip().to_string(),
         );

@@ -33,7 +33,7 @@ const EJECTION: EjectLimits = EjectLimits {
 };
 
 /// What a pool's configuration says about the health of its servers.
-pub(super) struct Health {
+pub(super) struct HealthConfig {
     /// How they are checked.
     pub(super) plan: HealthPlan,
     /// When failed connects take a server out.
@@ -43,12 +43,12 @@ pub(super) struct Health {
 }
 
 /// Reads `[pools.NAME.health]`, and the keys of `[pools.NAME]` that belong to checks.
-pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
+pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> HealthConfig {
     let defaults = default_plan();
     if let Some(node) = pool.get("health").filter(|node| value::is_off(node)) {
         let label = r#"write { check = "off" }"#;
         m.say(&node.place, "expected a table, found text", label);
-        return Health {
+        return HealthConfig {
             plan: defaults,
             eject: EJECTION,
             panic_threshold: None,
@@ -74,7 +74,7 @@ pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
             .whole("concurrency", CONCURRENCY, m)
             .map_or(defaults.concurrency, |checks| checks as usize),
     };
-    Health {
+    HealthConfig {
         plan,
         eject: ejection(&section, m),
         panic_threshold: section.get("panic_threshold").and_then(|node| panic_threshold(node, m)),

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::{Health, health};
+use super::health::{HealthConfig, health};
 use super::limits::{ANY_TIME, PoolLimits, SOME_TIME};
 use super::{Mistakes, Section, server};
 use crate::config::file::{Entry, Node, Value};
@@ -44,7 +44,7 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     let limits = inherited.overlaid(&section, m);
     let policy = section.get("balance").and_then(|node| balance(node, m));
     let entries = server::servers(&section, m);
-    let Health {
+    let HealthConfig {
         plan: health,
         eject,
         panic_threshold,

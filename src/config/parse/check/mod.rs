@@ -12,13 +12,13 @@ use super::{Mistakes, Section, value};
 use crate::check::tcp::TcpCheck;
 use crate::check::{Check, CheckKind, KINDS};
 use crate::config::file::{Node, Value};
-use reader::{Reader, Sections};
+use reader::{KindReader, Sections};
 
 /// Every kind of check that can be configured.
-static READERS: [Reader; 3] = [tcp::READER, tls::READER, postgres::READER];
+static READERS: [KindReader; 3] = [tcp::READER, tls::READER, postgres::READER];
 
 /// The kind that is used where `check` is missing.
-const DEFAULT: Reader = tcp::READER;
+const DEFAULT: KindReader = tcp::READER;
 
 /// Kinds that are planned, but do not work yet.
 const PLANNED: [&str; 5] = ["http", "mysql", "redis", "send-expect", "exec"];
@@ -44,7 +44,7 @@ pub(super) fn default() -> Arc<dyn Check> {
 }
 
 /// What reads the kind that `check` names; `Some(None)` if it is "off".
-fn reader(node: &Node, m: &mut Mistakes<'_>) -> Option<Option<Reader>> {
+fn reader(node: &Node, m: &mut Mistakes<'_>) -> Option<Option<KindReader>> {
     let kinds = READERS.iter().map(|reader| (reader.kind.name, Some(*reader)));
     let words: Vec<_> = kinds.chain([("off", None)]).collect();
     if let Value::Text(text) = &node.value

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::value;
 use super::Mistakes;
-use super::reader::{Reader, Sections};
+use super::reader::{KindReader, Sections};
 use super::role::role_requirement;
 use crate::check::postgres::{KIND, PostgresCheck, PostgresLogin};
 use crate::check::{Check, Role, RoleRequirement};
@@ -13,7 +13,7 @@ use crate::config::file::Node;
 /// The longest name of a user or database, in bytes: PostgreSQL's own limit (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
 
-pub(super) const READER: Reader = Reader { kind: &KIND, read };
+pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(sections: &Sections<'_>, m: &mut Mistakes<'_>) -> Arc<dyn Check> {
     let section = sections.health;

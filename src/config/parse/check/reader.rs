@@ -7,7 +7,7 @@ use crate::check::{Check, CheckKind};
 
 /// Reads the keys of one kind of check.
 #[derive(Clone, Copy)]
-pub(super) struct Reader {
+pub(super) struct KindReader {
     /// The kind.
     pub(super) kind: &'static CheckKind,
     /// Reads its keys. A mistake is reported, and reading goes on.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::reader::Reader;
+use super::reader::KindReader;
 use crate::check::tcp::{KIND, TcpCheck};
 
-pub(super) const READER: Reader = Reader {
+pub(super) const READER: KindReader = KindReader {
     kind: &KIND,
     read: |_, _| Arc::new(TcpCheck),
 };

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::super::{route, value};
 use super::Mistakes;
-use super::reader::{Reader, Sections};
+use super::reader::{KindReader, Sections};
 use crate::check::Check;
 use crate::check::tls::{KIND, TlsCheck};
 use crate::config::file::Node;
 use crate::name::ServerName;
 
-pub(super) const READER: Reader = Reader { kind: &KIND, read };
+pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(sections: &Sections<'_>, m: &mut Mistakes<'_>) -> Arc<dyn Check> {
     let section = sections.health;
