@@ -1,4 +1,4 @@
-//! Headers of the PROXY protocol: sent to a server before anything else, they state which client a connection is for.
+//! The PROXY protocol header, which names the client of a connection: a codec without IO.
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", sections 2.1 (text) and 2.2 (binary).
 
@@ -8,7 +8,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use crate::addr::{ClientAddr, ListenAddr};
 
-/// The version of a header.
+/// A version of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// Version 1, text.
@@ -17,7 +17,7 @@ pub enum Version {
     V2,
 }
 
-/// What a header states about a client.
+/// What the header says about the client's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo<'a> {
     /// The client's address.
@@ -26,21 +26,21 @@ pub struct ClientInfo<'a> {
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The protocol that the client offered first (version 2 only). Which one the server will select is not known.
+    /// The ALPN protocol that the client offers first (version 2 only). Which one the server will select is not known yet.
     pub alpn: Option<&'a [u8]>,
 }
 
-/// The header for a client's connection.
+/// Encodes the header.
 #[must_use]
 pub fn header(version: Version, info: &ClientInfo<'_>) -> Vec<u8> {
     match version {
-        Version::V1 => text(info).into_bytes(),
-        Version::V2 => binary(info),
+        Version::V1 => encode_v1(info).into_bytes(),
+        Version::V2 => encode_v2(info),
     }
 }
 
-/// The header of a connection that is not for a client, such as a health check: `LOCAL` in version 2, `UNKNOWN` in
-/// version 1 (section 2.1 allows the line to end after it).
+/// The header of a connection that acequia makes for itself, such as a health check: `LOCAL` in version 2,
+/// `UNKNOWN` in version 1 (section 2.1 allows the line to end after it).
 #[must_use]
 pub const fn local_header(version: Version) -> &'static [u8] {
     match version {
@@ -50,7 +50,7 @@ pub const fn local_header(version: Version) -> &'static [u8] {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
-fn text(info: &ClientInfo<'_>) -> String {
+fn encode_v1(info: &ClientInfo<'_>) -> String {
     let (from, to) = (info.client.socket(), info.local.socket());
     let family = match (from, to) {
         (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
@@ -66,7 +66,7 @@ fn text(info: &ClientInfo<'_>) -> String {
     )
 }
 
-/// The first 12 bytes of version 2. No other protocol begins with them.
+/// The first 12 bytes of version 2, chosen so that no other protocol begins with them.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_2_PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
@@ -80,8 +80,8 @@ static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 /// ```text
 /// signature(12) | 0x21 | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
 /// ```
-/// The checksum (section 2.2.3) covers the whole header, with zeros in place of itself.
-fn binary(info: &ClientInfo<'_>) -> Vec<u8> {
+/// The checksum (section 2.2.3) is over the whole header, with its own value set to zero.
+fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend(SIGNATURE);
     let (from, to) = same_family(info.client.socket(), info.local.socket());
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_written_as_specified() {
+    fn version_1_is_encoded_as_text() {
         let v4 = info("192.0.2.1:56324", "198.51.100.1:443");
         assert_eq!(
             header(Version::V1, &v4),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_written_as_specified() {
+    fn version_2_is_encoded_byte_for_byte() {
         let mut info = info("192.0.2.1:56324", "198.51.100.1:443");
         info.authority = Some("a.example");
         info.alpn = Some(b"h2");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_without_a_client_has_a_local_header() {
+    fn the_header_of_our_own_connections_is_local() {
         assert_eq!(local_header(Version::V1), b"PROXY UNKNOWN\r\n");
         let (signature, rest) = local_header(Version::V2).split_at(12);
         assert_eq!(signature, SIGNATURE);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_together_with_an_ipv6_one_is_mapped() {
+    fn an_ipv4_address_is_mapped_when_the_other_one_is_ipv6() {
         let bytes = header(Version::V2, &info("192.0.2.1:1", "[2001:db8::2]:2"));
         assert_eq!(bytes[13], TCP_OVER_IPV6);
         assert_eq!(bytes[16..32], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);

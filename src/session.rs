@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 pub use self::front::Front;
 use self::front::POSTGRES_SSL_REQUEST;
-use crate::account::{Ending, Ends, Entry, Ledger};
+use crate::account::{Ending, Entry, Ledger};
 use crate::addr::ListenAddr;
 use crate::dial::{Attempt, DialError, Progress, dial};
+use crate::ends::Endpoints;
 use crate::listen::Accepted;
 use crate::name::ServerName;
 use crate::plan::{ListenerPlan, PoolPlan};
@@ -25,7 +26,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::refusal::{no_route, refuse};
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, reset, reset_when_closed};
+use crate::socket::{Fault, reset};
 use connected::Connected;
 
 /// Serves one client from its first byte to its line in the book.
@@ -53,7 +54,7 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
 
 /// A client and a server who may talk.
 struct Admitted {
-    ends: Arc<Ends>,
+    ends: Arc<Endpoints>,
     connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
@@ -70,7 +71,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
             first,
             limits,
         }) => {
-            let ends = Arc::new(Ends { client, server });
+            let ends = Arc::new(Endpoints { client, server });
             entry.flows(&ends);
             Some(Admitted {
                 ends,
@@ -317,8 +318,7 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
         entry.flowed(&ends);
         let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
-            reset_when_closed(&ends.server);
-            reset_when_closed(&ends.client);
+            ends.reset_when_closed();
         }
         drop(ends);
         connected.over(&finished);
@@ -354,7 +354,8 @@ mod tests {
     use super::*;
     use crate::account::Metrics;
     use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
-    use crate::listen::{Bound, Listener, Places, Room};
+    use crate::capacity::{Capacity, ConnectionLimits};
+    use crate::listen::{Bound, Listener};
     use crate::sniff::HelloMemory;
     use crate::socket::SocketOptions;
 
@@ -379,7 +380,7 @@ mod tests {
             );
             let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
             let metrics = Arc::new(Metrics::new());
-            let series = metrics.listener(&plan.name, || Places::new(None, Room::new(None)));
+            let series = metrics.listener(&plan.name, || ConnectionLimits::new(None, Capacity::new(None)));
             let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
             let options = SocketOptions {
                 keepalive: None,
@@ -433,11 +434,11 @@ mod tests {
         let (mut server, _) = house.server.accept().await.unwrap();
         client.write_all(b"ping").await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        assert_eq!(house.front.series.places().taken(), 2);
+        assert_eq!(house.front.series.places().in_use(), 2);
         strike.send(()).unwrap();
         assert!(panics.await.unwrap_err().is_panic());
         assert!(is_reset(&mut client).await && is_reset(&mut server).await);
-        assert_eq!(house.front.series.places().taken(), 1);
+        assert_eq!(house.front.series.places().in_use(), 1);
         let text = house.metrics.render([&house.front.plan.routes.default().unwrap().pool]);
         for line in [
             "acequia_sessions_active{listener=\"l\"} 1\n".to_owned(),

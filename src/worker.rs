@@ -195,8 +195,9 @@ mod tests {
     use super::*;
     use crate::account::Metrics;
     use crate::account::access_log::{self, AccessTarget, LogFormat};
+    use crate::capacity::{Capacity, ConnectionLimits};
     use crate::drain::Drain;
-    use crate::listen::{Bound, Places, Room};
+    use crate::listen::Bound;
     use crate::plan::ListenerPlan;
     use crate::sniff::HelloMemory;
 
@@ -207,10 +208,10 @@ mod tests {
     }
 
     /// Starts a worker with one gate, which has the places of `process`.
-    fn started(socket: OwnedFd, process: Arc<Room>, drain: &Drain) -> watch::Sender<Arc<Front>> {
+    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) -> watch::Sender<Arc<Front>> {
         let metrics = Arc::new(Metrics::new());
         let plan = listener();
-        let series = metrics.listener(&plan.name, || Places::new(None, process));
+        let series = metrics.listener(&plan.name, || ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
         let (front, watched) = watch::channel(Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))));
         let (gates, coming) = unbounded_channel();
@@ -236,7 +237,7 @@ mod tests {
     async fn a_socket_that_cannot_be_watched_is_missed() {
         let no_socket = File::open("/proc/self/stat").unwrap(); // epoll takes no file
         let drain = Drain::default();
-        let _front = started(no_socket.into(), Room::new(None), &drain);
+        let _front = started(no_socket.into(), Capacity::new(None), &drain);
         drain.one_gone().await;
     }
 
@@ -245,8 +246,8 @@ mod tests {
         let listener = listener();
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket();
-        let process = Room::new(Some(0));
-        process.break_down(); // which it never is, and who waits for a place says so by a panic
+        let process = Capacity::new(Some(0));
+        process.close(); // which it never is, and who waits for a place says so by a panic
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().remove(0));
         let _front = started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();

@@ -1,12 +1,12 @@
 //! What is known of a session, from its first moment to its line in the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::Line;
-use super::record::{Ends, EndsSeen};
 use super::{Ending, ListenerSeries, Record};
 use crate::addr::{ClientAddr, PeerAddr};
+use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::tcp_info::TcpInfo;
 
@@ -29,7 +29,7 @@ pub struct Facts {
     pub detail: Option<&'static str>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
-    pub(super) ends: EndsSeen,
+    pub(super) ends: Option<Weak<Endpoints>>,
     pub(super) attempts: u32,
     pub(super) hello: Option<Duration>,
     pub(super) connect: Option<Duration>,
@@ -59,7 +59,7 @@ impl Facts {
     }
 
     /// The session is on this server, and its bytes flow between these.
-    pub(super) fn flows(&mut self, ends: &Arc<Ends>) {
+    pub(super) fn flows(&mut self, ends: &Arc<Endpoints>) {
         self.ends = Some(Arc::downgrade(ends));
     }
 

@@ -22,7 +22,7 @@ use book::{Book, opened};
 
 use super::names;
 use super::series::{LineSeries, ListenerId, ListenerSeries, METADATA, PoolSeries, ServerSeries, Source, label};
-use crate::listen::Places;
+use crate::capacity::ConnectionLimits;
 use crate::pool::{Pool, Server, ServerId};
 
 /// How often it is looked for what has left when nobody asks for the text. A rendering takes milliseconds where there
@@ -95,7 +95,7 @@ impl Metrics {
 
     /// The series of a listener, opened with these places if need be. What they count goes on if the listener is back
     /// before its counters have left.
-    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> Places) -> Arc<ListenerSeries> {
+    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> ConnectionLimits) -> Arc<ListenerSeries> {
         opened(&mut self.book().listeners, name, || {
             ListenerSeries::new(&self.source, name, places())
         })

@@ -26,11 +26,12 @@ use tokio::time::Instant;
 pub use self::metrics::{LineKey, Metrics};
 pub use ending::Ending;
 pub use facts::Facts;
-pub use record::{Ends, Record, Seen};
+pub use record::{Record, Seen};
 pub use series::{CheckResult, LineSeries, ListenerId, ListenerSeries, ServerSeries};
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
+use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
@@ -256,12 +257,12 @@ impl Entry {
     }
 
     /// Its bytes flow between these, from now on.
-    pub fn flows(&mut self, ends: &Arc<Ends>) {
+    pub fn flows(&mut self, ends: &Arc<Endpoints>) {
         self.facts().flows(ends);
     }
 
     /// Its bytes flow no more; what the kernel knows of the two is asked while they are open.
-    pub fn flowed(&mut self, ends: &Ends) {
+    pub fn flowed(&mut self, ends: &Endpoints) {
         let tcp_info = if self.ledger.log.is_on() {
             [&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd()))
         } else {

@@ -2,39 +2,18 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Ending, Facts};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
 use crate::relay::Traffic;
-use crate::socket::reset_when_closed;
 use crate::tcp_info::TcpInfo;
-
-/// The two sockets of a session whose bytes flow.
-#[derive(Debug)]
-pub struct Ends {
-    /// Towards the client.
-    pub client: TcpStream,
-    /// Towards the server.
-    pub server: TcpStream,
-}
-
-/// A fault of ours must not look like a complete answer.
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            reset_when_closed(&self.server);
-            reset_when_closed(&self.client);
-        }
-    }
-}
 
 /// What is known of an open session. Its entry holds it, and so may whoever looks.
 pub struct Record {
@@ -213,6 +192,3 @@ impl Cord {
         }
     }
 }
-
-/// The sockets, as a record holds them: they close when the session says so.
-pub(super) type EndsSeen = Option<Weak<Ends>>;

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use super::episode::Episode;
 use super::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use super::{Ending, names};
-use crate::listen::{Pause, Places};
+use crate::capacity::ConnectionLimits;
+use crate::listen::Pause;
 use crate::pool::Server;
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
@@ -79,7 +80,7 @@ pub struct ListenerId(u64);
 pub struct ListenerSeries {
     id: ListenerId,
     name: Arc<str>,
-    places: Places,
+    places: ConnectionLimits,
     connections: Counter,
     pauses: Counters<{ Pause::ALL.len() }>,
     /// Whether there is an episode of pauses, to be asked without its lock.
@@ -98,7 +99,7 @@ impl std::fmt::Debug for ListenerSeries {
 }
 
 impl ListenerSeries {
-    pub(super) fn new(source: &Source, name: &Arc<str>, places: Places) -> Self {
+    pub(super) fn new(source: &Source, name: &Arc<str>, places: ConnectionLimits) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let labels = [label("listener", name)];
         Self {
@@ -121,7 +122,7 @@ impl ListenerSeries {
 
     /// The places of its sessions.
     #[must_use]
-    pub fn places(&self) -> &Places {
+    pub fn places(&self) -> &ConnectionLimits {
         &self.places
     }
 

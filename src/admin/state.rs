@@ -46,7 +46,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
     let series = admin.metrics.listeners();
     let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
     let of_listener = |listener: &Arc<ListenerPlan>| {
-        let sessions = series.get(&listener.name).map_or(0, |series| series.places().taken());
+        let sessions = series.get(&listener.name).map_or(0, |series| series.places().in_use());
         let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
         of_listener(listener, addresses, sessions)
     };
@@ -66,7 +66,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         }),
         totals: Totals {
             // Also of listeners that are configured no more.
-            sessions: series.values().map(|series| series.places().taken()).sum(),
+            sessions: series.values().map(|series| series.places().in_use()).sum(),
             sessions_so_far: sessions_so_far(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),

@@ -11,8 +11,9 @@ use tokio_util::sync::DropGuard;
 use super::{Addresses, Failure};
 use crate::account::{ListenerSeries, Metrics};
 use crate::addr::ListenAddr;
+use crate::capacity::{Capacity, ConnectionLimits};
 use crate::drain::Drain;
-use crate::listen::{BindError, Bound, Places, Room};
+use crate::listen::{BindError, Bound};
 use crate::plan::{ListenerPlan, Plan};
 use crate::session::Front;
 use crate::sniff::HelloMemory;
@@ -24,7 +25,7 @@ pub(super) struct Gates {
     pub(super) workers: Vec<UnboundedSender<Gate>>,
     pub(super) metrics: Arc<Metrics>,
     /// The places of the process.
-    pub(super) room: Arc<Room>,
+    pub(super) room: Arc<Capacity>,
     pub(super) hello_memory: Arc<HelloMemory>,
     held: HashMap<Key, Held>,
     /// Addresses that are being closed, as long as they are.
@@ -73,7 +74,7 @@ impl Gates {
     pub(super) fn new(
         workers: Vec<UnboundedSender<Gate>>,
         metrics: Arc<Metrics>,
-        room: Arc<Room>,
+        room: Arc<Capacity>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
@@ -174,7 +175,7 @@ impl Gates {
 
     fn front(&self, listener: &Arc<ListenerPlan>) -> Arc<Front> {
         let series: Arc<ListenerSeries> = self.metrics.listener(&listener.name, || {
-            Places::new(listener.max_connections, Arc::clone(&self.room))
+            ConnectionLimits::new(listener.max_connections, Arc::clone(&self.room))
         });
         series.places().resize(listener.max_connections);
         let memory = Arc::clone(&self.hello_memory);

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::addr::IpFamily;
-use crate::listen::Room;
+use crate::capacity::Capacity;
 
 /// Lookups that may be in their first second at once. Each may be two queries; a small forwarder refuses the 151st
 /// (`dns-forward-max` of dnsmasq).
@@ -44,9 +44,9 @@ pub(super) struct LookupResult {
 /// Resolves host names for all pools.
 pub struct Resolver {
     starting: Arc<Semaphore>,
-    capacity: Arc<Room>,
+    capacity: Arc<Capacity>,
     /// For names whose last lookup was not prompt.
-    slow_capacity: Arc<Room>,
+    slow_capacity: Arc<Capacity>,
     lookup: Arc<LookupFn>,
 }
 
@@ -63,8 +63,8 @@ impl Resolver {
     ) -> Self {
         Self {
             starting: Arc::new(Semaphore::new(STARTING_MAX)),
-            capacity: Room::new(Some(capacity)),
-            slow_capacity: Room::new(Some(half(capacity))),
+            capacity: Capacity::new(Some(capacity)),
+            slow_capacity: Capacity::new(Some(half(capacity))),
             lookup: Arc::new(lookup),
         }
     }
@@ -93,9 +93,9 @@ impl Resolver {
                 let start = starting.acquire().await.expect("this semaphore is never closed");
                 (Some(start), None)
             } else {
-                (None, Some(slow_capacity.take().await))
+                (None, Some(slow_capacity.acquire().await))
             };
-            let permit = capacity.take().await;
+            let permit = capacity.acquire().await;
             let mut lookup = pin!(spawn_blocking(move || {
                 let _permits = (permit, slow_permit); // until the thread ends, even if the future is dropped
                 lookup(&host, port, family)

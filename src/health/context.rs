@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep_until};
 use super::schedule::{Ticks, first_gap, jittered};
 use super::server_check::ServerCheck;
 use crate::account::Metrics;
+use crate::capacity::Capacity;
 use crate::check::{CheckFailure, CheckPass};
 use crate::dial::ConnectFailure;
 use crate::discover::Resolver;
-use crate::listen::Room;
 use crate::pool::Roster;
 
 /// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
@@ -27,7 +27,7 @@ const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 /// What the checks of all pools share.
 pub(super) struct CheckContext {
     /// For checks under way, over all pools: each needs a file descriptor.
-    pub(super) capacity: Arc<Room>,
+    pub(super) capacity: Arc<Capacity>,
     pub(super) resolver: Resolver,
     pub(super) metrics: Arc<Metrics>,
     pub(super) roster: Arc<Roster>,
@@ -43,7 +43,7 @@ impl CheckContext {
     /// One check and one lookup at once, until a plan is adopted.
     pub(super) fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
-            capacity: Room::new(Some(1)),
+            capacity: Capacity::new(Some(1)),
             resolver: Resolver::system(1),
             metrics,
             roster,
@@ -88,7 +88,7 @@ impl CheckContext {
     /// Waits for the time and for a permit, checks, and records the result. Returns when the check began.
     async fn check_once(&self, pool: &str, check: &ServerCheck, pool_capacity: &Semaphore, at: Instant) -> Instant {
         sleep_until(self.ticks.next(at)).await;
-        let permits = (pool_capacity.acquire().await, self.capacity.take().await);
+        let permits = (pool_capacity.acquire().await, self.capacity.acquire().await);
         let began = Instant::now();
         let result = check.run().await;
         drop(permits);

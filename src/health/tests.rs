@@ -55,7 +55,7 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_check_does_not_end_later_ones() {
     let (context, pool) = (context(), pool(r#"servers = ["127.0.0.1:1"]"#));
-    context.capacity.break_down(); // taking a permit panics from now on
+    context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
     checks.update(&pool, &context);
     tokio::time::sleep(3 * pool.health.interval).await;
@@ -68,7 +68,7 @@ async fn a_reload_changes_how_many_checks_run_at_once() {
     for concurrency in [2, 4, 1] {
         monitor.set_limits(concurrency, 1);
         let mut permits = Vec::new();
-        while let Ok(permit) = timeout(Duration::from_secs(1), monitor.context.capacity.take()).await {
+        while let Ok(permit) = timeout(Duration::from_secs(1), monitor.context.capacity.acquire()).await {
             permits.push(permit);
         }
         assert_eq!(permits.len(), concurrency);

@@ -12,9 +12,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use super::places::{Permit, Places};
 use super::watch;
 use crate::addr::PeerAddr;
+use crate::capacity::{ConnectionLimits, Permit};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
 
@@ -106,7 +106,7 @@ impl Listener {
     ///
     /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
     /// Cancel safe: a place not yet given to a client goes back.
-    pub async fn accept(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Accepted {
+    pub async fn accept(&mut self, places: &ConnectionLimits, mut told: impl FnMut(Pause)) -> Accepted {
         self.let_sessions_run().await;
         loop {
             let Ok(mut ready) = self.socket.readable().await else {
@@ -138,7 +138,7 @@ impl Listener {
     /// more. Otherwise like [`Self::accept`].
     ///
     /// Of those who join them meanwhile a few: where places are scarce and clients many there would always be one.
-    pub async fn accept_waiting(&mut self, places: &Places, mut told: impl FnMut(Pause)) -> Option<Accepted> {
+    pub async fn accept_waiting(&mut self, places: &ConnectionLimits, mut told: impl FnMut(Pause)) -> Option<Accepted> {
         self.let_sessions_run().await;
         while self.left > 0 {
             let length = self.queue_length();
@@ -179,12 +179,16 @@ impl Listener {
     }
 
     /// Accepts once, as soon as there is a place: a client, or not this one. EAGAIN is the only error.
-    async fn try_accept(&self, places: &Places, told: &mut impl FnMut(Pause)) -> io::Result<Option<Accepted>> {
-        let permit = match places.try_take() {
+    async fn try_accept(
+        &self,
+        places: &ConnectionLimits,
+        told: &mut impl FnMut(Pause),
+    ) -> io::Result<Option<Accepted>> {
+        let permit = match places.try_acquire() {
             Some(permit) => permit,
             None => {
                 told(Pause::Limit);
-                places.take().await
+                places.acquire().await
             }
         };
         match accept(self.socket.get_ref())? {

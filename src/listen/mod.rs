@@ -4,7 +4,6 @@
 
 mod accept;
 mod conflict;
-mod places;
 mod watch;
 
 use std::io;
@@ -19,7 +18,6 @@ use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 pub use accept::{Accepted, Listener, Pause};
 pub use conflict::BindError;
-pub use places::{Permit, Place, Places, Room};
 
 static REUSE_ADDRESS: OptionalCall = OptionalCall::new(
     "setsockopt(SO_REUSEADDR)",
@@ -180,6 +178,7 @@ mod tests {
 
     use super::accept::{LATE_MAX, Tried, accept, nobody};
     use super::*;
+    use crate::capacity::{Capacity, ConnectionLimits};
 
     const OPTIONS: SocketOptions = SocketOptions {
         keepalive: None,
@@ -190,8 +189,8 @@ mod tests {
         ListenAddr::new("127.0.0.1:0".parse().unwrap())
     }
 
-    fn places(listener: Option<usize>, process: usize) -> Places {
-        Places::new(listener, Room::new(Some(process)))
+    fn places(listener: Option<usize>, process: usize) -> ConnectionLimits {
+        ConnectionLimits::new(listener, Capacity::new(Some(process)))
     }
 
     #[test]
@@ -226,17 +225,6 @@ mod tests {
             let waiting = std::iter::from_fn(|| acceptfrom_with(socket, SocketFlags::CLOEXEC).ok()).count();
             assert!(waiting > 50, "{waiting} of 200 on one of two sockets");
         }
-    }
-
-    #[test]
-    fn a_place_of_the_listener_goes_back_when_the_process_has_none() {
-        let places = places(Some(2), 1);
-        let held = places.try_take().unwrap();
-        assert!(places.try_take().is_none());
-        assert_eq!(places.taken(), 1);
-        drop(held);
-        assert_eq!(places.taken(), 0);
-        assert!(places.try_take().is_some());
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Book {
     pub(super) fn write_gauges<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>, text: &mut String) {
         head(text, names::SESSIONS_ACTIVE, Kind::Gauge, "Sessions now.");
         for (name, listener) in self.listeners.iter().filter(|(_, listener)| listener.left.is_none()) {
-            let active = listener.series.places().taken();
+            let active = listener.series.places().in_use();
             sample(text, names::SESSIONS_ACTIVE, &pairs(&[("listener", name)]), active);
         }
         let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());

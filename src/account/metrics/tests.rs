@@ -2,7 +2,7 @@ use super::book::LINGER;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::listen::Room;
+use crate::capacity::Capacity;
 use crate::pool::health::{EjectLimits, Thresholds, Verdict};
 use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
 
@@ -53,7 +53,7 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
 
 fn metrics() -> (Arc<Metrics>, Arc<ListenerSeries>) {
     let metrics = Metrics::new();
-    let listener = metrics.listener(&"l".into(), || Places::new(None, Room::new(Some(1))));
+    let listener = metrics.listener(&"l".into(), || ConnectionLimits::new(None, Capacity::new(Some(1))));
     (Arc::new(metrics), listener)
 }
 
