@@ -1,6 +1,6 @@
 //! Health checks: a file for each kind.
 //!
-//! [`kind`] is the interface: a [`Check`] is what is configured of one kind, a [`Probe`] is a check of one server, ready
+//! `kind.rs` is the interface: a [`Check`] is what is configured of one kind, a [`Probe`] is a check of one server, ready
 //! to run. Which check runs when, and what follows from its result, is decided in [`crate::health`].
 //!
 //! **A new kind** is a file here (what is configured of it, its keys, how it runs) with an entry in [`KINDS`], and a file
