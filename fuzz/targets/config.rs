@@ -13,12 +13,12 @@ fuzz_target!(|text: &str| {
     };
     match (read(name, text), read(name, text)) {
         (Ok(loaded), Ok(again)) => {
-            assert_eq!(loaded.warnings.mistakes(), 0);
+            assert_eq!(loaded.warnings.errors(), 0);
             assert_eq!(shown(&loaded.warnings), again.warnings.to_string());
             assert_eq!(told(&loaded), told(&again));
         }
         (Err(report), Err(again)) => {
-            assert!(report.mistakes() > 0, "refused without a mistake");
+            assert!(report.errors() > 0, "invalid without an error");
             assert_eq!(shown(&report), again.to_string());
         }
         (first, second) => panic!("{first:?}, then {second:?}"),
@@ -29,7 +29,7 @@ fuzz_target!(|text: &str| {
 fn shown(report: &Report) -> String {
     let plain = report.to_string();
     let said = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!(said("error: "), report.mistakes(), "{plain}");
+    assert_eq!(said("error: "), report.errors(), "{plain}");
     assert_eq!(said("warning: "), report.warnings(), "{plain}");
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     plain

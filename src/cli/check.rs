@@ -17,7 +17,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
     match check(named) {
         Ok(line) => say(&line),
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             ExitCode::from(1)
         }
     }
@@ -26,7 +26,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
 fn check(named: Option<&Path>) -> Result<String, Report> {
     let path = config::find(named)?;
     let loaded = config::load(&path)?;
-    loaded.warnings.tell();
+    loaded.warnings.print_to_stderr();
     tell_unreadable(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
 }

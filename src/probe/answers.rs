@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::resolve::{Found, Resolver};
-use crate::addr::{IpFamily, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ServerAddr, ServerLocation};
 use crate::plan::{Plan, PoolPlan, ServerEntry};
 use crate::pool::Roster;
 use crate::text::Reason;
@@ -135,7 +135,7 @@ impl Answers {
             if answer.lookup.is_some() {
                 answer.alarm = None;
                 changed |= answer.take_in(pool, name, Err(Reason::new("the resolver does not answer")));
-            } else if let ServerPlace::Name { host, port } = &answer.entry(pool).place {
+            } else if let ServerLocation::Name { host, port } = &answer.entry(pool).location {
                 let (name, asked) = (
                     Arc::clone(name),
                     resolver.ask(host, *port, pool.resolve, answer.was_prompt),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::SOME_TIME;
-use super::{Mistakes, Section, address, route, value};
+use super::limits::NONZERO_DURATION;
+use super::{Problems, Section, address, route, value};
 use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
@@ -16,7 +16,7 @@ use crate::pool::health::{EjectLimits, Thresholds};
 use crate::units;
 
 /// A check costs a connection; a hundred a second to each server would be load, not a check.
-const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*SOME_TIME.end();
+const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*NONZERO_DURATION.end();
 
 /// Results in a row; no state should take more than that to change.
 const STREAK: RangeInclusive<u32> = 1..=1_000;
@@ -60,12 +60,12 @@ pub(super) struct Health {
 }
 
 /// Reads what a pool says of its servers' health.
-pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
+pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> Health {
     let off = pool.get("health").filter(|node| value::is_off(node));
     if let Some(node) = off {
-        m.say(
-            &node.place,
-            "expected a table, found text",
+        problems.error(
+            &node.position,
+            "expected a table, found a string",
             r#"write { check = "off" }"#,
         );
         return Health {
@@ -74,31 +74,43 @@ pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Health {
             panic_threshold: None,
         };
     }
-    let section = pool.child("health", &keys::HEALTH, m);
+    let section = pool.child("health", &keys::HEALTH, problems);
     let usual = USUAL_HEALTH;
-    let check = check(pool, &section, m);
+    let check = check(pool, &section, problems);
     let interval = section
-        .duration("interval", CHECK_INTERVAL, m)
+        .duration("interval", CHECK_INTERVAL, problems)
         .unwrap_or(usual.interval);
     let plan = HealthPlan {
         check: check.unwrap_or(usual.check),
         interval,
-        interval_down: section.duration("interval_down", CHECK_INTERVAL, m).unwrap_or(interval),
-        timeout: section.duration("timeout", SOME_TIME, m).unwrap_or(usual.timeout),
+        interval_down: section
+            .duration("interval_down", CHECK_INTERVAL, problems)
+            .unwrap_or(interval),
+        timeout: section
+            .duration("timeout", NONZERO_DURATION, problems)
+            .unwrap_or(usual.timeout),
         thresholds: Thresholds {
-            rise: section.whole("rise", STREAK, m).unwrap_or(usual.thresholds.rise),
-            fall: section.whole("fall", STREAK, m).unwrap_or(usual.thresholds.fall),
+            rise: section
+                .integer("rise", STREAK, problems)
+                .unwrap_or(usual.thresholds.rise),
+            fall: section
+                .integer("fall", STREAK, problems)
+                .unwrap_or(usual.thresholds.fall),
         },
-        address: section.get("address").and_then(|node| check_address(node, m)),
-        port: section.whole("port", PORT, m).and_then(|port| u16::try_from(port).ok()),
+        address: section.get("address").and_then(|node| check_address(node, problems)),
+        port: section
+            .integer("port", PORT, problems)
+            .and_then(|port| u16::try_from(port).ok()),
         concurrency: section
-            .whole("concurrency", CONCURRENCY, m)
+            .integer("concurrency", CONCURRENCY, problems)
             .map_or(usual.concurrency, |checks| checks as usize),
     };
     Health {
         plan,
-        eject: ejection(&section, m),
-        panic_threshold: section.get("panic_threshold").and_then(|node| panic_threshold(node, m)),
+        eject: ejection(&section, problems),
+        panic_threshold: section
+            .get("panic_threshold")
+            .and_then(|node| panic_threshold(node, problems)),
     }
 }
 
@@ -112,9 +124,9 @@ enum Kind {
 }
 
 /// What a check does; `None`: nothing is said of it, or nothing that is right.
-fn check(pool: &Section<'_>, section: &Section<'_>, m: &mut Mistakes<'_>) -> Option<Option<CheckKind>> {
+fn check(pool: &Section<'_>, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Option<CheckKind>> {
     let kind = match section.get("check") {
-        Some(node) => kind(node, m)?,
+        Some(node) => kind(node, problems)?,
         None => Kind::Tcp,
     };
     for (wanted, word, keys) in [
@@ -122,49 +134,49 @@ fn check(pool: &Section<'_>, section: &Section<'_>, m: &mut Mistakes<'_>) -> Opt
         (Kind::Postgres, "postgres", &OF_POSTGRES[..]),
     ] {
         for key in keys.iter().filter(|_| kind != wanted) {
-            misplaced(key, section, word, m);
+            misplaced(key, section, word, problems);
         }
     }
     if kind != Kind::Postgres {
-        misplaced("role", pool, "postgres", m);
-        misplaced("max_lag", pool, "postgres", m);
+        misplaced("role", pool, "postgres", problems);
+        misplaced("max_lag", pool, "postgres", problems);
     }
     Some(match kind {
         Kind::Tcp => Some(CheckKind::Tcp),
-        Kind::Tls => Some(CheckKind::Tls(Arc::new(tls(section, m)))),
-        Kind::Postgres => Some(CheckKind::Postgres(Arc::new(postgres(pool, section, m)))),
+        Kind::Tls => Some(CheckKind::Tls(Arc::new(tls(section, problems)))),
+        Kind::Postgres => Some(CheckKind::Postgres(Arc::new(postgres(pool, section, problems)))),
         Kind::Off => None,
     })
 }
 
-fn kind(node: &Node, m: &mut Mistakes<'_>) -> Option<Kind> {
+fn kind(node: &Node, problems: &mut Problems<'_>) -> Option<Kind> {
     let kinds = [
         ("tcp", Kind::Tcp),
         ("tls", Kind::Tls),
         ("postgres", Kind::Postgres),
         ("off", Kind::Off),
     ];
-    if let crate::config::file::Value::Text(text) = &node.value
+    if let crate::config::file::Value::String(text) = &node.value
         && CHECKS_LATER.contains(&text.as_str())
     {
         let label = r#"write "tcp", "tls", "postgres" or "off""#;
-        m.say(&node.place, format!("`{text}` checks do not work yet"), label);
+        problems.error(&node.position, format!("`{text}` checks do not work yet"), label);
         return None;
     }
-    value::word(node, &kinds, m)
+    value::one_of(node, &kinds, problems)
 }
 
 /// Says that a key is of another kind of check.
-fn misplaced(key: &str, section: &Section<'_>, wanted: &str, m: &mut Mistakes<'_>) {
-    if let Some((place, _)) = section.entry(key) {
+fn misplaced(key: &str, section: &Section<'_>, wanted: &str, problems: &mut Problems<'_>) {
+    if let Some((position, _)) = section.entry(key) {
         let label = format!("write check = \"{wanted}\" in [pools.NAME.health], or leave it out");
-        m.say(place, format!("`{key}` is for the check \"{wanted}\""), label);
+        problems.error(position, format!("`{key}` is for the check \"{wanted}\""), label);
     }
 }
 
-fn tls(section: &Section<'_>, m: &mut Mistakes<'_>) -> TlsCheck {
-    let sni = section.get("sni").and_then(|node| server_name(node, m));
-    let alpn = route::entries(section, "alpn", m, |text| {
+fn tls(section: &Section<'_>, problems: &mut Problems<'_>) -> TlsCheck {
+    let sni = section.get("sni").and_then(|node| server_name(node, problems));
+    let alpn = route::entries(section, "alpn", problems, |text| {
         route::protocol(text).map(|_| Box::<str>::from(text))
     });
     let check = TlsCheck {
@@ -172,13 +184,13 @@ fn tls(section: &Section<'_>, m: &mut Mistakes<'_>) -> TlsCheck {
         alpn,
         verify: section
             .get("verify")
-            .and_then(|node| value::truth(node, m))
+            .and_then(|node| value::boolean(node, problems))
             .unwrap_or(false),
-        ca_file: section.get("ca_file").and_then(|node| path(node, m)),
+        ca_file: section.get("ca_file").and_then(|node| path(node, problems)),
     };
-    if let (Some((place, _)), false) = (section.entry("ca_file"), check.verify) {
-        m.warn(
-            place,
+    if let (Some((position, _)), false) = (section.entry("ca_file"), check.verify) {
+        problems.warning(
+            position,
             "`ca_file` is never used",
             "no certificate is verified without verify = true",
         );
@@ -186,18 +198,18 @@ fn tls(section: &Section<'_>, m: &mut Mistakes<'_>) -> TlsCheck {
     check
 }
 
-fn postgres(pool: &Section<'_>, section: &Section<'_>, m: &mut Mistakes<'_>) -> PostgresCheck {
-    let user = section.get("user").and_then(|node| plain(node, m));
-    let password_file = section.get("password_file").and_then(|node| path(node, m));
-    let database = section.get("database").and_then(|node| plain(node, m));
+fn postgres(pool: &Section<'_>, section: &Section<'_>, problems: &mut Problems<'_>) -> PostgresCheck {
+    let user = section.get("user").and_then(|node| plain(node, problems));
+    let password_file = section.get("password_file").and_then(|node| path(node, problems));
+    let database = section.get("database").and_then(|node| plain(node, problems));
     let roles = [
         ("any", Role::Any),
         ("primary", Role::Primary),
         ("replica", Role::Replica),
     ];
-    let role = pool.word("role", &roles, m).unwrap_or_default();
-    let max_lag = pool.duration_or_off("max_lag", SOME_TIME, m).flatten();
-    if section.lacks("user") {
+    let role = pool.one_of("role", &roles, problems).unwrap_or_default();
+    let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
+    if section.is_missing("user") {
         let needing = [
             ("password_file", section, true),
             ("database", section, true),
@@ -205,14 +217,14 @@ fn postgres(pool: &Section<'_>, section: &Section<'_>, m: &mut Mistakes<'_>) -> 
             ("max_lag", pool, max_lag.is_some()),
         ];
         for (key, section, needs) in needing {
-            if let (Some((place, _)), true) = (section.entry(key), needs) {
+            if let (Some((position, _)), true) = (section.entry(key), needs) {
                 let label = "add `user` to [pools.NAME.health]";
-                m.say(place, format!("`{key}` needs somebody to log in as"), label);
+                problems.error(position, format!("`{key}` needs somebody to log in as"), label);
             }
         }
     }
-    if let (Some((place, _)), Role::Primary) = (pool.entry("max_lag"), role) {
-        m.warn(place, "`max_lag` is never used", "a primary is behind nobody");
+    if let (Some((position, _)), Role::Primary) = (pool.entry("max_lag"), role) {
+        problems.warning(position, "`max_lag` is never used", "a primary is behind nobody");
     }
     PostgresCheck {
         login: user.map(|user| PostgresLogin {
@@ -226,80 +238,88 @@ fn postgres(pool: &Section<'_>, section: &Section<'_>, m: &mut Mistakes<'_>) -> 
 }
 
 /// Text that goes into a message of a protocol whose strings end with a zero byte.
-fn plain<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a str> {
-    let text = value::text(node, m)?;
+fn plain<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a str> {
+    let text = value::string(node, problems)?;
     if text.is_empty() || text.len() > 63 || text.contains('\0') {
-        m.say(&node.place, "this is not a name", "write 1 to 63 bytes");
+        problems.error(&node.position, "this is not a name", "write 1 to 63 bytes");
         return None;
     }
     Some(text)
 }
 
-fn server_name(node: &Node, m: &mut Mistakes<'_>) -> Option<Box<str>> {
-    let text = value::text(node, m)?;
+fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let text = value::string(node, problems)?;
     match ServerName::from_config(text) {
         Ok(name) => Some(name.as_str().into()),
         Err(error) => {
             let label = "write a host's name, as in \"shop.example.com\"";
-            m.say(&node.place, format!("`{text}`: {error}"), label);
+            problems.error(&node.position, format!("`{text}`: {error}"), label);
             None
         }
     }
 }
 
 /// The path of a file.
-pub(super) fn path(node: &Node, m: &mut Mistakes<'_>) -> Option<PathBuf> {
-    let text = value::text(node, m)?;
+pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
+    let text = value::string(node, problems)?;
     if text.is_empty() || text.contains('\0') || text.ends_with('/') {
-        m.say(&node.place, "this is not a file's path", "");
+        problems.error(&node.position, "this is not a file's path", "");
         return None;
     }
     Some(text.into())
 }
 
-fn check_address(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerAddr> {
-    let text = value::text(node, m)?;
+fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr> {
+    let text = value::string(node, problems)?;
     match address::host(text) {
         Ok(address) => Some(address),
         Err((what, label)) => {
-            m.say(&node.place, what, label);
+            problems.error(&node.position, what, label);
             None
         }
     }
 }
 
 /// A percentage, or `"off"`.
-fn panic_threshold(node: &Node, m: &mut Mistakes<'_>) -> Option<u8> {
+fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
     if value::is_off(node) {
         return None;
     }
-    value::whole(node, 1..=100, m).and_then(|percent| u8::try_from(percent).ok())
+    value::integer(node, 1..=100, problems).and_then(|percent| u8::try_from(percent).ok())
 }
 
-fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {
+fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {
     let usual = USUAL_EJECTION;
-    let first = section.duration("eject_for", SOME_TIME, m).unwrap_or(usual.first);
-    let longest = section.duration("eject_max_for", SOME_TIME, m).unwrap_or(usual.longest);
+    let first = section
+        .duration("eject_for", NONZERO_DURATION, problems)
+        .unwrap_or(usual.first);
+    let longest = section
+        .duration("eject_max_for", NONZERO_DURATION, problems)
+        .unwrap_or(usual.longest);
     if first > longest {
         let said = section.get("eject_max_for").or_else(|| section.get("eject_for"));
-        let place = said.map_or(section.place(), |node| &node.place);
+        let position = said.map_or(section.position(), |node| &node.position);
         let what = format!(
             "`eject_for` ({}) is longer than `eject_max_for` ({})",
-            units::show_duration(first),
-            units::show_duration(longest)
+            units::format_duration(first),
+            units::format_duration(longest)
         );
-        m.say(place, what, "the back-off begins with the one and ends with the other");
+        problems.error(
+            position,
+            what,
+            "the back-off begins with the one and ends with the other",
+        );
     }
     EjectLimits {
-        after: section.whole("eject_after", STREAK, m).unwrap_or(usual.after),
+        after: section.integer("eject_after", STREAK, problems).unwrap_or(usual.after),
         first,
         longest,
         percent_max: section
-            .whole("eject_max_percent", 0..=100, m)
+            .integer("eject_max_percent", 0..=100, problems)
             .unwrap_or(usual.percent_max),
         on_reset: section
             .get("eject_on_reset")
-            .and_then(|node| value::truth(node, m))
+            .and_then(|node| value::boolean(node, problems))
             .unwrap_or(usual.on_reset),
     }
 }

@@ -9,7 +9,7 @@ use crate::live::Live;
 use crate::pool::Server;
 use crate::probe::tests::{plan, pool};
 
-/// Lookups at once: of the largest [`crate::descriptors::Budget`].
+/// Lookups at once: of the largest [`crate::descriptors::DescriptorShares`].
 const PLACES: usize = 128;
 
 const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
