@@ -7,17 +7,37 @@ use std::time::Duration;
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+/// Why a text is not a duration. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// A number without a unit.
+    #[error("write {}", suggest_duration(*.0))]
+    MissingUnit(u64),
+    /// Anything else.
+    #[error(r#"write an integer with a unit (ms, s, m or h), as in "250ms" or "5s""#)]
+    Malformed,
+}
+
+/// Why a text is not a size. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// A number without a unit.
+    #[error("write {}", suggest_size(*.0))]
+    MissingUnit(u64),
+    /// Anything else.
+    #[error(r#"write an integer with a unit (B, KiB or MiB), as in "16KiB""#)]
+    Malformed,
+}
+
 /// Parses `250ms`, `2s`, `5m`, `1h`.
 ///
 /// # Errors
-/// What to write instead.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    parse(text, &DURATIONS)
+/// The text has another form, or the duration does not fit into 64 bits of milliseconds.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let milliseconds = parse(text, &DURATIONS);
+    milliseconds
         .map(Duration::from_millis)
-        .map_err(|number| match number {
-            Some(number) => format!("write {}", suggest_duration(number)),
-            None => String::from(r#"write an integer with a unit (ms, s, m or h), as in "250ms" or "5s""#),
-        })
+        .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
 }
 
 /// What to write instead of a number without a unit. For HAProxy it is in milliseconds, for other proxies in seconds.
@@ -33,12 +53,9 @@ pub fn suggest_duration(number: u64) -> String {
 /// Parses `512B`, `16KiB`, `1MiB`.
 ///
 /// # Errors
-/// What to write instead.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    parse(text, &SIZES).map_err(|number| match number {
-        Some(number) => format!("write {}", suggest_size(number)),
-        None => String::from(r#"write an integer with a unit (B, KiB or MiB), as in "16KiB""#),
-    })
+/// The text has another form, or the size does not fit into 64 bits of bytes.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    parse(text, &SIZES).map_err(|number| number.map_or(SizeError::Malformed, SizeError::MissingUnit))
 }
 
 /// What to write instead of a size without a unit.
@@ -100,9 +117,12 @@ mod tests {
 
     #[test]
     fn other_texts_are_rejected_with_a_hint() {
-        assert_eq!(parse_duration("5").unwrap_err(), r#"write "5s""#);
-        assert_eq!(parse_duration("5000").unwrap_err(), r#"write "5000ms" or "5000s""#);
-        assert_eq!(parse_size("65536").unwrap_err(), r#"write "64KiB""#);
+        assert_eq!(parse_duration("5").unwrap_err().to_string(), r#"write "5s""#);
+        assert_eq!(
+            parse_duration("5000").unwrap_err().to_string(),
+            r#"write "5000ms" or "5000s""#
+        );
+        assert_eq!(parse_size("65536").unwrap_err().to_string(), r#"write "64KiB""#);
         for text in [
             "",
             "s",

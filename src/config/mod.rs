@@ -81,8 +81,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
-            let notice = Problem::error(Position::Bytes(valid..valid + 1), "not UTF-8", "save the file as UTF-8");
-            Err(Report::new(Arc::new(SourceText::new(name, text)), vec![notice]))
+            let problem = Problem::error(Position::Bytes(valid..valid + 1), "not UTF-8", "save the file as UTF-8");
+            Err(Report::new(Arc::new(SourceText::new(name, text)), vec![problem]))
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation};
 use crate::name::ServerName;
 
 /// Why a value is invalid, and what to write instead: the message and the hint of an error.
-pub(super) type Explanation = (String, String);
+pub(super) type InvalidValue = (String, String);
 
 /// An address to listen on.
-pub(super) fn listen(text: &str) -> Result<ListenAddr, Explanation> {
+pub(super) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
     if let Some((address, interface)) = split_interface(text) {
         return with_interface(interface, |interface| ListenAddr::on_interface(address, interface));
     }
@@ -43,7 +43,7 @@ pub(super) fn listen(text: &str) -> Result<ListenAddr, Explanation> {
 }
 
 /// The location of a server.
-pub(super) fn server(text: &str) -> Result<ServerLocation, Explanation> {
+pub(super) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     if text.starts_with("unix:") || text.starts_with('/') {
         let message = String::from("servers on Unix sockets are not supported yet");
         return Err((message, String::from("write \"host:port\"")));
@@ -84,7 +84,7 @@ pub(super) fn server(text: &str) -> Result<ServerLocation, Explanation> {
 }
 
 /// An IP address without a port. The port of the result is 0.
-pub(super) fn host(text: &str) -> Result<ServerAddr, Explanation> {
+pub(super) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
     let invalid = || {
         let hint = "write an address such as \"10.0.0.11\"; the port has a key of its own, `port`";
         (format!("`{text}` is not an IP address"), String::from(hint))
@@ -113,7 +113,7 @@ fn split_interface(text: &str) -> Option<(SocketAddrV6, &str)> {
 }
 
 /// The address with the index of the interface, or the error if the interface does not exist.
-fn with_interface<T>(name: &str, resolve: impl FnOnce(Interface) -> io::Result<T>) -> Result<T, Explanation> {
+fn with_interface<T>(name: &str, resolve: impl FnOnce(Interface) -> io::Result<T>) -> Result<T, InvalidValue> {
     let absent = || {
         let hint = "write a name or a number that `ip link` shows";
         (format!("unknown interface `{name}`"), String::from(hint))
@@ -126,7 +126,7 @@ fn with_interface<T>(name: &str, resolve: impl FnOnce(Interface) -> io::Result<T
 }
 
 /// A link-local address is unique on one link only (RFC 4007, section 6); the kernel rejects one without a scope.
-fn check_scope(address: SocketAddr) -> Result<(), Explanation> {
+fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
     match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
             let message = format!("`{}` is a link-local address without an interface", v6.ip());
@@ -137,7 +137,7 @@ fn check_scope(address: SocketAddr) -> Result<(), Explanation> {
 }
 
 /// A network, or a single address.
-pub(super) fn network(text: &str) -> Result<IpNet, Explanation> {
+pub(super) fn network(text: &str) -> Result<IpNet, InvalidValue> {
     let example = || String::from(r#"write "10.0.0.0/8", "2001:db8::/32" or a plain address"#);
     let network = if let Ok(address) = text.parse::<IpAddr>() {
         IpNet::from(address)
@@ -170,7 +170,7 @@ fn ipv4_of_mapped(network: IpNet) -> Option<Ipv4Net> {
 }
 
 /// Host and port of `host:port`.
-fn split(text: &str) -> Result<(&str, u16), Explanation> {
+fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
     if text.is_empty() {
         return Err((
             String::from("the address is empty"),
@@ -210,7 +210,7 @@ fn split(text: &str) -> Result<(&str, u16), Explanation> {
 }
 
 /// `::1:80` is a valid address by itself, so that it is ambiguous where the port begins.
-fn bare_ipv6(text: &str) -> Explanation {
+fn bare_ipv6(text: &str) -> InvalidValue {
     let hint = match text.rsplit_once(':') {
         Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() => {
             format!("write \"[{host}]:{port}\", or \"[{text}]:PORT\"")
@@ -220,7 +220,7 @@ fn bare_ipv6(text: &str) -> Explanation {
     (format!("`{text}` is an IPv6 address without brackets"), hint)
 }
 
-fn port_zero(text: &str) -> Explanation {
+fn port_zero(text: &str) -> InvalidValue {
     (
         format!("`{text}`: port 0 is not valid for a server"),
         String::from("at least 1"),

@@ -83,7 +83,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
 }
 
 /// An additional host name that the API accepts.
-fn host(text: &str) -> Result<Box<str>, address::Explanation> {
+fn host(text: &str) -> Result<Box<str>, address::InvalidValue> {
     match ServerName::from_config(text) {
         Ok(name) if name.as_str() == "localhost" => Err(redundant_host(text)),
         Ok(name) => Ok(name.as_str().into()),
@@ -92,7 +92,7 @@ fn host(text: &str) -> Result<Box<str>, address::Explanation> {
     }
 }
 
-fn redundant_host(text: &str) -> address::Explanation {
+fn redundant_host(text: &str) -> address::InvalidValue {
     let hint = "remove it: IP addresses and `localhost` are always accepted";
     (format!("`{text}` is redundant"), hint.to_owned())
 }

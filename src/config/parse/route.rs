@@ -38,7 +38,7 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
     section: &Section<'_>,
     key: &str,
     problems: &mut Problems<'_>,
-    parse: impl Fn(&str) -> Result<T, address::Explanation>,
+    parse: impl Fn(&str) -> Result<T, address::InvalidValue>,
 ) -> Vec<T> {
     let nodes = section
         .get(key)
@@ -65,7 +65,7 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
     entries
 }
 
-fn pattern(text: &str) -> Result<NamePattern, address::Explanation> {
+fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
         let message = format!("`{text}` is not a name pattern: {error}");
         let hint = if text.contains('*') {
@@ -79,7 +79,7 @@ fn pattern(text: &str) -> Result<NamePattern, address::Explanation> {
     })
 }
 
-pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::Explanation> {
+pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
     if text.is_empty() || text.len() > ALPN_BYTES_MAX {
         let hint = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
         return Err((String::from("invalid protocol name"), hint));

@@ -33,13 +33,13 @@ pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Positio
         };
         if route.sni.is_empty() {
             if let Some(winner) = winner_among(&unnamed) {
-                warn_route(route, winner, position, problems);
+                warn_shadowed(route, winner, position, problems);
             }
             unnamed.push(route);
             continue;
         }
         let winner_of = |pattern| winner_among(named.get(pattern)?);
-        let won: Vec<_> = route
+        let shadowed: Vec<_> = route
             .sni
             .iter()
             .filter_map(|pattern| Some((pattern, winner_of(pattern)?)))
@@ -47,18 +47,18 @@ pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Positio
         for pattern in &route.sni {
             named.entry(pattern).or_default().push(route);
         }
-        if won.len() == route.sni.len() {
-            warn_route(route, won[0].1, position, problems);
+        if shadowed.len() == route.sni.len() {
+            warn_shadowed(route, shadowed[0].1, position, problems);
             continue;
         }
-        for (pattern, winner) in won {
+        for (pattern, winner) in shadowed {
             let message = format!("`{pattern}` of route `{}` never matches", route.name);
             problems.warning(position, message, format!("route `{}` matches first", winner.name));
         }
     }
 }
 
-fn warn_route(route: &PoolRoute, winner: &PoolRoute, position: &Position, problems: &mut Problems<'_>) {
+fn warn_shadowed(route: &PoolRoute, winner: &PoolRoute, position: &Position, problems: &mut Problems<'_>) {
     let message = format!("route `{}` never matches", route.name);
     problems.warning(position, message, format!("route `{}` matches first", winner.name));
 }

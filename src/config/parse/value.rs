@@ -121,8 +121,8 @@ pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, problems: 
             );
             None
         }
-        Err(hint) => {
-            problems.error(&node.position, format!("`{text}` is not a duration"), hint);
+        Err(error) => {
+            problems.error(&node.position, format!("`{text}` is not a duration"), error.to_string());
             None
         }
     }
@@ -141,8 +141,8 @@ pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Prob
     };
     match units::parse_size(text) {
         Ok(bytes) => within(node, text, bytes, &bounds, |bytes| units::format_size(*bytes), problems),
-        Err(hint) => {
-            problems.error(&node.position, format!("`{text}` is not a size"), hint);
+        Err(error) => {
+            problems.error(&node.position, format!("`{text}` is not a size"), error.to_string());
             None
         }
     }
