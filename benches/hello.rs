@@ -1,4 +1,4 @@
-//! What it costs to read a ClientHello.
+//! The cost of parsing a ClientHello.
 
 use std::hint::black_box;
 
@@ -12,7 +12,7 @@ fn hello(c: &mut Criterion) {
     let mut group = c.benchmark_group("hello");
     let short = include_bytes!("../tests/data/hello/openssl.bin");
     let post_quantum = include_bytes!("../tests/data/hello/chromium.bin");
-    let message = &post_quantum[RECORD_HEADER_BYTES..]; // it came in one record
+    let message = &post_quantum[RECORD_HEADER_BYTES..]; // it was captured in one record
     let cut_up = in_records(&padded_message(10_900), 1);
     for (what, wire) in [
         ("short", short.to_vec()),
@@ -50,7 +50,7 @@ fn decided(reader: &mut Reader, wire: &[u8]) -> Verdict {
     verdict
 }
 
-/// A handshake message with a ClientHello and so much padding that it has so many bytes.
+/// A handshake message with a ClientHello that is padded to this many bytes.
 fn padded_message(bytes: u16) -> Vec<u8> {
     const EMPTY_BYTES: u16 = 51; // with an extension of no padding
     let padding = bytes - EMPTY_BYTES;
@@ -63,7 +63,7 @@ fn padded_message(bytes: u16) -> Vec<u8> {
     message
 }
 
-/// A handshake message in records of so many bytes, and a shorter one where it ends.
+/// A handshake message in records with content of this many bytes; the last may be shorter.
 fn in_records(message: &[u8], bytes: usize) -> Vec<u8> {
     let record = |fragment: &[u8]| {
         let length = u16::try_from(fragment.len()).expect("at most 16 KiB").to_be_bytes();

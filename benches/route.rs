@@ -1,7 +1,7 @@
-//! What finding a route costs: among 10 and 10,000 routes, and among a million names.
+//! The cost of finding a route: among 10 and 10,000 routes, and among a million names.
 //!
-//! `few` asks for a thousand of the names in random order, which is how traffic is: most of it is for few names. `all`
-//! asks for any name as often as any other, and so measures the memory: a million names do not fit its caches.
+//! `few` looks up a thousand of the names in random order, like real traffic, most of which is for few names. `all` looks
+//! up every name equally often, and so measures memory access: a million names do not fit the CPU caches.
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ fn name(n: usize) -> String {
     format!("www-{n}.customers.example.com")
 }
 
-/// So many routes of so many names each, every hundredth pattern (at least one) a wildcard.
+/// This many routes with this many names each; every hundredth pattern, and the first, is a wildcard.
 fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
     let pattern = |n: usize| match n % 100 {
         0 => format!("*.{}", name(n)),
@@ -24,7 +24,7 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
     let route = |index: usize| Route {
         name: format!("https#{index}").into(),
         sni: (index * names_each..(index + 1) * names_each)
-            .map(|n| NamePattern::from_config(&pattern(n)).expect("it is a name"))
+            .map(|n| NamePattern::from_config(&pattern(n)).expect("the name is valid"))
             .collect(),
         alpn: Vec::new(),
         from: Vec::new(),
@@ -33,14 +33,14 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
     RouteTable::new((0..routes).map(route).collect(), None)
 }
 
-/// So many different names of those in the table, those below its wildcards among them.
+/// This many random names from the table; for a wildcard, a name that it matches.
 fn asked(names: usize, different: usize) -> Vec<Sni> {
     let mut random = fastrand::Rng::with_seed(1);
     let one = |n: usize| match n % 100 {
         0 => format!("shop.{}", name(n)),
         _ => name(n),
     };
-    let mut draw = || Sni::from_wire(one(random.usize(..names)).as_bytes()).expect("it is a name");
+    let mut draw = || Sni::from_wire(one(random.usize(..names)).as_bytes()).expect("the name is valid");
     (0..different).map(|_| draw()).collect()
 }
 

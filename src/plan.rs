@@ -11,7 +11,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
-use crate::pool::{Allotment, Member, Policy, Pool, Roster, ServerSpec};
+use crate::pool::{Member, MemberConfig, Policy, Pool, Roster, ServerSpec};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -136,7 +136,7 @@ pub struct ServerEntry {
     /// Where it is.
     pub location: ServerLocation,
     /// How much it gets, and when.
-    pub allotment: Allotment,
+    pub member_config: MemberConfig,
     /// Where its name was last said to be; nothing, as long as that is not known. Besides the pool's servers, which
     /// follow it, all of a plan that changes.
     pub addresses: ArcSwap<Vec<ServerAddr>>,
@@ -353,7 +353,7 @@ impl PoolPlan {
                 // One address reached by two names of a pool is one server: it has one load and one health.
                 if seen.insert((Arc::clone(&spec.identity), spec.address)) {
                     let server = roster.server(self.pool.name(), spec, self.is_checked());
-                    servers.push(Member::new(server, entry.allotment));
+                    servers.push(Member::new(server, entry.member_config));
                 }
             }
         }

@@ -163,8 +163,8 @@ impl<T> RouteTable<T> {
         let offered = Offered::new(known.alpn);
         let first = |bucket: &Bucket| {
             let mut guarded = bucket.guarded.iter().map(|index| (*index, &self.routes[*index]));
-            let admitted =
-                guarded.find(|(_, route)| route.alpn_entry(&offered).holds() && route.from_entry(known.client).holds());
+            let admitted = guarded
+                .find(|(_, route)| route.alpn_entry(&offered).holds() && route.client_entry(known.client).holds());
             admitted.map(|(index, _)| index).or(bucket.open)
         };
         let by_name = |name: &Sni| {
@@ -240,7 +240,7 @@ impl<T> Route<T> {
 
     /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address is the IPv4 address that it stands
     /// for, here as in `source-hash`.
-    fn from_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
+    fn client_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
         let ip = client.map(|client| client.ip().to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
         Match::of(&self.from, entry)

@@ -1,4 +1,4 @@
-//! What the API takes is what docs/api.md says it takes, and it does what is said there.
+//! The API accepts exactly the requests that docs/api.md describes, and reads them as described there.
 #![no_main]
 
 use std::collections::HashSet;
@@ -37,7 +37,7 @@ fn body(bytes: &[u8]) {
     }
 }
 
-/// `POST /api/v1/servers/{pool}/{server}`, by the book. Of a key that is there twice only the last is known here.
+/// `POST /api/v1/servers/{pool}/{server}` as documented. Of a duplicate key only the last value is seen here.
 fn order(body: &Value) -> Option<Vec<Steer>> {
     let body = body.as_object()?;
     let keys = ["use", "close_over", "weight"];
@@ -105,7 +105,7 @@ fn each_once(uri: &Uri, but: &[&str]) -> bool {
         .all(|(key, _)| but.contains(&key.as_str()) || seen.insert(key))
 }
 
-/// `30s`: a whole number and its unit.
+/// A whole number with its unit, such as `30s`.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let milliseconds = match &text[digits..] {

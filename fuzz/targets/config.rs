@@ -1,4 +1,4 @@
-//! The reader of configurations takes a text or says what is wrong with it, and does the same the next time.
+//! Reading a configuration either succeeds or reports mistakes, and gives the same result every time.
 #![no_main]
 
 use acequia::config::report::Report;
@@ -14,29 +14,29 @@ fuzz_target!(|text: &str| {
     match (read(name, text), read(name, text)) {
         (Ok(loaded), Ok(again)) => {
             assert_eq!(loaded.warnings.errors(), 0);
-            assert_eq!(shown(&loaded.warnings), again.warnings.to_string());
-            assert_eq!(told(&loaded), told(&again));
+            assert_eq!(rendered(&loaded.warnings), again.warnings.to_string());
+            assert_eq!(content(&loaded), content(&again));
         }
         (Err(report), Err(again)) => {
-            assert!(report.errors() > 0, "invalid without an error");
-            assert_eq!(shown(&report), again.to_string());
+            assert!(report.errors() > 0, "expected at least one error");
+            assert_eq!(rendered(&report), again.to_string());
         }
         (first, second) => panic!("{first:?}, then {second:?}"),
     }
 });
 
-/// Each thing is said, in lines that drive no terminal.
-fn shown(report: &Report) -> String {
+/// The rendered report. Asserts that it shows every error and warning, and no control characters.
+fn rendered(report: &Report) -> String {
     let plain = report.to_string();
-    let said = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!(said("error: "), report.errors(), "{plain}");
-    assert_eq!(said("warning: "), report.warnings(), "{plain}");
+    let count = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();
+    assert_eq!(count("error: "), report.errors(), "{plain}");
+    assert_eq!(count("warning: "), report.warnings(), "{plain}");
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     plain
 }
 
-/// What was read. Servers are left out, for each is made with a number and a time of its own.
-fn told(loaded: &Loaded) -> Vec<String> {
+/// The content of a plan, for comparison. Servers are left out, because each has an identifier and a time of its own.
+fn content(loaded: &Loaded) -> Vec<String> {
     let plan = &loaded.plan;
     let process = format!("{:?} {:?} {:?}", plan.runtime, plan.admin, plan.log);
     let listeners = plan.listeners.iter().map(|listener| {

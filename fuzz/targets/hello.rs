@@ -1,4 +1,4 @@
-//! The reader of ClientHellos says the same however the bytes come, and the same as another reader.
+//! The ClientHello parser gives the same result however the bytes are split, and the same as rustls.
 #![no_main]
 
 use acequia::name::ServerName;
@@ -8,7 +8,7 @@ use rustls::server::{Accepted, Acceptor};
 
 const BYTES_MAX: usize = 128 << 10;
 
-/// Prefixes that are also read by a reader that has seen none before: each costs its length.
+/// The number of prefixes that are also parsed by a fresh reader, each of which costs its length.
 const FRESH_READERS_MAX: usize = 32;
 
 fuzz_target!(|wire: &[u8]| {
@@ -28,16 +28,17 @@ fuzz_target!(|wire: &[u8]| {
     }
 });
 
-/// Undecided, then decided once and for all. A reader that began anew with each byte would run into the time limit.
+/// Feeds single bytes: the verdict must change once, from undecided to the final one. A reader that started over with
+/// each byte would exceed the time limit.
 fn bytes_one_by_one(wire: &[u8], whole: &Verdict) {
     let mut reader = Reader::new(BYTES_MAX);
     let verdicts = (0..=wire.len()).map(|come| reader.advance(&wire[..come]));
     let decided = verdicts.into_iter().find(|verdict| *verdict != Verdict::NeedMore);
     assert_eq!(decided.as_ref().unwrap_or(&Verdict::NeedMore), whole);
-    assert_eq!(reader.advance(wire), *whole, "decided is decided");
+    assert_eq!(reader.advance(wire), *whole, "expected the verdict to stay");
 }
 
-/// As long as the bytes themselves say.
+/// Feeds pieces whose lengths are derived from the bytes themselves.
 fn bytes_in_pieces(wire: &[u8], whole: &Verdict) {
     let mut reader = Reader::new(BYTES_MAX);
     let mut come = 0;
@@ -47,11 +48,11 @@ fn bytes_in_pieces(wire: &[u8], whole: &Verdict) {
             assert_eq!(
                 verdict,
                 Reader::new(BYTES_MAX).advance(&wire[..come]),
-                "of {come} bytes"
+                "after {come} bytes"
             );
         }
         if verdict != Verdict::NeedMore || come == wire.len() {
-            assert_eq!(verdict, *whole, "of {come} bytes");
+            assert_eq!(verdict, *whole, "after {come} bytes");
             break;
         }
         come = wire.len().min(come + 1 + usize::from(wire[come]));
@@ -62,14 +63,15 @@ fn has_its_bounds(hello: &Hello, wire_bytes: usize) {
     let escaped = hello.raw_name.as_ref().map_or(0, |raw| raw.len());
     assert!(
         escaped <= 4 * RAW_NAME_BYTES_MAX,
-        "{escaped} bytes of a name that is none"
+        "expected at most {} bytes of an invalid name, got {escaped}",
+        4 * RAW_NAME_BYTES_MAX
     );
     assert!(hello.raw_name.is_none() || hello.server_name().is_none());
     assert!(hello.alpn.wire_bytes() < wire_bytes);
     assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())));
 }
 
-/// What a server that uses rustls takes for the ClientHello, if it takes it.
+/// The ClientHello as rustls reads it, if it accepts it.
 fn rustls(mut wire: &[u8]) -> Option<Accepted> {
     let mut acceptor = Acceptor::default();
     while !wire.is_empty() {
@@ -83,7 +85,7 @@ fn rustls(mut wire: &[u8]) -> Option<Accepted> {
     None
 }
 
-/// Whoever is routed by one name and served by another has got around the routes.
+/// Asserts the same name and ALPN as rustls reads: a client routed by one name and served by another would bypass routes.
 fn is_what_rustls_reads(hello: &Hello, accepted: &Accepted) {
     let theirs = accepted.client_hello();
     let name = theirs

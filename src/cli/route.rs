@@ -190,7 +190,7 @@ fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Res
     let names: Vec<_> = pool
         .entries
         .iter()
-        .filter(|entry| entry.allotment.weight > 0 && entry.fixed().is_none())
+        .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
         .collect();
     let servers = pool.pool.in_order(from, Instant::now());
     match (policy, from) {
@@ -223,7 +223,7 @@ fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Res
     if policy == Policy::SourceHash && from.is_none() {
         writeln!(text, "note: with --from, the order in which they are tried")?;
     }
-    let idle = pool.entries.iter().filter(|entry| entry.allotment.weight == 0);
+    let idle = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
     idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
         .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))
 }
@@ -248,7 +248,7 @@ fn unresolved(entry: &ServerEntry) -> String {
     format!(
         "{label}{}{}, a name: resolved only while acequia runs",
         entry.written,
-        weight(entry.allotment.weight)
+        weight(entry.member_config.weight)
     )
 }
 

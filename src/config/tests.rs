@@ -108,7 +108,7 @@ fn checks_have_defaults() {
         let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
         Arc::clone(&plan(&format!("{listener}\n{POOL}health = {{ {health} }}")).pools[0])
     };
-    assert_eq!(pool("").entries[0].allotment.priority, 0);
+    assert_eq!(pool("").entries[0].member_config.priority, 0);
     let login = PostgresLogin {
         user: "u".into(),
         password_file: None,
@@ -145,7 +145,7 @@ fn json_has_the_same_keys() {
         (pool.policy(), pool.dial.connect.proxy_protocol),
         (Policy::SourceHash, Some(Version::V2))
     );
-    assert_eq!((pool.is_checked(), pool.entries[0].allotment.weight), (false, 256));
+    assert_eq!((pool.is_checked(), pool.entries[0].member_config.weight), (false, 256));
     assert_eq!(
         loaded.plan.log.access,
         AccessTarget::File("/var/log/acequia.log".into())

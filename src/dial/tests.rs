@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::addr::ServerAddr;
 use crate::pool::health::EjectLimits;
-use crate::pool::{Allotment, Member, Policy, PoolRules, ServerSpec};
+use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {
@@ -77,7 +77,7 @@ fn pool(sockets: &[&Socket]) -> Pool {
             address: ServerAddr::new(address),
             resolved_from: None,
         };
-        Member::new(Arc::new(Server::new(spec, false)), Allotment::default())
+        Member::new(Arc::new(Server::new(spec, false)), MemberConfig::default())
     });
     let servers = servers.collect();
     let rules = PoolRules {

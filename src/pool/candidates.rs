@@ -120,11 +120,6 @@ impl CandidateSet {
         }
     }
 
-    /// The candidate that is this server.
-    pub(super) fn find(&self, id: ServerId) -> Option<&Candidate> {
-        self.candidates.iter().find(|candidate| candidate.server.id() == id)
-    }
-
     /// Whether time alone has changed none of it until now. An instant before the one it was built at counts as that
     /// one: another session has already been placed by this set.
     pub(super) fn holds_at(&self, now: Instant) -> bool {
@@ -160,8 +155,16 @@ fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRul
 }
 
 #[cfg(test)]
+impl CandidateSet {
+    /// The candidate that is this server.
+    pub(super) fn find(&self, id: ServerId) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.server.id() == id)
+    }
+}
+
+#[cfg(test)]
 impl Candidate {
-    /// A candidate of this index, identity and weight, with so many sessions.
+    /// A candidate of this index and weight.
     pub(super) fn for_test(index: usize, server: Server, weight: u16) -> Self {
         Self {
             key: server.key(),

@@ -30,6 +30,13 @@ impl Load {
     }
 }
 
+/// A scan notes in so many places how many equals it has met, so that the one whose turn it is is found without a second
+/// scan of all.
+const BLOCKS: usize = 16;
+
+/// Smaller blocks do not pay.
+const BLOCK_MIN: usize = 16;
+
 /// The least loaded candidate; `None` if there is none.
 ///
 /// When several are equally low, `turn` is called once to decide between them: it is given their number, at least two,
@@ -37,23 +44,39 @@ impl Load {
 /// them more because its neighbours are loaded; calling `turn` only when there is a choice keeps the turns in order even
 /// though retries, which often have none, come in between.
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
-    let (mut lowest, rest) = candidates.split_first()?;
+    let mut lowest = candidates.first()?;
     let mut load = Load::of(lowest);
-    let mut equals = 1;
-    for candidate in rest {
-        let other = Load::of(candidate);
-        if other.is_below(load) {
-            (lowest, load, equals) = (candidate, other, 1);
-        } else if other.equals(load) {
+    // Candidates met that are as low as `lowest`, which is in `first_block`: by now, and at the end of each block.
+    let (mut equals, mut first_block, mut equals_until) = (0, 0, [0; BLOCKS]);
+    let blocks = || candidates.chunks(candidates.len().div_ceil(BLOCKS).max(BLOCK_MIN));
+    for (block, in_block) in blocks().enumerate() {
+        for candidate in in_block {
+            let other = Load::of(candidate);
+            if load.is_below(other) {
+                continue;
+            }
+            if other.is_below(load) {
+                (lowest, load) = (candidate, other);
+                (equals, first_block) = (0, block);
+            }
             equals += 1;
         }
+        equals_until[block] = equals;
     }
-    if equals == 1 {
+    if equals < 2 {
         return Some(lowest);
     }
-    // Sessions begin and end meanwhile: if fewer are that low by now, the first that was will do.
-    let mut still = candidates.iter().filter(|candidate| Load::of(candidate).equals(load));
-    still.nth(turn(equals)).or(Some(lowest))
+    let turn = turn(equals);
+    let mut before = 0;
+    for (in_block, until) in blocks().zip(equals_until).skip(first_block) {
+        if turn < until {
+            let mut equal = in_block.iter().filter(|candidate| Load::of(candidate).equals(load));
+            // Sessions begin and end meanwhile: if fewer are that low by now, the first that was will do.
+            return equal.nth(turn - before).or(Some(lowest));
+        }
+        before = until;
+    }
+    Some(lowest)
 }
 
 /// Whether `a` is less loaded than `b`.

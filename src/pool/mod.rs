@@ -40,7 +40,7 @@ use round_robin::RoundRobin;
 use served::{Finished, Proof};
 pub use server::Server;
 use snapshot::{Snapshot, SnapshotCell};
-pub use spec::{Allotment, ServerId, ServerSpec};
+pub use spec::{MemberConfig, ServerId, ServerSpec};
 pub use steering::{Steer, Steering, Use};
 use turn_counter::TurnCounter;
 
@@ -95,7 +95,7 @@ pub struct Pool {
     members: ArcSwap<Vec<Member>>,
     snapshot: SnapshotCell,
     was_resolved: AtomicBool,
-    /// Turns among servers that are equally good.
+    /// Turns among equally loaded servers, and of retries.
     ties: TurnCounter,
     // A std mutex: held for a few lines when a connect has failed.
     ejecting: Mutex<()>,
@@ -147,6 +147,8 @@ impl Pool {
         self.snapshot.watch(servers.iter().map(|server| &**server));
         self.members.store(Arc::new(servers));
         self.snapshot.invalidate();
+        // Now and not at the next pick: the old snapshot would hold the servers that are gone.
+        drop(self.snapshot(Instant::now()));
     }
 
     /// Its servers are those its names stand for, or some of them.
@@ -187,40 +189,26 @@ impl Pool {
     pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
         let snapshot = self.snapshot(now);
         if !tried.is_empty() {
-            return self.pick_again(&snapshot, client.ip(), tried.to_vec(), now);
+            return self.pick_again(client.ip(), tried.to_vec(), now);
         }
         let chosen = match self.rules.policy {
-            Policy::RoundRobin => snapshot.next_turn(|_| false)?,
+            Policy::RoundRobin => snapshot.next_turn()?,
             _ => self.choose(&snapshot.set, client.ip())?,
         };
         match snapshot.set.admit(chosen, &self.rules, now) {
             Some(terms) => Some(Lease::take(&chosen.server, terms)),
-            None => self.pick_again(&snapshot, client.ip(), vec![chosen.server.id()], now),
+            None => self.pick_again(client.ip(), vec![chosen.server.id()], now),
         }
     }
 
     /// A place on a server that is not excluded.
     #[cold]
-    fn pick_again(
-        &self,
-        snapshot: &Snapshot,
-        client: IpAddr,
-        mut excluded: Vec<ServerId>,
-        now: Instant,
-    ) -> Option<Lease> {
+    fn pick_again(&self, client: IpAddr, mut excluded: Vec<ServerId>, now: Instant) -> Option<Lease> {
         let members = self.members.load();
         // Bounded: each round either returns or excludes one more server.
         loop {
-            let is_excluded = |id| excluded.contains(&id);
-            let set = CandidateSet::new(&members, &self.rules, now, is_excluded);
-            // A retry takes a turn like any other session, or the server after one that fails would lose its own.
-            let by_turn = snapshot
-                .next_turn(is_excluded)
-                .and_then(|next| set.find(next.server.id()));
-            let chosen = match by_turn {
-                Some(candidate) => candidate,
-                None => self.choose(&set, client)?,
-            };
+            let set = CandidateSet::new(&members, &self.rules, now, |id| excluded.contains(&id));
+            let chosen = self.choose(&set, client)?;
             if let Some(terms) = set.admit(chosen, &self.rules, now) {
                 return Some(Lease::take(&chosen.server, terms));
             }
@@ -253,9 +241,10 @@ impl Pool {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.ties.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            // Of candidates that are not those of the snapshot, which has the turns.
+            // Retries take turns of their own, among the servers that are left to them: if they took those of the others,
+            // the server after one that fails would get no session at first hand.
             Policy::RoundRobin => {
-                let position = RoundRobin::new(candidates, self.ties.take()).next(|_| true)?;
+                let position = RoundRobin::new(candidates, self.ties.take()).next()?;
                 candidates.get(position)
             }
             Policy::RandomTwo => random_two::choose(candidates, |bound| fastrand::usize(..bound)),

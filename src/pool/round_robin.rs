@@ -88,14 +88,10 @@ impl RoundRobin {
         self.turns.get(latest.checked_rem(self.turns.len())?).copied()
     }
 
-    /// The position of the candidate whose turn it is, passing over the turns of those that are not eligible; `None`: no
-    /// candidate is.
-    pub(super) fn next(&self, eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut next = self
-            .turns
-            .iter()
-            .map(|_| self.turns[self.counter.take() % self.turns.len()].position as usize);
-        next.find(|position| eligible(*position))
+    /// The position of the candidate whose turn it is; `None` without candidates.
+    pub(super) fn next(&self) -> Option<usize> {
+        let turn = self.counter.take().checked_rem(self.turns.len())?;
+        Some(self.turns[turn].position as usize)
     }
 }
 
@@ -138,7 +134,7 @@ mod tests {
     }
 
     fn take(round_robin: &RoundRobin, count: usize) -> Vec<usize> {
-        (0..count).map(|_| round_robin.next(|_| true).unwrap()).collect()
+        (0..count).map(|_| round_robin.next().unwrap()).collect()
     }
 
     /// The indices of the candidates that have the next turns.
@@ -160,7 +156,7 @@ mod tests {
     fn servers_of_equal_weight_take_turns_as_listed() {
         let round_robin = RoundRobin::new(&of(&[7, 7, 7]), 0);
         assert_eq!(take(&round_robin, 7), [0, 1, 2, 0, 1, 2, 0]);
-        assert_eq!(RoundRobin::default().next(|_| true), None);
+        assert_eq!(RoundRobin::default().next(), None);
     }
 
     #[test]
@@ -194,18 +190,9 @@ mod tests {
         let rebuilt = expected.iter().map(|_| {
             round_robin = RoundRobin::resume(&servers, &round_robin, &servers);
             round_robin = RoundRobin::resume(&servers, &round_robin, &servers);
-            round_robin.next(|_| true).unwrap()
+            round_robin.next().unwrap()
         });
         assert_eq!(rebuilt.collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn a_retry_takes_the_next_turn_of_a_server_that_is_eligible() {
-        let round_robin = RoundRobin::new(&of(&[1, 1, 1]), 0);
-        assert_eq!(take(&round_robin, 1), [0]);
-        assert_eq!(round_robin.next(|position| position != 1), Some(2));
-        assert_eq!(take(&round_robin, 1), [0]);
-        assert_eq!(round_robin.next(|_| false), None);
     }
 
     #[test]

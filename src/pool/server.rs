@@ -1,5 +1,7 @@
 //! One server: who it is, how it is doing, how many sessions it has.
 
+mod picking;
+
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -8,8 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::candidates::Availability;
-use super::changes::{ChangeCounter, Subscribers};
+use super::changes::Subscribers;
 use super::health::{Checked, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
 use super::steering::{Steer, Steering, Use};
@@ -17,13 +18,14 @@ use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
 #[derive(Debug)]
+#[repr(C)] // the first field shares, as a rule, a cache line with the reference count, which a pick changes too
 pub struct Server {
+    live: AtomicU32,
     id: ServerId,
     spec: ServerSpec,
     key: u64,
     /// What its share is steered to, or [`AS_CONFIGURED`]: of `steering`, to be read without its lock.
     weight: AtomicU16,
-    live: AtomicU32,
     served: AtomicU64,
     /// The state of `checks`, to be read without its lock.
     checked: AtomicU8,
@@ -85,11 +87,6 @@ impl Server {
         &self.spec
     }
 
-    /// The share it was steered to, if that is not the configured one.
-    pub(super) fn steered_weight(&self) -> Option<u16> {
-        Some(self.weight.load(Relaxed)).filter(|weight| *weight != AS_CONFIGURED)
-    }
-
     /// XXH3-64 of its identity, for source-hash.
     #[must_use]
     pub fn key(&self) -> u64 {
@@ -149,48 +146,6 @@ impl Server {
     /// Whether it is known to be what is not wanted, or, where that matters, not known to be what is.
     pub(super) fn is_unfit(&self) -> bool {
         self.has(UNFIT)
-    }
-
-    /// Whether its health lets it be picked.
-    pub(super) fn availability_by_health(&self, now: Instant) -> Availability {
-        let checked = self.checked();
-        if checked == Checked::Down {
-            return Availability::Unavailable;
-        }
-        if self.is_ejected() {
-            // While the checks still fail, an expired back-off proves nothing.
-            let due = !self.has(FAILING) && self.ejection().is_due(now);
-            return if due {
-                Availability::TrialDue
-            } else {
-                Availability::Unavailable
-            };
-        }
-        if checked == Checked::Up {
-            Availability::Up
-        } else {
-            Availability::Unchecked
-        }
-    }
-
-    /// When its back-off is over, if it is ejected.
-    pub(super) fn trial_due_at(&self) -> Option<Instant> {
-        self.is_ejected().then(|| self.ejection().due_at()).flatten()
-    }
-
-    /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
-    pub(super) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
-        self.ramp.percent(now, slow_start)
-    }
-
-    /// When [`Self::percent`] is another one, by time alone.
-    pub(super) fn next_percent_at(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
-        self.ramp.next_percent_at(now, slow_start)
-    }
-
-    /// Increments the counter whenever anything has changed that decides whether and how much it is picked.
-    pub(super) fn notify_changes(&self, counter: &Arc<ChangeCounter>) {
-        self.subscribers.add(counter);
     }
 
     /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
@@ -282,16 +237,6 @@ impl Server {
         self.steered.notified()
     }
 
-    /// A session has taken a place.
-    pub(super) fn entered(&self) {
-        self.live.fetch_add(1, Relaxed);
-    }
-
-    /// It has given it back.
-    pub(super) fn left(&self) {
-        self.live.fetch_sub(1, Relaxed);
-    }
-
     /// A session has connected; whether that ended an ejection.
     pub(super) fn connected(&self, terms: Terms) -> bool {
         self.served.fetch_add(1, Relaxed);
@@ -332,20 +277,6 @@ impl Server {
         let out = bad(&mut ejection);
         self.show(&ejection);
         out
-    }
-
-    /// Whether the session that asks has the trial.
-    pub(super) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        let claimed = self.ejection().claim_trial(now, connect_timeout);
-        if claimed {
-            self.subscribers.notify();
-        }
-        claimed
-    }
-
-    fn begin_slow_start(&self) {
-        self.ramp.begin();
-        self.subscribers.notify();
     }
 
     fn story(&self) -> MutexGuard<'_, Story> {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
+use super::Server;
 use super::candidates::{Candidate, CandidateSet};
 use super::changes::ChangeCounter;
 use super::round_robin::RoundRobin;
-use super::{Server, ServerId};
 
 /// What a pick works with.
 #[derive(Debug, Default)]
@@ -21,13 +21,9 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The candidate whose turn it is, passing over those that are excluded; `None`: all of them are.
-    pub(super) fn next_turn(&self, excluded: impl Fn(ServerId) -> bool) -> Option<&Candidate> {
-        let candidates = &self.set.candidates;
-        let next = self
-            .round_robin
-            .next(|position| !excluded(candidates[position].server.id()));
-        next.map(|position| &candidates[position])
+    /// The candidate whose turn it is; `None` if there is none.
+    pub(super) fn next_turn(&self) -> Option<&Candidate> {
+        self.set.candidates.get(self.round_robin.next()?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who a server is, and what the configuration gives it.
+//! The identity of a server, and its configuration in a pool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,16 +29,16 @@ pub struct ServerSpec {
     pub resolved_from: Option<Arc<str>>,
 }
 
-/// What the configuration gives a server: how much, and when. The next plan may say otherwise of the same server.
+/// What the configuration says of a server in a pool. The next plan may say otherwise of the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allotment {
-    /// Its share, 0 to 256; 0 takes no new session.
+pub struct MemberConfig {
+    /// Its share of new sessions relative to the others, 0 to 256; 0 takes no new session.
     pub weight: u16,
     /// Its tier, 0 the best: a worse one is used only when every better one has no usable server.
     pub priority: u8,
 }
 
-impl Default for Allotment {
+impl Default for MemberConfig {
     fn default() -> Self {
         Self { weight: 1, priority: 0 }
     }

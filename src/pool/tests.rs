@@ -44,10 +44,10 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
-    of_tier(n, Allotment { weight, priority: 0 }, is_checked)
+    of_tier(n, MemberConfig { weight, priority: 0 }, is_checked)
 }
 
-fn of_tier(n: usize, allotment: Allotment, is_checked: bool) -> Member {
+fn of_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
     let label: Arc<str> = format!("s{n}").into();
     let address = ServerAddr::new(([10, 0, 0, n as u8], 80).into());
     let spec = ServerSpec {
@@ -56,7 +56,7 @@ fn of_tier(n: usize, allotment: Allotment, is_checked: bool) -> Member {
         address,
         resolved_from: None,
     };
-    Member::new(Arc::new(Server::new(spec, is_checked)), allotment)
+    Member::new(Arc::new(Server::new(spec, is_checked)), member_config)
 }
 
 /// A pool of unchecked servers of these weights.
@@ -352,6 +352,22 @@ fn the_order_of_a_source_hash_is_the_order_of_its_picks() {
         .map(|server| Arc::clone(&server.spec().label))
         .collect();
     assert_eq!(written, labels(&["s0", "s1", "s2", "s4"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_of_round_robin_go_to_all_others_and_take_no_turn_from_them() {
+    let pool = up(Policy::RoundRobin, &[1, 1, 1]);
+    let (servers, now) = (pool.servers(), Instant::now());
+    let mut order = String::new();
+    for n in 0..12 {
+        let mut lease = pool.pick(client(n), &[], now).unwrap();
+        if lease.server().id() == servers[0].id() {
+            order.push('x');
+            lease = pool.pick(client(n), &[servers[0].id()], now).unwrap();
+        }
+        order.push_str(&lease.server().spec().label[1..]);
+    }
+    assert_eq!(order, "x112x212x112x212");
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::pool::{Allotment, Member, Server};
+use crate::pool::{Member, MemberConfig, Server};
 
 /// A plan with one pool, with these lines in it.
 pub(super) fn plan(lines: &str) -> Plan {
@@ -24,8 +24,12 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
     let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
     let mut probers = Probers::default();
     for _ in 0..100 {
-        let anew =
-            |server: &Member| Member::new(Arc::new(Server::new(server.spec().clone(), true)), Allotment::default());
+        let anew = |server: &Member| {
+            Member::new(
+                Arc::new(Server::new(server.spec().clone(), true)),
+                MemberConfig::default(),
+            )
+        };
         pool.pool
             .replace_servers(pool.pool.servers().iter().map(anew).collect());
         checks.run_probers(&pool, &mut probers);

@@ -1,7 +1,8 @@
 //! The relay over real sockets: a client and a server outside, two sockets of ours between them.
 //!
-//! Whoever stands outside may run on the same thread: every wait here is for an event, and bounded by [`within`].
+//! Client and server may run on the same thread as the relay: every wait is for an event, and bounded by [`within`].
 
+mod completions;
 mod endings;
 mod model;
 mod quiet;
@@ -122,7 +123,7 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     let listener = listening.listen(1).unwrap();
     let near = near_socket.connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    // As sessions have them: what tokio accepts itself it takes for readable at once.
+    // Registered anew, as sessions' sockets are: tokio takes a socket that it accepted itself for readable at once.
     let far = TcpStream::from_std(far.into_std().unwrap()).unwrap();
     for socket in [&near, &far] {
         OPTIONS.apply(&SockRef::from(socket));
@@ -130,14 +131,14 @@ async fn connected(near: Option<usize>, far: Option<usize>) -> (TcpStream, TcpSt
     (near, far)
 }
 
-/// What hangs fails, long after anything that merely is slow has come.
+/// Fails what hangs, after a time that is much longer than anything slow takes.
 async fn within<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future)
         .await
         .expect("it hangs: nothing came for 20 s")
 }
 
-/// Everything up to the end, and how that came: `Ok` for an orderly one.
+/// Reads to the end. Returns the bytes, and how it ended: `Ok` for an orderly end.
 async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();
     let mut room = [0; 4096];
@@ -156,8 +157,7 @@ async fn read_some(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
     room
 }
 
-/// Writes for as long as it is taken at once after a moment of patience: until every buffer on the way is full.
-/// Returns how much that was.
+/// Writes until every buffer on the way is full: until a write has waited for a moment. Returns how many bytes.
 async fn fill(socket: &mut TcpStream) -> usize {
     let mut bytes = 0;
     while let Ok(written) = timeout(Duration::from_millis(300), socket.write(&[0xaa; 16 * 1024])).await {
@@ -176,7 +176,7 @@ async fn delivered(stream: &TcpStream) {
     .await;
 }
 
-/// Waits for a reset without reading anything, so that it is seen also behind bytes that nobody reads.
+/// Waits for a reset without reading, so that unread bytes do not hide it.
 async fn sees_reset(socket: &TcpStream) {
     assert_eq!(within(socket_fault(socket)).await, Fault::Reset);
 }

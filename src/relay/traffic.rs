@@ -1,9 +1,9 @@
-//! The bytes of one session, to be looked at while it runs.
+//! Byte counts of one session, which may be read while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes both ways. Written by the session alone, read by whoever looks; hence plain loads and stores, never a locked
-/// instruction per read.
+/// Bytes in both directions. Only the session writes it and any thread may read it; hence plain loads and stores, no
+/// locked instruction per read.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// From the client.

@@ -157,7 +157,7 @@ impl<T> RouteTable<T> {
 fn fit<'a, T>(route: &'a Route<T>, known: &Known<'_>, offered: &Offered<'_>) -> Result<Fit<'a>, Vec<Condition>> {
     let name = route.name_entry(known.name);
     let alpn = route.alpn_entry(offered);
-    let from = route.from_entry(known.client);
+    let from = route.client_entry(known.client);
     let held = [
         (Condition::Name, name.holds()),
         (Condition::Alpn, alpn.holds()),

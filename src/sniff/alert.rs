@@ -27,8 +27,8 @@ pub enum Alert {
     /// The ClientHello took longer than `hello_timeout`.
     ///
     /// RFC 8446, section 6.1, says that this alert generally is a warning, followed by `close_notify`. It is sent as
-    /// fatal here: OpenSSL, Go and rustls all skip the warning, and then report no more than that the connection was
-    /// closed. They report the fatal alert by its name.
+    /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed. They
+    /// report the fatal alert by its name.
     UserCanceled = 90,
     /// No route takes a client without a name; TLS 1.3 has a word for that.
     MissingExtension = 109,

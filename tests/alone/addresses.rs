@@ -6,17 +6,17 @@ use std::net::{SocketAddr, SocketAddrV6, TcpListener};
 use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
 
-use crate::support::client::{Client, who};
+use crate::support::client::{Client, server_reached};
+use crate::support::counts::log_count;
 use crate::support::eventually;
-use crate::support::hard::said;
+use crate::support::namespaces::Namespaces;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::star::Star;
 
 #[test]
 fn nobody_is_connected_to_himself() {
     const CLIENTS: usize = 100;
-    let Some(star) = Star::enter(1) else { return };
+    let Some(star) = Namespaces::enter(1) else { return };
     // Even, as the ports that connect(2) takes first when the range begins with an even one.
     let server = SocketAddr::from(([127, 0, 0, 1], 20_002));
     let proxy = Proxy::setup(&format!(
@@ -55,11 +55,11 @@ fn nobody_is_connected_to_himself() {
     eventually("it is up", || {
         proxy.server("checked", &server.to_string())["health"] == "up"
     });
-    assert_eq!(star.client(1, proxy.at("checked")).hear(), "back");
+    assert_eq!(star.client(1, proxy.at("checked")).read_some(), "back");
 }
 
 /// Gives both ends of the link a link-local address: fe80::1 in the middle, fe80::2 outside.
-fn link_local(star: &Star) {
+fn link_local(star: &Namespaces) {
     for (number, address) in [(0, "fe80::1/64 dev v1"), (1, "fe80::2/64 dev v0")] {
         let done = star.run(number, &format!("ip -6 address add {address} nodad"));
         assert_eq!(done.code, Some(0), "{}", done.stderr);
@@ -73,7 +73,7 @@ fn index(interface: &str) -> u32 {
 
 #[test]
 fn a_link_local_server_is_checked_and_reached_on_its_interface() {
-    let Some(star) = Star::enter(1) else { return };
+    let Some(star) = Namespaces::enter(1) else { return };
     link_local(&star);
     let server = Server::named_on(star.at(1, || TcpListener::bind("[::]:0").unwrap()), "there");
     let port = server.address.port();
@@ -92,28 +92,28 @@ fn a_link_local_server_is_checked_and_reached_on_its_interface() {
                 (&"up".into(), &serde_json::Value::Null)
             );
             assert_eq!(told["address"], written);
-            assert_eq!(who(proxy.at("l")), "there");
+            assert_eq!(server_reached(proxy.at("l")), "there");
         }
     }
 }
 
 #[test]
 fn a_listener_may_be_bound_to_a_link_local_address() {
-    let Some(star) = Star::enter(1) else { return };
+    let Some(star) = Namespaces::enter(1) else { return };
     link_local(&star);
     let server = Server::named("here");
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"[fe80::1%v1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    assert_eq!(said(&proxy, "listening"), 1);
+    assert_eq!(log_count(&proxy, "listening"), 1);
     let log = proxy.log();
     let line = log.iter().find(|line| line["message"] == "listening").unwrap();
     let port = proxy.at("l").port();
     assert_eq!(line["address"], format!("[fe80::1%v1]:{port}"), "as it was written");
     let heard = star.at(1, || {
         let address = SocketAddrV6::new("fe80::1".parse().unwrap(), port, 0, index("v0"));
-        Client::connect(address.into()).hear()
+        Client::connect(address.into()).read_some()
     });
     assert_eq!(heard, "here");
 }

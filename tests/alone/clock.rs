@@ -46,9 +46,9 @@ fn start(server: &Server) -> Proxy {
 }
 
 fn step(proxy: &Proxy, to: &str) {
-    let beside = proxy.folder().join("next");
-    fs::write(&beside, format!("{to}\n")).unwrap();
-    fs::rename(beside, proxy.folder().join("clock")).unwrap();
+    let next = proxy.folder().join("next");
+    fs::write(&next, format!("{to}\n")).unwrap();
+    fs::rename(next, proxy.folder().join("clock")).unwrap();
 }
 
 fn checks(proxy: &Proxy) -> f64 {

@@ -5,8 +5,7 @@ use std::thread::Builder;
 
 use libc::{EACCES, EINVAL, ENOSYS, EPERM, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET, SYS_getsockopt, SYS_setsockopt};
 
-use crate::support::client::Client;
-use crate::support::client::assert_echoes_bytes;
+use crate::support::client::{Client, assert_echoes_bytes};
 use crate::support::process::Process;
 use crate::support::proxy::{BINARY, Proxy, config_folder};
 use crate::support::seccomp::{Call, refusing};

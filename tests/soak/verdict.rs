@@ -112,8 +112,8 @@ impl Evidence {
             });
         }
         let killed = self.ended("killed");
-        let told = self.done.counts.get("kill").copied().unwrap_or(0);
-        found.must(killed <= told, || format!("{killed} killed, {told} kills"));
+        let kills = self.done.counts.get("kill").copied().unwrap_or(0);
+        found.must(killed <= kills, || format!("{killed} killed, {kills} kills"));
     }
 
     fn ended(&self, ending: &str) -> u64 {

@@ -240,9 +240,9 @@ impl Proxy {
 
     /// Replaces its configuration file, by a rename, without reloading it.
     pub fn rewrite(&self, toml: &str) {
-        let beside = self.folder().join("next.toml");
-        std::fs::write(&beside, with_admin("acequia.toml", toml)).unwrap();
-        std::fs::rename(beside, self.folder().join("acequia.toml")).unwrap();
+        let next = self.folder().join("next.toml");
+        std::fs::write(&next, with_admin("acequia.toml", toml)).unwrap();
+        std::fs::rename(next, self.folder().join("acequia.toml")).unwrap();
     }
 
     /// Replaces its configuration and reloads it by SIGHUP; returns whether the reload was accepted.

@@ -1,4 +1,4 @@
-//! The picture of a run: a few figures, a bar for each proxy.
+//! The chart of a run: a panel per figure, with a bar for each proxy.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::report::{Report, cpu_text, rate_text};
 
 const PANEL: (u32, u32) = (460, 250);
 const COLUMNS: usize = 2;
-/// Where bars begin and how long the longest is, in a panel.
+/// The x position at which bars begin, and the length of the longest, in pixels.
 const BARS: (i32, i32) = (150, 210);
 const OWN: RGBColor = RGBColor(0, 122, 135);
 const OTHERS: RGBColor = RGBColor(168, 176, 184);
@@ -25,10 +25,10 @@ struct Bar {
     text: String,
 }
 
-/// Draws what a run has of the figures that matter most.
+/// Draws the most important figures that the run has measured.
 ///
 /// # Panics
-/// The file cannot be written.
+/// When the file cannot be written.
 pub(crate) fn draw(report: &Report, path: &Path) {
     let panels = panels(report);
     if panels.is_empty() {
@@ -37,11 +37,11 @@ pub(crate) fn draw(report: &Report, path: &Path) {
     let rows = panels.len().div_ceil(COLUMNS);
     let size = (PANEL.0 * COLUMNS as u32, PANEL.1 * rows as u32);
     let area = SVGBackend::new(path, size).into_drawing_area();
-    area.fill(&WHITE).expect("a picture takes colour");
+    area.fill(&WHITE).expect("the background can be filled");
     for (panel, area) in panels.iter().zip(area.split_evenly((rows, COLUMNS))) {
-        paint(panel, &area).expect("a picture takes bars");
+        paint(panel, &area).expect("the bars can be drawn");
     }
-    area.present().expect("the picture is written");
+    area.present().expect("the chart can be written");
 }
 
 fn panels(report: &Report) -> Vec<Panel> {

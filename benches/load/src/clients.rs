@@ -1,4 +1,4 @@
-//! The clients: they put a load on a proxy for a while and count what comes of it.
+//! The clients: they put a load on a proxy for some time and count what is done.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,63 +21,63 @@ use crate::pace::pace;
 use crate::servers::BULK_BYTES;
 use crate::workload::Load;
 
-/// So many clients connect at a time where all are to be there before anything is counted: few enough for any backlog.
+/// Clients that connect at the same time before counting begins: few enough for any backlog.
 const CONNECTING_MAX: usize = 64;
 
-/// A proxy that does not serve them all within this time is measured as it is.
+/// Time for all clients to connect; after it, counting begins with those that are connected.
 const CONNECTING_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is sent where the size does not matter.
+/// The message where the size does not matter.
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// Latencies up to a minute, in nanoseconds, to two digits.
+/// The largest recorded latency, a minute, in nanoseconds. Latencies have a precision of two digits.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
-/// Where the clients go.
+/// The addresses that clients connect to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) echo: SocketAddr,
     pub(crate) source: SocketAddr,
     pub(crate) sink: SocketAddr,
-    /// By name, as many as in [`crate::workload::NAMES`].
+    /// Routed by name, one for each number in [`crate::workload::NAMES`].
     pub(crate) by_name: [SocketAddr; 3],
 }
 
-/// What one run came to.
+/// The result of one run.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// Units a second.
+    /// Units per second.
     pub(crate) rate: f64,
-    /// Seconds of the proxy's CPU a unit.
+    /// The proxy's CPU time per unit, in seconds.
     pub(crate) cpu_each: f64,
-    /// Of single units, in nanoseconds; empty where there are none.
+    /// Latencies of single units, in nanoseconds; empty for bulk transfers.
     pub(crate) latencies: Histogram<u64>,
     /// Connections refused, reset or ended too early.
     pub(crate) errors: u64,
 }
 
-/// All that a run needs to know.
+/// The parameters of a run.
 pub(crate) struct Run<'a> {
     pub(crate) target: Target,
     pub(crate) hellos: &'a Hellos,
-    /// How long to count, after everybody is connected and a tenth of it has passed.
+    /// How long to count. Counting begins a tenth of this after all clients are connected.
     pub(crate) time: Duration,
-    /// The proxy's CPU time so far.
+    /// Returns the proxy's CPU time so far.
     pub(crate) cpu: &'a dyn Fn() -> Duration,
     /// Bytes that have arrived at the servers.
-    pub(crate) thrown_away: &'a Arc<AtomicU64>,
+    pub(crate) discarded: &'a Arc<AtomicU64>,
 }
 
-/// What the clients of one run count in together; they share a thread.
+/// The counts shared by the clients of one run, which run on one thread.
 struct Counts {
     counting: Cell<bool>,
     units: Cell<u64>,
     errors: Cell<u64>,
     latencies: RefCell<Histogram<u64>>,
     connected: watch::Sender<usize>,
-    /// Nobody goes to work before everybody is there: thousands at work leave those who still connect little room.
+    /// Clients start to work only when all are connected: thousands at work would slow down those still connecting.
     working: watch::Sender<bool>,
-    places: Semaphore,
+    connect_permits: Semaphore,
 }
 
 impl Counts {
@@ -89,7 +89,7 @@ impl Counts {
             latencies: RefCell::new(no_latencies()),
             connected: watch::Sender::new(0),
             working: watch::Sender::new(false),
-            places: Semaphore::new(CONNECTING_MAX),
+            connect_permits: Semaphore::new(CONNECTING_MAX),
         })
     }
 
@@ -97,7 +97,7 @@ impl Counts {
         self.units.set(self.units.get() + units);
     }
 
-    /// One unit is done that began at this time, or was due then.
+    /// Counts one unit that began, or was due, at this time.
     fn done_since(&self, began: Instant) {
         self.done(1);
         if self.counting.get() {
@@ -115,7 +115,7 @@ impl Counts {
         self.connected.send_modify(|clients| *clients += 1);
     }
 
-    /// Waits until so many are there; those that are not after [`CONNECTING_PATIENCE`] count as failed.
+    /// Waits until this many clients are connected; those missing after [`CONNECTING_PATIENCE`] count as failed.
     async fn until_connected(&self, clients: usize) {
         let mut connected = self.connected.subscribe();
         let all = connected.wait_for(|connected| *connected >= clients);
@@ -125,15 +125,19 @@ impl Counts {
         self.working.send_replace(true);
     }
 
-    /// Waits until everybody is there.
+    /// Waits until all clients are connected.
     async fn until_working(&self) {
-        let _ = self.working.subscribe().wait_for(|working| *working).await; // the sender is our own
+        let _ = self.working.subscribe().wait_for(|working| *working).await; // cannot fail: self holds the sender
     }
 
-    /// A connection over which `first` has been sent and heard back, and that is counted as such; tries until there is
-    /// one, and returns when everybody has theirs.
+    /// Connects and exchanges `first`, retrying until that succeeds; counts the client as connected, and returns when all
+    /// clients are.
     async fn connect(&self, address: SocketAddr, first: &[u8]) -> TcpStream {
-        let place = self.places.acquire().await.expect("it is never closed");
+        let permit = self
+            .connect_permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let mut answer = vec![0; first.len()];
         loop {
             let one = async {
@@ -143,7 +147,7 @@ impl Counts {
             };
             if let Ok(socket) = one.await {
                 self.is_connected();
-                drop(place);
+                drop(permit);
                 self.until_working().await;
                 return socket;
             }
@@ -154,19 +158,19 @@ impl Counts {
 }
 
 pub(crate) fn no_latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1000, LATENCY_MAX, 2).expect("the bounds are in order")
+    Histogram::new_with_bounds(1000, LATENCY_MAX, 2).expect("the bounds are valid")
 }
 
 impl Run<'_> {
-    /// Puts the load on and counts. The clients are cut off at the end.
+    /// Runs the load and counts. The clients are dropped at the end.
     pub(crate) async fn measure(&self, load: Load) -> Measured {
         let clients = LocalSet::new();
         let counts = Counts::new();
-        let arrived = || self.thrown_away.load(Relaxed);
+        let arrived = || self.discarded.load(Relaxed);
         let (took, cpu, units, up) = clients
             .run_until(async {
-                let everybody = self.begin(load, &counts);
-                counts.until_connected(everybody).await;
+                let clients_to_connect = self.begin(load, &counts);
+                counts.until_connected(clients_to_connect).await;
                 sleep(self.time / 10).await;
                 counts.counting.set(true);
                 let (began, cpu, units, up) = (Instant::now(), (self.cpu)(), counts.units.get(), arrived());
@@ -189,7 +193,7 @@ impl Run<'_> {
         }
     }
 
-    /// Starts the clients; how many will connect before anything is to be counted.
+    /// Starts the clients; returns how many of them connect before counting begins.
     fn begin(&self, load: Load, counts: &Rc<Counts>) -> usize {
         let Target { echo, source, .. } = self.target;
         let counts = || Rc::clone(counts);
@@ -236,7 +240,7 @@ impl Run<'_> {
     }
 }
 
-/// Asks and waits, over and over; a session that breaks is counted and replaced.
+/// Sends and waits for the echo, again and again; a session that breaks is counted as failed and replaced.
 async fn round_trips(address: SocketAddr, bytes: usize, counts: Rc<Counts>) {
     let message = vec![7; bytes];
     let mut answer = vec![0; bytes];
@@ -253,7 +257,8 @@ async fn round_trips(address: SocketAddr, bytes: usize, counts: Rc<Counts>) {
     }
 }
 
-/// Asks when it is due; what is due meanwhile waits, and its wait counts.
+/// Sends each message when it is due. A message that is due during another exchange waits, and its latency includes the
+/// wait.
 async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, counts: Rc<Counts>) {
     let mut answer = [0; 64];
     let mut socket = counts.connect(address, &MESSAGE).await;
@@ -267,9 +272,9 @@ async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, coun
     }
 }
 
-/// Connects, says one of these, hears it back and closes, over and over.
+/// Connects, exchanges one of these messages and closes, again and again.
 async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc<Counts>) {
-    // Spread over all of them, the same for every proxy: any step that has no factor in common with their number.
+    // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;
     let mut number = *counts.connected.borrow() * 104_729;
     counts.is_connected();
@@ -294,7 +299,7 @@ async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc
     }
 }
 
-/// Sends, reads or both without end. What it sends is counted where it arrives.
+/// Sends, receives or both endlessly. Sent bytes are counted where they arrive.
 async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
     let socket = counts.connect(address, &[]).await;
     let (mut reading, mut writing) = socket.into_split();
@@ -309,11 +314,11 @@ async fn bulk(address: SocketAddr, up: bool, down: bool, counts: Rc<Counts>) {
         }
     };
     tokio::join!(send, receive);
-    counts.failed(); // neither ends by itself
+    counts.failed(); // without an error neither ends
 }
 
-/// Takes 16 KiB ten times a second of what a server sends as fast as it can. It is there once the buffers on its way
-/// have had the time to fill.
+/// Reads 16 KiB ten times a second while the server sends as fast as it can. Counts as connected once the buffers on the
+/// way have had time to fill.
 async fn slow_reader(address: SocketAddr, counts: Rc<Counts>) {
     const READS_UNTIL_FULL: usize = 10;
     let mut bytes = vec![0; 16 * 1024];
@@ -345,10 +350,10 @@ async fn exchange(socket: &mut TcpStream, message: &[u8], answer: &mut [u8]) -> 
     Ok(())
 }
 
-/// Holds so many sessions that have each exchanged a byte, and calls `then` while they are silent.
+/// Opens this many sessions, each after one exchange of a byte, and calls `then` while they are idle.
 ///
 /// # Errors
-/// One of them could not be had.
+/// When one of the sessions fails.
 pub(crate) async fn idle<T>(address: SocketAddr, sessions: usize, then: impl FnOnce() -> T) -> io::Result<T> {
     let mut held = Vec::with_capacity(sessions);
     for _ in 0..sessions {

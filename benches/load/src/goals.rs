@@ -1,4 +1,4 @@
-//! What acequia wants to be beside HAProxy, and whether it was in this run.
+//! The performance goals of acequia relative to HAProxy, and whether this run meets them.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use crate::report::{Figures, Idle, Report, Table};
 
 const OWN: &str = "acequia";
 
-/// Its two modes; a goal is held against whichever of them does better.
+/// HAProxy's two modes; a goal compares with the better of them.
 const OTHER: [&str; 2] = ["HAProxy, splice", "HAProxy, copy"];
 
-/// A ratio that is to be at most, or at least, so much.
+/// An upper or lower bound on a ratio.
 struct Goal {
     what: &'static str,
     workload: &'static str,
@@ -31,7 +31,7 @@ impl Bound {
         }
     }
 
-    /// Of the ratios to both modes, the one to the better of the two.
+    /// Of the ratios to both modes, the one that is hardest to meet.
     fn hardest(self, ratios: impl Iterator<Item = f64>) -> Option<f64> {
         match self {
             Self::AtMost(_) => ratios.max_by(f64::total_cmp),
@@ -104,7 +104,7 @@ const GOALS: [Goal; 9] = [
     },
 ];
 
-/// A table of the goals that this run can tell something of.
+/// A table of the goals whose workloads this run has measured.
 pub(crate) fn markdown(report: &Report) -> String {
     let mut lines = String::new();
     let mut line = |what: &str, ratio: f64, bound: Bound| {
@@ -167,7 +167,7 @@ mod tests {
     use crate::workload;
 
     #[test]
-    fn every_goal_is_about_something_that_is_measured() {
+    fn every_goal_has_its_workload() {
         let names: Vec<_> = workload::all().into_iter().map(|workload| workload.name).collect();
         for goal in &GOALS {
             assert!(names.iter().any(|name| name == goal.workload), "{}", goal.workload);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_better_mode_is_the_one_to_beat() {
+    fn a_goal_compares_with_the_better_mode() {
         assert_eq!(Bound::AtMost(1.0).hardest([0.8, 0.9].into_iter()), Some(0.9));
         assert_eq!(Bound::AtLeast(1.0).hardest([1.8, 1.1].into_iter()), Some(1.1));
         assert!(Bound::AtMost(0.85).holds(0.85) && !Bound::AtLeast(1.0).holds(0.99));

@@ -15,16 +15,19 @@ impl Hellos {
     pub(crate) fn new() -> Self {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("ring has all that they need")
+            .expect("ring supports the default protocol versions")
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         let config = Arc::new(config);
         Self(NAMES.map(|names| (0..names).map(|number| hello(&config, number)).collect()))
     }
 
-    /// Those of so many names, and which of [`NAMES`] that is.
+    /// The hellos for this many names, and its index in [`NAMES`].
     pub(crate) fn among(&self, names: usize) -> (usize, Rc<[Box<[u8]>]>) {
-        let number = NAMES.iter().position(|some| *some == names).expect("it is one of them");
+        let number = NAMES
+            .iter()
+            .position(|some| *some == names)
+            .expect("the number is in NAMES");
         (number, Rc::clone(&self.0[number]))
     }
 }
@@ -35,10 +38,10 @@ pub(crate) fn name(number: usize) -> String {
 }
 
 fn hello(config: &Arc<ClientConfig>, number: usize) -> Box<[u8]> {
-    let name = ServerName::try_from(name(number)).expect("it is a name");
-    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is whole");
+    let name = ServerName::try_from(name(number)).expect("the name is valid");
+    let mut client = ClientConnection::new(Arc::clone(config), name).expect("the configuration is complete");
     let mut bytes = Vec::new();
-    client.write_tls(&mut bytes).expect("a vector takes all");
+    client.write_tls(&mut bytes).expect("writing to a vector does not fail");
     bytes.into()
 }
 
@@ -47,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_carries_its_name() {
+    fn each_hello_carries_its_name() {
         let hellos = Hellos::new();
         let (number, hellos) = hellos.among(100);
         assert_eq!(number, 1);

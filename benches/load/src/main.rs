@@ -1,8 +1,8 @@
-//! acequia beside the balancers that people use today, at the same work on the same machine: `scripts/bench`.
+//! Compares acequia with other balancers under the same load on the same machine. Run it with `scripts/bench`.
 //!
-//! What is measured is the proxy's own user and system time per unit of work, its rate and its latencies. Clients,
-//! servers and proxies share the machine's cores; ratios within one run mean something, single figures little.
-//! Proxies take turns within a round, and who begins changes from round to round.
+//! It measures the proxy's own user and system time per unit of work, its rate and its latencies. Clients, servers and
+//! proxies share the machine's cores: compare ratios within one run, not absolute figures of different runs. Within a
+//! round the proxies take turns, and the first one changes from round to round.
 
 mod chart;
 mod clients;
@@ -10,7 +10,7 @@ mod goals;
 mod hello;
 mod pace;
 mod peers;
-mod place;
+mod namespace;
 mod report;
 mod servers;
 mod workload;
@@ -22,52 +22,52 @@ use std::time::Duration;
 use clap::Parser;
 use clients::{Run, Target};
 use hello::Hellos;
+use namespace::{NetworkNamespace, runtime};
 use peers::{Kind, Proxy, Site};
-use place::{Place, runtime};
 use report::{Figures, Idle, Report, Row};
 use servers::Servers;
 
-/// Measures acequia and its peers on this machine.
+/// Measures acequia and other balancers on this machine.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Rounds that count; one more comes before them and warms up.
+    /// Measured rounds; one more runs before them as a warm-up.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each proxy works at each thing in each round.
+    /// How long each proxy runs each workload in each round, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     milliseconds: u64,
-    /// Only workloads whose name contains this.
+    /// Run only workloads whose name contains this.
     #[arg(long, default_value = "")]
     workload: String,
-    /// Only proxies whose name contains one of these.
+    /// Run only proxies whose name contains one of these, separated by semicolons.
     #[arg(long, value_delimiter = ';', default_value = "")]
     proxy: Vec<String>,
-    /// Idle sessions held while memory is read; 0: do not look at memory.
+    /// Idle sessions kept open for the measurement of memory; 0 skips it.
     #[arg(long, default_value_t = 5000)]
     idle: usize,
-    /// Where the configurations are.
+    /// Folder of the proxies' configuration templates.
     #[arg(long, default_value = "benches/peers")]
     templates: PathBuf,
-    /// Where programs are looked for before the system's folders; may be given again.
+    /// Folder to search for programs before the system's folders; may be repeated.
     #[arg(long)]
     programs: Vec<PathBuf>,
-    /// Another build of acequia, to run beside this one.
+    /// Another build of acequia to compare with this one.
     #[arg(long, value_name = "PROGRAM")]
     beside: Option<String>,
-    /// Network namespaces of clients, proxies and servers, and the addresses of the latter two.
+    /// Network namespaces of clients, proxies and servers, and the addresses of proxies and servers.
     #[arg(long, num_args = 5, value_names = ["CLIENTS", "PROXIES", "SERVERS", "PROXIES_IP", "SERVERS_IP"])]
     across: Option<Vec<String>>,
-    /// Writes .md, .json and .svg under this path and name.
+    /// Path without extension: the report is written to .md, .json and .svg files.
     #[arg(long)]
     output: Option<PathBuf>,
 }
 
-/// Where everybody stands.
+/// The namespaces and addresses of clients, proxies and servers.
 struct Network {
-    clients: Place,
-    proxies: Place,
-    servers: Place,
+    clients: NetworkNamespace,
+    proxies: NetworkNamespace,
+    servers: NetworkNamespace,
     proxies_ip: IpAddr,
     servers_ip: IpAddr,
 }
@@ -77,16 +77,16 @@ impl Network {
         let ip = |text: &String| text.parse().expect("an IP address");
         match across {
             Some([clients, proxies, servers, proxies_ip, servers_ip]) => Self {
-                clients: Place(Some(clients.clone())),
-                proxies: Place(Some(proxies.clone())),
-                servers: Place(Some(servers.clone())),
+                clients: NetworkNamespace(Some(clients.clone())),
+                proxies: NetworkNamespace(Some(proxies.clone())),
+                servers: NetworkNamespace(Some(servers.clone())),
                 proxies_ip: ip(proxies_ip),
                 servers_ip: ip(servers_ip),
             },
             _ => Self {
-                clients: Place(None),
-                proxies: Place(None),
-                servers: Place(None),
+                clients: NetworkNamespace(None),
+                proxies: NetworkNamespace(None),
+                servers: NetworkNamespace(None),
                 proxies_ip: IpAddr::from([127, 0, 0, 1]),
                 servers_ip: IpAddr::from([127, 0, 0, 1]),
             },
@@ -94,7 +94,7 @@ impl Network {
     }
 }
 
-/// One that takes part: a proxy, or none at all between clients and servers.
+/// A participant: a proxy, or a direct connection between clients and servers.
 struct Peer<'a> {
     name: &'static str,
     kind: Option<&'a Kind>,
@@ -108,7 +108,7 @@ impl Peer<'_> {
     }
 }
 
-/// What no proxy at all comes to is what the load itself can do here.
+/// The participant without a proxy: its figures are the limit of the load generator on this machine.
 const DIRECT: &str = "no proxy";
 
 fn main() {
@@ -119,7 +119,7 @@ fn main() {
     let site = Site {
         programs: &arguments.programs,
         templates: &arguments.templates,
-        place: &network.proxies,
+        namespace: &network.proxies,
         ip: network.proxies_ip,
         servers: &servers,
     };
@@ -143,7 +143,7 @@ fn main() {
             }
             rounds.push(figures);
         }
-        rounds.remove(0); // it has warmed caches, pools and pipes up
+        rounds.remove(0); // the warm-up of caches, pools and pipes
         let rows = peers.iter().enumerate().map(|(which, peer)| {
             let rounds = rounds.iter().map(|round| round[which].clone());
             Row::new(peer.name, rounds.collect())
@@ -191,7 +191,7 @@ fn direct(servers: &Servers) -> Target {
     }
 }
 
-/// Each program once, as it calls itself.
+/// The version line of each program, once.
 fn versions(peers: &[Peer<'_>], site: &Site<'_>) -> Vec<String> {
     let mut versions: Vec<_> = peers
         .iter()
@@ -213,7 +213,7 @@ fn measured(
         hellos,
         time: Duration::from_millis(arguments.milliseconds),
         cpu: &|| peer.cpu(),
-        thrown_away: &servers.thrown_away,
+        discarded: &servers.discarded,
     };
     let measured = runtime().block_on(run.measure(load));
     if let Some(proxy) = &peer.proxy {
@@ -222,8 +222,8 @@ fn measured(
     Figures::of(&measured)
 }
 
-/// Memory over idle sessions, each proxy started anew. The kernel's share is that of the proxy's two sockets: what it
-/// keeps for the same sessions without a proxy is taken off.
+/// Memory per idle session, with each proxy started anew. The kernel's share covers only the proxy's two sockets: the
+/// memory of the same sessions without a proxy is subtracted.
 fn idle(kinds: &[(&'static str, Option<&Kind>)], site: &Site<'_>, sessions: usize) -> Vec<Idle> {
     let kernel = |target: &Target, user: &dyn Fn() -> u64| {
         let (kernel, before) = (peers::kernel_bytes(), user());
@@ -234,7 +234,7 @@ fn idle(kinds: &[(&'static str, Option<&Kind>)], site: &Site<'_>, sessions: usiz
             )
         };
         let held = runtime().block_on(clients::idle(target.echo, sessions, then));
-        held.expect("every session is served")
+        held.expect("every session can be opened")
     };
     let (bare, _) = kernel(&direct(site.servers), &|| 0);
     let proxies = kinds

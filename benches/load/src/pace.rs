@@ -1,4 +1,4 @@
-//! Questions at a steady rate, whether or not the ones before are answered.
+//! Messages at a steady rate, whether or not earlier ones are answered.
 
 use std::thread;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-/// Questions that are due together: fewer would wake the generator more often than it has to.
+/// Messages that are due at the same time: fewer would wake this thread more often.
 const TOGETHER: u32 = 2;
 
-/// Tells the sessions in turn when their next question is due, `rate` times a second over all of them, until they are
-/// gone. On a thread of its own: tokio's timers count in milliseconds.
+/// Sends the sessions in turn the time at which their next message is due, `rate` times per second over all sessions,
+/// until a session ends. Runs on a thread of its own, because tokio's timers have a resolution of a millisecond.
 pub(crate) fn pace(rate: u32, sessions: Vec<UnboundedSender<Instant>>) {
     thread::spawn(move || {
         let every = Duration::from_secs(1) * TOGETHER / rate;

@@ -1,4 +1,4 @@
-//! The proxies: their processes, and their configurations out of `benches/peers`.
+//! The proxies: their processes, and their configurations from the templates in `benches/peers`.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -11,25 +11,25 @@ use tokio::time::Instant;
 
 use crate::clients::Target;
 use crate::hello;
-use crate::place::Place;
+use crate::namespace::NetworkNamespace;
 use crate::servers::Servers;
 use crate::workload::NAMES;
 
-/// One that can be measured.
+/// A kind of proxy that can be measured.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     template: &'static str,
-    /// What is put in for places of its template that nobody else has.
+    /// Values of placeholders that only its own template has.
     own: &'static [(&'static str, &'static str)],
     program: String,
-    /// Before the path of its configuration.
+    /// Arguments before the path of its configuration.
     arguments: &'static [&'static str],
     after: &'static [&'static str],
     version: &'static str,
 }
 
 impl Kind {
-    /// One that takes the path of its configuration at the end.
+    /// A proxy whose last argument is the path of its configuration.
     fn new(
         name: &'static str,
         template: &'static str,
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// All of them, in the order in which they are reported; `beside` is another build of acequia.
+/// All kinds, in the order in which they are reported; `beside` is another build of acequia.
 pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
     const HAPROXY: &[&str] = &["-db", "-f"];
     const ENVOY: &[&str] = &[
@@ -61,7 +61,7 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
         "-c",
     ];
     const RUN: &[&str] = &["run", "-c"];
-    // As the others are: they neither log sessions here nor look whether silent peers live.
+    // As the others are configured here: without an access log and keepalive.
     const BARE: &[(&str, &str)] = &[("ACCESS", "off"), ("KEEPALIVE", "\"off\"")];
     const AS_SHIPPED: &[(&str, &str)] = &[
         ("ACCESS", "/dev/null"),
@@ -91,12 +91,12 @@ pub(crate) fn all(beside: Option<&str>) -> Vec<Kind> {
     all
 }
 
-/// Where programs, templates and addresses are.
+/// Programs, templates and addresses that all proxies share.
 pub(crate) struct Site<'a> {
-    /// Before those of the system.
+    /// Folders to search before those of the system.
     pub(crate) programs: &'a [PathBuf],
     pub(crate) templates: &'a Path,
-    pub(crate) place: &'a Place,
+    pub(crate) namespace: &'a NetworkNamespace,
     /// The address that the proxies listen on.
     pub(crate) ip: IpAddr,
     pub(crate) servers: &'a Servers,
@@ -118,9 +118,9 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it and waits until it serves; `None`, and a word on standard error, when it is not there.
+    /// Starts it and waits until it serves; `None`, with a note on standard error, when it is not installed or fails.
     pub(crate) fn start(kind: &Kind, site: &Site<'_>) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a place for the configuration");
+        let folder = tempfile::tempdir().expect("a temporary folder can be created");
         let ports: Vec<u16> = free_ports(site, 3 + NAMES.len());
         let at = |number: usize| SocketAddr::new(site.ip, ports[number]);
         let target = Target {
@@ -129,25 +129,25 @@ impl Proxy {
             sink: at(2),
             by_name: [at(3), at(4), at(5)],
         };
-        let template = fs::read_to_string(site.templates.join(kind.template)).expect("benches/peers has it");
+        let template = fs::read_to_string(site.templates.join(kind.template)).expect("the template exists");
         let path = folder.path().join(kind.template);
-        let text = filled(&template, &places(kind, &target, site, folder.path()));
-        fs::write(&path, text).expect("the configuration is written");
+        let text = filled(&template, &placeholders(kind, &target, site, folder.path()));
+        fs::write(&path, text).expect("the configuration can be written");
         for names in NAMES {
             let line = |number| format!("{} {}\n", hello::name(number), pool(number));
             let map: String = (0..names).map(line).collect();
-            fs::write(folder.path().join(format!("names{names}.map")), map).expect("the map is written");
+            fs::write(folder.path().join(format!("names{names}.map")), map).expect("the map can be written");
         }
-        let complaints = folder.path().join("stderr");
+        let stderr = folder.path().join("stderr");
         let spawned = site
-            .place
+            .namespace
             .command(&site.program(&kind.program))
             .args(kind.arguments)
             .arg(&path)
             .args(kind.after)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&complaints).expect("there is place for complaints"))
+            .stderr(File::create(&stderr).expect("the file can be created"))
             .spawn();
         let Ok(child) = spawned else {
             eprintln!("{} is not installed: left out", kind.name);
@@ -159,14 +159,14 @@ impl Proxy {
             _folder: folder,
         };
         if !proxy.serves() {
-            let complaints = fs::read_to_string(complaints).unwrap_or_default();
-            eprintln!("{} does not start: left out\n{complaints}", kind.name);
+            let stderr = fs::read_to_string(stderr).unwrap_or_default();
+            eprintln!("{} does not start: left out\n{stderr}", kind.name);
             return None;
         }
         Some(proxy)
     }
 
-    /// Waits for each of its listeners, and for calm: first health checks.
+    /// Waits until each listener accepts, and then for the first health checks.
     fn serves(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         let Target {
@@ -187,7 +187,7 @@ impl Proxy {
         true
     }
 
-    /// Its processes: some have workers.
+    /// Its process and its children, which some proxies use as workers.
     fn pids(&self) -> Vec<u32> {
         let parent = self.child.id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
@@ -212,22 +212,22 @@ impl Proxy {
         Duration::from_nanos(self.pids().iter().map(of).sum())
     }
 
-    /// Waits until it rests: what the round before left behind is not to be paid for by the next one. At most 5 s.
+    /// Waits until it is idle, for at most 5 s, so that a round does not pay for work left over from the previous one.
     pub(crate) fn settle(&self) {
-        const LOOK: Duration = Duration::from_millis(50);
-        const REST: Duration = Duration::from_millis(1);
+        const INTERVAL: Duration = Duration::from_millis(50);
+        const IDLE_CPU_MAX: Duration = Duration::from_millis(1);
         let mut before = self.cpu();
         for _ in 0..100 {
-            sleep(LOOK);
+            sleep(INTERVAL);
             let now = self.cpu();
-            if now - before < REST {
+            if now - before < IDLE_CPU_MAX {
                 return;
             }
             before = now;
         }
     }
 
-    /// Resident memory of all its processes, shared pages left out.
+    /// Resident memory of all its processes, without shared pages.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let of = |pid: &u32| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -246,7 +246,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What the kernel keeps in its own caches: sockets and what belongs to them, of all processes.
+/// The kernel's unreclaimable slab memory, which holds the sockets of all processes.
 pub(crate) fn kernel_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     kilobytes(&text, "SUnreclaim:") * 1024
@@ -258,7 +258,7 @@ fn kilobytes(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// What a program calls its version, in one line.
+/// The first line of a program's version output.
 pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
     let program = site.program(&kind.program);
     let output = Command::new(&program).arg(kind.version).output();
@@ -267,14 +267,14 @@ pub(crate) fn version(kind: &Kind, site: &Site<'_>) -> String {
         .unwrap_or_default();
     let text = String::from_utf8_lossy(&output);
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-    line.trim().replace(&program, &kind.program) // some say where they are
+    line.trim().replace(&program, &kind.program) // some print their own path
 }
 
-/// All at once, so that no two are the same.
+/// Free ports of the proxies' address. Bound all at once, so that no two are the same.
 fn free_ports(site: &Site<'_>, count: usize) -> Vec<u16> {
-    let (ip, place) = (site.ip, site.place.clone());
+    let (ip, namespace) = (site.ip, site.namespace.clone());
     let look = move || {
-        place.enter();
+        namespace.enter();
         let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0))).collect();
         let port = |socket: std::io::Result<TcpListener>| Some(socket.ok()?.local_addr().ok()?.port());
         sockets.into_iter().filter_map(port).collect()
@@ -286,16 +286,16 @@ fn pool(number: usize) -> &'static str {
     if number.is_multiple_of(2) { "even" } else { "odd" }
 }
 
-/// What each place of a template becomes.
-fn places(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
-    let mut places = vec![
+/// The placeholders of a template and their values.
+fn placeholders(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(String, String)> {
+    let mut values = vec![
         ("FOLDER".into(), folder.display().to_string()),
         ("IP".into(), site.ip.to_string()),
         ("SERVER_IP".into(), site.servers.echo[0].ip().to_string()),
     ];
     let mut address = |name: String, address: SocketAddr| {
-        places.push((format!("{name}_PORT"), address.port().to_string()));
-        places.push((name, address.to_string()));
+        values.push((format!("{name}_PORT"), address.port().to_string()));
+        values.push((name, address.to_string()));
     };
     address("ECHO".into(), target.echo);
     address("SOURCE".into(), target.source);
@@ -313,13 +313,13 @@ fn places(kind: &Kind, target: &Target, site: &Site<'_>, folder: &Path) -> Vec<(
             address(format!("{name}_SERVER_{}", number + 1), *server);
         }
     }
-    places.extend(kind.own.iter().map(|(name, text)| ((*name).into(), (*text).into())));
-    places
+    values.extend(kind.own.iter().map(|(name, text)| ((*name).into(), (*text).into())));
+    values
 }
 
-/// A template with its places filled in. A line `#each 100 odd: text` stands for the text of every odd one of a hundred
-/// names; `odd`, or `even`, may be left out.
-fn filled(template: &str, places: &[(String, String)]) -> String {
+/// A template with its placeholders replaced. A line `#each 100 odd: text` becomes the text once for every odd one of a
+/// hundred names; without `odd` or `even`, once for each name.
+fn filled(template: &str, values: &[(String, String)]) -> String {
     let mut text = String::new();
     for line in template.lines() {
         let Some((which, line)) = line.strip_prefix("#each ").and_then(|line| line.split_once(':')) else {
@@ -336,7 +336,7 @@ fn filled(template: &str, places: &[(String, String)]) -> String {
             text.push('\n');
         }
     }
-    for (name, value) in places {
+    for (name, value) in values {
         text = text.replace(&format!("@{name}@"), value);
     }
     text
@@ -347,9 +347,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_and_names_are_filled_in() {
-        let places = [("ECHO".into(), "127.0.0.1:1".into())];
-        let text = filled("bind @ECHO@\n#each 3 even:  @NAME@ @POOL@,\n", &places);
+    fn placeholders_and_names_are_replaced() {
+        let values = [("ECHO".into(), "127.0.0.1:1".into())];
+        let text = filled("bind @ECHO@\n#each 3 even:  @NAME@ @POOL@,\n", &values);
         assert_eq!(
             text,
             "bind 127.0.0.1:1\n  service-0.shop.example.com even,\n  service-2.shop.example.com even,\n"

@@ -1,4 +1,4 @@
-//! What the rounds came to: a table for people, the same for programs, and the goals held against it.
+//! The report of a run: tables in Markdown, the figures as JSON, and the comparison with the goals.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,17 +10,17 @@ use serde::Serialize;
 use crate::chart;
 use crate::clients::Measured;
 use crate::goals;
-use crate::place::Place;
+use crate::namespace::NetworkNamespace;
 use crate::workload::Workload;
 
-/// One round of one proxy. Times in seconds.
+/// The figures of one proxy in one round. Times in seconds.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
-    /// Units a second.
+    /// Units per second.
     pub(crate) rate: f64,
-    /// CPU of the proxy per unit.
+    /// CPU time of the proxy per unit.
     pub(crate) cpu_each: f64,
-    /// Latencies; zero where single units have none.
+    /// Latencies; zero for bulk transfers.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
@@ -46,7 +46,7 @@ impl Figures {
     }
 }
 
-/// All rounds of one proxy at one thing.
+/// All rounds of one proxy in one workload.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -58,12 +58,12 @@ impl Row {
         Self { name, rounds }
     }
 
-    /// The middle one of all rounds.
+    /// The median over all rounds.
     pub(crate) fn median(&self, figure: impl Fn(&Figures) -> f64) -> f64 {
         median(self.rounds.iter().map(figure))
     }
 
-    /// The middle one of the ratios to another in the same round: the machine's speed drifts from round to round.
+    /// The median of the ratios to another proxy in the same round, because the machine's speed drifts between rounds.
     pub(crate) fn ratio(&self, to: &Self, figure: impl Fn(&Figures) -> f64) -> f64 {
         median(
             self.rounds
@@ -84,12 +84,12 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// All proxies at one thing.
+/// All proxies in one workload.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// The rate was given, and says nothing.
+    /// The rate is fixed and means nothing.
     pub(crate) paced: bool,
     pub(crate) rows: Vec<Row>,
 }
@@ -100,13 +100,13 @@ impl Table {
     }
 }
 
-/// Memory of a silent session.
+/// Memory per idle session, in bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Idle {
     pub(crate) name: &'static str,
-    /// Of the process.
+    /// Memory of the process.
     pub(crate) user_bytes: u64,
-    /// Of the kernel, for the proxy's two sockets.
+    /// Memory of the kernel for the proxy's two sockets.
     pub(crate) kernel_bytes: u64,
 }
 
@@ -124,9 +124,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(rounds: usize, milliseconds: u64, clients: &Place, versions: Vec<String>) -> Self {
+    pub(crate) fn new(rounds: usize, milliseconds: u64, clients: &NetworkNamespace, versions: Vec<String>) -> Self {
         let report = Self {
-            date: told("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            date: output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
             machine: machine(),
             network: if clients.0.is_some() {
                 "namespaces joined by veth pairs, MTU 1500, without segmentation offload"
@@ -143,7 +143,7 @@ impl Report {
         report
     }
 
-    /// Takes a workload's rows in, and shows them on standard error as they come.
+    /// Adds a workload's rows, and prints them on standard error.
     pub(crate) fn add(&mut self, workload: &Workload, rows: Vec<Row>) {
         let table = Table {
             name: workload.name.clone(),
@@ -159,14 +159,14 @@ impl Report {
         self.tables.iter().find(|table| table.name == name)
     }
 
-    /// Prints it, and writes it to `OUTPUT.md`, `OUTPUT.json` and `OUTPUT.svg`.
+    /// Prints the report, and writes it to `OUTPUT.md`, `OUTPUT.json` and `OUTPUT.svg`.
     pub(crate) fn finish(&self, output: Option<&Path>) {
         let text = self.markdown();
         println!("{text}");
         let Some(output) = output else { return };
-        fs::write(output.with_extension("md"), text).expect("the report is written");
+        fs::write(output.with_extension("md"), text).expect("the report can be written");
         let json = serde_json::to_string_pretty(self).expect("figures are finite or null");
-        fs::write(output.with_extension("json"), json + "\n").expect("the figures are written");
+        fs::write(output.with_extension("json"), json + "\n").expect("the figures can be written");
         chart::draw(self, &output.with_extension("svg"));
     }
 
@@ -273,10 +273,10 @@ fn machine() -> String {
         .filter_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let models: Vec<_> = models.collect();
     let model = models.first().copied().unwrap_or("unknown processor");
-    format!("{} x {model}, {}", models.len(), told("uname", &["-srm"]))
+    format!("{} x {model}, {}", models.len(), output_of("uname", &["-srm"]))
 }
 
-fn told(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().into())
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
+    fn a_ratio_is_the_median_over_rounds() {
         let row = |name, rates: [f64; 3]| {
             let rounds = rates.map(|rate| Figures {
                 rate,

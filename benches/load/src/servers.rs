@@ -8,46 +8,46 @@ use std::thread;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::place::{Place, runtime};
+use crate::namespace::{NetworkNamespace, runtime};
 
-/// What a bulk transfer reads and writes at a time.
+/// Bytes per read and write of a bulk transfer.
 pub(crate) const BULK_BYTES: usize = 256 * 1024;
 
-/// Two of each kind, for a balancer to choose among.
+/// Two servers of each kind.
 pub(crate) struct Servers {
-    /// Send back what they get.
+    /// Echo.
     pub(crate) echo: [SocketAddr; 2],
-    /// Send without end, and throw away what they get.
+    /// Send endlessly, and discard what they receive.
     pub(crate) source: [SocketAddr; 2],
-    /// Throw away what they get.
+    /// Discard what they receive.
     pub(crate) sink: [SocketAddr; 2],
-    /// Bytes thrown away so far by all of them: what has arrived, not what a client has merely written.
-    pub(crate) thrown_away: Arc<AtomicU64>,
+    /// Bytes discarded so far by all servers: what has arrived, not what clients have written.
+    pub(crate) discarded: Arc<AtomicU64>,
 }
 
 impl Servers {
-    /// Starts them; they run until the process ends.
-    pub(crate) fn start(place: Place, ip: IpAddr) -> Self {
-        let (tell, told) = mpsc::channel();
-        let thrown_away = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&thrown_away);
+    /// Starts the servers; they run until the process ends.
+    pub(crate) fn start(namespace: NetworkNamespace, ip: IpAddr) -> Self {
+        let (sender, addresses) = mpsc::channel();
+        let discarded = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&discarded);
         thread::spawn(move || {
-            place.enter();
+            namespace.enter();
             runtime().block_on(async move {
                 let mut all = Vec::new();
                 for kind in [Kind::Echo, Kind::Source, Kind::Sink] {
                     all.push([serve(kind, ip, &count).await, serve(kind, ip, &count).await]);
                 }
-                tell.send(all).expect("somebody waits");
+                sender.send(all).expect("the starting thread waits");
                 std::future::pending::<()>().await;
             });
         });
-        let all = told.recv().expect("the servers start");
+        let all = addresses.recv().expect("the servers start");
         Self {
             echo: all[0],
             source: all[1],
             sink: all[2],
-            thrown_away,
+            discarded,
         }
     }
 }
@@ -59,25 +59,25 @@ enum Kind {
     Sink,
 }
 
-async fn serve(kind: Kind, ip: IpAddr, thrown_away: &Arc<AtomicU64>) -> SocketAddr {
+async fn serve(kind: Kind, ip: IpAddr, discarded: &Arc<AtomicU64>) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).await.expect("the address has a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let thrown_away = Arc::clone(thrown_away);
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let discarded = Arc::clone(discarded);
     tokio::spawn(async move {
         loop {
             let Ok((socket, _)) = listener.accept().await else {
                 continue;
             };
-            let _ = socket.set_nodelay(true); // of a client that is gone already
-            let thrown_away = Arc::clone(&thrown_away);
+            let _ = socket.set_nodelay(true); // fails when the client is gone already
+            let discarded = Arc::clone(&discarded);
             tokio::spawn(async move {
                 match kind {
                     Kind::Echo => echo(socket).await,
-                    Kind::Sink => sink(socket, &thrown_away).await,
+                    Kind::Sink => sink(socket, &discarded).await,
                     Kind::Source => {
                         let (reading, writing) = socket.into_split();
                         tokio::select! {
-                            () = sink(reading, &thrown_away) => {}
+                            () = sink(reading, &discarded) => {}
                             () = source(writing) => {}
                         }
                     }
@@ -102,9 +102,9 @@ async fn source(mut socket: impl AsyncWriteExt + Unpin) {
     while socket.write_all(&bytes).await.is_ok() {}
 }
 
-async fn sink(mut socket: impl AsyncReadExt + Unpin, thrown_away: &AtomicU64) {
+async fn sink(mut socket: impl AsyncReadExt + Unpin, discarded: &AtomicU64) {
     let mut bytes = vec![0; BULK_BYTES];
     while let Ok(read @ 1..) = socket.read(&mut bytes).await {
-        thrown_away.fetch_add(read as u64, Relaxed);
+        discarded.fetch_add(read as u64, Relaxed);
     }
 }

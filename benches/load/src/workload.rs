@@ -1,6 +1,6 @@
-//! What is asked of each proxy.
+//! The workloads that each proxy runs.
 
-/// One thing to measure.
+/// A named load.
 #[derive(Clone, Debug)]
 pub(crate) struct Workload {
     pub(crate) name: String,
@@ -10,24 +10,24 @@ pub(crate) struct Workload {
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// Each sends so many bytes and waits for them, over and over. A slow answer delays the next question: the rate is
-    /// what the whole can do, and the latencies are those of a closed loop.
+    /// A closed loop: each session sends this many bytes and waits for the echo, again and again. A slow answer delays the
+    /// next message of its session.
     RoundTrips { sessions: usize, bytes: usize },
-    /// 64 bytes each, so many a second over all sessions whether or not the ones before are answered. Latency counts
-    /// from when a question was due: an answer that is late makes those behind it late as well, and all are counted.
+    /// An open loop: messages of 64 bytes at a fixed rate per second over all sessions, whether or not earlier ones are
+    /// answered. Latency counts from the time a message was due, so that one late answer delays the following ones too.
     Paced { sessions: usize, rate: u32 },
-    /// Clients that connect, exchange 64 bytes and close, over and over.
+    /// Clients connect, exchange 64 bytes and close, again and again.
     NewSessions { clients: usize },
-    /// The same with a ClientHello instead, for one of so many names.
+    /// The same with a ClientHello for one of this many names.
     NewByName { clients: usize, names: usize },
-    /// Bytes without end.
+    /// Endless transfers.
     Bulk { sessions: usize, up: bool, down: bool },
-    /// Round trips of 64 bytes beside so many clients that read 16 KiB ten times a second of an endless answer.
+    /// Round trips of 64 bytes beside this many clients that read an endless answer at 160 KiB per second.
     BesideSlow { sessions: usize, slow: usize },
 }
 
 impl Load {
-    /// What rates and CPU are per.
+    /// The unit of work of rates and CPU times.
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::RoundTrips { .. } | Self::Paced { .. } | Self::BesideSlow { .. } => "round trip",
@@ -36,16 +36,16 @@ impl Load {
         }
     }
 
-    /// Whether its rate says anything: a paced one has the rate it was given.
+    /// Whether the load has a fixed rate, so that the measured rate means nothing.
     pub(crate) fn is_paced(self) -> bool {
         matches!(self, Self::Paced { .. })
     }
 }
 
-/// So many names are routed by name, in three listeners.
+/// The number of names of each of the three listeners that route by name.
 pub(crate) const NAMES: [usize; 3] = [1, 100, 10_000];
 
-/// All of them, in the order they are run and reported.
+/// All workloads, in the order in which they run and are reported.
 pub(crate) fn all() -> Vec<Workload> {
     let mut all = Vec::new();
     let mut add = |name: String, load| all.push(Workload { name, load });
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_workload_has_a_name_of_its_own() {
+    fn workload_names_are_unique() {
         let mut names: Vec<_> = all().into_iter().map(|workload| workload.name).collect();
         let count = names.len();
         names.sort();

@@ -5,7 +5,7 @@ use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
 use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
-use crate::pool::{Allotment, Member, Pool, PoolRules, Server};
+use crate::pool::{Member, MemberConfig, Pool, PoolRules, Server};
 use crate::relay::RelayLimits;
 use crate::route::Route;
 use crate::route::{RouteTable, Target};
@@ -32,7 +32,7 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
         name: name.map(Into::into),
         written: written.into(),
         location,
-        allotment: Allotment { weight, priority: 0 },
+        member_config: MemberConfig { weight, priority: 0 },
         addresses: arc_swap::ArcSwap::default(),
     }
 }
@@ -47,8 +47,8 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     };
     let servers = entries
         .iter()
-        .filter_map(|entry| Some((entry.fixed()?, entry.allotment)))
-        .map(|(spec, allotment)| Member::new(Arc::new(Server::new(spec, true)), allotment))
+        .filter_map(|entry| Some((entry.fixed()?, entry.member_config)))
+        .map(|(spec, member_config)| Member::new(Arc::new(Server::new(spec, true)), member_config))
         .collect();
     let rules = PoolRules {
         policy,

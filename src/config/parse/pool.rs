@@ -57,7 +57,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
         let spec = entry.fixed()?;
         Some(Member::new(
             Arc::new(Server::new(spec, health.check.is_some())),
-            entry.allotment,
+            entry.member_config,
         ))
     };
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
@@ -144,7 +144,7 @@ fn severing(
     );
     let never_down = plan.on_down == Sever::Close && !checked;
     warn("on_down", "a server without checks never goes down", never_down);
-    let priority = |entry: &ServerEntry| entry.allotment.priority;
+    let priority = |entry: &ServerEntry| entry.member_config.priority;
     let one_tier = entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
     let never_worse = plan.on_recover == Sever::Close && one_tier;
     warn("on_recover", "all servers have the same `priority`", never_worse);

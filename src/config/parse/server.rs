@@ -11,7 +11,7 @@ use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::ServerEntry;
-use crate::pool::Allotment;
+use crate::pool::MemberConfig;
 
 const WEIGHT: RangeInclusive<u32> = 0..=256;
 
@@ -44,7 +44,10 @@ pub(super) fn servers(pool: &Section<'_>, problems: &mut Problems<'_>) -> Vec<Se
             entries.push(entry);
         }
     }
-    if !entries.is_empty() && entries.len() == items.len() && entries.iter().all(|entry| entry.allotment.weight == 0) {
+    if !entries.is_empty()
+        && entries.len() == items.len()
+        && entries.iter().all(|entry| entry.member_config.weight == 0)
+    {
         problems.error(
             key,
             "all servers of this pool have weight 0",
@@ -61,7 +64,7 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
             name: None,
             written: written.into(),
             location,
-            allotment: Allotment::default(),
+            member_config: MemberConfig::default(),
             addresses: ArcSwap::default(),
         });
     }
@@ -92,7 +95,7 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
         name: name.map(Into::into),
         written: written.into(),
         location,
-        allotment: Allotment {
+        member_config: MemberConfig {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
             priority: u8::try_from(priority).expect("bounded by PRIORITY"),
         },

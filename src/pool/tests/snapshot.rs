@@ -123,11 +123,11 @@ async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8))
         let mut next = servers.to_vec();
         next.retain(|server| *server.spec().label != *format!("s{n}"));
         if next.len() == servers.len() {
-            let allotment = Allotment {
+            let member_config = MemberConfig {
                 weight: 1 + u16::from(much % 5),
                 priority: much % 2,
             };
-            next.push(of_tier(n, allotment, much.is_multiple_of(3)));
+            next.push(of_tier(n, member_config, much.is_multiple_of(3)));
         }
         return pool.replace_servers(next);
     }
@@ -194,7 +194,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn after_every_change_the_next_pick_is_that_of_all_facts_read_anew(
         policy in prop::sample::select(POLICIES.to_vec()),
@@ -235,7 +235,7 @@ fn no_change_is_lost_however_many_threads_change_and_pick() {
                 scope.spawn(move || {
                     let own = &servers[3 * thread..3 * thread + 2];
                     let mut random = fastrand::Rng::with_seed(thread as u64);
-                    for round in 0..1000 {
+                    for round in 0..300 {
                         let server = &own[random.usize(..own.len())];
                         steer(server, Steer::Drain { close_over: None });
                         for n in 0..4 {
@@ -299,6 +299,41 @@ fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
         }
         stop.store(true, Relaxed);
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_check_and_a_new_back_off_change_the_candidates() {
+    let pool = up(Policy::LeastConn, &[1, 1]);
+    let (servers, now) = (pool.servers(), Instant::now());
+    let is_candidate = |at| pool.snapshot(at).set.find(servers[0].id()).is_some();
+    assert!(fail_connects(&pool, &servers[0], 3, now).is_some());
+    let due = now + EJECT.first;
+    assert_eq!([is_candidate(now), is_candidate(due)], [false, true]);
+    fails(&servers[0], 1);
+    assert!(!is_candidate(due), "its checks fail");
+    passes(&servers[0], 1);
+    assert!(is_candidate(due));
+    let trial = pool.pick(client(0), &[servers[1].id()], due).unwrap();
+    assert!(!is_candidate(due), "its trial is taken");
+    let back_off = pool.connect_failed(&trial, due).unwrap();
+    assert!(
+        back_off < CONNECT_TIMEOUT,
+        "it is over before the trial would be granted again"
+    );
+    assert!(is_candidate(due + back_off));
+}
+
+#[test]
+fn a_pool_does_not_hold_servers_that_are_gone() {
+    for policy in POLICIES {
+        let pool = up(policy, &[1, 1, 1]);
+        let gone = Arc::downgrade(&pool.servers()[1]);
+        drop(pool.pick(client(0), &[], Instant::now()));
+        let mut left = pool.servers().to_vec();
+        drop(left.remove(1));
+        pool.replace_servers(left);
+        assert_eq!(gone.strong_count(), 0, "{policy:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,11 +11,11 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     let mut of_pool = *unchecked(Policy::LeastConn, &[1]).rules();
     rules(&mut of_pool);
     let of = |(n, priority): (usize, &u8)| {
-        let allotment = Allotment {
+        let member_config = MemberConfig {
             weight: 1,
             priority: *priority,
         };
-        of_tier(n, allotment, true)
+        of_tier(n, member_config, true)
     };
     let servers: Vec<_> = priorities.iter().enumerate().map(of).collect();
     servers.iter().for_each(|server| passes(server, 1));
@@ -196,7 +196,7 @@ async fn a_steered_weight_holds_whatever_the_configuration_says_until_it_is_take
     steer(&server, Steer::Weight(Some(0)));
     steer(&server, Steer::Enable);
     assert_eq!(server.weight(), 0);
-    let next = Member::new(Arc::clone(&server), Allotment { weight: 9, priority: 3 });
+    let next = Member::new(Arc::clone(&server), MemberConfig { weight: 9, priority: 3 });
     assert_eq!((next.weight(), next.priority()), (0, 3));
     steer(&server, Steer::Weight(None));
     assert_eq!((server.weight(), next.weight()), (5, 9));

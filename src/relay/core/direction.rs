@@ -6,8 +6,6 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. Every session has two of these: half a word is enough.
     unsent: u32,
     state: State,
-    /// The sender has broken: its end must not be passed on as a clean one.
-    is_cut_off: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +36,6 @@ impl Direction {
         Self {
             unsent: count(unsent),
             state: State::Open,
-            is_cut_off: false,
         }
     }
 
@@ -86,16 +83,11 @@ impl Direction {
         self.state = State::Done;
     }
 
-    /// Ends without telling the receiver, if only that is left to do and it is pointless or wrong.
-    pub(super) fn settle(&mut self, is_last: bool) {
-        if self.next() == Next::ShutDown && (self.is_cut_off || is_last) {
+    /// Ends without telling the receiver, if only that is left to do.
+    pub(super) fn settle(&mut self) {
+        if self.next() == Next::ShutDown {
             self.state = State::Done;
         }
-    }
-
-    /// The sender has broken. What it had sent still goes to the receiver; its end does not.
-    pub(super) fn cut_off(&mut self) {
-        self.is_cut_off = true;
     }
 
     /// The receiver has broken. Unsent bytes are lost.

@@ -9,6 +9,8 @@
 
 mod clock;
 mod direction;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -117,8 +119,7 @@ impl<'a> Core<'a> {
             Side::Client => self.closed = Some(Closed::Broke(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // told again, behind the last byte
             Side::Server => {
-                self.up.abandon();
-                self.down.cut_off();
+                self.up.abandon(); // which makes the other direction the last: its end is not passed on as a clean one
                 self.clock = Some(Box::new(Clock::Delivery(Delivery::new(fault, now))));
                 self.has_moved = true;
             }
@@ -184,11 +185,15 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// The direction that finishes last tells nobody: both connections are about to be closed, which tells the receiver
-    /// as well and costs a system call less.
+    /// The direction that finishes last does not tell its receiver: both connections are about to be closed, which tells
+    /// it as well and costs a system call less, or to be reset.
     fn settle_ends(&mut self) {
-        self.up.settle(self.down.is_done());
-        self.down.settle(self.up.is_done());
+        if self.down.is_done() {
+            self.up.settle();
+        }
+        if self.up.is_done() {
+            self.down.settle();
+        }
         if let (true, true, Some(first)) = (self.up.is_done(), self.down.is_done(), self.first_ended)
             && self.closed.is_none()
             && !self.is_delivering()

@@ -1,4 +1,4 @@
-//! Half-closes and resets pass through, and each end has its word.
+//! Half-closes and resets pass through, and each end is told apart.
 
 use super::*;
 
@@ -110,7 +110,7 @@ async fn a_reset_after_the_end_of_an_answer_does_not_spoil_that_end() {
         delivered(&server).await;
         drop(server); // with bytes unread: the kernel resets
     });
-    // Not before some of it is stuck between the two sockets does the client begin to read.
+    // The client begins to read only when some of it is stuck between the two sockets.
     let traffic = Arc::clone(&session.traffic);
     within(async {
         while traffic.down.bytes() == 0 {
@@ -180,7 +180,7 @@ async fn a_client_that_breaks_while_the_servers_last_words_are_delivered_ends_th
     let mut session = Session::new().await;
     fill(&mut session.server).await;
     reset(session.server);
-    // The relay is at the delivery: it has nothing else to do.
+    // By then the relay is delivering: it has nothing else to do.
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }

@@ -1,11 +1,10 @@
-//! A model of two sockets of ours and of who stands behind them: nothing is left to chance, so that a case that fails
-//! fails again.
+//! A deterministic model of the two sockets of a session and of their peers: a case that fails fails again.
 //!
 //! The rules are those of Linux (6.18: `net/ipv4/tcp.c`, `tcp_input.c`, `tcp_output.c`, `net/core/stream.c`), as far as
 //! recv(2), send(2), splice(2) and epoll(7) show them, and above them tokio's readiness (`runtime/io/scheduled_io.rs`).
 //!
-//! Bytes are known by their position in a stream, so that it is enough to count them, and one that is lost, doubled or
-//! sent the wrong way shows at once.
+//! The value of a byte follows from its position in the stream, so that a byte that is lost, doubled or sent the wrong
+//! way is found at once.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -21,13 +20,13 @@ use super::*;
 use crate::relay::core::Queue;
 use crate::relay::engine::poll::{TURN_BYTES, Wire};
 
-/// Nothing is said or sent in one piece longer than this.
+/// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// System calls of one poll that cannot be anything but a loop without end: a turn, in pieces of a few bytes.
+/// More system calls than any poll needs, even for a turn in pieces of a few bytes: a loop without end.
 const CALLS_A_POLL_MAX: u32 = 20_000;
 
-/// Both ways; the periods are primes and differ, so that no shift and no swap goes unseen.
+/// The two streams. Their periods are different primes, so that a shift or a swap is found.
 static STREAMS: LazyLock<[Vec<u8>; 2]> =
     LazyLock::new(|| [251, 241].map(|period| (0..PIECE_BYTES_MAX + period).map(|at| (at % period) as u8).collect()));
 
@@ -54,7 +53,7 @@ pub(super) struct Step {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
-    /// Within a poll, after so many more system calls of the relay; if it makes fewer, as soon as it sleeps.
+    /// Within a poll, after so many more system calls of the relay; as soon as it sleeps if it makes fewer.
     Calls(u8),
     /// So long after the step before.
     Millis(u64),
@@ -82,7 +81,7 @@ pub(super) struct World {
     /// Whether the system splices, out of sockets and into them.
     splices: [Answer<()>; 2],
     cut: Option<oneshot::Sender<()>>,
-    /// Whose end the relay read first, and when.
+    /// The side whose end the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
     /// When the relay last read or sent bytes, and when a peer last heard some.
     pub(super) moved_at: Instant,
@@ -110,16 +109,16 @@ pub(super) struct End {
     pub(super) finished: bool,
     /// It broke at that time, and why.
     pub(super) broke: Option<(Instant, Fault)>,
-    /// The error that nobody has been told (sk_err).
+    /// The error that no call has returned yet (sk_err).
     error: Option<Errno>,
-    /// Size of the send queue, and whether somebody has found it full (SOCK_NOSPACE).
+    /// Size of the send queue, and whether a call has found it full (SOCK_NOSPACE).
     room: usize,
     no_space: bool,
-    /// epoll has something to tell.
+    /// epoll has an event to report.
     event: bool,
-    /// A read has found it empty since the last event: another is a wasted call.
+    /// A read has found it empty since the last event: another read is a wasted call.
     drained: bool,
-    /// What tokio believes, and whom it wakes.
+    /// The readiness that tokio has cached, and the wakers that it calls.
     ready: Ready,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -154,12 +153,12 @@ impl End {
         self.sent - self.heard
     }
 
-    /// Whether the half that reads from it has had its turn, and comes back by itself.
+    /// Whether the half that reads from it has had its turn, and will be polled again.
     pub(super) fn has_had_its_turn(&self) -> bool {
         self.turn >= TURN_BYTES
     }
 
-    /// `sk_stream_is_writeable`: a third of the queue is free. Who closed it is told so by writing.
+    /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the error.
     pub(super) fn is_writable(&self) -> bool {
         self.finished || self.broke.is_some() || self.queued() <= self.room / 3 * 2
     }
@@ -182,13 +181,13 @@ impl End {
         }
     }
 
-    /// The error, once. What is delivered of a broken server has turns of its own.
+    /// The error, once. The delivery of what a broken server had sent begins a new turn.
     fn take_error(&mut self) -> Option<Errno> {
         self.error.take().inspect(|_| self.turn = 0)
     }
 
-    /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then that there is nobody. Otherwise how many of
-    /// so many bytes it takes; who is given less has been promised an event.
+    /// `tcp_sendmsg_locked` and `sk_stream_error`: the error once, then EPIPE. Otherwise how many of `length` bytes it
+    /// takes; if fewer, an event will follow.
     fn takes(&mut self, length: usize) -> Answer<usize> {
         if self.broke.is_some() || self.finished {
             return Err(self.take_error().unwrap_or(Errno::PIPE));
@@ -202,8 +201,8 @@ impl End {
         }
     }
 
-    /// `tcp_reset` and `tcp_write_err`: what is queued is lost, what has arrived is not. Whose FIN had arrived before
-    /// gets the error of a broken pipe.
+    /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, those that have arrived are not. The error is EPIPE if the
+    /// peer's FIN had arrived before.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed {
@@ -218,7 +217,7 @@ impl End {
         self.event = true;
     }
 
-    /// What epoll says when it says something (`tcp_poll`), as mio and tokio read it.
+    /// What epoll reports (`tcp_poll`), as mio and tokio read it.
     fn readiness(&mut self) -> Ready {
         let (broke, mut ready) = (self.broke.is_some(), Ready::EMPTY);
         if self.arrived > self.read || self.ended || broke {
@@ -241,7 +240,7 @@ impl End {
         ready
     }
 
-    /// Tells what has happened; whether that wakes somebody.
+    /// Delivers the event, if there is one. Returns whether that woke a task.
     fn tell(&mut self) -> bool {
         if !std::mem::take(&mut self.event) {
             return false;
@@ -302,7 +301,7 @@ impl World {
         self.cut.is_none()
     }
 
-    /// The next step's time; zero for one that only waits for calls.
+    /// The time until the next step; zero for one that only waits for calls.
     pub(super) fn next_step_in(&self) -> Option<Duration> {
         self.steps.front().map(|step| match step.when {
             When::Calls(_) => Duration::ZERO,
@@ -316,7 +315,7 @@ impl World {
         step.inspect(|step| self.act(step.act)).is_some()
     }
 
-    /// After the last step: the peers take what they are sent, in large pieces, and end; or somebody cuts.
+    /// After the last step: the peers receive what they are sent, in large pieces, and end; or the session is cut.
     pub(super) fn say_goodbye(&mut self, ends_well: bool) {
         if !ends_well {
             return self.act(Act::Cut);
@@ -349,7 +348,7 @@ impl World {
                     return;
                 }
                 end.heard += heard;
-                // `sk_stream_write_space`: only who has been refused is told.
+                // `sk_stream_write_space`: there is an event only after a call has found the queue full.
                 if end.no_space && end.is_writable() {
                     (end.no_space, end.event) = (false, true);
                 }
@@ -371,13 +370,13 @@ impl World {
         }
     }
 
-    /// What epoll_wait(2) is to the relay.
+    /// epoll_wait(2).
     pub(super) fn tell(&mut self) {
         self.woke |= [self.client.tell(), self.server.tell()].contains(&true);
     }
 
-    /// Before each system call: the script may have something happen just now.
-    fn call(&mut self) {
+    /// To be called before each system call: steps of the script may happen then.
+    pub(super) fn call(&mut self) {
         self.calls += 1;
         assert!(self.calls < CALLS_A_POLL_MAX, "a poll without end");
         while let Some(Step {
@@ -390,6 +389,83 @@ impl World {
                 return;
             }
             self.step();
+        }
+    }
+
+    /// Steps that have not happened yet.
+    pub(super) fn steps_left(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// recv(2).
+    pub(super) fn receive(
+        &mut self,
+        side: Side,
+        max: usize,
+        give: impl FnOnce(&'static [u8]) -> usize,
+    ) -> Answer<usize> {
+        let end = self.end_mut(side);
+        let there = (end.arrived - end.read).min(max);
+        if there > 0 {
+            let given = give(bytes(side.other(), end.read, there));
+            end.read += given;
+            end.turn += given;
+            self.moved_at = Instant::now();
+            return Ok(given);
+        }
+        let answer = end.nothing_to_read();
+        if answer == Ok(0) && !end.end_read {
+            end.end_read = true;
+            if end.ended {
+                self.first_ended.get_or_insert((side, Instant::now()));
+            }
+        }
+        answer
+    }
+
+    /// send(2), of bytes that `get` has.
+    pub(super) fn take<B: AsRef<[u8]>>(
+        &mut self,
+        side: Side,
+        length: usize,
+        get: impl FnOnce(usize) -> B,
+    ) -> Answer<usize> {
+        let said = self.end(side.other()).read;
+        let end = self.end_mut(side);
+        let taken = end.takes(length)?;
+        let expected = bytes(side, end.sent, taken);
+        assert!(
+            get(taken).as_ref() == expected,
+            "{side:?}, byte {}: not what was said",
+            end.sent
+        );
+        end.sent += taken;
+        assert!(end.sent <= said, "{side:?} is sent what nobody said");
+        self.moved_at = Instant::now();
+        Ok(taken)
+    }
+
+    /// shutdown(2).
+    pub(super) fn shut_down(&mut self, side: Side) {
+        let from = self.end(side.other());
+        let (read, complete) = (from.read, from.ended && from.end_read);
+        assert!(!from.finished, "both are about to be closed: a call for nothing");
+        assert!(complete, "{side:?} is told of an end that nobody made");
+        let end = self.end_mut(side);
+        assert_eq!(end.sent, read, "{side:?} is told of the end before the last byte");
+        (end.finished, end.event) = (true, true);
+    }
+
+    /// The error that no call has returned yet, once.
+    pub(super) fn take_error(&mut self, side: Side) -> Option<Errno> {
+        self.end_mut(side).take_error()
+    }
+
+    pub(super) fn queue(&self, side: Side) -> Queue {
+        let queued = self.end(side).queued();
+        Queue {
+            unacknowledged: u32::from(queued > 0),
+            not_sent_bytes: queued as u32,
         }
     }
 }
@@ -412,55 +488,17 @@ impl Model<'_> {
         call(&mut world)
     }
 
-    fn other(&self) -> Side {
-        match self.side {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        }
-    }
-
     fn receive(&self, max: usize, give: impl FnOnce(&'static [u8]) -> usize) -> Answer<usize> {
         self.call(|world| {
-            let is_wanted = world.end(self.other()).ready.is_writable();
+            let is_wanted = world.end(self.side.other()).ready.is_writable();
             assert!(is_wanted, "it reads what it cannot send");
-            let end = world.end_mut(self.side);
-            assert!(end.turn < TURN_BYTES, "it reads on after its turn");
-            let there = (end.arrived - end.read).min(max);
-            if there > 0 {
-                let given = give(bytes(self.other(), end.read, there));
-                end.read += given;
-                end.turn += given;
-                world.moved_at = Instant::now();
-                return Ok(given);
-            }
-            let answer = end.nothing_to_read();
-            if answer == Ok(0) && !end.end_read {
-                end.end_read = true;
-                if end.ended {
-                    world.first_ended.get_or_insert((self.side, Instant::now()));
-                }
-            }
-            answer
+            assert!(world.end(self.side).turn < TURN_BYTES, "it reads on after its turn");
+            world.receive(self.side, max, give)
         })
     }
 
     fn take<B: AsRef<[u8]>>(&self, length: usize, get: impl FnOnce(usize) -> B) -> Answer<usize> {
-        self.call(|world| {
-            let said = world.end(self.other()).read;
-            let end = world.end_mut(self.side);
-            let taken = end.takes(length)?;
-            let expected = bytes(self.side, end.sent, taken);
-            assert!(
-                get(taken).as_ref() == expected,
-                "{:?}, byte {}: not what was said",
-                self.side,
-                end.sent
-            );
-            end.sent += taken;
-            assert!(end.sent <= said, "{:?} is sent what nobody said", self.side);
-            world.moved_at = Instant::now();
-            Ok(taken)
-        })
+        self.call(|world| world.take(self.side, length, get))
     }
 }
 
@@ -534,7 +572,7 @@ impl Wire for Model<'_> {
         self.take(bytes.len(), |taken| &bytes[..taken])
     }
 
-    /// The pipe is a real one: who lends and returns pipes is tested too.
+    /// The pipe is a real one, so that the pool of pipes is tested too.
     fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
         self.world().splices[0]?;
         self.receive(PIECE_BYTES_MAX, |bytes| {
@@ -553,19 +591,7 @@ impl Wire for Model<'_> {
     }
 
     fn shut_down(&self) {
-        self.call(|world| {
-            let from = world.end(self.other());
-            let (read, complete) = (from.read, from.ended && from.end_read);
-            assert!(!from.finished, "both are about to be closed: a call for nothing");
-            assert!(complete, "{:?} is told of an end that nobody made", self.side);
-            let end = world.end_mut(self.side);
-            assert_eq!(
-                end.sent, read,
-                "{:?} is told of the end before the last byte",
-                self.side
-            );
-            (end.finished, end.event) = (true, true);
-        });
+        self.call(|world| world.shut_down(self.side));
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
@@ -573,13 +599,7 @@ impl Wire for Model<'_> {
     }
 
     fn queue(&self) -> Option<Queue> {
-        self.call(|world| {
-            let queued = world.end(self.side).queued();
-            Some(Queue {
-                unacknowledged: u32::from(queued > 0),
-                not_sent_bytes: queued as u32,
-            })
-        })
+        self.call(|world| Some(world.queue(self.side)))
     }
 }
 

@@ -1,24 +1,24 @@
-//! Knows at every moment what the relay owes whom, from what has happened alone.
+//! Checks a relay against what has happened: at every moment it follows from that alone what the relay must have done.
 
 use std::sync::Mutex;
 
 use super::model::{End, World};
 use super::*;
 
-/// Timers have whole milliseconds: one, and the one that it was set by, and its half.
+/// Timers have a resolution of a millisecond: that of a deadline, of the one it was computed from, and of its half.
 const ROUNDING: Duration = Duration::from_millis(3);
 
-/// The most that a half may hold, apart from what was read before it: a pipe.
+/// The most that a half may hold, apart from the first bytes: a pipe.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
-/// Who watches one relay.
+/// Checks one relay.
 pub(super) struct Referee<'a> {
     first: usize,
     limits: RelayLimits,
     world: &'a Mutex<World>,
     traffic: &'a Traffic,
     polled_at: Option<Instant>,
-    /// Polls without another cause that it may still have: one a turn, and one to begin the delivery.
+    /// Polls without another cause that are still allowed: one for each turn, and one to begin delivery.
     causeless: u32,
 }
 
@@ -33,12 +33,12 @@ impl Direction<'_> {
         self.from.read - self.to.sent
     }
 
-    /// All that was said has been sent on.
+    /// Everything that has arrived has been sent on.
     fn is_through(&self) -> bool {
         self.from.arrived == self.to.sent
     }
 
-    /// The sender has ended well, and all that it said has been sent on.
+    /// The sender has finished, and everything it sent has been sent on.
     fn is_done(&self) -> bool {
         self.from.ended && self.from.end_read && self.is_through()
     }
@@ -75,7 +75,7 @@ impl<'a> Referee<'a> {
         }
     }
 
-    /// A poll has a cause: something has happened, time has passed, or the relay had its turn and comes back by itself.
+    /// A poll must have a cause: an event, time that has passed, or a turn after which the relay yielded.
     pub(super) fn before_poll(&mut self) {
         let mut world = self.world.lock().unwrap();
         let now = Some(Instant::now());
@@ -88,7 +88,7 @@ impl<'a> Referee<'a> {
         world.begins_poll();
     }
 
-    /// To be asked after all that has happened was told. If the relay sleeps on, it has nothing to do.
+    /// To be called after all events were delivered. A relay that goes on sleeping must have nothing to do.
     pub(super) fn between_polls(&self) {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
@@ -120,7 +120,7 @@ impl<'a> Referee<'a> {
         );
     }
 
-    /// The relay says that it has ended, and how.
+    /// Checks how the relay ended.
     pub(super) fn ended(&self, closed: Closed) {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
@@ -171,7 +171,7 @@ impl<'a> Referee<'a> {
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
         let exact = since + limit;
         let (from, to) = match world.heard_at {
-            // Somebody looked after that, found the queue as it was at the end, and the bound is exact.
+            // The queues were checked after that and did not change again: the bound is exact.
             None => (exact, exact),
             Some(heard_at) if heard_at + ROUNDING < since + limit / 2 => (exact, exact),
             Some(heard_at) => (

@@ -19,25 +19,26 @@ use super::referee::Referee;
 use super::*;
 use crate::relay::engine::poll::{pipes, relay_between};
 
-/// When there is nothing else to come: peers that end well do it a bit at a time; after silence that nobody bounds, a cut.
+/// After the last step: the time between the steps in which peers end well; and the silence after which the session is
+/// cut, if no limit has ended it.
 const GOODBYE: Duration = Duration::from_millis(1);
 const BOREDOM: Duration = Duration::from_secs(3_600);
 
-/// A session, told in advance.
+/// The script of a session.
 #[derive(Clone, Debug)]
-struct Case {
-    first: usize,
-    limits: RelayLimits,
+pub(super) struct Case {
+    pub(super) first: usize,
+    pub(super) limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
-    rooms: [usize; 2],
+    pub(super) rooms: [usize; 2],
     /// Whether the system splices, out of sockets and into them.
-    splices: [Result<(), Errno>; 2],
-    steps: Vec<Step>,
+    pub(super) splices: [Result<(), Errno>; 2],
+    pub(super) steps: Vec<Step>,
     /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
-    ends_well: bool,
+    pub(super) ends_well: bool,
 }
 
-/// Wakes the relay, and nothing else.
+/// The waker of the relay.
 #[derive(Default)]
 struct Woken {
     notify: Notify,
@@ -49,6 +50,11 @@ impl Wake for Woken {
         self.since_poll.store(true, Relaxed);
         self.notify.notify_one();
     }
+}
+
+/// How long after its last step a case is brought to an end.
+pub(super) fn last_step(case: &Case) -> Duration {
+    if case.ends_well { GOODBYE } else { BOREDOM }
 }
 
 /// Plays a case to its end.
@@ -65,8 +71,7 @@ async fn play(case: &Case) -> Closed {
     waker.wake_by_ref();
     let mut step_at = Instant::now();
     loop {
-        let last = if case.ends_well { GOODBYE } else { BOREDOM };
-        let next = world.lock().unwrap().next_step_in().unwrap_or(last);
+        let next = world.lock().unwrap().next_step_in().unwrap_or(last_step(case));
         tokio::select! {
             biased;
             () = woken.notify.notified() => {
@@ -133,7 +138,7 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 prop_compose! {
-    fn cases()(
+    pub(super) fn cases()(
         first in prop_oneof![2 => Just(0), 1 => sizes()],
         idle in option::of(2..4_000_u64),
         half_close in option::of(2..4_000_u64),
@@ -166,7 +171,8 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
     ]
 }
 
-/// The look that finds the first of these changed must not be the last before the bound on the silence that follows.
+/// The check that finds the send queue changed by the first `Hears` must not be the last before the limit of the silence
+/// that follows.
 #[test]
 fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
     let at = |millis, act| Step {

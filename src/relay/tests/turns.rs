@@ -1,4 +1,4 @@
-//! Who waits costs nothing, and nobody waits for the bulk of others.
+//! A session that waits costs nothing, and bulk of one session does not delay others.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -8,8 +8,8 @@ fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
     assert_eq!(sent, bytes.len());
 }
 
-/// A read ends before an urgent byte, like one that has emptied the socket, and costs a call more to tell from it: so an
-/// urgent byte that came along with others before it may wait for what comes next.
+/// A read stops before an urgent byte. It looks like a read that has emptied the socket, and telling them apart would take
+/// another call: so an urgent byte behind others may wait for the bytes that follow.
 #[tokio::test]
 async fn an_urgent_byte_waits_for_the_next_at_most() {
     let mut session = Session::new().await;

@@ -106,10 +106,10 @@ fn a_disabled_server_is_not_checked() {
 
 #[test]
 fn sessions_of_a_drained_server_are_cut_spread_over_close_over() {
-    let (tell, events) = channel();
+    let (sender, events) = channel();
     let a = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
-        let _ = tell.send(ended.map_err(|error| error.kind()));
+        let _ = sender.send(ended.map_err(|error| error.kind()));
     });
     let proxy = Proxy::start(&config(&[&a], ""));
     let mut clients: Vec<_> = (0..10).map(|_| Client::connect(proxy.at("l"))).collect();
@@ -151,10 +151,10 @@ fn a_weight_override_survives_a_reload() {
 
 #[test]
 fn a_session_shows_its_bytes_and_can_be_killed_alone() {
-    let (tell, events) = channel();
+    let (sender, events) = channel();
     let server = Server::run(move |mut stream| {
         let ended = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
-        let _ = tell.send(ended.map_err(|error| error.kind()));
+        let _ = sender.send(ended.map_err(|error| error.kind()));
     });
     let proxy = Proxy::start(&config(&[&server], ""));
     let (mut one, mut other) = (Client::connect(proxy.at("l")), Client::connect(proxy.at("l")));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::support::client::Client;
-use crate::support::hard::said;
+use crate::support::counts::log_count;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
 
@@ -51,7 +51,7 @@ fn a_server_that_resets_at_once_is_met_by_a_few_clients_only() {
         let proxy = Proxy::start(&config(&[&bad, &good], balance, ", check = \"off\""));
         let unserved = (0..200).filter(|client| !is_served(&proxy, *client)).count();
         assert!(unserved <= UNSERVED_MAX, "{balance}: {unserved}");
-        assert_eq!(said(&proxy, "server is ejected"), 1);
+        assert_eq!(log_count(&proxy, "server is ejected"), 1);
         assert_eq!(proxy.server("p", &bad.address.to_string())["ejected"], true);
     }
 }
@@ -72,7 +72,7 @@ fn one_client_address_takes_no_server_out() {
         is_served(&proxy, 0);
     }
     assert_eq!(bad.sessions(), 50);
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
 }
 
 /// Greets nobody, and resets whoever says something, or leaves.
@@ -94,7 +94,7 @@ fn clients_cannot_take_servers_out_by_provoking_resets() {
     let servers = [provoked(), provoked()];
     let proxy = Proxy::start(&config(&[&servers[0], &servers[1]], "round-robin", ""));
     (1..=60).for_each(|client| provoke(&proxy, client));
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
     assert!(servers.iter().all(|server| server.sessions() == 30));
 }
 
@@ -111,7 +111,7 @@ fn nor_by_leaving_at_once() {
         let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
         let _ = client.finish().try_read_all();
     }
-    assert_eq!(said(&proxy, "server is ejected"), 0);
+    assert_eq!(log_count(&proxy, "server is ejected"), 0);
 }
 
 #[test]
@@ -123,5 +123,5 @@ fn where_resets_are_to_count_provoked_ones_do() {
         ", eject_on_reset = true",
     ));
     (1..=60).for_each(|client| provoke(&proxy, client));
-    assert_eq!(said(&proxy, "server is ejected"), 1, "never the last");
+    assert_eq!(log_count(&proxy, "server is ejected"), 1, "never the last");
 }

@@ -119,8 +119,8 @@ fn slow_start_begins_with_a_tenth_of_a_servers_share() {
 fn below_the_panic_threshold_all_servers_are_used() {
     let servers = [Server::named("a"), Server::named("b"), Server::named("c")];
     let addresses = servers.each_ref().map(|server| server.address);
-    let nobody = Port::keep();
-    let checks = format!("interval = \"20ms\"\nport = {}", nobody.number());
+    let closed_port = Port::keep();
+    let checks = format!("interval = \"20ms\"\nport = {}", closed_port.number());
     let proxy = Proxy::start(&config(&addresses, "balance = \"round-robin\"", &checks));
     assert!(addresses.iter().all(|address| health(&proxy, *address) == "down"));
     assert_eq!(server_reached(proxy.at("l")), "", "expected no server to be used");

@@ -311,13 +311,13 @@ fn an_unresolved_name_is_logged_and_the_other_servers_serve() {
         "nowhere.invalid:5432".to_owned(),
         server.address.to_string(),
     ]));
-    let says = |line: &serde_json::Value| {
+    let is_failure = |line: &serde_json::Value| {
         line["message"]
             .as_str()
             .is_some_and(|message| message.starts_with("cannot resolve"))
             && line["name"] == "nowhere.invalid:5432"
     };
-    eventually("the failure is logged", || proxy.log().iter().any(says));
+    eventually("the failure is logged", || proxy.log().iter().any(is_failure));
     eventually("the other server is up", || {
         proxy.metrics().sum("acequia_server_up", &[]) == 1.0
     });

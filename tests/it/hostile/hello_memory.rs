@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::support::client::{Client, ask};
+use crate::support::counts::{ended_sessions, log_count, wait_for_active_sessions};
 use crate::support::eventually;
-use crate::support::hard::{active_becomes, ended, many_descriptors, resident, said};
 use crate::support::hello::Hello;
+use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::usage::resident_bytes;
 
 const USED_UP: &str =
     "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout";
@@ -45,25 +47,27 @@ fn good_client(proxy: &Proxy) {
 #[test]
 fn half_hellos_leave_no_memory_behind() {
     const CLIENTS: usize = 3_000;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "hello_memory = \"1GiB\""));
     good_client(&proxy);
-    let before = resident(&proxy);
+    let before = resident_bytes(&proxy);
     let clients = half_hellos(&proxy, CLIENTS);
-    active_becomes(&proxy, CLIENTS);
+    wait_for_active_sessions(&proxy, CLIENTS);
     eventually("what they have sent is held", || {
-        resident(&proxy) > before + (CLIENTS as u64) * 60_000
+        resident_bytes(&proxy) > before + (CLIENTS as u64) * 60_000
     });
-    let during = resident(&proxy);
+    let during = resident_bytes(&proxy);
     drop(clients);
-    active_becomes(&proxy, 0);
-    eventually("the memory is given back", || resident(&proxy) < before + (30 << 20));
+    wait_for_active_sessions(&proxy, 0);
+    eventually("the memory is given back", || {
+        resident_bytes(&proxy) < before + (30 << 20)
+    });
     println!(
         "before {} KiB, during {} KiB, after {} KiB",
         before >> 10,
         during >> 10,
-        resident(&proxy) >> 10
+        resident_bytes(&proxy) >> 10
     );
     good_client(&proxy);
 }
@@ -73,15 +77,15 @@ fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
     const BUDGET: usize = 8 << 20;
     const EACH: usize = 64 << 10; // what a buffer for 63 KB has reserved
     const CLIENTS: usize = 3 * BUDGET / EACH;
-    many_descriptors();
+    raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "workers = 1\nhello_memory = \"8MiB\""));
     let mut clients = half_hellos(&proxy, CLIENTS);
     eventually("as many have ended as are too many", || {
-        ended(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
+        ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - BUDGET / EACH) as f64
     });
     good_client(&proxy);
-    let ended = ended(&proxy, "hello_timeout") as usize;
+    let ended = ended_sessions(&proxy, "hello_timeout") as usize;
     assert!(
         ended < CLIENTS - BUDGET / EACH / 2,
         "{ended} of {CLIENTS}: more than it takes"
@@ -104,12 +108,12 @@ fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
         "the last still wait, but for {left} of {}",
         late.len()
     );
-    assert_eq!(said(&proxy, USED_UP), 1, "one line for all of them");
+    assert_eq!(log_count(&proxy, USED_UP), 1, "one line for all of them");
     eventually("the end of the episode is told", || {
-        said(&proxy, "`hello_memory` is enough again") == 1
+        log_count(&proxy, "`hello_memory` is enough again") == 1
     });
     drop(late);
-    active_becomes(&proxy, 0);
+    wait_for_active_sessions(&proxy, 0);
 }
 
 #[test]
@@ -118,16 +122,16 @@ fn a_reload_changes_the_budget() {
     let text = config(&server, "hello_memory = \"64MiB\"");
     let proxy = Proxy::start(&text);
     let _clients = half_hellos(&proxy, 32);
-    active_becomes(&proxy, 32);
-    assert_eq!(said(&proxy, USED_UP), 0);
+    wait_for_active_sessions(&proxy, 32);
+    assert_eq!(log_count(&proxy, USED_UP), 0);
     let admin = "\n[admin]\nbind = \"127.0.0.1:0\"\n";
     let smaller = text.replace("64MiB", "1MiB") + admin;
     std::fs::write(proxy.folder().join("acequia.toml"), smaller).unwrap();
     proxy.signal(rustix::process::Signal::HUP);
-    eventually("it is reloaded", || said(&proxy, "reloaded") == 1);
+    eventually("it is reloaded", || log_count(&proxy, "reloaded") == 1);
     let _more = half_hellos(&proxy, 1);
     eventually("those who are too many have ended", || {
-        ended(&proxy, "hello_timeout") >= 16.0
+        ended_sessions(&proxy, "hello_timeout") >= 16.0
     });
     good_client(&proxy);
 }

@@ -67,12 +67,11 @@ impl Crowd {
         for (client, sent) in &mut clients {
             match client.0.read(&mut [0]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Closed without an answer; by a reset if a byte was under way.
-                Ok(0) | Err(_) => {
+                // An alert, or a close where fewer than two bytes had been sent.
+                Ok(_) | Err(_) => {
                     ended += 1;
                     (*client, *sent) = self.client();
                 }
-                Ok(_) => panic!("expected no answer to an unfinished hello"),
             }
             let _ = client.0.write_all(&[self.hello[*sent]]); // may fail when it is closed; the next round sees that
             *sent += 1;
@@ -93,7 +92,7 @@ impl Crowd {
 
 #[test]
 fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 6; // twice hello_timeout
     raise_descriptor_limit();
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server));

@@ -62,25 +62,25 @@ fn without_sessions_the_process_ends_at_once() {
 
 /// A server that echoes, and reports how reading from each client ended.
 fn reporting_server() -> (Server, std::sync::mpsc::Receiver<Option<ErrorKind>>) {
-    let (tell, told) = channel();
+    let (sender, results) = channel();
     let server = Server::run(move |mut stream| {
         let mut from = stream.try_clone().expect("a descriptor");
         let ended = std::io::copy(&mut from, &mut stream);
-        let _ = tell.send(ended.err().map(|error| error.kind()));
+        let _ = sender.send(ended.err().map(|error| error.kind()));
     });
-    (server, told)
+    (server, results)
 }
 
 #[test]
 fn sessions_left_at_the_drain_timeout_are_reset_on_both_sides() {
-    let (server, told) = reporting_server();
+    let (server, results) = reporting_server();
     let proxy = start(&server, "drain_timeout = \"300ms\"");
     let mut clients = [session(&proxy), session(&proxy)];
     proxy.signal(Signal::TERM);
     clients.iter_mut().for_each(Client::must_be_reset);
     for _ in 0..2 {
         assert_eq!(
-            told.recv_timeout(crate::support::PATIENCE),
+            results.recv_timeout(crate::support::PATIENCE),
             Ok(Some(ErrorKind::ConnectionReset)),
             "expected a reset on the server's side"
         );

@@ -179,7 +179,13 @@ fn alerts_are_exact_to_the_byte_and_followed_by_a_clean_close() {
     assert_eq!(answers(&captured("openssl-tls10").0), [21, 3, 1, 0, 2, 2, 112]);
     assert_eq!(
         answers(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"),
-        [21, 3, 3, 0, 2, 2, 50]
+        [21, 3, 3, 0, 2, 2, 10],
+        "unexpected_message"
+    );
+    assert_eq!(
+        answers(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"),
+        [21, 3, 3, 0, 2, 2, 50],
+        "decode_error"
     );
 }
 

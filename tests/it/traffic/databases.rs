@@ -71,8 +71,8 @@ fn redis_benchmark_sees_no_error_and_redis_servers_share_the_sessions() {
         "-t",
         "ping,set,get",
     ]);
-    let said = finished(&mut benchmark);
-    assert!(said.code == Some(0) && said.stderr.is_empty(), "{said:#?}");
-    assert_eq!(said.stdout.matches("requests per second").count(), 4, "{said:#?}"); // two kinds of ping
+    let done = finished(&mut benchmark);
+    assert!(done.code == Some(0) && done.stderr.is_empty(), "{done:#?}");
+    assert_eq!(done.stdout.matches("requests per second").count(), 4, "{done:#?}"); // two kinds of ping
     assert_even_and_clean(&proxy, 200.0);
 }

@@ -54,10 +54,11 @@ fn five_hundred_idle_sessions_cost_almost_no_cpu_and_memory() {
 
 #[test]
 fn half_closed_and_blocked_sessions_cost_almost_no_cpu() {
+    const SESSIONS: usize = 8; // two of each kind
     let manual = crate::support::server::ManualServer::new();
     let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
     let mut held = Vec::new();
-    for number in 0..20 {
+    for number in 0..SESSIONS {
         let mut client = Client::connect(proxy.at("plain"));
         let mut server = manual.session();
         if number % 2 == 0 {
@@ -70,7 +71,7 @@ fn half_closed_and_blocked_sessions_cost_almost_no_cpu() {
         }
         held.push((client, server));
     }
-    wait_for_active_sessions(&proxy, 20);
+    wait_for_active_sessions(&proxy, SESSIONS);
     let used = cpu_time_over(&proxy, Duration::from_secs(2));
     assert!(
         used < Duration::from_millis(100),

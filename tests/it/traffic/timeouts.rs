@@ -61,8 +61,8 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
         (client, server)
     };
     let silent: Vec<_> = (0..SESSIONS).map(|number| begin(number % 2 == 0)).collect();
-    let (mut hears, mut trickles) = begin(true);
-    let (mut client_trickles, mut server_hears) = begin(false);
+    let (mut trickled_client, mut trickles) = begin(true);
+    let (mut client_trickles, mut trickled_server) = begin(false);
     let mut trickle = || {
         trickles.write_all(b".").unwrap();
         client_trickles.send(b".");
@@ -81,8 +81,8 @@ fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
         );
     }
     drop((trickles, client_trickles));
-    assert!(hears.read_all().len() > 30);
-    assert!(read_to_end(&mut server_hears).0.len() > 30);
+    assert!(trickled_client.read_all().len() > 30);
+    assert!(read_to_end(&mut trickled_server).0.len() > 30);
 }
 
 /// The lines of `ss` about acequia's established sockets that match the filter.
@@ -139,12 +139,12 @@ fn user_timeout_ends_a_session_whose_client_does_not_read() {
 #[test]
 fn a_slow_reader_does_not_count_as_idle() {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"2s\""));
+    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"1s\""));
     // A small buffer: with a large one the kernel reports late that the client has read.
     let mut client = small_buffer_client(proxy.at("plain"), 32_768);
     let mut server = manual.session();
     fill(&mut server);
-    for _ in 0..40 {
+    for _ in 0..20 {
         sleep(Duration::from_millis(100));
         assert_eq!(client.read(20_000).len(), 20_000);
     }

@@ -1,4 +1,4 @@
-//! Copying: read into the thread's scratch buffer, send at once, keep only what the other side did not take.
+//! Copying: read into the thread's scratch buffer, send at once, and keep only what the receiver did not take.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,12 +13,12 @@ use super::wire::Wire;
 use crate::relay::closed::Side;
 use crate::relay::core::Core;
 
-/// One read takes at most so much: a socket's usual receive buffer, and small enough to stay in the cache.
+/// The most that one read takes: a socket's usual receive buffer, and small enough to stay in the CPU's cache.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// One buffer for all sessions of the thread. It is borrowed only between two awaits; what must outlast that is
-    /// copied out.
+    /// One buffer for all sessions of the thread. It is borrowed only within a poll; what must be kept longer is copied
+    /// out.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
 }
 
@@ -26,7 +26,7 @@ thread_local! {
 pub(super) struct Copied {
     /// Bytes read; 0 is the end of the stream.
     pub(super) read: usize,
-    /// What was read and not taken, right-sized.
+    /// What was read and not taken.
     pub(super) rest: Option<Box<[u8]>>,
 }
 

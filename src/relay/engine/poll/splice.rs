@@ -4,7 +4,7 @@
 //! SPLICE_F_MORE is never set: it corks the socket for up to 200 ms.
 //!
 //! Linux does not splice past urgent data: before it the socket looks empty, or at its end when the sender has finished.
-//! So both answers are believed only of a socket that has nothing for recv(2) either.
+//! So both answers are checked by recv(2).
 
 use std::cell::RefCell;
 use std::io;
@@ -24,7 +24,7 @@ static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which
 /// An unprivileged user has 16384 pipe pages: 256 pipes of this size.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// Pipes a thread may have when nobody has said otherwise.
+/// Pipes a thread may have before [`limit_pipes`] is called.
 const PIPES_MAX_DEFAULT: usize = 64;
 
 thread_local! {
@@ -38,7 +38,7 @@ struct Pool {
     max: usize,
 }
 
-/// Bounds the pipes of the calling thread. Each is two descriptors.
+/// Bounds the number of pipes of the calling thread. Each takes two descriptors.
 pub fn limit_pipes(max: usize) {
     POOL.with_borrow_mut(|pool| pool.max = max);
 }
@@ -249,7 +249,7 @@ thread_local! {
 pub(in crate::relay) struct Pipes {
     /// There are so many.
     pub(in crate::relay) made: usize,
-    /// Of these nobody holds so many.
+    /// So many of these are free.
     pub(in crate::relay) free: usize,
     /// Bytes that went through them so far.
     pub(in crate::relay) spliced: u64,

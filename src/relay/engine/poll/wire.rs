@@ -16,16 +16,16 @@ use crate::relay::core::Queue;
 use crate::socket::{Fault, socket_fault};
 use crate::tcp_info::TcpInfo;
 
-/// So much is spliced out of a socket at once, though a pipe may hold more.
+/// The most that one splice takes out of a socket, though a pipe may hold more.
 ///
 /// Linux lets a receive buffer grow with what is read of it within a round trip (`tcp_rcv_space_adjust`), up to the
-/// maximum of `net.ipv4.tcp_rmem`: great gulps at the beginning of an answer that nobody will take as fast leave
-/// megabytes of it waiting here.
+/// maximum of `net.ipv4.tcp_rmem`: large splices at the beginning of an answer that its receiver takes more slowly leave
+/// megabytes of it in the receive buffer.
 const SPLICE_BYTES_MAX: usize = 128 * 1024;
 
-/// One end of a connection: system calls that never wait, and the readiness that says when they are worth it.
+/// A connection: system calls that never wait, and the readiness that says when to make them.
 ///
-/// A socket is one, and so is the model of a socket that the relay is tested with.
+/// Sockets implement it, and the model of a socket that the relay is tested with.
 pub(in crate::relay) trait Wire: Sync {
     /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -36,17 +36,19 @@ pub(in crate::relay) trait Wire: Sync {
     /// Makes the call if the wire is ready for it; a call that would block ends the readiness.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
 
+    /// recv(2).
     fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize>;
 
+    /// send(2).
     fn send(&self, bytes: &[u8]) -> Answer<usize>;
 
-    /// Moves what has arrived into a pipe.
+    /// Moves what has arrived into an empty pipe, by splice(2).
     fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize>;
 
-    /// Sends up to so many bytes out of a pipe.
+    /// Sends up to so many bytes out of a pipe, by splice(2).
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize>;
 
-    /// Nothing more will be sent.
+    /// Shuts it down for writing: nothing more will be sent.
     fn shut_down(&self);
 
     /// Waits until it breaks; see [`socket_fault`].

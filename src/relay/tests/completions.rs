@@ -1,0 +1,191 @@
+//! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same sessions
+//! and the same referee as in the [simulation](super::simulation).
+
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
+
+use super::model::{World, first};
+use super::referee::Referee;
+use super::simulation::{Case, cases, last_step};
+use super::*;
+use crate::relay::core::{Core, Next};
+
+/// What one receive may bring, and what is held at most when another is made.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// An engine without readiness: operations complete when the kernel can do them.
+struct Completions<'a> {
+    core: Core<'a>,
+    world: &'a Mutex<World>,
+    up: Held,
+    down: Held,
+}
+
+/// What one direction holds.
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// How many of them.
+    sent: usize,
+    has_ended: bool,
+}
+
+impl Held {
+    fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+        if self.unsent().is_empty() {
+            self.bytes.clear();
+            self.sent = 0;
+        }
+    }
+}
+
+impl Completions<'_> {
+    /// Until no operation can complete, or it is over.
+    fn run(&mut self) {
+        while self.core.closed().is_none() {
+            let steps = self.world.lock().unwrap().steps_left();
+            let has_moved = [Side::Client, Side::Server].map(|from| self.complete(from));
+            let is_still = has_moved == [false; 2] && steps == self.world.lock().unwrap().steps_left();
+            if self.core.closed().is_none() && self.world.lock().unwrap().is_cut() {
+                self.core.cut();
+            }
+            if is_still {
+                self.core.settle(Instant::now);
+                return;
+            }
+        }
+    }
+
+    /// Completes what can be of a direction: one operation of each kind. Returns whether there was one.
+    fn complete(&mut self, from: Side) -> bool {
+        let next = self.core.next(from);
+        let held = match from {
+            Side::Client => &mut self.up,
+            Side::Server => &mut self.down,
+        };
+        let mut world = self.world.lock().unwrap();
+        world.call();
+        let mut has_moved = match next {
+            Next::Send => match world.take(from.other(), held.unsent().len(), |taken| &held.unsent()[..taken]) {
+                Ok(sent) => {
+                    held.sent(sent);
+                    self.core.sent(from, sent);
+                    true
+                }
+                Err(error) => broke(&mut self.core, from.other(), error),
+            },
+            Next::ShutDown => {
+                world.shut_down(from.other());
+                self.core.shut_down(from);
+                true
+            }
+            Next::Read => false,
+            Next::Nothing => {
+                *held = Held::default();
+                has_error(&mut self.core, &mut world, from)
+            }
+        };
+        if self.core.closed().is_some() {
+            return true;
+        }
+        let may_read = matches!(self.core.next(from), Next::Read | Next::Send);
+        if may_read && !held.has_ended && held.unsent().len() < BUFFER_BYTES {
+            world.call();
+            let received = world.receive(from, BUFFER_BYTES, |bytes| {
+                held.bytes.extend_from_slice(bytes);
+                bytes.len()
+            });
+            has_moved |= match received {
+                Ok(0) => {
+                    held.has_ended = true;
+                    self.core.ended(from, Instant::now());
+                    true
+                }
+                Ok(bytes) => {
+                    self.core.received(from, bytes);
+                    true
+                }
+                Err(error) => broke(&mut self.core, from, error),
+            };
+        } else {
+            has_moved |= has_error(&mut self.core, &mut world, from);
+        }
+        has_moved
+    }
+}
+
+/// A poll for errors, of a connection that is not received from.
+fn has_error(core: &mut Core<'_>, world: &mut World, side: Side) -> bool {
+    let is_watched = side == Side::Client || !core.is_delivering();
+    let error = if is_watched { world.take_error(side) } else { None };
+    error.is_some_and(|error| broke(core, side, error))
+}
+
+/// An operation failed. Returns whether it completed.
+fn broke(core: &mut Core<'_>, side: Side, error: Errno) -> bool {
+    if error == Errno::AGAIN || core.closed().is_some() {
+        return false;
+    }
+    core.broke(side, Fault::of(&error.into()), Instant::now());
+    true
+}
+
+/// Plays a case to its end.
+async fn play(case: &Case) -> Closed {
+    let (cut, _told) = oneshot::channel();
+    let world = Mutex::new(World::new(case.first, case.rooms, case.splices, &case.steps, cut));
+    let traffic = Traffic::default();
+    let referee = Referee::new(case.first, case.limits, &world, &traffic);
+    let mut engine = Completions {
+        core: Core::new(case.first, case.limits, &traffic, Instant::now()),
+        world: &world,
+        up: Held {
+            bytes: first(case.first),
+            ..Held::default()
+        },
+        down: Held::default(),
+    };
+    let mut step_at = Instant::now();
+    loop {
+        world.lock().unwrap().begins_poll();
+        engine.run();
+        if let Some(closed) = engine.core.closed() {
+            referee.ended(closed);
+            return closed;
+        }
+        referee.between_polls();
+        let next = world.lock().unwrap().next_step_in();
+        let next_step = step_at + next.unwrap_or(last_step(case));
+        let deadline = engine.core.deadline();
+        sleep_until(deadline.map_or(next_step, |deadline| deadline.min(next_step))).await;
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let queue = |side| Some(world.lock().unwrap().queue(side));
+            engine.core.expire(Instant::now(), queue);
+        } else {
+            step_at = Instant::now();
+            let mut world = world.lock().unwrap();
+            if !world.step() {
+                world.say_goodbye(case.ends_well);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
+    #[test]
+    fn an_engine_whose_operations_complete_drives_the_same_core(case in cases()) {
+        let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        paused.unwrap().block_on(play(&case));
+    }
+}
