@@ -8,13 +8,16 @@
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
-use acequia::pool::health::EjectLimits;
-use acequia::pool::{Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec, Steer};
+use acequia::pool::health::{EjectLimits, Thresholds, Verdict};
+use acequia::pool::{Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
+
+/// Each check changes the state.
+const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
 const POLICIES: [Policy; 4] = [
     Policy::LeastConn,
@@ -83,8 +86,9 @@ fn pick_after_a_change(criterion: &mut Criterion) {
         let (now, client) = (Instant::now(), ClientAddr::new(([10, 0, 0, 1], 1).into()));
         let changing = &pool.servers()[0];
         group.bench_function(BenchmarkId::new(policy.as_str(), servers), |bencher| {
+            let mut outcomes = [Verdict::Fail("gone".into()), Verdict::Pass].into_iter().cycle();
             bencher.iter(|| {
-                changing.steer(Steer::Weight(None), "bench".into(), SystemTime::UNIX_EPOCH);
+                changing.record_check(&outcomes.next().expect("the cycle is endless"), THRESHOLDS);
                 black_box(pool.pick(client, &[], now));
             });
         });

@@ -221,6 +221,16 @@ role! {
     ServerAddr(Scoped)
 }
 
+impl ListenAddr {
+    /// Whether the kernel rejects binding both addresses. `[::]` is IPv6 only.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        let is_any = self.ip().is_unspecified() || other.ip().is_unspecified();
+        let is_same_family = self.ip().is_ipv4() == other.ip().is_ipv4();
+        self.port() == other.port() && is_same_family && (self.ip() == other.ip() || is_any)
+    }
+}
+
 impl From<PeerAddr> for ClientAddr {
     fn from(peer: PeerAddr) -> Self {
         Self(peer.0)

@@ -1,6 +1,6 @@
 //! The plan in force, and what it takes over from the one before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::addr::ServerAddr;
 use crate::plan::{Plan, PoolPlan, ServerEntry};
 use crate::pool::health::Checked;
-use crate::pool::{Member, Roster};
+use crate::pool::{Member, Roster, ServerPath, Steering};
 
 /// Holds the one plan that is in force; whoever needs it takes it once and works with what it took.
 #[derive(Debug)]
@@ -53,24 +53,93 @@ impl Live {
         &self.roster
     }
 
-    /// Gives the pools of the next plan the servers there are: a server of the same pool, name and address stays the
-    /// one it is, with its health, its sessions, its back-off; who still goes by the plan before finds the shares of that
-    /// one. What a name was last resolved to holds for it, whatever its servers are called now.
-    pub fn settle(&self, next: &Plan) {
+    /// Makes the next plan ready to be put in force, and changes nothing that is. Pools and listeners that are configured
+    /// as before are those there are. In other pools a server of the same pool, name and address stays the one it is, with
+    /// its health, its sessions, its back-off; sessions that still go by the plan before find the shares of that one. What a
+    /// name was last resolved to holds for it, whatever its servers are called now.
+    ///
+    /// It takes its time where there are many pools, and may be called from any thread.
+    pub fn settle(&self, next: &mut Plan) {
         let now = self.plan();
-        for pool in &next.pools {
-            if let Some(before) = now.pool(pool.pool.name()) {
+        next.pools.replace(|pool| {
+            let before = now.pool(pool.pool.name());
+            if let Some(before) = before {
+                if before.is_same(pool) {
+                    return Some(Arc::clone(before));
+                }
                 take_over(pool, before);
             }
-            pool.settle(&self.roster);
+            pool.prepare(&self.roster);
+            None
+        });
+        let Plan { listeners, pools, .. } = next;
+        let before: HashMap<_, _> = now
+            .listeners
+            .iter()
+            .map(|listener| (&listener.name, listener))
+            .collect();
+        for listener in listeners {
+            if let Some(listener) = Arc::get_mut(listener) {
+                for pool in listener.routes.targets_mut() {
+                    if let Some(there) = pools.named(pool.pool.name()) {
+                        *pool = Arc::clone(there);
+                    }
+                }
+            }
+            if let Some(before) = before.get(&listener.name).filter(|before| before.is_same(listener)) {
+                *listener = Arc::clone(before);
+            }
         }
     }
 
     /// Puts another plan in force, one that has been settled.
     pub fn swap(&self, next: Plan) -> Arc<Plan> {
+        let now = self.plan();
+        for pool in &next.pools {
+            let before = now.pool(pool.pool.name());
+            if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
+                continue;
+            }
+            // Names may have been resolved anew since it was settled.
+            if before.is_some_and(|before| take_over(pool, before)) {
+                pool.prepare(&self.roster);
+            }
+            pool.begin_checks();
+        }
         let next = Arc::new(next);
         self.plan.store(Arc::clone(&next));
         next
+    }
+
+    /// What was said of servers that no pool of the plan has, in the order of their names.
+    #[must_use]
+    pub fn absent(&self) -> Vec<(ServerPath, Steering)> {
+        if !self.roster.has_orders() {
+            return Vec::new(); // nearly always; all servers there are need not be gathered then
+        }
+        self.roster.absent(&self.server_paths())
+    }
+
+    /// Forgets what was said first of servers that are not there, if these are too many, and says so. To be called where
+    /// their number may have grown: after an order, after a reload.
+    pub fn forget_absent(&self) {
+        if !self.roster.is_crowded() {
+            return;
+        }
+        let forgotten = self.roster.forget(&self.server_paths());
+        if let Some((pool, server)) = forgotten.first() {
+            let count = forgotten.len();
+            tracing::warn!(%pool, %server, count, "too many steered servers are absent: what was said of the first is forgotten");
+        }
+    }
+
+    fn server_paths(&self) -> HashSet<ServerPath> {
+        let plan = self.plan();
+        let of_pool = |plan: &Arc<PoolPlan>| {
+            let path = |server: &Member| (Arc::clone(plan.pool.name()), Arc::clone(&server.spec().label));
+            plan.pool.servers().iter().map(path).collect::<Vec<_>>()
+        };
+        plan.pools.iter().flat_map(of_pool).collect()
     }
 
     /// What the process waits for before it is ready; `None`: it is. A server that is checked must have had its first
@@ -89,20 +158,28 @@ impl Live {
     }
 }
 
-/// What the pool's names were resolved to in the plan before, unless something newer is known, and as far as it is still
-/// wanted.
-fn take_over(pool: &PoolPlan, before: &PoolPlan) {
-    let known: HashMap<&str, &ServerEntry> = before.names().map(|(entry, ..)| (&*entry.written, entry)).collect();
-    for (entry, ..) in pool.names().filter(|(entry, ..)| entry.addresses.load().is_empty()) {
-        if let Some(same) = known.get(&*entry.written) {
-            let wanted = |address: &&ServerAddr| pool.resolve.includes(address.ip());
-            let addresses = same.addresses.load().iter().filter(wanted).copied().collect();
-            entry.addresses.store(Arc::new(addresses));
-        }
-    }
+/// What the pool's names were resolved to in the plan before, as far as it is still wanted; whether that is something else
+/// than is known. What has just been asked for with another family of addresses is newer.
+fn take_over(pool: &PoolPlan, before: &PoolPlan) -> bool {
     if before.pool.is_resolved() {
         pool.pool.mark_resolved();
     }
+    let known: HashMap<&str, &ServerEntry> = before.names().map(|(entry, ..)| (&*entry.written, entry)).collect();
+    let mut is_news = false;
+    for (entry, ..) in pool.names() {
+        let now = entry.addresses.load();
+        let is_newer = pool.resolve != before.resolve && !now.is_empty();
+        let Some(same) = known.get(&*entry.written).filter(|_| !is_newer) else {
+            continue;
+        };
+        let wanted = |address: &&ServerAddr| pool.resolve.includes(address.ip());
+        let addresses: Vec<ServerAddr> = same.addresses.load().iter().filter(wanted).copied().collect();
+        if !addresses.is_empty() && **now != addresses {
+            entry.addresses.store(Arc::new(addresses));
+            is_news = true;
+        }
+    }
+    is_news
 }
 
 /// What a pool waits for before it is ready.
@@ -142,8 +219,8 @@ mod tests {
     }
 
     fn reload(live: &Live, text: &str) -> Vec<Member> {
-        let next = plan(text);
-        live.settle(&next);
+        let mut next = plan(text);
+        live.settle(&mut next);
         servers(&live.swap(next))
     }
 

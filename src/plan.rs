@@ -1,7 +1,11 @@
 //! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
 
+mod changed;
+mod files;
+mod pools;
+
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+pub use pools::PoolPlans;
 
 /// All that is configured.
 #[derive(Debug)]
@@ -28,8 +33,8 @@ pub struct Plan {
     pub log: LogPlan,
     /// At least one, in the order written.
     pub listeners: Vec<Arc<ListenerPlan>>,
-    /// In the order written.
-    pub pools: Vec<Arc<PoolPlan>>,
+    /// In the order written, and by name.
+    pub pools: PoolPlans,
 }
 
 /// `[runtime]`.
@@ -146,29 +151,7 @@ impl Plan {
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &str) -> Option<&Arc<PoolPlan>> {
-        self.pools.iter().find(|pool| **pool.pool.name() == *name)
-    }
-
-    /// The files that are read while we run, each with the key that names it.
-    #[must_use]
-    pub fn files(&self) -> Vec<(String, &Path)> {
-        let token = self.admin.token_file.as_deref();
-        let mut files: Vec<_> = token
-            .map(|path| (String::from("admin.token_file"), path))
-            .into_iter()
-            .collect();
-        for pool in &self.pools {
-            let (key, path) = match &pool.health.check {
-                Some(CheckKind::Tls(tls)) => ("ca_file", tls.ca_file.as_deref()),
-                Some(CheckKind::Postgres(postgres)) => {
-                    let login = postgres.login.as_ref();
-                    ("password_file", login.and_then(|login| login.password_file.as_deref()))
-                }
-                Some(CheckKind::Tcp) | None => continue,
-            };
-            files.extend(path.map(|path| (format!("pools.{}.health.{key}", pool.pool.name()), path)));
-        }
-        files
+        self.pools.named(name)
     }
 }
 
@@ -343,9 +326,23 @@ impl PoolPlan {
         self.names().any(|(entry, ..)| *entry.written == *written)
     }
 
-    /// Gives the pool the servers of its entries, so far as it is known where they are; one that is there already is
-    /// that one.
+    /// Gives the pool the servers of its entries, so far as it is known where they are, and has them checked as this
+    /// plan wants it; one that is there already is that one.
     pub fn settle(&self, roster: &Roster) {
+        self.prepare(roster);
+        self.begin_checks();
+    }
+
+    /// Has the servers checked or not, as this plan wants it.
+    pub fn begin_checks(&self) {
+        let is_checked = self.is_checked();
+        for server in self.pool.servers().iter() {
+            server.set_checked(is_checked);
+        }
+    }
+
+    /// Gives the pool the servers of its entries, and changes none that is there already.
+    pub fn prepare(&self, roster: &Roster) {
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
         for entry in &self.entries {

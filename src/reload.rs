@@ -1,6 +1,6 @@
 //! Asking for a reload, and what comes of it. It is done where everything is known: in [`crate::app`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::ServerAddr;
-use crate::plan::Plan;
+use crate::config::report::counted;
+use crate::plan::{ListenerPlan, Plan, PoolPlan};
+use crate::pool::{Member, Pool};
 
 /// What another configuration changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct Changes {
     pub pools: Difference,
     /// As `pool/server`.
     pub servers: Difference,
+    /// Keys of `[runtime]`, `[admin]` and `[log]` that have other values and are in force now.
+    #[serde(default)]
+    pub settings: Vec<String>,
     /// Keys whose change is without effect until the process is started anew.
     pub needs_restart: Vec<String>,
     /// What works, but hardly as meant: as `acequia check` says it; often empty.
@@ -35,58 +40,159 @@ pub struct Difference {
     pub removed: Vec<String>,
     /// Still there, though it may have other settings now.
     pub kept: Vec<String>,
+    /// Of those that are still there, those with other settings. What `[defaults]` changed is told where it takes
+    /// effect.
+    #[serde(default)]
+    pub changed: Vec<Changed>,
+}
+
+/// What has other settings than before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its name, as in the other lists.
+    pub name: String,
+    /// The keys whose values differ, as below its own section: `health.interval`.
+    pub keys: Vec<String>,
+}
+
+/// Names that are told where there are more.
+const NAMES_TOLD: usize = 20;
+
+impl Changes {
+    /// From one plan to the next, with the servers their pools have now. What needs a restart, and the warnings, are not
+    /// known here. It takes its time where there are many pools, and may be called from any thread.
+    #[must_use]
+    pub fn between(old: &Plan, new: &Plan) -> Self {
+        Self {
+            listeners: listeners(old, new),
+            pools: pools(old, new),
+            servers: servers(old, new),
+            settings: owned(old.changed_settings(new)),
+            ..Self::default()
+        }
+    }
+
+    /// What has other settings though its name stayed, a line for each kind of thing: `2 pools changed: orders
+    /// (health.interval), web (balance)`.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        let kinds = [
+            ("listener", &self.listeners),
+            ("pool", &self.pools),
+            ("server", &self.servers),
+        ];
+        let of_kind = |(what, difference): &(&str, &Difference)| {
+            let changed = &difference.changed;
+            let told = changed.iter().take(NAMES_TOLD);
+            let mut told: Vec<_> = told
+                .map(|one| format!("{} ({})", one.name, one.keys.join(", ")))
+                .collect();
+            if changed.len() > NAMES_TOLD {
+                told.push(format!("and {} more", changed.len() - NAMES_TOLD));
+            }
+            format!("{} changed: {}", counted(changed.len(), what), told.join(", "))
+        };
+        let kinds = kinds.iter().filter(|(_, difference)| !difference.changed.is_empty());
+        let mut lines: Vec<_> = kinds.map(of_kind).collect();
+        if !self.settings.is_empty() {
+            let settings = counted(self.settings.len(), "setting");
+            lines.push(format!("{settings} changed: {}", self.settings.join(", ")));
+        }
+        lines
+    }
+}
+
+fn owned(keys: Vec<&'static str>) -> Vec<String> {
+    keys.into_iter().map(str::to_owned).collect()
+}
+
+fn changed(name: impl Into<String>, keys: Vec<&'static str>) -> Option<Changed> {
+    let (name, keys) = (name.into(), owned(keys));
+    (!keys.is_empty()).then_some(Changed { name, keys })
+}
+
+fn listeners(old: &Plan, new: &Plan) -> Difference {
+    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<ListenerPlan>> {
+        let listeners = plan.listeners.iter();
+        listeners
+            .map(|plan| (Arc::clone(&plan.name), Arc::clone(plan)))
+            .collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    Difference::between(&old, &new, ToString::to_string, |name, old, new| {
+        (!Arc::ptr_eq(old, new)).then(|| changed(&**name, old.changed(new)))?
+    })
+}
+
+fn pools(old: &Plan, new: &Plan) -> Difference {
+    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<PoolPlan>> {
+        let pools = plan.pools.iter();
+        pools
+            .map(|plan| (Arc::clone(plan.pool.name()), Arc::clone(plan)))
+            .collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    Difference::between(&old, &new, ToString::to_string, |name, old, new| {
+        (!Arc::ptr_eq(old, new)).then(|| changed(&**name, old.changed(new)))?
+    })
+}
+
+/// What is at another address is another server, whatever its name. Pools that are the same in both plans, as nearly all
+/// are in most reloads, are not looked into.
+fn servers(old: &Plan, new: &Plan) -> Difference {
+    let is_same = |pool: &Arc<PoolPlan>, other: &Plan| {
+        let there = other.pool(pool.pool.name());
+        there.is_some_and(|there| Arc::ptr_eq(there, pool))
+    };
+    let of_pool = |pool: &Pool| -> Vec<((String, ServerAddr), ())> {
+        let named = |server: &Member| {
+            let spec = server.spec();
+            ((format!("{}/{}", pool.name(), spec.label), spec.address), ())
+        };
+        pool.servers().iter().map(named).collect()
+    };
+    let others = |of: &Plan, than: &Plan| -> BTreeMap<_, _> {
+        let pools = of.pools.iter().filter(|pool| !is_same(pool, than));
+        pools.flat_map(|pool| of_pool(&pool.pool)).collect()
+    };
+    let (before, after) = (others(old, new), others(new, old));
+    let mut difference = Difference::between(&before, &after, |(name, _)| name.clone(), |_, (), ()| None);
+    for pool in &new.pools {
+        if is_same(pool, old) {
+            let servers = of_pool(&pool.pool).into_iter();
+            difference.kept.extend(servers.map(|((name, _), ())| name));
+        } else if let Some(before) = old.pool(pool.pool.name()) {
+            let servers = before.changed_servers(pool).into_iter();
+            let named = |(server, keys)| changed(format!("{}/{server}", pool.pool.name()), keys);
+            difference.changed.extend(servers.filter_map(named));
+        }
+    }
+    difference.kept.sort();
+    difference.changed.sort();
+    difference
 }
 
 impl Difference {
-    fn between<T: Ord>(old: &BTreeSet<T>, new: &BTreeSet<T>, name: impl Fn(&T) -> String) -> Self {
-        Self {
-            added: new.difference(old).map(&name).collect(),
-            removed: old.difference(new).map(&name).collect(),
-            kept: new.intersection(old).map(&name).collect(),
+    /// `changed` is asked of what is in both.
+    fn between<K: Ord, V>(
+        old: &BTreeMap<K, V>,
+        new: &BTreeMap<K, V>,
+        name: impl Fn(&K) -> String,
+        changed: impl Fn(&K, &V, &V) -> Option<Changed>,
+    ) -> Self {
+        let mut difference = Self::default();
+        for (key, value) in new {
+            match old.get(key) {
+                Some(before) => {
+                    difference.kept.push(name(key));
+                    difference.changed.extend(changed(key, before, value));
+                }
+                None => difference.added.push(name(key)),
+            }
         }
-    }
-}
-
-/// What there is in a plan.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inventory {
-    listeners: BTreeSet<String>,
-    pools: BTreeSet<String>,
-    /// What is at another address is another server, whatever its name.
-    servers: BTreeSet<(String, ServerAddr)>,
-}
-
-impl Inventory {
-    /// Of this plan, with the servers its pools have now.
-    #[must_use]
-    pub fn of(plan: &Plan) -> Self {
-        let mut inventory = Self::default();
-        inventory
-            .listeners
-            .extend(plan.listeners.iter().map(|listener| listener.name.to_string()));
-        for pool in plan.pools.iter().map(|plan| &plan.pool) {
-            inventory.pools.insert(pool.name().to_string());
-            let servers = pool.servers();
-            let labels = servers.iter().map(|server| {
-                (
-                    format!("{}/{}", pool.name(), server.spec().label),
-                    server.spec().address,
-                )
-            });
-            inventory.servers.extend(labels);
-        }
-        inventory
-    }
-
-    /// From this one to the next.
-    #[must_use]
-    pub fn changes(&self, next: &Self) -> Changes {
-        Changes {
-            listeners: Difference::between(&self.listeners, &next.listeners, String::clone),
-            pools: Difference::between(&self.pools, &next.pools, String::clone),
-            servers: Difference::between(&self.servers, &next.servers, |(name, _)| name.clone()),
-            ..Changes::default()
-        }
+        let removed = old.keys().filter(|key| !new.contains_key(key));
+        difference.removed = removed.map(name).collect();
+        difference
     }
 }
 
@@ -171,8 +277,12 @@ impl Reloader {
 mod tests {
     use super::*;
 
-    fn inventory(text: &str) -> Inventory {
-        Inventory::of(&crate::config::read("a.toml", text).ok().unwrap().plan)
+    fn plan(text: &str) -> Plan {
+        crate::config::read("a.toml", text).ok().unwrap().plan
+    }
+
+    fn changes(old: &str, new: &str) -> Changes {
+        Changes::between(&plan(old), &plan(new))
     }
 
     #[test]
@@ -181,7 +291,7 @@ mod tests {
             "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]";
         let new = "[listeners.a]\nbind = \"[::1]:2\"\npool = \"p\"\n[listeners.b]\nbind = \"[::1]:1\"\npool = \"p\"\n\
                    [pools.p]\nservers = [\"10.0.0.2:1\", { address = \"10.0.0.1:1\", name = \"x\" }]";
-        let changes = inventory(old).changes(&inventory(new));
+        let changes = changes(old, new);
         let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             (changes.listeners.added, changes.listeners.kept),
@@ -192,7 +302,46 @@ mod tests {
         assert_eq!(changes.servers.removed, owned(&["p/10.0.0.1:1"]));
         assert_eq!(changes.servers.kept, owned(&["p/10.0.0.2:1"]));
         let moved = new.replace("10.0.0.1:1", "10.0.0.3:1");
-        let changes = inventory(new).changes(&inventory(&moved)).servers;
+        let changes = self::changes(new, &moved).servers;
         assert_eq!((&changes.added, &changes.removed), (&owned(&["p/x"]), &owned(&["p/x"])));
+    }
+
+    #[test]
+    fn what_changed_is_told_though_no_name_did() {
+        let old = "[log]\nlevel = \"info\"\n[listeners.l]\nbind = \"[::1]:1\"\npool = \"orders\"\n\
+                   [[listeners.l.routes]]\nsni = \"a.test\"\npool = \"web\"\n\
+                   [pools.orders]\nservers = [\"10.0.0.1:1\", { address = \"10.0.0.2:1\", name = \"b\" }]\n\
+                   [pools.orders.health]\ninterval = \"2s\"\n[pools.web]\nservers = [\"10.0.0.3:1\"]\n\
+                   [pools.web.health]\nrise = 2\n";
+        assert_eq!(changes(old, old).changed(), Vec::<String>::new());
+        for (from, to, told) in [
+            (
+                "interval = \"2s\"",
+                "interval = \"3s\"",
+                "1 pool changed: orders (health.interval, health.interval_down)",
+            ),
+            ("rise = 2", "rise = 3", "1 pool changed: web (health.rise)"),
+            (
+                "name = \"b\"",
+                "name = \"b\", weight = 5",
+                "1 server changed: orders/b (weight)",
+            ),
+            ("sni = \"a.test\"", "sni = \"b.test\"", "1 listener changed: l (routes)"),
+            (
+                "pool = \"orders\"",
+                "pool = \"web\"\nbacklog = 9",
+                "1 listener changed: l (backlog, pool)",
+            ),
+            ("level = \"info\"", "level = \"warn\"", "1 setting changed: log.level"),
+            (
+                "[log]",
+                "[defaults]\nconnect_timeout = \"1s\"\n[log]",
+                "2 pools changed: orders (connect_timeout), web (connect_timeout)",
+            ),
+        ] {
+            let new = old.replace(from, to);
+            assert_ne!(old, new);
+            assert_eq!(changes(old, &new).changed(), [told]);
+        }
     }
 }

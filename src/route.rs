@@ -151,6 +151,24 @@ impl<T> RouteTable<T> {
         self.default.as_ref()
     }
 
+    /// The pools it leads to: those of the routes in the order written, then that of the rest.
+    pub fn targets(&self) -> impl Iterator<Item = &T> {
+        let pools = self.routes.iter().filter_map(|route| match &route.to {
+            Target::Pool(pool) => Some(pool),
+            Target::Refuse => None,
+        });
+        pools.chain(&self.default)
+    }
+
+    /// The same, to be changed.
+    pub fn targets_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let pools = self.routes.iter_mut().filter_map(|route| match &mut route.to {
+            Target::Pool(pool) => Some(pool),
+            Target::Refuse => None,
+        });
+        pools.chain(&mut self.default)
+    }
+
     /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
     /// for one.
     #[must_use]

@@ -438,7 +438,7 @@ mod tests {
         assert!(panics.await.unwrap_err().is_panic());
         assert!(is_reset(&mut client).await && is_reset(&mut server).await);
         assert_eq!(house.front.series.places().taken(), 1);
-        let text = house.metrics.render();
+        let text = house.metrics.render([&house.front.plan.routes.default().unwrap().pool]);
         for line in [
             "acequia_sessions_active{listener=\"l\"} 1\n".to_owned(),
             format!(

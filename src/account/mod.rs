@@ -5,9 +5,11 @@
 pub mod access_log;
 mod ending;
 mod episode;
+mod exposition;
 mod facts;
 mod histogram;
 mod metrics;
+mod names;
 mod output;
 mod record;
 mod series;

@@ -1,22 +1,23 @@
 //! The series of listeners, servers and lines: handles that are resolved once and kept, so that nothing on the data
 //! path looks a metric up by name.
 
+mod pool;
 mod server;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, SharedString};
+use metrics::{Counter, Key, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
 use tokio::time::Instant;
 
-use super::Ending;
 use super::episode::Episode;
 use super::histogram::{HANDSHAKE_BOUNDS, Histogram};
-use super::metrics::names;
+use super::{Ending, names};
 use crate::listen::{Pause, Places};
 use crate::pool::Server;
+pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
 
 /// Where handles come from.
@@ -30,10 +31,6 @@ pub(super) fn label(key: &'static str, value: &Arc<str>) -> Label {
 
 fn counter(source: &Source, name: &'static str, labels: Vec<Label>) -> Counter {
     source.register_counter(&Key::from_parts(name, labels), &METADATA)
-}
-
-fn gauge(source: &Source, name: &'static str, labels: &[Label]) -> Gauge {
-    source.register_gauge(&Key::from_parts(name, labels.to_vec()), &METADATA)
 }
 
 /// Counters of one name that differ in one label. Each is made when first needed: most servers never fail in most
@@ -84,7 +81,6 @@ pub struct ListenerSeries {
     name: Arc<str>,
     places: Places,
     connections: Counter,
-    active: Gauge,
     pauses: Counters<{ Pause::ALL.len() }>,
     /// Whether there is an episode of pauses, to be asked without its lock.
     is_pausing: AtomicBool,
@@ -110,7 +106,6 @@ impl ListenerSeries {
             name: Arc::clone(name),
             places,
             connections: counter(source, names::CONNECTIONS, labels.to_vec()),
-            active: gauge(source, names::SESSIONS_ACTIVE, &labels),
             pauses: Counters::new(source, names::ACCEPT_PAUSES, &labels, "reason"),
             is_pausing: AtomicBool::new(false),
             episode: Mutex::default(),
@@ -173,9 +168,8 @@ impl ListenerSeries {
         self.hello.record(took);
     }
 
-    pub(super) fn show(&self) {
+    pub(super) fn touch(&self) {
         self.connections.increment(0);
-        self.active.set(self.places.taken() as f64);
         self.pauses.touch();
     }
 }
@@ -185,17 +179,16 @@ pub struct LineSeries {
     up: Counter,
     down: Counter,
     endings: Counters<{ Ending::ALL.len() }>,
-    duration: Arc<Histogram>,
+    pool: Arc<PoolSeries>,
     listener: Weak<ListenerSeries>,
     server: Option<(Weak<Server>, Arc<ServerSeries>)>,
-    is_retired: AtomicBool,
 }
 
 impl LineSeries {
     pub(super) fn new(
         source: &Source,
         labels: &[Label],
-        duration: Arc<Histogram>,
+        pool: Arc<PoolSeries>,
         listener: &Arc<ListenerSeries>,
         server: Option<(Weak<Server>, Arc<ServerSeries>)>,
     ) -> Self {
@@ -204,10 +197,9 @@ impl LineSeries {
             up: bytes.of(0, "up").clone(),
             down: bytes.of(1, "down").clone(),
             endings: Counters::new(source, names::SESSIONS, labels, "ending"),
-            duration,
+            pool,
             listener: Arc::downgrade(listener),
             server,
-            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -230,12 +222,7 @@ impl LineSeries {
     /// A session is over.
     pub fn ended(&self, ending: Ending, took: Duration) {
         self.endings.of(ending as usize, ending.as_str()).increment(1);
-        self.duration.record(took);
-    }
-
-    /// Its pool is configured no more.
-    pub(super) fn retire(&self) {
-        self.is_retired.store(true, Relaxed);
+        self.pool.ended(ending, took);
     }
 
     /// Whether no session will come this way again: the server or the listener is gone, or, of those that reached no
@@ -244,12 +231,13 @@ impl LineSeries {
     pub fn is_over(&self) -> bool {
         let is_without_server = match &self.server {
             Some((server, _)) => server.strong_count() == 0,
-            None => self.is_retired.load(Relaxed),
+            None => !self.pool.is_configured(),
         };
-        is_without_server || self.listener.strong_count() == 0
+        // One that nobody but the book holds is gone.
+        is_without_server || self.listener.strong_count() <= 1
     }
 
-    pub(super) fn show(&self) {
+    pub(super) fn touch(&self) {
         self.up.increment(0);
         self.down.increment(0);
         self.endings.touch();

@@ -2,11 +2,28 @@
 
 use serde::{Deserialize, Serialize};
 
+/// `GET /api/v1/process`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Of this program.
+    pub version: String,
+    /// Its number, in its own namespace.
+    pub pid: u32,
+    /// When it began; RFC 3339, as all times are.
+    pub started: String,
+    /// The path of its configuration, from the root; absent: it runs no file.
+    pub configuration: Option<String>,
+}
+
 /// `GET /api/v1/state`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
     /// Of this program.
     pub version: String,
+    /// As in [`Process`].
+    pub pid: u32,
+    /// As in [`Process`].
+    pub configuration: Option<String>,
     /// When the process began; RFC 3339, as all times are.
     pub started: String,
     /// Seconds since.
@@ -21,6 +38,10 @@ pub struct State {
     pub listeners: Vec<Listener>,
     /// In the order of the configuration.
     pub pools: Vec<Pool>,
+    /// What was said of servers that no pool has now, and will hold when they are there again; in the order of their
+    /// names.
+    #[serde(default)]
+    pub absent: Vec<Absent>,
 }
 
 /// How a reload went.
@@ -44,7 +65,7 @@ pub struct Totals {
     pub sessions_so_far: u64,
     /// Servers there are.
     pub servers: usize,
-    /// Of these, in use.
+    /// Of these, up.
     pub servers_up: usize,
 }
 
@@ -91,7 +112,7 @@ pub struct Pool {
     pub name: String,
     /// How a server is chosen.
     pub balance: String,
-    /// The best priority in which a server is up; absent: none is.
+    /// The best priority with a server that is up and gets new sessions; absent: there is none.
     pub best_tier: Option<u8>,
     /// Whether so few servers are well that all are used.
     pub panic: bool,
@@ -113,6 +134,9 @@ pub struct Server {
     pub priority: u8,
     /// Its share.
     pub weight: u16,
+    /// Whether it is up: its checks say so, or it has none, and failed connects have not taken it out.
+    #[serde(default)]
+    pub up: bool,
     /// What its checks say: `up`, `down` or `unchecked`.
     pub health: String,
     /// What was wrong at its latest check; absent: nothing.
@@ -136,6 +160,36 @@ pub struct Server {
     pub sessions: u32,
     /// Sessions it ever got.
     pub sessions_so_far: u64,
+}
+
+/// What was said of a server that is not there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Absent {
+    /// The pool it was in.
+    pub pool: String,
+    /// What it is called there.
+    pub name: String,
+    /// As of a [`Server`].
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// As of a [`Server`].
+    pub close_over: Option<String>,
+    /// Its share; absent: the configured one.
+    pub weight: Option<u16>,
+    /// As of a [`Server`].
+    pub set_by: Option<String>,
+    /// As of a [`Server`].
+    pub set_at: Option<String>,
+}
+
+/// `POST /api/v1/servers/{pool}/{server}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Steered {
+    /// A server that is there.
+    There(Box<Server>),
+    /// One that is not.
+    Absent(Absent),
 }
 
 /// `GET /api/v1/sessions`.

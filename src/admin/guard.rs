@@ -102,22 +102,20 @@ fn name_in(authority: &Authority) -> &str {
     if is_all { name } else { "" }
 }
 
-/// Browsers say on whose behalf they ask: the `Sec-Fetch-Site` of Fetch Metadata, the `Origin` of Fetch.
+/// Browsers say on whose behalf they ask: the `Sec-Fetch-Site` of Fetch Metadata, the `Origin` of Fetch. Where there is
+/// more than one of these headers, all of them must be ours.
 fn site_is_ours(headers: &HeaderMap) -> Result<(), Refusal> {
     const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
-    let by_site = text(&SITE).is_some_and(|site| site != "same-origin" && site != "none");
-    let by_origin = text(&header::ORIGIN).is_some_and(|origin| {
+    let texts = |name: &HeaderName| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or(""));
+    let is_ours = |origin: &str| {
         let host = origin.split_once("://").map(|(_, host)| host);
-        host.is_none() || host != text(&header::HOST)
-    });
-    if by_site || by_origin {
-        return Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "pages of other sites may not write here",
-        ));
+        host.is_some() && host == texts(&header::HOST).next()
+    };
+    if texts(&SITE).all(|site| site == "same-origin" || site == "none") && texts(&header::ORIGIN).all(is_ours) {
+        return Ok(());
     }
-    Ok(())
+    let what = "pages of other sites may not write here";
+    Err(Refusal::new(StatusCode::FORBIDDEN, what))
 }
 
 async fn has_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
@@ -125,7 +123,9 @@ async fn has_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal>
         let what = "this needs a token, and there is none: set `token_file` in [admin], or use the Unix socket";
         return Err(Refusal::new(StatusCode::FORBIDDEN, what));
     };
-    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let mut all_given = headers.get_all(header::AUTHORIZATION).iter();
+    let only = all_given.next().filter(|_| all_given.next().is_none());
+    let given = only.map(|value| value.as_bytes());
     let given = given.and_then(|value| value.split_at_checked("Bearer ".len()));
     let Some((_, given)) = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")) else {
         let what = "this needs a token: send `Authorization: Bearer` with what is in `token_file` of [admin]";
@@ -164,9 +164,11 @@ mod tests {
     use super::*;
 
     fn headers(of: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pair =
-            |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), value.parse().unwrap());
-        of.iter().map(pair).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in of {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        headers
     }
 
     #[test]
@@ -219,6 +221,12 @@ mod tests {
         assert!(!of(&[("sec-fetch-site", "same-site")]));
         assert!(!of(&[("origin", "http://evil.example")]));
         assert!(!of(&[("origin", "null")]));
+        assert!(of(&[("sec-fetch-site", "none"), ("sec-fetch-site", "same-origin")]));
+        assert!(!of(&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]));
+        assert!(!of(&[
+            ("origin", "http://127.0.0.1:9090"),
+            ("origin", "http://evil.example")
+        ]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod steer;
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -29,7 +30,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::account::{Ledger, Metrics};
@@ -69,6 +70,8 @@ pub struct Admin {
     pub reloader: Reloader,
     /// When the process began.
     pub started: SystemTime,
+    /// The file it runs, by its path from the root; `None`: there is none.
+    pub configuration: Option<PathBuf>,
     /// The real addresses of listeners, in the order of the plan.
     pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }
@@ -129,6 +132,7 @@ impl Door {
 
 fn router(admin: Arc<Admin>) -> Router {
     let api = Router::new()
+        .route("/process", get(state::process))
         .route("/state", get(state::state))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", delete(sessions::kill))
@@ -201,10 +205,16 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    (
+    // Where there are many servers this takes long enough for others to notice.
+    let rendered = spawn_blocking(move || {
+        let plan = admin.live.plan();
+        admin.metrics.render(plan.pools.iter().map(|pool| &pool.pool))
+    });
+    let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok::<_, StatusCode>((
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        admin.metrics.render(),
-    )
+        text,
+    ))
 }
 
 #[cfg(test)]

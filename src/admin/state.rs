@@ -1,5 +1,6 @@
 //! `GET /api/v1/state`: what there is, and how it is doing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -11,9 +12,10 @@ use tokio::time::Instant;
 use super::Admin;
 use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
+use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::Member;
 use crate::pool::health::Checked;
+use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
 
@@ -23,17 +25,37 @@ const ENTRIES_SHOWN: usize = 16;
 /// Routes of a listener that are shown.
 const ROUTES_SHOWN: usize = 1000;
 
+pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<answers::Process> {
+    Json(answers::Process {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: told(admin.started),
+        configuration: configuration(&admin),
+    })
+}
+
+fn configuration(admin: &Admin) -> Option<String> {
+    admin.configuration.as_ref().map(|path| path.display().to_string())
+}
+
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
     let plan = admin.live.plan();
     let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
-    let listeners: Vec<_> = plan
-        .listeners
-        .iter()
-        .map(|listener| of_listener(&admin, listener))
-        .collect();
-    let servers = || plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
+    let addresses = admin.addresses.load();
+    let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
+    let series = admin.metrics.listeners();
+    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let of_listener = |listener: &Arc<ListenerPlan>| {
+        let sessions = series.get(&listener.name).map_or(0, |series| series.places().taken());
+        let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
+        of_listener(listener, addresses, sessions)
+    };
+    let listeners: Vec<_> = plan.listeners.iter().map(of_listener).collect();
+    let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        configuration: configuration(&admin),
         started: told(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
@@ -44,18 +66,19 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         }),
         totals: Totals {
             // Also of listeners that are configured no more.
-            sessions: admin
-                .metrics
-                .listeners()
-                .iter()
-                .map(|series| series.places().taken())
-                .sum(),
+            sessions: series.values().map(|series| series.places().taken()).sum(),
             sessions_so_far: sessions_so_far(),
             servers: servers().count(),
-            servers_up: servers().filter(|server| server.is_up()).count(),
+            servers_up: servers().filter(|server| server.up).count(),
         },
         listeners,
         pools,
+        absent: admin
+            .live
+            .absent()
+            .iter()
+            .map(|(name, steering)| of_absent(name, steering))
+            .collect(),
     })
 }
 
@@ -64,16 +87,12 @@ fn told(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn of_listener(admin: &Admin, plan: &ListenerPlan) -> answers::Listener {
-    let addresses = admin.addresses.load();
-    let addresses = addresses.iter().filter(|(name, _)| *name == plan.name);
-    let series = admin.metrics.listeners();
-    let series = series.iter().find(|series| *series.name() == plan.name);
+fn of_listener(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
     let routes = plan.routes.routes();
     answers::Listener {
         name: plan.name.to_string(),
-        addresses: addresses.flat_map(|(_, all)| all).map(ToString::to_string).collect(),
-        sessions: series.map_or(0, |series| series.places().taken()),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        sessions,
         max_connections: plan.max_connections,
         pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
         routes: routes.iter().take(ROUTES_SHOWN).map(of_route).collect(),
@@ -122,6 +141,7 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
+        up: server.is_up(),
         health: match health.checked {
             Checked::Unchecked => "unchecked",
             Checked::Up => "up",
@@ -138,5 +158,17 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
+    }
+}
+
+pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answers::Absent {
+    answers::Absent {
+        pool: pool.to_string(),
+        name: name.to_string(),
+        usage: steering.usage.as_str().to_owned(),
+        close_over: steering.close_over.map(format_duration),
+        weight: steering.weight,
+        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
     }
 }

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 
 use super::error::Refusal;
 use super::guard::Visitor;
-use super::state::of_server;
+use super::state::{of_absent, of_server};
 use super::{Admin, answers};
-use crate::pool::Steer;
+use crate::pool::{ServerPath, Steer, Steering};
 use crate::reload::{Changes, ReloadError};
 
 /// The largest weight, as in the configuration.
@@ -79,22 +79,33 @@ pub(super) async fn server(
     Extension(visitor): Extension<Visitor>,
     path: Result<Path<(String, String)>, PathRejection>,
     order: Result<Json<Order>, JsonRejection>,
-) -> Result<Json<answers::Server>, Refusal> {
+) -> Result<Json<answers::Steered>, Refusal> {
     let Path((pool_name, server_name)) = path.map_err(|error| Refusal::bad(error.body_text()))?;
     let Json(order) = order.map_err(|error| Refusal::new(error.status(), error.body_text()))?;
     let orders = order.read().map_err(Refusal::bad)?;
-    let plan = admin.live.plan();
+    let live = &admin.live;
+    let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
+    let plan = live.plan();
     let pool = plan.pool(&pool_name);
-    let pool = pool.ok_or_else(|| Refusal::missing(format!("there is no pool `{pool_name}`")))?;
-    let servers = pool.pool.servers();
+    let servers = pool.map_or_else(Default::default, |pool| pool.pool.servers());
     let server = servers.iter().find(|server| *server.spec().label == *server_name);
-    let server = server.ok_or_else(|| Refusal::missing(format!("pool `{pool_name}` has no server `{server_name}`")))?;
+    if server.is_none() && !live.absent().iter().any(|(absent, _)| *absent == name) {
+        return Err(Refusal::missing(match pool {
+            Some(_) => format!("pool `{pool_name}` has no server `{server_name}`"),
+            None => format!("there is no pool `{pool_name}`"),
+        }));
+    }
     let by: Arc<str> = visitor.to_string().into();
+    let mut steering = Steering::default();
     for order in orders {
-        server.steer(order, Arc::clone(&by), SystemTime::now());
+        steering = live.roster().steer(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server is steered");
     }
-    Ok(Json(of_server(server)))
+    live.forget_absent();
+    Ok(Json(match server {
+        Some(server) => answers::Steered::There(Box::new(of_server(server))),
+        None => answers::Steered::Absent(of_absent(&name, &steering)),
+    }))
 }
 
 pub(super) async fn reload(

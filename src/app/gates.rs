@@ -1,5 +1,6 @@
 //! The listening sockets: bound before anything is changed, carried over by address, closed when nobody wants them.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
@@ -25,14 +26,13 @@ pub(super) struct Gates {
     /// The places of the process.
     pub(super) room: Arc<Room>,
     pub(super) hello_memory: Arc<HelloMemory>,
-    held: Vec<Held>,
+    held: HashMap<Key, Held>,
     /// Addresses that are being closed, as long as they are.
     closing: Vec<(ListenAddr, Weak<()>)>,
 }
 
 /// An address that is listened on.
 struct Held {
-    key: Key,
     /// The one it really is.
     address: ListenAddr,
     front: watch::Sender<Arc<Front>>,
@@ -44,7 +44,7 @@ struct Held {
 
 /// What an address is known by: itself; but port 0 is another one each time, so that of those it takes the listener
 /// and which of its it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key(ListenAddr, Option<(Arc<str>, usize)>);
 
 impl Key {
@@ -81,7 +81,7 @@ impl Gates {
             metrics,
             room,
             hello_memory,
-            held: Vec::new(),
+            held: HashMap::new(),
             closing: Vec::new(),
         }
     }
@@ -95,10 +95,11 @@ impl Gates {
     /// bound is added to `failed`.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = Vec::new();
+        let ours = self.ours();
         for listener in &plan.listeners {
-            for key in Key::all(listener).filter(|key| self.held(key).is_none()) {
+            for key in Key::all(listener).filter(|key| !self.held.contains_key(key)) {
                 let address = key.0;
-                let tried = if self.is_ours(address) {
+                let tried = if ours.overlap(address) {
                     Bound::beside_our_own(address, &listener.socket)
                 } else {
                     Bound::new(address, &listener.socket)
@@ -116,11 +117,13 @@ impl Gates {
     /// just been listened on must share.
     pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
         let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
+        let mut ours = ByPort::default();
         for (key, listener, bound, backlog) in bound.0 {
             let address = bound.address();
-            if listening.iter().any(|(_, ours, _)| overlap(*ours, address)) {
+            if ours.overlap(address) {
                 bound.share();
             }
+            ours.add(address);
             let sockets = bound.listen(self.workers.len(), backlog);
             let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
             listening.push((key, address, sockets));
@@ -131,25 +134,23 @@ impl Gates {
     /// Puts the plan in force at every gate, opens those that are new, and closes those that nobody wants any more.
     /// Returns the addresses.
     pub(super) fn open(&mut self, plan: &Plan, listening: Listening, drain: &Drain) -> Vec<Addresses> {
-        let fronts: Vec<_> = plan.listeners.iter().map(|listener| self.front(listener)).collect();
-        let front_of = |key: &Key| {
-            let index = plan
-                .listeners
-                .iter()
-                .position(|listener| Key::all(listener).any(|other| other == *key))?;
-            Some(Arc::clone(&fronts[index]))
-        };
-        let closing = self.held.extract_if(.., |held| match front_of(&held.key) {
+        let mut fronts = HashMap::new();
+        for listener in &plan.listeners {
+            let front = self.front(listener);
+            fronts.extend(Key::all(listener).map(|key| (key, Arc::clone(&front))));
+        }
+        let closing = self.held.extract_if(|key, held| match fronts.get(key) {
             Some(front) => {
-                held.front.send_replace(front);
+                held.front.send_replace(Arc::clone(front));
                 false
             }
             None => true,
         });
-        self.closing.extend(closing.map(|held| (held.address, held.open)));
+        self.closing.extend(closing.map(|(_, held)| (held.address, held.open)));
         self.closing.retain(|(_, open)| open.strong_count() > 0);
         for (key, address, sockets) in listening.0 {
-            let (front, watched) = watch::channel(front_of(&key).expect("it was bound for a listener of this plan"));
+            let front = fronts.get(&key).expect("it was bound for a listener of this plan");
+            let (front, watched) = watch::channel(Arc::clone(front));
             let (stop, open) = (drain.gate(), Arc::new(()));
             for (worker, socket) in self.workers.iter().zip(sockets) {
                 let gate = Gate {
@@ -160,13 +161,13 @@ impl Gates {
                 };
                 let _ = worker.send(gate); // a worker that is gone has been missed already
             }
-            self.held.push(Held {
-                key,
+            let held = Held {
                 address,
                 front,
                 open: Arc::downgrade(&open),
                 _stop: stop.drop_guard(),
-            });
+            };
+            self.held.insert(key, held);
         }
         self.addresses(plan)
     }
@@ -180,30 +181,39 @@ impl Gates {
         Arc::new(Front::new(Arc::clone(listener), series, memory))
     }
 
-    /// Whether the kernel would take this for a conflict with ourselves.
-    fn is_ours(&self, address: ListenAddr) -> bool {
+    /// All addresses that are listened on, those being closed included.
+    fn ours(&self) -> ByPort {
         let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
-        let ours = self.held.iter().map(|held| held.address);
-        ours.chain(closing.map(|(address, _)| *address))
-            .any(|ours| overlap(ours, address))
-    }
-
-    fn held(&self, key: &Key) -> Option<&Held> {
-        self.held.iter().find(|held| held.key == *key)
+        let closing = closing.map(|(address, _)| *address);
+        let mut ours = ByPort::default();
+        for address in self.held.values().map(|held| held.address).chain(closing) {
+            ours.add(address);
+        }
+        ours
     }
 
     /// The real addresses, in the order of the plan.
     fn addresses(&self, plan: &Plan) -> Vec<Addresses> {
         let of = |listener: &Arc<ListenerPlan>| {
-            let addresses = Key::all(listener).filter_map(|key| Some(self.held(&key)?.address));
+            let addresses = Key::all(listener).filter_map(|key| Some(self.held.get(&key)?.address));
             (Arc::clone(&listener.name), addresses.collect())
         };
         plan.listeners.iter().map(of).collect()
     }
 }
 
-/// Whether the kernel takes two addresses for a conflict.
-fn overlap(a: ListenAddr, b: ListenAddr) -> bool {
-    let any = |address: ListenAddr| address.ip().is_unspecified();
-    a.port() == b.port() && a.ip().is_ipv4() == b.ip().is_ipv4() && (a.ip() == b.ip() || any(a) || any(b))
+/// Addresses by their port.
+#[derive(Default)]
+struct ByPort(HashMap<u16, Vec<ListenAddr>>);
+
+impl ByPort {
+    fn add(&mut self, address: ListenAddr) {
+        self.0.entry(address.port()).or_default().push(address);
+    }
+
+    /// Whether the kernel takes this for a conflict with one of these.
+    fn overlap(&self, address: ListenAddr) -> bool {
+        let at_port = self.0.get(&address.port()).into_iter().flatten();
+        at_port.copied().any(|ours| ours.overlaps(address))
+    }
 }

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod failure;
+mod files;
 mod reckoning;
 mod gates;
 mod signals;
@@ -39,6 +40,7 @@ use crate::sniff::HelloMemory;
 use crate::worker::{self, Gate, Share};
 pub use failure::Failure;
 use failure::system;
+pub use files::exposed;
 use gates::{Gates, NewlyBound};
 use reckoning::Reckoning;
 use signals::{End, EndSignals, Signals};
@@ -61,6 +63,13 @@ pub struct Origin {
     pub text: String,
     /// Told of the diagnostic log's settings when they change.
     pub relog: Option<Relog>,
+}
+
+impl Origin {
+    /// The file, from the root: whoever asks need not be where the process was started.
+    fn path(&self) -> Option<PathBuf> {
+        std::path::absolute(self.file.as_deref()?).ok()
+    }
 }
 
 /// Runs a plan until a signal ends it. `started` hears the addresses as soon as clients are let in.
@@ -140,8 +149,9 @@ impl Started {
 fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
-    readable(&plan)?;
+    files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
+    metrics.configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
     let (room, memory) = (Room::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room), memory);
@@ -168,12 +178,13 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         ledgers,
         reloader,
         started: std::time::SystemTime::now(),
+        configuration: origin.path(),
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
+    let probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
+    probing.limit(budget.checks, budget.lookups);
     let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
-    let mut probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
-    probing.adopt(&live.plan(), budget.checks, budget.lookups);
     let running = Running {
         listeners,
         admin: admin_address,
@@ -187,11 +198,11 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         reckoning,
         started,
         watching: None,
+        tasks,
         admin,
         requests,
         log,
         log_writer,
-        tasks,
     };
     let text = std::mem::take(&mut house.origin.text);
     house.watch(house.running.live.plan().runtime.watch.then_some(text));
@@ -232,17 +243,6 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> 
     Ok((bound, doors.collect()))
 }
 
-/// Whether every file that the plan names can be read.
-fn readable(plan: &Plan) -> Result<(), Failure> {
-    for (key, path) in plan.files() {
-        if let Err(cause) = std::fs::File::open(path) {
-            let path = path.to_owned();
-            return Err(Failure::File { key, path, cause });
-        }
-    }
-    Ok(())
-}
-
 /// Starts the workers, each with a ledger of its own.
 fn employ(
     gates: Vec<UnboundedReceiver<Gate>>,
@@ -275,6 +275,7 @@ impl House {
             end: mut signals,
         } = signals;
         self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
+        self.probing.adopt(&self.running.live.plan()).await;
         let told = tokio::select! {
             grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
             () = drain.one_gone() => Err(Failure::WorkersGone),
@@ -308,11 +309,12 @@ impl House {
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
-            let changed = tokio::select! {
+            let prepared = tokio::select! {
                 biased;
                 end = signals.come() => break end, // a file may never be read to its end; nothing has changed then
-                changed = self.reload(&by, drain) => changed,
+                prepared = self.prepare() => prepared,
             };
+            let changed = self.reload(&by, prepared, drain).await;
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // whoever asked may be gone
             }

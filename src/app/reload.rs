@@ -6,105 +6,127 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::files::{exposed, readable};
 use super::gates::Listening;
-use super::{Failure, House, readable, watch};
+use super::{Failure, House, watch};
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
 use crate::plan::{LogPlan, Plan};
-use crate::reload::{Changes, Inventory, ReloadError};
+use crate::reload::{Changes, Difference, ReloadError};
 
 /// Where the access log goes from now on, unless that stays.
 type Elsewhere = Option<Option<Output>>;
 
+/// Another plan, and all it needs to be put in force.
+pub(super) struct Prepared {
+    plan: Plan,
+    /// What it was read from, if the file is to be watched.
+    text: Option<String>,
+    changes: Changes,
+    listening: Listening,
+    elsewhere: Elsewhere,
+}
+
+/// How long a plan is kept after another one was put in force. Workers and sessions that go by it still let go of it by
+/// then, so that it is not for them to drop what may be very much.
+const RETIREMENT: Duration = Duration::from_secs(1);
+
 impl House {
-    /// Reads the configuration again; if it is right and all it asks for can be had it is in force when this returns.
+    /// Ends a reload: if the configuration is right, and all it asks for could be had, it is in force when this returns.
     /// `by`: who wants it.
-    pub(super) async fn reload(&mut self, by: &str, drain: &Drain) -> Result<Changes, ReloadError> {
-        let reloaded = self.try_reload(drain).await;
+    pub(super) async fn reload(
+        &mut self,
+        by: &str,
+        prepared: Result<Prepared, ReloadError>,
+        drain: &Drain,
+    ) -> Result<Changes, ReloadError> {
+        let reloaded = match prepared {
+            Ok(prepared) => Ok(self.put_in_force(prepared, drain).await),
+            Err(error) => Err(error),
+        };
         self.admin.metrics.reloaded(reloaded.is_ok());
         self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
-            Ok(changes) => {
-                let Changes {
-                    listeners,
-                    servers,
-                    needs_restart,
-                    ..
-                } = changes;
-                let of = |difference: &crate::reload::Difference| {
-                    format!("+{} -{}", difference.added.len(), difference.removed.len())
-                };
-                tracing::info!(
-                    by,
-                    listeners = of(listeners),
-                    servers = of(servers),
-                    ?needs_restart,
-                    "reloaded"
-                );
-                if !changes.warnings.is_empty() {
-                    tracing::warn!("{}", changes.warnings);
-                }
-            }
+            Ok(changes) => tell(by, changes),
             Err(error) => tracing::error!(by, %error, "not reloaded: the configuration before it stays in force"),
         }
         reloaded
     }
 
-    async fn try_reload(&mut self, drain: &Drain) -> Result<Changes, ReloadError> {
+    /// Reads the configuration again, and does all that may fail or wait. Whoever gives up here has changed nothing. What
+    /// takes long where there is much to configure is done in another thread.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
-        // The only places that wait: whoever gives up here has changed nothing.
-        let loaded = read(file).await?;
+        let (loaded, warnings) = read(file).await?;
         self.probing.foresee(&loaded.plan, &self.running.live.plan()).await;
-        let text = loaded.text().to_owned();
-        let Loaded { plan, warnings } = loaded;
+        let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
         let system = |failure: Failure| ReloadError::System(failure.to_string());
-        let elsewhere = self.open_log(&plan.log).map_err(system)?;
+        let elsewhere = self.open_log(&loaded.plan.log).map_err(system)?;
         let mut failed = Vec::new();
-        let bound = self.gates.bind(&plan, &mut failed);
+        let bound = self.gates.bind(&loaded.plan, &mut failed);
         if !failed.is_empty() {
             return Err(system(Failure::Bind(failed)));
         }
+        let live = Arc::clone(&self.running.live);
+        let settled = in_a_thread(move || {
+            let Loaded { mut plan, .. } = loaded;
+            live.settle(&mut plan);
+            let changes = Changes::between(&live.plan(), &plan);
+            Ok((plan, changes))
+        });
+        let (plan, changes) = settled.await?;
         let listening = self.gates.listen(bound).map_err(system)?;
-        Ok(Changes {
-            warnings: warnings.to_string(),
-            ..self.put_in_force(plan, text, listening, elsewhere, drain)
+        Ok(Prepared {
+            changes: Changes {
+                warnings,
+                needs_restart: self.needs_restart(&plan),
+                ..changes
+            },
+            plan,
+            text,
+            listening,
+            elsewhere,
         })
     }
 
-    /// Nothing in here can fail, and nothing waits: whoever looks sees the one plan or the other.
-    fn put_in_force(
-        &mut self,
-        plan: Plan,
-        text: String,
-        listening: Listening,
-        elsewhere: Elsewhere,
-        drain: &Drain,
-    ) -> Changes {
+    /// Nothing in here can fail, and whoever looks sees the one plan or the other. It is not to be given up half way: the
+    /// pools take their plans up by turns.
+    async fn put_in_force(&mut self, prepared: Prepared, drain: &Drain) -> Changes {
+        let Prepared {
+            plan,
+            text,
+            changes,
+            listening,
+            elsewhere,
+        } = prepared;
         let live = Arc::clone(&self.running.live);
         let old = live.plan();
-        let before = Inventory::of(&old);
-        live.settle(&plan);
         let addresses = self.gates.open(&plan, listening, drain);
         let plan = live.swap(plan);
+        live.forget_absent();
         self.admin.addresses.store(Arc::new(addresses));
         self.admin
             .metrics
-            .keep_pools(|name| plan.pools.iter().any(|pool| **pool.pool.name() == *name));
+            .configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
         let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
         self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
-        self.probing.adopt(&plan, budget.checks, budget.lookups);
+        self.probing.limit(budget.checks, budget.lookups);
+        self.probing.adopt(&plan).await;
         self.relog(&old.log, &plan.log, elsewhere);
-        self.watch(plan.runtime.watch.then_some(text));
-        Changes {
-            needs_restart: self.needs_restart(&plan),
-            ..before.changes(&Inventory::of(&plan))
-        }
+        self.watch(text);
+        tokio::spawn(async move {
+            sleep(RETIREMENT).await;
+            let _ = spawn_blocking(move || drop(old)).await;
+        });
+        changes
     }
 
     /// Opens the access log where it is to go elsewhere.
@@ -154,14 +176,40 @@ impl House {
     }
 }
 
-/// Reads the file, and looks at those it names, where that keeps nobody waiting.
-async fn read(file: PathBuf) -> Result<Loaded, ReloadError> {
-    let loaded = spawn_blocking(move || {
+/// Tells the log what a reload changed.
+fn tell(by: &str, changes: &Changes) {
+    let of = |difference: &Difference| format!("+{} -{}", difference.added.len(), difference.removed.len());
+    tracing::info!(
+        by,
+        listeners = of(&changes.listeners),
+        servers = of(&changes.servers),
+        changed = changes.changed().join("; "),
+        needs_restart = ?changes.needs_restart,
+        "reloaded"
+    );
+    if !changes.warnings.is_empty() {
+        tracing::warn!("{}", changes.warnings);
+    }
+}
+
+/// Reads the file, and looks at those it names, where that keeps nobody waiting; with the warnings as they are shown:
+/// those of the file, and which of the others may be used by too many.
+async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
+    in_a_thread(move || {
         let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;
         readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.to_string()))?;
-        Ok(loaded)
-    });
-    loaded
+        let of_the_file = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
+        let warnings: Vec<_> = of_the_file.into_iter().chain(exposed(&loaded.plan)).collect();
+        Ok((loaded, warnings.join("\n")))
+    })
+    .await
+}
+
+/// Does this in another thread.
+async fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReloadError> + Send + 'static,
+) -> Result<T, ReloadError> {
+    spawn_blocking(work)
         .await
         .unwrap_or_else(|lost| Err(ReloadError::System(lost.to_string())))
 }

@@ -1,17 +1,18 @@
 //! `acequia check`: says every mistake of a configuration, and what of it can never match or is never used.
 
-use std::io::Write;
+use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::say;
+use super::terminal::{complain, say};
+use crate::app::exposed;
 use crate::config;
 use crate::config::report::{Report, counted};
 use crate::plan::Plan;
 use crate::text::escape;
 
-/// Checks the file named, else the one that `run` would find. Mistakes and warnings go to standard error; only
-/// mistakes make it fail, with exit code 1.
+/// Checks the file named, else the one that `run` would find. Errors and warnings go to standard error; only
+/// errors make it fail, with exit code 1.
 #[must_use]
 pub fn run(named: Option<&Path>) -> ExitCode {
     match check(named) {
@@ -27,21 +28,22 @@ fn check(named: Option<&Path>) -> Result<String, Report> {
     let path = config::find(named)?;
     let loaded = config::load(&path)?;
     loaded.warnings.print_to_stderr();
-    tell_unreadable(&loaded.plan);
+    tell_of_files(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
 }
 
-/// A warning for each file it names that cannot be read here and now: `run` would not start.
-fn tell_unreadable(plan: &Plan) {
-    for (key, path) in plan.files() {
-        if let Err(error) = std::fs::File::open(path) {
-            // Whoever closed it does not want to know.
-            let _ = writeln!(
-                std::io::stderr(),
-                "warning: {key}: cannot read {}: {error}",
-                escape(&path.to_string_lossy(), &[])
-            );
-        }
+/// A warning for each file it names that cannot be read here and now, so that `run` would not start, and for each that
+/// others may use too.
+fn tell_of_files(plan: &Plan) {
+    let unreadable = plan.files().into_iter().filter_map(|(key, path)| {
+        let error = File::open(path).err()?;
+        Some(format!(
+            "{key}: cannot read {}: {error}",
+            escape(&path.to_string_lossy(), &[])
+        ))
+    });
+    for warning in unreadable.chain(exposed(plan)) {
+        complain("warning", &warning);
     }
 }
 

@@ -10,6 +10,7 @@ mod tls;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::thread;
 
@@ -76,7 +77,10 @@ impl Stage {
         Ok(Self {
             servers,
             cast,
-            folder: tempfile::Builder::new().prefix("acequia-").tempdir()?,
+            folder: tempfile::Builder::new()
+                .prefix("acequia-")
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir()?,
             announced,
             over,
         })

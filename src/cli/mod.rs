@@ -1,5 +1,6 @@
 //! The commands: one file each.
 
+mod terminal;
 pub mod check;
 pub mod route;
 mod table;
@@ -10,7 +11,6 @@ pub mod sessions;
 pub mod status;
 pub mod steer;
 
-use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,22 +25,6 @@ pub const EXIT_CONFIG: u8 = 1;
 
 /// It could not bind, or lost what it needs to run.
 pub const EXIT_RUN: u8 = 3;
-
-/// The answer could not be written.
-const EXIT_UNSAID: u8 = 1;
-
-/// Prints an answer. That its reader has gone is no failure; that it cannot be written is one, lest a script takes half
-/// of it for all.
-fn say(answer: &str) -> ExitCode {
-    let mut out = io::stdout();
-    match out.write_all(answer.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "error: cannot write the answer: {error}");
-            ExitCode::from(EXIT_UNSAID)
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
 
 /// A layer-4 load balancer: TCP, and TLS by server name without holding keys.
 #[derive(Debug, Parser)]

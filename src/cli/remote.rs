@@ -1,6 +1,6 @@
 //! Asking a running process over its Unix socket.
 
-use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,13 +11,15 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::{EXIT_CONFIG, EXIT_RUN, say};
-use crate::admin::{answers, usual_places};
+use super::terminal::{complain, say, say_json};
+use super::{EXIT_CONFIG, EXIT_RUN};
+use crate::admin::answers::{self, Process};
+use crate::admin::usual_places;
 use crate::config;
 use crate::plan::AdminSocket;
 
@@ -59,14 +61,11 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// What is wrong with a configuration begins with that word already.
-    fn told(&self) -> String {
+    fn tell(&self) -> ExitCode {
         let what = self.to_string();
-        if what.starts_with("error: ") {
-            what
-        } else {
-            format!("error: {what}")
-        }
+        // What is wrong with a configuration begins with that word already.
+        complain("error", what.strip_prefix("error: ").unwrap_or(&what));
+        self.exit_code()
     }
 
     fn exit_code(&self) -> ExitCode {
@@ -118,74 +117,116 @@ impl Remote {
         shown: impl FnOnce(A) -> Result<String, Trouble>,
     ) -> ExitCode {
         let answered = self.answer(question).and_then(|bytes| {
-            let text = match serde_json::from_slice(&bytes) {
-                Ok(answer) => shown(answer)?,
-                Err(_) if self.json => String::new(), // of another version, whose programs may understand it
-                Err(error) => return Err(Trouble::Unreachable(format!("the answer is not understood: {error}"))),
-            };
-            let as_it_came = || String::from_utf8_lossy(&bytes).into_owned() + "\n";
-            Ok(if self.json { as_it_came() } else { text })
+            let not_understood = |error| Trouble::Unreachable(format!("the answer is not understood: {error}"));
+            let answer = serde_json::from_slice(&bytes);
+            if !self.json {
+                return shown(answer.map_err(not_understood)?);
+            }
+            match answer {
+                Ok(answer) => drop(shown(answer)?),
+                // Of another version, whose programs may understand it; but JSON it must be.
+                Err(_) => drop(serde_json::from_slice::<IgnoredAny>(&bytes).map_err(not_understood)?),
+            }
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         });
         match answered {
+            Ok(json) if self.json => say_json(&json),
             Ok(text) => say(&text),
-            Err(trouble) => {
-                // Nobody is left to tell when its reader has gone.
-                let _ = writeln!(std::io::stderr(), "{}", trouble.told());
-                trouble.exit_code()
-            }
+            Err(trouble) => trouble.tell(),
         }
     }
 
     fn answer(&self, question: Question) -> Result<Bytes, Trouble> {
-        let places = self.places()?;
+        let (places, file) = self.places()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Trouble::Unreachable(error.to_string()))?;
         runtime.block_on(async {
-            let asked = timeout(PATIENCE, async { exchange(connect(&places).await?, question).await });
+            let asked = timeout(PATIENCE, async {
+                let stream = reach(&places, file.as_deref()).await?;
+                exchange(stream, question).await
+            });
             let late = |_| Trouble::Unreachable(format!("no answer within {PATIENCE:?}"));
             asked.await.map_err(late)?
         })
     }
 
-    /// Where it may be.
-    fn places(&self) -> Result<Vec<PathBuf>, Trouble> {
+    /// Where it may be, and the file it must run if it was looked for by one.
+    fn places(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>), Trouble> {
         if let Some(socket) = &self.socket {
-            return Ok(vec![socket.clone()]);
+            return Ok((vec![socket.clone()], None));
         }
-        // What it says of anything else may be wrong: that is when one needs the process.
-        let socket = match config::find(self.config.as_deref()) {
-            Ok(file) => config::admin_socket(&file),
-            Err(_) => Some(AdminSocket::Usual),
+        let Ok(file) = config::find(self.config.as_deref()) else {
+            return Ok((usual_places(), None));
         };
-        match socket {
-            Some(AdminSocket::At(path)) => Ok(vec![path]),
-            Some(AdminSocket::Usual) => Ok(usual_places()),
+        // What it says of anything else may be wrong: that is when one needs the process.
+        let places = match config::admin_socket(&file) {
+            Some(AdminSocket::At(path)) => vec![path],
+            Some(AdminSocket::Usual) => usual_places(),
             Some(AdminSocket::Off) => {
                 let what = "it has no socket: `socket` in [admin] of its configuration is \"off\"";
-                Err(Trouble::Unreachable(what.to_owned()))
+                return Err(Trouble::Unreachable(what.to_owned()));
             }
             None => {
                 let what = "the configuration cannot be read (`acequia check` says why): name its socket with --socket";
-                Err(Trouble::Unreachable(what.to_owned()))
+                return Err(Trouble::Unreachable(what.to_owned()));
             }
-        }
+        };
+        Ok((places, Some(file)))
     }
 }
 
-/// To the first place where somebody listens.
-async fn connect(places: &[PathBuf]) -> Result<UnixStream, Trouble> {
-    let mut failed = Vec::new();
+/// Connects to the first place where somebody listens; where a file is named, somebody who runs it. Nobody is asked for
+/// anything else before that is known: with the socket in its usual place several files lead to one process.
+async fn reach(places: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, Trouble> {
+    let (mut unreachable, mut others) = (Vec::new(), Vec::new());
     for place in places {
-        match UnixStream::connect(place).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed.push(format!("{}: {error}", Path::new(place).display())),
+        let stream = match connect(place).await {
+            Ok(stream) => stream,
+            Err(trouble) => {
+                unreachable.push(trouble.to_string());
+                continue;
+            }
+        };
+        let Some(file) = file else { return Ok(stream) };
+        let bytes = exchange(stream, Question::get("/api/v1/process")).await?;
+        let process: Process = serde_json::from_slice(&bytes).map_err(|error| {
+            let what = format!("{}: whoever answers there is no acequia: {error}", place.display());
+            Trouble::Unreachable(what)
+        })?;
+        match process.configuration {
+            Some(running) if is_same_file(file, Path::new(&running)) => return connect(place).await,
+            running => others.push((place, process.pid, running)),
         }
     }
-    let what = format!(
-        "no acequia answers (name its socket with --socket): {}",
-        failed.join("; ")
-    );
-    Err(Trouble::Unreachable(what))
+    let (Some((place, pid, running)), Some(file)) = (others.first(), file) else {
+        let what = format!(
+            "no acequia answers (name its socket with --socket): {}",
+            unreachable.join("; ")
+        );
+        return Err(Trouble::Unreachable(what));
+    };
+    let named = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    Err(Trouble::Refused(format!(
+        "the acequia at {} (pid {pid}) runs {}, not {}: name the socket of the one that is meant with --socket",
+        place.display(),
+        running.as_deref().unwrap_or("no file"),
+        named.display()
+    )))
+}
+
+/// Whether two paths lead to one file. One of them is as a process sees it, which may be in another file system: there
+/// the path is all that can be compared.
+fn is_same_file(named: &Path, running: &Path) -> bool {
+    let number = |path: &Path| path.metadata().map(|there| (there.dev(), there.ino()));
+    match (number(named), number(running)) {
+        (Ok(named), Ok(running)) => named == running,
+        _ => std::path::absolute(named).is_ok_and(|named| named == running),
+    }
+}
+
+async fn connect(place: &Path) -> Result<UnixStream, Trouble> {
+    let told = |error| Trouble::Unreachable(format!("{}: {error}", place.display()));
+    UnixStream::connect(place).await.map_err(told)
 }
 
 async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Trouble> {

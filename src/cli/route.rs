@@ -1,14 +1,13 @@
 //! `acequia route`: where such a connection would go, and why. Opens no socket and asks no resolver.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::say;
+use super::terminal::{complain, say};
 use crate::addr::ClientAddr;
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
@@ -43,8 +42,7 @@ pub fn run(plan: &Plan, query: &RouteQuery) -> ExitCode {
     match explain(plan, query) {
         Ok(text) => say(&text),
         Err(error) => {
-            // Nobody is left to tell when its reader has gone.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            complain("error", &error.to_string());
             ExitCode::from(2)
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::remote::{Question, Remote, Trouble};
 use super::table::{duration, or_dash, table};
-use crate::admin::answers::{Listener, Pool, Server, State};
+use crate::admin::answers::{Absent, Listener, Pool, Server, State};
 use crate::config::report::counted;
 
 /// Shows listeners and pools.
@@ -27,7 +27,7 @@ pub fn status(remote: &Remote) -> ExitCode {
             "{head}\n{}\n{}{}",
             listeners(&state.listeners),
             pools(&state.pools),
-            unresolved(&state.pools)
+            unseen(&state.pools, &state.absent)
         ))
     })
 }
@@ -52,7 +52,7 @@ fn listeners(listeners: &[Listener]) -> String {
 
 fn pools(pools: &[Pool]) -> String {
     let row = |pool: &Pool| {
-        let up = pool.servers.iter().filter(|server| word(server) == "up").count();
+        let up = pool.servers.iter().filter(|server| server.up).count();
         let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
         [
@@ -78,25 +78,54 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
     remote.ask(Question::get("/api/v1/state"), |state: State| {
         let is_wanted = |there: &&Pool| pool.is_none_or(|wanted| there.name == wanted);
         let pools: Vec<_> = state.pools.iter().filter(is_wanted).collect();
-        if let (Some(wanted), true) = (pool, pools.is_empty()) {
+        let absent = state.absent.iter();
+        let absent: Vec<_> = absent
+            .filter(|there| pool.is_none_or(|wanted| there.pool == wanted))
+            .collect();
+        if let (Some(wanted), true, true) = (pool, pools.is_empty(), absent.is_empty()) {
             return Err(Trouble::Refused(format!("there is no pool `{wanted}`")));
         }
         let servers = pools
             .iter()
             .flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
         let servers: Vec<_> = servers.collect();
-        Ok(of_servers(&servers) + &unresolved(pools))
+        Ok(of_servers(&servers) + &unseen(pools, absent))
     })
 }
 
-/// Names that no server came of yet; with a line before them, if there are any.
-fn unresolved<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> String {
+/// Names that no server came of yet, and what waits for servers that are not there; with a line before them, if there
+/// are any.
+fn unseen<'a>(pools: impl IntoIterator<Item = &'a Pool>, absent: impl IntoIterator<Item = &'a Absent>) -> String {
     let of_pool = |pool: &Pool| -> String {
         let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
         pool.unresolved.iter().map(note).collect()
     };
-    let notes: String = pools.into_iter().map(of_pool).collect();
+    let unresolved = pools.into_iter().map(of_pool);
+    let notes: String = unresolved.chain(absent.into_iter().map(of_absent)).collect();
     if notes.is_empty() { notes } else { format!("\n{notes}") }
+}
+
+/// What waits for a server that is not there.
+pub(super) fn of_absent(absent: &Absent) -> String {
+    let name = format!("{}/{}", absent.pool, absent.name);
+    let weight = absent.weight.map(|weight| format!("weight {weight}"));
+    if weight.is_none() && absent.usage == "enabled" {
+        return format!("{name}: not there, and nothing is kept for it\n");
+    }
+    let usage = absent.close_over.as_ref().map_or_else(
+        || absent.usage.clone(),
+        |over| format!("{}, its sessions cut over {over}", absent.usage),
+    );
+    let said: Vec<_> = [Some(usage), weight].into_iter().flatten().collect();
+    let by = or_dash(absent.set_by.clone());
+    let ago = absent
+        .set_at
+        .as_deref()
+        .map_or(String::new(), |at| format!(", {} ago", since(at)));
+    format!(
+        "{name}: not there; kept for when it is: {}: set by {by}{ago}\n",
+        said.join(", ")
+    )
 }
 
 /// One line a server, and below them what cannot be said in a word.
@@ -140,7 +169,7 @@ fn notes(pool: &str, server: &Server) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// What its checks and its connects say, in a word.
+/// What its checks and its connects say, in a word: `up` where the server is up, as API and metrics have it.
 fn word(server: &Server) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }

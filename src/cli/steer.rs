@@ -6,8 +6,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::remote::{Question, Remote};
-use super::status::of_servers;
-use crate::admin::answers::Server;
+use super::status::{of_absent, of_servers};
+use crate::admin::answers::Steered;
 use crate::reload::{Changes, Difference};
 
 /// What is wanted of a server. It holds until it is taken back, reloads included.
@@ -78,8 +78,11 @@ pub fn server(remote: &Remote, order: &Order) -> ExitCode {
     };
     let encoded = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
     let path = format!("/api/v1/servers/{}/{}", encoded(pool), encoded(server));
-    remote.ask(Question::post(path, body.to_string()), |server: Server| {
-        Ok(of_servers(&[(pool, &server)]))
+    remote.ask(Question::post(path, body.to_string()), |steered: Steered| {
+        Ok(match steered {
+            Steered::There(server) => of_servers(&[(pool, &server)]),
+            Steered::Absent(absent) => of_absent(&absent),
+        })
     })
 }
 
@@ -97,6 +100,9 @@ pub fn reload(remote: &Remote) -> ExitCode {
         let mut text = told("listeners", &changes.listeners);
         text += &told("pools", &changes.pools);
         text += &told("servers", &changes.servers);
+        for line in changes.changed() {
+            text += &format!("{line}\n");
+        }
         for key in &changes.needs_restart {
             text += &format!("{key}: changed in the file, but needs a restart\n");
         }
@@ -109,7 +115,9 @@ pub fn reload(remote: &Remote) -> ExitCode {
 
 /// What came and went, by name; what stayed, by number.
 fn told(what: &str, difference: &Difference) -> String {
-    let Difference { added, removed, kept } = difference;
+    let Difference {
+        added, removed, kept, ..
+    } = difference;
     let (came, went) = (added.len(), removed.len());
     let mut text = format!("{what}: {came} added, {went} removed, {} kept\n", kept.len());
     for (sign, names) in [('+', added), ('-', removed)] {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
+use crate::text::escape;
+
 /// Each cell has a blank on either side.
 const BLANKS: usize = 2;
 
@@ -11,6 +13,9 @@ const BLANKS: usize = 2;
 /// room for all, columns that are `spare` are left out, the first of them first, and that is said; then words are cut.
 /// A column that has nothing to say in any row is left out too.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], spare: &[&str]) -> String {
+    // A line feed in a cell would be a line of the table.
+    let tamed = |row: &[String; N]| row.each_ref().map(|cell| escape(cell, &[]).into_owned());
+    let rows = &rows.iter().map(tamed).collect::<Vec<_>>();
     let is_told = |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != NOTHING_TO_SAY);
     let columns: Vec<usize> = (0..N).filter(is_told).collect();
     let whole = filled(&columns, head, rows);

@@ -87,9 +87,10 @@ pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     Err(problems)
 }
 
-/// Parses TOML and ignores syntax errors; returns what the parser recovered.
-pub(super) fn toml_recovered(text: &str) -> Table {
-    table_of(DeTable::parse_recoverable(text).0.get_ref())
+/// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
+pub(super) fn toml_recovered(text: &str, key: &str) -> Option<Value> {
+    let (root, _) = DeTable::parse_recoverable(text);
+    root.get_ref().get(key).map(|value| node_of(value).value)
 }
 
 /// The recursion is bounded: the parser rejects more than 80 levels.
@@ -136,7 +137,10 @@ fn integer_of(number: &DeInteger<'_>) -> i128 {
 /// # Errors
 /// The first syntax error, or all duplicate keys.
 pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
-    let raw: RawJson = serde_json::from_str(text).map_err(|error| vec![json_syntax_error(text, &error)])?;
+    // Some editors write a byte order mark; RFC 8259, section 8.1 allows to ignore it.
+    let json = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let offset = text.len() - json.len();
+    let raw: RawJson = serde_json::from_str(json).map_err(|error| vec![json_syntax_error(json, offset, &error)])?;
     let mut assigner = PathAssigner::default();
     let root = assigner.node("", raw);
     if !assigner.duplicates.is_empty() {
@@ -155,15 +159,16 @@ pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
     }
 }
 
-fn json_syntax_error(text: &str, error: &serde_json::Error) -> Problem {
+/// `offset` is the number of bytes of the file before `json`.
+fn json_syntax_error(json: &str, offset: usize, error: &serde_json::Error) -> Problem {
     let full = error.to_string();
     let message = full.split(" at line ").next().unwrap_or_default();
-    let before: usize = text
+    let before: usize = json
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
         .map(str::len)
         .sum();
-    let at = before + error.column().saturating_sub(1);
+    let at = offset + before + error.column().saturating_sub(1);
     Problem::error(Position::Bytes(at..at + 1), format!("JSON: {message}"), "")
 }
 

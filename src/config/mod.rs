@@ -100,17 +100,17 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 #[must_use]
 pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
     let text = String::from_utf8(read_bounded(path).ok()?).ok()?;
-    let root = if is_json(path) {
-        file::json(&text).ok()?
+    let get = |table: Table, key: &str| {
+        let entry = table.entries.into_iter().find(|entry| entry.key == key)?;
+        Some(entry.node.value)
+    };
+    let admin = if is_json(path) {
+        get(file::json(&text).ok()?, "admin")
     } else {
-        file::toml_recovered(&text)
+        file::toml_recovered(&text, "admin")
     };
-    let get = |table: &Table, key: &str| {
-        let entry = table.entries.iter().find(|entry| entry.key == key)?;
-        Some(entry.node.value.clone())
-    };
-    let socket = match get(&root, "admin") {
-        Some(Value::Table(admin)) => get(&admin, "socket"),
+    let socket = match admin {
+        Some(Value::Table(admin)) => get(admin, "socket"),
         _ => None,
     };
     match socket {

@@ -47,6 +47,10 @@ fn may_contain_a_secret(line: &str) -> bool {
 /// costs the square of its length.
 const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
+/// The number of warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
+/// other output. All errors are shown.
+const WARNINGS_SHOWN_MAX: usize = 100;
+
 /// Whether a problem makes the file invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
@@ -216,7 +220,7 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// All problems with quoted lines, and their number. Ends with a newline; empty if there are no problems.
+    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there are no problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
         let renderer = match colour {
@@ -224,9 +228,13 @@ impl Report {
             ColorChoice::Always => Renderer::styled(),
         };
         let mut out = String::new();
+        let mut warnings_seen = 0;
         for problem in &self.problems {
-            out.push_str(&renderer.render(&[self.group(problem)]));
-            out.push_str("\n\n");
+            warnings_seen += usize::from(problem.severity == Severity::Warning);
+            if problem.severity == Severity::Error || warnings_seen <= WARNINGS_SHOWN_MAX {
+                out.push_str(&renderer.render(&[self.group(problem)]));
+                out.push_str("\n\n");
+            }
         }
         let errors = counted(self.errors(), "error");
         let warnings = counted(self.warnings(), "warning");
@@ -237,6 +245,9 @@ impl Report {
             _ => format!("{errors}, {warnings}"),
         };
         out.push_str(&total);
+        if warnings_seen > WARNINGS_SHOWN_MAX {
+            out.push_str(&format!("; {WARNINGS_SHOWN_MAX} of the warnings are shown"));
+        }
         out.push('\n');
         out
     }

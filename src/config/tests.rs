@@ -230,3 +230,17 @@ fn the_mark_covers_escaped_text() {
     let report = read("a.toml", "\t[log]\nx\u{9b} = 1").err().unwrap().to_string();
     assert!(report.contains("x\\u{9b} = 1\n  |  ^^^^^^ "), "{report}");
 }
+
+#[test]
+fn a_byte_order_mark_is_accepted() {
+    let toml = "\u{feff}[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\"]";
+    let json = "\u{feff}{\"listeners\": {\"l\": {\"bind\": \"[::1]:1\", \"pool\": \"p\"}}, \
+                \"pools\": {\"p\": {\"servers\": [\"10.0.0.1:1\"]}}}";
+    for (name, text) in [("a.toml", toml), ("a.json", json)] {
+        let loaded = read(name, text).unwrap_or_else(|report| panic!("{name}: {report}"));
+        assert_eq!(loaded.plan.listeners.len(), 1);
+        assert_eq!(loaded.text(), text, "the text as read");
+    }
+    let report = read("a.json", "\u{feff}{\"a\": !}").unwrap_err().to_string();
+    assert!(report.contains("^") && report.contains("a.json:1:"), "{report}");
+}

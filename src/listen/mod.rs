@@ -3,6 +3,7 @@
 //! Every worker has a socket of its own for every address (SO_REUSEPORT); the kernel divides the clients.
 
 mod accept;
+mod conflict;
 mod places;
 mod watch;
 
@@ -17,6 +18,7 @@ use crate::addr::ListenAddr;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 pub use accept::{Accepted, Listener, Pause};
+pub use conflict::BindError;
 pub use places::{Permit, Place, Places, Room};
 
 static REUSE_ADDRESS: OptionalCall = OptionalCall::new(
@@ -27,35 +29,6 @@ static REUSE_PORT: OptionalCall = OptionalCall::new(
     "setsockopt(SO_REUSEPORT)",
     "workers share one queue of clients, and listeners whose addresses overlap cannot be bound",
 );
-
-/// An address that could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {cause}; {}", remedy(.cause))]
-pub struct BindError {
-    /// Where.
-    pub address: ListenAddr,
-    /// Why.
-    #[source]
-    pub cause: io::Error,
-}
-
-fn remedy(cause: &io::Error) -> &'static str {
-    match cause.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
-        }
-        Some(libc::EADDRNOTAVAIL) => {
-            "no interface of this machine has that address, `ip address` shows those there are"
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
-        }
-        Some(libc::EAFNOSUPPORT) => "this system has no IPv6: leave that address out",
-        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
-        None => "allow that call in the sandbox or seccomp profile that this process runs in",
-        _ => "bind another address",
-    }
-}
 
 /// An address that is bound but not listened on yet: nobody is let in before everything is bound.
 #[derive(Debug)]
@@ -85,7 +58,7 @@ impl Bound {
     }
 
     fn bind(address: ListenAddr, options: &SocketOptions, is_shared: bool) -> Result<Self, BindError> {
-        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError { address, cause })?;
+        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError::new(address, cause))?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
             address: real.map_or(address, |real| address.with_port(real.port())),
@@ -136,7 +109,7 @@ impl Bound {
             }
             Ok(sockets)
         };
-        all().map_err(|cause| BindError { address, cause })
+        all().map_err(|cause| BindError::new(address, cause))
     }
 }
 
@@ -155,7 +128,7 @@ pub fn listen_alone(address: ListenAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
-    listening().map_err(|cause| BindError { address, cause })
+    listening().map_err(|cause| BindError::new(address, cause))
 }
 
 fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {

@@ -35,7 +35,7 @@ use candidates::{Availability, Candidate, CandidateSet};
 use health::{EjectLimits, Ejection};
 pub use lease::Lease;
 pub use member::Member;
-pub use roster::Roster;
+pub use roster::{Roster, ServerPath};
 use round_robin::RoundRobin;
 use served::{Finished, Proof};
 pub use server::Server;

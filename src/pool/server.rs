@@ -3,7 +3,7 @@
 mod picking;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::changes::Subscribers;
 use super::health::{Checked, Ejection, Health, Story, Terms, Thresholds, Verdict};
 use super::ramp::Ramp;
-use super::steering::{Steer, Steering, Use};
+use super::steering::{Steering, Use};
 use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
@@ -132,10 +132,12 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether it is in use: up, not ejected, and not steered otherwise. This is the metric `acequia_server_up`.
+    /// Whether it is up: its checks say so, or it has none, and failed connects have not taken it out. This is what
+    /// "up" means in metrics (`acequia_server_up`), API and commands. Whether it gets new sessions is another matter:
+    /// that also depends on its weight, its tier and its use.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.checked() == Checked::Up && !self.has(EJECTED | LEAVING)
+        self.checked() == Checked::Up && !self.has(EJECTED)
     }
 
     /// Whether an operator has taken it out of service, for new sessions at least.
@@ -194,11 +196,10 @@ impl Server {
         }
     }
 
-    /// Does what an operator says. A server that is disabled is forgotten, and begins anew when it is enabled.
-    pub fn steer(&self, order: Steer, by: Arc<str>, at: SystemTime) {
+    /// Does what an operator has said. A server that is disabled is forgotten, and begins anew when it is enabled.
+    pub(super) fn steer(&self, to: Steering) {
         let mut steering = self.steered_by();
-        let before = steering.usage;
-        *steering = std::mem::take(&mut *steering).with(order, by, at);
+        let before = std::mem::replace(&mut *steering, to).usage;
         self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
         self.subscribers.notify();
         if steering.usage == before {

@@ -79,6 +79,12 @@ pub struct Steering {
 }
 
 impl Steering {
+    /// Whether all is as configured, so that there is nothing to keep.
+    #[must_use]
+    pub(super) fn is_as_configured(&self) -> bool {
+        self.usage == Use::Enabled && self.weight.is_none()
+    }
+
     /// This order given now.
     #[must_use]
     pub(super) fn with(self, order: Steer, by: Arc<str>, at: SystemTime) -> Self {

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -104,16 +105,27 @@ impl Probing {
         ask_ahead(next, now, &self.checks.resolver, Instant::now() + FORESIGHT).await;
     }
 
-    /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
-    /// when that is due, and a server whose checks are as before is checked when that is due. `concurrency`: checks that
-    /// may be under way at once, at least one; `lookups`: the same of host names. To be called within a runtime.
-    pub fn adopt(&mut self, plan: &Plan, concurrency: usize, lookups: usize) {
+    /// So many checks, at least one, and so many lookups of host names may be under way at once. To be called within a
+    /// runtime.
+    pub fn limit(&self, concurrency: usize, lookups: usize) {
         self.checks.turns.resize(Some(concurrency));
         self.checks.resolver.resize(lookups);
-        self.pools
-            .retain(|name, _| plan.pools.iter().any(|pool| pool.pool.name() == name));
+    }
+
+    /// Tends the pools of this plan and no others. What goes on in a pool that stays goes on: its names are asked for
+    /// when that is due, and a server whose checks are as before is checked when that is due. It lets other tasks run in
+    /// between, for there may be very many pools that change.
+    pub async fn adopt(&mut self, plan: &Plan) {
+        let is_gone = |name: &&Arc<str>| plan.pool(name).is_none();
+        let gone: Vec<_> = self.pools.keys().filter(is_gone).map(Arc::clone).collect();
+        let mut changes = 0_usize;
+        for name in gone {
+            self.pools.remove(&name);
+            pause(&mut changes).await;
+        }
         for pool in &plan.pools {
             match self.pools.get(pool.pool.name()) {
+                Some((tended, _)) if Arc::ptr_eq(&tended.borrow(), pool) => continue,
                 Some((tended, _)) => drop(tended.send_replace(Arc::clone(pool))),
                 None => {
                     let (tended, coming) = watch::channel(Arc::clone(pool));
@@ -122,7 +134,17 @@ impl Probing {
                     self.pools.insert(Arc::clone(pool.pool.name()), tending);
                 }
             }
+            pause(&mut changes).await;
         }
+    }
+}
+
+/// Lets the tasks that were woken run, after every few changes.
+async fn pause(changes: &mut usize) {
+    const AT_ONCE: usize = 64;
+    *changes += 1;
+    if changes.is_multiple_of(AT_ONCE) {
+        yield_now().await;
     }
 }
 

@@ -33,13 +33,13 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
         pool.pool
             .replace_servers(pool.pool.servers().iter().map(anew).collect());
         checks.run_probers(&pool, &mut probers);
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
     assert_eq!(probers.running.len(), 2);
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(alive(), 2);
     drop(probers);
-    tokio::task::yield_now().await;
+    yield_now().await;
     assert_eq!(alive(), 0);
 }
 
@@ -55,10 +55,9 @@ async fn a_check_that_panics_is_not_the_last() {
 
 #[tokio::test(start_paused = true)]
 async fn checks_at_once_become_more_and_fewer() {
-    let plan = plan("servers = [\"127.0.0.1:1\"]\nhealth = { check = \"off\" }");
-    let mut probing = Probing::new(checks());
+    let probing = Probing::new(checks());
     for concurrency in [2, 4, 1] {
-        probing.adopt(&plan, concurrency, 1);
+        probing.limit(concurrency, 1);
         let mut turns = Vec::new();
         while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.take()).await {
             turns.push(turn);

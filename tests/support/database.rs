@@ -67,16 +67,16 @@ impl Redis {
     }
 }
 
-/// A PostgreSQL server that trusts every role but `checker`, without fsync.
+/// A PostgreSQL server that trusts every role but `checker` and `acequia`, without fsync.
 pub struct Postgres {
     port: Port,
     process: Process,
     folder: TempDir,
 }
 
-/// pg_hba.conf: only `checker` needs a password.
+/// pg_hba.conf: `checker` and `acequia` need their passwords.
 const HBA: &str = "local all all trust
-host all checker 127.0.0.1/32 scram-sha-256
+host all checker,acequia 127.0.0.1/32 scram-sha-256
 host all,replication all 127.0.0.1/32 trust
 ";
 

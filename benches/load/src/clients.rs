@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::hello::Hellos;
 use crate::pace::pace;
 use crate::servers::BULK_BYTES;
-use crate::workload::Load;
+use crate::workload::{Answer, Load};
 
 /// Clients that connect at the same time before counting begins: few enough for any backlog.
 const CONNECTING_MAX: usize = 64;
@@ -29,6 +29,9 @@ const CONNECTING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The message where the size does not matter.
 const MESSAGE: [u8; 64] = [7; 64];
+
+/// Few enough that no client waits for another.
+const FIRST_ANSWER_CLIENTS: usize = 2;
 
 /// The largest recorded latency, a minute, in nanoseconds. Latencies have a precision of two digits.
 const LATENCY_MAX: u64 = 60_000_000_000;
@@ -222,13 +225,27 @@ impl Run<'_> {
                 sessions
             }
             Load::NewSessions { clients } => {
-                (0..clients).for_each(|_| drop(spawn_local(new_sessions(echo, vec![MESSAGE.into()].into(), counts()))));
+                let messages: Messages = vec![MESSAGE.into()].into();
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(echo, Rc::clone(&messages), None, counts()))));
                 clients
+            }
+            Load::FirstAnswer { answer, by_name } => {
+                let (address, first) = if by_name {
+                    let (number, hellos) = self.hellos.among(1);
+                    (self.target.by_name[number], hellos[0].to_vec())
+                } else {
+                    (echo, MESSAGE.to_vec())
+                };
+                let messages: Messages = vec![[&first, answer.request()].concat().into()].into();
+                for _ in 0..FIRST_ANSWER_CLIENTS {
+                    spawn_local(new_sessions(address, Rc::clone(&messages), Some(answer), counts()));
+                }
+                FIRST_ANSWER_CLIENTS
             }
             Load::NewByName { clients, names } => {
                 let (number, hellos) = self.hellos.among(names);
                 let address = self.target.by_name[number];
-                (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), counts()))));
+                (0..clients).for_each(|_| drop(spawn_local(new_sessions(address, Rc::clone(&hellos), None, counts()))));
                 clients
             }
             Load::Bulk { sessions, up, down } => {
@@ -272,8 +289,11 @@ async fn answers(address: SocketAddr, mut dues: UnboundedReceiver<Instant>, coun
     }
 }
 
-/// Connects, exchanges one of these messages and closes, again and again.
-async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc<Counts>) {
+/// The first messages that clients send.
+type Messages = Rc<[Box<[u8]>]>;
+
+/// Connects, exchanges one of these messages, or gets the answer that it asks for, and closes, again and again.
+async fn new_sessions(address: SocketAddr, messages: Messages, asked: Option<Answer>, counts: Rc<Counts>) {
     // Visits all messages, in the same order for every proxy: the step has no common factor with their number.
     const STEP: usize = 7919;
     let mut number = *counts.connected.borrow() * 104_729;
@@ -283,7 +303,7 @@ async fn new_sessions(address: SocketAddr, messages: Rc<[Box<[u8]>]>, counts: Rc
     loop {
         number = (number + STEP) % messages.len();
         let message = &messages[number];
-        answer.resize(message.len(), 0);
+        answer.resize(asked.map_or(message.len(), |asked| asked.writes().iter().sum()), 0);
         let began = Instant::now();
         let one = async {
             let mut socket = connect(address).await?;

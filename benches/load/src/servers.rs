@@ -1,5 +1,6 @@
 //! The servers behind the proxies, on one thread of this process.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
@@ -9,13 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::namespace::{NetworkNamespace, runtime};
+use crate::workload::Answer;
 
 /// Bytes per read and write of a bulk transfer.
 pub(crate) const BULK_BYTES: usize = 256 * 1024;
 
 /// Two servers of each kind.
 pub(crate) struct Servers {
-    /// Echo.
+    /// Send back what they receive, or what it asks for ([`Answer`]).
     pub(crate) echo: [SocketAddr; 2],
     /// Send endlessly, and discard what they receive.
     pub(crate) source: [SocketAddr; 2],
@@ -91,10 +93,26 @@ async fn serve(kind: Kind, ip: IpAddr, discarded: &Arc<AtomicU64>) -> SocketAddr
 async fn echo(mut socket: TcpStream) {
     let mut message = [0; 16 * 1024];
     while let Ok(read @ 1..) = socket.read(&mut message).await {
-        if socket.write_all(&message[..read]).await.is_err() {
+        let wanted = Answer::ALL
+            .into_iter()
+            .find(|answer| message[..read].ends_with(answer.request()));
+        let written = match wanted {
+            None => socket.write_all(&message[..read]).await,
+            Some(answer) => in_two_writes(&mut socket, answer).await,
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+/// As a server does that does not know of TCP_NODELAY.
+async fn in_two_writes(socket: &mut TcpStream, answer: Answer) -> io::Result<()> {
+    socket.set_nodelay(false)?;
+    for length in answer.writes() {
+        socket.write_all(&vec![7; length]).await?;
+    }
+    Ok(())
 }
 
 async fn source(mut socket: impl AsyncWriteExt + Unpin) {

@@ -20,6 +20,10 @@ pub(crate) enum Load {
     NewSessions { clients: usize },
     /// The same with a ClientHello for one of this many names.
     NewByName { clients: usize, names: usize },
+    /// A few clients that connect, say something and wait for an answer that the server sends in two writes, with Nagle's
+    /// algorithm on; `by_name`: what they say begins with a ClientHello. The latency is that of the whole answer, from
+    /// before the connect: a delayed ACK on the way is in it.
+    FirstAnswer { answer: Answer, by_name: bool },
     /// Endless transfers.
     Bulk { sessions: usize, up: bool, down: bool },
     /// Round trips of 64 bytes beside this many clients that read an endless answer at 160 KiB per second.
@@ -31,7 +35,7 @@ impl Load {
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::RoundTrips { .. } | Self::Paced { .. } | Self::BesideSlow { .. } => "round trip",
-            Self::NewSessions { .. } | Self::NewByName { .. } => "session",
+            Self::NewSessions { .. } | Self::NewByName { .. } | Self::FirstAnswer { .. } => "session",
             Self::Bulk { .. } => "GB",
         }
     }
@@ -39,6 +43,35 @@ impl Load {
     /// Whether the load has a fixed rate, so that the measured rate means nothing.
     pub(crate) fn is_paced(self) -> bool {
         matches!(self, Self::Paced { .. })
+    }
+}
+
+/// An answer in two writes. A client asks for it by what it says last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A byte each.
+    Bytes,
+    /// A certificate chain of 6 KiB, as OpenSSL sends one: 4 KiB first.
+    Chain,
+}
+
+impl Answer {
+    pub(crate) const ALL: [Self; 2] = [Self::Bytes, Self::Chain];
+
+    /// What asks for it.
+    pub(crate) const fn request(self) -> &'static [u8] {
+        match self {
+            Self::Bytes => b"\nanswer: two bytes\n",
+            Self::Chain => b"\nanswer: a chain\n",
+        }
+    }
+
+    /// The length of each write.
+    pub(crate) const fn writes(self) -> [usize; 2] {
+        match self {
+            Self::Bytes => [1, 1],
+            Self::Chain => [4096, 2048],
+        }
     }
 }
 
@@ -71,6 +104,13 @@ pub(crate) fn all() -> Vec<Workload> {
     for names in NAMES {
         let name = format!("new sessions by name, among {names} {}", plural(names, "name"));
         add(name, Load::NewByName { clients: 64, names });
+    }
+    for (name, answer, by_name) in [
+        ("two small writes", Answer::Bytes, false),
+        ("two small writes, by name", Answer::Bytes, true),
+        ("a chain of 6 KiB, by name", Answer::Chain, true),
+    ] {
+        add(format!("first answer, {name}"), Load::FirstAnswer { answer, by_name });
     }
     for (direction, up, down) in [("down", false, true), ("up", true, false), ("both ways", true, true)] {
         for sessions in [1, 8] {

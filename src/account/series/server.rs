@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use metrics::{Gauge, Label};
+use metrics::Label;
 
-use super::{Counters, Source, gauge};
+use super::{Counters, Source};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
-use crate::account::metrics::names;
+use crate::account::names;
 use crate::dial::ConnectFailure;
-use crate::pool::Server;
+use crate::pool::{Server, ServerId};
 
 /// What came of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,8 @@ pub struct ServerSeries {
     // Std mutexes: for a line or two, when a server is met for the first time, at a check, when somebody looks.
     /// One; two while the one before it has sessions.
     servers: Mutex<Vec<Weak<Server>>>,
-    source: Source,
-    pub(in crate::account) labels: [Label; 2],
-    up: Gauge,
-    active: Gauge,
-    /// When the certificate ends that it showed last; most servers never show one.
-    certificate: Mutex<Option<(Gauge, i64)>>,
+    /// When the certificate ends that it showed last, in seconds since the epoch; most servers never show one.
+    certificate: Mutex<Option<i64>>,
     pub(in crate::account) connect: Histogram,
     failures: Counters<{ ConnectFailure::ALL.len() }>,
     checks: Counters<{ CheckResult::ALL.len() }>,
@@ -56,18 +52,14 @@ pub struct ServerSeries {
 }
 
 impl ServerSeries {
-    pub(in crate::account) fn new(source: &Source, labels: [Label; 2]) -> Self {
+    pub(in crate::account) fn new(source: &Source, labels: &[Label; 2]) -> Self {
         Self {
             servers: Mutex::default(),
-            source: Arc::clone(source),
-            up: gauge(source, names::SERVER_UP, &labels),
-            active: gauge(source, names::SERVER_SESSIONS_ACTIVE, &labels),
             certificate: Mutex::default(),
             connect: Histogram::new(HANDSHAKE_BOUNDS),
-            failures: Counters::new(source, names::CONNECT_FAILURES, &labels, "reason"),
-            checks: Counters::new(source, names::HEALTH_CHECKS, &labels, "result"),
-            transitions: Counters::new(source, names::HEALTH_TRANSITIONS, &labels, "to"),
-            labels,
+            failures: Counters::new(source, names::CONNECT_FAILURES, labels, "reason"),
+            checks: Counters::new(source, names::HEALTH_CHECKS, labels, "result"),
+            transitions: Counters::new(source, names::HEALTH_TRANSITIONS, labels, "to"),
         }
     }
 
@@ -86,9 +78,7 @@ impl ServerSeries {
 
     /// Its certificate ends then, in seconds since the epoch.
     pub fn certificate_ends(&self, at: i64) {
-        let mut certificate = self.certificate();
-        let gauge = || gauge(&self.source, names::CERTIFICATE_EXPIRY, &self.labels);
-        certificate.get_or_insert_with(|| (gauge(), at)).1 = at;
+        *self.certificate() = Some(at);
     }
 
     /// Nobody looks at its certificate any more.
@@ -115,7 +105,31 @@ impl ServerSeries {
         self.servers().iter().all(|server| server.strong_count() == 0)
     }
 
-    fn certificate(&self) -> MutexGuard<'_, Option<(Gauge, i64)>> {
+    /// When the certificate ends that it showed last.
+    pub(in crate::account) fn certificate_end(&self) -> Option<i64> {
+        *self.certificate()
+    }
+
+    /// Sessions on servers of this name.
+    pub(in crate::account) fn live(&self) -> u32 {
+        self.sum_live(|_| true)
+    }
+
+    /// Sessions on servers of this name, but for those on this one.
+    pub(in crate::account) fn live_but(&self, id: ServerId) -> u32 {
+        self.sum_live(|server| server.id() != id)
+    }
+
+    fn sum_live(&self, is_counted: impl Fn(&Server) -> bool) -> u32 {
+        let servers = self.servers();
+        let there = servers.iter().filter_map(Weak::upgrade);
+        there
+            .filter(|server| is_counted(server))
+            .map(|server| server.live())
+            .sum()
+    }
+
+    fn certificate(&self) -> MutexGuard<'_, Option<i64>> {
         self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,18 +137,8 @@ impl ServerSeries {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::account) fn show(&self) {
-        let servers: Vec<_> = self.servers().iter().filter_map(Weak::upgrade).collect();
-        // Those before it are in no pool any more.
-        let Some(newest) = servers.iter().max_by_key(|server| server.id()) else {
-            return;
-        };
-        self.up.set(f64::from(u8::from(newest.is_up())));
-        let active: u32 = servers.iter().map(|server| server.live()).sum();
-        self.active.set(f64::from(active));
-        if let Some((gauge, end)) = &*self.certificate() {
-            gauge.set(*end as f64);
-        }
+    /// Keeps the exporter from forgetting its counters.
+    pub(in crate::account) fn touch(&self) {
         self.failures.touch();
         self.checks.touch();
         self.transitions.touch();

@@ -3,7 +3,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerLocation};
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
+use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, PoolPlans, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
 use crate::pool::{Member, MemberConfig, Pool, PoolRules, Server};
 use crate::relay::RelayLimits;
@@ -181,7 +181,7 @@ fn plan() -> Plan {
             listener("plain", Vec::new(), Some(inside)),
             listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
         ],
-        pools: Vec::new(),
+        pools: PoolPlans::default(),
     }
 }
 

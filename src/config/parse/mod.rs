@@ -85,7 +85,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         admin,
         log,
         listeners,
-        pools: pools.in_order,
+        pools: pools.in_order.into_iter().collect(),
     }
 }
 
@@ -176,7 +176,11 @@ impl<'a> Pools<'a> {
 
 /// The addresses of all listeners and of `[admin]`, each with the position where it was first bound.
 #[derive(Default)]
-struct BoundAddresses(HashMap<ListenAddr, Position>);
+struct BoundAddresses {
+    all: HashMap<ListenAddr, Position>,
+    /// The address of the admin port, with which no listener may overlap. It is parsed first.
+    admin: Option<(ListenAddr, Position)>,
+}
 
 impl BoundAddresses {
     /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free port.
@@ -192,12 +196,27 @@ impl BoundAddresses {
                 return None;
             }
         };
-        if let Some(first) = self.0.get(&address) {
+        if address.port() == 0 {
+            return Some(address);
+        }
+        let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
+        if let Some(first) = self.all.get(&address) {
             let hint = format!("first on {}", problems.describe_position(first));
             problems.error(&node.position, format!("{address} is bound twice"), hint);
-        } else if address.port() != 0 {
-            self.0.insert(address, node.position.clone());
+        } else if let Some((admin, position)) = overlapping {
+            let message = format!("{address} overlaps with {admin}, `bind` of [admin]");
+            let hint = format!("that is on {}: use another port", problems.describe_position(position));
+            problems.error(&node.position, message, hint);
+        } else {
+            self.all.insert(address, node.position.clone());
         }
+        Some(address)
+    }
+
+    /// The same for the admin port.
+    fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        let address = self.add(node, problems)?;
+        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != 0);
         Some(address)
     }
 }

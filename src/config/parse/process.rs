@@ -66,7 +66,7 @@ fn workers(node: &Node, problems: &mut Problems<'_>) -> Option<usize> {
 pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &mut Problems<'_>) -> AdminPlan {
     let section = file.child("admin", &keys::ADMIN, problems);
     let plan = AdminPlan {
-        bind: section.get("bind").and_then(|node| bound.add(node, problems)),
+        bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
         hosts: route::entries(&section, "hosts", problems, host),
         token_file: section.get("token_file").and_then(|node| path(node, problems)),
         socket: section

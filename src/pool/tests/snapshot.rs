@@ -133,7 +133,7 @@ async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8))
     }
     let server = which.get(&servers);
     let now = Instant::now();
-    let steer = |order| server.steer(order, "uid 0".into(), SystemTime::now());
+    let steer = |order| steer(server, order);
     match what {
         1 | 2 => passes(server, 1 + u32::from(much % 3)),
         3 => fails(server, 1 + u32::from(much % 3)),
@@ -350,5 +350,5 @@ async fn without_a_change_the_snapshot_stays() {
 }
 
 fn steer(server: &Server, order: Steer) {
-    server.steer(order, "uid 0".into(), SystemTime::now());
+    server.steer(server.steering().with(order, "uid 0".into(), SystemTime::now()));
 }

@@ -23,7 +23,7 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
 }
 
 fn steer(server: &Server, order: Steer) {
-    server.steer(order, "uid 0".into(), SystemTime::now());
+    server.steer(server.steering().with(order, "uid 0".into(), SystemTime::now()));
 }
 
 #[tokio::test(start_paused = true)]

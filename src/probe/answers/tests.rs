@@ -229,7 +229,7 @@ async fn what_is_said_too_late_is_used_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
     let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
-    let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let mut next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
     let now = live.plan();
     let time_is_over = async {
@@ -245,7 +245,7 @@ async fn a_plan_begins_with_what_is_said_in_time_of_its_new_names() {
         () = time_is_over => {}
     }
     assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
-    live.settle(&next);
+    live.settle(&mut next);
     assert_eq!(
         labels(&next.pools[0]),
         ["b.test:9@10.0.0.1".into()],
@@ -393,12 +393,12 @@ async fn a_plan_begins_with_addresses_that_it_wants() {
     let live = Live::new(plan(ONE_NAME));
     let both = ["10.0.0.1:7", "[2001:db8::1]:7"].map(|address| ServerAddr::new(address.parse().unwrap()));
     live.plan().pools[0].entries[0].addresses.store(Arc::new(both.to_vec()));
-    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
-    live.settle(&next);
+    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
+    live.settle(&mut next);
     assert_eq!(labels(&next.pools[0]), ["a.test:7@2001:db8::1".into()]);
-    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
+    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
     let resolver = Resolver::new(PLACES, |_, port, _| Ok(vec![SocketAddr::from(([10, 0, 0, 9], port))]));
     ask_ahead(&next, &live.plan(), &resolver, Instant::now() + PATIENCE).await;
-    live.settle(&next);
+    live.settle(&mut next);
     assert_eq!(labels(&next.pools[0]), ["a.test:7@10.0.0.9".into()], "asked for before");
 }

@@ -1,15 +1,19 @@
 //! The Unix admin socket: commands find it, only its owner may open it, and a running process keeps it.
 
+use std::fs::Permissions;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
-use crate::support::process::finished;
+use crate::support::process::{Finished, finished};
 use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn text(server: &Server, socket: &str) -> String {
     let admin = format!("[admin]\nbind = \"127.0.0.1:0\"\nsocket = \"{socket}\"\n");
@@ -55,15 +59,247 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let second = Proxy::start(&text);
     let other = config_folder("acequia.toml", &text);
     let third = finished(acequia(&["run"]).current_dir(other.path()));
-    assert_eq!(third.code, Some(3), "{third:#?}");
-    assert!(third.stderr.contains("another process answers there"), "{third:#?}");
+    is_refused_beside(&third, &second);
     assert_eq!(second.command(&["status"]).code, Some(0));
+}
+
+/// It does not start, and says whom it would have stood beside, and what to do.
+fn is_refused_beside(refused: &Finished, other: &Proxy) {
+    assert_eq!(refused.code, Some(3), "{refused:#?}");
+    let file = other.folder().join("acequia.toml");
+    let who = format!(
+        "another acequia answers there (pid {}), which runs {}",
+        other.pid(),
+        file.display()
+    );
+    for words in [who.as_str(), "socket = ", "[admin]"] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:#?}");
+    }
+}
+
+/// Without an `[admin]` section of its own.
+fn usual(server: &Server) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    )
+}
+
+#[test]
+fn two_in_the_usual_place_are_one_too_many() {
+    let server = Server::echo();
+    let first = Proxy::start(&usual(&server));
+    let other = config_folder("acequia.toml", &usual(&server));
+    let second = finished(
+        acequia(&["run"])
+            .env("XDG_RUNTIME_DIR", first.folder())
+            .current_dir(other.path()),
+    );
+    is_refused_beside(&second, &first);
+    assert_eq!(first.command(&["status"]).code, Some(0));
+}
+
+#[test]
+fn a_command_does_not_reach_a_process_that_runs_another_file() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&usual(&server));
+    let name = format!("p/{}", server.address);
+    let other = config_folder("second.toml", &usual(&server));
+    let second = other.path().join("second.toml");
+    let says_no = |said: Finished| {
+        let own = proxy.folder().join("acequia.toml");
+        let words = [
+            &format!("(pid {}) runs {}", proxy.pid(), own.display()),
+            second.to_str().unwrap(),
+            "--socket",
+        ];
+        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:#?}");
+        assert!(
+            words.iter().all(|word| said.stderr.contains(word)),
+            "{words:?}: {said:#?}"
+        );
+    };
+    for words in [
+        &["server", "drain", &name][..],
+        &["status"],
+        &["reload"],
+        &["servers", "--json"],
+        &["sessions"],
+    ] {
+        says_no(proxy.command(&[words, &["-c", second.to_str().unwrap()]].concat()));
+    }
+    assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
+    // Found by looking for it, too.
+    std::fs::rename(&second, other.path().join("acequia.toml")).unwrap();
+    let in_there = finished(
+        acequia(&["server", "drain", &name])
+            .env("XDG_RUNTIME_DIR", proxy.folder())
+            .current_dir(other.path()),
+    );
+    assert!(
+        in_there.code == Some(1) && in_there.stderr.contains("--socket"),
+        "{in_there:#?}"
+    );
+    assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
+    // By another path to the same file, and by the socket whatever file lies here.
+    let link = other.path().join("link.toml");
+    std::os::unix::fs::symlink(proxy.folder().join("acequia.toml"), &link).unwrap();
+    assert_eq!(proxy.command(&["status", "-c", link.to_str().unwrap()]).code, Some(0));
+    let socket = proxy.folder().join("acequia/admin.sock");
+    let by_socket = finished(acequia(&["status", "--socket", socket.to_str().unwrap()]).current_dir(other.path()));
+    assert_eq!(by_socket.code, Some(0), "{by_socket:#?}");
+}
+
+#[test]
+fn its_folder_is_made_for_its_owner_alone() {
+    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("new/a.sock");
+    let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
+    assert!(is_socket(&path));
+    let made = path.parent().unwrap().metadata().unwrap();
+    assert_eq!(made.permissions().mode() & 0o7777, 0o700);
+    assert_eq!(proxy.command(&["status"]).code, Some(0));
+    drop(proxy);
+    let too_deep = folder.path().join("no/such/a.sock");
+    let refused = run(&text(&server, too_deep.to_str().unwrap()));
+    assert!(
+        refused.code == Some(3) && refused.stderr.contains("cannot make its folder"),
+        "{refused:#?}"
+    );
+}
+
+fn run(text: &str) -> Finished {
+    let folder = config_folder("acequia.toml", text);
+    finished(acequia(&["run"]).current_dir(folder.path()))
+}
+
+#[test]
+fn a_folder_in_which_others_may_put_a_socket_is_refused() {
+    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let text = text(&server, inner.join("a.sock").to_str().unwrap());
+    let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    let refused = run(&text);
+    assert!(
+        refused.code == Some(3) && refused.stderr.contains("others may write in its folder (mode 0777)"),
+        "{refused:#?}"
+    );
+    mode(0o1777);
+    drop(Proxy::start(&text)); // as /tmp
+    mode(0o755);
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else can give a folder away
+    }
+    std::os::unix::fs::chown(&inner, Some(65534), None).unwrap();
+    let refused = run(&text);
+    assert!(
+        refused.code == Some(3) && refused.stderr.contains("belongs to another user (uid 65534)"),
+        "{refused:#?}"
+    );
+}
+
+#[test]
+fn a_file_beside_it_is_left_alone() {
+    let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("a.sock");
+    let text = text(&server, path.to_str().unwrap());
+    // The shell becomes the process, so that it knows its number.
+    let script = format!("echo precious > {}/.$$ && exec \"$@\"", folder.path().display());
+    let proxy = Proxy::setup(&text).under(&["sh", "-c", &script, "sh"]).start();
+    let beside = folder.path().join(format!(".{}", proxy.pid()));
+    assert_eq!(std::fs::read_to_string(beside).unwrap(), "precious\n");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 2);
+}
+
+/// Somebody who gives each of these answers to one client, status line and body.
+fn pretender(path: &Path, answers: Vec<(u16, String)>) -> JoinHandle<()> {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for (status, body) in answers {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let length = body.len();
+            write!(client, "HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        }
+    })
+}
+
+#[test]
+fn whoever_answers_cannot_drive_the_terminal() {
+    const EVIL: &str = "\u{1b}[31m\u{9b}2J\r\u{7}\u{202e}\u{2066}";
+    let evil = json!(EVIL);
+    let server = json!({
+        "name": evil, "address": evil, "priority": 0, "weight": 1, "health": evil, "reason": evil,
+        "since": "2026-11-24T02:16:06.530Z", "ejected": false, "use": evil, "close_over": evil, "weight_is_set": true,
+        "set_by": evil, "set_at": evil, "sessions": 0, "sessions_so_far": 0,
+    });
+    let absent = json!({ "pool": evil, "name": evil, "use": evil, "close_over": evil, "weight": 1, "set_by": evil,
+        "set_at": evil });
+    let state = json!({
+        "version": evil, "pid": 1, "configuration": evil, "started": evil, "uptime": 1, "draining": false,
+        "last_reload": null,
+        "totals": { "sessions": 0, "sessions_so_far": 0, "servers": 0, "servers_up": 0 },
+        "listeners": [{ "name": evil, "addresses": [evil], "sessions": 0, "max_connections": null, "pool": evil,
+            "routes": [], "more_routes": 0 }],
+        "pools": [{ "name": evil, "balance": evil, "best_tier": 0, "panic": false, "servers": [server],
+            "unresolved": [evil] }],
+        "absent": [absent],
+    });
+    let session = json!({ "id": 1, "listener": evil, "peer": evil, "client": evil, "sni": evil, "alpn": evil,
+        "route": evil, "pool": evil, "server": evil, "age_ms": 1, "idle_ms": 1, "bytes_up": 0, "bytes_down": 0,
+        "rate_up": 0, "rate_down": 0, "client_rtt_us": null, "server_rtt_us": null });
+    let sessions = json!({ "total": 1, "sessions": [session], "next": null });
+    let difference = json!({ "added": [evil], "removed": [evil], "kept": [] });
+    let changes = json!({ "listeners": difference, "pools": difference, "servers": difference,
+        "needs_restart": [evil], "warnings": EVIL });
+    // Of all JSON only that of ours has what is dangerous escaped already.
+    let cases: Vec<(&[&str], i32, u16, String)> = vec![
+        (&["status"], 0, 200, state.to_string()),
+        (&["servers"], 0, 200, state.to_string()),
+        (&["status", "--json"], 0, 200, state.to_string()),
+        (
+            &["status", "--json"],
+            0,
+            200,
+            format!("{{ \"of another version\": \"{}\"\r}}", "\u{9b}m\u{202e}"),
+        ),
+        (&["status", "--json"], 3, 200, EVIL.to_owned()),
+        (&["status"], 3, 200, EVIL.to_owned()),
+        (&["sessions"], 0, 200, sessions.to_string()),
+        (&["server", "enable", "a/b"], 0, 200, server.to_string()),
+        (&["server", "enable", "a/b"], 0, 200, absent.to_string()),
+        (&["reload"], 0, 200, changes.to_string()),
+        (&["status"], 1, 404, json!({ "error": evil }).to_string()),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fake.sock");
+    let answers = cases.iter().map(|(_, _, status, body)| (*status, body.clone()));
+    let pretender = pretender(&path, answers.collect());
+    for (words, code, _, body) in cases {
+        let said = finished(&mut acequia(&[words, &["--socket", path.to_str().unwrap()]].concat()));
+        assert_eq!(said.code, Some(code), "{words:?}: {said:#?}");
+        let is_harmless = |c: char| c == '\n' || !(c.is_control() || EVIL.contains(c) && !c.is_ascii());
+        let all = format!("{}{}", said.stdout, said.stderr);
+        assert!(all.chars().all(is_harmless), "{words:?}: {said:#?}");
+        if words.contains(&"--json") && code == 0 {
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            assert_eq!(read(&said.stdout), read(&body), "the same, for programs");
+        }
+    }
+    pretender.join().unwrap();
 }
 
 #[test]
 fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
     let server = Server::echo();
-    let usual = one_pool(&[server.address], "");
+    let usual = usual(&server);
     let with_default = Proxy::start(&usual);
     assert!(is_socket(&with_default.folder().join("acequia/admin.sock")));
     // A path that cannot be created, since /dev/null is no folder.

@@ -65,6 +65,25 @@ fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
     assert_eq!(status("POST", reload, &["Authorization: Basic YTpi"]), 401);
     assert_eq!(status("POST", reload, &[&bearer, "Origin: http://evil.example"]), 403);
     assert_eq!(status("POST", reload, &[&bearer, "Sec-Fetch-Site: cross-site"]), 403);
+    // One of ours does not speak for another one.
+    let own = &format!("Origin: http://{}", proxy.admin());
+    let host = &format!("Host: {}", proxy.admin());
+    for foreign in [
+        "Origin: http://evil.example",
+        "Origin: null",
+        "Sec-Fetch-Site: cross-site",
+    ] {
+        for headers in [[own, foreign], [foreign, own], ["Sec-Fetch-Site: same-origin", foreign]] {
+            let headers = [&[bearer.as_str(), host][..], &headers].concat();
+            assert_eq!(status("POST", reload, &headers), 403, "{headers:?}");
+        }
+    }
+    assert_eq!(status("POST", reload, &["Authorization: Bearer wrong", &bearer]), 401);
+    assert_eq!(status("POST", reload, &[&bearer, "Authorization: Bearer wrong"]), 401);
+    assert_eq!(
+        status("POST", reload, &[&bearer, host, own, "Sec-Fetch-Site: same-origin"]),
+        200
+    );
     assert_eq!(status("POST", reload, &[&bearer]), 200);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[]), 401);
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[&bearer]), 404);

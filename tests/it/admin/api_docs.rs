@@ -109,6 +109,11 @@ fn documented_requests_get_answers_of_the_documented_shape() {
                 (&answer["route"], &answer["pool"]),
                 (&"insiders".into(), &"shop".into())
             ),
+            ("GET", "/api/v1/process") => {
+                let file = proxy.folder().join("acequia.toml");
+                assert_eq!(answer["pid"], proxy.pid());
+                assert_eq!(answer["configuration"], file.to_str().unwrap());
+            }
             ("GET", "/api/v1/state") => {
                 assert_eq!(answer["listeners"][0]["routes"][0]["sni"], json!(["shop.example.com"]));
             }

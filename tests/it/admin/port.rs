@@ -1,5 +1,7 @@
 //! The admin port answers however many connections are silent or come at once.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::support::client::Client;
@@ -44,4 +46,18 @@ fn a_hundred_requests_at_once_are_all_answered() {
     for client in &mut clients {
         assert!(client.read_all().ends_with(b"live\n"));
     }
+}
+
+#[test]
+fn bound_to_every_ipv6_address_it_is_no_ipv4_address() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"[::]:0\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    let port = proxy.admin().port();
+    assert!(Client::try_connect((Ipv6Addr::LOCALHOST, port).into()).is_ok());
+    let refused = Client::try_connect((Ipv4Addr::LOCALHOST, port).into());
+    assert!(refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
 }

@@ -48,13 +48,17 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
     assert!(state["set_at"].is_string() && state["health"] == "up", "{state:#}");
-    assert_eq!(
-        proxy
-            .metrics()
-            .sum("acequia_server_up", &[("server", &a.address.to_string())]),
-        0.0
-    );
-    // Neither the end of its sessions nor a reload changes that.
+    // Up is what its checks say of it; that it gets no new session is another matter.
+    let up = proxy.metrics().sum("acequia_server_up", &[]);
+    assert_eq!((up, &state["up"]), (2.0, &true.into()));
+    let totals = proxy.answer(&["status"]);
+    assert_eq!(totals["totals"]["servers_up"], 2);
+    let status = proxy.command(&["status"]).stdout;
+    assert!(status.contains("2 of 2 servers up"), "{status}");
+    let row = status.lines().find(|line| line.starts_with("p ")).unwrap();
+    let cells: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(cells[2..4], ["2", "2"], "SERVERS and UP: {status}");
+    // Neither the sessions nor a reload change that.
     for client in &mut stays {
         assert_eq!(client.finish().read_all(), b"");
     }
@@ -225,4 +229,98 @@ fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
         assert_eq!(failed.code, Some(code), "{words:?}: {failed:#?}");
         assert!(failed.stderr.contains(expected), "{words:?}: {failed:#?}");
     }
+}
+
+/// What is kept for servers that are not there, as the API tells it: `pool/name`, `use` and `weight`.
+fn kept(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
+    let state = proxy.answer(&["status"]);
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let one = |absent: &serde_json::Value| {
+        let name = format!("{}/{}", text(&absent["pool"]), text(&absent["name"]));
+        (name, text(&absent["use"]), absent["weight"].as_u64())
+    };
+    state["absent"].as_array().unwrap().iter().map(one).collect()
+}
+
+#[test]
+fn what_was_said_outlasts_a_configuration_without_the_server() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let turns = "balance = \"round-robin\"";
+    let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
+    let proxy = Proxy::start(&both);
+    assert_eq!(kept(&proxy), []);
+    steer(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
+    steer(&proxy, &["weight", &named(&a), "7"]);
+    assert_eq!(kept(&proxy), [], "it is there");
+    assert!(proxy.reload(&without));
+    assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
+    for words in [&["status"][..], &["servers"], &["servers", "p"]] {
+        let said = proxy.command(words).stdout;
+        let line = format!(
+            "{}: not there; kept for when it is: draining, its sessions cut over 30s, weight 7",
+            named(&a)
+        );
+        assert!(said.contains(&line) && said.contains(&us()), "{words:?}: {said}");
+    }
+    assert!(proxy.reload(&both));
+    assert_eq!(served(&proxy, 6), ["b"]);
+    let told = proxy.server("p", &a.address.to_string());
+    assert_eq!((&told["use"], &told["weight"]), (&"draining".into(), &7.into()));
+    assert_eq!((&told["close_over"], &told["set_by"]), (&"30s".into(), &us().into()));
+    assert_eq!(kept(&proxy), []);
+}
+
+#[test]
+fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let turns = "balance = \"round-robin\"";
+    let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
+    let proxy = Proxy::start(&both);
+    steer(&proxy, &["disable", &named(&a)]);
+    steer(&proxy, &["weight", &named(&a), "0"]);
+    assert!(proxy.reload(&without));
+    steer(&proxy, &["drain", &named(&a)]);
+    assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(0))]);
+    steer(&proxy, &["enable", &named(&a)]);
+    assert_eq!(kept(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
+    let said = proxy.command(&["server", "weight", &named(&a), "configured"]);
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    assert!(
+        said.stdout.contains("not there, and nothing is kept for it"),
+        "{said:#?}"
+    );
+    assert_eq!(kept(&proxy), []);
+    let again = proxy.command(&["server", "enable", &named(&a)]);
+    assert!(
+        again.code == Some(1) && again.stderr.contains("has no server"),
+        "{again:#?}"
+    );
+    assert!(proxy.reload(&both));
+    assert_eq!(served(&proxy, 6), ["a", "b"]);
+}
+
+#[test]
+fn what_was_said_outlasts_the_whole_pool_and_holds_for_the_name_at_another_address() {
+    let (a, b) = (Server::named("a"), Server::named("b"));
+    let pool = |pool: &str, server: &Server| {
+        format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n[pools.{pool}]\n\
+             servers = [{{ address = \"{}\", name = \"s\" }}]",
+            server.address
+        )
+    };
+    let proxy = Proxy::start(&pool("p", &a));
+    steer(&proxy, &["drain", "p/s"]);
+    assert!(proxy.reload(&pool("q", &a)));
+    assert_eq!(server_reached(proxy.at("l")), "a", "another pool's server");
+    assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
+    let said = proxy.command(&["servers", "p"]);
+    assert!(
+        said.code == Some(0) && said.stdout.contains("p/s: not there"),
+        "{said:#?}"
+    );
+    assert!(proxy.reload(&pool("p", &b)));
+    assert_eq!(proxy.server("p", "s")["use"], "draining");
+    steer(&proxy, &["enable", "p/s"]);
+    assert_eq!(server_reached(proxy.at("l")), "b");
 }

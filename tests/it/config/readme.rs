@@ -4,6 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
+use crate::support::process::must;
+use crate::support::proxy::Proxy;
 use acequia::config;
 
 const README: &str = include_str!("../../../README.md");
@@ -102,4 +106,43 @@ fn readme_links_to_files_resolve() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
         assert!(path.exists(), "{link}");
     }
+}
+
+/// The configuration for servers in replication works on a fresh cluster with the role that stands beside it.
+#[test]
+fn its_replication_example_finds_the_primary() {
+    let primary = Postgres::start();
+    let [create_role] = blocks("sql")[..] else {
+        panic!("one statement")
+    };
+    must(&mut psql(primary.address(), create_role));
+    let password = create_role.split('\'').nth(1).unwrap();
+    let replica = Postgres::replica_of(&primary);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("postgres.password");
+    fs::write(&file, format!("{password}\n")).unwrap();
+    let configurations = configurations();
+    let (_, text) = configurations
+        .iter()
+        .find(|(name, _)| *name == "replication.toml")
+        .unwrap();
+    let text = [
+        ("127.0.0.1:6432", "127.0.0.1:0".to_owned()),
+        ("127.0.0.1:5432", replica.address().to_string()),
+        ("127.0.0.1:5433", primary.address().to_string()),
+        ("/etc/acequia/postgres.password", file.display().to_string()),
+    ]
+    .iter()
+    .fold((*text).to_owned(), |text, (written, here)| text.replace(written, here));
+    let proxy = Proxy::start(&text);
+    eventually("the primary is up", || {
+        let up = proxy
+            .metrics()
+            .sum("acequia_server_up", &[("server", &primary.address().to_string())]);
+        up == 1.0
+    });
+    let said = must(&mut psql(proxy.at("postgres"), "SELECT inet_server_port()"));
+    assert_eq!(said.trim(), primary.address().port().to_string());
+    let told = proxy.server("primary", &replica.address().to_string());
+    assert_eq!(told["reason"], "a replica, and a primary is wanted", "{told:#}");
 }

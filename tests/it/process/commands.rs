@@ -1,8 +1,12 @@
 //! The command line: exit codes, and the errors when it cannot run.
 
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::support::client::{ask, server_reached};
+use crate::support::eventually;
 use crate::support::process::{Finished, Port, finished, must};
 use crate::support::proxy::{BINARY, Proxy, acequia, config_folder};
 use crate::support::server::Server;
@@ -94,8 +98,73 @@ fn an_address_of_another_machine_is_reported() {
             "192.0.2.1:0",
             "Cannot assign requested address",
             "ip address",
+            "net.ipv4.ip_nonlocal_bind",
         ],
     );
+}
+
+#[test]
+fn a_port_that_a_connection_has_as_its_own_is_told() {
+    let server = Server::silent();
+    let connection = TcpStream::connect(server.address).unwrap();
+    let taken = connection.local_addr().unwrap();
+    for address in [taken, (Ipv4Addr::UNSPECIFIED, taken.port()).into()] {
+        let failed = on(&bound_to(&[address.to_string()]), &["run"]);
+        let words = ["Address already in use", "ss -tanp", "net.ipv4.ip_local_reserved_ports"];
+        assert_cannot_bind(&failed, &words);
+        assert!(!failed.stderr.contains("ss -ltnp"), "nobody listens there: {failed:#?}");
+    }
+}
+
+#[test]
+fn an_admin_port_on_the_address_of_a_listener_is_a_mistake_of_the_file() {
+    let free = Port::keep();
+    let admin = format!("[admin]\nbind = \"{}\"\n", free.address);
+    let overlapping = FINE.replace("127.0.0.1:0", &format!("0.0.0.0:{}", free.number()));
+    for command in ["check", "run"] {
+        let failed = on(&format!("{admin}{overlapping}"), &[command]);
+        assert_eq!(failed.code, Some(1), "{failed:#?}");
+        assert!(failed.stderr.contains("overlaps with"), "{failed:#?}");
+    }
+}
+
+#[test]
+fn secrets_that_others_may_use_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, mode| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "open sesame").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let (token, password) = (file("token", 0o644), file("password", 0o606));
+    let text = format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {token:?}\n{FINE}[pools.p.health]\ncheck = \"postgres\"\n\
+         user = \"checker\"\npassword_file = {password:?}\n"
+    );
+    let warnings = [
+        format!("admin.token_file: others may read {} (mode 0644)", token.display()),
+        format!(
+            "pools.p.health.password_file: others may read and write {} (mode 0606)",
+            password.display()
+        ),
+    ];
+    let checked = on(&text, &["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+    let proxy = Proxy::setup(&text).launch();
+    let reloaded = proxy.command(&["reload"]);
+    for warning in &warnings {
+        assert!(checked.stderr.contains(&format!("warning: {warning}")), "{checked:#?}");
+        assert!(reloaded.stdout.contains(warning.as_str()), "{reloaded:#?}");
+        eventually("it is in the log of the start and of the reload", || {
+            let log: String = proxy.log().iter().map(|line| line["message"].to_string()).collect();
+            log.matches(warning.as_str()).count() == 2
+        });
+    }
+    file("token", 0o600);
+    file("password", 0o640);
+    let checked = on(&text, &["check"]);
+    assert!(checked.code == Some(0) && checked.stderr.is_empty(), "{checked:#?}");
 }
 
 #[test]

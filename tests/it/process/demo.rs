@@ -1,6 +1,7 @@
 //! `acequia demo`: every command that it prints works as printed, and Ctrl-C ends it cleanly.
 
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
@@ -168,4 +169,15 @@ fn closing_its_output_ends_the_demo() {
     let mut demo = Demo::start();
     drop(demo.rows.take());
     assert_eq!(demo.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn its_folder_is_its_owners_alone() {
+    let demo = Demo::start();
+    let told = demo
+        .intro
+        .iter()
+        .find_map(|line| line.split(' ').find(|word| word.ends_with("/access.log")));
+    let folder = Path::new(told.unwrap()).parent().unwrap();
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
 }

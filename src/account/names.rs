@@ -1,0 +1,46 @@
+//! The names of the series, and what those of the exporter say.
+
+pub(super) const BUILD_INFO: &str = "acequia_build_info";
+pub(super) const CONNECTIONS: &str = "acequia_connections_total";
+pub(super) const SESSIONS: &str = "acequia_sessions_total";
+pub(super) const POOL_SESSIONS: &str = "acequia_pool_sessions_total";
+pub(super) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
+pub(super) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";
+pub(super) const BYTES: &str = "acequia_bytes_total";
+pub(super) const HELLO_DURATION: &str = "acequia_hello_duration_seconds";
+pub(super) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
+pub(super) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
+pub(super) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
+pub(super) const SERVER_UP: &str = "acequia_server_up";
+pub(super) const CERTIFICATE_EXPIRY: &str = "acequia_server_certificate_expiry_timestamp_seconds";
+pub(super) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
+pub(super) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
+pub(super) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
+pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
+pub(super) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
+pub(super) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
+
+/// Counters of the exporter.
+pub(super) const COUNTERS: &[(&str, &str)] = &[
+    (CONNECTIONS, "Clients let in."),
+    (SESSIONS, "Sessions that are over, by how they ended."),
+    (BYTES, "Bytes read from clients (up) and servers (down)."),
+    (CONNECT_FAILURES, "Attempts to connect to a server that failed."),
+    (HEALTH_CHECKS, "Health checks, by result."),
+    (HEALTH_TRANSITIONS, "Changes of what the health checks say of a server."),
+    (
+        ACCEPT_PAUSES,
+        "Times accepting had to rest although a client was there.",
+    ),
+    (CONFIG_RELOADS, "Reloads of the configuration, by result."),
+    (LOG_LINES_DROPPED, "Lines of the access log that could not be written."),
+];
+
+/// Gauges of the exporter.
+pub(super) const GAUGES: &[(&str, &str)] = &[
+    (BUILD_INFO, "1, labelled with the version."),
+    (
+        CONFIG_LAST_RELOAD,
+        "When the configuration in force was put in force, in seconds since the epoch.",
+    ),
+];

@@ -1,0 +1,157 @@
+//! Why an address cannot be bound, and what to do about it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::addr::ListenAddr;
+
+/// An address that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {cause}; {}", self.remedy())]
+pub struct BindError {
+    /// Where.
+    pub address: ListenAddr,
+    /// Why.
+    #[source]
+    pub cause: io::Error,
+    /// Who has it, if that is the cause and can be seen.
+    holder: Option<Holder>,
+}
+
+/// Who has an address that cannot be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// A connection from this machine, as its own port.
+    Connection,
+    /// A listening socket.
+    Listener,
+}
+
+impl BindError {
+    /// To be called at once: it looks who has the address.
+    #[must_use]
+    pub fn new(address: ListenAddr, cause: io::Error) -> Self {
+        let is_taken = cause.raw_os_error() == Some(libc::EADDRINUSE);
+        Self {
+            address,
+            cause,
+            holder: is_taken.then(|| holder(address)).flatten(),
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        match (self.cause.raw_os_error(), self.holder) {
+            (Some(libc::EADDRINUSE), Some(Holder::Listener)) => {
+                "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
+            }
+            (Some(libc::EADDRINUSE), Some(Holder::Connection)) => {
+                "a connection from this machine has that port, `ss -tanp` shows whose: wait for its end, and keep the \
+                 port from connections by net.ipv4.ip_local_reserved_ports; or bind a port outside of \
+                 net.ipv4.ip_local_port_range"
+            }
+            (Some(libc::EADDRINUSE), None) => {
+                "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
+                 process, or bind another port"
+            }
+            (Some(libc::EADDRNOTAVAIL), _) if self.address.ip().is_ipv4() => {
+                "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
+                 between machines set net.ipv4.ip_nonlocal_bind to 1"
+            }
+            (Some(libc::EADDRNOTAVAIL), _) => {
+                "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
+                 between machines set net.ipv6.ip_nonlocal_bind to 1"
+            }
+            (Some(libc::EACCES | libc::EPERM), _) => {
+                "ports below 1024 need root, CAP_NET_BIND_SERVICE or a lower net.ipv4.ip_unprivileged_port_start"
+            }
+            (Some(libc::EAFNOSUPPORT), _) => "this system has no IPv6: leave that address out",
+            (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
+            (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
+            _ => "bind another address",
+        }
+    }
+}
+
+/// Who has the address, a listener first; `None`: nobody who can be seen, such as a socket that is bound and nothing more.
+fn holder(address: ListenAddr) -> Option<Holder> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .filter_map(|table| File::open(table).ok())
+        .flat_map(|table| BufReader::new(table).lines().map_while(Result::ok))
+        .filter_map(|line| held(&line, address))
+        .max()
+}
+
+/// Whether a line of the kernel's tables of TCP sockets (proc_pid_net(5)) is about a socket that has the address:
+///
+/// ```text
+///   sl  local_address rem_address   st tx_queue rx_queue ...
+///    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 ...
+/// ```
+fn held(line: &str, address: ListenAddr) -> Option<Holder> {
+    const LISTEN: &str = "0A"; // TCP_LISTEN in include/net/tcp_states.h of Linux
+    const TIME_WAIT: &str = "06"; // hinders nobody who sets SO_REUSEADDR
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (ip, port) = words.next()?.split_once(':')?;
+    let state = words.nth(1)?;
+    if u16::from_str_radix(port, 16).ok()? != address.port() {
+        return None;
+    }
+    let (ours, theirs) = (address.ip(), ip_of(ip)?);
+    let is_any_of_both = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED); // it may take IPv4 too
+    let is_met = match theirs.to_canonical() {
+        same if same == ours => true,
+        other if other.is_ipv4() == ours.is_ipv4() => other.is_unspecified() || ours.is_unspecified(),
+        _ => is_any_of_both,
+    };
+    match state {
+        _ if !is_met => None,
+        LISTEN => Some(Holder::Listener),
+        TIME_WAIT => None,
+        _ => Some(Holder::Connection),
+    }
+}
+
+/// An address as these tables write it: words of 32 bits in hexadecimal, each in the byte order of the machine.
+fn ip_of(text: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..text.len()).step_by(8) {
+        let word = u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    fn found(line: &str, address: &str) -> Option<Holder> {
+        held(line, ListenAddr::new(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn who_has_an_address() {
+        let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1";
+        assert_eq!(found(listener, "127.0.0.1:8080"), Some(Holder::Listener));
+        assert_eq!(found(listener, "0.0.0.0:8080"), Some(Holder::Listener));
+        for other in ["127.0.0.2:8080", "127.0.0.1:8081", "[::1]:8080", "[::]:8080"] {
+            assert_eq!(found(listener, other), None, "{other}");
+        }
+        let outgoing = listener.replace(" 0A ", " 01 ");
+        assert_eq!(found(&outgoing, "0.0.0.0:8080"), Some(Holder::Connection));
+        assert_eq!(found(&listener.replace(" 0A ", " 06 "), "0.0.0.0:8080"), None);
+        let both = "   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0";
+        assert_eq!(found(both, "10.0.0.1:8080"), Some(Holder::Listener));
+        assert_eq!(found(both, "[::1]:8080"), Some(Holder::Listener));
+        let mapped = "   1: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000100007F:0001 01 0";
+        assert_eq!(found(mapped, "127.0.0.1:8080"), Some(Holder::Connection));
+        assert_eq!(found("  sl  local_address rem_address   st", "127.0.0.1:8080"), None);
+    }
+}

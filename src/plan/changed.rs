@@ -1,0 +1,361 @@
+//! Which keys of the configuration have other values in another plan.
+//!
+//! Plans are taken apart field by field, without `..`: whoever adds a field is told by the compiler to give it its key
+//! here. What has no key would be taken for unchanged, and a pool or listener that is unchanged stays as it is.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use super::{
+    AdminPlan, CheckKind, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, PostgresCheck, RuntimePlan, ServerEntry,
+    SeveringPlan, TlsCheck,
+};
+use crate::dial::{ConnectOptions, DialLimits};
+use crate::pool::PoolRules;
+use crate::pool::health::{EjectLimits, Thresholds};
+use crate::relay::RelayLimits;
+use crate::route::{Route, Target};
+use crate::sniff::SniffLimits;
+use crate::socket::SocketOptions;
+
+/// A key, and its value as text to be compared.
+type Setting = (&'static str, String);
+
+fn setting(key: &'static str, value: &dyn Debug) -> Setting {
+    (key, format!("{value:?}"))
+}
+
+fn differing(old: Vec<Setting>, new: &[Setting]) -> Vec<&'static str> {
+    let pairs = old.into_iter().zip(new);
+    pairs
+        .filter(|(old, new)| old.1 != new.1)
+        .map(|(old, _)| old.0)
+        .collect()
+}
+
+impl Plan {
+    /// Keys of `[runtime]`, `[admin]` and `[log]` whose values differ and take effect without a restart.
+    #[must_use]
+    pub fn changed_settings(&self, next: &Self) -> Vec<&'static str> {
+        differing(self.settings(), &next.settings())
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let RuntimePlan {
+            workers: _,
+            max_connections,
+            hello_bytes_max,
+            drain_timeout,
+            drain_delay,
+            watch,
+        } = &self.runtime;
+        let AdminPlan {
+            bind: _,
+            hosts,
+            token_file,
+            socket: _,
+        } = &self.admin;
+        let LogPlan { format, level, access } = &self.log;
+        vec![
+            setting("runtime.max_connections", max_connections),
+            setting("runtime.hello_memory", hello_bytes_max),
+            setting("runtime.drain_timeout", drain_timeout),
+            setting("runtime.drain_delay", drain_delay),
+            setting("runtime.watch", watch),
+            setting("admin.hosts", hosts),
+            setting("admin.token_file", token_file),
+            setting("log.format", format),
+            setting("log.level", level),
+            setting("log.access", access),
+        ]
+    }
+}
+
+impl PoolPlan {
+    /// Whether all that is configured is the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            pool,
+            dial,
+            health,
+            severing,
+            entries,
+            resolve_interval,
+            resolve,
+        } = self;
+        (pool.rules(), dial, health) == (other.pool.rules(), &other.dial, &other.health)
+            && (severing, resolve_interval, resolve) == (&other.severing, &other.resolve_interval, &other.resolve)
+            && entries.len() == other.entries.len()
+            && entries.iter().zip(&other.entries).all(|(a, b)| a.is_same(b))
+    }
+
+    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
+    /// that are in both is told by [`Self::changed_servers`].
+    #[must_use]
+    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
+        let mut keys = differing(self.settings(), &next.settings());
+        let written = |pool: &Self| -> Vec<_> {
+            let entries = pool.entries.iter();
+            entries
+                .map(|entry| (Arc::clone(entry.label()), entry.location.clone()))
+                .collect()
+        };
+        if written(self) != written(next) {
+            keys.push("servers");
+        }
+        keys
+    }
+
+    /// Servers that are in both plans of the pool, as they are written, each with its keys whose values differ.
+    #[must_use]
+    pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
+        let before = |entry: &ServerEntry| {
+            let same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
+            self.entries.iter().find(same).map(|old| old.member_config)
+        };
+        let changed = |entry: &ServerEntry| {
+            let (old, new) = (before(entry)?, entry.member_config);
+            let keys = [
+                ("weight", old.weight != new.weight),
+                ("priority", old.priority != new.priority),
+            ];
+            let keys: Vec<_> = keys
+                .iter()
+                .filter(|(_, differs)| *differs)
+                .map(|(key, _)| *key)
+                .collect();
+            (!keys.is_empty()).then(|| (Arc::clone(entry.label()), keys))
+        };
+        next.entries.iter().filter_map(changed).collect()
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let Self {
+            pool,
+            dial,
+            health,
+            severing,
+            entries: _,
+            resolve_interval,
+            resolve,
+        } = self;
+        let PoolRules {
+            policy,
+            eject,
+            connect_timeout: _, // that of `dial`
+            slow_start,
+            panic_threshold,
+        } = pool.rules();
+        let DialLimits {
+            connect:
+                ConnectOptions {
+                    timeout,
+                    socket,
+                    proxy_protocol,
+                },
+            retries,
+        } = dial;
+        let SeveringPlan {
+            on_down,
+            on_recover,
+            close_over,
+        } = severing;
+        let mut settings = vec![
+            setting("balance", policy),
+            setting("connect_timeout", timeout),
+            setting("retries", retries),
+            setting("proxy_protocol", proxy_protocol),
+            setting("resolve_interval", resolve_interval),
+            setting("resolve", resolve),
+            setting("slow_start", slow_start),
+            setting("on_down", on_down),
+            setting("on_recover", on_recover),
+            setting("close_over", close_over),
+            setting("health.panic_threshold", panic_threshold),
+        ];
+        settings.extend(of_socket(socket));
+        settings.extend(of_ejection(eject));
+        settings.extend(of_health(health));
+        settings
+    }
+}
+
+impl ServerEntry {
+    fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            written,
+            location,
+            member_config,
+            addresses: _, // what is found out, and not what is configured
+        } = self;
+        (name, written, location, member_config) == (&other.name, &other.written, &other.location, &other.member_config)
+    }
+}
+
+fn of_socket(socket: &SocketOptions) -> [Setting; 2] {
+    let SocketOptions {
+        keepalive,
+        user_timeout,
+    } = socket;
+    [setting("keepalive", keepalive), setting("user_timeout", user_timeout)]
+}
+
+fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
+    let EjectLimits {
+        after,
+        first,
+        longest,
+        percent_max,
+        on_reset,
+    } = eject;
+    [
+        setting("health.eject_after", after),
+        setting("health.eject_for", first),
+        setting("health.eject_max_for", longest),
+        setting("health.eject_max_percent", percent_max),
+        setting("health.eject_on_reset", on_reset),
+    ]
+}
+
+fn of_health(health: &HealthPlan) -> Vec<Setting> {
+    let HealthPlan {
+        check,
+        interval,
+        interval_down,
+        timeout,
+        thresholds: Thresholds { rise, fall },
+        address,
+        port,
+        concurrency,
+    } = health;
+    let kind = check.as_ref().map(std::mem::discriminant);
+    let (tls, postgres) = match check {
+        Some(CheckKind::Tls(tls)) => (Some(&**tls), None),
+        Some(CheckKind::Postgres(postgres)) => (None, Some(&**postgres)),
+        Some(CheckKind::Tcp) | None => (None, None),
+    };
+    let mut settings = vec![
+        setting("health.check", &kind),
+        setting("health.interval", interval),
+        setting("health.interval_down", interval_down),
+        setting("health.timeout", timeout),
+        setting("health.rise", rise),
+        setting("health.fall", fall),
+        setting("health.address", address),
+        setting("health.port", port),
+        setting("health.concurrency", concurrency),
+    ];
+    settings.extend(of_tls(tls));
+    settings.extend(of_postgres(postgres));
+    settings
+}
+
+fn of_tls(check: Option<&TlsCheck>) -> [Setting; 4] {
+    let usual = TlsCheck::default();
+    let TlsCheck {
+        sni,
+        alpn,
+        verify,
+        ca_file,
+    } = check.unwrap_or(&usual);
+    [
+        setting("health.sni", sni),
+        setting("health.alpn", alpn),
+        setting("health.verify", verify),
+        setting("health.ca_file", ca_file),
+    ]
+}
+
+fn of_postgres(check: Option<&PostgresCheck>) -> [Setting; 5] {
+    let login = check.and_then(
+        |PostgresCheck {
+             login,
+             role: _,
+             max_lag: _,
+         }| login.as_ref(),
+    );
+    [
+        setting("health.user", &login.map(|login| &login.user)),
+        setting("health.password_file", &login.map(|login| &login.password_file)),
+        setting("health.database", &login.map(|login| &login.database)),
+        setting("role", &check.map(|check| check.role).unwrap_or_default()),
+        setting("max_lag", &check.map(|check| check.max_lag)),
+    ]
+}
+
+impl ListenerPlan {
+    /// Whether all that is configured is the same, the pools it leads to included.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.changed(other).is_empty()
+            && self.name == other.name
+            && self
+                .routes
+                .targets()
+                .zip(other.routes.targets())
+                .all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    /// Keys whose values differ. Pools count by their names.
+    #[must_use]
+    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
+        let mut keys = differing(self.settings(), &next.settings());
+        let name = |plan: &Self| plan.routes.default().map(|pool| Arc::clone(pool.pool.name()));
+        if name(self) != name(next) {
+            keys.push("pool");
+        }
+        let (old, new) = (self.routes.routes(), next.routes.routes());
+        if old.len() != new.len() || !old.iter().zip(new).all(|(old, new)| is_same_route(old, new)) {
+            keys.push("routes");
+        }
+        keys
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let Self {
+            name: _,
+            bind,
+            backlog,
+            max_connections,
+            sniff: SniffLimits {
+                hello_timeout,
+                hello_bytes_max,
+            },
+            routes: _, // compared by the caller: there may be very many
+            relay: RelayLimits {
+                idle_timeout,
+                half_close_timeout,
+            },
+            socket,
+        } = self;
+        let mut settings = vec![
+            setting("bind", bind),
+            setting("backlog", backlog),
+            setting("max_connections", max_connections),
+            setting("hello_timeout", hello_timeout),
+            setting("hello_max", hello_bytes_max),
+            setting("idle_timeout", idle_timeout),
+            setting("half_close_timeout", half_close_timeout),
+        ];
+        settings.extend(of_socket(socket));
+        settings
+    }
+}
+
+fn is_same_route(old: &Route<Arc<PoolPlan>>, new: &Route<Arc<PoolPlan>>) -> bool {
+    let Route {
+        name,
+        sni,
+        alpn,
+        from,
+        to,
+    } = old;
+    let same_target = match (to, &new.to) {
+        (Target::Pool(old), Target::Pool(new)) => old.pool.name() == new.pool.name(),
+        (Target::Refuse, Target::Refuse) => true,
+        _ => false,
+    };
+    same_target && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+}

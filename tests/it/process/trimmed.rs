@@ -1,0 +1,42 @@
+//! A release tells nobody in which folders it was built.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::process::must;
+
+/// Builds a program that may panic, as cargo would, from a file in the registry of this folder.
+fn built(cargo_home: &Path, optimized: &str) -> Vec<u8> {
+    let source = cargo_home.join("registry/main.rs");
+    std::fs::create_dir_all(source.parent().unwrap()).unwrap();
+    std::fs::write(&source, "fn main() { panic!() }").unwrap();
+    let binary = cargo_home.join("main");
+    let wrapper = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rustc");
+    must(
+        Command::new(wrapper)
+            .args(["rustc", "-C", optimized, "-o"])
+            .args([&binary, &source])
+            .env("CARGO_HOME", cargo_home),
+    );
+    std::fs::read(binary).unwrap()
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn optimized_code_does_not_name_the_folder_of_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let optimized = built(folder.path(), "opt-level=3");
+    assert!(has(&optimized, "/cargo/registry/main.rs"));
+    assert!(!has(&optimized, folder.path().to_str().unwrap()));
+    let debugged = built(folder.path(), "opt-level=0");
+    assert!(has(&debugged, folder.path().to_str().unwrap()), "a debugger finds it");
+}
+
+#[test]
+fn cargo_builds_by_way_of_it() {
+    let config = include_str!("../../../.cargo/config.toml");
+    assert!(config.contains("rustc-wrapper = \"scripts/rustc\""), "{config}");
+}

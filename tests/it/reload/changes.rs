@@ -1,0 +1,131 @@
+//! A reload says what it changed, also where no name did; and it takes no longer than what there is to read.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use crate::support::client::who;
+use crate::support::found;
+use crate::support::proxy::{Proxy, http_get};
+use crate::support::server::{Server, list};
+use tokio::time::Instant;
+
+/// One listener before one pool, with these lines.
+fn config(server: &Server, listener: &str, pool: &str) -> String {
+    let servers = list(&[server]);
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"orders\"\n{listener}\n\
+         [pools.orders]\nservers = [{servers}]\n{pool}"
+    )
+}
+
+#[test]
+fn what_changed_is_told_by_command_log_and_api() {
+    let server = Server::named("it");
+    let proxy = Proxy::start(&config(
+        &server,
+        "",
+        "balance = \"least-conn\"\nhealth = { interval_down = \"9s\" }",
+    ));
+    proxy.rewrite(&config(
+        &server,
+        "idle_timeout = \"1h\"",
+        "balance = \"random-two\"\nhealth = { interval = \"1s\", interval_down = \"9s\" }",
+    ));
+    let told = proxy.command(&["reload"]).stdout;
+    for line in [
+        "pools: 0 added, 0 removed, 1 kept",
+        "1 listener changed: l (idle_timeout)",
+        "1 pool changed: orders (balance, health.interval)",
+    ] {
+        assert!(told.lines().any(|there| there == line), "{line}: {told}");
+    }
+    let logged = found("it is told in the log", || {
+        proxy.log().into_iter().find(|line| line["message"] == "reloaded")
+    });
+    assert_eq!(
+        logged["changed"],
+        "1 listener changed: l (idle_timeout); 1 pool changed: orders (balance, health.interval)"
+    );
+    assert_eq!(who(proxy.at("l")), "it");
+    let again = proxy.answer(&["reload"]);
+    for what in ["listeners", "pools", "servers"] {
+        assert_eq!(again[what]["changed"], serde_json::json!([]), "nothing was");
+    }
+    proxy.rewrite(&config(
+        &server,
+        "idle_timeout = \"1h\"",
+        "balance = \"random-two\"\nretries = 1\nhealth = { interval = \"1s\", interval_down = \"9s\" }\n\
+         [defaults]\nhalf_close_timeout = \"1m\"\n[runtime]\ndrain_timeout = \"5s\"",
+    ));
+    let again = proxy.answer(&["reload"]);
+    assert_eq!(
+        (
+            &again["listeners"]["changed"],
+            &again["pools"]["changed"],
+            &again["settings"]
+        ),
+        (
+            &serde_json::json!([{ "name": "l", "keys": ["half_close_timeout"] }]),
+            &serde_json::json!([{ "name": "orders", "keys": ["retries"] }]),
+            &serde_json::json!(["runtime.drain_timeout"])
+        )
+    );
+}
+
+/// So many pools, each with a route that leads to it, and one more pool called so.
+fn many(pools: usize, one_more: &str) -> String {
+    let mut text = String::from("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p0\"\n");
+    for number in 0..pools {
+        text += &format!("[[listeners.l.routes]]\nsni = \"h{number}.test\"\npool = \"p{number}\"\n");
+    }
+    let names = (0..pools)
+        .map(|number| format!("p{number}"))
+        .chain([one_more.to_owned()]);
+    for name in names {
+        text += &format!("[pools.{name}]\nservers = [\"127.0.0.1:9\"]\nhealth.check = \"off\"\n");
+    }
+    text
+}
+
+/// How long a reload takes with so many pools, and how long `/live` took at worst meanwhile.
+fn reload_of(pools: usize) -> (Duration, Duration) {
+    let proxy = Proxy::start(&many(pools, "before"));
+    proxy.rewrite(&many(pools, "after"));
+    let is_over = AtomicBool::new(false);
+    scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut worst = Duration::ZERO;
+            while !is_over.load(SeqCst) {
+                let asked = Instant::now();
+                assert!(http_get(proxy.admin(), "/live").unwrap().0.contains(" 200 "));
+                worst = worst.max(asked.elapsed());
+                sleep(Duration::from_millis(2));
+            }
+            worst
+        });
+        let began = Instant::now();
+        let reloaded = proxy.answer(&["reload"]);
+        let took = began.elapsed();
+        is_over.store(true, SeqCst);
+        assert_eq!(
+            (&reloaded["pools"]["added"], &reloaded["pools"]["removed"]),
+            (&serde_json::json!(["after"]), &serde_json::json!(["before"]))
+        );
+        (took, asking.join().unwrap())
+    })
+}
+
+#[test]
+fn a_reload_of_ten_times_the_pools_takes_ten_times_as_long_and_stalls_nobody() {
+    let (few, _) = reload_of(1_000);
+    let (many, worst) = reload_of(10_000);
+    assert!(
+        many < 30 * few.max(Duration::from_millis(50)),
+        "{many:?}, and a tenth of it takes {few:?}"
+    );
+    assert!(
+        worst < many / 2 || worst < Duration::from_millis(500),
+        "/live took {worst:?} of {many:?}"
+    );
+}
