@@ -11,7 +11,8 @@
 //!    ▼         │                                                        │
 //!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► a line in the log,
 //!  client                  ▲          ▲        ◄──── server ────►                series in /metrics
-//!                          │          └─ probe: is it up?
+//!                          │          ├─ health: is it up? ◄─ check: one file a kind
+//!                          │          └─ discover: where is it?
 //!                          └─ live ◄─ plan ◄─ config
 //! ```
 //!
@@ -28,17 +29,17 @@
 //! the lease drops, and with one [`account::Ending`] the entry, which counts the session and writes its line; the
 //! permit comes last. A session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
-//! **Beside it.** [`probe`] checks servers and resolves their names, and writes what it finds into the servers, where
-//! the next pick sees it. [`config`] turns a file into a plan, or says all that is wrong with it; nothing at run time
-//! looks back at it. [`sever`] cuts sessions of servers that ought to have none, by the cord in their
-//! [`account::Record`]; [`drain`] lets all sessions end and cuts what is left. [`admin`] shows what there is, and lets it
-//! be steered. [`app`] binds and starts all this, listens to signals, and alone may know everything; [`cli`] is what
-//! stands on the command line.
+//! **Beside it.** [`discover`] resolves the names of servers; [`health`] decides when which server is checked, by one
+//! of the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns
+//! a file into a plan, or says all that is wrong with it; nothing at run time looks back at it. [`sever`] cuts
+//! sessions of servers that ought to have none, by the cord in their [`account::Record`]; [`drain`] lets all sessions
+//! end and cuts what is left. [`admin`] shows what there is, and lets it be steered. [`app`] binds and starts all
+//! this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
 //!
 //! **Another configuration.** Whoever wants a [`reload`] asks [`app`] for it, which first does all that may fail
 //! or wait: reads, checks, asks where new names are, opens, binds. Then it changes what is in force, without waiting for
 //! anything: [`live`] finds the servers that stay and swaps the plan, the gates of the workers learn their listeners'
-//! new plans, those that nobody wants any more let in who waits and close, and [`probe`] goes on with the pools of the
+//! new plans, those that nobody wants any more let in who waits and close, and [`health`] goes on with the pools of the
 //! new plan. A session keeps what it took from the plan of its time.
 //!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
@@ -51,6 +52,7 @@ pub mod name;
 pub mod optional;
 pub mod socket;
 pub mod tcp_info;
+pub mod proxy_protocol;
 pub mod listen;
 pub mod sniff;
 pub mod route;
@@ -58,11 +60,13 @@ pub mod pool;
 pub mod dial;
 pub mod relay;
 pub mod account;
+pub mod check;
 pub mod plan;
 pub mod live;
 pub mod sever;
 pub mod session;
-pub mod probe;
+pub mod discover;
+pub mod health;
 pub mod config;
 pub mod descriptors;
 pub mod reload;

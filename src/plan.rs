@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
+use crate::check::{Check, Service};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
 use crate::pool::{Member, MemberConfig, Policy, Pool, Roster, ServerSpec};
@@ -215,88 +216,30 @@ pub enum Sever {
 /// How a pool's servers are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPlan {
-    /// What a check does; `None`: no checks, every server counts as up.
-    pub check: Option<CheckKind>,
-    /// Between the starts of two checks of one server, before jitter.
+    /// The check; `None`: no checks, every server counts as up.
+    pub check: Option<Arc<dyn Check>>,
+    /// Time between the starts of two checks of one server, before jitter.
     pub interval: Duration,
-    /// The same while it is down.
+    /// The same while the server is down.
     pub interval_down: Duration,
-    /// One check.
+    /// The time limit of one check.
     pub timeout: Duration,
-    /// What changes a state.
+    /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
-    /// Where checks go instead of the server's own address, its port aside; `None`: there.
+    /// The IP address that checks connect to; `None`: the server's own.
     pub address: Option<ServerAddr>,
-    /// Where checks go instead of the server's own port; `None`: there.
+    /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
-    /// Checks of the pool under way at once, at least one. Of all pools together: the largest of these.
+    /// How many checks of the pool may be under way at once; at least one. For all pools together it is the largest of these.
     pub concurrency: usize,
 }
 
-/// The kinds of checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// The server's kernel completes a handshake.
-    Tcp,
-    /// It completes a TLS handshake.
-    Tls(Arc<TlsCheck>),
-    /// It is a PostgreSQL server, of the right role.
-    Postgres(Arc<PostgresCheck>),
-}
-
-/// The check `tls`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsCheck {
-    /// The server name asked for; `None`: the host of the server's address, or none if that is an IP address.
-    pub sni: Option<Box<str>>,
-    /// The protocols offered; where there are any, the server must agree to one of them.
-    pub alpn: Vec<Box<str>>,
-    /// Whether the certificate must be valid for that name by the authorities in `ca_file`.
-    pub verify: bool,
-    /// Certificates of authorities, PEM. Read when a check needs it.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// The check `postgres`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostgresCheck {
-    /// As whom; `None`: no login, an answer to SSLRequest will do.
-    pub login: Option<PostgresLogin>,
-    /// What the server must be. Needs a login unless it is [`Role::Any`].
-    pub role: Role,
-    /// How far a replica may be behind. Needs a login.
-    pub max_lag: Option<Duration>,
-}
-
-impl PostgresCheck {
-    /// Whether a server must be more than in reach.
+impl HealthPlan {
+    /// The service that the servers provide, if the check is for one service only.
     #[must_use]
-    pub fn wants_a_role(&self) -> bool {
-        self.role != Role::Any || self.max_lag.is_some()
+    pub fn service(&self) -> Option<&'static Service> {
+        self.check.as_ref()?.kind().service.as_ref()
     }
-}
-
-/// As whom to log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostgresLogin {
-    /// The user.
-    pub user: Box<str>,
-    /// Holds the password; its last line feed does not count. Read when a check needs it.
-    pub password_file: Option<PathBuf>,
-    /// The database.
-    pub database: Box<str>,
-}
-
-/// What a database server is to the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Whatever it is.
-    #[default]
-    Any,
-    /// It takes writes.
-    Primary,
-    /// It follows a primary.
-    Replica,
 }
 
 impl PoolPlan {

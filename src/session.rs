@@ -13,12 +13,12 @@ pub use self::front::Front;
 use self::front::POSTGRES_SSL_REQUEST;
 use crate::account::{Ending, Ends, Entry, Ledger};
 use crate::addr::ListenAddr;
-use crate::dial::proxy_protocol::{Facts, header};
-use crate::dial::{Attempt, NoConnection, Progress, dial};
+use crate::dial::{Attempt, DialError, Progress, dial};
 use crate::listen::Accepted;
 use crate::name::ServerName;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
+use crate::proxy_protocol::{ClientInfo, header};
 use crate::relay::{Closed, RelayLimits, Side, relay};
 use crate::route::{Choice, Known};
 use crate::sniff::alert::Alert;
@@ -259,16 +259,16 @@ async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Resu
     let whom = entry.facts().client;
     let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
         Progress::Trying(server) => entry.trying(server),
-        Progress::Over(attempt) => {
+        Progress::Ended(attempt) => {
             entry.tried(attempt.took, attempt.failure);
             say(pool.pool.name(), &attempt);
         }
     })
     .await;
     dialled.map_err(|reason| match reason {
-        NoConnection::NoServer => Ending::NoServer,
-        NoConnection::Failed => Ending::ConnectFailed,
-        NoConnection::ClientBroke(fault) => broken(Side::Client, fault),
+        DialError::NoServer => Ending::NoServer,
+        DialError::ConnectFailed => Ending::ConnectFailed,
+        DialError::ClientFault(fault) => broken(Side::Client, fault),
     })
 }
 
@@ -280,7 +280,7 @@ fn say(pool: &str, attempt: &Attempt<'_>) {
             tracing::warn!(pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
         }
         (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), "cannot connect"),
-        (None, _) if attempt.came_back => tracing::info!(pool, %server, "server is back"),
+        (None, _) if attempt.ended_ejection => tracing::info!(pool, %server, "server is back"),
         (None, _) => {}
     }
 }
@@ -293,13 +293,13 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
     let Ok(local) = client.local_addr() else {
         return Vec::new();
     }; // it is gone; the relay will say so
-    let facts = Facts {
+    let info = ClientInfo {
         client: entry.facts().client,
         local: ListenAddr::new(local),
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
     };
-    header(version, &facts)
+    header(version, &info)
 }
 
 /// Moves the bytes until the end. The place is held until the server's socket is closed.

@@ -30,10 +30,10 @@ use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, Door};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
+use crate::health::HealthMonitor;
 use crate::listen::{Room, listen_alone};
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
-use crate::probe::{Checks, Probing};
 use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::sniff::HelloMemory;
@@ -116,7 +116,7 @@ struct House {
     running: Running,
     origin: Origin,
     gates: Gates,
-    probing: Probing,
+    health: HealthMonitor,
     reckoning: Reckoning,
     started: Started,
     /// Reloads when the file changes.
@@ -182,8 +182,8 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
     let admin_address = doors.iter().find_map(Door::address);
-    let probing = Probing::new(Checks::new(metrics, Arc::clone(live.roster())));
-    probing.limit(budget.checks, budget.lookups);
+    let health = HealthMonitor::new(metrics, Arc::clone(live.roster()));
+    health.set_limits(budget.checks, budget.lookups);
     let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
     let running = Running {
         listeners,
@@ -194,7 +194,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         running,
         origin,
         gates,
-        probing,
+        health,
         reckoning,
         started,
         watching: None,
@@ -275,7 +275,7 @@ impl House {
             end: mut signals,
         } = signals;
         self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
-        self.probing.adopt(&self.running.live.plan()).await;
+        self.health.adopt(&self.running.live.plan()).await;
         let told = tokio::select! {
             grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
             () = drain.one_gone() => Err(Failure::WorkersGone),
@@ -288,10 +288,10 @@ impl House {
             log,
             log_writer,
             admin,
-            probing,
+            health,
             ..
         } = self;
-        drop((log, admin, probing)); // with the last ledger goes the last entrance to the log
+        drop((log, admin, health)); // with the last ledger goes the last entrance to the log
         if !log_writer.finish() {
             tracing::warn!("nobody reads the access log: its last lines are lost");
         }

@@ -65,7 +65,9 @@ impl House {
     pub(super) async fn prepare(&mut self) -> Result<Prepared, ReloadError> {
         let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
         let (loaded, warnings) = read(file).await?;
-        self.probing.foresee(&loaded.plan, &self.running.live.plan()).await;
+        self.health
+            .resolve_new_names(&loaded.plan, &self.running.live.plan())
+            .await;
         let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
         let system = |failure: Failure| ReloadError::System(failure.to_string());
         let elsewhere = self.open_log(&loaded.plan.log).map_err(system)?;
@@ -118,8 +120,8 @@ impl House {
         let budget = self.reckoning.budget(&plan, self.gates.len());
         self.gates.room.resize(Some(budget.sessions));
         self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
-        self.probing.limit(budget.checks, budget.lookups);
-        self.probing.adopt(&plan).await;
+        self.health.set_limits(budget.checks, budget.lookups);
+        self.health.adopt(&plan).await;
         self.relog(&old.log, &plan.log, elsewhere);
         self.watch(text);
         tokio::spawn(async move {

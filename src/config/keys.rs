@@ -1,6 +1,9 @@
 //! The keys of each section of a configuration.
 //!
-//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it.
+//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. The keys of certain
+//! kinds of checks come from [`KINDS`].
+
+use crate::check::KINDS;
 
 /// The keys of one kind of section.
 #[derive(Debug)]
@@ -86,25 +89,26 @@ pub static ROUTE: SectionKeys = SectionKeys {
 /// `[pools.NAME]`
 pub static POOL: SectionKeys = SectionKeys {
     title: "`[pools.NAME]`",
-    keys: &[
-        "balance",
-        "servers",
-        "proxy_protocol",
-        "resolve",
-        "resolve_interval",
-        "health",
-        "connect_timeout",
-        "retries",
-        "keepalive",
-        "user_timeout",
-        "on_down",
-        "on_recover",
-        "close_over",
-        "slow_start",
-        "role",
-        "max_lag",
-    ],
+    keys: POOL_KEYS.as_slice(),
 };
+
+static POOL_KEYS: KeyList = KeyList::new(&[
+    "balance",
+    "servers",
+    "proxy_protocol",
+    "resolve",
+    "resolve_interval",
+    "health",
+    "connect_timeout",
+    "retries",
+    "keepalive",
+    "user_timeout",
+    "on_down",
+    "on_recover",
+    "close_over",
+    "slow_start",
+])
+.with_checks(CheckKeys::Pool);
 
 /// An entry of a pool's `servers`.
 pub static SERVER: SectionKeys = SectionKeys {
@@ -115,31 +119,29 @@ pub static SERVER: SectionKeys = SectionKeys {
 /// `[pools.NAME.health]`
 pub static HEALTH: SectionKeys = SectionKeys {
     title: "`[pools.NAME.health]`",
-    keys: &[
-        "check",
-        "interval",
-        "interval_down",
-        "timeout",
-        "rise",
-        "fall",
-        "address",
-        "port",
-        "concurrency",
-        "sni",
-        "alpn",
-        "verify",
-        "ca_file",
-        "user",
-        "password_file",
-        "database",
-        "eject_after",
-        "eject_for",
-        "eject_max_for",
-        "eject_max_percent",
-        "eject_on_reset",
-        "panic_threshold",
-    ],
+    keys: HEALTH_KEYS.as_slice(),
 };
+
+static HEALTH_KEYS: KeyList = KeyList::new(&[
+    "check",
+    "interval",
+    "interval_down",
+    "timeout",
+    "rise",
+    "fall",
+    "address",
+    "port",
+    "concurrency",
+])
+.with_checks(CheckKeys::Health)
+.with(&[
+    "eject_after",
+    "eject_for",
+    "eject_max_for",
+    "eject_max_percent",
+    "eject_on_reset",
+    "panic_threshold",
+]);
 
 /// `keepalive`
 pub static KEEPALIVE: SectionKeys = SectionKeys {
@@ -151,3 +153,79 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 pub static ALL: [&SectionKeys; 11] = [
     &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
 ];
+
+/// A list of keys that is built at compile time.
+struct KeyList {
+    keys: [&'static str; Self::KEYS_MAX],
+    count: usize,
+}
+
+/// Which section's keys of checks to add.
+#[derive(Clone, Copy)]
+enum CheckKeys {
+    Pool,
+    Health,
+}
+
+impl KeyList {
+    /// A longer list does not compile; then raise this.
+    const KEYS_MAX: usize = 64;
+
+    const fn new(keys: &[&'static str]) -> Self {
+        let empty = Self {
+            keys: [""; Self::KEYS_MAX],
+            count: 0,
+        };
+        empty.with(keys)
+    }
+
+    /// Adds the keys of every kind of check.
+    const fn with_checks(mut self, section: CheckKeys) -> Self {
+        let mut at = 0;
+        while at < KINDS.len() {
+            self = self.with(match section {
+                CheckKeys::Pool => KINDS[at].pool_keys,
+                CheckKeys::Health => KINDS[at].health_keys,
+            });
+            at += 1;
+        }
+        self
+    }
+
+    /// Adds the keys that are not in the list yet: kinds of checks may have keys in common.
+    const fn with(mut self, keys: &[&'static str]) -> Self {
+        let mut at = 0;
+        while at < keys.len() {
+            if !self.contains(keys[at]) {
+                self.keys[self.count] = keys[at];
+                self.count += 1;
+            }
+            at += 1;
+        }
+        self
+    }
+
+    const fn contains(&self, key: &str) -> bool {
+        let mut at = 0;
+        while at < self.count {
+            if is_equal(self.keys[at].as_bytes(), key.as_bytes()) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    const fn as_slice(&self) -> &[&'static str] {
+        self.keys.split_at(self.count).0
+    }
+}
+
+/// `==` is not `const` yet.
+const fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}

@@ -3,9 +3,12 @@ use std::time::Duration;
 use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerLocation;
-use crate::dial::proxy_protocol::Version;
-use crate::plan::{AdminSocket, CheckKind, PostgresCheck, PostgresLogin, Role, TlsCheck};
+use crate::check::postgres::{PostgresCheck, PostgresLogin};
+use crate::check::tls::TlsCheck;
+use crate::check::{Check, RoleRequirement};
+use crate::plan::AdminSocket;
 use crate::pool::Policy;
+use crate::proxy_protocol::Version;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
 
@@ -103,7 +106,7 @@ fn sections_inherit_missing_settings() {
 }
 
 #[test]
-fn checks_have_defaults() {
+fn a_check_without_keys_has_the_documented_defaults() {
     let pool = |health: &str| {
         let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
         Arc::clone(&plan(&format!("{listener}\n{POOL}health = {{ {health} }}")).pools[0])
@@ -115,17 +118,16 @@ fn checks_have_defaults() {
         database: "u".into(),
     };
     for (user, login) in [("", None), (", user = \"u\"", Some(login))] {
-        let (role, max_lag) = (Role::Any, None);
-        let check = CheckKind::Postgres(Arc::new(PostgresCheck { login, role, max_lag }));
+        let required = RoleRequirement::default();
+        let check: Arc<dyn Check> = Arc::new(PostgresCheck { login, required });
         assert_eq!(pool(&format!("check = \"postgres\"{user}")).health.check, Some(check));
     }
-    let (sni, alpn, verify, ca_file) = (None, Vec::new(), false, None);
-    let tls = CheckKind::Tls(Arc::new(TlsCheck {
-        sni,
-        alpn,
-        verify,
-        ca_file,
-    }));
+    let tls: Arc<dyn Check> = Arc::new(TlsCheck {
+        sni: None,
+        alpn: Vec::new(),
+        verify: false,
+        ca_file: None,
+    });
     assert_eq!(pool("check = \"tls\"").health.check, Some(tls));
 }
 

@@ -1,9 +1,9 @@
-//! A connection to a server: connect within a time; on failure the next pick; a bounded number of tries.
+//! Connects a session to a server: a time limit for each attempt; after a failure the pool's next pick; a bounded number of
+//! attempts.
 //!
-//! The one stage that sees another: a failed connect asks the pool for the next server.
+//! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 
 mod connect;
-pub mod proxy_protocol;
 #[cfg(test)]
 mod tests;
 
@@ -18,37 +18,37 @@ use crate::addr::ClientAddr;
 use crate::pool::{Lease, Pool, Server, ServerId};
 use crate::socket::{Fault, socket_fault};
 #[cfg(test)]
-pub(crate) use connect::PLAIN;
-pub use connect::{ConnectOptions, LastAck, connect, connect_for_ourselves};
+pub(crate) use connect::TEST_CONNECT;
+pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
 
-/// How a session gets a connection to a server of a pool.
+/// How a session is connected to a server of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DialLimits {
-    /// How one is opened.
+    /// How a connection is opened.
     pub connect: ConnectOptions,
-    /// Further attempts, each on another server.
+    /// Attempts after the first, each to another server.
     pub retries: u32,
 }
 
-/// Why a connect failed: one word, the same in metrics and log.
+/// Why an attempt to connect failed. Metrics and logs use the same word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// The server's machine said no.
+    /// The server's host refused the connection.
     Refused,
     /// No answer within [`ConnectOptions::timeout`].
     Timeout,
-    /// There is no way to the server's machine.
+    /// No route leads to the server's host.
     Unreachable,
-    /// We have no local port left towards it (EADDRNOTAVAIL).
+    /// No local port is left for connections to the server (EADDRNOTAVAIL).
     NoPorts,
-    /// We have no descriptor or memory left.
+    /// No file descriptor or no memory is left.
     NoDescriptors,
-    /// Something else.
+    /// Another error.
     Other,
 }
 
 impl ConnectFailure {
-    /// All of them, in the order of their numbers.
+    /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 6] = [
         Self::Refused,
         Self::Timeout,
@@ -58,7 +58,7 @@ impl ConnectFailure {
         Self::Other,
     ];
 
-    /// The word.
+    /// The word for it in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,19 +71,19 @@ impl ConnectFailure {
         }
     }
 
-    /// Whether it speaks against the server, and not of a shortage of our own.
+    /// Whether it counts as a failure of the server.
     #[must_use]
-    pub const fn is_the_servers(self) -> bool {
+    pub const fn is_server_fault(self) -> bool {
         matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
     }
 
-    /// Whether it tells of a shortage of our own, of which the server knows nothing.
+    /// Whether this host is short of a resource, which says nothing about the server.
     #[must_use]
-    pub const fn is_our_shortage(self) -> bool {
+    pub const fn is_local_shortage(self) -> bool {
         matches!(self, Self::NoPorts | Self::NoDescriptors)
     }
 
-    /// What an error of connecting is.
+    /// Classifies an error of connecting.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
@@ -100,90 +100,91 @@ impl ConnectFailure {
     }
 }
 
-/// What is told of a dialling while it goes on.
+/// The progress of [`dial`], reported while it runs.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// This server is being tried.
+    /// An attempt to connect to this server begins.
     Trying(&'a Arc<Server>),
-    /// The attempt is over.
-    Over(Attempt<'a>),
+    /// The attempt has ended.
+    Ended(Attempt<'a>),
 }
 
-/// One attempt that is over.
+/// An attempt that has ended.
 #[derive(Debug)]
 pub struct Attempt<'a> {
-    /// On whom.
+    /// The server.
     pub server: &'a Arc<Server>,
-    /// How long it took.
+    /// How long the attempt took.
     pub took: Duration,
     /// `None`: it connected.
     pub failure: Option<ConnectFailure>,
-    /// The back-off, if the failure took the server out.
+    /// The back-off, if the failure ejected the server.
     pub ejected_for: Option<Duration>,
-    /// Whether success brought the server back from an ejection.
-    pub came_back: bool,
+    /// Whether success ended an ejection of the server.
+    pub ended_ejection: bool,
 }
 
-/// Why there is no connection.
+/// Why [`dial`] returns no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoConnection {
-    /// The pool had nobody to offer.
+pub enum DialError {
+    /// The pool has no server to try.
     NoServer,
     /// Every attempt failed.
-    Failed,
-    /// The client broke meanwhile.
-    ClientBroke(Fault),
+    ConnectFailed,
+    /// The client's connection failed meanwhile.
+    ClientFault(Fault),
 }
 
-/// Connects to a server of the pool's choice. `tell` hears of every attempt when it begins and when it is over.
+/// Connects to a server that the pool picks. `report` is called when an attempt begins and when it has ended.
 ///
-/// A client's end of stream is kept for later, its reset ends the dialling. Cancelling gives the place back.
+/// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
+/// the lease.
 ///
 /// # Errors
-/// [`NoConnection`]: nobody was left to try, within 1 + [`DialLimits::retries`] attempts.
+/// [`DialError`]: no server is left to try, or 1 + [`DialLimits::retries`] attempts have failed.
 pub async fn dial(
     pool: &Pool,
     limits: &DialLimits,
     client: &TcpStream,
     address: ClientAddr,
-    mut tell: impl FnMut(Progress<'_>),
-) -> Result<(TcpStream, Lease), NoConnection> {
+    mut report: impl FnMut(Progress<'_>),
+) -> Result<(TcpStream, Lease), DialError> {
     let mut tried: Vec<ServerId> = Vec::new();
     loop {
         let began = Instant::now();
         let lease = pool.pick(address, &tried, began);
         let Some(lease) = lease else {
             return Err(if tried.is_empty() {
-                NoConnection::NoServer
+                DialError::NoServer
             } else {
-                NoConnection::Failed
+                DialError::ConnectFailed
             });
         };
-        tell(Progress::Trying(lease.server()));
+        report(Progress::Trying(lease.server()));
         let connecting = connect(lease.server().spec().address, &limits.connect, LastAck::AtOnce);
-        // Whichever is dropped: a connect that is given up leaves nothing behind, a watch takes nothing away.
+        // Cancel safe: a dropped connect closes its socket, and `socket_fault` reads nothing from the client.
         let connected = tokio::select! {
             biased;
             connected = connecting => connected,
-            fault = socket_fault(client) => return Err(NoConnection::ClientBroke(fault)),
+            fault = socket_fault(client) => return Err(DialError::ClientFault(fault)),
         };
         let failure = connected.as_ref().err().map(ConnectFailure::of);
         let ejected_for = match failure {
-            Some(failure) if failure.is_the_servers() => pool.connect_failed(&lease, Instant::now()),
+            Some(failure) if failure.is_server_fault() => pool.connect_failed(&lease, Instant::now()),
             _ => None,
         };
-        let came_back = failure.is_none() && pool.connected(&lease);
-        tell(Progress::Over(Attempt {
+        let ended_ejection = failure.is_none() && pool.connected(&lease);
+        report(Progress::Ended(Attempt {
             server: lease.server(),
             took: began.elapsed(),
             failure,
             ejected_for,
-            came_back,
+            ended_ejection,
         }));
         match connected {
             Ok(socket) => return Ok((socket, lease)),
             Err(_) if tried.len() < limits.retries as usize => tried.push(lease.server().id()),
-            Err(_) => return Err(NoConnection::Failed),
+            Err(_) => return Err(DialError::ConnectFailed),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Dialling over loopback: servers that listen, refuse, or let nobody in.
+//! Dialling over loopback: servers that accept, refuse, or drop connections.
 
 use std::task::Poll;
 
@@ -23,21 +23,21 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 const LIMITS: DialLimits = DialLimits {
-    connect: PLAIN,
+    connect: TEST_CONNECT,
     retries: 2,
 };
 
-/// For servers that swallow SYNs.
-const HASTY: DialLimits = DialLimits {
+/// For servers that drop SYNs.
+const SHORT_TIMEOUT: DialLimits = DialLimits {
     connect: ConnectOptions {
         timeout: Duration::from_millis(300),
-        ..PLAIN
+        ..TEST_CONNECT
     },
     ..LIMITS
 };
 
-/// A socket on a port of its own; it refuses.
-fn bound() -> Socket {
+/// A socket that is bound but does not listen: its port refuses connections.
+fn refusing() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&any.into()).unwrap();
@@ -46,14 +46,14 @@ fn bound() -> Socket {
 
 /// A listening socket.
 fn listening() -> Socket {
-    let socket = bound();
+    let socket = refusing();
     socket.listen(16).unwrap();
     socket
 }
 
-/// A listening socket whose backlog is full, so that it drops SYNs; and those who fill it.
-fn swallowing() -> (Socket, Vec<Socket>) {
-    let socket = bound();
+/// A listening socket whose backlog is full, so that it drops SYNs; and the clients that fill it.
+fn dropping() -> (Socket, Vec<Socket>) {
+    let socket = refusing();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap();
     let clients = (0..4).map(|_| {
@@ -66,7 +66,7 @@ fn swallowing() -> (Socket, Vec<Socket>) {
     (socket, clients)
 }
 
-/// A pool of these, in this order.
+/// A pool whose servers are these sockets, in this order.
 fn pool(sockets: &[&Socket]) -> Pool {
     let servers = sockets.iter().map(|socket| {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -83,47 +83,55 @@ fn pool(sockets: &[&Socket]) -> Pool {
     let rules = PoolRules {
         policy: Policy::RoundRobin,
         eject: EJECT,
-        connect_timeout: PLAIN.timeout,
+        connect_timeout: TEST_CONNECT.timeout,
         slow_start: None,
         panic_threshold: None,
     };
     Pool::new("pool".into(), rules, servers)
 }
 
-/// A client and our socket towards it.
+/// A client, and the accepted socket of its connection.
 async fn client() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (client, listener.accept().await.unwrap().0)
 }
 
-/// What was told of one attempt: on which of the pool's servers, and what came of it.
-type Told = (usize, Option<ConnectFailure>);
+/// An attempt that was reported: the index of the server in the pool, and the failure.
+type Reported = (usize, Option<ConnectFailure>);
 
 struct Dialled {
-    result: Result<(TcpStream, Lease), NoConnection>,
-    told: Vec<Told>,
+    result: Result<(TcpStream, Lease), DialError>,
+    attempts: Vec<Reported>,
     ejected: Vec<Option<Duration>>,
 }
 
-async fn dialled(pool: &Pool, limits: &DialLimits, ours: &TcpStream) -> Dialled {
-    let (mut told, mut ejected) = (Vec::new(), Vec::new());
+async fn dialled(pool: &Pool, limits: &DialLimits, accepted: &TcpStream) -> Dialled {
+    let (mut attempts, mut ejected) = (Vec::new(), Vec::new());
     let servers = pool.servers();
-    let address = ClientAddr::new(ours.peer_addr().unwrap());
+    let address = ClientAddr::new(accepted.peer_addr().unwrap());
     let mut trying = None;
-    let result = dial(pool, limits, ours, address, |progress| {
+    let result = dial(pool, limits, accepted, address, |progress| {
         let attempt = match progress {
             Progress::Trying(server) => return trying = Some(server.id()),
-            Progress::Over(attempt) => attempt,
+            Progress::Ended(attempt) => attempt,
         };
-        assert_eq!(trying.take(), Some(attempt.server.id()), "it was told when it began");
+        assert_eq!(trying.take(), Some(attempt.server.id()), "its begin was reported");
         let index = servers.iter().position(|server| Arc::ptr_eq(server, attempt.server));
-        told.push((index.expect("a server of this pool"), attempt.failure));
+        attempts.push((index.expect("a server of this pool"), attempt.failure));
         ejected.push(attempt.ejected_for);
-        assert_eq!(attempt.server.live(), 1, "the place is held until the attempt is told");
+        assert_eq!(
+            attempt.server.live(),
+            1,
+            "the lease is held until the attempt is reported"
+        );
     })
     .await;
-    Dialled { result, told, ejected }
+    Dialled {
+        result,
+        attempts,
+        ejected,
+    }
 }
 
 fn live(pool: &Pool) -> Vec<u32> {
@@ -134,12 +142,12 @@ const REFUSED: Option<ConnectFailure> = Some(ConnectFailure::Refused);
 const TIMEOUT: Option<ConnectFailure> = Some(ConnectFailure::Timeout);
 
 #[tokio::test]
-async fn a_refusal_is_tried_again_on_another_server() {
-    let (deaf, good) = (bound(), listening());
-    let (pool, (_client, ours)) = (pool(&[&deaf, &good]), client().await);
-    let done = dialled(&pool, &LIMITS, &ours).await;
+async fn after_a_refusal_another_server_is_tried() {
+    let (closed, open) = (refusing(), listening());
+    let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
+    let done = dialled(&pool, &LIMITS, &accepted).await;
     let (socket, lease) = done.result.unwrap();
-    assert_eq!(done.told, [(0, REFUSED), (1, None)]);
+    assert_eq!(done.attempts, [(0, REFUSED), (1, None)]);
     assert_eq!(socket.peer_addr().unwrap(), lease.server().spec().address.socket());
     assert_eq!(live(&pool), [0, 1]);
     drop(lease);
@@ -147,94 +155,90 @@ async fn a_refusal_is_tried_again_on_another_server() {
 }
 
 #[tokio::test]
-async fn tries_are_bounded_and_each_on_another_server() {
-    let (_client, ours) = client().await;
+async fn attempts_are_bounded_and_each_is_to_another_server() {
+    let (_client, accepted) = client().await;
     for (servers, retries, tried) in [(5, 2, 3), (5, 0, 1), (2, 2, 2), (1, 9, 1)] {
-        let sockets: Vec<_> = (0..servers).map(|_| bound()).collect();
+        let sockets: Vec<_> = (0..servers).map(|_| refusing()).collect();
         let pool = pool(&sockets.iter().collect::<Vec<_>>());
-        let done = dialled(&pool, &DialLimits { retries, ..LIMITS }, &ours).await;
-        assert_eq!(done.result.unwrap_err(), NoConnection::Failed);
-        let mut indices: Vec<_> = done.told.iter().map(|(index, _)| *index).collect();
+        let done = dialled(&pool, &DialLimits { retries, ..LIMITS }, &accepted).await;
+        assert_eq!(done.result.unwrap_err(), DialError::ConnectFailed);
+        let mut indices: Vec<_> = done.attempts.iter().map(|(index, _)| *index).collect();
         indices.sort_unstable();
         indices.dedup();
-        assert_eq!(indices.len(), tried, "{:?}", done.told);
-        assert_eq!(done.told.len(), tried, "{:?}", done.told);
+        assert_eq!(indices.len(), tried, "{:?}", done.attempts);
+        assert_eq!(done.attempts.len(), tried, "{:?}", done.attempts);
         assert!(live(&pool).iter().all(|live| *live == 0));
     }
 }
 
 #[tokio::test]
 async fn an_empty_pool_has_no_server() {
-    let (_client, ours) = client().await;
-    let done = dialled(&pool(&[]), &LIMITS, &ours).await;
-    assert_eq!(done.result.unwrap_err(), NoConnection::NoServer);
-    assert!(done.told.is_empty());
+    let (_client, accepted) = client().await;
+    let done = dialled(&pool(&[]), &LIMITS, &accepted).await;
+    assert_eq!(done.result.unwrap_err(), DialError::NoServer);
+    assert!(done.attempts.is_empty());
 }
 
 #[tokio::test]
-async fn one_attempt_is_bounded_in_time() {
-    let ((mute, _held), good) = (swallowing(), listening());
-    let (pool, (_client, ours)) = (pool(&[&mute, &good]), client().await);
+async fn an_attempt_is_bounded_in_time() {
+    let ((silent, _held), open) = (dropping(), listening());
+    let (pool, (_client, accepted)) = (pool(&[&silent, &open]), client().await);
     let began = Instant::now();
-    let done = dialled(&pool, &HASTY, &ours).await;
-    assert_eq!(done.told, [(0, TIMEOUT), (1, None)]);
-    assert!(began.elapsed() >= HASTY.connect.timeout);
+    let done = dialled(&pool, &SHORT_TIMEOUT, &accepted).await;
+    assert_eq!(done.attempts, [(0, TIMEOUT), (1, None)]);
+    assert!(began.elapsed() >= SHORT_TIMEOUT.connect.timeout);
     assert!(done.result.is_ok());
 }
 
 #[tokio::test]
-async fn failures_in_a_row_take_a_server_out_and_that_is_told() {
-    let (deaf, good) = (bound(), listening());
-    let (pool, (_client, ours)) = (pool(&[&deaf, &good]), client().await);
+async fn failures_in_a_row_eject_a_server_and_are_reported() {
+    let (closed, open) = (refusing(), listening());
+    let (pool, (_client, accepted)) = (pool(&[&closed, &open]), client().await);
     let mut back_offs = Vec::new();
     for _ in 0..10 {
-        let done = dialled(&pool, &LIMITS, &ours).await;
+        let done = dialled(&pool, &LIMITS, &accepted).await;
         assert!(done.result.is_ok());
-        let of_deaf = done
-            .told
+        let of_closed = done
+            .attempts
             .iter()
             .zip(done.ejected)
             .filter(|((server, _), _)| *server == 0);
-        back_offs.extend(of_deaf.map(|(_, back_off)| back_off));
+        back_offs.extend(of_closed.map(|(_, back_off)| back_off));
     }
-    assert_eq!(
-        back_offs,
-        [None, None, Some(EJECT.first)],
-        "and nobody tries it after that"
-    );
+    assert_eq!(back_offs, [None, None, Some(EJECT.first)], "it is not tried after that");
 }
 
 #[tokio::test]
 async fn a_clients_reset_ends_the_dialling() {
-    let (mute, _held) = swallowing();
-    let (pool, (client, ours)) = (pool(&[&mute]), client().await);
+    let (silent, _held) = dropping();
+    let (pool, (client, accepted)) = (pool(&[&silent]), client().await);
     client.try_write(b"request").unwrap();
-    let (done, ()) = tokio::join!(dialled(&pool, &LIMITS, &ours), async { reset(client) });
-    assert_eq!(done.result.unwrap_err(), NoConnection::ClientBroke(Fault::Reset));
-    assert!(done.told.is_empty(), "nothing is known of the server");
+    let (done, ()) = tokio::join!(dialled(&pool, &LIMITS, &accepted), async { reset(client) });
+    assert_eq!(done.result.unwrap_err(), DialError::ClientFault(Fault::Reset));
+    assert!(done.attempts.is_empty(), "nothing is known of the server");
     assert_eq!(live(&pool), [0]);
     assert!(!pool.servers()[0].is_ejected());
 }
 
 #[tokio::test]
-async fn a_clients_end_is_kept_for_later() {
-    let ((mute, _held), good) = (swallowing(), listening());
-    let (pool, (mut client, mut ours)) = (pool(&[&mute, &good]), client().await);
+async fn a_clients_end_of_stream_is_left_to_be_read_later() {
+    let ((silent, _held), open) = (dropping(), listening());
+    let (pool, (mut client, mut accepted)) = (pool(&[&silent, &open]), client().await);
     client.write_all(b"request").await.unwrap();
     client.shutdown().await.unwrap();
-    let done = dialled(&pool, &HASTY, &ours).await;
+    let done = dialled(&pool, &SHORT_TIMEOUT, &accepted).await;
     assert!(done.result.is_ok());
-    assert_eq!(done.told.len(), 2);
-    let mut heard = Vec::new();
-    ours.read_to_end(&mut heard).await.unwrap();
-    assert_eq!(heard, b"request");
+    assert_eq!(done.attempts.len(), 2);
+    let mut read = Vec::new();
+    accepted.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"request");
 }
 
 #[tokio::test]
-async fn a_place_goes_back_when_the_dialling_is_given_up() {
-    let (mute, _held) = swallowing();
-    let (pool, (_client, ours)) = (pool(&[&mute]), client().await);
-    let mut dialling = Box::pin(dialled(&pool, &LIMITS, &ours));
+async fn dropping_the_future_drops_the_lease() {
+    let (silent, _held) = dropping();
+    let (pool, (_client, accepted)) = (pool(&[&silent]), client().await);
+    let mut dialling = Box::pin(dialled(&pool, &LIMITS, &accepted));
     std::future::poll_fn(|cx| {
         assert!(dialling.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -256,10 +260,10 @@ async fn the_servers_socket_has_its_options() {
         keepalive: Some(keepalive),
         user_timeout: Some(Duration::from_millis(4_321)),
     };
-    let good = listening();
-    let (pool, (_client, ours)) = (pool(&[&good]), client().await);
-    let connect = ConnectOptions { socket, ..PLAIN };
-    let done = dialled(&pool, &DialLimits { connect, ..LIMITS }, &ours).await;
+    let open = listening();
+    let (pool, (_client, accepted)) = (pool(&[&open]), client().await);
+    let connect = ConnectOptions { socket, ..TEST_CONNECT };
+    let done = dialled(&pool, &DialLimits { connect, ..LIMITS }, &accepted).await;
     let (stream, _lease) = done.result.unwrap();
     let socket = SockRef::from(&stream);
     assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
@@ -270,8 +274,8 @@ async fn the_servers_socket_has_its_options() {
 }
 
 #[test]
-fn our_own_shortages_are_nobodys_fault() {
-    for (number, failure, is_the_servers) in [
+fn a_local_shortage_is_no_fault_of_the_server() {
+    for (number, failure, is_server_fault) in [
         (libc::EADDRNOTAVAIL, ConnectFailure::NoPorts, false),
         (libc::EMFILE, ConnectFailure::NoDescriptors, false),
         (libc::ENFILE, ConnectFailure::NoDescriptors, false),
@@ -284,10 +288,10 @@ fn our_own_shortages_are_nobodys_fault() {
         (libc::EHOSTUNREACH, ConnectFailure::Unreachable, true),
         (libc::ENETUNREACH, ConnectFailure::Unreachable, true),
     ] {
-        let told = ConnectFailure::of(&io::Error::from_raw_os_error(number));
+        let found = ConnectFailure::of(&io::Error::from_raw_os_error(number));
         assert_eq!(
-            (told, told.is_the_servers()),
-            (failure, is_the_servers),
+            (found, found.is_server_fault()),
+            (failure, is_server_fault),
             "errno {number}"
         );
     }

@@ -6,10 +6,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{
-    AdminPlan, CheckKind, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, PostgresCheck, RuntimePlan, ServerEntry,
-    SeveringPlan, TlsCheck,
-};
+use super::{AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::pool::PoolRules;
 use crate::pool::health::{EjectLimits, Thresholds};
@@ -95,6 +92,7 @@ impl PoolPlan {
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
+        keys.extend(differing_of_checks(&self.health, &next.health));
         let written = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries
@@ -230,14 +228,8 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         port,
         concurrency,
     } = health;
-    let kind = check.as_ref().map(std::mem::discriminant);
-    let (tls, postgres) = match check {
-        Some(CheckKind::Tls(tls)) => (Some(&**tls), None),
-        Some(CheckKind::Postgres(postgres)) => (None, Some(&**postgres)),
-        Some(CheckKind::Tcp) | None => (None, None),
-    };
-    let mut settings = vec![
-        setting("health.check", &kind),
+    vec![
+        setting("health.check", &check.as_ref().map(|check| check.kind().name)),
         setting("health.interval", interval),
         setting("health.interval_down", interval_down),
         setting("health.timeout", timeout),
@@ -246,43 +238,23 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("health.address", address),
         setting("health.port", port),
         setting("health.concurrency", concurrency),
-    ];
-    settings.extend(of_tls(tls));
-    settings.extend(of_postgres(postgres));
-    settings
-}
-
-fn of_tls(check: Option<&TlsCheck>) -> [Setting; 4] {
-    let usual = TlsCheck::default();
-    let TlsCheck {
-        sni,
-        alpn,
-        verify,
-        ca_file,
-    } = check.unwrap_or(&usual);
-    [
-        setting("health.sni", sni),
-        setting("health.alpn", alpn),
-        setting("health.verify", verify),
-        setting("health.ca_file", ca_file),
     ]
 }
 
-fn of_postgres(check: Option<&PostgresCheck>) -> [Setting; 5] {
-    let login = check.and_then(
-        |PostgresCheck {
-             login,
-             role: _,
-             max_lag: _,
-         }| login.as_ref(),
-    );
-    [
-        setting("health.user", &login.map(|login| &login.user)),
-        setting("health.password_file", &login.map(|login| &login.password_file)),
-        setting("health.database", &login.map(|login| &login.database)),
-        setting("role", &check.map(|check| check.role).unwrap_or_default()),
-        setting("max_lag", &check.map(|check| check.max_lag)),
-    ]
+/// Keys of the checks of two pools whose values differ. A key that only one of them has differs.
+fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
+    let settings = |plan: &HealthPlan| plan.check.as_ref().map(|check| check.settings()).unwrap_or_default();
+    let (old, new) = (settings(old), settings(new));
+    let only = |some: &[Setting], others: &[Setting]| -> Vec<_> {
+        some.iter()
+            .filter(|setting| !others.contains(setting))
+            .map(|(key, _)| *key)
+            .collect()
+    };
+    let mut keys = [only(&old, &new), only(&new, &old)].concat();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 impl ListenerPlan {

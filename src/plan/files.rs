@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CheckKind, Plan};
+use super::Plan;
 
 impl Plan {
     /// The files that are read while we run, each with the key that names it.
@@ -14,15 +14,8 @@ impl Plan {
             .into_iter()
             .collect();
         for pool in &self.pools {
-            let (key, path) = match &pool.health.check {
-                Some(CheckKind::Tls(tls)) => ("ca_file", tls.ca_file.as_deref()),
-                Some(CheckKind::Postgres(postgres)) => {
-                    let login = postgres.login.as_ref();
-                    ("password_file", login.and_then(|login| login.password_file.as_deref()))
-                }
-                Some(CheckKind::Tcp) | None => continue,
-            };
-            files.extend(path.map(|path| (format!("pools.{}.health.{key}", pool.pool.name()), path)));
+            let read = pool.health.check.iter().flat_map(|check| check.files());
+            files.extend(read.map(|(key, path)| (format!("pools.{}.health.{key}", pool.pool.name()), path)));
         }
         files
     }

@@ -220,7 +220,12 @@ fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
     let servers: Vec<_> = (0..12).map(|_| Server::silent()).collect();
     let proxy = Proxy::start(&config_of(&servers.iter().collect::<Vec<_>>()));
     leave_descriptors(&proxy, 1);
-    let short = || log_count(&proxy, "cannot check servers, for a shortage of our own");
+    let short = || {
+        log_count(
+            &proxy,
+            "cannot check servers: out of local ports, file descriptors or memory",
+        )
+    };
     eventually("the shortage is logged", || short() > 0);
     let before = checks(&proxy, "pass");
     eventually("50 checks are made", || checks(&proxy, "pass") > before + 50.0);

@@ -68,7 +68,8 @@ impl Process {
 
     /// Kills it with SIGKILL and reaps it.
     pub fn kill(&mut self) {
-        let _ = self.child.kill(); // it may have ended already        let _ = self.child.wait();
+        let _ = self.child.kill(); // it may have ended already
+        let _ = self.child.wait();
     }
 }
 

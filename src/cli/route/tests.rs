@@ -1,9 +1,10 @@
 use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{ServerAddr, ServerLocation};
+use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, CheckKind, HealthPlan, LogPlan, PoolPlans, RuntimePlan, Sever, SeveringPlan};
+use crate::plan::{AdminPlan, HealthPlan, LogPlan, PoolPlans, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::health::{EjectLimits, Thresholds};
 use crate::pool::{Member, MemberConfig, Pool, PoolRules, Server};
 use crate::relay::RelayLimits;
@@ -69,7 +70,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             retries: 2,
         },
         health: HealthPlan {
-            check: Some(CheckKind::Tcp),
+            check: Some(Arc::new(TcpCheck)),
             interval: SECOND,
             interval_down: SECOND,
             timeout: SECOND,

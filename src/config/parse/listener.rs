@@ -41,7 +41,7 @@ pub(super) fn listener(
     let pool = pool.and_then(|node| pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
     unused::hello_limits(&section, table.needs_hello(), problems);
-    unused::postgres_with_name_routes(&table, &entry.position, problems);
+    unused::clients_without_hello(&table, &entry.position, problems);
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,

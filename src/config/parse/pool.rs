@@ -4,15 +4,15 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::{Health, health};
+use super::health::{HealthConfig, health};
 use super::limits::{ANY_DURATION, NONZERO_DURATION, PoolLimits};
 use super::{Problems, Section, server};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
-use crate::dial::proxy_protocol::Version;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{CheckKind, PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Member, Policy, Pool, PoolRules, Server};
+use crate::proxy_protocol::Version;
 
 /// The system's resolver hardly caches: a shorter interval would only add load on the name server.
 const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*NONZERO_DURATION.end();
@@ -46,7 +46,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
     let limits = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));
     let entries = server::servers(&section, problems);
-    let Health {
+    let HealthConfig {
         plan: health,
         eject,
         panic_threshold,
@@ -61,13 +61,15 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
         ))
     };
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
-    if let (Some((position, _)), Some(_), Some(CheckKind::Postgres(_))) =
-        (section.entry("proxy_protocol"), proxy_protocol, &health.check)
+    if let (Some((position, _)), Some(_), Some(service)) =
+        (section.entry("proxy_protocol"), proxy_protocol, health.service())
+        && !service.accepts_proxy_header
     {
+        let service = service.name;
         problems.warning(
             position,
-            "PostgreSQL does not accept a PROXY header",
-            "remove it, unless something in front of PostgreSQL strips the header",
+            format!("{service} does not accept a PROXY header"),
+            format!("remove it, unless something in front of {service} strips the header"),
         );
     }
     let members = entries.iter().filter_map(server).collect();

@@ -3,7 +3,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::health::path;
 use super::limits::ANY_DURATION;
 use super::{BoundAddresses, Problems, Section, address, route, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
@@ -68,7 +67,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     let plan = AdminPlan {
         bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
         hosts: route::entries(&section, "hosts", problems, host),
-        token_file: section.get("token_file").and_then(|node| path(node, problems)),
+        token_file: section.get("token_file").and_then(|node| value::path(node, problems)),
         socket: section
             .get("socket")
             .and_then(|node| admin_socket(node, problems))
@@ -102,7 +101,7 @@ fn admin_socket(node: &Node, problems: &mut Problems<'_>) -> Option<AdminSocket>
     if value::is_off(node) {
         return Some(AdminSocket::Off);
     }
-    let path = path(node, problems)?;
+    let path = value::path(node, problems)?;
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
         let hint = format!("at most {SOCKET_PATH_BYTES_MAX} bytes");
         problems.error(&node.position, "the path is too long for a socket", hint);

@@ -9,7 +9,7 @@ use super::{Problems, Section};
 use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::name::NamePattern;
-use crate::plan::{CheckKind, ListenerPlan, PoolPlan, RuntimePlan};
+use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
 use crate::route::{Route, RouteTable, Target};
 
 type PoolRoute = Route<Arc<PoolPlan>>;
@@ -108,8 +108,8 @@ pub(super) fn connection_limit(
     }
 }
 
-/// Warns about a listener with name conditions and a pool of PostgreSQL servers: most PostgreSQL clients send no name.
-pub(super) fn postgres_with_name_routes(
+/// Warns about a listener that needs a ClientHello and a pool of a service whose clients do not begin with one.
+pub(super) fn clients_without_hello(
     table: &RouteTable<Arc<PoolPlan>>,
     position: &Position,
     problems: &mut Problems<'_>,
@@ -119,16 +119,18 @@ pub(super) fn postgres_with_name_routes(
         Target::Refuse => None,
     };
     let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
-    let is_postgres = |pool: &Arc<PoolPlan>| matches!(pool.health.check, Some(CheckKind::Postgres(_)));
     if !table.needs_hello() {
         return;
     }
-    if let Some(pool) = pools.find(is_postgres) {
+    let without_hello = |pool: Arc<PoolPlan>| {
+        let service = pool.health.service()?;
+        Some((pool, service.name, service.without_hello?))
+    };
+    if let Some((pool, service, hint)) = pools.find_map(without_hello) {
         let message = format!(
-            "clients of the PostgreSQL pool `{}` do not begin with a ClientHello",
+            "clients of the {service} pool `{}` do not begin with a ClientHello",
             pool.pool.name()
         );
-        let hint = "no `sni` or `alpn` matches them, unless they set sslnegotiation=direct (PostgreSQL 17)";
         problems.warning(position, message, hint);
     }
 }

@@ -1,6 +1,7 @@
 //! Single values: checks of their type, unit and bounds.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Problems;
@@ -25,6 +26,20 @@ pub(super) fn string<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<
         Value::Integer(number) => wrong_type(node, "a string", format!("write \"{number}\""), problems),
         _ => wrong_type(node, "a string", "", problems),
     }
+}
+
+/// The path of a file.
+pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
+    let text = string(node, problems)?;
+    if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+        problems.error(
+            &node.position,
+            "invalid path of a file",
+            "write a path, as in \"/etc/acequia/file\"",
+        );
+        return None;
+    }
+    Some(text.into())
 }
 
 /// A table.

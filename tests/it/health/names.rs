@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, eventually, wait_for};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-const UNRESOLVED: &str = "cannot resolve, keeping the last answer";
+const UNRESOLVED: &str = "cannot resolve the name, keeping its last addresses";
 
 fn config(servers: &[String]) -> String {
     format!(

@@ -81,7 +81,7 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
         assert_eq!(answer(read, ROLE).as_deref(), Some("t"));
     }
     let reason = &proxy.server("primary", &replica.address().to_string())["reason"];
-    assert_eq!(reason, "a replica, and a primary is wanted");
+    assert_eq!(reason, "the server is a replica, a primary is required");
     let mut bench = Process::start(&mut pgbench(write, &["-n", "-c", "8", "-T", "3600"]));
     eventually("eight sessions write", || {
         let on_it = |server: &Postgres| proxy.server("primary", &server.address().to_string())["sessions"].clone();
@@ -130,7 +130,8 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
     };
     eventually("the eight sessions on the old primary are cut", || endings() >= 8);
     eventually("the promoted server is no replica", || {
-        proxy.server("replica", &replica.address().to_string())["reason"] == "a primary, and a replica is wanted"
+        proxy.server("replica", &replica.address().to_string())["reason"]
+            == "the server is a primary, a replica is required"
     });
     assert_eq!(answer(read, ROLE), None);
     assert!((0..5).all(|_| answer(write, ROLE).as_deref() == Some("f")));
@@ -159,7 +160,7 @@ fn a_lagging_replica_is_down_and_an_idle_one_is_not() {
         state["reason"]
             .as_str()
             .unwrap()
-            .contains("behind its primary, and 1s is the most"),
+            .contains("behind its primary, at most 1s are allowed"),
         "{state:#}"
     );
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_resume()"));
@@ -226,5 +227,8 @@ fn without_a_login_any_valid_answer_to_sslrequest_passes() {
         proxy.server("p", &server.address().to_string())["health"] == "up"
     });
     let other = proxy.server("p", &other.address.to_string());
-    assert_eq!(other["reason"], "no PostgreSQL server: it answers SSLRequest with '2'");
+    assert_eq!(
+        other["reason"],
+        "not a PostgreSQL server: it answers SSLRequest with '2'"
+    );
 }

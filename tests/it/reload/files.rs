@@ -209,7 +209,8 @@ fn a_new_listener_is_open_after_the_reload_and_an_address_moves_between_listener
 #[test]
 fn a_wildcard_and_a_specific_address_can_be_bound_in_either_order() {
     let servers = [Server::named("every"), Server::named("one")];
-    let port = Port::keep_on("127.0.0.3");
+    // Reserved on all addresses: no connection of another process has it as its own port on one of them.
+    let port = Port::keep_on("0.0.0.0");
     let at = |ip: &str| format!("{ip}:{}", port.number());
     let [every, one] = [("every", at("0.0.0.0")), ("one", at("127.0.0.2"))]
         .map(|(name, bind)| format!("[listeners.{name}]\nbind = \"{bind}\"\npool = \"{name}\"\n"));

@@ -1,58 +1,64 @@
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::dial::PLAIN;
+use crate::addr::ServerAddr;
+use crate::dial::TEST_CONNECT;
 
-fn probe() -> PostgresProbe {
+fn probe(listener: &TcpListener) -> PostgresProbe {
     let login = PostgresLogin {
         user: "checker".into(),
         password_file: None,
         database: "checker".into(),
     };
-    PostgresProbe::new(Arc::new(PostgresCheck {
+    let check = PostgresCheck {
         login: Some(login),
-        role: Role::Any,
-        max_lag: None,
-    }))
+        required: RoleRequirement::default(),
+    };
+    let target = CheckTarget {
+        address: ServerAddr::new(listener.local_addr().unwrap()),
+        host: None,
+        connect: TEST_CONNECT,
+    };
+    PostgresProbe::new(Arc::new(check), target)
 }
 
-/// What a check makes of a server that answers its login with this, over and over; and how often it could say it.
+/// Checks a server that answers the login with `answer`, at most so many `times`. Returns the error of the check, and how
+/// many answers were sent.
 async fn checked(answer: &[u8], times: usize) -> (io::Error, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.read_exact(&mut [0; SSL_REQUEST.len()]).await.unwrap();
         stream.write_all(b"N").await.unwrap();
-        let mut said = 0;
-        while said < times && stream.write_all(answer).await.is_ok() {
-            said += 1;
+        let mut sent = 0;
+        while sent < times && stream.write_all(answer).await.is_ok() {
+            sent += 1;
         }
-        said
+        sent
     };
-    let probe = probe();
-    let (checked, said) = tokio::join!(probe.check(ServerAddr::new(address), &PLAIN), serve);
+    let probe = probe(&listener);
+    let (checked, sent) = tokio::join!(probe.connect_and_ask(), serve);
     match checked {
-        Err(Failure::Io(error)) => (error, said),
+        Err(CheckFailure::Io(error)) => (error, sent),
         other => panic!("{other:?}"),
     }
 }
 
-/// A message of this kind, of so many bytes behind its head.
+/// A message of the protocol: its kind, its length, its body.
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(4 + body.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], body].concat()
 }
 
 #[tokio::test]
-async fn a_server_that_never_stops_talking_is_not_listened_to() {
+async fn an_endless_answer_is_not_read_to_its_end() {
     let part_of_one_message = [b"E\x3f\xff\xff\xff".as_slice(), &vec![b'x'; 1 << 20]].concat();
-    let (_, said) = checked(&part_of_one_message, 64).await;
-    assert!(said < 16, "{said} MiB: more than sockets hold");
+    let (_, sent) = checked(&part_of_one_message, 64).await;
+    assert!(sent < 16, "{sent} MiB: more than sockets hold");
 }
 
 #[tokio::test]
-async fn a_row_that_was_not_asked_for_is_no_answer() {
+async fn a_row_that_does_not_fit_the_query_fails_the_check() {
     let columns = |count: u8| {
         message(
             b'T',
@@ -71,7 +77,6 @@ async fn a_row_that_was_not_asked_for_is_no_answer() {
     let ready = message(b'Z', b"I");
     for (head, row) in rows {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let login = [message(b'R', &[0; 4]), ready.clone()].concat();
         let answer = [head, row, message(b'C', b"SELECT 1\0"), ready.clone()].concat();
         let serve = async {
@@ -82,35 +87,22 @@ async fn a_row_that_was_not_asked_for_is_no_answer() {
             }
             stream
         };
-        let probe = probe();
-        let (checked, _stream) = tokio::join!(probe.check(ServerAddr::new(address), &PLAIN), serve);
+        let probe = probe(&listener);
+        let (checked, _stream) = tokio::join!(probe.connect_and_ask(), serve);
         match checked {
-            Err(Failure::Io(error)) => assert_eq!(error.to_string(), "it does not say whether it is a replica"),
+            Err(CheckFailure::Io(error)) => {
+                assert_eq!(
+                    error.to_string(),
+                    "the answer does not say whether the server is a replica"
+                );
+            }
             other => panic!("{other:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn what_a_server_says_is_wrong_is_told_in_its_words() {
+async fn an_error_of_the_server_is_reported_in_its_words() {
     let (error, _) = checked(&message(b'E', b"SFATAL\0C28000\0Mnot you\0\0"), 1).await;
     assert_eq!(error.to_string(), "not you");
-}
-
-#[test]
-fn only_a_lag_that_is_one_makes_a_replica_fit() {
-    let mut probe = probe();
-    Arc::get_mut(&mut probe.check).unwrap().max_lag = Some(Duration::from_secs(5));
-    for (lag, is_fit) in [
-        (Some(0.0), true),
-        (Some(-3.0), true),
-        (Some(5.0), true),
-        (Some(5.1), false),
-        (Some(f64::NAN), false),
-        (Some(f64::INFINITY), false),
-        (Some(1e300), false),
-        (None, false),
-    ] {
-        assert_eq!(probe.judge(true, lag).is_ok(), is_fit, "{lag:?}");
-    }
 }

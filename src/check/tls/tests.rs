@@ -9,11 +9,12 @@ use tokio_rustls::TlsAcceptor;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::dial::PLAIN;
+use crate::addr::ServerAddr;
+use crate::dial::TEST_CONNECT;
 
 const NAME: &str = "db.example";
 
-/// An authority, and a certificate of it for [`NAME`].
+/// An authority, and a certificate that it has issued for [`NAME`].
 struct Keys {
     authority: String,
     certificate: CertificateDer<'static>,
@@ -38,7 +39,7 @@ fn keys() -> Keys {
     }
 }
 
-/// A server that shakes hands, and then waits for the end.
+/// A server that completes handshakes, and then reads until the client closes.
 async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config
@@ -62,12 +63,18 @@ async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
     address
 }
 
+fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
+    let target = CheckTarget {
+        address: ServerAddr::new(address),
+        host: None,
+        connect: TEST_CONNECT,
+    };
+    TlsProbe::new(Arc::new(check), target)
+}
+
 async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
-    let probe = TlsProbe::new(Arc::new(check), None, ServerAddr::new(address));
-    probe
-        .check(ServerAddr::new(address), &PLAIN)
-        .await
-        .map_err(|error| error.to_string())
+    let checked = probe(check, address).shake_hands().await;
+    checked.map_err(|error| error.to_string())
 }
 
 fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
@@ -82,14 +89,14 @@ fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck
 }
 
 #[tokio::test]
-async fn any_certificate_will_do_and_its_end_is_told() {
+async fn any_certificate_passes_and_its_expiry_is_reported() {
     let keys = keys();
     let address = server(&keys, &[]).await;
     assert_eq!(checked(TlsCheck::default(), address).await, Ok(Some(keys.ends)));
 }
 
 #[tokio::test]
-async fn a_certificate_is_verified_where_that_is_wanted() {
+async fn a_certificate_is_verified_if_configured() {
     let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
     assert!(
@@ -99,33 +106,27 @@ async fn a_certificate_is_verified_where_that_is_wanted() {
     );
     let other_name = checked(verifying(&folder, &keys.authority, "other.example"), address).await;
     assert!(other_name.unwrap_err().contains("not valid for name"));
-    let stranger = checked(verifying(&folder, &self::keys().authority, NAME), address).await;
-    assert!(stranger.unwrap_err().contains("invalid peer certificate"));
+    let unknown_authority = checked(verifying(&folder, &self::keys().authority, NAME), address).await;
+    assert!(unknown_authority.unwrap_err().contains("invalid peer certificate"));
     let empty = checked(verifying(&folder, "", NAME), address).await;
     assert!(empty.unwrap_err().contains("ca_file"));
 }
 
 #[tokio::test]
-async fn a_file_of_authorities_that_changes_is_read_again() {
+async fn a_changed_ca_file_is_read_again() {
     let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
-    let probe = TlsProbe::new(Arc::new(verifying(&folder, "", NAME)), None, ServerAddr::new(address));
-    assert!(probe.check(ServerAddr::new(address), &PLAIN).await.is_err());
+    let probe = probe(verifying(&folder, "", NAME), address);
+    assert!(probe.shake_hands().await.is_err());
     std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
-    assert!(probe.check(ServerAddr::new(address), &PLAIN).await.is_ok());
+    assert!(probe.shake_hands().await.is_ok());
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    assert!(
-        probe
-            .check(ServerAddr::new(address), &PLAIN)
-            .await
-            .unwrap_err()
-            .to_string()
-            .starts_with("ca_file: ")
-    );
+    let missing = probe.shake_hands().await.unwrap_err();
+    assert!(missing.to_string().starts_with("ca_file: "), "{missing}");
 }
 
 #[tokio::test]
-async fn it_must_agree_to_a_protocol_where_some_are_given() {
+async fn the_server_must_select_a_protocol_if_some_are_offered() {
     let keys = keys();
     let with = |alpn: &[&str]| TlsCheck {
         alpn: alpn.iter().map(|protocol| Box::from(*protocol)).collect(),
@@ -139,22 +140,22 @@ async fn it_must_agree_to_a_protocol_where_some_are_given() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_tls_fails_and_who_says_nothing_keeps_it_waiting() {
+async fn a_server_without_tls_fails_and_a_silent_one_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let silent = tokio::time::timeout(Duration::from_millis(100), checked(TlsCheck::default(), address)).await;
-    assert!(silent.is_err(), "its bound is that of the check");
+    assert!(silent.is_err(), "the time is bounded by the caller");
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let _ = socket.write_all(b"220 smtp.example ready\r\n").await;
         }
     });
     let error = checked(TlsCheck::default(), address).await.unwrap_err();
-    assert!(error.starts_with("it does not speak TLS: "), "{error}");
+    assert!(error.starts_with("the server does not speak TLS: "), "{error}");
 }
 
 #[tokio::test]
-async fn the_systems_authorities_do_not_know_ours() {
+async fn an_unknown_authority_fails_by_the_systems_authorities() {
     let keys = keys();
     let address = server(&keys, &[]).await;
     let check = TlsCheck {

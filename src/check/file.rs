@@ -1,0 +1,45 @@
+//! Files that checks read.
+
+use std::io;
+use std::path::Path;
+
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+
+use crate::dial::ConnectFailure;
+
+/// A longer file is not a password, but named by mistake.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// The error of a file, with the key that names the file. A shortage of descriptors or memory stays what it is, for it is
+/// no fault of the file.
+pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
+    if ConnectFailure::of(&error).is_local_shortage() {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("{key}: {error}"))
+}
+
+/// Reads the file that the key `password_file` names; a line feed at its end is left out.
+///
+/// # Errors
+/// Those of reading; that the file is too long. They name the key.
+pub(super) async fn read_password(file: &Path) -> io::Result<Vec<u8>> {
+    read_short(file)
+        .await
+        .map_err(|error| file_error("password_file", error))
+}
+
+async fn read_short(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(file).await?.take(PASSWORD_BYTES_MAX + 1);
+    file.read_to_end(&mut bytes).await?;
+    if bytes.len() as u64 > PASSWORD_BYTES_MAX {
+        let what = format!("more than {PASSWORD_BYTES_MAX} bytes: too long for a password");
+        return Err(io::Error::other(what));
+    }
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,161 @@
+//! What the kinds of checks have in common: how they are configured, described and run.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::addr::ServerAddr;
+use crate::dial::{ConnectOptions, connect_for_check};
+
+/// A kind of check, apart from what is configured of it.
+#[derive(Debug)]
+pub struct CheckKind {
+    /// Its value of the key `check`.
+    pub name: &'static str,
+    /// Its keys in `[pools.NAME.health]`, besides those of all kinds. Kinds may have keys in common.
+    pub health_keys: &'static [&'static str],
+    /// Its keys in `[pools.NAME]`.
+    pub pool_keys: &'static [&'static str],
+    /// The service it checks, if it is for one service only.
+    pub service: Option<Service>,
+}
+
+/// What is known of a service; for warnings about a configuration that does not suit it.
+#[derive(Debug)]
+pub struct Service {
+    /// Its usual name, as in "PostgreSQL".
+    pub name: &'static str,
+    /// Whether it accepts a PROXY header.
+    pub accepts_proxy_header: bool,
+    /// Set if its clients do not begin with a ClientHello: what that means for the routes of a listener, and when it is
+    /// otherwise.
+    pub without_hello: Option<&'static str>,
+}
+
+/// What is configured of a check. Checks are equal if they are of one kind and configured alike.
+pub trait Check: CompareCheck + Any + Debug + Send + Sync {
+    /// Its kind.
+    fn kind(&self) -> &'static CheckKind;
+
+    /// The files that it reads when it runs, each with the key that names it.
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        Vec::new()
+    }
+
+    /// The keys that are set, as in `health.user`, each with its value as text: so that a reload can tell which differ.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Whether a server must have a role. It then gets no session before a check has passed.
+    fn requires_role(&self) -> bool {
+        false
+    }
+
+    /// Whether [`CheckPass::certificate_ends`] is ever set.
+    fn reads_certificate(&self) -> bool {
+        false
+    }
+
+    /// Prepares the check of one server.
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe>;
+}
+
+/// The check of one server, ready to run. It keeps what a later run can use again.
+pub trait Probe: Send + Sync {
+    /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind.
+    fn run(&self) -> RunningCheck<'_>;
+}
+
+/// A check under way.
+pub type RunningCheck<'a> = Pin<Box<dyn Future<Output = Result<CheckPass, CheckFailure>> + Send + 'a>>;
+
+/// The server that a check is about, and how to reach it.
+#[derive(Clone, Debug)]
+pub struct CheckTarget {
+    /// Where checks of the server go.
+    pub address: ServerAddr,
+    /// The host name in the server's configured address; `None`: it is an IP address.
+    pub host: Option<Box<str>>,
+    /// How a connection is opened: as for sessions, so that a check fails where sessions would.
+    pub connect: ConnectOptions,
+}
+
+impl CheckTarget {
+    /// Connects, and sends the PROXY header if the server expects one.
+    ///
+    /// # Errors
+    /// Those of [`connect_for_check`].
+    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+        connect_for_check(self.address, &self.connect).await
+    }
+}
+
+/// What a check that passed has found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckPass {
+    /// When the server's certificate expires, in seconds since the Unix epoch; `None`: not known.
+    pub certificate_ends: Option<i64>,
+}
+
+/// Why a check did not pass.
+#[derive(Debug)]
+pub enum CheckFailure {
+    /// It could not be made, or not to its end.
+    Io(io::Error),
+    /// The server works, but is not what the pool requires: it has another role, or is too far behind.
+    Unfit(String),
+}
+
+impl From<io::Error> for CheckFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Comparison of checks whose kinds are not known. Every [`Check`] that can be compared with its own kind has it.
+pub trait CompareCheck {
+    /// Whether both are of one kind and configured alike.
+    fn is_same(&self, other: &dyn Check) -> bool;
+}
+
+impl<T: Check + PartialEq> CompareCheck for T {
+    fn is_same(&self, other: &dyn Check) -> bool {
+        let other: &dyn Any = other;
+        other.downcast_ref::<T>() == Some(self)
+    }
+}
+
+impl PartialEq for dyn Check {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other)
+    }
+}
+
+impl Eq for dyn Check {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tcp::TcpCheck;
+    use super::super::tls::TlsCheck;
+    use super::*;
+
+    #[test]
+    fn checks_are_equal_if_kind_and_configuration_are() {
+        let tls = |verify| -> Arc<dyn Check> {
+            Arc::new(TlsCheck {
+                verify,
+                ..TlsCheck::default()
+            })
+        };
+        let tcp: Arc<dyn Check> = Arc::new(TcpCheck);
+        assert!(*tls(true) == *tls(true));
+        assert!(*tls(true) != *tls(false));
+        assert!(*tls(true) != *tcp);
+    }
+}

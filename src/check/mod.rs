@@ -1,0 +1,20 @@
+//! Health checks: a file for each kind.
+//!
+//! [`kind`] is the interface: a [`Check`] is what is configured of one kind, a [`Probe`] is a check of one server, ready
+//! to run. Which check runs when, and what follows from its result, is decided in [`crate::health`].
+//!
+//! **A new kind** is a file here (what is configured of it, its keys, how it runs) with an entry in [`KINDS`], and a file
+//! in `config/parse/check/` (how its keys are read) with an entry in the list there.
+
+mod kind;
+mod file;
+mod role;
+pub mod tcp;
+pub mod tls;
+pub mod postgres;
+
+pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
+pub use role::{Role, RoleRequirement};
+
+/// Every kind of check.
+pub static KINDS: [&CheckKind; 3] = [&tcp::KIND, &tls::KIND, &postgres::KIND];

@@ -1,0 +1,228 @@
+//! The check `postgres`: the server is PostgreSQL and, if a user to log in as is configured, has the right role.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Config, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::file::read_password;
+use super::role::RoleRequirement;
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, role, tls};
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "postgres",
+    health_keys: &["user", "password_file", "database"],
+    pool_keys: &role::KEYS,
+    service: Some(Service {
+        name: "PostgreSQL",
+        accepts_proxy_header: false,
+        without_hello: Some("no `sni` or `alpn` matches them, unless they set sslnegotiation=direct (PostgreSQL 17)"),
+    }),
+};
+
+/// The check `postgres`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresCheck {
+    /// How to log in; `None`: no login, any answer to SSLRequest passes.
+    pub login: Option<PostgresLogin>,
+    /// What a server must be. Needs a login.
+    pub required: RoleRequirement,
+}
+
+/// How to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresLogin {
+    /// The user.
+    pub user: Box<str>,
+    /// Contains the password; a line feed at its end is left out. Read when a check needs it.
+    pub password_file: Option<PathBuf>,
+    /// The database.
+    pub database: Box<str>,
+}
+
+impl Check for PostgresCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { login, required } = self;
+        let mut settings = required.settings();
+        if let Some(PostgresLogin {
+            user,
+            password_file,
+            database,
+        }) = login
+        {
+            settings.push(("health.user", format!("{user:?}")));
+            settings.push(("health.password_file", format!("{password_file:?}")));
+            settings.push(("health.database", format!("{database:?}")));
+        }
+        settings
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        let file = self.login.as_ref().and_then(|login| login.password_file.as_deref());
+        file.map(|path| ("password_file", path)).into_iter().collect()
+    }
+
+    fn requires_role(&self) -> bool {
+        self.required.is_set()
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(PostgresProbe::new(self, target))
+    }
+}
+
+/// SSLRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read.
+type BoundedStream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
+
+/// Whether it is a replica.
+const ROLE_QUERY: &str = "SELECT pg_is_in_recovery()";
+
+/// Whether it is a replica, and how many seconds behind. While a receiver runs and all it has received is replayed, a
+/// replica is not behind: an idle primary sends nothing to replay, however long ago the last transaction was. Without a
+/// receiver it falls behind although nothing is left to replay. A user without privileges may see that a receiver runs,
+/// but nothing else of it.
+const LAG_QUERY: &str = "SELECT pg_is_in_recovery(), CASE \
+    WHEN NOT pg_is_in_recovery() THEN 0 \
+    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() \
+        AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0 \
+    ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END";
+
+struct PostgresProbe {
+    check: Arc<PostgresCheck>,
+    target: CheckTarget,
+    /// For a login: TLS where the server offers it. No certificate is verified, and a server may ask for the password
+    /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
+    tls: io::Result<ClientConfig>,
+}
+
+impl Probe for PostgresProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            self.connect_and_ask().await?;
+            Ok(CheckPass::default())
+        })
+    }
+}
+
+impl PostgresProbe {
+    fn new(check: Arc<PostgresCheck>, target: CheckTarget) -> Self {
+        Self {
+            check,
+            target,
+            tls: tls::unverified(),
+        }
+    }
+
+    /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
+    ///
+    /// # Errors
+    /// Those of connecting; that the server speaks another protocol, refuses the login, or is not what is required.
+    async fn connect_and_ask(&self) -> Result<(), CheckFailure> {
+        let mut stream = self.target.connect().await?;
+        let Some(login) = &self.check.login else {
+            return Ok(request_tls(&mut stream).await?);
+        };
+        let (from, to) = stream.into_split();
+        let stream = join(from.take(ANSWER_BYTES_MAX), to);
+        let (is_replica, lag) = self.query_role(login, stream).await?;
+        self.check.required.judge(is_replica, lag)
+    }
+
+    /// Logs in. Returns whether the server is a replica and, if that is asked, how many seconds it is behind.
+    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<(bool, Option<f64>)> {
+        let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
+            &mut MakeRustlsConnect::new(tls.clone()),
+            &self.target.address.ip().to_string(),
+        );
+        let tls = tls.map_err(io::Error::other)?;
+        let config = login_config(login).await?;
+        let connected = config.connect_raw(stream, tls).await;
+        let (client, connection) = connected.map_err(|error| server_error(&error))?;
+        let query = if self.check.required.max_lag.is_some() {
+            LAG_QUERY
+        } else {
+            ROLE_QUERY
+        };
+        let ask = async {
+            let answer = client.simple_query(query).await;
+            drop(client); // sends Terminate, and ends `connection`
+            answer
+        };
+        let (answer, _) = tokio::join!(ask, connection);
+        read_role(&answer.map_err(|error| server_error(&error))?)
+    }
+}
+
+/// Sends SSLRequest. Any PostgreSQL server answers it with one letter, and no session begins. A server with TLS logs that
+/// the client sent none.
+async fn request_tls(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&SSL_REQUEST).await?;
+    match stream.read_u8().await? {
+        b'S' | b'N' => Ok(()),
+        other => {
+            let what = format!(
+                "not a PostgreSQL server: it answers SSLRequest with {:?}",
+                char::from(other)
+            );
+            Err(io::Error::other(what))
+        }
+    }
+}
+
+async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
+    let mut config = Config::new();
+    config
+        .user(&*login.user)
+        .dbname(&*login.database)
+        .application_name("acequia")
+        .ssl_mode(SslMode::Prefer);
+    if let Some(file) = &login.password_file {
+        config.password(read_password(file).await?);
+    }
+    Ok(config)
+}
+
+/// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
+fn server_error(error: &tokio_postgres::Error) -> io::Error {
+    if let Some(sent) = error.as_db_error() {
+        return io::Error::other(sent.message().to_owned());
+    }
+    let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);
+    io::Error::new(kind, error.to_string())
+}
+
+fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<(bool, Option<f64>)> {
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    // The answer may have too few columns, or a value that is not text.
+    let column = |number| row.and_then(|row| row.try_get(number).ok().flatten());
+    let is_replica =
+        column(0).ok_or_else(|| io::Error::other("the answer does not say whether the server is a replica"))?;
+    Ok((is_replica == "t", column(1).and_then(|lag| lag.parse().ok())))
+}
+
+#[cfg(test)]
+mod tests;

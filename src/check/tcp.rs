@@ -1,0 +1,90 @@
+//! The check `tcp`: the server's kernel completes a handshake; the server's program never sees the connection.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::dial::{LastAck, connect};
+use crate::socket::reset;
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "tcp",
+    health_keys: &[],
+    pool_keys: &[],
+    service: None,
+};
+
+/// The check `tcp`; nothing is to be configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpCheck;
+
+impl Check for TcpCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(TcpProbe { target })
+    }
+}
+
+struct TcpProbe {
+    target: CheckTarget,
+}
+
+impl Probe for TcpProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            self.connect_and_reset().await?;
+            Ok(CheckPass::default())
+        })
+    }
+}
+
+impl TcpProbe {
+    /// Connects, and resets before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
+    ///
+    /// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
+    /// The server's accept queue never gets the connection.
+    async fn connect_and_reset(&self) -> io::Result<()> {
+        let CheckTarget {
+            address,
+            connect: options,
+            ..
+        } = &self.target;
+        reset(connect(*address, options, LastAck::Delayed).await?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::ServerAddr;
+    use crate::dial::{ConnectOptions, TEST_CONNECT};
+    use crate::proxy_protocol::Version;
+
+    #[tokio::test]
+    async fn the_servers_program_never_sees_a_check() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let target = CheckTarget {
+            address: ServerAddr::new(server.local_addr().unwrap()),
+            host: None,
+            connect: ConnectOptions {
+                proxy_protocol: Some(Version::V2),
+                ..TEST_CONNECT
+            },
+        };
+        let probe = TcpProbe { target };
+        for _ in 0..20 {
+            probe.connect_and_reset().await.unwrap();
+        }
+        // On loopback a reset is delivered before the call that sends it returns.
+        assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(server);
+        let refused = probe.connect_and_reset().await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

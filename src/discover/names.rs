@@ -1,0 +1,300 @@
+//! The host names of a pool's servers, and the addresses that they resolve to.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::resolver::{LookupResult, Resolver};
+use crate::addr::{IpFamily, ServerAddr, ServerLocation};
+use crate::plan::{Plan, PoolPlan, ServerEntry};
+use crate::pool::Roster;
+use crate::text::Reason;
+
+/// After this time a lookup without an answer has failed; the last known addresses stay.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time between the first failure and the next lookup of a name without a known address. It doubles with each failure,
+/// up to the pool's `resolve_interval`.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Addresses of one name that are used: more would be a mistake, or a wrong answer. Of more the lowest are used, which are
+/// the same whatever order they come in.
+const ADDRESSES_MAX: usize = 256;
+
+/// The host names of one pool: when each is looked up, and what is known of it.
+#[derive(Default)]
+pub struct PoolNames {
+    names: HashMap<Arc<str>, NameState>,
+    /// The lookups under way. That of a name which has left the pool is aborted.
+    lookups: JoinSet<(Arc<str>, LookupResult)>,
+    /// The addresses that are looked up.
+    family: IpFamily,
+}
+
+/// What is known of one name.
+struct NameState {
+    /// The indices of its entries in the pool; at least one.
+    entries: Vec<usize>,
+    /// Its lookup, if one is under way.
+    lookup: Option<AbortHandle>,
+    /// When it is looked up next or, during a lookup, when that has failed. `None`: it has failed, and there is no other
+    /// before it has ended; its answer is used whenever it comes.
+    deadline: Option<Instant>,
+    /// The time between a failure and the next lookup, as long as no address is known.
+    retry: Duration,
+    /// Whether its last lookup was prompt, or there was none.
+    was_prompt: bool,
+    /// Whether its last lookup succeeded; `None`: there was none. A change is logged.
+    resolves: Option<bool>,
+    /// Whether it has more addresses than are used. Logged when it becomes true.
+    has_too_many: bool,
+}
+
+/// The addresses of a name, sorted, or why there are none.
+type Resolution = Result<Vec<ServerAddr>, Reason>;
+
+/// The end of a lookup.
+type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
+
+impl PoolNames {
+    /// Follows this plan of the pool from now on. Names that are new are looked up at once; if the address family has
+    /// changed, all are.
+    pub fn adopt(&mut self, pool: &PoolPlan) {
+        if self.family != pool.resolve {
+            self.family = pool.resolve;
+            self.names.clear();
+            self.lookups.abort_all();
+        }
+        let now = Instant::now();
+        self.names.values_mut().for_each(|state| state.entries.clear());
+        for (index, entry) in pool.entries.iter().enumerate() {
+            if entry.fixed().is_none() {
+                let name = Arc::clone(&entry.written);
+                let state = self.names.entry(name).or_insert_with(|| NameState::new(now));
+                state.entries.push(index);
+            }
+        }
+        self.names.retain(|_, state| {
+            let is_gone = state.entries.is_empty();
+            if let (true, Some(lookup)) = (is_gone, &state.lookup) {
+                lookup.abort();
+            }
+            !is_gone
+        });
+        for state in self.names.values_mut().filter(|state| state.lookup.is_none()) {
+            let latest = now + pool.resolve_interval; // it may be shorter than before
+            state.deadline = state.deadline.map(|deadline| deadline.min(latest));
+        }
+        self.mark_if_resolved(pool);
+    }
+
+    /// Waits for the next event, and handles it: a name is due, a lookup has ended, a lookup has failed for taking too
+    /// long. Returns whether servers were added to the pool or removed. Cancel safe.
+    ///
+    /// A name that does not resolve keeps its last addresses; that is logged when it begins.
+    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) -> bool {
+        let deadline = self.names.values().filter_map(|state| state.deadline).min();
+        let until_deadline = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let has_changed = tokio::select! {
+            biased; // an answer at the last moment counts
+            Some(ended) = self.lookups.join_next_with_id() => self.finish_lookups(pool, ended),
+            () = until_deadline => self.handle_deadlines(pool, resolver),
+        };
+        if has_changed {
+            pool.settle(roster);
+        }
+        self.mark_if_resolved(pool);
+        has_changed
+    }
+
+    /// Starts the lookups that are due; those whose time is over have failed. Whether addresses have changed.
+    fn handle_deadlines(&mut self, pool: &PoolPlan, resolver: &Resolver) -> bool {
+        let now = Instant::now();
+        let mut has_changed = false;
+        for (name, state) in &mut self.names {
+            if state.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            if state.lookup.is_some() {
+                state.deadline = None;
+                has_changed |= state.record(pool, name, Err(Reason::new("the resolver does not answer")));
+            } else if let ServerLocation::Name { host, port } = &state.entry(pool).location {
+                let name = Arc::clone(name);
+                let lookup = resolver.resolve(host, *port, pool.resolve, state.was_prompt);
+                state.lookup = Some(self.lookups.spawn(async move { (name, lookup.await) }));
+                state.deadline = Some(now + LOOKUP_TIMEOUT);
+            }
+        }
+        has_changed
+    }
+
+    /// Records the result of a lookup, and of all others that have ended meanwhile. Whether addresses have changed.
+    fn finish_lookups(&mut self, pool: &PoolPlan, first: EndedLookup) -> bool {
+        let mut next = Some(first);
+        let mut has_changed = false;
+        while let Some(ended) = next {
+            // The result of an aborted lookup is ignored, also if it came before it could be aborted.
+            if let Ok((id, (name, result))) = ended
+                && let Some(state) = self.names.get_mut(&name)
+                && state.lookup.take_if(|lookup| lookup.id() == id).is_some()
+            {
+                state.was_prompt = result.is_prompt;
+                has_changed |= state.record(pool, &name, sorted(result.addresses));
+                state.schedule(pool);
+            }
+            next = self.lookups.try_join_next_with_id();
+        }
+        has_changed
+    }
+
+    fn mark_if_resolved(&self, pool: &PoolPlan) {
+        if self.names.values().all(|state| state.resolves.is_some()) {
+            pool.pool.mark_resolved();
+        }
+    }
+}
+
+impl NameState {
+    /// Of a name that was never looked up, and is to be now.
+    fn new(now: Instant) -> Self {
+        Self {
+            entries: Vec::new(),
+            lookup: None,
+            deadline: Some(now),
+            retry: RETRY_FIRST,
+            was_prompt: true,
+            resolves: None,
+            has_too_many: false,
+        }
+    }
+
+    /// One of its entries; all have the same addresses.
+    fn entry<'a>(&self, pool: &'a PoolPlan) -> &'a ServerEntry {
+        let entry = self.entries.first().expect("a name without an entry is not kept");
+        &pool.entries[*entry]
+    }
+
+    /// Sets when it is looked up next.
+    fn schedule(&mut self, pool: &PoolPlan) {
+        let longest = pool.resolve_interval;
+        let gap = if self.entry(pool).addresses.load().is_empty() {
+            let gap = self.retry.min(longest);
+            self.retry = (2 * gap).max(RETRY_FIRST);
+            gap
+        } else {
+            self.retry = RETRY_FIRST;
+            longest
+        };
+        self.deadline = Some(Instant::now() + gap);
+    }
+
+    /// Stores the addresses in the entries of the name. Whether they have changed.
+    fn record(&mut self, pool: &PoolPlan, name: &str, resolution: Resolution) -> bool {
+        let before = self.entry(pool).addresses.load_full();
+        let Some(now) = self.changed_addresses(pool.pool.name(), name, &before, resolution) else {
+            return false;
+        };
+        let now = Arc::new(now);
+        for entry in &self.entries {
+            pool.entries[*entry].addresses.store(Arc::clone(&now));
+        }
+        true
+    }
+
+    /// Logs what is new. Returns the addresses if they have changed.
+    fn changed_addresses(
+        &mut self,
+        pool: &str,
+        name: &str,
+        before: &[ServerAddr],
+        resolution: Resolution,
+    ) -> Option<Vec<ServerAddr>> {
+        let did_resolve = self.resolves.replace(resolution.is_ok());
+        let mut addresses = match resolution {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                if did_resolve != Some(false) {
+                    let (kept, error) = (before.len(), &*error);
+                    tracing::warn!(
+                        pool,
+                        name,
+                        error,
+                        kept,
+                        "cannot resolve the name, keeping its last addresses"
+                    );
+                }
+                return None;
+            }
+        };
+        let found = addresses.len();
+        addresses.truncate(ADDRESSES_MAX);
+        let used = addresses.len();
+        if found > used && !self.has_too_many {
+            tracing::warn!(
+                pool,
+                name,
+                found,
+                used,
+                "the name has too many addresses, using the lowest"
+            );
+        }
+        self.has_too_many = found > used;
+        if did_resolve != Some(true) || *before != *addresses {
+            tracing::info!(pool, name, ?addresses, "resolved");
+        }
+        (*before != *addresses).then_some(addresses)
+    }
+}
+
+/// Looks up the names of the next plan that are new in their pools, so that the plan begins with their addresses as far as
+/// they are known by `deadline`. Other names keep the addresses that their pools have found.
+pub async fn resolve_new_names(next: &Plan, now: &Plan, resolver: &Resolver, deadline: Instant) {
+    let mut lookups = Vec::new();
+    for pool in &next.pools {
+        let before = now.pool(pool.pool.name());
+        let before = before.filter(|before| before.resolve == pool.resolve);
+        let known: HashSet<&str> = before
+            .iter()
+            .flat_map(|before| before.names().map(|(entry, ..)| &*entry.written))
+            .collect();
+        for (entry, host, port) in pool.names().filter(|(entry, ..)| !known.contains(&*entry.written)) {
+            let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, true));
+            lookups.push((entry, AbortOnDropHandle::new(lookup)));
+        }
+    }
+    for (entry, lookup) in lookups {
+        // After the deadline this still takes a result that is there: one slow name costs the others nothing.
+        if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
+            && let Ok(mut addresses) = sorted(result.addresses)
+        {
+            addresses.truncate(ADDRESSES_MAX);
+            entry.addresses.store(Arc::new(addresses));
+        }
+    }
+}
+
+/// The addresses that were found, each once and sorted: resolvers rotate their answers.
+fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
+    let addresses = found.map_err(|error| Reason::from(error.to_string()))?;
+    if addresses.is_empty() {
+        return Err(Reason::new("the name has no address"));
+    }
+    let mut addresses: Vec<ServerAddr> = addresses.into_iter().map(ServerAddr::new).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+
+use super::*;
+use crate::addr::ClientAddr;
+use crate::live::Live;
+use crate::pool::Server;
+
+mod slow;
+
+/// Lookups at once, as many as a process with enough descriptors allows.
+const CAPACITY: usize = 128;
+
+const ONE_NAME: &str = r#"servers = ["a.test:7"]"#;
+
+/// A plan with one pool that has these lines.
+fn plan(lines: &str) -> Plan {
+    let text = format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n{lines}");
+    let loaded = crate::config::read("test.toml", &text);
+    loaded.unwrap_or_else(|report| panic!("{report}")).plan
+}
+
+/// The pool of that plan.
+fn pool(lines: &str) -> Arc<PoolPlan> {
+    Arc::clone(&plan(lines).pools[0])
+}
+
+/// The addresses of names, for a resolver.
+#[derive(Clone, Default)]
+struct Zone(Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>);
+
+impl Zone {
+    /// Sets the addresses of a name; without any it does not resolve.
+    fn put(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.0.lock().unwrap().insert(name.to_owned(), addresses);
+    }
+
+    fn resolver(&self) -> Resolver {
+        let zone = self.clone();
+        Resolver::new(CAPACITY, move |host, port, _| match zone.0.lock().unwrap().get(host) {
+            Some(addresses) if !addresses.is_empty() => {
+                Ok(addresses.iter().map(|address| (*address, port).into()).collect())
+            }
+            _ => Err(io::Error::other("no such name")),
+        })
+    }
+}
+
+/// A pool with names, and what resolves them.
+struct Fixture {
+    pool: Arc<PoolPlan>,
+    names: PoolNames,
+    roster: Roster,
+    zone: Zone,
+}
+
+impl Fixture {
+    fn new(lines: &str) -> Self {
+        Self {
+            pool: pool(lines),
+            names: PoolNames::default(),
+            roster: Roster::default(),
+            zone: Zone::default(),
+        }
+    }
+
+    /// Looks up all names. Returns the labels of the servers.
+    async fn resolve(&mut self) -> Vec<Arc<str>> {
+        resolve_all(&mut self.names, &self.pool, &self.zone.resolver(), &self.roster).await;
+        labels(&self.pool)
+    }
+
+    fn server(&self, label: &str) -> Arc<Server> {
+        let servers = self.pool.pool.servers();
+        let found = servers.iter().find(|server| &*server.spec().label == label);
+        Arc::clone(found.expect("it is in the pool"))
+    }
+}
+
+/// Looks up all names, and waits until every lookup has ended or failed.
+async fn resolve_all(names: &mut PoolNames, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) {
+    names.adopt(pool);
+    let now = Instant::now();
+    for state in names.names.values_mut() {
+        state.deadline = Some(if state.lookup.is_some() {
+            now + LOOKUP_TIMEOUT
+        } else {
+            now
+        });
+    }
+    let is_open = |state: &NameState| state.deadline == Some(now) || state.lookup.is_some() && state.deadline.is_some();
+    while names.names.values().any(is_open) {
+        names.step(pool, resolver, roster).await;
+    }
+}
+
+fn labels(pool: &PoolPlan) -> Vec<Arc<str>> {
+    let servers = pool.pool.servers();
+    servers.iter().map(|server| Arc::clone(&server.spec().label)).collect()
+}
+
+#[tokio::test]
+async fn each_address_is_a_server_and_stays_one_while_the_name_has_it() {
+    let mut fixture = Fixture::new(r#"servers = ["10.0.0.9:7", "a.test:7"]"#);
+    fixture.zone.put("a.test", &["10.0.0.2", "10.0.0.1"]);
+    let both = ["10.0.0.9:7", "a.test:7@10.0.0.1", "a.test:7@10.0.0.2"].map(Arc::from);
+    assert_eq!(fixture.resolve().await, both);
+    let (fixed, stays) = (fixture.server(&both[0]).id(), fixture.server(&both[2]).id());
+    fixture.zone.put("a.test", &["10.0.0.3", "10.0.0.2"]);
+    assert_eq!(
+        fixture.resolve().await,
+        ["10.0.0.9:7", "a.test:7@10.0.0.2", "a.test:7@10.0.0.3"].map(Arc::from)
+    );
+    assert_eq!(
+        (fixture.server(&both[0]).id(), fixture.server(&both[2]).id()),
+        (fixed, stays)
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_stops_resolving_keeps_its_last_addresses() {
+    let mut fixture = Fixture::new(r#"servers = ["a.test:7", "b.test:7"]"#);
+    fixture.zone.put("a.test", &["10.0.0.1"]);
+    fixture.zone.put("b.test", &["10.0.0.2"]);
+    let before = fixture.resolve().await;
+    let id = fixture.server("a.test:7@10.0.0.1").id();
+    fixture.zone.put("a.test", &[]);
+    for _ in 0..3 {
+        assert_eq!(fixture.resolve().await, before);
+        assert_eq!(fixture.server("a.test:7@10.0.0.1").id(), id);
+    }
+    fixture.zone.put("a.test", &["10.0.0.3"]);
+    assert_eq!(
+        fixture.resolve().await,
+        ["a.test:7@10.0.0.3", "b.test:7@10.0.0.2"].map(Arc::from)
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_returns_is_the_same_server_while_it_has_sessions() {
+    let mut fixture = Fixture::new(&format!("{ONE_NAME}\nhealth = {{ check = \"off\" }}"));
+    fixture.zone.put("a.test", &["10.0.0.1"]);
+    fixture.resolve().await;
+    let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+    let lease = fixture.pool.pool.pick(client, &[], Instant::now()).unwrap();
+    for _ in 0..2 {
+        fixture.zone.put("a.test", &["10.0.0.2"]);
+        for _ in 0..3 {
+            assert_eq!(fixture.resolve().await, ["a.test:7@10.0.0.2".into()]);
+        }
+        fixture.zone.put("a.test", &["10.0.0.1"]);
+        fixture.resolve().await;
+        let returned = fixture.server("a.test:7@10.0.0.1");
+        assert!(Arc::ptr_eq(lease.server(), &returned));
+        assert_eq!(returned.live(), 1);
+    }
+    fixture.zone.put("a.test", &["10.0.0.2"]);
+    fixture.resolve().await;
+    let removed = Arc::downgrade(lease.server());
+    drop(lease);
+    assert_eq!(removed.strong_count(), 0, "only its sessions held it");
+}
+
+#[tokio::test]
+async fn a_name_with_too_many_addresses_has_the_same_servers_in_any_order() {
+    let mut fixture = Fixture::new(ONE_NAME);
+    let mut all: Vec<String> = (0..=ADDRESSES_MAX)
+        .map(|number| format!("10.0.{}.{}", number / 256, number % 256))
+        .collect();
+    let mut first = None;
+    for _ in 0..4 {
+        all.rotate_left(100);
+        let addresses: Vec<&str> = all.iter().map(String::as_str).collect();
+        fixture.zone.put("a.test", &addresses);
+        let servers = fixture.resolve().await;
+        assert_eq!(servers.len(), ADDRESSES_MAX);
+        assert_eq!(*first.get_or_insert_with(|| servers.clone()), servers);
+    }
+}

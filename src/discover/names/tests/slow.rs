@@ -1,0 +1,246 @@
+//! Lookups that take long or fail, and the times between lookups.
+
+use super::*;
+
+/// Advances the paused clock: by itself it stands still while a blocking thread is busy.
+async fn while_time_passes<T>(waits: impl Future<Output = T>) -> T {
+    let clock = async {
+        loop {
+            tokio::time::advance(LOOKUP_TIMEOUT / 100).await;
+        }
+    };
+    tokio::select! {
+        done = waits => done,
+        never = clock => never,
+    }
+}
+
+/// A resolver whose lookups of `*.hangs.test` hang until the sender is dropped; others find an address.
+fn hanging() -> (Resolver, Sender<()>) {
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let resolver = Resolver::new(CAPACITY, move |host, port, _| {
+        if host.ends_with("hangs.test") {
+            let _ = gate.lock().unwrap().recv(); // fails when the sender is dropped
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    (resolver, go)
+}
+
+#[tokio::test]
+async fn an_answer_is_used_while_another_lookup_hangs() {
+    let pool = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
+    let (resolver, go) = hanging();
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    names.adopt(&pool);
+    while labels(&pool).len() < 2 {
+        names.step(&pool, &resolver, &roster).await;
+    }
+    assert_eq!(
+        labels(&pool),
+        ["a.test:8@10.0.0.1", "b.test:10@10.0.0.1"].map(Arc::from)
+    );
+    assert!(!pool.pool.is_resolved(), "the other lookups have not ended");
+    drop(go);
+    while labels(&pool).len() < 4 {
+        names.step(&pool, &resolver, &roster).await;
+    }
+    assert!(pool.pool.is_resolved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_the_timeout_is_used_at_once() {
+    let pool = pool("servers = [\"hangs.test:7\"]\nresolve_interval = \"1h\"");
+    let (resolver, go) = hanging();
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    while_time_passes(resolve_all(&mut names, &pool, &resolver, &roster)).await;
+    assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
+    drop(go);
+    let began = Instant::now();
+    while labels(&pool).is_empty() {
+        names.step(&pool, &resolver, &roster).await;
+    }
+    assert!(began.elapsed() < LOOKUP_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_begins_with_the_addresses_of_new_names_that_are_found_in_time() {
+    let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
+    let mut next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let (resolver, _go) = hanging();
+    let now = live.plan();
+    let timeout = async {
+        let open = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        while open() != 1 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(LOOKUP_TIMEOUT).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = resolve_new_names(&next, &now, &resolver, Instant::now() + LOOKUP_TIMEOUT) => {}
+        () = timeout => {}
+    }
+    assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
+    live.settle(&mut next);
+    assert_eq!(
+        labels(&next.pools[0]),
+        ["b.test:9@10.0.0.1".into()],
+        "the first name is not new"
+    );
+}
+
+/// A pool with so many names that hang, before one that does not.
+fn pool_of_hanging(number: usize, keys: &str) -> Arc<PoolPlan> {
+    let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
+    let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();
+    pool(&format!("servers = {names:?}\n{keys}"))
+}
+
+#[tokio::test]
+async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them() {
+    for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
+        let pool = pool_of_hanging(hanging_names, "");
+        let (resolver, go) = hanging();
+        let (mut names, roster) = (PoolNames::default(), Roster::default());
+        names.adopt(&pool);
+        let began = Instant::now();
+        while labels(&pool).is_empty() {
+            names.step(&pool, &resolver, &roster).await;
+        }
+        assert!(began.elapsed() < most, "{hanging_names}: {:?}", began.elapsed());
+        drop(go);
+    }
+}
+
+#[tokio::test]
+async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
+    let pool = pool_of_hanging(3 * CAPACITY, "");
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let recorded = Arc::clone(&begun);
+    let resolver = Resolver::new(CAPACITY, move |host, port, _| {
+        recorded.lock().unwrap().push(host.to_owned());
+        if host.ends_with("hangs.test") {
+            let _ = gate.lock().unwrap().recv();
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    names.adopt(&pool);
+    for (name, state) in &mut names.names {
+        state.was_prompt = !name.contains("hangs.test");
+    }
+    let began = Instant::now();
+    while labels(&pool).is_empty() {
+        names.step(&pool, &resolver, &roster).await;
+    }
+    assert!(began.elapsed() < LOOKUP_TIMEOUT / 10, "{:?}", began.elapsed());
+    assert!(begun.lock().unwrap().len() <= CAPACITY / 2 + 1);
+    drop(go);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
+    let pool = pool("servers = [\"a.hangs.test:7\"]\nresolve_interval = \"1s\"");
+    let lookups = Arc::new(Mutex::new(0));
+    let (go, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let recorded = Arc::clone(&lookups);
+    let resolver = Resolver::new(CAPACITY, move |_, port, _| {
+        *recorded.lock().unwrap() += 1;
+        let _ = gate.lock().unwrap().recv();
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    names.adopt(&pool);
+    let step = async {
+        loop {
+            names.step(&pool, &resolver, &roster).await;
+        }
+    };
+    // The clock stands still as long as the lookup is under way.
+    let hang = async {
+        while *lookups.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        while_time_passes(tokio::time::sleep(5 * LOOKUP_TIMEOUT)).await;
+    };
+    tokio::select! {
+        () = step => {}
+        () = hang => {}
+    }
+    assert!(pool.pool.is_resolved(), "the pool does not wait for it any longer");
+    assert_eq!(*lookups.lock().unwrap(), 1);
+    drop(go);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
+    let pool = pool(&format!("{ONE_NAME}\nresolve_interval = \"30s\""));
+    let began = Instant::now();
+    let lookups = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&lookups);
+    let resolver = Resolver::new(CAPACITY, move |_, port, _| {
+        let mut lookups = recorded.lock().unwrap();
+        lookups.push(began.elapsed().as_secs());
+        if lookups.len() < 8 {
+            return Err(io::Error::other("not yet"));
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
+    });
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    names.adopt(&pool);
+    while lookups.lock().unwrap().len() < 9 {
+        names.step(&pool, &resolver, &roster).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*lookups.lock().unwrap(), [0, 1, 3, 7, 15, 31, 61, 91, 121]);
+}
+
+#[tokio::test]
+async fn a_changed_address_family_is_looked_up_at_once() {
+    let text = |family: &str| format!("{ONE_NAME}\nresolve = \"{family}\"");
+    let resolver = Resolver::new(CAPACITY, |_, port, family| {
+        let all = ["10.0.0.1", "2001:db8::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        let wanted = all.into_iter().filter(|address| family.includes(*address));
+        Ok(wanted.map(|address| (address, port).into()).collect())
+    });
+    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    for (family, expected) in [
+        ("both", &["a.test:7@10.0.0.1", "a.test:7@2001:db8::1"][..]),
+        ("ipv4", &["a.test:7@10.0.0.1"]),
+        ("ipv6", &["a.test:7@2001:db8::1"]),
+    ] {
+        let pool = pool(&text(family));
+        names.adopt(&pool);
+        while labels(&pool).len() < expected.len() {
+            names.step(&pool, &resolver, &roster).await;
+        }
+        assert_eq!(
+            labels(&pool),
+            expected.iter().map(|label| Arc::from(*label)).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_plan_begins_with_addresses_of_its_family() {
+    let live = Live::new(plan(ONE_NAME));
+    let both = ["10.0.0.1:7", "[2001:db8::1]:7"].map(|address| ServerAddr::new(address.parse().unwrap()));
+    live.plan().pools[0].entries[0].addresses.store(Arc::new(both.to_vec()));
+    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
+    live.settle(&mut next);
+    assert_eq!(labels(&next.pools[0]), ["a.test:7@2001:db8::1".into()]);
+    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
+    let resolver = Resolver::new(CAPACITY, |_, port, _| Ok(vec![SocketAddr::from(([10, 0, 0, 9], port))]));
+    resolve_new_names(&next, &live.plan(), &resolver, Instant::now() + LOOKUP_TIMEOUT).await;
+    live.settle(&mut next);
+    assert_eq!(
+        labels(&next.pools[0]),
+        ["a.test:7@10.0.0.9".into()],
+        "the name is new in this family"
+    );
+}

@@ -1,0 +1,130 @@
+//! What the checks of all pools share, and the loop that checks one server.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+
+use super::schedule::{Ticks, first_gap, jittered};
+use super::server_check::ServerCheck;
+use crate::account::Metrics;
+use crate::check::{CheckFailure, CheckPass};
+use crate::dial::ConnectFailure;
+use crate::discover::Resolver;
+use crate::listen::Room;
+use crate::pool::Roster;
+
+/// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
+/// and some not.
+const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
+
+/// What the checks of all pools share.
+pub(super) struct CheckContext {
+    /// For checks under way, over all pools: each needs a file descriptor.
+    pub(super) capacity: Arc<Room>,
+    pub(super) resolver: Resolver,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) roster: Arc<Roster>,
+    ticks: Ticks,
+    /// The number of the next server whose checks begin; spreads the checks.
+    next_number: AtomicU64,
+    /// When a check last failed by a shortage, so that a shortage is logged once and not for every check. A std mutex, locked
+    /// for a line.
+    last_shortage: Mutex<Option<Instant>>,
+}
+
+impl CheckContext {
+    /// One check and one lookup at once, until a plan is adopted.
+    pub(super) fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
+        Self {
+            capacity: Room::new(Some(1)),
+            resolver: Resolver::system(1),
+            metrics,
+            roster,
+            ticks: Ticks::new(),
+            next_number: AtomicU64::new(1),
+            last_shortage: Mutex::default(),
+        }
+    }
+
+    /// Checks one server again and again, except while it is disabled. Its checks never overlap. `pool_capacity` bounds the
+    /// checks of its pool that are under way. Ends only by being dropped.
+    pub(super) async fn check_repeatedly(
+        self: Arc<Self>,
+        pool: Arc<str>,
+        check: ServerCheck,
+        pool_capacity: Arc<Semaphore>,
+    ) {
+        let number = self.next_number.fetch_add(1, Relaxed);
+        let mut first = Some(number);
+        let mut next = Instant::now();
+        check.await_role();
+        loop {
+            // Created before `is_disabled` is read, so that no change in between is missed.
+            let steered = check.server.steered();
+            if check.server.is_disabled() {
+                steered.await;
+                check.await_role();
+                next = Instant::now();
+                continue;
+            }
+            tokio::select! {
+                () = steered => {}
+                began = contain_panic(self.check_once(&pool, &check, &pool_capacity, next)) => {
+                    let interval = check.interval();
+                    let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));
+                    next = began + gap;
+                }
+            }
+        }
+    }
+
+    /// Waits for the time and for a permit, checks, and records the result. Returns when the check began.
+    async fn check_once(&self, pool: &str, check: &ServerCheck, pool_capacity: &Semaphore, at: Instant) -> Instant {
+        sleep_until(self.ticks.next(at)).await;
+        let permits = (pool_capacity.acquire().await, self.capacity.take().await);
+        let began = Instant::now();
+        let result = check.run().await;
+        drop(permits);
+        if !self.is_local_shortage(&result) {
+            check.record(pool, result);
+        }
+        began
+    }
+
+    /// Whether the check failed because this host is short of a resource, which says nothing about the server. Logged when
+    /// a shortage begins.
+    fn is_local_shortage(&self, result: &Result<CheckPass, CheckFailure>) -> bool {
+        let Err(CheckFailure::Io(error)) = result else {
+            return false;
+        };
+        if !ConnectFailure::of(error).is_local_shortage() {
+            return false;
+        }
+        let now = Instant::now();
+        let mut shortage = self.last_shortage.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = shortage.replace(now);
+        drop(shortage);
+        if last.is_none_or(|last| now >= last + SHORTAGE_ENDS_AFTER) {
+            tracing::warn!(%error, "cannot check servers: out of local ports, file descriptors or memory");
+        }
+        true
+    }
+}
+
+/// Ends a check that panics, so that later ones still run. Returns when the check began, or when it panicked.
+async fn contain_panic(check: impl Future<Output = Instant>) -> Instant {
+    let mut check = pin!(check);
+    poll_fn(|cx| {
+        // Unwind safe: the check is not polled again, and what it shares with others is consistent at every moment.
+        let polled = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| Poll::Ready(Instant::now()))
+    })
+    .await
+}

@@ -1,0 +1,75 @@
+//! When checks start.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Checks that are due within this time start together: a wake-up for each of a thousand checks a second costs a quarter of
+/// what the checks themselves do.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The ticks on which checks start.
+pub(super) struct Ticks {
+    /// The first tick.
+    start: Instant,
+}
+
+impl Ticks {
+    /// Begins now.
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The first tick that is not before this time.
+    pub(super) fn next(&self, at: Instant) -> Instant {
+        let tick = TICK.as_nanos();
+        let elapsed = at.saturating_duration_since(self.start).as_nanos() % tick;
+        let wait = u64::try_from((tick - elapsed) % tick).unwrap_or(0); // less than a tick
+        at + Duration::from_nanos(wait)
+    }
+}
+
+/// The time between the first and the second check of a server. The first check starts at once; this spreads the later ones
+/// over the interval. Multiples of the golden ratio fill it evenly, however many servers there are. `number`: another one
+/// for each server.
+pub(super) fn first_gap(number: u64, interval: Duration) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    interval.mul_f64((number as f64 * GOLDEN).fract())
+}
+
+/// The interval, 10 % more or less, so that checks which once coincide do not always do.
+pub(super) fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_is_never_early_and_at_most_ten_milliseconds_late() {
+        let ticks = Ticks::new();
+        for micros in [0, 1, 9_999, 10_000, 10_001, 123_456] {
+            let at = ticks.start + Duration::from_micros(micros);
+            let tick = ticks.next(at);
+            assert!(tick >= at && tick - at < TICK, "{micros}");
+            assert_eq!((tick - ticks.start).as_micros() % TICK.as_micros(), 0);
+        }
+    }
+
+    /// A minute of a thousand servers that are checked each second.
+    #[test]
+    fn checks_are_spread_and_stay_spread() {
+        let second = Duration::from_secs(1);
+        let mut tenths = vec![0; 600];
+        for number in 1..=1000 {
+            let mut at = first_gap(number, second);
+            while at < 60 * second {
+                tenths[usize::try_from(at.as_millis() / 100).unwrap()] += 1;
+                at += jittered(second);
+            }
+        }
+        let (least, most) = (tenths.iter().min().unwrap(), tenths.iter().max().unwrap());
+        assert!(*least > 50 && *most < 160, "100 each is even: {least} to {most}");
+    }
+}

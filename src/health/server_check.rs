@@ -1,0 +1,124 @@
+//! The checks of one server, and what follows from their results.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::account::{CheckResult, ServerSeries};
+use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
+use crate::dial::ConnectOptions;
+use crate::plan::{HealthPlan, PoolPlan};
+use crate::pool::Server;
+use crate::pool::health::{Checked, Verdict};
+
+/// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CheckPlan {
+    pub(super) health: HealthPlan,
+    /// The same as for sessions: what keeps these from connecting must fail a check, too.
+    connect: ConnectOptions,
+}
+
+impl CheckPlan {
+    pub(super) fn of(pool: &PoolPlan) -> Self {
+        Self {
+            health: pool.health.clone(),
+            connect: pool.dial.connect,
+        }
+    }
+}
+
+/// The check of one server of a pool.
+pub(super) struct ServerCheck {
+    probe: Box<dyn Probe>,
+    requires_role: bool,
+    plan: CheckPlan,
+    pub(super) server: Arc<Server>,
+    series: Arc<ServerSeries>,
+}
+
+impl ServerCheck {
+    /// `check`: that of the plan.
+    pub(super) fn new(check: Arc<dyn Check>, plan: CheckPlan, server: Arc<Server>, series: Arc<ServerSeries>) -> Self {
+        let requires_role = check.requires_role();
+        Self {
+            probe: check.probe(target(&plan, &server)),
+            requires_role,
+            plan,
+            server,
+            series,
+        }
+    }
+
+    /// If the server must have a role, it is not used before a check has found that it does.
+    pub(super) fn await_role(&self) {
+        if self.requires_role {
+            self.server.doubt();
+        }
+    }
+
+    /// The time between the starts of two checks, by the present state of the server.
+    pub(super) fn interval(&self) -> Duration {
+        if self.server.checked() == Checked::Down {
+            self.plan.health.interval_down
+        } else {
+            self.plan.health.interval
+        }
+    }
+
+    /// Runs the check once, for its timeout at most.
+    pub(super) async fn run(&self) -> Result<CheckPass, CheckFailure> {
+        let result = timeout(self.plan.health.timeout, self.probe.run()).await;
+        result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+
+    /// Records a result in the server and in the metrics. Logs if the server has changed its state.
+    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) {
+        let (result, verdict) = match result {
+            Ok(CheckPass { certificate_ends }) => {
+                if let Some(end) = certificate_ends {
+                    self.series.certificate_ends(end);
+                }
+                (CheckResult::Pass, Verdict::Pass)
+            }
+            Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, Verdict::Unfit(reason.into())),
+            Err(CheckFailure::Io(error)) => {
+                let result = if error.kind() == io::ErrorKind::TimedOut {
+                    CheckResult::Timeout
+                } else {
+                    CheckResult::Fail
+                };
+                (result, Verdict::Fail(error.to_string().into()))
+            }
+        };
+        self.series.checked(result);
+        let was_ejected = self.server.is_ejected();
+        let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
+        let server = &self.server.spec().label;
+        if was_ejected && !self.server.is_ejected() {
+            tracing::info!(pool, %server, "server is back");
+        }
+        let Some(state) = changed else { return };
+        self.series.changed(state == Checked::Up);
+        match verdict {
+            Verdict::Pass => tracing::info!(pool, %server, "server is up"),
+            Verdict::Fail(reason) | Verdict::Unfit(reason) => {
+                tracing::warn!(pool, %server, %reason, "server is down");
+            }
+        }
+    }
+}
+
+fn target(plan: &CheckPlan, server: &Server) -> CheckTarget {
+    let spec = server.spec();
+    let address = plan.health.address.unwrap_or(spec.address);
+    let port = plan.health.port.unwrap_or(spec.address.port());
+    let host_and_port = spec.resolved_from.as_deref().and_then(|from| from.rsplit_once(':'));
+    CheckTarget {
+        address: address.with_port(port),
+        host: host_and_port.map(|(host, _)| host.into()),
+        connect: plan.connect,
+    }
+}
