@@ -73,7 +73,7 @@ impl Filter {
             return Err(format!("`limit` is 1 to {LIMIT_MAX}"));
         }
         let read = |key: &str, text: &Option<String>| {
-            let read = text.as_deref().map(crate::units::duration).transpose();
+            let read = text.as_deref().map(crate::units::parse_duration).transpose();
             let read = read.map_err(|label| format!("`{key}` is not a duration: {label}"));
             read.map(Option::unwrap_or_default)
         };

@@ -17,7 +17,7 @@ use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::health::Checked;
 use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
-use crate::units::show_duration;
+use crate::units::format_duration;
 
 /// Entries of a route's condition that are shown.
 const ENTRIES_SHOWN: usize = 16;
@@ -152,7 +152,7 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         since: told(health.since),
         ejected: server.is_ejected(),
         usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
         set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
         set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
@@ -166,7 +166,7 @@ pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answe
         pool: pool.to_string(),
         name: name.to_string(),
         usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
         set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
         set_at: steering.by.as_ref().map(|(_, at)| told(*at)),

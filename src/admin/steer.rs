@@ -47,7 +47,7 @@ impl Order {
         if let Some(key) = self.others.keys().next() {
             return Err(format!("unknown `{key}`: there are `use`, `close_over`, `weight`"));
         }
-        let close_over = self.close_over.as_deref().map(crate::units::duration).transpose();
+        let close_over = self.close_over.as_deref().map(crate::units::parse_duration).transpose();
         let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
         let mut orders = Vec::new();
         match self.usage.as_deref() {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::resolver::{LookupResult, Resolver};
-use crate::addr::{IpFamily, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ServerAddr, ServerLocation};
 use crate::plan::{Plan, PoolPlan, ServerEntry};
 use crate::pool::Roster;
 use crate::text::Reason;
@@ -129,7 +129,7 @@ impl PoolNames {
             if state.lookup.is_some() {
                 state.deadline = None;
                 has_changed |= state.record(pool, name, Err(Reason::new("the resolver does not answer")));
-            } else if let ServerPlace::Name { host, port } = &state.entry(pool).place {
+            } else if let ServerLocation::Name { host, port } = &state.entry(pool).location {
                 let name = Arc::clone(name);
                 let lookup = resolver.resolve(host, *port, pool.resolve, state.was_prompt);
                 state.lookup = Some(self.lookups.spawn(async move { (name, lookup.await) }));

@@ -96,7 +96,7 @@ impl PoolPlan {
         let written = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries
-                .map(|entry| (Arc::clone(entry.label()), entry.place.clone()))
+                .map(|entry| (Arc::clone(entry.label()), entry.location.clone()))
                 .collect()
         };
         if written(self) != written(next) {
@@ -109,7 +109,7 @@ impl PoolPlan {
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {
-            let same = |old: &&ServerEntry| (old.label(), &old.place) == (entry.label(), &entry.place);
+            let same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
             self.entries.iter().find(same).map(|old| old.member_config)
         };
         let changed = |entry: &ServerEntry| {
@@ -184,11 +184,11 @@ impl ServerEntry {
         let Self {
             name,
             written,
-            place,
+            location,
             member_config,
             addresses: _, // what is found out, and not what is configured
         } = self;
-        (name, written, place, member_config) == (&other.name, &other.written, &other.place, &other.member_config)
+        (name, written, location, member_config) == (&other.name, &other.written, &other.location, &other.member_config)
     }
 }
 
