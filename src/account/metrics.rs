@@ -22,7 +22,6 @@ use book::{Book, opened};
 
 use super::names;
 use super::series::{LineSeries, ListenerId, ListenerSeries, METADATA, PoolSeries, ServerSeries, Source, label};
-use crate::capacity::ConnectionLimits;
 use crate::pool::{Pool, Server, ServerId};
 
 /// How often it is looked for what has left when nobody asks for the text. A rendering takes milliseconds where there
@@ -93,11 +92,11 @@ impl Metrics {
         metrics
     }
 
-    /// The series of a listener, opened with these places if need be. What they count goes on if the listener is back
-    /// before its counters have left.
-    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> ConnectionLimits) -> Arc<ListenerSeries> {
+    /// The series of a listener, opened if need be. What they count goes on if the listener is back before its counters
+    /// have left.
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
         opened(&mut self.book().listeners, name, || {
-            ListenerSeries::new(&self.source, name, places())
+            ListenerSeries::new(&self.source, name)
         })
     }
 
@@ -165,9 +164,13 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// The text of the exposition format; `pools` are those in force.
+    /// The text of the exposition format. `sessions`: those of each listener now; `pools`: those in force.
     #[must_use]
-    pub fn render<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>) -> String {
+    pub fn render<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+    ) -> String {
         let _one_step = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::with_local_recorder(&*self.source, || self.process.collect());
         self.build_info.set(1.0);
@@ -178,7 +181,7 @@ impl Metrics {
         book.tidy(Instant::now());
         book.touch();
         let mut own = String::new();
-        book.write_gauges(pools, &mut own);
+        book.write_gauges(sessions, pools, &mut own);
         book.write_pools(&mut own);
         book.write_handshakes(&mut own);
         drop(book);
@@ -197,7 +200,7 @@ impl Metrics {
         loop {
             sleep(TENDING).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([]))).await; // a panic in it has been told
+            let _ = spawn_blocking(move || drop(metrics.render([], []))).await; // a panic in it has been told
         }
     }
 

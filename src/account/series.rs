@@ -15,8 +15,7 @@ use tokio::time::Instant;
 use super::episode::Episode;
 use super::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use super::{Ending, names};
-use crate::capacity::ConnectionLimits;
-use crate::listen::Pause;
+use crate::listen::AcceptPause;
 use crate::pool::Server;
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
@@ -80,9 +79,8 @@ pub struct ListenerId(u64);
 pub struct ListenerSeries {
     id: ListenerId,
     name: Arc<str>,
-    places: ConnectionLimits,
     connections: Counter,
-    pauses: Counters<{ Pause::ALL.len() }>,
+    pauses: Counters<{ AcceptPause::ALL.len() }>,
     /// Whether there is an episode of pauses, to be asked without its lock.
     is_pausing: AtomicBool,
     // A std mutex: a few lines, and only while accepting pauses.
@@ -99,13 +97,12 @@ impl std::fmt::Debug for ListenerSeries {
 }
 
 impl ListenerSeries {
-    pub(super) fn new(source: &Source, name: &Arc<str>, places: ConnectionLimits) -> Self {
+    pub(super) fn new(source: &Source, name: &Arc<str>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let labels = [label("listener", name)];
         Self {
             id: ListenerId(NEXT.fetch_add(1, Relaxed)),
             name: Arc::clone(name),
-            places,
             connections: counter(source, names::CONNECTIONS, labels.to_vec()),
             pauses: Counters::new(source, names::ACCEPT_PAUSES, &labels, "reason"),
             is_pausing: AtomicBool::new(false),
@@ -118,12 +115,6 @@ impl ListenerSeries {
     #[must_use]
     pub fn id(&self) -> ListenerId {
         self.id
-    }
-
-    /// The places of its sessions.
-    #[must_use]
-    pub fn places(&self) -> &ConnectionLimits {
-        &self.places
     }
 
     /// Its name.
@@ -141,7 +132,7 @@ impl ListenerSeries {
     }
 
     /// Accepting rests; whether that is news.
-    pub fn paused(&self, reason: Pause) -> bool {
+    pub fn paused(&self, reason: AcceptPause) -> bool {
         self.pauses.of(reason as usize, reason.as_str()).increment(1);
         let mut episode = self.episode();
         self.is_pausing.store(true, Relaxed);

@@ -91,11 +91,15 @@ impl Book {
         self.lines.values().for_each(|line| line.series.touch());
     }
 
-    pub(super) fn write_gauges<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>, text: &mut String) {
+    pub(super) fn write_gauges<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+        text: &mut String,
+    ) {
         head(text, names::SESSIONS_ACTIVE, Kind::Gauge, "Sessions now.");
-        for (name, listener) in self.listeners.iter().filter(|(_, listener)| listener.left.is_none()) {
-            let active = listener.series.places().in_use();
-            sample(text, names::SESSIONS_ACTIVE, &pairs(&[("listener", name)]), active);
+        for (name, active) in sessions {
+            sample(text, names::SESSIONS_ACTIVE, &pairs(&[("listener", &name)]), active);
         }
         let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
         let mut shown = HashSet::new();

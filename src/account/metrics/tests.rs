@@ -2,7 +2,6 @@ use super::book::LINGER;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::capacity::Capacity;
 use crate::pool::health::{EjectLimits, Thresholds, Verdict};
 use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
 
@@ -53,7 +52,7 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
 
 fn metrics() -> (Arc<Metrics>, Arc<ListenerSeries>) {
     let metrics = Metrics::new();
-    let listener = metrics.listener(&"l".into(), || ConnectionLimits::new(None, Capacity::new(Some(1))));
+    let listener = metrics.listener(&"l".into());
     (Arc::new(metrics), listener)
 }
 
@@ -90,7 +89,7 @@ async fn counters_of_a_server_that_left_stay_for_five_minutes_and_gauges_do_not(
     used(&metrics, &listener, &stays);
     used(&metrics, &listener, &goes);
     let in_force = pool(&[&stays]);
-    let text = || metrics.render([&in_force]);
+    let text = || metrics.render([], [&in_force]);
     drop(goes);
     // Nobody asked while it lived.
     let first = lines_of(&text(), "goes");
@@ -127,12 +126,12 @@ async fn counters_of_a_server_that_left_stay_for_five_minutes_and_gauges_do_not(
 async fn a_server_that_comes_back_goes_on_counting() {
     let (metrics, listener) = metrics();
     used(&metrics, &listener, &server("s"));
-    drop(metrics.render([]));
+    drop(metrics.render([], []));
     sleep(LINGER / 2).await;
     let again = server("s");
     used(&metrics, &listener, &again);
     for _ in 0..3 {
-        let lines = lines_of(&metrics.render([]), "s");
+        let lines = lines_of(&metrics.render([], []), "s");
         let ended = lines.iter().find(|line| line.starts_with("acequia_sessions_total"));
         assert!(ended.is_some_and(|line| line.ends_with(" 2")), "{lines:?}");
         sleep(LINGER).await;
@@ -147,7 +146,7 @@ async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_n
     let pool = pool(&[&server]);
     let client = crate::addr::ClientAddr::new("192.0.2.1:1".parse().unwrap());
     let _lease = pool.pick(client, &[], Instant::now()).unwrap();
-    let lines = lines_of(&metrics.render([]), "s");
+    let lines = lines_of(&metrics.render([], []), "s");
     assert!(
         lines.contains(&"acequia_server_sessions_active{pool=\"p\",server=\"s\"} 1".to_owned()),
         "{lines:?}"
@@ -156,7 +155,7 @@ async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_n
         !lines.iter().any(|line| line.starts_with("acequia_server_up")),
         "{lines:?}"
     );
-    let lines = lines_of(&metrics.render([&pool]), "s");
+    let lines = lines_of(&metrics.render([], [&pool]), "s");
     assert!(
         lines.contains(&"acequia_server_up{pool=\"p\",server=\"s\"} 0".to_owned()),
         "{lines:?}"
@@ -167,7 +166,7 @@ async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_n
 async fn the_series_of_a_pool_are_there_as_long_as_it_is_configured() {
     let (metrics, listener) = metrics();
     let of = |what: &str| {
-        let text = metrics.render([]);
+        let text = metrics.render([], []);
         let line = text.lines().find(|line| line.starts_with(what)).map(str::to_owned);
         line.and_then(|line| Some(line.rsplit_once(' ')?.1.to_owned()))
     };
@@ -202,7 +201,7 @@ fn a_server_that_has_moved_has_one_series() {
     after.record_check(&Verdict::Pass, thresholds);
     before.record_check(&Verdict::Fail("gone".into()), thresholds);
     let in_force = pool(&[&after]);
-    let text = || metrics.render([&in_force]);
+    let text = || metrics.render([], [&in_force]);
     let lines = |of: &str| text().lines().filter(|line| line.starts_with(of)).count();
     assert_eq!(lines("acequia_server_up{"), 1, "{}", text());
     assert_eq!(lines("acequia_connect_duration_seconds_count{"), 1, "{}", text());
@@ -221,7 +220,7 @@ fn a_certificate_that_is_looked_at_no_more_has_no_end() {
     let series = metrics.server(&"p".into(), &server);
     let pool = pool(&[&server]);
     let told = || {
-        let text = metrics.render([&pool]);
+        let text = metrics.render([], [&pool]);
         text.contains("acequia_server_certificate_expiry_timestamp_seconds{pool=\"p\",server=\"s\"} 7\n")
     };
     assert!(!told());
