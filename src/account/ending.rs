@@ -74,7 +74,7 @@ impl Ending {
     /// Whether a session that moved no byte and ended so is one that nobody wants a line about: a port scan, or the
     /// check of whoever is in front.
     #[must_use]
-    pub const fn is_a_visit(self) -> bool {
+    pub const fn is_probe_like(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ClientReset | Self::ClientLeftEarly)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::access_log::Line;
+use super::access_log::AccessRecord;
 use super::record::{Ends, EndsSeen};
 use super::{Ending, ListenerSeries, Record};
 use crate::addr::{ClientAddr, PeerAddr};
@@ -70,11 +70,11 @@ impl Facts {
     }
 
     /// The line of the log, at the end.
-    pub(super) fn line(&self, record: &Record, ending: Ending, took: Duration) -> Line {
+    pub(super) fn line(&self, record: &Record, ending: Ending, took: Duration) -> AccessRecord {
         let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
         let text = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
-        Line {
+        AccessRecord {
             time: Some(SystemTime::now()),
             session: record.id(),
             listener: self.listener.name().to_string(),

@@ -10,7 +10,6 @@ mod facts;
 mod histogram;
 mod metrics;
 mod names;
-mod output;
 mod record;
 mod series;
 
@@ -279,7 +278,7 @@ impl Entry {
 
     fn is_worth_a_line(&self) -> bool {
         let moved = self.traffic().up.bytes() + self.traffic().down.bytes();
-        moved > 0 || !self.ending.is_a_visit() || self.ledger.log.takes_visits()
+        moved > 0 || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
     }
 }
 

@@ -158,7 +158,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let (bound, doors) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     let reckoning = Reckoning::new(limit, workers, bound.len())?;
     let budget = reckoning.budget(&plan, bound.len());
     room.resize(Some(budget.sessions));

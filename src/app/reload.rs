@@ -142,7 +142,8 @@ impl House {
         if let Some(output) = elsewhere {
             self.log.switch(output, new.format);
         }
-        self.log.take_visits(new.level >= tracing::Level::DEBUG);
+        self.log
+            .publish_logging_empty_sessions(new.level >= tracing::Level::DEBUG);
         if let (true, Some(relog)) = ((old.level, old.format) != (new.level, new.format), &self.origin.relog) {
             relog(new);
         }
