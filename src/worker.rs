@@ -141,7 +141,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
                 if front.has_changed().unwrap_or(false) {
                     now = Arc::clone(&front.borrow());
                 }
-                now.series.accepted();
+                now.series.record_accepted();
                 sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
             }
         }
@@ -154,7 +154,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
             () = cut.as_mut() => break,
             accepted = listener.accept_waiting(now.series.places(), pauses(&now)) => match accepted {
                 Some(accepted) => {
-                    now.series.accepted();
+                    now.series.record_accepted();
                     sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
                 }
                 None => break,
@@ -170,7 +170,7 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
 
 fn pauses(front: &Front) -> impl Fn(Pause) {
     |reason| {
-        if front.series.paused(reason) {
+        if front.series.record_pause(reason) {
             tracing::warn!(listener = %front.plan.name, reason = Pause::as_str(reason), "accepting pauses");
         }
     }
@@ -181,7 +181,7 @@ async fn tell(ledger: &Ledger) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        ledger.tell();
+        ledger.publish_traffic();
     }
 }
 

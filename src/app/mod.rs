@@ -212,7 +212,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 /// What runs beside the workers.
 fn beside(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
     for door in doors {
@@ -344,7 +344,7 @@ async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
         if let Some(ended) = memory.is_calm_again() {

@@ -51,7 +51,7 @@ impl House {
             Ok(prepared) => Ok(self.put_in_force(prepared, drain).await),
             Err(error) => Err(error),
         };
-        self.admin.metrics.reloaded(reloaded.is_ok());
+        self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => tell(by, changes),

@@ -200,7 +200,7 @@ impl Checks {
         for server in servers.iter() {
             let series = self.metrics.server(pool.pool.name(), server);
             if !matches!(pool.health.check, Some(CheckKind::Tls(_))) {
-                series.forget_certificate();
+                series.clear_certificate_expiry();
             }
             let runs = probers.running.contains_key(&server.id());
             if let (Some(kind), false) = (pool.health.check.clone(), runs) {

@@ -121,7 +121,7 @@ impl Prober {
                 Probe::Tcp => Ok(tcp::check(target, connect).await?),
                 Probe::Tls(probe) => {
                     if let Some(end) = probe.check(target, connect).await? {
-                        self.series.certificate_ends(end);
+                        self.series.publish_certificate_expiry(end);
                     }
                     Ok(())
                 }
@@ -148,7 +148,7 @@ impl Prober {
                 (result, Verdict::Fail(error.to_string().into()))
             }
         };
-        self.series.checked(result);
+        self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
         let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
         let server = &self.server.spec().label;
@@ -156,7 +156,7 @@ impl Prober {
             tracing::info!(pool, %server, "server is back");
         }
         let Some(state) = changed else { return };
-        self.series.changed(state == Checked::Up);
+        self.series.record_transition(state == Checked::Up);
         match verdict {
             Verdict::Pass => tracing::info!(pool, %server, "server is up"),
             Verdict::Fail(reason) | Verdict::Unfit(reason) => {
