@@ -72,7 +72,7 @@ async fn admit(mut client: TcpStream, front: Arc<ListenerState>, at: Instant, mu
             limits,
         }) => {
             let ends = Arc::new(Endpoints { client, server });
-            entry.flows(&ends);
+            entry.relay_started(&ends);
             Some(Admitted {
                 ends,
                 connected,
@@ -180,24 +180,24 @@ async fn hear(
         return Ok(None);
     }
     let heard = sniff(client, &listener.sniff, at, &front.hello_memory).await;
-    entry.heard();
+    entry.sniff_finished();
     let sniffed = heard.map_err(|error| {
         entry.traffic().up.add(error.bytes_read);
         unheard(&error)
     })?;
     entry.traffic().up.add(sniffed.first.as_slice().len());
     if sniffed.is_postgres_ssl_request() {
-        entry.facts().detail = Some(POSTGRES_SSL_REQUEST);
+        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
         front.log_ssl_request();
     }
     if let Some(hello) = sniffed.hello() {
-        let mut facts = entry.facts();
-        facts.sni = hello
+        let mut info = entry.info();
+        info.sni = hello
             .server_name()
             .map(ServerName::shared)
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
-        facts.ech = hello.ech;
-        facts.alpn = printable(&hello.alpn);
+        info.ech = hello.ech;
+        info.alpn = printable(&hello.alpn);
     }
     Ok(Some(sniffed))
 }
@@ -242,31 +242,31 @@ fn choose<'a>(
     let known = Known {
         name: hello.and_then(|hello| hello.name.as_ref()),
         alpn: hello.map_or(&nothing, |hello| &hello.alpn),
-        client: Some(entry.facts().client),
+        client: Some(entry.info().client),
     };
     let pool = match listener.routes.find(&known) {
         Choice::Route { route, pool } => {
-            entry.facts().route = Some(Arc::clone(route));
+            entry.info().route = Some(Arc::clone(route));
             pool
         }
         Choice::Default(pool) => pool,
         Choice::Refused { route } => {
-            entry.facts().route = Some(Arc::clone(route));
+            entry.info().route = Some(Arc::clone(route));
             return Err(Refusal::of(Ending::Refused, hello, no_route));
         }
         Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, no_route)),
     };
-    entry.routed(pool.pool.name());
+    entry.pool_chosen(pool.pool.name());
     Ok(pool)
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
 async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
-    let whom = entry.facts().client;
+    let whom = entry.info().client;
     let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
-        Progress::Trying(server) => entry.trying(server),
+        Progress::Trying(server) => entry.attempt_started(server),
         Progress::Ended(attempt) => {
-            entry.tried(attempt.took, attempt.failure);
+            entry.attempt_finished(attempt.took, attempt.failure);
             say(pool.pool.name(), &attempt);
         }
     })
@@ -300,7 +300,7 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
         return Vec::new();
     }; // it is gone; the relay will say so
     let info = ClientInfo {
-        client: entry.facts().client,
+        client: entry.info().client,
         local: ListenAddr::new(local),
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
@@ -320,7 +320,7 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
     async move {
         let cut = entry.record().until_cut();
         let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
-        entry.flowed(&ends);
+        entry.relay_finished(&ends);
         let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
             ends.reset_when_closed();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Admin;
 use super::answers::{self, Totals};
-use crate::account::sessions_so_far;
+use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::health::Checked;
@@ -66,7 +66,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         totals: Totals {
             // Also of listeners that are configured no more.
             sessions: sessions.values().sum(),
-            sessions_so_far: sessions_so_far(),
+            sessions_so_far: sessions_opened(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),
         },

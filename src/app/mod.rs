@@ -158,7 +158,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let (bound, doors) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     let reckoning = Reckoning::new(limit, workers, bound.len())?;
     let budget = reckoning.budget(&plan, bound.len());
     gates.limits.resize_process(budget.sessions);
@@ -213,7 +213,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 /// What runs beside the workers.
 fn beside(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
     for door in doors {
@@ -345,7 +345,7 @@ async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
         if let Some(ended) = memory.is_calm_again() {

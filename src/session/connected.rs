@@ -43,7 +43,7 @@ impl Connected {
             _ => None,
         };
         Finished {
-            client: entry.facts().client.ip(),
+            client: entry.info().client.ip(),
             connected: self.at,
             lasted: self.at.elapsed(),
             client_spoke: traffic.up.bytes() > 0,
