@@ -1,7 +1,7 @@
 //! The story of one connection, told in one place. The only file that knows all the stages.
 
 mod connected;
-mod front;
+mod listener_state;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,30 +9,31 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-pub use self::front::Front;
-use self::front::POSTGRES_SSL_REQUEST;
-use crate::account::{Ending, Ends, Entry, Ledger};
+pub use self::listener_state::ListenerState;
+use self::listener_state::POSTGRES_SSL_REQUEST;
+use crate::account::{Ending, Entry, Ledger};
 use crate::addr::ListenAddr;
-use crate::dial::proxy_protocol::{Facts, header};
 use crate::dial::{Attempt, NoConnection, Progress, dial};
+use crate::ends::Endpoints;
 use crate::listen::Accepted;
 use crate::name::ServerName;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
+use crate::proxy_protocol::{ClientInfo, header};
 use crate::relay::{Closed, RelayLimits, Side, relay};
 use crate::route::{Choice, Known};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::refusal::{no_route, refuse};
 use crate::sniff::{SniffError, SniffFailure, Sniffed, sniff};
-use crate::socket::{Fault, reset, reset_when_closed};
+use crate::socket::{Fault, reset};
 use connected::Connected;
 
 /// Serves one client from its first byte to its line in the book.
 ///
 /// No `async fn`: what is needed to arrange a session is gone before its bytes flow, so that an idle one stays small, and
 /// with it the front: a session of three days does not hold a plan of three days ago.
-pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> impl Future<Output = ()> + use<> {
+pub fn serve(accepted: Accepted, front: Arc<ListenerState>, ledger: &Arc<Ledger>) -> impl Future<Output = ()> + use<> {
     let Accepted {
         socket,
         peer,
@@ -53,7 +54,7 @@ pub fn serve(accepted: Accepted, front: Arc<Front>, ledger: &Arc<Ledger>) -> imp
 
 /// A client and a server who may talk.
 struct Admitted {
-    ends: Arc<Ends>,
+    ends: Arc<Endpoints>,
     connected: Connected,
     /// What the server gets before anything else.
     first: Vec<u8>,
@@ -62,7 +63,7 @@ struct Admitted {
 }
 
 /// Finds a server for the client, or bids it farewell; then the session is over.
-async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry: Entry) -> Option<Admitted> {
+async fn admit(mut client: TcpStream, front: Arc<ListenerState>, at: Instant, mut entry: Entry) -> Option<Admitted> {
     match arranged(&mut client, front, at, &mut entry).await {
         Ok(Arranged {
             server,
@@ -70,7 +71,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
             first,
             limits,
         }) => {
-            let ends = Arc::new(Ends { client, server });
+            let ends = Arc::new(Endpoints { client, server });
             entry.relay_started(&ends);
             Some(Admitted {
                 ends,
@@ -95,7 +96,7 @@ async fn admit(mut client: TcpStream, front: Arc<Front>, at: Instant, mut entry:
 /// [`arrange`], unless somebody ends the session meanwhile.
 async fn arranged(
     client: &mut TcpStream,
-    front: Arc<Front>,
+    front: Arc<ListenerState>,
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Arranged, Refusal> {
@@ -142,7 +143,12 @@ impl Refusal {
 }
 
 /// Finds out where the client wants to go, and connects to a server there.
-async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut Entry) -> Result<Arranged, Refusal> {
+async fn arrange(
+    client: &mut TcpStream,
+    front: &ListenerState,
+    at: Instant,
+    entry: &mut Entry,
+) -> Result<Arranged, Refusal> {
     let listener = &*front.plan;
     let sniffed = hear(client, front, at, entry).await?;
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
@@ -165,7 +171,7 @@ async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut
 /// first would wait for a client that does the same.
 async fn hear(
     client: &mut TcpStream,
-    front: &Front,
+    front: &ListenerState,
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Option<Sniffed>, Refusal> {
@@ -182,7 +188,7 @@ async fn hear(
     entry.traffic().up.add(sniffed.first.as_slice().len());
     if sniffed.is_postgres_ssl_request() {
         entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        front.ssl_request();
+        front.log_ssl_request();
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
@@ -293,7 +299,7 @@ fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entr
     let Ok(local) = client.local_addr() else {
         return Vec::new();
     }; // it is gone; the relay will say so
-    let facts = Facts {
+    let facts = ClientInfo {
         client: entry.info().client,
         local: ListenAddr::new(local),
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
@@ -317,8 +323,7 @@ fn carry(admitted: Admitted) -> impl Future<Output = ()> {
         entry.relay_finished(&ends);
         let finished = connected.finished(&ends, closed, &entry);
         if closed.is_abrupt() {
-            reset_when_closed(&ends.server);
-            reset_when_closed(&ends.client);
+            ends.reset_when_closed();
         }
         drop(ends);
         connected.over(&finished);
@@ -354,7 +359,8 @@ mod tests {
     use super::*;
     use crate::account::Metrics;
     use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
-    use crate::listen::{Bound, Listener, Places, Room};
+    use crate::capacity::{Capacity, ConnectionLimits};
+    use crate::listen::{Bound, Listener};
     use crate::sniff::HelloMemory;
     use crate::socket::SocketOptions;
 
@@ -363,7 +369,7 @@ mod tests {
         listener: Listener,
         address: std::net::SocketAddr,
         server: TcpListener,
-        front: Arc<Front>,
+        front: Arc<ListenerState>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         written: AccessLogWriter,
@@ -379,7 +385,8 @@ mod tests {
             );
             let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
             let metrics = Arc::new(Metrics::new());
-            let series = metrics.listener(&plan.name, || Places::new(None, Room::new(None)));
+            let series = metrics.listener(&plan.name);
+            let limits = ConnectionLimits::new(None, Capacity::new(None));
             let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
             let options = SocketOptions {
                 keepalive: None,
@@ -390,7 +397,7 @@ mod tests {
                 address: bound.address().socket(),
                 listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
                 server,
-                front: Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))),
+                front: Arc::new(ListenerState::new(plan, limits, series, HelloMemory::new(1 << 20))),
                 ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
                 metrics,
                 written,
@@ -400,8 +407,7 @@ mod tests {
         /// A client, its session, and the server's end of it once that is there.
         async fn session(&mut self) -> (TcpStream, impl Future<Output = ()> + use<>) {
             let client = TcpStream::connect(self.address).await.unwrap();
-            let places = self.front.series.places();
-            let accepted = self.listener.accept(places, |_| {}).await;
+            let accepted = self.listener.accept(&self.front.limits, |_| {}).await;
             (client, serve(accepted, Arc::clone(&self.front), &self.ledger))
         }
     }
@@ -433,19 +439,18 @@ mod tests {
         let (mut server, _) = house.server.accept().await.unwrap();
         client.write_all(b"ping").await.unwrap();
         server.read_exact(&mut [0; 4]).await.unwrap();
-        assert_eq!(house.front.series.places().taken(), 2);
+        assert_eq!(house.front.limits.in_use(), 2);
         strike.send(()).unwrap();
         assert!(panics.await.unwrap_err().is_panic());
         assert!(is_reset(&mut client).await && is_reset(&mut server).await);
-        assert_eq!(house.front.series.places().taken(), 1);
-        let text = house.metrics.render([&house.front.plan.routes.default().unwrap().pool]);
-        for line in [
-            "acequia_sessions_active{listener=\"l\"} 1\n".to_owned(),
-            format!(
-                "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
-                house.server.local_addr().unwrap()
-            ),
-        ] {
+        assert_eq!(house.front.limits.in_use(), 1);
+        let text = house
+            .metrics
+            .render([], [&house.front.plan.routes.default().unwrap().pool]);
+        for line in [format!(
+            "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
+            house.server.local_addr().unwrap()
+        )] {
             assert!(text.contains(&line), "{line}{text}");
         }
         let counted = text.lines().find(|line| line.contains("ending=\"internal\""));

@@ -22,7 +22,6 @@ use registry::{Registry, get_or_insert};
 
 use super::names;
 use super::series::{ListenerSeries, METADATA, PathKey, PathSeries, PoolSeries, ServerSeries, SharedRecorder, label};
-use crate::listen::Places;
 use crate::pool::{Pool, Server};
 
 /// How often expired series are removed if nobody scrapes. Not more often: a rendering of thousands of series takes
@@ -82,11 +81,11 @@ impl Metrics {
         metrics
     }
 
-    /// Returns the series of a listener; registers them with these places if there are none. A listener that comes back
+    /// Returns the series of a listener; registers them if there are none. A listener that comes back
     /// within the retention time continues its counters.
-    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> Places) -> Arc<ListenerSeries> {
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
         get_or_insert(&mut self.registry().listeners, name, || {
-            ListenerSeries::new(&self.recorder, name, places())
+            ListenerSeries::new(&self.recorder, name)
         })
     }
 
@@ -159,9 +158,14 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// Renders all metrics in the text exposition format. `pools` are the configured ones.
+    /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
+    /// `pools` the configured pools.
     #[must_use]
-    pub fn render<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>) -> String {
+    pub fn render<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+    ) -> String {
         let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.build_info.set(1.0);
@@ -172,7 +176,7 @@ impl Metrics {
         registry.remove_expired(Instant::now());
         registry.touch();
         let mut own = String::new();
-        registry.write_gauges(pools, &mut own);
+        registry.write_gauges(sessions, pools, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         drop(registry);
@@ -185,14 +189,14 @@ impl Metrics {
         exported + &own
     }
 
-    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders,
-    /// because the exporter forgets counters only while it
-    /// renders, and only at the second rendering after the last change.
+    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders
+    /// because the exporter forgets counters only while rendering: a changed counter at the second rendering after the
+    /// change.
     pub async fn run_upkeep(self: Arc<Self>) {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([]))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], []))).await; // the panic hook has logged a panic
         }
     }
 

@@ -25,12 +25,13 @@ use tokio::time::Instant;
 
 pub use self::metrics::Metrics;
 pub use ending::Ending;
-pub use record::{Ends, Record, Seen};
+pub use record::{Record, Seen};
 pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
 pub use session_info::SessionInfo;
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
+use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
@@ -260,19 +261,19 @@ impl Entry {
     }
 
     /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops them.
-    pub fn relay_started(&mut self, ends: &Arc<Ends>) {
-        self.info().set_endpoints(ends);
+    pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
+        self.info().set_endpoints(endpoints);
     }
 
     /// The relay has ended. Reads TCP_INFO of both sockets, which are still open, if the access log is on.
-    pub fn relay_finished(&mut self, ends: &Ends) {
+    pub fn relay_finished(&mut self, endpoints: &Endpoints) {
         let tcp_info = if self.ledger.log.is_on() {
-            [&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd()))
+            [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()))
         } else {
             [None; 2]
         };
         let mut info = self.info();
-        info.ends = None;
+        info.endpoints = None;
         info.tcp_info = tcp_info;
     }
 

@@ -2,39 +2,18 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Ending, SessionInfo};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
 use crate::relay::Traffic;
-use crate::socket::reset_when_closed;
 use crate::tcp_info::TcpInfo;
-
-/// The two sockets of a session whose bytes flow.
-#[derive(Debug)]
-pub struct Ends {
-    /// Towards the client.
-    pub client: TcpStream,
-    /// Towards the server.
-    pub server: TcpStream,
-}
-
-/// A fault of ours must not look like a complete answer.
-impl Drop for Ends {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            reset_when_closed(&self.server);
-            reset_when_closed(&self.client);
-        }
-    }
-}
 
 /// What is known of an open session. Its entry holds it, and so may whoever looks.
 pub struct Record {
@@ -80,7 +59,10 @@ impl Record {
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
         let info = self.info();
-        info.ends.as_ref().and(info.server.as_ref()).map(|server| server.id())
+        info.endpoints
+            .as_ref()
+            .and(info.server.as_ref())
+            .map(|server| server.id())
     }
 
     /// Ends the session, by a reset of both sides. Of several endings the first counts; whether this is the first.
@@ -122,7 +104,7 @@ impl Record {
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
         // Should the session end at this very moment, its sockets are closed when this lets go of them.
-        let ends = self.info().ends.as_ref()?.upgrade()?;
+        let ends = self.info().endpoints.as_ref()?.upgrade()?;
         Some([&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd())))
     }
 
@@ -213,6 +195,3 @@ impl Cord {
         }
     }
 }
-
-/// The sockets, as a record holds them: they close when the session says so.
-pub(super) type EndsSeen = Option<Weak<Ends>>;

@@ -1,12 +1,12 @@
 //! What is known about a session, from accept to its access log record.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::AccessRecord;
-use super::record::{Ends, EndsSeen};
 use super::{Ending, ListenerSeries};
 use crate::addr::{ClientAddr, PeerAddr};
+use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
@@ -30,7 +30,8 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
-    pub(super) ends: EndsSeen,
+    /// The sockets while the relay runs. They close when the session drops them.
+    pub(super) endpoints: Option<Weak<Endpoints>>,
     /// Attempts to connect to a server, including the current one.
     pub(super) attempts: u32,
     /// Time from accept to the end of sniffing.
@@ -55,7 +56,7 @@ impl SessionInfo {
             detail: None,
             pool: None,
             server: None,
-            ends: None,
+            endpoints: None,
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
@@ -64,8 +65,8 @@ impl SessionInfo {
     }
 
     /// Sets the sockets of the relay.
-    pub(super) fn set_endpoints(&mut self, ends: &Arc<Ends>) {
-        self.ends = Some(Arc::downgrade(ends));
+    pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
+        self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
     /// The pool's name; empty if none was chosen.

@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
+use crate::capacity::ListenerLimits;
 use crate::live::Live;
 use crate::reload::Reloader;
 use error::Refusal;
@@ -60,6 +61,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     /// The series.
     pub metrics: Arc<Metrics>,
+    /// The sessions that listeners have, and may have.
+    pub limits: Arc<ListenerLimits>,
     /// The plan in force.
     pub live: Arc<Live>,
     /// Set when the end has begun.
@@ -208,7 +211,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // Where there are many servers this takes long enough for others to notice.
     let rendered = spawn_blocking(move || {
         let plan = admin.live.plan();
-        admin.metrics.render(plan.pools.iter().map(|pool| &pool.pool))
+        admin
+            .metrics
+            .render(admin.limits.sessions(), plan.pools.iter().map(|pool| &pool.pool))
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

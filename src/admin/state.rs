@@ -43,10 +43,9 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
     let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
     let addresses = admin.addresses.load();
     let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
-    let series = admin.metrics.listeners();
-    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
     let of_listener = |listener: &Arc<ListenerPlan>| {
-        let sessions = series.get(&listener.name).map_or(0, |series| series.places().taken());
+        let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
         let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
         of_listener(listener, addresses, sessions)
     };
@@ -66,7 +65,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
         }),
         totals: Totals {
             // Also of listeners that are configured no more.
-            sessions: series.values().map(|series| series.places().taken()).sum(),
+            sessions: sessions.values().sum(),
             sessions_so_far: sessions_opened(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),

@@ -116,7 +116,7 @@ impl House {
             .metrics
             .configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
         let budget = self.reckoning.budget(&plan, self.gates.len());
-        self.gates.room.resize(Some(budget.sessions));
+        self.gates.limits.resize_process(budget.sessions);
         self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
         self.probing.limit(budget.checks, budget.lookups);
         self.probing.adopt(&plan).await;

@@ -3,9 +3,9 @@ use std::time::Duration;
 use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerPlace;
-use crate::dial::proxy_protocol::Version;
 use crate::plan::{AdminSocket, CheckKind, PostgresCheck, PostgresLogin, Role, TlsCheck};
 use crate::pool::Policy;
+use crate::proxy_protocol::Version;
 
 const POOL: &str = "[pools.p]\nservers = [\"10.0.0.1:1\"]\n";
 

@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::proxy_protocol::{Version, local_header};
 use crate::addr::ServerAddr;
+use crate::proxy_protocol::{Version, local_header};
 use crate::socket::{SocketOptions, delay_ack, reset, towards};
 
 /// How connections to the servers of a pool are opened.

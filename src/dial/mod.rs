@@ -3,7 +3,6 @@
 //! The one stage that sees another: a failed connect asks the pool for the next server.
 
 mod connect;
-pub mod proxy_protocol;
 #[cfg(test)]
 mod tests;
 

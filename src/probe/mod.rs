@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::Metrics;
+use crate::capacity::Capacity;
 use crate::dial::ConnectFailure;
-use crate::listen::Room;
 use crate::plan::{CheckKind, Plan, PoolPlan};
 use crate::pool::{Roster, ServerId};
 use answers::{Answers, ask_ahead};
@@ -67,7 +67,7 @@ impl Probers {
 /// What all checks share.
 pub struct Checks {
     /// How many may be under way at once, over all pools: each needs a descriptor.
-    turns: Arc<Room>,
+    turns: Arc<Capacity>,
     resolver: Resolver,
     metrics: Arc<Metrics>,
     roster: Arc<Roster>,
@@ -153,7 +153,7 @@ impl Checks {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
         Self {
-            turns: Room::new(Some(1)),
+            turns: Capacity::new(Some(1)),
             resolver: Resolver::system(1),
             metrics,
             roster,
@@ -241,7 +241,7 @@ impl Checks {
     /// Checks once, when it is time and there is room; when that began.
     async fn check(&self, pool: &str, prober: &Prober, turns: &Semaphore, when: Instant) -> Instant {
         sleep_until(self.on_the_beat(when)).await;
-        let turn = (turns.acquire().await, self.turns.take().await);
+        let turn = (turns.acquire().await, self.turns.acquire().await);
         let began = Instant::now();
         let checked = prober.check().await;
         drop(turn);

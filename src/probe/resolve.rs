@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::addr::IpFamily;
-use crate::listen::Room;
+use crate::capacity::Capacity;
 
 /// Lookups that are expected to be answered soon, at once. Each may be two queries; a small forwarder refuses the 151st
 /// (`dns-forward-max` of dnsmasq).
@@ -43,8 +43,8 @@ pub(super) struct Found {
 /// Whom all pools ask for addresses.
 pub(super) struct Resolver {
     turns: Arc<Semaphore>,
-    places: Arc<Room>,
-    places_of_slow: Arc<Room>,
+    places: Arc<Capacity>,
+    places_of_slow: Arc<Capacity>,
     lookup: Arc<Lookup>,
 }
 
@@ -60,8 +60,8 @@ impl Resolver {
     ) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(TURNS)),
-            places: Room::new(Some(places)),
-            places_of_slow: Room::new(Some(half(places))),
+            places: Capacity::new(Some(places)),
+            places_of_slow: Capacity::new(Some(half(places))),
             lookup: Arc::new(lookup),
         }
     }
@@ -89,9 +89,9 @@ impl Resolver {
                 let turn = turns.acquire().await.expect("this semaphore is never closed");
                 (Some(turn), None)
             } else {
-                (None, Some(of_slow.take().await))
+                (None, Some(of_slow.acquire().await))
             };
-            let place = places.take().await;
+            let place = places.acquire().await;
             let mut asked = pin!(spawn_blocking(move || {
                 let _places = (place, of_slow); // until the thread is done, whether or not somebody waits for it
                 lookup(&host, port, family)

@@ -22,7 +22,7 @@ pub async fn check(server: ServerAddr, options: &ConnectOptions) -> io::Result<(
 mod tests {
     use super::*;
     use crate::dial::PLAIN;
-    use crate::dial::proxy_protocol::Version;
+    use crate::proxy_protocol::Version;
 
     #[tokio::test]
     async fn the_servers_program_never_sees_a_check() {

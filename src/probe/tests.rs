@@ -46,7 +46,7 @@ async fn a_prober_that_ends_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_check_that_panics_is_not_the_last() {
     let (checks, pool) = (Arc::new(checks()), pool(r#"servers = ["127.0.0.1:1"]"#));
-    checks.turns.break_down(); // who asks for a turn panics
+    checks.turns.close(); // who asks for a turn panics
     let mut probers = Probers::default();
     checks.run_probers(&pool, &mut probers);
     tokio::time::sleep(3 * pool.health.interval).await;
@@ -59,7 +59,7 @@ async fn checks_at_once_become_more_and_fewer() {
     for concurrency in [2, 4, 1] {
         probing.limit(concurrency, 1);
         let mut turns = Vec::new();
-        while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.take()).await {
+        while let Ok(turn) = timeout(Duration::from_secs(1), probing.checks.turns.acquire()).await {
             turns.push(turn);
         }
         assert_eq!(turns.len(), concurrency);

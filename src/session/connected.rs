@@ -4,7 +4,8 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
-use crate::account::{Ends, Entry};
+use crate::account::Entry;
+use crate::ends::Endpoints;
 use crate::plan::PoolPlan;
 use crate::pool::served::{Finished, Proof, ServerEnd};
 use crate::pool::{Change, Lease};
@@ -31,7 +32,7 @@ impl Connected {
     }
 
     /// What the pool may want to know, now that the bytes flow no more. To be called before the sockets are closed.
-    pub(super) fn finished(&self, ends: &Ends, closed: Closed, entry: &Entry) -> Finished {
+    pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> Finished {
         let traffic = entry.traffic();
         let server_spoke = traffic.down.bytes() > 0;
         let server_ended = match closed {

@@ -98,23 +98,24 @@ impl Registry {
     }
 
     /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.
-    pub(super) fn write_gauges<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>, text: &mut String) {
+    /// `sessions` are the current sessions of each listener.
+    pub(super) fn write_gauges<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+        text: &mut String,
+    ) {
         write_header(
             text,
             names::SESSIONS_ACTIVE,
             FamilyType::Gauge,
             "Current sessions of a listener.",
         );
-        for (name, listener) in self
-            .listeners
-            .iter()
-            .filter(|(_, listener)| listener.gone_since.is_none())
-        {
-            let active = listener.series.places().taken();
+        for (name, active) in sessions {
             write_sample(
                 text,
                 names::SESSIONS_ACTIVE,
-                &format_labels(&[("listener", name)]),
+                &format_labels(&[("listener", &name)]),
                 active,
             );
         }

@@ -11,7 +11,7 @@ use super::counters::{LabelledCounters, SharedRecorder, counter, label};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 use crate::account::pause_episode::PauseEpisode;
-use crate::listen::{Pause, Places};
+use crate::listen::AcceptPause;
 
 /// Identifies the series of a listener. Never reused within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,9 +21,8 @@ pub struct ListenerId(u64);
 pub struct ListenerSeries {
     id: ListenerId,
     name: Arc<str>,
-    places: Places,
     connections: Counter,
-    pauses: LabelledCounters<{ Pause::ALL.len() }>,
+    pauses: LabelledCounters<{ AcceptPause::ALL.len() }>,
     /// Whether there is a pause episode; read on every accept, without the lock.
     is_pausing: AtomicBool,
     // A std mutex: locked for one statement, and only during an episode.
@@ -40,13 +39,12 @@ impl std::fmt::Debug for ListenerSeries {
 }
 
 impl ListenerSeries {
-    pub(in crate::account) fn new(recorder: &SharedRecorder, name: &Arc<str>, places: Places) -> Self {
+    pub(in crate::account) fn new(recorder: &SharedRecorder, name: &Arc<str>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let labels = [label("listener", name)];
         Self {
             id: ListenerId(NEXT.fetch_add(1, Relaxed)),
             name: Arc::clone(name),
-            places,
             connections: counter(recorder, names::CONNECTIONS, labels.to_vec()),
             pauses: LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason"),
             is_pausing: AtomicBool::new(false),
@@ -59,12 +57,6 @@ impl ListenerSeries {
     #[must_use]
     pub fn id(&self) -> ListenerId {
         self.id
-    }
-
-    /// The places of its sessions.
-    #[must_use]
-    pub fn places(&self) -> &Places {
-        &self.places
     }
 
     /// The listener's name.
@@ -82,7 +74,7 @@ impl ListenerSeries {
     }
 
     /// Counts a pause of accepting; returns whether it begins an episode and should be logged.
-    pub fn record_pause(&self, reason: Pause) -> bool {
+    pub fn record_pause(&self, reason: AcceptPause) -> bool {
         self.pauses.get(reason as usize, reason.as_str()).increment(1);
         let mut episode = self.episode();
         self.is_pausing.store(true, Relaxed);

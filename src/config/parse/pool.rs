@@ -9,10 +9,10 @@ use super::limits::{ANY_TIME, PoolLimits, SOME_TIME};
 use super::{Mistakes, Section, server};
 use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
-use crate::dial::proxy_protocol::Version;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::plan::{CheckKind, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Member, Policy, Pool, PoolRules, Server};
+use crate::proxy_protocol::Version;
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
 const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*SOME_TIME.end();

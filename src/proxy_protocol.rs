@@ -1,4 +1,4 @@
-//! The PROXY protocol's header: whom a connection speaks for, told to the server before anything else.
+//! The PROXY protocol header, which names the client of a connection: a codec without IO.
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", sections 2.1 (text) and 2.2 (binary).
 
@@ -8,7 +8,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use crate::addr::{ClientAddr, ListenAddr};
 
-/// The form of the header.
+/// A version of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// The text form.
@@ -17,29 +17,29 @@ pub enum Version {
     V2,
 }
 
-/// What the header tells.
+/// What the header says about the client's connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// Where the connection comes from.
+pub struct ClientInfo<'a> {
+    /// The client's address.
     pub client: ClientAddr,
-    /// The address of ours that the client connected to.
+    /// The local address that the client connected to.
     pub local: ListenAddr,
-    /// The server name the client asked for (v2 only).
+    /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The protocol the client offered first (v2 only): it is not ours to know which one the server will take.
+    /// The ALPN protocol that the client offers first (version 2 only). Which one the server will select is not known yet.
     pub alpn: Option<&'a [u8]>,
 }
 
-/// The header's bytes.
+/// Encodes the header.
 #[must_use]
-pub fn header(version: Version, facts: &Facts<'_>) -> Vec<u8> {
+pub fn header(version: Version, info: &ClientInfo<'_>) -> Vec<u8> {
     match version {
-        Version::V1 => text(facts).into_bytes(),
-        Version::V2 => binary(facts),
+        Version::V1 => encode_v1(info).into_bytes(),
+        Version::V2 => encode_v2(info),
     }
 }
 
-/// The header of a connection that speaks for nobody but its own peer, such as a health check: `LOCAL` in version 2,
+/// The header of a connection that acequia makes for itself, such as a health check: `LOCAL` in version 2,
 /// `UNKNOWN` in version 1 (section 2.1 allows the line to end after it).
 #[must_use]
 pub const fn local_header(version: Version) -> &'static [u8] {
@@ -50,8 +50,8 @@ pub const fn local_header(version: Version) -> &'static [u8] {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
-fn text(facts: &Facts<'_>) -> String {
-    let (from, to) = (facts.client.socket(), facts.local.socket());
+fn encode_v1(info: &ClientInfo<'_>) -> String {
+    let (from, to) = (info.client.socket(), info.local.socket());
     let family = match (from, to) {
         (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
         (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
@@ -66,7 +66,7 @@ fn text(facts: &Facts<'_>) -> String {
     )
 }
 
-/// The first 12 bytes: no protocol starts like that.
+/// The first 12 bytes of version 2, chosen so that no other protocol begins with them.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const VERSION_2_PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;
@@ -80,11 +80,11 @@ static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 /// ```text
 /// signature(12) | 0x21 | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
 /// ```
-/// The checksum (section 2.2.3) is over the whole header, its own value taken for zero.
-fn binary(facts: &Facts<'_>) -> Vec<u8> {
+/// The checksum (section 2.2.3) is over the whole header, with its own value set to zero.
+fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
     bytes.extend(SIGNATURE);
-    let (from, to) = same_family(facts.client.socket(), facts.local.socket());
+    let (from, to) = same_family(info.client.socket(), info.local.socket());
     bytes.extend([
         VERSION_2_PROXY,
         if from.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 },
@@ -99,13 +99,13 @@ fn binary(facts: &Facts<'_>) -> Vec<u8> {
     }
     bytes.extend(from.port().to_be_bytes());
     bytes.extend(to.port().to_be_bytes());
-    if let Some(alpn) = facts.alpn {
-        value(&mut bytes, TYPE_ALPN, alpn);
+    if let Some(alpn) = info.alpn {
+        push_value(&mut bytes, TYPE_ALPN, alpn);
     }
-    if let Some(authority) = facts.authority {
-        value(&mut bytes, TYPE_AUTHORITY, authority.as_bytes());
+    if let Some(authority) = info.authority {
+        push_value(&mut bytes, TYPE_AUTHORITY, authority.as_bytes());
     }
-    value(&mut bytes, TYPE_CRC32C, &[0; 4]);
+    push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
     let length = (bytes.len() - 16) as u16; // at most 36 of addresses, 258 of ALPN, 256 of authority, 7 of checksum
     bytes[14..16].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);
@@ -114,7 +114,7 @@ fn binary(facts: &Facts<'_>) -> Vec<u8> {
     bytes
 }
 
-fn value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
+fn push_value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
     bytes.push(kind);
     bytes.extend((value.len() as u16).to_be_bytes()); // names have at most 253 bytes, protocols 255
     bytes.extend(value);
@@ -136,8 +136,8 @@ fn same_family(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
 mod tests {
     use super::*;
 
-    fn facts<'a>(client: &str, local: &str) -> Facts<'a> {
-        Facts {
+    fn info<'a>(client: &str, local: &str) -> ClientInfo<'a> {
+        ClientInfo {
             client: ClientAddr::new(client.parse().unwrap()),
             local: ListenAddr::new(local.parse().unwrap()),
             authority: None,
@@ -146,15 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn the_text_form() {
-        let v4 = facts("192.0.2.1:56324", "198.51.100.1:443");
+    fn version_1_is_encoded_as_text() {
+        let v4 = info("192.0.2.1:56324", "198.51.100.1:443");
         assert_eq!(
             header(Version::V1, &v4),
             b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"
         );
-        let v6 = facts("[2001:db8::1]:1", "[2001:db8::2]:2");
+        let v6 = info("[2001:db8::1]:1", "[2001:db8::2]:2");
         assert_eq!(header(Version::V1, &v6), b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n");
-        let longest = facts(
+        let longest = info(
             "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
             "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
         );
@@ -162,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_form_to_the_byte() {
-        let mut facts = facts("192.0.2.1:56324", "198.51.100.1:443");
-        facts.authority = Some("a.example");
-        facts.alpn = Some(b"h2");
-        let bytes = header(Version::V2, &facts);
+    fn version_2_is_encoded_byte_for_byte() {
+        let mut info = info("192.0.2.1:56324", "198.51.100.1:443");
+        info.authority = Some("a.example");
+        info.alpn = Some(b"h2");
+        let bytes = header(Version::V2, &info);
         let (start, rest) = bytes.split_at(16);
         assert_eq!(start, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x24");
         let (addresses, values) = rest.split_at(12);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_our_own_says_so() {
+    fn the_header_of_our_own_connections_is_local() {
         assert_eq!(local_header(Version::V1), b"PROXY UNKNOWN\r\n");
         let (signature, rest) = local_header(Version::V2).split_at(12);
         assert_eq!(signature, SIGNATURE);
@@ -188,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_beside_an_ipv6_one_is_mapped() {
-        let bytes = header(Version::V2, &facts("192.0.2.1:1", "[2001:db8::2]:2"));
+    fn an_ipv4_address_is_mapped_when_the_other_one_is_ipv6() {
+        let bytes = header(Version::V2, &info("192.0.2.1:1", "[2001:db8::2]:2"));
         assert_eq!(bytes[13], TCP_OVER_IPV6);
         assert_eq!(bytes[16..32], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
     }

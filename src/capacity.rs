@@ -1,0 +1,298 @@
+//! Counts of what may be in use at once, resizable while permits are out: sessions of the process, sessions of a
+//! listener, health checks, lookups.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// The size of a capacity that nothing else bounds. Linux gives a process no more descriptors than that.
+const SIZE_MAX: usize = 1 << 30;
+
+/// A number of permits that can be changed while some of them are in use.
+#[derive(Debug)]
+pub struct Capacity {
+    semaphore: Arc<Semaphore>,
+    in_use: AtomicUsize,
+    // A std mutex: held for a few lines when the size changes.
+    size: Mutex<usize>,
+}
+
+impl Capacity {
+    /// A capacity of `size` permits; `None`: without a bound.
+    #[must_use]
+    pub fn new(size: Option<usize>) -> Arc<Self> {
+        let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
+        Arc::new(Self {
+            semaphore: Arc::new(Semaphore::new(size)),
+            in_use: AtomicUsize::new(0),
+            size: Mutex::new(size),
+        })
+    }
+
+    /// Changes the number of permits. Where more are in use, none is revoked, and no new one is given until enough have
+    /// been returned. To be called within a runtime, unless no permit is in use.
+    pub fn resize(&self, size: Option<usize>) {
+        let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);
+        let mut now = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        self.semaphore.add_permits(size.saturating_sub(*now));
+        let surplus = now.saturating_sub(size);
+        let in_use = surplus - self.semaphore.forget_permits(surplus);
+        if in_use > 0 {
+            let in_use = u32::try_from(in_use).expect("it is at most 2^30");
+            let semaphore = Arc::clone(&self.semaphore);
+            // The semaphore's queue is fair: later requests wait behind this one.
+            tokio::spawn(async move {
+                if let Ok(permits) = semaphore.acquire_many_owned(in_use).await {
+                    permits.forget();
+                }
+            });
+        }
+        *now = size;
+    }
+
+    /// Permits in use.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Relaxed)
+    }
+
+    /// A permit, if one is free and nobody waits for it.
+    #[must_use]
+    pub fn try_acquire(self: &Arc<Self>) -> Option<CapacityPermit> {
+        let permit = self.semaphore.try_acquire().ok()?;
+        Some(CapacityPermit::new(self, permit))
+    }
+
+    /// A permit as soon as one is free; first come, first served. Cancel safe.
+    pub async fn acquire(self: &Arc<Self>) -> CapacityPermit {
+        let permit = self.semaphore.acquire().await;
+        CapacityPermit::new(self, permit.expect("these semaphores are never closed"))
+    }
+
+    /// Makes every later [`Self::acquire`] panic: for tests of what happens then.
+    #[cfg(test)]
+    pub(crate) fn close(&self) {
+        self.semaphore.close();
+    }
+}
+
+/// One permit of a [`Capacity`]; dropping it returns it. It is half as large as the semaphore's own permit, and every
+/// session holds two of them for as long as it lasts.
+#[derive(Debug)]
+pub struct CapacityPermit {
+    capacity: Arc<Capacity>,
+}
+
+impl CapacityPermit {
+    fn new(capacity: &Arc<Capacity>, permit: SemaphorePermit<'_>) -> Self {
+        permit.forget();
+        capacity.in_use.fetch_add(1, Relaxed);
+        Self {
+            capacity: Arc::clone(capacity),
+        }
+    }
+}
+
+impl Drop for CapacityPermit {
+    fn drop(&mut self) {
+        self.capacity.in_use.fetch_sub(1, Relaxed);
+        self.capacity.semaphore.add_permits(1);
+    }
+}
+
+/// How many sessions a listener may have, within those that the process may have.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    listener: Arc<Capacity>,
+    process: Arc<Capacity>,
+}
+
+/// A session's permit: one of its listener's and one of the process's. Dropping it returns both.
+#[derive(Debug)]
+pub struct Permit {
+    _listener: CapacityPermit,
+    _process: CapacityPermit,
+}
+
+impl ConnectionLimits {
+    /// Limits of a listener within those of the process. `None`: as many as the process has.
+    #[must_use]
+    pub fn new(listener_max: Option<usize>, process: Arc<Capacity>) -> Self {
+        Self {
+            listener: Capacity::new(listener_max),
+            process,
+        }
+    }
+
+    /// Changes the listener's maximum; see [`Capacity::resize`].
+    pub fn resize(&self, listener_max: Option<usize>) {
+        self.listener.resize(listener_max);
+    }
+
+    /// Permits of the listener in use: its sessions.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.listener.in_use()
+    }
+
+    /// A permit, if one is free.
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let listener = self.listener.try_acquire()?;
+        let process = self.process.try_acquire()?;
+        Some(Permit {
+            _listener: listener,
+            _process: process,
+        })
+    }
+
+    /// A permit as soon as one is free; first come, first served over all workers. While it waits for one half it does
+    /// not hold the other: that would be missing elsewhere, and counted as a session. Cancel safe.
+    pub async fn acquire(&self) -> Permit {
+        let permit = |listener, process| Permit {
+            _listener: listener,
+            _process: process,
+        };
+        loop {
+            let listener = self.listener.acquire().await;
+            if let Some(process) = self.process.try_acquire() {
+                return permit(listener, process);
+            }
+            drop(listener);
+            let process = self.process.acquire().await;
+            if let Some(listener) = self.listener.try_acquire() {
+                return permit(listener, process);
+            }
+        }
+    }
+}
+
+/// The connection limits of all listeners by name, within those of the process.
+///
+/// A listener's limits are kept as long as anything uses them: a listener in force, or a session that it accepted. So a
+/// listener that a reload leaves out and another brings back counts the sessions that it still has.
+#[derive(Debug)]
+pub struct ListenerLimits {
+    process: Arc<Capacity>,
+    // A std mutex: taken by reloads, and by whoever looks at the counts.
+    by_name: Mutex<HashMap<Arc<str>, ConnectionLimits>>,
+}
+
+impl ListenerLimits {
+    /// No listeners, and a process without a bound.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            process: Capacity::new(None),
+            by_name: Mutex::default(),
+        }
+    }
+
+    /// Changes the number of sessions that the process may have; see [`Capacity::resize`].
+    pub fn resize_process(&self, sessions_max: usize) {
+        self.process.resize(Some(sessions_max));
+    }
+
+    /// The limits of a listener, with this maximum from now on; see [`Capacity::resize`].
+    pub fn listener(&self, name: &Arc<str>, listener_max: Option<usize>) -> ConnectionLimits {
+        let mut by_name = self.in_use();
+        let limits = by_name
+            .entry(Arc::clone(name))
+            .or_insert_with(|| ConnectionLimits::new(listener_max, Arc::clone(&self.process)));
+        limits.resize(listener_max);
+        limits.clone()
+    }
+
+    /// The sessions of each listener in force, and of each other that still has any, in no order.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
+        let by_name = self.in_use();
+        let sessions = |(name, limits): (&Arc<str>, &ConnectionLimits)| (Arc::clone(name), limits.in_use());
+        by_name.iter().map(sessions).collect()
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);
+        by_name
+    }
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn shrinking_revokes_no_permit_and_gives_none_until_enough_are_returned() {
+        let capacity = Capacity::new(None);
+        let mut held: Vec<_> = (0..3).map(|_| capacity.try_acquire().unwrap()).collect();
+        capacity.resize(Some(2));
+        assert!(capacity.try_acquire().is_none());
+        assert_eq!(capacity.in_use(), 3);
+        held.pop();
+        tokio::task::yield_now().await;
+        assert!(capacity.try_acquire().is_none(), "two of two are in use");
+        held.pop();
+        tokio::task::yield_now().await;
+        held.push(capacity.try_acquire().unwrap());
+        assert!(capacity.try_acquire().is_none());
+        capacity.resize(Some(3));
+        assert!(capacity.try_acquire().is_some());
+        held.clear();
+        assert_eq!(capacity.in_use(), 0);
+    }
+
+    #[test]
+    fn shrinking_an_unused_capacity_takes_effect_at_once() {
+        let capacity = Capacity::new(None);
+        capacity.resize(Some(2));
+        let held: Vec<_> = std::iter::from_fn(|| capacity.try_acquire()).collect();
+        assert_eq!(held.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn resizing_several_times_while_full_leaves_the_last_size() {
+        let capacity = Capacity::new(Some(4));
+        let held: Vec<_> = (0..4).map(|_| capacity.try_acquire().unwrap()).collect();
+        for size in [1, 4, 2, 3] {
+            capacity.resize(Some(size));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        tokio::task::yield_now().await;
+        let held: Vec<_> = std::iter::from_fn(|| capacity.try_acquire()).collect();
+        assert_eq!(held.len(), 3);
+    }
+
+    #[test]
+    fn a_listeners_permit_is_returned_when_the_process_has_none() {
+        let limits = ConnectionLimits::new(Some(2), Capacity::new(Some(1)));
+        let held = limits.try_acquire().unwrap();
+        assert!(limits.try_acquire().is_none());
+        assert_eq!(limits.in_use(), 1);
+        drop(held);
+        assert_eq!(limits.in_use(), 0);
+        assert!(limits.try_acquire().is_some());
+    }
+
+    #[test]
+    fn a_listener_that_comes_back_counts_the_sessions_it_still_has() {
+        let (limits, name) = (ListenerLimits::new(), Arc::from("l"));
+        let before = limits.listener(&name, Some(2));
+        let session = before.try_acquire().unwrap();
+        drop(before);
+        assert_eq!(limits.sessions(), [(Arc::clone(&name), 1)]);
+        let again = limits.listener(&name, Some(1));
+        assert!(again.try_acquire().is_none());
+        drop((session, again));
+        assert_eq!(limits.sessions(), []);
+    }
+}

@@ -1,0 +1,32 @@
+//! The two sockets of a session.
+
+use tokio::net::TcpStream;
+
+use crate::socket::reset_when_closed;
+
+/// The sockets of a session that is connected to its server. Dropping it closes both.
+///
+/// While a panic unwinds, both are closed by a reset: a bug of ours must not look like a complete answer.
+#[derive(Debug)]
+pub struct Endpoints {
+    /// The socket towards the client.
+    pub client: TcpStream,
+    /// The socket towards the server.
+    pub server: TcpStream,
+}
+
+impl Endpoints {
+    /// Makes both sockets end by a reset when they are closed, so that neither peer takes what it got for complete.
+    pub fn reset_when_closed(&self) {
+        reset_when_closed(&self.server);
+        reset_when_closed(&self.client);
+    }
+}
+
+impl Drop for Endpoints {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.reset_when_closed();
+        }
+    }
+}
