@@ -158,8 +158,8 @@ impl Metrics {
         self.lines_dropped.clone()
     }
 
-    /// Renders all metrics in the text exposition format. `sessions` are the current ones of each listener, `pools` the
-    /// configured ones.
+    /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
+    /// `pools` the configured pools.
     #[must_use]
     pub fn render<'a>(
         &self,
@@ -189,9 +189,9 @@ impl Metrics {
         exported + &own
     }
 
-    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders,
-    /// because the exporter forgets counters only while it
-    /// renders, and only at the second rendering after the last change.
+    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders
+    /// because the exporter forgets counters only while rendering: a changed counter at the second rendering after the
+    /// change.
     pub async fn run_upkeep(self: Arc<Self>) {
         loop {
             sleep(UPKEEP_INTERVAL).await;

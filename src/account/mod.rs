@@ -261,19 +261,19 @@ impl Entry {
     }
 
     /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops them.
-    pub fn relay_started(&mut self, ends: &Arc<Endpoints>) {
-        self.info().set_endpoints(ends);
+    pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
+        self.info().set_endpoints(endpoints);
     }
 
     /// The relay has ended. Reads TCP_INFO of both sockets, which are still open, if the access log is on.
-    pub fn relay_finished(&mut self, ends: &Endpoints) {
+    pub fn relay_finished(&mut self, endpoints: &Endpoints) {
         let tcp_info = if self.ledger.log.is_on() {
-            [&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd()))
+            [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()))
         } else {
             [None; 2]
         };
         let mut info = self.info();
-        info.ends = None;
+        info.endpoints = None;
         info.tcp_info = tcp_info;
     }
 

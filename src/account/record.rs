@@ -59,7 +59,10 @@ impl Record {
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
         let info = self.info();
-        info.ends.as_ref().and(info.server.as_ref()).map(|server| server.id())
+        info.endpoints
+            .as_ref()
+            .and(info.server.as_ref())
+            .map(|server| server.id())
     }
 
     /// Ends the session, by a reset of both sides. Of several endings the first counts; whether this is the first.
@@ -101,7 +104,7 @@ impl Record {
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
         // Should the session end at this very moment, its sockets are closed when this lets go of them.
-        let ends = self.info().ends.as_ref()?.upgrade()?;
+        let ends = self.info().endpoints.as_ref()?.upgrade()?;
         Some([&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd())))
     }
 

@@ -30,7 +30,8 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
-    pub(super) ends: Option<Weak<Endpoints>>,
+    /// The sockets while the relay runs. They close when the session drops them.
+    pub(super) endpoints: Option<Weak<Endpoints>>,
     /// Attempts to connect to a server, including the current one.
     pub(super) attempts: u32,
     /// Time from accept to the end of sniffing.
@@ -55,7 +56,7 @@ impl SessionInfo {
             detail: None,
             pool: None,
             server: None,
-            ends: None,
+            endpoints: None,
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
@@ -64,8 +65,8 @@ impl SessionInfo {
     }
 
     /// Sets the sockets of the relay.
-    pub(super) fn set_endpoints(&mut self, ends: &Arc<Endpoints>) {
-        self.ends = Some(Arc::downgrade(ends));
+    pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
+        self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
     /// The pool's name; empty if none was chosen.

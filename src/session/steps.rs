@@ -102,8 +102,8 @@ fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
             .server_name()
             .map(ServerName::shared)
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
-        facts.ech = hello.ech;
-        facts.alpn = alpn_text(&hello.alpn);
+        info.ech = hello.ech;
+        info.alpn = alpn_text(&hello.alpn);
     }
 }
 

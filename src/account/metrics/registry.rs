@@ -98,6 +98,7 @@ impl Registry {
     }
 
     /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.
+    /// `sessions` are the current sessions of each listener.
     pub(super) fn write_gauges<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
