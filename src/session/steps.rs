@@ -97,8 +97,8 @@ fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
         state.log_ssl_request();
     }
     if let Some(hello) = sniffed.hello() {
-        let mut facts = entry.info();
-        facts.sni = hello
+        let mut info = entry.info();
+        info.sni = hello
             .server_name()
             .map(ServerName::shared)
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
