@@ -348,7 +348,7 @@ async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
         for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
-        if let Some(ended) = memory.is_calm_again() {
+        if let Some(ended) = memory.take_evictions() {
             tracing::info!(ended, "`hello_memory` is enough again");
         }
     }
