@@ -14,8 +14,7 @@ use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::health::Checked;
-use crate::pool::{Member, ServerPath, Steering};
+use crate::pool::{CheckState, Member, Overrides, ServerPath};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
 
@@ -134,40 +133,40 @@ fn of_pool(plan: &PoolPlan) -> answers::Pool {
 }
 
 pub(super) fn of_server(server: &Member) -> answers::Server {
-    let (health, steering) = (server.health(), server.steering());
+    let (health, steering) = (server.health(), server.overrides());
     answers::Server {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match health.checked {
-            Checked::Unchecked => "unchecked",
-            Checked::Up => "up",
-            Checked::Down => "down",
+        health: match health.state {
+            CheckState::Unchecked => "unchecked",
+            CheckState::Up => "up",
+            CheckState::Down => "down",
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),
         since: told(health.since),
         ejected: server.is_ejected(),
-        usage: steering.usage.as_str().to_owned(),
+        usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| told(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answers::Absent {
+pub(super) fn of_absent((pool, name): &ServerPath, steering: &Overrides) -> answers::Absent {
     answers::Absent {
         pool: pool.to_string(),
         name: name.to_string(),
-        usage: steering.usage.as_str().to_owned(),
+        usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| told(*at)),
     }
 }

@@ -14,7 +14,7 @@ use super::error::Refusal;
 use super::guard::Visitor;
 use super::state::{of_absent, of_server};
 use super::{Admin, answers};
-use crate::pool::{ServerPath, Steer, Steering};
+use crate::pool::{Override, Overrides, ServerPath};
 use crate::reload::{Changes, ReloadError};
 
 /// The largest weight, as in the configuration.
@@ -43,7 +43,7 @@ impl Order {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(self) -> Result<Vec<Steer>, String> {
+    pub fn read(self) -> Result<Vec<Override>, String> {
         if let Some(key) = self.others.keys().next() {
             return Err(format!("unknown `{key}`: there are `use`, `close_over`, `weight`"));
         }
@@ -51,12 +51,12 @@ impl Order {
         let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
         let mut orders = Vec::new();
         match self.usage.as_deref() {
-            Some("draining") => orders.push(Steer::Drain { close_over }),
-            Some("disabled") => orders.push(Steer::Disable { close_over }),
+            Some("draining") => orders.push(Override::Drain { close_over }),
+            Some("disabled") => orders.push(Override::Disable { close_over }),
             Some("enabled") | None if close_over.is_some() => {
                 return Err("`close_over` goes with \"draining\" and \"disabled\"".into());
             }
-            Some("enabled") => orders.push(Steer::Enable),
+            Some("enabled") => orders.push(Override::Enable),
             Some(_) => return Err("`use` is \"enabled\", \"draining\" or \"disabled\"".into()),
             None => {}
         }
@@ -64,7 +64,7 @@ impl Order {
             Some(Some(weight)) if weight > WEIGHT_MAX => {
                 return Err(format!("`weight` is 0 to {WEIGHT_MAX}, or null for the configured one"));
             }
-            Some(weight) => orders.push(Steer::Weight(weight)),
+            Some(weight) => orders.push(Override::Weight(weight)),
             None => {}
         }
         if orders.is_empty() {
@@ -96,9 +96,11 @@ pub(super) async fn server(
         }));
     }
     let by: Arc<str> = visitor.to_string().into();
-    let mut steering = Steering::default();
+    let mut steering = Overrides::default();
     for order in orders {
-        steering = live.roster().steer(&name, order, Arc::clone(&by), SystemTime::now());
+        steering = live
+            .roster()
+            .apply_override(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server is steered");
     }
     live.forget_absent();

@@ -2,8 +2,7 @@ use super::book::LINGER;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::pool::health::{EjectLimits, Thresholds, Verdict};
-use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
+use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 
 fn server(label: &str) -> Arc<Server> {
     server_at("10.0.0.1:1", label)
@@ -198,8 +197,8 @@ fn a_server_that_has_moved_has_one_series() {
         used(&metrics, &listener, server);
     }
     let thresholds = Thresholds { rise: 1, fall: 1 };
-    after.record_check(&Verdict::Pass, thresholds);
-    before.record_check(&Verdict::Fail("gone".into()), thresholds);
+    after.record_check(&CheckOutcome::Pass, thresholds);
+    before.record_check(&CheckOutcome::Fail("gone".into()), thresholds);
     let in_force = pool(&[&after]);
     let text = || metrics.render([], [&in_force]);
     let lines = |of: &str| text().lines().filter(|line| line.starts_with(of)).count();
