@@ -15,8 +15,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
-use crate::pool::health::Thresholds;
-use crate::pool::{Member, MemberConfig, Policy, Pool, Roster, ServerSpec};
+use crate::pool::{Member, MemberConfig, Policy, Pool, ServerRegistry, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -271,7 +270,7 @@ impl PoolPlan {
 
     /// Gives the pool the servers of its entries, so far as it is known where they are, and has them checked as this
     /// plan wants it; one that is there already is that one.
-    pub fn settle(&self, roster: &Roster) {
+    pub fn settle(&self, roster: &ServerRegistry) {
         self.prepare(roster);
         self.begin_checks();
     }
@@ -285,14 +284,14 @@ impl PoolPlan {
     }
 
     /// Gives the pool the servers of its entries, and changes none that is there already.
-    pub fn prepare(&self, roster: &Roster) {
+    pub fn prepare(&self, roster: &ServerRegistry) {
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
         for entry in &self.entries {
             for spec in entry.specs() {
                 // One address reached by two names of a pool is one server: it has one load and one health.
                 if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                    let server = roster.server(self.pool.name(), spec, self.is_checked());
+                    let server = roster.get_or_create(self.pool.name(), spec, self.is_checked());
                     servers.push(Member::new(server, entry.member_config));
                 }
             }

@@ -16,8 +16,7 @@ use super::context::Admin;
 use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::health::Checked;
-use crate::pool::{Member, ServerPath, Steering};
+use crate::pool::{CheckState, Member, Overrides, ServerPath};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
 
@@ -136,40 +135,40 @@ fn pool_body(plan: &PoolPlan) -> PoolBody {
 }
 
 pub(super) fn server_body(server: &Member) -> ServerBody {
-    let (health, steering) = (server.health(), server.steering());
+    let (health, steering) = (server.health(), server.overrides());
     ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match health.checked {
-            Checked::Unchecked => "unchecked",
-            Checked::Up => "up",
-            Checked::Down => "down",
+        health: match health.state {
+            CheckState::Unchecked => "unchecked",
+            CheckState::Up => "up",
+            CheckState::Down => "down",
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),
         since: rfc3339(health.since),
         ejected: server.is_ejected(),
-        usage: steering.usage.as_str().to_owned(),
+        usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Steering) -> AbsentServerBody {
+pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Overrides) -> AbsentServerBody {
     AbsentServerBody {
         pool: pool.to_string(),
         name: name.to_string(),
-        usage: steering.usage.as_str().to_owned(),
+        usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
     }
 }

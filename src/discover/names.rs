@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::resolver::{LookupResult, Resolver};
 use crate::addr::{IpFamily, ServerAddr, ServerLocation};
 use crate::plan::{Plan, PoolPlan, ServerEntry};
-use crate::pool::Roster;
+use crate::pool::ServerRegistry;
 use crate::text::Reason;
 
 /// After this time a lookup without an answer has failed; the last known addresses stay.
@@ -98,7 +98,7 @@ impl PoolNames {
     /// long. Returns whether servers were added to the pool or removed. Cancel safe.
     ///
     /// A name that does not resolve keeps its last addresses; that is logged when it begins.
-    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) -> bool {
+    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &ServerRegistry) -> bool {
         let deadline = self.names.values().filter_map(|state| state.deadline).min();
         let until_deadline = async {
             match deadline {

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::{AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::pool::PoolRules;
-use crate::pool::health::{EjectLimits, Thresholds};
+use crate::pool::{EjectLimits, PoolRules, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;

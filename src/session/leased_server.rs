@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use crate::account::Entry;
 use crate::ends::Endpoints;
 use crate::plan::PoolPlan;
-use crate::pool::served::{Finished, Proof, ServerEnd};
-use crate::pool::{Change, Lease};
+use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::has_ended;
 
@@ -32,38 +31,38 @@ impl LeasedServer {
     }
 
     /// What the relayed session says of the server. To be called before the sockets are closed.
-    pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> Finished {
+    pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
-        let server_spoke = traffic.down.bytes() > 0;
+        let server_sent = traffic.down.bytes() > 0;
         let server_ended = match closed {
-            _ if server_spoke => None, // not needed, and has_ended costs a system call
+            _ if server_sent => None, // it does not matter, and asking the client's socket costs a system call
             Closed::Finished(Side::Server) => Some(ServerEnd::Closed),
-            // A server may answer the client's end by a reset; then the client ended first.
-            Closed::Broke(Side::Server, _) if !has_ended(&ends.client) => Some(ServerEnd::Broke),
+            // A server may answer a client's end by a reset; then it was the client that ended first.
+            Closed::Broke(Side::Server, _) if !has_ended(&ends.client) => Some(ServerEnd::Aborted),
             _ => None,
         };
-        Finished {
+        FinishedSession {
             client: entry.info().client.ip(),
-            connected: self.connected_at,
-            lasted: self.connected_at.elapsed(),
-            client_spoke: traffic.up.bytes() > 0,
-            server_spoke,
+            connected_at: self.connected_at,
+            duration: self.connected_at.elapsed(),
+            client_sent: traffic.up.bytes() > 0,
+            server_sent,
             server_ended,
         }
     }
 
     /// Reports the session to the pool, and returns the lease.
-    pub(super) fn release(self, session: &Finished) {
-        if session.proof(false) == Proof::Served && self.lease.is_untroubled() {
+    pub(super) fn release(self, session: &FinishedSession) {
+        if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
             return; // nearly every session
         }
         let Some(plan) = self.pool.upgrade() else { return };
         let (pool, server) = (plan.pool.name(), &self.lease.server().spec().label);
         match plan.pool.finished(&self.lease, session, Instant::now()) {
-            Some(Change::Ejected(back_off)) => {
+            Some(EjectionChange::Began(back_off)) => {
                 tracing::warn!(pool = %pool, %server, reason = "unserved", ?back_off, "server is ejected");
             }
-            Some(Change::Back) => tracing::info!(pool = %pool, %server, "server is back"),
+            Some(EjectionChange::Ended) => tracing::info!(pool = %pool, %server, "server is back"),
             None => {}
         }
     }

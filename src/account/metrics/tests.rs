@@ -2,8 +2,7 @@ use super::registry::RETENTION;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::pool::health::{EjectLimits, Thresholds, Verdict};
-use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
+use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 
 fn server(label: &str) -> Arc<Server> {
     server_at("10.0.0.1:1", label)
@@ -202,8 +201,8 @@ fn a_server_whose_address_changed_has_one_series() {
         record_events(&metrics, &listener, server);
     }
     let thresholds = Thresholds { rise: 1, fall: 1 };
-    new.record_check(&Verdict::Pass, thresholds);
-    old.record_check(&Verdict::Fail("gone".into()), thresholds);
+    new.record_check(&CheckOutcome::Pass, thresholds);
+    old.record_check(&CheckOutcome::Fail("gone".into()), thresholds);
     let configured = pool(&[&new]);
     let text = || metrics.render([], [&configured]);
     let lines = |prefix: &str| text().lines().filter(|line| line.starts_with(prefix)).count();

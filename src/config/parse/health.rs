@@ -9,7 +9,7 @@ use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::plan::HealthPlan;
-use crate::pool::health::{EjectLimits, Thresholds};
+use crate::pool::{EjectLimits, Thresholds};
 use crate::units;
 
 /// A check costs a connection: more than a hundred a second to each server would be load.
