@@ -30,7 +30,7 @@ const LOOKUPS_MAX: usize = 128;
 
 /// What the descriptors are kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct DescriptorShares {
     /// Sessions of the whole process; at least one.
     pub sessions: usize,
     /// Pipes of the whole process.
@@ -54,7 +54,7 @@ pub struct Wanted {
     pub names: usize,
 }
 
-impl Budget {
+impl DescriptorShares {
     /// Divides `limit` descriptors of which `open` are taken.
     #[must_use]
     pub fn new(limit: usize, open: usize, wanted: Wanted) -> Self {
@@ -133,7 +133,7 @@ mod tests {
     fn the_shares_never_exceed_the_limit() {
         for limit in (40..4000).chain([20_000, 1 << 20]) {
             for names in [0, 30, 10_000] {
-                let budget = Budget::new(limit, 20, wanted(None, names));
+                let budget = DescriptorShares::new(limit, 20, wanted(None, names));
                 let others = budget.checks + budget.admin + budget.lookups - LOOKUPS_MIN;
                 let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + others;
                 assert!(sum <= limit, "{limit}: {budget:?}");
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn a_small_limit_still_serves() {
         assert_eq!(
-            Budget::new(64, 24, wanted(None, 0)),
-            Budget {
+            DescriptorShares::new(64, 24, wanted(None, 0)),
+            DescriptorShares {
                 sessions: 14,
                 pipes: 0,
                 checks: 4,
@@ -162,7 +162,7 @@ mod tests {
                 lookups: 4
             }
         );
-        let sessions = |limit, most| Budget::new(limit, 24, wanted(most, 0)).sessions;
+        let sessions = |limit, most| DescriptorShares::new(limit, 24, wanted(most, 0)).sessions;
         assert_eq!(sessions(10, None), 1);
         assert_eq!(sessions(20_000, Some(5)), 5);
         assert_eq!(sessions(64, Some(500)), 14, "more is not to be had");
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn host_names_have_as_many_lookups_as_they_need_and_the_limit_allows() {
-        let lookups = |limit, names| Budget::new(limit, 24, wanted(None, names)).lookups;
+        let lookups = |limit, names| DescriptorShares::new(limit, 24, wanted(None, names)).lookups;
         assert_eq!([0, 21, 10_000].map(|names| lookups(20_000, names)), [4, 21, 128]);
         assert_eq!(lookups(1024, 10_000), 4 + (1024 - 30) / 16);
     }

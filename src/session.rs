@@ -16,8 +16,8 @@ use crate::addr::ListenAddr;
 use crate::dial::{Attempt, DialError, Progress, dial};
 use crate::ends::Endpoints;
 use crate::listen::Accepted;
+use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::Lease;
 use crate::proxy_protocol::{ClientInfo, header};
 use crate::relay::{Closed, RelayLimits, Side, relay};
@@ -144,10 +144,9 @@ impl Refusal {
 
 /// Finds out where the client wants to go, and connects to a server there.
 async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut Entry) -> Result<Arranged, Refusal> {
-    let listener = &*front.plan;
     let sniffed = hear(client, front, at, entry).await?;
     let hello = sniffed.as_ref().and_then(Sniffed::hello);
-    let pool = choose(listener, hello, entry)?;
+    let pool = choose(front, hello, entry)?;
     let mut first = told(client, pool, hello, entry);
     let (server, lease) = connect(client, pool, entry)
         .await
@@ -158,7 +157,7 @@ async fn arrange(client: &mut TcpStream, front: &Front, at: Instant, entry: &mut
         server,
         connected,
         first,
-        limits: listener.relay,
+        limits: front.plan.relay,
     })
 }
 
@@ -228,41 +227,37 @@ fn printable(alpn: &ProtocolList) -> Option<Box<str>> {
 }
 
 /// The pool that the routes give this client.
-fn choose<'a>(
-    listener: &'a ListenerPlan,
-    hello: Option<&Hello>,
-    entry: &mut Entry,
-) -> Result<&'a Arc<PoolPlan>, Refusal> {
+fn choose<'a>(front: &'a Front, hello: Option<&Hello>, entry: &mut Entry) -> Result<&'a Arc<LivePool>, Refusal> {
     let nothing = ProtocolList::default();
     let known = Known {
         name: hello.and_then(|hello| hello.name.as_ref()),
         alpn: hello.map_or(&nothing, |hello| &hello.alpn),
         client: Some(entry.facts().client),
     };
-    let pool = match listener.routes.find(&known) {
+    let pool = match front.plan.routes.find(&known) {
         Choice::Route { route, pool } => {
             entry.facts().route = Some(Arc::clone(route));
-            pool
+            &front.pools[*pool]
         }
-        Choice::Default(pool) => pool,
+        Choice::Default(pool) => &front.pools[*pool],
         Choice::Refused { route } => {
             entry.facts().route = Some(Arc::clone(route));
             return Err(Refusal::of(Ending::Refused, hello, no_route));
         }
         Choice::NoRoute => return Err(Refusal::of(Ending::NoRoute, hello, no_route)),
     };
-    entry.routed(pool.pool.name());
+    entry.routed(pool.name());
     Ok(pool)
 }
 
 /// A connection to a server of the pool; every attempt goes into the books as soon as it is over.
-async fn connect(client: &TcpStream, pool: &PoolPlan, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
+async fn connect(client: &TcpStream, pool: &LivePool, entry: &mut Entry) -> Result<(TcpStream, Lease), Ending> {
     let whom = entry.facts().client;
-    let dialled = dial(&pool.pool, &pool.dial, client, whom, |progress| match progress {
+    let dialled = dial(pool, &pool.plan().dial, client, whom, |progress| match progress {
         Progress::Trying(server) => entry.trying(server),
         Progress::Ended(attempt) => {
             entry.tried(attempt.took, attempt.failure);
-            say(pool.pool.name(), &attempt);
+            say(pool.name(), &attempt);
         }
     })
     .await;
@@ -287,8 +282,8 @@ fn say(pool: &str, attempt: &Attempt<'_>) {
 }
 
 /// The PROXY header, where the pool's servers expect one.
-fn told(client: &TcpStream, pool: &PoolPlan, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
-    let Some(version) = pool.dial.connect.proxy_protocol else {
+fn told(client: &TcpStream, pool: &LivePool, hello: Option<&Hello>, entry: &Entry) -> Vec<u8> {
+    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
         return Vec::new();
     };
     let Ok(local) = client.local_addr() else {
@@ -356,6 +351,7 @@ mod tests {
     use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
     use crate::capacity::{Capacity, ConnectionLimits};
     use crate::listen::{Bound, Listener};
+    use crate::live::Live;
     use crate::sniff::HelloMemory;
     use crate::socket::SocketOptions;
 
@@ -378,7 +374,9 @@ mod tests {
                  [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
                 server.local_addr().unwrap()
             );
-            let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
+            let plan = crate::config::read("test.toml", &text).ok().unwrap().plan;
+            let in_force = Live::new(plan, Vec::new()).in_force();
+            let plan = Arc::clone(&in_force.plan.listeners[0]);
             let metrics = Arc::new(Metrics::new());
             let series = metrics.listener(&plan.name, || ConnectionLimits::new(None, Capacity::new(None)));
             let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
@@ -391,7 +389,12 @@ mod tests {
                 address: bound.address().socket(),
                 listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
                 server,
-                front: Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))),
+                front: Arc::new(Front::new(
+                    plan,
+                    in_force.pools.clone(),
+                    series,
+                    HelloMemory::new(1 << 20),
+                )),
                 ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
                 metrics,
                 written,
@@ -439,7 +442,7 @@ mod tests {
         assert!(panics.await.unwrap_err().is_panic());
         assert!(is_reset(&mut client).await && is_reset(&mut server).await);
         assert_eq!(house.front.series.places().in_use(), 1);
-        let text = house.metrics.render([&house.front.plan.routes.default().unwrap().pool]);
+        let text = house.metrics.render([&***house.front.pools.first().unwrap()]);
         for line in [
             "acequia_sessions_active{listener=\"l\"} 1\n".to_owned(),
             format!(

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -72,8 +71,6 @@ pub struct Admin {
     pub started: SystemTime,
     /// The file it runs, by its path from the root; `None`: there is none.
     pub configuration: Option<PathBuf>,
-    /// The real addresses of listeners, in the order of the plan.
-    pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }
 
 /// Where visitors come in.
@@ -207,8 +204,8 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // Where there are many servers this takes long enough for others to notice.
     let rendered = spawn_blocking(move || {
-        let plan = admin.live.plan();
-        admin.metrics.render(plan.pools.iter().map(|pool| &pool.pool))
+        let in_force = admin.live.in_force();
+        admin.metrics.render(in_force.pools.iter().map(|pool| &***pool))
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

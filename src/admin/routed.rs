@@ -11,8 +11,9 @@ use super::Admin;
 use super::answers::{Routed, Verdict};
 use super::error::Refusal;
 use crate::addr::ClientAddr;
+use crate::live::InForce;
 use crate::name::Sni;
-use crate::plan::{Plan, PoolPlan};
+use crate::plan::PoolId;
 use crate::route::{self, Choice, Known};
 use crate::sniff::hello::ProtocolList;
 
@@ -58,10 +59,11 @@ pub(super) async fn routed(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Routed>, Refusal> {
     let asked = Asked::read(query.as_deref().unwrap_or("")).map_err(Refusal::bad)?;
-    explain(&admin.live.plan(), &asked).map(Json)
+    explain(&admin.live.in_force(), &asked).map(Json)
 }
 
-fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
+fn explain(in_force: &InForce, asked: &Asked) -> Result<Routed, Refusal> {
+    let plan = &in_force.plan;
     let listener = asked.listener.as_deref();
     let listener = plan.listeners.iter().find(|there| Some(&*there.name) == listener);
     let listener = listener.ok_or_else(|| {
@@ -95,16 +97,17 @@ fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
             why,
         }
     });
-    let (route, pool): (Option<&Arc<str>>, Option<&Arc<PoolPlan>>) = match &explanation.choice {
+    let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
         Choice::Route { route, pool } => (Some(route), Some(pool)),
         Choice::Default(pool) => (None, Some(pool)),
         Choice::Refused { route } => (Some(route), None),
         Choice::NoRoute => (None, None),
     };
-    let servers = pool.map_or(Vec::new(), |pool| pool.pool.in_order(asked.from, Instant::now()));
+    let pool = pool.map(|id| &in_force.pools[*id]);
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(asked.from, Instant::now()));
     Ok(Routed {
         route: route.map(ToString::to_string),
-        pool: pool.map(|pool| pool.pool.name().to_string()),
+        pool: pool.map(|pool| pool.name().to_string()),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

@@ -13,7 +13,8 @@ use super::Admin;
 use super::answers::{self, Totals};
 use crate::account::sessions_so_far;
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, PoolPlan};
+use crate::live::LivePool;
+use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::health::Checked;
 use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
@@ -39,18 +40,16 @@ fn configuration(admin: &Admin) -> Option<String> {
 }
 
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
-    let plan = admin.live.plan();
-    let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
-    let addresses = admin.addresses.load();
-    let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
+    let in_force = admin.live.in_force();
+    let plan = &in_force.plan;
+    let pools: Vec<_> = in_force.pools.iter().map(|pool| of_pool(pool)).collect();
     let series = admin.metrics.listeners();
     let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
-    let of_listener = |listener: &Arc<ListenerPlan>| {
+    let of_listener = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = series.get(&listener.name).map_or(0, |series| series.places().in_use());
-        let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
-        of_listener(listener, addresses, sessions)
+        of_listener(plan, listener, addresses, sessions)
     };
-    let listeners: Vec<_> = plan.listeners.iter().map(of_listener).collect();
+    let listeners: Vec<_> = in_force.listeners().map(of_listener).collect();
     let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
     Json(answers::State {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,20 +86,24 @@ fn told(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn of_listener(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
-    let routes = plan.routes.routes();
+fn of_listener(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
+    let routes = listener.routes.routes();
     answers::Listener {
-        name: plan.name.to_string(),
+        name: listener.name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
-        max_connections: plan.max_connections,
-        pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
-        routes: routes.iter().take(ROUTES_SHOWN).map(of_route).collect(),
+        max_connections: listener.max_connections,
+        pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
+        routes: routes
+            .iter()
+            .take(ROUTES_SHOWN)
+            .map(|route| of_route(plan, route))
+            .collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
 }
 
-fn of_route(route: &Route<Arc<PoolPlan>>) -> answers::Route {
+fn of_route(plan: &Plan, route: &Route<PoolId>) -> answers::Route {
     fn first<E>(entries: &[E], shown: impl Fn(&E) -> String) -> Vec<String> {
         entries.iter().take(ENTRIES_SHOWN).map(shown).collect()
     }
@@ -112,25 +115,21 @@ fn of_route(route: &Route<Arc<PoolPlan>>) -> answers::Route {
         from: first(&route.from, ToString::to_string),
         more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
         pool: match &route.to {
-            Target::Pool(pool) => Some(pool.pool.name().to_string()),
+            Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,
         },
     }
 }
 
-fn of_pool(plan: &PoolPlan) -> answers::Pool {
+fn of_pool(pool: &LivePool) -> answers::Pool {
     let now = Instant::now();
     answers::Pool {
-        name: plan.pool.name().to_string(),
-        balance: plan.policy().as_str().to_owned(),
-        best_tier: plan.pool.best_tier(now),
-        panic: plan.pool.is_panicking(now),
-        servers: plan.pool.servers().iter().map(of_server).collect(),
-        unresolved: plan
-            .names()
-            .filter(|(entry, ..)| entry.addresses.load().is_empty())
-            .map(|(entry, ..)| entry.written.to_string())
-            .collect(),
+        name: pool.name().to_string(),
+        balance: pool.policy().as_str().to_owned(),
+        best_tier: pool.best_tier(now),
+        panic: pool.is_panicking(now),
+        servers: pool.servers().iter().map(of_server).collect(),
+        unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -85,9 +85,9 @@ pub(super) async fn server(
     let orders = order.read().map_err(Refusal::bad)?;
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
-    let plan = live.plan();
-    let pool = plan.pool(&pool_name);
-    let servers = pool.map_or_else(Default::default, |pool| pool.pool.servers());
+    let in_force = live.in_force();
+    let pool = in_force.pool(&pool_name);
+    let servers = pool.map_or_else(Default::default, |pool| pool.servers());
     let server = servers.iter().find(|server| *server.spec().label == *server_name);
     if server.is_none() && !live.absent().iter().any(|(absent, _)| *absent == name) {
         return Err(Refusal::missing(match pool {
@@ -98,7 +98,7 @@ pub(super) async fn server(
     let by: Arc<str> = visitor.to_string().into();
     let mut steering = Steering::default();
     for order in orders {
-        steering = live.roster().steer(&name, order, Arc::clone(&by), SystemTime::now());
+        steering = live.steer(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server is steered");
     }
     live.forget_absent();

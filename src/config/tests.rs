@@ -52,12 +52,12 @@ fn the_long_example_is_read_as_written() {
     assert!(listener.routes.needs_hello());
     let shop = plan.pool("shop").unwrap();
     assert_eq!(shop.entries.len(), 4);
-    let servers = shop.pool.servers();
-    let labels: Vec<&str> = servers.iter().map(|server| &*server.spec().label).collect();
+    let fixed: Vec<_> = shop.entries.iter().filter_map(|entry| entry.fixed()).collect();
+    let labels: Vec<&str> = fixed.iter().map(|server| &*server.label).collect();
     assert_eq!(
         labels,
         ["10.0.1.1:443", "big", "10.0.2.1:443"],
-        "a host name gives no server before it is resolved"
+        "the fourth is a host name"
     );
     assert!(matches!(&shop.entries[1].place, ServerPlace::Name { host, port: 443 } if &**host == "shop.internal"));
 }
@@ -96,7 +96,7 @@ fn what_a_section_does_not_say_it_inherits() {
     };
     assert_eq!(seconds(keepalive), (30, 10, 3));
     assert_eq!(b.socket.keepalive, None);
-    let dial = plan.pools[0].dial;
+    let dial = plan.pools.first().unwrap().dial;
     assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
     assert_eq!(seconds(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
     assert_eq!(dial.connect.socket.user_timeout, Some(Duration::from_secs(9)));
@@ -107,7 +107,11 @@ fn what_a_section_does_not_say_it_inherits() {
 fn a_check_without_keys_has_the_documented_defaults() {
     let pool = |health: &str| {
         let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
-        Arc::clone(&plan(&format!("{listener}\n{POOL}health = {{ {health} }}")).pools[0])
+        Arc::clone(
+            plan(&format!("{listener}\n{POOL}health = {{ {health} }}"))
+                .pool("p")
+                .unwrap(),
+        )
     };
     assert_eq!(pool("").entries[0].member_config.priority, 0);
     let login = PostgresLogin {
@@ -140,7 +144,7 @@ fn json_says_the_same() {
         } }
     }"#;
     let loaded = read("test.JSON", text).unwrap();
-    let pool = &loaded.plan.pools[0];
+    let pool = loaded.plan.pool("p").unwrap();
     assert_eq!(
         (pool.policy(), pool.dial.connect.proxy_protocol),
         (Policy::SourceHash, Some(Version::V2))

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::account::Entry;
 use crate::ends::Endpoints;
-use crate::plan::PoolPlan;
+use crate::live::LivePool;
 use crate::pool::served::{Finished, Proof, ServerEnd};
 use crate::pool::{Change, Lease};
 use crate::relay::{Closed, Side};
@@ -17,13 +17,13 @@ pub(super) struct Connected {
     lease: Lease,
     /// Weak, so that a session does not hold a plan that is no longer in force. When it is gone nobody wants to know how
     /// the session went.
-    pool: Weak<PoolPlan>,
+    pool: Weak<LivePool>,
     at: Instant,
 }
 
 impl Connected {
     /// It has just connected.
-    pub(super) fn new(lease: Lease, pool: &Arc<PoolPlan>) -> Self {
+    pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
             pool: Arc::downgrade(pool),
@@ -57,13 +57,13 @@ impl Connected {
         if session.proof(false) == Proof::Served && self.lease.is_untroubled() {
             return; // nearly all
         }
-        let Some(plan) = self.pool.upgrade() else { return };
-        let (pool, server) = (plan.pool.name(), &self.lease.server().spec().label);
-        match plan.pool.finished(&self.lease, session, Instant::now()) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let server = &self.lease.server().spec().label;
+        match pool.finished(&self.lease, session, Instant::now()) {
             Some(Change::Ejected(back_off)) => {
-                tracing::warn!(pool = %pool, %server, reason = "unserved", ?back_off, "server is ejected");
+                tracing::warn!(pool = %pool.name(), %server, reason = "unserved", ?back_off, "server is ejected");
             }
-            Some(Change::Back) => tracing::info!(pool = %pool, %server, "server is back"),
+            Some(Change::Back) => tracing::info!(pool = %pool.name(), %server, "server is back"),
             None => {}
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
+use crate::live::LivePools;
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
 
@@ -11,6 +12,8 @@ use crate::sniff::HelloMemory;
 pub struct Front {
     /// How they are treated.
     pub plan: Arc<ListenerPlan>,
+    /// The pools of that plan, to which its routes lead.
+    pub pools: LivePools,
     /// Where they are counted.
     pub series: Arc<ListenerSeries>,
     /// What their first bytes are charged to.
@@ -21,9 +24,15 @@ pub struct Front {
 impl Front {
     /// A listener that is in force from now on.
     #[must_use]
-    pub fn new(plan: Arc<ListenerPlan>, series: Arc<ListenerSeries>, hello_memory: Arc<HelloMemory>) -> Self {
+    pub fn new(
+        plan: Arc<ListenerPlan>,
+        pools: LivePools,
+        series: Arc<ListenerSeries>,
+        hello_memory: Arc<HelloMemory>,
+    ) -> Self {
         Self {
             plan,
+            pools,
             series,
             hello_memory,
             ssl_request_said: AtomicBool::new(false),

@@ -9,10 +9,10 @@ use super::{Mistakes, Section};
 use crate::config::file::Node;
 use crate::config::report::Place;
 use crate::name::NamePattern;
-use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
-use crate::route::{Route, RouteTable, Target};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, RuntimePlan};
+use crate::route::{Route, RouteTable};
 
-type PoolRoute = Route<Arc<PoolPlan>>;
+type PoolRoute = Route<PoolId>;
 
 /// Earlier routes of one name that are looked at: a file with many more would be read for minutes.
 const RIVALS_MAX: usize = 1_000;
@@ -104,23 +104,24 @@ pub(super) fn connections(runtime: &RuntimePlan, plan: &ListenerPlan, place: &Pl
 }
 
 /// Pools of a service whose clients do not begin with a ClientHello, behind routes that need one.
-pub(super) fn clients_without_hello(table: &RouteTable<Arc<PoolPlan>>, place: &Place, m: &mut Mistakes<'_>) {
-    let target = |route: &PoolRoute| match &route.to {
-        Target::Pool(pool) => Some(Arc::clone(pool)),
-        Target::Refuse => None,
-    };
-    let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
+pub(super) fn clients_without_hello(
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
+    place: &Place,
+    m: &mut Mistakes<'_>,
+) {
+    let mut targets = table.targets().map(|id| &pools[id.0]);
     if !table.needs_hello() {
         return;
     }
-    let without_hello = |pool: Arc<PoolPlan>| {
+    let without_hello = |pool: &Arc<PoolPlan>| {
         let service = pool.health.service()?;
-        Some((pool, service.name, service.without_hello?))
+        Some((Arc::clone(pool), service.name, service.without_hello?))
     };
-    if let Some((pool, service, label)) = pools.find_map(without_hello) {
+    if let Some((pool, service, label)) = targets.find_map(without_hello) {
         let what = format!(
             "pool `{}` is {service}, whose clients do not begin with a ClientHello",
-            pool.pool.name()
+            pool.name
         );
         m.warn(place, what, label);
     }

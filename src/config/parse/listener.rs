@@ -8,7 +8,7 @@ use super::{Bound, Mistakes, Pools, Section, idle, process, route, value};
 use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
 use crate::config::report::Place;
-use crate::plan::{ListenerPlan, PoolPlan};
+use crate::plan::{ListenerPlan, PoolId};
 use crate::route::{Route, RouteTable};
 
 /// Reads a listener; `None` if it is no table.
@@ -39,7 +39,7 @@ pub(super) fn listener(
     let pool = pool.and_then(|node| pools.find(node, m));
     let table = RouteTable::new(routes, pool);
     idle::hello_limits(&section, table.needs_hello(), m);
-    idle::clients_without_hello(&table, &entry.place, m);
+    idle::clients_without_hello(&table, &pools.in_order, &entry.place, m);
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
@@ -52,12 +52,7 @@ pub(super) fn listener(
     })
 }
 
-fn routes(
-    listener: &str,
-    section: &Section<'_>,
-    pools: &mut Pools<'_>,
-    m: &mut Mistakes<'_>,
-) -> Vec<Route<Arc<PoolPlan>>> {
+fn routes(listener: &str, section: &Section<'_>, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) -> Vec<Route<PoolId>> {
     let items = section
         .get("routes")
         .and_then(|node| value::list(node, m))

@@ -23,7 +23,7 @@ use super::file::{Entry, Node, Table, Value};
 use super::keys;
 use super::report::{Notice, Place, Source};
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolPlan, RuntimePlan};
+use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, RuntimePlan};
 use limits::{ListenerLimits, PoolLimits};
 use section::Section;
 
@@ -122,7 +122,7 @@ struct Pools<'a> {
     entries: &'a [Entry],
     in_order: Vec<Arc<PoolPlan>>,
     /// `None`: it is there, but is no table.
-    by_name: HashMap<&'a str, Option<Arc<PoolPlan>>>,
+    by_name: HashMap<&'a str, Option<PoolId>>,
     used: HashSet<&'a str>,
 }
 
@@ -136,20 +136,21 @@ impl<'a> Pools<'a> {
         };
         for entry in pools.entries {
             let plan = pool::pool(entry, limits, m).map(Arc::new);
-            pools.in_order.extend(plan.clone());
-            pools.by_name.insert(&entry.key, plan);
+            let id = plan.is_some().then_some(PoolId(pools.in_order.len()));
+            pools.in_order.extend(plan);
+            pools.by_name.insert(&entry.key, id);
         }
         pools
     }
 
     /// The pool a `pool = "…"` means.
-    fn find(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<Arc<PoolPlan>> {
+    fn find(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<PoolId> {
         let name = value::text(node, m)?;
-        if let Some((name, plan)) = self.by_name.get_key_value(name) {
+        if let Some((name, id)) = self.by_name.get_key_value(name) {
             self.used.insert(name);
-            return plan.clone();
+            return *id;
         }
-        let names: Vec<&str> = self.in_order.iter().map(|plan| plan.pool.name().as_ref()).collect();
+        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let label = match (keys::near(name, &names), names.as_slice()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, []) => format!("add [pools.{name}]"),

@@ -1,7 +1,6 @@
 //! `[pools.NAME]`.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
@@ -11,7 +10,7 @@ use crate::config::file::{Entry, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
-use crate::pool::{Member, Policy, Pool, PoolRules, Server};
+use crate::pool::{Policy, PoolRules};
 use crate::proxy_protocol::Version;
 
 /// The system's resolver has no cache to speak of: more often would only be load on the name server.
@@ -51,13 +50,6 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
     } = health(&section, m);
     let severing = severing(&section, &entries, health.check.is_some(), m);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
-    let server = |entry: &ServerEntry| {
-        let spec = entry.fixed()?;
-        Some(Member::new(
-            Arc::new(Server::new(spec, health.check.is_some())),
-            entry.member_config,
-        ))
-    };
     let proxy_protocol = section.word("proxy_protocol", &headers, m).unwrap_or(None);
     if let (Some((place, _)), Some(_), Some(service)) =
         (section.entry("proxy_protocol"), proxy_protocol, health.service())
@@ -70,7 +62,6 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
             format!("checks and sessions send it: leave it out, unless something before {service} takes it off"),
         );
     }
-    let fixed = entries.iter().filter_map(server).collect();
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
@@ -79,7 +70,8 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         panic_threshold,
     };
     Some(PoolPlan {
-        pool: Pool::new(entry.key.as_str().into(), rules, fixed),
+        name: entry.key.as_str().into(),
+        rules,
         dial: DialLimits {
             connect: ConnectOptions {
                 timeout: limits.connect_timeout,

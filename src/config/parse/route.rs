@@ -1,27 +1,20 @@
 //! `[[listeners.NAME.routes]]`.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::Arc;
-
 use super::{Mistakes, Pools, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Place;
 use crate::name::NamePattern;
-use crate::plan::PoolPlan;
+use crate::plan::PoolId;
 use crate::route::{Route, Target};
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// The longest protocol name: RFC 7301, section 3.1.
 const ALPN_BYTES_MAX: usize = 255;
 
 /// Reads a route, called `usual` unless it has a name of its own; `None` if it is no table.
-pub(super) fn route(
-    usual: &str,
-    node: &Node,
-    pools: &mut Pools<'_>,
-    m: &mut Mistakes<'_>,
-) -> Option<Route<Arc<PoolPlan>>> {
+pub(super) fn route(usual: &str, node: &Node, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.place, &keys::ROUTE, m)?;
     Some(Route {
         name: section.name("name", m).unwrap_or(usual).into(),
@@ -86,7 +79,7 @@ pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::Wrong> {
 }
 
 /// Exactly one of `pool` and `refuse = true`.
-fn target(section: &Section<'_>, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) -> Option<Target<Arc<PoolPlan>>> {
+fn target(section: &Section<'_>, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) -> Option<Target<PoolId>> {
     let refuse = section.entry("refuse");
     let refuses = refuse.and_then(|(_, node)| value::truth(node, m));
     match (section.get("pool"), refuse, refuses) {
