@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
 use crate::pool::health::Thresholds;
@@ -139,7 +139,7 @@ pub struct ServerEntry {
     /// Its address as written.
     pub written: Arc<str>,
     /// Where it is.
-    pub place: ServerPlace,
+    pub location: ServerLocation,
     /// How much it gets, and when.
     pub member_config: MemberConfig,
 }
@@ -156,7 +156,7 @@ impl ServerEntry {
     /// The server of an entry that needs no resolver.
     #[must_use]
     pub fn fixed(&self) -> Option<ServerSpec> {
-        let ServerPlace::Address(address) = self.place else {
+        let ServerLocation::Address(address) = self.location else {
             return None;
         };
         Some(ServerSpec {
@@ -244,9 +244,9 @@ impl PoolPlan {
 
     /// The entries for a resolver to say where they are, each with its name and port.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
-        self.entries.iter().filter_map(|entry| match &entry.place {
-            ServerPlace::Name { host, port } => Some((entry, &**host, *port)),
-            ServerPlace::Address(_) => None,
+        self.entries.iter().filter_map(|entry| match &entry.location {
+            ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
+            ServerLocation::Address(_) => None,
         })
     }
 

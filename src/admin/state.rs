@@ -1,4 +1,4 @@
-//! `GET /api/v1/state`: what there is, and how it is doing.
+//! `GET /api/v1/process` and `GET /api/v1/state`: the process, its listeners and routes, its pools and servers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,28 +9,30 @@ use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
-use super::Admin;
-use super::answers::{self, Totals};
-use crate::account::sessions_so_far;
+use super::bodies::{
+    AbsentServerBody, ListenerBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody, StateBody, TotalsBody,
+};
+use super::context::Admin;
+use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::health::Checked;
 use crate::pool::{Member, ServerPath, Steering};
 use crate::route::{Route, Target};
-use crate::units::show_duration;
+use crate::units::format_duration;
 
-/// Entries of a route's condition that are shown.
+/// The number of entries shown of a condition of a route.
 const ENTRIES_SHOWN: usize = 16;
 
-/// Routes of a listener that are shown.
+/// The number of routes shown of a listener.
 const ROUTES_SHOWN: usize = 1000;
 
-pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<answers::Process> {
-    Json(answers::Process {
+pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<ProcessBody> {
+    Json(ProcessBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started: told(admin.started),
+        started: rfc3339(admin.started),
         configuration: configuration(&admin),
     })
 }
@@ -39,34 +41,33 @@ fn configuration(admin: &Admin) -> Option<String> {
     admin.configuration.as_ref().map(|path| path.display().to_string())
 }
 
-pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
+pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let in_force = admin.live.in_force();
     let plan = &in_force.plan;
-    let pools: Vec<_> = in_force.pools.iter().map(|pool| of_pool(pool)).collect();
-    let series = admin.metrics.listeners();
-    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
-    let of_listener = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
-        let sessions = series.get(&listener.name).map_or(0, |series| series.places().in_use());
-        of_listener(plan, listener, addresses, sessions)
+    let pools: Vec<_> = in_force.pools.iter().map(|pool| pool_body(pool)).collect();
+    let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
+    let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
+        let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
+        listener_body(plan, listener, addresses, sessions)
     };
-    let listeners: Vec<_> = in_force.listeners().map(of_listener).collect();
-    let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
-    Json(answers::State {
+    let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
+    let servers = || pools.iter().flat_map(|pool: &PoolBody| &pool.servers);
+    Json(StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         configuration: configuration(&admin),
-        started: told(admin.started),
+        started: rfc3339(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
-        last_reload: admin.reloader.latest().map(|latest| answers::Reload {
-            at: told(latest.at),
+        last_reload: admin.reloader.latest().map(|latest| ReloadBody {
+            at: rfc3339(latest.at),
             by: latest.by.to_string(),
             done: latest.is_done,
         }),
-        totals: Totals {
-            // Also of listeners that are configured no more.
-            sessions: series.values().map(|series| series.places().in_use()).sum(),
-            sessions_so_far: sessions_so_far(),
+        totals: TotalsBody {
+            // Sessions of listeners that a reload has removed are included.
+            sessions: sessions.values().sum(),
+            sessions_so_far: sessions_opened(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),
         },
@@ -76,19 +77,19 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
             .live
             .absent()
             .iter()
-            .map(|(name, steering)| of_absent(name, steering))
+            .map(|(name, steering)| absent_server_body(name, steering))
             .collect(),
     })
 }
 
-/// A point of time, as everywhere here.
-fn told(at: SystemTime) -> String {
+/// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
+fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn of_listener(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
+fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
     let routes = listener.routes.routes();
-    answers::Listener {
+    ListenerBody {
         name: listener.name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
@@ -97,18 +98,18 @@ fn of_listener(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], s
         routes: routes
             .iter()
             .take(ROUTES_SHOWN)
-            .map(|route| of_route(plan, route))
+            .map(|route| route_body(plan, route))
             .collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
 }
 
-fn of_route(plan: &Plan, route: &Route<PoolId>) -> answers::Route {
-    fn first<E>(entries: &[E], shown: impl Fn(&E) -> String) -> Vec<String> {
-        entries.iter().take(ENTRIES_SHOWN).map(shown).collect()
+fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
+    fn first<E>(entries: &[E], show: impl Fn(&E) -> String) -> Vec<String> {
+        entries.iter().take(ENTRIES_SHOWN).map(show).collect()
     }
     let more = |entries: usize| entries.saturating_sub(ENTRIES_SHOWN);
-    answers::Route {
+    RouteBody {
         name: route.name.to_string(),
         sni: first(&route.sni, ToString::to_string),
         alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
@@ -121,21 +122,21 @@ fn of_route(plan: &Plan, route: &Route<PoolId>) -> answers::Route {
     }
 }
 
-fn of_pool(pool: &LivePool) -> answers::Pool {
+fn pool_body(pool: &LivePool) -> PoolBody {
     let now = Instant::now();
-    answers::Pool {
+    PoolBody {
         name: pool.name().to_string(),
         balance: pool.policy().as_str().to_owned(),
         best_tier: pool.best_tier(now),
         panic: pool.is_panicking(now),
-        servers: pool.servers().iter().map(of_server).collect(),
+        servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
 }
 
-pub(super) fn of_server(server: &Member) -> answers::Server {
+pub(super) fn server_body(server: &Member) -> ServerBody {
     let (health, steering) = (server.health(), server.steering());
-    answers::Server {
+    ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
@@ -148,26 +149,26 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),
-        since: told(health.since),
+        since: rfc3339(health.since),
         ejected: server.is_ejected(),
         usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
         set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
+        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn of_absent((pool, name): &ServerPath, steering: &Steering) -> answers::Absent {
-    answers::Absent {
+pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Steering) -> AbsentServerBody {
+    AbsentServerBody {
         pool: pool.to_string(),
         name: name.to_string(),
         usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
         set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| told(*at)),
+        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::Failure;
-use crate::descriptors::{DescriptorShares, Wanted, open_now};
+use crate::descriptors::{DescriptorDemand, DescriptorShares, open_now};
 use crate::plan::Plan;
 
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
@@ -34,7 +34,7 @@ impl DescriptorBudget {
 
     /// Divides what is left when every worker listens on so many addresses. Logs a `max_connections` that is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
-        let wanted = Wanted {
+        let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
@@ -77,9 +77,9 @@ mod tests {
         };
         for addresses in [1, 11, 11, 0, 1] {
             let shares = budget.divide(&plan, addresses);
-            let wanted = Wanted {
+            let wanted = DescriptorDemand {
                 checks: shares.checks,
-                ..Wanted::default()
+                ..DescriptorDemand::default()
             };
             assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));
         }

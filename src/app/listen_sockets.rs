@@ -10,24 +10,24 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use super::Failure;
-use crate::account::{ListenerSeries, Metrics};
+use crate::account::Metrics;
 use crate::addr::ListenAddr;
-use crate::capacity::{Capacity, ConnectionLimits};
+use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
 use crate::listen::{BindError, Bound};
 use crate::live::{InForce, LivePools};
 use crate::plan::{ListenerPlan, Plan};
-use crate::session::Front;
+use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
-use crate::worker::Gate;
+use crate::worker::ListenSocket;
 
 /// The listening sockets of all workers.
 pub(super) struct ListenSockets {
     /// To each worker.
-    workers: Vec<UnboundedSender<Gate>>,
+    workers: Vec<UnboundedSender<ListenSocket>>,
     metrics: Arc<Metrics>,
-    /// For the sessions of the process.
-    pub(super) capacity: Arc<Capacity>,
+    /// The sessions that listeners may have, kept across reloads.
+    pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
@@ -38,7 +38,7 @@ pub(super) struct ListenSockets {
 struct OpenAddress {
     /// With the port that the system chose for port 0.
     address: ListenAddr,
-    state: watch::Sender<Arc<Front>>,
+    state: watch::Sender<Arc<ListenerState>>,
     /// Held by each of its sockets, too.
     open: Weak<()>,
     /// Dropping it closes the sockets, after the connections that are queued have been accepted.
@@ -73,17 +73,16 @@ impl NewlyBound {
 }
 
 impl ListenSockets {
-    /// None yet. `capacity`: for the sessions of the process.
+    /// None yet.
     pub(super) fn new(
-        workers: Vec<UnboundedSender<Gate>>,
+        workers: Vec<UnboundedSender<ListenSocket>>,
         metrics: Arc<Metrics>,
-        capacity: Arc<Capacity>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
             workers,
             metrics,
-            capacity,
+            limits: Arc::default(),
             hello_memory,
             open: HashMap::new(),
             closing: Vec::new(),
@@ -167,13 +166,19 @@ impl ListenSockets {
     }
 
     /// Hands a socket of this address to each worker.
-    fn start(&self, address: ListenAddr, state: Arc<Front>, sockets: Vec<OwnedFd>, drain: &Drain) -> OpenAddress {
+    fn start(
+        &self,
+        address: ListenAddr,
+        state: Arc<ListenerState>,
+        sockets: Vec<OwnedFd>,
+        drain: &Drain,
+    ) -> OpenAddress {
         let (state, watched) = watch::channel(state);
-        let (stop, open) = (drain.gate(), Arc::new(()));
+        let (stop, open) = (drain.socket_stop(), Arc::new(()));
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            let socket = Gate {
+            let socket = ListenSocket {
                 socket,
-                front: watched.clone(),
+                state: watched.clone(),
                 stop: stop.child_token(),
                 open: Arc::clone(&open),
             };
@@ -187,13 +192,12 @@ impl ListenSockets {
         }
     }
 
-    fn state(&self, listener: &Arc<ListenerPlan>, pools: &LivePools) -> Arc<Front> {
-        let series: Arc<ListenerSeries> = self.metrics.listener(&listener.name, || {
-            ConnectionLimits::new(listener.max_connections, Arc::clone(&self.capacity))
-        });
-        series.places().resize(listener.max_connections);
+    fn state(&self, listener: &Arc<ListenerPlan>, pools: &LivePools) -> Arc<ListenerState> {
+        let limits = self.limits.listener(&listener.name, listener.max_connections);
+        let series = self.metrics.listener(&listener.name);
         let memory = Arc::clone(&self.hello_memory);
-        Arc::new(Front::new(Arc::clone(listener), pools.clone(), series, memory))
+        let pools = pools.clone();
+        Arc::new(ListenerState::new(Arc::clone(listener), pools, limits, series, memory))
     }
 
     /// All addresses that are listened on, including those whose sockets are being closed.

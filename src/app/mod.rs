@@ -26,8 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
-use crate::admin::{self, Admin, Door};
-use crate::capacity::Capacity;
+use crate::admin::{self, Admin, AdminEndpoint};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
@@ -37,7 +36,7 @@ use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::sniff::HelloMemory;
-use crate::worker::{self, Gate, Share};
+use crate::worker::{self, ListenSocket, WorkerSetup};
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
@@ -147,13 +146,13 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
-    let (capacity, memory) = (Capacity::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
+    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), capacity, memory);
-    let (bound, doors) = bind(&plan, &sockets)?;
+    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory);
+    let (bound, endpoints) = bind(&plan, &sockets)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
@@ -167,6 +166,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
+        limits: Arc::clone(&sockets.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
         ledgers,
@@ -174,10 +174,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         started: std::time::SystemTime::now(),
         configuration: source.path(),
     });
-    let admin_address = doors.iter().find_map(Door::address);
+    let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
     let mut app = App {
         health: HealthMonitor::new(metrics, Arc::clone(&live)),
-        tasks: spawn_tasks(&admin, &sockets.hello_memory, doors, shares.admin),
+        tasks: spawn_tasks(&admin, &sockets.hello_memory, endpoints, shares.admin),
         running: Running {
             admin: admin_address,
             live,
@@ -200,14 +200,19 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
 }
 
 /// Starts the tasks that run beside the workers.
-fn spawn_tasks(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, clients_max: usize) -> JoinSet<()> {
+fn spawn_tasks(
+    admin: &Arc<Admin>,
+    memory: &Arc<HelloMemory>,
+    endpoints: Vec<AdminEndpoint>,
+    clients_max: usize,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    for door in doors {
+    for endpoint in endpoints {
         // Half of the clients each: many clients of the one do not lock out those of the other.
-        tasks.spawn(admin::serve(door, Arc::clone(admin), (clients_max / 2).max(1)));
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (clients_max / 2).max(1)));
     }
     tasks
 }
@@ -218,7 +223,7 @@ fn cores() -> usize {
 }
 
 /// Binds every address of the plan, the admin port included. On an error none stays bound.
-fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<Door>), Failure> {
+fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
     let mut failed = Vec::new();
     let bound = sockets.bind(plan, &mut failed);
     let admin = plan.admin.bind.and_then(|address| {
@@ -229,27 +234,30 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<Door>),
         return Err(Failure::Bind(failed));
     }
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
-    let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
-    Ok((bound, doors.collect()))
+    let endpoints = admin
+        .map(AdminEndpoint::Tcp)
+        .into_iter()
+        .chain(socket.map(AdminEndpoint::Unix));
+    Ok((bound, endpoints.collect()))
 }
 
 /// Starts the workers, each with a ledger of its own.
 fn start_workers(
-    sockets: Vec<UnboundedReceiver<Gate>>,
+    sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
 ) -> Result<Vec<Arc<Ledger>>, Failure> {
-    let start = |(number, gates)| {
+    let start = |(number, sockets)| {
         let ledger = Arc::new(ledger());
-        let share = Share {
+        let setup = WorkerSetup {
             number,
-            gates,
+            sockets,
             pipes,
             ledger: Arc::clone(&ledger),
-            leash: drain.leash(),
+            handle: drain.worker_handle(),
         };
-        worker::start(share).map_err(system("cannot start a worker"))?;
+        worker::start(setup).map_err(system("cannot start a worker"))?;
         Ok(ledger)
     };
     sockets.into_iter().enumerate().map(start).collect()
@@ -268,7 +276,7 @@ impl App {
         self.tasks.spawn(self.health.run());
         let ended = tokio::select! {
             grace = self.run_until_signal(&mut signals, reload, &drain) => Ok(grace),
-            () = drain.one_gone() => Err(Failure::WorkersGone),
+            () = drain.worker_lost() => Err(Failure::WorkersGone),
         };
         let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
         let was_cut = drain.finish(grace, signals.hurry()).await;
@@ -330,7 +338,7 @@ async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(RECOVERY_INTERVAL);
     loop {
         ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
         if let Some(ended) = memory.is_calm_again() {
@@ -349,7 +357,7 @@ mod tests {
                     pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
         let loaded = crate::config::read("test.toml", text).ok().unwrap();
         let (app, drain) = open(loaded.plan, ConfigSource::default()).unwrap();
-        drop(drain.leash().post());
+        drop(drain.worker_handle().shutdown_guard());
         let ended = app.run(Signals::new().unwrap(), drain).await;
         assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");
     }

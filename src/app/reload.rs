@@ -46,7 +46,7 @@ impl App {
         drain: &Drain,
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
-        self.admin.metrics.reloaded(reloaded.is_ok());
+        self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => log_changes(by, changes),
@@ -118,7 +118,7 @@ impl App {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
         let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
-        self.sockets.capacity.resize(Some(shares.sessions));
+        self.sockets.limits.resize_process(shares.sessions);
         self.sockets.hello_memory.resize(now.plan.runtime.hello_bytes_max);
         self.health.set_limits(shares.checks, shares.lookups);
         self.sockets.apply(now, listening, drain);
@@ -137,7 +137,8 @@ impl App {
         if let Some(output) = access_log {
             self.log.switch(output, new.format);
         }
-        self.log.take_visits(new.level >= tracing::Level::DEBUG);
+        self.log
+            .publish_logging_empty_sessions(new.level >= tracing::Level::DEBUG);
         let has_changed = (old.level, old.format) != (new.level, new.format);
         if let (true, Some(reconfigure)) = (has_changed, &self.source.reconfigure_log) {
             reconfigure(new);

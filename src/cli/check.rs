@@ -11,14 +11,14 @@ use crate::config::report::{Report, counted};
 use crate::plan::Plan;
 use crate::text::escape;
 
-/// Checks the file named, else the one that `run` would find. Mistakes and warnings go to standard error; only
-/// mistakes make it fail, with exit code 1.
+/// Checks the file named, else the one that `run` would find. Errors and warnings go to standard error; only
+/// errors make it fail, with exit code 1.
 #[must_use]
 pub fn run(named: Option<&Path>) -> ExitCode {
     match check(named) {
         Ok(line) => say(&line),
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             ExitCode::from(1)
         }
     }
@@ -27,7 +27,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
 fn check(named: Option<&Path>) -> Result<String, Report> {
     let path = config::find(named)?;
     let loaded = config::load(&path)?;
-    loaded.warnings.tell();
+    loaded.warnings.print_to_stderr();
     tell_of_files(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
 }

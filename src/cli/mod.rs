@@ -134,7 +134,7 @@ impl Arguments {
                 match config::find(config.path.as_deref()).and_then(|path| config::load(&path)) {
                     Ok(loaded) => route::run(&loaded.plan, &query),
                     Err(report) => {
-                        report.tell();
+                        report.print_to_stderr();
                         ExitCode::from(EXIT_CONFIG)
                     }
                 }

@@ -27,11 +27,11 @@ pub fn run(named: Option<&Path>) -> ExitCode {
     let (loaded, path) = match loaded {
         Ok(loaded) => loaded,
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    loaded.warnings.tell();
+    loaded.warnings.print_to_stderr();
     let (_written_before_the_end, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
         file: Some(path),

@@ -79,7 +79,7 @@ impl ServerCheck {
         let (result, verdict) = match result {
             Ok(CheckPass { certificate_ends }) => {
                 if let Some(end) = certificate_ends {
-                    self.series.certificate_ends(end);
+                    self.series.publish_certificate_expiry(end);
                 }
                 (CheckResult::Pass, Verdict::Pass)
             }
@@ -93,7 +93,7 @@ impl ServerCheck {
                 (result, Verdict::Fail(error.to_string().into()))
             }
         };
-        self.series.checked(result);
+        self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
         let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
         let server = &self.server.spec().label;
@@ -101,7 +101,7 @@ impl ServerCheck {
             tracing::info!(pool, %server, "server is back");
         }
         let Some(state) = changed else { return };
-        self.series.changed(state == Checked::Up);
+        self.series.record_transition(state == Checked::Up);
         match verdict {
             Verdict::Pass => tracing::info!(pool, %server, "server is up"),
             Verdict::Fail(reason) | Verdict::Unfit(reason) => {

@@ -81,7 +81,7 @@ impl PoolPlan {
         let written = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries
-                .map(|entry| (Arc::clone(entry.label()), entry.place.clone()))
+                .map(|entry| (Arc::clone(entry.label()), entry.location.clone()))
                 .collect()
         };
         if written(self) != written(next) {
@@ -94,7 +94,7 @@ impl PoolPlan {
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {
-            let same = |old: &&ServerEntry| (old.label(), &old.place) == (entry.label(), &entry.place);
+            let same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
             self.entries.iter().find(same).map(|old| old.member_config)
         };
         let changed = |entry: &ServerEntry| {

@@ -6,7 +6,7 @@
 pub mod alert;
 mod first;
 pub mod hello;
-pub mod refusal;
+
 #[cfg(test)]
 mod tests;
 

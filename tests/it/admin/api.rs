@@ -36,7 +36,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
     proxy.rewrite(&text.replace("[pools.shop]", "[pools.hsop]"));
     let (status, refused) = unix(&proxy, "POST", "/api/v1/reload", "");
     assert_eq!(status, 422);
-    assert!(refused["error"].as_str().unwrap().contains("there is no pool `shop`"));
+    assert!(refused["error"].as_str().unwrap().contains("unknown pool `shop`"));
     let failed = latest();
     assert_eq!(
         (&failed["by"], &failed["done"]),
@@ -148,12 +148,12 @@ fn errors_are_json_and_name_the_mistake() {
         ("GET", "/api/v1/sessions?min_idle=5", "", 400, "min_idle"),
         ("DELETE", "/api/v1/sessions/x", "", 400, "x"),
         ("DELETE", "/api/v1/sessions/99", "", 404, "99"),
-        ("GET", "/api/v1/route?listener=zzz", "", 404, "there is https"),
+        ("GET", "/api/v1/route?listener=zzz", "", 404, "known listeners: https"),
         ("GET", "/api/v1/route", "", 400, "`listener` is missing"),
         ("GET", "/api/v1/route?listener=https&from=x", "", 400, "`from`"),
         ("GET", "/api/v1/route?listener=https&sni=a&sni=b", "", 400, "`sni`"),
         ("POST", path, "{", 400, "EOF"),
-        ("POST", path, "{}", 400, "say `use`"),
+        ("POST", path, "{}", 400, "set `use`"),
         ("POST", path, r#"{"use": "gone"}"#, 400, "enabled"),
         ("POST", path, r#"{"use": {"enabled": null}}"#, 422, "string"),
         ("POST", path, r#"["enabled", null, 5]"#, 422, "sequence"),

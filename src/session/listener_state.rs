@@ -4,45 +4,51 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
+use crate::capacity::ConnectionLimits;
 use crate::live::LivePools;
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
 
-/// A listener as it is in force: what its clients meet.
-pub struct Front {
-    /// How they are treated.
+/// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
+/// series go on.
+pub struct ListenerState {
+    /// Its configuration.
     pub plan: Arc<ListenerPlan>,
-    /// The pools of that plan, to which its routes lead.
+    /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
-    /// Where they are counted.
+    /// How many sessions it may have, and has.
+    pub limits: ConnectionLimits,
+    /// The metrics it counts in.
     pub series: Arc<ListenerSeries>,
-    /// What their first bytes are charged to.
+    /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
-    ssl_request_said: AtomicBool,
+    has_logged_ssl_request: AtomicBool,
 }
 
-impl Front {
-    /// A listener that is in force from now on.
+impl ListenerState {
+    /// A listener with this configuration.
     #[must_use]
     pub fn new(
         plan: Arc<ListenerPlan>,
         pools: LivePools,
+        limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
             plan,
             pools,
+            limits,
             series,
             hello_memory,
-            ssl_request_said: AtomicBool::new(false),
+            has_logged_ssl_request: AtomicBool::new(false),
         }
     }
 
-    /// A client sent an SSLRequest where a ClientHello was expected. The log tells why no name matches, once for each
-    /// listener and configuration.
-    pub(super) fn ssl_request(&self) {
-        if !self.ssl_request_said.swap(true, Relaxed) {
+    /// Logs why no name matches a client that sends an SSLRequest instead of a ClientHello: once for each listener and
+    /// configuration.
+    pub(super) fn log_ssl_request(&self) {
+        if !self.has_logged_ssl_request.swap(true, Relaxed) {
             tracing::warn!(
                 listener = %self.plan.name,
                 reason = POSTGRES_SSL_REQUEST,
@@ -53,5 +59,5 @@ impl Front {
     }
 }
 
-/// What the logs call it.
+/// The word for an SSLRequest in the logs.
 pub(super) const POSTGRES_SSL_REQUEST: &str = "postgres_ssl_request";

@@ -1,4 +1,4 @@
-//! A session's place on a server, and what its end says of that server.
+//! A session's lease of a server, and what the end of the session says of that server.
 
 use std::sync::{Arc, Weak};
 
@@ -12,50 +12,50 @@ use crate::pool::{Change, Lease};
 use crate::relay::{Closed, Side};
 use crate::socket::has_ended;
 
-/// Of a session that has connected.
-pub(super) struct Connected {
+/// The server of a session that has connected.
+pub(super) struct LeasedServer {
     lease: Lease,
-    /// Weak, so that a session does not hold a plan that is no longer in force. When it is gone nobody wants to know how
-    /// the session went.
+    /// Weak, so that a session does not keep a plan that is no longer in force. Once the plan is gone, nothing uses what
+    /// the session says of the server.
     pool: Weak<LivePool>,
-    at: Instant,
+    connected_at: Instant,
 }
 
-impl Connected {
-    /// It has just connected.
+impl LeasedServer {
+    /// A server of this pool, which was just connected to.
     pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
             pool: Arc::downgrade(pool),
-            at: Instant::now(),
+            connected_at: Instant::now(),
         }
     }
 
-    /// What the pool may want to know, now that the bytes flow no more. To be called before the sockets are closed.
+    /// What the relayed session says of the server. To be called before the sockets are closed.
     pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> Finished {
         let traffic = entry.traffic();
         let server_spoke = traffic.down.bytes() > 0;
         let server_ended = match closed {
-            _ if server_spoke => None, // it does not matter, and asking the client's socket costs a system call
+            _ if server_spoke => None, // not needed, and has_ended costs a system call
             Closed::Finished(Side::Server) => Some(ServerEnd::Closed),
-            // A server may answer a client's end by a reset; then it was the client that ended first.
+            // A server may answer the client's end by a reset; then the client ended first.
             Closed::Broke(Side::Server, _) if !has_ended(&ends.client) => Some(ServerEnd::Broke),
             _ => None,
         };
         Finished {
-            client: entry.facts().client.ip(),
-            connected: self.at,
-            lasted: self.at.elapsed(),
+            client: entry.info().client.ip(),
+            connected: self.connected_at,
+            lasted: self.connected_at.elapsed(),
             client_spoke: traffic.up.bytes() > 0,
             server_spoke,
             server_ended,
         }
     }
 
-    /// The session is over: tells the pool, and gives the place back.
-    pub(super) fn over(self, session: &Finished) {
+    /// Reports the session to the pool, and returns the lease.
+    pub(super) fn release(self, session: &Finished) {
         if session.proof(false) == Proof::Served && self.lease.is_untroubled() {
-            return; // nearly all
+            return; // nearly every session
         }
         let Some(pool) = self.pool.upgrade() else { return };
         let server = &self.lease.server().spec().label;
