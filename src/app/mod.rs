@@ -341,7 +341,7 @@ async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
         for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
-        if let Some(ended) = memory.is_calm_again() {
+        if let Some(ended) = memory.take_evictions() {
             tracing::info!(ended, "`hello_memory` is enough again");
         }
     }
