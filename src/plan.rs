@@ -4,23 +4,20 @@ mod changed;
 mod files;
 mod pools;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
-use crate::pool::{Member, MemberConfig, Policy, Pool, ServerRegistry, ServerSpec, Thresholds};
+use crate::pool::{MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
-pub use pools::PoolPlans;
+pub use pools::{PoolId, PoolPlans};
 
 /// All that is configured.
 #[derive(Debug)]
@@ -104,8 +101,8 @@ pub struct ListenerPlan {
     pub max_connections: Option<usize>,
     /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]).
     pub sniff: SniffLimits,
-    /// Where its clients go.
-    pub routes: RouteTable<Arc<PoolPlan>>,
+    /// Where its clients go. The pools are those of the plan that the listener is in.
+    pub routes: RouteTable<PoolId>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
     /// Of the clients' sockets.
@@ -113,17 +110,19 @@ pub struct ListenerPlan {
 }
 
 /// A pool: its servers and how they are reached and watched.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolPlan {
-    /// The servers and the choice among them.
-    pub pool: Pool,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// How a server is chosen.
+    pub rules: PoolRules,
     /// How a server is reached.
     pub dial: DialLimits,
     /// How servers are watched.
     pub health: HealthPlan,
     /// What becomes of sessions when servers come and go.
     pub severing: SeveringPlan,
-    /// The servers as written; names among them are resolved while we run.
+    /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
@@ -132,7 +131,7 @@ pub struct PoolPlan {
 }
 
 /// One entry of a pool's `servers`.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerEntry {
     /// `name`, if it has one.
     pub name: Option<Arc<str>>,
@@ -142,9 +141,6 @@ pub struct ServerEntry {
     pub location: ServerLocation,
     /// How much it gets, and when.
     pub member_config: MemberConfig,
-    /// Where its name was last said to be; nothing, as long as that is not known. Besides the pool's servers, which
-    /// follow it, all of a plan that changes.
-    pub addresses: ArcSwap<Vec<ServerAddr>>,
 }
 
 impl Plan {
@@ -170,18 +166,15 @@ impl ServerEntry {
         })
     }
 
-    /// Its servers, so far as it is known where they are.
-    fn specs(&self) -> Vec<ServerSpec> {
-        if let Some(fixed) = self.fixed() {
-            return vec![fixed];
-        }
-        let resolved = |address: &ServerAddr| ServerSpec {
+    /// The server of an entry with a name at one of the addresses that the name resolves to.
+    #[must_use]
+    pub fn resolved(&self, address: ServerAddr) -> ServerSpec {
+        ServerSpec {
             label: format!("{}@{}", self.label(), address.ip()).into(),
             identity: address.to_string().into(),
-            address: *address,
+            address,
             resolved_from: Some(Arc::clone(&self.written)),
-        };
-        self.addresses.load().iter().map(resolved).collect()
+        }
     }
 
     /// What log, metrics and API call it, or begin with.
@@ -268,40 +261,9 @@ impl PoolPlan {
         self.names().any(|(entry, ..)| *entry.written == *written)
     }
 
-    /// Gives the pool the servers of its entries, so far as it is known where they are, and has them checked as this
-    /// plan wants it; one that is there already is that one.
-    pub fn settle(&self, roster: &ServerRegistry) {
-        self.prepare(roster);
-        self.begin_checks();
-    }
-
-    /// Has the servers checked or not, as this plan wants it.
-    pub fn begin_checks(&self) {
-        let is_checked = self.is_checked();
-        for server in self.pool.servers().iter() {
-            server.set_checked(is_checked);
-        }
-    }
-
-    /// Gives the pool the servers of its entries, and changes none that is there already.
-    pub fn prepare(&self, roster: &ServerRegistry) {
-        let mut seen = HashSet::new();
-        let mut servers = Vec::new();
-        for entry in &self.entries {
-            for spec in entry.specs() {
-                // One address reached by two names of a pool is one server: it has one load and one health.
-                if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                    let server = roster.get_or_create(self.pool.name(), spec, self.is_checked());
-                    servers.push(Member::new(server, entry.member_config));
-                }
-            }
-        }
-        self.pool.replace_servers(servers);
-    }
-
     /// The policy, for those who only ask about it.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        self.pool.policy()
+        self.rules.policy
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::ServerAddr;
 use crate::config::report::counted;
+use crate::live::{InForce, LivePool};
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Pool};
 
@@ -62,12 +63,12 @@ impl Changes {
     /// From one plan to the next, with the servers their pools have now. What needs a restart, and the warnings, are not
     /// known here. It takes its time where there are many pools, and may be called from any thread.
     #[must_use]
-    pub fn between(old: &Plan, new: &Plan) -> Self {
+    pub fn between(old: &InForce, new: &InForce) -> Self {
         Self {
-            listeners: listeners(old, new),
-            pools: pools(old, new),
+            listeners: listeners(&old.plan, &new.plan),
+            pools: pools(&old.plan, &new.plan),
             servers: servers(old, new),
-            settings: owned(old.changed_settings(new)),
+            settings: owned(old.plan.changed_settings(&new.plan)),
             ..Self::default()
         }
     }
@@ -118,18 +119,18 @@ fn listeners(old: &Plan, new: &Plan) -> Difference {
             .map(|plan| (Arc::clone(&plan.name), Arc::clone(plan)))
             .collect()
     };
-    let (old, new) = (by_name(old), by_name(new));
-    Difference::between(&old, &new, ToString::to_string, |name, old, new| {
-        (!Arc::ptr_eq(old, new)).then(|| changed(&**name, old.changed(new)))?
-    })
+    Difference::between(
+        &by_name(old),
+        &by_name(new),
+        ToString::to_string,
+        |name, before, after| changed(&**name, before.changed(&old.pools, after, &new.pools)),
+    )
 }
 
 fn pools(old: &Plan, new: &Plan) -> Difference {
     let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<PoolPlan>> {
         let pools = plan.pools.iter();
-        pools
-            .map(|plan| (Arc::clone(plan.pool.name()), Arc::clone(plan)))
-            .collect()
+        pools.map(|plan| (Arc::clone(&plan.name), Arc::clone(plan))).collect()
     };
     let (old, new) = (by_name(old), by_name(new));
     Difference::between(&old, &new, ToString::to_string, |name, old, new| {
@@ -139,9 +140,9 @@ fn pools(old: &Plan, new: &Plan) -> Difference {
 
 /// What is at another address is another server, whatever its name. Pools that are the same in both plans, as nearly all
 /// are in most reloads, are not looked into.
-fn servers(old: &Plan, new: &Plan) -> Difference {
-    let is_same = |pool: &Arc<PoolPlan>, other: &Plan| {
-        let there = other.pool(pool.pool.name());
+fn servers(old: &InForce, new: &InForce) -> Difference {
+    let is_same = |pool: &Arc<LivePool>, other: &InForce| {
+        let there = other.pool(pool.name());
         there.is_some_and(|there| Arc::ptr_eq(there, pool))
     };
     let of_pool = |pool: &Pool| -> Vec<((String, ServerAddr), ())> {
@@ -151,19 +152,19 @@ fn servers(old: &Plan, new: &Plan) -> Difference {
         };
         pool.servers().iter().map(named).collect()
     };
-    let others = |of: &Plan, than: &Plan| -> BTreeMap<_, _> {
+    let others = |of: &InForce, than: &InForce| -> BTreeMap<_, _> {
         let pools = of.pools.iter().filter(|pool| !is_same(pool, than));
-        pools.flat_map(|pool| of_pool(&pool.pool)).collect()
+        pools.flat_map(|pool| of_pool(pool)).collect()
     };
     let (before, after) = (others(old, new), others(new, old));
     let mut difference = Difference::between(&before, &after, |(name, _)| name.clone(), |_, (), ()| None);
-    for pool in &new.pools {
+    for pool in new.pools.iter() {
         if is_same(pool, old) {
-            let servers = of_pool(&pool.pool).into_iter();
+            let servers = of_pool(pool).into_iter();
             difference.kept.extend(servers.map(|((name, _), ())| name));
-        } else if let Some(before) = old.pool(pool.pool.name()) {
-            let servers = before.changed_servers(pool).into_iter();
-            let named = |(server, keys)| changed(format!("{}/{server}", pool.pool.name()), keys);
+        } else if let Some(before) = old.pool(pool.name()) {
+            let servers = before.plan().changed_servers(pool.plan()).into_iter();
+            let named = |(server, keys)| changed(format!("{}/{server}", pool.name()), keys);
             difference.changed.extend(servers.filter_map(named));
         }
     }
@@ -275,14 +276,18 @@ impl Reloader {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::live::Live;
 
     fn plan(text: &str) -> Plan {
         crate::config::read("a.toml", text).ok().unwrap().plan
     }
 
     fn changes(old: &str, new: &str) -> Changes {
-        Changes::between(&plan(old), &plan(new))
+        let live = Live::new(plan(old), Vec::new());
+        Changes::between(&live.in_force(), &live.prepare(plan(new), HashMap::new()))
     }
 
     #[test]

@@ -160,15 +160,6 @@ impl<T> RouteTable<T> {
         pools.chain(&self.default)
     }
 
-    /// The same, to be changed.
-    pub fn targets_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        let pools = self.routes.iter_mut().filter_map(|route| match &mut route.to {
-            Target::Pool(pool) => Some(pool),
-            Target::Refuse => None,
-        });
-        pools.chain(&mut self.default)
-    }
-
     /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
     /// for one.
     #[must_use]

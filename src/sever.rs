@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::account::{Ending, Ledger, Record};
-use crate::live::Live;
-use crate::plan::{PoolPlan, Sever};
+use crate::live::{Live, LivePool};
+use crate::plan::Sever;
 use crate::pool::{AdminState, CheckState, Member, ServerId};
 
 /// How often it is looked.
@@ -52,7 +52,7 @@ impl Severing {
 }
 
 /// Cuts what is to be cut, for as long as it is polled.
-pub async fn tend(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
+pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut severings = HashMap::new();
@@ -71,8 +71,8 @@ pub async fn tend(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 /// not spared the rest.
 fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
     let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
-    for pool in &live.plan().pools {
-        for server in pool.pool.servers().iter() {
+    for pool in live.in_force().pools.iter() {
+        for server in pool.servers().iter() {
             wanted.remove(&server.id());
             // Of most servers there is nothing to find out.
             if server.live() > 0
@@ -85,7 +85,7 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
     wanted
 }
 
-fn cause(pool: &PoolPlan, server: &Member, now: Instant) -> Option<Cause> {
+fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
     let steering = server.overrides();
     if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (steering.admin_state, steering.close_over) {
         return Some(Cause {
@@ -93,16 +93,17 @@ fn cause(pool: &PoolPlan, server: &Member, now: Instant) -> Option<Cause> {
             over,
         });
     }
-    let over = pool.severing.close_over;
-    let is_down = || server.check_state() == CheckState::Down && !pool.pool.uses_in_panic(server, now);
-    if pool.severing.on_down == Sever::Close && is_down() {
+    let severing = pool.plan().severing;
+    let over = severing.close_over;
+    let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);
+    if severing.on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
             over,
         });
     }
-    let is_worse = || pool.pool.best_tier(now).is_some_and(|best| server.priority() > best);
-    (pool.severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
+    let is_worse = || pool.best_tier(now).is_some_and(|best| server.priority() > best);
+    (severing.on_recover == Sever::Close && is_worse()).then_some(Cause {
         ending: Ending::FailedBack,
         over,
     })

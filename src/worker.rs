@@ -208,22 +208,23 @@ mod tests {
     use crate::capacity::{Capacity, ConnectionLimits};
     use crate::drain::Drain;
     use crate::listen::Bound;
-    use crate::plan::ListenerPlan;
+    use crate::live::{InForce, Live};
     use crate::sniff::HelloMemory;
 
     const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
 
-    fn listener() -> Arc<ListenerPlan> {
-        Arc::clone(&crate::config::read("test.toml", CONFIG).ok().unwrap().plan.listeners[0])
+    fn in_force() -> Arc<InForce> {
+        Live::new(crate::config::read("test.toml", CONFIG).ok().unwrap().plan, Vec::new()).in_force()
     }
 
     /// Starts a worker with one socket, whose sessions need a permit of `process`.
     fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) -> watch::Sender<Arc<ListenerState>> {
         let metrics = Arc::new(Metrics::new());
-        let plan = listener();
+        let in_force = in_force();
+        let plan = Arc::clone(&in_force.plan.listeners[0]);
         let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let state = ListenerState::new(plan, limits, series, HelloMemory::new(1 << 20));
+        let state = ListenerState::new(plan, in_force.pools.clone(), limits, series, HelloMemory::new(1 << 20));
         let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
         let socket = ListenSocket {
@@ -254,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_while_accepting_is_reported() {
-        let listener = listener();
+        let listener = Arc::clone(&in_force().plan.listeners[0]);
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket();
         let process = Capacity::new(Some(0));

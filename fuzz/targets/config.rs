@@ -52,7 +52,7 @@ fn content(loaded: &Loaded) -> Vec<String> {
     });
     let pools = plan.pools.iter().map(|pool| {
         let ways = (&pool.dial, &pool.health, &pool.severing, pool.resolve_interval);
-        format!("{} {ways:?} {:?}", pool.pool.name(), pool.entries)
+        format!("{} {ways:?} {:?}", pool.name, pool.entries)
     });
     std::iter::once(process).chain(listeners).chain(pools).collect()
 }

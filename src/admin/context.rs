@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
-
 use crate::account::{Ledger, Metrics};
-use crate::addr::ListenAddr;
 use crate::capacity::ListenerLimits;
 use crate::live::Live;
 use crate::reload::Reloader;
@@ -19,7 +16,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The sessions that listeners have, and may have.
     pub limits: Arc<ListenerLimits>,
-    /// The plan in force.
+    /// What is in force.
     pub live: Arc<Live>,
     /// Set when the process begins to drain.
     pub is_draining: AtomicBool,
@@ -31,6 +28,4 @@ pub struct Admin {
     pub started: SystemTime,
     /// The absolute path of the configuration; `None`: the process runs without a file.
     pub configuration: Option<PathBuf>,
-    /// The addresses that listeners are bound to, in the order of the plan.
-    pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
 }

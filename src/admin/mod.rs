@@ -190,10 +190,10 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
-        let plan = admin.live.plan();
+        let in_force = admin.live.in_force();
         admin
             .metrics
-            .render(admin.limits.sessions(), plan.pools.iter().map(|pool| &pool.pool))
+            .render(admin.limits.sessions(), in_force.pools.iter().map(|pool| &***pool))
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

@@ -11,8 +11,9 @@ use super::bodies::{RouteExplanationBody, VerdictBody};
 use super::context::Admin;
 use super::error::ApiError;
 use crate::addr::ClientAddr;
+use crate::live::InForce;
 use crate::name::Sni;
-use crate::plan::{Plan, PoolPlan};
+use crate::plan::PoolId;
 use crate::route::{self, Choice, Known};
 use crate::sniff::hello::ProtocolList;
 
@@ -57,10 +58,11 @@ pub(super) async fn explain(
     RawQuery(query): RawQuery,
 ) -> Result<Json<RouteExplanationBody>, ApiError> {
     let query = RouteQuery::parse(query.as_deref().unwrap_or("")).map_err(ApiError::bad_request)?;
-    explanation_body(&admin.live.plan(), &query).map(Json)
+    explanation_body(&admin.live.in_force(), &query).map(Json)
 }
 
-fn explanation_body(plan: &Plan, query: &RouteQuery) -> Result<RouteExplanationBody, ApiError> {
+fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExplanationBody, ApiError> {
+    let plan = &in_force.plan;
     let wanted = query.listener.as_deref();
     let listener = plan.listeners.iter().find(|listener| Some(&*listener.name) == wanted);
     let listener = listener.ok_or_else(|| {
@@ -94,16 +96,17 @@ fn explanation_body(plan: &Plan, query: &RouteQuery) -> Result<RouteExplanationB
             why,
         }
     });
-    let (route, pool): (Option<&Arc<str>>, Option<&Arc<PoolPlan>>) = match &explanation.choice {
+    let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
         Choice::Route { route, pool } => (Some(route), Some(pool)),
         Choice::Default(pool) => (None, Some(pool)),
         Choice::Refused { route } => (Some(route), None),
         Choice::NoRoute => (None, None),
     };
-    let servers = pool.map_or(Vec::new(), |pool| pool.pool.in_order(query.from, Instant::now()));
+    let pool = pool.map(|id| &in_force.pools[*id]);
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, Instant::now()));
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
-        pool: pool.map(|pool| pool.pool.name().to_string()),
+        pool: pool.map(|pool| pool.name().to_string()),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

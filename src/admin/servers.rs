@@ -91,9 +91,9 @@ pub(super) async fn set_overrides(
     let overrides = request.parse().map_err(ApiError::bad_request)?;
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
-    let plan = live.plan();
-    let pool = plan.pool(&pool_name);
-    let servers = pool.map_or_else(Default::default, |pool| pool.pool.servers());
+    let in_force = live.in_force();
+    let pool = in_force.pool(&pool_name);
+    let servers = pool.map_or_else(Default::default, |pool| pool.servers());
     let server = servers.iter().find(|server| *server.spec().label == *server_name);
     if server.is_none() && !live.absent().iter().any(|(absent, _)| *absent == name) {
         return Err(ApiError::not_found(match pool {
@@ -102,15 +102,15 @@ pub(super) async fn set_overrides(
         }));
     }
     let by: Arc<str> = client.to_string().into();
-    let mut in_force = Overrides::default();
+    let mut steering = Overrides::default();
     for order in overrides {
-        in_force = live.roster().apply_override(&name, order, Arc::clone(&by), SystemTime::now());
+        steering = live.steer(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server override set");
     }
     live.forget_absent();
     Ok(Json(match server {
         Some(server) => OverrideBody::Present(Box::new(server_body(server))),
-        None => OverrideBody::Absent(absent_server_body(&name, &in_force)),
+        None => OverrideBody::Absent(absent_server_body(&name, &steering)),
     }))
 }
 

@@ -15,7 +15,8 @@ use super::bodies::{
 use super::context::Admin;
 use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, PoolPlan};
+use crate::live::LivePool;
+use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckState, Member, Overrides, ServerPath};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
@@ -40,17 +41,15 @@ fn configuration(admin: &Admin) -> Option<String> {
 }
 
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
-    let plan = admin.live.plan();
-    let pools: Vec<_> = plan.pools.iter().map(|pool| pool_body(pool)).collect();
-    let addresses = admin.addresses.load();
-    let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
+    let in_force = admin.live.in_force();
+    let plan = &in_force.plan;
+    let pools: Vec<_> = in_force.pools.iter().map(|pool| pool_body(pool)).collect();
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
-    let listener_body = |listener: &Arc<ListenerPlan>| {
+    let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
-        listener_body(listener, addresses, sessions)
+        listener_body(plan, listener, addresses, sessions)
     };
-    let listeners: Vec<_> = plan.listeners.iter().map(listener_body).collect();
+    let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
     let servers = || pools.iter().flat_map(|pool: &PoolBody| &pool.servers);
     Json(StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,20 +86,24 @@ fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn listener_body(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
-    let routes = plan.routes.routes();
+fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
+    let routes = listener.routes.routes();
     ListenerBody {
-        name: plan.name.to_string(),
+        name: listener.name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
-        max_connections: plan.max_connections,
-        pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
-        routes: routes.iter().take(ROUTES_SHOWN).map(route_body).collect(),
+        max_connections: listener.max_connections,
+        pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
+        routes: routes
+            .iter()
+            .take(ROUTES_SHOWN)
+            .map(|route| route_body(plan, route))
+            .collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
 }
 
-fn route_body(route: &Route<Arc<PoolPlan>>) -> RouteBody {
+fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
     fn first<E>(entries: &[E], show: impl Fn(&E) -> String) -> Vec<String> {
         entries.iter().take(ENTRIES_SHOWN).map(show).collect()
     }
@@ -112,25 +115,21 @@ fn route_body(route: &Route<Arc<PoolPlan>>) -> RouteBody {
         from: first(&route.from, ToString::to_string),
         more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
         pool: match &route.to {
-            Target::Pool(pool) => Some(pool.pool.name().to_string()),
+            Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,
         },
     }
 }
 
-fn pool_body(plan: &PoolPlan) -> PoolBody {
+fn pool_body(pool: &LivePool) -> PoolBody {
     let now = Instant::now();
     PoolBody {
-        name: plan.pool.name().to_string(),
-        balance: plan.policy().as_str().to_owned(),
-        best_tier: plan.pool.best_tier(now),
-        panic: plan.pool.is_panicking(now),
-        servers: plan.pool.servers().iter().map(server_body).collect(),
-        unresolved: plan
-            .names()
-            .filter(|(entry, ..)| entry.addresses.load().is_empty())
-            .map(|(entry, ..)| entry.written.to_string())
-            .collect(),
+        name: pool.name().to_string(),
+        balance: pool.policy().as_str().to_owned(),
+        best_tier: pool.best_tier(now),
+        panic: pool.is_panicking(now),
+        servers: pool.servers().iter().map(server_body).collect(),
+        unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
 }
 

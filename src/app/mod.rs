@@ -1,10 +1,10 @@
-//! The composition root: binds, spawns, listens to signals, reloads, and ends it all.
+//! The composition root: binds, spawns tasks, handles signals, reloads, and ends the process.
 
 mod allocator;
 mod failure;
 mod files;
-mod reckoning;
-mod gates;
+mod descriptor_budget;
+mod listen_sockets;
 mod signals;
 mod watch;
 mod reload;
@@ -16,7 +16,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
@@ -38,105 +37,101 @@ use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::sniff::HelloMemory;
 use crate::worker::{self, ListenSocket, WorkerSetup};
+use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
 pub use files::exposed;
-use gates::{Gates, NewlyBound};
-use reckoning::Reckoning;
+use listen_sockets::{ListenSockets, NewlyBound};
 use signals::{End, EndSignals, Signals};
 
-/// Announcements of addresses have a target of their own, so that they are told at every log level.
+/// The log target of the messages that tell the addresses. They are logged at every level.
 pub const ANNOUNCE: &str = "acequia::announce";
 
-/// How often it is looked whether accepting goes on everywhere.
-const CALM_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the end of a shortage is looked for.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes other settings of the diagnostic log in.
-pub type Relog = Box<dyn Fn(&LogPlan)>;
+/// Applies new settings to the diagnostic log.
+pub type ReconfigureLog = Box<dyn Fn(&LogPlan)>;
 
-/// Where a plan comes from, and who else must know when there is another.
+/// Where a plan comes from, and what else has to follow it.
 #[derive(Default)]
-pub struct Origin {
-    /// The file, to be read again; `None`: there is none, and no reload.
+pub struct ConfigSource {
+    /// The file that a reload reads; `None`: there is none, and no reload.
     pub file: Option<PathBuf>,
-    /// What the plan was read from there.
+    /// The text that the first plan was read from.
     pub text: String,
-    /// Told of the diagnostic log's settings when they change.
-    pub relog: Option<Relog>,
+    /// Called when the settings of the diagnostic log change.
+    pub reconfigure_log: Option<ReconfigureLog>,
 }
 
-impl Origin {
-    /// The file, from the root: whoever asks need not be where the process was started.
+impl ConfigSource {
+    /// The absolute path of the file: clients of the API may run in another directory.
     fn path(&self) -> Option<PathBuf> {
         std::path::absolute(self.file.as_deref()?).ok()
     }
 }
 
-/// Runs a plan until a signal ends it. `started` hears the addresses as soon as clients are let in.
+/// Runs a plan until a signal ends it. Calls `started` as soon as connections are accepted.
 ///
 /// # Errors
 /// What it could not get at the start, or lost while it ran.
-pub fn run(plan: Plan, origin: Origin, started: impl FnOnce(&Running)) -> Result<(), Failure> {
+pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> Result<(), Failure> {
     allocator::map_large_blocks();
     let control = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("cannot start an event loop (epoll, eventfd)"))?;
     let opened = {
-        let _within = control.enter(); // and not inside of it: what fails here drops runtimes of workers
+        // In the runtime's context, but not in `block_on`: an error here drops the runtimes of workers.
+        let _within = control.enter();
         Signals::new()
             .map_err(system("cannot listen to signals"))
-            .and_then(|signals| Ok((signals, open(plan, origin)?)))
+            .and_then(|signals| Ok((signals, open(plan, source)?)))
     };
-    let ended = opened.and_then(|(signals, (house, drain))| {
-        started(&house.running);
-        control.block_on(house.live_until(signals, drain))
+    let ended = opened.and_then(|(signals, (app, drain))| {
+        started(&app.running);
+        control.block_on(app.run(signals, drain))
     });
-    // A resolver is asked in a thread of its own, which nobody can interrupt: it must not keep the process.
+    // Lookups of host names run in threads that cannot be interrupted. They must not delay the end of the process.
     control.shutdown_background();
     ended
 }
 
-/// A listener's name and the addresses it really has.
-pub type Addresses = (Arc<str>, Vec<ListenAddr>);
-
-/// What is open when it starts.
+/// What is open when the process has started.
 #[derive(Clone, Debug)]
 pub struct Running {
-    /// In the order of the plan.
-    pub listeners: Vec<Addresses>,
-    /// The admin port's.
+    /// The address of the admin port.
     pub admin: Option<ListenAddr>,
-    /// The plan in force.
+    /// What is in force, with the addresses of the listeners.
     pub live: Arc<Live>,
 }
 
 /// Everything that runs beside the workers.
-struct House {
+struct App {
     running: Running,
-    origin: Origin,
-    gates: Gates,
+    source: ConfigSource,
+    sockets: ListenSockets,
     health: HealthMonitor,
-    reckoning: Reckoning,
-    started: Started,
+    budget: DescriptorBudget,
+    fixed: FixedSettings,
     /// Reloads when the file changes.
     watching: Option<AbortOnDropHandle<()>>,
     admin: Arc<Admin>,
     requests: Receiver<Request>,
     log: AccessLog,
     log_writer: AccessLogWriter,
-    /// The admin port and what else runs beside; dropping it ends them.
+    /// The admin port and other background tasks, which end when this is dropped.
     tasks: JoinSet<()>,
 }
 
-/// What cannot be changed while we run.
-struct Started {
+/// The settings that cannot be changed without a restart.
+struct FixedSettings {
     workers: Option<usize>,
     admin: AdminPlan,
 }
 
-impl Started {
-    fn with(plan: &Plan) -> Self {
+impl FixedSettings {
+    fn of(plan: &Plan) -> Self {
         Self {
             workers: plan.runtime.workers,
             admin: plan.admin.clone(),
@@ -144,99 +139,93 @@ impl Started {
     }
 }
 
-/// Opens everything, in an order that leaves nothing half up: bind, then reckon what the descriptors allow, then let
-/// clients in.
-fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
+/// Opens everything. An error leaves nothing open: first the addresses are bound, then the file descriptors are divided,
+/// then connections are accepted.
+fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
-    metrics.configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
-    let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), memory);
-    let (bound, endpoints) = bind(&plan, &gates)?;
+    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory);
+    let (bound, endpoints) = bind(&plan, &sockets)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
     log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
-    let reckoning = Reckoning::new(limit, workers, bound.len())?;
-    let budget = reckoning.budget(&plan, bound.len());
-    gates.limits.resize_process(budget.sessions);
-    let started = Started::with(&plan);
-    let live = Arc::new(Live::new(plan));
+    let budget = DescriptorBudget::new(limit, workers, bound.len())?;
+    let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let ledgers = employ(gates_of_workers, budget.pipes / workers, &drain, || {
+    let ledgers = start_workers(of_workers, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
-    let listening = gates.listen(bound)?;
-    let listeners = gates.open(&live.plan(), listening, &drain);
+    let listening = sockets.listen(bound)?;
+    let addresses = sockets.addresses(&plan, &listening);
+    let fixed = FixedSettings::of(&plan);
+    let live = Arc::new(Live::new(plan, addresses));
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
-        limits: Arc::clone(&gates.limits),
+        limits: Arc::clone(&sockets.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
         ledgers,
         reloader,
         started: std::time::SystemTime::now(),
-        configuration: origin.path(),
-        addresses: ArcSwap::from_pointee(listeners.clone()),
+        configuration: source.path(),
     });
     let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
-    let health = HealthMonitor::new(metrics, Arc::clone(live.roster()));
-    health.set_limits(budget.checks, budget.lookups);
-    let tasks = beside(&admin, &gates.hello_memory, endpoints, budget.admin);
-    let running = Running {
-        listeners,
-        admin: admin_address,
-        live,
-    };
-    let mut house = House {
-        running,
-        origin,
-        gates,
-        health,
-        reckoning,
-        started,
+    let mut app = App {
+        health: HealthMonitor::new(metrics, Arc::clone(&live)),
+        tasks: spawn_tasks(&admin, &sockets.hello_memory, endpoints, shares.admin),
+        running: Running {
+            admin: admin_address,
+            live,
+        },
+        source,
+        sockets,
+        budget,
+        fixed,
         watching: None,
-        tasks,
         admin,
         requests,
         log,
         log_writer,
     };
-    let text = std::mem::take(&mut house.origin.text);
-    house.watch(house.running.live.plan().runtime.watch.then_some(text));
-    Ok((house, drain))
+    let in_force = app.running.live.in_force();
+    app.follow(&in_force, listening, &drain);
+    let text = std::mem::take(&mut app.source.text);
+    app.watch(in_force.plan.runtime.watch.then_some(text));
+    Ok((app, drain))
 }
 
-/// What runs beside the workers.
-fn beside(
+/// Starts the tasks that run beside the workers.
+fn spawn_tasks(
     admin: &Arc<Admin>,
     memory: &Arc<HelloMemory>,
     endpoints: Vec<AdminEndpoint>,
-    visitors_max: usize,
+    clients_max: usize,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
-    tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
-    tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
+    tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
+    tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     for endpoint in endpoints {
-        // To each its half: a crowd at the one keeps nobody from the other.
-        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (visitors_max / 2).max(1)));
+        // Half of the clients each: many clients of the one do not lock out those of the other.
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (clients_max / 2).max(1)));
     }
     tasks
 }
 
-/// Cores this process may use.
+/// The number of cores that this process may use.
 fn cores() -> usize {
     available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Binds every address there is to bind; on any failure none stays bound.
-fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
+/// Binds every address of the plan, the admin port included. On an error none stays bound.
+fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
     let mut failed = Vec::new();
-    let bound = gates.bind(plan, &mut failed);
+    let bound = sockets.bind(plan, &mut failed);
     let admin = plan.admin.bind.and_then(|address| {
         let socket = listen_alone(address);
         socket.map_err(|error| failed.push(("[admin]".to_owned(), error))).ok()
@@ -253,17 +242,17 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<AdminEndpoint>), 
 }
 
 /// Starts the workers, each with a ledger of its own.
-fn employ(
-    gates: Vec<UnboundedReceiver<ListenSocket>>,
+fn start_workers(
+    sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
 ) -> Result<Vec<Arc<Ledger>>, Failure> {
-    let start = |(number, gates)| {
+    let start = |(number, sockets)| {
         let ledger = Arc::new(ledger());
         let setup = WorkerSetup {
             number,
-            sockets: gates,
+            sockets,
             pipes,
             ledger: Arc::clone(&ledger),
             handle: drain.worker_handle(),
@@ -271,45 +260,41 @@ fn employ(
         worker::start(setup).map_err(system("cannot start a worker"))?;
         Ok(ledger)
     };
-    gates.into_iter().enumerate().map(start).collect()
+    sockets.into_iter().enumerate().map(start).collect()
 }
 
-impl House {
-    /// Lives until a signal comes, then drains. When a worker is lost it cuts what is left, for whoever starts us
-    /// anew to do so at once.
-    async fn live_until(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
+impl App {
+    /// Runs until a signal comes, then drains. If a worker is lost it closes all sessions, so that a supervisor can restart
+    /// the process at once.
+    async fn run(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
         let Signals {
             reopen,
             reload,
             end: mut signals,
         } = signals;
-        self.tasks.spawn(keep_reopening(self.log.clone(), reopen));
-        self.health.adopt(&self.running.live.plan()).await;
-        let told = tokio::select! {
-            grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
+        self.tasks.spawn(reopen_on_signal(self.log.clone(), reopen));
+        self.tasks.spawn(self.health.run());
+        let ended = tokio::select! {
+            grace = self.run_until_signal(&mut signals, reload, &drain) => Ok(grace),
             () = drain.worker_lost() => Err(Failure::WorkersGone),
         };
-        let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
+        let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
         let was_cut = drain.finish(grace, signals.hurry()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         let Self {
-            log,
-            log_writer,
-            admin,
-            health,
-            ..
+            log, log_writer, admin, ..
         } = self;
-        drop((log, admin, health)); // with the last ledger goes the last entrance to the log
+        drop((log, admin)); // the last senders to the log writer, so that it ends
         if !log_writer.finish() {
             tracing::warn!("nobody reads the access log: its last lines are lost");
         }
-        told.map(drop)
+        ended.map(drop)
     }
 
-    /// Reloads whenever that is asked for, until a signal comes, and for the delay after it. Returns how long sessions
+    /// Reloads on every request, until a signal comes, and waits for the drain delay after it. Returns how long sessions
     /// may go on.
-    async fn until_told(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
+    async fn run_until_signal(&mut self, signals: &mut EndSignals, mut reload: Signal, drain: &Drain) -> Duration {
         let end = loop {
             let request = tokio::select! {
                 biased;
@@ -320,12 +305,12 @@ impl House {
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
             let prepared = tokio::select! {
                 biased;
-                end = signals.come() => break end, // a file may never be read to its end; nothing has changed then
+                end = signals.come() => break end, // reading a file may never end; nothing has changed yet
                 prepared = self.prepare() => prepared,
             };
-            let changed = self.reload(&by, prepared, drain).await;
+            let changed = self.reload(&by, prepared, drain);
             if let Some(request) = request {
-                let _ = request.answer.send(changed); // whoever asked may be gone
+                let _ = request.answer.send(changed); // fails if the client is gone
             }
         };
         self.begin_to_end();
@@ -341,16 +326,16 @@ impl House {
     }
 }
 
-/// The log goes on in a new file whenever that is asked for, also while sessions end.
-async fn keep_reopening(log: AccessLog, mut asked: Signal) {
-    while asked.recv().await.is_some() {
+/// Reopens the files of the access log on every signal, also while sessions end.
+async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
+    while signal.recv().await.is_some() {
         log.reopen();
     }
 }
 
-/// Tells the log where accepting goes on again, and when `hello_memory` is enough again.
-async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
-    let mut ticks = interval(CALM_INTERVAL);
+/// Logs when a listener accepts connections again, and when `hello_memory` is enough again.
+async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
+    let mut ticks = interval(RECOVERY_INTERVAL);
     loop {
         ticks.tick().await;
         for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
@@ -367,13 +352,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_lost_worker_ends_it_all() {
+    async fn the_loss_of_a_worker_ends_the_process() {
         let text = "[runtime]\nworkers = 2\n[admin]\nsocket = \"off\"\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
                     pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
         let loaded = crate::config::read("test.toml", text).ok().unwrap();
-        let (house, drain) = open(loaded.plan, Origin::default()).unwrap();
+        let (app, drain) = open(loaded.plan, ConfigSource::default()).unwrap();
         drop(drain.worker_handle().shutdown_guard());
-        let ended = house.live_until(Signals::new().unwrap(), drain).await;
+        let ended = app.run(Signals::new().unwrap(), drain).await;
         assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");
     }
 }

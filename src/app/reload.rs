@@ -1,7 +1,7 @@
-//! Another configuration in place of the one in force, without a session noticing.
+//! Replaces the configuration in force without affecting sessions.
 //!
-//! First all that may fail or wait: read, check, ask where new names are, open, bind, listen. Then the change itself,
-//! which cannot.
+//! [`App::prepare`] does everything that may fail or wait: read, check, resolve new names, open, bind, listen. Then
+//! [`App::apply`] makes the change, which cannot fail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,116 +13,97 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::files::{exposed, readable};
-use super::gates::Listening;
-use super::{Failure, House, watch};
+use super::listen_sockets::Listening;
+use super::{App, Failure, watch};
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
+use crate::live::InForce;
 use crate::plan::{LogPlan, Plan};
 use crate::reload::{Changes, Difference, ReloadError};
 
-/// Where the access log goes from now on, unless that stays.
-type Elsewhere = Option<Option<Output>>;
-
-/// Another plan, and all it needs to be put in force.
+/// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
-    plan: Plan,
-    /// What it was read from, if the file is to be watched.
+    next: InForce,
+    /// The text it was read from, if the file is to be watched.
     text: Option<String>,
     changes: Changes,
     listening: Listening,
-    elsewhere: Elsewhere,
+    /// The new output of the access log; `None`: it stays. The output itself may be off.
+    access_log: Option<Option<Output>>,
 }
 
-/// How long a plan is kept after another one was put in force. Workers and sessions that go by it still let go of it by
-/// then, so that it is not for them to drop what may be very much.
+/// How long the old plan is kept. Workers and sessions drop their references to it before, so that none of them has to free
+/// what may be very much.
 const RETIREMENT: Duration = Duration::from_secs(1);
 
-impl House {
-    /// Ends a reload: if the configuration is right, and all it asks for could be had, it is in force when this returns.
-    /// `by`: who wants it.
-    pub(super) async fn reload(
+impl App {
+    /// Ends a reload, which `by` has asked for: puts the next plan in force if it could be prepared.
+    pub(super) fn reload(
         &mut self,
         by: &str,
         prepared: Result<Prepared, ReloadError>,
         drain: &Drain,
     ) -> Result<Changes, ReloadError> {
-        let reloaded = match prepared {
-            Ok(prepared) => Ok(self.put_in_force(prepared, drain).await),
-            Err(error) => Err(error),
-        };
+        let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
         self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
-            Ok(changes) => tell(by, changes),
+            Ok(changes) => log_changes(by, changes),
             Err(error) => tracing::error!(by, %error, "not reloaded: the configuration before it stays in force"),
         }
         reloaded
     }
 
-    /// Reads the configuration again, and does all that may fail or wait. Whoever gives up here has changed nothing. What
-    /// takes long where there is much to configure is done in another thread.
+    /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing that
+    /// is in force. What takes long where much is configured is done in another thread.
     pub(super) async fn prepare(&mut self) -> Result<Prepared, ReloadError> {
-        let file = self.origin.file.clone().ok_or(ReloadError::NoFile)?;
+        let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
         let (loaded, warnings) = read(file).await?;
-        self.health
-            .resolve_new_names(&loaded.plan, &self.running.live.plan())
-            .await;
+        let new_names = self.health.resolve_new_names(&loaded.plan).await;
         let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
         let system = |failure: Failure| ReloadError::System(failure.to_string());
-        let elsewhere = self.open_log(&loaded.plan.log).map_err(system)?;
+        let access_log = self.open_access_log(&loaded.plan.log).map_err(system)?;
         let mut failed = Vec::new();
-        let bound = self.gates.bind(&loaded.plan, &mut failed);
+        let bound = self.sockets.bind(&loaded.plan, &mut failed);
         if !failed.is_empty() {
             return Err(system(Failure::Bind(failed)));
         }
         let live = Arc::clone(&self.running.live);
-        let settled = in_a_thread(move || {
-            let Loaded { mut plan, .. } = loaded;
-            live.settle(&mut plan);
-            let changes = Changes::between(&live.plan(), &plan);
-            Ok((plan, changes))
+        let prepared = in_a_thread(move || {
+            let next = live.prepare(loaded.plan, new_names);
+            let changes = Changes::between(&live.in_force(), &next);
+            Ok((next, changes))
         });
-        let (plan, changes) = settled.await?;
-        let listening = self.gates.listen(bound).map_err(system)?;
+        let (mut next, changes) = prepared.await?;
+        let listening = self.sockets.listen(bound).map_err(system)?;
+        next.addresses = self.sockets.addresses(&next.plan, &listening);
         Ok(Prepared {
             changes: Changes {
                 warnings,
-                needs_restart: self.needs_restart(&plan),
+                needs_restart: self.needs_restart(&next.plan),
                 ..changes
             },
-            plan,
+            next,
             text,
             listening,
-            elsewhere,
+            access_log,
         })
     }
 
-    /// Nothing in here can fail, and whoever looks sees the one plan or the other. It is not to be given up half way: the
-    /// pools take their plans up by turns.
-    async fn put_in_force(&mut self, prepared: Prepared, drain: &Drain) -> Changes {
+    /// Puts the next plan in force. Cannot fail and does not wait: a reader sees either the old plan or the new one.
+    fn apply(&mut self, prepared: Prepared, drain: &Drain) -> Changes {
         let Prepared {
-            plan,
+            next,
             text,
             changes,
             listening,
-            elsewhere,
+            access_log,
         } = prepared;
-        let live = Arc::clone(&self.running.live);
-        let old = live.plan();
-        let addresses = self.gates.open(&plan, listening, drain);
-        let plan = live.swap(plan);
-        live.forget_absent();
-        self.admin.addresses.store(Arc::new(addresses));
-        self.admin
-            .metrics
-            .configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
-        let budget = self.reckoning.budget(&plan, self.gates.len());
-        self.gates.limits.resize_process(budget.sessions);
-        self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
-        self.health.set_limits(budget.checks, budget.lookups);
-        self.health.adopt(&plan).await;
-        self.relog(&old.log, &plan.log, elsewhere);
+        let old = self.running.live.in_force();
+        let now = self.running.live.apply(next);
+        self.follow(&now, listening, drain);
+        self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         self.watch(text);
         tokio::spawn(async move {
             sleep(RETIREMENT).await;
@@ -131,8 +112,20 @@ impl House {
         changes
     }
 
-    /// Opens the access log where it is to go elsewhere.
-    fn open_log(&self, next: &LogPlan) -> Result<Elsewhere, Failure> {
+    /// Sets everything that follows what is in force, and does not subscribe to it as the health monitor does: the pools
+    /// with metrics, the limits, and last the sockets, through which sessions get the new plan.
+    pub(super) fn follow(&mut self, now: &InForce, listening: Listening, drain: &Drain) {
+        let metrics = &self.admin.metrics;
+        metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
+        let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
+        self.sockets.limits.resize_process(shares.sessions);
+        self.sockets.hello_memory.resize(now.plan.runtime.hello_bytes_max);
+        self.health.set_limits(shares.checks, shares.lookups);
+        self.sockets.apply(now, listening, drain);
+    }
+
+    /// Opens the output of the access log, if it is another one than now.
+    fn open_access_log(&self, next: &LogPlan) -> Result<Option<Option<Output>>, Failure> {
         let now = self.running.live.plan();
         if (&next.access, next.format) == (&now.log.access, now.log.format) {
             return Ok(None);
@@ -140,20 +133,21 @@ impl House {
         Output::open(&next.access).map(Some).map_err(Failure::AccessLog)
     }
 
-    fn relog(&self, old: &LogPlan, new: &LogPlan, elsewhere: Elsewhere) {
-        if let Some(output) = elsewhere {
+    fn switch_logs(&self, old: &LogPlan, new: &LogPlan, access_log: Option<Option<Output>>) {
+        if let Some(output) = access_log {
             self.log.switch(output, new.format);
         }
         self.log
             .publish_logging_empty_sessions(new.level >= tracing::Level::DEBUG);
-        if let (true, Some(relog)) = ((old.level, old.format) != (new.level, new.format), &self.origin.relog) {
-            relog(new);
+        let has_changed = (old.level, old.format) != (new.level, new.format);
+        if let (true, Some(reconfigure)) = (has_changed, &self.source.reconfigure_log) {
+            reconfigure(new);
         }
     }
 
-    /// Watches the file, which was read as this, or no more.
-    pub(super) fn watch(&mut self, read_as: Option<String>) {
-        self.watching = match (read_as, self.watching.take(), &self.origin.file) {
+    /// Watches the file, which had this text when it was read; `None`: stops to watch it.
+    pub(super) fn watch(&mut self, text: Option<String>) {
+        self.watching = match (text, self.watching.take(), &self.source.file) {
             (Some(_), Some(watching), _) => Some(watching),
             (Some(text), None, Some(file)) => {
                 let watching = watch::keep(file.clone(), text, self.admin.reloader.clone());
@@ -163,13 +157,13 @@ impl House {
         };
     }
 
-    /// What of a plan cannot be changed while we run, and differs from what we run with.
+    /// The keys that differ from the running process, and take effect only after a restart.
     fn needs_restart(&self, plan: &Plan) -> Vec<String> {
-        let started = &self.started;
+        let fixed = &self.fixed;
         let differs = [
-            ("runtime.workers", plan.runtime.workers != started.workers),
-            ("admin.bind", plan.admin.bind != started.admin.bind),
-            ("admin.socket", plan.admin.socket != started.admin.socket),
+            ("runtime.workers", plan.runtime.workers != fixed.workers),
+            ("admin.bind", plan.admin.bind != fixed.admin.bind),
+            ("admin.socket", plan.admin.socket != fixed.admin.socket),
         ];
         differs
             .into_iter()
@@ -179,8 +173,8 @@ impl House {
     }
 }
 
-/// Tells the log what a reload changed.
-fn tell(by: &str, changes: &Changes) {
+/// Logs what a reload changed.
+fn log_changes(by: &str, changes: &Changes) {
     let of = |difference: &Difference| format!("+{} -{}", difference.added.len(), difference.removed.len());
     tracing::info!(
         by,
@@ -195,8 +189,8 @@ fn tell(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the file, and looks at those it names, where that keeps nobody waiting; with the warnings as they are shown:
-/// those of the file, and which of the others may be used by too many.
+/// Reads the file and checks the files that it names, in another thread. Returns the plan, and the warnings as text: those of
+/// the configuration, and those about the permissions of the other files.
 async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
     in_a_thread(move || {
         let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;
@@ -208,7 +202,7 @@ async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
     .await
 }
 
-/// Does this in another thread.
+/// Runs this in another thread.
 async fn in_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReloadError> + Send + 'static,
 ) -> Result<T, ReloadError> {
@@ -217,8 +211,8 @@ async fn in_a_thread<T: Send + 'static>(
         .unwrap_or_else(|lost| Err(ReloadError::System(lost.to_string())))
 }
 
-impl House {
-    /// The end has begun: nobody is ready any more, and nothing reloads.
+impl App {
+    /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
     pub(super) fn begin_to_end(&mut self) {
         self.requests.close();
         self.watch(None);

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EXIT_RUN;
 use super::run::start_log;
-use crate::app::{self, Failure, Origin, Running};
+use crate::app::{self, ConfigSource, Failure, Running};
 use crate::config;
 use screen::Screen;
 
@@ -54,7 +54,9 @@ fn demonstrate() -> Result<(), Failure> {
     let runtime = runtime.map_err(failed)?;
     let beside = thread::Builder::new().name("demo".to_owned());
     let beside = beside.spawn(move || runtime.block_on(stage.play())).map_err(failed)?;
-    let balanced = app::run(plan, Origin::default(), |running| drop(announce.send(running.clone()))); // gone only when it has failed
+    let balanced = app::run(plan, ConfigSource::default(), |running| {
+        drop(announce.send(running.clone()))
+    }); // gone only when it has failed
     over.cancel();
     let played = beside.join().expect("nothing on the stage panics");
     balanced.and(played.map_err(failed))
@@ -112,8 +114,8 @@ impl Stage {
         fs::write(path, self.configuration(&gates))?;
         let playbill = playbill::text(&gates, &self.cast, self.folder.path());
         self.servers.serve()?;
-        let plan = running.live.plan();
-        let servers = plan.pools.iter().flat_map(|pool| pool.pool.servers().to_vec());
+        let in_force = running.live.in_force();
+        let servers = in_force.pools.iter().flat_map(|pool| pool.servers().to_vec());
         let out = io::stdout();
         Screen::new(out.is_terminal(), out, servers.collect())
             .show(&playbill, &self.over)
@@ -194,8 +196,9 @@ impl Gates {
 
     /// What was got.
     fn of(running: &Running) -> Self {
+        let in_force = running.live.in_force();
         let first = |name: &str| {
-            let listener = running.listeners.iter().find(|(listener, _)| **listener == *name);
+            let listener = in_force.listeners().find(|(listener, _)| *listener.name == *name);
             listener.map_or(ANY, |(_, addresses)| addresses[0].socket())
         };
         Self {

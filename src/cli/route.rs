@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::terminal::{complain, say};
 use crate::addr::ClientAddr;
+use crate::live::{LivePool, NameAddresses};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
-use crate::pool::{Member, Policy};
+use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Choice, Explanation, Known, Verdict};
 use crate::sniff::hello::ProtocolList;
 
@@ -70,27 +71,30 @@ pub fn explain(plan: &Plan, query: &RouteQuery) -> Result<String, UnknownListene
         client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let mut text = String::new();
-    told(&mut text, listener, query, name.as_ref(), &explanation).expect("writing to a String cannot fail");
+    told(&mut text, plan, listener, query, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
 }
 
 fn told(
     text: &mut String,
+    plan: &Plan,
     listener: &ListenerPlan,
     query: &RouteQuery,
     name: Option<&Result<Sni, NameError>>,
-    explanation: &Explanation<'_, Arc<PoolPlan>>,
+    explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     client(text, query, name)?;
     notes(text, listener, query, name, explanation)?;
     routes(text, explanation)?;
     let pool = match explanation.choice {
         Choice::Route { route, pool } => {
-            writeln!(text, "route {route}: pool {}", pool.pool.name())?;
+            let pool = &plan.pools[*pool];
+            writeln!(text, "route {route}: pool {}", pool.name)?;
             pool
         }
         Choice::Default(pool) => {
-            writeln!(text, "no route takes it: the listener's pool {}", pool.pool.name())?;
+            let pool = &plan.pools[*pool];
+            writeln!(text, "no route takes it: the listener's pool {}", pool.name)?;
             pool
         }
         Choice::Refused { route } => return writeln!(text, "route {route}: refused"),
@@ -126,7 +130,7 @@ fn notes(
     listener: &ListenerPlan,
     query: &RouteQuery,
     name: Option<&Result<Sni, NameError>>,
-    explanation: &Explanation<'_, Arc<PoolPlan>>,
+    explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     if let (Some(sni), Some(name)) = (&query.sni, name) {
         let shown = sni.escape_debug();
@@ -153,7 +157,7 @@ fn notes(
     Ok(())
 }
 
-fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fmt::Result {
+fn routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt::Result {
     let routes = &explanation.routes;
     let width = routes
         .iter()
@@ -183,14 +187,15 @@ fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fm
     Ok(())
 }
 
-fn servers(text: &mut String, pool: &PoolPlan, from: Option<IpAddr>) -> fmt::Result {
+fn servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
     let policy = pool.policy();
     let names: Vec<_> = pool
         .entries
         .iter()
         .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
         .collect();
-    let servers = pool.pool.in_order(from, Instant::now());
+    let fixed_servers = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
+    let servers = fixed_servers.in_order(from, Instant::now());
     match (policy, from) {
         (Policy::SourceHash, Some(_)) => {
             writeln!(

@@ -16,7 +16,7 @@ use tracing_subscriber::{Registry, reload};
 
 use super::{EXIT_CONFIG, EXIT_RUN};
 use crate::account::access_log::{LogFormat, QUEUE_LINES};
-use crate::app::{self, ANNOUNCE, Origin, Running};
+use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
 use crate::plan::LogPlan;
 
@@ -32,13 +32,13 @@ pub fn run(named: Option<&Path>) -> ExitCode {
         }
     };
     loaded.warnings.print_to_stderr();
-    let (_written_before_the_end, relog) = start_log(&loaded.plan.log);
-    let origin = Origin {
+    let (_written_before_the_end, reconfigure_log) = start_log(&loaded.plan.log);
+    let source = ConfigSource {
         file: Some(path),
         text: loaded.text().to_owned(),
-        relog: Some(relog),
+        reconfigure_log: Some(reconfigure_log),
     };
-    match app::run(loaded.plan, origin, announce) {
+    match app::run(loaded.plan, source, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in error.to_string().lines() {
@@ -51,9 +51,10 @@ pub fn run(named: Option<&Path>) -> ExitCode {
 
 /// Tells each address once clients are let in.
 fn announce(running: &Running) {
-    for (listener, addresses) in &running.listeners {
+    let in_force = running.live.in_force();
+    for (listener, addresses) in in_force.listeners() {
         for address in addresses {
-            tracing::info!(target: ANNOUNCE, %listener, %address, "listening");
+            tracing::info!(target: ANNOUNCE, listener = %listener.name, %address, "listening");
         }
     }
     if let Some(address) = running.admin {
@@ -63,17 +64,17 @@ fn announce(running: &Running) {
 
 /// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
 /// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
-pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::Relog) {
+pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
     // As many lines may wait to be written as of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
     let (writer, guard) = queue.finish(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();
     std::panic::set_hook(Box::new(tell_of_panic));
-    let relog = move |plan: &LogPlan| {
+    let reconfigure = move |plan: &LogPlan| {
         let _ = handle.reload(layer(plan, &writer)); // fails only when there is no log any more
     };
-    (guard, Box::new(relog))
+    (guard, Box::new(reconfigure))
 }
 
 /// A panic is a line of the log like any other. By default it would be several that are none, and a standard error that

@@ -52,8 +52,8 @@ fn full_toml_is_converted() {
     assert!(listener.routes.needs_hello());
     let shop = plan.pool("shop").unwrap();
     assert_eq!(shop.entries.len(), 4);
-    let servers = shop.pool.servers();
-    let labels: Vec<&str> = servers.iter().map(|server| &*server.spec().label).collect();
+    let fixed: Vec<_> = shop.entries.iter().filter_map(|entry| entry.fixed()).collect();
+    let labels: Vec<&str> = fixed.iter().map(|server| &*server.label).collect();
     assert_eq!(
         labels,
         ["10.0.1.1:443", "big", "10.0.2.1:443"],
@@ -98,7 +98,7 @@ fn sections_inherit_missing_settings() {
     };
     assert_eq!(seconds(keepalive), (30, 10, 3));
     assert_eq!(b.socket.keepalive, None);
-    let dial = plan.pools[0].dial;
+    let dial = plan.pools.first().unwrap().dial;
     assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
     assert_eq!(seconds(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
     assert_eq!(dial.connect.socket.user_timeout, Some(Duration::from_secs(9)));
@@ -109,7 +109,11 @@ fn sections_inherit_missing_settings() {
 fn a_check_without_keys_has_the_documented_defaults() {
     let pool = |health: &str| {
         let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"";
-        Arc::clone(&plan(&format!("{listener}\n{POOL}health = {{ {health} }}")).pools[0])
+        Arc::clone(
+            plan(&format!("{listener}\n{POOL}health = {{ {health} }}"))
+                .pool("p")
+                .unwrap(),
+        )
     };
     assert_eq!(pool("").entries[0].member_config.priority, 0);
     let login = PostgresLogin {
@@ -142,7 +146,7 @@ fn json_has_the_same_keys() {
         } }
     }"#;
     let loaded = read("test.JSON", text).unwrap();
-    let pool = &loaded.plan.pools[0];
+    let pool = loaded.plan.pool("p").unwrap();
     assert_eq!(
         (pool.policy(), pool.dial.connect.proxy_protocol),
         (Policy::SourceHash, Some(Version::V2))

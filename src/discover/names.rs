@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::resolver::{LookupResult, Resolver};
-use crate::addr::{IpFamily, ServerAddr, ServerLocation};
-use crate::plan::{Plan, PoolPlan, ServerEntry};
-use crate::pool::ServerRegistry;
+use crate::addr::{IpFamily, ServerAddr};
+use crate::live::{Live, LivePool, NameAddresses};
+use crate::plan::{Plan, PoolPlan};
 use crate::text::Reason;
 
 /// After this time a lookup without an answer has failed; the last known addresses stay.
@@ -39,8 +39,9 @@ pub struct PoolNames {
 
 /// What is known of one name.
 struct NameState {
-    /// The indices of its entries in the pool; at least one.
-    entries: Vec<usize>,
+    /// What is looked up.
+    host: Box<str>,
+    port: u16,
     /// Its lookup, if one is under way.
     lookup: Option<AbortHandle>,
     /// When it is looked up next or, during a lookup, when that has failed. `None`: it has failed, and there is no other
@@ -65,30 +66,30 @@ type EndedLookup = Result<(Id, (Arc<str>, LookupResult)), JoinError>;
 impl PoolNames {
     /// Follows this plan of the pool from now on. Names that are new are looked up at once; if the address family has
     /// changed, all are.
-    pub fn adopt(&mut self, pool: &PoolPlan) {
-        if self.family != pool.resolve {
-            self.family = pool.resolve;
+    pub fn adopt(&mut self, pool: &LivePool) {
+        let plan = pool.plan();
+        if self.family != plan.resolve {
+            self.family = plan.resolve;
             self.names.clear();
             self.lookups.abort_all();
         }
         let now = Instant::now();
-        self.names.values_mut().for_each(|state| state.entries.clear());
-        for (index, entry) in pool.entries.iter().enumerate() {
-            if entry.fixed().is_none() {
-                let name = Arc::clone(&entry.written);
-                let state = self.names.entry(name).or_insert_with(|| NameState::new(now));
-                state.entries.push(index);
-            }
-        }
-        self.names.retain(|_, state| {
-            let is_gone = state.entries.is_empty();
-            if let (true, Some(lookup)) = (is_gone, &state.lookup) {
+        let wanted: HashSet<&str> = plan.names().map(|(entry, ..)| &*entry.written).collect();
+        self.names.retain(|name, state| {
+            let is_wanted = wanted.contains(&**name);
+            if let (false, Some(lookup)) = (is_wanted, &state.lookup) {
                 lookup.abort();
             }
-            !is_gone
+            is_wanted
         });
+        for (entry, host, port) in plan.names() {
+            let name = Arc::clone(&entry.written);
+            self.names
+                .entry(name)
+                .or_insert_with(|| NameState::new(host, port, now));
+        }
         for state in self.names.values_mut().filter(|state| state.lookup.is_none()) {
-            let latest = now + pool.resolve_interval; // it may be shorter than before
+            let latest = now + plan.resolve_interval; // it may be shorter than before
             state.deadline = state.deadline.map(|deadline| deadline.min(latest));
         }
         self.mark_if_resolved(pool);
@@ -98,7 +99,7 @@ impl PoolNames {
     /// long. Returns whether servers were added to the pool or removed. Cancel safe.
     ///
     /// A name that does not resolve keeps its last addresses; that is logged when it begins.
-    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &ServerRegistry) -> bool {
+    pub async fn step(&mut self, pool: &LivePool, resolver: &Resolver, live: &Live) -> bool {
         let deadline = self.names.values().filter_map(|state| state.deadline).min();
         let until_deadline = async {
             match deadline {
@@ -106,43 +107,45 @@ impl PoolNames {
                 None => std::future::pending().await,
             }
         };
-        let has_changed = tokio::select! {
+        let changed = tokio::select! {
             biased; // an answer at the last moment counts
             Some(ended) = self.lookups.join_next_with_id() => self.finish_lookups(pool, ended),
-            () = until_deadline => self.handle_deadlines(pool, resolver),
+            () = until_deadline => {
+                self.handle_deadlines(pool, resolver);
+                NameAddresses::new()
+            }
         };
+        let has_changed = !changed.is_empty();
         if has_changed {
-            pool.settle(roster);
+            live.set_addresses(pool.name(), changed);
         }
         self.mark_if_resolved(pool);
         has_changed
     }
 
-    /// Starts the lookups that are due; those whose time is over have failed. Whether addresses have changed.
-    fn handle_deadlines(&mut self, pool: &PoolPlan, resolver: &Resolver) -> bool {
+    /// Starts the lookups that are due; those whose time is over have failed.
+    fn handle_deadlines(&mut self, pool: &LivePool, resolver: &Resolver) {
         let now = Instant::now();
-        let mut has_changed = false;
         for (name, state) in &mut self.names {
             if state.deadline.is_none_or(|deadline| deadline > now) {
                 continue;
             }
             if state.lookup.is_some() {
                 state.deadline = None;
-                has_changed |= state.record(pool, name, Err(Reason::new("the resolver does not answer")));
-            } else if let ServerLocation::Name { host, port } = &state.entry(pool).location {
+                state.record(pool, name, Err(Reason::new("the resolver does not answer")));
+            } else {
                 let name = Arc::clone(name);
-                let lookup = resolver.resolve(host, *port, pool.resolve, state.was_prompt);
+                let lookup = resolver.resolve(&state.host, state.port, self.family, state.was_prompt);
                 state.lookup = Some(self.lookups.spawn(async move { (name, lookup.await) }));
                 state.deadline = Some(now + LOOKUP_TIMEOUT);
             }
         }
-        has_changed
     }
 
-    /// Records the result of a lookup, and of all others that have ended meanwhile. Whether addresses have changed.
-    fn finish_lookups(&mut self, pool: &PoolPlan, first: EndedLookup) -> bool {
+    /// Records the result of a lookup, and of all others that have ended meanwhile. Returns the addresses that have changed.
+    fn finish_lookups(&mut self, pool: &LivePool, first: EndedLookup) -> NameAddresses {
         let mut next = Some(first);
-        let mut has_changed = false;
+        let mut changed = NameAddresses::new();
         while let Some(ended) = next {
             // The result of an aborted lookup is ignored, also if it came before it could be aborted.
             if let Ok((id, (name, result))) = ended
@@ -150,26 +153,29 @@ impl PoolNames {
                 && state.lookup.take_if(|lookup| lookup.id() == id).is_some()
             {
                 state.was_prompt = result.is_prompt;
-                has_changed |= state.record(pool, &name, sorted(result.addresses));
-                state.schedule(pool);
+                let addresses = state.record(pool, &name, sorted(result.addresses));
+                let is_known = addresses.is_some() || !pool.addresses(&name).is_empty();
+                state.schedule(pool.plan(), is_known);
+                changed.extend(addresses.map(|addresses| (name, addresses)));
             }
             next = self.lookups.try_join_next_with_id();
         }
-        has_changed
+        changed
     }
 
-    fn mark_if_resolved(&self, pool: &PoolPlan) {
+    fn mark_if_resolved(&self, pool: &LivePool) {
         if self.names.values().all(|state| state.resolves.is_some()) {
-            pool.pool.mark_resolved();
+            pool.mark_resolved();
         }
     }
 }
 
 impl NameState {
     /// Of a name that was never looked up, and is to be now.
-    fn new(now: Instant) -> Self {
+    fn new(host: &str, port: u16, now: Instant) -> Self {
         Self {
-            entries: Vec::new(),
+            host: host.into(),
+            port,
             lookup: None,
             deadline: Some(now),
             retry: RETRY_FIRST,
@@ -179,47 +185,23 @@ impl NameState {
         }
     }
 
-    /// One of its entries; all have the same addresses.
-    fn entry<'a>(&self, pool: &'a PoolPlan) -> &'a ServerEntry {
-        let entry = self.entries.first().expect("a name without an entry is not kept");
-        &pool.entries[*entry]
-    }
-
-    /// Sets when it is looked up next.
-    fn schedule(&mut self, pool: &PoolPlan) {
+    /// Sets when it is looked up next. `is_known`: whether an address of it is known.
+    fn schedule(&mut self, pool: &PoolPlan, is_known: bool) {
         let longest = pool.resolve_interval;
-        let gap = if self.entry(pool).addresses.load().is_empty() {
+        let gap = if is_known {
+            self.retry = RETRY_FIRST;
+            longest
+        } else {
             let gap = self.retry.min(longest);
             self.retry = (2 * gap).max(RETRY_FIRST);
             gap
-        } else {
-            self.retry = RETRY_FIRST;
-            longest
         };
         self.deadline = Some(Instant::now() + gap);
     }
 
-    /// Stores the addresses in the entries of the name. Whether they have changed.
-    fn record(&mut self, pool: &PoolPlan, name: &str, resolution: Resolution) -> bool {
-        let before = self.entry(pool).addresses.load_full();
-        let Some(now) = self.changed_addresses(pool.pool.name(), name, &before, resolution) else {
-            return false;
-        };
-        let now = Arc::new(now);
-        for entry in &self.entries {
-            pool.entries[*entry].addresses.store(Arc::clone(&now));
-        }
-        true
-    }
-
     /// Logs what is new. Returns the addresses if they have changed.
-    fn changed_addresses(
-        &mut self,
-        pool: &str,
-        name: &str,
-        before: &[ServerAddr],
-        resolution: Resolution,
-    ) -> Option<Vec<ServerAddr>> {
+    fn record(&mut self, pool: &LivePool, name: &str, resolution: Resolution) -> Option<Vec<ServerAddr>> {
+        let (before, pool) = (pool.addresses(name), &**pool.name());
         let did_resolve = self.resolves.replace(resolution.is_ok());
         let mut addresses = match resolution {
             Ok(addresses) => addresses,
@@ -250,19 +232,24 @@ impl NameState {
             );
         }
         self.has_too_many = found > used;
-        if did_resolve != Some(true) || *before != *addresses {
+        if did_resolve != Some(true) || before != addresses {
             tracing::info!(pool, name, ?addresses, "resolved");
         }
-        (*before != *addresses).then_some(addresses)
+        (before != addresses).then_some(addresses)
     }
 }
 
 /// Looks up the names of the next plan that are new in their pools, so that the plan begins with their addresses as far as
-/// they are known by `deadline`. Other names keep the addresses that their pools have found.
-pub async fn resolve_new_names(next: &Plan, now: &Plan, resolver: &Resolver, deadline: Instant) {
+/// they are known by `deadline`. Other names keep the addresses that their pools have found. Returns addresses by pool.
+pub async fn resolve_new_names(
+    next: &Plan,
+    now: &Plan,
+    resolver: &Resolver,
+    deadline: Instant,
+) -> HashMap<Arc<str>, NameAddresses> {
     let mut lookups = Vec::new();
     for pool in &next.pools {
-        let before = now.pool(pool.pool.name());
+        let before = now.pool(&pool.name);
         let before = before.filter(|before| before.resolve == pool.resolve);
         let known: HashSet<&str> = before
             .iter()
@@ -270,18 +257,21 @@ pub async fn resolve_new_names(next: &Plan, now: &Plan, resolver: &Resolver, dea
             .collect();
         for (entry, host, port) in pool.names().filter(|(entry, ..)| !known.contains(&*entry.written)) {
             let lookup = tokio::spawn(resolver.resolve(host, port, pool.resolve, true));
-            lookups.push((entry, AbortOnDropHandle::new(lookup)));
+            lookups.push((pool, entry, AbortOnDropHandle::new(lookup)));
         }
     }
-    for (entry, lookup) in lookups {
+    let mut found = HashMap::<_, NameAddresses>::new();
+    for (pool, entry, lookup) in lookups {
         // After the deadline this still takes a result that is there: one slow name costs the others nothing.
         if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
             && let Ok(mut addresses) = sorted(result.addresses)
         {
             addresses.truncate(ADDRESSES_MAX);
-            entry.addresses.store(Arc::new(addresses));
+            let of_pool = found.entry(Arc::clone(&pool.name)).or_default();
+            of_pool.insert(Arc::clone(&entry.written), addresses);
         }
     }
+    found
 }
 
 /// The addresses that were found, each once and sorted: resolvers rotate their answers.

@@ -18,7 +18,7 @@ use crate::capacity::Capacity;
 use crate::check::{CheckFailure, CheckPass};
 use crate::dial::ConnectFailure;
 use crate::discover::Resolver;
-use crate::pool::ServerRegistry;
+use crate::live::Live;
 
 /// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
 /// and some not.
@@ -30,7 +30,7 @@ pub(super) struct CheckContext {
     pub(super) capacity: Arc<Capacity>,
     pub(super) resolver: Resolver,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) roster: Arc<ServerRegistry>,
+    pub(super) live: Arc<Live>,
     ticks: Ticks,
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
@@ -41,12 +41,12 @@ pub(super) struct CheckContext {
 
 impl CheckContext {
     /// One check and one lookup at once, until a plan is adopted.
-    pub(super) fn new(metrics: Arc<Metrics>, roster: Arc<ServerRegistry>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {
             capacity: Capacity::new(Some(1)),
             resolver: Resolver::system(1),
             metrics,
-            roster,
+            live,
             ticks: Ticks::new(),
             next_number: AtomicU64::new(1),
             last_shortage: Mutex::default(),

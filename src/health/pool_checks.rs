@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::context::CheckContext;
 use super::server_check::{CheckPlan, ServerCheck};
-use crate::plan::PoolPlan;
+use crate::live::LivePool;
 use crate::pool::ServerId;
 
 /// The running checks of one pool: a task for each server. A task that is dropped ends, and leaves nothing behind.
@@ -22,23 +22,23 @@ pub(super) struct PoolChecks {
 impl PoolChecks {
     /// Begins the checks of servers that are new in the pool, ends those of servers that have left it. If they are
     /// configured otherwise than before, all begin anew. To be called within a runtime.
-    pub(super) fn update(&mut self, pool: &PoolPlan, context: &Arc<CheckContext>) {
-        let plan = CheckPlan::of(pool);
+    pub(super) fn update(&mut self, pool: &LivePool, context: &Arc<CheckContext>) {
+        let plan = CheckPlan::of(pool.plan());
         let capacity = self.follow(&plan);
-        let servers = pool.pool.servers();
+        let servers = pool.servers();
         let wanted: HashSet<ServerId> = servers.iter().map(|server| server.id()).collect();
         self.running.retain(|id, _| wanted.contains(id));
-        let check = pool.health.check.as_ref();
+        let check = pool.plan().health.check.as_ref();
         let reads_certificate = check.is_some_and(|check| check.reads_certificate());
         for server in servers.iter() {
-            let series = context.metrics.server(pool.pool.name(), server);
+            let series = context.metrics.server(pool.name(), server);
             if !reads_certificate {
                 series.clear_certificate_expiry();
             }
             let is_running = self.running.contains_key(&server.id());
             if let (Some(check), false) = (check, is_running) {
                 let check = ServerCheck::new(Arc::clone(check), plan.clone(), Arc::clone(server), series);
-                let name = Arc::clone(pool.pool.name());
+                let name = Arc::clone(pool.name());
                 let task = Arc::clone(context).check_repeatedly(name, check, Arc::clone(&capacity));
                 self.running
                     .insert(server.id(), AbortOnDropHandle::new(tokio::spawn(task)));

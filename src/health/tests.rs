@@ -6,32 +6,35 @@ use crate::check::{CheckFailure, CheckPass};
 use crate::pool::{Member, MemberConfig, Server};
 
 /// A plan with one pool that has these lines.
-pub(super) fn plan(lines: &str) -> Plan {
+fn plan(lines: &str) -> Plan {
     let text = format!("[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\n{lines}");
     let loaded = crate::config::read("test.toml", &text);
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-/// The pool of that plan.
-pub(super) fn pool(lines: &str) -> Arc<PoolPlan> {
-    Arc::clone(&plan(lines).pools[0])
+/// That plan in force.
+fn live(lines: &str) -> Arc<Live> {
+    Arc::new(Live::new(plan(lines), Vec::new()))
 }
 
-fn context() -> Arc<CheckContext> {
-    Arc::new(CheckContext::new(Arc::new(Metrics::new()), Arc::default()))
+/// What its checks share, and its pool.
+fn context(lines: &str) -> (Arc<CheckContext>, Arc<LivePool>) {
+    let live = live(lines);
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    (Arc::new(CheckContext::new(Arc::new(Metrics::new()), live)), pool)
 }
 
 /// The check of the pool's first server.
-fn first_check(pool: &PoolPlan) -> ServerCheck {
-    let server = &pool.pool.servers()[0];
-    let series = Metrics::new().server(pool.pool.name(), server);
-    let check = pool.health.check.clone().unwrap();
-    ServerCheck::new(check, CheckPlan::of(pool), Arc::clone(server), series)
+fn first_check(pool: &LivePool) -> ServerCheck {
+    let server = &pool.servers()[0];
+    let series = Metrics::new().server(pool.name(), server);
+    let check = pool.plan().health.check.clone().unwrap();
+    ServerCheck::new(check, CheckPlan::of(pool.plan()), Arc::clone(server), series)
 }
 
 #[tokio::test]
 async fn checks_of_removed_servers_leave_no_task_behind() {
-    let (context, pool) = (context(), pool(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#));
+    let (context, pool) = context(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#);
     let mut checks = PoolChecks::default();
     for _ in 0..100 {
         let new = |server: &Member| {
@@ -40,7 +43,7 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
                 MemberConfig::default(),
             )
         };
-        pool.pool.replace_servers(pool.pool.servers().iter().map(new).collect());
+        pool.replace_servers(pool.servers().iter().map(new).collect());
         checks.update(&pool, &context);
         yield_now().await;
     }
@@ -54,17 +57,17 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_check_does_not_end_later_ones() {
-    let (context, pool) = (context(), pool(r#"servers = ["127.0.0.1:1"]"#));
+    let (context, pool) = context(r#"servers = ["127.0.0.1:1"]"#);
     context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
     checks.update(&pool, &context);
-    tokio::time::sleep(3 * pool.health.interval).await;
+    tokio::time::sleep(3 * pool.plan().health.interval).await;
     assert!(checks.running.values().all(|task| !task.is_finished()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_changes_how_many_checks_run_at_once() {
-    let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::default());
+    let monitor = HealthMonitor::new(Arc::new(Metrics::new()), live(r#"servers = ["127.0.0.1:1"]"#));
     for concurrency in [2, 4, 1] {
         monitor.set_limits(concurrency, 1);
         let mut permits = Vec::new();
@@ -77,15 +80,15 @@ async fn a_reload_changes_how_many_checks_run_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn no_panic_uses_a_server_of_unknown_role() {
-    let plan = pool(
+    let (_, pool) = context(
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
          check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
     );
-    let check = first_check(&plan);
+    let check = first_check(&pool);
     let timed_out = || Err(CheckFailure::Io(std::io::ErrorKind::TimedOut.into()));
     let is_used = || {
         let client = crate::addr::ClientAddr::new("10.0.0.1:1".parse().unwrap());
-        plan.pool.pick(client, &[], Instant::now()).is_some()
+        pool.pick(client, &[], Instant::now()).is_some()
     };
     check.await_role();
     for (result, used) in [
@@ -102,9 +105,9 @@ async fn no_panic_uses_a_server_of_unknown_role() {
 
 #[tokio::test(start_paused = true)]
 async fn the_reason_of_a_failure_is_truncated_and_escaped() {
-    let plan = pool("servers = [\"127.0.0.1:1\"]");
-    let server = &plan.pool.servers()[0];
-    let check = first_check(&plan);
+    let (_, pool) = context("servers = [\"127.0.0.1:1\"]");
+    let server = &pool.servers()[0];
+    let check = first_check(&pool);
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [
         CheckFailure::Io(std::io::Error::other(text.clone())),

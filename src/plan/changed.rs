@@ -6,7 +6,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, RuntimePlan, ServerEntry, SeveringPlan};
+use super::{
+    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, PoolPlans, RuntimePlan, ServerEntry,
+    SeveringPlan,
+};
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::pool::{EjectLimits, PoolRules, Thresholds};
 use crate::relay::RelayLimits;
@@ -68,24 +71,6 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Whether all that is configured is the same.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let Self {
-            pool,
-            dial,
-            health,
-            severing,
-            entries,
-            resolve_interval,
-            resolve,
-        } = self;
-        (pool.rules(), dial, health) == (other.pool.rules(), &other.dial, &other.health)
-            && (severing, resolve_interval, resolve) == (&other.severing, &other.resolve_interval, &other.resolve)
-            && entries.len() == other.entries.len()
-            && entries.iter().zip(&other.entries).all(|(a, b)| a.is_same(b))
-    }
-
     /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
     /// that are in both is told by [`Self::changed_servers`].
     #[must_use]
@@ -129,7 +114,8 @@ impl PoolPlan {
 
     fn settings(&self) -> Vec<Setting> {
         let Self {
-            pool,
+            name: _,
+            rules,
             dial,
             health,
             severing,
@@ -143,7 +129,7 @@ impl PoolPlan {
             connect_timeout: _, // that of `dial`
             slow_start,
             panic_threshold,
-        } = pool.rules();
+        } = rules;
         let DialLimits {
             connect:
                 ConnectOptions {
@@ -175,19 +161,6 @@ impl PoolPlan {
         settings.extend(of_ejection(eject));
         settings.extend(of_health(health));
         settings
-    }
-}
-
-impl ServerEntry {
-    fn is_same(&self, other: &Self) -> bool {
-        let Self {
-            name,
-            written,
-            location,
-            member_config,
-            addresses: _, // what is found out, and not what is configured
-        } = self;
-        (name, written, location, member_config) == (&other.name, &other.written, &other.location, &other.member_config)
     }
 }
 
@@ -257,28 +230,23 @@ fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> 
 }
 
 impl ListenerPlan {
-    /// Whether all that is configured is the same, the pools it leads to included.
+    /// Keys whose values differ in the next plan of the listener. `pools` and `next_pools` are those of the two plans; pools
+    /// are compared by name.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.changed(other).is_empty()
-            && self.name == other.name
-            && self
-                .routes
-                .targets()
-                .zip(other.routes.targets())
-                .all(|(a, b)| Arc::ptr_eq(a, b))
-    }
-
-    /// Keys whose values differ. Pools count by their names.
-    #[must_use]
-    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
+    pub fn changed(&self, pools: &PoolPlans, next: &Self, next_pools: &PoolPlans) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
-        let name = |plan: &Self| plan.routes.default().map(|pool| Arc::clone(pool.pool.name()));
-        if name(self) != name(next) {
+        let is_same_pool = |old: &PoolId, new: &PoolId| pools[*old].name == next_pools[*new].name;
+        let has_same_default = match (self.routes.default(), next.routes.default()) {
+            (Some(old), Some(new)) => is_same_pool(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !has_same_default {
             keys.push("pool");
         }
         let (old, new) = (self.routes.routes(), next.routes.routes());
-        if old.len() != new.len() || !old.iter().zip(new).all(|(old, new)| is_same_route(old, new)) {
+        let is_same = |(old, new)| is_same_route(old, new, is_same_pool);
+        if old.len() != new.len() || !old.iter().zip(new).all(is_same) {
             keys.push("routes");
         }
         keys
@@ -315,7 +283,7 @@ impl ListenerPlan {
     }
 }
 
-fn is_same_route(old: &Route<Arc<PoolPlan>>, new: &Route<Arc<PoolPlan>>) -> bool {
+fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
     let Route {
         name,
         sni,
@@ -324,7 +292,7 @@ fn is_same_route(old: &Route<Arc<PoolPlan>>, new: &Route<Arc<PoolPlan>>) -> bool
         to,
     } = old;
     let same_target = match (to, &new.to) {
-        (Target::Pool(old), Target::Pool(new)) => old.pool.name() == new.pool.name(),
+        (Target::Pool(old), Target::Pool(new)) => is_same_pool(old, new),
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };

@@ -15,7 +15,7 @@ impl Plan {
             .collect();
         for pool in &self.pools {
             let read = pool.health.check.iter().flat_map(|check| check.files());
-            files.extend(read.map(|(key, path)| (format!("pools.{}.health.{key}", pool.pool.name()), path)));
+            files.extend(read.map(|(key, path)| (format!("pools.{}.health.{key}", pool.name), path)));
         }
         files
     }

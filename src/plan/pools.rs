@@ -1,45 +1,52 @@
-//! Pools in the order written, to be found by name.
+//! Pools in the order of the configuration, found by name or by index.
 
 use std::collections::HashMap;
-use std::ops::Deref;
+use std::ops::{Deref, Index};
 use std::sync::Arc;
 
 use super::PoolPlan;
 
-/// Pools in the order written, each found by its name in constant time: a file may have 50,000 of them.
+/// The index of a pool among those of one plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PoolId(pub usize);
+
+/// Pools in the order of the configuration. Each is found by its name in constant time: a file may have 50,000 of them.
 #[derive(Debug, Default)]
 pub struct PoolPlans {
     in_order: Vec<Arc<PoolPlan>>,
-    /// Places in `in_order`.
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: HashMap<Arc<str>, PoolId>,
 }
 
 impl PoolPlans {
     /// The pool of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<PoolPlan>> {
-        self.by_name.get(name).map(|index| &self.in_order[*index])
+        self.id(name).map(|id| &self[id])
     }
 
-    /// Puts others in place of these, of the same names.
-    pub fn replace(&mut self, other: impl Fn(&Arc<PoolPlan>) -> Option<Arc<PoolPlan>>) {
-        for pool in &mut self.in_order {
-            if let Some(other) = other(pool) {
-                debug_assert_eq!(other.pool.name(), pool.pool.name());
-                *pool = other;
-            }
-        }
+    /// The index of the pool of this name.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Option<PoolId> {
+        self.by_name.get(name).copied()
     }
 }
 
 impl FromIterator<Arc<PoolPlan>> for PoolPlans {
     fn from_iter<I: IntoIterator<Item = Arc<PoolPlan>>>(pools: I) -> Self {
         let in_order: Vec<_> = pools.into_iter().collect();
-        let place = |(index, pool): (usize, &Arc<PoolPlan>)| (Arc::clone(pool.pool.name()), index);
+        let id = |(index, pool): (usize, &Arc<PoolPlan>)| (Arc::clone(&pool.name), PoolId(index));
         Self {
-            by_name: in_order.iter().enumerate().map(place).collect(),
+            by_name: in_order.iter().enumerate().map(id).collect(),
             in_order,
         }
+    }
+}
+
+impl Index<PoolId> for PoolPlans {
+    type Output = Arc<PoolPlan>;
+
+    fn index(&self, id: PoolId) -> &Arc<PoolPlan> {
+        &self.in_order[id.0]
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::account::Entry;
 use crate::ends::Endpoints;
-use crate::plan::PoolPlan;
+use crate::live::LivePool;
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::has_ended;
@@ -16,13 +16,13 @@ pub(super) struct LeasedServer {
     lease: Lease,
     /// Weak, so that a session does not keep a plan that is no longer in force. Once the plan is gone, nothing uses what
     /// the session says of the server.
-    pool: Weak<PoolPlan>,
+    pool: Weak<LivePool>,
     connected_at: Instant,
 }
 
 impl LeasedServer {
     /// A server of this pool, which was just connected to.
-    pub(super) fn new(lease: Lease, pool: &Arc<PoolPlan>) -> Self {
+    pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
             pool: Arc::downgrade(pool),
@@ -56,13 +56,13 @@ impl LeasedServer {
         if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
             return; // nearly every session
         }
-        let Some(plan) = self.pool.upgrade() else { return };
-        let (pool, server) = (plan.pool.name(), &self.lease.server().spec().label);
-        match plan.pool.finished(&self.lease, session, Instant::now()) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let server = &self.lease.server().spec().label;
+        match pool.finished(&self.lease, session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {
-                tracing::warn!(pool = %pool, %server, reason = "unserved", ?back_off, "server is ejected");
+                tracing::warn!(pool = %pool.name(), %server, reason = "unserved", ?back_off, "server is ejected");
             }
-            Some(EjectionChange::Ended) => tracing::info!(pool = %pool, %server, "server is back"),
+            Some(EjectionChange::Ended) => tracing::info!(pool = %pool.name(), %server, "server is back"),
             None => {}
         }
     }

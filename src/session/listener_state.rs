@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
 use crate::capacity::ConnectionLimits;
+use crate::live::LivePools;
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
 
@@ -13,6 +14,8 @@ use crate::sniff::HelloMemory;
 pub struct ListenerState {
     /// Its configuration.
     pub plan: Arc<ListenerPlan>,
+    /// The pools of the plan in force, which the routes refer to by index.
+    pub pools: LivePools,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
     /// The metrics it counts in.
@@ -27,12 +30,14 @@ impl ListenerState {
     #[must_use]
     pub fn new(
         plan: Arc<ListenerPlan>,
+        pools: LivePools,
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
             plan,
+            pools,
             limits,
             series,
             hello_memory,

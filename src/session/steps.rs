@@ -13,8 +13,8 @@ use super::refusal::{Refusal, alert_record};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::PoolPlan;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::alert_without_route;
 use crate::relay::RelayLimits;
@@ -45,7 +45,7 @@ pub(super) struct Identified<'a> {
 pub(super) struct Routed<'a> {
     client: &'a TcpStream,
     entry: &'a mut Entry,
-    pool: &'a Arc<PoolPlan>,
+    pool: &'a Arc<LivePool>,
     relay: RelayLimits,
     sniffed: Option<Sniffed>,
 }
@@ -143,16 +143,16 @@ impl<'a> Identified<'a> {
         let pool = match state.plan.routes.find(&known) {
             Choice::Route { route, pool } => {
                 entry.info().route = Some(Arc::clone(route));
-                pool
+                &state.pools[*pool]
             }
-            Choice::Default(pool) => pool,
+            Choice::Default(pool) => &state.pools[*pool],
             Choice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Route(alert()));
             }
             Choice::NoRoute => return Err(Refusal::NoRoute(alert())),
         };
-        entry.pool_chosen(pool.pool.name());
+        entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
             entry,
@@ -175,15 +175,15 @@ impl Routed<'_> {
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
         let address = entry.info().client;
-        let mut first = match pool.dial.connect.proxy_protocol {
+        let mut first = match pool.plan().dial.connect.proxy_protocol {
             Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
             None => Vec::new(),
         };
-        let dialled = dial(&pool.pool, &pool.dial, client, address, |progress| match progress {
+        let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
             Progress::Trying(server) => entry.attempt_started(server),
             Progress::Ended(attempt) => {
                 entry.attempt_finished(attempt.took, attempt.failure);
-                log_attempt(pool.pool.name(), &attempt);
+                log_attempt(pool.name(), &attempt);
             }
         });
         let (socket, lease) = dialled

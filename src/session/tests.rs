@@ -11,6 +11,7 @@ use crate::account::Metrics;
 use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
 use crate::capacity::{Capacity, ConnectionLimits};
 use crate::listen::{Bound, Listener};
+use crate::live::Live;
 use crate::sniff::HelloMemory;
 use crate::socket::SocketOptions;
 
@@ -33,7 +34,9 @@ impl Setup {
              [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
             server.local_addr().unwrap()
         );
-        let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
+        let plan = crate::config::read("test.toml", &text).ok().unwrap().plan;
+        let in_force = Live::new(plan, Vec::new()).in_force();
+        let plan = Arc::clone(&in_force.plan.listeners[0]);
         let metrics = Arc::new(Metrics::new());
         let series = metrics.listener(&plan.name);
         let limits = ConnectionLimits::new(None, Capacity::new(None));
@@ -47,7 +50,13 @@ impl Setup {
             address: bound.address().socket(),
             listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
             server,
-            state: Arc::new(ListenerState::new(plan, limits, series, HelloMemory::new(1 << 20))),
+            state: Arc::new(ListenerState::new(
+                plan,
+                in_force.pools.clone(),
+                limits,
+                series,
+                HelloMemory::new(1 << 20),
+            )),
             ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
             metrics,
             written,
@@ -94,9 +103,7 @@ async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs
     assert!(panics.await.unwrap_err().is_panic());
     assert!(is_reset(&mut client).await && is_reset(&mut server).await);
     assert_eq!(setup.state.limits.in_use(), 1);
-    let text = setup
-        .metrics
-        .render([], [&setup.state.plan.routes.default().unwrap().pool]);
+    let text = setup.metrics.render([], [&***setup.state.pools.first().unwrap()]);
     let line = format!(
         "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
         setup.server.local_addr().unwrap()

@@ -4,8 +4,8 @@ use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, HealthPlan, LogPlan, PoolPlans, RuntimePlan, Sever, SeveringPlan};
-use crate::pool::{EjectLimits, Member, MemberConfig, Pool, PoolRules, Server, Thresholds};
+use crate::plan::{AdminPlan, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
+use crate::pool::{EjectLimits, MemberConfig, PoolRules, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
 use crate::route::{RouteTable, Target};
@@ -33,7 +33,6 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
         written: written.into(),
         location,
         member_config: MemberConfig { weight, priority: 0 },
-        addresses: arc_swap::ArcSwap::default(),
     }
 }
 
@@ -45,11 +44,6 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         percent_max: 50,
         on_reset: false,
     };
-    let servers = entries
-        .iter()
-        .filter_map(|entry| Some((entry.fixed()?, entry.member_config)))
-        .map(|(spec, member_config)| Member::new(Arc::new(Server::new(spec, true)), member_config))
-        .collect();
     let rules = PoolRules {
         policy,
         eject,
@@ -59,7 +53,8 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     };
     let thresholds = Thresholds { rise: 2, fall: 3 };
     Arc::new(PoolPlan {
-        pool: Pool::new(name.into(), rules, servers),
+        name: name.into(),
+        rules,
         dial: DialLimits {
             connect: ConnectOptions {
                 timeout: SECOND,
@@ -89,9 +84,13 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
     })
 }
 
-type Routes = Vec<Route<Arc<PoolPlan>>>;
+const WEB: PoolId = PoolId(0);
+const SHOP: PoolId = PoolId(1);
+const INSIDE: PoolId = PoolId(2);
 
-fn listener(name: &str, routes: Routes, default: Option<Arc<PoolPlan>>) -> Arc<ListenerPlan> {
+type Routes = Vec<Route<PoolId>>;
+
+fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<ListenerPlan> {
     Arc::new(ListenerPlan {
         name: name.into(),
         bind: Vec::new(),
@@ -110,7 +109,7 @@ fn listener(name: &str, routes: Routes, default: Option<Arc<PoolPlan>>) -> Arc<L
     })
 }
 
-fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Arc<PoolPlan>>) -> Route<Arc<PoolPlan>> {
+fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<PoolId>) -> Route<PoolId> {
     Route {
         name: name.into(),
         sni: sni.iter().map(|text| NamePattern::from_config(text).unwrap()).collect(),
@@ -149,14 +148,14 @@ fn plan() -> Plan {
             &["shop.example.com", "*.shop.example.com"],
             &[],
             &[],
-            Target::Pool(shop),
+            Target::Pool(SHOP),
         ),
         route(
             "insiders",
             &["shop.example.com"],
             &["h2"],
             &["10.0.0.0/8", "2001:db8::/32"],
-            Target::Pool(Arc::clone(&inside)),
+            Target::Pool(INSIDE),
         ),
         route("https#3", &["*.internal.example.com"], &[], &[], Target::Refuse),
     ];
@@ -177,11 +176,11 @@ fn plan() -> Plan {
             access: AccessTarget::Off,
         },
         listeners: vec![
-            listener("https", routes, Some(web)),
-            listener("plain", Vec::new(), Some(inside)),
+            listener("https", routes, Some(WEB)),
+            listener("plain", Vec::new(), Some(INSIDE)),
             listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
         ],
-        pools: PoolPlans::default(),
+        pools: [web, shop, inside].into_iter().collect(),
     }
 }
 

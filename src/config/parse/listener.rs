@@ -8,7 +8,7 @@ use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, va
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolPlan};
+use crate::plan::{ListenerPlan, PoolId};
 use crate::route::{Route, RouteTable};
 
 /// Converts a listener. `None` if it is not a table.
@@ -41,7 +41,7 @@ pub(super) fn listener(
     let pool = pool.and_then(|node| pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
     unused::hello_limits(&section, table.needs_hello(), problems);
-    unused::clients_without_hello(&table, &entry.position, problems);
+    unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
@@ -59,7 +59,7 @@ fn routes(
     section: &Section<'_>,
     pools: &mut Pools<'_>,
     problems: &mut Problems<'_>,
-) -> Vec<Route<Arc<PoolPlan>>> {
+) -> Vec<Route<PoolId>> {
     let items = section
         .get("routes")
         .and_then(|node| value::list(node, problems))

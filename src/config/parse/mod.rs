@@ -23,7 +23,7 @@ use super::file::{KeyValue, Node, Table, Value};
 use super::report::{Position, Problem, SourceText};
 use super::{keys, suggest};
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolPlan, RuntimePlan};
+use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, RuntimePlan};
 use limits::{ListenerLimits, PoolLimits};
 use section::Section;
 
@@ -125,7 +125,7 @@ struct Pools<'a> {
     entries: &'a [KeyValue],
     in_order: Vec<Arc<PoolPlan>>,
     /// `None`: the pool exists, but is not a table.
-    by_name: HashMap<&'a str, Option<Arc<PoolPlan>>>,
+    by_name: HashMap<&'a str, Option<PoolId>>,
     used: HashSet<&'a str>,
 }
 
@@ -139,20 +139,21 @@ impl<'a> Pools<'a> {
         };
         for entry in pools.entries {
             let plan = pool::pool(entry, limits, problems).map(Arc::new);
-            pools.in_order.extend(plan.clone());
-            pools.by_name.insert(&entry.key, plan);
+            let id = plan.is_some().then_some(PoolId(pools.in_order.len()));
+            pools.in_order.extend(plan);
+            pools.by_name.insert(&entry.key, id);
         }
         pools
     }
 
     /// The pool that `pool = "…"` refers to.
-    fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
+    fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
         let name = value::string(node, problems)?;
-        if let Some((name, plan)) = self.by_name.get_key_value(name) {
+        if let Some((name, id)) = self.by_name.get_key_value(name) {
             self.used.insert(name);
-            return plan.clone();
+            return *id;
         }
-        let names: Vec<&str> = self.in_order.iter().map(|plan| plan.pool.name().as_ref()).collect();
+        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = match (suggest::nearest(name, &names), names.as_slice()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, []) => format!("add [pools.{name}]"),

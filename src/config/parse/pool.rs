@@ -1,7 +1,6 @@
 //! `[pools.NAME]`.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
@@ -11,7 +10,7 @@ use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
-use crate::pool::{Member, Policy, Pool, PoolRules, Server};
+use crate::pool::{Policy, PoolRules};
 use crate::proxy_protocol::Version;
 
 /// The system's resolver hardly caches: a shorter interval would only add load on the name server.
@@ -53,13 +52,6 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
     } = health(&section, problems);
     let severing = severing(&section, &entries, health.check.is_some(), problems);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
-    let server = |entry: &ServerEntry| {
-        let spec = entry.fixed()?;
-        Some(Member::new(
-            Arc::new(Server::new(spec, health.check.is_some())),
-            entry.member_config,
-        ))
-    };
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
     if let (Some((position, _)), Some(_), Some(service)) =
         (section.entry("proxy_protocol"), proxy_protocol, health.service())
@@ -72,7 +64,6 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
             format!("remove it, unless something in front of {service} strips the header"),
         );
     }
-    let members = entries.iter().filter_map(server).collect();
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
@@ -83,7 +74,8 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Probl
         panic_threshold,
     };
     Some(PoolPlan {
-        pool: Pool::new(entry.key.as_str().into(), rules, members),
+        name: entry.key.as_str().into(),
+        rules,
         dial: DialLimits {
             connect: ConnectOptions {
                 timeout: limits.connect_timeout,

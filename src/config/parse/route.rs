@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use super::{Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::name::NamePattern;
-use crate::plan::PoolPlan;
+use crate::plan::PoolId;
 use crate::route::{Route, Target};
 
 /// The longest protocol name: RFC 7301, section 3.1.
@@ -21,7 +20,7 @@ pub(super) fn route(
     node: &Node,
     pools: &mut Pools<'_>,
     problems: &mut Problems<'_>,
-) -> Option<Route<Arc<PoolPlan>>> {
+) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     Some(Route {
         name: section.name("name", problems).unwrap_or(default_name).into(),
@@ -88,7 +87,7 @@ pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
 }
 
 /// Exactly one of `pool` and `refuse = true`.
-fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<Arc<PoolPlan>>> {
+fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<PoolId>> {
     let refuse = section.entry("refuse");
     let refuses = refuse.and_then(|(_, node)| value::boolean(node, problems));
     match (section.get("pool"), refuse, refuses) {

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use arc_swap::ArcSwap;
-
 use super::{Problems, Section, address, value};
 use crate::addr::ServerLocation;
 use crate::config::file::{Node, Value};
@@ -65,7 +63,6 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
             written: written.into(),
             location,
             member_config: MemberConfig::default(),
-            addresses: ArcSwap::default(),
         });
     }
     if !matches!(node.value, Value::Table(_)) {
@@ -99,7 +96,6 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
             priority: u8::try_from(priority).expect("bounded by PRIORITY"),
         },
-        addresses: ArcSwap::default(),
     })
 }
 

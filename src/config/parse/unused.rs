@@ -9,10 +9,10 @@ use super::{Problems, Section};
 use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::name::NamePattern;
-use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
-use crate::route::{Route, RouteTable, Target};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, RuntimePlan};
+use crate::route::{Route, RouteTable};
 
-type PoolRoute = Route<Arc<PoolPlan>>;
+type PoolRoute = Route<PoolId>;
 
 /// Earlier routes of one name that a route is compared with: without the bound, a long file would take minutes.
 const EARLIER_ROUTES_MAX: usize = 1_000;
@@ -110,26 +110,23 @@ pub(super) fn connection_limit(
 
 /// Warns about a listener that needs a ClientHello and a pool of a service whose clients do not begin with one.
 pub(super) fn clients_without_hello(
-    table: &RouteTable<Arc<PoolPlan>>,
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let target = |route: &PoolRoute| match &route.to {
-        Target::Pool(pool) => Some(Arc::clone(pool)),
-        Target::Refuse => None,
-    };
-    let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
+    let mut targets = table.targets().map(|id| &pools[id.0]);
     if !table.needs_hello() {
         return;
     }
-    let without_hello = |pool: Arc<PoolPlan>| {
+    let without_hello = |pool: &Arc<PoolPlan>| {
         let service = pool.health.service()?;
-        Some((pool, service.name, service.without_hello?))
+        Some((Arc::clone(pool), service.name, service.without_hello?))
     };
-    if let Some((pool, service, hint)) = pools.find_map(without_hello) {
+    if let Some((pool, service, hint)) = targets.find_map(without_hello) {
         let message = format!(
             "clients of the {service} pool `{}` do not begin with a ClientHello",
-            pool.pool.name()
+            pool.name
         );
         problems.warning(position, message, hint);
     }

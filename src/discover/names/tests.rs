@@ -5,7 +5,6 @@ use std::sync::mpsc::{Sender, channel};
 
 use super::*;
 use crate::addr::ClientAddr;
-use crate::live::Live;
 use crate::pool::Server;
 
 mod slow;
@@ -22,9 +21,11 @@ fn plan(lines: &str) -> Plan {
     loaded.unwrap_or_else(|report| panic!("{report}")).plan
 }
 
-/// The pool of that plan.
-fn pool(lines: &str) -> Arc<PoolPlan> {
-    Arc::clone(&plan(lines).pools[0])
+/// That plan in force, and its pool.
+fn pool(lines: &str) -> (Live, Arc<LivePool>) {
+    let live = Live::new(plan(lines), Vec::new());
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    (live, pool)
 }
 
 /// The addresses of names, for a resolver.
@@ -51,37 +52,38 @@ impl Zone {
 
 /// A pool with names, and what resolves them.
 struct Fixture {
-    pool: Arc<PoolPlan>,
+    live: Live,
+    pool: Arc<LivePool>,
     names: PoolNames,
-    roster: ServerRegistry,
     zone: Zone,
 }
 
 impl Fixture {
     fn new(lines: &str) -> Self {
+        let (live, pool) = pool(lines);
         Self {
-            pool: pool(lines),
+            live,
+            pool,
             names: PoolNames::default(),
-            roster: ServerRegistry::default(),
             zone: Zone::default(),
         }
     }
 
     /// Looks up all names. Returns the labels of the servers.
     async fn resolve(&mut self) -> Vec<Arc<str>> {
-        resolve_all(&mut self.names, &self.pool, &self.zone.resolver(), &self.roster).await;
+        resolve_all(&mut self.names, &self.pool, &self.zone.resolver(), &self.live).await;
         labels(&self.pool)
     }
 
     fn server(&self, label: &str) -> Arc<Server> {
-        let servers = self.pool.pool.servers();
+        let servers = self.pool.servers();
         let found = servers.iter().find(|server| &*server.spec().label == label);
         Arc::clone(found.expect("it is in the pool"))
     }
 }
 
 /// Looks up all names, and waits until every lookup has ended or failed.
-async fn resolve_all(names: &mut PoolNames, pool: &PoolPlan, resolver: &Resolver, roster: &ServerRegistry) {
+async fn resolve_all(names: &mut PoolNames, pool: &LivePool, resolver: &Resolver, live: &Live) {
     names.adopt(pool);
     let now = Instant::now();
     for state in names.names.values_mut() {
@@ -93,12 +95,12 @@ async fn resolve_all(names: &mut PoolNames, pool: &PoolPlan, resolver: &Resolver
     }
     let is_open = |state: &NameState| state.deadline == Some(now) || state.lookup.is_some() && state.deadline.is_some();
     while names.names.values().any(is_open) {
-        names.step(pool, resolver, roster).await;
+        names.step(pool, resolver, live).await;
     }
 }
 
-fn labels(pool: &PoolPlan) -> Vec<Arc<str>> {
-    let servers = pool.pool.servers();
+fn labels(pool: &LivePool) -> Vec<Arc<str>> {
+    let servers = pool.servers();
     servers.iter().map(|server| Arc::clone(&server.spec().label)).collect()
 }
 
@@ -145,7 +147,7 @@ async fn an_address_that_returns_is_the_same_server_while_it_has_sessions() {
     fixture.zone.put("a.test", &["10.0.0.1"]);
     fixture.resolve().await;
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
-    let lease = fixture.pool.pool.pick(client, &[], Instant::now()).unwrap();
+    let lease = fixture.pool.pick(client, &[], Instant::now()).unwrap();
     for _ in 0..2 {
         fixture.zone.put("a.test", &["10.0.0.2"]);
         for _ in 0..3 {

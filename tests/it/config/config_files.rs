@@ -66,8 +66,8 @@ fn full_toml_shows_the_defaults() {
         (a.backlog, a.sniff, a.relay, a.socket),
         (b.backlog, b.sniff, b.relay, b.socket)
     );
-    let shop = full.pools.iter().find(|pool| &**pool.pool.name() == "shop").unwrap();
-    let (a, b) = (shop, &least.pools[0]);
+    let shop = full.pools.iter().find(|pool| &*pool.name == "shop").unwrap();
+    let (a, b) = (shop, least.pools.first().unwrap());
     // The default target of checks, the server itself, cannot be written in a file.
     let mut health = a.health.clone();
     (health.address, health.port) = (None, None);
@@ -75,7 +75,7 @@ fn full_toml_shows_the_defaults() {
         (a.dial, &health, a.severing, a.resolve_interval, a.resolve),
         (b.dial, &b.health, b.severing, b.resolve_interval, b.resolve)
     );
-    assert_eq!(a.pool.rules(), b.pool.rules());
+    assert_eq!(a.rules, b.rules);
     let closing = full
         .pools
         .iter()

@@ -30,44 +30,44 @@ fn hanging() -> (Resolver, Sender<()>) {
 
 #[tokio::test]
 async fn an_answer_is_used_while_another_lookup_hangs() {
-    let pool = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
+    let (live, pool) = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
     let (resolver, go) = hanging();
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+    let mut names = PoolNames::default();
     names.adopt(&pool);
     while labels(&pool).len() < 2 {
-        names.step(&pool, &resolver, &roster).await;
+        names.step(&pool, &resolver, &live).await;
     }
     assert_eq!(
         labels(&pool),
         ["a.test:8@10.0.0.1", "b.test:10@10.0.0.1"].map(Arc::from)
     );
-    assert!(!pool.pool.is_resolved(), "the other lookups have not ended");
+    assert!(!pool.is_resolved(), "the other lookups have not ended");
     drop(go);
     while labels(&pool).len() < 4 {
-        names.step(&pool, &resolver, &roster).await;
+        names.step(&pool, &resolver, &live).await;
     }
-    assert!(pool.pool.is_resolved());
+    assert!(pool.is_resolved());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_after_the_timeout_is_used_at_once() {
-    let pool = pool("servers = [\"hangs.test:7\"]\nresolve_interval = \"1h\"");
+    let (live, pool) = pool("servers = [\"hangs.test:7\"]\nresolve_interval = \"1h\"");
     let (resolver, go) = hanging();
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
-    while_time_passes(resolve_all(&mut names, &pool, &resolver, &roster)).await;
-    assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
+    let mut names = PoolNames::default();
+    while_time_passes(resolve_all(&mut names, &pool, &resolver, &live)).await;
+    assert!(pool.is_resolved() && labels(&pool).is_empty());
     drop(go);
     let began = Instant::now();
     while labels(&pool).is_empty() {
-        names.step(&pool, &resolver, &roster).await;
+        names.step(&pool, &resolver, &live).await;
     }
     assert!(began.elapsed() < LOOKUP_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_begins_with_the_addresses_of_new_names_that_are_found_in_time() {
-    let live = Live::new(plan(r#"servers = ["a.test:7"]"#));
-    let mut next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
+    let (live, _) = pool(r#"servers = ["a.test:7"]"#);
+    let next = plan(r#"servers = ["a.test:7", "hangs.test:8", "b.test:9"]"#);
     let (resolver, _go) = hanging();
     let now = live.plan();
     let timeout = async {
@@ -76,23 +76,22 @@ async fn a_plan_begins_with_the_addresses_of_new_names_that_are_found_in_time() 
             tokio::task::yield_now().await;
         }
         tokio::time::advance(LOOKUP_TIMEOUT).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = resolve_new_names(&next, &now, &resolver, Instant::now() + LOOKUP_TIMEOUT) => {}
-        () = timeout => {}
-    }
-    assert!(labels(&next.pools[0]).is_empty(), "nothing has changed yet");
-    live.settle(&mut next);
+    let found = tokio::select! {
+        found = resolve_new_names(&next, &now, &resolver, Instant::now() + LOOKUP_TIMEOUT) => found,
+        () = timeout => unreachable!("it is pending"),
+    };
+    let next = live.prepare(next, found);
     assert_eq!(
-        labels(&next.pools[0]),
+        labels(next.pool("p").unwrap()),
         ["b.test:9@10.0.0.1".into()],
         "the first name is not new"
     );
 }
 
 /// A pool with so many names that hang, before one that does not.
-fn pool_of_hanging(number: usize, keys: &str) -> Arc<PoolPlan> {
+fn pool_of_hanging(number: usize, keys: &str) -> (Live, Arc<LivePool>) {
     let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
     let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();
     pool(&format!("servers = {names:?}\n{keys}"))
@@ -101,13 +100,13 @@ fn pool_of_hanging(number: usize, keys: &str) -> Arc<PoolPlan> {
 #[tokio::test]
 async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them() {
     for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
-        let pool = pool_of_hanging(hanging_names, "");
+        let (live, pool) = pool_of_hanging(hanging_names, "");
         let (resolver, go) = hanging();
-        let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+        let mut names = PoolNames::default();
         names.adopt(&pool);
         let began = Instant::now();
         while labels(&pool).is_empty() {
-            names.step(&pool, &resolver, &roster).await;
+            names.step(&pool, &resolver, &live).await;
         }
         assert!(began.elapsed() < most, "{hanging_names}: {:?}", began.elapsed());
         drop(go);
@@ -116,7 +115,7 @@ async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them()
 
 #[tokio::test]
 async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
-    let pool = pool_of_hanging(3 * CAPACITY, "");
+    let (live, pool) = pool_of_hanging(3 * CAPACITY, "");
     let begun = Arc::new(Mutex::new(Vec::new()));
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -128,14 +127,14 @@ async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+    let mut names = PoolNames::default();
     names.adopt(&pool);
     for (name, state) in &mut names.names {
         state.was_prompt = !name.contains("hangs.test");
     }
     let began = Instant::now();
     while labels(&pool).is_empty() {
-        names.step(&pool, &resolver, &roster).await;
+        names.step(&pool, &resolver, &live).await;
     }
     assert!(began.elapsed() < LOOKUP_TIMEOUT / 10, "{:?}", began.elapsed());
     assert!(begun.lock().unwrap().len() <= CAPACITY / 2 + 1);
@@ -144,7 +143,7 @@ async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
-    let pool = pool("servers = [\"a.hangs.test:7\"]\nresolve_interval = \"1s\"");
+    let (live, pool) = pool("servers = [\"a.hangs.test:7\"]\nresolve_interval = \"1s\"");
     let lookups = Arc::new(Mutex::new(0));
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
@@ -154,11 +153,11 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
         let _ = gate.lock().unwrap().recv();
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+    let mut names = PoolNames::default();
     names.adopt(&pool);
     let step = async {
         loop {
-            names.step(&pool, &resolver, &roster).await;
+            names.step(&pool, &resolver, &live).await;
         }
     };
     // The clock stands still as long as the lookup is under way.
@@ -172,14 +171,14 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
         () = step => {}
         () = hang => {}
     }
-    assert!(pool.pool.is_resolved(), "the pool does not wait for it any longer");
+    assert!(pool.is_resolved(), "the pool does not wait for it any longer");
     assert_eq!(*lookups.lock().unwrap(), 1);
     drop(go);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
-    let pool = pool(&format!("{ONE_NAME}\nresolve_interval = \"30s\""));
+    let (live, pool) = pool(&format!("{ONE_NAME}\nresolve_interval = \"30s\""));
     let began = Instant::now();
     let lookups = Arc::new(Mutex::new(Vec::new()));
     let recorded = Arc::clone(&lookups);
@@ -191,10 +190,10 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+    let mut names = PoolNames::default();
     names.adopt(&pool);
     while lookups.lock().unwrap().len() < 9 {
-        names.step(&pool, &resolver, &roster).await;
+        names.step(&pool, &resolver, &live).await;
         tokio::task::yield_now().await;
     }
     assert_eq!(*lookups.lock().unwrap(), [0, 1, 3, 7, 15, 31, 61, 91, 121]);
@@ -208,16 +207,16 @@ async fn a_changed_address_family_is_looked_up_at_once() {
         let wanted = all.into_iter().filter(|address| family.includes(*address));
         Ok(wanted.map(|address| (address, port).into()).collect())
     });
-    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
+    let mut names = PoolNames::default();
     for (family, expected) in [
         ("both", &["a.test:7@10.0.0.1", "a.test:7@2001:db8::1"][..]),
         ("ipv4", &["a.test:7@10.0.0.1"]),
         ("ipv6", &["a.test:7@2001:db8::1"]),
     ] {
-        let pool = pool(&text(family));
+        let (live, pool) = pool(&text(family));
         names.adopt(&pool);
         while labels(&pool).len() < expected.len() {
-            names.step(&pool, &resolver, &roster).await;
+            names.step(&pool, &resolver, &live).await;
         }
         assert_eq!(
             labels(&pool),
@@ -228,18 +227,18 @@ async fn a_changed_address_family_is_looked_up_at_once() {
 
 #[tokio::test]
 async fn a_plan_begins_with_addresses_of_its_family() {
-    let live = Live::new(plan(ONE_NAME));
+    let (live, _) = pool(ONE_NAME);
     let both = ["10.0.0.1:7", "[2001:db8::1]:7"].map(|address| ServerAddr::new(address.parse().unwrap()));
-    live.plan().pools[0].entries[0].addresses.store(Arc::new(both.to_vec()));
-    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
-    live.settle(&mut next);
-    assert_eq!(labels(&next.pools[0]), ["a.test:7@2001:db8::1".into()]);
-    let mut next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
+    live.set_addresses("p", HashMap::from([("a.test:7".into(), both.to_vec())]));
+    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv6\""));
+    let next = live.prepare(next, HashMap::new());
+    assert_eq!(labels(next.pool("p").unwrap()), ["a.test:7@2001:db8::1".into()]);
+    let next = plan(&format!("{ONE_NAME}\nresolve = \"ipv4\""));
     let resolver = Resolver::new(CAPACITY, |_, port, _| Ok(vec![SocketAddr::from(([10, 0, 0, 9], port))]));
-    resolve_new_names(&next, &live.plan(), &resolver, Instant::now() + LOOKUP_TIMEOUT).await;
-    live.settle(&mut next);
+    let found = resolve_new_names(&next, &live.plan(), &resolver, Instant::now() + LOOKUP_TIMEOUT).await;
+    let next = live.prepare(next, found);
     assert_eq!(
-        labels(&next.pools[0]),
+        labels(next.pool("p").unwrap()),
         ["a.test:7@10.0.0.9".into()],
         "the name is new in this family"
     );

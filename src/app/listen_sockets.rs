@@ -1,0 +1,229 @@
+//! The listening sockets of all workers: bound before anything is changed, kept by address across reloads, closed when no
+//! listener has their address any more.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+
+use super::Failure;
+use crate::account::Metrics;
+use crate::addr::ListenAddr;
+use crate::capacity::ListenerLimits;
+use crate::drain::Drain;
+use crate::listen::{BindError, Bound};
+use crate::live::{InForce, LivePools};
+use crate::plan::{ListenerPlan, Plan};
+use crate::session::ListenerState;
+use crate::sniff::HelloMemory;
+use crate::worker::ListenSocket;
+
+/// The listening sockets of all workers.
+pub(super) struct ListenSockets {
+    /// To each worker.
+    workers: Vec<UnboundedSender<ListenSocket>>,
+    metrics: Arc<Metrics>,
+    /// The sessions that listeners may have, kept across reloads.
+    pub(super) limits: Arc<ListenerLimits>,
+    pub(super) hello_memory: Arc<HelloMemory>,
+    open: HashMap<Key, OpenAddress>,
+    /// Addresses whose sockets are being closed. The token is held by these sockets.
+    closing: Vec<(ListenAddr, Weak<()>)>,
+}
+
+/// An address that is listened on.
+struct OpenAddress {
+    /// With the port that the system chose for port 0.
+    address: ListenAddr,
+    state: watch::Sender<Arc<ListenerState>>,
+    /// Held by each of its sockets, too.
+    open: Weak<()>,
+    /// Dropping it closes the sockets, after the connections that are queued have been accepted.
+    _stop: DropGuard,
+}
+
+/// What identifies an address across reloads: the address; for port 0, which is another port each time, also the listener
+/// and the index among its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key(ListenAddr, Option<(Arc<str>, usize)>);
+
+impl Key {
+    fn all(listener: &ListenerPlan) -> impl Iterator<Item = Self> {
+        listener.bind.iter().enumerate().map(|(index, address)| {
+            let port_0 = (address.port() == 0).then(|| (Arc::clone(&listener.name), index));
+            Self(*address, port_0)
+        })
+    }
+}
+
+/// New addresses, bound; with the name of the listener and its backlog.
+pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
+
+/// New addresses, listened on; with a socket for each worker.
+pub(super) struct Listening(Vec<(Key, ListenAddr, Vec<OwnedFd>)>);
+
+impl NewlyBound {
+    /// The number of addresses.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl ListenSockets {
+    /// None yet.
+    pub(super) fn new(
+        workers: Vec<UnboundedSender<ListenSocket>>,
+        metrics: Arc<Metrics>,
+        hello_memory: Arc<HelloMemory>,
+    ) -> Self {
+        Self {
+            workers,
+            metrics,
+            limits: Arc::default(),
+            hello_memory,
+            open: HashMap::new(),
+            closing: Vec::new(),
+        }
+    }
+
+    /// Binds every address of the plan that is not listened on yet. Adds those that cannot be bound to `failed`.
+    pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
+        let mut bound = Vec::new();
+        let ours = self.all_addresses();
+        for listener in &plan.listeners {
+            for key in Key::all(listener).filter(|key| !self.open.contains_key(key)) {
+                let address = key.0;
+                let result = if ours.overlap(address) {
+                    Bound::beside_our_own(address, &listener.socket)
+                } else {
+                    Bound::new(address, &listener.socket)
+                };
+                match result {
+                    Ok(socket) => bound.push((key, Arc::clone(&listener.name), socket, listener.backlog)),
+                    Err(error) => failed.push((format!("listener `{}`", listener.name), error)),
+                }
+            }
+        }
+        NewlyBound(bound)
+    }
+
+    /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on. An
+    /// address that overlaps with one of them shares its port with it.
+    pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
+        let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
+        let mut ours = ByPort::default();
+        for (key, listener, bound, backlog) in bound.0 {
+            let address = bound.address();
+            if ours.overlap(address) {
+                bound.share();
+            }
+            ours.add(address);
+            let sockets = bound.listen(self.workers.len(), backlog);
+            let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
+            listening.push((key, address, sockets));
+        }
+        Ok(Listening(listening))
+    }
+
+    /// The addresses that each listener of the plan has once [`Self::apply`] is done, in the order of the plan.
+    pub(super) fn addresses(&self, plan: &Plan, listening: &Listening) -> Vec<Vec<ListenAddr>> {
+        let new: HashMap<_, _> = listening.0.iter().map(|(key, address, _)| (key, *address)).collect();
+        let address = |key: Key| {
+            let open = self.open.get(&key).map(|open| open.address);
+            open.or_else(|| new.get(&key).copied())
+        };
+        let listeners = plan.listeners.iter();
+        listeners
+            .map(|listener| Key::all(listener).filter_map(address).collect())
+            .collect()
+    }
+
+    /// Gives every socket the state of its listener, hands the new ones to the workers, and closes those whose address no
+    /// listener has any more.
+    pub(super) fn apply(&mut self, in_force: &InForce, listening: Listening, drain: &Drain) {
+        let mut states = HashMap::new();
+        for listener in &in_force.plan.listeners {
+            let state = self.state(listener, &in_force.pools);
+            states.extend(Key::all(listener).map(|key| (key, Arc::clone(&state))));
+        }
+        let closing = self.open.extract_if(|key, open| match states.get(key) {
+            Some(state) => {
+                open.state.send_replace(Arc::clone(state));
+                false
+            }
+            None => true,
+        });
+        self.closing.extend(closing.map(|(_, open)| (open.address, open.open)));
+        self.closing.retain(|(_, open)| open.strong_count() > 0);
+        for (key, address, sockets) in listening.0 {
+            let state = states.get(&key).expect("it was bound for a listener of this plan");
+            let open = self.start(address, Arc::clone(state), sockets, drain);
+            self.open.insert(key, open);
+        }
+    }
+
+    /// Hands a socket of this address to each worker.
+    fn start(
+        &self,
+        address: ListenAddr,
+        state: Arc<ListenerState>,
+        sockets: Vec<OwnedFd>,
+        drain: &Drain,
+    ) -> OpenAddress {
+        let (state, watched) = watch::channel(state);
+        let (stop, open) = (drain.socket_stop(), Arc::new(()));
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            let socket = ListenSocket {
+                socket,
+                state: watched.clone(),
+                stop: stop.child_token(),
+                open: Arc::clone(&open),
+            };
+            let _ = worker.send(socket); // fails if the worker is gone, which ends the process anyway
+        }
+        OpenAddress {
+            address,
+            state,
+            open: Arc::downgrade(&open),
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    fn state(&self, listener: &Arc<ListenerPlan>, pools: &LivePools) -> Arc<ListenerState> {
+        let limits = self.limits.listener(&listener.name, listener.max_connections);
+        let series = self.metrics.listener(&listener.name);
+        let memory = Arc::clone(&self.hello_memory);
+        let pools = pools.clone();
+        Arc::new(ListenerState::new(Arc::clone(listener), pools, limits, series, memory))
+    }
+
+    /// All addresses that are listened on, including those whose sockets are being closed.
+    fn all_addresses(&self) -> ByPort {
+        let closing = self.closing.iter().filter(|(_, open)| open.strong_count() > 0);
+        let closing = closing.map(|(address, _)| *address);
+        let mut all = ByPort::default();
+        for address in self.open.values().map(|open| open.address).chain(closing) {
+            all.add(address);
+        }
+        all
+    }
+}
+
+/// Addresses by port.
+#[derive(Default)]
+struct ByPort(HashMap<u16, Vec<ListenAddr>>);
+
+impl ByPort {
+    fn add(&mut self, address: ListenAddr) {
+        self.0.entry(address.port()).or_default().push(address);
+    }
+
+    /// Whether the kernel takes this address for a conflict with one of these.
+    fn overlap(&self, address: ListenAddr) -> bool {
+        let at_port = self.0.get(&address.port()).into_iter().flatten();
+        at_port.copied().any(|ours| ours.overlaps(address))
+    }
+}

@@ -1,0 +1,208 @@
+//! A pool in force: its plan, its servers, and the addresses of the names among them.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, Index};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::addr::ServerAddr;
+use crate::plan::{PoolId, PoolPlan};
+use crate::pool::{CheckState, Member, Pool, ServerRegistry};
+
+/// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
+/// not in it.
+pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
+
+/// A pool in force. It dereferences to its servers and the choice among them.
+#[derive(Debug)]
+pub struct LivePool {
+    plan: Arc<PoolPlan>,
+    pool: Pool,
+    // A std mutex: locked for a few lines, and by no session.
+    addresses: Mutex<NameAddresses>,
+}
+
+impl LivePool {
+    /// A pool whose names have these addresses. A server that the roster knows stays the same.
+    #[must_use]
+    pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, roster: &ServerRegistry) -> Self {
+        let members = members(&plan, &addresses, roster);
+        Self {
+            pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
+            addresses: Mutex::new(addresses),
+            plan,
+        }
+    }
+
+    /// The pool of the next plan, which begins with the addresses that names have in `self`, and with those in `addresses`.
+    pub(super) fn successor(&self, plan: Arc<PoolPlan>, mut addresses: NameAddresses, roster: &ServerRegistry) -> Self {
+        self.hand_over(&plan, &mut addresses);
+        let next = Self::new(plan, addresses, roster);
+        if self.is_resolved() {
+            next.mark_resolved();
+        }
+        next
+    }
+
+    /// Repeats what [`Self::successor`] did: names may have been resolved again since.
+    pub(super) fn catch_up_with(&self, before: &Self, roster: &ServerRegistry) {
+        if before.is_resolved() {
+            self.mark_resolved();
+        }
+        let has_changed = before.hand_over(&self.plan, &mut self.lock());
+        if has_changed {
+            self.update_servers(roster);
+        }
+    }
+
+    /// Copies the addresses of the names that are in the next plan too, as far as it wants them, to `addresses`. What is
+    /// there already is newer if the address family is another one. Returns whether that changed anything.
+    fn hand_over(&self, next: &PoolPlan, addresses: &mut NameAddresses) -> bool {
+        let known = self.lock();
+        let has_same_family = self.plan.resolve == next.resolve;
+        let mut has_changed = false;
+        for (entry, ..) in next.names() {
+            let present = addresses.get(&entry.written);
+            let Some(same) = known
+                .get(&entry.written)
+                .filter(|_| has_same_family || present.is_none())
+            else {
+                continue;
+            };
+            let wanted = same.iter().filter(|address| next.resolve.includes(address.ip()));
+            let wanted: Vec<_> = wanted.copied().collect();
+            if !wanted.is_empty() && present != Some(&wanted) {
+                addresses.insert(Arc::clone(&entry.written), wanted);
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
+    /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored.
+    pub(super) fn set_addresses(&self, found: NameAddresses, roster: &ServerRegistry) {
+        let mut addresses = self.lock();
+        for (name, mut found) in found {
+            found.retain(|address| self.plan.resolve.includes(address.ip()));
+            if !found.is_empty() {
+                addresses.insert(name, found);
+            }
+        }
+        drop(addresses);
+        self.update_servers(roster);
+        self.update_checked();
+    }
+
+    fn update_servers(&self, roster: &ServerRegistry) {
+        let members = members(&self.plan, &self.lock(), roster);
+        self.replace_servers(members);
+    }
+
+    /// Tells the servers whether they are checked from now on.
+    pub(super) fn update_checked(&self) {
+        let is_checked = self.plan.is_checked();
+        for server in self.servers().iter() {
+            server.set_checked(is_checked);
+        }
+    }
+
+    /// What is configured.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<PoolPlan> {
+        &self.plan
+    }
+
+    /// The addresses of a name, written as configured; empty as long as none is known.
+    #[must_use]
+    pub fn addresses(&self, name: &str) -> Vec<ServerAddr> {
+        self.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// The names of which no address is known, as configured.
+    #[must_use]
+    pub fn unresolved(&self) -> Vec<Arc<str>> {
+        let addresses = self.lock();
+        let names = self.plan.names().map(|(entry, ..)| &entry.written);
+        names
+            .filter(|name| !addresses.contains_key(*name))
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// What the pool waits for before it is ready; `None`: it is.
+    pub(super) fn waits_for(&self, needs_address: bool) -> Option<String> {
+        let name = self.name();
+        let servers = self.servers();
+        if servers.is_empty() && needs_address || self.plan.has_names() && !self.is_resolved() {
+            let unresolved = self.unresolved();
+            let unresolved = unresolved
+                .first()
+                .map_or_else(String::new, |written| format!(": `{written}` is not resolved yet"));
+            return Some(format!("an address of pool `{name}`{unresolved}"));
+        }
+        let is_unchecked = |server: &&Member| server.check_state() == CheckState::Unchecked && !server.is_disabled();
+        let unchecked = servers.iter().find(is_unchecked)?;
+        Some(format!(
+            "the first checks: `{}` of pool `{name}`",
+            unchecked.spec().label
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NameAddresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for LivePool {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.pool
+    }
+}
+
+/// The servers of a pool's entries, as far as their addresses are known.
+fn members(plan: &PoolPlan, addresses: &NameAddresses, roster: &ServerRegistry) -> Vec<Member> {
+    let mut seen = HashSet::new();
+    let mut members = Vec::new();
+    for entry in &plan.entries {
+        let resolved = addresses.get(&entry.written).into_iter().flatten();
+        let specs = match entry.fixed() {
+            Some(fixed) => vec![fixed],
+            None => resolved.map(|address| entry.resolved(*address)).collect(),
+        };
+        for spec in specs {
+            // An address of two names of a pool is one server: it has one load and one health.
+            if seen.insert((Arc::clone(&spec.identity), spec.address)) {
+                let server = roster.get_or_create(&plan.name, spec, plan.is_checked());
+                members.push(Member::new(server, entry.member_config));
+            }
+        }
+    }
+    members
+}
+
+/// The pools in force, in the order of their plan.
+#[derive(Clone, Debug)]
+pub struct LivePools(Arc<[Arc<LivePool>]>);
+
+impl FromIterator<Arc<LivePool>> for LivePools {
+    fn from_iter<I: IntoIterator<Item = Arc<LivePool>>>(pools: I) -> Self {
+        Self(pools.into_iter().collect())
+    }
+}
+
+impl Index<PoolId> for LivePools {
+    type Output = Arc<LivePool>;
+
+    fn index(&self, id: PoolId) -> &Arc<LivePool> {
+        &self.0[id.0]
+    }
+}
+
+impl Deref for LivePools {
+    type Target = [Arc<LivePool>];
+
+    fn deref(&self) -> &[Arc<LivePool>] {
+        &self.0
+    }
+}

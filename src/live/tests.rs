@@ -1,0 +1,164 @@
+use super::*;
+use crate::addr::{ClientAddr, ServerAddr};
+use crate::pool::{CheckOutcome, CheckState, Thresholds};
+
+const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
+
+fn plan(servers: &str) -> Plan {
+    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]");
+    crate::config::read("a.toml", &text).ok().unwrap().plan
+}
+
+fn live(servers: &str) -> Live {
+    Live::new(plan(servers), Vec::new())
+}
+
+fn servers(live: &Live) -> Vec<Member> {
+    live.in_force().pool("p").unwrap().servers().to_vec()
+}
+
+fn reload(live: &Live, servers: &str) -> Vec<Member> {
+    let next = live.prepare(plan(servers), HashMap::new());
+    live.apply(next).pool("p").unwrap().servers().to_vec()
+}
+
+#[test]
+fn reload_keeps_a_server_of_the_same_pool_name_and_address() {
+    let live = live(r#""10.0.0.1:1", { address = "10.0.0.2:1", name = "b" }"#);
+    let before = servers(&live);
+    before[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
+    let after = reload(
+        &live,
+        r#"{ address = "10.0.0.3:1", name = "b" }, { address = "10.0.0.1:1", weight = 7 }"#,
+    );
+    assert_eq!(after[1].id(), before[0].id());
+    assert_eq!((after[1].check_state(), after[1].weight()), (CheckState::Down, 7));
+    assert_ne!(after[0].id(), before[1].id(), "it has moved");
+    assert_eq!(after[0].check_state(), CheckState::Unchecked);
+}
+
+#[test]
+fn a_removed_server_that_is_still_in_use_returns_with_its_identity() {
+    let live = live(r#""10.0.0.1:1", "10.0.0.2:1""#);
+    let held = servers(&live).remove(1);
+    reload(&live, r#""10.0.0.1:1""#);
+    assert_eq!(reload(&live, r#""10.0.0.1:1", "10.0.0.2:1""#)[1].id(), held.id());
+}
+
+/// Sets the addresses of a name.
+fn resolve(live: &Live, name: &str, addresses: &[&str]) {
+    let addresses = addresses
+        .iter()
+        .map(|address| ServerAddr::new(address.parse().unwrap()));
+    live.set_addresses("p", NameAddresses::from([(name.into(), addresses.collect())]));
+}
+
+fn labels(servers: &[Member]) -> Vec<&str> {
+    servers.iter().map(|server| &*server.spec().label).collect()
+}
+
+#[test]
+fn reload_keeps_weights_for_sessions_on_the_old_plan() {
+    let live = live(r#"{ address = "10.0.0.1:1", priority = 3 }"#);
+    let before = live.in_force();
+    let after = reload(&live, r#"{ address = "10.0.0.1:1", weight = 0 }, "10.0.0.2:1""#);
+    let shares = |servers: &[Member]| -> Vec<_> { servers.iter().map(|s| (s.weight(), s.priority())).collect() };
+    assert_eq!(
+        (shares(&before.pool("p").unwrap().servers()), shares(&after)),
+        (vec![(1, 3)], vec![(0, 0), (1, 0)])
+    );
+    let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+    let lease = before.pool("p").unwrap().pick(client, &[], Instant::now());
+    assert_eq!(lease.map(|lease| lease.server().id()), Some(after[0].id()));
+}
+
+#[test]
+fn reload_keeps_the_addresses_of_a_name() {
+    let live = live(r#""a.test:1""#);
+    resolve(&live, "a.test:1", &["10.0.0.8:1", "10.0.0.9:1"]);
+    let before = servers(&live);
+    let kept = reload(&live, r#""b.test:1", { address = "a.test:1", weight = 3 }"#);
+    assert_eq!(labels(&kept), ["a.test:1@10.0.0.8", "a.test:1@10.0.0.9"]);
+    assert_eq!((kept[0].id(), kept[0].weight()), (before[0].id(), 3));
+}
+
+#[test]
+fn reload_keeps_the_addresses_of_a_name_whose_servers_are_renamed() {
+    let live = live(r#""a.test:1""#);
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    let called = |name: &str| format!(r#"{{ address = "a.test:1", name = "{name}" }}"#);
+    assert_eq!(labels(&reload(&live, &called("x"))), ["x@10.0.0.9"]);
+    assert_eq!(labels(&reload(&live, &called("y"))), ["y@10.0.0.9"]);
+    assert_eq!(labels(&reload(&live, r#""a.test:1""#)), ["a.test:1@10.0.0.9"]);
+}
+
+#[test]
+fn a_server_of_two_names_stays_when_one_of_them_is_removed() {
+    let live = live(r#""a.test:1", "b.test:1""#);
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    resolve(&live, "b.test:1", &["10.0.0.9:1"]);
+    assert_eq!(labels(&servers(&live)), ["a.test:1@10.0.0.9"]);
+    assert_eq!(labels(&reload(&live, r#""b.test:1""#)), ["b.test:1@10.0.0.9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_without_an_address_delays_readiness_by_thirty_seconds_at_most() {
+    let live = live(r#""a.test:1", "b.test:1""#);
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    let waits = Some("an address of pool `p`: `a.test:1` is not resolved yet".to_owned());
+    assert_eq!(live.waits_for(), waits);
+    pool.mark_resolved();
+    tokio::time::advance(ADDRESS_PATIENCE - Duration::from_millis(1)).await;
+    assert_eq!(live.waits_for(), waits, "it does not resolve");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(live.waits_for(), None);
+}
+
+#[test]
+fn ready_once_each_pool_has_an_address_and_each_server_its_first_check() {
+    let live = live(r#""a.test:1", "b.test:1""#);
+    resolve(&live, "b.test:1", &["10.0.0.9:1"]);
+    assert!(live.waits_for().is_some(), "of the other something may be said yet");
+    live.in_force().pool("p").unwrap().mark_resolved();
+    let waits = Some("the first checks: `b.test:1@10.0.0.9` of pool `p`".to_owned());
+    assert_eq!(live.waits_for(), waits);
+    servers(&live)[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
+    assert_eq!(live.waits_for(), None);
+    reload(&live, r#""c.test:1""#);
+    assert_eq!(live.waits_for(), None, "it has been ready");
+}
+
+#[test]
+fn addresses_found_after_a_reload_was_prepared_are_kept() {
+    let live = live(r#""a.test:1""#);
+    let next = live.prepare(plan(r#"{ address = "a.test:1", weight = 3 }"#), HashMap::new());
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    live.apply(next);
+    assert_eq!(labels(&servers(&live)), ["a.test:1@10.0.0.9"]);
+}
+
+#[test]
+fn addresses_of_a_lookup_that_began_before_a_reload_go_to_the_new_pool() {
+    let live = live(r#""a.test:1""#);
+    let old = live.in_force();
+    reload(&live, r#""a.test:1", "10.0.0.1:1""#);
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    assert_eq!(labels(&servers(&live)), ["a.test:1@10.0.0.9", "10.0.0.1:1"]);
+    assert!(old.pool("p").unwrap().servers().is_empty());
+}
+
+#[test]
+fn a_pool_that_is_configured_as_before_stays_though_its_index_changes() {
+    let text = |pools: &str| format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n{pools}");
+    let plan = |pools: &str| crate::config::read("a.toml", &text(pools)).ok().unwrap().plan;
+    let (p, q) = (
+        "[pools.p]\nservers = [\"10.0.0.1:1\"]\n",
+        "[pools.q]\nservers = [\"10.0.0.2:1\"]\n",
+    );
+    let live = Live::new(plan(p), Vec::new());
+    let before = live.in_force();
+    let after = live.apply(live.prepare(plan(&format!("{q}{p}")), HashMap::new()));
+    assert!(Arc::ptr_eq(before.pool("p").unwrap(), after.pool("p").unwrap()));
+    let default = *after.plan.listeners[0].routes.default().unwrap();
+    assert_eq!(&**after.pools[default].name(), "p");
+}
