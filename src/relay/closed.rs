@@ -1,10 +1,10 @@
-//! The bounds of a relay, and how it can end.
+//! The limits of a relay, and how it can end.
 
 use std::time::Duration;
 
 use crate::socket::Fault;
 
-/// How long a relay may be silent.
+/// How long a relay may be without traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayLimits {
     /// No byte in either direction. `None`: no limit.
@@ -47,17 +47,17 @@ pub enum Closed {
     Cut,
 }
 
-/// Whether bytes were on their way when a relay was given up.
+/// Whether bytes were still to be delivered when a relay ended by silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// Everything read had reached the other side.
+    /// Everything that was read has been delivered.
     Nothing,
-    /// Some bytes had not: the end must not look complete.
+    /// Some bytes were not delivered: the end must not look complete.
     Bytes,
 }
 
 impl Closed {
-    /// Whether both sides must see a reset, so that a cut does not look like a complete answer.
+    /// Whether both sides must be reset, so that the end does not look like a complete answer.
     #[must_use]
     pub const fn is_abrupt(self) -> bool {
         match self {

@@ -1,20 +1,18 @@
 //! Moves the bytes of a session both ways until the end.
 //!
-//! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how it
-//! ended. Nobody else knows how bytes move. The decisions are made in `core`, without IO; the system calls are made in
-//! `engine`.
+//! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how the
+//! relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
 //!
-//! **TLS.** A connection that reads and writes through a TLS implementation in user space will be another `Wire` of
-//! `engine::poll`: its bytes are plaintext, what it reads or writes of TCP is its own business, a close_notify alert is
-//! the end of the stream (`shut_down` sends one), and an end of TCP without it is a broken connection. It cannot be
-//! spliced: `Wire` will have to say so before a pipe is taken. The core stays as it is.
+//! **TLS.** A connection that uses a TLS implementation in user space will be another `Wire` of `engine::poll`. Its bytes
+//! are the plaintext; a close_notify alert is the end of the stream (`shut_down` sends one), and a TCP FIN without it is a
+//! broken connection. It cannot be spliced, and `Wire` will need a method that says so. The core needs no change.
 
 mod closed;
+mod traffic;
 mod core;
 mod engine;
 #[cfg(test)]
 mod tests;
-mod traffic;
 
 use tokio::net::TcpStream;
 
@@ -23,14 +21,14 @@ pub use engine::poll::limit_pipes;
 use engine::poll::relay_between;
 pub use traffic::{Moved, Traffic};
 
-/// Moves bytes both ways until both sides are done, one breaks, it was silent for too long, or `cut` is ready.
+/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `cut` is ready.
 ///
-/// `first` is sent to the server before anything else. After a server's reset the client first gets what the server had
-/// sent. The sockets are left to the caller, who resets them if the end [is abrupt](Closed::is_abrupt).
+/// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
+/// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
 ///
-/// Cancelling loses bytes: those that were read and not sent yet.
+/// Cancelling the future loses the bytes that were read and not sent yet.
 ///
-/// No `async fn`: that would keep its arguments a second time, and every idle session with them.
+/// Not an `async fn`: its future would hold the arguments twice, in every session.
 pub fn relay<'a>(
     client: &'a TcpStream,
     server: &'a TcpStream,

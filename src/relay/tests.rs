@@ -5,8 +5,8 @@
 mod completions;
 mod endings;
 mod model;
-mod quiet;
 mod referee;
+mod silence;
 mod simulation;
 mod streams;
 mod turns;
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{DELIVERY_CHECK, DELIVERY_PATIENCE, Queue};
+use super::core::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT, SendQueue};
 use super::engine::poll::Wire;
 use super::*;
 use crate::socket::{Fault, SocketOptions, reset, socket_fault};
@@ -169,7 +169,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !stream.queue().is_some_and(Queue::is_delivered) {
+        while !stream.queue().is_some_and(SendQueue::is_delivered) {
             tokio::task::yield_now().await;
         }
     })

@@ -1,9 +1,9 @@
-//! Byte counts of one session, which may be read while it runs.
+//! Byte counters of a session, which can be read while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes in both directions. Only the session writes it and any thread may read it; hence plain loads and stores, no
-/// locked instruction per read.
+/// Bytes in both directions. Only the session writes them and any thread may read them; so plain loads and stores are
+/// enough, without an atomic read-modify-write instruction.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// From the client.
@@ -22,7 +22,7 @@ impl Moved {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
-    /// Bytes so far.
+    /// Bytes counted so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.load(Relaxed)

@@ -1,20 +1,20 @@
 //! One direction of a session: from the peer that sends to the one that receives.
 
-/// How far a direction is.
+/// The state of a direction.
 #[derive(Debug)]
 pub(super) struct Direction {
-    /// Bytes read and not sent yet. Every session has two of these: half a word is enough.
+    /// Bytes read and not sent yet. A u32, because it is part of every session twice.
     unsent: u32,
-    state: State,
+    state: DirectionState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DirectionState {
     /// The sender may send more.
     Open,
-    /// The sender has finished; unsent bytes and the end itself are still to be passed on.
+    /// The sender has finished; unsent bytes and the end itself must still be forwarded.
     Ended,
-    /// The receiver has been told of the end, or never will be.
+    /// The end was forwarded to the receiver, or never will be.
     Done,
 }
 
@@ -27,7 +27,7 @@ pub(in crate::relay) enum Next {
     Send,
     /// Shut down the receiver's connection for writing: everything read has been sent.
     ShutDown,
-    /// Nothing any more. Bytes that are still held are discarded.
+    /// Nothing any more. Unsent bytes are to be discarded.
     Nothing,
 }
 
@@ -35,16 +35,16 @@ impl Direction {
     pub(super) fn new(unsent: usize) -> Self {
         Self {
             unsent: count(unsent),
-            state: State::Open,
+            state: DirectionState::Open,
         }
     }
 
     pub(super) fn next(&self) -> Next {
         match self.state {
-            State::Done => Next::Nothing,
+            DirectionState::Done => Next::Nothing,
             _ if self.unsent > 0 => Next::Send,
-            State::Open => Next::Read,
-            State::Ended => Next::ShutDown,
+            DirectionState::Open => Next::Read,
+            DirectionState::Ended => Next::ShutDown,
         }
     }
 
@@ -53,15 +53,15 @@ impl Direction {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.state != State::Open
+        self.state != DirectionState::Open
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DirectionState::Done
     }
 
     pub(super) fn received(&mut self, bytes: usize) {
-        debug_assert_eq!(self.state, State::Open, "bytes after the end");
+        debug_assert_eq!(self.state, DirectionState::Open, "bytes after the end");
         self.unsent += count(bytes);
     }
 
@@ -72,32 +72,32 @@ impl Direction {
 
     /// The sender has finished.
     pub(super) fn end(&mut self) {
-        if self.state == State::Open {
-            self.state = State::Ended;
+        if self.state == DirectionState::Open {
+            self.state = DirectionState::Ended;
         }
     }
 
-    /// The receiver has been told of the end.
+    /// The end was forwarded to the receiver.
     pub(super) fn finish(&mut self) {
         debug_assert_eq!(self.next(), Next::ShutDown, "the end comes after the last byte");
-        self.state = State::Done;
+        self.state = DirectionState::Done;
     }
 
-    /// Ends without telling the receiver, if only that is left to do.
+    /// Skips forwarding the end to the receiver, if nothing else is left to do.
     pub(super) fn settle(&mut self) {
         if self.next() == Next::ShutDown {
-            self.state = State::Done;
+            self.state = DirectionState::Done;
         }
     }
 
     /// The receiver has broken. Unsent bytes are lost.
     pub(super) fn abandon(&mut self) {
         self.unsent = 0;
-        self.state = State::Done;
+        self.state = DirectionState::Done;
     }
 }
 
-/// Bytes that are held at once: far fewer than 4 GiB.
+/// Converts a number of unsent bytes, of which there are far fewer than 4 GiB.
 fn count(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("buffers and pipes are bounded")
 }

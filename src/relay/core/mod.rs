@@ -1,13 +1,13 @@
 //! The decisions of a relay, without IO: what must be sent and what may be read, half-close, who finished first,
 //! silence, and delivery after a server's reset.
 //!
-//! An engine asks [`Core::next`] what to do in each direction, does it in its own way, and reports what came of it:
+//! An engine asks [`Core::next`] what to do in each direction, does it in its own way, and reports the result:
 //! [`received`](Core::received), [`sent`](Core::sent), [`ended`](Core::ended), [`shut_down`](Core::shut_down),
-//! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); when [`deadline`](Core::deadline) has come
-//! it calls [`expire`](Core::expire). When there is [`Core::closed`], the relay is over. Nothing here says when a socket
-//! is ready or an operation complete, and where unsent bytes are kept is the engine's business.
+//! [`broke`](Core::broke). Before it waits it calls [`settle`](Core::settle); at the [`deadline`](Core::deadline)
+//! it calls [`expire`](Core::expire). Once [`Core::closed`] returns a value, the relay is over. The core does not know when
+//! a socket is ready or an operation complete, nor where the engine keeps unsent bytes.
 
-mod clock;
+mod timer;
 mod direction;
 #[cfg(test)]
 mod tests;
@@ -19,12 +19,12 @@ use tokio::time::Instant;
 use super::closed::{Closed, Pending, RelayLimits, Side};
 use super::traffic::Traffic;
 use crate::socket::Fault;
-pub(super) use clock::Queue;
-use clock::{Clock, Delivery, Queues, Silence};
-#[cfg(test)]
-pub(super) use clock::{DELIVERY_CHECK, DELIVERY_PATIENCE};
 use direction::Direction;
 pub(super) use direction::Next;
+pub(super) use timer::SendQueue;
+#[cfg(test)]
+pub(super) use timer::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT};
+use timer::{DeliveryTimer, RelayTimer, SendQueues, SilenceTimer};
 
 /// The state of a relay.
 #[derive(Debug)]
@@ -33,31 +33,31 @@ pub(super) struct Core<'a> {
     down: Direction,
     limits: RelayLimits,
     traffic: &'a Traffic,
-    /// Boxed, for the many sessions that have no limit.
-    clock: Option<Box<Clock>>,
+    /// Boxed to keep the many sessions without a limit small.
+    timer: Option<Box<RelayTimer>>,
     first_ended: Option<Side>,
     closed: Option<Closed>,
-    /// Bytes were read or sent since the clock last learned of it.
+    /// Whether bytes were read or sent since the timer last took note.
     has_moved: bool,
 }
 
 impl<'a> Core<'a> {
-    /// A relay whose server must first be sent so many bytes that were read before.
+    /// Creates the state of a relay. `first` is the number of bytes already read from the client, not yet sent.
     pub(super) fn new(first: usize, limits: RelayLimits, traffic: &'a Traffic, now: Instant) -> Self {
-        let silence = limits.idle_timeout.map(|limit| silence(limit, now));
+        let silence = limits.idle_timeout.map(|limit| silence_timer(limit, now));
         Self {
             up: Direction::new(first),
             down: Direction::new(0),
             limits,
             traffic,
-            clock: silence,
+            timer: silence,
             first_ended: None,
             closed: None,
             has_moved: false,
         }
     }
 
-    /// What is to be done in the direction from this side.
+    /// What to do next in the direction from this side.
     pub(super) fn next(&self, from: Side) -> Next {
         self.direction(from).next()
     }
@@ -67,14 +67,14 @@ impl<'a> Core<'a> {
         self.direction(from).unsent()
     }
 
-    /// How it ended, once it has.
+    /// How the relay ended; `None` while it runs.
     pub(super) fn closed(&self) -> Option<Closed> {
         self.closed
     }
 
-    /// Whether it has come to the delivery of what a broken server had sent. The server's connection is then only read.
+    /// Whether the server's connection is broken and what it had sent is being delivered. It is then only read from.
     pub(super) fn is_delivering(&self) -> bool {
-        matches!(self.clock.as_deref(), Some(Clock::Delivery(_)))
+        matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
     /// Bytes were read from this side, at least one.
@@ -87,7 +87,7 @@ impl<'a> Core<'a> {
         self.has_moved = true;
     }
 
-    /// Of the bytes read from this side, so many more were sent to the other one.
+    /// So many of the bytes read from this side were sent to the other one.
     pub(super) fn sent(&mut self, from: Side, bytes: usize) {
         self.direction_mut(from).sent(bytes);
         self.has_moved = true;
@@ -99,67 +99,67 @@ impl<'a> Core<'a> {
         self.direction_mut(from).end();
         if self.first_ended.is_none() && !self.is_delivering() {
             self.first_ended = Some(from);
-            // From now on silence has another bound too.
+            // The half-close timeout applies from now on, too.
             let limit = [self.limits.idle_timeout, self.limits.half_close_timeout];
-            self.clock = limit.into_iter().flatten().min().map(|limit| silence(limit, now));
+            self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
         }
         self.settle_ends();
     }
 
-    /// The other side was told that this one has finished.
+    /// The connection of the other side was shut down for writing, because this side has finished.
     pub(super) fn shut_down(&mut self, from: Side) {
         self.direction_mut(from).finish();
         self.settle_ends();
     }
 
     /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
-    /// still delivered, within [`DELIVERY_PATIENCE`](clock::DELIVERY_PATIENCE).
+    /// still delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
     pub(super) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
         match side {
             Side::Client => self.closed = Some(Closed::Broke(side, fault)),
-            Side::Server if self.is_delivering() => self.down.end(), // told again, behind the last byte
+            Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
-                self.up.abandon(); // which makes the other direction the last: its end is not passed on as a clean one
-                self.clock = Some(Box::new(Clock::Delivery(Delivery::new(fault, now))));
+                self.up.abandon(); // so the other direction is the last one, whose end is not forwarded as a clean one
+                self.timer = Some(Box::new(RelayTimer::Delivery(DeliveryTimer::new(fault, now))));
                 self.has_moved = true;
             }
         }
         self.settle_ends();
     }
 
-    /// Somebody cut the session.
+    /// Ends the relay at once, because the session is cut.
     pub(super) fn cut(&mut self) {
         self.closed = Some(Closed::Cut);
     }
 
-    /// To be called when nothing more can be done at the moment.
+    /// To be called before waiting, when nothing more can be done at the moment.
     pub(super) fn settle(&mut self, now: impl FnOnce() -> Instant) {
-        if let Some(Clock::Silence(silence)) = self.clock.as_deref_mut()
+        if let Some(RelayTimer::Silence(silence)) = self.timer.as_deref_mut()
             && std::mem::take(&mut self.has_moved)
         {
             silence.restart(now());
         }
     }
 
-    /// When [`expire`](Self::expire) is to be called. It changes only there, when a side ends, and when one breaks.
+    /// When [`expire`](Self::expire) must be called. Changes only in that call, when a side ends, and when one breaks.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.clock.as_ref().map(|clock| clock.deadline())
+        self.timer.as_ref().map(|timer| timer.deadline())
     }
 
-    /// The deadline has come. `queue` tells what the kernel still holds for a side.
-    pub(super) fn expire(&mut self, now: Instant, queue: impl Fn(Side) -> Option<Queue>) {
-        match self.clock.as_deref_mut() {
+    /// To be called at the deadline. `queue` returns the send queue of the socket towards a side.
+    pub(super) fn expire(&mut self, now: Instant, queue: impl Fn(Side) -> Option<SendQueue>) {
+        match self.timer.as_deref_mut() {
             None => {}
-            Some(Clock::Silence(silence)) => {
+            Some(RelayTimer::Silence(silence)) => {
                 let queues = || [queue(Side::Client), queue(Side::Server)];
                 if let Some(queues) = silence.expire(now, queues) {
                     self.closed = Some(self.given_up(queues));
                 }
             }
-            Some(Clock::Delivery(delivery)) => {
+            Some(RelayTimer::Delivery(delivery)) => {
                 let is_sent = self.down.has_ended() && self.down.unsent() == 0;
-                // Where the system does not tell, delivery gets all the time there is.
-                let is_delivered = || is_sent && queue(Side::Client).is_some_and(Queue::is_delivered);
+                // Where the system does not report send queues, delivery takes the whole timeout.
+                let is_delivered = || is_sent && queue(Side::Client).is_some_and(SendQueue::is_delivered);
                 if delivery.expire(now, is_delivered, || std::mem::take(&mut self.has_moved)) {
                     self.closed = Some(Closed::Broke(Side::Server, delivery.fault));
                 }
@@ -167,10 +167,10 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// It was silent for too long. By which of the two bounds, and was anything on its way?
-    fn given_up(&self, queues: Queues) -> Closed {
+    /// The end after too long a silence: which of the two limits applied, and whether bytes were pending.
+    fn given_up(&self, queues: SendQueues) -> Closed {
         let is_unsent = self.up.unsent() + self.down.unsent() > 0;
-        // Where the system does not tell, everything counts as delivered: the kernel goes on sending it.
+        // Where the system does not report send queues, they count as empty: the kernel continues to send them.
         let is_queued = queues.into_iter().flatten().any(|queue| !queue.is_delivered());
         let pending = if is_unsent || is_queued {
             Pending::Bytes
@@ -185,8 +185,8 @@ impl<'a> Core<'a> {
         }
     }
 
-    /// The direction that finishes last does not tell its receiver: both connections are about to be closed, which tells
-    /// it as well and costs a system call less, or to be reset.
+    /// Skips forwarding the end of the direction that finishes last: both connections are about to be closed, which has the
+    /// same effect and saves a system call, or to be reset.
     fn settle_ends(&mut self) {
         if self.down.is_done() {
             self.up.settle();
@@ -217,6 +217,6 @@ impl<'a> Core<'a> {
     }
 }
 
-fn silence(limit: Duration, now: Instant) -> Box<Clock> {
-    Box::new(Clock::Silence(Silence::new(limit, now)))
+fn silence_timer(limit: Duration, now: Instant) -> Box<RelayTimer> {
+    Box::new(RelayTimer::Silence(SilenceTimer::new(limit, now)))
 }

@@ -1,4 +1,4 @@
-//! What the simulation does not reach: a system that does not tell what it still holds.
+//! What the simulation does not cover: a system that does not report send queues.
 
 use super::*;
 
@@ -7,10 +7,10 @@ const IDLE: RelayLimits = RelayLimits {
     half_close_timeout: None,
 };
 
-/// Lets every deadline come, of a system that tells nothing, until it is over. Returns when and how.
-fn expired(core: &mut Core<'_>, mut now: Instant) -> (Instant, Closed) {
+/// Expires every deadline, without send queues, until the relay is over. Returns when and how it ended.
+fn expire_until_closed(core: &mut Core<'_>, mut now: Instant) -> (Instant, Closed) {
     loop {
-        now = core.deadline().expect("there is one").max(now);
+        now = core.deadline().expect("a relay with a limit has a deadline").max(now);
         core.expire(now, |_| None);
         if let Some(closed) = core.closed() {
             return (now, closed);
@@ -20,29 +20,29 @@ fn expired(core: &mut Core<'_>, mut now: Instant) -> (Instant, Closed) {
 
 #[test]
 fn without_send_queue_figures_delivery_after_a_reset_gets_its_whole_time() {
-    let (traffic, began) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, began);
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(0, IDLE, &traffic, start);
     core.received(Side::Server, 100);
     core.sent(Side::Server, 100);
-    core.broke(Side::Server, Fault::Reset, began);
-    core.ended(Side::Server, began);
-    let (now, closed) = expired(&mut core, began);
+    core.broke(Side::Server, Fault::Reset, start);
+    core.ended(Side::Server, start);
+    let (now, closed) = expire_until_closed(&mut core, start);
     assert_eq!(closed, Closed::Broke(Side::Server, Fault::Reset));
-    assert_eq!(now - began, DELIVERY_PATIENCE);
+    assert_eq!(now - start, DELIVERY_TIMEOUT);
 }
 
 #[test]
 fn without_send_queue_figures_silence_ends_a_session_in_an_orderly_way() {
-    let (traffic, began) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, began);
-    let (now, closed) = expired(&mut core, began);
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(0, IDLE, &traffic, start);
+    let (now, closed) = expire_until_closed(&mut core, start);
     assert_eq!(closed, Closed::Idle(Pending::Nothing));
-    assert_eq!(Some(now - began), IDLE.idle_timeout);
+    assert_eq!(Some(now - start), IDLE.idle_timeout);
 }
 
 #[test]
-fn silence_with_unsent_bytes_is_a_cut_whatever_the_system_tells() {
-    let (traffic, began) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(7, IDLE, &traffic, began);
-    assert_eq!(expired(&mut core, began).1, Closed::Idle(Pending::Bytes));
+fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(7, IDLE, &traffic, start);
+    assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
 }

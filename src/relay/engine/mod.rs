@@ -1,6 +1,6 @@
-//! Engines move the bytes of a relay as its [core](super::core) says.
+//! Engines: they move the bytes of a relay as its [core](super::core) decides.
 //!
-//! There is one, which waits until sockets are ready. One whose operations complete later (io_uring) belongs beside it:
-//! it drives the same core, and needs nothing of [`poll`].
+//! There is one, which waits until sockets are ready. An engine based on completions (io_uring) would be a second module
+//! here: it would drive the same core, and use nothing of [`poll`].
 
 pub(super) mod poll;

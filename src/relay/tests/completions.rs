@@ -184,7 +184,7 @@ async fn play(case: &Case) -> Closed {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
     #[test]
-    fn an_engine_whose_operations_complete_drives_the_same_core(case in cases()) {
+    fn an_engine_based_on_completions_drives_the_same_core(case in cases()) {
         let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         paused.unwrap().block_on(play(&case));
     }

@@ -17,7 +17,7 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::relay::core::Queue;
+use crate::relay::core::SendQueue;
 use crate::relay::engine::poll::{TURN_BYTES, Wire};
 
 /// The most bytes that a peer sends, or the relay sends, at once.
@@ -461,9 +461,9 @@ impl World {
         self.end_mut(side).take_error()
     }
 
-    pub(super) fn queue(&self, side: Side) -> Queue {
+    pub(super) fn queue(&self, side: Side) -> SendQueue {
         let queued = self.end(side).queued();
-        Queue {
+        SendQueue {
             unacknowledged: u32::from(queued > 0),
             not_sent_bytes: queued as u32,
         }
@@ -598,7 +598,7 @@ impl Wire for Model<'_> {
         Watch(self)
     }
 
-    fn queue(&self) -> Option<Queue> {
+    fn queue(&self) -> Option<SendQueue> {
         self.call(|world| Some(world.queue(self.side)))
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Referee<'a> {
         assert!(world.client.broke.is_none(), "the client has broken and it lives");
         down.assert_stuck();
         if let Some((broke_at, _)) = world.server.broke {
-            let patience = DELIVERY_PATIENCE + DELIVERY_CHECK + ROUNDING;
+            let patience = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
             assert!(
                 Instant::now() <= world.moved_at.max(broke_at) + patience,
                 "too much patience"
@@ -139,11 +139,11 @@ impl<'a> Referee<'a> {
                 if down.is_through() && world.client.queued() == 0 {
                     let delivered_at = world.heard_at.map_or(stuck_since, |heard_at| heard_at.max(stuck_since));
                     assert!(
-                        now - delivered_at <= DELIVERY_CHECK + ROUNDING,
+                        now - delivered_at <= DELIVERY_CHECK_INTERVAL + ROUNDING,
                         "all was delivered long ago"
                     );
                 } else {
-                    let patience = DELIVERY_PATIENCE..=DELIVERY_PATIENCE + DELIVERY_CHECK + ROUNDING;
+                    let patience = DELIVERY_TIMEOUT..=DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
                     assert!(
                         patience.contains(&(now - stuck_since)),
                         "{:?} of patience",

@@ -174,7 +174,7 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
 /// The check that finds the send queue changed by the first `Hears` must not be the last before the limit of the silence
 /// that follows.
 #[test]
-fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
+fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
     let at = |millis, act| Step {
         when: When::Millis(millis),
         act,
@@ -203,7 +203,7 @@ fn a_silence_that_begins_right_after_a_look_is_looked_at_twice() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(2_000) })]
     #[test]
-    fn whatever_happens_the_relay_owes_nobody_anything(case in cases()) {
+    fn in_every_case_the_relay_forwards_all_bytes_and_reports_the_right_end(case in cases()) {
         played(&case);
     }
 }

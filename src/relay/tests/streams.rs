@@ -179,22 +179,22 @@ async fn converse_with_seeds(seeds: std::ops::Range<u64>) {
 }
 
 #[tokio::test]
-async fn random_conversations_arrive_whole() {
+async fn random_conversations_arrive_complete() {
     converse_with_seeds(0..60).await;
     let pipes = pipes();
-    assert!(pipes.made > 0, "none of them was spliced");
-    assert_eq!(pipes.free, pipes.made, "and all pipes are back");
+    assert!(pipes.made > 0, "expected some to be spliced");
+    assert_eq!(pipes.free, pipes.made, "expected all pipes to be free again");
 }
 
 #[tokio::test]
-async fn without_pipes_too() {
+async fn random_conversations_arrive_complete_without_pipes() {
     limit_pipes(0);
     converse_with_seeds(1_000..1_020).await;
     assert_eq!(pipes().made, 0);
 }
 
 #[tokio::test]
-async fn many_at_once_share_the_thread_and_its_few_pipes() {
+async fn sessions_of_a_thread_share_its_few_pipes() {
     limit_pipes(2);
     let many: Vec<_> = (2_000..2_016)
         .map(|seed| tokio::spawn(async move { converse_with_seeds(seed..seed + 1).await }))
@@ -207,7 +207,7 @@ async fn many_at_once_share_the_thread_and_its_few_pipes() {
 }
 
 #[tokio::test]
-async fn bulk_is_spliced_and_talk_after_it_is_not() {
+async fn bulk_is_spliced_and_small_messages_after_it_are_copied() {
     let session = Session::new().await;
     let (client_reads, mut client_writes) = session.client.into_split();
     let (mut server_reads, server_writes) = session.server.into_split();

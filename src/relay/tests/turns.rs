@@ -74,7 +74,7 @@ async fn an_idle_relay_sleeps() {
 }
 
 #[tokio::test]
-async fn one_that_is_blocked_sleeps() {
+async fn a_blocked_relay_sleeps() {
     watched(|mut session| async move {
         fill(&mut session.client).await;
         fill(&mut session.server).await;
@@ -84,19 +84,19 @@ async fn one_that_is_blocked_sleeps() {
 }
 
 #[tokio::test]
-async fn one_that_is_half_closed_sleeps() {
+async fn a_half_closed_relay_sleeps() {
     watched(|mut session| async move {
         session.client.shutdown().await.unwrap();
         assert!(read_all(&mut session.server).await.1.is_ok());
         assert!(session.polls_at_rest().await <= 2);
         fill(&mut session.server).await;
-        assert!(session.polls_at_rest().await <= 2, "and blocked");
+        assert!(session.polls_at_rest().await <= 2, "while blocked");
     })
     .await;
 }
 
 #[tokio::test]
-async fn one_whose_peer_ended_behind_a_blocked_stream_sleeps() {
+async fn a_relay_whose_client_finished_after_a_blocked_stream_sleeps() {
     watched(|mut session| async move {
         fill(&mut session.client).await;
         session.server.shutdown().await.unwrap();
@@ -124,7 +124,7 @@ async fn a_message_costs_few_polls() {
 }
 
 #[tokio::test]
-async fn delivery_looks_now_and_then_and_does_not_spin() {
+async fn delivery_checks_the_send_queue_at_intervals_and_does_not_spin() {
     watched(|mut session| async move {
         fill(&mut session.server).await;
         reset(session.server);
@@ -150,13 +150,13 @@ async fn an_idle_session_holds_no_pipe() {
     read_some(&mut server, 8 << 20).await;
     session.client = sent.await.unwrap();
     let pipes = pipes();
-    assert!(pipes.made > 0, "it was bulk");
+    assert!(pipes.made > 0, "expected bulk to be spliced");
     assert_eq!(pipes.free, pipes.made);
     assert!(!session.relay.is_finished());
 }
 
 #[tokio::test]
-async fn a_pipe_with_bytes_in_it_is_not_lent_again() {
+async fn a_pipe_with_bytes_in_it_is_not_reused() {
     let mut session = Session::new().await;
     fill(&mut session.client).await;
     let held = pipes();
@@ -164,14 +164,14 @@ async fn a_pipe_with_bytes_in_it_is_not_lent_again() {
     sees_reset(&session.server).await;
     within(session.relay).await.unwrap();
     let after = pipes();
-    assert_eq!(after.made, after.free, "all that are left are empty ones");
+    assert_eq!(after.made, after.free, "expected only empty pipes to be left");
     assert!(after.made <= held.made);
 }
 
 /// Bulk both ways by threads of their own, as fast as the machine goes, beside one client that waits for each answer.
 /// That client and its server are on the relays' thread: only turns are measured, not how the system divides its cores.
 #[tokio::test]
-async fn bulk_leaves_turns_to_others() {
+async fn bulk_does_not_delay_other_sessions() {
     const BULK_BYTES: u64 = 400 << 20;
     let bulk = Session::new().await;
     let talk = Session::new().await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Sends the bytes of which the last is urgent.
+/// Sends bytes, of which the last one is urgent.
 fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
     let sent = SockRef::from(socket).send_out_of_band(bytes).unwrap();
     assert_eq!(sent, bytes.len());
@@ -11,22 +11,22 @@ fn send_urgent(socket: &TcpStream, bytes: &[u8]) {
 /// A read stops before an urgent byte. It looks like a read that has emptied the socket, and telling them apart would take
 /// another call: so an urgent byte behind others may wait for the bytes that follow.
 #[tokio::test]
-async fn an_urgent_byte_waits_for_the_next_at_most() {
+async fn an_urgent_byte_behind_others_waits_at_most_for_the_next_bytes() {
     let mut session = Session::new().await;
     session.client.write_all(b"before").await.unwrap();
     send_urgent(&session.client, b"!");
     session.client.write_all(b"after").await.unwrap();
-    let mut heard = [0; 6];
-    within(session.server.read_exact(&mut heard)).await.unwrap();
-    assert_eq!(&heard, b"before");
+    let mut received = [0; 6];
+    within(session.server.read_exact(&mut received)).await.unwrap();
+    assert_eq!(&received, b"before");
     session.client.write_all(b"next").await.unwrap();
-    let mut heard = [0; 10];
-    within(session.server.read_exact(&mut heard)).await.unwrap();
-    assert_eq!(&heard, b"!afternext");
+    let mut received = [0; 10];
+    within(session.server.read_exact(&mut received)).await.unwrap();
+    assert_eq!(&received, b"!afternext");
 }
 
 #[tokio::test]
-async fn one_that_comes_alone_goes_on_at_once() {
+async fn a_single_urgent_byte_is_forwarded_at_once() {
     let mut session = Session::new().await;
     for _ in 0..3 {
         send_urgent(&session.client, b"!");
@@ -35,7 +35,7 @@ async fn one_that_comes_alone_goes_on_at_once() {
 }
 
 #[tokio::test]
-async fn nor_cut_the_stream_short_where_it_is_spliced() {
+async fn urgent_data_does_not_end_a_spliced_stream_early() {
     let mut session = Session::new().await;
     let (mut client, mut server) = (session.client, session.server);
     let bulk = vec![1; 8 << 20];
@@ -46,8 +46,8 @@ async fn nor_cut_the_stream_short_where_it_is_spliced() {
         client.shutdown().await.unwrap();
         client
     });
-    let (heard, end) = read_all(&mut server).await;
+    let (received, end) = read_all(&mut server).await;
     session.client = sent.await.unwrap();
     assert!(end.is_ok());
-    assert_eq!(heard.len(), (16 << 20) + 1);
+    assert_eq!(received.len(), (16 << 20) + 1);
 }

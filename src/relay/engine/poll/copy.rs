@@ -8,12 +8,11 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::time::Instant;
 
-use super::half::Broken;
-use super::wire::Wire;
+use super::wire::{TransferError, Wire};
 use crate::relay::closed::Side;
 use crate::relay::core::Core;
 
-/// The most that one read takes: a socket's usual receive buffer, and small enough to stay in the CPU's cache.
+/// Bytes of one read at most: a usual receive buffer, and small enough for the CPU's cache.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
@@ -22,15 +21,15 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
 }
 
-/// What a copy did.
+/// The result of a copy.
 pub(super) struct Copied {
     /// Bytes read; 0 is the end of the stream.
     pub(super) read: usize,
-    /// What was read and not taken.
+    /// The bytes that the receiver did not accept.
     pub(super) rest: Option<Box<[u8]>>,
 }
 
-/// Reads once, at most `read_max` bytes, and sends what the receiver takes of them. Nothing may be unsent before.
+/// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. Nothing may be unsent before.
 pub(super) fn poll_copy(
     cx: &mut Context<'_>,
     core: &mut Core<'_>,
@@ -38,18 +37,18 @@ pub(super) fn poll_copy(
     sender: &impl Wire,
     receiver: &impl Wire,
     read_max: usize,
-) -> Poll<Result<Copied, Broken>> {
+) -> Poll<Result<Copied, TransferError>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let room = &mut scratch[..read_max.min(SCRATCH_BYTES)];
-        let read = ready!(poll_recv(cx, sender, room)).map_err(Broken::Reading)?;
+        let buffer = &mut scratch[..read_max.min(SCRATCH_BYTES)];
+        let read = ready!(poll_recv(cx, sender, buffer)).map_err(TransferError::Read)?;
         if read == 0 {
             core.ended(from, Instant::now());
             return Poll::Ready(Ok(Copied { read, rest: None }));
         }
         core.received(from, read); // also if they cannot be sent
-        let bytes = &room[..read];
+        let bytes = &buffer[..read];
         if let Poll::Ready(sent) = poll_send(cx, receiver, bytes) {
-            core.sent(from, sent.map_err(Broken::Writing)?);
+            core.sent(from, sent.map_err(TransferError::Write)?);
         }
         let unsent = core.unsent(from);
         let rest = (unsent > 0).then(|| bytes[read - unsent..].into());
@@ -57,22 +56,22 @@ pub(super) fn poll_copy(
     })
 }
 
-/// Receives what there is, at least a byte; 0 is the end of the stream.
-fn poll_recv(cx: &mut Context<'_>, wire: &impl Wire, room: &mut [u8]) -> Poll<io::Result<usize>> {
-    let all = room.len();
-    let mut recv_some = || wire.recv(&mut *room, RecvFlags::empty());
+/// Receives at least a byte; 0 is the end of the stream.
+fn poll_recv(cx: &mut Context<'_>, wire: &impl Wire, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let all = buffer.len();
+    let mut recv_some = || wire.recv(&mut *buffer, RecvFlags::empty());
     poll_part(cx, wire, Interest::READABLE, all, &mut recv_some)
 }
 
-/// Sends what the socket takes, at least a byte.
+/// Sends as much as the socket accepts, at least a byte.
 pub(super) fn poll_send(cx: &mut Context<'_>, wire: &impl Wire, bytes: &[u8]) -> Poll<io::Result<usize>> {
     let mut send_some = || wire.send(bytes);
     poll_part(cx, wire, Interest::WRITABLE, bytes.len(), &mut send_some)
 }
 
-/// Moves some of `all` bytes. Having moved a part, the socket is known to be drained (or full) without asking it
-/// again: epoll is edge-triggered and will say when that has changed. The closure says so to tokio the only way there
-/// is, by answering that it would block.
+/// Moves up to `all` bytes. If only a part was moved, the socket is known to be empty (or full) without another system
+/// call: epoll is edge-triggered and reports when that changes. The only way to tell tokio so is to return WouldBlock
+/// from the closure.
 fn poll_part(
     cx: &mut Context<'_>,
     wire: &impl Wire,

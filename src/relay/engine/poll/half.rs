@@ -8,29 +8,20 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::copy::{Copied, poll_copy, poll_send};
-use super::pace::Pace;
+use super::read_mode::ReadMode;
 use super::splice::{Filled, Pipe, Sent};
-use super::wire::Wire;
+use super::wire::{TransferError, Wire};
 use crate::relay::closed::Side;
 use crate::relay::core::{Core, Next};
 
-/// A half moves so many bytes before others get their turn. More would be no cheaper, and makes others wait.
+/// Bytes that a half moves before it yields to other sessions. More would be no cheaper, and make the others wait.
 pub(in crate::relay) const TURN_BYTES: usize = 64 * 1024;
-
-/// Which socket broke while a half was moving bytes.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// The one that is read from.
-    Reading(io::Error),
-    /// The one that is written to.
-    Writing(io::Error),
-}
 
 /// One direction.
 pub(super) struct Half {
     unsent: Unsent,
-    pace: Pace,
-    /// The last poll waited for the sender, so that its reset will be noticed by reading.
+    read_mode: ReadMode,
+    /// Whether the last poll waited for the sender; a reset of its socket is then noticed by reading.
     is_reading: bool,
 }
 
@@ -42,22 +33,22 @@ enum Unsent {
 }
 
 impl Half {
-    /// A direction whose first bytes were read before.
+    /// Creates a half. `first` are bytes that were read before.
     pub(super) fn new(first: Vec<u8>) -> Self {
         Self {
             unsent: Unsent::bytes(first.into()),
-            pace: Pace::default(),
+            read_mode: ReadMode::default(),
             is_reading: false,
         }
     }
 
-    /// Whether it would see a reset of the socket it reads from.
+    /// Whether it would notice a reset of the socket it reads from.
     pub(super) fn is_reading(&self) -> bool {
         self.is_reading
     }
 
-    /// Does what the core says until it must wait, has had its turn (then it is polled again), or there is nothing more
-    /// to do in this direction.
+    /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has nothing
+    /// more to do.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -65,7 +56,7 @@ impl Half {
         from: Side,
         sender: &impl Wire,
         receiver: &impl Wire,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), TransferError>> {
         let mut turn = 0;
         self.is_reading = false;
         loop {
@@ -74,17 +65,17 @@ impl Half {
                     self.unsent = Unsent::Nothing;
                     return Poll::Ready(Ok(()));
                 }
-                Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(Broken::Writing)?,
+                Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?,
                 Next::ShutDown => {
                     receiver.shut_down();
                     core.shut_down(from);
                 }
-                // A task that wakes itself stays awake, and keeps the runtime from checking whether other sockets have
-                // become ready. Yielding does not.
+                // A task that wakes itself stays in the run queue, and the runtime does not check whether other sockets
+                // have become ready. Yielding avoids that.
                 Next::Read if turn >= TURN_BYTES => return pin!(yield_now()).poll(cx).map(Ok),
                 Next::Read => {
-                    // Read only what the receiver can take; while it cannot, the sender's kernel holds it back.
-                    ready!(receiver.poll_write_ready(cx)).map_err(Broken::Writing)?;
+                    // Read only while the receiver can accept more; until then TCP flow control stops the sender.
+                    ready!(receiver.poll_write_ready(cx)).map_err(TransferError::Write)?;
                     self.is_reading = true;
                     turn += ready!(self.poll_read(cx, core, from, sender, receiver))?;
                     self.is_reading = false;
@@ -93,7 +84,7 @@ impl Half {
         }
     }
 
-    /// Reads once, and sends what can be sent at once. Returns how many bytes were read; 0 is the end of the stream.
+    /// Reads once, and sends what the receiver accepts at once. Returns the number of bytes read; 0 is the end of the stream.
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,14 +92,14 @@ impl Half {
         from: Side,
         sender: &impl Wire,
         receiver: &impl Wire,
-    ) -> Poll<Result<usize, Broken>> {
-        if self.pace.is_bulk() {
+    ) -> Poll<Result<usize, TransferError>> {
+        if self.read_mode.is_bulk() {
             if let Some(mut pipe) = Pipe::take() {
-                // While the sender is silent the pipe is back in the pool: an idle session holds none.
-                match ready!(pipe.poll_fill(cx, sender)).map_err(Broken::Reading)? {
+                // If there is nothing to read, the pipe returns to the pool here: an idle session holds none.
+                match ready!(pipe.poll_fill(cx, sender)).map_err(TransferError::Read)? {
                     Filled::Bytes(bytes) => {
                         core.received(from, bytes);
-                        self.pace.filled_pipe(bytes);
+                        self.read_mode.record_fill(bytes);
                         self.unsent = Unsent::Pipe(pipe);
                         return Poll::Ready(Ok(bytes));
                     }
@@ -119,18 +110,18 @@ impl Half {
                     Filled::Refused => {}
                 }
             }
-            self.pace.no_pipe();
+            self.read_mode.stop_bulk();
         }
-        let read_max = self.pace.read_max();
+        let read_max = self.read_mode.read_max();
         let Copied { read, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
-        self.pace.copied(read, rest.is_none());
+        self.read_mode.record_copy(read, rest.is_none());
         if let Some(rest) = rest {
             self.unsent = Unsent::bytes(rest);
         }
         Poll::Ready(Ok(read))
     }
 
-    /// Sends once of what is unsent.
+    /// Sends unsent bytes once.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -139,7 +130,7 @@ impl Half {
         receiver: &impl Wire,
     ) -> Poll<io::Result<()>> {
         let now_sent = match &mut self.unsent {
-            Unsent::Nothing => unreachable!("the core counts what is here"),
+            Unsent::Nothing => unreachable!("the core counts the unsent bytes"),
             Unsent::Bytes { bytes, sent } => {
                 let now_sent = ready!(poll_send(cx, receiver, &bytes[*sent..]))?;
                 *sent += now_sent;

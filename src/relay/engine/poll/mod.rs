@@ -1,10 +1,10 @@
-//! The engine that waits until sockets are ready: it copies, and splices a direction while that is bulk.
+//! The engine that waits until sockets are ready. It copies, or splices while a direction carries bulk data.
 
-mod copy;
-mod half;
-mod pace;
-mod splice;
 mod wire;
+mod copy;
+mod read_mode;
+mod splice;
+mod half;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -16,12 +16,13 @@ use crate::relay::closed::{Closed, RelayLimits, Side};
 use crate::relay::core::Core;
 use crate::relay::traffic::Traffic;
 use crate::socket::Fault;
+use half::Half;
 #[cfg(test)]
 pub(in crate::relay) use half::TURN_BYTES;
-use half::{Broken, Half};
 pub use splice::limit_pipes;
 #[cfg(test)]
 pub(in crate::relay) use splice::pipes;
+use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
 
 /// Relays between two connections until it is over. See [`relay`](crate::relay::relay).
@@ -35,14 +36,14 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
 ) -> impl Future<Output = Closed> + 'a {
     let mut relay = Relay {
         core: Core::new(first.len(), limits, traffic, Instant::now()),
-        client: End::new(client),
-        server: End::new(server),
+        client: WatchedWire::new(client),
+        server: WatchedWire::new(server),
         up: Half::new(first),
         down: Half::new(Vec::new()),
         timer: None,
     };
     poll_fn(move |cx| {
-        // The data first: being cut is rare, and may wait for a turn.
+        // Data first: a cut is rare, and may wait until the relay was polled.
         if let Poll::Ready(closed) = relay.poll(cx) {
             return Poll::Ready(closed);
         }
@@ -52,14 +53,14 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
     })
 }
 
-/// A relay by this engine.
+/// A relay driven by this engine.
 struct Relay<'a, W> {
     core: Core<'a>,
-    client: End<'a, W>,
-    server: End<'a, W>,
+    client: WatchedWire<'a, W>,
+    server: WatchedWire<'a, W>,
     up: Half,
     down: Half,
-    /// Armed for the core's deadline. Boxed, for the many sessions that have none.
+    /// Armed for the core's deadline. Boxed to keep the many sessions without a deadline small.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -67,7 +68,7 @@ impl<W: Wire> Relay<'_, W> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         while let Err((side, fault)) = self.poll_sockets(cx) {
             self.core.broke(side, fault, Instant::now());
-            self.timer = None; // set back to a time that has come, it would wake this task
+            self.timer = None; // resetting it to the new deadline, which is now, would wake this task once more
         }
         self.core.settle(Instant::now);
         while self.core.closed().is_none() {
@@ -81,23 +82,23 @@ impl<W: Wire> Relay<'_, W> {
         self.core.closed().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Moves what can be moved.
+    /// Moves what can be moved now.
     ///
     /// # Errors
-    /// The side whose connection broke. Poll again, if that is not the end.
+    /// The side whose connection broke. Unless that ends the relay, poll again.
     fn poll_sockets(&mut self, cx: &mut Context<'_>) -> Result<(), (Side, Fault)> {
         if self.core.closed().is_some() {
             return Ok(());
         }
         let (client, server) = (self.client.wire, self.server.wire);
         let up = self.up.poll(cx, &mut self.core, Side::Client, client, server);
-        moved(up, Side::Client)?;
+        side_of_error(up, Side::Client)?;
         let down = self.down.poll(cx, &mut self.core, Side::Server, server, client);
-        moved(down, Side::Server)?;
+        side_of_error(down, Side::Server)?;
         if self.core.closed().is_some() {
             return Ok(());
         }
-        // A socket that is not read from (its half waits for the other side, or has ended) can still be reset.
+        // A socket that is not being read (its half waits for the receiver, or has ended) can still be reset.
         if let Poll::Ready(fault) = self.client.poll_fault(cx, !self.up.is_reading()) {
             return Err((Side::Client, fault));
         }
@@ -108,7 +109,7 @@ impl<W: Wire> Relay<'_, W> {
         Ok(())
     }
 
-    /// Ready when the core's deadline has come.
+    /// Ready at the core's deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.core.deadline() else {
             self.timer = None;
@@ -122,23 +123,23 @@ impl<W: Wire> Relay<'_, W> {
     }
 }
 
-/// Of which side an error of the half from `from` tells, and what.
-fn moved(polled: Poll<Result<(), Broken>>, from: Side) -> Result<(), (Side, Fault)> {
+/// Converts an error of the half that reads from `from` to the side whose connection broke, and its fault.
+fn side_of_error(polled: Poll<Result<(), TransferError>>, from: Side) -> Result<(), (Side, Fault)> {
     match polled {
-        Poll::Ready(Err(Broken::Reading(error))) => Err((from, Fault::of(&error))),
-        Poll::Ready(Err(Broken::Writing(error))) => Err((from.other(), Fault::of(&error))),
+        Poll::Ready(Err(TransferError::Read(error))) => Err((from, Fault::of(&error))),
+        Poll::Ready(Err(TransferError::Write(error))) => Err((from.other(), Fault::of(&error))),
         Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
     }
 }
 
-/// A connection, and what watches it for errors while it is not read from.
-struct End<'a, W> {
+/// A connection, watched for errors while it is not being read.
+struct WatchedWire<'a, W> {
     wire: &'a W,
-    /// Boxed and dropped when not needed: a session that only talks has none.
+    /// Boxed, and dropped when not needed: a session whose both sides are being read has none.
     watch: Option<Pin<Box<dyn Future<Output = Fault> + Send + 'a>>>,
 }
 
-impl<'a, W: Wire> End<'a, W> {
+impl<'a, W: Wire> WatchedWire<'a, W> {
     fn new(wire: &'a W) -> Self {
         Self { wire, watch: None }
     }

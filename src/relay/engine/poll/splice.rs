@@ -1,10 +1,10 @@
-//! Splicing: bytes go from socket to pipe to socket inside the kernel.
+//! Splicing: bytes move from socket to pipe to socket inside the kernel.
 //!
-//! A pipe is filled only when it is empty, so that EAGAIN on filling has one meaning: the socket has nothing.
+//! A pipe is filled only when it is empty, so that EAGAIN on filling has one meaning: the socket has no data.
 //! SPLICE_F_MORE is never set: it corks the socket for up to 200 ms.
 //!
-//! Linux does not splice past urgent data: before it the socket looks empty, or at its end when the sender has finished.
-//! So both answers are checked by recv(2).
+//! Linux does not splice past urgent data: the socket then looks empty, or at its end if the sender has finished. So both
+//! results are verified by recv(2).
 
 use std::cell::RefCell;
 use std::io;
@@ -28,11 +28,11 @@ const PIPE_BYTES: usize = 256 * 1024;
 const PIPES_MAX_DEFAULT: usize = 64;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { free: Vec::new(), made: 0, max: PIPES_MAX_DEFAULT }) };
+    static POOL: RefCell<PipePool> = const { RefCell::new(PipePool { free: Vec::new(), made: 0, max: PIPES_MAX_DEFAULT }) };
 }
 
 /// The pipes of one thread.
-struct Pool {
+struct PipePool {
     free: Vec<(OwnedFd, OwnedFd)>,
     made: usize,
     max: usize,
@@ -43,7 +43,7 @@ pub fn limit_pipes(max: usize) {
     POOL.with_borrow_mut(|pool| pool.max = max);
 }
 
-/// The system does not splice: the calling thread copies from now on.
+/// Stops splicing on the calling thread, because the system does not support it.
 fn stop_splicing(error: Errno) {
     SPLICE.record_failure(&error);
     POOL.with_borrow_mut(|pool| {
@@ -53,23 +53,23 @@ fn stop_splicing(error: Errno) {
     });
 }
 
-/// What came of filling a pipe.
+/// The result of filling a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Filled {
     /// So many bytes, at least one.
     Bytes(usize),
-    /// Nothing, and nothing will come: the end of the stream.
+    /// The end of the stream.
     End,
-    /// Nothing, but there are bytes that only recv(2) can have; or the system does not splice.
+    /// Nothing: only recv(2) can read the next bytes, or the system does not support splice(2).
     Refused,
 }
 
-/// What came of sending out of a pipe.
+/// The result of sending out of a pipe.
 #[derive(Debug)]
 pub(super) enum Sent {
-    /// So many bytes are sent.
+    /// So many bytes were sent.
     Bytes(usize),
-    /// The system does not splice: what was left in the pipe is here.
+    /// The system does not support splice(2). These are the bytes that were left in the pipe.
     Refused(Box<[u8]>),
 }
 
@@ -78,12 +78,12 @@ pub(super) enum Sent {
 pub(super) struct Pipe {
     /// `None` only while dropping.
     ends: Option<(OwnedFd, OwnedFd)>,
-    held: usize,
+    filled_bytes: usize,
 }
 
 impl Pipe {
-    /// An empty pipe; `None` when the budget of descriptors or the user's pipe pages are used up, or the system does
-    /// not splice: then copy.
+    /// Takes an empty pipe. `None` if the budget of descriptors or the user's pipe pages are used up, or the system does
+    /// not support splice(2): then the caller copies.
     pub(super) fn take() -> Option<Self> {
         let ends = POOL.with_borrow_mut(|pool| {
             if let Some(ends) = pool.free.pop() {
@@ -104,13 +104,13 @@ impl Pipe {
         });
         ends.map(|ends| Self {
             ends: Some(ends),
-            held: 0,
+            filled_bytes: 0,
         })
     }
 
-    /// Moves what the socket has into the empty pipe.
+    /// Moves what the socket has received into the empty pipe.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
-        debug_assert_eq!(self.held, 0, "a pipe is filled only when it is empty");
+        debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
         let (_, into) = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;
@@ -119,7 +119,7 @@ impl Pipe {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
                     if let Filled::Bytes(bytes) = filled {
-                        self.held = bytes;
+                        self.filled_bytes = bytes;
                         #[cfg(test)]
                         SPLICED.set(SPLICED.get() + bytes as u64);
                     }
@@ -129,54 +129,54 @@ impl Pipe {
         }
     }
 
-    /// Sends once, as much as the socket takes, at least a byte.
+    /// Sends once, as much as the socket accepts, at least a byte.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Sent>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             let (out, _) = self.ends();
-            match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.held)?)) {
+            match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.filled_bytes)?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(errno) if !is_of_socket(errno) => {
+                    Some(errno) if !is_connection_error(errno) => {
                         stop_splicing(errno);
                         return Poll::Ready(self.read_out().map(Sent::Refused));
                     }
                     _ => return Poll::Ready(Err(error)),
                 },
                 Ok(sent) => {
-                    self.held -= sent;
+                    self.filled_bytes -= sent;
                     return Poll::Ready(Ok(Sent::Bytes(sent)));
                 }
             }
         }
     }
 
-    /// Empties it by read(2).
+    /// Empties the pipe by read(2).
     fn read_out(&mut self) -> io::Result<Box<[u8]>> {
-        let mut bytes = vec![0; self.held].into_boxed_slice();
+        let mut bytes = vec![0; self.filled_bytes].into_boxed_slice();
         let mut left = &mut bytes[..];
         while !left.is_empty() {
             let read = read(&self.ends().0, &mut *left)?;
-            self.held -= read;
+            self.filled_bytes -= read;
             left = &mut left[read..];
         }
         Ok(bytes)
     }
 
     fn ends(&self) -> &(OwnedFd, OwnedFd) {
-        self.ends.as_ref().expect("the ends leave only in drop")
+        self.ends.as_ref().expect("the ends are taken only in drop")
     }
 }
 
 impl Drop for Pipe {
-    /// Empty pipes go back to the pool; one with bytes in it is closed with them.
+    /// Returns an empty pipe to the pool; closes one that has bytes in it.
     fn drop(&mut self) {
         let ends = self.ends.take();
-        // A thread that ends has no pool any more; then the pipe is closed here.
+        // While a thread ends its pool may be gone already; then the pipe is closed here.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             match ends {
-                Some(ends) if self.held == 0 && pool.made <= pool.max => pool.free.push(ends),
+                Some(ends) if self.filled_bytes == 0 && pool.made <= pool.max => pool.free.push(ends),
                 _ => pool.made -= 1,
             }
         });
@@ -185,12 +185,13 @@ impl Drop for Pipe {
 
 fn new_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let ends = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-    // Past `pipe-user-pages-soft` the kernel refuses to enlarge (EPERM): such a small pipe is worse than a copy.
+    // Past `pipe-user-pages-soft` the kernel refuses to enlarge pipes (EPERM); splicing through a small one is worse than
+    // copying.
     fcntl_setpipe_size(&ends.1, PIPE_BYTES)?;
     Ok(ends)
 }
 
-/// Whether the system may have a pipe for us another time.
+/// Whether the error is a temporary shortage.
 fn is_shortage(error: Errno) -> bool {
     matches!(
         error,
@@ -198,9 +199,9 @@ fn is_shortage(error: Errno) -> bool {
     )
 }
 
-/// Whether an error of splice(2) tells of the connection, as one of recv(2) or send(2) would: `tcp_reset`,
-/// `tcp_write_err` and what ICMP reports (`icmp_err_convert`). Any other says that the system does not splice.
-fn is_of_socket(error: Errno) -> bool {
+/// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of `tcp_reset`,
+/// of `tcp_write_err` and of ICMP (`icmp_err_convert`) in Linux. Any other means that the system does not support splice(2).
+fn is_connection_error(error: Errno) -> bool {
     matches!(
         error,
         Errno::CONNRESET
@@ -222,11 +223,11 @@ fn is_of_socket(error: Errno) -> bool {
 }
 
 fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
-    let nothing = match from.splice_into(into) {
+    let result_without_bytes = match from.splice_into(into) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
         Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(error) if is_of_socket(error) => return Err(error.into()),
+        Err(error) if is_connection_error(error) => return Err(error.into()),
         Err(error) => {
             stop_splicing(error);
             return Ok(Filled::Refused);
@@ -234,7 +235,7 @@ fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
     };
     match from.recv(&mut [0], RecvFlags::PEEK) {
         Ok(1..) => Ok(Filled::Refused),
-        Ok(_) | Err(Errno::AGAIN) => nothing,
+        Ok(_) | Err(Errno::AGAIN) => result_without_bytes,
         Err(error) => Err(error.into()),
     }
 }
@@ -244,18 +245,18 @@ thread_local! {
     static SPLICED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// The pipes of the calling thread.
+/// Statistics of the calling thread's pipes.
 #[cfg(test)]
 pub(in crate::relay) struct Pipes {
-    /// There are so many.
+    /// Pipes made and not closed.
     pub(in crate::relay) made: usize,
-    /// So many of these are free.
+    /// Those of them that are not in use.
     pub(in crate::relay) free: usize,
-    /// Bytes that went through them so far.
+    /// Bytes spliced so far.
     pub(in crate::relay) spliced: u64,
 }
 
-/// What the calling thread's pool is like.
+/// The statistics of the calling thread's pipes.
 #[cfg(test)]
 pub(in crate::relay) fn pipes() -> Pipes {
     POOL.with_borrow(|pool| Pipes {

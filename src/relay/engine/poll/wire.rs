@@ -1,61 +1,70 @@
-//! What a relay asks of a connection.
+//! The interface of a connection that a relay uses.
 
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use rustix::io::Result as Answer;
+use rustix::io::Result as CallResult;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{SpliceFlags, splice};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::relay::core::Queue;
+use crate::relay::core::SendQueue;
 use crate::socket::{Fault, socket_fault};
 use crate::tcp_info::TcpInfo;
 
-/// The most that one splice takes out of a socket, though a pipe may hold more.
+/// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
 ///
-/// Linux lets a receive buffer grow with what is read of it within a round trip (`tcp_rcv_space_adjust`), up to the
-/// maximum of `net.ipv4.tcp_rmem`: large splices at the beginning of an answer that its receiver takes more slowly leave
-/// megabytes of it in the receive buffer.
+/// Linux enlarges a receive buffer with what is read from it within a round trip (`tcp_rcv_space_adjust`), up to the
+/// maximum of `net.ipv4.tcp_rmem`. Large splices at the beginning of an answer would let the buffer grow to megabytes,
+/// which then fill up if the receiver is slower than the sender.
 const SPLICE_BYTES_MAX: usize = 128 * 1024;
 
-/// A connection: system calls that never wait, and the readiness that says when to make them.
+/// Which socket failed while bytes were moved from one to the other.
+#[derive(Debug)]
+pub(super) enum TransferError {
+    /// The one that is read from.
+    Read(io::Error),
+    /// The one that is written to.
+    Write(io::Error),
+}
+
+/// A connection: non-blocking system calls, and the readiness for them.
 ///
-/// Sockets implement it, and the model of a socket that the relay is tested with.
+/// Implemented by sockets, and by the model of a socket in the tests.
 pub(in crate::relay) trait Wire: Sync {
     /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ready until a [`try_io`](Self::try_io) finds that there is no room.
+    /// Ready until a [`try_io`](Self::try_io) finds that the send buffer is full.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Makes the call if the wire is ready for it; a call that would block ends the readiness.
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
 
     /// recv(2).
-    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize>;
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize>;
 
     /// send(2).
-    fn send(&self, bytes: &[u8]) -> Answer<usize>;
+    fn send(&self, bytes: &[u8]) -> CallResult<usize>;
 
-    /// Moves what has arrived into an empty pipe, by splice(2).
-    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize>;
+    /// Moves received bytes into an empty pipe, by splice(2).
+    fn splice_into(&self, pipe: &OwnedFd) -> CallResult<usize>;
 
     /// Sends up to so many bytes out of a pipe, by splice(2).
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize>;
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
 
-    /// Shuts it down for writing: nothing more will be sent.
+    /// Shuts the connection down for writing.
     fn shut_down(&self);
 
-    /// Waits until it breaks; see [`socket_fault`].
+    /// Waits until the connection breaks; see [`socket_fault`].
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// What is still on its way to the other end; `None` where the system does not tell.
-    fn queue(&self) -> Option<Queue>;
+    /// The send queue; `None` where the system does not report it.
+    fn queue(&self) -> Option<SendQueue>;
 }
 
 impl Wire for TcpStream {
@@ -71,24 +80,24 @@ impl Wire for TcpStream {
         Self::try_io(self, interest, call)
     }
 
-    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize> {
-        recv(self, room, flags).map(|(read, _)| read)
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize> {
+        recv(self, buffer, flags).map(|(read, _)| read)
     }
 
-    fn send(&self, bytes: &[u8]) -> Answer<usize> {
+    fn send(&self, bytes: &[u8]) -> CallResult<usize> {
         send(self, bytes, SendFlags::NOSIGNAL)
     }
 
-    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+    fn splice_into(&self, pipe: &OwnedFd) -> CallResult<usize> {
         spliced(self, pipe, SPLICE_BYTES_MAX)
     }
 
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
         spliced(pipe, self, bytes)
     }
 
     fn shut_down(&self) {
-        // Only a socket whose peer is already gone refuses this, and then reading will say so.
+        // Fails only if the connection is broken, which reading reports.
         let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
 
@@ -96,15 +105,15 @@ impl Wire for TcpStream {
         socket_fault(self)
     }
 
-    fn queue(&self) -> Option<Queue> {
+    fn queue(&self) -> Option<SendQueue> {
         let info = TcpInfo::of(self.as_fd())?;
-        Some(Queue {
+        Some(SendQueue {
             unacknowledged: info.unacknowledged,
             not_sent_bytes: info.not_sent_bytes,
         })
     }
 }
 
-fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> Answer<usize> {
+fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {
     splice(from, None, to, None, bytes, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
 }

@@ -1,4 +1,4 @@
-//! The bounds on silence. In real time: a paused clock would run ahead of what is in the sockets.
+//! The limits on silence. In real time: a paused clock would run ahead of the kernel's sockets.
 
 use tokio::time::{interval, sleep};
 
@@ -29,7 +29,7 @@ async fn limited(limits: RelayLimits) -> Session {
 }
 
 #[tokio::test]
-async fn silence_ends_it_in_an_orderly_way() {
+async fn silence_ends_the_relay_cleanly() {
     let mut session = limited(IDLE).await;
     session.client.write_all(b"once").await.unwrap();
     read_some(&mut session.server, 4).await;
@@ -41,7 +41,7 @@ async fn silence_ends_it_in_an_orderly_way() {
 }
 
 #[tokio::test]
-async fn silence_with_bytes_on_the_way_is_a_cut() {
+async fn silence_with_unsent_bytes_ends_by_a_reset() {
     let mut session = limited(IDLE).await;
     assert!(fill(&mut session.client).await > 0);
     assert_eq!(within(&mut session.relay).await.unwrap(), Closed::Idle(Pending::Bytes));
@@ -49,9 +49,9 @@ async fn silence_with_bytes_on_the_way_is_a_cut() {
 }
 
 #[tokio::test]
-async fn bytes_that_only_the_kernel_still_holds_are_on_the_way_too() {
+async fn bytes_in_the_send_queue_of_the_kernel_count_as_pending() {
     let mut session = limited(IDLE).await;
-    // More than the client takes, less than the socket before it: the relay itself holds nothing.
+    // More than fits into the client's receive buffer, less than fits into our send buffer too: the relay holds nothing.
     let bytes = {
         let room = SockRef::from(&session.client).recv_buffer_size().unwrap();
         vec![4; room * 2]
@@ -61,7 +61,7 @@ async fn bytes_that_only_the_kernel_still_holds_are_on_the_way_too() {
 }
 
 #[tokio::test]
-async fn who_trickles_is_not_idle() {
+async fn a_sender_that_trickles_is_not_idle() {
     for limits in [IDLE, HALF_CLOSE] {
         let mut session = limited(limits).await;
         session.client.shutdown().await.unwrap();
@@ -81,24 +81,24 @@ async fn who_trickles_is_not_idle() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_what_the_kernel_holds_is_not_idle() {
+async fn a_client_that_slowly_reads_from_the_kernel_is_not_idle() {
     let mut session = limited(IDLE).await;
     let queued = fill(&mut session.server).await;
     let mut ticks = interval(TRICKLE);
-    let mut heard = 0;
+    let mut received = 0;
     for _ in 0..40 {
         ticks.tick().await;
         assert!(
             !session.relay.is_finished(),
-            "cut after {heard} of {queued} bytes though they flow"
+            "cut after {received} of {queued} bytes although the client reads"
         );
-        heard += read_some(&mut session.client, 12_000).await.len();
+        received += read_some(&mut session.client, 12_000).await.len();
     }
-    assert!(heard < queued, "it had enough to read");
+    assert!(received < queued, "expected bytes left to read");
 }
 
 #[tokio::test]
-async fn half_closed_silence_is_bounded_whoever_finished() {
+async fn the_half_close_timeout_applies_whichever_side_finished() {
     for first in [Side::Client, Side::Server] {
         let mut session = limited(HALF_CLOSE).await;
         let (early, late) = match first {
@@ -109,14 +109,14 @@ async fn half_closed_silence_is_bounded_whoever_finished() {
         assert!(read_all(late).await.1.is_ok());
         assert!(
             read_all(early).await.1.is_ok(),
-            "an orderly end: nothing was on its way"
+            "expected a clean end, because nothing was pending"
         );
         assert_eq!(session.closed().await, Closed::HalfClosed(Pending::Nothing));
     }
 }
 
 #[tokio::test]
-async fn before_anybody_has_finished_only_the_idle_bound_counts() {
+async fn without_a_half_close_only_the_idle_timeout_applies() {
     let mut session = limited(HALF_CLOSE).await;
     session.client.write_all(b"then nothing").await.unwrap();
     sleep(LIMIT * 2).await;
@@ -124,7 +124,7 @@ async fn before_anybody_has_finished_only_the_idle_bound_counts() {
 }
 
 #[tokio::test]
-async fn the_nearer_bound_gives_its_name() {
+async fn the_shorter_limit_is_reported() {
     let both = |idle: u32, half_close: u32| RelayLimits {
         idle_timeout: Some(LIMIT * idle),
         half_close_timeout: Some(LIMIT * half_close),
@@ -140,7 +140,7 @@ async fn the_nearer_bound_gives_its_name() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_waited_for_only_so_long_after_a_servers_reset() {
+async fn delivery_to_a_client_that_never_reads_ends_after_its_timeout() {
     let mut session = Session::new().await;
     assert!(fill(&mut session.server).await > 0);
     reset(session.server);
@@ -150,6 +150,6 @@ async fn a_client_that_never_reads_is_waited_for_only_so_long_after_a_servers_re
         Closed::Broke(Side::Server, Fault::Reset)
     );
     let took = began.elapsed();
-    assert!(took > DELIVERY_PATIENCE / 2 && took < DELIVERY_PATIENCE * 3, "{took:?}");
+    assert!(took > DELIVERY_TIMEOUT / 2 && took < DELIVERY_TIMEOUT * 3, "{took:?}");
     assert_reset(&read_all(&mut session.client).await.1);
 }

@@ -1,4 +1,4 @@
-//! What bounds a relay in time: silence, and the delivery after a server's reset.
+//! The time limits of a relay: on silence, and on delivery after a server's reset.
 
 use std::time::Duration;
 
@@ -8,35 +8,39 @@ use crate::socket::Fault;
 
 /// How long the send queue towards the client may take to empty after a server's reset, counted from the last byte
 /// that moved.
-pub(in crate::relay) const DELIVERY_PATIENCE: Duration = Duration::from_secs(5);
+pub(in crate::relay) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the client's send queue is checked meanwhile: the kernel has no event for "acknowledged".
-pub(in crate::relay) const DELIVERY_CHECK: Duration = Duration::from_millis(5);
+pub(in crate::relay) const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the kernel has still to send on a socket, or to see acknowledged. It changes with all that reaches the peer.
+/// The send queue of a socket: what the kernel has not sent yet, or what the peer has not acknowledged. It changes whenever
+/// something reaches the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::relay) struct Queue {
+pub(in crate::relay) struct SendQueue {
+    /// Segments that are sent and not acknowledged.
     pub(in crate::relay) unacknowledged: u32,
     pub(in crate::relay) not_sent_bytes: u32,
 }
 
-impl Queue {
+impl SendQueue {
+    /// Whether the peer has acknowledged everything.
     pub(in crate::relay) fn is_delivered(self) -> bool {
         self.unacknowledged == 0 && self.not_sent_bytes == 0
     }
 }
 
-/// The send queues towards client and server; `None` where the system does not tell.
-pub(super) type Queues = [Option<Queue>; 2];
+/// The send queues towards client and server; `None` where the system does not report them.
+pub(super) type SendQueues = [Option<SendQueue>; 2];
 
-/// The timer of a relay.
+/// The timer of a relay: only one of the two limits applies at a time.
 #[derive(Debug)]
-pub(super) enum Clock {
-    Silence(Silence),
-    Delivery(Delivery),
+pub(super) enum RelayTimer {
+    Silence(SilenceTimer),
+    Delivery(DeliveryTimer),
 }
 
-impl Clock {
+impl RelayTimer {
+    /// When `expire` must be called next.
     pub(super) fn deadline(&self) -> Instant {
         match self {
             Self::Silence(silence) => silence.check_at,
@@ -45,20 +49,20 @@ impl Clock {
     }
 }
 
-/// The bound on silence. Its deadline is moved when it has come, never at every read.
+/// The limit on silence. Its deadline is moved only when it is reached, never at every read.
 ///
-/// Bytes that only the kernel still moves, to a peer that reads slowly, are no silence either. There is no event for
-/// them, so the send queues are compared, and only once half of the time is over: twice in a silence.
+/// It is not silence when the kernel still delivers bytes to a peer that reads slowly. There is no event for that, so the
+/// send queues are compared: at half of the limit and at its end.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(super) struct SilenceTimer {
     limit: Duration,
     since: Instant,
-    /// The send queues when they were last checked in this silence.
-    queues: Option<Queues>,
+    /// The send queues at the last check within this silence.
+    queues: Option<SendQueues>,
     check_at: Instant,
 }
 
-impl Silence {
+impl SilenceTimer {
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
         Self {
             limit,
@@ -68,15 +72,15 @@ impl Silence {
         }
     }
 
-    /// Bytes have moved.
+    /// Starts a new silence, because bytes have moved.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
         self.queues = None;
     }
 
-    /// The deadline has come. Returns the send queues if nothing has moved for the whole limit; otherwise there is a new
+    /// To be called at the deadline. Returns the send queues if nothing has moved for the whole limit; otherwise sets a new
     /// deadline.
-    pub(super) fn expire(&mut self, now: Instant, queues: impl FnOnce() -> Queues) -> Option<Queues> {
+    pub(super) fn expire(&mut self, now: Instant, queues: impl FnOnce() -> SendQueues) -> Option<SendQueues> {
         let silent_for = now - self.since;
         if silent_for < self.limit / 2 {
             self.check_at = self.since + self.limit / 2;
@@ -85,7 +89,7 @@ impl Silence {
         let queues = queues();
         if self.queues.replace(queues).is_some_and(|before| before != queues) {
             self.since = now;
-            // Not later than half of the time after the last move: a later check would be the first of this silence.
+            // Not later: if bytes move before then, the first check of that silence is due at half of the limit.
             self.check_at = now + self.limit / 2;
         } else if silent_for >= self.limit {
             return Some(queues);
@@ -96,25 +100,25 @@ impl Silence {
     }
 }
 
-/// The bound on delivering what a server had sent before it broke.
+/// The limit on delivering what a server had sent before its connection broke.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(super) struct DeliveryTimer {
     pub(super) fault: Fault,
     check_at: Instant,
     give_up_at: Instant,
 }
 
-impl Delivery {
+impl DeliveryTimer {
     pub(super) fn new(fault: Fault, now: Instant) -> Self {
         Self {
             fault,
             check_at: now,
-            give_up_at: now + DELIVERY_PATIENCE,
+            give_up_at: now + DELIVERY_TIMEOUT,
         }
     }
 
-    /// The deadline has come. Returns whether delivery is over; otherwise there is a new deadline. `is_delivered` is
-    /// asked whether all has arrived, `has_moved` whether bytes have moved since the last check.
+    /// To be called at the deadline. Returns whether delivery is over; otherwise sets a new deadline. `is_delivered` tells
+    /// whether the client has everything, `has_moved` whether bytes have moved since the last check.
     pub(super) fn expire(
         &mut self,
         now: Instant,
@@ -125,9 +129,9 @@ impl Delivery {
             if is_delivered() {
                 return true;
             }
-            self.check_at = now + DELIVERY_CHECK;
+            self.check_at = now + DELIVERY_CHECK_INTERVAL;
             if has_moved() {
-                self.give_up_at = now + DELIVERY_PATIENCE;
+                self.give_up_at = now + DELIVERY_TIMEOUT;
             }
         }
         now >= self.give_up_at
