@@ -151,7 +151,7 @@ async fn accept_until_stopped(
                 if states.has_changed().unwrap_or(false) {
                     state = Arc::clone(&states.borrow());
                 }
-                state.series.accepted();
+                state.series.record_accepted();
                 sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
             }
         }
@@ -164,7 +164,7 @@ async fn accept_until_stopped(
             () = cut.as_mut() => break,
             accepted = listener.accept_waiting(&state.limits, on_pause(&state)) => match accepted {
                 Some(accepted) => {
-                    state.series.accepted();
+                    state.series.record_accepted();
                     sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
                 }
                 None => break,
@@ -180,7 +180,7 @@ async fn accept_until_stopped(
 
 fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     |reason| {
-        if state.series.paused(reason) {
+        if state.series.record_pause(reason) {
             tracing::warn!(listener = %state.plan.name, reason = AcceptPause::as_str(reason), "accepting pauses");
         }
     }
@@ -191,7 +191,7 @@ async fn keep_flushing(ledger: &Ledger) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        ledger.tell();
+        ledger.publish_traffic();
     }
 }
 

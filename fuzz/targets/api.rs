@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use acequia::admin::routed::Asked;
-use acequia::admin::sessions::Filter;
-use acequia::admin::steer::Order;
+use acequia::admin::route::RouteQuery;
+use acequia::admin::servers::OverrideRequest;
+use acequia::admin::sessions::SessionQuery;
 use acequia::pool::Override;
 use axum::Json;
 use axum::extract::Query;
@@ -21,24 +21,24 @@ fuzz_target!(|bytes: &[u8]| {
         .ok()
         .and_then(|text| format!("/?{text}").parse().ok());
     if let Some(uri) = uri {
-        filter(&uri);
-        asked(&uri);
+        sessions(&uri);
+        route(&uri);
     }
 });
 
 fn body(bytes: &[u8]) {
-    let read = Json::<Order>::from_bytes(bytes).map_err(|error| error.body_text());
-    let read = read.and_then(|Json(order)| order.read());
-    let documented = serde_json::from_slice(bytes).ok().and_then(|body| order(&body));
-    match (&read, &documented) {
-        (Err(what), Some(_)) => assert!(what.contains("duplicate field"), "{what}"),
-        (Err(what), None) => assert!(!what.is_empty()),
-        (Ok(orders), _) => assert_eq!(Some(orders), documented.as_ref()),
+    let parsed = Json::<OverrideRequest>::from_bytes(bytes).map_err(|error| error.body_text());
+    let parsed = parsed.and_then(|Json(request)| request.parse());
+    let documented = serde_json::from_slice(bytes).ok().and_then(|body| overrides(&body));
+    match (&parsed, &documented) {
+        (Err(message), Some(_)) => assert!(message.contains("duplicate field"), "{message}"),
+        (Err(message), None) => assert!(!message.is_empty()),
+        (Ok(overrides), _) => assert_eq!(Some(overrides), documented.as_ref()),
     }
 }
 
 /// `POST /api/v1/servers/{pool}/{server}` as documented. Of a duplicate key only the last value is seen here.
-fn order(body: &Value) -> Option<Vec<Override>> {
+fn overrides(body: &Value) -> Option<Vec<Override>> {
     let body = body.as_object()?;
     let keys = ["use", "close_over", "weight"];
     let close_over = match body.get("close_over") {
@@ -63,14 +63,14 @@ fn order(body: &Value) -> Option<Vec<Override>> {
         }
     };
     let is_known = body.keys().all(|key| keys.contains(&key.as_str()));
-    let orders: Vec<_> = usage.into_iter().chain(weight).collect();
+    let overrides: Vec<_> = usage.into_iter().chain(weight).collect();
     let closes_nothing = close_over.is_some() && usage.is_none();
-    (is_known && !orders.is_empty() && !closes_nothing).then_some(orders)
+    (is_known && !overrides.is_empty() && !closes_nothing).then_some(overrides)
 }
 
-fn filter(uri: &Uri) {
-    let read = Query::<Filter>::try_from_uri(uri).map_err(|error| error.body_text());
-    let read = read.and_then(|Query(filter)| filter.read());
+fn sessions(uri: &Uri) {
+    let parsed = Query::<SessionQuery>::try_from_uri(uri).map_err(|error| error.body_text());
+    let parsed = parsed.and_then(|Query(query)| query.parse());
     let documented = each_once(uri, &[])
         && pairs(uri).iter().all(|(key, value)| match key.as_str() {
             "listener" | "route" | "pool" | "server" | "sni" | "peer" | "client" => true,
@@ -79,18 +79,18 @@ fn filter(uri: &Uri) {
             "limit" => value.parse().is_ok_and(|limit: u64| (1..=1000).contains(&limit)),
             _ => false,
         });
-    assert_eq!(read.is_ok(), documented, "{read:?} of {uri}");
+    assert_eq!(parsed.is_ok(), documented, "{parsed:?} of {uri}");
 }
 
-fn asked(uri: &Uri) {
-    let read = Asked::read(uri.query().unwrap_or_default());
+fn route(uri: &Uri) {
+    let parsed = RouteQuery::parse(uri.query().unwrap_or_default());
     let documented = each_once(uri, &["alpn"])
         && pairs(uri).iter().all(|(key, value)| match key.as_str() {
             "listener" | "sni" | "alpn" => true,
             "from" => value.parse::<IpAddr>().is_ok(),
             _ => false,
         });
-    assert_eq!(read.is_ok(), documented, "{read:?} of {uri}");
+    assert_eq!(parsed.is_ok(), documented, "{parsed:?} of {uri}");
 }
 
 fn pairs(uri: &Uri) -> Vec<(String, String)> {
@@ -98,11 +98,11 @@ fn pairs(uri: &Uri) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
-fn each_once(uri: &Uri, but: &[&str]) -> bool {
+fn each_once(uri: &Uri, except: &[&str]) -> bool {
     let mut seen = HashSet::new();
     pairs(uri)
         .into_iter()
-        .all(|(key, _)| but.contains(&key.as_str()) || seen.insert(key))
+        .all(|(key, _)| except.contains(&key.as_str()) || seen.insert(key))
 }
 
 /// A whole number with its unit, such as `30s`.

@@ -1,39 +1,39 @@
-//! What is answered when what is asked for is not to be had.
+//! Error responses.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::answers;
+use super::bodies::ErrorBody;
 
-/// Why there is no other answer.
+/// The status and the message of an error response.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     status: StatusCode,
-    what: String,
+    message: String,
 }
 
-impl Refusal {
-    pub(super) fn new(status: StatusCode, what: impl Into<String>) -> Self {
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
-            what: what.into(),
+            message: message.into(),
         }
     }
 
-    pub(super) fn bad(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, what)
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    pub(super) fn missing(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, what)
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error = Json(answers::Error { error: self.what });
-        let mut response = (self.status, error).into_response();
+        let body = Json(ErrorBody { error: self.message });
+        let mut response = (self.status, body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer"); // RFC 6750, section 3
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);

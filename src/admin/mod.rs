@@ -1,24 +1,23 @@
-//! The admin port and the Unix socket: whether the process lives, whether it is ready, its metrics; what there is, and
-//! how to steer it.
+//! The admin port and the Unix socket: liveness, readiness, metrics, and the API that shows and changes what is in
+//! force.
 
-pub mod answers;
+pub mod bodies;
 mod error;
-mod guard;
-pub mod routed;
-pub mod sessions;
 mod socket;
+mod context;
+mod access;
 mod state;
-pub mod steer;
+pub mod sessions;
+pub mod route;
+pub mod servers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
@@ -33,75 +32,50 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
-use crate::capacity::ListenerLimits;
-use crate::live::Live;
-use crate::reload::Reloader;
-use error::Refusal;
-use guard::Visitor;
-pub use socket::{AdminListener, bind, usual_places};
+use access::ApiClient;
+pub use context::Admin;
+use error::ApiError;
+pub use socket::{AdminListener, bind, default_paths};
 
-/// A client of the admin port that has not said what it wants by then is cut.
+/// The time for a client to send the head of its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No connection lives longer: the customary patience of a scraper, who reads meanwhile, and the time to ask.
+/// The longest life of a connection: [`HEAD_TIMEOUT`] and the 10 s that scrapers usually wait for a response.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// How long anybody may stay while as many as may are there and somebody new waits; then who came first must go.
-const CROWD_PATIENCE: Duration = Duration::from_millis(50);
+/// The shortest life of a connection when the limit is reached and another client waits. Then the oldest is closed.
+const CROWDED_CONNECTION_TIME: Duration = Duration::from_millis(50);
 
-/// The longest body of a request.
+/// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// After an accept that failed.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the admin port tells about.
-pub struct Admin {
-    /// The series.
-    pub metrics: Arc<Metrics>,
-    /// The sessions that listeners have, and may have.
-    pub limits: Arc<ListenerLimits>,
-    /// The plan in force.
-    pub live: Arc<Live>,
-    /// Set when the end has begun.
-    pub is_draining: AtomicBool,
-    /// One a worker.
-    pub ledgers: Vec<Arc<Ledger>>,
-    /// By which reloads are asked for.
-    pub reloader: Reloader,
-    /// When the process began.
-    pub started: SystemTime,
-    /// The file it runs, by its path from the root; `None`: there is none.
-    pub configuration: Option<PathBuf>,
-    /// The real addresses of listeners, in the order of the plan.
-    pub addresses: ArcSwap<Vec<(Arc<str>, Vec<ListenAddr>)>>,
-}
-
-/// Where visitors come in.
-pub enum Door {
+/// A listening socket of the admin server.
+pub enum AdminEndpoint {
     /// The admin port.
     Tcp(TcpListener),
-    /// For the commands.
+    /// The Unix socket, which the commands use.
     Unix(AdminListener),
 }
 
-/// Answers at a door, at most `connections_max` clients at once, for as long as it is polled.
-pub async fn serve(door: Door, admin: Arc<Admin>, connections_max: usize) {
+/// Serves at most `connections_max` clients at once, for as long as it is polled.
+pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
     let router = router(admin);
-    let mut visitors = Visitors::default();
+    let mut connections = Connections::default();
     loop {
-        let Ok(visit) = door.accept(&router).await else {
+        let Ok(connection) = endpoint.accept(&router).await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        visitors.make_room(connections_max).await;
-        visitors.let_in(visit);
+        connections.wait_until_below(connections_max).await;
+        connections.spawn(connection);
     }
 }
 
-impl Door {
+impl AdminEndpoint {
     /// The address of the admin port.
     #[must_use]
     pub fn address(&self) -> Option<ListenAddr> {
@@ -111,23 +85,23 @@ impl Door {
         }
     }
 
-    /// Somebody new, and the answer to what they will ask.
+    /// Accepts a client; returns the future that serves it.
     async fn accept(&self, router: &Router) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let known = |visitor| router.clone().layer(Extension(visitor));
+        let router_for = |client| router.clone().layer(Extension(client));
         Ok(match self {
             Self::Tcp(listener) => {
-                let (socket, peer) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 let bound_to_loopback = listener.local_addr()?.ip().is_loopback();
-                let visitor = Visitor::Tcp {
+                let client = ApiClient::Tcp {
                     peer,
                     bound_to_loopback,
                 };
-                Box::pin(answer(socket, known(visitor)))
+                Box::pin(serve_connection(stream, router_for(client)))
             }
             Self::Unix(socket) => {
-                let (socket, _) = socket.listener.accept().await?;
-                let uid = socket.peer_cred().ok().map(|who| who.uid());
-                Box::pin(answer(socket, known(Visitor::Unix(uid))))
+                let (stream, _) = socket.listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                Box::pin(serve_connection(stream, router_for(ApiClient::Unix(uid))))
             }
         })
     }
@@ -139,13 +113,18 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/state", get(state::state))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", delete(sessions::kill))
-        .route("/servers/{pool}/{server}", post(steer::server))
-        .route("/reload", post(steer::reload))
-        .route("/route", get(routed::routed))
-        .fallback(async || Refusal::missing("there is nothing here: see docs/api.md"))
-        .method_not_allowed_fallback(async || Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "see docs/api.md"))
+        .route("/servers/{pool}/{server}", post(servers::set_overrides))
+        .route("/reload", post(servers::reload))
+        .route("/route", get(route::explain))
+        .fallback(async || ApiError::not_found("no such path: see docs/api.md"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this method is not allowed: see docs/api.md",
+            )
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(Arc::clone(&admin), guard::admit));
+        .layer(from_fn_with_state(Arc::clone(&admin), access::authorize));
     Router::new()
         .nest("/api/v1", api)
         .route("/live", get(async || "live\n"))
@@ -154,46 +133,47 @@ fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Who is there, bounded in number: those who only sit there give way to those who come.
+/// The open connections, limited in number: when the limit is reached, the oldest one gives way to a new one.
 #[derive(Default)]
-struct Visitors {
-    here: JoinSet<()>,
-    /// Who came first stands first.
+struct Connections {
+    tasks: JoinSet<()>,
+    /// Oldest first.
     by_age: VecDeque<(Instant, AbortHandle)>,
 }
 
-impl Visitors {
-    fn let_in(&mut self, visit: impl Future<Output = ()> + Send + 'static) {
-        self.by_age.push_back((Instant::now(), self.here.spawn(visit)));
+impl Connections {
+    fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.by_age.push_back((Instant::now(), self.tasks.spawn(connection)));
     }
 
-    /// Returns when fewer than `most` are there: soon, also when many come at once, for all who sit there since then
-    /// have had their time together.
-    async fn make_room(&mut self, most: usize) {
-        while self.here.try_join_next().is_some() {}
-        self.by_age.retain(|(_, visit)| !visit.is_finished());
-        let Some((since, first)) = self.by_age.front().filter(|_| self.here.len() >= most) else {
+    /// Returns when fewer than `max` connections are open. If none ends by itself, the oldest is aborted at the age of
+    /// [`CROWDED_CONNECTION_TIME`]; connections of one burst reach that age together, so that a queue of new clients
+    /// does not wait that long for each of them.
+    async fn wait_until_below(&mut self, max: usize) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|(_, task)| !task.is_finished());
+        let Some((since, oldest)) = self.by_age.front().filter(|_| self.tasks.len() >= max) else {
             return;
         };
-        if timeout_at(*since + CROWD_PATIENCE, self.here.join_next())
+        if timeout_at(*since + CROWDED_CONNECTION_TIME, self.tasks.join_next())
             .await
             .is_err()
         {
-            first.abort();
-            self.here.join_next().await;
+            oldest.abort();
+            self.tasks.join_next().await;
         }
     }
 }
 
-/// One request, one answer: a connection that is kept open for the next would keep others out.
-async fn answer(client: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
+/// Serves one request, then closes: an idle keep-alive connection would use up the limit.
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(client), TowerToHyperService::new(router));
-    // What goes wrong here is the client's affair.
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // Errors are the client's: it sent no valid request, or closed early.
     let _ = timeout(CONNECTION_TIME_MAX, connection).await;
 }
 
@@ -203,12 +183,12 @@ async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     }
     match admin.live.waits_for() {
         None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n")),
+        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {missing}\n")),
     }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    // Where there are many servers this takes long enough for others to notice.
+    // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let plan = admin.live.plan();
         admin
@@ -235,30 +215,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_ask_is_cut() {
-        for said in ["", "GET / HTTP/1.1\r\n"] {
+    async fn a_client_that_sends_no_complete_head_is_cut() {
+        for sent in ["", "GET / HTTP/1.1\r\n"] {
             let (mut client, ours) = duplex(1024);
-            client.write_all(said.as_bytes()).await.unwrap();
+            client.write_all(sent.as_bytes()).await.unwrap();
             let began = Instant::now();
-            answer(ours, router()).await;
-            assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{said:?}");
+            serve_connection(ours, router()).await;
+            assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{sent:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowd_that_sits_there_has_its_time_together() {
-        let (mut visitors, began) = (Visitors::default(), Instant::now());
+    async fn idle_connections_at_the_limit_are_replaced_in_batches() {
+        let (mut connections, began) = (Connections::default(), Instant::now());
         for _ in 0..3 * 16 {
-            visitors.make_room(16).await;
-            visitors.let_in(pending());
+            connections.wait_until_below(16).await;
+            connections.spawn(pending());
         }
-        assert_eq!(visitors.here.len(), 16);
-        // Of the timer: a millisecond.
-        assert!(began.elapsed() <= 2 * (CROWD_PATIENCE + Duration::from_millis(1)));
+        assert_eq!(connections.tasks.len(), 16);
+        // 1 ms: the resolution of the timer.
+        assert!(began.elapsed() <= 2 * (CROWDED_CONNECTION_TIME + Duration::from_millis(1)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_finish_its_body_is_cut() {
+    async fn a_client_that_does_not_finish_its_body_is_cut() {
         let router = Router::new().route("/", post(|body: String| async { body }));
         let (mut client, ours) = duplex(1024);
         client
@@ -271,29 +251,29 @@ mod tests {
             }
         });
         let began = Instant::now();
-        answer(ours, router).await;
+        serve_connection(ours, router).await;
         assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
         dripping.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_read_is_cut() {
+    async fn a_client_that_does_not_read_is_cut() {
         let (mut client, ours) = duplex(1024);
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let began = Instant::now();
-        answer(ours, router()).await;
+        serve_connection(ours, router()).await;
         assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_its_answer_a_connection_ends() {
+    async fn a_connection_closes_after_one_response() {
         let (mut client, ours) = duplex(1024);
-        let serving = tokio::spawn(answer(ours, router()));
+        let serving = tokio::spawn(serve_connection(ours, router()));
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let (mut said, began) = (String::new(), Instant::now());
-        client.read_to_string(&mut said).await.unwrap();
+        let (mut response, began) = (String::new(), Instant::now());
+        client.read_to_string(&mut response).await.unwrap();
         serving.await.unwrap();
-        assert!(said.contains("connection: close\r\n") && said.ends_with("xx"));
+        assert!(response.contains("connection: close\r\n") && response.ends_with("xx"));
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

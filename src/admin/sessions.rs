@@ -1,32 +1,33 @@
-//! `/api/v1/sessions`: who is there, and how to end one.
+//! `/api/v1/sessions`: lists the open sessions, and ends one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use tokio::task::yield_now;
 
-use super::Admin;
-use super::answers::{Killed, Session, Sessions};
-use super::error::Refusal;
+use super::bodies::{KilledBody, SessionBody, SessionsBody};
+use super::context::Admin;
+use super::error::ApiError;
 use crate::account::{Ending, Record, Seen};
 
-/// Sessions in one answer, where nothing is said.
+/// The default of `limit`.
 const LIMIT: usize = 100;
 
-/// Sessions in one answer at most: of each of them the kernel is asked twice.
+/// The largest `limit`. Each session shown costs two system calls, for the round-trip times.
 const LIMIT_MAX: usize = 1000;
 
-/// So many are looked at before others have a turn.
-const TURN: usize = 256;
+/// The number of sessions that are examined before the task yields.
+const YIELD_AFTER: usize = 256;
 
-/// Which sessions, and how many of them. What is compared is compared exactly.
+/// The query: conditions, all of which must hold, and the page. Names and addresses are compared exactly.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Filter {
+pub struct SessionQuery {
     id: Option<u64>,
     listener: Option<String>,
     route: Option<String>,
@@ -35,97 +36,98 @@ pub struct Filter {
     sni: Option<String>,
     /// An address, with or without the port.
     peer: Option<String>,
-    /// The same.
+    /// As `peer`.
     client: Option<String>,
-    /// At least so old.
+    /// The minimum age, as a duration.
     min_age: Option<String>,
-    /// No byte moved for at least so long.
+    /// The minimum time since the last byte moved, as a duration.
     min_idle: Option<String>,
-    /// At least so many bytes, both ways together.
+    /// The minimum number of bytes in both directions together.
     min_bytes: Option<u64>,
-    /// The same of bytes a second.
+    /// The minimum rate in both directions together, in bytes per second.
     min_rate: Option<u64>,
-    /// At least so far away, at either end.
+    /// The minimum round-trip time of either end, as a duration.
     min_rtt: Option<String>,
     limit: Option<usize>,
-    /// Only those with a greater number.
+    /// Only sessions with a greater number.
     after: Option<u64>,
 }
 
-/// A filter that has been read.
+/// A valid query, with its durations parsed.
 #[derive(Debug)]
-pub struct Sieve {
-    filter: Filter,
+pub struct SessionFilter {
+    query: SessionQuery,
     min_age: Duration,
     min_idle: Duration,
     min_rtt: Duration,
     limit: usize,
 }
 
-impl Filter {
-    /// What it lets through.
+impl SessionQuery {
+    /// Checks the query.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn read(self) -> Result<Sieve, String> {
+    /// A duration is invalid, or `limit` is out of range.
+    pub fn parse(self) -> Result<SessionFilter, String> {
         let limit = self.limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(format!("`limit` is 1 to {LIMIT_MAX}"));
+            return Err(format!("`limit` must be 1 to {LIMIT_MAX}"));
         }
-        let read = |key: &str, text: &Option<String>| {
-            let read = text.as_deref().map(crate::units::parse_duration).transpose();
-            let read = read.map_err(|label| format!("`{key}` is not a duration: {label}"));
-            read.map(Option::unwrap_or_default)
+        let parse = |key: &str, text: &Option<String>| {
+            let parsed = text.as_deref().map(crate::units::parse_duration).transpose();
+            let parsed = parsed.map_err(|label| format!("`{key}` is not a duration: {label}"));
+            parsed.map(Option::unwrap_or_default)
         };
-        Ok(Sieve {
-            min_age: read("min_age", &self.min_age)?,
-            min_idle: read("min_idle", &self.min_idle)?,
-            min_rtt: read("min_rtt", &self.min_rtt)?,
+        Ok(SessionFilter {
+            min_age: parse("min_age", &self.min_age)?,
+            min_idle: parse("min_idle", &self.min_idle)?,
+            min_rtt: parse("min_rtt", &self.min_rtt)?,
             limit,
-            filter: self,
+            query: self,
         })
     }
 }
 
-impl Sieve {
-    fn passes(&self, record: &Record, seen: &Seen) -> bool {
-        let is =
-            |wanted: &Option<String>, there: Option<&str>| wanted.as_ref().is_none_or(|wanted| there == Some(wanted));
-        let at = |wanted: &Option<String>, there: SocketAddr| {
-            let is = |wanted: &String| *wanted == there.to_string() || *wanted == there.ip().to_string();
-            wanted.as_ref().is_none_or(is)
+impl SessionFilter {
+    fn matches(&self, record: &Record, seen: &Seen) -> bool {
+        let is_name = |expected: &Option<String>, actual: Option<&str>| {
+            expected.as_ref().is_none_or(|expected| actual == Some(expected))
         };
-        let filter = &self.filter;
-        is(&filter.listener, Some(&seen.listener))
-            && is(&filter.route, seen.route.as_deref())
-            && is(&filter.pool, seen.pool.as_deref())
-            && is(&filter.server, seen.server.as_deref())
-            && is(&filter.sni, seen.sni.as_deref())
-            && at(&filter.peer, seen.peer.socket())
-            && at(&filter.client, seen.client.socket())
+        let is_address = |expected: &Option<String>, actual: SocketAddr| {
+            let is_equal = |expected: &String| *expected == actual.to_string() || *expected == actual.ip().to_string();
+            expected.as_ref().is_none_or(is_equal)
+        };
+        let query = &self.query;
+        is_name(&query.listener, Some(&seen.listener))
+            && is_name(&query.route, seen.route.as_deref())
+            && is_name(&query.pool, seen.pool.as_deref())
+            && is_name(&query.server, seen.server.as_deref())
+            && is_name(&query.sni, seen.sni.as_deref())
+            && is_address(&query.peer, seen.peer.socket())
+            && is_address(&query.client, seen.client.socket())
             && seen.age >= self.min_age
             && seen.idle >= self.min_idle
-            && filter.id.is_none_or(|id| id == seen.id)
-            && seen.bytes_up + seen.bytes_down >= filter.min_bytes.unwrap_or(0)
-            && seen.rate_up + seen.rate_down >= filter.min_rate.unwrap_or(0)
-            && (self.min_rtt.is_zero() || self.is_far(record))
+            && query.id.is_none_or(|id| id == seen.id)
+            && seen.bytes_up + seen.bytes_down >= query.min_bytes.unwrap_or(0)
+            && seen.rate_up + seen.rate_down >= query.min_rate.unwrap_or(0)
+            // Last, because it costs system calls.
+            && (self.min_rtt.is_zero() || self.has_min_rtt(record))
     }
 
-    /// The kernel is asked, hence last.
-    fn is_far(&self, record: &Record) -> bool {
+    fn has_min_rtt(&self, record: &Record) -> bool {
         let ends = record.tcp_info().unwrap_or_default();
-        let is_far = |rtt_us: u32| Duration::from_micros(rtt_us.into()) >= self.min_rtt;
-        ends.into_iter().flatten().any(|info| is_far(info.rtt_us))
+        let is_enough = |rtt_us: u32| Duration::from_micros(rtt_us.into()) >= self.min_rtt;
+        ends.into_iter().flatten().any(|info| is_enough(info.rtt_us))
     }
 }
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
-    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Sessions>, Refusal> {
-    let Query(filter) = filter.map_err(|error| Refusal::bad(error.body_text()))?;
-    let sieve = filter.read().map_err(Refusal::bad)?;
-    let after = sieve.filter.after.unwrap_or(0);
+    query: Result<Query<SessionQuery>, QueryRejection>,
+) -> Result<Json<SessionsBody>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let filter = query.parse().map_err(ApiError::bad_request)?;
+    let after = filter.query.after.unwrap_or(0);
     let mut records: Vec<Arc<Record>> = Vec::new();
     for ledger in &admin.ledgers {
         records.extend(ledger.records());
@@ -133,29 +135,29 @@ pub(super) async fn list(
     }
     records.sort_unstable_by_key(|record| record.id());
     let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
-    for turn in records.chunks(TURN) {
-        for record in turn {
+    for chunk in records.chunks(YIELD_AFTER) {
+        for record in chunk {
             let seen = record.seen();
-            if !sieve.passes(record, &seen) {
+            if !filter.matches(record, &seen) {
                 continue;
             }
             total += 1;
-            if seen.id > after && sessions.len() < sieve.limit {
-                sessions.push(shown(record, seen));
+            if seen.id > after && sessions.len() < filter.limit {
+                sessions.push(session_body(record, seen));
             } else if seen.id > after {
-                next = sessions.last().map(|last: &Session| last.id);
+                next = sessions.last().map(|last: &SessionBody| last.id);
             }
         }
         yield_now().await;
     }
-    Ok(Json(Sessions { total, sessions, next }))
+    Ok(Json(SessionsBody { total, sessions, next }))
 }
 
-fn shown(record: &Record, seen: Seen) -> Session {
+fn session_body(record: &Record, seen: Seen) -> SessionBody {
     let [client, server] = record.tcp_info().unwrap_or_default();
     let text = |shared: Option<Arc<str>>| shared.as_deref().map(str::to_owned);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Session {
+    SessionBody {
         id: seen.id,
         listener: seen.listener.to_string(),
         peer: seen.peer.to_string(),
@@ -178,18 +180,16 @@ fn shown(record: &Record, seen: Seen) -> Session {
 
 pub(super) async fn kill(
     State(admin): State<Arc<Admin>>,
-    id: Result<Path<u64>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<Killed>, Refusal> {
-    let Path(id) = id.map_err(|error| Refusal::bad(error.body_text()))?;
+    id: Result<Path<u64>, PathRejection>,
+) -> Result<Json<KilledBody>, ApiError> {
+    let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
-    let cut = records
+    let was_cut = records
         .filter(|record| record.id() == id)
         .any(|record| record.cut(Ending::Killed));
-    if cut {
-        Ok(Json(Killed { killed: id }))
+    if was_cut {
+        Ok(Json(KilledBody { killed: id }))
     } else {
-        Err(Refusal::missing(format!(
-            "there is no session {id}, or it is ending already"
-        )))
+        Err(ApiError::not_found(format!("no open session has the number {id}")))
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /api/v1/state`: what there is, and how it is doing.
+//! `GET /api/v1/process` and `GET /api/v1/state`: the process, its listeners and routes, its pools and servers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,26 +9,28 @@ use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
-use super::Admin;
-use super::answers::{self, Totals};
-use crate::account::sessions_so_far;
+use super::bodies::{
+    AbsentServerBody, ListenerBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody, StateBody, TotalsBody,
+};
+use super::context::Admin;
+use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::pool::{CheckState, Member, Overrides, ServerPath};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
 
-/// Entries of a route's condition that are shown.
+/// The number of entries shown of a condition of a route.
 const ENTRIES_SHOWN: usize = 16;
 
-/// Routes of a listener that are shown.
+/// The number of routes shown of a listener.
 const ROUTES_SHOWN: usize = 1000;
 
-pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<answers::Process> {
-    Json(answers::Process {
+pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<ProcessBody> {
+    Json(ProcessBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started: told(admin.started),
+        started: rfc3339(admin.started),
         configuration: configuration(&admin),
     })
 }
@@ -37,35 +39,35 @@ fn configuration(admin: &Admin) -> Option<String> {
     admin.configuration.as_ref().map(|path| path.display().to_string())
 }
 
-pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::State> {
+pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let plan = admin.live.plan();
-    let pools: Vec<_> = plan.pools.iter().map(|pool| of_pool(pool)).collect();
+    let pools: Vec<_> = plan.pools.iter().map(|pool| pool_body(pool)).collect();
     let addresses = admin.addresses.load();
     let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
-    let of_listener = |listener: &Arc<ListenerPlan>| {
+    let listener_body = |listener: &Arc<ListenerPlan>| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
         let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
-        of_listener(listener, addresses, sessions)
+        listener_body(listener, addresses, sessions)
     };
-    let listeners: Vec<_> = plan.listeners.iter().map(of_listener).collect();
-    let servers = || pools.iter().flat_map(|pool: &answers::Pool| &pool.servers);
-    Json(answers::State {
+    let listeners: Vec<_> = plan.listeners.iter().map(listener_body).collect();
+    let servers = || pools.iter().flat_map(|pool: &PoolBody| &pool.servers);
+    Json(StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         configuration: configuration(&admin),
-        started: told(admin.started),
+        started: rfc3339(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
-        last_reload: admin.reloader.latest().map(|latest| answers::Reload {
-            at: told(latest.at),
+        last_reload: admin.reloader.latest().map(|latest| ReloadBody {
+            at: rfc3339(latest.at),
             by: latest.by.to_string(),
             done: latest.is_done,
         }),
-        totals: Totals {
-            // Also of listeners that are configured no more.
+        totals: TotalsBody {
+            // Sessions of listeners that a reload has removed are included.
             sessions: sessions.values().sum(),
-            sessions_so_far: sessions_so_far(),
+            sessions_so_far: sessions_opened(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),
         },
@@ -75,35 +77,35 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<answers::Stat
             .live
             .absent()
             .iter()
-            .map(|(name, steering)| of_absent(name, steering))
+            .map(|(name, steering)| absent_server_body(name, steering))
             .collect(),
     })
 }
 
-/// A point of time, as everywhere here.
-fn told(at: SystemTime) -> String {
+/// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
+fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-fn of_listener(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> answers::Listener {
+fn listener_body(plan: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
     let routes = plan.routes.routes();
-    answers::Listener {
+    ListenerBody {
         name: plan.name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
         max_connections: plan.max_connections,
         pool: plan.routes.default().map(|pool| pool.pool.name().to_string()),
-        routes: routes.iter().take(ROUTES_SHOWN).map(of_route).collect(),
+        routes: routes.iter().take(ROUTES_SHOWN).map(route_body).collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
 }
 
-fn of_route(route: &Route<Arc<PoolPlan>>) -> answers::Route {
-    fn first<E>(entries: &[E], shown: impl Fn(&E) -> String) -> Vec<String> {
-        entries.iter().take(ENTRIES_SHOWN).map(shown).collect()
+fn route_body(route: &Route<Arc<PoolPlan>>) -> RouteBody {
+    fn first<E>(entries: &[E], show: impl Fn(&E) -> String) -> Vec<String> {
+        entries.iter().take(ENTRIES_SHOWN).map(show).collect()
     }
     let more = |entries: usize| entries.saturating_sub(ENTRIES_SHOWN);
-    answers::Route {
+    RouteBody {
         name: route.name.to_string(),
         sni: first(&route.sni, ToString::to_string),
         alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
@@ -116,14 +118,14 @@ fn of_route(route: &Route<Arc<PoolPlan>>) -> answers::Route {
     }
 }
 
-fn of_pool(plan: &PoolPlan) -> answers::Pool {
+fn pool_body(plan: &PoolPlan) -> PoolBody {
     let now = Instant::now();
-    answers::Pool {
+    PoolBody {
         name: plan.pool.name().to_string(),
         balance: plan.policy().as_str().to_owned(),
         best_tier: plan.pool.best_tier(now),
         panic: plan.pool.is_panicking(now),
-        servers: plan.pool.servers().iter().map(of_server).collect(),
+        servers: plan.pool.servers().iter().map(server_body).collect(),
         unresolved: plan
             .names()
             .filter(|(entry, ..)| entry.addresses.load().is_empty())
@@ -132,9 +134,9 @@ fn of_pool(plan: &PoolPlan) -> answers::Pool {
     }
 }
 
-pub(super) fn of_server(server: &Member) -> answers::Server {
+pub(super) fn server_body(server: &Member) -> ServerBody {
     let (health, steering) = (server.health(), server.overrides());
-    answers::Server {
+    ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
@@ -147,26 +149,26 @@ pub(super) fn of_server(server: &Member) -> answers::Server {
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),
-        since: told(health.since),
+        since: rfc3339(health.since),
         ejected: server.is_ejected(),
         usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
         set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.set_by.as_ref().map(|(_, at)| told(*at)),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn of_absent((pool, name): &ServerPath, steering: &Overrides) -> answers::Absent {
-    answers::Absent {
+pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Overrides) -> AbsentServerBody {
+    AbsentServerBody {
         pool: pool.to_string(),
         name: name.to_string(),
         usage: steering.admin_state.as_str().to_owned(),
         close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
         set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.set_by.as_ref().map(|(_, at)| told(*at)),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
     }
 }

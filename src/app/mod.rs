@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
-use crate::admin::{self, Admin, Door};
+use crate::admin::{self, Admin, AdminEndpoint};
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
@@ -155,10 +155,10 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let mut gates = Gates::new(to_workers, Arc::clone(&metrics), memory);
-    let (bound, doors) = bind(&plan, &gates)?;
+    let (bound, endpoints) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     let reckoning = Reckoning::new(limit, workers, bound.len())?;
     let budget = reckoning.budget(&plan, bound.len());
     gates.limits.resize_process(budget.sessions);
@@ -182,10 +182,10 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
         configuration: origin.path(),
         addresses: ArcSwap::from_pointee(listeners.clone()),
     });
-    let admin_address = doors.iter().find_map(Door::address);
+    let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
     let health = HealthMonitor::new(metrics, Arc::clone(live.roster()));
     health.set_limits(budget.checks, budget.lookups);
-    let tasks = beside(&admin, &gates.hello_memory, doors, budget.admin);
+    let tasks = beside(&admin, &gates.hello_memory, endpoints, budget.admin);
     let running = Running {
         listeners,
         admin: admin_address,
@@ -211,14 +211,19 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
 }
 
 /// What runs beside the workers.
-fn beside(admin: &Arc<Admin>, memory: &Arc<HelloMemory>, doors: Vec<Door>, visitors_max: usize) -> JoinSet<()> {
+fn beside(
+    admin: &Arc<Admin>,
+    memory: &Arc<HelloMemory>,
+    endpoints: Vec<AdminEndpoint>,
+    visitors_max: usize,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
-    for door in doors {
+    for endpoint in endpoints {
         // To each its half: a crowd at the one keeps nobody from the other.
-        tasks.spawn(admin::serve(door, Arc::clone(admin), (visitors_max / 2).max(1)));
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (visitors_max / 2).max(1)));
     }
     tasks
 }
@@ -229,7 +234,7 @@ fn cores() -> usize {
 }
 
 /// Binds every address there is to bind; on any failure none stays bound.
-fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> {
+fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
     let mut failed = Vec::new();
     let bound = gates.bind(plan, &mut failed);
     let admin = plan.admin.bind.and_then(|address| {
@@ -240,8 +245,11 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<Door>), Failure> 
         return Err(Failure::Bind(failed));
     }
     let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
-    let doors = admin.map(Door::Tcp).into_iter().chain(socket.map(Door::Unix));
-    Ok((bound, doors.collect()))
+    let endpoints = admin
+        .map(AdminEndpoint::Tcp)
+        .into_iter()
+        .chain(socket.map(AdminEndpoint::Unix));
+    Ok((bound, endpoints.collect()))
 }
 
 /// Starts the workers, each with a ledger of its own.
@@ -345,10 +353,10 @@ async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
-        if let Some(ended) = memory.is_calm_again() {
+        if let Some(ended) = memory.take_evictions() {
             tracing::info!(ended, "`hello_memory` is enough again");
         }
     }

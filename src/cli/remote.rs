@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use super::terminal::{complain, say, say_json};
 use super::{EXIT_CONFIG, EXIT_RUN};
-use crate::admin::answers::{self, Process};
-use crate::admin::usual_places;
+use crate::admin::bodies::{ErrorBody, ProcessBody};
+use crate::admin::default_paths;
 use crate::config;
 use crate::plan::AdminSocket;
 
@@ -156,12 +156,12 @@ impl Remote {
             return Ok((vec![socket.clone()], None));
         }
         let Ok(file) = config::find(self.config.as_deref()) else {
-            return Ok((usual_places(), None));
+            return Ok((default_paths(), None));
         };
         // What it says of anything else may be wrong: that is when one needs the process.
         let places = match config::admin_socket(&file) {
             Some(AdminSocket::At(path)) => vec![path],
-            Some(AdminSocket::Usual) => usual_places(),
+            Some(AdminSocket::Usual) => default_paths(),
             Some(AdminSocket::Off) => {
                 let what = "it has no socket: `socket` in [admin] of its configuration is \"off\"";
                 return Err(Trouble::Unreachable(what.to_owned()));
@@ -189,7 +189,7 @@ async fn reach(places: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, Tr
         };
         let Some(file) = file else { return Ok(stream) };
         let bytes = exchange(stream, Question::get("/api/v1/process")).await?;
-        let process: Process = serde_json::from_slice(&bytes).map_err(|error| {
+        let process: ProcessBody = serde_json::from_slice(&bytes).map_err(|error| {
             let what = format!("{}: whoever answers there is no acequia: {error}", place.display());
             Trouble::Unreachable(what)
         })?;
@@ -250,6 +250,6 @@ async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Troub
     if status == StatusCode::OK {
         return Ok(bytes);
     }
-    let told = serde_json::from_slice(&bytes).map(|answers::Error { error }| error);
+    let told = serde_json::from_slice(&bytes).map(|ErrorBody { error }| error);
     Err(Trouble::Refused(told.unwrap_or_else(|_| status.to_string())))
 }

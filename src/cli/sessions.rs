@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::remote::{Question, Remote};
 use super::table::{duration, or_dash, size, table};
-use crate::admin::answers::{Killed, Session, Sessions};
+use crate::admin::bodies::{KilledBody, SessionBody, SessionsBody};
 
 /// Which sessions, and what becomes of them.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ impl Asked {
 pub fn run(remote: &Remote, asked: &Asked) -> ExitCode {
     if let Some(id) = asked.kill {
         let question = Question::delete(format!("/api/v1/sessions/{id}"));
-        return remote.ask(question, |Killed { killed }| {
+        return remote.ask(question, |KilledBody { killed }| {
             Ok(format!("session {killed} is killed\n"))
         });
     }
@@ -61,7 +61,7 @@ pub fn run(remote: &Remote, asked: &Asked) -> ExitCode {
     )
 }
 
-fn shown(sessions: &Sessions) -> String {
+fn shown(sessions: &SessionsBody) -> String {
     let head = [
         "ID", "LISTENER", "CLIENT", "SNI", "SERVER", "AGE", "IDLE", "UP", "DOWN", "RATES", "RTTS",
     ];
@@ -76,7 +76,7 @@ fn shown(sessions: &Sessions) -> String {
     )
 }
 
-fn row(session: &Session) -> [String; 11] {
+fn row(session: &SessionBody) -> [String; 11] {
     let ms = |ms| duration(Duration::from_millis(ms));
     let rtt = |us: u32| format!("{:.1}", f64::from(us) / 1000.0);
     let rtts = session.client_rtt_us.zip(session.server_rtt_us);

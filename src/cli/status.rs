@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use super::remote::{Question, Remote, Trouble};
 use super::table::{duration, or_dash, table};
-use crate::admin::answers::{Absent, Listener, Pool, Server, State};
+use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::config::report::counted;
 
 /// Shows listeners and pools.
 #[must_use]
 pub fn status(remote: &Remote) -> ExitCode {
-    remote.ask(Question::get("/api/v1/state"), |state: State| {
-        let State { totals, .. } = &state;
+    remote.ask(Question::get("/api/v1/state"), |state: StateBody| {
+        let StateBody { totals, .. } = &state;
         let draining = if state.draining { ", draining" } else { "" };
         let head = format!(
             "acequia {}, up {}{draining}: {} ({} so far), {} of {} servers up\n",
@@ -32,8 +32,8 @@ pub fn status(remote: &Remote) -> ExitCode {
     })
 }
 
-fn listeners(listeners: &[Listener]) -> String {
-    let row = |listener: &Listener| {
+fn listeners(listeners: &[ListenerBody]) -> String {
+    let row = |listener: &ListenerBody| {
         [
             listener.name.clone(),
             listener.addresses.join(" "),
@@ -50,8 +50,8 @@ fn listeners(listeners: &[Listener]) -> String {
     )
 }
 
-fn pools(pools: &[Pool]) -> String {
-    let row = |pool: &Pool| {
+fn pools(pools: &[PoolBody]) -> String {
+    let row = |pool: &PoolBody| {
         let up = pool.servers.iter().filter(|server| server.up).count();
         let sessions: u32 = pool.servers.iter().map(|server| server.sessions).sum();
         let tier = or_dash(pool.best_tier.map(|tier| tier.to_string()));
@@ -75,8 +75,8 @@ fn pools(pools: &[Pool]) -> String {
 /// Shows servers: all, or those of a pool.
 #[must_use]
 pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
-    remote.ask(Question::get("/api/v1/state"), |state: State| {
-        let is_wanted = |there: &&Pool| pool.is_none_or(|wanted| there.name == wanted);
+    remote.ask(Question::get("/api/v1/state"), |state: StateBody| {
+        let is_wanted = |there: &&PoolBody| pool.is_none_or(|wanted| there.name == wanted);
         let pools: Vec<_> = state.pools.iter().filter(is_wanted).collect();
         let absent = state.absent.iter();
         let absent: Vec<_> = absent
@@ -95,8 +95,11 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
 
 /// Names that no server came of yet, and what waits for servers that are not there; with a line before them, if there
 /// are any.
-fn unseen<'a>(pools: impl IntoIterator<Item = &'a Pool>, absent: impl IntoIterator<Item = &'a Absent>) -> String {
-    let of_pool = |pool: &Pool| -> String {
+fn unseen<'a>(
+    pools: impl IntoIterator<Item = &'a PoolBody>,
+    absent: impl IntoIterator<Item = &'a AbsentServerBody>,
+) -> String {
+    let of_pool = |pool: &PoolBody| -> String {
         let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
         pool.unresolved.iter().map(note).collect()
     };
@@ -106,7 +109,7 @@ fn unseen<'a>(pools: impl IntoIterator<Item = &'a Pool>, absent: impl IntoIterat
 }
 
 /// What waits for a server that is not there.
-pub(super) fn of_absent(absent: &Absent) -> String {
+pub(super) fn of_absent(absent: &AbsentServerBody) -> String {
     let name = format!("{}/{}", absent.pool, absent.name);
     let weight = absent.weight.map(|weight| format!("weight {weight}"));
     if weight.is_none() && absent.usage == "enabled" {
@@ -129,8 +132,8 @@ pub(super) fn of_absent(absent: &Absent) -> String {
 }
 
 /// One line a server, and below them what cannot be said in a word.
-pub(super) fn of_servers(servers: &[(&str, &Server)]) -> String {
-    let row = |(pool, server): &(&str, &Server)| {
+pub(super) fn of_servers(servers: &[(&str, &ServerBody)]) -> String {
+    let row = |(pool, server): &(&str, &ServerBody)| {
         [
             format!("{pool}/{}", server.name),
             or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
@@ -153,7 +156,7 @@ pub(super) fn of_servers(servers: &[(&str, &Server)]) -> String {
 }
 
 /// What was wrong at its latest check, and what an operator has said of it.
-fn notes(pool: &str, server: &Server) -> impl Iterator<Item = String> {
+fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
     let reason = server.reason.as_ref().map(|reason| format!("latest check: {reason}"));
     let said = server.set_by.as_ref().zip(server.set_at.as_ref());
     let said = said.map(|(by, at)| {
@@ -170,7 +173,7 @@ fn notes(pool: &str, server: &Server) -> impl Iterator<Item = String> {
 }
 
 /// What its checks and its connects say, in a word: `up` where the server is up, as API and metrics have it.
-fn word(server: &Server) -> &str {
+fn word(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::remote::{Question, Remote};
 use super::status::{of_absent, of_servers};
-use crate::admin::answers::Steered;
+use crate::admin::bodies::OverrideBody;
 use crate::reload::{Changes, Difference};
 
 /// What is wanted of a server. It holds until it is taken back, reloads included.
@@ -78,10 +78,10 @@ pub fn server(remote: &Remote, order: &Order) -> ExitCode {
     };
     let encoded = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
     let path = format!("/api/v1/servers/{}/{}", encoded(pool), encoded(server));
-    remote.ask(Question::post(path, body.to_string()), |steered: Steered| {
-        Ok(match steered {
-            Steered::There(server) => of_servers(&[(pool, &server)]),
-            Steered::Absent(absent) => of_absent(&absent),
+    remote.ask(Question::post(path, body.to_string()), |result: OverrideBody| {
+        Ok(match result {
+            OverrideBody::Present(server) => of_servers(&[(pool, &server)]),
+            OverrideBody::Absent(absent) => of_absent(&absent),
         })
     })
 }

@@ -78,7 +78,7 @@ impl ServerCheck {
         let (result, verdict) = match result {
             Ok(CheckPass { certificate_ends }) => {
                 if let Some(end) = certificate_ends {
-                    self.series.certificate_ends(end);
+                    self.series.publish_certificate_expiry(end);
                 }
                 (CheckResult::Pass, CheckOutcome::Pass)
             }
@@ -92,7 +92,7 @@ impl ServerCheck {
                 (result, CheckOutcome::Fail(error.to_string().into()))
             }
         };
-        self.series.checked(result);
+        self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
         let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
         let server = &self.server.spec().label;
@@ -100,7 +100,7 @@ impl ServerCheck {
             tracing::info!(pool, %server, "server is back");
         }
         let Some(state) = changed else { return };
-        self.series.changed(state == CheckState::Up);
+        self.series.record_transition(state == CheckState::Up);
         match verdict {
             CheckOutcome::Pass => tracing::info!(pool, %server, "server is up"),
             CheckOutcome::Fail(reason) | CheckOutcome::Unfit(reason) => {

@@ -68,7 +68,7 @@ fn is_refused_beside(refused: &Finished, other: &Proxy) {
     assert_eq!(refused.code, Some(3), "{refused:#?}");
     let file = other.folder().join("acequia.toml");
     let who = format!(
-        "another acequia answers there (pid {}), which runs {}",
+        "another acequia listens there (pid {}), which runs {}",
         other.pid(),
         file.display()
     );
@@ -163,7 +163,7 @@ fn its_folder_is_made_for_its_owner_alone() {
     let too_deep = folder.path().join("no/such/a.sock");
     let refused = run(&text(&server, too_deep.to_str().unwrap()));
     assert!(
-        refused.code == Some(3) && refused.stderr.contains("cannot make its folder"),
+        refused.code == Some(3) && refused.stderr.contains("cannot create its folder"),
         "{refused:#?}"
     );
 }

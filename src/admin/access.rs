@@ -1,7 +1,8 @@
-//! Who may use `/api`.
+//! Access control of `/api`.
 //!
-//! Over the Unix socket: whoever can open it. Over TCP a browser on this machine is the danger, which any page may send
-//! here: hence the host is checked (DNS rebinding), writes from other sites are refused, and writes need a token.
+//! Over the Unix socket every client that can open it may do everything. Over TCP the threat is a browser on this
+//! machine, which any web page can make send requests here. Therefore the host is checked (DNS rebinding),
+//! cross-origin writes are rejected, and writes need a token.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -17,29 +18,29 @@ use axum::response::Response;
 use subtle::ConstantTimeEq;
 use tokio::task::spawn_blocking;
 
-use super::Admin;
-use super::error::Refusal;
+use super::context::Admin;
+use super::error::ApiError;
 use crate::plan::AdminPlan;
 
-/// Longer is no token, but a file named by mistake.
+/// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// Who asks.
+/// The client that sent a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Visitor {
-    /// By TCP.
+pub(super) enum ApiClient {
+    /// Over TCP.
     Tcp {
-        /// From there.
+        /// Its address.
         peer: SocketAddr,
-        /// Whether the port is bound where only this machine reaches it. By which address this visitor came says
-        /// nothing: a relay on this machine may stand in between.
+        /// Whether the port is bound to a loopback address. The address of the peer would not do: a proxy on this
+        /// machine may forward connections from anywhere.
         bound_to_loopback: bool,
     },
-    /// By the Unix socket; as whom, where the kernel knows.
+    /// Over the Unix socket, with its user ID where the kernel knows it.
     Unix(Option<u32>),
 }
 
-impl std::fmt::Display for Visitor {
+impl std::fmt::Display for ApiClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp { peer, .. } => write!(f, "{}", peer.ip()),
@@ -49,29 +50,29 @@ impl std::fmt::Display for Visitor {
     }
 }
 
-/// Lets a request to `/api` pass, or says why not.
-pub(super) async fn admit(
+/// Middleware that rejects requests to `/api` from clients that may not send them.
+pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
-    Extension(visitor): Extension<Visitor>,
+    Extension(client): Extension<ApiClient>,
     request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
-    if let Visitor::Tcp { bound_to_loopback, .. } = visitor {
+) -> Result<Response, ApiError> {
+    if let ApiClient::Tcp { bound_to_loopback, .. } = client {
         let plan = admin.live.plan();
         let writes = !request.method().is_safe();
-        host_is_ours(request.headers(), &plan.admin)?;
+        check_host(request.headers(), &plan.admin)?;
         if writes {
-            site_is_ours(request.headers())?;
+            check_origin(request.headers())?;
         }
         if writes || !bound_to_loopback {
-            has_token(request.headers(), &plan.admin).await?;
+            check_token(request.headers(), &plan.admin).await?;
         }
     }
     Ok(next.run(request).await)
 }
 
-/// A name in `Host` that nobody here has set means that somebody else's name was made to point here.
-fn host_is_ours(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
+/// Rejects an unknown name in `Host`: with DNS rebinding, an attacker's name resolves to this address.
+fn check_host(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let only = hosts.next().filter(|_| hosts.next().is_none());
     let host = only
@@ -89,11 +90,12 @@ fn host_is_ours(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
     if is_ours {
         return Ok(());
     }
-    let what = "this name is not known here: ask by address, or add it to `hosts` in [admin]";
-    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, what))
+    let message = "unknown host name: use the address, or add the name to `hosts` in [admin]";
+    Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message))
 }
 
-/// The name, if there is nothing beside it but a port: of what follows the brackets of an address nobody has to know.
+/// The host of an authority that has nothing else but a port; otherwise an empty string. `Authority` accepts text after
+/// the brackets of an IPv6 address.
 fn name_in(authority: &Authority) -> &str {
     let (whole, name) = (authority.as_str(), authority.host());
     let is_all = whole
@@ -102,9 +104,9 @@ fn name_in(authority: &Authority) -> &str {
     if is_all { name } else { "" }
 }
 
-/// Browsers say on whose behalf they ask: the `Sec-Fetch-Site` of Fetch Metadata, the `Origin` of Fetch. Where there is
-/// more than one of these headers, all of them must be ours.
-fn site_is_ours(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Rejects requests that a browser sends for a page of another origin. Browsers set `Sec-Fetch-Site` (W3C Fetch
+/// Metadata) and `Origin` (WHATWG Fetch, section 3.2). If one of these headers is repeated, every value must be ours.
+fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let texts = |name: &HeaderName| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or(""));
     let is_ours = |origin: &str| {
@@ -114,39 +116,37 @@ fn site_is_ours(headers: &HeaderMap) -> Result<(), Refusal> {
     if texts(&SITE).all(|site| site == "same-origin" || site == "none") && texts(&header::ORIGIN).all(is_ours) {
         return Ok(());
     }
-    let what = "pages of other sites may not write here";
-    Err(Refusal::new(StatusCode::FORBIDDEN, what))
+    let message = "cross-origin requests must not change anything";
+    Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
-async fn has_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), Refusal> {
+async fn check_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
     let Some(path) = plan.token_file.clone() else {
-        let what = "this needs a token, and there is none: set `token_file` in [admin], or use the Unix socket";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, what));
+        let message =
+            "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     };
-    let mut all_given = headers.get_all(header::AUTHORIZATION).iter();
-    let only = all_given.next().filter(|_| all_given.next().is_none());
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let only = values.next().filter(|_| values.next().is_none());
     let given = only.map(|value| value.as_bytes());
     let given = given.and_then(|value| value.split_at_checked("Bearer ".len()));
     let Some((_, given)) = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer ")) else {
-        let what = "this needs a token: send `Authorization: Bearer` with what is in `token_file` of [admin]";
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, what));
+        let message = "a token is required: send `Authorization: Bearer` with the content of `token_file` in [admin]";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
     };
-    let wanted = spawn_blocking(|| read_token(path)).await;
-    let wanted = wanted.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
-    let wanted = wanted.map_err(|error| {
-        tracing::warn!(%error, "cannot read `token_file` of [admin]: writes over TCP are refused");
-        Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "`token_file` of [admin] cannot be read",
-        )
+    let expected = spawn_blocking(|| read_token(path)).await;
+    let expected = expected.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
+    let expected = expected.map_err(|error| {
+        tracing::warn!(%error, "cannot read `token_file` of [admin]: requests over TCP that need a token are rejected");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot read `token_file` of [admin]")
     })?;
-    if wanted.ct_eq(given.trim_ascii()).into() {
+    if expected.ct_eq(given.trim_ascii()).into() {
         return Ok(());
     }
-    Err(Refusal::new(StatusCode::UNAUTHORIZED, "this is not the token"))
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "wrong token"))
 }
 
-/// The token, without what is blank around it.
+/// Reads the token, without the white space around it.
 fn read_token(path: PathBuf) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?
@@ -154,7 +154,7 @@ fn read_token(path: PathBuf) -> std::io::Result<Vec<u8>> {
         .read_to_end(&mut bytes)?;
     let token = bytes.trim_ascii().to_vec();
     if token.is_empty() || bytes.len() as u64 > TOKEN_BYTES_MAX {
-        return Err(std::io::Error::other("it has no token, or is too long for one"));
+        return Err(std::io::Error::other("it is empty, or larger than a token may be"));
     }
     Ok(token)
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn only_addresses_localhost_and_configured_names_are_accepted_as_host() {
         let plan = AdminPlan {
             hosts: vec!["lb.example".into()],
             ..AdminPlan::default()
@@ -185,7 +185,7 @@ mod tests {
             "LOCALHOST:1",
             "LB.example.:80",
         ] {
-            assert!(host_is_ours(&headers(&[("host", host)]), &plan).is_ok(), "{host}");
+            assert!(check_host(&headers(&[("host", host)]), &plan).is_ok(), "{host}");
         }
         for host in [
             "evil.example",
@@ -197,19 +197,19 @@ mod tests {
             "[::1].evil",
             "[::1].evil:80",
         ] {
-            assert!(host_is_ours(&headers(&[("host", host)]), &plan).is_err(), "{host}");
+            assert!(check_host(&headers(&[("host", host)]), &plan).is_err(), "{host}");
         }
-        assert!(host_is_ours(&headers(&[]), &plan).is_err());
+        assert!(check_host(&headers(&[]), &plan).is_err());
         let two = headers(&[("host", "127.0.0.1"), ("host", "127.0.0.1")]);
-        assert!(host_is_ours(&two, &plan).is_err(), "RFC 9112, section 3.2");
+        assert!(check_host(&two, &plan).is_err(), "RFC 9112, section 3.2");
     }
 
     #[test]
-    fn sites() {
+    fn requests_of_other_origins_are_rejected() {
         let of = |extra: &[(&'static str, &'static str)]| {
             let mut all = vec![("host", "127.0.0.1:9090")];
             all.extend(extra);
-            site_is_ours(&headers(&all)).is_ok()
+            check_origin(&headers(&all)).is_ok()
         };
         assert!(of(&[]), "no browser");
         assert!(of(&[
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_have_bounds() {
+    fn an_empty_or_oversized_token_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = |bytes: &[u8]| {
             let path = folder.path().join("token");

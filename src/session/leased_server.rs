@@ -1,4 +1,4 @@
-//! A session's place on a server, and what its end says of that server.
+//! A session's lease of a server, and what the end of the session says of that server.
 
 use std::sync::{Arc, Weak};
 
@@ -11,26 +11,26 @@ use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutc
 use crate::relay::{Closed, Side};
 use crate::socket::has_ended;
 
-/// Of a session that has connected.
-pub(super) struct Connected {
+/// The server of a session that has connected.
+pub(super) struct LeasedServer {
     lease: Lease,
-    /// Weak, so that a session does not hold a plan that is no longer in force. When it is gone nobody wants to know how
-    /// the session went.
+    /// Weak, so that a session does not keep a plan that is no longer in force. Once the plan is gone, nothing uses what
+    /// the session says of the server.
     pool: Weak<PoolPlan>,
-    at: Instant,
+    connected_at: Instant,
 }
 
-impl Connected {
-    /// It has just connected.
+impl LeasedServer {
+    /// A server of this pool, which was just connected to.
     pub(super) fn new(lease: Lease, pool: &Arc<PoolPlan>) -> Self {
         Self {
             lease,
             pool: Arc::downgrade(pool),
-            at: Instant::now(),
+            connected_at: Instant::now(),
         }
     }
 
-    /// What the pool may want to know, now that the bytes flow no more. To be called before the sockets are closed.
+    /// What the relayed session says of the server. To be called before the sockets are closed.
     pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;
@@ -42,19 +42,19 @@ impl Connected {
             _ => None,
         };
         FinishedSession {
-            client: entry.facts().client.ip(),
-            connected_at: self.at,
-            duration: self.at.elapsed(),
+            client: entry.info().client.ip(),
+            connected_at: self.connected_at,
+            duration: self.connected_at.elapsed(),
             client_sent: traffic.up.bytes() > 0,
             server_sent,
             server_ended,
         }
     }
 
-    /// The session is over: tells the pool, and gives the place back.
-    pub(super) fn over(self, session: &FinishedSession) {
+    /// Reports the session to the pool, and returns the lease.
+    pub(super) fn release(self, session: &FinishedSession) {
         if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
-            return; // nearly all
+            return; // nearly every session
         }
         let Some(plan) = self.pool.upgrade() else { return };
         let (pool, server) = (plan.pool.name(), &self.lease.server().spec().label);

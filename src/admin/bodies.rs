@@ -1,0 +1,280 @@
+//! The JSON bodies of the API's responses: written by the API, read by the commands. `docs/api.md` describes them.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/process`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessBody {
+    /// The version of the program.
+    pub version: String,
+    /// Its PID, in its own namespace.
+    pub pid: u32,
+    /// When the process started; RFC 3339, like all times.
+    pub started: String,
+    /// The absolute path of its configuration; absent: it runs without a file.
+    pub configuration: Option<String>,
+}
+
+/// `GET /api/v1/state`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StateBody {
+    /// As in [`ProcessBody`].
+    pub version: String,
+    /// As in [`ProcessBody`].
+    pub pid: u32,
+    /// As in [`ProcessBody`].
+    pub configuration: Option<String>,
+    /// As in [`ProcessBody`].
+    pub started: String,
+    /// Seconds since `started`.
+    pub uptime: u64,
+    /// Whether the process is draining before it ends.
+    pub draining: bool,
+    /// The result of the latest reload; absent: there was none.
+    pub last_reload: Option<ReloadBody>,
+    /// Counts of the whole process.
+    pub totals: TotalsBody,
+    /// In the order of the configuration.
+    pub listeners: Vec<ListenerBody>,
+    /// In the order of the configuration.
+    pub pools: Vec<PoolBody>,
+    /// Overrides of servers that no pool has now, sorted by name. They apply when the server is back.
+    #[serde(default)]
+    pub absent: Vec<AbsentServerBody>,
+}
+
+/// The result of a reload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReloadBody {
+    /// When it ended.
+    pub at: String,
+    /// What requested it.
+    pub by: String,
+    /// Whether the new configuration was applied; otherwise the previous one stays in force. The errors are left out,
+    /// because clients without a token may read this: they are in the log and in the response to the reload.
+    pub done: bool,
+}
+
+/// Counts of the whole process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TotalsBody {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Sessions since the start, open ones included.
+    pub sessions_so_far: u64,
+    /// Servers of all pools.
+    pub servers: usize,
+    /// Servers that are up.
+    pub servers_up: usize,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerBody {
+    /// Its name.
+    pub name: String,
+    /// The addresses that it is bound to, with their real ports.
+    pub addresses: Vec<String>,
+    /// Open sessions.
+    pub sessions: usize,
+    /// The most sessions at a time; absent: only the limit of the process applies.
+    pub max_connections: Option<usize>,
+    /// The pool for clients that no route takes; absent: they are refused.
+    pub pool: Option<String>,
+    /// In the order of the configuration, the first 1,000.
+    pub routes: Vec<RouteBody>,
+    /// The number of routes left out of `routes`.
+    pub more_routes: usize,
+}
+
+/// A route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteBody {
+    /// Its name.
+    pub name: String,
+    /// The first 16 of its name patterns.
+    pub sni: Vec<String>,
+    /// The first 16 of its protocols.
+    pub alpn: Vec<String>,
+    /// The first 16 of its networks.
+    pub from: Vec<String>,
+    /// The number of entries left out of `sni`, `alpn` and `from`.
+    pub more: usize,
+    /// Its pool; absent: it refuses.
+    pub pool: Option<String>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolBody {
+    /// Its name.
+    pub name: String,
+    /// Its balancing policy.
+    pub balance: String,
+    /// The best priority of a server that is up and gets new sessions; absent: there is no such server.
+    pub best_tier: Option<u8>,
+    /// Whether so few servers are up that all are used.
+    pub panic: bool,
+    /// In the order of the configuration.
+    pub servers: Vec<ServerBody>,
+    /// Host names of its servers that have not been resolved yet.
+    #[serde(default)]
+    pub unresolved: Vec<String>,
+}
+
+/// A server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerBody {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its tier.
+    pub priority: u8,
+    /// Its weight in force.
+    pub weight: u16,
+    /// Whether it is up: its checks pass, or it has none, and it is not ejected.
+    #[serde(default)]
+    pub up: bool,
+    /// The result of its checks: `up`, `down` or `unchecked`.
+    pub health: String,
+    /// The error of its latest check; absent: none.
+    pub reason: Option<String>,
+    /// When `health` changed last.
+    pub since: String,
+    /// Whether it is ejected for a while because of failed connects.
+    pub ejected: bool,
+    /// `enabled`, `draining` or `disabled`.
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// The time over which its sessions are cut while it is not enabled; absent: they are not.
+    pub close_over: Option<String>,
+    /// Whether `weight` is an override.
+    pub weight_is_set: bool,
+    /// Who set the latest override; absent: there was none.
+    pub set_by: Option<String>,
+    /// When the latest override was set.
+    pub set_at: Option<String>,
+    /// Open sessions.
+    pub sessions: u32,
+    /// Sessions since the start, open ones included.
+    pub sessions_so_far: u64,
+}
+
+/// The overrides of a server that no pool has now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AbsentServerBody {
+    /// Its pool.
+    pub pool: String,
+    /// Its name in that pool.
+    pub name: String,
+    /// As in [`ServerBody`].
+    #[serde(rename = "use")]
+    pub usage: String,
+    /// As in [`ServerBody`].
+    pub close_over: Option<String>,
+    /// The weight that was set; absent: the configured one.
+    pub weight: Option<u16>,
+    /// As in [`ServerBody`].
+    pub set_by: Option<String>,
+    /// As in [`ServerBody`].
+    pub set_at: Option<String>,
+}
+
+/// `POST /api/v1/servers/{pool}/{server}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OverrideBody {
+    /// A server of the pool.
+    Present(Box<ServerBody>),
+    /// A server that the pool does not have now.
+    Absent(AbsentServerBody),
+}
+
+/// `GET /api/v1/sessions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionsBody {
+    /// The number of sessions that match the filter.
+    pub total: usize,
+    /// The first of them after `after`, oldest first.
+    pub sessions: Vec<SessionBody>,
+    /// The value of `after` for the next page; absent: this is the last one.
+    pub next: Option<u64>,
+}
+
+/// A session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionBody {
+    /// Its number.
+    pub id: u64,
+    /// The listener that accepted it.
+    pub listener: String,
+    /// The remote address of the client's socket.
+    pub peer: String,
+    /// The client's address: that of a PROXY header, otherwise `peer`.
+    pub client: String,
+    /// The server name that the client asked for.
+    pub sni: Option<String>,
+    /// The protocols that the client offered.
+    pub alpn: Option<String>,
+    /// The route that took it.
+    pub route: Option<String>,
+    /// The pool of its server.
+    pub pool: Option<String>,
+    /// Its server.
+    pub server: Option<String>,
+    /// Milliseconds since it was accepted.
+    pub age_ms: u64,
+    /// Milliseconds since the last byte moved.
+    pub idle_ms: u64,
+    /// Bytes from the client.
+    pub bytes_up: u64,
+    /// Bytes from the server.
+    pub bytes_down: u64,
+    /// The current rate from the client, in bytes per second.
+    pub rate_up: u64,
+    /// The current rate from the server, in bytes per second.
+    pub rate_down: u64,
+    /// The kernel's estimate of the round-trip time to the client, in microseconds.
+    pub client_rtt_us: Option<u32>,
+    /// The same to the server.
+    pub server_rtt_us: Option<u32>,
+}
+
+/// `DELETE /api/v1/sessions/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KilledBody {
+    /// The number of the session that is being reset.
+    pub killed: u64,
+}
+
+/// `GET /api/v1/route`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteExplanationBody {
+    /// The route that takes the client; absent: none does.
+    pub route: Option<String>,
+    /// The pool; absent: the client is refused.
+    pub pool: Option<String>,
+    /// The verdict on each route.
+    pub routes: Vec<VerdictBody>,
+    /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
+    pub servers: Vec<String>,
+}
+
+/// The verdict on a route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerdictBody {
+    /// The route's name.
+    pub route: String,
+    /// `taken`, `outranked` or `passed over`.
+    pub verdict: String,
+    /// The reasons. For `taken`: the entries by which its conditions hold.
+    pub why: Vec<String>,
+}
+
+/// Every response with a status of 400 or more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong, and what would be right.
+    pub error: String,
+}

@@ -1,0 +1,110 @@
+//! `GET /api/v1/route`: where a connection would go now, and why.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use tokio::time::Instant;
+
+use super::bodies::{RouteExplanationBody, VerdictBody};
+use super::context::Admin;
+use super::error::ApiError;
+use crate::addr::ClientAddr;
+use crate::name::Sni;
+use crate::plan::{Plan, PoolPlan};
+use crate::route::{self, Choice, Known};
+use crate::sniff::hello::ProtocolList;
+
+/// The query: what is known of the connection.
+#[derive(Debug, Default)]
+pub struct RouteQuery {
+    listener: Option<String>,
+    sni: Option<String>,
+    alpn: Vec<String>,
+    from: Option<IpAddr>,
+}
+
+impl RouteQuery {
+    /// Parses a query string.
+    ///
+    /// # Errors
+    /// A key is unknown or repeated, or `from` is not an IP address.
+    pub fn parse(query: &str) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "listener" if parsed.listener.is_none() => parsed.listener = Some(value.into_owned()),
+                "sni" if parsed.sni.is_none() => parsed.sni = Some(value.into_owned()),
+                "alpn" => parsed.alpn.push(value.into_owned()),
+                "from" if parsed.from.is_none() => {
+                    let address = value.parse();
+                    parsed.from = Some(address.map_err(|_| "`from` must be an IP address")?);
+                }
+                "listener" | "sni" | "from" => return Err(format!("`{key}` is given twice")),
+                _ => {
+                    let known = "known keys: `listener`, `sni`, `alpn` (may be repeated), `from`";
+                    return Err(format!("unknown key `{key}`; {known}"));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+pub(super) async fn explain(
+    State(admin): State<Arc<Admin>>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<RouteExplanationBody>, ApiError> {
+    let query = RouteQuery::parse(query.as_deref().unwrap_or("")).map_err(ApiError::bad_request)?;
+    explanation_body(&admin.live.plan(), &query).map(Json)
+}
+
+fn explanation_body(plan: &Plan, query: &RouteQuery) -> Result<RouteExplanationBody, ApiError> {
+    let wanted = query.listener.as_deref();
+    let listener = plan.listeners.iter().find(|listener| Some(&*listener.name) == wanted);
+    let listener = listener.ok_or_else(|| {
+        let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
+        let known = format!("known listeners: {}", names.join(", "));
+        match wanted {
+            Some(_) => ApiError::not_found(format!("unknown `listener`; {known}")),
+            None => ApiError::bad_request(format!("`listener` is missing; {known}")),
+        }
+    })?;
+    // As for clients, a name that is no server name counts as none.
+    let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
+    let alpn = ProtocolList::of(&query.alpn);
+    let explanation = listener.routes.explain(&Known {
+        name: name.as_ref(),
+        alpn: &alpn,
+        client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
+    });
+    let verdicts = explanation.routes.iter().map(|(route, verdict)| {
+        let (word, why) = match verdict {
+            route::Verdict::Taken(entries) => ("taken", entries.told()),
+            route::Verdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+            route::Verdict::PassedOver(unmet) => (
+                "passed over",
+                unmet.iter().map(|condition| condition.wanted(route)).collect(),
+            ),
+        };
+        VerdictBody {
+            route: route.name.to_string(),
+            verdict: word.to_owned(),
+            why,
+        }
+    });
+    let (route, pool): (Option<&Arc<str>>, Option<&Arc<PoolPlan>>) = match &explanation.choice {
+        Choice::Route { route, pool } => (Some(route), Some(pool)),
+        Choice::Default(pool) => (None, Some(pool)),
+        Choice::Refused { route } => (Some(route), None),
+        Choice::NoRoute => (None, None),
+    };
+    let servers = pool.map_or(Vec::new(), |pool| pool.pool.in_order(query.from, Instant::now()));
+    Ok(RouteExplanationBody {
+        route: route.map(ToString::to_string),
+        pool: pool.map(|pool| pool.pool.name().to_string()),
+        routes: verdicts.collect(),
+        servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
+    })
+}

@@ -1,0 +1,131 @@
+//! `POST /api/v1/servers/{pool}/{server}` sets overrides of a server; `POST /api/v1/reload` reloads the configuration.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::access::ApiClient;
+use super::bodies::OverrideBody;
+use super::context::Admin;
+use super::error::ApiError;
+use super::state::{absent_server_body, server_body};
+use crate::pool::{Override, Overrides, ServerPath};
+use crate::reload::{Changes, ReloadError};
+
+/// The largest weight; the same as in the configuration.
+const WEIGHT_MAX: u16 = 256;
+
+/// The body of a request: `use`, `weight`, or both.
+#[derive(Debug, Deserialize)]
+pub struct OverrideRequest {
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    close_over: Option<String>,
+    /// Absent: unchanged; null: back to the configured one.
+    #[serde(default, deserialize_with = "present")]
+    weight: Option<Option<u16>>,
+    /// Unknown keys. Because of `flatten`, serde accepts only an object for the body, not a sequence of values.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// Deserializes a key that is present, so that null differs from an absent key.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<u16>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+impl OverrideRequest {
+    /// The overrides to set, in this order; at least one.
+    ///
+    /// # Errors
+    /// A key is unknown, a value is invalid, or there is nothing to set.
+    pub fn parse(self) -> Result<Vec<Override>, String> {
+        if let Some(key) = self.unknown.keys().next() {
+            return Err(format!(
+                "unknown key `{key}`; known keys: `use`, `close_over`, `weight`"
+            ));
+        }
+        let close_over = self.close_over.as_deref().map(crate::units::parse_duration).transpose();
+        let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
+        let mut overrides = Vec::new();
+        match self.usage.as_deref() {
+            Some("draining") => overrides.push(Override::Drain { close_over }),
+            Some("disabled") => overrides.push(Override::Disable { close_over }),
+            Some("enabled") | None if close_over.is_some() => {
+                return Err("`close_over` needs `use` to be \"draining\" or \"disabled\"".into());
+            }
+            Some("enabled") => overrides.push(Override::Enable),
+            Some(_) => return Err("`use` must be \"enabled\", \"draining\" or \"disabled\"".into()),
+            None => {}
+        }
+        match self.weight {
+            Some(Some(weight)) if weight > WEIGHT_MAX => {
+                return Err(format!(
+                    "`weight` must be 0 to {WEIGHT_MAX}, or null for the configured one"
+                ));
+            }
+            Some(weight) => overrides.push(Override::Weight(weight)),
+            None => {}
+        }
+        if overrides.is_empty() {
+            return Err("set `use` (\"enabled\", \"draining\" or \"disabled\"), `weight`, or both".into());
+        }
+        Ok(overrides)
+    }
+}
+
+pub(super) async fn set_overrides(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Result<Json<OverrideRequest>, JsonRejection>,
+) -> Result<Json<OverrideBody>, ApiError> {
+    let Path((pool_name, server_name)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Json(request) = request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let overrides = request.parse().map_err(ApiError::bad_request)?;
+    let live = &admin.live;
+    let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
+    let plan = live.plan();
+    let pool = plan.pool(&pool_name);
+    let servers = pool.map_or_else(Default::default, |pool| pool.pool.servers());
+    let server = servers.iter().find(|server| *server.spec().label == *server_name);
+    if server.is_none() && !live.absent().iter().any(|(absent, _)| *absent == name) {
+        return Err(ApiError::not_found(match pool {
+            Some(_) => format!("pool `{pool_name}` has no server `{server_name}`"),
+            None => format!("there is no pool `{pool_name}`"),
+        }));
+    }
+    let by: Arc<str> = client.to_string().into();
+    let mut in_force = Overrides::default();
+    for order in overrides {
+        in_force = live.roster().apply_override(&name, order, Arc::clone(&by), SystemTime::now());
+        tracing::info!(pool = pool_name, server = server_name, %by, %order, "server override set");
+    }
+    live.forget_absent();
+    Ok(Json(match server {
+        Some(server) => OverrideBody::Present(Box::new(server_body(server))),
+        None => OverrideBody::Absent(absent_server_body(&name, &in_force)),
+    }))
+}
+
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+) -> Result<Json<Changes>, ApiError> {
+    let changes = admin.reloader.reload(client.to_string()).await;
+    changes.map(Json).map_err(|error| {
+        let status = match error {
+            ReloadError::Configuration(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ReloadError::NoFile => StatusCode::CONFLICT,
+            ReloadError::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ReloadError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        ApiError::new(status, error.to_string())
+    })
+}
