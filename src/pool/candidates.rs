@@ -24,6 +24,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Its open sessions now, over all workers.
+    #[inline] // a call for each candidate would double the cost of `least-conn`
     pub(super) fn live(&self) -> u32 {
         self.server.live()
     }

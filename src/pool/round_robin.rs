@@ -15,8 +15,9 @@ use super::ServerId;
 use super::candidates::Candidate;
 use super::turn_counter::TurnCounter;
 
-/// The longest cycle, unless there are more servers than that. It bounds memory (8 bytes a turn) and the time in which
-/// the list is made (under a millisecond).
+/// The longest cycle, unless there are more servers than that. It bounds memory (8 bytes a turn) and the time of a rebuild:
+/// 0.9 ms measured for the longest cycle of 1,000 servers, 0.08 ms for one of 2,000 turns (`benches/pick.rs`, "after a
+/// change").
 const TURNS_MAX: u64 = 32_768;
 
 /// One turn of a cycle. The order of turns is the order of these fields.

@@ -94,6 +94,7 @@ impl Server {
 
     /// Open sessions, including those that are still connecting.
     #[must_use]
+    #[inline]
     pub fn live(&self) -> u32 {
         self.live.load(Relaxed)
     }

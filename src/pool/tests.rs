@@ -6,7 +6,7 @@ use super::*;
 use crate::addr::ServerAddr;
 use proptest::prelude::*;
 
-/// A candidate of this identity and weight, with so many sessions.
+/// A candidate with this identity, weight and number of sessions.
 pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) -> Candidate {
     let spec = ServerSpec {
         label: identity.into(),
@@ -17,7 +17,7 @@ pub(super) fn candidate(index: usize, identity: &str, weight: u16, live: u32) ->
     Candidate::for_test(index, Server::new(spec, false).with_live(live), weight)
 }
 
-/// Candidates of these weights and live sessions, in this order, each with an identity of its own.
+/// Candidates with these weights and open sessions, in this order, each with its own identity.
 pub(super) fn candidates(servers: &[(u16, u32)]) -> Vec<Candidate> {
     let of = |(index, (weight, live)): (usize, &(u16, u32))| {
         candidate(index, &format!("10.0.0.{index}:443"), *weight, *live)
@@ -98,7 +98,7 @@ fn client(n: u16) -> ClientAddr {
     ClientAddr::new(([192, 0, high, low], 40_000).into())
 }
 
-/// Fails so many connects to the server; the back-off, if the last of them takes it out.
+/// Fails `times` connects to the server. Returns the back-off if the last one ejects it.
 fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) -> Option<Duration> {
     (0..times)
         .map(|_| pool.connect_failed(&Lease::take(server, LeaseKind::Regular), now))
@@ -106,7 +106,7 @@ fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) ->
         .flatten()
 }
 
-/// The labels of the servers that a hundred clients at once are given, sorted.
+/// The labels of the servers picked for 100 concurrent clients, sorted.
 fn picked(pool: &Pool, now: Instant) -> Vec<Arc<str>> {
     let leases: Vec<_> = (0..100).filter_map(|n| pool.pick(client(n), &[], now)).collect();
     let mut labels: Vec<_> = leases
@@ -123,7 +123,7 @@ fn labels(of: &[&str]) -> Vec<Arc<str>> {
 }
 
 #[test]
-fn a_server_that_is_down_or_weighs_nothing_is_never_picked() {
+fn a_server_that_is_down_or_of_weight_0_is_never_picked() {
     for policy in POLICIES {
         let pool = up(policy, &[1, 0, 3, 1]);
         fails(&pool.servers()[2], 2);
@@ -154,7 +154,7 @@ fn unchecked_servers_are_used_only_when_no_up_server_is_left() {
         assert_eq!(picked(&pool, now), labels(&["s1"]), "{policy:?}");
         let next = pool
             .pick(client(0), &[servers[1].id()], now)
-            .expect("the unchecked are left");
+            .expect("unchecked servers are left");
         assert_ne!(next.server().id(), servers[1].id());
         fails(&servers[1], 3);
         assert_eq!(picked(&pool, now), labels(&["s0", "s2"]), "{policy:?}");
@@ -162,7 +162,7 @@ fn unchecked_servers_are_used_only_when_no_up_server_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unchecked_server_on_trial_does_not_stand_among_the_up() {
+async fn an_unchecked_server_with_a_trial_due_is_not_picked_while_another_is_up() {
     let pool = unchecked(Policy::LeastConn, &[1, 1]);
     let servers = pool.servers();
     let now = Instant::now();
@@ -172,7 +172,7 @@ async fn an_unchecked_server_on_trial_does_not_stand_among_the_up() {
 }
 
 #[test]
-fn a_lease_gives_its_place_back() {
+fn a_dropped_lease_ends_its_session_even_on_a_removed_server() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let leases: Vec<_> = (0..10)
         .map(|n| pool.pick(client(n), &[], Instant::now()).unwrap())
@@ -184,11 +184,11 @@ fn a_lease_gives_its_place_back() {
     pool.replace_servers(Vec::new());
     let one = Arc::clone(leases[0].server());
     drop(leases);
-    assert_eq!(one.live(), 0, "sessions on servers that are gone count down too");
+    assert_eq!(one.live(), 0, "also on a server that was removed");
 }
 
 #[test]
-fn short_sessions_one_after_another_take_turns() {
+fn consecutive_short_sessions_take_turns_among_equal_servers() {
     let pool = up(Policy::LeastConn, &[1, 1, 1]);
     let order: Vec<_> = (0..6)
         .map(|n| {
@@ -204,7 +204,7 @@ fn short_sessions_one_after_another_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_the_permitted_share_is_ejected() {
+async fn no_more_than_the_permitted_share_of_servers_is_ejected() {
     let pool = up(Policy::LeastConn, &[1, 1, 1, 1, 1, 0]);
     let servers = pool.servers();
     let now = Instant::now();
@@ -234,7 +234,7 @@ async fn the_last_usable_server_is_never_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connect_that_works_starts_the_count_anew() {
+async fn a_connect_that_works_resets_the_count_of_failures_and_ends_an_ejection() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let server = &pool.servers()[0];
     let now = Instant::now();
@@ -251,7 +251,7 @@ async fn a_connect_that_works_starts_the_count_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_back_off_one_session_tries_and_the_rest_follow_its_success() {
+async fn after_the_back_off_one_session_tries_and_others_follow_if_it_connects() {
     for policy in POLICIES {
         let pool = up(policy, &[1, 1]);
         let servers = pool.servers();
@@ -293,7 +293,7 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
+async fn of_several_sessions_that_see_a_trial_due_only_one_gets_it() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let servers = pool.servers();
     let now = Instant::now();
@@ -308,14 +308,14 @@ async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_end_an_ejection_and_failing_ones_hold_the_trial_back() {
+async fn passed_checks_end_an_ejection_and_a_failing_check_delays_the_trial() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let server = &pool.servers()[0];
     let now = Instant::now();
     passes(server, 10);
     assert!(fail_connects(&pool, server, 3, now).is_some());
     passes(server, 1);
-    assert!(server.is_ejected(), "good checks of before do not count");
+    assert!(server.is_ejected(), "checks passed before the ejection do not count");
     passes(server, 1);
     assert!(server.is_up());
     assert_eq!(
@@ -331,7 +331,7 @@ async fn checks_end_an_ejection_and_failing_ones_hold_the_trial_back() {
 }
 
 #[test]
-fn the_order_of_a_source_hash_is_the_order_of_its_picks() {
+fn the_reported_order_of_source_hash_is_the_order_of_its_picks() {
     let pool = up(Policy::SourceHash, &[1, 2, 3, 0, 5]);
     let now = Instant::now();
     for n in 0..100 {
@@ -353,7 +353,7 @@ fn the_order_of_a_source_hash_is_the_order_of_its_picks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_of_round_robin_go_to_all_others_and_take_no_turn_from_them() {
+async fn round_robin_retries_are_spread_over_the_other_servers_and_use_no_regular_turn() {
     let pool = up(Policy::RoundRobin, &[1, 1, 1]);
     let (servers, now) = (pool.servers(), Instant::now());
     let mut order = String::new();
@@ -370,7 +370,7 @@ async fn retries_of_round_robin_go_to_all_others_and_take_no_turn_from_them() {
 
 proptest! {
     #[test]
-    fn a_session_meets_every_usable_server_once_and_then_none(
+    fn a_session_tries_every_usable_server_once_and_then_gets_none(
         of in prop::collection::vec((0u16..=256, 0u32..4), 0..20),
         policy in prop::sample::select(POLICIES.to_vec()),
         n: u16,

@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
-/// Servers of these identities and weights, in this order.
+/// Candidates with these identities and weights, in this order.
 fn servers<'a>(of: impl IntoIterator<Item = (&'a str, u16)>) -> Vec<Candidate> {
     of.into_iter()
         .enumerate()
@@ -23,13 +23,13 @@ fn chosen_index(servers: &[Candidate], client: IpAddr) -> Option<usize> {
     choose(servers, client).map(|candidate| candidate.index)
 }
 
-/// The `n`th of many clients, in the neighbourhoods clients come from.
+/// The `n`th of many clients, in networks that clients typically come from.
 fn client(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(u32::from_be_bytes([10, 0, 0, 0]) + n).into()
 }
 
 #[test]
-fn published_vectors() {
+fn the_published_vectors_hold() {
     let mut vectors = 0;
     for line in include_str!("../../../tests/data/source_hash.tsv")
         .lines()
@@ -55,7 +55,7 @@ fn published_vectors() {
 }
 
 #[test]
-fn the_logarithm_is_right_to_a_billionth() {
+fn the_logarithm_is_exact_to_a_billionth() {
     let mut random = fastrand::Rng::with_seed(3);
     for bits in 0..64 {
         for _ in 0..1000 {
@@ -88,7 +88,7 @@ fn a_greater_hash_never_scores_less() {
 fn the_bound_without_a_logarithm_is_never_too_high() {
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..1_000_000 {
-        // Near 1, where the bound is close, as often as anywhere else.
+        // Values near 1, where the bound is tight, are as frequent as others.
         let hash = !(random.u64(..) >> random.u32(..64));
         assert!(minus_ln_at_least(hash) <= minus_ln(hash) >> 9, "{hash:#x}");
     }
@@ -98,10 +98,10 @@ fn the_bound_without_a_logarithm_is_never_too_high() {
 }
 
 #[test]
-fn the_choice_is_the_first_of_the_order_among_servers_whose_hashes_nearly_agree() {
+fn the_choice_is_the_first_of_the_order_even_for_nearly_equal_hashes() {
     let mut random = fastrand::Rng::with_seed(6);
     for n in 0..20_000 {
-        // Keys that hash to neighbours: their logarithms are often equal, and then the identity decides.
+        // Adjacent hashes: their logarithms are often equal, and then the identity decides.
         let hash = random.u64(..) >> random.u32(..40);
         let mut servers = servers([("c", 3), ("a", 1 + random.u16(..3)), ("b", 3), ("d", 25_600)]);
         for server in &mut servers {
@@ -125,7 +125,7 @@ fn unfinalise(z: u64) -> u64 {
 
 #[test]
 fn equal_scores_go_to_the_smaller_identity() {
-    // Scores as equal as they get: one hash, one weight.
+    // Equal hash and weight, hence equal scores.
     let mut twins = servers([("b", 2), ("a", 2)]);
     twins[0].identity_hash = 9;
     twins[1].identity_hash = 9;
@@ -136,7 +136,7 @@ fn equal_scores_go_to_the_smaller_identity() {
 }
 
 #[test]
-fn what_of_an_address_counts() {
+fn mapped_addresses_are_ipv4_and_only_the_first_8_bytes_of_ipv6_count() {
     let key = |text: &str| client_key(text.parse().unwrap());
     assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
     assert_ne!(key("::192.0.2.1"), key("192.0.2.1"));
@@ -162,7 +162,7 @@ fn a_million_clients_spread_by_weight() {
 }
 
 #[test]
-fn more_weight_draws_clients_to_that_server_alone_and_no_more_than_it_is_due() {
+fn more_weight_moves_only_its_due_share_of_clients_and_only_to_that_server() {
     let before = servers([("a:1", 2), ("b:1", 2), ("c:1", 4)]);
     let after = servers([("a:1", 2), ("b:1", 4), ("c:1", 4)]);
     let mut moved = 0;
@@ -179,7 +179,7 @@ fn more_weight_draws_clients_to_that_server_alone_and_no_more_than_it_is_due() {
 
 proptest! {
     #[test]
-    fn a_server_that_goes_takes_only_its_own_clients(
+    fn removing_a_server_moves_only_its_own_clients(
         weights in prop::collection::vec(1u16..=256, 2..12),
         gone: prop::sample::Index,
         clients in prop::collection::vec(any::<IpAddr>(), 50),
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_written_plays_no_part(
+    fn the_configured_order_has_no_effect(
         (written, shuffled) in prop::collection::vec(1u16..=256, 1..12).prop_flat_map(|weights| {
             let of: Vec<_> = weights.into_iter().enumerate().collect();
             (Just(of.clone()), Just(of).prop_shuffle())

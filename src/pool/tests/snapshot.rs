@@ -1,4 +1,4 @@
-//! A pick from the snapshot is the pick that all facts, read anew, would give.
+//! A pick from the snapshot equals a pick computed from the servers' current state.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -8,7 +8,7 @@ use tokio::time::advance;
 
 use super::*;
 
-/// The rules of choosing without a snapshot: what is slow and plain.
+/// The pick rules without a snapshot: slow and simple.
 struct Model<'a> {
     servers: &'a [Member],
     rules: PoolRules,
@@ -16,7 +16,7 @@ struct Model<'a> {
 }
 
 impl Model<'_> {
-    fn is_well(&self, server: &Member) -> bool {
+    fn is_healthy(&self, server: &Member) -> bool {
         matches!(
             server.availability(self.now),
             Availability::Up | Availability::Unchecked
@@ -31,13 +31,13 @@ impl Model<'_> {
         };
         let usable = |server: &Member| server.availability(self.now) != Availability::Unavailable;
         let tier = best(&usable).or_else(|| best(&Member::is_usable_in_panic))?;
-        let there = self
+        let in_service = self
             .servers
             .iter()
             .filter(|server| server.priority() == tier && server.is_in_service());
-        let there: Vec<_> = there.collect();
-        let well = there.iter().filter(|server| self.is_well(server)).count();
-        (well * 100 < threshold * there.len()).then_some(tier)
+        let in_service: Vec<_> = in_service.collect();
+        let healthy = in_service.iter().filter(|server| self.is_healthy(server)).count();
+        (healthy * 100 < threshold * in_service.len()).then_some(tier)
     }
 
     fn best_tier(&self) -> Option<u8> {
@@ -48,7 +48,7 @@ impl Model<'_> {
         up.map(Member::priority).min()
     }
 
-    /// Tier, and whether nothing is known of it; `None`: it may not be picked.
+    /// Its tier, and whether it is unchecked; `None`: it may not be picked.
     fn rank(&self, server: &Member) -> Option<(u8, bool)> {
         let tier = server.priority();
         if self.panic_tier() == Some(tier) {
@@ -58,7 +58,7 @@ impl Model<'_> {
         (server.availability(self.now) != Availability::Unavailable).then_some((tier, unchecked))
     }
 
-    /// Index and weight of each candidate.
+    /// The index and weight of each candidate.
     fn candidates(&self, tried: &[ServerId]) -> Vec<(usize, u16)> {
         let open = || {
             self.servers
@@ -78,7 +78,7 @@ impl Model<'_> {
             .collect()
     }
 
-    /// The index that the policy has to choose, where it leaves no choice; `ties` counts the turns among equals so far.
+    /// The index that the policy must pick; `None`: the model does not determine it. `ties` counts turns among equals so far.
     fn chosen(&self, candidates: &[(usize, u16)], client: IpAddr, ties: &mut usize) -> Option<usize> {
         let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
         let compare = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
@@ -119,45 +119,45 @@ impl Model<'_> {
     }
 }
 
-/// Does one thing that may change who is picked.
-async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8)) {
+/// Makes one change that may affect picks.
+async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8)) {
     let servers = pool.servers();
-    if servers.is_empty() || what == 0 {
-        let n = usize::from(much) % 7;
+    if servers.is_empty() || kind == 0 {
+        let n = usize::from(amount) % 7;
         let mut next = servers.to_vec();
         next.retain(|server| *server.spec().label != *format!("s{n}"));
         if next.len() == servers.len() {
             let member_config = MemberConfig {
-                weight: 1 + u16::from(much % 5),
-                priority: much % 2,
+                weight: 1 + u16::from(amount % 5),
+                priority: amount % 2,
             };
-            next.push(of_tier(n, member_config, much.is_multiple_of(3)));
+            next.push(of_tier(n, member_config, amount.is_multiple_of(3)));
         }
         return pool.replace_servers(next);
     }
     let server = which.get(&servers);
     let now = Instant::now();
-    let steer = |order| steer(server, order);
-    match what {
-        1 | 2 => passes(server, 1 + u32::from(much % 3)),
-        3 => fails(server, 1 + u32::from(much % 3)),
+    let set = |change| apply(server, change);
+    match kind {
+        1 | 2 => passes(server, 1 + u32::from(amount % 3)),
+        3 => fails(server, 1 + u32::from(amount % 3)),
         4 => drop(server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS)),
         5 => server.assume_unfit(),
-        6 => server.set_checked(much.is_multiple_of(2)),
-        7 => steer(Override::Drain { close_over: None }),
-        8 => steer(Override::Disable { close_over: None }),
-        9 | 10 => steer(Override::Enable),
-        11 => steer(Override::Weight(Some(u16::from(much % 4)))),
-        12 => steer(Override::Weight(None)),
+        6 => server.set_checked(amount.is_multiple_of(2)),
+        7 => set(Override::Drain { close_over: None }),
+        8 => set(Override::Disable { close_over: None }),
+        9 | 10 => set(Override::Enable),
+        11 => set(Override::Weight(Some(u16::from(amount % 4)))),
+        12 => set(Override::Weight(None)),
         13 | 14 => drop(fail_connects(pool, server, 3, now)),
         15 => drop(pool.connected(&Lease::take(server, LeaseKind::Regular))),
         16 => drop(pool.connect_failed(&Lease::take(server, LeaseKind::Trial), now)),
-        17 => advance(Duration::from_millis(u64::from(much))).await,
-        _ => advance(Duration::from_millis(40 * u64::from(much))).await,
+        17 => advance(Duration::from_millis(u64::from(amount))).await,
+        _ => advance(Duration::from_millis(40 * u64::from(amount))).await,
     }
 }
 
-/// Compares the pool with the model, and one pick of each with the other's.
+/// Compares the pool with the model, and then one pick of each.
 fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &mut Vec<Lease>) {
     let (servers, now) = (pool.servers(), Instant::now());
     let rules = *pool.rules();
@@ -200,7 +200,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn after_every_change_the_next_pick_is_that_of_all_facts_read_anew(
+    fn after_every_change_the_next_pick_is_based_on_the_current_state(
         policy in prop::sample::select(POLICIES.to_vec()),
         slow_start in prop::sample::select(vec![None, Some(Duration::from_secs(3))]),
         panic_threshold in prop::sample::select(vec![None, Some(50), Some(100)]),
@@ -227,9 +227,9 @@ proptest! {
     }
 }
 
-/// Each thread drains and enables servers of its own, while the others do so with theirs.
+/// Each thread drains and enables its own servers, concurrently with the others.
 #[test]
-fn no_change_is_lost_however_many_threads_change_and_pick() {
+fn no_change_is_lost_when_threads_change_servers_and_pick_concurrently() {
     const THREADS: usize = 4;
     for policy in POLICIES {
         let pool = &up(policy, &[1; 3 * THREADS]);
@@ -241,14 +241,14 @@ fn no_change_is_lost_however_many_threads_change_and_pick() {
                     let mut random = fastrand::Rng::with_seed(thread as u64);
                     for round in 0..300 {
                         let server = &own[random.usize(..own.len())];
-                        steer(server, Override::Drain { close_over: None });
+                        apply(server, Override::Drain { close_over: None });
                         for n in 0..4 {
                             let lease = pool
                                 .pick(client(n), &[], Instant::now())
                                 .expect("a third is never drained");
                             assert_ne!(lease.server().id(), server.id(), "drained, {policy:?}, round {round}");
                         }
-                        steer(server, Override::Enable);
+                        apply(server, Override::Enable);
                         let others: Vec<_> = servers.iter().map(|other| other.id()).collect();
                         let others: Vec<_> = others.into_iter().filter(|id| *id != server.id()).collect();
                         let lease = pool.pick(client(0), &others, Instant::now()).expect("it is enabled");
@@ -267,7 +267,7 @@ fn no_change_is_lost_however_many_threads_change_and_pick() {
 }
 
 #[test]
-fn one_ejected_server_is_tried_once_however_many_threads_see_its_trial_due() {
+fn concurrent_threads_get_one_trial_of_an_ejected_server() {
     let pool = &up(Policy::RoundRobin, &[1, 1]);
     let servers = &pool.servers();
     let now = Instant::now();
@@ -285,7 +285,7 @@ fn one_ejected_server_is_tried_once_however_many_threads_see_its_trial_due() {
 }
 
 #[test]
-fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
+fn the_next_pick_after_a_replacement_uses_the_new_servers() {
     let pool = &up(Policy::LeastConn, &[1, 1]);
     let halves = pool.servers();
     let stop = &AtomicBool::new(false);
@@ -306,7 +306,7 @@ fn a_replaced_list_of_servers_is_what_the_next_pick_uses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_check_and_a_new_back_off_change_the_candidates() {
+async fn a_failing_check_and_a_new_back_off_update_the_candidates() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let (servers, now) = (pool.servers(), Instant::now());
     let is_candidate = |at| pool.snapshot(at).set.find(servers[0].id()).is_some();
@@ -322,13 +322,13 @@ async fn a_failing_check_and_a_new_back_off_change_the_candidates() {
     let back_off = pool.connect_failed(&trial, due).unwrap();
     assert!(
         back_off < CONNECT_TIMEOUT,
-        "it is over before the trial would be granted again"
+        "it ends before the trial could be claimed again"
     );
     assert!(is_candidate(due + back_off));
 }
 
 #[test]
-fn a_pool_does_not_hold_servers_that_are_gone() {
+fn a_pool_does_not_hold_removed_servers() {
     for policy in POLICIES {
         let pool = up(policy, &[1, 1, 1]);
         let gone = Arc::downgrade(&pool.servers()[1]);
@@ -341,7 +341,7 @@ fn a_pool_does_not_hold_servers_that_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_change_the_snapshot_stays() {
+async fn without_a_change_the_snapshot_is_not_rebuilt() {
     let pool = up(Policy::LeastConn, &[1, 1]);
     let first = Arc::as_ptr(&pool.snapshot(Instant::now()));
     for n in 0..100 {
@@ -353,6 +353,6 @@ async fn without_a_change_the_snapshot_stays() {
     assert_eq!(Arc::as_ptr(&pool.snapshot(Instant::now())), first);
 }
 
-fn steer(server: &Server, order: Override) {
+fn apply(server: &Server, order: Override) {
     server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }

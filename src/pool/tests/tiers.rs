@@ -1,4 +1,4 @@
-//! Tiers, panic, slow start, and what an operator says.
+//! Tiers, panic, slow start and operators' overrides.
 
 use std::time::SystemTime;
 
@@ -22,7 +22,7 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     Pool::new("pool".into(), of_pool, servers)
 }
 
-fn steer(server: &Server, order: Override) {
+fn apply(server: &Server, order: Override) {
     server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }
 
@@ -44,7 +44,7 @@ async fn a_worse_tier_is_used_only_when_every_better_one_has_no_usable_server() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_failed_goes_on_in_the_next_tier() {
+async fn a_retry_uses_the_next_tier_when_the_first_has_no_server_left() {
     let pool = tiers(&[1, 0], |_| {});
     let (servers, now) = (pool.servers(), Instant::now());
     let next = pool.pick(client(0), &[servers[1].id()], now).unwrap();
@@ -54,7 +54,7 @@ async fn an_attempt_that_failed_goes_on_in_the_next_tier() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_has_checked_is_used_before_a_worse_tier_is() {
+async fn unchecked_servers_are_used_before_a_worse_tier() {
     let pool = tiers(&[1, 0], |_| {});
     let servers = vec![pool.servers()[0].clone(), server(7, 1, true)];
     pool.replace_servers(servers);
@@ -62,7 +62,7 @@ async fn what_nobody_has_checked_is_used_before_a_worse_tier_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_of_a_tier_may_be_ejected_when_another_tier_is_usable() {
+async fn the_last_usable_server_of_a_tier_may_be_ejected_when_another_tier_is_usable() {
     let pool = tiers(&[1, 0], |_| {});
     let (servers, now) = (pool.servers(), Instant::now());
     assert_eq!(fail_connects(&pool, &servers[1], 3, now), Some(EJECT.first));
@@ -71,10 +71,10 @@ async fn the_last_of_a_tier_may_be_ejected_when_another_tier_is_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_taken_out() {
+async fn panic_uses_the_whole_best_tier_except_servers_of_the_wrong_role_or_out_of_service() {
     let pool = tiers(&[0, 0, 0, 0, 0, 1], |rules| rules.panic_threshold = Some(50));
     let (servers, now) = (pool.servers(), Instant::now());
-    steer(&servers[4], Override::Drain { close_over: None });
+    apply(&servers[4], Override::Drain { close_over: None });
     fails(&servers[0], 3);
     fails(&servers[1], 3);
     assert!(!pool.is_panicking(now), "half is not under half");
@@ -82,7 +82,7 @@ async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_t
     servers[2].record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS);
     assert!(pool.is_panicking(now));
     assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
-    fails(&servers[2], 3); // out of reach now, and still a replica as far as anybody knows
+    fails(&servers[2], 3); // unreachable now; a replica when last seen
     assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
     fails(&servers[3], 3);
     assert!(!pool.is_panicking(now), "the best tier is another one now");
@@ -97,7 +97,7 @@ async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_panic_ejected_servers_are_used_by_everybody() {
+async fn panic_uses_ejected_servers_for_all_sessions() {
     let pool = tiers(&[0, 0], |rules| rules.panic_threshold = Some(60));
     let (servers, now) = (pool.servers(), Instant::now());
     fail_connects(&pool, &servers[0], 3, now);
@@ -106,7 +106,7 @@ async fn in_panic_ejected_servers_are_used_by_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_came_back_gets_a_tenth_and_then_more() {
+async fn a_server_that_came_back_starts_with_a_tenth_of_its_weight() {
     let slow = Duration::from_secs(10);
     for policy in [Policy::LeastConn, Policy::RoundRobin] {
         let pool = tiers(&[0, 0], |rules| {
@@ -133,7 +133,7 @@ async fn who_came_back_gets_a_tenth_and_then_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_ejection_and_when_enabled_again_it_starts_slowly_too() {
+async fn slow_start_also_follows_an_ejection_and_an_enable() {
     let slow = Duration::from_secs(10);
     let pool = tiers(&[0, 0], |rules| rules.slow_start = Some(slow));
     let server = &pool.servers()[0];
@@ -143,17 +143,17 @@ async fn after_an_ejection_and_when_enabled_again_it_starts_slowly_too() {
     assert_eq!(percent(), 10);
     advance(slow).await;
     assert_eq!(percent(), 100);
-    steer(server, Override::Disable { close_over: None });
-    steer(server, Override::Enable);
+    apply(server, Override::Disable { close_over: None });
+    apply(server, Override::Enable);
     assert_eq!(percent(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_server_gets_nobody_and_is_checked_on() {
+async fn a_draining_server_gets_no_session_and_its_checks_continue() {
     let pool = tiers(&[0, 0], |_| {});
     let (servers, now) = (pool.servers(), Instant::now());
     let over = Some(Duration::from_secs(30));
-    steer(&servers[0], Override::Drain { close_over: over });
+    apply(&servers[0], Override::Drain { close_over: over });
     assert_eq!(picked(&pool, now), labels(&["s1"]));
     assert_eq!(
         (servers[0].overrides().admin_state, servers[0].overrides().close_over),
@@ -165,18 +165,18 @@ async fn a_drained_server_gets_nobody_and_is_checked_on() {
             .is_some()
     );
     servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS);
-    steer(&servers[0], Override::Enable);
+    apply(&servers[0], Override::Enable);
     assert_eq!(picked(&pool, now), labels(&["s0", "s1"]));
     assert_eq!(servers[0].overrides().close_over, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disabled_server_is_forgotten_and_begins_anew() {
+async fn a_disabled_server_loses_its_health_and_starts_anew() {
     let pool = tiers(&[0, 0], |_| {});
     let servers = pool.servers();
     fail_connects(&pool, &servers[0], 3, Instant::now());
     fails(&servers[0], 3);
-    steer(&servers[0], Override::Disable { close_over: None });
+    apply(&servers[0], Override::Disable { close_over: None });
     assert!(servers[0].is_disabled() && !servers[0].is_ejected());
     assert_eq!(servers[0].check_state(), CheckState::Unchecked);
     assert_eq!(
@@ -184,27 +184,27 @@ async fn a_disabled_server_is_forgotten_and_begins_anew() {
         None,
         "a check that was under way"
     );
-    steer(&servers[0], Override::Enable);
+    apply(&servers[0], Override::Enable);
     assert_eq!(picked(&pool, Instant::now()), labels(&["s1"]), "nothing is known of it");
     passes(&servers[0], 1);
     assert_eq!(servers[0].check_state(), CheckState::Up, "its first result decides");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_steered_weight_holds_whatever_the_configuration_says_until_it_is_taken_back() {
+async fn a_weight_override_replaces_the_configured_weight_until_it_is_revoked() {
     let server = server(0, 5, true);
-    steer(&server, Override::Weight(Some(0)));
-    steer(&server, Override::Enable);
+    apply(&server, Override::Weight(Some(0)));
+    apply(&server, Override::Enable);
     assert_eq!(server.weight(), 0);
     let next = Member::new(Arc::clone(&server), MemberConfig { weight: 9, priority: 3 });
     assert_eq!((next.weight(), next.priority()), (0, 3));
-    steer(&server, Override::Weight(None));
+    apply(&server, Override::Weight(None));
     assert_eq!((server.weight(), next.weight()), (5, 9));
     assert!(next.overrides().set_by.is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn whether_it_is_checked_may_change_and_what_is_known_stays() {
+async fn check_results_are_kept_until_checks_are_turned_on_or_off() {
     let server = server(0, 1, true);
     fails(&server, 1);
     server.set_checked(true);
