@@ -257,7 +257,7 @@ fn what_was_said_outlasts_a_configuration_without_the_server() {
     for words in [&["status"][..], &["servers"], &["servers", "p"]] {
         let said = proxy.command(words).stdout;
         let line = format!(
-            "{}: not there; kept for when it is: draining, its sessions cut over 30s, weight 7",
+            "{}: not in the pool, overrides kept: draining, its sessions cut over 30s, weight 7",
             named(&a)
         );
         assert!(said.contains(&line) && said.contains(&us()), "{words:?}: {said}");
@@ -285,10 +285,7 @@ fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
     assert_eq!(kept(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
     let said = proxy.command(&["server", "weight", &named(&a), "configured"]);
     assert_eq!(said.code, Some(0), "{said:#?}");
-    assert!(
-        said.stdout.contains("not there, and nothing is kept for it"),
-        "{said:#?}"
-    );
+    assert!(said.stdout.contains("not in the pool, no overrides kept"), "{said:#?}");
     assert_eq!(kept(&proxy), []);
     let again = proxy.command(&["server", "enable", &named(&a)]);
     assert!(
@@ -296,6 +293,9 @@ fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
         "{again:#?}"
     );
     assert!(proxy.reload(&both));
+    eventually("the first check of the server passes", || {
+        proxy.server("p", &a.address.to_string())["health"] == "up"
+    });
     assert_eq!(served(&proxy, 6), ["a", "b"]);
 }
 
@@ -316,7 +316,7 @@ fn what_was_said_outlasts_the_whole_pool_and_holds_for_the_name_at_another_addre
     assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
     let said = proxy.command(&["servers", "p"]);
     assert!(
-        said.code == Some(0) && said.stdout.contains("p/s: not there"),
+        said.code == Some(0) && said.stdout.contains("p/s: not in the pool"),
         "{said:#?}"
     );
     assert!(proxy.reload(&pool("p", &b)));

@@ -223,7 +223,9 @@ fn wrong_arguments_exit_with_2() {
     let failed = on(FINE, &["route", "--listener", "other"]);
     assert_eq!(failed.code, Some(2));
     assert!(
-        failed.stderr.contains("there is no listener `other`; there is l"),
+        failed
+            .stderr
+            .contains("there is no listener `other`; known listeners: l"),
         "{failed:#?}"
     );
 }
