@@ -67,8 +67,7 @@ enum Command {
         #[command(flatten)]
         args: sessions::SessionsArgs,
     },
-    /// Override the configuration of a server of a running acequia. Overrides last until reverted or until a restart,
-    /// not a reload.
+    /// Set an override on a server of a running acequia. Overrides survive reloads, but not a restart.
     Server {
         #[command(flatten)]
         remote: Remote,
