@@ -1,40 +1,41 @@
-//! `acequia check`: says every mistake of a configuration, and what of it can never match or is never used.
+//! `acequia check`: prints every error of a configuration, and warns of parts that have no effect.
 
 use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::terminal::{complain, say};
+use super::exit::EXIT_CONFIG;
+use super::terminal::{print, print_message};
 use crate::app::exposed;
 use crate::config;
 use crate::config::report::{Report, counted};
 use crate::plan::Plan;
 use crate::text::escape;
 
-/// Checks the file named, else the one that `run` would find. Errors and warnings go to standard error; only
+/// Checks the file at `path`, otherwise the one that `run` would find. Errors and warnings go to standard error; only
 /// errors make it fail, with exit code 1.
 #[must_use]
-pub fn run(named: Option<&Path>) -> ExitCode {
-    match check(named) {
-        Ok(line) => say(&line),
+pub fn run(path: Option<&Path>) -> ExitCode {
+    match check(path) {
+        Ok(summary) => print(&summary),
         Err(report) => {
             report.print_to_stderr();
-            ExitCode::from(1)
+            ExitCode::from(EXIT_CONFIG)
         }
     }
 }
 
-fn check(named: Option<&Path>) -> Result<String, Report> {
-    let path = config::find(named)?;
+fn check(path: Option<&Path>) -> Result<String, Report> {
+    let path = config::find(path)?;
     let loaded = config::load(&path)?;
     loaded.warnings.print_to_stderr();
-    tell_of_files(&loaded.plan);
+    warn_of_files(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
 }
 
-/// A warning for each file it names that cannot be read here and now, so that `run` would not start, and for each that
-/// others may use too.
-fn tell_of_files(plan: &Plan) {
+/// Warns of each file named in the plan that cannot be read now, so that `run` would not start, and of each secret file
+/// that other users may read or write.
+fn warn_of_files(plan: &Plan) {
     let unreadable = plan.files().into_iter().filter_map(|(key, path)| {
         let error = File::open(path).err()?;
         Some(format!(
@@ -43,7 +44,7 @@ fn tell_of_files(plan: &Plan) {
         ))
     });
     for warning in unreadable.chain(exposed(plan)) {
-        complain("warning", &warning);
+        print_message("warning", &warning);
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_says_what_is_there() {
+    fn the_summary_counts_listeners_pools_and_servers() {
         let text = "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"a.b:1\", \"10.0.0.1:1\"]";
         let plan = config::read("a.toml", text).expect("no mistake in it").plan;
         assert_eq!(

@@ -1,30 +1,25 @@
-//! The commands: one file each.
+//! The command line: one file per command.
 
+mod exit;
 mod terminal;
+mod table;
+mod remote;
 pub mod check;
 pub mod route;
-mod table;
-pub mod remote;
 pub mod run;
 pub mod demo;
 pub mod sessions;
 pub mod status;
-pub mod steer;
+pub mod server;
+pub mod reload;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
-use remote::Remote;
-
-/// Something is wrong with the configuration.
-pub const EXIT_CONFIG: u8 = 1;
-
-/// It could not bind, or lost what it needs to run.
-pub const EXIT_RUN: u8 = 3;
+pub use exit::{EXIT_CONFIG, EXIT_RUN};
+pub use remote::Remote;
 
 /// A layer-4 load balancer: TCP, and TLS by server name without holding keys.
 #[derive(Debug, Parser)]
@@ -36,65 +31,55 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Balances.
+    /// Run the load balancer.
     Run {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Says every mistake of a configuration, and what in it can never happen.
+    /// Check a configuration: print every error, and warn of parts that have no effect.
     Check {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Says where a connection would go, and why. Opens no socket.
+    /// Explain where a connection would go, from the configuration alone. Opens no socket.
     Route {
         #[command(flatten)]
         config: ConfigFile,
-        /// The listener it comes in at.
-        #[arg(long, value_name = "NAME")]
-        listener: String,
-        /// The server name it asks for; without it: none.
-        #[arg(long, value_name = "NAME")]
-        sni: Option<String>,
-        /// A protocol it offers; may be given more than once.
-        #[arg(long, value_name = "PROTOCOL")]
-        alpn: Vec<String>,
-        /// The address it comes from.
-        #[arg(long, value_name = "IP")]
-        from: Option<IpAddr>,
+        #[command(flatten)]
+        args: route::RouteArgs,
     },
-    /// Shows what a running acequia is doing.
+    /// Show the listeners and pools of a running acequia.
     Status {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Shows the servers of a running acequia, and how they are doing.
+    /// Show the servers of a running acequia.
     Servers {
         #[command(flatten)]
         remote: Remote,
-        /// Only those of this pool.
+        /// Show only the servers of this pool.
         pool: Option<String>,
     },
-    /// Shows the sessions of a running acequia, or ends one.
+    /// List the sessions of a running acequia, or end one.
     Sessions {
         #[command(flatten)]
         remote: Remote,
         #[command(flatten)]
-        asked: sessions::Asked,
+        args: sessions::SessionsArgs,
     },
-    /// Steers a server of a running acequia. It holds until it is taken back, reloads included.
+    /// Set an override on a server of a running acequia. Overrides survive reloads, but not a restart.
     Server {
         #[command(flatten)]
         remote: Remote,
         #[command(subcommand)]
-        order: steer::Order,
+        command: server::ServerCommand,
     },
-    /// Has a running acequia read its configuration again.
+    /// Make a running acequia reload its configuration.
     Reload {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Shows balancing on this machine: starts servers of its own, and says what to try with them.
+    /// Demonstrate load balancing on this machine, with servers of its own and commands to try.
     Demo,
 }
 
@@ -106,39 +91,19 @@ struct ConfigFile {
 }
 
 impl Arguments {
-    /// Does what the arguments say.
+    /// Runs the command; returns its exit code.
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
-            Command::Demo => demo::run(),
+            Command::Check { config } => check::run(config.path.as_deref()),
+            Command::Route { config, args } => route::run(config.path.as_deref(), &args),
             Command::Status { remote } => status::status(&remote),
             Command::Servers { remote, pool } => status::servers(&remote, pool.as_deref()),
-            Command::Sessions { remote, asked } => sessions::run(&remote, &asked),
-            Command::Server { remote, order } => steer::server(&remote, &order),
-            Command::Reload { remote } => steer::reload(&remote),
-            Command::Check { config } => check::run(config.path.as_deref()),
-            Command::Route {
-                config,
-                listener,
-                sni,
-                alpn,
-                from,
-            } => {
-                let query = route::RouteQuery {
-                    listener,
-                    sni,
-                    alpn,
-                    from,
-                };
-                match config::find(config.path.as_deref()).and_then(|path| config::load(&path)) {
-                    Ok(loaded) => route::run(&loaded.plan, &query),
-                    Err(report) => {
-                        report.print_to_stderr();
-                        ExitCode::from(EXIT_CONFIG)
-                    }
-                }
-            }
+            Command::Sessions { remote, args } => sessions::run(&remote, &args),
+            Command::Server { remote, command } => server::run(&remote, &command),
+            Command::Reload { remote } => reload::run(&remote),
+            Command::Demo => demo::run(),
         }
     }
 }

@@ -1,5 +1,8 @@
-//! Asking a running process over its Unix socket.
+//! Requests to a running process over its Unix socket.
 
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,33 +12,33 @@ use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header, http};
 use hyper_util::rt::TokioIo;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::terminal::{complain, say, say_json};
-use super::{EXIT_CONFIG, EXIT_RUN};
+use super::exit::{EXIT_CONFIG, EXIT_RUN};
+use super::terminal::{print, print_json, print_message};
 use crate::admin::bodies::{ErrorBody, ProcessBody};
 use crate::admin::default_paths;
 use crate::config;
 use crate::plan::AdminSocket;
 
-/// Longer than the process takes to answer, or to cut who waits.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time for a response; longer than the process lets a connection last.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Room for the state of some 100,000 servers.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The longest response, in bytes: enough for the state of about 100,000 servers.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
-/// The process that is meant, and how its answer is shown. Of a command with commands below it, behind these too.
+/// Selects the process, and the output format. The arguments are also accepted after a subcommand.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
-    /// Its Unix socket [default: that of its configuration, then the usual places]
+    /// The Unix socket of the process [default: the one in its configuration, then the default paths]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
-    /// Its configuration, which names the socket
+    /// The configuration of the process, which names its socket
     #[arg(
         short = 'c',
         long = "config",
@@ -44,58 +47,123 @@ pub struct Remote {
         global = true
     )]
     config: Option<PathBuf>,
-    /// Shows the answer as it comes, for programs
+    /// Print the response of the API as JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// Why there is no answer to show.
+/// Why a request has no result to print.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// Nobody answers.
+pub(super) enum RemoteError {
+    /// The configuration turns the socket off.
+    #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
+    SocketOff,
+    /// The configuration is too broken to find the socket.
+    #[error("cannot read the configuration (`acequia check` shows the errors): name the socket with --socket")]
+    Configuration,
+    /// The client's runtime cannot start.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
+    /// The process took longer than [`REQUEST_TIMEOUT`].
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    /// No process listens on any of these sockets.
+    #[error("no acequia is running there (name its socket with --socket): {}", list(.0))]
+    NotRunning(Vec<ConnectError>),
+    /// The socket of the process that was found first is gone at the second connect.
+    #[error("cannot connect")]
+    Connect(#[from] ConnectError),
+    /// A process listens, but its response is not one of the API.
+    #[error("the process at {} is not an acequia", .socket.display())]
+    OtherProgram {
+        /// The socket.
+        socket: PathBuf,
+        /// The error in its response.
+        #[source]
+        error: serde_json::Error,
+    },
+    /// The process runs another configuration than the one named or found.
+    #[error(
+        "the acequia at {} (pid {pid}) runs {}, not {}: name the socket of the right process with --socket",
+        .socket.display(),
+        .running.as_deref().unwrap_or("no file"),
+        .expected.display()
+    )]
+    OtherFile {
+        /// The socket.
+        socket: PathBuf,
+        /// The PID of the process, in its own namespace.
+        pid: u32,
+        /// Its configuration.
+        running: Option<String>,
+        /// The configuration that was named or found.
+        expected: PathBuf,
+    },
+    /// The arguments make no valid request.
+    #[error("invalid request")]
+    InvalidRequest(#[from] http::Error),
+    /// The connection failed before the end of the response.
+    #[error("the connection was lost")]
+    Connection(#[source] Box<dyn Error + Send + Sync>),
+    /// The response is not the expected JSON.
+    #[error("invalid response")]
+    InvalidResponse(#[source] serde_json::Error),
+    /// The API's error message, or an equivalent one.
     #[error("{0}")]
-    Unreachable(String),
-    /// What was asked for is not to be had.
-    #[error("{0}")]
-    Refused(String),
+    Rejected(String),
 }
 
-impl Trouble {
-    fn tell(&self) -> ExitCode {
-        let what = self.to_string();
-        // What is wrong with a configuration begins with that word already.
-        complain("error", what.strip_prefix("error: ").unwrap_or(&what));
-        self.exit_code()
-    }
+/// A socket that cannot be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", .socket.display())]
+pub(super) struct ConnectError {
+    socket: PathBuf,
+    error: io::Error,
+}
 
-    fn exit_code(&self) -> ExitCode {
+fn list(errors: &[ConnectError]) -> String {
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    errors.join("; ")
+}
+
+impl RemoteError {
+    /// Prints the error and its sources; returns the exit code.
+    fn print(&self) -> ExitCode {
+        let mut message = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            let _ = write!(message, ": {error}"); // writing to a String cannot fail
+            source = error.source();
+        }
+        // Errors of a configuration, which a reload returns, begin with this prefix already.
+        print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
-            Self::Unreachable(_) => EXIT_RUN,
-            Self::Refused(_) => EXIT_CONFIG,
+            Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) => EXIT_CONFIG,
+            _ => EXIT_RUN,
         })
     }
 }
 
-/// What is asked.
-pub struct Question {
+/// A request to the API.
+pub(super) struct ApiRequest {
     method: Method,
     path: String,
     body: String,
 }
 
-impl Question {
-    /// Something that changes nothing.
-    pub fn get(path: impl Into<String>) -> Self {
+impl ApiRequest {
+    /// A GET request.
+    pub(super) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path, String::new())
     }
 
-    /// Something that does; `body` is JSON.
-    pub fn post(path: impl Into<String>, body: String) -> Self {
+    /// A POST request; `body` is JSON, or empty.
+    pub(super) fn post(path: impl Into<String>, body: String) -> Self {
         Self::new(Method::POST, path, body)
     }
 
-    /// That something end.
-    pub fn delete(path: impl Into<String>) -> Self {
+    /// A DELETE request.
+    pub(super) fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::DELETE, path, String::new())
     }
 
@@ -109,147 +177,133 @@ impl Question {
 }
 
 impl Remote {
-    /// Asks, and shows the answer: as it came, or as `shown` puts it. Exit code 0; 1 if it is refused, or what was asked
-    /// for is not in it; 3 if nobody answers.
-    pub fn ask<A: DeserializeOwned>(
+    /// Sends a request and prints the response: as text in the form that `format` gives it, or with `--json` as it is.
+    /// Returns the exit code: 0; 1 if the request or the response is rejected, by the API or by `format`; 3 if no
+    /// process answers.
+    pub(super) fn request<B: DeserializeOwned>(
         &self,
-        question: Question,
-        shown: impl FnOnce(A) -> Result<String, Trouble>,
+        request: ApiRequest,
+        format: impl FnOnce(B) -> Result<String, RemoteError>,
     ) -> ExitCode {
-        let answered = self.answer(question).and_then(|bytes| {
-            let not_understood = |error| Trouble::Unreachable(format!("the answer is not understood: {error}"));
-            let answer = serde_json::from_slice(&bytes);
+        let output = self.send(request).and_then(|bytes| {
+            let body = serde_json::from_slice(&bytes);
             if !self.json {
-                return shown(answer.map_err(not_understood)?);
+                return format(body.map_err(RemoteError::InvalidResponse)?);
             }
-            match answer {
-                Ok(answer) => drop(shown(answer)?),
-                // Of another version, whose programs may understand it; but JSON it must be.
-                Err(_) => drop(serde_json::from_slice::<IgnoredAny>(&bytes).map_err(not_understood)?),
+            match body {
+                Ok(body) => drop(format(body)?),
+                // The response of another version may have other keys, but it must be JSON.
+                Err(_) => drop(serde_json::from_slice::<IgnoredAny>(&bytes).map_err(RemoteError::InvalidResponse)?),
             }
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         });
-        match answered {
-            Ok(json) if self.json => say_json(&json),
-            Ok(text) => say(&text),
-            Err(trouble) => trouble.tell(),
+        match output {
+            Ok(json) if self.json => print_json(&json),
+            Ok(text) => print(&text),
+            Err(error) => error.print(),
         }
     }
 
-    fn answer(&self, question: Question) -> Result<Bytes, Trouble> {
-        let (places, file) = self.places()?;
+    fn send(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {
+        let (sockets, file) = self.sockets()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Trouble::Unreachable(error.to_string()))?;
-        runtime.block_on(async {
-            let asked = timeout(PATIENCE, async {
-                let stream = reach(&places, file.as_deref()).await?;
-                exchange(stream, question).await
+        runtime.map_err(RemoteError::Runtime)?.block_on(async {
+            let response = timeout(REQUEST_TIMEOUT, async {
+                let stream = find_process(&sockets, file.as_deref()).await?;
+                exchange(stream, request).await
             });
-            let late = |_| Trouble::Unreachable(format!("no answer within {PATIENCE:?}"));
-            asked.await.map_err(late)?
+            response.await.map_err(|_| RemoteError::Timeout(REQUEST_TIMEOUT))?
         })
     }
 
-    /// Where it may be, and the file it must run if it was looked for by one.
-    fn places(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>), Trouble> {
+    /// The sockets to try, and the configuration that the process must run if the sockets come from one.
+    fn sockets(&self) -> Result<(Vec<PathBuf>, Option<PathBuf>), RemoteError> {
         if let Some(socket) = &self.socket {
             return Ok((vec![socket.clone()], None));
         }
         let Ok(file) = config::find(self.config.as_deref()) else {
             return Ok((default_paths(), None));
         };
-        // What it says of anything else may be wrong: that is when one needs the process.
-        let places = match config::admin_socket(&file) {
+        // Errors in other parts of the file do not matter: commands must reach the process while the file is broken.
+        let sockets = match config::admin_socket(&file) {
             Some(AdminSocket::At(path)) => vec![path],
             Some(AdminSocket::Usual) => default_paths(),
-            Some(AdminSocket::Off) => {
-                let what = "it has no socket: `socket` in [admin] of its configuration is \"off\"";
-                return Err(Trouble::Unreachable(what.to_owned()));
-            }
-            None => {
-                let what = "the configuration cannot be read (`acequia check` says why): name its socket with --socket";
-                return Err(Trouble::Unreachable(what.to_owned()));
-            }
+            Some(AdminSocket::Off) => return Err(RemoteError::SocketOff),
+            None => return Err(RemoteError::Configuration),
         };
-        Ok((places, Some(file)))
+        Ok((sockets, Some(file)))
     }
 }
 
-/// Connects to the first place where somebody listens; where a file is named, somebody who runs it. Nobody is asked for
-/// anything else before that is known: with the socket in its usual place several files lead to one process.
-async fn reach(places: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, Trouble> {
-    let (mut unreachable, mut others) = (Vec::new(), Vec::new());
-    for place in places {
-        let stream = match connect(place).await {
+/// Connects to the first socket on which a process listens; if `file` is given, a process that runs that file. This is
+/// checked before any other request, because several files may share a default socket.
+async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixStream, RemoteError> {
+    let (mut errors, mut other) = (Vec::new(), None);
+    for socket in sockets {
+        let stream = match connect(socket).await {
             Ok(stream) => stream,
-            Err(trouble) => {
-                unreachable.push(trouble.to_string());
+            Err(error) => {
+                errors.push(error);
                 continue;
             }
         };
         let Some(file) = file else { return Ok(stream) };
-        let bytes = exchange(stream, Question::get("/api/v1/process")).await?;
-        let process: ProcessBody = serde_json::from_slice(&bytes).map_err(|error| {
-            let what = format!("{}: whoever answers there is no acequia: {error}", place.display());
-            Trouble::Unreachable(what)
+        let bytes = exchange(stream, ApiRequest::get("/api/v1/process")).await?;
+        let process: ProcessBody = serde_json::from_slice(&bytes).map_err(|error| RemoteError::OtherProgram {
+            socket: socket.clone(),
+            error,
         })?;
         match process.configuration {
-            Some(running) if is_same_file(file, Path::new(&running)) => return connect(place).await,
-            running => others.push((place, process.pid, running)),
+            // A connection serves one request.
+            Some(running) if is_same_file(file, Path::new(&running)) => return Ok(connect(socket).await?),
+            running => {
+                other.get_or_insert(RemoteError::OtherFile {
+                    socket: socket.clone(),
+                    pid: process.pid,
+                    running,
+                    expected: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
+                });
+            }
         }
     }
-    let (Some((place, pid, running)), Some(file)) = (others.first(), file) else {
-        let what = format!(
-            "no acequia answers (name its socket with --socket): {}",
-            unreachable.join("; ")
-        );
-        return Err(Trouble::Unreachable(what));
-    };
-    let named = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    Err(Trouble::Refused(format!(
-        "the acequia at {} (pid {pid}) runs {}, not {}: name the socket of the one that is meant with --socket",
-        place.display(),
-        running.as_deref().unwrap_or("no file"),
-        named.display()
-    )))
+    Err(other.unwrap_or(RemoteError::NotRunning(errors)))
 }
 
-/// Whether two paths lead to one file. One of them is as a process sees it, which may be in another file system: there
-/// the path is all that can be compared.
+/// Whether both paths lead to the same file. `running` is the path as the process sees it, perhaps in another mount
+/// namespace: then only the paths can be compared.
 fn is_same_file(named: &Path, running: &Path) -> bool {
-    let number = |path: &Path| path.metadata().map(|there| (there.dev(), there.ino()));
-    match (number(named), number(running)) {
+    let inode = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    match (inode(named), inode(running)) {
         (Ok(named), Ok(running)) => named == running,
         _ => std::path::absolute(named).is_ok_and(|named| named == running),
     }
 }
 
-async fn connect(place: &Path) -> Result<UnixStream, Trouble> {
-    let told = |error| Trouble::Unreachable(format!("{}: {error}", place.display()));
-    UnixStream::connect(place).await.map_err(told)
+async fn connect(socket: &Path) -> Result<UnixStream, ConnectError> {
+    UnixStream::connect(socket).await.map_err(|error| ConnectError {
+        socket: socket.to_owned(),
+        error,
+    })
 }
 
-async fn exchange(stream: UnixStream, question: Question) -> Result<Bytes, Trouble> {
-    let lost = |error: &dyn std::fmt::Display| Trouble::Unreachable(format!("the connection was lost: {error}"));
+async fn exchange(stream: UnixStream, request: ApiRequest) -> Result<Bytes, RemoteError> {
+    let lost = |error: hyper::Error| RemoteError::Connection(error.into());
     let request = Request::builder()
-        .method(question.method)
-        .uri(question.path)
+        .method(request.method)
+        .uri(request.path)
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(question.body)))
-        .map_err(|error| Trouble::Refused(error.to_string()))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| lost(&error))?;
+        .body(Full::new(Bytes::from(request.body)))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| lost(&error))?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let bytes = body.map_err(|error| lost(&error))?.to_bytes();
+    let response = sender.send_request(request).await.map_err(lost)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
+    let bytes = body.map_err(RemoteError::Connection)?.to_bytes();
     connection.abort();
     if status == StatusCode::OK {
         return Ok(bytes);
     }
-    let told = serde_json::from_slice(&bytes).map(|ErrorBody { error }| error);
-    Err(Trouble::Refused(told.unwrap_or_else(|_| status.to_string())))
+    let message = serde_json::from_slice(&bytes).map(|ErrorBody { error }| error);
+    Err(RemoteError::Rejected(message.unwrap_or_else(|_| status.to_string())))
 }

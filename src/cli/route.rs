@@ -1,14 +1,18 @@
-//! `acequia route`: where such a connection would go, and why. Opens no socket and asks no resolver.
+//! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::Args;
 use tokio::time::Instant;
 
-use super::terminal::{complain, say};
+use super::exit::{EXIT_CONFIG, EXIT_USAGE};
+use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
+use crate::config;
 use crate::live::{LivePool, NameAddresses};
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
@@ -16,76 +20,89 @@ use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Choice, Explanation, Known, Verdict};
 use crate::sniff::hello::ProtocolList;
 
-/// The connection that is asked about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteQuery {
-    /// `--listener`.
+/// What is known of the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RouteArgs {
+    /// The listener that accepts the connection
+    #[arg(long, value_name = "NAME")]
     pub listener: String,
-    /// `--sni`.
+    /// The server name that the client asks for [default: none]
+    #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
-    /// `--alpn`, in the order given.
+    /// A protocol that the client offers; may be repeated
+    #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
-    /// `--from`. Without it no `from` condition holds.
+    /// The address of the client; without it no `from` condition holds
+    #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
 }
 
-/// There is no listener of that name.
+/// The plan has no listener of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no listener `{asked}`; there is {}", .listeners.join(", "))]
+#[error("there is no listener `{name}`; known listeners: {}", .known.join(", "))]
 pub struct UnknownListener {
-    asked: String,
-    listeners: Vec<String>,
+    name: String,
+    known: Vec<String>,
 }
 
-/// Prints the explanation. Exit code 0, or 2 if the listener is unknown.
+/// Prints the explanation for the configuration at `path`, otherwise for the one at the default path. Exit code 0; 1 if
+/// the configuration is invalid; 2 if the listener is unknown.
 #[must_use]
-pub fn run(plan: &Plan, query: &RouteQuery) -> ExitCode {
-    match explain(plan, query) {
-        Ok(text) => say(&text),
+pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
+    let loaded = match config::find(path).and_then(|path| config::load(&path)) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            report.print_to_stderr();
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match explain(&loaded.plan, args) {
+        Ok(text) => print(&text),
         Err(error) => {
-            complain("error", &error.to_string());
-            ExitCode::from(2)
+            print_message("error", &error.to_string());
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-/// The explanation, for people.
+/// The explanation as text.
 ///
 /// # Errors
-/// There is no such listener.
-pub fn explain(plan: &Plan, query: &RouteQuery) -> Result<String, UnknownListener> {
-    let named = |listener: &&Arc<ListenerPlan>| *listener.name == *query.listener;
+/// The plan has no listener of this name.
+pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener> {
+    let named = |listener: &&Arc<ListenerPlan>| *listener.name == *args.listener;
     let listener = plan.listeners.iter().find(named).ok_or_else(|| UnknownListener {
-        asked: query.listener.clone(),
-        listeners: plan
+        name: args.listener.clone(),
+        known: plan
             .listeners
             .iter()
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
-    let name = query.sni.as_deref().map(Sni::from_config);
-    let alpn = ProtocolList::of(&query.alpn);
+    let name = args.sni.as_deref().map(Sni::from_config);
+    let alpn = ProtocolList::of(&args.alpn);
     let explanation = listener.routes.explain(&Known {
         name: name.as_ref().and_then(|name| name.as_ref().ok()),
         alpn: &alpn,
-        client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
+        client: args.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let mut text = String::new();
-    told(&mut text, plan, listener, query, name.as_ref(), &explanation).expect("writing to a String cannot fail");
+    write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
+        .expect("writing to a String cannot fail");
     Ok(text)
 }
 
-fn told(
+fn write_explanation(
     text: &mut String,
     plan: &Plan,
     listener: &ListenerPlan,
-    query: &RouteQuery,
+    args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
-    client(text, query, name)?;
-    notes(text, listener, query, name, explanation)?;
-    routes(text, explanation)?;
+    write_client(text, args, name)?;
+    write_notes(text, listener, args, name, explanation)?;
+    write_routes(text, explanation)?;
     let pool = match explanation.choice {
         Choice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
@@ -100,39 +117,39 @@ fn told(
         Choice::Refused { route } => return writeln!(text, "route {route}: refused"),
         Choice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
-    servers(text, pool, query.from)
+    write_servers(text, pool, args.from)
 }
 
-fn client(text: &mut String, query: &RouteQuery, name: Option<&Result<Sni, NameError>>) -> fmt::Result {
-    write!(text, "listener {}: a client ", query.listener)?;
-    match query.from {
+fn write_client(text: &mut String, args: &RouteArgs, name: Option<&Result<Sni, NameError>>) -> fmt::Result {
+    write!(text, "listener {}: a client ", args.listener)?;
+    match args.from {
         Some(from) => write!(text, "from {from}")?,
         None => write!(text, "from anywhere")?,
     }
     match name {
         Some(Ok(Sni::Valid(name))) => write!(text, ", sni {name}")?,
         Some(Ok(Sni::Invalid(_))) => {
-            let sent = query.sni.as_deref().unwrap_or_default();
+            let sent = args.sni.as_deref().unwrap_or_default();
             write!(text, ", sni {}", sent.escape_debug())?;
         }
         Some(Err(_)) | None => write!(text, ", no sni")?,
     }
-    if query.alpn.is_empty() {
+    if args.alpn.is_empty() {
         writeln!(text, ", no alpn")
     } else {
-        writeln!(text, ", alpn {}", query.alpn.join(", "))
+        writeln!(text, ", alpn {}", args.alpn.join(", "))
     }
 }
 
-/// What may surprise whoever asks.
-fn notes(
+/// Notes on arguments that have no effect, or not the expected one.
+fn write_notes(
     text: &mut String,
     listener: &ListenerPlan,
-    query: &RouteQuery,
+    args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
-    if let (Some(sni), Some(name)) = (&query.sni, name) {
+    if let (Some(sni), Some(name)) = (&args.sni, name) {
         let shown = sni.escape_debug();
         match (name, ServerName::from_config(sni)) {
             (Err(error), _) => writeln!(text, "note: `{shown}` counts as no name: {error}")?,
@@ -145,19 +162,19 @@ fn notes(
             (Ok(_), Ok(_)) => {}
         }
     }
-    if !listener.routes.needs_hello() && (query.sni.is_some() || !query.alpn.is_empty()) {
+    if !listener.routes.needs_hello() && (args.sni.is_some() || !args.alpn.is_empty()) {
         writeln!(
             text,
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
     }
-    if query.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
+    if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;
     }
     Ok(())
 }
 
-fn routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt::Result {
+fn write_routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt::Result {
     let routes = &explanation.routes;
     let width = routes
         .iter()
@@ -170,7 +187,7 @@ fn routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt::Resu
         match verdict {
             Verdict::Taken(entries) => match entries.told().as_slice() {
                 [] => writeln!(text, "taken")?,
-                told => writeln!(text, "taken: {}", told.join("; "))?,
+                reasons => writeln!(text, "taken: {}", reasons.join("; "))?,
             },
             Verdict::Outranked { by, because } => {
                 writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
@@ -187,7 +204,7 @@ fn routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt::Resu
     Ok(())
 }
 
-fn servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
+fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
     let policy = pool.policy();
     let names: Vec<_> = pool
         .entries
@@ -203,46 +220,46 @@ fn servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt
                 "{}; the servers in the order in which they are tried:",
                 policy.as_str()
             )?;
-            for (place, server) in (1..).zip(&servers) {
-                writeln!(text, "  {place}. {}", fixed(server))?;
+            for (number, server) in (1..).zip(&servers) {
+                writeln!(text, "  {number}. {}", server_line(server))?;
             }
             if !names.is_empty() {
-                writeln!(
-                    text,
-                    "and, wherever among these their addresses come, the servers of these names:"
-                )?;
+                writeln!(text, "and, anywhere in this order, the servers of these names:")?;
             }
         }
         _ => {
             writeln!(text, "{}; the candidates:", policy.as_str())?;
             servers
                 .iter()
-                .try_for_each(|server| writeln!(text, "  {}", fixed(server)))?;
+                .try_for_each(|server| writeln!(text, "  {}", server_line(server)))?;
         }
     }
     names
         .iter()
-        .try_for_each(|entry| writeln!(text, "  {}", unresolved(entry)))?;
+        .try_for_each(|entry| writeln!(text, "  {}", unresolved_line(entry)))?;
     if policy == Policy::SourceHash && from.is_none() {
-        writeln!(text, "note: with --from, the order in which they are tried")?;
+        writeln!(
+            text,
+            "note: with --from, the servers are shown in the order in which they are tried"
+        )?;
     }
     let idle = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
     idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
         .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))
 }
 
-fn fixed(server: &Member) -> String {
+fn server_line(server: &Member) -> String {
     let spec = server.spec();
     let address = spec.address.to_string();
-    let place = if *spec.label == *address {
+    let at = if *spec.label == *address {
         String::new()
     } else {
         format!(" at {address}")
     };
-    format!("{}{place}{}", spec.label, weight(server.weight()))
+    format!("{}{at}{}", spec.label, weight_suffix(server.weight()))
 }
 
-fn unresolved(entry: &ServerEntry) -> String {
+fn unresolved_line(entry: &ServerEntry) -> String {
     let label = entry
         .name
         .as_ref()
@@ -251,11 +268,11 @@ fn unresolved(entry: &ServerEntry) -> String {
     format!(
         "{label}{}{}, a name: resolved only while acequia runs",
         entry.written,
-        weight(entry.member_config.weight)
+        weight_suffix(entry.member_config.weight)
     )
 }
 
-fn weight(weight: u16) -> String {
+fn weight_suffix(weight: u16) -> String {
     if weight == 1 {
         String::new()
     } else {

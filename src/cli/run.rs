@@ -1,4 +1,4 @@
-//! `acequia run`: balances, until a signal ends it.
+//! `acequia run`: runs the load balancer until a signal ends it.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -14,16 +14,16 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-use super::{EXIT_CONFIG, EXIT_RUN};
+use super::exit::{EXIT_CONFIG, EXIT_RUN};
 use crate::account::access_log::{LogFormat, QUEUE_LINES};
 use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
 use crate::plan::LogPlan;
 
-/// Runs the configuration named, else the one in its usual place.
+/// Runs the configuration at `path`, otherwise the one at the default path.
 #[must_use]
-pub fn run(named: Option<&Path>) -> ExitCode {
-    let loaded = config::find(named).and_then(|path| Ok((config::load(&path)?, path)));
+pub fn run(path: Option<&Path>) -> ExitCode {
+    let loaded = config::find(path).and_then(|path| Ok((config::load(&path)?, path)));
     let (loaded, path) = match loaded {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -32,7 +32,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
         }
     };
     loaded.warnings.print_to_stderr();
-    let (_written_before_the_end, reconfigure_log) = start_log(&loaded.plan.log);
+    let (_flushes_on_drop, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
         file: Some(path),
         text: loaded.text().to_owned(),
@@ -49,7 +49,7 @@ pub fn run(named: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Tells each address once clients are let in.
+/// Logs each address once it accepts clients.
 fn announce(running: &Running) {
     let in_force = running.live.in_force();
     for (listener, addresses) in in_force.listeners() {
@@ -62,29 +62,29 @@ fn announce(running: &Running) {
     }
 }
 
-/// Starts the diagnostic log on standard error. It is written by a thread of its own: a reader that does not read
-/// loses lines, it does not stop traffic. With its guard comes what gives it other settings.
+/// Starts the diagnostic log on standard error. A separate thread writes it, so that a slow reader loses lines instead
+/// of stopping traffic. Dropping the guard flushes it; the function changes its settings.
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
-    // As many lines may wait to be written as of the access log.
+    // The queue has the same length as that of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
     let (writer, guard) = queue.finish(std::io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();
-    std::panic::set_hook(Box::new(tell_of_panic));
+    std::panic::set_hook(Box::new(log_panic));
     let reconfigure = move |plan: &LogPlan| {
-        let _ = handle.reload(layer(plan, &writer)); // fails only when there is no log any more
+        let _ = handle.reload(layer(plan, &writer)); // fails only after the log has been dropped
     };
     (guard, Box::new(reconfigure))
 }
 
-/// A panic is a line of the log like any other. By default it would be several that are none, and a standard error that
-/// nobody reads would stop the thread.
-fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+/// Logs a panic as one line. The default hook would write several lines in another format, and would block the thread
+/// when nobody reads standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let cause = panic.payload();
     let text = cause.downcast_ref::<&str>().copied();
     let cause = text.or_else(|| cause.downcast_ref::<String>().map(String::as_str));
     let at = panic.location().map(ToString::to_string);
-    let backtrace = Backtrace::capture(); // if RUST_BACKTRACE asks for it
+    let backtrace = Backtrace::capture(); // only if RUST_BACKTRACE is set
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     let thread = thread::current();
     tracing::error!(
@@ -96,7 +96,7 @@ fn tell_of_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// What writes the lines that are wanted, as they are wanted.
+/// The layer that writes lines at the configured level in the configured format.
 fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
@@ -104,8 +104,8 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer.clone())
         .with_target(false);
-    // The levels come last: what the last one says is taken for all, and only if somebody says that traces are not
-    // wanted are they not even looked at where they would be told, as for every socket by the runtime's driver.
+    // The levels come last, because tracing takes the maximum level from the last layer. With a maximum level, disabled
+    // events cost nothing, such as the trace events of the runtime's I/O driver for every socket.
     match plan.format {
         LogFormat::Json => lines.json().flatten_event(true).and_then(levels).boxed(),
         LogFormat::Text => lines.with_ansi(false).and_then(levels).boxed(),

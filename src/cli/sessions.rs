@@ -1,38 +1,38 @@
-//! `acequia sessions`: who is there, and how to end one.
+//! `acequia sessions`: lists the open sessions, or ends one.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::remote::{Question, Remote};
+use super::remote::{ApiRequest, Remote};
 use super::table::{duration, or_dash, size, table};
 use crate::admin::bodies::{KilledBody, SessionBody, SessionsBody};
 
-/// Which sessions, and what becomes of them.
+/// The arguments of `acequia sessions`.
 #[derive(Debug, Args)]
-pub struct Asked {
-    /// Ends this one, by a reset of both sides
+pub struct SessionsArgs {
+    /// End this session by a reset of both sides
     #[arg(long, value_name = "ID", conflicts_with_all = ["filters", "limit", "after"])]
     kill: Option<u64>,
-    /// Only those with id, listener, route, pool, server, sni, peer or client equal to this, or with at least this much
-    /// of min_age, min_idle, min_rtt, min_bytes, min_rate; may be given more than once
-    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
+    /// List only sessions whose id, listener, route, pool, server, sni, peer or client equals VALUE, or that have at
+    /// least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
     filters: Vec<(String, String)>,
-    /// At most so many
+    /// List at most this many sessions [default: 100]
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// Only those behind this one
+    /// List only sessions with a greater ID, for the next page
     #[arg(long, value_name = "ID")]
     after: Option<u64>,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+fn parse_filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-impl Asked {
+impl SessionsArgs {
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.filters);
@@ -46,31 +46,29 @@ impl Asked {
     }
 }
 
-/// Shows sessions, or ends one.
+/// Prints the sessions, or ends one.
 #[must_use]
-pub fn run(remote: &Remote, asked: &Asked) -> ExitCode {
-    if let Some(id) = asked.kill {
-        let question = Question::delete(format!("/api/v1/sessions/{id}"));
-        return remote.ask(question, |KilledBody { killed }| {
+pub fn run(remote: &Remote, args: &SessionsArgs) -> ExitCode {
+    if let Some(id) = args.kill {
+        let request = ApiRequest::delete(format!("/api/v1/sessions/{id}"));
+        return remote.request(request, |KilledBody { killed }| {
             Ok(format!("session {killed} is killed\n"))
         });
     }
-    remote.ask(
-        Question::get(format!("/api/v1/sessions?{}", asked.query())),
-        |sessions| Ok(shown(&sessions)),
-    )
+    let request = ApiRequest::get(format!("/api/v1/sessions?{}", args.query()));
+    remote.request(request, |sessions| Ok(session_table(&sessions)))
 }
 
-fn shown(sessions: &SessionsBody) -> String {
-    let head = [
+fn session_table(sessions: &SessionsBody) -> String {
+    let header = [
         "ID", "LISTENER", "CLIENT", "SNI", "SERVER", "AGE", "IDLE", "UP", "DOWN", "RATES", "RTTS",
     ];
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
-    let shown = sessions.sessions.len();
-    let more = sessions.next.map(|next| format!("; go on with --after {next}"));
+    let count = sessions.sessions.len();
+    let more = sessions.next.map(|next| format!("; continue with --after {next}"));
     format!(
-        "{}{shown} of {}{}\n",
-        table(head, &rows, &["RTTS", "LISTENER", "SNI", "RATES", "IDLE"]),
+        "{}{count} of {}{}\n",
+        table(header, &rows, &["RTTS", "LISTENER", "SNI", "RATES", "IDLE"]),
         sessions.total,
         more.unwrap_or_default()
     )

@@ -1,4 +1,4 @@
-//! What is shown to people: tables, and numbers in them.
+//! Tables for people, and the format of durations and sizes in them.
 
 use std::time::Duration;
 
@@ -6,48 +6,51 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::text::escape;
 
-/// Each cell has a blank on either side.
-const BLANKS: usize = 2;
+/// The width of the padding of a cell, both sides together.
+const PADDING: usize = 2;
 
-/// A table without lines, as wide as the terminal at most; where there is none, as wide as it needs. Where there is no
-/// room for all, columns that are `spare` are left out, the first of them first, and that is said; then words are cut.
-/// A column that has nothing to say in any row is left out too.
-pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], spare: &[&str]) -> String {
-    // A line feed in a cell would be a line of the table.
-    let tamed = |row: &[String; N]| row.each_ref().map(|cell| escape(cell, &[]).into_owned());
-    let rows = &rows.iter().map(tamed).collect::<Vec<_>>();
-    let is_told = |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != NOTHING_TO_SAY);
-    let columns: Vec<usize> = (0..N).filter(is_told).collect();
-    let whole = filled(&columns, head, rows);
-    let Some(room) = whole.width() else { return text(&whole) };
-    let widths = whole.column_max_content_widths();
-    let widths = widths.into_iter().map(|width| usize::from(width) + BLANKS);
+/// Formats a table without borders, at most as wide as the terminal, if there is one. If it would be wider, the
+/// `optional` columns are left out one by one in that order, with a note; then cells are wrapped. A column with only
+/// [`EMPTY`] cells is left out, too.
+pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], optional: &[&str]) -> String {
+    // Escaped, because a line feed in a cell would start a new line of the table.
+    let escape_cells = |row: &[String; N]| row.each_ref().map(|cell| escape(cell, &[]).into_owned());
+    let rows = &rows.iter().map(escape_cells).collect::<Vec<_>>();
+    let is_used = |column: &usize| rows.is_empty() || rows.iter().any(|row| row[*column] != EMPTY);
+    let columns: Vec<usize> = (0..N).filter(is_used).collect();
+    let full = build(&columns, header, rows);
+    let Some(terminal_width) = full.width() else {
+        return text(&full);
+    };
+    let widths = full.column_max_content_widths();
+    let widths = widths.into_iter().map(|width| usize::from(width) + PADDING);
     let with_widths: Vec<_> = columns.into_iter().zip(widths).collect();
-    let (kept, left_out) = fitted(with_widths, room.into(), |column| {
-        spare.iter().position(|name| *name == head[column])
+    let (kept, left_out) = fit(with_widths, terminal_width.into(), |column| {
+        optional.iter().position(|name| *name == header[column])
     });
-    let mut table = filled(&kept, head, rows);
+    let mut table = build(&kept, header, rows);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(room.saturating_add(BLANKS as u16));
+    table.set_width(terminal_width.saturating_add(PADDING as u16));
     if left_out.is_empty() {
         return text(&table);
     }
-    let names: Vec<_> = left_out.into_iter().map(|column| head[column]).collect();
+    let names: Vec<_> = left_out.into_iter().map(|column| header[column]).collect();
     format!("{}(no room for {})\n", text(&table), names.join(", "))
 }
 
-/// Which columns are kept and which are left out, so that all have room. `spare` says which one may be, and when.
-fn fitted(
+/// Divides columns, given with their widths, into those kept and those left out, so that the kept ones fit into `width`
+/// if possible. `order` is the order in which columns are left out; `None`: never.
+fn fit(
     mut columns: Vec<(usize, usize)>,
-    room: usize,
-    spare: impl Fn(usize) -> Option<usize>,
+    width: usize,
+    order: impl Fn(usize) -> Option<usize>,
 ) -> (Vec<usize>, Vec<usize>) {
     let mut left_out = Vec::new();
-    // The blanks at both ends are not shown.
-    while columns.iter().map(|(_, width)| width).sum::<usize>() > room + BLANKS {
+    // The padding at both ends is not printed.
+    while columns.iter().map(|(_, width)| width).sum::<usize>() > width + PADDING {
         let next = columns
             .iter()
-            .filter_map(|(column, _)| Some((spare(*column)?, *column)));
+            .filter_map(|(column, _)| Some((order(*column)?, *column)));
         let Some((_, next)) = next.min() else { break };
         columns.retain(|(column, _)| *column != next);
         left_out.push(next);
@@ -55,11 +58,11 @@ fn fitted(
     (columns.into_iter().map(|(column, _)| column).collect(), left_out)
 }
 
-fn filled<const N: usize>(columns: &[usize], head: [&str; N], rows: &[[String; N]]) -> Table {
+fn build<const N: usize>(columns: &[usize], header: [&str; N], rows: &[[String; N]]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
-        .set_header(columns.iter().map(|column| head[*column]));
+        .set_header(columns.iter().map(|column| header[*column]));
     for row in rows {
         table.add_row(columns.iter().map(|column| &row[*column]));
     }
@@ -71,30 +74,28 @@ fn text(table: &Table) -> String {
     table.lines().map(line).collect()
 }
 
-const NOTHING_TO_SAY: &str = "-";
+/// The text of an empty cell.
+const EMPTY: &str = "-";
 
-/// What may not be there.
+/// The text of an optional cell.
 pub(super) fn or_dash(text: Option<String>) -> String {
-    text.unwrap_or_else(|| NOTHING_TO_SAY.to_owned())
+    text.unwrap_or_else(|| EMPTY.to_owned())
 }
 
-/// A duration for people, in its two largest units.
+/// Formats a duration in its two largest units.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let of = |units: [(u64, &str); 2]| {
-        let [(large, a), (small, b)] = units;
-        format!("{large}{a} {small}{b}")
-    };
+    let in_units = |[(large, a), (small, b)]: [(u64, &str); 2]| format!("{large}{a} {small}{b}");
     match seconds {
         0 => format!("{}ms", duration.as_millis()),
         1..60 => format!("{seconds}s"),
-        60..3600 => of([(seconds / 60, "m"), (seconds % 60, "s")]),
-        3600..86_400 => of([(seconds / 3600, "h"), (seconds / 60 % 60, "m")]),
-        _ => of([(seconds / 86_400, "d"), (seconds / 3600 % 24, "h")]),
+        60..3600 => in_units([(seconds / 60, "m"), (seconds % 60, "s")]),
+        3600..86_400 => in_units([(seconds / 3600, "h"), (seconds / 60 % 60, "m")]),
+        _ => in_units([(seconds / 86_400, "d"), (seconds / 3600 % 24, "h")]),
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes, in binary units.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -114,24 +115,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_spared_goes_before_words_are_cut() {
+    fn optional_columns_are_left_out_in_order_and_others_never() {
         let widths = || vec![(0, 10), (1, 20), (2, 30), (3, 20)];
-        let fitted = |room| fitted(widths(), room, |column| [None, Some(1), None, Some(0)][column]);
-        assert_eq!(fitted(78), (vec![0, 1, 2, 3], vec![]), "the outer blanks are not there");
-        assert_eq!(fitted(77), (vec![0, 1, 2], vec![3]));
-        assert_eq!(fitted(57), (vec![0, 2], vec![3, 1]));
-        assert_eq!(fitted(5), (vec![0, 2], vec![3, 1]));
+        let fit = |width| fit(widths(), width, |column| [None, Some(1), None, Some(0)][column]);
+        assert_eq!(fit(78), (vec![0, 1, 2, 3], vec![]), "the outer padding is not printed");
+        assert_eq!(fit(77), (vec![0, 1, 2], vec![3]));
+        assert_eq!(fit(57), (vec![0, 2], vec![3, 1]));
+        assert_eq!(fit(5), (vec![0, 2], vec![3, 1]));
     }
 
     #[test]
-    fn durations_for_people() {
-        let shown = |ms| duration(Duration::from_millis(ms));
-        let all = [7, 59_999, 60_000, 3_599_000, 3_600_000, 86_400_000, 90_061_000].map(shown);
+    fn durations_have_two_units_at_most() {
+        let format = |ms| duration(Duration::from_millis(ms));
+        let all = [7, 59_999, 60_000, 3_599_000, 3_600_000, 86_400_000, 90_061_000].map(format);
         assert_eq!(all, ["7ms", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 0h", "1d 1h"]);
     }
 
     #[test]
-    fn sizes_for_people() {
+    fn sizes_have_binary_units() {
         let all = [0, 1023, 1024, 1 << 20, 5 << 30, u64::MAX].map(size);
         assert_eq!(all, ["0B", "1023B", "1.0KiB", "1.0MiB", "5.0GiB", "16.0EiB"]);
     }

@@ -1,20 +1,55 @@
-//! The configuration that the demo runs.
+//! The configuration that the demo runs, and the addresses of its listeners.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::Value;
 
-use super::{Cast, DRAIN_SECONDS, Gates};
+use super::servers::{ANY_PORT, ServerAddresses};
+use crate::app::Running;
 
-/// Its text. The access log and the Unix socket are in that folder.
-pub(super) fn text(gates: &Gates, cast: &Cast, folder: &Path) -> String {
-    let Gates { admin, tls, tcp } = gates;
-    let ([a, b, c], [one, two, three]) = (cast.tls, cast.echo);
-    // Quoted as TOML wants it.
+/// The drain timeout: the time for open sessions to finish after the first Ctrl-C.
+pub(super) const DRAIN_SECONDS: u32 = 10;
+
+/// The addresses of the admin port and the listeners.
+pub(super) struct ListenerAddresses {
+    pub(super) admin: SocketAddr,
+    pub(super) tls: SocketAddr,
+    pub(super) tcp: SocketAddr,
+}
+
+impl ListenerAddresses {
+    /// The addresses to bind.
+    pub(super) const REQUESTED: Self = Self {
+        admin: ANY_PORT,
+        tls: ANY_PORT,
+        tcp: ANY_PORT,
+    };
+
+    /// The addresses that are bound.
+    pub(super) fn of(running: &Running) -> Self {
+        let in_force = running.live.in_force();
+        let first = |name: &str| {
+            let listener = in_force.listeners().find(|(listener, _)| *listener.name == *name);
+            listener.map_or(ANY_PORT, |(_, addresses)| addresses[0].socket())
+        };
+        Self {
+            admin: running.admin.map_or(ANY_PORT, |admin| admin.socket()),
+            tls: first("tls"),
+            tcp: first("tcp"),
+        }
+    }
+}
+
+/// The text of the configuration. `folder` is for the access log and the Unix socket.
+pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
+    let ListenerAddresses { admin, tls, tcp } = listeners;
+    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
+    // Quoted as TOML strings.
     let [access, socket] =
         ["access.log", "admin.sock"].map(|name| Value::from(folder.join(name).display().to_string()));
     format!(
-        r#"# What `acequia demo` runs; its servers end with it.
+        r#"# The configuration of `acequia demo`. Its servers end with it.
 
 [runtime]
 drain_timeout = "{DRAIN_SECONDS}s"
@@ -28,10 +63,10 @@ format = "text"
 level  = "warn"
 access = {access}
 
-# TLS, by the server name that the client asks for.
+# TLS: by the server name that the client asks for.
 [listeners.tls]
 bind = "{tls}"
-pool = "c"                            # what no route takes
+pool = "c"                            # clients that no route takes
 
   [[listeners.tls.routes]]
   sni  = "a.demo.test"
@@ -46,7 +81,7 @@ pool = "c"                            # what no route takes
   sni    = "closed.demo.test"
   refuse = true
 
-# TCP of any kind: to the server with the fewest sessions.
+# Any TCP: to the server with the fewest sessions.
 [listeners.tcp]
 bind = "{tcp}"
 pool = "echo"

@@ -1,17 +1,17 @@
-//! A server that says its name and sends back what it gets.
+//! A server that greets with its name and echoes what it receives.
 
 use tokio::io::{self, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Serves every client, for as long as it is polled.
+/// Serves clients for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, name: &'static str) {
-    // An error here is that of a client who has left, or of a process without descriptors: the demo is over then.
+    // Ends the server on an error, such as too many open files. For a demo that is enough.
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(echo(socket, name));
     }
 }
 
-/// Speaks first, as databases do: a listener that reads no names lets that pass.
+/// Sends first, like a database: a listener that does not read a hello forwards that at once.
 async fn echo(mut socket: TcpStream, name: &'static str) -> io::Result<()> {
     let greeting = format!("server {name} sends back what you type\n");
     socket.write_all(greeting.as_bytes()).await?;

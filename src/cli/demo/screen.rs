@@ -1,4 +1,4 @@
-//! What is seen while it runs: each second a row of who has how many sessions.
+//! The live table: each second a row with the sessions of each server.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -8,26 +8,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::DRAIN_SECONDS;
+use super::configuration::DRAIN_SECONDS;
 use crate::config::report::counted;
 use crate::pool::Member;
 
-/// Between two rows.
-const BEAT: Duration = Duration::from_secs(1);
+/// The time between two rows.
+const ROW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes rows: on a terminal one that says nothing new is written over the one before.
+/// Prints the table. On a terminal, a row equal to the previous one overwrites it.
 pub(super) struct Screen<W> {
     is_terminal: bool,
     out: W,
     servers: Vec<Member>,
 }
 
-/// Of one server.
+/// The sessions of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Count {
-    /// Sessions now.
+struct SessionCount {
+    /// Open sessions.
     live: u32,
-    /// Sessions ever.
+    /// Sessions since the start, open ones included.
     served: u64,
 }
 
@@ -40,33 +40,36 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// Shows the text, then rows until it is over.
+    /// Prints `text`, then rows until `ended` is cancelled.
     ///
     /// # Errors
-    /// It cannot be written; a broken pipe says that nobody reads it.
-    pub(super) async fn show(mut self, text: &str, over: &CancellationToken) -> io::Result<()> {
-        let began = Instant::now();
+    /// The output cannot be written; a broken pipe means that its reader has gone.
+    pub(super) async fn run(mut self, text: &str, ended: &CancellationToken) -> io::Result<()> {
+        let started = Instant::now();
         let mut before = self.counts();
-        let mut last = head(&self.servers);
+        let mut last = header(&self.servers);
         write!(self.out, "{text}{last}")?;
         self.end_row()?;
-        let mut beats = interval_at(began + BEAT, BEAT);
+        let mut ticks = interval_at(started + ROW_INTERVAL, ROW_INTERVAL);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut is_ending = false;
         loop {
             tokio::select! {
-                () = over.cancelled() => break,
+                () = ended.cancelled() => break,
                 _ = interrupt.recv(), if !is_ending => {
                     is_ending = true;
-                    last = self.tell_the_end()?;
+                    last = self.print_draining()?;
                     continue;
                 }
-                _ = beats.tick() => {}
+                _ = ticks.tick() => {}
             }
             let now = self.counts();
             let row = row(&before, &now);
-            let again = self.is_terminal && row == last;
-            let (start, time) = (if again { "\r" } else { self.row_start() }, began.elapsed().as_secs());
+            let is_same = self.is_terminal && row == last;
+            let (start, time) = (
+                if is_same { "\r" } else { self.row_start() },
+                started.elapsed().as_secs(),
+            );
             write!(self.out, "{start}{:>4}:{:02}{row}", time / 60, time % 60)?;
             self.end_row()?;
             (before, last) = (now, row);
@@ -74,35 +77,36 @@ impl<W: Write> Screen<W> {
         let served: u64 = self.counts().iter().map(|count| count.served).sum();
         writeln!(
             self.out,
-            "{}over, after {}",
+            "{}ended after {}",
             self.row_start(),
             counted(served as usize, "session")
         )
     }
 
-    /// Says what a drain waits for, if it does. Nothing is to be written over that.
-    fn tell_the_end(&mut self) -> io::Result<String> {
+    /// Prints how many sessions the drain waits for, if any. Returns a row that no later row equals, so that this line
+    /// is not overwritten.
+    fn print_draining(&mut self) -> io::Result<String> {
         let live: u32 = self.counts().iter().map(|count| count.live).sum();
         if live > 0 {
             let (start, sessions) = (self.row_start(), counted(live as usize, "open session"));
             write!(
                 self.out,
-                "{start}{sessions} may end within {DRAIN_SECONDS} s; Ctrl-C again cuts"
+                "{start}draining: {sessions}, cut after {DRAIN_SECONDS} s or on the next Ctrl-C"
             )?;
             self.end_row()?;
         }
         Ok(String::new())
     }
 
-    fn counts(&self) -> Vec<Count> {
-        let count = |server: &Member| Count {
+    fn counts(&self) -> Vec<SessionCount> {
+        let count = |server: &Member| SessionCount {
             live: server.live(),
             served: server.served(),
         };
         self.servers.iter().map(count).collect()
     }
 
-    /// On a terminal the cursor stays behind the row, where it can be written over.
+    /// On a terminal the cursor stays at the end of the row, so that the row can be overwritten.
     fn row_start(&self) -> &'static str {
         if self.is_terminal { "\n" } else { "" }
     }
@@ -115,18 +119,18 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// Names above the columns of [`row`].
-fn head(servers: &[Member]) -> String {
-    let mut head = String::from("Sessions now, and +new ones, on server\n       ");
+/// The names of the servers, above the columns of [`row`].
+fn header(servers: &[Member]) -> String {
+    let mut header = String::from("Sessions now, and +new ones, on server\n       ");
     for server in servers {
-        // Writing to a String cannot fail.
-        let _ = write!(head, "{:>7}    ", server.spec().label);
+        // writing to a String cannot fail
+        let _ = write!(header, "{:>7}    ", server.spec().label);
     }
-    head.trim_end().to_owned()
+    header.trim_end().to_owned()
 }
 
-/// `3 +1` for each server: three sessions, one of them new.
-fn row(before: &[Count], now: &[Count]) -> String {
+/// One cell for each server: `3 +1` means three open sessions, and one new session since the last row.
+fn row(before: &[SessionCount], now: &[SessionCount]) -> String {
     let mut row = String::new();
     for (before, now) in before.iter().zip(now) {
         let new = match now.served.saturating_sub(before.served) {
@@ -143,8 +147,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_says_who_has_how_many_and_who_got_new_ones() {
-        let count = |live, served| Count { live, served };
+    fn a_row_shows_open_and_new_sessions_of_each_server() {
+        let count = |live, served| SessionCount { live, served };
         let before = [count(0, 0), count(1, 1), count(0, 7)];
         let now = [count(0, 0), count(2, 2), count(0, 19)];
         assert_eq!(row(&before, &now), "      0          2 +1       0 +12");

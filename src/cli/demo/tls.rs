@@ -1,4 +1,4 @@
-//! A small HTTPS server with a certificate of its own: whose name it shows is who has answered.
+//! An HTTPS server with a self-signed certificate. Its responses and its certificate contain its name.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,13 +17,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-/// For a client to finish its handshake, and to send the head of each request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time for the handshake, and for the head of each request.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A self-signed certificate, made on the spot, for one name.
+/// Creates a self-signed certificate for one name, and an acceptor that uses it.
 ///
 /// # Errors
-/// The certificate cannot be made: a fault of ours.
+/// The certificate cannot be created: a bug.
 pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor> {
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let mut params = CertificateParams::new([certified.to_owned()]).map_err(io::Error::other)?;
@@ -42,27 +42,27 @@ pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor>
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves every client, for as long as it is polled.
+/// Serves clients for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, name: &'static str, acceptor: TlsAcceptor) {
     while let Ok((socket, _)) = listener.accept().await {
-        tokio::spawn(answer(socket, name, acceptor.clone()));
+        tokio::spawn(serve_client(socket, name, acceptor.clone()));
     }
 }
 
-async fn answer(socket: TcpStream, name: &'static str, acceptor: TlsAcceptor) {
-    // Whoever breaks off the handshake, like a health check, is not answered.
-    let Ok(Ok(socket)) = timeout(PATIENCE, acceptor.accept(socket)).await else {
+async fn serve_client(socket: TcpStream, name: &'static str, acceptor: TlsAcceptor) {
+    // Clients that abort the handshake, such as health checks, get no response.
+    let Ok(Ok(socket)) = timeout(CLIENT_TIMEOUT, acceptor.accept(socket)).await else {
         return;
     };
     let asked = socket.get_ref().1.server_name().unwrap_or("nobody by name");
     let text = format!("server {name} answers a client that asked for {asked}\n");
     let service = service_fn(move |_: Request<_>| {
-        let answer = Response::new(text.clone());
-        async move { Ok::<_, Infallible>(answer) }
+        let response = Response::new(text.clone());
+        async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(CLIENT_TIMEOUT)
         .serve_connection(TokioIo::new(socket), service);
-    let _ = connection.await; // what goes wrong here is the client's affair
+    let _ = connection.await; // errors are the client's
 }

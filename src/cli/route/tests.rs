@@ -119,7 +119,7 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
     }
 }
 
-/// The example of the manual, a listener that does not sniff, and one without anything to fall back to.
+/// The example of the README, a listener that does not sniff, and one without a default pool.
 fn plan() -> Plan {
     let web = pool("web", Policy::RoundRobin, vec![entry(None, "10.0.0.1:443", 1)]);
     let shop = pool(
@@ -184,20 +184,20 @@ fn plan() -> Plan {
     }
 }
 
-fn told(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&str>) -> String {
-    let query = RouteQuery {
+fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&str>) -> String {
+    let args = RouteArgs {
         listener: listener.into(),
         sni: sni.map(Into::into),
         alpn: alpn.iter().map(ToString::to_string).collect(),
         from: from.map(|ip| ip.parse().unwrap()),
     };
-    explain(&plan(), &query).unwrap()
+    explain(&plan(), &args).unwrap()
 }
 
 #[test]
-fn a_route_that_takes_it_and_the_order_of_a_source_hash() {
+fn the_route_that_takes_the_client_and_the_order_of_source_hash_are_shown() {
     assert_eq!(
-        told(
+        explanation(
             "https",
             Some("Shop.Example.com."),
             &["h2", "http/1.1"],
@@ -215,16 +215,16 @@ source-hash; the servers in the order in which they are tried:
   1. 10.0.2.2:443, weight 2
   2. 10.0.2.1:443
   3. 10.0.2.3:443
-and, wherever among these their addresses come, the servers of these names:
+and, anywhere in this order, the servers of these names:
   cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
 "
     );
 }
 
 #[test]
-fn without_from_no_condition_on_it_holds() {
+fn without_from_no_from_condition_holds() {
     assert_eq!(
-        told("https", Some("shop.example.com"), &["h2"], None),
+        explanation("https", Some("shop.example.com"), &["h2"], None),
         "\
 listener https: a client from anywhere, sni shop.example.com, alpn h2
 note: without --from, no `from` condition holds
@@ -244,9 +244,9 @@ note: spare has weight 0 and takes no new session
 }
 
 #[test]
-fn a_name_that_is_none_goes_to_the_listeners_pool() {
+fn an_ip_address_as_name_goes_to_the_default_pool() {
     assert_eq!(
-        told("https", Some("10.0.0.7"), &[], Some("192.0.2.1")),
+        explanation("https", Some("10.0.0.7"), &[], Some("192.0.2.1")),
         "\
 listener https: a client from 192.0.2.1, no sni, no alpn
 note: `10.0.0.7` counts as no name: an IP address is not a server name (clients do not send one)
@@ -263,9 +263,9 @@ round-robin; the candidates:
 }
 
 #[test]
-fn a_listener_that_does_not_sniff() {
+fn a_listener_that_does_not_sniff_uses_its_default_pool() {
     assert_eq!(
-        told("plain", Some("a.b"), &[], None),
+        explanation("plain", Some("a.b"), &[], None),
         "\
 listener plain: a client from anywhere, sni a.b, no alpn
 note: no route has sni or alpn, so this listener does not read them
@@ -276,28 +276,28 @@ source-hash; the candidates:
   10.0.2.2:443, weight 2
   10.0.2.3:443
   cloud at inside.internal:443, weight 2, a name: resolved only while acequia runs
-note: with --from, the order in which they are tried
+note: with --from, the servers are shown in the order in which they are tried
 "
     );
 }
 
 #[test]
-fn refusals() {
+fn refusing_routes_and_listeners_without_a_default_pool_refuse() {
     assert!(
-        told("https", Some("a.internal.example.com"), &[], None)
+        explanation("https", Some("a.internal.example.com"), &[], None)
             .ends_with("taken: sni matches *.internal.example.com\n\nroute https#3: refused\n")
     );
-    assert!(told("strict", Some("f"), &[], None).ends_with("taken: sni matches f\n\nroute many: refused\n"));
-    assert!(told("strict", Some("g"), &[], None).ends_with(
+    assert!(explanation("strict", Some("f"), &[], None).ends_with("taken: sni matches f\n\nroute many: refused\n"));
+    assert!(explanation("strict", Some("g"), &[], None).ends_with(
         "  many  passed over: sni is not a or b or c or d or any of 2 more\n\n\
          no route takes it and the listener has no pool: refused\n"
     ));
 }
 
 #[test]
-fn a_name_that_is_not_valid_is_explained() {
+fn an_invalid_name_is_explained() {
     assert_eq!(
-        told("https", Some("x!z.Internal.example.com"), &[], Some("192.0.2.1")),
+        explanation("https", Some("x!z.Internal.example.com"), &[], Some("192.0.2.1")),
         "\
 listener https: a client from 192.0.2.1, sni x!z.Internal.example.com, no alpn
 note: `x!z.Internal.example.com` is not valid, only `*` and `*.suffix` match it: a server name is made of letters, digits, `-`, `_` and dots
@@ -312,13 +312,13 @@ route https#3: refused
 }
 
 #[test]
-fn an_unknown_listener() {
-    let query = RouteQuery {
+fn an_unknown_listener_is_an_error_with_the_known_ones() {
+    let args = RouteArgs {
         listener: "http".into(),
-        ..RouteQuery::default()
+        ..RouteArgs::default()
     };
     assert_eq!(
-        explain(&plan(), &query).unwrap_err().to_string(),
-        "there is no listener `http`; there is https, plain, strict"
+        explain(&plan(), &args).unwrap_err().to_string(),
+        "there is no listener `http`; known listeners: https, plain, strict"
     );
 }

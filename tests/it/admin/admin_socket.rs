@@ -59,12 +59,12 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let second = Proxy::start(&text);
     let other = config_folder("acequia.toml", &text);
     let third = finished(acequia(&["run"]).current_dir(other.path()));
-    is_refused_beside(&third, &second);
+    assert_refused(&third, &second);
     assert_eq!(second.command(&["status"]).code, Some(0));
 }
 
-/// It does not start, and says whom it would have stood beside, and what to do.
-fn is_refused_beside(refused: &Finished, other: &Proxy) {
+/// Asserts that it does not start, and names the running process and the remedy.
+fn assert_refused(refused: &Finished, other: &Proxy) {
     assert_eq!(refused.code, Some(3), "{refused:#?}");
     let file = other.folder().join("acequia.toml");
     let who = format!(
@@ -86,7 +86,7 @@ fn usual(server: &Server) -> String {
 }
 
 #[test]
-fn two_in_the_usual_place_are_one_too_many() {
+fn a_second_process_on_the_default_path_is_refused() {
     let server = Server::echo();
     let first = Proxy::start(&usual(&server));
     let other = config_folder("acequia.toml", &usual(&server));
@@ -95,7 +95,7 @@ fn two_in_the_usual_place_are_one_too_many() {
             .env("XDG_RUNTIME_DIR", first.folder())
             .current_dir(other.path()),
     );
-    is_refused_beside(&second, &first);
+    assert_refused(&second, &first);
     assert_eq!(first.command(&["status"]).code, Some(0));
 }
 
@@ -106,17 +106,17 @@ fn a_command_does_not_reach_a_process_that_runs_another_file() {
     let name = format!("p/{}", server.address);
     let other = config_folder("second.toml", &usual(&server));
     let second = other.path().join("second.toml");
-    let says_no = |said: Finished| {
+    let assert_rejected = |output: Finished| {
         let own = proxy.folder().join("acequia.toml");
         let words = [
             &format!("(pid {}) runs {}", proxy.pid(), own.display()),
             second.to_str().unwrap(),
             "--socket",
         ];
-        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:#?}");
+        assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:#?}");
         assert!(
-            words.iter().all(|word| said.stderr.contains(word)),
-            "{words:?}: {said:#?}"
+            words.iter().all(|word| output.stderr.contains(word)),
+            "{words:?}: {output:#?}"
         );
     };
     for words in [
@@ -126,7 +126,7 @@ fn a_command_does_not_reach_a_process_that_runs_another_file() {
         &["servers", "--json"],
         &["sessions"],
     ] {
-        says_no(proxy.command(&[words, &["-c", second.to_str().unwrap()]].concat()));
+        assert_rejected(proxy.command(&[words, &["-c", second.to_str().unwrap()]].concat()));
     }
     assert_eq!(proxy.server("p", &server.address.to_string())["use"], "enabled");
     // Found by looking for it, too.
@@ -151,7 +151,7 @@ fn a_command_does_not_reach_a_process_that_runs_another_file() {
 }
 
 #[test]
-fn its_folder_is_made_for_its_owner_alone() {
+fn the_folder_of_the_socket_is_created_with_mode_0700() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = folder.path().join("new/a.sock");
     let proxy = Proxy::start(&text(&server, path.to_str().unwrap()));
@@ -174,7 +174,7 @@ fn run(text: &str) -> Finished {
 }
 
 #[test]
-fn a_folder_in_which_others_may_put_a_socket_is_refused() {
+fn a_folder_in_which_others_may_replace_the_socket_is_rejected() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let inner = folder.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
@@ -201,7 +201,7 @@ fn a_folder_in_which_others_may_put_a_socket_is_refused() {
 }
 
 #[test]
-fn a_file_beside_it_is_left_alone() {
+fn other_files_in_the_folder_are_left_alone() {
     let (server, folder) = (Server::echo(), tempfile::tempdir().unwrap());
     let path = folder.path().join("a.sock");
     let text = text(&server, path.to_str().unwrap());
@@ -213,8 +213,8 @@ fn a_file_beside_it_is_left_alone() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 2);
 }
 
-/// Somebody who gives each of these answers to one client, status line and body.
-fn pretender(path: &Path, answers: Vec<(u16, String)>) -> JoinHandle<()> {
+/// A fake process that sends each of these responses, status and body, to one client.
+fn fake_process(path: &Path, answers: Vec<(u16, String)>) -> JoinHandle<()> {
     let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || {
         for (status, body) in answers {
@@ -232,7 +232,7 @@ fn pretender(path: &Path, answers: Vec<(u16, String)>) -> JoinHandle<()> {
 }
 
 #[test]
-fn whoever_answers_cannot_drive_the_terminal() {
+fn responses_cannot_control_the_terminal() {
     const EVIL: &str = "\u{1b}[31m\u{9b}2J\r\u{7}\u{202e}\u{2066}";
     let evil = json!(EVIL);
     let server = json!({
@@ -281,19 +281,19 @@ fn whoever_answers_cannot_drive_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fake.sock");
     let answers = cases.iter().map(|(_, _, status, body)| (*status, body.clone()));
-    let pretender = pretender(&path, answers.collect());
+    let fake_process = fake_process(&path, answers.collect());
     for (words, code, _, body) in cases {
-        let said = finished(&mut acequia(&[words, &["--socket", path.to_str().unwrap()]].concat()));
-        assert_eq!(said.code, Some(code), "{words:?}: {said:#?}");
+        let output = finished(&mut acequia(&[words, &["--socket", path.to_str().unwrap()]].concat()));
+        assert_eq!(output.code, Some(code), "{words:?}: {output:#?}");
         let is_harmless = |c: char| c == '\n' || !(c.is_control() || EVIL.contains(c) && !c.is_ascii());
-        let all = format!("{}{}", said.stdout, said.stderr);
-        assert!(all.chars().all(is_harmless), "{words:?}: {said:#?}");
+        let all = format!("{}{}", output.stdout, output.stderr);
+        assert!(all.chars().all(is_harmless), "{words:?}: {output:#?}");
         if words.contains(&"--json") && code == 0 {
             let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-            assert_eq!(read(&said.stdout), read(&body), "the same, for programs");
+            assert_eq!(read(&output.stdout), read(&body), "the same, for programs");
         }
     }
-    pretender.join().unwrap();
+    fake_process.join().unwrap();
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn a_failed_command_names_the_mistake_and_has_its_exit_code() {
     }
 }
 
-/// What is kept for servers that are not there, as the API tells it: `pool/name`, `use` and `weight`.
+/// The overrides of absent servers in the API: `pool/name`, `use` and `weight`.
 fn kept(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
     let state = proxy.answer(&["status"]);
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
@@ -243,7 +243,7 @@ fn kept(proxy: &Proxy) -> Vec<(String, String, Option<u64>)> {
 }
 
 #[test]
-fn what_was_said_outlasts_a_configuration_without_the_server() {
+fn overrides_survive_a_configuration_without_the_server() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let turns = "balance = \"round-robin\"";
     let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
@@ -255,23 +255,23 @@ fn what_was_said_outlasts_a_configuration_without_the_server() {
     assert!(proxy.reload(&without));
     assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
     for words in [&["status"][..], &["servers"], &["servers", "p"]] {
-        let said = proxy.command(words).stdout;
+        let output = proxy.command(words).stdout;
         let line = format!(
-            "{}: not there; kept for when it is: draining, its sessions cut over 30s, weight 7",
+            "{}: not in the pool, overrides kept: draining, its sessions cut over 30s, weight 7",
             named(&a)
         );
-        assert!(said.contains(&line) && said.contains(&us()), "{words:?}: {said}");
+        assert!(output.contains(&line) && output.contains(&us()), "{words:?}: {output}");
     }
     assert!(proxy.reload(&both));
     assert_eq!(served(&proxy, 6), ["b"]);
-    let told = proxy.server("p", &a.address.to_string());
-    assert_eq!((&told["use"], &told["weight"]), (&"draining".into(), &7.into()));
-    assert_eq!((&told["close_over"], &told["set_by"]), (&"30s".into(), &us().into()));
+    let state = proxy.server("p", &a.address.to_string());
+    assert_eq!((&state["use"], &state["weight"]), (&"draining".into(), &7.into()));
+    assert_eq!((&state["close_over"], &state["set_by"]), (&"30s".into(), &us().into()));
     assert_eq!(kept(&proxy), []);
 }
 
 #[test]
-fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
+fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let turns = "balance = \"round-robin\"";
     let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
@@ -283,11 +283,11 @@ fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
     assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(0))]);
     steer(&proxy, &["enable", &named(&a)]);
     assert_eq!(kept(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
-    let said = proxy.command(&["server", "weight", &named(&a), "configured"]);
-    assert_eq!(said.code, Some(0), "{said:#?}");
+    let output = proxy.command(&["server", "weight", &named(&a), "configured"]);
+    assert_eq!(output.code, Some(0), "{output:#?}");
     assert!(
-        said.stdout.contains("not there, and nothing is kept for it"),
-        "{said:#?}"
+        output.stdout.contains("not in the pool, no overrides kept"),
+        "{output:#?}"
     );
     assert_eq!(kept(&proxy), []);
     let again = proxy.command(&["server", "enable", &named(&a)]);
@@ -296,11 +296,14 @@ fn what_is_kept_for_a_server_that_is_not_there_can_be_changed_and_taken_back() {
         "{again:#?}"
     );
     assert!(proxy.reload(&both));
+    eventually("the first check of the server passes", || {
+        proxy.server("p", &a.address.to_string())["health"] == "up"
+    });
     assert_eq!(served(&proxy, 6), ["a", "b"]);
 }
 
 #[test]
-fn what_was_said_outlasts_the_whole_pool_and_holds_for_the_name_at_another_address() {
+fn overrides_survive_without_the_pool_and_apply_to_the_name_at_another_address() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let pool = |pool: &str, server: &Server| {
         format!(
@@ -314,10 +317,10 @@ fn what_was_said_outlasts_the_whole_pool_and_holds_for_the_name_at_another_addre
     assert!(proxy.reload(&pool("q", &a)));
     assert_eq!(server_reached(proxy.at("l")), "a", "another pool's server");
     assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
-    let said = proxy.command(&["servers", "p"]);
+    let output = proxy.command(&["servers", "p"]);
     assert!(
-        said.code == Some(0) && said.stdout.contains("p/s: not there"),
-        "{said:#?}"
+        output.code == Some(0) && output.stdout.contains("p/s: not in the pool"),
+        "{output:#?}"
     );
     assert!(proxy.reload(&pool("p", &b)));
     assert_eq!(proxy.server("p", "s")["use"], "draining");

@@ -104,7 +104,7 @@ fn an_address_of_another_machine_is_reported() {
 }
 
 #[test]
-fn a_port_that_a_connection_has_as_its_own_is_told() {
+fn a_port_in_use_by_a_connection_is_reported() {
     let server = Server::silent();
     let connection = TcpStream::connect(server.address).unwrap();
     let taken = connection.local_addr().unwrap();
@@ -223,7 +223,9 @@ fn wrong_arguments_exit_with_2() {
     let failed = on(FINE, &["route", "--listener", "other"]);
     assert_eq!(failed.code, Some(2));
     assert!(
-        failed.stderr.contains("there is no listener `other`; there is l"),
+        failed
+            .stderr
+            .contains("there is no listener `other`; known listeners: l"),
         "{failed:#?}"
     );
 }
@@ -330,7 +332,7 @@ fn failing_to_write_the_answer_exits_with_1_and_a_closed_pipe_with_0() {
 }
 
 #[test]
-fn a_path_of_the_file_drives_no_terminal_when_it_cannot_be_opened() {
+fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
     let odd = "/nowhere/\\u001b[2J\\u009b\\u202e";
     let check = format!("{FINE}[pools.p.health]\ncheck = \"tls\"\nverify = true\nca_file = \"{odd}\"\n");
     let log = format!("{FINE}[log]\naccess = \"{odd}\"\n");

@@ -1,13 +1,14 @@
-//! What is told at the beginning: what plays where, and what to try.
+//! The text at the start: the listeners and servers, and commands to try.
 
 use std::path::Path;
 
-use super::{Cast, Gates};
+use super::configuration::ListenerAddresses;
+use super::servers::ServerAddresses;
 
-/// The text; its commands are whole and can be copied as they stand.
-pub(super) fn text(gates: &Gates, cast: &Cast, folder: &Path) -> String {
-    let Gates { admin, tls, tcp } = gates;
-    let ([a, b, c], [one, two, three]) = (cast.tls, cast.echo);
+/// The text. Each command works as printed.
+pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
+    let ListenerAddresses { admin, tls, tcp } = listeners;
+    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
     let folder = folder.display();
     let (tls_column, tcp_column) = (tls.to_string(), tcp.to_string());
@@ -19,25 +20,25 @@ acequia balances six servers of its own on this machine. Ctrl-C ends it.
   tls {tls_column:<15}  asks for a.demo.test           a      {a}
                        asks for *.b.demo.test         b      {b}
                        asks for any other name        c      {c}
-                       asks for closed.demo.test      none, it is refused
-  tcp {tcp_column:<15}  comes; least-conn chooses      one    {one}
+                       asks for closed.demo.test      none: refused
+  tcp {tcp_column:<15}  connects (policy least-conn)   one    {one}
                                                       two    {two}
                                                       three  {three}
 
-Try, in another terminal:
+Commands to try in another terminal:
 
-  # TLS by name; the balancer holds no key
+  # TLS by server name; the balancer holds no key
   curl -k --connect-to ::{tls} https://a.demo.test
   openssl s_client -brief -connect {tls} -servername x.b.demo.test
-  # a name that is refused, with a TLS alert that says why
+  # a refused name: the client gets a TLS alert with the reason
   curl -k --connect-to ::{tls} https://closed.demo.test
-  # TCP; each further terminal gets another server
+  # TCP; the next terminal gets another server
   nc {tcp_host} {tcp_port}
-  # what has happened: metrics, a line for each session, and what it runs
+  # the metrics, the access log, and the configuration
   curl -s http://{admin}/metrics
   tail -f {folder}/access.log
   cat {folder}/demo.toml
-  # who is here, how the servers are, and one of them taken out
+  # the sessions, the servers, and draining a server
   acequia sessions -c {folder}/demo.toml
   acequia servers -c {folder}/demo.toml
   acequia server drain echo/one -c {folder}/demo.toml

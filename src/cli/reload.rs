@@ -1,0 +1,45 @@
+//! `acequia reload`: makes a running process reload its configuration.
+
+use std::process::ExitCode;
+
+use super::remote::{ApiRequest, Remote};
+use crate::reload::{Changes, Difference};
+
+/// Requests a reload and prints what it changed.
+#[must_use]
+pub fn run(remote: &Remote) -> ExitCode {
+    remote.request(ApiRequest::post("/api/v1/reload", String::new()), |changes: Changes| {
+        let mut text = difference("listeners", &changes.listeners);
+        text += &difference("pools", &changes.pools);
+        text += &difference("servers", &changes.servers);
+        for line in changes.changed() {
+            text += &format!("{line}\n");
+        }
+        for key in &changes.needs_restart {
+            text += &format!("{key}: changed in the file, but needs a restart\n");
+        }
+        if !changes.warnings.is_empty() {
+            text += &format!("{}\n", changes.warnings);
+        }
+        Ok(text)
+    })
+}
+
+/// The counts, then the names of what was added and removed.
+fn difference(kind: &str, difference: &Difference) -> String {
+    let Difference {
+        added, removed, kept, ..
+    } = difference;
+    let mut text = format!(
+        "{kind}: {} added, {} removed, {} kept\n",
+        added.len(),
+        removed.len(),
+        kept.len()
+    );
+    for (sign, names) in [('+', added), ('-', removed)] {
+        for name in names {
+            text += &format!("  {sign} {name}\n");
+        }
+    }
+    text
+}
