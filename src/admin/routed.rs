@@ -13,7 +13,7 @@ use super::error::Refusal;
 use crate::addr::ClientAddr;
 use crate::name::Sni;
 use crate::plan::{Plan, PoolPlan};
-use crate::route::{self, Choice, Known};
+use crate::route::{self, RouteChoice, RouteInput};
 use crate::sniff::hello::ProtocolList;
 
 /// The connection that is asked about.
@@ -75,16 +75,16 @@ fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
     // What counts as no name of clients counts as none here.
     let name = asked.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let alpn = ProtocolList::of(&asked.alpn);
-    let explanation = listener.routes.explain(&Known {
+    let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref(),
         alpn: &alpn,
         client: asked.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let verdicts = explanation.routes.iter().map(|(route, verdict)| {
         let (word, why) = match verdict {
-            route::Verdict::Taken(entries) => ("taken", entries.told()),
-            route::Verdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
-            route::Verdict::PassedOver(unmet) => (
+            route::RouteVerdict::Taken(entries) => ("taken", entries.describe()),
+            route::RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+            route::RouteVerdict::PassedOver(unmet) => (
                 "passed over",
                 unmet.iter().map(|condition| condition.wanted(route)).collect(),
             ),
@@ -96,10 +96,10 @@ fn explain(plan: &Plan, asked: &Asked) -> Result<Routed, Refusal> {
         }
     });
     let (route, pool): (Option<&Arc<str>>, Option<&Arc<PoolPlan>>) = match &explanation.choice {
-        Choice::Route { route, pool } => (Some(route), Some(pool)),
-        Choice::Default(pool) => (None, Some(pool)),
-        Choice::Refused { route } => (Some(route), None),
-        Choice::NoRoute => (None, None),
+        RouteChoice::Route { route, pool } => (Some(route), Some(pool)),
+        RouteChoice::Default(pool) => (None, Some(pool)),
+        RouteChoice::Refused { route } => (Some(route), None),
+        RouteChoice::NoRoute => (None, None),
     };
     let servers = pool.map_or(Vec::new(), |pool| pool.pool.in_order(asked.from, Instant::now()));
     Ok(Routed {

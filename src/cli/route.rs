@@ -12,7 +12,7 @@ use crate::addr::ClientAddr;
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy};
-use crate::route::{Choice, Explanation, Known, Verdict};
+use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
 
 /// The connection that is asked about.
@@ -64,7 +64,7 @@ pub fn explain(plan: &Plan, query: &RouteQuery) -> Result<String, UnknownListene
     })?;
     let name = query.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&query.alpn);
-    let explanation = listener.routes.explain(&Known {
+    let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref().and_then(|name| name.as_ref().ok()),
         alpn: &alpn,
         client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
@@ -85,16 +85,16 @@ fn told(
     notes(text, listener, query, name, explanation)?;
     routes(text, explanation)?;
     let pool = match explanation.choice {
-        Choice::Route { route, pool } => {
+        RouteChoice::Route { route, pool } => {
             writeln!(text, "route {route}: pool {}", pool.pool.name())?;
             pool
         }
-        Choice::Default(pool) => {
+        RouteChoice::Default(pool) => {
             writeln!(text, "no route takes it: the listener's pool {}", pool.pool.name())?;
             pool
         }
-        Choice::Refused { route } => return writeln!(text, "route {route}: refused"),
-        Choice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
+        RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
+        RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
     servers(text, pool, query.from)
 }
@@ -164,14 +164,14 @@ fn routes(text: &mut String, explanation: &Explanation<'_, Arc<PoolPlan>>) -> fm
     for (route, verdict) in routes {
         write!(text, "  {:width$}  ", route.name)?;
         match verdict {
-            Verdict::Taken(entries) => match entries.told().as_slice() {
+            RouteVerdict::Taken(entries) => match entries.describe().as_slice() {
                 [] => writeln!(text, "taken")?,
                 told => writeln!(text, "taken: {}", told.join("; "))?,
             },
-            Verdict::Outranked { by, because } => {
+            RouteVerdict::Outranked { by, because } => {
                 writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
             }
-            Verdict::PassedOver(unmet) => {
+            RouteVerdict::PassedOver(unmet) => {
                 let unmet: Vec<_> = unmet.iter().map(|condition| condition.wanted(route)).collect();
                 writeln!(text, "passed over: {}", unmet.join("; "))?;
             }
