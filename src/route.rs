@@ -8,8 +8,8 @@
 //! share a pattern are tested one by one, best first, up to the first that holds: ten thousand routes for the same
 //! name, told apart by `from`, are ten thousand tests of an address at worst.
 
-mod explain;
 mod offered;
+mod explain;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

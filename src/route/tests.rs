@@ -80,7 +80,7 @@ fn the_rank_of_the_name_comes_first() {
 }
 
 #[test]
-fn then_the_kinds_of_condition_then_the_order_written() {
+fn equal_names_are_ranked_by_kinds_of_condition_and_then_by_order() {
     let table = RouteTable::new(
         vec![
             route("plain", "a.com", "", ""),
@@ -103,7 +103,7 @@ fn then_the_kinds_of_condition_then_the_order_written() {
 }
 
 #[test]
-fn who_fails_the_exact_route_may_match_a_wildcard() {
+fn a_client_that_fails_the_exact_route_may_match_a_wildcard() {
     let table = RouteTable::new(
         vec![
             route("exact", "a.b.com", "", "10.0.0.0/8"),
@@ -255,7 +255,7 @@ fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn a_lookup_agrees_with_the_letter_of_the_rule(
+    fn a_lookup_agrees_with_a_literal_implementation_of_the_rule(
         routes in routes(),
         name in prop::option::of(asked_names()),
         alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),
@@ -277,7 +277,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_of_30_000_protocols_is_looked_through_once() {
+fn a_list_of_30_000_protocols_is_scanned_once() {
     let routes = |index: usize| route(&format!("#{index}"), "a.b", &format!("p{index}"), "");
     let table = RouteTable::new((0..2_000).map(routes).collect(), None);
     let name = Sni::from_wire(b"a.b").unwrap();
