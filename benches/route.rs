@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use acequia::addr::ClientAddr;
 use acequia::name::{NamePattern, Sni};
-use acequia::route::{Known, Route, RouteTable, Target};
+use acequia::route::{Route, RouteInput, RouteTable, Target};
 use acequia::sniff::hello::ProtocolList;
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -60,7 +60,7 @@ fn find(criterion: &mut Criterion) {
             group.bench_function(format!("{what}, {which}"), |bencher| {
                 bencher.iter(|| {
                     let client = Some(ClientAddr::new(([192, 0, 2, 1], 1).into()));
-                    let known = Known {
+                    let known = RouteInput {
                         name: next.next(),
                         alpn: &alpn,
                         client,

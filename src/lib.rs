@@ -1,42 +1,42 @@
-//! acequia divides TCP connections: it lets a client in, reads no more of it than it needs to route it, picks a
-//! server, and moves bytes both ways until both sides are done.
+//! acequia balances TCP connections: it accepts a client, reads no more of it than its route depends on, picks a server,
+//! and relays bytes both ways until both sides are done.
 //!
-//! The modules stand below in the order in which a connection meets them, and a module uses only what stands above
-//! it: the crate can be read from top to bottom. `tests/tidy.rs` holds the order.
+//! The modules are listed in the order in which a connection meets them, and a module uses only those listed above it:
+//! the crate can be read from top to bottom. `tests/tidy.rs` enforces the order.
 //!
 //! ```text
-//!  worker: one a core; lets clients in and starts their sessions
+//!  worker: one a core; accepts clients and runs their sessions
 //!    │
-//!    │         ┌───────── session: the story of one connection ─────────┐
-//!    ▼         │                                                        │
-//!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► a line in the log,
-//!  client                  ▲          ▲        ◄──── server ────►                series in /metrics
-//!                          │          ├─ health: is it up? ◄─ check: one file a kind
-//!                          │          └─ discover: where is it?
-//!                          └─ live ◄─ plan ◄─ config
+//!    │         ┌──────────── session: the steps of one connection ────────────┐
+//!    ▼         │                                                              │
+//!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► access log,
+//!  client                   │ ▲        ▲       ◄──── server ────►                metrics
+//!                    refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
+//!                               │        └─ discover: where is it?
+//!                               └─ live ◄─ plan ◄─ config
 //! ```
 //!
-//! **From accept to the log line.** Each [`worker`] is a thread with a runtime and a listening socket of its own; a
-//! session never leaves it. [`listen`] gives it a client together with a permit, the client's place among those there
-//! may be. [`session::serve`] gets it with its listener's part of the [`plan`] in force, opens the client's entry in the
-//! [`account::Ledger`], and puts the stages in a row. Where a route asks for a name, [`sniff`] reads until the bytes prove what
-//! the client wants, within a time and a size, and hands on all it has read; other listeners read nothing, for a
-//! server may be the one to speak first. [`route`] turns what is known of the client into a pool, or into a refusal,
-//! which a TLS client is told. [`pool`] picks a server among those that are up and gives a lease, the session's place
-//! on it; [`dial`] connects within a time, and asks for another pick when that fails. The plan is let go, the bytes
-//! that were read go to the server first, and [`relay`] moves the rest: each direction copies, and splices while it
-//! is bulk, until both sides have finished, one has broken, or it was quiet for too long. Then the sockets close and
-//! the lease drops, and with one [`account::Ending`] the entry, which counts the session and writes its line; the
-//! permit comes last. A session that is cancelled or panics drops the same values, so that no count is ever off.
+//! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
+//! session never leaves it. [`listen`] accepts a client with a permit of the listener's limits ([`capacity`]).
+//! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the stages.
+//! Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time
+//! and a size; on other listeners it reads nothing, because a server may be the one to speak first. [`route`] finds a
+//! pool, or [`refuse`] ends the client with a TLS alert. [`pool`] picks a server among those that are up and gives a
+//! lease; [`dial`] connects within a time, and asks for another pick when that fails. The listener's state is dropped, a
+//! PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest
+//! between the two [`ends`]: each direction copies, and splices while it is bulk, until both sides have finished, one has
+//! failed, or both were silent for too long. Then the sockets close, the lease is returned, and the entry is closed with
+//! one [`account::Ending`]: it counts the session and writes its record. The permit is returned last. A session that is
+//! cancelled or panics drops the same values, so that no count is ever off.
 //!
-//! **Beside it.** [`discover`] resolves the names of servers; [`health`] decides when which server is checked, by one
-//! of the kinds in [`check`], and writes the results into the servers, where the next pick sees them. [`config`] turns
-//! a file into a plan, or says all that is wrong with it; nothing at run time looks back at it. [`sever`] cuts
-//! sessions of servers that ought to have none, by the cord in their [`account::Record`]; [`drain`] lets all sessions
-//! end and cuts what is left. [`admin`] shows what there is, and lets it be steered. [`app`] binds and starts all
-//! this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
+//! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when
+//! which server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
+//! sees them. [`config`] turns a file into a plan, or reports all its mistakes; nothing
+//! uses it at run time. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
+//! lets all sessions end and cuts what is left. [`admin`] shows the state, and changes it on request. [`app`] binds and
+//! starts all this, handles signals, and alone may use everything; [`cli`] is the command line.
 //!
-//! **Another configuration.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan,
+//! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan,
 //! and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
 //! that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds the next pools, and
 //! keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither fails nor waits; the workers'
@@ -44,8 +44,8 @@
 //! close, and [`health`], which subscribes to `live`, goes on with the pools of the new plan. A session keeps what it took from
 //! the plan of its time. Resolved names change a pool's servers through the same holder ([`live::Live::set_addresses`]).
 //!
-//! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
-//! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
+//! Parsers, matchers, policies and health rules are plain functions of plain values; code that awaits is a thin layer
+//! around them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
 
 pub mod units;
 pub mod text;

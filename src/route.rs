@@ -1,15 +1,15 @@
-//! What is known of a client -> where it goes.
+//! Where a client goes, by what is known of it.
 //!
-//! Of the routes whose conditions all hold the one that fits best wins: by its name condition first ([`Rank`]), then
-//! by how many other kinds of condition it has, then by who was written first.
+//! Of the routes whose conditions all hold, the one that fits best wins: by its name condition first ([`Rank`]), then by how
+//! many other kinds of condition it has, then by the order written.
 //!
-//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are there to
-//! be found: it costs the same among ten names and among a million, but for what the memory adds. Only routes that
+//! A lookup hashes the name once, and once more for each label above the first while `*.suffix` patterns are
+//! configured: it costs the same among ten names and among a million, apart from cache misses. Only routes that
 //! share a pattern are tested one by one, best first, up to the first that holds: ten thousand routes for the same
 //! name, told apart by `from`, are ten thousand tests of an address at worst.
 
-mod explain;
 mod offered;
+mod explain;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::addr::ClientAddr;
 use crate::name::{NamePattern, Rank, Sni};
 use crate::sniff::hello::ProtocolList;
-pub use explain::{Advantage, Condition, Entries, Explanation, Verdict};
+pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use offered::Offered;
 
 /// Where a route leads.
@@ -33,10 +33,10 @@ pub enum Target<T> {
     Refuse,
 }
 
-/// One rule.
+/// A rule: conditions on the client, and where it leads.
 #[derive(Clone, Debug)]
 pub struct Route<T> {
-    /// What log and API call it.
+    /// Its name in the log and the API.
     pub name: Arc<str>,
     /// Any of these; empty: no such condition.
     pub sni: Vec<NamePattern>,
@@ -51,18 +51,18 @@ pub struct Route<T> {
 /// What is known of a client when its route is chosen. One that does not speak TLS has no name and offers no protocol,
 /// so that it matches only routes without `sni` and `alpn`.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct RouteInput<'a> {
     /// The server name it asked for. One that is not valid matches `*` and `*.suffix` only.
     pub name: Option<&'a Sni>,
     /// The protocols it offered (RFC 7301).
     pub alpn: &'a ProtocolList,
-    /// Whom it speaks for. `None`, when somebody asks about no client in particular: no `from` condition holds.
+    /// The client's address. `None`, in a question about no client in particular: no `from` condition holds.
     pub client: Option<ClientAddr>,
 }
 
 /// Where a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice<'a, T> {
+pub enum RouteChoice<'a, T> {
     /// A route took it to a pool.
     Route {
         /// The route's name.
@@ -70,14 +70,14 @@ pub enum Choice<'a, T> {
         /// The pool.
         pool: &'a T,
     },
-    /// No route took it; the listener's own pool.
+    /// No route took it; it goes to the listener's default pool.
     Default(&'a T),
     /// A route refuses it.
     Refused {
         /// The route's name.
         route: &'a Arc<str>,
     },
-    /// No route took it and there is no pool for the rest.
+    /// No route took it, and there is no default pool.
     NoRoute,
 }
 
@@ -95,7 +95,7 @@ pub struct RouteTable<T> {
 }
 
 impl<T> RouteTable<T> {
-    /// A table of these routes, in the order written, and the pool for what none of them takes.
+    /// A table of these routes, in the order written, and the default pool.
     #[must_use]
     pub fn new(routes: Vec<Route<T>>, default: Option<T>) -> Self {
         let mut table = Self {
@@ -109,7 +109,7 @@ impl<T> RouteTable<T> {
             any: Bucket::default(),
             unconditional: Bucket::default(),
         };
-        // Whoever enters a bucket first is asked first. The sort is stable: equals stay as written.
+        // The routes of a bucket are tried in the order in which they enter. The sort is stable: equals stay as written.
         let mut best_first: Vec<usize> = (0..routes.len()).collect();
         best_first.sort_by_key(|index| std::cmp::Reverse(routes[*index].kinds()));
         for index in best_first {
@@ -145,13 +145,13 @@ impl<T> RouteTable<T> {
         &self.routes
     }
 
-    /// Where clients go whom no route takes; `None`: they are refused.
+    /// The default pool, for clients that no route takes; `None`: they are refused.
     #[must_use]
     pub fn default(&self) -> Option<&T> {
         self.default.as_ref()
     }
 
-    /// The pools it leads to: those of the routes in the order written, then that of the rest.
+    /// The pools it leads to: those of the routes in the order written, then the default.
     pub fn targets(&self) -> impl Iterator<Item = &T> {
         let pools = self.routes.iter().filter_map(|route| match &route.to {
             Target::Pool(pool) => Some(pool),
@@ -163,17 +163,17 @@ impl<T> RouteTable<T> {
     /// Where this client goes. Allocates nothing, unless the client offers hundreds of protocols and a condition asks
     /// for one.
     #[must_use]
-    pub fn find(&self, known: &Known<'_>) -> Choice<'_, T> {
-        self.choice(self.best(known))
+    pub fn find(&self, input: &RouteInput<'_>) -> RouteChoice<'_, T> {
+        self.choice(self.best(input))
     }
 
-    /// The place of the best route that takes the client.
-    fn best(&self, known: &Known<'_>) -> Option<usize> {
-        let offered = Offered::new(known.alpn);
+    /// The index of the best route that takes the client.
+    fn best(&self, input: &RouteInput<'_>) -> Option<usize> {
+        let offered = Offered::new(input.alpn);
         let first = |bucket: &Bucket| {
             let mut guarded = bucket.guarded.iter().map(|index| (*index, &self.routes[*index]));
             let admitted = guarded
-                .find(|(_, route)| route.alpn_entry(&offered).holds() && route.client_entry(known.client).holds());
+                .find(|(_, route)| route.alpn_entry(&offered).holds() && route.client_entry(input.client).holds());
             admitted.map(|(index, _)| index).or(bucket.open)
         };
         let by_name = |name: &Sni| {
@@ -187,10 +187,10 @@ impl<T> RouteTable<T> {
             };
             exact.or_else(of_suffixes).or_else(|| first(&self.any))
         };
-        known.name.and_then(by_name).or_else(|| first(&self.unconditional))
+        input.name.and_then(by_name).or_else(|| first(&self.unconditional))
     }
 
-    fn choice(&self, best: Option<usize>) -> Choice<'_, T> {
+    fn choice(&self, best: Option<usize>) -> RouteChoice<'_, T> {
         match (best.map(|index| &self.routes[index]), &self.default) {
             (
                 Some(Route {
@@ -199,7 +199,7 @@ impl<T> RouteTable<T> {
                     ..
                 }),
                 _,
-            ) => Choice::Route { route: name, pool },
+            ) => RouteChoice::Route { route: name, pool },
             (
                 Some(Route {
                     name,
@@ -207,9 +207,9 @@ impl<T> RouteTable<T> {
                     ..
                 }),
                 _,
-            ) => Choice::Refused { route: name },
-            (None, Some(pool)) => Choice::Default(pool),
-            (None, None) => Choice::NoRoute,
+            ) => RouteChoice::Refused { route: name },
+            (None, Some(pool)) => RouteChoice::Default(pool),
+            (None, None) => RouteChoice::NoRoute,
         }
     }
 }
@@ -256,7 +256,7 @@ impl<T> Route<T> {
     }
 }
 
-/// What becomes of one condition of a route.
+/// How one condition of a route turned out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Match<E> {
     /// The route has no such condition.
@@ -288,13 +288,13 @@ impl<E> Match<E> {
     }
 }
 
-/// The routes that share a pattern, by their places. As a rule that is one, and open: then it is known here, without a
-/// look at the route, which among a million is a look into cold memory.
+/// The routes that share a pattern, by their indices. Usually that is one without further conditions: then it is found
+/// without loading the route, which among a million is a cache miss.
 #[derive(Debug, Default)]
 struct Bucket {
     /// Those with further conditions, best first.
     guarded: Vec<usize>,
-    /// The first written of those without: whoever comes to it is taken.
+    /// The first written of those without: it takes every client that gets here.
     open: Option<usize>,
 }
 
@@ -312,7 +312,7 @@ impl Bucket {
 /// By the name of the pattern, folded as clients' names are.
 type ByName = HashMap<Arc<[u8]>, Bucket, BuildHasherDefault<NameHasher>>;
 
-/// XXH3-64 without a secret: faster than the standard library's hash, and no clients' choice of names can flood a
+/// XXH3-64 without a secret: faster than the standard library's hash. Clients cannot cause collisions in a
 /// table whose names are all the operator's.
 #[derive(Debug, Default)]
 struct NameHasher(u64);

@@ -51,19 +51,27 @@ pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>
 }
 
 /// Links the client to a server, or refuses it; then the session is over.
-async fn link(mut client: TcpStream, state: Arc<ListenerState>, at: Instant, mut entry: Entry) -> Option<Linked> {
-    let record = Arc::clone(entry.record());
-    let connected = tokio::select! {
-        biased;
-        connected = connect(&mut client, state, at, &mut entry) => connected,
-        ending = record.until_cut() => Err(Refusal::Cut(ending)),
-    };
-    match connected {
-        Ok(connected) => Some(Linked::new(client, connected, entry)),
-        Err(refusal) => {
-            refuse(client, refusal.reply()).await;
-            entry.close(refusal.ending());
-            None
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+fn link(
+    mut client: TcpStream,
+    state: Arc<ListenerState>,
+    at: Instant,
+    mut entry: Entry,
+) -> impl Future<Output = Option<Linked>> {
+    async move {
+        let record = Arc::clone(entry.record());
+        let connected = tokio::select! {
+            biased;
+            connected = connect(&mut client, state, at, &mut entry) => connected,
+            ending = record.until_cut() => Err(Refusal::Cut(ending)),
+        };
+        match connected {
+            Ok(connected) => Some(Linked::new(client, connected, entry)),
+            Err(refusal) => {
+                refuse(client, refusal.reply()).await;
+                entry.close(refusal.ending());
+                None
+            }
         }
     }
 }

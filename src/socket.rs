@@ -1,4 +1,4 @@
-//! What both sockets of a session are told: keepalive, user timeout, no delay; and how to end one abruptly.
+//! Options of a session's sockets (keepalive, user timeout, no delay), their faults, and closing by a reset.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,8 +45,8 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, for what is read is sent at
-    /// once, and SO_OOBINLINE, for an urgent byte is a byte of the stream like any other (RFC 6093, section 6).
+    /// Sets the options on a socket, and two that every socket of ours has: TCP_NODELAY, because bytes are sent on as soon
+    /// as they are read, and SO_OOBINLINE, because an urgent byte belongs to the stream (RFC 6093, section 6).
     ///
     /// Each of them is [optional](OptionalCall).
     pub fn apply(&self, socket: &SockRef<'_>) {
@@ -65,7 +65,7 @@ impl SocketOptions {
 }
 
 impl SocketOptions {
-    /// The same on a socket that had other options before.
+    /// Sets the options on a socket that had others before.
     pub fn apply_anew(&self, socket: &SockRef<'_>) {
         if self.keepalive.is_none() {
             KEEPALIVE.try_result(socket.set_keepalive(false));
@@ -77,7 +77,7 @@ impl SocketOptions {
     }
 }
 
-/// A socket to connect to this address with.
+/// A socket of the address's family, to be connected.
 ///
 /// # Errors
 /// Those of `socket`.
@@ -88,13 +88,13 @@ pub fn towards(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Closes with a reset: what is queued is thrown away, and the peer cannot mistake the end for a complete answer.
+/// Closes a socket by a reset: what is queued is dropped, and the peer cannot mistake the end for a complete answer.
 #[expect(clippy::needless_pass_by_value, reason = "it closes what it is given")]
 pub fn reset(socket: TcpStream) {
     reset_when_closed(&socket);
 }
 
-/// From now on closing it is [`reset`].
+/// Makes the socket end by a reset when it is closed.
 pub fn reset_when_closed(socket: &impl AsFd) {
     LINGER.try_result(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
 }
@@ -129,14 +129,14 @@ impl Fault {
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Lost,
-            _ => Self::Reset, // ECONNRESET, or EPIPE where the reset has been told already
+            _ => Self::Reset, // ECONNRESET, or EPIPE where the reset was reported before
         }
     }
 }
 
 /// Waits until a socket breaks, without reading from it; its end of stream is no fault.
 ///
-/// Takes the error off the socket: who reads afterwards gets what had arrived before, then the end of the stream.
+/// Takes the error off the socket: later reads get what had arrived before, then the end of the stream.
 pub async fn socket_fault(socket: &TcpStream) -> Fault {
     loop {
         if let Err(error) = socket.ready(Interest::ERROR).await {
@@ -144,7 +144,7 @@ pub async fn socket_fault(socket: &TcpStream) -> Fault {
         }
         match socket.take_error() {
             Ok(Some(error)) | Err(error) => return Fault::of(&error),
-            // Told and taken already; forget the readiness and wait for the next.
+            // It was reported and taken before: clear the readiness and wait for the next.
             Ok(None) => {
                 let _ = socket.try_io::<()>(Interest::ERROR, || Err(io::ErrorKind::WouldBlock.into()));
             }

@@ -5,7 +5,7 @@
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The few figures of TCP_INFO that we report or wait for.
+/// The fields of TCP_INFO that are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Smoothed round-trip time, microseconds.
@@ -19,13 +19,13 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Asks the kernel; `None` when it does not answer (the socket is gone).
+    /// Reads it from the kernel; `None` on an error.
     #[must_use]
     pub fn of(socket: BorrowedFd<'_>) -> Option<Self> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         // SAFETY: `info` and `length` live through the call, `length` is the size of `info`, and the kernel writes at
-        // most so many bytes.
+        // most that many bytes.
         let answer = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),

@@ -14,7 +14,7 @@ use crate::addr::ClientAddr;
 use crate::live::InForce;
 use crate::name::Sni;
 use crate::plan::PoolId;
-use crate::route::{self, Choice, Known};
+use crate::route::{self, RouteChoice, RouteInput};
 use crate::sniff::hello::ProtocolList;
 
 /// The query: what is known of the connection.
@@ -76,16 +76,16 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     // As for clients, a name that is no server name counts as none.
     let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let alpn = ProtocolList::of(&query.alpn);
-    let explanation = listener.routes.explain(&Known {
+    let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref(),
         alpn: &alpn,
         client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let verdicts = explanation.routes.iter().map(|(route, verdict)| {
         let (word, why) = match verdict {
-            route::Verdict::Taken(entries) => ("taken", entries.told()),
-            route::Verdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
-            route::Verdict::PassedOver(unmet) => (
+            route::RouteVerdict::Taken(entries) => ("taken", entries.describe()),
+            route::RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+            route::RouteVerdict::PassedOver(unmet) => (
                 "passed over",
                 unmet.iter().map(|condition| condition.wanted(route)).collect(),
             ),
@@ -97,10 +97,10 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         }
     });
     let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
-        Choice::Route { route, pool } => (Some(route), Some(pool)),
-        Choice::Default(pool) => (None, Some(pool)),
-        Choice::Refused { route } => (Some(route), None),
-        Choice::NoRoute => (None, None),
+        RouteChoice::Route { route, pool } => (Some(route), Some(pool)),
+        RouteChoice::Default(pool) => (None, Some(pool)),
+        RouteChoice::Refused { route } => (Some(route), None),
+        RouteChoice::NoRoute => (None, None),
     };
     let pool = pool.map(|id| &in_force.pools[*id]);
     let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, Instant::now()));

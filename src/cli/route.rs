@@ -17,7 +17,7 @@ use crate::live::{LivePool, NameAddresses};
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
-use crate::route::{Choice, Explanation, Known, Verdict};
+use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
 
 /// What is known of the connection.
@@ -81,7 +81,7 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
     })?;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
-    let explanation = listener.routes.explain(&Known {
+    let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref().and_then(|name| name.as_ref().ok()),
         alpn: &alpn,
         client: args.from.map(|ip| ClientAddr::new((ip, 0).into())),
@@ -104,18 +104,18 @@ fn write_explanation(
     write_notes(text, listener, args, name, explanation)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        Choice::Route { route, pool } => {
+        RouteChoice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
             writeln!(text, "route {route}: pool {}", pool.name)?;
             pool
         }
-        Choice::Default(pool) => {
+        RouteChoice::Default(pool) => {
             let pool = &plan.pools[*pool];
             writeln!(text, "no route takes it: the listener's pool {}", pool.name)?;
             pool
         }
-        Choice::Refused { route } => return writeln!(text, "route {route}: refused"),
-        Choice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
+        RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
+        RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
     write_servers(text, pool, args.from)
 }
@@ -185,14 +185,14 @@ fn write_routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt
     for (route, verdict) in routes {
         write!(text, "  {:width$}  ", route.name)?;
         match verdict {
-            Verdict::Taken(entries) => match entries.told().as_slice() {
+            RouteVerdict::Taken(entries) => match entries.describe().as_slice() {
                 [] => writeln!(text, "taken")?,
                 reasons => writeln!(text, "taken: {}", reasons.join("; "))?,
             },
-            Verdict::Outranked { by, because } => {
+            RouteVerdict::Outranked { by, because } => {
                 writeln!(text, "holds, but {by} wins: it {}", because.as_str())?;
             }
-            Verdict::PassedOver(unmet) => {
+            RouteVerdict::PassedOver(unmet) => {
                 let unmet: Vec<_> = unmet.iter().map(|condition| condition.wanted(route)).collect();
                 writeln!(text, "passed over: {}", unmet.join("; "))?;
             }

@@ -1,24 +1,24 @@
-//! Why a client goes where it goes.
+//! Why a route takes a client, and the others do not.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Choice, Known, Offered, Route, RouteTable};
+use super::{Offered, Route, RouteChoice, RouteInput, RouteTable};
 use crate::name::{NamePattern, Rank};
 
-/// What became of each route, and where the client goes.
+/// The verdict on each route, and where the client goes.
 #[derive(Debug)]
 pub struct Explanation<'a, T> {
     /// The routes in the order written.
-    pub routes: Vec<(&'a Route<T>, Verdict<'a>)>,
+    pub routes: Vec<(&'a Route<T>, RouteVerdict<'a>)>,
     /// What [`RouteTable::find`] says.
-    pub choice: Choice<'a, T>,
+    pub choice: RouteChoice<'a, T>,
 }
 
-/// What became of one route.
+/// Whether one route takes the client, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict<'a> {
+pub enum RouteVerdict<'a> {
     /// It takes the client, by these entries of its conditions.
     Taken(Entries<'a>),
     /// All its conditions hold, but another route fits better.
@@ -66,7 +66,7 @@ pub enum Advantage {
 }
 
 impl Condition {
-    /// What it asks for of a client for whom it does not hold, in words.
+    /// Says why it does not hold for a client.
     #[must_use]
     pub fn wanted<T>(self, route: &Route<T>) -> String {
         match self {
@@ -81,9 +81,9 @@ impl Condition {
 }
 
 impl Entries<'_> {
-    /// Each of them, in words.
+    /// Says by which entries the conditions hold.
     #[must_use]
-    pub fn told(&self) -> Vec<String> {
+    pub fn describe(&self) -> Vec<String> {
         let sni = self.sni.map(|pattern| format!("sni matches {pattern}"));
         let alpn = self
             .alpn
@@ -94,7 +94,7 @@ impl Entries<'_> {
 }
 
 impl Advantage {
-    /// What is better, in words.
+    /// The words for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -125,21 +125,21 @@ struct Fit<'a> {
 impl<T> RouteTable<T> {
     /// Where this client goes, and why. It tests every route: for people, not for traffic.
     #[must_use]
-    pub fn explain(&self, known: &Known<'_>) -> Explanation<'_, T> {
-        // The winner is that of `find`, so that the explanation cannot tell another story than the traffic.
-        let best = self.best(known);
-        let offered = Offered::new(known.alpn);
-        let verdict = |index: usize, route| match (fit(route, known, &offered), best) {
-            (Err(unmet), _) => Verdict::PassedOver(unmet),
+    pub fn explain(&self, input: &RouteInput<'_>) -> Explanation<'_, T> {
+        // The winner is that of `find`, so that the explanation cannot differ from what happens to traffic.
+        let best = self.best(input);
+        let offered = Offered::new(input.alpn);
+        let verdict = |index: usize, route| match (fit(route, input, &offered), best) {
+            (Err(unmet), _) => RouteVerdict::PassedOver(unmet),
             (Ok(over), Some(best)) if best != index => {
                 let winner = &self.routes[best];
-                let wins = fit(winner, known, &offered);
-                Verdict::Outranked {
+                let wins = fit(winner, input, &offered);
+                RouteVerdict::Outranked {
                     by: &winner.name,
                     because: advantage(wins.as_ref().ok(), &over),
                 }
             }
-            (Ok(fit), _) => Verdict::Taken(fit.entries),
+            (Ok(fit), _) => RouteVerdict::Taken(fit.entries),
         };
         let routes = self
             .routes
@@ -154,10 +154,10 @@ impl<T> RouteTable<T> {
     }
 }
 
-fn fit<'a, T>(route: &'a Route<T>, known: &Known<'_>, offered: &Offered<'_>) -> Result<Fit<'a>, Vec<Condition>> {
-    let name = route.name_entry(known.name);
+fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>) -> Result<Fit<'a>, Vec<Condition>> {
+    let name = route.name_entry(input.name);
     let alpn = route.alpn_entry(offered);
-    let from = route.client_entry(known.client);
+    let from = route.client_entry(input.client);
     let held = [
         (Condition::Name, name.holds()),
         (Condition::Alpn, alpn.holds()),

@@ -28,19 +28,19 @@ fn protocols(text: &str) -> ProtocolList {
 /// The name of the route that takes such a client, or what becomes of it.
 fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> String {
     let name = Sni::from_wire(name.as_bytes());
-    let known = Known {
+    let known = RouteInput {
         name: name.as_ref(),
         alpn: &protocols(alpn),
         client: client.parse().ok().map(|ip: IpAddr| ClientAddr::new((ip, 1).into())),
     };
     match table.find(&known) {
-        Choice::Route { route, pool } => {
+        RouteChoice::Route { route, pool } => {
             assert_eq!(*pool, format!("pool of {route}"));
             route.to_string()
         }
-        Choice::Refused { route } => format!("refused by {route}"),
-        Choice::Default(_) => "default".into(),
-        Choice::NoRoute => "no route".into(),
+        RouteChoice::Refused { route } => format!("refused by {route}"),
+        RouteChoice::Default(_) => "default".into(),
+        RouteChoice::NoRoute => "no route".into(),
     }
 }
 
@@ -80,7 +80,7 @@ fn the_rank_of_the_name_comes_first() {
 }
 
 #[test]
-fn then_the_kinds_of_condition_then_the_order_written() {
+fn equal_names_are_ranked_by_kinds_of_condition_and_then_by_order() {
     let table = RouteTable::new(
         vec![
             route("plain", "a.com", "", ""),
@@ -103,7 +103,7 @@ fn then_the_kinds_of_condition_then_the_order_written() {
 }
 
 #[test]
-fn who_fails_the_exact_route_may_match_a_wildcard() {
+fn a_client_that_fails_the_exact_route_may_match_a_wildcard() {
     let table = RouteTable::new(
         vec![
             route("exact", "a.b.com", "", "10.0.0.0/8"),
@@ -156,35 +156,35 @@ fn every_route_is_explained() {
         None,
     );
     let name = Sni::from_wire(b"a.b.com").unwrap();
-    let known = Known {
+    let known = RouteInput {
         name: Some(&name),
         alpn: &protocols("h2"),
         client: None,
     };
     let explanation = table.explain(&known);
     let winner: Arc<str> = "h2".into();
-    let outranked = |because| Verdict::Outranked { by: &winner, because };
+    let outranked = |because| RouteVerdict::Outranked { by: &winner, because };
     let verdicts: Vec<_> = explanation.routes.iter().map(|(_, verdict)| verdict.clone()).collect();
     assert_eq!(
         verdicts,
         [
             outranked(Advantage::Name),
             outranked(Advantage::Kinds),
-            Verdict::Taken(Entries {
+            RouteVerdict::Taken(Entries {
                 sni: Some(&NamePattern::from_config("a.b.com").unwrap()),
                 alpn: Some(b"h2"),
                 from: None,
             }),
             outranked(Advantage::Order),
-            Verdict::PassedOver(vec![Condition::Name, Condition::Alpn, Condition::From]),
-            Verdict::PassedOver(vec![Condition::From]),
+            RouteVerdict::PassedOver(vec![Condition::Name, Condition::Alpn, Condition::From]),
+            RouteVerdict::PassedOver(vec![Condition::From]),
         ]
     );
     assert_eq!(explanation.choice, table.find(&known));
 }
 
 /// What the table must agree with: every route tested by the letter of the rule, the greatest rank, first wins ties.
-fn by_the_letter(routes: &[Route<&'static str>], known: &Known<'_>) -> Option<usize> {
+fn by_the_letter(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match known.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
@@ -255,14 +255,14 @@ fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn a_lookup_agrees_with_the_letter_of_the_rule(
+    fn a_lookup_agrees_with_a_literal_implementation_of_the_rule(
         routes in routes(),
         name in prop::option::of(asked_names()),
         alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),
         ip in prop::option::of(prop::sample::select(vec!["10.0.0.1", "10.9.9.9", "192.0.2.1", "2001:db8::1"])),
     ) {
         let name = name.and_then(|text| Sni::from_wire(text.as_bytes()));
-        let known = Known {
+        let known = RouteInput {
             name: name.as_ref(),
             alpn: &protocols(&alpn.join(" ")),
             client: ip.map(|ip| ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 1).into())),
@@ -271,18 +271,18 @@ proptest! {
         let table = RouteTable::new(routes, Some("default"));
         prop_assert_eq!(table.best(&known), expected);
         let explained = table.explain(&known);
-        let taken = explained.routes.iter().position(|(_, verdict)| matches!(verdict, Verdict::Taken(_)));
+        let taken = explained.routes.iter().position(|(_, verdict)| matches!(verdict, RouteVerdict::Taken(_)));
         prop_assert_eq!(taken, expected);
     }
 }
 
 #[test]
-fn a_list_of_30_000_protocols_is_looked_through_once() {
+fn a_list_of_30_000_protocols_is_scanned_once() {
     let routes = |index: usize| route(&format!("#{index}"), "a.b", &format!("p{index}"), "");
     let table = RouteTable::new((0..2_000).map(routes).collect(), None);
     let name = Sni::from_wire(b"a.b").unwrap();
     let alpn = ProtocolList::of(vec![b"x".as_slice(); 30_000].into_iter().chain([b"p1999".as_slice()]));
-    let known = Known {
+    let known = RouteInput {
         name: Some(&name),
         alpn: &alpn,
         client: None,

@@ -1,4 +1,7 @@
 //! The steps of a session from accept to a connection to its server. Each consumes the one before.
+//!
+//! Those that wait are no `async fn`s: these would keep `self` beside its parts, and a client that is slow to send its
+//! ClientHello must stay cheap.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +21,7 @@ use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::alert_without_route;
 use crate::relay::RelayLimits;
-use crate::route::{Choice, Known};
+use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::{Sniffed, sniff};
@@ -62,31 +65,33 @@ pub(super) struct Connected {
 impl<'a> Opened<'a> {
     /// Reads the ClientHello where a route depends on it. On other listeners nothing is read: a server may be the one to
     /// speak first, and its client then sends nothing before.
-    pub(super) async fn sniff(self) -> Result<Identified<'a>, Refusal> {
+    pub(super) fn sniff(self) -> impl Future<Output = Result<Identified<'a>, Refusal>> {
         let Self {
             client,
             state,
             at,
             entry,
         } = self;
-        let sniffed = if state.plan.routes.needs_hello() {
-            let sniffed = sniff(client, &state.plan.sniff, at, &state.hello_memory).await;
-            entry.sniff_finished();
-            let sniffed = sniffed.map_err(|error| {
-                entry.traffic().up.add(error.bytes_read);
-                Refusal::Sniff(error)
-            })?;
-            record_sniffed(&sniffed, state, entry);
-            Some(sniffed)
-        } else {
-            None
-        };
-        Ok(Identified {
-            client,
-            state,
-            entry,
-            sniffed,
-        })
+        async move {
+            let sniffed = if state.plan.routes.needs_hello() {
+                let sniffed = sniff(client, &state.plan.sniff, at, &state.hello_memory).await;
+                entry.sniff_finished();
+                let sniffed = sniffed.map_err(|error| {
+                    entry.traffic().up.add(error.bytes_read);
+                    Refusal::Sniff(error)
+                })?;
+                record_sniffed(&sniffed, state, entry);
+                Some(sniffed)
+            } else {
+                None
+            };
+            Ok(Identified {
+                client,
+                state,
+                entry,
+                sniffed,
+            })
+        }
     }
 }
 
@@ -134,23 +139,23 @@ impl<'a> Identified<'a> {
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
         let no_protocols = ProtocolList::default();
-        let known = Known {
+        let known = RouteInput {
             name: hello.and_then(|hello| hello.name.as_ref()),
             alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
             client: Some(entry.info().client),
         };
         let alert = || alert_record(hello, alert_without_route);
         let pool = match state.plan.routes.find(&known) {
-            Choice::Route { route, pool } => {
+            RouteChoice::Route { route, pool } => {
                 entry.info().route = Some(Arc::clone(route));
                 &state.pools[*pool]
             }
-            Choice::Default(pool) => &state.pools[*pool],
-            Choice::Refused { route } => {
+            RouteChoice::Default(pool) => &state.pools[*pool],
+            RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Route(alert()));
             }
-            Choice::NoRoute => return Err(Refusal::NoRoute(alert())),
+            RouteChoice::NoRoute => return Err(Refusal::NoRoute(alert())),
         };
         entry.pool_chosen(pool.name());
         Ok(Routed {
@@ -165,7 +170,7 @@ impl<'a> Identified<'a> {
 
 impl Routed<'_> {
     /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
-    pub(super) async fn connect(self) -> Result<Connected, Refusal> {
+    pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
             entry,
@@ -173,29 +178,31 @@ impl Routed<'_> {
             relay,
             sniffed,
         } = self;
-        let hello = sniffed.as_ref().and_then(Sniffed::hello);
-        let address = entry.info().client;
-        let mut first = match pool.plan().dial.connect.proxy_protocol {
-            Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
-            None => Vec::new(),
-        };
-        let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
-            Progress::Trying(server) => entry.attempt_started(server),
-            Progress::Ended(attempt) => {
-                entry.attempt_finished(attempt.took, attempt.failure);
-                log_attempt(pool.name(), &attempt);
-            }
-        });
-        let (socket, lease) = dialled
-            .await
-            .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;
-        first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
-        Ok(Connected {
-            socket,
-            server: LeasedServer::new(lease, pool),
-            first,
-            relay,
-        })
+        async move {
+            let hello = sniffed.as_ref().and_then(Sniffed::hello);
+            let address = entry.info().client;
+            let mut first = match pool.plan().dial.connect.proxy_protocol {
+                Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
+                None => Vec::new(),
+            };
+            let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
+                Progress::Trying(server) => entry.attempt_started(server),
+                Progress::Ended(attempt) => {
+                    entry.attempt_finished(attempt.took, attempt.failure);
+                    log_attempt(pool.name(), &attempt);
+                }
+            });
+            let (socket, lease) = dialled
+                .await
+                .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;
+            first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+            Ok(Connected {
+                socket,
+                server: LeasedServer::new(lease, pool),
+                first,
+                relay,
+            })
+        }
     }
 }
 

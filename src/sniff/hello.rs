@@ -14,8 +14,8 @@
 //!   +------+---------+----------------------+
 //! ```
 
-mod alpn;
 mod cursor;
+mod alpn;
 mod message;
 #[cfg(test)]
 mod tests;

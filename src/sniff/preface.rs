@@ -74,7 +74,7 @@ pub(super) trait PrefaceReader {
 /// A client's first bytes, as far as they were read, and the socket to read more from.
 pub(super) struct Preface<'s, S> {
     socket: &'s mut S,
-    limits: SniffLimits,
+    limits: &'s SniffLimits,
     accepted_at: Instant,
     bytes: FirstBytes,
 }
@@ -83,13 +83,13 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
     /// Nothing read yet, of a client that was accepted then.
     pub(super) fn new(
         socket: &'s mut S,
-        limits: &SniffLimits,
+        limits: &'s SniffLimits,
         accepted_at: Instant,
         memory: &Arc<HelloMemory>,
     ) -> Self {
         Self {
             socket,
-            limits: *limits,
+            limits,
             accepted_at,
             bytes: FirstBytes::new(memory, accepted_at),
         }
@@ -110,27 +110,19 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
                 Inspection::NeedMore if self.bytes_read() >= self.limits.hello_bytes_max => {
                     return Err(SniffFailure::TooLong);
                 }
-                Inspection::NeedMore => self.read_more().await?,
+                Inspection::NeedMore => self.bytes.enqueue(),
             }
-        }
-    }
-
-    async fn read_more(&mut self) -> Result<(), SniffFailure> {
-        self.bytes.enqueue();
-        let read = poll_fn(|cx| {
-            if self.bytes.is_evicted(cx) {
-                return Poll::Ready(Err(SniffFailure::TooSlow));
+            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
+                return Err(SniffFailure::LeftEarly);
             }
-            self.poll_read(cx).map_err(SniffFailure::Io)
-        });
-        match read.await? {
-            0 => Err(SniffFailure::LeftEarly),
-            _ => Ok(()),
         }
     }
 
     /// Reads once, into a buffer on the stack: `bytes` grows only by what has come, and a silent client costs no memory.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SniffFailure>> {
+        if self.bytes.is_evicted(cx) {
+            return Poll::Ready(Err(SniffFailure::TooSlow));
+        }
         let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
         let bytes_max = self.limits.hello_bytes_max;
         let room = bytes_max.saturating_sub(self.bytes_read()).min(READ_BYTES_MAX);
