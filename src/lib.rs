@@ -36,13 +36,14 @@
 //! end and cuts what is left. [`admin`] shows what there is, and lets it be steered. [`app`] binds and starts all
 //! this, listens to signals, and alone may know everything; [`cli`] is what stands on the command line.
 //!
-//! **Another configuration.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan,
-//! and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
-//! that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds the next pools, and
-//! keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither fails nor waits; the workers'
-//! sockets get the new state of their listeners, sockets of removed listeners accept the connections that are queued and
-//! close, and [`health`], which subscribes to `live`, goes on with the pools of the new plan. A session keeps what it took from
-//! the plan of its time. Resolved names change a pool's servers through the same holder ([`live::Live::set_addresses`]).
+//! **Another configuration.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the
+//! plan, and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does
+//! everything that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds
+//! the next pools, and keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither
+//! fails nor waits; the workers' sockets get the new state of their listeners, sockets of removed listeners accept the
+//! connections that are queued and close, and [`health`], which subscribes to `live`, goes on with the pools of the new
+//! plan. A session keeps what it took from the plan of its time. Resolved names change a pool's servers through the
+//! same holder ([`live::Live::set_addresses`]).
 //!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; what awaits is a thin rim around
 //! them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.
