@@ -31,18 +31,19 @@
 //!
 //! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when
 //! which server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
-//! sees them. [`config`] turns a file into a plan, or reports all its mistakes; nothing
-//! uses it at run time. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
+//! sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run
+//! time. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
 //! lets all sessions end and cuts what is left. [`admin`] shows the state, and changes it on request. [`app`] binds and
 //! starts all this, handles signals, and alone may use everything; [`cli`] is the command line.
 //!
-//! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the plan,
-//! and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does everything
-//! that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds the next pools, and
-//! keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither fails nor waits; the workers'
-//! sockets get the new state of their listeners, sockets of removed listeners accept the connections that are queued and
-//! close, and [`health`], which subscribes to `live`, goes on with the pools of the new plan. A session keeps what it took from
-//! the plan of its time. Resolved names change a pool's servers through the same holder ([`live::Live::set_addresses`]).
+//! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the
+//! plan, and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does
+//! everything that may fail or wait: reads, checks, resolves new names, opens, binds. [`live::Live::prepare`] builds
+//! the next pools, and keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither
+//! fails nor waits; the workers' sockets get the new state of their listeners, sockets of removed listeners accept the
+//! connections that are queued and close, and [`health`], which subscribes to `live`, goes on with the pools of the new
+//! plan. A session keeps what it took from the plan of its time. Resolved names change a pool's servers through the
+//! same holder ([`live::Live::set_addresses`]).
 //!
 //! Parsers, matchers, policies and health rules are plain functions of plain values; code that awaits is a thin layer
 //! around them. What is counted is a value that drops. A plan cannot be wrong, so that nothing checks it again.

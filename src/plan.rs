@@ -1,4 +1,5 @@
-//! The immutable picture of what runs. What is in it cannot be wrong, so nothing later checks it again.
+//! What is configured, as plain values. A plan is valid by construction, so nothing later checks it again. What changes
+//! at run time is in [`crate::live`].
 
 mod changed;
 mod files;
@@ -24,37 +25,37 @@ pub use pools::{PoolId, PoolPlans};
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
-    /// Where and by whom we are watched and steered.
+    /// The admin port and the API.
     pub admin: AdminPlan,
-    /// What is written where.
+    /// The logs.
     pub log: LogPlan,
-    /// At least one, in the order written.
+    /// At least one, in the order of the file.
     pub listeners: Vec<Arc<ListenerPlan>>,
-    /// In the order written, and by name.
+    /// In the order of the file, and by name.
     pub pools: PoolPlans,
 }
 
 /// `[runtime]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimePlan {
-    /// Threads that carry traffic; `None`: as many as this process may use cores.
+    /// Threads that carry traffic; `None`: one for each core that this process may use.
     pub workers: Option<usize>,
     /// Sessions of the whole process; `None`: what the descriptor limit allows.
     pub max_connections: Option<usize>,
-    /// Bytes that may be held of all clients that have no server yet.
+    /// Bytes that may be buffered for all clients that have no server yet.
     pub hello_bytes_max: usize,
-    /// How long sessions may go on at the end.
+    /// How long sessions may go on when the process ends.
     pub drain_timeout: Duration,
-    /// How long `/ready` says no before that.
+    /// How long `/ready` fails before that.
     pub drain_delay: Duration,
-    /// Whether a change of the file is a reload.
+    /// Whether a change of the file causes a reload.
     pub watch: bool,
 }
 
 /// `[admin]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdminPlan {
-    /// The TCP port of `/metrics`, its neighbours and the API; `None`: there is none.
+    /// The TCP address of `/metrics`, `/live`, `/ready` and the API; `None`: there is none.
     pub bind: Option<ListenAddr>,
     /// Names the API answers to over TCP (`Host`), in lower case, besides IP literals and `localhost`.
     pub hosts: Vec<Box<str>>,
@@ -68,12 +69,12 @@ pub struct AdminPlan {
 /// `socket` of `[admin]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// In its usual place, if that can be had.
+    /// At the default path, if that is possible.
     #[default]
     Usual,
-    /// Here, or we do not run.
+    /// At this path; an error if that is not possible.
     At(PathBuf),
-    /// Nowhere.
+    /// No socket.
     Off,
 }
 
@@ -120,13 +121,13 @@ pub struct PoolPlan {
     pub dial: DialLimits,
     /// How servers are watched.
     pub health: HealthPlan,
-    /// What becomes of sessions when servers come and go.
+    /// Which sessions are closed when the state of a server changes.
     pub severing: SeveringPlan,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
-    /// To which addresses.
+    /// The address family that names are resolved to.
     pub resolve: IpFamily,
 }
 
@@ -135,11 +136,11 @@ pub struct PoolPlan {
 pub struct ServerEntry {
     /// `name`, if it has one.
     pub name: Option<Arc<str>>,
-    /// Its address as written.
+    /// Its address as configured.
     pub written: Arc<str>,
-    /// Where it is.
+    /// Its address, or the host name and port.
     pub location: ServerLocation,
-    /// How much it gets, and when.
+    /// Its weight and priority.
     pub member_config: MemberConfig,
 }
 
@@ -152,7 +153,7 @@ impl Plan {
 }
 
 impl ServerEntry {
-    /// The server of an entry that needs no resolver.
+    /// The server of an entry with a fixed address; `None` for a name.
     #[must_use]
     pub fn fixed(&self) -> Option<ServerSpec> {
         let ServerLocation::Address(address) = self.location else {
@@ -177,21 +178,21 @@ impl ServerEntry {
         }
     }
 
-    /// What log, metrics and API call it, or begin with.
+    /// Its name in log, metrics and API; servers of a host name have it as a prefix.
     #[must_use]
     pub fn label(&self) -> &Arc<str> {
         self.name.as_ref().unwrap_or(&self.written)
     }
 }
 
-/// What becomes of sessions when servers come and go.
+/// Which sessions are closed when the state of a server changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeveringPlan {
     /// Sessions of a server that goes down.
     pub on_down: Sever,
     /// Sessions on a worse tier, when a better one is back.
     pub on_recover: Sever,
-    /// Over what time they are cut.
+    /// The time over which they are closed.
     pub close_over: Duration,
 }
 
@@ -201,7 +202,7 @@ pub enum Sever {
     /// They go on.
     #[default]
     Keep,
-    /// They are cut, paced.
+    /// They are closed, spread over a time.
     Close,
 }
 
@@ -222,7 +223,8 @@ pub struct HealthPlan {
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.
     pub port: Option<u16>,
-    /// How many checks of the pool may be under way at once; at least one. For all pools together it is the largest of these.
+    /// How many checks of the pool may be under way at once; at least one. For all pools together it is the largest of
+    /// these.
     pub concurrency: usize,
 }
 
@@ -241,7 +243,7 @@ impl PoolPlan {
         self.health.check.is_some()
     }
 
-    /// The entries for a resolver to say where they are, each with its name and port.
+    /// The entries that have a host name, each with that name and its port.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
         self.entries.iter().filter_map(|entry| match &entry.location {
             ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
@@ -255,13 +257,13 @@ impl PoolPlan {
         self.names().next().is_some()
     }
 
-    /// Whether an entry's name is this, as it is written.
+    /// Whether this is the host name of an entry, as configured.
     #[must_use]
     pub fn has_name(&self, written: &str) -> bool {
         self.names().any(|(entry, ..)| *entry.written == *written)
     }
 
-    /// The policy, for those who only ask about it.
+    /// The policy.
     #[must_use]
     pub fn policy(&self) -> Policy {
         self.rules.policy

@@ -1,4 +1,4 @@
-//! Asking for a reload, and what comes of it. It is done where everything is known: in [`crate::app`].
+//! Requests for a reload, and their results. [`crate::app`] does the reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::live::{InForce, LivePool};
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Pool};
 
-/// What another configuration changed.
+/// What a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// By name.
@@ -26,42 +26,41 @@ pub struct Changes {
     /// Keys of `[runtime]`, `[admin]` and `[log]` that have other values and are in force now.
     #[serde(default)]
     pub settings: Vec<String>,
-    /// Keys whose change is without effect until the process is started anew.
+    /// Keys whose change takes effect only after a restart.
     pub needs_restart: Vec<String>,
-    /// What works, but hardly as meant: as `acequia check` says it; often empty.
+    /// Warnings, as `acequia check` prints them; often empty.
     pub warnings: String,
 }
 
-/// What came, what went, what stayed; each in the order of the alphabet.
+/// What was added, removed and kept; each list is sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// New.
     pub added: Vec<String>,
-    /// Gone; sessions on them go on to their end.
+    /// Removed; their sessions go on.
     pub removed: Vec<String>,
-    /// Still there, though it may have other settings now.
+    /// In both configurations; the settings may differ.
     pub kept: Vec<String>,
-    /// Of those that are still there, those with other settings. What `[defaults]` changed is told where it takes
-    /// effect.
+    /// Those of `kept` with other settings. A change of `[defaults]` is listed where it takes effect.
     #[serde(default)]
     pub changed: Vec<Changed>,
 }
 
-/// What has other settings than before.
+/// Something with other settings than before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Changed {
     /// Its name, as in the other lists.
     pub name: String,
-    /// The keys whose values differ, as below its own section: `health.interval`.
+    /// The keys whose values differ, relative to its section: `health.interval`.
     pub keys: Vec<String>,
 }
 
-/// Names that are told where there are more.
-const NAMES_TOLD: usize = 20;
+/// The longest list of names in a log message.
+const NAMES_LOGGED_MAX: usize = 20;
 
 impl Changes {
-    /// From one plan to the next, with the servers their pools have now. What needs a restart, and the warnings, are not
-    /// known here. It takes its time where there are many pools, and may be called from any thread.
+    /// The changes from one plan to the next, with the servers that the pools have now. `needs_restart` and `warnings`
+    /// are left empty. Takes time where there are many pools. May be called from any thread.
     #[must_use]
     pub fn between(old: &InForce, new: &InForce) -> Self {
         Self {
@@ -73,8 +72,8 @@ impl Changes {
         }
     }
 
-    /// What has other settings though its name stayed, a line for each kind of thing: `2 pools changed: orders
-    /// (health.interval), web (balance)`.
+    /// Describes what was kept with other settings, a line for each kind: `2 pools changed: orders (health.interval), web
+    /// (balance)`.
     #[must_use]
     pub fn changed(&self) -> Vec<String> {
         let kinds = [
@@ -84,12 +83,12 @@ impl Changes {
         ];
         let of_kind = |(what, difference): &(&str, &Difference)| {
             let changed = &difference.changed;
-            let told = changed.iter().take(NAMES_TOLD);
+            let told = changed.iter().take(NAMES_LOGGED_MAX);
             let mut told: Vec<_> = told
                 .map(|one| format!("{} ({})", one.name, one.keys.join(", ")))
                 .collect();
-            if changed.len() > NAMES_TOLD {
-                told.push(format!("and {} more", changed.len() - NAMES_TOLD));
+            if changed.len() > NAMES_LOGGED_MAX {
+                told.push(format!("and {} more", changed.len() - NAMES_LOGGED_MAX));
             }
             format!("{} changed: {}", counted(changed.len(), what), told.join(", "))
         };
@@ -138,8 +137,8 @@ fn pools(old: &Plan, new: &Plan) -> Difference {
     })
 }
 
-/// What is at another address is another server, whatever its name. Pools that are the same in both plans, as nearly all
-/// are in most reloads, are not looked into.
+/// A server with another address is another server, whatever its name. Pools that are the same in both plans, as are nearly
+/// all in most reloads, are not compared.
 fn servers(old: &InForce, new: &InForce) -> Difference {
     let is_same = |pool: &Arc<LivePool>, other: &InForce| {
         let there = other.pool(pool.name());
@@ -174,7 +173,7 @@ fn servers(old: &InForce, new: &InForce) -> Difference {
 }
 
 impl Difference {
-    /// `changed` is asked of what is in both.
+    /// `changed` is called for what is in both.
     fn between<K: Ord, V>(
         old: &BTreeMap<K, V>,
         new: &BTreeMap<K, V>,
@@ -197,13 +196,13 @@ impl Difference {
     }
 }
 
-/// Why nothing was changed.
+/// Why a reload changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReloadError {
-    /// Every mistake of the file, as `acequia check` says it.
+    /// All errors of the file, as `acequia check` prints them.
     #[error("{0}")]
     Configuration(String),
-    /// What the system would not give: an address, a file.
+    /// The system refused an address or a file.
     #[error("{0}")]
     System(String),
     /// It was not started from a file.
@@ -214,27 +213,27 @@ pub enum ReloadError {
     Ending,
 }
 
-/// Somebody wants a reload.
+/// A request for a reload.
 #[derive(Debug)]
 pub struct Request {
     /// Who, for the log.
     pub by: String,
-    /// Where what came of it goes.
+    /// Receives the result.
     pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
 }
 
 /// How the latest reload went.
 #[derive(Debug)]
 pub struct Latest {
-    /// When that was known.
+    /// When it ended.
     pub at: SystemTime,
-    /// Who wanted it.
+    /// Who requested it.
     pub by: Box<str>,
-    /// Whether the file is in force now; else what was before it still is.
+    /// Whether it succeeded; otherwise the configuration before it is still in force.
     pub is_done: bool,
 }
 
-/// By which a reload is asked for; cheap to clone.
+/// Requests reloads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     requests: mpsc::Sender<Request>,
@@ -242,7 +241,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// One, and where its requests come out.
+    /// Creates one, and the receiver of its requests.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Request>) {
         let (requests, coming) = mpsc::channel(16);
@@ -250,10 +249,10 @@ impl Reloader {
         (Self { requests, latest }, coming)
     }
 
-    /// Reads the configuration again and puts it in force, if it is right. `by` is who asks.
+    /// Reads the configuration again and puts it in force if it is valid. `by`: who requests it.
     ///
     /// # Errors
-    /// Why nothing was changed.
+    /// The reason why nothing was changed.
     pub async fn reload(&self, by: String) -> Result<Changes, ReloadError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.requests.send(Request { by, answer }).await;
@@ -261,13 +260,13 @@ impl Reloader {
         answered.await.unwrap_or(Err(ReloadError::Ending))
     }
 
-    /// Takes down how a reload went; to be called by whoever does it, however it was asked for.
-    pub fn over(&self, by: &str, is_done: bool) {
+    /// Records the result of a reload. To be called after every reload, also after one that was requested by a signal.
+    pub fn record(&self, by: &str, is_done: bool) {
         let (at, by) = (SystemTime::now(), by.into());
         self.latest.store(Some(Arc::new(Latest { at, by, is_done })));
     }
 
-    /// How the latest one went; `None`: nobody wanted one yet.
+    /// The result of the latest reload; `None`: there was none yet.
     #[must_use]
     pub fn latest(&self) -> Option<Arc<Latest>> {
         self.latest.load_full()
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_names() {
+    fn changes_are_listed_by_name() {
         let old =
             "[listeners.a]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]";
         let new = "[listeners.a]\nbind = \"[::1]:2\"\npool = \"p\"\n[listeners.b]\nbind = \"[::1]:1\"\npool = \"p\"\n\
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_though_no_name_did() {
+    fn changed_keys_are_listed_where_names_stay() {
         let old = "[log]\nlevel = \"info\"\n[listeners.l]\nbind = \"[::1]:1\"\npool = \"orders\"\n\
                    [[listeners.l.routes]]\nsni = \"a.test\"\npool = \"web\"\n\
                    [pools.orders]\nservers = [\"10.0.0.1:1\", { address = \"10.0.0.2:1\", name = \"b\" }]\n\

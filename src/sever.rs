@@ -1,8 +1,9 @@
-//! Cuts sessions of servers that ought to have none: those that went down, are drained, or are of a worse tier than the
-//! best that is back; paced, lest all of them come back at once.
+//! Closes sessions of servers that should have none: servers that went down, are drained, or are of a worse tier than
+//! the best one that is up again. The sessions are closed over a time, so that their clients do not all reconnect at
+//! once.
 //!
-//! Nobody tells it what has happened: it looks at what is, a few times a second. So a reload, a session that connects
-//! late, a server that is back before its time need no care of their own.
+//! It polls the state of the servers instead of handling events. So a reload, a session that connects late, and a
+//! server that is up again early need no code of their own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use crate::live::{Live, LivePool};
 use crate::plan::Sever;
 use crate::pool::{AdminState, CheckState, Member, ServerId};
 
-/// How often it is looked.
+/// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Why sessions of a server are cut, and over what time.
+/// Why sessions of a server are closed, and over what time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cause {
     ending: Ending,
     over: Duration,
 }
 
-/// The sessions of one server being cut.
+/// The sessions of one server are being closed.
 #[derive(Clone, Copy, Debug)]
 struct Severing {
     cause: Cause,
@@ -39,8 +40,8 @@ impl Severing {
         Self { cause, began, first }
     }
 
-    /// How many of those there are have to go now: as many as are more than may be left by now. Who leaves unasked is
-    /// one less to be cut, and at the end nobody is left, however many have come meanwhile.
+    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Sessions
+    /// that end by themselves count, and at the end none is left, however many were added meanwhile.
     fn due(&self, now: Instant, there: usize) -> usize {
         let left = self.cause.over.saturating_sub(now - self.began);
         if left.is_zero() {
@@ -51,7 +52,7 @@ impl Severing {
     }
 }
 
-/// Cuts what is to be cut, for as long as it is polled.
+/// Closes sessions where that is necessary, for as long as it is polled.
 pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,14 +68,14 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The servers whose sessions are to be cut, of those that have any. Those that have left the plan in the midst of it are
-/// not spared the rest.
+/// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
+/// them.
 fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
     let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
     for pool in live.in_force().pools.iter() {
         for server in pool.servers().iter() {
             wanted.remove(&server.id());
-            // Of most servers there is nothing to find out.
+            // Most servers have no sessions to close.
             if server.live() > 0
                 && let Some(cause) = cause(pool, server, now)
             {
@@ -109,7 +110,7 @@ fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
     })
 }
 
-/// Cuts those sessions whose turn it is, the oldest of a server first.
+/// Closes the sessions that are due, the oldest of a server first.
 fn sever(
     wanted: &HashMap<ServerId, Cause>,
     severings: &mut HashMap<ServerId, Severing>,
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_go_one_after_the_other_over_the_whole_time() {
+    async fn sessions_are_closed_evenly_over_the_whole_time() {
         let five = severing(5, TEN);
         let mut there = 5;
         let mut cut_at = Vec::new();
@@ -166,14 +167,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_time_all_go_at_once() {
+    async fn with_a_time_of_zero_all_sessions_are_closed_at_once() {
         let many = severing(1000, Duration::ZERO);
         assert_eq!(many.due(many.began, 1000), 1000);
     }
 
     proptest! {
         #[test]
-        fn nobody_is_left_at_the_end_and_never_are_more_cut_than_the_pace_allows(
+        fn all_sessions_are_closed_at_the_end_and_never_more_than_the_pace_allows(
             first in 1usize..5000,
             millis in 0u64..60_000,
             steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),

@@ -9,33 +9,33 @@ use crate::text::escape;
 /// Why the process cannot run, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Addresses that cannot be bound, all of them; none is held.
+    /// All addresses that cannot be bound. None stays bound.
     #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<(String, BindError)>),
     /// The access log cannot be opened.
     #[error("cannot write the access log: {0}; see `access` in [log]")]
     AccessLog(#[source] io::Error),
-    /// Something else the system would not give.
+    /// A system call failed.
     #[error("{what}: {cause}")]
     System {
-        /// What was to be done.
+        /// What could not be done.
         what: &'static str,
-        /// Why it could not.
+        /// The error of the system.
         #[source]
         cause: io::Error,
     },
-    /// A file that it needs to run.
+    /// A file of the configuration cannot be read.
     #[error("{key}: cannot read {}: {cause}", escape(&.path.to_string_lossy(), &[]))]
     File {
         /// The key that names it.
         key: String,
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why it cannot be read.
+        /// The error of the system.
         #[source]
         cause: io::Error,
     },
-    /// A worker, or the part of it that keeps a listener, is gone though nobody told it to end.
+    /// A worker, or its task for a listening socket, has ended before the process was told to.
     #[error("a worker has ended by itself: this is a fault of acequia")]
     WorkersGone,
 }

@@ -47,7 +47,7 @@ impl App {
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
         self.admin.metrics.record_reload(reloaded.is_ok());
-        self.admin.reloader.over(by, reloaded.is_ok());
+        self.admin.reloader.record(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => log_changes(by, changes),
             Err(error) => tracing::error!(by, %error, "not reloaded: the configuration before it stays in force"),
@@ -189,8 +189,8 @@ fn log_changes(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the file and checks the files that it names, in another thread. Returns the plan, and the warnings as text: those of
-/// the configuration, and those about the permissions of the other files.
+/// Reads the file and checks the files that it names, in another thread. Returns the plan, and the warnings as text:
+/// those of the configuration, and those about the permissions of the other files.
 async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
     in_a_thread(move || {
         let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;

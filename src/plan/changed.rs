@@ -1,7 +1,7 @@
-//! Which keys of the configuration have other values in another plan.
+//! The keys of the configuration whose values differ between two plans.
 //!
-//! Plans are taken apart field by field, without `..`: whoever adds a field is told by the compiler to give it its key
-//! here. What has no key would be taken for unchanged, and a pool or listener that is unchanged stays as it is.
+//! Plans are destructured without `..`, so that the compiler asks for the key of every new field. A field without a key
+//! would change without being reported.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 
-/// A key, and its value as text to be compared.
+/// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
 
 fn setting(key: &'static str, value: &dyn Debug) -> Setting {
@@ -89,7 +89,7 @@ impl PoolPlan {
         keys
     }
 
-    /// Servers that are in both plans of the pool, as they are written, each with its keys whose values differ.
+    /// Servers that are in both plans of the pool, by name as configured, each with its keys whose values differ.
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {

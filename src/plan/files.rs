@@ -1,11 +1,11 @@
-//! The files that a plan names.
+//! The files that a plan refers to.
 
 use std::path::Path;
 
 use super::Plan;
 
 impl Plan {
-    /// The files that are read while we run, each with the key that names it.
+    /// The files that are read at run time, each with the key that names it.
     #[must_use]
     pub fn files(&self) -> Vec<(String, &Path)> {
         let token = self.admin.token_file.as_deref();
