@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use acequia::sniff::hello::{Reader, Verdict};
+use acequia::sniff::hello::{HelloReader, HelloVerdict};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 const BYTES_MAX: usize = 64 << 10;
@@ -26,15 +26,15 @@ fn hello(c: &mut Criterion) {
     ] {
         group.throughput(Throughput::Bytes(wire.len() as u64));
         group.bench_function(what, |b| {
-            b.iter(|| decided(&mut Reader::new(BYTES_MAX), black_box(&wire)));
+            b.iter(|| decided(&mut HelloReader::new(BYTES_MAX), black_box(&wire)));
         });
     }
     group.bench_function("64 KiB of one-byte records, a byte at a time", |b| {
         b.iter_batched_ref(
-            || Reader::new(BYTES_MAX),
+            || HelloReader::new(BYTES_MAX),
             |reader| {
                 for come in 1..cut_up.len() {
-                    assert_eq!(reader.advance(black_box(&cut_up[..come])), Verdict::NeedMore);
+                    assert_eq!(reader.advance(black_box(&cut_up[..come])), HelloVerdict::NeedMore);
                 }
                 decided(reader, &cut_up)
             },
@@ -44,9 +44,9 @@ fn hello(c: &mut Criterion) {
     group.finish();
 }
 
-fn decided(reader: &mut Reader, wire: &[u8]) -> Verdict {
+fn decided(reader: &mut HelloReader, wire: &[u8]) -> HelloVerdict {
     let verdict = reader.advance(wire);
-    assert!(matches!(verdict, Verdict::Hello(_)));
+    assert!(matches!(verdict, HelloVerdict::Hello(_)));
     verdict
 }
 

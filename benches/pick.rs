@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use acequia::addr::{ClientAddr, ServerAddr};
-use acequia::pool::health::{EjectLimits, Thresholds, Verdict};
-use acequia::pool::{Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec};
+use acequia::pool::{
+    CheckOutcome, EjectLimits, Member, MemberConfig, Policy, Pool, PoolRules, Server, ServerSpec, Thresholds,
+};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 
@@ -86,7 +87,9 @@ fn pick_after_a_change(criterion: &mut Criterion) {
         let (now, client) = (Instant::now(), ClientAddr::new(([10, 0, 0, 1], 1).into()));
         let changing = &pool.servers()[0];
         group.bench_function(BenchmarkId::new(policy.as_str(), servers), |bencher| {
-            let mut outcomes = [Verdict::Fail("gone".into()), Verdict::Pass].into_iter().cycle();
+            let mut outcomes = [CheckOutcome::Fail("gone".into()), CheckOutcome::Pass]
+                .into_iter()
+                .cycle();
             bencher.iter(|| {
                 changing.record_check(&outcomes.next().expect("the cycle is endless"), THRESHOLDS);
                 black_box(pool.pick(client, &[], now));

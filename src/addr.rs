@@ -1,7 +1,7 @@
-//! Addresses: one machine type, several roles.
+//! Addresses: a type for each role, all of which contain a `SocketAddr`.
 //!
-//! A bare `SocketAddr` never crosses a module's border, so that nobody hashes by the address of a server or logs
-//! the peer as the client.
+//! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as the
+//! client.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use rustix::net::netdevice::name_to_index;
 
-/// Addresses of each role are compared and shown as the address within; only listeners' and servers' may name an
-/// interface, for only these are written by people.
+/// Defines an address type, which is compared and displayed as the address in it. Only addresses of listeners and servers
+/// may have the name of an interface, because only these are configured.
 macro_rules! role {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -26,19 +26,19 @@ macro_rules! role {
                 Self(<$inner>::new(address))
             }
 
-            /// The machine's view of it.
+            /// The address as the system calls take it.
             #[must_use]
             pub const fn socket(self) -> SocketAddr {
                 self.0.socket
             }
 
-            /// Its IP address.
+            /// The IP address.
             #[must_use]
             pub const fn ip(self) -> IpAddr {
                 self.0.socket.ip()
             }
 
-            /// Its port.
+            /// The port.
             #[must_use]
             pub const fn port(self) -> u16 {
                 self.0.socket.port()
@@ -59,7 +59,7 @@ macro_rules! role {
     };
 }
 
-/// An address and nothing else.
+/// An address without the name of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Plain {
     socket: SocketAddr,
@@ -77,8 +77,8 @@ impl fmt::Display for Plain {
     }
 }
 
-/// An address whose scope (RFC 4007, section 11) may be written as the name of an interface. It is shown with that name,
-/// and compared by the number the interface had when the name was looked up.
+/// An address whose scope (RFC 4007, section 11) may be the name of an interface. It is displayed with that name, and
+/// compared by the index that the interface had when the name was looked up.
 #[derive(Clone, Copy)]
 struct Scoped {
     socket: SocketAddr,
@@ -142,10 +142,10 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The kernel's bound: IFNAMSIZ, less the zero byte at the end.
+    /// The limit of the kernel: IFNAMSIZ without the zero byte at the end.
     const BYTES_MAX: usize = 15;
 
-    /// `None`: no interface can have this name.
+    /// `None`: the name is empty or too long for an interface.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let mut name = [0; Self::BYTES_MAX];
@@ -157,10 +157,10 @@ impl Interface {
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.name[..usize::from(self.length)]).unwrap_or_default() // made of a `str`
+        std::str::from_utf8(&self.name[..usize::from(self.length)]).unwrap_or_default() // built from a `str`
     }
 
-    /// The number that the kernel knows it by.
+    /// The index by which the kernel identifies the interface.
     ///
     /// # Errors
     /// Those of `socket` and SIOCGIFINDEX (netdevice(7)): ENODEV if there is no such interface.
@@ -179,11 +179,11 @@ impl fmt::Display for Interface {
 macro_rules! with_interface {
     ($($name:ident),*) => {$(
         impl $name {
-            /// An IPv6 address on an interface, whose number is looked up now. `address` has no scope yet.
+            /// An IPv6 address on an interface, whose index is looked up. `address` has no scope yet.
             ///
             /// # Errors
             /// Those of [`Interface::index`].
-            pub fn on(address: SocketAddrV6, interface: Interface) -> io::Result<Self> {
+            pub fn on_interface(address: SocketAddrV6, interface: Interface) -> io::Result<Self> {
                 let index = interface.index()?;
                 let socket = SocketAddrV6::new(*address.ip(), address.port(), address.flowinfo(), index);
                 Ok(Self(Scoped {
@@ -192,7 +192,7 @@ macro_rules! with_interface {
                 }))
             }
 
-            /// The same, scope and all, with another port.
+            /// The same address and scope with another port.
             #[must_use]
             pub fn with_port(self, port: u16) -> Self {
                 Self(self.0.with_port(port))
@@ -204,25 +204,25 @@ macro_rules! with_interface {
 with_interface!(ListenAddr, ServerAddr);
 
 role! {
-    /// Where a listener waits for clients.
+    /// The address of a listener.
     ListenAddr(Scoped)
 }
 role! {
-    /// The other end of a client's socket.
+    /// The remote address of an accepted connection.
     PeerAddr(Plain)
 }
 role! {
-    /// Whom the peer speaks for: what routing, hashing and the log go by. The same as the peer's address until the
-    /// PROXY protocol is accepted from it.
+    /// The address of the client, which routing, hashing and the log use. It is the address of the peer; it will differ once
+    /// the PROXY protocol is accepted.
     ClientAddr(Plain)
 }
 role! {
-    /// Where one server answers.
+    /// The address of one server.
     ServerAddr(Scoped)
 }
 
 impl ListenAddr {
-    /// Whether the kernel takes two addresses for a conflict. `[::]` is IPv6 only everywhere here.
+    /// Whether the kernel rejects binding both addresses. `[::]` is IPv6 only.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         let is_any = self.ip().is_unspecified() || other.ip().is_unspecified();
@@ -237,21 +237,21 @@ impl From<PeerAddr> for ClientAddr {
     }
 }
 
-/// Where a server is, as the configuration says it.
+/// The location of a server as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ServerPlace {
-    /// An address, to be used as it is.
+pub enum ServerLocation {
+    /// An address.
     Address(ServerAddr),
-    /// A name for the system's resolver, and a port. Each address it resolves to is a server of its own.
+    /// A host name for the system's resolver, and a port. Each address of the name is a server of its own.
     Name {
-        /// The name, as written.
+        /// The name as written.
         host: Box<str>,
         /// The port, the same for every address.
         port: u16,
     },
 }
 
-impl fmt::Display for ServerPlace {
+impl fmt::Display for ServerLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
@@ -260,20 +260,20 @@ impl fmt::Display for ServerPlace {
     }
 }
 
-/// Which addresses of a host name are looked up.
+/// The address families that are looked up for a host name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IpFamily {
-    /// All it has.
+    /// IPv4 and IPv6.
     #[default]
     Both,
-    /// IPv4 alone.
+    /// Only IPv4.
     V4,
-    /// IPv6 alone.
+    /// Only IPv6.
     V6,
 }
 
 impl IpFamily {
-    /// Whether it is looked up.
+    /// Whether addresses of this family are looked up.
     #[must_use]
     pub const fn includes(self, address: IpAddr) -> bool {
         match self {

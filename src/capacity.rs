@@ -1,8 +1,9 @@
 //! Counts of what may be in use at once, resizable while permits are out: sessions of the process, sessions of a
 //! listener, health checks, lookups.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -168,6 +169,63 @@ impl ConnectionLimits {
     }
 }
 
+/// The connection limits of all listeners by name, within those of the process.
+///
+/// A listener's limits are kept as long as anything uses them: a listener in force, or a session that it accepted. So a
+/// listener that a reload leaves out and another brings back counts the sessions that it still has.
+#[derive(Debug)]
+pub struct ListenerLimits {
+    process: Arc<Capacity>,
+    // A std mutex: taken by reloads, and by whoever looks at the counts.
+    by_name: Mutex<HashMap<Arc<str>, ConnectionLimits>>,
+}
+
+impl ListenerLimits {
+    /// No listeners, and a process without a bound.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            process: Capacity::new(None),
+            by_name: Mutex::default(),
+        }
+    }
+
+    /// Changes the number of sessions that the process may have; see [`Capacity::resize`].
+    pub fn resize_process(&self, sessions_max: usize) {
+        self.process.resize(Some(sessions_max));
+    }
+
+    /// The limits of a listener, with this maximum from now on; see [`Capacity::resize`].
+    pub fn listener(&self, name: &Arc<str>, listener_max: Option<usize>) -> ConnectionLimits {
+        let mut by_name = self.in_use();
+        let limits = by_name
+            .entry(Arc::clone(name))
+            .or_insert_with(|| ConnectionLimits::new(listener_max, Arc::clone(&self.process)));
+        limits.resize(listener_max);
+        limits.clone()
+    }
+
+    /// The sessions of each listener in force, and of each other that still has any, in no order.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(Arc<str>, usize)> {
+        let by_name = self.in_use();
+        let sessions = |(name, limits): (&Arc<str>, &ConnectionLimits)| (Arc::clone(name), limits.in_use());
+        by_name.iter().map(sessions).collect()
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);
+        by_name
+    }
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +281,18 @@ mod tests {
         drop(held);
         assert_eq!(limits.in_use(), 0);
         assert!(limits.try_acquire().is_some());
+    }
+
+    #[test]
+    fn a_listener_that_comes_back_counts_the_sessions_it_still_has() {
+        let (limits, name) = (ListenerLimits::new(), Arc::from("l"));
+        let before = limits.listener(&name, Some(2));
+        let session = before.try_acquire().unwrap();
+        drop(before);
+        assert_eq!(limits.sessions(), [(Arc::clone(&name), 1)]);
+        let again = limits.listener(&name, Some(1));
+        assert!(again.try_acquire().is_none());
+        drop((session, again));
+        assert_eq!(limits.sessions(), []);
     }
 }

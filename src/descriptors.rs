@@ -1,7 +1,7 @@
-//! The process's file descriptors: as many as it may have, and what they are kept for.
+//! The file descriptors of the process: their limit, and how many are reserved for each purpose.
 //!
-//! A session needs two. Whoever is let in must also be able to be dialled for; so the places for sessions are what is
-//! left when everything else has its share.
+//! A session needs two: one for the client, one for the server. An accepted client must never lack the second one, so
+//! that the number of sessions is bounded by what is left after all other shares.
 
 use std::io;
 
@@ -9,44 +9,47 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::optional::OptionalCall;
 
-static RAISE: OptionalCall = OptionalCall::new("setrlimit(RLIMIT_NOFILE)", "fewer sessions fit: raise `ulimit -n`");
+static RAISE: OptionalCall = OptionalCall::new(
+    "setrlimit(RLIMIT_NOFILE)",
+    "fewer sessions are possible: raise `ulimit -n`",
+);
 
-/// Pipes for splicing, each two descriptors: an unprivileged user has memory for 256 of full size.
+/// Pipes for splice, with two descriptors each. The kernel lets an unprivileged user have 256 of full size.
 const PIPES_MAX: usize = 256;
 
-/// Of what may be kept for sessions, the part that goes to pipes: 1 / this.
-const PIPES_SHARE: usize = 16;
+/// Pipes get 1/16 of the descriptors for sessions.
+const PIPES_DIVISOR: usize = 16;
 
-/// Connections of the admin port and the Unix socket at once, half of them each.
+/// Concurrent connections of the admin port and the Unix socket; half of them for each.
 const ADMIN_MAX: usize = 16;
 
-/// The log file, the first of the lookups, `/proc` while metrics are read.
-const SUNDRY: usize = 2 + LOOKUPS_MIN;
+/// The log file, `/proc` while metrics are read, and the first lookups.
+const OTHERS: usize = 2 + LOOKUPS_MIN;
 
-/// Lookups of host names that may be under way at once, at least and at most: each has a socket, and a thread of those
-/// that also read files (tokio starts at most 512).
+/// Bounds on concurrent lookups of host names. Each has a socket, and one of the threads for blocking calls, of which tokio
+/// starts at most 512.
 const LOOKUPS_MIN: usize = 4;
 const LOOKUPS_MAX: usize = 128;
 
-/// What the descriptors are kept for.
+/// How many descriptors, or objects that need descriptors, each purpose gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct DescriptorShares {
     /// Sessions of the whole process; at least one.
     pub sessions: usize,
     /// Pipes of the whole process.
     pub pipes: usize,
-    /// Checks under way at once; at least one.
+    /// Concurrent checks; at least one.
     pub checks: usize,
-    /// Connections of the admin port and the Unix socket at once; at least one.
+    /// Concurrent connections of the admin port and the Unix socket; at least one.
     pub admin: usize,
-    /// Lookups of host names under way at once; 4 to 128.
+    /// Concurrent lookups of host names; 4 to 128.
     pub lookups: usize,
 }
 
-/// How much of something would be used. Less than would fit may be wanted, more is not to be had.
+/// How much the configuration asks for. A share is never larger than that, and smaller if the limit requires it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
-    /// `max_connections`; `None`: as many as there can be.
+pub struct DescriptorDemand {
+    /// `max_connections`; `None`: as many as possible.
     pub sessions: Option<usize>,
     /// The largest `concurrency`.
     pub checks: usize,
@@ -54,22 +57,22 @@ pub struct Wanted {
     pub names: usize,
 }
 
-impl Budget {
-    /// Divides `limit` descriptors of which `open` are taken.
+impl DescriptorShares {
+    /// Divides `limit` descriptors, of which `open` are in use.
     #[must_use]
-    pub fn new(limit: usize, open: usize, wanted: Wanted) -> Self {
-        let free = limit.saturating_sub(open + SUNDRY);
-        let checks = wanted.checks.min(free / 8).max(1);
+    pub fn new(limit: usize, open: usize, demand: DescriptorDemand) -> Self {
+        let free = limit.saturating_sub(open + OTHERS);
+        let checks = demand.checks.min(free / 8).max(1);
         let admin = ADMIN_MAX.min(free / 16).max(1);
-        let lookups = wanted
+        let lookups = demand
             .names
             .clamp(LOOKUPS_MIN, LOOKUPS_MAX)
             .min(LOOKUPS_MIN + free / 16);
         let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN);
-        let pipes = PIPES_MAX.min(rest / PIPES_SHARE / 2);
+        let pipes = PIPES_MAX.min(rest / PIPES_DIVISOR / 2);
         let sessions = (rest - 2 * pipes) / 2;
         Self {
-            sessions: wanted.sessions.unwrap_or(sessions).min(sessions).max(1),
+            sessions: demand.sessions.unwrap_or(sessions).min(sessions).max(1),
             pipes,
             checks,
             admin,
@@ -78,7 +81,7 @@ impl Budget {
     }
 }
 
-/// Raises the soft limit of open files to the hard one. Returns the limit in force.
+/// Raises the soft limit of open files to the hard limit. Returns the resulting limit.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -100,21 +103,21 @@ pub fn raise_limit() -> io::Result<usize> {
     Ok(if RAISE.try_result(raised) { hard } else { soft })
 }
 
-/// The soft and the hard limit in `/proc/self/limits`. Not getrlimit(2): rustix takes it for a call that cannot fail, and
-/// reads uninitialised memory where a seccomp profile refuses it.
+/// The soft and the hard limit in `/proc/self/limits`. getrlimit(2) is not used: rustix assumes that it cannot fail, and
+/// reads uninitialised memory where a seccomp profile denies it.
 fn open_files(limits: &str) -> Option<[usize; 2]> {
-    const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open, the kernel's own bound where the limit is `unlimited`
+    const NR_OPEN: usize = 1 << 20; // the default of fs.nr_open, which bounds the limit if it is `unlimited`
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap_or(NR_OPEN));
     Some([numbers.next()?, numbers.next()?])
 }
 
-/// Descriptors that are open now.
+/// The number of open descriptors.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` cannot be read.
 pub fn open_now() -> io::Result<usize> {
-    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1)) // less the one that reads it
+    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1)) // without the one for reading it
 }
 
 #[cfg(test)]
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_as_the_kernel_writes_them() {
+    fn limits_are_parsed_as_the_kernel_formats_them() {
         let limits = |numbers| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {numbers}  files  \n");
         assert_eq!(open_files(&limits("1024   524288")), Some([1024, 524_288]));
         assert_eq!(open_files(&limits("1024   unlimited")), Some([1024, 1 << 20]));
@@ -130,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_never_exceed_the_limit() {
+    fn shares_use_the_whole_limit_and_never_exceed_it() {
         for limit in (40..4000).chain([20_000, 1 << 20]) {
             for names in [0, 30, 10_000] {
-                let budget = Budget::new(limit, 20, wanted(None, names));
-                let others = budget.checks + budget.admin + budget.lookups - LOOKUPS_MIN;
-                let sum = 20 + SUNDRY + 2 * budget.sessions + 2 * budget.pipes + others;
-                assert!(sum <= limit, "{limit}: {budget:?}");
-                assert!(sum + 2 >= limit, "{limit}: {budget:?} wastes some");
+                let shares = DescriptorShares::new(limit, 20, demand(None, names));
+                let others = shares.checks + shares.admin + shares.lookups - LOOKUPS_MIN;
+                let sum = 20 + OTHERS + 2 * shares.sessions + 2 * shares.pipes + others;
+                assert!(sum <= limit, "{limit}: {shares:?}");
+                assert!(sum + 2 >= limit, "{limit}: {shares:?} wastes some");
             }
         }
     }
 
-    fn wanted(sessions: Option<usize>, names: usize) -> Wanted {
-        Wanted {
+    fn demand(sessions: Option<usize>, names: usize) -> DescriptorDemand {
+        DescriptorDemand {
             sessions,
             checks: 64,
             names,
@@ -151,10 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn a_small_limit_still_serves() {
+    fn a_small_limit_leaves_a_share_for_everything() {
         assert_eq!(
-            Budget::new(64, 24, wanted(None, 0)),
-            Budget {
+            DescriptorShares::new(64, 24, demand(None, 0)),
+            DescriptorShares {
                 sessions: 14,
                 pipes: 0,
                 checks: 4,
@@ -162,15 +165,15 @@ mod tests {
                 lookups: 4
             }
         );
-        let sessions = |limit, most| Budget::new(limit, 24, wanted(most, 0)).sessions;
+        let sessions = |limit, most| DescriptorShares::new(limit, 24, demand(most, 0)).sessions;
         assert_eq!(sessions(10, None), 1);
         assert_eq!(sessions(20_000, Some(5)), 5);
-        assert_eq!(sessions(64, Some(500)), 14, "more is not to be had");
+        assert_eq!(sessions(64, Some(500)), 14, "more than the limit allows");
     }
 
     #[test]
-    fn host_names_have_as_many_lookups_as_they_need_and_the_limit_allows() {
-        let lookups = |limit, names| Budget::new(limit, 24, wanted(None, names)).lookups;
+    fn lookups_grow_with_the_host_names_up_to_the_limit() {
+        let lookups = |limit, names| DescriptorShares::new(limit, 24, demand(None, names)).lookups;
         assert_eq!([0, 21, 10_000].map(|names| lookups(20_000, names)), [4, 21, 128]);
         assert_eq!(lookups(1024, 10_000), 4 + (1024 - 30) / 16);
     }

@@ -1,4 +1,4 @@
-//! The end of the process: stop accepting, wait (bounded), cut.
+//! The shutdown of the process: stop accepting, wait for sessions within a time, cut the rest.
 
 use std::time::Duration;
 
@@ -7,51 +7,63 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// What a worker listens to at the end, and what it holds until its last session is over.
+/// How a worker learns of the shutdown. It holds this until its last session is over.
 #[derive(Debug)]
-pub struct Leash {
-    /// Accept nobody any more.
+pub struct WorkerHandle {
+    /// Cancelled when no more clients are to be accepted.
     pub stop: CancellationToken,
-    /// End what is left.
+    /// Cancelled when sessions that are left must end.
     pub cut: CancellationToken,
-    one_gone: CancellationToken,
+    worker_lost: CancellationToken,
     _alive: TaskTrackerToken,
 }
 
-/// The other end of all leashes.
+/// The shutdown, as the process controls it.
 #[derive(Debug, Default)]
 pub struct Drain {
     stop: CancellationToken,
     cut: CancellationToken,
-    one_gone: CancellationToken,
+    worker_lost: CancellationToken,
     workers: TaskTracker,
 }
 
+/// Reports the loss of a worker, or of a part of it, when it is dropped before the shutdown, by a return or by a panic.
+#[derive(Debug)]
+#[must_use = "dropping it reports a loss"]
+pub struct ShutdownGuard(DropGuard);
+
+impl ShutdownGuard {
+    /// Drops the guard without a report.
+    pub fn disarm(self) {
+        drop(self.0.disarm());
+    }
+}
+
 impl Drain {
-    /// A worker's own leash: tokens of its own, so that its sessions do not share a lock with those of others.
+    /// A handle for one worker. Its tokens are children, so that the sessions of one worker share no lock with others.
     #[must_use]
-    pub fn leash(&self) -> Leash {
-        Leash {
+    pub fn worker_handle(&self) -> WorkerHandle {
+        WorkerHandle {
             stop: self.stop.child_token(),
             cut: self.cut.child_token(),
-            one_gone: self.one_gone.clone(),
+            worker_lost: self.worker_lost.clone(),
             _alive: self.workers.token(),
         }
     }
 
-    /// Ends what one gate does: with the stop of all, or before it. For a gate that is closed before its time.
+    /// A token that closes listening sockets: cancelled by the shutdown, or before it when a reload removes their address.
     #[must_use]
-    pub fn gate(&self) -> CancellationToken {
+    pub fn socket_stop(&self) -> CancellationToken {
         self.stop.child_token()
     }
 
-    /// Waits until somebody has left his post, which before the stop nobody ever should. Cancel safe.
-    pub async fn one_gone(&self) {
-        self.one_gone.cancelled().await;
+    /// Waits until a [`ShutdownGuard`] is dropped, which before the shutdown never should happen. Cancel safe.
+    pub async fn worker_lost(&self) {
+        self.worker_lost.cancelled().await;
     }
 
-    /// Lets sessions end for `grace` and cuts the rest, at once when `hurry` is ready. Returns whether any had to be
-    /// cut.
+    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `hurry` is ready. Returns
+    /// whether any had to be cut.
     pub async fn finish(self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();
@@ -65,12 +77,10 @@ impl Drain {
     }
 }
 
-impl Leash {
-    /// To be held by whoever must be there until the stop. However it is dropped, by a return or by a panic, it tells
-    /// [`Drain::one_gone`].
-    #[must_use]
-    pub fn post(&self) -> DropGuard {
-        self.one_gone.clone().drop_guard()
+impl WorkerHandle {
+    /// A guard for what must run until the shutdown; see [`Drain::worker_lost`].
+    pub fn shutdown_guard(&self) -> ShutdownGuard {
+        ShutdownGuard(self.worker_lost.clone().drop_guard())
     }
 }
 
@@ -78,15 +88,15 @@ impl Leash {
 mod tests {
     use super::*;
 
-    /// A worker whose session ends only when it is cut. It holds its whole leash till then.
-    async fn until_cut(worker: Leash) {
+    /// A worker whose session ends only when it is cut. It holds its handle until then.
+    async fn until_cut(worker: WorkerHandle) {
         worker.cut.cancelled().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_ends_in_time_is_not_cut() {
+    async fn a_session_that_ends_within_the_grace_is_not_cut() {
         let drain = Drain::default();
-        let worker = drain.leash();
+        let worker = drain.worker_handle();
         tokio::spawn(async move {
             let worker = worker;
             worker.stop.cancelled().await;
@@ -97,9 +107,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_is_cut_and_waited_for() {
+    async fn a_session_that_outlasts_the_grace_is_cut_and_waited_for() {
         let drain = Drain::default();
-        let worker = drain.leash();
+        let worker = drain.worker_handle();
         let session = tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::pending()).await);
@@ -108,9 +118,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_in_a_hurry_cuts_at_once() {
+    async fn hurry_cuts_at_once() {
         let drain = Drain::default();
-        let worker = drain.leash();
+        let worker = drain.worker_handle();
         tokio::spawn(until_cut(worker));
         let began = tokio::time::Instant::now();
         assert!(drain.finish(Duration::from_secs(30), std::future::ready(())).await);

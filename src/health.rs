@@ -1,5 +1,5 @@
 //! When which check runs, and what follows from its result: timers and tasks. The state machine that decides whether a
-//! server is up is in [`crate::pool::health`], the kinds of checks are in [`crate::check`].
+//! server is up is in [`crate::pool`], the kinds of checks are in [`crate::check`].
 //!
 //! Every pool has one task. It has the names of the pool's servers resolved, and runs one more task for each server, which
 //! checks that server again and again. A reload changes what a pool's task works on, without restarting it.
@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::account::Metrics;
 use crate::discover::{PoolNames, resolve_new_names};
 use crate::plan::{Plan, PoolPlan};
-use crate::pool::Roster;
+use crate::pool::ServerRegistry;
 use context::CheckContext;
 use pool_checks::PoolChecks;
 
@@ -43,7 +43,7 @@ struct PoolTask {
 impl HealthMonitor {
     /// Of no pool yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, roster: Arc<ServerRegistry>) -> Self {
         Self {
             context: Arc::new(CheckContext::new(metrics, roster)),
             pools: HashMap::new(),

@@ -57,6 +57,7 @@ pub mod proxy_protocol;
 pub mod listen;
 pub mod sniff;
 pub mod route;
+pub mod refuse;
 pub mod pool;
 pub mod dial;
 pub mod ends;

@@ -10,14 +10,13 @@ use tokio::time::Instant;
 
 use crate::addr::ServerAddr;
 use crate::plan::{Plan, PoolPlan, ServerEntry};
-use crate::pool::health::Checked;
-use crate::pool::{Member, Roster, ServerPath, Steering};
+use crate::pool::{CheckState, Member, Overrides, ServerPath, ServerRegistry};
 
 /// Holds the one plan that is in force; whoever needs it takes it once and works with what it took.
 #[derive(Debug)]
 pub struct Live {
     plan: ArcSwap<Plan>,
-    roster: Arc<Roster>,
+    roster: Arc<ServerRegistry>,
     started: Instant,
     was_ready: AtomicBool,
 }
@@ -29,7 +28,7 @@ impl Live {
     /// Puts a plan in force.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let roster = Arc::<Roster>::default();
+        let roster = Arc::<ServerRegistry>::default();
         for pool in &plan.pools {
             pool.settle(&roster);
         }
@@ -49,7 +48,7 @@ impl Live {
 
     /// All servers there are.
     #[must_use]
-    pub fn roster(&self) -> &Arc<Roster> {
+    pub fn roster(&self) -> &Arc<ServerRegistry> {
         &self.roster
     }
 
@@ -113,20 +112,20 @@ impl Live {
 
     /// What was said of servers that no pool of the plan has, in the order of their names.
     #[must_use]
-    pub fn absent(&self) -> Vec<(ServerPath, Steering)> {
-        if !self.roster.has_orders() {
+    pub fn absent(&self) -> Vec<(ServerPath, Overrides)> {
+        if !self.roster.has_overrides() {
             return Vec::new(); // nearly always; all servers there are need not be gathered then
         }
-        self.roster.absent(&self.server_paths())
+        self.roster.absent_overrides(&self.server_paths())
     }
 
     /// Forgets what was said first of servers that are not there, if these are too many, and says so. To be called where
     /// their number may have grown: after an order, after a reload.
     pub fn forget_absent(&self) {
-        if !self.roster.is_crowded() {
+        if !self.roster.has_excess_overrides() {
             return;
         }
-        let forgotten = self.roster.forget(&self.server_paths());
+        let forgotten = self.roster.evict_overrides(&self.server_paths());
         if let Some((pool, server)) = forgotten.first() {
             let count = forgotten.len();
             tracing::warn!(%pool, %server, count, "too many steered servers are absent: what was said of the first is forgotten");
@@ -193,7 +192,7 @@ fn waits_for(pool: &PoolPlan, needs_address: bool) -> Option<String> {
         });
         return Some(format!("an address of pool `{name}`{unknown}"));
     }
-    let is_unchecked = |server: &&Member| server.checked() == Checked::Unchecked && !server.is_disabled();
+    let is_unchecked = |server: &&Member| server.check_state() == CheckState::Unchecked && !server.is_disabled();
     let unchecked = servers.iter().find(is_unchecked)?;
     Some(format!(
         "the first checks: `{}` of pool `{name}`",
@@ -205,7 +204,7 @@ fn waits_for(pool: &PoolPlan, needs_address: bool) -> Option<String> {
 mod tests {
     use super::*;
     use crate::addr::ClientAddr;
-    use crate::pool::health::{Thresholds, Verdict};
+    use crate::pool::{CheckOutcome, Thresholds};
 
     const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
@@ -228,15 +227,15 @@ mod tests {
     fn a_server_stays_itself_by_pool_name_and_address() {
         let live = Live::new(plan(r#""10.0.0.1:1", { address = "10.0.0.2:1", name = "b" }"#));
         let before = servers(&live.plan());
-        before[0].record_check(&Verdict::Fail("gone".into()), THRESHOLDS);
+        before[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
         let after = reload(
             &live,
             r#"{ address = "10.0.0.3:1", name = "b" }, { address = "10.0.0.1:1", weight = 7 }"#,
         );
         assert_eq!(after[1].id(), before[0].id());
-        assert_eq!((after[1].checked(), after[1].weight()), (Checked::Down, 7));
+        assert_eq!((after[1].check_state(), after[1].weight()), (CheckState::Down, 7));
         assert_ne!(after[0].id(), before[1].id(), "it has moved");
-        assert_eq!(after[0].checked(), Checked::Unchecked);
+        assert_eq!(after[0].check_state(), CheckState::Unchecked);
     }
 
     #[test]
@@ -326,7 +325,7 @@ mod tests {
         live.plan().pools[0].pool.mark_resolved();
         let waits = Some("the first checks: `b.test:1@10.0.0.9` of pool `p`".to_owned());
         assert_eq!(live.waits_for(), waits);
-        servers(&live.plan())[0].record_check(&Verdict::Fail("gone".into()), THRESHOLDS);
+        servers(&live.plan())[0].record_check(&CheckOutcome::Fail("gone".into()), THRESHOLDS);
         assert_eq!(live.waits_for(), None);
         reload(&live, r#""c.test:1""#);
         assert_eq!(live.waits_for(), None, "it has been ready");

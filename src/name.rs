@@ -1,26 +1,26 @@
 //! Server names and the patterns that match them.
 //!
-//! Names are folded (case, one trailing dot, punycode) and checked once, in their constructors; ever after they are
-//! compared byte by byte.
+//! Constructors normalize names (case, one trailing dot, punycode) and check them, so that names can be compared byte by
+//! byte.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// Longest name in bytes: RFC 1035, section 2.3.4, less the length byte and the root label.
+/// The longest name in bytes: RFC 1035, section 2.3.4, without the length byte and the root label.
 pub const NAME_BYTES_MAX: usize = 253;
 
-/// Longest label in bytes: RFC 1035, section 2.3.4.
+/// The longest label in bytes: RFC 1035, section 2.3.4.
 pub const LABEL_BYTES_MAX: usize = 63;
 
-/// A valid, folded server name: lower case, no trailing dot, never an IP literal.
+/// A valid and normalized server name: in lower case, without a trailing dot, never an IP literal.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(Arc<str>);
 
-/// Why a text is no server name.
+/// Why a text is not a server name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing, or only a dot.
+    /// Empty, or only a dot.
     #[error("a server name must not be empty")]
     Empty,
     /// Over [`NAME_BYTES_MAX`].
@@ -29,7 +29,7 @@ pub enum NameError {
     /// A label that is empty or over [`LABEL_BYTES_MAX`].
     #[error("each label of a server name has 1 to 63 bytes")]
     LabelLength,
-    /// Something besides letters, digits, `-`, `_` and dots.
+    /// A character other than letters, digits, `-`, `_` and dots.
     #[error("a server name is made of letters, digits, `-`, `_` and dots")]
     Character,
     /// An IP address: RFC 6066, section 3, does not permit them as server names.
@@ -38,28 +38,28 @@ pub enum NameError {
 }
 
 impl ServerName {
-    /// The name a client sent: bytes as they stand in the `server_name` extension (RFC 6066, section 3).
+    /// Parses the bytes in the `server_name` extension of a client (RFC 6066, section 3).
     ///
     /// # Errors
-    /// What makes it invalid; what such a name still matches is up to [`Sni`].
+    /// Why the name is invalid. [`Sni`] defines which patterns match such a name.
     pub fn from_wire(bytes: &[u8]) -> Result<Self, NameError> {
         let text = std::str::from_utf8(bytes).map_err(|_| NameError::Character)?;
-        Self::folded(text)
+        Self::normalized(text)
     }
 
-    /// The name an operator wrote: internationalised names become punycode (UTS 46).
+    /// Parses a configured name. Internationalised names become punycode (UTS 46).
     ///
     /// # Errors
-    /// What makes it invalid.
+    /// Why the name is invalid.
     pub fn from_config(text: &str) -> Result<Self, NameError> {
         if text.is_ascii() {
-            return Self::folded(text);
+            return Self::normalized(text);
         }
         let ascii = idna::domain_to_ascii(text).map_err(|_| NameError::Character)?;
-        Self::folded(&ascii)
+        Self::normalized(&ascii)
     }
 
-    fn folded(text: &str) -> Result<Self, NameError> {
+    fn normalized(text: &str) -> Result<Self, NameError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -79,24 +79,24 @@ impl ServerName {
             }
         }
         if name.parse::<Ipv4Addr>().is_ok() {
-            return Err(NameError::IpLiteral); // an IPv6 literal has already failed by its colons
+            return Err(NameError::IpLiteral); // an IPv6 literal contains colons, which are rejected above
         }
         Ok(Self(name.to_ascii_lowercase().into()))
     }
 
-    /// The folded name.
+    /// The normalized name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The folded name, shared.
+    /// The normalized name, shared.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
 
-    /// How many labels it has; at least one.
+    /// The number of labels; at least one.
     #[must_use]
     pub fn labels(&self) -> usize {
         self.0.split('.').count()
@@ -117,49 +117,48 @@ impl fmt::Debug for ServerName {
 
 /// The name in a client's `server_name` extension (RFC 6066, section 3), valid or not.
 ///
-/// A client that sends nothing, an empty name or an IP literal has none of these. Any other name that is not valid is
-/// kept, because a server may take it for one of its own: it must not pass by a route that refuses `*.suffix`.
+/// A missing name, an empty one and an IP literal are not represented. Any other invalid name is kept, because a server may
+/// accept it: it must not evade a route that refuses `*.suffix`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sni {
     /// A valid name.
     Valid(ServerName),
-    /// A name that is not valid; only `*` and `*.suffix` match it.
+    /// An invalid name. Only `*` and `*.suffix` match it.
     Invalid(InvalidName),
 }
 
-/// The end of a name that is not valid, folded as valid names are: ASCII letters in lower case, without one trailing
-/// dot.
+/// The end of an invalid name, normalized like valid names: ASCII letters in lower case, without one trailing dot.
 ///
-/// Of a long one only as much is kept as a `*.suffix` can be compared with: [`NAME_BYTES_MAX`] bytes and the dot before
-/// them.
+/// Only the part is kept that can match a `*.suffix`: the last [`NAME_BYTES_MAX`] bytes and the dot before them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvalidName(Box<[u8]>);
 
 impl Sni {
-    /// What a client sent; `None` if that counts as no name.
+    /// Parses the name that a client sent. `None` if it is empty or an IP literal.
     #[must_use]
     pub fn from_wire(sent: &[u8]) -> Option<Self> {
-        Self::read(sent, ServerName::from_wire(sent)).ok()
+        Self::classify(sent, ServerName::from_wire(sent)).ok()
     }
 
-    /// What an operator wrote in the place of a client's name; internationalised names become punycode.
+    /// Parses a name that an operator gives instead of a client, as on the command line. Internationalised names become
+    /// punycode.
     ///
     /// # Errors
-    /// Why it counts as no name.
+    /// It is empty or an IP literal.
     pub fn from_config(text: &str) -> Result<Self, NameError> {
-        Self::read(text.as_bytes(), ServerName::from_config(text))
+        Self::classify(text.as_bytes(), ServerName::from_config(text))
     }
 
-    fn read(sent: &[u8], name: Result<ServerName, NameError>) -> Result<Self, NameError> {
+    fn classify(sent: &[u8], name: Result<ServerName, NameError>) -> Result<Self, NameError> {
         match name {
             Ok(name) => Ok(Self::Valid(name)),
             Err(error @ (NameError::Empty | NameError::IpLiteral)) => Err(error),
             Err(_) if is_ip_literal(sent) => Err(NameError::IpLiteral),
-            Err(_) => Ok(Self::Invalid(InvalidName::folded(sent))),
+            Err(_) => Ok(Self::Invalid(InvalidName::normalized(sent))),
         }
     }
 
-    /// The name, if it is valid.
+    /// The name if it is valid.
     #[must_use]
     pub fn valid(&self) -> Option<&ServerName> {
         match self {
@@ -168,8 +167,7 @@ impl Sni {
         }
     }
 
-    /// What stands behind each dot, nearest first: of `a.b.c` these are `b.c` and `c`. A `*.suffix` matches if its
-    /// suffix is one of them.
+    /// The parent domains, longest first: `b.c` and `c` for `a.b.c`. A `*.suffix` matches if its suffix is one of them.
     pub fn parents(&self) -> impl Iterator<Item = &[u8]> {
         let name = match self {
             Self::Valid(name) => name.0.as_bytes(),
@@ -180,7 +178,7 @@ impl Sni {
 }
 
 impl InvalidName {
-    fn folded(sent: &[u8]) -> Self {
+    fn normalized(sent: &[u8]) -> Self {
         let name = sent.strip_suffix(b".").unwrap_or(sent);
         let kept = name.len().min(NAME_BYTES_MAX + 1);
         Self(name[name.len() - kept..].to_ascii_lowercase().into())
@@ -198,8 +196,8 @@ fn after_dot(name: &[u8]) -> Option<&[u8]> {
     name.get(dot + 1..)
 }
 
-/// An IPv6 address, also in brackets as in a URL. IPv4 addresses are found where names are checked, for they are made
-/// of the letters of names.
+/// Whether it is an IPv6 address, with or without brackets. The check of names finds IPv4 addresses, whose characters are
+/// valid in names.
 fn is_ip_literal(sent: &[u8]) -> bool {
     let text = std::str::from_utf8(sent).unwrap_or_default();
     let bare = text
@@ -209,22 +207,22 @@ fn is_ip_literal(sent: &[u8]) -> bool {
     bare.parse::<IpAddr>().is_ok()
 }
 
-/// What an `sni` condition says.
+/// A pattern of an `sni` condition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NamePattern {
-    /// This name and no other.
+    /// Exactly this name.
     Exact(ServerName),
     /// `*.suffix`: one or more labels before the suffix, never the suffix itself.
     Suffix(ServerName),
-    /// `*`: any name at all, but a name.
+    /// `*`: any name, but not a missing one.
     Any,
 }
 
 impl NamePattern {
-    /// Reads a pattern as an operator writes it.
+    /// Parses a configured pattern.
     ///
     /// # Errors
-    /// What is wrong with the name in it; a `*` anywhere but as the whole first label is a wrong character.
+    /// Why the name in it is invalid. A `*` is an invalid character except as the whole first label.
     pub fn from_config(text: &str) -> Result<Self, NameError> {
         if text == "*" {
             return Ok(Self::Any);
@@ -246,19 +244,19 @@ impl fmt::Display for NamePattern {
     }
 }
 
-/// How well the name condition of a route fits; declared from weakest to strongest, so that `derive` is the rule.
+/// How exactly the name condition of a route matches. Declared from weakest to strongest, because the order is derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// The route has no name condition.
     Unconditional,
     /// `*`.
     Any,
-    /// `*.suffix`; more labels fit better.
+    /// `*.suffix`; more labels rank higher.
     Suffix {
         /// Labels of the suffix.
         labels: usize,
     },
-    /// The very name.
+    /// The exact name.
     Exact,
 }
 
@@ -267,14 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folds_case_and_one_trailing_dot() {
+    fn case_and_one_trailing_dot_are_normalized() {
         let name = ServerName::from_wire(b"Shop.Example.COM.").unwrap();
         assert_eq!(name.as_str(), "shop.example.com");
         assert_eq!(ServerName::from_wire(b"a..").unwrap_err(), NameError::LabelLength);
     }
 
     #[test]
-    fn internationalised_names_become_punycode_in_the_file_only() {
+    fn only_configured_names_are_converted_to_punycode() {
         assert_eq!(
             ServerName::from_config("bücher.example").unwrap().as_str(),
             "xn--bcher-kva.example"
@@ -286,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_is_exact() {
+    fn names_and_labels_are_accepted_up_to_their_bounds() {
         let label = "a".repeat(63);
         assert!(ServerName::from_wire(label.as_bytes()).is_ok());
         assert_eq!(
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name() {
+    fn invalid_names_are_rejected() {
         for (text, error) in [
             ("", NameError::Empty),
             (".", NameError::Empty),
@@ -324,14 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_nearest_first() {
+    fn parents_are_ordered_from_the_longest() {
         let name = Sni::from_wire(b"a.b.c").unwrap();
         assert_eq!(name.parents().collect::<Vec<_>>(), [b"b.c".as_slice(), b"c"]);
         assert_eq!(Sni::from_wire(b"a").unwrap().parents().count(), 0);
     }
 
     #[test]
-    fn only_nothing_an_empty_name_and_an_ip_literal_are_no_name() {
+    fn only_an_empty_name_and_an_ip_literal_count_as_no_name() {
         for sent in [
             "",
             ".",
@@ -347,7 +345,7 @@ mod tests {
         }
         let long = format!("{}.example.com", "a".repeat(64));
         for sent in ["..", "x!z.example", "a b", "*.a", ".a", "10.0.0.1:443", "[::1", &long] {
-            let invalid = Sni::Invalid(InvalidName::folded(sent.as_bytes()));
+            let invalid = Sni::Invalid(InvalidName::normalized(sent.as_bytes()));
             assert_eq!(Sni::from_wire(sent.as_bytes()), Some(invalid.clone()), "{sent:?}");
             assert_eq!(Sni::from_config(sent), Ok(invalid), "{sent:?}");
         }
@@ -355,30 +353,30 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_name_is_folded_and_its_end_is_kept() {
-        assert_eq!(InvalidName::folded(b"X!Z.Example.").0[..], *b"x!z.example");
-        assert_eq!(InvalidName::folded(b"x!z.example..").0[..], *b"x!z.example.");
+    fn an_invalid_name_is_normalized_and_its_end_is_kept() {
+        assert_eq!(InvalidName::normalized(b"X!Z.Example.").0[..], *b"x!z.example");
+        assert_eq!(InvalidName::normalized(b"x!z.example..").0[..], *b"x!z.example.");
         let suffix = "b.".repeat(126) + "c";
         assert_eq!(suffix.len(), NAME_BYTES_MAX);
-        let long = InvalidName::folded(format!("{}!.{suffix}", "a".repeat(60_000)).as_bytes());
+        let long = InvalidName::normalized(format!("{}!.{suffix}", "a".repeat(60_000)).as_bytes());
         assert_eq!(long.0.len(), NAME_BYTES_MAX + 1);
         assert_eq!(Sni::Invalid(long).parents().next(), Some(suffix.as_bytes()));
     }
 
     proptest::proptest! {
         #[test]
-        fn bytes_match_suffixes_as_valid_names_do(text in "[a-cA-C0-9_-]{1,3}(\\.[a-cA-C0-9_-]{1,3}){0,4}\\.?") {
+        fn invalid_names_match_suffixes_like_valid_ones(text in "[a-cA-C0-9_-]{1,3}(\\.[a-cA-C0-9_-]{1,3}){0,4}\\.?") {
             let Some(Sni::Valid(name)) = Sni::from_wire(text.as_bytes()) else {
                 return Ok(()); // an IP literal
             };
-            let bytes = Sni::Invalid(InvalidName::folded(text.as_bytes()));
+            let bytes = Sni::Invalid(InvalidName::normalized(text.as_bytes()));
             let valid = Sni::Valid(name);
             proptest::prop_assert!(bytes.parents().eq(valid.parents()));
         }
     }
 
     #[test]
-    fn patterns() {
+    fn patterns_are_parsed_and_ranked() {
         assert_eq!(NamePattern::from_config("*").unwrap(), NamePattern::Any);
         assert_eq!(
             NamePattern::from_config("*.Example.com").unwrap().to_string(),

@@ -1,39 +1,40 @@
-//! System calls that traffic can do without.
+//! Optional system calls: traffic works without them.
 //!
-//! Sandboxes (gVisor), seccomp profiles and old kernels refuse calls with EPERM, EACCES, ENOSYS or EINVAL. A call that
-//! only makes traffic faster or safer must not stop it: its failure is logged once and the process goes on without it.
+//! Sandboxes (gVisor), seccomp profiles and old kernels fail calls with EPERM, EACCES, ENOSYS or EINVAL. A call that only
+//! makes traffic faster or safer must not stop it: its failure is logged once, and the process continues without it.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// A system call that traffic can do without; make it a `static`.
+/// An optional system call. Declare it as a `static`, so that its failure is logged once.
 #[derive(Debug)]
 pub struct OptionalCall {
     name: &'static str,
     loss: &'static str,
-    is_logged: AtomicBool,
+    was_logged: AtomicBool,
 }
 
 impl OptionalCall {
-    /// The call with its option, as in `setsockopt(TCP_NODELAY)`, and what is lost without it, for the log.
+    /// `name` is the call with its option, as in `setsockopt(TCP_NODELAY)`; `loss` says what is lost without it. Both are
+    /// logged.
     #[must_use]
     pub const fn new(name: &'static str, loss: &'static str) -> Self {
         Self {
             name,
             loss,
-            is_logged: AtomicBool::new(false),
+            was_logged: AtomicBool::new(false),
         }
     }
 
-    /// Takes the result of a call. Returns whether it succeeded.
+    /// Records the result of a call. Returns whether it succeeded.
     pub fn try_result<E: Display>(&self, result: Result<(), E>) -> bool {
-        result.inspect_err(|error| self.refused(error)).is_ok()
+        result.inspect_err(|error| self.record_failure(error)).is_ok()
     }
 
-    /// The system refuses the call. The first time in the life of the process this is logged.
-    pub fn refused(&self, error: &impl Display) {
-        if !self.is_logged.swap(true, Relaxed) {
-            tracing::warn!(call = self.name, %error, loss = self.loss, "the system refuses a call: going on without it");
+    /// Records that the call failed. Logs the first failure in the life of the process.
+    pub fn record_failure(&self, error: &impl Display) {
+        if !self.was_logged.swap(true, Relaxed) {
+            tracing::warn!(call = self.name, %error, loss = self.loss, "an optional system call failed, continuing without it");
         }
     }
 }

@@ -12,11 +12,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
-use crate::pool::health::Thresholds;
-use crate::pool::{Member, MemberConfig, Policy, Pool, Roster, ServerSpec};
+use crate::pool::{Member, MemberConfig, Policy, Pool, ServerRegistry, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -140,7 +139,7 @@ pub struct ServerEntry {
     /// Its address as written.
     pub written: Arc<str>,
     /// Where it is.
-    pub place: ServerPlace,
+    pub location: ServerLocation,
     /// How much it gets, and when.
     pub member_config: MemberConfig,
     /// Where its name was last said to be; nothing, as long as that is not known. Besides the pool's servers, which
@@ -160,7 +159,7 @@ impl ServerEntry {
     /// The server of an entry that needs no resolver.
     #[must_use]
     pub fn fixed(&self) -> Option<ServerSpec> {
-        let ServerPlace::Address(address) = self.place else {
+        let ServerLocation::Address(address) = self.location else {
             return None;
         };
         Some(ServerSpec {
@@ -251,9 +250,9 @@ impl PoolPlan {
 
     /// The entries for a resolver to say where they are, each with its name and port.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
-        self.entries.iter().filter_map(|entry| match &entry.place {
-            ServerPlace::Name { host, port } => Some((entry, &**host, *port)),
-            ServerPlace::Address(_) => None,
+        self.entries.iter().filter_map(|entry| match &entry.location {
+            ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
+            ServerLocation::Address(_) => None,
         })
     }
 
@@ -271,7 +270,7 @@ impl PoolPlan {
 
     /// Gives the pool the servers of its entries, so far as it is known where they are, and has them checked as this
     /// plan wants it; one that is there already is that one.
-    pub fn settle(&self, roster: &Roster) {
+    pub fn settle(&self, roster: &ServerRegistry) {
         self.prepare(roster);
         self.begin_checks();
     }
@@ -285,14 +284,14 @@ impl PoolPlan {
     }
 
     /// Gives the pool the servers of its entries, and changes none that is there already.
-    pub fn prepare(&self, roster: &Roster) {
+    pub fn prepare(&self, roster: &ServerRegistry) {
         let mut seen = HashSet::new();
         let mut servers = Vec::new();
         for entry in &self.entries {
             for spec in entry.specs() {
                 // One address reached by two names of a pool is one server: it has one load and one health.
                 if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                    let server = roster.server(self.pool.name(), spec, self.is_checked());
+                    let server = roster.get_or_create(self.pool.name(), spec, self.is_checked());
                     servers.push(Member::new(server, entry.member_config));
                 }
             }

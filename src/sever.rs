@@ -13,8 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::Live;
 use crate::plan::{PoolPlan, Sever};
-use crate::pool::health::Checked;
-use crate::pool::{Member, ServerId, Use};
+use crate::pool::{AdminState, CheckState, Member, ServerId};
 
 /// How often it is looked.
 const TICK: Duration = Duration::from_millis(100);
@@ -87,15 +86,15 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
 }
 
 fn cause(pool: &PoolPlan, server: &Member, now: Instant) -> Option<Cause> {
-    let steering = server.steering();
-    if let (Use::Draining | Use::Disabled, Some(over)) = (steering.usage, steering.close_over) {
+    let steering = server.overrides();
+    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (steering.admin_state, steering.close_over) {
         return Some(Cause {
             ending: Ending::ServerDrained,
             over,
         });
     }
     let over = pool.severing.close_over;
-    let is_down = || server.checked() == Checked::Down && !pool.pool.uses_in_panic(server, now);
+    let is_down = || server.check_state() == CheckState::Down && !pool.pool.uses_in_panic(server, now);
     if pool.severing.on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,

@@ -1,21 +1,21 @@
-//! Text that others wrote, made safe to log and to show.
+//! Makes text from others safe to log and to display.
 //!
-//! A peer, a name server or a file may send bytes that drive a terminal, reorder what a person reads, or fill a log.
-//! Such text is escaped and cut where it enters, so that nothing that passes it on has to think of it.
+//! A peer, a name server or a file may contain bytes that control a terminal, reorder the displayed text, or fill a log.
+//! Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Characters of a [`Reason`], the mark of a cut included.
+/// The longest [`Reason`], in characters, the ellipsis included.
 pub const REASON_CHARS_MAX: usize = 256;
 
-/// Stands at the end of a text that was cut.
-const CUT: char = '…';
+/// Ends a truncated text.
+const ELLIPSIS: char = '…';
 
-/// Whether a character must not be shown as it is: it drives a terminal (C0, DEL, C1), breaks a line (U+2028, U+2029),
-/// changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is not visible at all.
+/// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line (U+2028,
+/// U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is invisible.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -31,8 +31,7 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}') // tags
 }
 
-/// The text with each unsafe character as its escape, such as `\u{202e}` or `\n`. `kept`: characters that stay as they
-/// are, whatever they do.
+/// The text with unsafe characters escaped, as in `\u{202e}` or `\n`. Characters in `kept` are not escaped.
 #[must_use]
 pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     let is_safe = |c: char| kept.contains(&c) || !is_unsafe(c);
@@ -50,18 +49,18 @@ pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
     Cow::Owned(shown)
 }
 
-/// Why something is as it is, in words that may be another's: escaped, and of at most [`REASON_CHARS_MAX`] characters.
-/// What is longer is cut, never within an escape, and ends with "…".
+/// The reason of a state, in a text that may come from a peer: escaped, and at most [`REASON_CHARS_MAX`] characters long.
+/// A longer text is truncated, never within an escape, and ends with "…".
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reason(Arc<str>);
 
 impl Reason {
-    /// Takes a text in.
+    /// Escapes and truncates the text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let mut shown = String::new();
         let mut chars = 0;
-        let mut whole = 0; // bytes behind which the mark of a cut has room
+        let mut fitting = 0; // length in bytes of what fits together with the ellipsis
         for c in text.chars() {
             let before = shown.len();
             if is_unsafe(c) {
@@ -71,12 +70,12 @@ impl Reason {
             }
             chars += shown[before..].chars().count();
             if chars > REASON_CHARS_MAX {
-                shown.truncate(whole);
-                shown.push(CUT);
+                shown.truncate(fitting);
+                shown.push(ELLIPSIS);
                 break;
             }
             if chars < REASON_CHARS_MAX {
-                whole = shown.len();
+                fitting = shown.len();
             }
         }
         Self(shown.into())
@@ -121,27 +120,27 @@ mod tests {
 
     use super::*;
 
-    /// What must never be shown, written down apart from the code.
-    const NEVER_SHOWN: &str = "\0\u{7}\t\n\r\u{1b}\u{7f}\u{85}\u{9b}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\
+    /// Characters that must be escaped, listed independently of the code.
+    const UNSAFE_CHARS: &str = "\0\u{7}\t\n\r\u{1b}\u{7f}\u{85}\u{9b}\u{61c}\u{200b}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\
         \u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2060}\u{2066}\u{2067}\u{2068}\u{2069}\u{feff}";
 
     fn any_text() -> impl Strategy<Value = String> {
-        let odd = proptest::sample::select(NEVER_SHOWN.chars().collect::<Vec<_>>());
+        let odd = proptest::sample::select(UNSAFE_CHARS.chars().collect::<Vec<_>>());
         proptest::collection::vec(prop_oneof![any::<char>(), odd, Just('x')], 0..600).prop_map(String::from_iter)
     }
 
     proptest! {
         #[test]
-        fn a_reason_is_bounded_and_drives_no_terminal(text in any_text()) {
+        fn a_reason_is_bounded_and_has_no_unsafe_characters(text in any_text()) {
             let reason = Reason::new(&text);
             prop_assert!(reason.chars().count() <= REASON_CHARS_MAX);
-            prop_assert!(!reason.chars().any(|c| c.is_control() || NEVER_SHOWN.contains(c)), "{reason:?}");
+            prop_assert!(!reason.chars().any(|c| c.is_control() || UNSAFE_CHARS.contains(c)), "{reason:?}");
             let whole = escape(&text, &[]);
-            prop_assert!(!whole.chars().any(|c| c.is_control() || NEVER_SHOWN.contains(c)), "{whole:?}");
+            prop_assert!(!whole.chars().any(|c| c.is_control() || UNSAFE_CHARS.contains(c)), "{whole:?}");
             if whole.chars().count() <= REASON_CHARS_MAX {
                 prop_assert_eq!(&*reason, &*whole);
             } else {
-                prop_assert!(whole.starts_with(reason.strip_suffix(CUT).unwrap()));
+                prop_assert!(whole.starts_with(reason.strip_suffix(ELLIPSIS).unwrap()));
                 let longest_escape = '\u{10ffff}'.escape_unicode().count();
                 prop_assert!(reason.chars().count() > REASON_CHARS_MAX - longest_escape);
             }
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_is_not_cut_in_two() {
+    fn an_escape_is_not_truncated() {
         let text = format!("{}\u{202e}", "x".repeat(REASON_CHARS_MAX - 3));
         assert_eq!(*Reason::new(&text), format!("{}…", "x".repeat(REASON_CHARS_MAX - 3)));
         let fits = "é".repeat(REASON_CHARS_MAX);

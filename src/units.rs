@@ -1,28 +1,48 @@
-//! Durations and sizes as text, both ways: a whole number and its unit. Configuration, API and command line share them.
+//! Parses and formats durations and sizes: an integer and a unit. Configuration, API and command line share them.
 //!
-//! Fractions and sums (`1.5s`, `1m30s`) are rejected: a value has one spelling, and the error says the whole number to write.
+//! Fractions and sums (`1.5s`, `1m30s`) are rejected.
 
 use std::time::Duration;
 
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// Reads `250ms`, `2s`, `5m`, `1h`.
-///
-/// # Errors
-/// What to write instead.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    read(text, &DURATIONS)
-        .map(Duration::from_millis)
-        .map_err(|number| match number {
-            Some(number) => format!("write {}", bare_duration(number)),
-            None => String::from(r#"write a whole number and ms, s, m or h, as in "250ms" or "5s""#),
-        })
+/// Why a text is not a duration. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DurationError {
+    /// A number without a unit.
+    #[error("write {}", suggest_duration(*.0))]
+    MissingUnit(u64),
+    /// Anything else.
+    #[error(r#"write an integer with a unit (ms, s, m or h), as in "250ms" or "5s""#)]
+    Malformed,
 }
 
-/// What to write instead of a number without a unit. HAProxy counts in milliseconds, the others in seconds.
+/// Why a text is not a size. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// A number without a unit.
+    #[error("write {}", suggest_size(*.0))]
+    MissingUnit(u64),
+    /// Anything else.
+    #[error(r#"write an integer with a unit (B, KiB or MiB), as in "16KiB""#)]
+    Malformed,
+}
+
+/// Parses `250ms`, `2s`, `5m`, `1h`.
+///
+/// # Errors
+/// The text has another form, or the duration does not fit into 64 bits of milliseconds.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let milliseconds = parse(text, &DURATIONS);
+    milliseconds
+        .map(Duration::from_millis)
+        .map_err(|number| number.map_or(DurationError::Malformed, DurationError::MissingUnit))
+}
+
+/// What to write instead of a number without a unit. For HAProxy it is in milliseconds, for other proxies in seconds.
 #[must_use]
-pub fn bare_duration(number: u64) -> String {
+pub fn suggest_duration(number: u64) -> String {
     if number >= 1_000 {
         format!(r#""{number}ms" or "{number}s""#)
     } else {
@@ -30,37 +50,34 @@ pub fn bare_duration(number: u64) -> String {
     }
 }
 
-/// Reads `512B`, `16KiB`, `1MiB`.
+/// Parses `512B`, `16KiB`, `1MiB`.
 ///
 /// # Errors
-/// What to write instead.
-pub fn size(text: &str) -> Result<u64, String> {
-    read(text, &SIZES).map_err(|number| match number {
-        Some(number) => format!("write {}", bare_size(number)),
-        None => String::from(r#"write a whole number and B, KiB or MiB, as in "16KiB""#),
-    })
+/// The text has another form, or the size does not fit into 64 bits of bytes.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    parse(text, &SIZES).map_err(|number| number.map_or(SizeError::Malformed, SizeError::MissingUnit))
 }
 
-/// What to write instead of a number of bytes without a unit.
+/// What to write instead of a size without a unit.
 #[must_use]
-pub fn bare_size(number: u64) -> String {
-    format!("\"{}\"", show(number, &SIZES))
+pub fn suggest_size(number: u64) -> String {
+    format!("\"{}\"", format_number(number, &SIZES))
 }
 
-/// The shortest text for a duration; parts of a millisecond are dropped.
+/// Formats a duration with the largest unit that divides it. Fractions of a millisecond are dropped.
 #[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
+pub fn format_duration(duration: Duration) -> String {
+    format_number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
 }
 
-/// The shortest text for a number of bytes.
+/// Formats a size with the largest unit that divides it.
 #[must_use]
-pub fn show_size(bytes: u64) -> String {
-    show(bytes, &SIZES)
+pub fn format_size(bytes: u64) -> String {
+    format_number(bytes, &SIZES)
 }
 
-/// The error has the number if it has no unit.
-fn read(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
+/// The error is the number if only the unit is missing.
+fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| None)?;
@@ -71,10 +88,10 @@ fn read(text: &str, units: &[(&str, u64)]) -> Result<u64, Option<u64>> {
     number.checked_mul(*factor).ok_or(None)
 }
 
-fn show(number: u64, units: &[(&str, u64); 4]) -> String {
+fn format_number(number: u64, units: &[(&str, u64); 4]) -> String {
     let [.., smallest] = units;
-    let whole = |unit: &&(&str, u64)| number >= unit.1 && number.is_multiple_of(unit.1);
-    let (unit, factor) = units.iter().find(whole).unwrap_or(smallest);
+    let divides = |unit: &&(&str, u64)| number >= unit.1 && number.is_multiple_of(unit.1);
+    let (unit, factor) = units.iter().find(divides).unwrap_or(smallest);
     format!("{}{unit}", number / factor)
 }
 
@@ -83,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_and_a_unit() {
+    fn an_integer_with_a_unit_is_parsed() {
         for (text, milliseconds) in [
             ("250ms", 250),
             ("2s", 2_000),
@@ -91,18 +108,21 @@ mod tests {
             ("1h", 3_600_000),
             ("0s", 0),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         for (text, bytes) in [("512B", 512), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
     }
 
     #[test]
-    fn anything_else_is_refused_with_what_to_write() {
-        assert_eq!(duration("5").unwrap_err(), r#"write "5s""#);
-        assert_eq!(duration("5000").unwrap_err(), r#"write "5000ms" or "5000s""#);
-        assert_eq!(size("65536").unwrap_err(), r#"write "64KiB""#);
+    fn other_texts_are_rejected_with_a_hint() {
+        assert_eq!(parse_duration("5").unwrap_err().to_string(), r#"write "5s""#);
+        assert_eq!(
+            parse_duration("5000").unwrap_err().to_string(),
+            r#"write "5000ms" or "5000s""#
+        );
+        assert_eq!(parse_size("65536").unwrap_err().to_string(), r#"write "64KiB""#);
         for text in [
             "",
             "s",
@@ -116,19 +136,23 @@ mod tests {
             "99999999999999999999s",
             "9999999999999999999h",
         ] {
-            assert!(duration(text).is_err(), "{text:?}");
-            assert!(size(text).is_err(), "{text:?}");
+            assert!(parse_duration(text).is_err(), "{text:?}");
+            assert!(parse_size(text).is_err(), "{text:?}");
         }
-        assert!(size("64KB").is_err());
+        assert!(parse_size("64KB").is_err());
     }
 
     #[test]
-    fn what_is_shown_can_be_read() {
+    fn formatted_values_can_be_parsed() {
         for milliseconds in [0, 1, 250, 1_000, 1_500, 60_000, 90_000, 3_600_000] {
-            let shown = show_duration(Duration::from_millis(milliseconds));
-            assert_eq!(duration(&shown), Ok(Duration::from_millis(milliseconds)), "{shown}");
+            let formatted = format_duration(Duration::from_millis(milliseconds));
+            assert_eq!(
+                parse_duration(&formatted),
+                Ok(Duration::from_millis(milliseconds)),
+                "{formatted}"
+            );
         }
-        assert_eq!(show_size(64 << 10), "64KiB");
-        assert_eq!(show_size(1_000), "1000B");
+        assert_eq!(format_size(64 << 10), "64KiB");
+        assert_eq!(format_size(1_000), "1000B");
     }
 }

@@ -1,4 +1,4 @@
-//! One thread, one runtime, its share of every listener. A session never leaves its worker.
+//! A worker: one thread with one runtime and its own listening sockets. A session never leaves its worker.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,134 +15,144 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{Ending, Ledger};
-use crate::drain::Leash;
-use crate::listen::{Listener, Pause};
+use crate::drain::WorkerHandle;
+use crate::listen::{AcceptPause, Listener};
 use crate::relay::limit_pipes;
-use crate::session::{Front, serve};
+use crate::session::{ListenerState, serve};
 
 #[cfg(not(panic = "unwind"))]
-compile_error!("a panic is to end one session and not all of them, so it has to unwind");
+compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often the metrics learn what open sessions have moved.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the bytes that open sessions have moved are added to the metrics.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
-pub struct Gate {
-    /// The worker's own.
+pub struct ListenSocket {
+    /// The socket, which listens already. No other worker has it.
     pub socket: OwnedFd,
-    /// The listener this address belongs to, now and whenever that changes.
-    pub front: watch::Receiver<Arc<Front>>,
-    /// Accept nobody here any more, but for those who wait already.
+    /// The listener that the address belongs to, and each later one that a reload puts in its place.
+    pub state: watch::Receiver<Arc<ListenerState>>,
+    /// Cancelled to close the socket. Clients that wait in its queue then are still accepted.
     pub stop: CancellationToken,
-    /// Held until the socket is closed.
+    /// Dropped when the socket is closed.
     pub open: Arc<()>,
 }
 
-/// All that a worker gets.
-pub struct Share {
-    /// Its number, for its name.
+/// What a worker is started with.
+pub struct WorkerSetup {
+    /// Its number, for the name of its thread.
     pub number: usize,
-    /// One for each address of each listener, now and whenever one is added.
-    pub gates: UnboundedReceiver<Gate>,
-    /// Pipes it may have.
+    /// Its listening sockets: one for each address of each listener, and each one that a reload adds.
+    pub sockets: UnboundedReceiver<ListenSocket>,
+    /// Pipes that its sessions may have at once.
     pub pipes: usize,
-    /// Its book.
+    /// Where its sessions are accounted for.
     pub ledger: Arc<Ledger>,
-    /// How it is told to end.
-    pub leash: Leash,
+    /// How it learns of the shutdown, and reports its own end.
+    pub handle: WorkerHandle,
 }
 
-/// Starts a worker's thread. It ends, and drops its leash, when it was told to stop and its last session is over.
-/// Not to be called where a runtime must not be dropped: inside of another.
+/// Starts a worker's thread. It ends, and drops its handle, when it was stopped and its last session is over. Not to be
+/// called within a runtime: a runtime that is dropped because of an error here must not be dropped inside another.
 ///
 /// # Errors
 /// The system has no thread left, or the runtime cannot watch a socket.
-pub fn start(share: Share) -> io::Result<()> {
-    let Share {
+pub fn start(setup: WorkerSetup) -> io::Result<()> {
+    let WorkerSetup {
         number,
-        gates,
+        sockets,
         pipes,
         ledger,
-        leash,
-    } = share;
+        handle,
+    } = setup;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let post = leash.post();
+    let guard = handle.shutdown_guard();
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let _post = post;
+        let _guard = guard;
         limit_pipes(pipes);
-        runtime.block_on(work(gates, ledger, leash));
+        runtime.block_on(run(sockets, ledger, handle));
     })?;
     Ok(())
 }
 
-async fn work(gates: UnboundedReceiver<Gate>, ledger: Arc<Ledger>, leash: Leash) {
+async fn run(sockets: UnboundedReceiver<ListenSocket>, ledger: Arc<Ledger>, handle: WorkerHandle) {
     let sessions = TaskTracker::new();
-    let told = Arc::clone(&ledger);
+    let flushed = Arc::clone(&ledger);
     let all = async {
-        open_gates(gates, &ledger, &sessions, &leash).await;
+        run_sockets(sockets, &ledger, &sessions, &handle).await;
         sessions.close();
         tokio::select! {
             () = sessions.wait() => return,
-            () = leash.cut.cancelled() => ledger.cut_all(Ending::Drained),
+            () = handle.cut.cancelled() => ledger.cut_all(Ending::Drained),
         }
         sessions.wait().await;
     };
     tokio::select! {
         () = all => {}
-        () = tell(&told) => unreachable!("it never ends"),
+        () = keep_flushing(&flushed) => unreachable!("it never ends"),
     }
 }
 
-/// Opens each gate that comes, until told to stop.
-async fn open_gates(mut gates: UnboundedReceiver<Gate>, ledger: &Arc<Ledger>, sessions: &TaskTracker, leash: &Leash) {
+/// Starts a task for each socket that comes, until the shutdown.
+async fn run_sockets(
+    mut sockets: UnboundedReceiver<ListenSocket>,
+    ledger: &Arc<Ledger>,
+    sessions: &TaskTracker,
+    handle: &WorkerHandle,
+) {
     loop {
-        let gate = tokio::select! {
+        let socket = tokio::select! {
             biased;
-            () = leash.stop.cancelled() => return,
-            gate = gates.recv() => gate,
+            () = handle.stop.cancelled() => return,
+            socket = sockets.recv() => socket,
         };
-        let Some(gate) = gate else { return };
-        let post = leash.post(); // a panic in a task ends that task alone
-        let (ledger, sessions_here, cut) = (Arc::clone(ledger), sessions.clone(), leash.cut.clone());
+        let Some(socket) = socket else { return };
+        let guard = handle.shutdown_guard(); // a panic in a task ends that task alone
+        let (ledger, spawner, cut) = (Arc::clone(ledger), sessions.clone(), handle.cut.clone());
         sessions.spawn(async move {
-            match keep(gate, ledger, sessions_here, cut).await {
-                Ok(()) => drop(post.disarm()), // it was told to
+            match accept_until_stopped(socket, ledger, spawner, cut).await {
+                Ok(()) => guard.disarm(),
                 Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
             }
         });
     }
 }
 
-/// Lets clients in at one gate until told to stop, and then those who were waiting already.
+/// Accepts clients at one socket until it is stopped, and then those that wait in its queue already.
 ///
 /// # Errors
-/// The runtime cannot watch its socket.
-async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: CancellationToken) -> io::Result<()> {
-    let Gate {
+/// The runtime cannot watch the socket.
+async fn accept_until_stopped(
+    socket: ListenSocket,
+    ledger: Arc<Ledger>,
+    sessions: TaskTracker,
+    cut: CancellationToken,
+) -> io::Result<()> {
+    let ListenSocket {
         socket,
-        mut front,
+        state: mut states,
         stop,
         open: _open,
-    } = gate;
+    } = socket;
     let mut listener = Listener::new(socket)?;
-    let mut now = Arc::clone(&front.borrow_and_update());
-    // Cancelled while waiting, an accept has let nobody in.
+    let mut state = Arc::clone(&states.borrow_and_update());
+    // An accept that is cancelled while it waits has accepted nothing.
     let mut stopped = pin!(stop.cancelled());
     loop {
         tokio::select! {
             biased;
             () = stopped.as_mut() => break,
-            Ok(()) = front.changed() => {
-                now = Arc::clone(&front.borrow_and_update());
-                listener.adjust(&now.plan.socket, now.plan.backlog);
+            Ok(()) = states.changed() => {
+                state = Arc::clone(&states.borrow_and_update());
+                listener.adjust(&state.plan.socket, state.plan.backlog);
             }
-            accepted = listener.accept(now.series.places(), pauses(&now)) => {
-                // Who came after a change meets what was changed, also when the two are seen in one turn.
-                if front.has_changed().unwrap_or(false) {
-                    now = Arc::clone(&front.borrow());
+            accepted = listener.accept(&state.limits, on_pause(&state)) => {
+                // A client that came after a reload gets the new state, also when both are noticed in one turn.
+                if states.has_changed().unwrap_or(false) {
+                    state = Arc::clone(&states.borrow());
                 }
-                now.series.accepted();
-                sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
+                state.series.record_accepted();
+                sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
             }
         }
     }
@@ -152,10 +162,10 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
         tokio::select! {
             biased;
             () = cut.as_mut() => break,
-            accepted = listener.accept_waiting(now.series.places(), pauses(&now)) => match accepted {
+            accepted = listener.accept_waiting(&state.limits, on_pause(&state)) => match accepted {
                 Some(accepted) => {
-                    now.series.accepted();
-                    sessions.spawn(serve(accepted, Arc::clone(&now), &ledger));
+                    state.series.record_accepted();
+                    sessions.spawn(serve(accepted, Arc::clone(&state), &ledger));
                 }
                 None => break,
             },
@@ -163,25 +173,25 @@ async fn keep(gate: Gate, ledger: Arc<Ledger>, sessions: TaskTracker, cut: Cance
     }
     let clients = listener.waiting();
     if clients > 0 {
-        tracing::warn!(listener = %now.plan.name, clients, "turned away: there was no place for them in time, or they came too late");
+        tracing::warn!(listener = %state.plan.name, clients, "turned away: there was no place for them in time, or they came too late");
     }
     Ok(())
 }
 
-fn pauses(front: &Front) -> impl Fn(Pause) {
+fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     |reason| {
-        if front.series.paused(reason) {
-            tracing::warn!(listener = %front.plan.name, reason = Pause::as_str(reason), "accepting pauses");
+        if state.series.record_pause(reason) {
+            tracing::warn!(listener = %state.plan.name, reason = AcceptPause::as_str(reason), "accepting pauses");
         }
     }
 }
 
-async fn tell(ledger: &Ledger) {
-    let mut ticks = interval(TELL_INTERVAL);
+async fn keep_flushing(ledger: &Ledger) {
+    let mut ticks = interval(FLUSH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        ledger.tell();
+        ledger.publish_traffic();
     }
 }
 
@@ -207,50 +217,51 @@ mod tests {
         Arc::clone(&crate::config::read("test.toml", CONFIG).ok().unwrap().plan.listeners[0])
     }
 
-    /// Starts a worker with one gate, which has the places of `process`.
-    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) -> watch::Sender<Arc<Front>> {
+    /// Starts a worker with one socket, whose sessions need a permit of `process`.
+    fn started(socket: OwnedFd, process: Arc<Capacity>, drain: &Drain) -> watch::Sender<Arc<ListenerState>> {
         let metrics = Arc::new(Metrics::new());
         let plan = listener();
-        let series = metrics.listener(&plan.name, || ConnectionLimits::new(None, process));
+        let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let (front, watched) = watch::channel(Arc::new(Front::new(plan, series, HelloMemory::new(1 << 20))));
-        let (gates, coming) = unbounded_channel();
-        let gate = Gate {
+        let state = ListenerState::new(plan, limits, series, HelloMemory::new(1 << 20));
+        let (state, states) = watch::channel(Arc::new(state));
+        let (sockets, coming) = unbounded_channel();
+        let socket = ListenSocket {
             socket,
-            front: watched,
-            stop: drain.gate(),
+            state: states,
+            stop: drain.socket_stop(),
             open: Arc::new(()),
         };
-        assert!(gates.send(gate).is_ok());
-        start(Share {
+        assert!(sockets.send(socket).is_ok());
+        start(WorkerSetup {
             number: 0,
-            gates: coming,
+            sockets: coming,
             pipes: 0,
             ledger: Arc::new(Ledger::new(metrics, log)),
-            leash: drain.leash(),
+            handle: drain.worker_handle(),
         })
         .unwrap();
-        front
+        state
     }
 
     #[tokio::test]
-    async fn a_socket_that_cannot_be_watched_is_missed() {
+    async fn a_socket_that_cannot_be_watched_is_reported() {
         let no_socket = File::open("/proc/self/stat").unwrap(); // epoll takes no file
         let drain = Drain::default();
-        let _front = started(no_socket.into(), Capacity::new(None), &drain);
-        drain.one_gone().await;
+        let _state = started(no_socket.into(), Capacity::new(None), &drain);
+        drain.worker_lost().await;
     }
 
     #[tokio::test]
-    async fn a_gate_that_panics_is_missed() {
+    async fn a_panic_while_accepting_is_reported() {
         let listener = listener();
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
         let address = bound.address().socket();
         let process = Capacity::new(Some(0));
-        process.close(); // which it never is, and who waits for a place says so by a panic
+        process.close(); // which never happens otherwise, so that waiting for a permit panics
         let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().remove(0));
-        let _front = started(socket, process, &drain);
+        let _state = started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();
-        drain.one_gone().await;
+        drain.worker_lost().await;
     }
 }

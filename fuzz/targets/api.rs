@@ -8,7 +8,7 @@ use std::time::Duration;
 use acequia::admin::route::RouteQuery;
 use acequia::admin::servers::OverrideRequest;
 use acequia::admin::sessions::SessionQuery;
-use acequia::pool::Steer;
+use acequia::pool::Override;
 use axum::Json;
 use axum::extract::Query;
 use axum::http::Uri;
@@ -38,7 +38,7 @@ fn body(bytes: &[u8]) {
 }
 
 /// `POST /api/v1/servers/{pool}/{server}` as documented. Of a duplicate key only the last value is seen here.
-fn overrides(body: &Value) -> Option<Vec<Steer>> {
+fn overrides(body: &Value) -> Option<Vec<Override>> {
     let body = body.as_object()?;
     let keys = ["use", "close_over", "weight"];
     let close_over = match body.get("close_over") {
@@ -48,18 +48,18 @@ fn overrides(body: &Value) -> Option<Vec<Steer>> {
     let usage = match body.get("use") {
         None | Some(Value::Null) => None,
         Some(word) => Some(match (word.as_str()?, close_over) {
-            ("enabled", None) => Steer::Enable,
-            ("draining", close_over) => Steer::Drain { close_over },
-            ("disabled", close_over) => Steer::Disable { close_over },
+            ("enabled", None) => Override::Enable,
+            ("draining", close_over) => Override::Drain { close_over },
+            ("disabled", close_over) => Override::Disable { close_over },
             _ => return None,
         }),
     };
     let weight = match body.get("weight") {
         None => None,
-        Some(Value::Null) => Some(Steer::Weight(None)),
+        Some(Value::Null) => Some(Override::Weight(None)),
         Some(weight) => {
             let weight = weight.as_u64().filter(|weight| *weight <= 256)?;
-            Some(Steer::Weight(Some(u16::try_from(weight).ok()?)))
+            Some(Override::Weight(Some(u16::try_from(weight).ok()?)))
         }
     };
     let is_known = body.keys().all(|key| keys.contains(&key.as_str()));

@@ -13,23 +13,23 @@ fuzz_target!(|text: &str| {
     };
     match (read(name, text), read(name, text)) {
         (Ok(loaded), Ok(again)) => {
-            assert_eq!(loaded.warnings.mistakes(), 0);
+            assert_eq!(loaded.warnings.errors(), 0);
             assert_eq!(rendered(&loaded.warnings), again.warnings.to_string());
             assert_eq!(content(&loaded), content(&again));
         }
         (Err(report), Err(again)) => {
-            assert!(report.mistakes() > 0, "expected at least one mistake");
+            assert!(report.errors() > 0, "expected at least one error");
             assert_eq!(rendered(&report), again.to_string());
         }
         (first, second) => panic!("{first:?}, then {second:?}"),
     }
 });
 
-/// The rendered report. Asserts that it shows every mistake and warning, and no control characters.
+/// The rendered report. Asserts that it shows every error and warning, and no control characters.
 fn rendered(report: &Report) -> String {
     let plain = report.to_string();
     let count = |word: &str| plain.lines().filter(|line| line.starts_with(word)).count();
-    assert_eq!(count("error: "), report.mistakes(), "{plain}");
+    assert_eq!(count("error: "), report.errors(), "{plain}");
     assert_eq!(count("warning: "), report.warnings(), "{plain}");
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     plain

@@ -2,7 +2,7 @@
 #![no_main]
 
 use acequia::name::ServerName;
-use acequia::sniff::hello::{Hello, RAW_NAME_BYTES_MAX, Reader, Verdict};
+use acequia::sniff::hello::{Hello, RAW_NAME_BYTES_MAX, HelloReader, HelloVerdict};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::{Accepted, Acceptor};
 
@@ -12,15 +12,15 @@ const BYTES_MAX: usize = 128 << 10;
 const FRESH_READERS_MAX: usize = 32;
 
 fuzz_target!(|wire: &[u8]| {
-    let whole = Reader::new(BYTES_MAX).advance(wire);
+    let whole = HelloReader::new(BYTES_MAX).advance(wire);
     bytes_one_by_one(wire, &whole);
     bytes_in_pieces(wire, &whole);
-    let strict = Reader::new(wire.len() / 2).advance(wire);
+    let strict = HelloReader::new(wire.len() / 2).advance(wire);
     assert!(
-        strict == whole || strict == Verdict::TooLong,
+        strict == whole || strict == HelloVerdict::TooLong,
         "{strict:?}, but {whole:?}"
     );
-    if let Verdict::Hello(hello) = &whole {
+    if let HelloVerdict::Hello(hello) = &whole {
         has_its_bounds(hello, wire.len());
         if let Some(accepted) = rustls(wire) {
             is_what_rustls_reads(hello, &accepted);
@@ -30,28 +30,28 @@ fuzz_target!(|wire: &[u8]| {
 
 /// Feeds single bytes: the verdict must change once, from undecided to the final one. A reader that started over with
 /// each byte would exceed the time limit.
-fn bytes_one_by_one(wire: &[u8], whole: &Verdict) {
-    let mut reader = Reader::new(BYTES_MAX);
+fn bytes_one_by_one(wire: &[u8], whole: &HelloVerdict) {
+    let mut reader = HelloReader::new(BYTES_MAX);
     let verdicts = (0..=wire.len()).map(|come| reader.advance(&wire[..come]));
-    let decided = verdicts.into_iter().find(|verdict| *verdict != Verdict::NeedMore);
-    assert_eq!(decided.as_ref().unwrap_or(&Verdict::NeedMore), whole);
+    let decided = verdicts.into_iter().find(|verdict| *verdict != HelloVerdict::NeedMore);
+    assert_eq!(decided.as_ref().unwrap_or(&HelloVerdict::NeedMore), whole);
     assert_eq!(reader.advance(wire), *whole, "expected the verdict to stay");
 }
 
 /// Feeds pieces whose lengths are derived from the bytes themselves.
-fn bytes_in_pieces(wire: &[u8], whole: &Verdict) {
-    let mut reader = Reader::new(BYTES_MAX);
+fn bytes_in_pieces(wire: &[u8], whole: &HelloVerdict) {
+    let mut reader = HelloReader::new(BYTES_MAX);
     let mut come = 0;
     for piece in 0.. {
         let verdict = reader.advance(&wire[..come]);
         if piece < FRESH_READERS_MAX {
             assert_eq!(
                 verdict,
-                Reader::new(BYTES_MAX).advance(&wire[..come]),
+                HelloReader::new(BYTES_MAX).advance(&wire[..come]),
                 "after {come} bytes"
             );
         }
-        if verdict != Verdict::NeedMore || come == wire.len() {
+        if verdict != HelloVerdict::NeedMore || come == wire.len() {
             assert_eq!(verdict, *whole, "after {come} bytes");
             break;
         }

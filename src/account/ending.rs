@@ -1,4 +1,4 @@
-//! Why a session ended: one word, the same in metrics, log and API.
+//! Why a session ended: one word, the same in metrics, access log and API.
 
 macro_rules! endings {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
@@ -9,10 +9,10 @@ macro_rules! endings {
         }
 
         impl Ending {
-            /// All of them, in the order of their numbers.
+            /// All endings, in the order of their discriminants.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The word.
+            /// The word for metrics, access log and API.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -24,57 +24,57 @@ macro_rules! endings {
 }
 
 endings! {
-    /// Both finished well, the client first.
+    /// Both sides closed cleanly, the client first.
     ClientClosed = "client_closed",
-    /// Both finished well, the server first.
+    /// Both sides closed cleanly, the server first.
     ServerClosed = "server_closed",
-    /// The client reset.
+    /// The client reset the connection.
     ClientReset = "client_reset",
-    /// The server reset.
+    /// The server reset the connection.
     ServerReset = "server_reset",
-    /// The client no longer answered: keepalive or retransmission gave up.
+    /// The client stopped responding: keepalive or retransmission timed out.
     ClientLost = "client_lost",
-    /// The server no longer answered.
+    /// The server stopped responding: keepalive or retransmission timed out.
     ServerLost = "server_lost",
-    /// No byte either way for too long.
+    /// No byte in either direction for the idle timeout.
     IdleTimeout = "idle_timeout",
-    /// No byte for too long after one side had finished.
+    /// No byte for the half-close timeout after one side had closed.
     HalfCloseTimeout = "half_close_timeout",
-    /// The ClientHello was not there in time.
+    /// The ClientHello did not arrive in time, or this session waited longest for one when `hello_memory` was used up.
     HelloTimeout = "hello_timeout",
-    /// The ClientHello is larger than may be held.
+    /// The ClientHello is larger than `hello_max`.
     HelloTooLong = "hello_too_long",
-    /// It looked like TLS and was no ClientHello.
+    /// The first bytes look like TLS but are not a valid ClientHello.
     HelloInvalid = "hello_invalid",
-    /// The client finished before it had said where it wants to go.
+    /// The client closed before its ClientHello was complete.
     ClientLeftEarly = "client_left_early",
-    /// No route took it, and the listener has no pool of its own.
+    /// No route matched, and the listener has no default pool.
     NoRoute = "no_route",
-    /// A route refuses it.
+    /// The matching route refuses sessions.
     Refused = "refused",
-    /// The pool had no server to offer.
+    /// No server of the pool could be picked.
     NoServer = "no_server",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
-    /// Cut at the end of a drain.
+    /// Cut at the end of the drain.
     Drained = "drained",
     /// Cut by an operator.
     Killed = "killed",
-    /// Cut, for its server went down.
+    /// Cut because its server went down.
     ServerDown = "server_down",
-    /// Cut, for its server is being drained or was disabled.
+    /// Cut because its server is draining or disabled.
     ServerDrained = "server_drained",
-    /// Cut, for a better tier is back.
+    /// Cut because servers of a better priority are up again.
     FailedBack = "failed_back",
-    /// A fault of ours.
+    /// An internal error.
     Internal = "internal",
 }
 
 impl Ending {
-    /// Whether a session that moved no byte and ended so is one that nobody wants a line about: a port scan, or the
-    /// check of whoever is in front.
+    /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is not logged
+    /// by default if it also moved no byte.
     #[must_use]
-    pub const fn is_a_visit(self) -> bool {
+    pub const fn is_probe_like(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ClientReset | Self::ClientLeftEarly)
     }
 }

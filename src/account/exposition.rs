@@ -1,35 +1,35 @@
-//! The text format of Prometheus, for the series that the exporter does not keep.
+//! The text exposition format of Prometheus, for the series that the exporter does not keep.
 
 use std::fmt::{Display, Write};
 
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
-/// What a family of series is.
+/// The type of a metric family.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum FamilyType {
     Counter,
     Gauge,
     Histogram,
 }
 
-/// The lines before the series of a name.
-pub(super) fn head(text: &mut String, name: &str, kind: Kind, help: &str) {
-    let kind = match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+/// Writes the HELP and TYPE lines of a family.
+pub(super) fn write_header(text: &mut String, name: &str, family_type: FamilyType, help: &str) {
+    let family_type = match family_type {
+        FamilyType::Counter => "counter",
+        FamilyType::Gauge => "gauge",
+        FamilyType::Histogram => "histogram",
     };
     write_help_line(text, name, None, None, help);
-    write_type_line(text, name, None, None, kind);
+    write_type_line(text, name, None, None, family_type);
 }
 
-/// One series; `labels` as they stand between the braces.
-pub(super) fn sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
-    writeln!(text, "{name}{{{labels}}} {value}").expect("a String takes everything");
+/// Writes one sample. `labels` are the text between the braces, see [`format_labels`].
+pub(super) fn write_sample(text: &mut String, name: &str, labels: &str, value: impl Display) {
+    writeln!(text, "{name}{{{labels}}} {value}").expect("writing to a String cannot fail");
 }
 
-/// `key="value",…` as it stands between braces.
-pub(super) fn pairs(labels: &[(&str, &str)]) -> String {
-    let pair = |(key, value): &(&str, &str)| format!("{key}=\"{}\"", sanitize_label_value(value));
-    labels.iter().map(pair).collect::<Vec<_>>().join(",")
+/// Formats labels as they stand between the braces: `key="value",…`, with escaped values.
+pub(super) fn format_labels(labels: &[(&str, &str)]) -> String {
+    let format_pair = |(key, value): &(&str, &str)| format!("{key}=\"{}\"", sanitize_label_value(value));
+    labels.iter().map(format_pair).collect::<Vec<_>>().join(",")
 }

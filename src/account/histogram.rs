@@ -1,34 +1,34 @@
 //! A Prometheus histogram of durations.
 //!
-//! The exporter of the `metrics` crate has histograms too, but cannot drop the series of a server that is gone while
-//! it keeps those of servers that are merely idle, and holds every sample until somebody collects it. This one is
-//! a row of atomics; its series leaves when it is dropped.
+//! The exporter of the `metrics` crate has histograms too. But it holds every sample until the next scrape, and it cannot
+//! remove the series of a server that is gone while it keeps those of idle servers. This one is an array of atomics, and
+//! its series ends when it is dropped.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Upper bounds in seconds, 0.5 ms to 10 s: reading a hello, connecting.
+/// Upper bounds in seconds, 0.5 ms to 10 s: for reading a ClientHello and for connecting.
 pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Upper bounds in seconds, 10 ms to 1 day: sessions.
+/// Upper bounds in seconds, 10 ms to 1 day: for sessions.
 pub(super) const SESSION_BOUNDS: &[f64] = &[
     0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
 ];
 
-/// Durations, counted in buckets.
+/// Durations counted in buckets.
 #[derive(Debug)]
 pub(super) struct Histogram {
     bounds: &'static [f64],
-    /// One for each bound and one for what is above all of them; not cumulative.
+    /// One for each bound and one for durations above the last bound; not cumulative.
     buckets: Box<[AtomicU64]>,
     sum_us: AtomicU64,
 }
 
 impl Histogram {
-    /// Empty, with these upper bounds, ascending.
+    /// Creates an empty histogram. `bounds` are the upper bounds of the buckets in seconds, ascending.
     #[must_use]
     pub(super) fn new(bounds: &'static [f64]) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Histogram {
         }
     }
 
-    /// Counts one duration.
+    /// Counts a duration.
     pub(super) fn record(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = self.bounds.partition_point(|bound| *bound < seconds);
@@ -47,9 +47,9 @@ impl Histogram {
             .fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// Adds its lines to a text of the exposition format; `labels` as they stand between the braces.
+    /// Appends its lines in the text exposition format. `labels` are the text between the braces, without `le`.
     pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
-        const INFALLIBLE: &str = "a String takes everything";
+        const INFALLIBLE: &str = "writing to a String cannot fail";
         let mut count = 0;
         let bounds = self.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
         for (bucket, bound) in self.buckets.iter().zip(bounds) {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket() {
+    fn a_duration_equal_to_a_bound_counts_in_the_bucket_of_that_bound() {
         let histogram = Histogram::new(&[0.5, 1.0]);
         for ms in [500, 501, 1000, 1001] {
             histogram.record(Duration::from_millis(ms));

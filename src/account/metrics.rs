@@ -1,12 +1,12 @@
-//! All series of the process, and their text for `/metrics`.
+//! All metrics of the process, and their text for `/metrics`.
 //!
-//! Counters of what has left stay for five minutes, so that every scraper sees their last values, also where several scrape
-//! independently. The exporter can only forget counters that nobody has touched for a while; so every counter still
-//! wanted is touched before each rendering, and the while is as short as can be. Gauges of listeners and servers are not
-//! kept at all: they are written from what there is at that moment, and so leave at once. Nor are the series of pools
-//! kept by the exporter: each pool has one for every ending.
+//! The counters of a subject that is gone (a removed server, for instance) are kept for five minutes, so that every
+//! scraper sees their last values, even if several scrape independently. The exporter forgets only counters that nobody
+//! has touched for a given time, so each rendering first touches all counters to be kept, and that time is the shortest
+//! possible. Gauges of listeners and servers are not kept at all: each rendering writes them from the current state. The
+//! series of pools are not kept by the exporter either, because each pool has one for every ending from the start.
 
-mod book;
+mod registry;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,48 +18,36 @@ use metrics_util::MetricKindMask;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use book::{Book, opened};
+use registry::{Registry, get_or_insert};
 
 use super::names;
-use super::series::{LineSeries, ListenerId, ListenerSeries, METADATA, PoolSeries, ServerSeries, Source, label};
-use crate::capacity::ConnectionLimits;
-use crate::pool::{Pool, Server, ServerId};
+use super::series::{ListenerSeries, METADATA, PathKey, PathSeries, PoolSeries, ServerSeries, SharedRecorder, label};
+use crate::pool::{Pool, Server};
 
-/// How often it is looked for what has left when nobody asks for the text. A rendering takes milliseconds where there
-/// are thousands of series.
-const TENDING: Duration = Duration::from_secs(60);
+/// How often expired series are removed if nobody scrapes. Not more often: a rendering of thousands of series takes
+/// milliseconds.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What tells one line of the ledger from another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LineKey {
-    /// Where the session came in.
-    pub listener: ListenerId,
-    /// The pool that was chosen; empty: none.
-    pub pool: Arc<str>,
-    /// The server that was chosen.
-    pub server: Option<ServerId>,
-}
-
-/// All series of the process.
+/// All metrics of the process.
 pub struct Metrics {
-    source: Source,
+    recorder: SharedRecorder,
     handle: PrometheusHandle,
     process: metrics_process::Collector,
     build_info: Gauge,
     lines_dropped: Counter,
-    /// Of those that were done, and of those that were not.
+    /// Successful and failed reloads.
     reloads: [Counter; 2],
     last_reload: Gauge,
-    /// Seconds since the epoch.
-    put_in_force: AtomicU64,
-    // Std mutexes. The book's is taken when a worker meets a line for the first time, and when somebody looks; the
-    // other makes touching and rendering one step, lest a rendering between them forget what is wanted.
-    book: Mutex<Book>,
+    /// When the current configuration was loaded, in seconds since the Unix epoch.
+    configured_at: AtomicU64,
+    // Std mutexes. The registry's is locked at a scrape, and when a worker sees a path for the first time.
+    registry: Mutex<Registry>,
+    /// Makes touching and rendering one step: a second rendering between the two would forget all counters.
     rendering: Mutex<()>,
 }
 
 impl Metrics {
-    /// An empty book.
+    /// Creates the metrics of the process, without any listener, pool or server.
     #[must_use]
     pub fn new() -> Self {
         let recorder = PrometheusBuilder::new()
@@ -82,59 +70,64 @@ impl Metrics {
                 recorder.register_counter(&Key::from_parts(names::CONFIG_RELOADS, labels), &METADATA)
             }),
             last_reload: recorder.register_gauge(&Key::from_name(names::CONFIG_LAST_RELOAD), &METADATA),
-            put_in_force: AtomicU64::new(seconds_since_the_epoch()),
+            configured_at: AtomicU64::new(unix_seconds()),
             handle: recorder.handle(),
-            source: Arc::new(recorder),
+            recorder: Arc::new(recorder),
             process,
-            book: Mutex::default(),
+            registry: Mutex::default(),
             rendering: Mutex::default(),
         };
         metrics.configure_pools([]);
         metrics
     }
 
-    /// The series of a listener, opened with these places if need be. What they count goes on if the listener is back
-    /// before its counters have left.
-    pub fn listener(&self, name: &Arc<str>, places: impl FnOnce() -> ConnectionLimits) -> Arc<ListenerSeries> {
-        opened(&mut self.book().listeners, name, || {
-            ListenerSeries::new(&self.source, name, places())
+    /// Returns the series of a listener; registers them if there are none. A listener that comes back
+    /// within the retention time continues its counters.
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
+        get_or_insert(&mut self.registry().listeners, name, || {
+            ListenerSeries::new(&self.recorder, name)
         })
     }
 
-    /// The listeners there are, in no order, and those whose counters are still shown.
+    /// All registered listeners, in no particular order, including removed ones within the retention time.
     #[must_use]
     pub fn listeners(&self) -> Vec<Arc<ListenerSeries>> {
-        let book = self.book();
-        book.listeners.values().map(|shown| Arc::clone(&shown.series)).collect()
+        let registry = self.registry();
+        registry
+            .listeners
+            .values()
+            .map(|tracked| Arc::clone(&tracked.series))
+            .collect()
     }
 
-    /// These pools are configured and no others. Each has all of its series from then on; those of others leave once
-    /// their last session has ended.
+    /// Sets which pools are configured. Each of them has all its series from now on; the series of other pools expire
+    /// after their last session has ended.
     pub fn configure_pools<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) {
-        let mut book = self.book();
-        book.pools.values().for_each(|pool| pool.series.set_configured(false));
+        let mut registry = self.registry();
+        let pools = registry.pools.values();
+        pools.for_each(|pool| pool.series.publish_configured(false));
         let no_pool = Arc::from("");
-        opened(&mut book.pools, &no_pool, PoolSeries::new).set_configured(true);
+        get_or_insert(&mut registry.pools, &no_pool, PoolSeries::new).publish_configured(true);
         for name in names {
-            opened(&mut book.pools, name, PoolSeries::new).set_configured(true);
+            get_or_insert(&mut registry.pools, name, PoolSeries::new).publish_configured(true);
         }
     }
 
-    /// The series of a server, opened if need be.
+    /// Returns the series of a server of the pool `pool`; registers them if there are none.
     pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
-        let name = [pool, &server.spec().label].map(Arc::clone);
-        let series = opened(&mut self.book().servers, &name, || {
-            let [pool, server] = &name;
-            ServerSeries::new(&self.source, &[label("pool", pool), label("server", server)])
+        let key = [pool, &server.spec().label].map(Arc::clone);
+        let series = get_or_insert(&mut self.registry().servers, &key, || {
+            let [pool, server] = &key;
+            ServerSeries::new(&self.recorder, &[label("pool", pool), label("server", server)])
         });
-        series.take_in(server);
+        series.add_server(server);
         series
     }
 
-    /// The series of a line, opened if need be; `server` is the one of the key.
-    pub fn line(&self, key: &LineKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
+    /// Returns the series of a path; registers them if there are none. `listener` and `server` are those of the key.
+    pub fn path(&self, key: &PathKey, listener: &Arc<ListenerSeries>, server: Option<&Arc<Server>>) -> Arc<PathSeries> {
         let server_series = server.map(|server| (Arc::downgrade(server), self.server(&key.pool, server)));
-        let mut book = self.book();
+        let mut registry = self.registry();
         let labels = [
             label("listener", listener.name()),
             label("pool", &key.pool),
@@ -143,46 +136,51 @@ impl Metrics {
                 &server.map_or_else(|| Arc::from(""), |server| Arc::clone(&server.spec().label)),
             ),
         ];
-        let pool = opened(&mut book.pools, &key.pool, PoolSeries::new);
-        if book.lines.get(key).is_some_and(|line| line.series.is_over()) {
-            book.lines.remove(key);
+        let pool = get_or_insert(&mut registry.pools, &key.pool, PoolSeries::new);
+        if registry.paths.get(key).is_some_and(|path| path.series.is_gone()) {
+            registry.paths.remove(key);
         }
-        opened(&mut book.lines, key, || {
-            LineSeries::new(&self.source, &labels, pool, listener, server_series)
+        get_or_insert(&mut registry.paths, key, || {
+            PathSeries::new(&self.recorder, &labels, pool, listener, server_series)
         })
     }
 
-    /// A reload was done, or was not for a mistake.
-    pub fn reloaded(&self, is_done: bool) {
-        self.reloads[usize::from(!is_done)].increment(1);
-        if is_done {
-            self.put_in_force.store(seconds_since_the_epoch(), Relaxed);
+    /// Counts a reload. After a successful one, the current configuration dates from now.
+    pub fn record_reload(&self, is_ok: bool) {
+        self.reloads[usize::from(!is_ok)].increment(1);
+        if is_ok {
+            self.configured_at.store(unix_seconds(), Relaxed);
         }
     }
 
-    /// Counts lines of the access log that could not be written.
+    /// The counter of access log lines that could not be written.
     pub fn lines_dropped(&self) -> Counter {
         self.lines_dropped.clone()
     }
 
-    /// The text of the exposition format; `pools` are those in force.
+    /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
+    /// `pools` the configured pools.
     #[must_use]
-    pub fn render<'a>(&self, pools: impl IntoIterator<Item = &'a Pool>) -> String {
-        let _one_step = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics::with_local_recorder(&*self.source, || self.process.collect());
+    pub fn render<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+    ) -> String {
+        let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.build_info.set(1.0);
         self.lines_dropped.increment(0);
         self.reloads.iter().for_each(|reloads| reloads.increment(0));
-        self.last_reload.set(self.put_in_force.load(Relaxed) as f64);
-        let mut book = self.book();
-        book.tidy(Instant::now());
-        book.touch();
+        self.last_reload.set(self.configured_at.load(Relaxed) as f64);
+        let mut registry = self.registry();
+        registry.remove_expired(Instant::now());
+        registry.touch();
         let mut own = String::new();
-        book.write_gauges(pools, &mut own);
-        book.write_pools(&mut own);
-        book.write_handshakes(&mut own);
-        drop(book);
-        // The exporter's counters are whole numbers, and this is a fraction; what it is called, it is.
+        registry.write_gauges(sessions, pools, &mut own);
+        registry.write_pools(&mut own);
+        registry.write_handshakes(&mut own);
+        drop(registry);
+        // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(
             "# TYPE process_cpu_seconds_total gauge",
             "# TYPE process_cpu_seconds_total counter",
@@ -191,18 +189,19 @@ impl Metrics {
         exported + &own
     }
 
-    /// Forgets counters of what has left, for as long as it is polled, whether or not anybody asks for the text. The
-    /// exporter forgets only while it renders, and only at the second rendering what the first found changed.
-    pub async fn tend(self: Arc<Self>) {
+    /// Removes expired series every minute until it is dropped, so that they do not pile up if nobody scrapes. It renders
+    /// because the exporter forgets counters only while rendering: a changed counter at the second rendering after the
+    /// change.
+    pub async fn run_upkeep(self: Arc<Self>) {
         loop {
-            sleep(TENDING).await;
+            sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([]))).await; // a panic in it has been told
+            let _ = spawn_blocking(move || drop(metrics.render([], []))).await; // the panic hook has logged a panic
         }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,9 +211,9 @@ impl Default for Metrics {
     }
 }
 
-fn seconds_since_the_epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+fn unix_seconds() -> u64 {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| elapsed.as_secs())
 }
 
 #[cfg(test)]

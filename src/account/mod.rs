@@ -1,18 +1,18 @@
-//! The ledger: one [`Entry`] a session, one [`Ending`] an entry.
+//! Accounting of sessions: open sessions, metrics and the access log.
 //!
-//! A worker has a [`Ledger`] of its own; the series it counts in are shared by all.
+//! Every session has one [`Entry`] and exactly one [`Ending`]. Each worker has its own [`Ledger`]; all of them count in
+//! the same [`Metrics`].
 
-pub mod access_log;
 mod ending;
-mod episode;
-mod exposition;
-mod facts;
-mod histogram;
-mod metrics;
 mod names;
-mod output;
-mod record;
+mod histogram;
+mod exposition;
+mod pause_episode;
+pub mod access_log;
 mod series;
+mod metrics;
+mod session_info;
+mod record;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -23,11 +23,11 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::{LineKey, Metrics};
+pub use self::metrics::Metrics;
 pub use ending::Ending;
-pub use facts::Facts;
 pub use record::{Record, Seen};
-pub use series::{CheckResult, LineSeries, ListenerId, ListenerSeries, ServerSeries};
+pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use session_info::SessionInfo;
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
@@ -37,268 +37,270 @@ use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
 
-/// The number of the next session.
-static NUMBER: AtomicU64 = AtomicU64::new(1);
+/// The id of the next session.
+static NEXT_SESSION_ID: AtomicU64 = AtomicU64::new(1);
 
-/// Sessions this process has had so far.
+/// The number of sessions opened since the process started.
 #[must_use]
-pub fn sessions_so_far() -> u64 {
-    NUMBER.load(Relaxed) - 1
+pub fn sessions_opened() -> u64 {
+    NEXT_SESSION_ID.load(Relaxed) - 1
 }
 
-/// A worker's book of sessions.
+/// The accounting of one worker's sessions.
 pub struct Ledger {
     metrics: Arc<Metrics>,
     log: AccessLog,
-    // Std mutexes, a few lines each; the worker's own thread is nearly always alone with them.
-    open: Mutex<Rows>,
-    lines: Mutex<HashMap<LineKey, Arc<LineSeries>>>,
+    // Std mutexes, locked for a few statements and nearly always by the worker's own thread only.
+    open: Mutex<OpenSessions>,
+    /// The paths seen by this worker; spares it the lock that all workers share.
+    paths: Mutex<HashMap<PathKey, Arc<PathSeries>>>,
 }
 
-/// The open sessions.
-struct Rows {
-    rows: Slab<Row>,
-    /// When they were last told of.
-    told: Instant,
-    /// Why all are cut, and whoever comes from now on.
-    cut: Option<Ending>,
+/// The open sessions of a worker.
+struct OpenSessions {
+    sessions: Slab<OpenSession>,
+    /// When their traffic was last published.
+    published_at: Instant,
+    /// Once set, all sessions are cut with this ending, including those opened later.
+    cut_all: Option<Ending>,
 }
 
-/// An open session, as far as its bytes are concerned.
-struct Row {
+/// An open session, and how much of its traffic has been published.
+struct OpenSession {
     record: Arc<Record>,
-    /// Known as soon as it is on a server.
-    line: Option<Arc<LineSeries>>,
-    /// What of its bytes is in the metrics already.
-    told: (u64, u64),
+    /// The path, once the session is connected to its server.
+    path: Option<Arc<PathSeries>>,
+    /// Bytes up and down that are part of the metrics already.
+    published: (u64, u64),
 }
 
-impl Row {
-    /// Tells its line what has been moved since this was last done; how much that is.
-    fn tell(&mut self) -> Option<(u64, u64)> {
-        let line = self.line.as_ref()?;
+impl OpenSession {
+    /// Adds the bytes moved since the last call to the metrics of the path. Returns them; `None` without a path.
+    fn publish_traffic(&mut self) -> Option<(u64, u64)> {
+        let path = self.path.as_ref()?;
         let traffic = &self.record.traffic;
-        let now = (traffic.up.bytes(), traffic.down.bytes());
-        let (up, down) = (now.0 - self.told.0, now.1 - self.told.1);
-        line.moved(up, down);
-        self.told = now;
+        let total = (traffic.up.bytes(), traffic.down.bytes());
+        let (up, down) = (total.0 - self.published.0, total.1 - self.published.1);
+        path.add_bytes(up, down);
+        self.published = total;
         Some((up, down))
     }
 }
 
 impl Ledger {
-    /// An empty ledger that counts in these series.
+    /// Creates a ledger without sessions. It counts in `metrics` and writes access records to `log`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, log: AccessLog) -> Self {
-        let rows = Rows {
-            rows: Slab::new(),
-            told: Instant::now(),
-            cut: None,
+        let open = OpenSessions {
+            sessions: Slab::new(),
+            published_at: Instant::now(),
+            cut_all: None,
         };
         Self {
             metrics,
             log,
-            open: Mutex::new(rows),
-            lines: Mutex::default(),
+            open: Mutex::new(open),
+            paths: Mutex::default(),
         }
     }
 
-    /// Opens a session's entry.
+    /// Opens the entry of a session that was accepted at the time `at`.
     pub fn open(self: &Arc<Self>, listener: &Arc<ListenerSeries>, peer: PeerAddr, at: Instant) -> Entry {
-        let facts = Facts::new(Arc::clone(listener), peer);
-        let record = Arc::new(Record::new(NUMBER.fetch_add(1, Relaxed), at, facts));
-        let mut rows = self.rows();
-        let row = rows.rows.insert(Row {
+        let info = SessionInfo::new(Arc::clone(listener), peer);
+        let record = Arc::new(Record::new(NEXT_SESSION_ID.fetch_add(1, Relaxed), at, info));
+        let mut open = self.open_sessions();
+        let key = open.sessions.insert(OpenSession {
             record: Arc::clone(&record),
-            line: None,
-            told: (0, 0),
+            path: None,
+            published: (0, 0),
         });
-        if let Some(ending) = rows.cut {
+        if let Some(ending) = open.cut_all {
             record.cut(ending);
         }
-        drop(rows);
+        drop(open);
         Entry {
             ledger: Arc::clone(self),
-            row,
+            key,
             record,
-            line: None,
+            path: None,
             ending: Ending::Internal,
         }
     }
 
-    /// Tells the metrics what open sessions have moved, and forgets lines of servers that are gone. To be called once
-    /// a second: a session that lasts for days shows its bytes while it lasts.
-    pub fn tell(&self) {
-        let mut rows = self.rows();
+    /// Publishes the traffic of open sessions in the metrics, and forgets paths that are gone. To be called once a
+    /// second: the traffic of a session that lasts for days is visible while it lasts.
+    pub fn publish_traffic(&self) {
+        let mut open = self.open_sessions();
         let now = Instant::now();
-        let over = now - std::mem::replace(&mut rows.told, now);
-        for (_, row) in &mut rows.rows {
-            if let Some((up, down)) = row.tell() {
-                row.record.paced(up, down, over);
+        let elapsed = now - std::mem::replace(&mut open.published_at, now);
+        for (_, session) in &mut open.sessions {
+            if let Some((up, down)) = session.publish_traffic() {
+                session.record.paced(up, down, elapsed);
             }
         }
-        drop(rows);
-        self.lines
+        drop(open);
+        self.paths
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, line| !line.is_over());
+            .retain(|_, path| !path.is_gone());
     }
 
-    /// Ends every open session so, and whichever is opened from now on.
+    /// Cuts every open session with this ending, and every session opened later.
     pub fn cut_all(&self, ending: Ending) {
-        let mut rows = self.rows();
-        rows.cut = Some(ending);
-        for (_, row) in &rows.rows {
-            row.record.cut(ending);
+        let mut open = self.open_sessions();
+        open.cut_all = Some(ending);
+        for (_, session) in &open.sessions {
+            session.record.cut(ending);
         }
     }
 
-    /// The open sessions. The worker is kept waiting for a few of them at a time only.
+    /// The records of all open sessions. Takes the lock for 256 sessions at a time, so that the worker never waits long.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<Record>> {
-        const AT_ONCE: usize = 256;
+        const BATCH: usize = 256;
         let mut records = Vec::new();
-        let mut from = 0;
+        let mut start = 0;
         loop {
-            let rows = self.rows();
-            let end = rows.rows.capacity();
-            let some = (from..end.min(from + AT_ONCE)).filter_map(|row| rows.rows.get(row));
-            records.extend(some.map(|row| Arc::clone(&row.record)));
-            drop(rows);
-            from += AT_ONCE;
-            if from >= end {
+            let open = self.open_sessions();
+            let end = open.sessions.capacity();
+            let batch = (start..end.min(start + BATCH)).filter_map(|key| open.sessions.get(key));
+            records.extend(batch.map(|session| Arc::clone(&session.record)));
+            drop(open);
+            start += BATCH;
+            if start >= end {
                 return records;
             }
         }
     }
 
-    fn line(&self, listener: &Arc<ListenerSeries>, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<LineSeries> {
-        let key = LineKey {
+    fn path(&self, listener: &Arc<ListenerSeries>, pool: &Arc<str>, server: Option<&Arc<Server>>) -> Arc<PathSeries> {
+        let key = PathKey {
             listener: listener.id(),
             pool: Arc::clone(pool),
             server: server.map(|server| server.id()),
         };
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&key).filter(|line| !line.is_over()) {
-            return Arc::clone(line);
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = paths.get(&key).filter(|path| !path.is_gone()) {
+            return Arc::clone(path);
         }
-        let line = self.metrics.line(&key, listener, server);
-        lines.insert(key, Arc::clone(&line));
-        line
+        let path = self.metrics.path(&key, listener, server);
+        paths.insert(key, Arc::clone(&path));
+        path
     }
 
-    fn rows(&self) -> MutexGuard<'_, Rows> {
+    fn open_sessions(&self) -> MutexGuard<'_, OpenSessions> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A session's line in the book. Dropping it writes the line: on every path, exactly once.
+/// The entry of one session. Dropping it counts the session and writes its access record: exactly once, whichever way
+/// the session's task ends.
 #[must_use = "dropping the entry closes it"]
 pub struct Entry {
     ledger: Arc<Ledger>,
-    row: usize,
+    /// Key in [`OpenSessions::sessions`].
+    key: usize,
     record: Arc<Record>,
-    line: Option<Arc<LineSeries>>,
-    /// [`Ending::Internal`] unless the session says otherwise: a panic must not look well.
+    /// The path of the latest attempt to connect.
+    path: Option<Arc<PathSeries>>,
+    /// [`Ending::Internal`] until [`Entry::close`] sets it, so that a panic is not counted as a clean ending.
     ending: Ending,
 }
 
 impl Entry {
-    /// Where the session counts its bytes.
+    /// The byte counters of the session.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
         &self.record.traffic
     }
 
-    /// The session as others see it.
+    /// The record that the admin API sees.
     #[must_use]
     pub fn record(&self) -> &Arc<Record> {
         &self.record
     }
 
-    /// What is known so far.
-    pub fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.record.facts()
+    /// What is known about the session so far. Holds a lock: not to be kept across an await.
+    pub fn info(&self) -> MutexGuard<'_, SessionInfo> {
+        self.record.info()
     }
 
-    /// It is known now what the client wants.
-    pub fn heard(&mut self) {
-        let took = self.record.age();
-        let mut facts = self.facts();
-        facts.hello = Some(took);
-        facts.listener.heard(took);
+    /// Sniffing has ended, successfully or not.
+    pub fn sniff_finished(&mut self) {
+        let duration = self.record.age();
+        let mut info = self.info();
+        info.hello_duration = Some(duration);
+        info.listener.record_hello_duration(duration);
     }
 
     /// A pool was chosen.
-    pub fn routed(&mut self, pool: &Arc<str>) {
-        self.facts().pool = Some(Arc::clone(pool));
+    pub fn pool_chosen(&mut self, pool: &Arc<str>) {
+        self.info().pool = Some(Arc::clone(pool));
     }
 
-    /// A server of the pool is being tried.
-    pub fn trying(&mut self, server: &Arc<Server>) {
-        let mut facts = self.record.facts();
-        facts.attempts += 1;
-        facts.server = Some(Arc::clone(server));
-        let pool = facts.pool.clone().unwrap_or_else(|| Arc::from(""));
-        self.line = Some(self.ledger.line(&facts.listener, &pool, Some(server)));
+    /// An attempt to connect to a server of the pool has started.
+    pub fn attempt_started(&mut self, server: &Arc<Server>) {
+        let mut info = self.record.info();
+        info.attempts += 1;
+        info.server = Some(Arc::clone(server));
+        let pool = info.pool_or_empty();
+        self.path = Some(self.ledger.path(&info.listener, &pool, Some(server)));
     }
 
-    /// That took so long, and failed or not. Without a failure the session is on the server.
-    pub fn tried(&mut self, took: Duration, failure: Option<ConnectFailure>) {
-        if let Some(series) = self.line.as_ref().and_then(|line| line.server()) {
-            series.dialled(took, failure);
+    /// The latest attempt has ended. If it succeeded, the session stays with this server.
+    pub fn attempt_finished(&mut self, duration: Duration, failure: Option<ConnectFailure>) {
+        if let Some(series) = self.path.as_ref().and_then(|path| path.server()) {
+            series.record_attempt(duration, failure);
         }
         if failure.is_none() {
-            self.facts().connect = Some(took);
-            if let Some(row) = self.ledger.rows().rows.get_mut(self.row) {
-                row.line.clone_from(&self.line);
+            self.info().connect_duration = Some(duration);
+            if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
+                session.path.clone_from(&self.path);
             }
         }
     }
 
-    /// Its bytes flow between these, from now on.
-    pub fn flows(&mut self, ends: &Arc<Endpoints>) {
-        self.facts().flows(ends);
+    /// The relay between these sockets starts. The record refers to them weakly: they close when the session drops them.
+    pub fn relay_started(&mut self, endpoints: &Arc<Endpoints>) {
+        self.info().set_endpoints(endpoints);
     }
 
-    /// Its bytes flow no more; what the kernel knows of the two is asked while they are open.
-    pub fn flowed(&mut self, ends: &Endpoints) {
+    /// The relay has ended. Reads TCP_INFO of both sockets, which are still open, if the access log is on.
+    pub fn relay_finished(&mut self, endpoints: &Endpoints) {
         let tcp_info = if self.ledger.log.is_on() {
-            [&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd()))
+            [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()))
         } else {
             [None; 2]
         };
-        let mut facts = self.facts();
-        facts.ends = None;
-        facts.tcp_info = tcp_info;
+        let mut info = self.info();
+        info.endpoints = None;
+        info.tcp_info = tcp_info;
     }
 
-    /// The session is over.
+    /// Closes the entry with this ending.
     pub fn close(mut self, ending: Ending) {
         self.ending = ending;
     }
 
-    fn is_worth_a_line(&self) -> bool {
-        let moved = self.traffic().up.bytes() + self.traffic().down.bytes();
-        moved > 0 || !self.ending.is_a_visit() || self.ledger.log.takes_visits()
+    fn is_logged(&self) -> bool {
+        let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
+        bytes > 0 || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let line = self.line.take();
-        let facts = self.record.facts();
-        let took = self.record.age();
-        let line = line.unwrap_or_else(|| {
-            let pool = facts.pool.clone().unwrap_or_else(|| Arc::from(""));
-            self.ledger.line(&facts.listener, &pool, None)
-        });
-        let mut row = self.ledger.rows().rows.remove(self.row);
-        row.line = Some(Arc::clone(&line));
-        row.tell();
-        line.ended(self.ending, took);
-        if self.ledger.log.is_on() && self.is_worth_a_line() {
-            self.ledger.log.write(facts.line(&self.record, self.ending, took));
+        let path = self.path.take();
+        let info = self.record.info();
+        let duration = self.record.age();
+        let path = path.unwrap_or_else(|| self.ledger.path(&info.listener, &info.pool_or_empty(), None));
+        let mut session = self.ledger.open_sessions().sessions.remove(self.key);
+        session.path = Some(Arc::clone(&path));
+        session.publish_traffic();
+        path.record_session(self.ending, duration);
+        if self.ledger.log.is_on() && self.is_logged() {
+            let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);
+            self.ledger.log.write(record);
         }
     }
 }

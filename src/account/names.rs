@@ -1,4 +1,4 @@
-//! The names of the series, and what those of the exporter say.
+//! The names of all metrics, and the help texts of those that the exporter keeps.
 
 pub(super) const BUILD_INFO: &str = "acequia_build_info";
 pub(super) const CONNECTIONS: &str = "acequia_connections_total";
@@ -20,27 +20,30 @@ pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
 pub(super) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
 pub(super) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
 
-/// Counters of the exporter.
+/// Counters kept by the exporter: name and help text.
 pub(super) const COUNTERS: &[(&str, &str)] = &[
-    (CONNECTIONS, "Clients let in."),
-    (SESSIONS, "Sessions that are over, by how they ended."),
-    (BYTES, "Bytes read from clients (up) and servers (down)."),
-    (CONNECT_FAILURES, "Attempts to connect to a server that failed."),
+    (CONNECTIONS, "Client connections accepted."),
+    (SESSIONS, "Sessions that have ended, by ending."),
+    (BYTES, "Bytes read from clients (up) and from servers (down)."),
+    (CONNECT_FAILURES, "Failed attempts to connect to a server, by reason."),
     (HEALTH_CHECKS, "Health checks, by result."),
-    (HEALTH_TRANSITIONS, "Changes of what the health checks say of a server."),
+    (
+        HEALTH_TRANSITIONS,
+        "Changes of a server to up or down by health checks.",
+    ),
     (
         ACCEPT_PAUSES,
-        "Times accepting had to rest although a client was there.",
+        "Times that accepting paused although a client was waiting, by reason.",
     ),
     (CONFIG_RELOADS, "Reloads of the configuration, by result."),
-    (LOG_LINES_DROPPED, "Lines of the access log that could not be written."),
+    (LOG_LINES_DROPPED, "Access log lines that could not be written."),
 ];
 
-/// Gauges of the exporter.
+/// Gauges kept by the exporter: name and help text.
 pub(super) const GAUGES: &[(&str, &str)] = &[
-    (BUILD_INFO, "1, labelled with the version."),
+    (BUILD_INFO, "Always 1; the label is the version."),
     (
         CONFIG_LAST_RELOAD,
-        "When the configuration in force was put in force, in seconds since the epoch.",
+        "When the current configuration was loaded, in seconds since the Unix epoch.",
     ),
 ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
-use super::{Ending, Facts};
+use super::{Ending, SessionInfo};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
 use crate::relay::Traffic;
@@ -24,23 +24,23 @@ pub struct Record {
     cord: Cord,
     pace: Pace,
     // A std mutex: a few lines, by the session while it is arranged and at its end, and by those who look.
-    facts: Mutex<Facts>,
+    info: Mutex<SessionInfo>,
 }
 
 impl Record {
-    pub(super) fn new(id: u64, at: Instant, facts: Facts) -> Self {
+    pub(super) fn new(id: u64, at: Instant, info: SessionInfo) -> Self {
         Self {
             id,
             at,
             traffic: Traffic::default(),
             cord: Cord::default(),
             pace: Pace::default(),
-            facts: Mutex::new(facts),
+            info: Mutex::new(info),
         }
     }
 
-    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn info(&self) -> MutexGuard<'_, SessionInfo> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its number; no other session of this process ever had it.
@@ -58,8 +58,11 @@ impl Record {
     /// The server it is on, as soon as its bytes flow.
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
-        let facts = self.facts();
-        facts.ends.as_ref().and(facts.server.as_ref()).map(|server| server.id())
+        let info = self.info();
+        info.endpoints
+            .as_ref()
+            .and(info.server.as_ref())
+            .map(|server| server.id())
     }
 
     /// Ends the session, by a reset of both sides. Of several endings the first counts; whether this is the first.
@@ -75,19 +78,19 @@ impl Record {
     /// What anybody may see of it now, but for what only the kernel knows.
     #[must_use]
     pub fn seen(&self) -> Seen {
-        let facts = self.facts();
+        let info = self.info();
         let age = self.age();
         let since_active = age.saturating_sub(Duration::from_millis(self.pace.active.load(Relaxed)));
         Seen {
             id: self.id,
-            peer: facts.peer,
-            client: facts.client,
-            sni: facts.sni.clone(),
-            alpn: facts.alpn.clone(),
-            listener: Arc::clone(facts.listener.name()),
-            route: facts.route.clone(),
-            pool: facts.pool.clone(),
-            server: facts.server.as_ref().map(|server| Arc::clone(&server.spec().label)),
+            peer: info.peer,
+            client: info.client,
+            sni: info.sni.clone(),
+            alpn: info.alpn.clone(),
+            listener: Arc::clone(info.listener.name()),
+            route: info.route.clone(),
+            pool: info.pool.clone(),
+            server: info.server.as_ref().map(|server| Arc::clone(&server.spec().label)),
             age,
             idle: since_active,
             bytes_up: self.traffic.up.bytes(),
@@ -101,7 +104,7 @@ impl Record {
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
         // Should the session end at this very moment, its sockets are closed when this lets go of them.
-        let ends = self.facts().ends.as_ref()?.upgrade()?;
+        let ends = self.info().endpoints.as_ref()?.upgrade()?;
         Some([&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd())))
     }
 

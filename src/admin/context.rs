@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
+use crate::capacity::ListenerLimits;
 use crate::live::Live;
 use crate::reload::Reloader;
 
@@ -16,6 +17,8 @@ use crate::reload::Reloader;
 pub struct Admin {
     /// The series.
     pub metrics: Arc<Metrics>,
+    /// The sessions that listeners have, and may have.
+    pub limits: Arc<ListenerLimits>,
     /// The plan in force.
     pub live: Arc<Live>,
     /// Set when the process begins to drain.

@@ -191,7 +191,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let plan = admin.live.plan();
-        admin.metrics.render(plan.pools.iter().map(|pool| &pool.pool))
+        admin
+            .metrics
+            .render(admin.limits.sessions(), plan.pools.iter().map(|pool| &pool.pool))
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

@@ -15,7 +15,7 @@ use super::bodies::OverrideBody;
 use super::context::Admin;
 use super::error::ApiError;
 use super::state::{absent_server_body, server_body};
-use crate::pool::{ServerPath, Steer, Steering};
+use crate::pool::{Override, Overrides, ServerPath};
 use crate::reload::{Changes, ReloadError};
 
 /// The largest weight; the same as in the configuration.
@@ -45,22 +45,22 @@ impl OverrideRequest {
     ///
     /// # Errors
     /// A key is unknown, a value is invalid, or there is nothing to set.
-    pub fn parse(self) -> Result<Vec<Steer>, String> {
+    pub fn parse(self) -> Result<Vec<Override>, String> {
         if let Some(key) = self.unknown.keys().next() {
             return Err(format!(
                 "unknown key `{key}`; known keys: `use`, `close_over`, `weight`"
             ));
         }
-        let close_over = self.close_over.as_deref().map(crate::units::duration).transpose();
+        let close_over = self.close_over.as_deref().map(crate::units::parse_duration).transpose();
         let close_over = close_over.map_err(|label| format!("`close_over` is not a duration: {label}"))?;
         let mut overrides = Vec::new();
         match self.usage.as_deref() {
-            Some("draining") => overrides.push(Steer::Drain { close_over }),
-            Some("disabled") => overrides.push(Steer::Disable { close_over }),
+            Some("draining") => overrides.push(Override::Drain { close_over }),
+            Some("disabled") => overrides.push(Override::Disable { close_over }),
             Some("enabled") | None if close_over.is_some() => {
                 return Err("`close_over` needs `use` to be \"draining\" or \"disabled\"".into());
             }
-            Some("enabled") => overrides.push(Steer::Enable),
+            Some("enabled") => overrides.push(Override::Enable),
             Some(_) => return Err("`use` must be \"enabled\", \"draining\" or \"disabled\"".into()),
             None => {}
         }
@@ -70,7 +70,7 @@ impl OverrideRequest {
                     "`weight` must be 0 to {WEIGHT_MAX}, or null for the configured one"
                 ));
             }
-            Some(weight) => overrides.push(Steer::Weight(weight)),
+            Some(weight) => overrides.push(Override::Weight(weight)),
             None => {}
         }
         if overrides.is_empty() {
@@ -102,15 +102,17 @@ pub(super) async fn set_overrides(
         }));
     }
     let by: Arc<str> = client.to_string().into();
-    let mut steering = Steering::default();
+    let mut in_force = Overrides::default();
     for order in overrides {
-        steering = live.roster().steer(&name, order, Arc::clone(&by), SystemTime::now());
+        in_force = live
+            .roster()
+            .apply_override(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server override set");
     }
     live.forget_absent();
     Ok(Json(match server {
         Some(server) => OverrideBody::Present(Box::new(server_body(server))),
-        None => OverrideBody::Absent(absent_server_body(&name, &steering)),
+        None => OverrideBody::Absent(absent_server_body(&name, &in_force)),
     }))
 }
 

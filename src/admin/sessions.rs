@@ -74,7 +74,7 @@ impl SessionQuery {
             return Err(format!("`limit` must be 1 to {LIMIT_MAX}"));
         }
         let parse = |key: &str, text: &Option<String>| {
-            let parsed = text.as_deref().map(crate::units::duration).transpose();
+            let parsed = text.as_deref().map(crate::units::parse_duration).transpose();
             let parsed = parsed.map_err(|label| format!("`{key}` is not a duration: {label}"));
             parsed.map(Option::unwrap_or_default)
         };

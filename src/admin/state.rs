@@ -13,13 +13,12 @@ use super::bodies::{
     AbsentServerBody, ListenerBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody, StateBody, TotalsBody,
 };
 use super::context::Admin;
-use crate::account::sessions_so_far;
+use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, PoolPlan};
-use crate::pool::health::Checked;
-use crate::pool::{Member, ServerPath, Steering};
+use crate::pool::{CheckState, Member, Overrides, ServerPath};
 use crate::route::{Route, Target};
-use crate::units::show_duration;
+use crate::units::format_duration;
 
 /// The number of entries shown of a condition of a route.
 const ENTRIES_SHOWN: usize = 16;
@@ -44,12 +43,11 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let plan = admin.live.plan();
     let pools: Vec<_> = plan.pools.iter().map(|pool| pool_body(pool)).collect();
     let addresses = admin.addresses.load();
-    let addresses: HashMap<_, _> = addresses.iter().map(|(name, bound)| (name, bound)).collect();
-    let series = admin.metrics.listeners();
-    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
+    let addresses: HashMap<_, _> = addresses.iter().map(|(name, all)| (name, all)).collect();
+    let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
     let listener_body = |listener: &Arc<ListenerPlan>| {
-        let sessions = series.get(&listener.name).map_or(0, |series| series.places().in_use());
-        let addresses = addresses.get(&listener.name).map_or(&[][..], |bound| bound);
+        let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
+        let addresses = addresses.get(&listener.name).map_or(&[][..], |all| all);
         listener_body(listener, addresses, sessions)
     };
     let listeners: Vec<_> = plan.listeners.iter().map(listener_body).collect();
@@ -68,8 +66,8 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
         }),
         totals: TotalsBody {
             // Sessions of listeners that a reload has removed are included.
-            sessions: series.values().map(|series| series.places().in_use()).sum(),
-            sessions_so_far: sessions_so_far(),
+            sessions: sessions.values().sum(),
+            sessions_so_far: sessions_opened(),
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),
         },
@@ -137,40 +135,40 @@ fn pool_body(plan: &PoolPlan) -> PoolBody {
 }
 
 pub(super) fn server_body(server: &Member) -> ServerBody {
-    let (health, steering) = (server.health(), server.steering());
+    let (health, steering) = (server.health(), server.overrides());
     ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match health.checked {
-            Checked::Unchecked => "unchecked",
-            Checked::Up => "up",
-            Checked::Down => "down",
+        health: match health.state {
+            CheckState::Unchecked => "unchecked",
+            CheckState::Up => "up",
+            CheckState::Down => "down",
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),
         since: rfc3339(health.since),
         ejected: server.is_ejected(),
-        usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        usage: steering.admin_state.as_str().to_owned(),
+        close_over: steering.close_over.map(format_duration),
         weight_is_set: steering.weight.is_some(),
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Steering) -> AbsentServerBody {
+pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Overrides) -> AbsentServerBody {
     AbsentServerBody {
         pool: pool.to_string(),
         name: name.to_string(),
-        usage: steering.usage.as_str().to_owned(),
-        close_over: steering.close_over.map(show_duration),
+        usage: steering.admin_state.as_str().to_owned(),
+        close_over: steering.close_over.map(format_duration),
         weight: steering.weight,
-        set_by: steering.by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.by.as_ref().map(|(_, at)| rfc3339(*at)),
+        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
     }
 }

@@ -9,23 +9,23 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use super::{Addresses, Failure};
-use crate::account::{ListenerSeries, Metrics};
+use crate::account::Metrics;
 use crate::addr::ListenAddr;
-use crate::capacity::{Capacity, ConnectionLimits};
+use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
 use crate::listen::{BindError, Bound};
 use crate::plan::{ListenerPlan, Plan};
-use crate::session::Front;
+use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
-use crate::worker::Gate;
+use crate::worker::ListenSocket;
 
 /// All gates of all workers.
 pub(super) struct Gates {
     /// To each worker.
-    pub(super) workers: Vec<UnboundedSender<Gate>>,
+    pub(super) workers: Vec<UnboundedSender<ListenSocket>>,
     pub(super) metrics: Arc<Metrics>,
-    /// The places of the process.
-    pub(super) room: Arc<Capacity>,
+    /// The sessions that listeners may have, kept across reloads.
+    pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
     held: HashMap<Key, Held>,
     /// Addresses that are being closed, as long as they are.
@@ -36,7 +36,7 @@ pub(super) struct Gates {
 struct Held {
     /// The one it really is.
     address: ListenAddr,
-    front: watch::Sender<Arc<Front>>,
+    front: watch::Sender<Arc<ListenerState>>,
     /// Held by each of its gates, too.
     open: Weak<()>,
     /// Dropping it closes the gates, once those who wait are let in.
@@ -72,15 +72,14 @@ impl NewlyBound {
 
 impl Gates {
     pub(super) fn new(
-        workers: Vec<UnboundedSender<Gate>>,
+        workers: Vec<UnboundedSender<ListenSocket>>,
         metrics: Arc<Metrics>,
-        room: Arc<Capacity>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
             workers,
             metrics,
-            room,
+            limits: Arc::default(),
             hello_memory,
             held: HashMap::new(),
             closing: Vec::new(),
@@ -152,11 +151,11 @@ impl Gates {
         for (key, address, sockets) in listening.0 {
             let front = fronts.get(&key).expect("it was bound for a listener of this plan");
             let (front, watched) = watch::channel(Arc::clone(front));
-            let (stop, open) = (drain.gate(), Arc::new(()));
+            let (stop, open) = (drain.socket_stop(), Arc::new(()));
             for (worker, socket) in self.workers.iter().zip(sockets) {
-                let gate = Gate {
+                let gate = ListenSocket {
                     socket,
-                    front: watched.clone(),
+                    state: watched.clone(),
                     stop: stop.child_token(),
                     open: Arc::clone(&open),
                 };
@@ -173,13 +172,11 @@ impl Gates {
         self.addresses(plan)
     }
 
-    fn front(&self, listener: &Arc<ListenerPlan>) -> Arc<Front> {
-        let series: Arc<ListenerSeries> = self.metrics.listener(&listener.name, || {
-            ConnectionLimits::new(listener.max_connections, Arc::clone(&self.room))
-        });
-        series.places().resize(listener.max_connections);
+    fn front(&self, listener: &Arc<ListenerPlan>) -> Arc<ListenerState> {
+        let limits = self.limits.listener(&listener.name, listener.max_connections);
+        let series = self.metrics.listener(&listener.name);
         let memory = Arc::clone(&self.hello_memory);
-        Arc::new(Front::new(Arc::clone(listener), series, memory))
+        Arc::new(ListenerState::new(Arc::clone(listener), limits, series, memory))
     }
 
     /// All addresses that are listened on, those being closed included.

@@ -28,7 +28,6 @@ use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, AdminEndpoint};
-use crate::capacity::Capacity;
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
@@ -38,7 +37,7 @@ use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sever;
 use crate::sniff::HelloMemory;
-use crate::worker::{self, Gate, Share};
+use crate::worker::{self, ListenSocket, WorkerSetup};
 pub use failure::Failure;
 use failure::system;
 pub use files::exposed;
@@ -153,16 +152,16 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     files::look(&plan)?;
     let metrics = Arc::new(Metrics::new());
     metrics.configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
-    let (room, memory) = (Capacity::new(None), HelloMemory::new(plan.runtime.hello_bytes_max));
+    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, gates_of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), Arc::clone(&room), memory);
+    let mut gates = Gates::new(to_workers, Arc::clone(&metrics), memory);
     let (bound, endpoints) = bind(&plan, &gates)?;
     let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
     let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.take_visits(plan.log.level >= tracing::Level::DEBUG);
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
     let reckoning = Reckoning::new(limit, workers, bound.len())?;
     let budget = reckoning.budget(&plan, bound.len());
-    room.resize(Some(budget.sessions));
+    gates.limits.resize_process(budget.sessions);
     let started = Started::with(&plan);
     let live = Arc::new(Live::new(plan));
     let drain = Drain::default();
@@ -174,6 +173,7 @@ fn open(plan: Plan, origin: Origin) -> Result<(House, Drain), Failure> {
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
+        limits: Arc::clone(&gates.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
         ledgers,
@@ -218,7 +218,7 @@ fn beside(
     visitors_max: usize,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).tend());
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(tell_of_calm(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(sever::tend(Arc::clone(&admin.live), admin.ledgers.clone()));
     for endpoint in endpoints {
@@ -254,21 +254,21 @@ fn bind(plan: &Plan, gates: &Gates) -> Result<(NewlyBound, Vec<AdminEndpoint>), 
 
 /// Starts the workers, each with a ledger of its own.
 fn employ(
-    gates: Vec<UnboundedReceiver<Gate>>,
+    gates: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
 ) -> Result<Vec<Arc<Ledger>>, Failure> {
     let start = |(number, gates)| {
         let ledger = Arc::new(ledger());
-        let share = Share {
+        let setup = WorkerSetup {
             number,
-            gates,
+            sockets: gates,
             pipes,
             ledger: Arc::clone(&ledger),
-            leash: drain.leash(),
+            handle: drain.worker_handle(),
         };
-        worker::start(share).map_err(system("cannot start a worker"))?;
+        worker::start(setup).map_err(system("cannot start a worker"))?;
         Ok(ledger)
     };
     gates.into_iter().enumerate().map(start).collect()
@@ -287,7 +287,7 @@ impl House {
         self.health.adopt(&self.running.live.plan()).await;
         let told = tokio::select! {
             grace = self.until_told(&mut signals, reload, &drain) => Ok(grace),
-            () = drain.one_gone() => Err(Failure::WorkersGone),
+            () = drain.worker_lost() => Err(Failure::WorkersGone),
         };
         let grace = *told.as_ref().unwrap_or(&Duration::ZERO);
         let was_cut = drain.finish(grace, signals.hurry()).await;
@@ -353,10 +353,10 @@ async fn tell_of_calm(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
     let mut ticks = interval(CALM_INTERVAL);
     loop {
         ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.is_calm_again()) {
+        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
             tracing::info!(listener = %listener.name(), "accepting again");
         }
-        if let Some(ended) = memory.is_calm_again() {
+        if let Some(ended) = memory.take_evictions() {
             tracing::info!(ended, "`hello_memory` is enough again");
         }
     }
@@ -372,7 +372,7 @@ mod tests {
                     pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
         let loaded = crate::config::read("test.toml", text).ok().unwrap();
         let (house, drain) = open(loaded.plan, Origin::default()).unwrap();
-        drop(drain.leash().post());
+        drop(drain.worker_handle().shutdown_guard());
         let ended = house.live_until(Signals::new().unwrap(), drain).await;
         assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");
     }

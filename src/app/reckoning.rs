@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::Failure;
-use crate::descriptors::{Budget, Wanted, open_now};
+use crate::descriptors::{DescriptorDemand, DescriptorShares, open_now};
 use crate::plan::Plan;
 
 /// Descriptors of a worker's runtime: its epoll, what wakes it, its share of the signals.
@@ -33,13 +33,13 @@ impl Reckoning {
     }
 
     /// With so many addresses listened on, each by a socket of every worker. A wish that cannot be met is said.
-    pub(super) fn budget(&self, plan: &Plan, addresses: usize) -> Budget {
-        let wanted = Wanted {
+    pub(super) fn budget(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
+        let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
         };
-        let budget = Budget::new(self.limit, self.open + addresses * self.workers, wanted);
+        let budget = DescriptorShares::new(self.limit, self.open + addresses * self.workers, wanted);
         if let Some(wanted) = wanted.sessions.filter(|wanted| *wanted > budget.sessions) {
             tracing::warn!(
                 wanted,
@@ -77,11 +77,11 @@ mod tests {
         };
         for addresses in [1, 11, 11, 0, 1] {
             let budget = reckoning.budget(&plan, addresses);
-            let wanted = Wanted {
+            let wanted = DescriptorDemand {
                 checks: budget.checks,
-                ..Wanted::default()
+                ..DescriptorDemand::default()
             };
-            assert_eq!(budget, Budget::new(1000, 20 + 4 * addresses, wanted));
+            assert_eq!(budget, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));
         }
     }
 }

@@ -51,7 +51,7 @@ impl House {
             Ok(prepared) => Ok(self.put_in_force(prepared, drain).await),
             Err(error) => Err(error),
         };
-        self.admin.metrics.reloaded(reloaded.is_ok());
+        self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin.reloader.over(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => tell(by, changes),
@@ -118,7 +118,7 @@ impl House {
             .metrics
             .configure_pools(plan.pools.iter().map(|pool| pool.pool.name()));
         let budget = self.reckoning.budget(&plan, self.gates.len());
-        self.gates.room.resize(Some(budget.sessions));
+        self.gates.limits.resize_process(budget.sessions);
         self.gates.hello_memory.resize(plan.runtime.hello_bytes_max);
         self.health.set_limits(budget.checks, budget.lookups);
         self.health.adopt(&plan).await;
@@ -144,7 +144,8 @@ impl House {
         if let Some(output) = elsewhere {
             self.log.switch(output, new.format);
         }
-        self.log.take_visits(new.level >= tracing::Level::DEBUG);
+        self.log
+            .publish_logging_empty_sessions(new.level >= tracing::Level::DEBUG);
         if let (true, Some(relog)) = ((old.level, old.format) != (new.level, new.format), &self.origin.relog) {
             relog(new);
         }

@@ -19,7 +19,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     match check(path) {
         Ok(summary) => print(&summary),
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -28,7 +28,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
 fn check(path: Option<&Path>) -> Result<String, Report> {
     let path = config::find(path)?;
     let loaded = config::load(&path)?;
-    loaded.warnings.tell();
+    loaded.warnings.print_to_stderr();
     warn_of_files(&loaded.plan);
     Ok(summary(&path, &loaded.plan))
 }

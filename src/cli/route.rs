@@ -51,7 +51,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
     let loaded = match config::find(path).and_then(|path| config::load(&path)) {
         Ok(loaded) => loaded,
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             return ExitCode::from(EXIT_CONFIG);
         }
     };

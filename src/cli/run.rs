@@ -27,11 +27,11 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     let (loaded, path) = match loaded {
         Ok(loaded) => loaded,
         Err(report) => {
-            report.tell();
+            report.print_to_stderr();
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    loaded.warnings.tell();
+    loaded.warnings.print_to_stderr();
     let (_flushes_on_drop, relog) = start_log(&loaded.plan.log);
     let origin = Origin {
         file: Some(path),

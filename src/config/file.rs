@@ -1,6 +1,6 @@
-//! The text as typed: a tree in which each key and value knows its place.
+//! The parsed text: a tree of keys and values with their positions, the same for TOML and JSON.
 //!
-//! Derived deserialisers stop at the first mistake; a tree lets one pass find all of them.
+//! A derived deserializer stops at the first error; with a tree, one pass finds all of them.
 
 use std::fmt;
 
@@ -8,52 +8,52 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::report::{Notice, Place};
+use super::report::{Position, Problem};
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) value: Value,
 }
 
-/// What both formats can say.
+/// A value of either format.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    Text(String),
-    /// Saturates: what does not fit is out of every bound we have.
-    Whole(i128),
-    Fraction,
-    Truth(bool),
-    Date,
+    String(String),
+    /// Saturated: a number that does not fit is outside of every bound anyway.
+    Integer(i128),
+    Float,
+    Boolean(bool),
+    Datetime,
     Null,
     List(Vec<Node>),
     Table(Table),
 }
 
-/// Keys and values in the order written.
+/// Keys and values in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<KeyValue>,
 }
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct KeyValue {
     pub(super) key: String,
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) node: Node,
 }
 
 impl Value {
-    /// What a message calls it.
+    /// The name of its type in messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
-            Self::Text(_) => "text",
-            Self::Whole(_) => "a whole number",
-            Self::Fraction => "a fraction",
-            Self::Truth(_) => "true or false",
-            Self::Date => "a date",
+            Self::String(_) => "a string",
+            Self::Integer(_) => "an integer",
+            Self::Float => "a float",
+            Self::Boolean(_) => "a boolean",
+            Self::Datetime => "a date",
             Self::Null => "null",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -61,45 +61,45 @@ impl Value {
     }
 }
 
-/// After a mistake of syntax the parser goes on as well as it can; what it finds much later is mostly its own doing.
-const SYNTAX_MISTAKES_MAX: usize = 20;
+/// The parser recovers after a syntax error; most of the errors that it finds much later only follow from the first.
+const SYNTAX_ERRORS_MAX: usize = 20;
 
-/// Reads TOML.
+/// Parses TOML.
 ///
 /// # Errors
-/// The first mistakes of syntax the parser can tell apart, duplicate keys among them.
-pub(super) fn toml(text: &str) -> Result<Table, Vec<Notice>> {
+/// The first syntax errors, duplicate keys included.
+pub(super) fn toml(text: &str) -> Result<Table, Vec<Problem>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(table_of(root.get_ref()));
     }
-    let notice = |error: &toml::de::Error| {
-        let place = error.span().map_or(Place::File, Place::Bytes);
+    let problem = |error: &toml::de::Error| {
+        let position = error.span().map_or(Position::File, Position::Bytes);
         let message = error.message();
         match message.split_once(", expected ") {
-            Some((_, "nothing")) | None => Notice::mistake(place, format!("TOML: {message}"), ""),
-            Some((what, wanted)) => Notice::mistake(place, format!("TOML: {what}"), format!("expected {wanted}")),
+            Some((_, "nothing")) | None => Problem::error(position, format!("TOML: {message}"), ""),
+            Some((what, wanted)) => Problem::error(position, format!("TOML: {what}"), format!("expected {wanted}")),
         }
     };
-    let mut notices: Vec<Notice> = errors.iter().map(notice).collect();
-    notices.sort_by_key(Notice::order);
-    notices.truncate(SYNTAX_MISTAKES_MAX);
-    Err(notices)
+    let mut problems: Vec<Problem> = errors.iter().map(problem).collect();
+    problems.sort_by_key(Problem::order);
+    problems.truncate(SYNTAX_ERRORS_MAX);
+    Err(problems)
 }
 
-/// What can be made out of the value of a key in a TOML text, whatever is wrong with the text.
-pub(super) fn rough_toml(text: &str, key: &str) -> Option<Value> {
+/// Parses TOML and ignores syntax errors; returns the value of a top-level key, if the parser recovered it.
+pub(super) fn toml_recovered(text: &str, key: &str) -> Option<Value> {
     let (root, _) = DeTable::parse_recoverable(text);
     root.get_ref().get(key).map(|value| node_of(value).value)
 }
 
-/// Bounded recursion: the parser refuses what is nested deeper than 80.
+/// The recursion is bounded: the parser rejects more than 80 levels.
 fn table_of(table: &DeTable<'_>) -> Table {
     let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
         let name: &std::borrow::Cow<'_, str> = key.get_ref();
-        Entry {
+        KeyValue {
             key: name.to_string(),
-            place: Place::Bytes(key.span()),
+            position: Position::Bytes(key.span()),
             node: node_of(value),
         }
     };
@@ -110,20 +110,20 @@ fn table_of(table: &DeTable<'_>) -> Table {
 
 fn node_of(value: &Spanned<DeValue<'_>>) -> Node {
     Node {
-        place: Place::Bytes(value.span()),
+        position: Position::Bytes(value.span()),
         value: match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(number) => Value::Whole(whole_of(number)),
-            DeValue::Float(_) => Value::Fraction,
-            DeValue::Boolean(truth) => Value::Truth(*truth),
-            DeValue::Datetime(_) => Value::Date,
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(number) => Value::Integer(integer_of(number)),
+            DeValue::Float(_) => Value::Float,
+            DeValue::Boolean(boolean) => Value::Boolean(*boolean),
+            DeValue::Datetime(_) => Value::Datetime,
             DeValue::Array(list) => Value::List(list.iter().map(node_of).collect()),
             DeValue::Table(table) => Value::Table(table_of(table)),
         },
     }
 }
 
-fn whole_of(number: &DeInteger<'_>) -> i128 {
+fn integer_of(number: &DeInteger<'_>) -> i128 {
     let saturated = if number.as_str().starts_with('-') {
         i128::MIN
     } else {
@@ -132,125 +132,126 @@ fn whole_of(number: &DeInteger<'_>) -> i128 {
     i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(saturated)
 }
 
-/// Reads JSON. Its places are paths of keys.
+/// Parses JSON. Positions are paths of keys.
 ///
 /// # Errors
-/// The first mistake of syntax, or every key that is written twice.
-pub(super) fn json(text: &str) -> Result<Table, Vec<Notice>> {
-    // As some editors write it; RFC 8259, section 8.1 lets a reader ignore it.
-    let marked = text.strip_prefix('\u{feff}').map_or(0, |rest| text.len() - rest.len());
-    let raw: Raw = serde_json::from_str(&text[marked..]).map_err(|error| vec![syntax_of_json(text, marked, &error)])?;
-    let mut walk = Walk::default();
-    let root = walk.node("", raw);
-    if !walk.twice.is_empty() {
-        return Err(walk.twice);
+/// The first syntax error, or all duplicate keys.
+pub(super) fn json(text: &str) -> Result<Table, Vec<Problem>> {
+    // Some editors write a byte order mark; RFC 8259, section 8.1 allows to ignore it.
+    let json = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let offset = text.len() - json.len();
+    let raw: RawJson = serde_json::from_str(json).map_err(|error| vec![json_syntax_error(json, offset, &error)])?;
+    let mut assigner = PathAssigner::default();
+    let root = assigner.node("", raw);
+    if !assigner.duplicates.is_empty() {
+        return Err(assigner.duplicates);
     }
     match root.value {
         Value::Table(table) => Ok(table),
         other => {
-            let what = format!("expected a table of sections, found {}", other.kind());
-            Err(vec![Notice::mistake(
-                Place::File,
-                what,
+            let message = format!("expected a table of sections, found {}", other.kind());
+            Err(vec![Problem::error(
+                Position::File,
+                message,
                 "write { \"listeners\": { … } }",
             )])
         }
     }
 }
 
-/// `marked`: bytes before what was read.
-fn syntax_of_json(text: &str, marked: usize, error: &serde_json::Error) -> Notice {
+/// `offset` is the number of bytes of the file before `json`.
+fn json_syntax_error(json: &str, offset: usize, error: &serde_json::Error) -> Problem {
     let full = error.to_string();
-    let what = full.split(" at line ").next().unwrap_or_default();
-    let before: usize = text[marked..]
+    let message = full.split(" at line ").next().unwrap_or_default();
+    let before: usize = json
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
         .map(str::len)
         .sum();
-    let at = marked + before + error.column().saturating_sub(1);
-    Notice::mistake(Place::Bytes(at..at + 1), format!("JSON: {what}"), "")
+    let at = offset + before + error.column().saturating_sub(1);
+    Problem::error(Position::Bytes(at..at + 1), format!("JSON: {message}"), "")
 }
 
-/// JSON without places; unlike `serde_json::Value` it keeps keys that are written twice.
-enum Raw {
+/// JSON without positions. Unlike `serde_json::Value`, it keeps duplicate keys.
+enum RawJson {
     Leaf(Value),
     List(Vec<Self>),
     Table(Vec<(String, Self)>),
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
+        deserializer.deserialize_any(RawJsonVisitor)
     }
 }
 
-struct RawVisitor;
+struct RawJsonVisitor;
 
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+impl<'de> Visitor<'de> for RawJsonVisitor {
+    type Value = RawJson;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_bool<E>(self, truth: bool) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Truth(truth)))
+    fn visit_bool<E>(self, boolean: bool) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::Boolean(boolean)))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Whole(number.into())))
+    fn visit_i64<E>(self, number: i64) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::Integer(number.into())))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Whole(number.into())))
+    fn visit_u64<E>(self, number: u64) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::Integer(number.into())))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Fraction))
+    fn visit_f64<E>(self, _: f64) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::Float))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Text(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::String(text.to_owned())))
     }
 
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Leaf(Value::Null))
+    fn visit_unit<E>(self) -> Result<RawJson, E> {
+        Ok(RawJson::Leaf(Value::Null))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawJson, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Raw::List(list))
+        Ok(RawJson::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawJson, A::Error> {
         let mut table = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             table.push(entry);
         }
-        Ok(Raw::Table(table))
+        Ok(RawJson::Table(table))
     }
 }
 
-/// Gives each value its path, and a number that tells which of two stands first.
+/// Gives each value its path, and a number that increases through the file.
 #[derive(Default)]
-struct Walk {
+struct PathAssigner {
     order: usize,
-    twice: Vec<Notice>,
+    duplicates: Vec<Problem>,
 }
 
-impl Walk {
-    fn node(&mut self, path: &str, raw: Raw) -> Node {
+impl PathAssigner {
+    fn node(&mut self, path: &str, raw: RawJson) -> Node {
         self.order += 1;
-        let place = Place::Path {
+        let position = Position::Path {
             path: path.into(),
             order: self.order,
         };
         let value = match raw {
-            Raw::Leaf(value) => value,
-            Raw::List(items) => {
+            RawJson::Leaf(value) => value,
+            RawJson::List(items) => {
                 let numbered = items.into_iter().enumerate();
                 Value::List(
                     numbered
@@ -258,12 +259,12 @@ impl Walk {
                         .collect(),
                 )
             }
-            Raw::Table(entries) => Value::Table(self.table(path, entries)),
+            RawJson::Table(entries) => Value::Table(self.table(path, entries)),
         };
-        Node { place, value }
+        Node { position, value }
     }
 
-    fn table(&mut self, path: &str, raw: Vec<(String, Raw)>) -> Table {
+    fn table(&mut self, path: &str, raw: Vec<(String, RawJson)>) -> Table {
         let mut seen = std::collections::HashSet::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, raw) in raw {
@@ -273,12 +274,12 @@ impl Walk {
                 format!("{path}.{key}")
             };
             let node = self.node(&path, raw);
-            let place = node.place.clone();
+            let position = node.position.clone();
             if !seen.insert(key.clone()) {
-                self.twice
-                    .push(Notice::mistake(place.clone(), "this key is written twice", "keep one"));
+                self.duplicates
+                    .push(Problem::error(position.clone(), "duplicate key", "keep one"));
             }
-            entries.push(Entry { key, place, node });
+            entries.push(KeyValue { key, position, node });
         }
         Table { entries }
     }

@@ -1,27 +1,27 @@
-//! Every key there is, by section.
+//! The keys of each section of a configuration.
 //!
-//! The one table of them: the parser reads no other key, and a test holds `conf/full.toml` against it. Keys that belong to
-//! certain kinds of checks come from [`KINDS`].
+//! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. The keys of certain
+//! kinds of checks come from [`KINDS`].
 
 use crate::check::KINDS;
 
 /// The keys of one kind of section.
 #[derive(Debug)]
-pub struct Section {
-    /// What messages call it.
+pub struct SectionKeys {
+    /// What error messages call the section.
     pub title: &'static str,
-    /// Its keys.
+    /// The keys that are valid in it.
     pub keys: &'static [&'static str],
 }
 
-/// The file itself.
-pub static FILE: Section = Section {
+/// The top level of the file.
+pub static FILE: SectionKeys = SectionKeys {
     title: "the file",
     keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
 };
 
 /// `[runtime]`
-pub static RUNTIME: Section = Section {
+pub static RUNTIME: SectionKeys = SectionKeys {
     title: "`[runtime]`",
     keys: &[
         "workers",
@@ -34,19 +34,19 @@ pub static RUNTIME: Section = Section {
 };
 
 /// `[admin]`
-pub static ADMIN: Section = Section {
+pub static ADMIN: SectionKeys = SectionKeys {
     title: "`[admin]`",
     keys: &["bind", "hosts", "token_file", "socket"],
 };
 
 /// `[log]`
-pub static LOG: Section = Section {
+pub static LOG: SectionKeys = SectionKeys {
     title: "`[log]`",
     keys: &["format", "level", "access"],
 };
 
 /// `[defaults]`
-pub static DEFAULTS: Section = Section {
+pub static DEFAULTS: SectionKeys = SectionKeys {
     title: "`[defaults]`",
     keys: &[
         "hello_timeout",
@@ -63,7 +63,7 @@ pub static DEFAULTS: Section = Section {
 };
 
 /// `[listeners.NAME]`
-pub static LISTENER: Section = Section {
+pub static LISTENER: SectionKeys = SectionKeys {
     title: "`[listeners.NAME]`",
     keys: &[
         "bind",
@@ -81,13 +81,13 @@ pub static LISTENER: Section = Section {
 };
 
 /// `[[listeners.NAME.routes]]`
-pub static ROUTE: Section = Section {
+pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
     keys: &["name", "sni", "alpn", "from", "pool", "refuse"],
 };
 
 /// `[pools.NAME]`
-pub static POOL: Section = Section {
+pub static POOL: SectionKeys = SectionKeys {
     title: "`[pools.NAME]`",
     keys: POOL_KEYS.as_slice(),
 };
@@ -111,13 +111,13 @@ static POOL_KEYS: KeyList = KeyList::new(&[
 .with_checks(CheckKeys::Pool);
 
 /// An entry of a pool's `servers`.
-pub static SERVER: Section = Section {
+pub static SERVER: SectionKeys = SectionKeys {
     title: "a server",
     keys: &["address", "weight", "name", "priority"],
 };
 
 /// `[pools.NAME.health]`
-pub static HEALTH: Section = Section {
+pub static HEALTH: SectionKeys = SectionKeys {
     title: "`[pools.NAME.health]`",
     keys: HEALTH_KEYS.as_slice(),
 };
@@ -144,57 +144,23 @@ static HEALTH_KEYS: KeyList = KeyList::new(&[
 ]);
 
 /// `keepalive`
-pub static KEEPALIVE: Section = Section {
+pub static KEEPALIVE: SectionKeys = SectionKeys {
     title: "`keepalive`",
     keys: &["idle", "interval", "probes"],
 };
 
-/// All of them.
-pub static ALL: [&Section; 11] = [
+/// All sections.
+pub static ALL: [&SectionKeys; 11] = [
     &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
 ];
 
-impl Section {
-    /// What is wrong with a key that is not of this section, and what to write instead.
-    pub(super) fn wrong(&self, key: &str) -> (String, String) {
-        let what = format!("unknown key `{key}` in {}", self.title);
-        let folded = super::peers::fold(key);
-        let same_but_for_spelling = |known: &&&str| super::peers::fold(known) == folded;
-        if let Some(known) = self.keys.iter().find(same_but_for_spelling) {
-            return (what, format!("write `{known}`"));
-        }
-        if let Some(ours) = super::peers::our_word(self, &folded) {
-            return (what, format!("here it is {ours}"));
-        }
-        if let Some(known) = near(key, self.keys) {
-            return (what, format!("did you mean `{known}`?"));
-        }
-        if let Some(homes) = homes(key) {
-            return (what, format!("it belongs in {homes}"));
-        }
-        let known: Vec<_> = self.keys.iter().map(|known| format!("`{known}`")).collect();
-        (what, format!("there are {}", known.join(", ")))
-    }
-}
-
-impl Section {
-    /// Whether a wrong key was probably meant to be `wanted`: then it is not missing as well.
-    pub(super) fn may_mean(&self, key: &str, wanted: &str) -> bool {
-        let folded = super::peers::fold(key);
-        let by_a_peer =
-            || super::peers::our_word(self, &folded).is_some_and(|ours| ours.contains(&format!("`{wanted}")));
-        !self.keys.contains(&key)
-            && (folded == super::peers::fold(wanted) || by_a_peer() || near(key, self.keys) == Some(wanted))
-    }
-}
-
-/// Keys that are put together when this is compiled.
+/// A list of keys that is built at compile time.
 struct KeyList {
     keys: [&'static str; Self::KEYS_MAX],
     count: usize,
 }
 
-/// The section whose keys of checks are meant.
+/// Which section's keys of checks to add.
 #[derive(Clone, Copy)]
 enum CheckKeys {
     Pool,
@@ -202,7 +168,7 @@ enum CheckKeys {
 }
 
 impl KeyList {
-    /// More is an error of the compiler; then raise it.
+    /// A longer list does not compile; then raise this.
     const KEYS_MAX: usize = 64;
 
     const fn new(keys: &[&'static str]) -> Self {
@@ -262,47 +228,4 @@ const fn is_equal(a: &[u8], b: &[u8]) -> bool {
         at += 1;
     }
     at == a.len() && at == b.len()
-}
-
-/// The sections a key works in, if there are any.
-fn homes(key: &str) -> Option<String> {
-    let sections = ALL.iter().filter(|section| section.keys.contains(&key));
-    let titles: Vec<_> = sections.map(|section| section.title).collect();
-    (!titles.is_empty()).then(|| titles.join(" or "))
-}
-
-/// The known word that was probably meant: at most one slip in three letters, and something left as written.
-pub(super) fn near<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let letters = word.chars().count();
-    if letters > 64 {
-        return None; // nobody slips into that; and the distance takes the product of both lengths
-    }
-    let distance = |known: &&str| strsim::damerau_levenshtein(word, known);
-    let nearest = known.iter().min_by_key(|known| distance(known))?;
-    (distance(nearest) <= (letters / 3).max(1).min(letters.saturating_sub(1))).then_some(*nearest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_key_is_told_where_to_go() {
-        for (section, key, label) in [
-            (&POOL, "sevrers", "did you mean `servers`?"),
-            (&POOL, "connectTimeout", "write `connect_timeout`"),
-            (&POOL, "timeout connect", "here it is `connect_timeout`"),
-            (&POOL, "upstream", "here it is `servers`"),
-            (&SERVER, "backup", "here it is `priority = 1`"),
-            (
-                &LISTENER,
-                "connect_timeout",
-                "it belongs in `[defaults]` or `[pools.NAME]`",
-            ),
-            (&HEALTH, "role", "it belongs in `[pools.NAME]`"),
-            (&LOG, "zzzzzz", "there are `format`, `level`, `access`"),
-        ] {
-            assert_eq!(section.wrong(key).1, label, "{key}");
-        }
-    }
 }

@@ -1,13 +1,14 @@
-//! The configuration: a file -> a [`Plan`], or a [`Report`] of all that is wrong with it.
+//! The configuration: converts a file to a [`Plan`], or to a [`Report`] of all errors in it.
 //!
-//! `file` reads the text into a tree with places, `parse` turns the tree into a plan, [`report`] shows what was
-//! found. Nothing at run time looks back here.
+//! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
+//! the problems, which [`report`] shows. Nothing at run time uses this module.
 
+pub mod report;
 mod file;
 pub mod keys;
+mod synonyms;
+mod suggest;
 mod parse;
-mod peers;
-pub mod report;
 #[cfg(test)]
 mod tests;
 
@@ -18,102 +19,103 @@ use std::sync::Arc;
 
 use crate::plan::{AdminSocket, Plan};
 use file::{Table, Value};
-use report::{Notice, Place, Report, Source};
+use report::{Position, Problem, Report, SourceText};
 
-/// Where a configuration is looked for when none is named, first one first.
-pub const PLACES: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];
+/// The files that are tried, in this order, when the command line names none.
+pub const DEFAULT_PATHS: [&str; 2] = ["./acequia.toml", "/etc/acequia/acequia.toml"];
 
-/// Room for some 300,000 servers. What is longer is no configuration, but something named by mistake.
+/// The size limit of a configuration: enough for some 300,000 servers. A longer file is probably not a configuration.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// A configuration that can be used.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is configured.
+    /// The settings.
     pub plan: Plan,
-    /// What works, but hardly as meant; often empty.
+    /// Settings that are valid but probably not intended; often empty.
     pub warnings: Report,
 }
 
 impl Loaded {
-    /// What it was read from.
+    /// The text of the file.
     #[must_use]
     pub fn text(&self) -> &str {
         self.warnings.text()
     }
 }
 
-/// The file to load: the one named, else the first of [`PLACES`] that exists.
+/// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.
 ///
 /// # Errors
-/// None was named and none exists.
+/// No file is named, and none of the default paths exists.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, Report> {
     match named {
         Some(path) => Ok(path.to_owned()),
-        None => first_of(&PLACES.map(Path::new)),
+        None => first_existing(&DEFAULT_PATHS.map(Path::new)),
     }
 }
 
-fn first_of(places: &[&Path]) -> Result<PathBuf, Report> {
-    if let Some(found) = places.iter().find(|place| place.exists()) {
+fn first_existing(paths: &[&Path]) -> Result<PathBuf, Report> {
+    if let Some(found) = paths.iter().find(|path| path.exists()) {
         return Ok(found.to_path_buf());
     }
-    let looked: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-    let what = format!("there is no configuration: neither {} exists", looked.join(" nor "));
-    Err(Report::unreadable("acequia.toml", what, "name one with -c FILE"))
+    let tried: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    let message = format!("no configuration found: neither {} exists", tried.join(" nor "));
+    Err(Report::unreadable("acequia.toml", message, "name a file with -c FILE"))
 }
 
-/// Reads a file.
+/// Loads a file.
 ///
 /// # Errors
-/// Why it cannot be read, or every mistake in it.
+/// Why the file cannot be read, or all errors in it.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = bytes_of(path)
+    let bytes = read_bounded(path)
         .map_err(|error| Report::unreadable(&name, format!("cannot read the configuration: {error}"), ""))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        let what = "this file is too long for a configuration";
-        return Err(Report::unreadable(&name, what, "at most 16 MiB are read"));
+        let message = "the file is too long for a configuration";
+        return Err(Report::unreadable(&name, message, "the limit is 16 MiB"));
     }
     match String::from_utf8(bytes) {
         Ok(text) => read(&name, &text),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
-            let notice = Notice::mistake(Place::Bytes(valid..valid + 1), "this is not UTF-8", "");
-            Err(Report::new(Arc::new(Source::new(name, text)), vec![notice]))
+            let problem = Problem::error(Position::Bytes(valid..valid + 1), "not UTF-8", "save the file as UTF-8");
+            Err(Report::new(Arc::new(SourceText::new(name, text)), vec![problem]))
         }
     }
 }
 
-/// One byte more than it may have, so that a longer one is seen, whatever its directory says of it.
-fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Reads at most one byte more than [`FILE_BYTES_MAX`]: enough to tell that a file is too long, whatever size its
+/// metadata claims.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Where a process with this configuration has its Unix socket, as far as the file tells; what else is wrong with it
-/// plays no part. `None`: it cannot be read, or not far enough.
+/// The Unix socket of a process that runs with this file, even if the file has other errors. `None`: the file cannot be
+/// read or parsed.
 #[must_use]
 pub fn admin_socket(path: &Path) -> Option<AdminSocket> {
-    let text = String::from_utf8(bytes_of(path).ok()?).ok()?;
-    let below = |table: Table, key: &str| {
+    let text = String::from_utf8(read_bounded(path).ok()?).ok()?;
+    let get = |table: Table, key: &str| {
         let entry = table.entries.into_iter().find(|entry| entry.key == key)?;
         Some(entry.node.value)
     };
     let admin = if is_json(path) {
-        below(file::json(&text).ok()?, "admin")
+        get(file::json(&text).ok()?, "admin")
     } else {
-        file::rough_toml(&text, "admin")
+        file::toml_recovered(&text, "admin")
     };
     let socket = match admin {
-        Some(Value::Table(admin)) => below(admin, "socket"),
+        Some(Value::Table(admin)) => get(admin, "socket"),
         _ => None,
     };
     match socket {
-        Some(Value::Text(text)) if text == "off" => Some(AdminSocket::Off),
-        Some(Value::Text(text)) => Some(AdminSocket::At(text.into())),
+        Some(Value::String(text)) if text == "off" => Some(AdminSocket::Off),
+        Some(Value::String(text)) => Some(AdminSocket::At(text.into())),
         _ => Some(AdminSocket::Usual),
     }
 }
@@ -123,12 +125,12 @@ fn is_json(path: &Path) -> bool {
         .is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
 }
 
-/// Reads a text; `name` is what messages call it, and tells JSON (it ends in `.json`) from TOML.
+/// Converts the text of a file. `name` is its name in messages; it is JSON if the name ends in `.json`, else TOML.
 ///
 /// # Errors
-/// Every mistake in it.
+/// All errors in it.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
-    let source = Arc::new(Source::new(name, text));
+    let source = Arc::new(SourceText::new(name, text));
     let root = if is_json(Path::new(name)) {
         file::json(source.text())
     } else {
@@ -139,6 +141,6 @@ pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
             plan,
             warnings: Report::new(source, warnings),
         }),
-        Err(mistakes) => Err(Report::new(source, mistakes)),
+        Err(errors) => Err(Report::new(source, errors)),
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a file, said so that it can be put right: the place, what is wrong there, what to write.
+//! Reports of the problems in a file: each with its position, a message, and a hint that says what to write.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,19 +10,19 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use crate::text::escape;
 
-/// Where something stands.
+/// A position in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Position {
     /// The file as a whole.
     File,
-    /// Bytes of the text.
+    /// A range of bytes of the text.
     Bytes(Range<usize>),
-    /// Keys that lead there, such as `pools.web.servers[2]`, and a number that rises through the file.
+    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases through the file.
     Path { path: Arc<str>, order: usize },
 }
 
-impl Place {
-    /// Smaller for what stands earlier.
+impl Position {
+    /// A sort key: smaller for an earlier position.
     fn order(&self) -> usize {
         match self {
             Self::File => 0,
@@ -32,78 +32,78 @@ impl Place {
     }
 }
 
-/// Whether somebody may have written a secret into this line: no key of ours takes one, but what is wrong in a file is
-/// told in logs. Such a line is not shown, only pointed into.
-fn may_hold_a_secret(line: &str) -> bool {
+/// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are logged:
+/// such a line is not quoted; only its number is shown.
+fn may_contain_a_secret(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    let is_of_a_file = |rest: &str| rest.starts_with("_file");
+    let is_file_key = |rest: &str| rest.starts_with("_file");
     ["password", "passwd", "secret", "token"].iter().any(|word| {
         let after = |(at, _)| &line[at + word.len()..];
-        line.match_indices(word).map(after).any(|rest| !is_of_a_file(rest))
+        line.match_indices(word).map(after).any(|rest| !is_file_key(rest))
     })
 }
 
-/// Longer lines are not shown, only pointed into: nobody reads them, and showing one for each of its mistakes takes
-/// the square of its length.
-const LINE_BYTES_SHOWN: usize = 1_000;
+/// Longer lines are not quoted; only their number is shown. Nobody reads them, and quoting one for each of its problems
+/// costs the square of its length.
+const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
-/// Warnings that are shown; of a file with thousands of pools that nobody uses, more would only hide the rest. Mistakes
-/// are all shown.
-const WARNINGS_SHOWN: usize = 100;
+/// The number of warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
+/// other output. All errors are shown.
+const WARNINGS_SHOWN_MAX: usize = 100;
 
-/// How bad a thing is.
+/// Whether a problem makes the file invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
-    Mistake,
+    Error,
     Warning,
 }
 
-/// One thing said about a file.
+/// One problem in a file.
 #[derive(Debug)]
-pub(super) struct Notice {
+pub(super) struct Problem {
     severity: Severity,
-    place: Place,
+    position: Position,
     /// What is wrong.
-    what: String,
+    message: String,
     /// What to write instead; may be empty.
-    label: String,
+    hint: String,
 }
 
-impl Notice {
-    /// Something that keeps the file from being used.
-    pub(super) fn mistake(place: Place, what: impl Into<String>, label: impl Into<String>) -> Self {
+impl Problem {
+    /// A problem that makes the file invalid.
+    pub(super) fn error(position: Position, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
-            severity: Severity::Mistake,
-            place,
-            what: what.into(),
-            label: label.into(),
+            severity: Severity::Error,
+            position,
+            message: message.into(),
+            hint: hint.into(),
         }
     }
 
-    /// Something that works, but hardly as meant.
-    pub(super) fn warning(place: Place, what: impl Into<String>, label: impl Into<String>) -> Self {
+    /// A setting that is valid but probably not intended.
+    pub(super) fn warning(position: Position, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
-            ..Self::mistake(place, what, label)
+            ..Self::error(position, message, hint)
         }
     }
 
-    /// Smaller for what stands earlier.
+    /// A sort key: smaller for an earlier position.
     pub(super) fn order(&self) -> usize {
-        self.place.order()
+        self.position.order()
     }
 }
 
-/// A file's name and text, for showing places in it.
+/// The name and the text of a file, to quote lines from it.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct SourceText {
     name: String,
     text: String,
-    /// Where each line begins; the first at 0.
+    /// Byte offsets of the beginnings of lines; the first is 0.
     lines: Vec<usize>,
 }
 
-impl Source {
+impl SourceText {
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
         let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
@@ -118,21 +118,21 @@ impl Source {
         &self.text
     }
 
-    /// The place in a few words, for pointing from one place to another.
-    pub(super) fn point_to(&self, place: &Place) -> String {
-        match place {
-            Place::File => String::from("the file"),
-            Place::Bytes(bytes) => format!("line {}", self.line_of(bytes.start) + 1),
-            Place::Path { path, .. } => format!("`{path}`"),
+    /// The position in words, for a message about another position: `line 3`.
+    pub(super) fn describe_position(&self, position: &Position) -> String {
+        match position {
+            Position::File => String::from("the file"),
+            Position::Bytes(bytes) => format!("line {}", self.line_of(bytes.start) + 1),
+            Position::Path { path, .. } => format!("`{path}`"),
         }
     }
 
-    /// Counted from 0.
+    /// The line of a byte offset, counted from 0.
     fn line_of(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at).saturating_sub(1)
     }
 
-    /// The first line of `bytes`: its number from 1, its text, and the part of `bytes` that lies in it.
+    /// The first line of a range: its number counted from 1, its text, and the part of the range that is in it.
     fn first_line(&self, bytes: &Range<usize>) -> (usize, &str, Range<usize>) {
         let line = self.line_of(bytes.start.min(self.text.len()));
         let begin = self.lines[line];
@@ -147,130 +147,132 @@ impl Source {
     }
 }
 
-/// Whether colours are used.
+/// Whether a report is rendered with colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paint {
-    /// Text alone.
-    Plain,
-    /// Escape sequences of a terminal.
-    Colour,
+pub enum ColorChoice {
+    /// Plain text.
+    Never,
+    /// With escape sequences for terminals.
+    Always,
 }
 
-impl Paint {
-    /// Colour when standard error is a terminal that can show it, and `NO_COLOR` is unset or empty
+impl ColorChoice {
+    /// Colours if standard error is a terminal that can show them, and `NO_COLOR` is unset or empty
     /// (<https://no-color.org>).
     #[must_use]
     pub fn for_stderr() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        if std::io::stderr().is_terminal() && !refused && !dumb {
-            Self::Colour
+        let is_forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        if std::io::stderr().is_terminal() && !is_forbidden && !is_dumb {
+            Self::Always
         } else {
-            Self::Plain
+            Self::Never
         }
     }
 }
 
-/// All that is to be said about one file, in its order.
+/// All problems of one file, in the order of their positions.
 #[derive(Debug)]
 pub struct Report {
-    source: Arc<Source>,
-    notices: Vec<Notice>,
+    source: Arc<SourceText>,
+    problems: Vec<Problem>,
 }
 
 impl Report {
-    pub(super) fn new(source: Arc<Source>, mut notices: Vec<Notice>) -> Self {
-        notices.sort_by_key(Notice::order); // stable: one place keeps its order
-        Self { source, notices }
+    pub(super) fn new(source: Arc<SourceText>, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(Problem::order); // stable: problems at one position keep their order
+        Self { source, problems }
     }
 
-    /// A file that cannot even be read.
-    pub(super) fn unreadable(name: impl Into<String>, what: impl Into<String>, label: impl Into<String>) -> Self {
-        let notice = Notice::mistake(Place::File, what, label);
-        Self::new(Arc::new(Source::new(name, "")), vec![notice])
+    /// A report about a file that cannot be read.
+    pub(super) fn unreadable(name: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let problem = Problem::error(Position::File, message, hint);
+        Self::new(Arc::new(SourceText::new(name, "")), vec![problem])
     }
 
-    /// The file it is about.
+    /// The text of the file.
     pub(super) fn text(&self) -> &str {
         self.source.text()
     }
 
-    /// How many mistakes it has; with none the file can be used.
+    /// The number of errors. A file without errors is valid.
     #[must_use]
-    pub fn mistakes(&self) -> usize {
-        self.count(Severity::Mistake)
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
     }
 
-    /// How many warnings it has.
+    /// The number of warnings.
     #[must_use]
     pub fn warnings(&self) -> usize {
         self.count(Severity::Warning)
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.notices.iter().filter(|notice| notice.severity == severity).count()
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there are no problems.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.notices.is_empty()
+        self.problems.is_empty()
     }
 
-    /// Each thing with its place, and how many there are; nothing if there are none. Ends with a newline.
+    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there are no problems.
     #[must_use]
-    pub fn render(&self, paint: Paint) -> String {
-        let renderer = match paint {
-            Paint::Plain => Renderer::plain(),
-            Paint::Colour => Renderer::styled(),
+    pub fn render(&self, colour: ColorChoice) -> String {
+        let renderer = match colour {
+            ColorChoice::Never => Renderer::plain(),
+            ColorChoice::Always => Renderer::styled(),
         };
         let mut out = String::new();
-        let mut warnings = 0;
-        for notice in &self.notices {
-            warnings += usize::from(notice.severity == Severity::Warning);
-            if notice.severity == Severity::Warning && warnings > WARNINGS_SHOWN {
-                continue;
+        let mut warnings_seen = 0;
+        for problem in &self.problems {
+            warnings_seen += usize::from(problem.severity == Severity::Warning);
+            if problem.severity == Severity::Error || warnings_seen <= WARNINGS_SHOWN_MAX {
+                out.push_str(&renderer.render(&[self.group(problem)]));
+                out.push_str("\n\n");
             }
-            out.push_str(&renderer.render(&[self.group(notice)]));
-            out.push_str("\n\n");
         }
-        let mistakes = counted(self.mistakes(), "mistake");
-        let warned = counted(self.warnings(), "warning");
-        let total = match (self.mistakes(), self.warnings()) {
+        let errors = counted(self.errors(), "error");
+        let warnings = counted(self.warnings(), "warning");
+        let total = match (self.errors(), self.warnings()) {
             (0, 0) => return out,
-            (_, 0) => mistakes,
-            (0, _) => warned,
-            _ => format!("{mistakes}, {warned}"),
+            (_, 0) => errors,
+            (0, _) => warnings,
+            _ => format!("{errors}, {warnings}"),
         };
         out.push_str(&total);
-        if warnings > WARNINGS_SHOWN {
-            out.push_str(&format!("; {WARNINGS_SHOWN} of the warnings are shown"));
+        if warnings_seen > WARNINGS_SHOWN_MAX {
+            out.push_str(&format!("; {WARNINGS_SHOWN_MAX} of the warnings are shown"));
         }
         out.push('\n');
         out
     }
 
-    fn group<'a>(&'a self, notice: &'a Notice) -> Group<'a> {
-        let level = match notice.severity {
-            Severity::Mistake => Level::ERROR,
+    fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let label = (!notice.label.is_empty()).then(|| escape(&notice.label, &[]));
-        let title = match &notice.place {
-            Place::Path { path, .. } if !path.is_empty() => Cow::Owned(format!("`{path}`: {}", notice.what)),
-            _ => Cow::Borrowed(notice.what.as_str()),
+        let hint = (!problem.hint.is_empty()).then(|| escape(&problem.hint, &[]));
+        let title = match &problem.position {
+            Position::Path { path, .. } if !path.is_empty() => Cow::Owned(format!("`{path}`: {}", problem.message)),
+            _ => Cow::Borrowed(problem.message.as_str()),
         };
         let title = escape(&title, &[]).into_owned();
         let name = escape(&self.source.name, &[]);
         let mut origin = Origin::path(name.clone());
-        if let Place::Bytes(bytes) = &notice.place {
+        if let Position::Bytes(bytes) = &problem.position {
             let (number, line, span) = self.source.first_line(bytes);
-            if line.len() <= LINE_BYTES_SHOWN && !may_hold_a_secret(line) {
+            if line.len() <= QUOTED_LINE_BYTES_MAX && !may_contain_a_secret(line) {
                 // Tabs are expanded by the renderer.
                 let [before, marked, after] =
                     [&line[..span.start], &line[span.clone()], &line[span.end..]].map(|part| escape(part, &['\t']));
                 let mark = AnnotationKind::Primary.span(before.len()..before.len() + marked.len());
-                let mark = mark.label(label);
+                let mark = mark.label(hint);
                 let line = [before, marked, after].concat();
                 let snippet = Snippet::source(line).path(name).line_start(number);
                 return level.primary_title(title).element(snippet.annotation(mark));
@@ -279,30 +281,30 @@ impl Report {
             origin = origin.line(number).char_column(column);
         }
         let group = level.primary_title(title).element(origin);
-        match label {
-            Some(label) => group.element(Level::HELP.message(label)),
+        match hint {
+            Some(hint) => group.element(Level::HELP.message(hint)),
             None => group,
         }
     }
 
-    /// Writes it to standard error. That nobody can read there is nobody's mistake.
-    pub fn tell(&self) {
-        let text = self.render(Paint::for_stderr());
+    /// Prints the report to standard error. A write error is ignored: there is nowhere to report it.
+    pub fn print_to_stderr(&self) {
+        let text = self.render(ColorChoice::for_stderr());
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// Plain, whole.
+/// The report as plain text.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.render(Paint::Plain).trim_end())
+        f.write_str(self.render(ColorChoice::Never).trim_end())
     }
 }
 
 impl std::error::Error for Report {}
 
-/// `1 pool`, `2 pools`.
-pub(crate) fn counted(number: usize, what: &str) -> String {
+/// A number with its noun: `1 pool`, `2 pools`.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
+    format!("{number} {noun}{plural}")
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::account::access_log::AccessTarget;
-use crate::addr::ServerPlace;
+use crate::addr::ServerLocation;
 use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
 use crate::check::{Check, RoleRequirement};
@@ -18,7 +18,7 @@ fn plan(text: &str) -> Plan {
     loaded.plan
 }
 
-/// How many warnings there are about these routes of one listener.
+/// The number of warnings about a listener with these routes.
 fn warnings(routes: &[&str]) -> usize {
     let routes = routes.join("\npool = \"p\"\n[[listeners.a.routes]]\n");
     let text = format!("[listeners.a]\nbind = \"[::1]:0\"\n[[listeners.a.routes]]\n{routes}\npool = \"p\"\n{POOL}");
@@ -27,7 +27,7 @@ fn warnings(routes: &[&str]) -> usize {
 }
 
 #[test]
-fn where_the_socket_is_can_be_told_of_a_broken_file_too() {
+fn the_admin_socket_is_found_even_in_an_invalid_file() {
     let folder = tempfile::tempdir().unwrap();
     let of = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -44,7 +44,7 @@ fn where_the_socket_is_can_be_told_of_a_broken_file_too() {
 }
 
 #[test]
-fn the_long_example_is_read_as_written() {
+fn full_toml_is_converted() {
     let plan = plan(include_str!("../../conf/full.toml"));
     let listener = &plan.listeners[0];
     assert_eq!(listener.bind.len(), 2);
@@ -57,13 +57,15 @@ fn the_long_example_is_read_as_written() {
     assert_eq!(
         labels,
         ["10.0.1.1:443", "big", "10.0.2.1:443"],
-        "a host name gives no server before it is resolved"
+        "a host name has no server before it is resolved"
     );
-    assert!(matches!(&shop.entries[1].place, ServerPlace::Name { host, port: 443 } if &**host == "shop.internal"));
+    assert!(
+        matches!(&shop.entries[1].location, ServerLocation::Name { host, port: 443 } if &**host == "shop.internal")
+    );
 }
 
 #[test]
-fn what_a_section_does_not_say_it_inherits() {
+fn sections_inherit_missing_settings() {
     let plan = plan(&format!(
         r#"
         [defaults]
@@ -130,7 +132,7 @@ fn a_check_without_keys_has_the_documented_defaults() {
 }
 
 #[test]
-fn json_says_the_same() {
+fn json_has_the_same_keys() {
     let text = r#"{
         "log": { "access": "/var/log/acequia.log" },
         "listeners": { "a": { "bind": ["[::1]:0", "[::1]:0"], "pool": "p" } },
@@ -154,12 +156,12 @@ fn json_says_the_same() {
 }
 
 #[test]
-fn routes_that_can_match_are_not_warned_of() {
+fn routes_that_can_match_cause_no_warning() {
     for routes in [
         &["sni = \"*.example\"", "sni = \"a.example\""][..], // the exact name wins
         &["sni = \"a.example\"", "sni = \"*.example\""],
-        &["sni = \"*\"", "from = \"10.0.0.0/8\""], // who sends no name
-        &["sni = \"a.example\"", "sni = \"a.example\"\nalpn = \"h2\""], // more kinds win
+        &["sni = \"*\"", "from = \"10.0.0.0/8\""], // clients without a name
+        &["sni = \"a.example\"", "sni = \"a.example\"\nalpn = \"h2\""], // more kinds of conditions win
         &["sni = \"a.example\"\nalpn = \"h2\"", "sni = \"a.example\""],
         &["alpn = \"h2\"", "alpn = [\"h2\", \"h3\"]"],
         &["from = \"10.0.0.0/9\"", "from = \"10.0.0.0/8\""],
@@ -172,7 +174,7 @@ fn routes_that_can_match_are_not_warned_of() {
 }
 
 #[test]
-fn routes_that_cannot_match_are() {
+fn routes_that_never_match_cause_a_warning() {
     for routes in [
         &["sni = \"a.example\"", "sni = \"A.example.\""][..],
         &["sni = [\"a.example\", \"b.example\"]", "sni = \"b.example\""],
@@ -190,21 +192,21 @@ fn routes_that_cannot_match_are() {
 }
 
 #[test]
-fn the_first_place_that_exists_is_found() {
+fn the_first_existing_default_path_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = ["a.toml", "b.toml"].map(|name| dir.path().join(name));
-    let places = [first.as_path(), second.as_path()];
-    let nowhere = first_of(&places).unwrap_err().to_string();
-    assert!(nowhere.contains("a.toml") && nowhere.contains("b.toml"), "{nowhere}");
+    let paths = [first.as_path(), second.as_path()];
+    let error = first_existing(&paths).unwrap_err().to_string();
+    assert!(error.contains("a.toml") && error.contains("b.toml"), "{error}");
     std::fs::write(&second, "").unwrap();
-    assert_eq!(first_of(&places).unwrap(), second);
+    assert_eq!(first_existing(&paths).unwrap(), second);
     std::fs::write(&first, "").unwrap();
-    assert_eq!(first_of(&places).unwrap(), first);
+    assert_eq!(first_existing(&paths).unwrap(), first);
     assert_eq!(find(Some(Path::new("named"))).unwrap(), Path::new("named"));
 }
 
 #[test]
-fn what_is_quoted_drives_no_terminal() {
+fn quoted_text_contains_no_unsafe_characters() {
     let server =
         |server| format!("[listeners.a]\nbind = \"[::1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{server}\"]");
     for (name, text) in [
@@ -220,27 +222,27 @@ fn what_is_quoted_drives_no_terminal() {
         ("\u{1b}[2J.toml", String::from("[a]")),
     ] {
         let report = read(name, &text).err().unwrap().to_string();
-        let drives = |c: char| crate::text::is_unsafe(c) && c != '\n';
-        assert!(!report.chars().any(drives), "{report:?}");
+        let is_unsafe = |c: char| crate::text::is_unsafe(c) && c != '\n';
+        assert!(!report.chars().any(is_unsafe), "{report:?}");
     }
 }
 
 #[test]
-fn what_is_escaped_is_marked_whole() {
+fn the_mark_covers_escaped_text() {
     let report = read("a.toml", "\t[log]\nx\u{9b} = 1").err().unwrap().to_string();
     assert!(report.contains("x\\u{9b} = 1\n  |  ^^^^^^ "), "{report}");
 }
 
 #[test]
-fn a_byte_order_mark_is_no_mistake() {
+fn a_byte_order_mark_is_accepted() {
     let toml = "\u{feff}[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\"]";
     let json = "\u{feff}{\"listeners\": {\"l\": {\"bind\": \"[::1]:1\", \"pool\": \"p\"}}, \
                 \"pools\": {\"p\": {\"servers\": [\"10.0.0.1:1\"]}}}";
     for (name, text) in [("a.toml", toml), ("a.json", json)] {
         let loaded = read(name, text).unwrap_or_else(|report| panic!("{name}: {report}"));
         assert_eq!(loaded.plan.listeners.len(), 1);
-        assert_eq!(loaded.text(), text, "as it was read");
+        assert_eq!(loaded.text(), text, "the text as read");
     }
-    let mistaken = read("a.json", "\u{feff}{\"a\": !}").unwrap_err().to_string();
-    assert!(mistaken.contains("^") && mistaken.contains("a.json:1:"), "{mistaken}");
+    let report = read("a.json", "\u{feff}{\"a\": !}").unwrap_err().to_string();
+    assert!(report.contains("^") && report.contains("a.json:1:"), "{report}");
 }

@@ -10,8 +10,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::health::EjectLimits;
-use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
+use crate::pool::{EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec};
 use crate::socket::{Keepalive, SocketOptions, reset};
 
 const EJECT: EjectLimits = EjectLimits {

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::resolver::{LookupResult, Resolver};
-use crate::addr::{IpFamily, ServerAddr, ServerPlace};
+use crate::addr::{IpFamily, ServerAddr, ServerLocation};
 use crate::plan::{Plan, PoolPlan, ServerEntry};
-use crate::pool::Roster;
+use crate::pool::ServerRegistry;
 use crate::text::Reason;
 
 /// After this time a lookup without an answer has failed; the last known addresses stay.
@@ -98,7 +98,7 @@ impl PoolNames {
     /// long. Returns whether servers were added to the pool or removed. Cancel safe.
     ///
     /// A name that does not resolve keeps its last addresses; that is logged when it begins.
-    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) -> bool {
+    pub async fn step(&mut self, pool: &PoolPlan, resolver: &Resolver, roster: &ServerRegistry) -> bool {
         let deadline = self.names.values().filter_map(|state| state.deadline).min();
         let until_deadline = async {
             match deadline {
@@ -129,7 +129,7 @@ impl PoolNames {
             if state.lookup.is_some() {
                 state.deadline = None;
                 has_changed |= state.record(pool, name, Err(Reason::new("the resolver does not answer")));
-            } else if let ServerPlace::Name { host, port } = &state.entry(pool).place {
+            } else if let ServerLocation::Name { host, port } = &state.entry(pool).location {
                 let name = Arc::clone(name);
                 let lookup = resolver.resolve(host, *port, pool.resolve, state.was_prompt);
                 state.lookup = Some(self.lookups.spawn(async move { (name, lookup.await) }));

@@ -18,7 +18,7 @@ use crate::capacity::Capacity;
 use crate::check::{CheckFailure, CheckPass};
 use crate::dial::ConnectFailure;
 use crate::discover::Resolver;
-use crate::pool::Roster;
+use crate::pool::ServerRegistry;
 
 /// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
 /// and some not.
@@ -30,7 +30,7 @@ pub(super) struct CheckContext {
     pub(super) capacity: Arc<Capacity>,
     pub(super) resolver: Resolver,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) roster: Arc<Roster>,
+    pub(super) roster: Arc<ServerRegistry>,
     ticks: Ticks,
     /// The number of the next server whose checks begin; spreads the checks.
     next_number: AtomicU64,
@@ -41,7 +41,7 @@ pub(super) struct CheckContext {
 
 impl CheckContext {
     /// One check and one lookup at once, until a plan is adopted.
-    pub(super) fn new(metrics: Arc<Metrics>, roster: Arc<Roster>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, roster: Arc<ServerRegistry>) -> Self {
         Self {
             capacity: Capacity::new(Some(1)),
             resolver: Resolver::system(1),
@@ -67,7 +67,7 @@ impl CheckContext {
         check.await_role();
         loop {
             // Created before `is_disabled` is read, so that no change in between is missed.
-            let steered = check.server.steered();
+            let steered = check.server.admin_state_changed();
             if check.server.is_disabled() {
                 steered.await;
                 check.await_role();

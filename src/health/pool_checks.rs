@@ -33,7 +33,7 @@ impl PoolChecks {
         for server in servers.iter() {
             let series = context.metrics.server(pool.pool.name(), server);
             if !reads_certificate {
-                series.forget_certificate();
+                series.clear_certificate_expiry();
             }
             let is_running = self.running.contains_key(&server.id());
             if let (Some(check), false) = (check, is_running) {

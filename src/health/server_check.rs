@@ -10,8 +10,7 @@ use crate::account::{CheckResult, ServerSeries};
 use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::plan::{HealthPlan, PoolPlan};
-use crate::pool::Server;
-use crate::pool::health::{Checked, Verdict};
+use crate::pool::{CheckOutcome, CheckState, Server};
 
 /// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +54,13 @@ impl ServerCheck {
     /// If the server must have a role, it is not used before a check has found that it does.
     pub(super) fn await_role(&self) {
         if self.requires_role {
-            self.server.doubt();
+            self.server.assume_unfit();
         }
     }
 
     /// The time between the starts of two checks, by the present state of the server.
     pub(super) fn interval(&self) -> Duration {
-        if self.server.checked() == Checked::Down {
+        if self.server.check_state() == CheckState::Down {
             self.plan.health.interval_down
         } else {
             self.plan.health.interval
@@ -79,21 +78,21 @@ impl ServerCheck {
         let (result, verdict) = match result {
             Ok(CheckPass { certificate_ends }) => {
                 if let Some(end) = certificate_ends {
-                    self.series.certificate_ends(end);
+                    self.series.publish_certificate_expiry(end);
                 }
-                (CheckResult::Pass, Verdict::Pass)
+                (CheckResult::Pass, CheckOutcome::Pass)
             }
-            Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, Verdict::Unfit(reason.into())),
+            Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, CheckOutcome::Unfit(reason.into())),
             Err(CheckFailure::Io(error)) => {
                 let result = if error.kind() == io::ErrorKind::TimedOut {
                     CheckResult::Timeout
                 } else {
                     CheckResult::Fail
                 };
-                (result, Verdict::Fail(error.to_string().into()))
+                (result, CheckOutcome::Fail(error.to_string().into()))
             }
         };
-        self.series.checked(result);
+        self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
         let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
         let server = &self.server.spec().label;
@@ -101,10 +100,10 @@ impl ServerCheck {
             tracing::info!(pool, %server, "server is back");
         }
         let Some(state) = changed else { return };
-        self.series.changed(state == Checked::Up);
+        self.series.record_transition(state == CheckState::Up);
         match verdict {
-            Verdict::Pass => tracing::info!(pool, %server, "server is up"),
-            Verdict::Fail(reason) | Verdict::Unfit(reason) => {
+            CheckOutcome::Pass => tracing::info!(pool, %server, "server is up"),
+            CheckOutcome::Fail(reason) | CheckOutcome::Unfit(reason) => {
                 tracing::warn!(pool, %server, %reason, "server is down");
             }
         }

@@ -1,4 +1,4 @@
-//! Accepting clients.
+//! Accepting connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,35 +18,37 @@ use crate::capacity::{ConnectionLimits, Permit};
 use crate::socket::SocketOptions;
 use crate::tcp_info::TcpInfo;
 
-/// How long accepting rests when the system is out of something.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after an accept that failed for want of a descriptor or of memory.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long it rests after an error of one client. Should it be none of a client, and last (a policy of the system that
-/// forbids to accept), trying on costs next to nothing.
-const NOBODY_PAUSE: Duration = Duration::from_millis(1);
+/// The pause after an accept that failed for one client. Should the error not be the client's, and persist (a security
+/// policy that forbids accept), retrying costs next to nothing.
+const RETRY_PAUSE: Duration = Duration::from_millis(1);
 
-/// Clients accepted before the sessions already let in get their turn.
+/// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// Clients let in of those who join a queue after it was closed, while others before them are: hardly anybody can.
+/// How many clients that join a queue after it was closed are accepted, while those before them are. The kernel lets
+/// hardly any join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
-/// Clients let in of a closed queue of which the system does not tell the length: `net.core.somaxconn`, by default.
+/// How many clients of a closed queue are accepted where the system does not tell its length: the default of
+/// `net.core.somaxconn`.
 const UNKNOWN_QUEUE_MAX: u32 = 4096;
 
-/// Why accepting rests although a client is there.
+/// Why accepting pauses although a client waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
+pub enum AcceptPause {
     /// No descriptor is left.
     Descriptors,
     /// No memory is left.
     Memory,
-    /// `max_connections` are there.
+    /// `max_connections` is reached.
     Limit,
 }
 
-impl Pause {
-    /// All of them, in the order of their numbers.
+impl AcceptPause {
+    /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Descriptors, Self::Memory, Self::Limit];
 
     /// The word that metrics and log use.
@@ -60,37 +62,37 @@ impl Pause {
     }
 }
 
-/// A client just let in.
+/// A client that was just accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// Its socket.
     pub socket: TcpStream,
     /// Its address.
     pub peer: PeerAddr,
-    /// When.
+    /// When it was accepted.
     pub at: Instant,
-    /// Its place.
+    /// Its permit, to be held until the session is over.
     pub permit: Permit,
 }
 
-/// One worker's socket for one address.
+/// One worker's listening socket for one address.
 #[derive(Debug)]
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     batch: u32,
-    /// Clients to be let in at most, now that the queue is closed.
+    /// How many more clients may be accepted, once the queue is closed.
     left: u32,
 }
 
-/// What one try to accept came to.
-pub(super) enum Tried {
+/// What one call of accept gave.
+pub(super) enum AcceptOutcome {
     Client(TcpStream, PeerAddr),
-    Nobody,
-    Pause(Pause),
+    NoClient,
+    Pause(AcceptPause),
 }
 
 impl Listener {
-    /// Listens on a socket of [`Bound::listen`], in the calling thread's runtime.
+    /// Registers a socket of [`Bound::listen`](super::Bound::listen) with the calling thread's runtime.
     ///
     /// # Errors
     /// Those of registering it with the runtime.
@@ -102,75 +104,79 @@ impl Listener {
         })
     }
 
-    /// The next client, on one of these places. `told` hears when accepting must rest, and why.
+    /// The next client, with a permit of `limits`. `on_pause` is called with the reason whenever accepting must pause.
     ///
-    /// A place is taken only when a client is there: a worker that merely waits must not keep one from the others.
-    /// Cancel safe: a place not yet given to a client goes back.
-    pub async fn accept(&mut self, places: &ConnectionLimits, mut told: impl FnMut(Pause)) -> Accepted {
-        self.let_sessions_run().await;
+    /// A permit is taken only when a client waits: an idle worker must not keep one from the others.
+    /// Cancel safe: a permit that no client has got yet is returned.
+    pub async fn accept(&mut self, limits: &ConnectionLimits, mut on_pause: impl FnMut(AcceptPause)) -> Accepted {
+        self.yield_after_batch().await;
         loop {
             let Ok(mut ready) = self.socket.readable().await else {
-                // The runtime is going down; whoever waits for a client is about to be dropped.
+                // The runtime is shutting down, and this task is about to be dropped.
                 return std::future::pending().await;
             };
-            match self.try_accept(places, &mut told).await {
+            match self.try_accept(limits, &mut on_pause).await {
                 Ok(Some(accepted)) => return accepted,
                 Ok(None) => {}
-                Err(_nobody) => ready.clear_ready(),
+                Err(_would_block) => ready.clear_ready(),
             }
         }
     }
 
-    /// Gives it other options; clients who come from now on have them.
+    /// Changes the socket's options and the length of its queue. Clients accepted from now on inherit the options.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
         options.apply_anew(&SockRef::from(self.socket.get_ref()));
         let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
     }
 
-    /// From now on hardly anybody joins those who wait: the kernel lets somebody in only while there is nobody.
+    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty.
     pub fn close_queue(&mut self) {
-        // Nothing is lost where it fails: those who come are turned away like the others.
+        // Where it fails, those who join later are reset with the socket, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
         self.left = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
     }
 
-    /// The next of those who waited when the queue was closed, as soon as there is a place; `None` when nobody waits any
-    /// more. Otherwise like [`Self::accept`].
+    /// The next of the clients that were already queued when the queue was closed, as soon as there is a permit; `None`
+    /// when none is left. Otherwise like [`Self::accept`].
     ///
-    /// Of those who join them meanwhile a few: where places are scarce and clients many there would always be one.
-    pub async fn accept_waiting(&mut self, places: &ConnectionLimits, mut told: impl FnMut(Pause)) -> Option<Accepted> {
-        self.let_sessions_run().await;
+    /// Of the clients that join later a few are accepted and the rest rejected: under load there would always be one more.
+    pub async fn accept_waiting(
+        &mut self,
+        limits: &ConnectionLimits,
+        mut on_pause: impl FnMut(AcceptPause),
+    ) -> Option<Accepted> {
+        self.yield_after_batch().await;
         while self.left > 0 {
             let length = self.queue_length();
             if length == Some(0) {
                 return None;
             }
-            match self.try_accept(places, &mut told).await {
+            match self.try_accept(limits, &mut on_pause).await {
                 Ok(Some(accepted)) => {
                     self.left -= 1;
                     return Some(accepted);
                 }
-                Err(_empty) if length.is_none() => return None,
+                Err(_would_block) if length.is_none() => return None,
                 Ok(None) | Err(_) => {}
             }
         }
         None
     }
 
-    /// Clients who wait to be let in, as far as is known. They are reset when this is dropped.
+    /// Clients in the queue, as far as is known. They are reset when this is dropped.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.queue_length().unwrap_or(0)
     }
 
-    /// `None` where the system does not tell.
+    /// The length of the queue; `None` where the system does not tell.
     fn queue_length(&self) -> Option<u32> {
-        // Of a listening socket this figure is the length of its queue.
+        // For a listening socket this field is the length of its queue.
         TcpInfo::of(self.socket.get_ref().as_fd()).map(|info| info.unacknowledged)
     }
 
-    /// After a batch of clients the sessions already let in get their turn.
-    async fn let_sessions_run(&mut self) {
+    /// Yields after each batch of clients, so that sessions accepted earlier get to run.
+    async fn yield_after_batch(&mut self) {
         self.batch += 1;
         if self.batch >= ACCEPT_BATCH {
             self.batch = 0;
@@ -178,68 +184,69 @@ impl Listener {
         }
     }
 
-    /// Accepts once, as soon as there is a place: a client, or not this one. EAGAIN is the only error.
+    /// Accepts once, as soon as there is a permit; `None`: there was an error of one client or a pause, try again. EAGAIN
+    /// is the only error.
     async fn try_accept(
         &self,
-        places: &ConnectionLimits,
-        told: &mut impl FnMut(Pause),
+        limits: &ConnectionLimits,
+        on_pause: &mut impl FnMut(AcceptPause),
     ) -> io::Result<Option<Accepted>> {
-        let permit = match places.try_acquire() {
+        let permit = match limits.try_acquire() {
             Some(permit) => permit,
             None => {
-                told(Pause::Limit);
-                places.acquire().await
+                on_pause(AcceptPause::Limit);
+                limits.acquire().await
             }
         };
         match accept(self.socket.get_ref())? {
-            Tried::Client(socket, peer) => Ok(Some(Accepted {
+            AcceptOutcome::Client(socket, peer) => Ok(Some(Accepted {
                 socket,
                 peer,
                 at: Instant::now(),
                 permit,
             })),
-            Tried::Nobody => {
+            AcceptOutcome::NoClient => {
                 drop(permit);
-                sleep(NOBODY_PAUSE).await;
+                sleep(RETRY_PAUSE).await;
                 Ok(None)
             }
-            Tried::Pause(reason) => {
+            AcceptOutcome::Pause(reason) => {
                 drop(permit);
-                told(reason);
-                sleep(ACCEPT_PAUSE).await;
+                on_pause(reason);
+                sleep(SHORTAGE_PAUSE).await;
                 Ok(None)
             }
         }
     }
 }
 
-/// Accepts once. What the peer did wrong (it left first, its network failed: see "Error handling" in accept(2)) is
-/// nobody; EAGAIN is the only error.
-pub(super) fn accept(listener: &OwnedFd) -> io::Result<Tried> {
+/// Accepts once. An error that concerns one client (it left first, its network failed: see "Error handling" in
+/// accept(2)) is [`AcceptOutcome::NoClient`]; EAGAIN is the only error.
+pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
     let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok((socket, Some(peer))) => (socket, peer),
-        Ok((_, None)) => return Ok(Tried::Nobody),
-        Err(error) => return nobody(error),
+        Ok((_, None)) => return Ok(AcceptOutcome::NoClient),
+        Err(error) => return outcome_of(error),
     };
     let Ok(peer) = SocketAddr::try_from(peer) else {
-        return Ok(Tried::Nobody);
+        return Ok(AcceptOutcome::NoClient);
     };
     Ok(match TcpStream::from_std(socket.into()) {
-        Ok(socket) => Tried::Client(socket, PeerAddr::new(peer)),
-        // epoll has no room (ENOMEM, ENOSPC). This client is lost; those behind it shall wait, not follow.
-        Err(_) => Tried::Pause(Pause::Memory),
+        Ok(socket) => AcceptOutcome::Client(socket, PeerAddr::new(peer)),
+        // epoll is full (ENOMEM, ENOSPC). This client is lost; those behind it wait instead of being lost, too.
+        Err(_) => AcceptOutcome::Pause(AcceptPause::Memory),
     })
 }
 
-/// Why accepting gave nobody.
-pub(super) fn nobody(error: Errno) -> io::Result<Tried> {
+/// What an error of accept means.
+pub(super) fn outcome_of(error: Errno) -> io::Result<AcceptOutcome> {
     match error {
         Errno::AGAIN => Err(error.into()),
-        Errno::MFILE | Errno::NFILE => Ok(Tried::Pause(Pause::Descriptors)),
-        Errno::NOBUFS | Errno::NOMEM => Ok(Tried::Pause(Pause::Memory)),
+        Errno::MFILE | Errno::NFILE => Ok(AcceptOutcome::Pause(AcceptPause::Descriptors)),
+        Errno::NOBUFS | Errno::NOMEM => Ok(AcceptOutcome::Pause(AcceptPause::Memory)),
         _ => {
-            tracing::debug!(%error, "cannot let a client in");
-            Ok(Tried::Nobody)
+            tracing::debug!(%error, "cannot accept a client");
+            Ok(AcceptOutcome::NoClient)
         }
     }
 }

@@ -10,26 +10,26 @@ use crate::addr::ListenAddr;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {cause}; {}", self.remedy())]
 pub struct BindError {
-    /// Where.
+    /// The address.
     pub address: ListenAddr,
-    /// Why.
+    /// The error of the system.
     #[source]
     pub cause: io::Error,
-    /// Who has it, if that is the cause and can be seen.
+    /// What holds the address, where that is the cause and can be found out.
     holder: Option<Holder>,
 }
 
-/// Who has an address that cannot be bound.
+/// What holds an address that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
-    /// A connection from this machine, as its own port.
+    /// A connection from this machine, as its local port.
     Connection,
     /// A listening socket.
     Listener,
 }
 
 impl BindError {
-    /// To be called at once: it looks who has the address.
+    /// To be called right after the failure: it looks up what holds the address.
     #[must_use]
     pub fn new(address: ListenAddr, cause: io::Error) -> Self {
         let is_taken = cause.raw_os_error() == Some(libc::EADDRINUSE);
@@ -73,25 +73,25 @@ impl BindError {
     }
 }
 
-/// Who has the address, a listener first; `None`: nobody who can be seen, such as a socket that is bound and nothing more.
+/// What holds the address, a listener first; `None`: nothing that the kernel lists, such as a socket that is only bound.
 fn holder(address: ListenAddr) -> Option<Holder> {
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .into_iter()
         .filter_map(|table| File::open(table).ok())
         .flat_map(|table| BufReader::new(table).lines().map_while(Result::ok))
-        .filter_map(|line| held(&line, address))
+        .filter_map(|line| holder_in(&line, address))
         .max()
 }
 
-/// Whether a line of the kernel's tables of TCP sockets (proc_pid_net(5)) is about a socket that has the address:
+/// What kind of holder a line of the kernel's tables of TCP sockets (proc_pid_net(5)) shows for the address, if any:
 ///
 /// ```text
 ///   sl  local_address rem_address   st tx_queue rx_queue ...
 ///    0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 ...
 /// ```
-fn held(line: &str, address: ListenAddr) -> Option<Holder> {
+fn holder_in(line: &str, address: ListenAddr) -> Option<Holder> {
     const LISTEN: &str = "0A"; // TCP_LISTEN in include/net/tcp_states.h of Linux
-    const TIME_WAIT: &str = "06"; // hinders nobody who sets SO_REUSEADDR
+    const TIME_WAIT: &str = "06"; // does not prevent a bind with SO_REUSEADDR
     let mut words = line.split_ascii_whitespace().skip(1);
     let (ip, port) = words.next()?.split_once(':')?;
     let state = words.nth(1)?;
@@ -99,21 +99,21 @@ fn held(line: &str, address: ListenAddr) -> Option<Holder> {
         return None;
     }
     let (ours, theirs) = (address.ip(), ip_of(ip)?);
-    let is_any_of_both = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED); // it may take IPv4 too
-    let is_met = match theirs.to_canonical() {
+    let is_any_address = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED); // it may accept IPv4, too
+    let conflicts = match theirs.to_canonical() {
         same if same == ours => true,
         other if other.is_ipv4() == ours.is_ipv4() => other.is_unspecified() || ours.is_unspecified(),
-        _ => is_any_of_both,
+        _ => is_any_address,
     };
     match state {
-        _ if !is_met => None,
+        _ if !conflicts => None,
         LISTEN => Some(Holder::Listener),
         TIME_WAIT => None,
         _ => Some(Holder::Connection),
     }
 }
 
-/// An address as these tables write it: words of 32 bits in hexadecimal, each in the byte order of the machine.
+/// Parses an address of these tables: words of 32 bits in hexadecimal, each in the byte order of the machine.
 fn ip_of(text: &str) -> Option<IpAddr> {
     let mut bytes = Vec::with_capacity(16);
     for at in (0..text.len()).step_by(8) {
@@ -133,11 +133,11 @@ mod tests {
     use super::*;
 
     fn found(line: &str, address: &str) -> Option<Holder> {
-        held(line, ListenAddr::new(address.parse().unwrap()))
+        holder_in(line, ListenAddr::new(address.parse().unwrap()))
     }
 
     #[test]
-    fn who_has_an_address() {
+    fn the_kernels_tables_show_what_holds_an_address() {
         let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1";
         assert_eq!(found(listener, "127.0.0.1:8080"), Some(Holder::Listener));
         assert_eq!(found(listener, "0.0.0.0:8080"), Some(Holder::Listener));

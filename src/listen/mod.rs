@@ -1,10 +1,10 @@
 //! Listening sockets, and an accept that cannot fail.
 //!
-//! Every worker has a socket of its own for every address (SO_REUSEPORT); the kernel divides the clients.
+//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients.
 
-mod accept;
 mod conflict;
 mod watch;
+mod accept;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use crate::addr::ListenAddr;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
-pub use accept::{Accepted, Listener, Pause};
+pub use accept::{AcceptPause, Accepted, Listener};
 pub use conflict::BindError;
 
 static REUSE_ADDRESS: OptionalCall = OptionalCall::new(
@@ -28,7 +28,7 @@ static REUSE_PORT: OptionalCall = OptionalCall::new(
     "workers share one queue of clients, and listeners whose addresses overlap cannot be bound",
 );
 
-/// An address that is bound but not listened on yet: nobody is let in before everything is bound.
+/// An address that is bound but not listened on yet: no client is accepted before everything is bound.
 #[derive(Debug)]
 pub struct Bound {
     address: ListenAddr,
@@ -37,7 +37,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds the address, without SO_REUSEPORT: so it is not bound where somebody listens already, and two processes
+    /// Binds the address without SO_REUSEPORT: so this fails where another process listens already, and two processes
     /// cannot share the clients by mistake.
     ///
     /// # Errors
@@ -46,8 +46,8 @@ impl Bound {
         Self::bind(address, options, false)
     }
 
-    /// Binds an address that overlaps with one that this very process holds (`0.0.0.0:80` and `10.0.0.1:80`), which is
-    /// only possible by sharing.
+    /// Binds an address that overlaps with one of this process (`0.0.0.0:80` and `10.0.0.1:80`), which needs
+    /// SO_REUSEPORT.
     ///
     /// # Errors
     /// The address and why it cannot be bound.
@@ -65,23 +65,23 @@ impl Bound {
         })
     }
 
-    /// The address really bound: the port is the kernel's choice where 0 was asked for.
+    /// The address that is bound, with the port that the kernel chose where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> ListenAddr {
         self.address
     }
 
-    /// To be called before it is listened on beside an address of this very process that overlaps with it, and was not
-    /// listened on yet when this one was bound.
+    /// Sets SO_REUSEPORT. To be called before [`Self::listen`] where this process has begun to listen on an overlapping
+    /// address since this one was bound.
     pub fn share(&self) {
-        // Where it fails so does listening, which says it.
+        // Where it fails, listening fails too, and reports it.
         REUSE_PORT.try_result(self.first.set_reuse_port(true));
     }
 
-    /// From now on clients are let in. One socket a worker, or one for all where SO_REUSEPORT is refused.
+    /// Listens: from now on clients are queued. One socket a worker, or one shared by all where SO_REUSEPORT is refused.
     ///
-    /// The first listens while it is still alone: of two processes that have both bound the address, and neither of
-    /// which listened yet, the second fails here. Then the others join it.
+    /// The first socket listens before SO_REUSEPORT is set: where two processes have bound the address and neither
+    /// listened yet, the second one fails here. Then the other sockets join it.
     ///
     /// # Errors
     /// The address and why it cannot be listened on.
@@ -111,7 +111,7 @@ impl Bound {
     }
 }
 
-/// Listens on an address by one socket, for what is no traffic. To be called within a runtime.
+/// Listens on an address by one socket, for the admin port. To be called within a runtime.
 ///
 /// # Errors
 /// The address and why it cannot be listened on.
@@ -145,7 +145,7 @@ fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::R
     socket
         .set_nonblocking(true)
         .map_err(|error| refused("fcntl(F_SETFL)", error))?;
-    // Connecting to servers needs this one; better missed here than by every session.
+    // Connecting to servers needs this call: it is better to fail here than in every session.
     socket
         .take_error()
         .map_err(|error| refused("getsockopt(SO_ERROR)", error))?;
@@ -154,7 +154,7 @@ fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::R
     Ok(socket)
 }
 
-/// Names a necessary call that the system refuses whatever the address is. Other errors speak for themselves.
+/// Adds the name of the call to an error that does not depend on the address, such as a security policy's.
 fn refused(call: &str, error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL) => {
@@ -176,7 +176,7 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::time::timeout;
 
-    use super::accept::{LATE_MAX, Tried, accept, nobody};
+    use super::accept::{AcceptOutcome, LATE_MAX, accept, outcome_of};
     use super::*;
     use crate::capacity::{Capacity, ConnectionLimits};
 
@@ -189,7 +189,7 @@ mod tests {
         ListenAddr::new("127.0.0.1:0".parse().unwrap())
     }
 
-    fn places(listener: Option<usize>, process: usize) -> ConnectionLimits {
+    fn limits(listener: Option<usize>, process: usize) -> ConnectionLimits {
         ConnectionLimits::new(listener, Capacity::new(Some(process)))
     }
 
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_have_bound_an_address_one_may_listen() {
+    fn of_two_processes_that_bound_an_address_only_one_listens() {
         let first = Bound::new(loopback(), &OPTIONS).unwrap();
         let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
         let _sockets = first.listen(2, 16).unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_divides_clients_among_the_sockets() {
+    fn the_kernel_distributes_clients_among_the_sockets() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
         let sockets = bound.listen(2, 256).unwrap();
@@ -228,17 +228,17 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_of_ours_makes_accepting_rest_and_what_a_client_did_does_not() {
-        let pause = |error| match nobody(error) {
-            Ok(Tried::Pause(reason)) => Some(reason),
+    fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
+        let pause = |error| match outcome_of(error) {
+            Ok(AcceptOutcome::Pause(reason)) => Some(reason),
             Ok(_) => None,
             Err(error) => unreachable!("{error}"),
         };
         for error in [Errno::MFILE, Errno::NFILE] {
-            assert_eq!(pause(error), Some(Pause::Descriptors), "{error}");
+            assert_eq!(pause(error), Some(AcceptPause::Descriptors), "{error}");
         }
         for error in [Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(pause(error), Some(Pause::Memory), "{error}");
+            assert_eq!(pause(error), Some(AcceptPause::Memory), "{error}");
         }
         for error in [
             Errno::CONNABORTED,
@@ -251,30 +251,30 @@ mod tests {
             assert_eq!(pause(error), None, "{error}");
         }
         assert_eq!(
-            nobody(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
+            outcome_of(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
             io::ErrorKind::WouldBlock
         );
     }
 
     #[test]
-    fn an_error_that_lasts_keeps_nobody_else_of_the_worker_waiting() {
-        let (tell, told) = channel();
+    fn a_persistent_accept_error_does_not_block_the_worker() {
+        let (result_sender, result) = channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let accepting = async {
-                let deaf = bind("127.0.0.1:0".parse().unwrap(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
-                let (mut listener, places) = (Listener::new(deaf.into()).unwrap(), places(None, 1));
-                timeout(Duration::from_millis(50), listener.accept(&places, |_| {}))
+                let bound = bind("127.0.0.1:0".parse().unwrap(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
+                let (mut listener, limits) = (Listener::new(bound.into()).unwrap(), limits(None, 1));
+                timeout(Duration::from_millis(50), listener.accept(&limits, |_| {}))
                     .await
                     .is_err()
             };
-            tell.send(runtime.unwrap().block_on(accepting))
+            result_sender.send(runtime.unwrap().block_on(accepting))
         });
-        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(true));
+        assert_eq!(result.recv_timeout(Duration::from_secs(20)), Ok(true));
     }
 
     #[test]
-    fn a_client_that_the_runtime_cannot_watch_makes_accepting_rest() {
+    fn a_client_that_the_runtime_cannot_watch_pauses_accepting() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
         let socket = bound.listen(1, 16).unwrap().remove(0);
@@ -285,48 +285,48 @@ mod tests {
             .unwrap();
         let handle = runtime.handle().clone();
         drop(runtime);
-        let _within = handle.enter(); // a runtime that is gone takes no socket, as one whose epoll is full
-        assert!(matches!(accept(&socket), Ok(Tried::Pause(Pause::Memory))));
+        let _within = handle.enter(); // a runtime that is gone registers no socket, like one whose epoll is full
+        assert!(matches!(accept(&socket), Ok(AcceptOutcome::Pause(AcceptPause::Memory))));
     }
 
     #[tokio::test]
-    async fn beyond_the_limit_clients_wait_until_one_leaves() {
+    async fn clients_beyond_the_limit_wait_until_a_session_ends() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
         let socket = bound.listen(1, 16).unwrap().remove(0);
-        let (mut listener, places) = (Listener::new(socket).unwrap(), places(Some(1), 9));
+        let (mut listener, limits) = (Listener::new(socket).unwrap(), limits(Some(1), 9));
         let _clients = [
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         ];
-        let first = listener.accept(&places, |_| unreachable!("there is a place")).await;
+        let first = listener.accept(&limits, |_| unreachable!("there is a permit")).await;
         let mut pauses = Vec::new();
-        let mut second = Box::pin(listener.accept(&places, |pause| pauses.push(pause)));
+        let mut second = Box::pin(listener.accept(&limits, |pause| pauses.push(pause)));
         poll_fn(|cx| {
-            assert!(second.as_mut().poll(cx).is_pending(), "no place yet");
+            assert!(second.as_mut().poll(cx).is_pending(), "no permit yet");
             std::task::Poll::Ready(())
         })
         .await;
         drop(first);
         drop(second.await);
-        assert_eq!(pauses, [Pause::Limit]);
+        assert_eq!(pauses, [AcceptPause::Limit]);
     }
 
     #[tokio::test]
-    async fn of_a_closed_queue_those_are_let_in_who_waited_and_not_all_who_come_after_them() {
+    async fn a_closed_queue_accepts_those_already_queued_and_few_later_ones() {
         let bound = Bound::new(loopback(), &OPTIONS).unwrap();
         let address = bound.address().socket();
         let socket = bound.listen(1, 16).unwrap().remove(0);
-        let (mut listener, places) = (Listener::new(socket).unwrap(), places(None, 9));
+        let (mut listener, limits) = (Listener::new(socket).unwrap(), limits(None, 9));
         let mut clients = vec![TcpStream::connect(address).await.unwrap()];
         clients.push(TcpStream::connect(address).await.unwrap());
         listener.close_queue();
-        assert!(listener.accept_waiting(&places, |_| {}).await.is_some());
-        let mut let_in = 1;
-        while listener.accept_waiting(&places, |_| {}).await.is_some() {
-            let_in += 1;
+        assert!(listener.accept_waiting(&limits, |_| {}).await.is_some());
+        let mut accepted = 1;
+        while listener.accept_waiting(&limits, |_| {}).await.is_some() {
+            accepted += 1;
             clients.push(TcpStream::connect(address).await.unwrap()); // the queue is empty
         }
-        assert_eq!((let_in, listener.waiting()), (2 + LATE_MAX, 1));
+        assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
     }
 }

@@ -1,7 +1,7 @@
-//! Waiting for a listening socket without accepting from it: tokio's own listener cannot, and a place for a session
-//! is taken only between "a client is there" and accepting it.
+//! Waiting for a listening socket without accepting from it. tokio's listener cannot do that, and a session's permit is
+//! taken only after a client is known to wait.
 
-#![allow(unsafe_code)] // tokio leaves it to the caller that the descriptor stays open
+#![allow(unsafe_code)] // tokio requires of the caller that the descriptor stays open
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Registers a listening socket with the calling thread's runtime.
 pub(super) fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` answers always with the same descriptor and keeps it open until it is dropped, which the
+    // SAFETY: an `OwnedFd` always returns the same descriptor and keeps it open until it is dropped, which the
     // `AsyncFd` does only after it has deregistered it.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::{AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolPlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::pool::PoolRules;
-use crate::pool::health::{EjectLimits, Thresholds};
+use crate::pool::{EjectLimits, PoolRules, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
@@ -96,7 +95,7 @@ impl PoolPlan {
         let written = |pool: &Self| -> Vec<_> {
             let entries = pool.entries.iter();
             entries
-                .map(|entry| (Arc::clone(entry.label()), entry.place.clone()))
+                .map(|entry| (Arc::clone(entry.label()), entry.location.clone()))
                 .collect()
         };
         if written(self) != written(next) {
@@ -109,7 +108,7 @@ impl PoolPlan {
     #[must_use]
     pub fn changed_servers(&self, next: &Self) -> Vec<(Arc<str>, Vec<&'static str>)> {
         let before = |entry: &ServerEntry| {
-            let same = |old: &&ServerEntry| (old.label(), &old.place) == (entry.label(), &entry.place);
+            let same = |old: &&ServerEntry| (old.label(), &old.location) == (entry.label(), &entry.location);
             self.entries.iter().find(same).map(|old| old.member_config)
         };
         let changed = |entry: &ServerEntry| {
@@ -184,11 +183,11 @@ impl ServerEntry {
         let Self {
             name,
             written,
-            place,
+            location,
             member_config,
             addresses: _, // what is found out, and not what is configured
         } = self;
-        (name, written, place, member_config) == (&other.name, &other.written, &other.place, &other.member_config)
+        (name, written, location, member_config) == (&other.name, &other.written, &other.location, &other.member_config)
     }
 }
 

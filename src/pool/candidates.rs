@@ -1,24 +1,12 @@
-//! The servers that may be picked: the usable ones of the best tier that has any.
+//! The servers that may be picked: the usable servers of the best tier that has any.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::health::{Checked, Terms};
+use super::ejection::LeaseKind;
+use super::health::{Availability, CheckState};
 use super::{Member, PoolRules, Server, ServerId};
-
-/// Whether a server may be picked at some instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Availability {
-    /// It is up.
-    Up,
-    /// It has no check result yet.
-    Unchecked,
-    /// It is ejected and its back-off is over: one session may try it.
-    TrialDue,
-    /// It is down, ejected, of weight 0, drained or disabled.
-    Unavailable,
-}
 
 /// A server that may be picked.
 #[derive(Clone, Debug)]
@@ -26,40 +14,40 @@ pub(super) struct Candidate {
     pub(super) server: Arc<Server>,
     /// Its index in the pool's list of servers.
     pub(super) index: usize,
-    /// 1 to 256; in a pool with a slow start 10 to 25,600, as all weights count a hundredfold there.
+    /// 1 to 256. In a pool with slow start 10 to 25,600: all weights are multiplied by 100 there.
     pub(super) weight: u16,
     /// XXH3-64 of its identity.
-    pub(super) key: u64,
-    /// A session needs the one trial to get it.
+    pub(super) identity_hash: u64,
+    /// A session must claim the one trial to get it.
     is_trial: bool,
 }
 
 impl Candidate {
-    /// Its sessions at this moment, over all workers.
+    /// Its open sessions now, over all workers.
     pub(super) fn live(&self) -> u32 {
         self.server.live()
     }
 }
 
-/// The candidates at one instant, and what else follows from the same facts.
+/// The candidates at one instant, and other values derived from the same state.
 #[derive(Debug, Default)]
 pub(super) struct CandidateSet {
     pub(super) candidates: Vec<Candidate>,
-    /// The best tier in which a server is up.
+    /// The best tier that has a server that is up.
     pub(super) best_tier: Option<u8>,
-    /// The tier all of whose servers are used because so few of them are healthy.
+    /// The tier of which all servers are used because too few are healthy.
     pub(super) panic_tier: Option<u8>,
-    /// The candidates are those of `panic_tier`.
+    /// Whether the candidates belong to `panic_tier`.
     in_panic: bool,
-    /// The earliest instant at which time alone changes any of this; `None`: it never does.
+    /// The earliest instant at which time alone changes any of this; `None`: never.
     expires: Option<Instant>,
 }
 
 impl CandidateSet {
-    /// The candidates among these servers, without those that are excluded.
+    /// The candidates among these servers that are not excluded.
     ///
-    /// A tier is preferred to all tiers of a higher number. Within a tier the servers that have been checked come before
-    /// those that have not; an ejected one whose trial is due counts like one that is up.
+    /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected server
+    /// whose trial is due counts as one that is up.
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -78,7 +66,7 @@ impl CandidateSet {
             };
             let preference = match panic_tier {
                 Some(panic_tier) if panic_tier == tier => (tier, false),
-                _ => (tier, member.checked() == Checked::Unchecked),
+                _ => (tier, member.check_state() == CheckState::Unchecked),
             };
             if !usable || preference > best || excluded(member.id()) {
                 continue;
@@ -91,7 +79,7 @@ impl CandidateSet {
                 server: Arc::clone(member),
                 index,
                 weight: member.weight(),
-                key: member.key(),
+                identity_hash: member.identity_hash(),
                 is_trial: availability[index] == Availability::TrialDue,
             });
         }
@@ -109,44 +97,44 @@ impl CandidateSet {
         set
     }
 
-    /// Reduces the weights of the servers that came back lately. All weights are multiplied by 100 first, so that a
-    /// percentage of any of them is a whole number.
+    /// Reduces the weights of servers in slow start. Weights become hundredths, so that a percentage of a weight is exact.
     fn apply_slow_start(&mut self, rules: &PoolRules, now: Instant) {
         let Some(slow_start) = rules.slow_start else { return };
         for candidate in &mut self.candidates {
-            candidate.weight *= candidate.server.percent(now, slow_start); // at most 256 * 100
+            candidate.weight *= candidate.server.slow_start_percent(now, slow_start); // at most 256 * 100
             let next = candidate.server.next_percent_at(now, slow_start);
             self.expires = self.expires.into_iter().chain(next).min();
         }
     }
 
-    /// Whether time alone has changed none of it until now. An instant before the one it was built at counts as that
-    /// one: another session has already been placed by this set.
-    pub(super) fn holds_at(&self, now: Instant) -> bool {
+    /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was built:
+    /// other sessions have already used it.
+    pub(super) fn is_valid_at(&self, now: Instant) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 
-    /// The terms on which a session gets this candidate; `None`: another session has claimed the one trial since.
-    pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<Terms> {
+    /// The kind of lease a session gets on this candidate, claiming the trial if it needs it; `None`: another session has
+    /// claimed the trial.
+    pub(super) fn admit(&self, candidate: &Candidate, rules: &PoolRules, now: Instant) -> Option<LeaseKind> {
         if self.in_panic || !candidate.is_trial {
-            return Some(Terms::Free);
+            return Some(LeaseKind::Regular);
         }
         let claimed = candidate.server.claim_trial(now, rules.connect_timeout);
-        claimed.then_some(Terms::Trial)
+        claimed.then_some(LeaseKind::Trial)
     }
 }
 
-/// The best tier, if the share of its healthy servers is under the panic threshold.
+/// The best tier, if its percentage of healthy servers is below the panic threshold.
 ///
-/// The best is the first with a usable server; where no tier has one, the first with a server that is merely out of
-/// reach. Servers without a check result count as healthy: nothing is known against them.
+/// The best tier is the first with a usable server; without one, the first with a server that panic may use. Servers
+/// without a check result count as healthy.
 fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRules) -> Option<u8> {
     let threshold = usize::from(rules.panic_threshold?);
     let all = || members.iter().zip(availability);
     let usable = all().filter(|(_, availability)| **availability != Availability::Unavailable);
     let tier = usable.map(|(member, _)| member.priority()).min().or_else(|| {
-        let reachable_or_not = members.iter().filter(|member| member.is_usable_in_panic());
-        reachable_or_not.map(Member::priority).min()
+        let usable_in_panic = members.iter().filter(|member| member.is_usable_in_panic());
+        usable_in_panic.map(Member::priority).min()
     })?;
     let of_tier = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
     let is_healthy = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
@@ -156,7 +144,7 @@ fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRul
 
 #[cfg(test)]
 impl CandidateSet {
-    /// The candidate that is this server.
+    /// The candidate of this server.
     pub(super) fn find(&self, id: ServerId) -> Option<&Candidate> {
         self.candidates.iter().find(|candidate| candidate.server.id() == id)
     }
@@ -167,7 +155,7 @@ impl Candidate {
     /// A candidate of this index and weight.
     pub(super) fn for_test(index: usize, server: Server, weight: u16) -> Self {
         Self {
-            key: server.key(),
+            identity_hash: server.identity_hash(),
             server: Arc::new(server),
             index,
             weight,

@@ -1,32 +1,32 @@
-//! How a pool learns that a fact its snapshot was built from has changed.
+//! Notifies pools of changes in the state of their servers, so that they rebuild their snapshots.
 //!
-//! A server does not know its pools: the plan in force and the plan before it may share it. Each pool has a counter, and
-//! subscribes it to its servers; a server that has changed increments the counters of its subscribers. The pool compares
-//! the counter with the value its snapshot was built at.
+//! A server may belong to the pools of several plans at once. Each pool has a change counter and subscribes it to its
+//! servers; a server increments the counters of its subscribers when it changes. The pool compares the counter with the
+//! value at which its snapshot was built.
 //!
-//! No change is lost: a fact is stored before the counter is incremented (release), and the counter is read (acquire)
-//! before the facts are. A snapshot that misses a change therefore has an older count than the counter has by then.
+//! No change is lost: state is stored before the counter is incremented (release), and the counter is read (acquire)
+//! before the state is. A snapshot that misses a change therefore has a lower count than the counter.
 
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Counts the changes of everything a snapshot is built from. Read by each pick, hence on a cache line of its own.
+/// Counts changes of the state that a snapshot is built from. Each pick reads it, hence its own cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct ChangeCounter(AtomicU64);
 
 impl ChangeCounter {
-    /// A counter at 1: a snapshot built at 0 is out of date from the start.
+    /// A counter that starts at 1, so that the default snapshot (version 0) is out of date.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(1)))
     }
 
-    /// Changes so far. Whoever builds a snapshot reads this before any of the facts.
+    /// The number of changes. To build a snapshot, read this before any of the state.
     pub(super) fn count(&self) -> u64 {
         self.0.load(Acquire)
     }
 
-    /// A fact has changed; to be called after the fact was stored.
+    /// Counts a change. Call it after the change was stored.
     pub(super) fn increment(&self) {
         self.0.fetch_add(1, Release);
     }
@@ -40,14 +40,14 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    /// Increments this counter from now on, for as long as its pool exists.
+    /// Adds a counter. It is removed when its pool is gone.
     pub(super) fn add(&self, counter: &Arc<ChangeCounter>) {
         let mut counters = self.locked();
-        counters.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(counter));
+        counters.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(counter));
         counters.push(Arc::downgrade(counter));
     }
 
-    /// The server has changed; to be called after the fact was stored.
+    /// Counts a change in all subscribed pools. Call it after the change was stored.
     pub(super) fn notify(&self) {
         for counter in self.locked().iter().filter_map(Weak::upgrade) {
             counter.increment();
@@ -64,15 +64,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_that_is_gone_leaves_no_subscription_behind() {
+    fn the_subscription_of_a_dropped_pool_is_removed() {
         let subscribers = Subscribers::default();
-        let stays = ChangeCounter::new();
+        let kept = ChangeCounter::new();
         for _ in 0..100 {
             subscribers.add(&ChangeCounter::new());
-            subscribers.add(&stays);
+            subscribers.add(&kept);
         }
         assert_eq!(subscribers.locked().len(), 1);
         subscribers.notify();
-        assert_eq!(stays.count(), 2, "subscribed once, incremented once");
+        assert_eq!(kept.count(), 2, "subscribed once, incremented once");
     }
 }

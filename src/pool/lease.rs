@@ -1,38 +1,32 @@
-//! A session's place on a server.
+//! A session's claim on a server.
 
 use std::sync::Arc;
 
 use super::Server;
-use super::health::Terms;
+use super::ejection::LeaseKind;
 
-/// One session's place on a server. Dropping it gives the place back.
-#[must_use = "dropping the lease gives the place back"]
+/// One session's claim on a server: it counts as an open session there until the lease is dropped.
+#[must_use = "dropping the lease ends the session's claim"]
 #[derive(Debug)]
 pub struct Lease {
     server: Arc<Server>,
-    terms: Terms,
+    kind: LeaseKind,
 }
 
 impl Lease {
-    pub(super) fn take(server: &Arc<Server>, terms: Terms) -> Self {
-        server.entered();
+    pub(super) fn take(server: &Arc<Server>, kind: LeaseKind) -> Self {
+        server.add_session();
         Self {
             server: Arc::clone(server),
-            terms,
+            kind,
         }
     }
 
-    pub(super) fn terms(&self) -> Terms {
-        self.terms
+    pub(super) fn kind(&self) -> LeaseKind {
+        self.kind
     }
 
-    /// Whether the end of a session that was served changes nothing: nothing is on record against the server.
-    #[must_use]
-    pub fn is_untroubled(&self) -> bool {
-        !self.server.is_troubled()
-    }
-
-    /// The server the place is on.
+    /// The server.
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {
         &self.server
@@ -41,6 +35,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.left();
+        self.server.remove_session();
     }
 }

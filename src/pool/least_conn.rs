@@ -1,11 +1,11 @@
 //! `least-conn`: the lowest (live sessions + 1) / weight.
 //!
-//! The one more is the session that is being placed: an idle server of weight 3 gets three sessions before its load equals
-//! that of an idle server of weight 1 with one session.
+//! The 1 is the session being placed: an idle server of weight 3 gets two sessions before its load equals that of an idle
+//! server of weight 1.
 
 use super::candidates::Candidate;
 
-/// The load of a candidate at the moment it was read.
+/// The load of a candidate when it was read.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     sessions: u64,
@@ -20,7 +20,7 @@ impl Load {
         }
     }
 
-    /// Exact: the fractions are compared by multiplying crosswise, which 48 bits hold.
+    /// Exact: compares the fractions by cross-multiplication, which needs at most 48 bits.
     fn is_below(self, other: Self) -> bool {
         self.sessions * other.weight < other.sessions * self.weight
     }
@@ -30,23 +30,23 @@ impl Load {
     }
 }
 
-/// A scan notes in so many places how many equals it has met, so that the one whose turn it is is found without a second
-/// scan of all.
+/// The number of blocks into which a scan divides the candidates. It keeps the count of equals at the end of each, so that
+/// the chosen one is found by scanning one block again.
 const BLOCKS: usize = 16;
 
-/// Smaller blocks do not pay.
+/// The least number of candidates in a block: smaller ones save nothing.
 const BLOCK_MIN: usize = 16;
 
 /// The least loaded candidate; `None` if there is none.
 ///
-/// When several are equally low, `turn` is called once to decide between them: it is given their number, at least two,
-/// and returns a number below it. Taking turns among the equals, rather than scanning from a moving start, gives none of
-/// them more because its neighbours are loaded; calling `turn` only when there is a choice keeps the turns in order even
-/// though retries, which often have none, come in between.
+/// If several have the lowest load, `turn` is called once with their number, at least 2, and returns which one to take, from
+/// 0. Scanning from a moving start instead would favour equals that follow loaded servers. `turn` is not called without a
+/// choice, so that retries, which often have none, do not use up turns.
 pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize) -> Option<&Candidate> {
     let mut lowest = candidates.first()?;
     let mut load = Load::of(lowest);
-    // Candidates met that are as low as `lowest`, which is in `first_block`: by now, and at the end of each block.
+    // `equals`: candidates so far whose load equals the lowest; the first of them is in `first_block`. `equals_until`: their
+    // number at the end of each block.
     let (mut equals, mut first_block, mut equals_until) = (0, 0, [0; BLOCKS]);
     let blocks = || candidates.chunks(candidates.len().div_ceil(BLOCKS).max(BLOCK_MIN));
     for (block, in_block) in blocks().enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn choose(candidates: &[Candidate], turn: impl FnOnce(usize) -> usize
     for (in_block, until) in blocks().zip(equals_until).skip(first_block) {
         if turn < until {
             let mut equal = in_block.iter().filter(|candidate| Load::of(candidate).equals(load));
-            // Sessions begin and end meanwhile: if fewer are that low by now, the first that was will do.
+            // Loads may have changed since the scan: if too few equals are left, take the first that was found.
             return equal.nth(turn - before).or(Some(lowest));
         }
         before = until;
@@ -95,11 +95,11 @@ mod tests {
     }
 
     fn never(_: usize) -> usize {
-        panic!("there is nothing to take turns about")
+        panic!("called without a choice")
     }
 
     #[test]
-    fn the_lowest_weighted_load_wins() {
+    fn the_lowest_weighted_load_is_chosen() {
         assert_eq!(chosen(&[], never), None);
         assert_eq!(chosen(&candidates(&[(1, 9)]), never), Some(0));
         assert_eq!(
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_overflows_and_nothing_is_rounded() {
+    fn loads_are_compared_exactly_and_without_overflow() {
         let full = candidates(&[(256, u32::MAX), (255, u32::MAX), (256, u32::MAX - 1)]);
         assert_eq!(chosen(&full, never), Some(2));
     }
 
     #[test]
-    fn equals_take_turns_whatever_stands_between_them() {
+    fn equally_loaded_servers_take_turns_wherever_they_are_listed() {
         // Servers 1 and 5 are equally low. A moving start would give 5 four turns of six, and 1 two.
         let uneven = candidates(&[(1, 7), (1, 2), (1, 7), (1, 7), (1, 7), (2, 5)]);
         let order: Vec<_> = (0..6)
@@ -134,14 +134,14 @@ mod tests {
     fn idle_servers_fill_up_in_proportion_to_their_weights() {
         let servers = candidates(&[(1, 0), (2, 0), (5, 0)]);
         for turn in 0..800 {
-            choose(&servers, |equals| turn % equals).unwrap().server.entered();
+            choose(&servers, |equals| turn % equals).unwrap().server.add_session();
         }
         assert_eq!(servers.iter().map(Candidate::live).collect::<Vec<_>>(), [100, 200, 500]);
     }
 
     proptest! {
         #[test]
-        fn no_server_with_a_lower_weighted_load_is_passed_over(
+        fn no_server_has_a_lower_weighted_load_than_the_chosen_one(
             servers in prop::collection::vec((1u16..=256, 0u32..50), 1..40),
             turn: usize,
         ) {

@@ -1,15 +1,15 @@
-//! A server in a pool: the server itself, and what the plan configures for it there.
+//! A server as a member of a pool: the shared server, and its weight and priority in one plan.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::candidates::Availability;
+use super::health::Availability;
 use super::{MemberConfig, Server};
 
-/// A server of a pool. The server is shared with the previous and the next plan, and with sessions that still use one of
-/// them; weight and priority belong to this plan alone, so that no session is placed by those of two plans at once.
+/// A member of a pool. The server is shared with earlier and later plans and with their sessions. Weight and priority
+/// belong to one plan, so that a pick never mixes those of two plans.
 #[derive(Clone, Debug)]
 pub struct Member {
     server: Arc<Server>,
@@ -17,31 +17,31 @@ pub struct Member {
 }
 
 impl Member {
-    /// A server with this weight and priority.
+    /// This server with this weight and priority.
     #[must_use]
     pub fn new(server: Arc<Server>, member_config: MemberConfig) -> Self {
         Self { server, member_config }
     }
 
-    /// Its share of new sessions, 0 to 256: the configured one, or the one an operator has set.
+    /// Its share of new sessions, 0 to 256: what an operator has set, else what is configured.
     #[must_use]
     pub fn weight(&self) -> u16 {
-        self.server.steered_weight().unwrap_or(self.member_config.weight)
+        self.server.weight_override().unwrap_or(self.member_config.weight)
     }
 
-    /// Its tier, 0 the best.
+    /// Its tier; 0 is the best.
     #[must_use]
     pub fn priority(&self) -> u8 {
         self.member_config.priority
     }
 
-    /// Whether it is meant to get sessions while it is healthy: its weight is not 0, and it is neither drained nor disabled.
+    /// Whether it gets sessions while it is healthy: its weight is not 0, and it is neither draining nor disabled.
     #[must_use]
     pub(super) fn is_in_service(&self) -> bool {
-        self.weight() > 0 && !self.server.is_leaving()
+        self.weight() > 0 && self.server.is_enabled()
     }
 
-    /// Whether it may be picked at this instant.
+    /// Whether it may be picked now.
     pub(super) fn availability(&self, now: Instant) -> Availability {
         if self.is_in_service() {
             self.server.availability_by_health(now)
@@ -50,7 +50,7 @@ impl Member {
         }
     }
 
-    /// Whether it may be picked while the pool is in panic: nothing speaks against it but that it cannot be reached.
+    /// Whether it may be picked while the pool is in panic: it is in service and its role is not wrong.
     pub(super) fn is_usable_in_panic(&self) -> bool {
         self.is_in_service() && !self.server.is_unfit()
     }

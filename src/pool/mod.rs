@@ -1,26 +1,28 @@
-//! Servers that share a policy, and the choice of one of them.
+//! Pools of servers, and the pick of one server for a session.
 //!
-//! Each policy chooses among candidates in a file of its own. Who is a candidate is worked out when something changes
-//! (health, ejection, an operator's command, slow start, the list of servers) and kept as a snapshot, so that a pick takes
-//! no lock and allocates nothing. This file picks from the snapshot and turns the choice into a [`Lease`].
+//! Each policy has a file of its own and picks among candidates. The candidates are computed when something changes
+//! (health, ejection, an operator's override, slow start, the list of servers) and kept as a snapshot, so that a pick takes
+//! no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 
-mod candidates;
+mod turn_counter;
 mod changes;
-pub mod health;
+mod spec;
+mod health;
+mod session_outcome;
+mod ejection;
+mod rules;
+mod slow_start;
+mod overrides;
+mod server;
+mod member;
+mod registry;
+mod candidates;
 mod lease;
 mod least_conn;
-mod member;
-mod ramp;
 mod random_two;
-mod roster;
 mod round_robin;
-pub mod served;
-mod server;
-mod snapshot;
 mod source_hash;
-mod spec;
-mod steering;
-mod turn_counter;
+mod snapshot;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -31,62 +33,24 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use candidates::{Availability, Candidate, CandidateSet};
-use health::{EjectLimits, Ejection};
+use candidates::{Candidate, CandidateSet};
+pub use ejection::EjectLimits;
+use ejection::Ejection;
+use health::Availability;
+pub use health::{CheckOutcome, CheckState, Health, Thresholds};
 pub use lease::Lease;
 pub use member::Member;
-pub use roster::{Roster, ServerPath};
+pub use overrides::{AdminState, Override, Overrides};
+pub use registry::{ServerPath, ServerRegistry};
 use round_robin::RoundRobin;
-use served::{Finished, Proof};
+pub use rules::{Policy, PoolRules};
 pub use server::Server;
+pub use session_outcome::{FinishedSession, SERVED_AFTER, ServerEnd, SessionOutcome};
 use snapshot::{Snapshot, SnapshotCell};
 pub use spec::{MemberConfig, ServerId, ServerSpec};
-pub use steering::{Steer, Steering, Use};
 use turn_counter::TurnCounter;
 
-/// How a server is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// The lowest (live sessions + 1) / weight.
-    LeastConn,
-    /// Weighted rendezvous hashing of the client's address.
-    SourceHash,
-    /// By turns, weighted and smooth.
-    RoundRobin,
-    /// The less loaded of two drawn at random.
-    RandomTwo,
-}
-
-impl Policy {
-    /// The word the configuration uses.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LeastConn => "least-conn",
-            Self::SourceHash => "source-hash",
-            Self::RoundRobin => "round-robin",
-            Self::RandomTwo => "random-two",
-        }
-    }
-}
-
-/// How a pool treats its servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolRules {
-    /// How a server is chosen.
-    pub policy: Policy,
-    /// When failed connects take a server out.
-    pub eject: EjectLimits,
-    /// Bounds how long the one trial of an ejected server is waited for.
-    pub connect_timeout: Duration,
-    /// How long a server that came back takes to have its whole share again; `None`: it has it at once.
-    pub slow_start: Option<Duration>,
-    /// Under this percentage of healthy servers, 1 to 100, among those enabled in the best tier, all of these are used;
-    /// `None`: never.
-    pub panic_threshold: Option<u8>,
-}
-
-/// Servers that share a policy. Which servers those are may change (names are resolved anew); a session sees one
+/// A set of servers with a common policy. The set may change, as when a name is resolved again; each pick sees one
 /// consistent set.
 #[derive(Debug)]
 pub struct Pool {
@@ -95,14 +59,14 @@ pub struct Pool {
     members: ArcSwap<Vec<Member>>,
     snapshot: SnapshotCell,
     was_resolved: AtomicBool,
-    /// Turns among equally loaded servers, and of retries.
+    /// Turns of equally loaded servers, and of retries.
     ties: TurnCounter,
-    // A std mutex: held for a few lines when a connect has failed.
+    // A std mutex: held for a few lines after a failure.
     ejecting: Mutex<()>,
 }
 
 impl Pool {
-    /// A pool of these servers.
+    /// Creates a pool of these servers.
     #[must_use]
     pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Member>) -> Self {
         let pool = Self {
@@ -130,61 +94,62 @@ impl Pool {
         self.rules.policy
     }
 
-    /// How it treats its servers.
+    /// Its rules.
     #[must_use]
     pub fn rules(&self) -> &PoolRules {
         &self.rules
     }
 
-    /// Its servers now.
+    /// Its current servers.
     #[must_use]
     pub fn servers(&self) -> Arc<Vec<Member>> {
         self.members.load_full()
     }
 
-    /// Puts another set of servers in place; sessions on servers that are gone go on.
+    /// Replaces the servers. Sessions on removed servers continue.
     pub fn replace_servers(&self, servers: Vec<Member>) {
         self.snapshot.watch(servers.iter().map(|server| &**server));
         self.members.store(Arc::new(servers));
         self.snapshot.invalidate();
-        // Now and not at the next pick: the old snapshot would hold the servers that are gone.
+        // Rebuild now and not at the next pick, because the old snapshot holds the removed servers.
         drop(self.snapshot(Instant::now()));
     }
 
-    /// Its servers are those its names stand for, or some of them.
+    /// Records that its names have been resolved, as far as possible.
     pub fn mark_resolved(&self) {
         self.was_resolved.store(true, Release);
     }
 
-    /// Whether its names have been resolved, so far as they can be.
+    /// Whether its names have been resolved, as far as possible.
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.was_resolved.load(Acquire)
     }
 
-    /// The best tier in which a server is up; `None`: none is.
+    /// The best tier that has a server that is up; `None`: no server is up.
     #[must_use]
     pub fn best_tier(&self, now: Instant) -> Option<u8> {
         self.snapshot(now).set.best_tier
     }
 
-    /// Whether so few servers of the best tier are healthy that all of them are used.
+    /// Whether all servers of the best tier are used because too few are healthy.
     #[must_use]
     pub fn is_panicking(&self, now: Instant) -> bool {
         self.snapshot(now).set.panic_tier.is_some()
     }
 
-    /// Whether so few are healthy that this one is used whether it is healthy or not.
+    /// Whether this server is used in panic, whether it is healthy or not.
     #[must_use]
     pub fn uses_in_panic(&self, server: &Member, now: Instant) -> bool {
         self.snapshot(now).set.panic_tier == Some(server.priority()) && server.is_usable_in_panic()
     }
 
-    /// A place on the server the policy chooses for this client, none of `tried` (those this session has failed on).
+    /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has failed);
+    /// `None`: no server is left.
     ///
-    /// Two picks at the same instant may see the same counts of sessions; the error is at most the number of picks in
-    /// flight, and the turning tie-break spreads it. A first pick takes no lock and allocates nothing, unless something has
-    /// changed since the last one; a further one works its candidates out anew.
+    /// Concurrent picks may see the same session counts; the error is at most the number of concurrent picks, and turns
+    /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the last
+    /// one; a retry computes its candidates anew.
     #[must_use]
     pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
         let snapshot = self.snapshot(now);
@@ -196,12 +161,12 @@ impl Pool {
             _ => self.choose(&snapshot.set, client.ip())?,
         };
         match snapshot.set.admit(chosen, &self.rules, now) {
-            Some(terms) => Some(Lease::take(&chosen.server, terms)),
+            Some(kind) => Some(Lease::take(&chosen.server, kind)),
             None => self.pick_again(client.ip(), vec![chosen.server.id()], now),
         }
     }
 
-    /// A place on a server that is not excluded.
+    /// A lease on a server that is not excluded.
     #[cold]
     fn pick_again(&self, client: IpAddr, mut excluded: Vec<ServerId>, now: Instant) -> Option<Lease> {
         let members = self.members.load();
@@ -209,15 +174,15 @@ impl Pool {
         loop {
             let set = CandidateSet::new(&members, &self.rules, now, |id| excluded.contains(&id));
             let chosen = self.choose(&set, client)?;
-            if let Some(terms) = set.admit(chosen, &self.rules, now) {
-                return Some(Lease::take(&chosen.server, terms));
+            if let Some(kind) = set.admit(chosen, &self.rules, now) {
+                return Some(Lease::take(&chosen.server, kind));
             }
             excluded.push(chosen.server.id());
         }
     }
 
-    /// The servers that may be picked now: the best tier first, and within it the best first where the policy has an
-    /// order that does not change by use (source-hash), else as listed.
+    /// The servers that may be picked now, best tier first. Within a tier they are in the order of preference if the policy
+    /// has a fixed one for a client (source-hash), else as listed.
     #[must_use]
     pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
@@ -241,8 +206,8 @@ impl Pool {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.ties.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
-            // Retries take turns of their own, among the servers that are left to them: if they took those of the others,
-            // the server after one that fails would get no session at first hand.
+            // Only retries come here. They have turns of their own: if they used those of first picks, the server after a
+            // failing one would get retries only.
             Policy::RoundRobin => {
                 let position = RoundRobin::new(candidates, self.ties.take()).next()?;
                 candidates.get(position)
@@ -251,7 +216,7 @@ impl Pool {
         }
     }
 
-    /// The candidates as of now, rebuilt if they have changed.
+    /// The snapshot as of now, rebuilt after a change.
     fn snapshot(&self, now: Instant) -> Guard<Arc<Snapshot>> {
         self.snapshot.get(now, |previous| {
             let set = CandidateSet::new(&self.members.load(), &self.rules, now, |_| false);
@@ -265,48 +230,50 @@ impl Pool {
         })
     }
 
-    /// A session has connected to a server of this pool; whether that ended an ejection.
+    /// Records that a session has connected to a server of this pool. Returns whether that ended an ejection.
     pub fn connected(&self, lease: &Lease) -> bool {
-        lease.server().connected(lease.terms())
+        lease.server().record_connect(lease.kind())
     }
 
-    /// A connect to a server of this pool has failed, by the server's fault; the back-off, if that takes it out.
+    /// Records that a connect failed because of the server. Returns the back-off if that ejects it.
     ///
-    /// The last usable server is never taken out, nor more than the permitted share of the pool's servers; those that
-    /// carry nothing (of weight 0, drained, disabled) do not count.
+    /// The last usable server is never ejected, nor are more than [`EjectLimits::percent_max`] of the servers in service.
     pub fn connect_failed(&self, lease: &Lease, now: Instant) -> Option<Duration> {
-        self.blame(lease, now, |ejection, permitted| {
-            ejection.failed(now, self.rules.eject, permitted, lease.terms())
+        self.record_failure(lease, now, |ejection, permitted| {
+            ejection.record_failure(now, self.rules.eject, permitted, lease.kind())
         })
     }
 
-    /// A session on a server of this pool is over; what that changed. A session that the server did not serve
-    /// ([`Finished::proof`]) counts like a failed connect, within the same bounds.
-    pub fn finished(&self, lease: &Lease, session: &Finished, now: Instant) -> Option<Change> {
-        match session.proof(self.rules.eject.on_reset) {
-            Proof::Served => lease.server().has_served(session.connected).then_some(Change::Back),
-            Proof::Unserved => {
-                let back_off = self.blame(lease, now, |ejection, permitted| {
-                    ejection.unserved(session.client, now, self.rules.eject, permitted, lease.terms())
-                });
-                back_off.map(Change::Ejected)
+    /// Records that a session has ended. Returns what that changed. A session that the server did not serve
+    /// ([`FinishedSession::outcome`]) counts as a failed connect, with the same limits.
+    pub fn finished(&self, lease: &Lease, session: &FinishedSession, now: Instant) -> Option<EjectionChange> {
+        match session.outcome(self.rules.eject.on_reset) {
+            SessionOutcome::Served => {
+                let has_ended = lease.server().record_served(session.connected_at);
+                has_ended.then_some(EjectionChange::Ended)
             }
-            Proof::Nothing => {
-                lease.server().learnt_nothing();
+            SessionOutcome::Unserved => {
+                let back_off = self.record_failure(lease, now, |ejection, permitted| {
+                    ejection.record_unserved(session.client, now, self.rules.eject, permitted, lease.kind())
+                });
+                back_off.map(EjectionChange::Began)
+            }
+            SessionOutcome::Inconclusive => {
+                lease.server().record_inconclusive();
                 None
             }
         }
     }
 
-    /// Notes something against a server, knowing whether it may be taken out.
-    fn blame(
+    /// Records a failure on a server. `record` is told whether the pool permits one more ejection.
+    fn record_failure(
         &self,
         lease: &Lease,
         now: Instant,
-        bad: impl FnOnce(&mut Ejection, bool) -> Option<Duration>,
+        record: impl FnOnce(&mut Ejection, bool) -> Option<Duration>,
     ) -> Option<Duration> {
-        // One at a time, so that two workers do not each take out one of the last two.
-        let _turn = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        // One at a time, so that two workers do not each eject one of the last two servers.
+        let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.members.load();
         let others = || {
             servers
@@ -315,19 +282,20 @@ impl Pool {
         };
         let is_usable = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
         let others_usable = others().any(|server| is_usable(server.availability(now)));
-        let out = 1 + others().filter(|server| server.is_ejected()).count();
-        let permitted = others_usable && out * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
-        lease.server().blame(|ejection| bad(ejection, permitted))
+        let ejected = 1 + others().filter(|server| server.is_ejected()).count();
+        let permitted =
+            others_usable && ejected * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
+        lease.server().record_failure(|ejection| record(ejection, permitted))
     }
 }
 
-/// What a finished session changed for its server.
+/// A change of a server's ejection that the end of a session caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It is out for so long.
-    Ejected(Duration),
-    /// It is back in use.
-    Back,
+pub enum EjectionChange {
+    /// The server is ejected for this back-off.
+    Began(Duration),
+    /// The server is back in use.
+    Ended,
 }
 
 #[cfg(test)]

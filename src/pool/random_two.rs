@@ -1,22 +1,22 @@
-//! `random-two`: of two servers drawn at random the less loaded.
+//! `random-two`: the less loaded of two servers drawn at random.
 //!
-//! Nearly as even as comparing all of them (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
-//! TPDS 12(10), 2001), at the price of looking at two, however many there are; and balancers that do not know of each
-//! other do not all send their sessions to the same idle server.
+//! It is nearly as even as comparing all servers (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
+//! IEEE TPDS 12(10), 2001), but reads only two, however many there are. Independent balancers do not all send their
+//! sessions to the same idle server.
 
 use super::candidates::Candidate;
 use super::least_conn::is_less_loaded;
 
-/// The less loaded of two distinct candidates, by the rule of `least-conn`; the first drawn if they are equal, the only
-/// one if there are no two, `None` if there is none.
+/// The less loaded of two distinct candidates, compared as in `least-conn`; the first drawn if they are equal; the only
+/// candidate if there is one; `None` if there is none.
 ///
-/// `draw` is given a bound, at least 1, and returns a number below it, all of them equally likely.
+/// `draw` gets a bound, at least 1, and returns a uniformly distributed number below it.
 pub(super) fn choose(candidates: &[Candidate], mut draw: impl FnMut(usize) -> usize) -> Option<&Candidate> {
     if candidates.len() < 2 {
         return candidates.first();
     }
     let first = draw(candidates.len());
-    // Drawn among the others: those from `first` on are one place further.
+    // Drawn among the others: indices from `first` on are shifted by one.
     let other = draw(candidates.len() - 1);
     let (first, second) = (&candidates[first], &candidates[other + usize::from(other >= first)]);
     Some(if is_less_loaded(second, first) { second } else { first })
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// What comes of each pair of draws.
+    /// The chosen index for each pair of draws.
     fn of_every_draw(servers: &[Candidate]) -> BTreeMap<(usize, usize), usize> {
         let mut chosen = BTreeMap::new();
         for first in 0..servers.len() {
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_are_distinct_and_each_pair_is_equally_likely() {
+    fn two_distinct_servers_are_drawn_and_each_pair_is_equally_likely() {
         // Loads 0, 1, 2, 3: the lower index of the pair always wins, so it tells which pair was drawn.
         let servers = candidates(&[(1, 0), (1, 1), (1, 2), (1, 3)]);
         let mut wins = [0; 4];
@@ -68,21 +68,21 @@ mod tests {
     }
 
     #[test]
-    fn few_candidates() {
+    fn without_two_candidates_nothing_is_drawn() {
         let no_draw = |_| panic!("nothing to draw from");
         assert!(choose(&[], no_draw).is_none());
         assert_eq!(choose(&candidates(&[(1, 5)]), no_draw).unwrap().index, 0);
     }
 
     #[test]
-    fn a_burst_spreads_evenly() {
+    fn a_burst_of_sessions_is_spread_evenly() {
         let mut random = fastrand::Rng::with_seed(7);
         let servers = candidates(&[(1, 0); 10]);
         for _ in 0..10_000 {
             choose(&servers, |bound| random.usize(..bound))
                 .unwrap()
                 .server
-                .entered();
+                .add_session();
         }
         assert!(
             servers.iter().all(|server| server.live().abs_diff(1000) < 20),

@@ -1,13 +1,13 @@
-//! `round-robin`: by turns, weighted and smooth.
+//! `round-robin`: weighted turns, evenly spread.
 //!
-//! The turns of one cycle are laid out in advance, one list for all workers, and a counter walks over it: a pick is one
-//! atomic addition. In a cycle each server has as many turns as its weight, after division by the greatest common
-//! divisor, and they are evenly spaced. Servers of equal weight share one such grid and take its points in the order
-//! in which they are listed: weights 5, 1, 1 give `a b a a a c a`.
+//! The turns of one cycle are computed in advance as a list shared by all workers, and a counter advances over it: a pick is
+//! one atomic addition. In a cycle each server has as many turns as its weight divided by the greatest common divisor of all
+//! weights. Servers of equal weight share evenly spaced points of the cycle and take them in the order in which they are
+//! listed: weights 5, 1, 1 give `a b a a a c a`.
 //!
-//! The shares are exact up to [`TURNS_MAX`] turns a cycle. A pool that needs more (1,000 servers of an average weight over
-//! 32, or as many in a slow start) gets that many: a share then differs by at most half a turn of the cycle, and every
-//! server has at least one.
+//! Shares are exact for cycles of up to [`TURNS_MAX`] turns. If a pool needs more (1,000 servers of an average weight above
+//! 32, or with slow start), its cycle is shortened to about that many: a share then differs by at most half a turn per
+//! cycle, and every server has at least one turn.
 
 use std::collections::BTreeMap;
 
@@ -22,23 +22,23 @@ const TURNS_MAX: u64 = 32_768;
 /// One turn of a cycle. The order of turns is the order of these fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
-    /// When: from 0, where the cycle begins, to 2^32, where it ends.
+    /// Its time in the cycle, which lasts from 0 to 2^32.
     at: u32,
-    /// Whose: a position among the candidates.
+    /// The position of its server among the candidates.
     position: u32,
 }
 
-/// Whose turn it is among a set of candidates.
+/// The turns of a set of candidates.
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin {
-    /// Of one cycle, in order.
+    /// The turns of one cycle, in order.
     turns: Vec<Turn>,
-    /// Counts on over all cycles.
+    /// Counts turns over all cycles.
     counter: TurnCounter,
 }
 
 impl RoundRobin {
-    /// The turns of these candidates, from turn `first` of their cycle on.
+    /// The turns of these candidates, starting at turn `first` of the cycle.
     pub(super) fn new(candidates: &[Candidate], first: usize) -> Self {
         let mut of_weight: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (position, weight) in (0..).zip(turns_per_cycle(candidates)) {
@@ -49,7 +49,7 @@ impl RoundRobin {
             let count = weight * positions.len() as u64; // at most TURNS_MAX, or the number of servers
             let owners = positions.iter().cycle();
             turns.extend((0..count).zip(owners).map(|(nth, position)| Turn {
-                at: (((2 * nth + 1) << 31) / count) as u32, // in the middle of the nth of `count` equal parts
+                at: (((2 * nth + 1) << 31) / count) as u32, // the middle of the nth of `count` equal parts
                 position: *position,
             }));
         }
@@ -60,19 +60,19 @@ impl RoundRobin {
         }
     }
 
-    /// The turns of these candidates from where a previous set has stopped: after the server that had the latest turn, or,
-    /// where that is no longer a candidate, after the point of the cycle at which it had it.
+    /// The turns of these candidates, continued from a previous set: after the latest turn of the server that had the latest
+    /// one there or, if it is no longer a candidate, after the time of that turn in the cycle.
     pub(super) fn resume(candidates: &[Candidate], previous: &Self, previous_candidates: &[Candidate]) -> Self {
         let mut next = Self::new(candidates, 0);
         if let Some(latest) = previous.latest() {
             let id = previous_candidates[latest.position as usize].server.id();
-            // Counted from the second cycle: at its beginning, too, there is a latest turn.
+            // Counting starts in the second cycle, so that there is a latest turn at its first position too.
             next.counter = TurnCounter::starting_at(next.turns.len() + next.turns_until(latest, id, candidates));
         }
         next
     }
 
-    /// How many turns of the cycle are over once this server has had that turn of another cycle.
+    /// The number of turns in this cycle up to the one that corresponds to `latest`, a turn of this server in another cycle.
     fn turns_until(&self, latest: Turn, id: ServerId, candidates: &[Candidate]) -> usize {
         let is_same = |turn: &Turn| candidates[turn.position as usize].server.id() == id;
         let own = (0..).zip(&self.turns).filter(|(_, turn)| is_same(turn));
@@ -83,20 +83,21 @@ impl RoundRobin {
         )
     }
 
+    /// The turn that was taken last.
     fn latest(&self) -> Option<Turn> {
         let latest = self.counter.upcoming().checked_sub(1)?;
         self.turns.get(latest.checked_rem(self.turns.len())?).copied()
     }
 
-    /// The position of the candidate whose turn it is; `None` without candidates.
+    /// Takes the next turn. Returns the position of its candidate; `None`: no candidates.
     pub(super) fn next(&self) -> Option<usize> {
         let turn = self.counter.take().checked_rem(self.turns.len())?;
         Some(self.turns[turn].position as usize)
     }
 }
 
-/// How many turns each candidate has in a cycle: its weight, in the least whole numbers of the same proportions, or in
-/// nearly the same if the cycle would be too long.
+/// The number of turns of each candidate in a cycle: the smallest integers proportional to the weights, or nearly
+/// proportional if the cycle would be too long.
 fn turns_per_cycle(candidates: &[Candidate]) -> Vec<u64> {
     let exact = reduced(candidates.iter().map(|candidate| u64::from(candidate.weight)).collect());
     let sum: u64 = exact.iter().sum();
@@ -107,7 +108,7 @@ fn turns_per_cycle(candidates: &[Candidate]) -> Vec<u64> {
     reduced(exact.into_iter().map(rounded).collect())
 }
 
-/// Divided by their greatest common divisor.
+/// The weights divided by their greatest common divisor.
 fn reduced(weights: Vec<u64>) -> Vec<u64> {
     let divisor = weights
         .iter()
@@ -137,7 +138,7 @@ mod tests {
         (0..count).map(|_| round_robin.next().unwrap()).collect()
     }
 
-    /// The indices of the candidates that have the next turns.
+    /// The indices of the candidates of the next `count` turns.
     fn indices(round_robin: &RoundRobin, candidates: &[Candidate], count: usize) -> Vec<usize> {
         let positions = take(round_robin, count);
         positions
@@ -153,21 +154,21 @@ mod tests {
     }
 
     #[test]
-    fn servers_of_equal_weight_take_turns_as_listed() {
+    fn servers_of_equal_weight_take_turns_in_the_order_listed() {
         let round_robin = RoundRobin::new(&of(&[7, 7, 7]), 0);
         assert_eq!(take(&round_robin, 7), [0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(RoundRobin::default().next(), None);
     }
 
     #[test]
-    fn the_turns_of_a_heavy_server_are_spread_out() {
+    fn the_turns_of_a_heavy_server_are_spread_over_the_cycle() {
         let round_robin = RoundRobin::new(&of(&[5, 1, 1]), 0);
         let cycle = [0, 1, 0, 0, 0, 2, 0];
         assert_eq!(take(&round_robin, 14), [cycle, cycle].concat());
     }
 
     #[test]
-    fn a_server_that_leaves_or_joins_does_not_change_whose_turn_is_next() {
+    fn adding_or_removing_a_server_does_not_change_the_next_turn() {
         let servers = of(&[1, 1, 1, 1]);
         let first = RoundRobin::new(&servers, 0);
         assert_eq!(take(&first, 2), [0, 1]);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn rebuilding_alone_changes_nothing() {
+    fn a_rebuild_alone_does_not_change_the_order() {
         let servers = of(&[3, 1, 2, 2]);
         let expected = take(&RoundRobin::new(&servers, 0), 40);
         let mut round_robin = RoundRobin::new(&servers, 0);
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn no_turn_is_lost_or_taken_twice_between_threads() {
+    fn no_turn_is_lost_or_taken_twice_by_concurrent_threads() {
         let round_robin = RoundRobin::new(&of(&[5, 2, 1]), 0);
         let taken = thread::scope(|scope| {
             let threads = [(); 4].map(|()| scope.spawn(|| take(&round_robin, 8_000)));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_too_long_is_shortened_and_keeps_the_shares_nearly() {
+    fn a_cycle_that_is_too_long_is_shortened_and_shares_change_by_half_a_turn_at_most() {
         let weights: Vec<u16> = (0..1000u32).map(|n| 1 + (n * 7919 % 256) as u16).collect();
         let round_robin = RoundRobin::new(&of(&weights), 0);
         let cycle = round_robin.turns.len();
@@ -223,12 +224,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cycle_is_exact_and_smooth(weights in prop::collection::vec(1u16..=256, 1..20)) {
+        fn shares_are_exact_over_a_cycle_and_nearly_exact_at_each_turn(weights in prop::collection::vec(1u16..=256, 1..20)) {
             let servers = of(&weights);
             let sum: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
             let taken = take(&RoundRobin::new(&servers, 0), sum);
             prop_assert_eq!(counts(&taken, weights.len()), weights.iter().map(|w| usize::from(*w)).collect::<Vec<_>>());
-            // At each moment a server has had its share so far, give or take a turn for each group of equal weight.
+            // After each turn every server has had its share so far, within a turn for each group of equal weight.
             let mut had = vec![0usize; weights.len()];
             for (turns, position) in (1..).zip(&taken) {
                 had[*position] += 1;

@@ -1,4 +1,4 @@
-//! One server: who it is, how it is doing, how many sessions it has.
+//! One server: its identity, health, operator overrides and session counts.
 
 mod picking;
 
@@ -11,315 +11,317 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::changes::Subscribers;
-use super::health::{Checked, Ejection, Health, Story, Terms, Thresholds, Verdict};
-use super::ramp::Ramp;
-use super::steering::{Steering, Use};
+use super::ejection::{Ejection, LeaseKind};
+use super::health::{CheckOutcome, CheckRecord, CheckState, Health, Thresholds};
+use super::overrides::{AdminState, Overrides};
+use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
 
 /// One server of a pool.
 #[derive(Debug)]
-#[repr(C)] // the first field shares, as a rule, a cache line with the reference count, which a pick changes too
+#[repr(C)] // the first field usually shares a cache line with the reference count, which a pick writes too
 pub struct Server {
     live: AtomicU32,
     id: ServerId,
     spec: ServerSpec,
-    key: u64,
-    /// What its share is steered to, or [`AS_CONFIGURED`]: of `steering`, to be read without its lock.
-    weight: AtomicU16,
+    identity_hash: u64,
+    /// A copy of the weight in `overrides`, or [`NO_WEIGHT`], to be read without a lock.
+    weight_override: AtomicU16,
     served: AtomicU64,
-    /// The state of `checks`, to be read without its lock.
-    checked: AtomicU8,
-    /// Bits of [`TROUBLED`] and its neighbours, to be read without a lock.
-    marks: AtomicU8,
-    ramp: Ramp,
-    // Std mutexes: held for a few lines, only by the prober, by sessions whose server has failed lately, by an operator
-    // and by those who look.
-    checks: Mutex<Story>,
+    /// A copy of the state in `checks`, to be read without a lock.
+    check_state: AtomicU8,
+    /// Bits such as [`EJECTED`]: copies of what the locked fields say, to be read without a lock.
+    flags: AtomicU8,
+    slow_start: SlowStart,
+    // Std mutexes: held for a few lines, and not by sessions on a server without recent failures.
+    checks: Mutex<CheckRecord>,
     ejection: Mutex<Ejection>,
-    steering: Mutex<Steering>,
-    steered: Notify,
-    /// The pools whose snapshots are built from what is said here.
+    overrides: Mutex<Overrides>,
+    admin_state_changed: Notify,
+    /// The pools whose snapshots are built from this server's state.
     subscribers: Subscribers,
 }
 
-/// More than any weight: nobody has said one.
-const AS_CONFIGURED: u16 = u16::MAX;
+/// The value of `weight_override` without an override; larger than any weight.
+const NO_WEIGHT: u16 = u16::MAX;
 
-const TROUBLED: u8 = 1; // something is on record in `ejection`
-const EJECTED: u8 = 2; // `ejection` says out
-const FAILING: u8 = 4; // the latest check failed
-const UNFIT: u8 = 8; // not known to be what is wanted, or known not to be
-const LEAVING: u8 = 16; // steered to take no new session
-const DISABLED: u8 = 32; // neither to be checked
+const HAS_FAILURES: u8 = 1; // `ejection` is not clean
+const EJECTED: u8 = 2; // `ejection` says so
+const FAILING: u8 = 4; // the latest check did not pass
+const UNFIT: u8 = 8; // the role is wrong, or required and not known
+const NOT_ENABLED: u8 = 16; // draining or disabled
+const DISABLED: u8 = 32;
 
 impl Server {
-    /// A server nobody has used yet; `is_checked` tells whether active checks will look after it.
+    /// A server without sessions; `is_checked` tells whether active checks run for it.
     #[must_use]
     pub fn new(spec: ServerSpec, is_checked: bool) -> Self {
-        let story = Story::new(is_checked);
+        let checks = CheckRecord::new(is_checked);
         Self {
             id: ServerId::next(),
-            key: xxh3_64(spec.identity.as_bytes()),
+            identity_hash: xxh3_64(spec.identity.as_bytes()),
             spec,
-            weight: AtomicU16::new(AS_CONFIGURED),
+            weight_override: AtomicU16::new(NO_WEIGHT),
             live: AtomicU32::new(0),
             served: AtomicU64::new(0),
-            checked: AtomicU8::new(story.machine.state() as u8),
-            marks: AtomicU8::new(0),
-            ramp: Ramp::new(),
-            checks: Mutex::new(story),
+            check_state: AtomicU8::new(checks.rise_fall.state() as u8),
+            flags: AtomicU8::new(0),
+            slow_start: SlowStart::new(),
+            checks: Mutex::new(checks),
             ejection: Mutex::new(Ejection::default()),
-            steering: Mutex::new(Steering::default()),
-            steered: Notify::new(),
+            overrides: Mutex::new(Overrides::default()),
+            admin_state_changed: Notify::new(),
             subscribers: Subscribers::default(),
         }
     }
 
-    /// Its number.
+    /// Its unique number in this process.
     #[must_use]
     pub fn id(&self) -> ServerId {
         self.id
     }
 
-    /// Who it is.
+    /// Its names and address.
     #[must_use]
     pub fn spec(&self) -> &ServerSpec {
         &self.spec
     }
 
     /// XXH3-64 of its identity, for source-hash.
-    #[must_use]
-    pub fn key(&self) -> u64 {
-        self.key
+    pub(super) fn identity_hash(&self) -> u64 {
+        self.identity_hash
     }
 
-    /// Sessions on it now, those being dialled included.
+    /// Open sessions, including those that are still connecting.
     #[must_use]
     pub fn live(&self) -> u32 {
         self.live.load(Relaxed)
     }
 
-    /// Sessions it has ever got; health checks are none.
+    /// Sessions that have connected since the server exists; health checks do not count.
     #[must_use]
     pub fn served(&self) -> u64 {
         self.served.load(Relaxed)
     }
 
-    /// What its checks say.
+    /// The state according to its checks.
     #[must_use]
-    pub fn checked(&self) -> Checked {
-        match self.checked.load(Relaxed) {
-            0 => Checked::Unchecked,
-            1 => Checked::Up,
-            _ => Checked::Down,
+    pub fn check_state(&self) -> CheckState {
+        match self.check_state.load(Relaxed) {
+            0 => CheckState::Unchecked,
+            1 => CheckState::Up,
+            _ => CheckState::Down,
         }
     }
 
-    /// How it is doing.
+    /// The state according to its checks, with the reason and time.
     #[must_use]
     pub fn health(&self) -> Health {
-        let story = self.story();
+        let checks = self.lock_checks();
         Health {
-            checked: story.machine.state(),
-            reason: story.reason.clone(),
-            since: story.since,
+            state: checks.rise_fall.state(),
+            reason: checks.reason.clone(),
+            since: checks.since,
         }
     }
 
-    /// Whether failed connects have taken it out.
+    /// Whether failures of sessions have taken it out of use.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.has(EJECTED)
     }
 
-    /// Whether it is up: its checks say so, or it has none, and failed connects have not taken it out. This is what
-    /// "up" means in metrics (`acequia_server_up`), API and commands. Whether it gets new sessions is another matter:
-    /// that also depends on its weight, its tier and its use.
+    /// Whether it is up: its checks say so, or it has none, and it is not ejected. This is what "up" means in metrics
+    /// (`acequia_server_up`), API and commands. Whether it gets new sessions also depends on its weight, tier and
+    /// administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.checked() == Checked::Up && !self.has(EJECTED)
+        self.check_state() == CheckState::Up && !self.has(EJECTED)
     }
 
-    /// Whether an operator has taken it out of service, for new sessions at least.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.has(LEAVING)
+    /// Whether it is neither draining nor disabled.
+    pub(super) fn is_enabled(&self) -> bool {
+        !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is known to be what is not wanted, or, where that matters, not known to be what is.
+    /// Whether its role is wrong, or required and not known yet.
     pub(super) fn is_unfit(&self) -> bool {
         self.has(UNFIT)
     }
 
-    /// Takes a result of its prober in; the new state if it changed. `rise` good checks in a row also end an ejection.
-    /// Of a disabled server nothing is taken in.
-    pub fn record_check(&self, verdict: &Verdict, thresholds: Thresholds) -> Option<Checked> {
-        let mut story = self.story();
+    /// Records the result of a check. Returns the new state if it changed. `rise` passed checks in a row also end an
+    /// ejection. Results for a disabled server are ignored.
+    pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
+        let mut checks = self.lock_checks();
         if self.has(DISABLED) {
             return None;
         }
-        let before = story.machine.state();
-        let changed = story.machine.record(verdict, thresholds);
-        story.reason = match verdict {
-            Verdict::Pass => None,
-            Verdict::Fail(reason) | Verdict::Unfit(reason) => Some(reason.clone()),
+        let before = checks.rise_fall.state();
+        let changed = checks.rise_fall.record(outcome, thresholds);
+        checks.reason = match outcome {
+            CheckOutcome::Pass => None,
+            CheckOutcome::Fail(reason) | CheckOutcome::Unfit(reason) => Some(reason.clone()),
         };
         if changed.is_some() {
-            story.since = SystemTime::now();
+            checks.since = SystemTime::now();
         }
-        self.tell(&story);
-        if (before, changed) == (Checked::Down, Some(Checked::Up)) {
+        self.publish_checks(&checks);
+        if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
             self.begin_slow_start();
         }
         if self.is_ejected() {
-            let mut ejection = self.ejection();
-            if ejection.checked(*verdict == Verdict::Pass, thresholds.rise) {
+            let mut ejection = self.lock_ejection();
+            if ejection.record_check(*outcome == CheckOutcome::Pass, thresholds.rise) {
                 self.begin_slow_start();
             }
-            self.show(&ejection);
+            self.publish_ejection(&ejection);
         }
         changed
     }
 
-    /// Its role matters, and nothing is known of it until the next good check: no panic uses it before.
-    pub fn doubt(&self) {
-        let mut story = self.story();
-        story.machine.doubt();
-        self.tell(&story);
+    /// Treats its role as wrong until the next check that passes, so that panic does not use it before.
+    pub fn assume_unfit(&self) {
+        let mut checks = self.lock_checks();
+        checks.rise_fall.assume_unfit();
+        self.publish_checks(&checks);
     }
 
-    /// Whether active checks look after it from now on. What they have said so far goes on to hold, if they do already.
+    /// Sets whether active checks run for it. Results so far are kept unless this changes.
     pub fn set_checked(&self, is_checked: bool) {
-        let mut story = self.story();
-        if story.machine.is_on() != is_checked {
-            *story = Story::new(is_checked);
-            self.tell(&story);
+        let mut checks = self.lock_checks();
+        if checks.rise_fall.is_enabled() != is_checked {
+            *checks = CheckRecord::new(is_checked);
+            self.publish_checks(&checks);
         }
     }
 
-    /// Does what an operator has said. A server that is disabled is forgotten, and begins anew when it is enabled.
-    pub(super) fn steer(&self, to: Steering) {
-        let mut steering = self.steered_by();
-        let before = std::mem::replace(&mut *steering, to).usage;
-        self.weight.store(steering.weight.unwrap_or(AS_CONFIGURED), Relaxed);
+    /// Puts an operator's overrides in force. Disabling a server clears its health, so that it starts anew when it is
+    /// enabled.
+    pub(super) fn set_overrides(&self, new: Overrides) {
+        let mut overrides = self.lock_overrides();
+        let before = std::mem::replace(&mut *overrides, new).admin_state;
+        let admin_state = overrides.admin_state;
+        self.weight_override
+            .store(overrides.weight.unwrap_or(NO_WEIGHT), Relaxed);
         self.subscribers.notify();
-        if steering.usage == before {
+        if admin_state == before {
             return;
         }
-        self.mark(LEAVING, steering.usage != Use::Enabled);
-        self.mark(DISABLED, steering.usage == Use::Disabled);
-        if steering.usage == Use::Disabled {
-            let mut story = self.story();
-            *story = Story::new(story.machine.is_on());
-            self.tell(&story);
-            let mut ejection = self.ejection();
+        self.set_flag(NOT_ENABLED, admin_state != AdminState::Enabled);
+        self.set_flag(DISABLED, admin_state == AdminState::Disabled);
+        if admin_state == AdminState::Disabled {
+            let mut checks = self.lock_checks();
+            *checks = CheckRecord::new(checks.rise_fall.is_enabled());
+            self.publish_checks(&checks);
+            let mut ejection = self.lock_ejection();
             *ejection = Ejection::default();
-            self.show(&ejection);
+            self.publish_ejection(&ejection);
         }
-        if steering.usage == Use::Enabled {
+        if admin_state == AdminState::Enabled {
             self.begin_slow_start();
         }
-        self.steered.notify_waiters();
+        self.admin_state_changed.notify_waiters();
     }
 
-    /// What an operator has said of it.
+    /// The overrides in force.
     #[must_use]
-    pub fn steering(&self) -> Steering {
-        self.steered_by().clone()
+    pub fn overrides(&self) -> Overrides {
+        self.lock_overrides().clone()
     }
 
-    /// Whether an operator has taken it out of service entirely: it is not even checked.
+    /// Whether an operator has disabled it: no new sessions and no checks.
     #[must_use]
     pub fn is_disabled(&self) -> bool {
         self.has(DISABLED)
     }
 
-    /// Waits until it is steered to another use. What happens after this was called is not missed.
-    pub fn steered(&self) -> impl Future<Output = ()> {
-        self.steered.notified()
+    /// Waits for the next change of its administrative state. A change after this call, even before the first poll, counts.
+    pub fn admin_state_changed(&self) -> impl Future<Output = ()> {
+        self.admin_state_changed.notified()
     }
 
-    /// A session has connected; whether that ended an ejection.
-    pub(super) fn connected(&self, terms: Terms) -> bool {
+    /// Records that a session has connected. Returns whether that ended an ejection.
+    pub(super) fn record_connect(&self, kind: LeaseKind) -> bool {
         self.served.fetch_add(1, Relaxed);
-        self.is_troubled() && self.note(|ejection| ejection.succeeded(Instant::now(), terms))
+        !self.has_clean_record() && self.record_success(|ejection| ejection.record_connect(Instant::now(), kind))
     }
 
-    /// A session that connected at this time was served; whether that ended an ejection.
-    pub(super) fn has_served(&self, connected: Instant) -> bool {
-        self.is_troubled() && self.note(|ejection| ejection.served(connected))
+    /// Records that a session that connected at this time was served. Returns whether that ended an ejection.
+    pub(super) fn record_served(&self, connected_at: Instant) -> bool {
+        !self.has_clean_record() && self.record_success(|ejection| ejection.record_served(connected_at))
     }
 
-    /// A session is over and proves nothing.
-    pub(super) fn learnt_nothing(&self) {
-        if self.is_troubled() {
-            self.ejection().learnt_nothing();
+    /// Records that a session ended and proves nothing.
+    pub(super) fn record_inconclusive(&self) {
+        if !self.has_clean_record() {
+            self.lock_ejection().record_inconclusive();
         }
     }
 
-    /// Whether sessions have anything on record against it.
-    pub(super) fn is_troubled(&self) -> bool {
-        self.has(TROUBLED)
+    /// Whether sessions have recorded nothing against it. Then the end of a session that was served changes nothing.
+    #[must_use]
+    pub fn has_clean_record(&self) -> bool {
+        !self.has(HAS_FAILURES)
     }
 
-    /// Something good; whether it ended an ejection.
-    fn note(&self, good: impl FnOnce(&mut Ejection) -> bool) -> bool {
-        let mut ejection = self.ejection();
-        let is_back = good(&mut ejection);
-        self.show(&ejection);
-        if is_back {
+    fn record_success(&self, record: impl FnOnce(&mut Ejection) -> bool) -> bool {
+        let mut ejection = self.lock_ejection();
+        let has_ended = record(&mut ejection);
+        self.publish_ejection(&ejection);
+        if has_ended {
             self.begin_slow_start();
         }
-        is_back
+        has_ended
     }
 
-    /// Something bad, which may take it out; the back-off, if it does.
-    pub(super) fn blame(&self, bad: impl FnOnce(&mut Ejection) -> Option<Duration>) -> Option<Duration> {
-        let mut ejection = self.ejection();
-        let out = bad(&mut ejection);
-        self.show(&ejection);
-        out
+    /// Records a failure. Returns the back-off if it ejects the server.
+    pub(super) fn record_failure(&self, record: impl FnOnce(&mut Ejection) -> Option<Duration>) -> Option<Duration> {
+        let mut ejection = self.lock_ejection();
+        let back_off = record(&mut ejection);
+        self.publish_ejection(&ejection);
+        back_off
     }
 
-    fn story(&self) -> MutexGuard<'_, Story> {
+    fn lock_checks(&self) -> MutexGuard<'_, CheckRecord> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, story: &Story) {
-        let state = story.machine.state() as u8;
-        if self.checked.swap(state, Relaxed) != state {
+    fn publish_checks(&self, checks: &CheckRecord) {
+        let state = checks.rise_fall.state() as u8;
+        if self.check_state.swap(state, Relaxed) != state {
             self.subscribers.notify();
         }
-        self.mark(FAILING, story.machine.failing());
-        self.mark(UNFIT, story.machine.unfit());
+        self.set_flag(FAILING, checks.rise_fall.is_failing());
+        self.set_flag(UNFIT, checks.rise_fall.is_unfit());
     }
 
-    fn steered_by(&self) -> MutexGuard<'_, Steering> {
-        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {
+        self.overrides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ejection(&self) -> MutexGuard<'_, Ejection> {
+    fn lock_ejection(&self) -> MutexGuard<'_, Ejection> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show(&self, ejection: &Ejection) {
-        self.mark(TROUBLED, !ejection.is_clean());
-        self.mark(EJECTED, ejection.is_out());
-        if ejection.is_out() {
-            self.subscribers.notify(); // its back-off may be another one
+    fn publish_ejection(&self, ejection: &Ejection) {
+        self.set_flag(HAS_FAILURES, !ejection.is_clean());
+        self.set_flag(EJECTED, ejection.is_ejected());
+        if ejection.is_ejected() {
+            self.subscribers.notify(); // the time of the trial may have changed
         }
     }
 
-    fn has(&self, mark: u8) -> bool {
-        self.marks.load(Relaxed) & mark != 0
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Relaxed) & flag != 0
     }
 
-    fn mark(&self, mark: u8, set: bool) {
-        let before = if set {
-            self.marks.fetch_or(mark, Relaxed)
+    fn set_flag(&self, flag: u8, value: bool) {
+        let before = if value {
+            self.flags.fetch_or(flag, Relaxed)
         } else {
-            self.marks.fetch_and(!mark, Relaxed)
+            self.flags.fetch_and(!flag, Relaxed)
         };
-        if (before & mark != 0) != set && mark != TROUBLED {
+        if (before & flag != 0) != value && flag != HAS_FAILURES {
             self.subscribers.notify();
         }
     }
@@ -327,7 +329,7 @@ impl Server {
 
 #[cfg(test)]
 impl Server {
-    /// With so many sessions.
+    /// This server with so many open sessions.
     pub(super) fn with_live(self, live: u32) -> Self {
         self.live.store(live, Relaxed);
         self

@@ -1,4 +1,4 @@
-//! The pool's current candidates, rebuilt when something has changed and not at each pick.
+//! The current candidates of a pool, rebuilt after a change and not at each pick.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,18 +10,18 @@ use super::candidates::{Candidate, CandidateSet};
 use super::changes::ChangeCounter;
 use super::round_robin::RoundRobin;
 
-/// What a pick works with.
+/// What a pick reads.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    /// The count of changes it was built at.
+    /// The number of changes at the time it was built.
     version: u64,
     pub(super) set: CandidateSet,
-    /// The order of turns over `set`; empty for the other policies.
+    /// The order of turns over `set`; empty for policies other than round-robin.
     pub(super) round_robin: RoundRobin,
 }
 
 impl Snapshot {
-    /// The candidate whose turn it is; `None` if there is none.
+    /// Takes the next turn of round-robin; `None`: no candidates.
     pub(super) fn next_turn(&self) -> Option<&Candidate> {
         self.set.candidates.get(self.round_robin.next()?)
     }
@@ -32,12 +32,12 @@ impl Snapshot {
 pub(super) struct SnapshotCell {
     current: ArcSwap<Snapshot>,
     changes: Arc<ChangeCounter>,
-    // A std mutex: held while a snapshot is built, so that a change is not worked out by every worker.
+    // A std mutex: held while a snapshot is built, so that only one worker rebuilds it after a change.
     rebuilding: Mutex<()>,
 }
 
 impl SnapshotCell {
-    /// A cell whose first snapshot is built when it is first asked for.
+    /// A cell whose first snapshot is built at the first [`Self::get`].
     pub(super) fn new() -> Self {
         Self {
             current: ArcSwap::default(),
@@ -46,20 +46,19 @@ impl SnapshotCell {
         }
     }
 
-    /// Rebuilds the snapshot after any later change of these servers too.
+    /// Makes later changes of these servers invalidate the snapshot.
     pub(super) fn watch<'a>(&self, servers: impl Iterator<Item = &'a Arc<Server>>) {
         servers.for_each(|server| server.notify_changes(&self.changes));
     }
 
-    /// The list of servers has changed.
+    /// Invalidates the snapshot: the list of servers has changed.
     pub(super) fn invalidate(&self) {
         self.changes.increment();
     }
 
-    /// The snapshot as of now. `build` is called when the latest one is out of date; it gets that one, and reads the facts
-    /// anew.
+    /// The snapshot as of now. If the latest one is out of date, `build` makes the next one from it and the servers' state.
     ///
-    /// Every change that was complete before this call is seen. Without one it takes no lock and allocates nothing.
+    /// Sees every change that was complete before this call. Without a change it takes no lock and allocates nothing.
     pub(super) fn get(
         &self,
         now: Instant,
@@ -74,7 +73,7 @@ impl SnapshotCell {
     }
 
     fn is_current(&self, snapshot: &Snapshot, now: Instant) -> bool {
-        snapshot.version == self.changes.count() && snapshot.set.holds_at(now)
+        snapshot.version == self.changes.count() && snapshot.set.is_valid_at(now)
     }
 
     #[cold]
@@ -86,9 +85,9 @@ impl SnapshotCell {
         let _one_at_a_time = self.rebuilding.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load();
         if self.is_current(&before, now) {
-            return before; // another worker has just built it
+            return before; // another worker has built it meanwhile
         }
-        let version = self.changes.count(); // before any fact is read
+        let version = self.changes.count(); // before any state is read
         let (set, round_robin) = build(&before);
         let next = Arc::new(Snapshot {
             version,

@@ -1,10 +1,10 @@
 //! `source-hash`: weighted rendezvous hashing of the client's address.
 //!
-//! Every server has a score for every client, which depends on nothing but the two of them; the highest score wins,
-//! the next highest is the next one tried. So the order in which servers are written plays no part, and a server that
-//! goes takes its own clients along and none of the others'.
+//! Every server has a score for every client, which depends only on these two; the server with the highest score is
+//! chosen, and the next highest is tried next. The order of servers in the configuration has no effect, and removing a
+//! server moves only its own clients.
 //!
-//! Balancers of any version and any kind have to agree on it, so this is the whole rule, fixed for ever:
+//! All balancers, of any version, must compute the same choice. This is the complete rule, which must never change:
 //!
 //! ```text
 //! server = XXH3-64, seed 0, of the bytes of the identity (UTF-8)
@@ -16,8 +16,9 @@
 //! score  = weight / -ln(u)                                 equal scores: the bytewise smaller identity first
 //! ```
 //!
-//! `u` to the power of 1/weight is the largest of `weight` numbers drawn like `u`, hence shares as the weights; the
-//! score has the same order. The logarithm is taken in integers, since those of the machines' libraries differ:
+//! `u` to the power of 1/weight is distributed as the largest of `weight` numbers distributed as `u`, so shares are
+//! proportional to weights; the score has the same order. The logarithm uses integers, because floating-point libraries
+//! give different results:
 //!
 //! ```text
 //! zeros  = leading zero bits of (hash | 1);   m = (hash | 1) << zeros          so u = m / 2^64 / 2^zeros
@@ -44,12 +45,12 @@ pub(super) fn choose(candidates: &[Candidate], client: IpAddr) -> Option<&Candid
     let client = client_key(client);
     let mut best: Option<Scored<'_>> = None;
     for candidate in candidates {
-        let hash = finalise(candidate.key ^ client);
+        let hash = finalise(candidate.identity_hash ^ client);
         if best
             .as_ref()
             .is_some_and(|best| best.surely_beats(hash, candidate.weight))
         {
-            continue; // all but a few, whatever their number: no logarithm is taken of these
+            continue; // nearly all candidates: no logarithm is computed for them
         }
         let next = Scored::new(candidate, hash);
         if best.as_ref().is_none_or(|best| next.best_first(best).is_lt()) {
@@ -59,10 +60,10 @@ pub(super) fn choose(candidates: &[Candidate], client: IpAddr) -> Option<&Candid
     best.map(|best| best.candidate)
 }
 
-/// The indices of all of them, highest score first: the order in which they are tried.
+/// The indices of all candidates, highest score first: the order in which they are tried.
 pub(super) fn in_order(candidates: &[Candidate], client: IpAddr) -> Vec<usize> {
     let client = client_key(client);
-    let scored = |candidate| Scored::new(candidate, finalise(candidate.key ^ client));
+    let scored = |candidate| Scored::new(candidate, finalise(candidate.identity_hash ^ client));
     let mut order: Vec<_> = candidates.iter().map(scored).collect();
     order.sort_by(Scored::best_first);
     order.iter().map(|scored| scored.candidate.index).collect()
@@ -70,7 +71,7 @@ pub(super) fn in_order(candidates: &[Candidate], client: IpAddr) -> Vec<usize> {
 
 struct Scored<'a> {
     candidate: &'a Candidate,
-    /// -ln(u), see [`minus_ln`].
+    /// -ln(u); see [`minus_ln`].
     minus_ln: u64,
 }
 
@@ -83,18 +84,18 @@ impl<'a> Scored<'a> {
     }
 
     fn best_first(&self, other: &Self) -> Ordering {
-        // 1/score of each, times both weights: 63 bits by 15.
+        // 1/score of each, times both weights: products of 63 and 15 bits.
         let crosswise = |of: &Self, by: &Self| u128::from(of.minus_ln) * u128::from(by.candidate.weight);
         crosswise(self, other)
             .cmp(&crosswise(other, self))
             .then_with(|| self.identity().cmp(other.identity()))
     }
 
-    /// Whether a server of this hash and weight scores less, as far as that is known without its logarithm: never wrong
-    /// when it says so.
+    /// Whether a server of this hash and weight certainly scores less, without computing its logarithm. `false` decides
+    /// nothing.
     fn surely_beats(&self, hash: u64, weight: u16) -> bool {
-        // Units of 2^-48, against it in each case: rounded up here, down there. 48 bits by 15 do not overflow; where the
-        // other side would, the answer is no.
+        // Units of 2^-48, rounded towards `false`: up on this side, down on the other. Products of 48 and 15 bits do not
+        // overflow; if the other side does, the result is `false`.
         let own = (self.minus_ln >> 9) + 1;
         minus_ln_at_least(hash) * u64::from(self.candidate.weight) > own.saturating_mul(u64::from(weight))
     }
@@ -104,7 +105,7 @@ impl<'a> Scored<'a> {
     }
 }
 
-/// What stands for a client. Of IPv6 the first 8 bytes: a host changes the others at will (RFC 8981).
+/// The hash of a client's address. Of IPv6 only the first 8 bytes count: a host changes the others at will (RFC 8981).
 fn client_key(client: IpAddr) -> u64 {
     match client.to_canonical() {
         IpAddr::V4(address) => xxh3_64(&address.octets()),
@@ -135,9 +136,9 @@ const LN_2: u64 = 99_893_036_290_645_747;
 
 /// -ln((hash | 1) / 2^64) in units of 2^-57, as the module's doc defines it.
 ///
-/// It never grows as the hash grows. Within an octave, because each step is a sum, a product or a quotient, rounded
-/// down, of what does not shrink as `m` shrinks. Between octaves, because cutting the series off and rounding down
-/// only ever lose something: what an octave ends with is below the `LN_2` at which the next one starts.
+/// It never increases as the hash increases. Within an octave, each step is a sum, a product or a quotient, rounded down,
+/// of values that do not decrease as `m` decreases. Between octaves, truncating the series and rounding down only make
+/// the result smaller: the last value of an octave is below the `LN_2` at which the next one starts.
 fn minus_ln(hash: u64) -> u64 {
     let odd = hash | 1;
     let zeros = odd.leading_zeros();
@@ -152,8 +153,8 @@ fn minus_ln(hash: u64) -> u64 {
     u64::from(zeros) * LN_2 + (times(t, series) >> 5)
 }
 
-/// A lower bound of [`minus_ln`] in units of 2^-48: -ln(u) is at least 1 - u. A millionth and two units less than that,
-/// which is more than `minus_ln` loses to rounding and to the end of its series.
+/// A lower bound of [`minus_ln`] in units of 2^-48, because -ln(u) is at least 1 - u. It is a millionth and two units below
+/// that, which is more than `minus_ln` loses by rounding and by truncating its series.
 const fn minus_ln_at_least(hash: u64) -> u64 {
     let below_one = !hash >> 16;
     below_one.saturating_sub((below_one >> 20) + 2)

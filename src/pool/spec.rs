@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::addr::ServerAddr;
 
-/// A number no other server of this process ever had.
+/// A number that is unique among all servers of this process, past ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(u64);
 
@@ -16,25 +16,25 @@ impl ServerId {
     }
 }
 
-/// Who a server is; all that is known of it before it has been used.
+/// The names and address of a server.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
-    /// What log, metrics and API call it: its name, else its address as written, else `host:port@address`.
+    /// Its label in log, metrics and API: its name, else its address as written; if resolved, `host:port@address`.
     pub label: Arc<str>,
-    /// What source-hash knows it by: its name, else its address as written; never its position.
+    /// The input of source-hash: its name, else its address as written; never its position.
     pub identity: Arc<str>,
-    /// Where it answers.
+    /// The address to connect to.
     pub address: ServerAddr,
-    /// The name that was resolved to this address, as written; `None`: the address itself is what is written.
+    /// The name, as written, that was resolved to this address; `None`: the address itself is configured.
     pub resolved_from: Option<Arc<str>>,
 }
 
-/// What the configuration says of a server in a pool. The next plan may say otherwise of the same server.
+/// The configuration of a server in a pool. A later plan may have another one for the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
-    /// Its share of new sessions relative to the others, 0 to 256; 0 takes no new session.
+    /// Its share of new sessions relative to the others, 0 to 256; with 0 it gets none.
     pub weight: u16,
-    /// Its tier, 0 the best: a worse one is used only when every better one has no usable server.
+    /// Its tier; 0 is the best. A tier is used only when no better one has a usable server.
     pub priority: u8,
 }
 

@@ -1,11 +1,9 @@
 mod snapshot;
 mod tiers;
 
-use super::health::Terms;
-use super::health::{Thresholds, Verdict};
+use super::ejection::LeaseKind;
 use super::*;
 use crate::addr::ServerAddr;
-use crate::pool::health::Checked;
 use proptest::prelude::*;
 
 /// A candidate of this identity and weight, with so many sessions.
@@ -85,13 +83,13 @@ fn up(policy: Policy, weights: &[u16]) -> Pool {
 
 fn passes(server: &Server, times: u32) {
     for _ in 0..times {
-        server.record_check(&Verdict::Pass, THRESHOLDS);
+        server.record_check(&CheckOutcome::Pass, THRESHOLDS);
     }
 }
 
 fn fails(server: &Server, times: u32) {
     for _ in 0..times {
-        server.record_check(&Verdict::Fail("no".into()), THRESHOLDS);
+        server.record_check(&CheckOutcome::Fail("no".into()), THRESHOLDS);
     }
 }
 
@@ -103,7 +101,7 @@ fn client(n: u16) -> ClientAddr {
 /// Fails so many connects to the server; the back-off, if the last of them takes it out.
 fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) -> Option<Duration> {
     (0..times)
-        .map(|_| pool.connect_failed(&Lease::take(server, Terms::Free), now))
+        .map(|_| pool.connect_failed(&Lease::take(server, LeaseKind::Regular), now))
         .last()
         .flatten()
 }
@@ -242,11 +240,11 @@ async fn a_connect_that_works_starts_the_count_anew() {
     let now = Instant::now();
     for _ in 0..10 {
         assert_eq!(fail_connects(&pool, server, 2, now), None);
-        assert!(!pool.connected(&Lease::take(server, Terms::Free)));
+        assert!(!pool.connected(&Lease::take(server, LeaseKind::Regular)));
     }
     assert!(fail_connects(&pool, server, 3, now).is_some());
     assert!(
-        pool.connected(&Lease::take(server, Terms::Free)),
+        pool.connected(&Lease::take(server, LeaseKind::Regular)),
         "that ends the ejection"
     );
     assert!(server.is_up());
@@ -305,7 +303,7 @@ async fn of_sessions_that_all_saw_a_trial_due_one_gets_it() {
     let candidate = seen.find(servers[0].id()).expect("it is a candidate of all of them");
     assert_eq!(
         [(); 3].map(|()| seen.admit(candidate, pool.rules(), due)),
-        [Some(Terms::Trial), None, None]
+        [Some(LeaseKind::Trial), None, None]
     );
 }
 
@@ -394,8 +392,8 @@ proptest! {
             let server = servers.iter().find(|server| server.id() == lease.server().id()).expect("it is in the pool");
             prop_assert!(!tried.contains(&server.id()));
             prop_assert!(server.availability(now) != Availability::Unavailable);
-            seen_unchecked |= server.checked() == Checked::Unchecked;
-            prop_assert!(!seen_unchecked || server.checked() == Checked::Unchecked, "an up server was left");
+            seen_unchecked |= server.check_state() == CheckState::Unchecked;
+            prop_assert!(!seen_unchecked || server.check_state() == CheckState::Unchecked, "an up server was left");
             tried.push(server.id());
         }
         prop_assert_eq!(tried.len(), usable);

@@ -1,25 +1,24 @@
-//! A counter that all workers advance.
+//! A turn counter shared by all workers.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counts turns. It has a cache line of its own: each turn takes that line from the other workers, who go on reading
-/// what would be its neighbours.
+/// Counts turns. It has its own cache line: each turn writes it, and the fields next to it are read by all workers.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct TurnCounter(AtomicUsize);
 
 impl TurnCounter {
-    /// A counter that begins with this turn.
+    /// A counter whose next turn has this number.
     pub(super) const fn starting_at(first: usize) -> Self {
         Self(AtomicUsize::new(first))
     }
 
-    /// Takes one turn: its number.
+    /// Takes the next turn. Returns its number.
     pub(super) fn take(&self) -> usize {
         self.0.fetch_add(1, Relaxed)
     }
 
-    /// The number of the turn to be taken next.
+    /// The number of the next turn, without taking it.
     pub(super) fn upcoming(&self) -> usize {
         self.0.load(Relaxed)
     }

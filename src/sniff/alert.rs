@@ -1,4 +1,4 @@
-//! TLS alerts: why a client is refused, in a word that its TLS library understands.
+//! TLS alerts: they tell the TLS library of a refused client why.
 //!
 //! ```text
 //! a record of its own, RFC 8446 sections 5.1 and 6
@@ -22,7 +22,7 @@ pub enum Alert {
     IllegalParameter = 47,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
-    /// There is no server for it.
+    /// There is no server for the client.
     InternalError = 80,
     /// The ClientHello took longer than `hello_timeout`.
     ///
@@ -30,20 +30,23 @@ pub enum Alert {
     /// fatal here: OpenSSL and rustls skip the warning, and then report no more than that the connection was closed. They
     /// report the fatal alert by its name.
     UserCanceled = 90,
-    /// No route takes a client without a name; TLS 1.3 has a word for that.
+    /// No route takes a client without a name, and it offers TLS 1.3, which has this alert for it.
     MissingExtension = 109,
-    /// No route takes its name.
+    /// No route takes the client's name.
     UnrecognizedName = 112,
 }
+
+/// A TLS record with one alert.
+pub type AlertRecord = [u8; 7];
 
 /// TLS 1.0 as on the wire.
 const TLS_1_0: u16 = 0x0301;
 
 impl Alert {
-    /// The record that says so. Its version is 03 03, but 03 01 for a client that offers nothing later than TLS 1.0.
+    /// The record of a fatal alert. Its version is 03 03, but 03 01 for a client that offers nothing later than TLS 1.0.
     /// `newest_version`: the newest version that the client offers; `None` where there is no whole ClientHello.
     #[must_use]
-    pub fn record(self, newest_version: Option<u16>) -> [u8; 7] {
+    pub fn record(self, newest_version: Option<u16>) -> AlertRecord {
         let is_old = newest_version.is_some_and(|version| version <= TLS_1_0);
         let minor = if is_old { 1 } else { 3 };
         [21, 3, minor, 0, 2, 2, self as u8]

@@ -1,4 +1,4 @@
-//! A prefix of what a client sends -> what it proves. No IO, no log, no clock.
+//! What a prefix of a client's bytes proves about its ClientHello. No IO, no log, no clock.
 //!
 //! ```text
 //! TLS record, RFC 8446 section 5.1
@@ -7,10 +7,10 @@
 //!   | 0x16 | 03 xx   | n (u16) | fragment: n bytes, 1..2^14 |  next record ...
 //!   +------+---------+---------+----------------------------+
 //!
-//! handshake message, RFC 8446 section 4: the fragments put together; a cut may be anywhere, also in its header
+//! handshake message, RFC 8446 section 4: the fragments in a row; it may be cut anywhere, also in its header
 //!   0      1         4
 //!   +------+---------+----------------------+
-//!   | 0x01 | m (u24) | ClientHello: m bytes | whatever follows is not ours to read
+//!   | 0x01 | m (u24) | ClientHello: m bytes | what follows is not read
 //!   +------+---------+----------------------+
 //! ```
 
@@ -29,8 +29,8 @@ use super::alert::Alert;
 
 /// What a prefix of a client's bytes proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing wrong so far; cannot decide yet.
+pub enum HelloVerdict {
+    /// Undecided: nothing is wrong so far.
     NeedMore,
     /// A whole ClientHello.
     Hello(Hello),
@@ -38,17 +38,17 @@ pub enum Verdict {
     NotTls,
     /// It begins as TLS and then is not.
     Malformed(Malformed),
-    /// By its own lengths it cannot end within the bytes allowed.
+    /// Its own lengths say that it does not end within the bytes allowed.
     TooLong,
 }
 
-/// What is wrong with bytes that begin as TLS and are no ClientHello.
+/// Why bytes that begin as TLS are no ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Malformed {
-    /// In words.
+    /// The error, for the log.
     pub what: &'static str,
-    /// What the client is told: RFC 8446, section 6.2.
+    /// The alert for the client: RFC 8446, section 6.2.
     pub alert: Alert,
 }
 
@@ -63,20 +63,20 @@ impl Malformed {
     }
 }
 
-/// Reads a ClientHello that comes in pieces. It holds no bytes, only how far it has got: the work is linear in the
-/// bytes however they come, and a client that waits costs nothing here.
+/// Reads a ClientHello that comes in pieces. It holds no bytes, only its position: the work is linear in the bytes
+/// however they come, and a silent client costs nothing.
 #[derive(Debug)]
-pub struct Reader {
+pub struct HelloReader {
     bytes_max: usize,
-    /// Bytes of the wire that have been gone over: whole headers and parts of fragments.
+    /// Bytes that were processed: whole headers and parts of fragments.
     next: usize,
-    /// Record headers gone over.
+    /// Record headers that were processed.
     records: usize,
-    /// Bytes of the current fragment after `next`, come or not.
+    /// Bytes of the current fragment after `next`, received or not.
     record_left: usize,
     /// Bytes of the handshake message before `next`.
     message_taken: usize,
-    /// The first four bytes of that message, as far as they have come, most significant first.
+    /// The first four bytes of that message, as far as they were received, most significant first.
     message_head: u32,
 }
 
@@ -91,7 +91,7 @@ const RECORD_MAJOR: u8 = 3;
 /// Longest fragment of a plaintext record: RFC 8446, section 5.1.
 const FRAGMENT_BYTES_MAX: usize = 1 << 14;
 
-impl Reader {
+impl HelloReader {
     /// A reader of a ClientHello of at most `bytes_max` bytes, record headers included.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
@@ -105,9 +105,9 @@ impl Reader {
         }
     }
 
-    /// What `wire` proves: all bytes that have come, from the first. Each call must bring the bytes of the one
-    /// before, with or without more behind them. Once decided, more bytes change nothing.
-    pub fn advance(&mut self, wire: &[u8]) -> Verdict {
+    /// What `wire` proves: all bytes received, from the first. Each call must bring the bytes of the one before, with or
+    /// without more behind them. Once decided, more bytes change nothing.
+    pub fn advance(&mut self, wire: &[u8]) -> HelloVerdict {
         loop {
             if let Some(verdict) = self.step(wire) {
                 return verdict;
@@ -115,29 +115,29 @@ impl Reader {
         }
     }
 
-    /// Answers, or goes over at least one more byte and returns `None`: so there are at most as many steps as bytes,
-    /// and one a call.
-    fn step(&mut self, wire: &[u8]) -> Option<Verdict> {
+    /// Decides, or processes at least one more byte and returns `None`: so there are at most as many steps as bytes, and
+    /// one more a call.
+    fn step(&mut self, wire: &[u8]) -> Option<HelloVerdict> {
         let fresh = wire.get(self.next..).unwrap_or_default();
         match self.message_bytes() {
-            Some(bytes) if self.records * RECORD_HEADER_BYTES + bytes > self.bytes_max => Some(Verdict::TooLong),
+            Some(bytes) if self.records * RECORD_HEADER_BYTES + bytes > self.bytes_max => Some(HelloVerdict::TooLong),
             Some(bytes) if self.message_taken >= bytes => Some(self.decide(wire, bytes)),
-            _ if fresh.is_empty() => Some(Verdict::NeedMore),
+            _ if fresh.is_empty() => Some(HelloVerdict::NeedMore),
             _ if self.record_left == 0 => self.header(fresh),
             _ => self.fragment(fresh),
         }
     }
 
-    /// Length of the handshake message with its header, once that has come.
+    /// Length of the handshake message with its header, once the header was received.
     fn message_bytes(&self) -> Option<usize> {
         let length = (self.message_head & 0x00ff_ffff) as usize; // the top byte is the type
         (self.message_taken >= MESSAGE_HEADER_BYTES).then_some(MESSAGE_HEADER_BYTES + length)
     }
 
-    fn header(&mut self, fresh: &[u8]) -> Option<Verdict> {
+    fn header(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         let plausible = fresh[0] == HANDSHAKE && fresh.get(1).is_none_or(|&major| major == RECORD_MAJOR);
         if !plausible && self.records == 0 {
-            return Some(Verdict::NotTls);
+            return Some(HelloVerdict::NotTls);
         }
         if !plausible {
             return Some(malformed(
@@ -146,7 +146,7 @@ impl Reader {
             ));
         }
         let &[_, _, _, high, low, ..] = fresh else {
-            return Some(Verdict::NeedMore);
+            return Some(HelloVerdict::NeedMore);
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
         match length {
@@ -161,7 +161,7 @@ impl Reader {
         None
     }
 
-    fn fragment(&mut self, fresh: &[u8]) -> Option<Verdict> {
+    fn fragment(&mut self, fresh: &[u8]) -> Option<HelloVerdict> {
         if self.message_taken == 0 && fresh[0] != CLIENT_HELLO {
             return Some(malformed(
                 Alert::UnexpectedMessage,
@@ -179,20 +179,20 @@ impl Reader {
         None
     }
 
-    fn decide(&self, wire: &[u8], message_bytes: usize) -> Verdict {
+    fn decide(&self, wire: &[u8], message_bytes: usize) -> HelloVerdict {
         let read = self
             .message(wire, message_bytes)
             .get(MESSAGE_HEADER_BYTES..)
-            .ok_or(Malformed::undecodable("bytes that are gone"))
+            .ok_or(Malformed::undecodable("the bytes of an earlier call are missing"))
             .and_then(message::read);
         match read {
-            Ok(hello) => Verdict::Hello(hello),
-            Err(malformed) => Verdict::Malformed(malformed),
+            Ok(hello) => HelloVerdict::Hello(hello),
+            Err(malformed) => HelloVerdict::Malformed(malformed),
         }
     }
 
-    /// The whole message: where it lies, if it lies in one record, else put together. That happens once and not
-    /// piece by piece, so that only a hello that is about to be decided is ever held twice.
+    /// The whole message: borrowed if it is in one record, else copied together. It is copied once and not piece by
+    /// piece, so that only a hello that is about to be decided is ever held twice.
     fn message<'w>(&self, wire: &'w [u8], message_bytes: usize) -> Cow<'w, [u8]> {
         if self.records == 1 {
             let end = (RECORD_HEADER_BYTES + message_bytes).min(wire.len());
@@ -204,7 +204,7 @@ impl Reader {
             let Some(length) = records.take(3).and_then(|_| records.u16()) else {
                 break;
             };
-            // The last record may go on after the message, and what follows need not have come.
+            // The last record may go on after the message, and the rest of it need not be there.
             let wanted = usize::from(length).min(message_bytes - message.len());
             message.extend_from_slice(records.take(wanted).unwrap_or_default());
         }
@@ -212,6 +212,6 @@ impl Reader {
     }
 }
 
-fn malformed(alert: Alert, what: &'static str) -> Verdict {
-    Verdict::Malformed(Malformed::new(alert, what))
+fn malformed(alert: Alert, what: &'static str) -> HelloVerdict {
+    HelloVerdict::Malformed(Malformed::new(alert, what))
 }

@@ -1,65 +1,52 @@
-//! Reads as much of a client's first bytes as it takes to route it, and refuses a TLS client with a reason.
+//! Reads as much of a client's first bytes as it takes to route it.
 //!
-//! The cores are pure: [`hello`] says what a prefix proves, [`alert`] how a refusal is put. Here is the rim, which reads, and
-//! [`refusal`], which answers.
+//! [`hello`] is pure: it says what a prefix proves. `preface` reads: one buffer and one deadline for
+//! every reader. [`alert`] is what a TLS client gets when it is refused.
 
 pub mod alert;
-mod first;
 pub mod hello;
-pub mod refusal;
+mod memory;
+mod preface;
 #[cfg(test)]
 mod tests;
 
-use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
 
 use self::alert::Alert;
-pub use self::first::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
-use self::hello::{Hello, Malformed, Reader, Verdict};
+use self::hello::{Hello, HelloReader, HelloVerdict};
+pub use self::memory::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
+use self::preface::{Inspection, Preface, PrefaceReader};
+pub use self::preface::{SniffFailure, SniffLimits};
 
-/// Bounds on what is read before a route is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SniffLimits {
-    /// From accept to the whole ClientHello, absolute.
-    pub hello_timeout: Duration,
-    /// Bytes that may be held for it.
-    pub hello_bytes_max: usize,
-}
-
-/// A client that can be routed.
+/// What the first bytes of a client say.
 #[derive(Debug)]
 pub struct Sniffed {
-    /// What its first bytes are.
+    /// What they are.
     pub opening: Opening,
-    /// All bytes read, to be sent on unchanged: the opening and perhaps what came right behind it. At most
+    /// All bytes read, to be sent on unchanged: the opening, and what may have come right behind it. At most
     /// `hello_bytes_max`.
     pub first: FirstBytes,
 }
 
-/// How a client begins.
+/// What the first bytes of a client are.
 #[derive(Debug)]
 pub enum Opening {
-    /// With a ClientHello.
+    /// A ClientHello.
     Hello(Hello),
-    /// With something that is not TLS: a single byte may prove it.
+    /// Not TLS, which a single byte may prove.
     NotTls,
 }
 
-/// PostgreSQL's SSLRequest: its length, and a code in the place of a protocol version ("Message Formats" in the
+/// PostgreSQL's SSLRequest: its length, and a code in the field of the protocol version ("Message Formats" in the
 /// PostgreSQL documentation). The client waits for one byte of answer before it sends a ClientHello.
 const POSTGRES_SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 impl Sniffed {
-    /// Whether the client sent PostgreSQL's SSLRequest. One that comes in pieces is not seen: what is not TLS is decided by
-    /// its first byte, and nobody waits for more.
+    /// Whether the client sent PostgreSQL's SSLRequest. One that comes in pieces is not recognized: the first byte proves
+    /// that it is not TLS, and no more is read.
     #[must_use]
     pub fn is_postgres_ssl_request(&self) -> bool {
         self.first.as_slice() == POSTGRES_SSL_REQUEST
@@ -75,19 +62,19 @@ impl Sniffed {
     }
 }
 
-/// Why a client cannot be routed, and how far it got.
+/// Why a client cannot be routed, and how much was read of it.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason} (after {bytes_read} bytes)")]
 pub struct SniffError {
     /// What went wrong.
     #[source]
     pub reason: SniffFailure,
-    /// Bytes read from the client; they are gone.
+    /// Bytes read from the client. They are dropped.
     pub bytes_read: usize,
 }
 
 impl SniffError {
-    /// What the client is told; `None`: nothing, as it is gone or has not shown that it speaks TLS.
+    /// The alert for the client; `None`: it is gone, or has not shown that it speaks TLS.
     #[must_use]
     pub fn alert(&self) -> Option<Alert> {
         match &self.reason {
@@ -100,33 +87,13 @@ impl SniffError {
     }
 }
 
-/// What goes wrong before there is a whole ClientHello.
-#[derive(Debug, thiserror::Error)]
-pub enum SniffFailure {
-    /// No verdict `hello_timeout` after accept, or it had waited longest when [`HelloMemory`] was used up.
-    #[error("the ClientHello took too long")]
-    TooSlow,
-    /// No verdict within `hello_bytes_max`, or none possible.
-    #[error("the ClientHello is too long")]
-    TooLong,
-    /// It begins as TLS and then is not.
-    #[error("no ClientHello: {0}")]
-    Invalid(Malformed),
-    /// The client finished before there was a verdict.
-    #[error("the client left before its ClientHello was whole")]
-    LeftEarly,
-    /// Reading failed; mostly a reset.
-    #[error("the client is gone")]
-    Io(#[from] io::Error),
-}
-
 /// Reads until it is clear how the client begins. A client that has sent nothing yet costs no buffer.
 ///
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// What keeps the client from being routed. Every bound is of `limits`; the time counts from `accepted_at`. What is read
-/// is charged to `memory`.
+/// What keeps the client from being routed. The bounds are those of `limits`; the time counts from `accepted_at`. The
+/// memory for what is read is charged to `memory`.
 pub async fn sniff<S>(
     socket: &mut S,
     limits: &SniffLimits,
@@ -136,63 +103,29 @@ pub async fn sniff<S>(
 where
     S: AsyncRead + Unpin,
 {
-    let mut first = FirstBytes::new(memory, accepted_at);
-    let time_left = limits.hello_timeout.saturating_sub(accepted_at.elapsed());
-    let decided = timeout(time_left, decide(socket, &mut first, limits.hello_bytes_max)).await;
-    match decided.unwrap_or(Err(SniffFailure::TooSlow)) {
-        Ok(opening) => {
-            first.settled();
-            Ok(Sniffed { opening, first })
-        }
+    let mut preface = Preface::new(socket, limits, accepted_at, memory);
+    match preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await {
+        Ok(opening) => Ok(Sniffed {
+            opening,
+            first: preface.into_bytes(),
+        }),
         Err(reason) => Err(SniffError {
             reason,
-            bytes_read: first.as_slice().len(),
+            bytes_read: preface.bytes_read(),
         }),
     }
 }
 
-async fn decide<S>(socket: &mut S, first: &mut FirstBytes, bytes_max: usize) -> Result<Opening, SniffFailure>
-where
-    S: AsyncRead + Unpin,
-{
-    let mut reader = Reader::new(bytes_max);
-    loop {
-        match reader.advance(first.as_slice()) {
-            Verdict::Hello(hello) => return Ok(Opening::Hello(hello)),
-            Verdict::NotTls => return Ok(Opening::NotTls),
-            Verdict::Malformed(malformed) => return Err(SniffFailure::Invalid(malformed)),
-            Verdict::TooLong => return Err(SniffFailure::TooLong),
-            Verdict::NeedMore if first.as_slice().len() >= bytes_max => return Err(SniffFailure::TooLong),
-            Verdict::NeedMore => {
-                first.waits();
-                let read = poll_fn(|cx| {
-                    if first.is_told(cx) {
-                        return Poll::Ready(Err(SniffFailure::TooSlow));
-                    }
-                    poll_some(Pin::new(&mut *socket), cx, first, bytes_max).map_err(SniffFailure::Io)
-                });
-                if read.await? == 0 {
-                    return Err(SniffFailure::LeftEarly);
-                }
-            }
+impl PrefaceReader for HelloReader {
+    type Found = Opening;
+
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<Opening> {
+        match self.advance(bytes) {
+            HelloVerdict::Hello(hello) => Inspection::Found(Opening::Hello(hello)),
+            HelloVerdict::NotTls => Inspection::Found(Opening::NotTls),
+            HelloVerdict::NeedMore => Inspection::NeedMore,
+            HelloVerdict::Malformed(malformed) => Inspection::Invalid(SniffFailure::Invalid(malformed)),
+            HelloVerdict::TooLong => Inspection::Invalid(SniffFailure::TooLong),
         }
     }
-}
-
-/// Of one read. A usual ClientHello has 250 to 2,000 bytes.
-const READ_BYTES_MAX: usize = 4096;
-
-/// Reads once, by way of the stack: `first` grows only by what has come, and nothing is held while nothing comes.
-fn poll_some<S: AsyncRead>(
-    socket: Pin<&mut S>,
-    cx: &mut Context<'_>,
-    first: &mut FirstBytes,
-    bytes_max: usize,
-) -> Poll<io::Result<usize>> {
-    let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
-    let room = bytes_max.saturating_sub(first.as_slice().len()).min(READ_BYTES_MAX);
-    let mut read = ReadBuf::uninit(&mut scratch[..room]);
-    ready!(socket.poll_read(cx, &mut read))?;
-    first.push(read.filled(), bytes_max);
-    Poll::Ready(Ok(read.filled().len()))
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
@@ -30,12 +32,12 @@ async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError
 }
 
 #[tokio::test]
-async fn all_that_was_read_comes_back() {
+async fn all_bytes_read_are_returned() {
     let mut sent = captured("chromium");
     sent.extend_from_slice(b"early data");
     for pieces in [1, 7, 1400, sent.len()] {
         let (mut client, mut server) = duplex(pieces);
-        // What nobody reads any more must not be waited for: the server's end is dropped with the first half.
+        // The server's end is dropped with `reading`, so that the client does not wait for bytes that are no longer read.
         let reading = async move { sniffed(&mut server, LIMITS.hello_bytes_max).await };
         let (sniffed, _) = tokio::join!(reading, client.write_all(&sent));
         let sniffed = sniffed.unwrap();
@@ -49,7 +51,7 @@ async fn all_that_was_read_comes_back() {
 }
 
 #[tokio::test]
-async fn one_byte_decides_what_is_not_tls() {
+async fn one_byte_proves_that_a_client_does_not_speak_tls() {
     let (mut client, mut server) = duplex(64);
     client.write_all(b"\0").await.unwrap();
     let sniffed = sniffed(&mut server, LIMITS.hello_bytes_max).await.unwrap();
@@ -58,7 +60,7 @@ async fn one_byte_decides_what_is_not_tls() {
 }
 
 #[tokio::test]
-async fn a_hello_of_exactly_so_many_bytes_and_not_one_more() {
+async fn a_hello_of_exactly_hello_max_bytes_is_read_and_a_longer_one_is_not() {
     for file in ["openssl-records", "chromium"] {
         let sent = captured(file);
         assert_eq!(sniffed_of(&sent, sent.len()).await.unwrap().first.into_vec(), sent);
@@ -69,7 +71,7 @@ async fn a_hello_of_exactly_so_many_bytes_and_not_one_more() {
 }
 
 #[tokio::test]
-async fn no_more_is_held_than_allowed() {
+async fn no_more_than_hello_max_bytes_are_held() {
     let sent = [captured("openssl"), vec![0; 100_000]].concat();
     let sniffed = sniffed_of(&sent, 400).await.unwrap();
     assert_eq!(*sniffed.first.as_slice(), sent[..400]);
@@ -84,14 +86,14 @@ async fn no_more_is_held_than_allowed() {
 }
 
 #[tokio::test]
-async fn nothing_more_is_held_at_the_bound_even_undecided() {
+async fn an_undecided_client_is_refused_at_hello_max_bytes() {
     let error = sniffed_of(b"\x16\x03\x01\x20\0\x01", 6).await.unwrap_err();
     assert!(matches!(error.reason, SniffFailure::TooLong), "{error}");
     assert_eq!(error.bytes_read, 6);
 }
 
 #[tokio::test]
-async fn a_malformed_hello_says_why() {
+async fn the_error_of_a_malformed_hello_says_why() {
     let error = sniffed_of(b"\x16\x03\x01\0\0", LIMITS.hello_bytes_max)
         .await
         .unwrap_err();
@@ -103,7 +105,7 @@ async fn a_malformed_hello_says_why() {
 }
 
 #[tokio::test]
-async fn who_leaves_early_is_told_apart_by_what_was_sent() {
+async fn a_client_that_leaves_early_is_told_apart_from_one_that_fails() {
     for sent in [b"".as_slice(), b"\x16\x03\x01"] {
         let (mut client, mut server) = duplex(64);
         client.write_all(sent).await.unwrap();
@@ -131,7 +133,7 @@ async fn a_reset_is_an_error_of_the_socket() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_is_absolute_and_counts_from_accept() {
     let accepted_at = Instant::now();
-    tokio::time::advance(Duration::from_secs(2)).await; // it waited for its turn
+    tokio::time::advance(Duration::from_secs(2)).await; // from accept until the session first runs
     let (mut client, mut server) = duplex(64);
     let drip = async {
         for byte in captured("openssl").chunks(1) {
@@ -146,10 +148,10 @@ async fn the_deadline_is_absolute_and_counts_from_accept() {
             assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
             assert_eq!(error.bytes_read, 1); // the second byte comes at 6 s
         }
-        () = drip => panic!("the drip was allowed to end"),
+        () = drip => panic!("the client was allowed to send it all"),
     }
     let late = accepted_at.elapsed() - LIMITS.hello_timeout;
-    assert!(late <= Duration::from_millis(1), "{late:?}"); // the timer's grain
+    assert!(late <= Duration::from_millis(1), "{late:?}"); // the resolution of the timer
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +205,7 @@ async fn each_failure_has_its_alert() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_longest_ends_when_the_memory_of_the_process_is_used_up() {
+async fn the_client_that_waited_longest_is_evicted_when_hello_memory_is_used_up() {
     let memory = HelloMemory::new(100);
     let (first_at, second_at) = (Instant::now(), Instant::now() + Duration::from_millis(1));
     let (mut first, mut to_first) = duplex(128);
@@ -222,4 +224,36 @@ async fn who_waits_longest_ends_when_the_memory_of_the_process_is_used_up() {
     assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
     assert_eq!((error.bytes_read, error.alert()), (60, Some(Alert::UserCanceled)));
     assert_eq!(memory.held(), 0, "both are gone");
+}
+
+/// Looks for the first byte.
+struct FirstByte;
+
+impl PrefaceReader for FirstByte {
+    type Found = u8;
+
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<u8> {
+        bytes
+            .first()
+            .map_or(Inspection::NeedMore, |byte| Inspection::Found(*byte))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_in_turn_share_the_bytes_and_the_deadline() {
+    let sent = captured("openssl");
+    let accepted_at = Instant::now();
+    for (sent, is_whole) in [(&sent[..], true), (&sent[..60], false)] {
+        let (mut client, mut server) = duplex(4096);
+        let memory = memory();
+        let mut preface = Preface::new(&mut server, &LIMITS, accepted_at, &memory);
+        client.write_all(&sent[..1]).await.unwrap();
+        assert_eq!(preface.read(&mut FirstByte).await.unwrap(), sent[0]);
+        client.write_all(&sent[1..]).await.unwrap();
+        let hello = preface.read(&mut HelloReader::new(LIMITS.hello_bytes_max)).await;
+        assert_eq!(matches!(hello, Ok(Opening::Hello(_))), is_whole, "{hello:?}");
+        assert_eq!(preface.into_bytes().as_slice(), sent);
+    }
+    let late = accepted_at.elapsed() - LIMITS.hello_timeout;
+    assert!(late <= Duration::from_millis(1), "{late:?}");
 }

@@ -1,10 +1,8 @@
-use super::book::LINGER;
+use super::registry::RETENTION;
 use super::*;
 use crate::account::Ending;
 use crate::addr::ServerAddr;
-use crate::capacity::Capacity;
-use crate::pool::health::{EjectLimits, Thresholds, Verdict};
-use crate::pool::{Member, MemberConfig, Policy, PoolRules, ServerSpec};
+use crate::pool::{CheckOutcome, EjectLimits, Member, MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
 
 fn server(label: &str) -> Arc<Server> {
     server_at("10.0.0.1:1", label)
@@ -20,19 +18,19 @@ fn server_at(address: &str, label: &str) -> Arc<Server> {
     Arc::new(Server::new(spec, true))
 }
 
-/// Something of each kind has happened on this server.
-fn used(metrics: &Metrics, listener: &Arc<ListenerSeries>, server: &Arc<Server>) {
-    let key = LineKey {
+/// Counts a session and a health transition of this server.
+fn record_events(metrics: &Metrics, listener: &Arc<ListenerSeries>, server: &Arc<Server>) {
+    let key = PathKey {
         listener: listener.id(),
         pool: "p".into(),
         server: Some(server.id()),
     };
-    let line = metrics.line(&key, listener, Some(server));
-    line.ended(Ending::ClientClosed, Duration::ZERO);
-    line.server().unwrap().changed(true);
+    let path = metrics.path(&key, listener, Some(server));
+    path.record_session(Ending::ClientClosed, Duration::ZERO);
+    path.server().unwrap().record_transition(true);
 }
 
-/// The pool `p` with these servers.
+/// The pool `p`, with these servers.
 fn pool(servers: &[&Arc<Server>]) -> Pool {
     let member = |server: &&Arc<Server>| Member::new(Arc::clone(server), MemberConfig::default());
     let rules = PoolRules {
@@ -53,25 +51,25 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
 
 fn metrics() -> (Arc<Metrics>, Arc<ListenerSeries>) {
     let metrics = Metrics::new();
-    let listener = metrics.listener(&"l".into(), || ConnectionLimits::new(None, Capacity::new(Some(1))));
+    let listener = metrics.listener(&"l".into());
     (Arc::new(metrics), listener)
 }
 
 #[tokio::test(start_paused = true)]
-async fn series_leave_though_nobody_ever_asks_for_them() {
+async fn expired_series_are_removed_without_any_scrape() {
     let (metrics, listener) = metrics();
-    let tending = tokio::spawn(Arc::clone(&metrics).tend());
-    used(&metrics, &listener, &server("goes"));
-    sleep(LINGER + 3 * TENDING).await;
-    assert!(metrics.book().servers.is_empty() && metrics.book().lines.is_empty());
+    let upkeep = tokio::spawn(Arc::clone(&metrics).run_upkeep());
+    record_events(&metrics, &listener, &server("removed"));
+    sleep(RETENTION + 3 * UPKEEP_INTERVAL).await;
+    assert!(metrics.registry().servers.is_empty() && metrics.registry().paths.is_empty());
     assert!(
-        !metrics.handle.render().contains("goes"),
-        "not even the exporter knows of it"
+        !metrics.handle.render().contains("removed"),
+        "expected the exporter to have forgotten the server"
     );
-    tending.abort();
+    upkeep.abort();
 }
 
-/// The lines of a text that are about a server.
+/// The lines of `text` with this server label, sorted.
 fn lines_of(text: &str, label: &str) -> Vec<String> {
     let label = format!("server=\"{label}\"");
     let mut lines: Vec<_> = text
@@ -84,16 +82,16 @@ fn lines_of(text: &str, label: &str) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn counters_of_a_server_that_left_stay_for_five_minutes_and_gauges_do_not() {
+async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_not() {
     let (metrics, listener) = metrics();
-    let (stays, goes) = (server("stays"), server("goes"));
-    used(&metrics, &listener, &stays);
-    used(&metrics, &listener, &goes);
-    let in_force = pool(&[&stays]);
-    let text = || metrics.render([&in_force]);
-    drop(goes);
-    // Nobody asked while it lived.
-    let first = lines_of(&text(), "goes");
+    let (kept, removed) = (server("kept"), server("removed"));
+    record_events(&metrics, &listener, &kept);
+    record_events(&metrics, &listener, &removed);
+    let configured = pool(&[&kept]);
+    let text = || metrics.render([], [&configured]);
+    drop(removed);
+    // There was no scrape before the server was removed.
+    let first = lines_of(&text(), "removed");
     assert!(first.len() > 5, "{first:?}");
     assert!(
         first
@@ -108,46 +106,50 @@ async fn counters_of_a_server_that_left_stay_for_five_minutes_and_gauges_do_not(
         "{first:?}"
     );
     for _ in 0..4 {
-        assert_eq!(lines_of(&text(), "goes"), first, "every scraper sees them");
-        sleep(LINGER / 5).await;
+        assert_eq!(
+            lines_of(&text(), "removed"),
+            first,
+            "expected every scrape to show the same"
+        );
+        sleep(RETENTION / 5).await;
     }
-    sleep(LINGER / 5).await;
-    let all = lines_of(&text(), "stays").len();
-    assert!(all > first.len(), "it has gauges too");
+    sleep(RETENTION / 5).await;
+    let all = lines_of(&text(), "kept").len();
+    assert!(all > first.len(), "expected gauges as well as counters");
     for _ in 0..3 {
         let text = text();
         assert_eq!(
-            (lines_of(&text, "goes").len(), lines_of(&text, "stays").len()),
+            (lines_of(&text, "removed").len(), lines_of(&text, "kept").len()),
             (0, all)
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_comes_back_goes_on_counting() {
+async fn a_server_that_comes_back_continues_its_counters() {
     let (metrics, listener) = metrics();
-    used(&metrics, &listener, &server("s"));
-    drop(metrics.render([]));
-    sleep(LINGER / 2).await;
+    record_events(&metrics, &listener, &server("s"));
+    drop(metrics.render([], []));
+    sleep(RETENTION / 2).await;
     let again = server("s");
-    used(&metrics, &listener, &again);
+    record_events(&metrics, &listener, &again);
     for _ in 0..3 {
-        let lines = lines_of(&metrics.render([]), "s");
+        let lines = lines_of(&metrics.render([], []), "s");
         let ended = lines.iter().find(|line| line.starts_with("acequia_sessions_total"));
         assert!(ended.is_some_and(|line| line.ends_with(" 2")), "{lines:?}");
-        sleep(LINGER).await;
+        sleep(RETENTION).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_not_up() {
+async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_of_up() {
     let (metrics, listener) = metrics();
     let server = server("s");
-    used(&metrics, &listener, &server);
+    record_events(&metrics, &listener, &server);
     let pool = pool(&[&server]);
     let client = crate::addr::ClientAddr::new("192.0.2.1:1".parse().unwrap());
     let _lease = pool.pick(client, &[], Instant::now()).unwrap();
-    let lines = lines_of(&metrics.render([]), "s");
+    let lines = lines_of(&metrics.render([], []), "s");
     assert!(
         lines.contains(&"acequia_server_sessions_active{pool=\"p\",server=\"s\"} 1".to_owned()),
         "{lines:?}"
@@ -156,7 +158,7 @@ async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_n
         !lines.iter().any(|line| line.starts_with("acequia_server_up")),
         "{lines:?}"
     );
-    let lines = lines_of(&metrics.render([&pool]), "s");
+    let lines = lines_of(&metrics.render([], [&pool]), "s");
     assert!(
         lines.contains(&"acequia_server_up{pool=\"p\",server=\"s\"} 0".to_owned()),
         "{lines:?}"
@@ -164,46 +166,46 @@ async fn a_server_with_sessions_that_is_configured_no_more_has_sessions_and_is_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_series_of_a_pool_are_there_as_long_as_it_is_configured() {
+async fn series_of_a_pool_exist_as_long_as_it_is_configured() {
     let (metrics, listener) = metrics();
-    let of = |what: &str| {
-        let text = metrics.render([]);
-        let line = text.lines().find(|line| line.starts_with(what)).map(str::to_owned);
+    let value = |series: &str| {
+        let text = metrics.render([], []);
+        let line = text.lines().find(|line| line.starts_with(series)).map(str::to_owned);
         line.and_then(|line| Some(line.rsplit_once(' ')?.1.to_owned()))
     };
-    let killed = || of("acequia_pool_sessions_total{pool=\"p\",ending=\"killed\"}");
-    let closed = || of("acequia_pool_sessions_total{pool=\"p\",ending=\"client_closed\"}");
-    let durations = || of("acequia_session_duration_seconds_count{pool=\"p\"}");
+    let killed = || value("acequia_pool_sessions_total{pool=\"p\",ending=\"killed\"}");
+    let closed = || value("acequia_pool_sessions_total{pool=\"p\",ending=\"client_closed\"}");
+    let durations = || value("acequia_session_duration_seconds_count{pool=\"p\"}");
     assert_eq!(killed(), None);
     metrics.configure_pools([&"p".into()]);
     assert_eq!((killed().as_deref(), durations().as_deref()), (Some("0"), Some("0")));
-    used(&metrics, &listener, &server("first"));
+    record_events(&metrics, &listener, &server("first"));
     for _ in 0..3 {
-        sleep(LINGER).await;
+        sleep(RETENTION).await;
         assert_eq!((closed().as_deref(), durations().as_deref()), (Some("1"), Some("1")));
     }
-    used(&metrics, &listener, &server("second"));
+    record_events(&metrics, &listener, &server("second"));
     assert_eq!((closed().as_deref(), durations().as_deref()), (Some("2"), Some("2")));
     metrics.configure_pools([]);
     assert_eq!(closed().as_deref(), Some("2"));
-    sleep(LINGER).await;
+    sleep(RETENTION).await;
     assert_eq!((closed(), durations()), (None, None));
-    assert!(of("acequia_pool_sessions_total{pool=\"\",ending=\"refused\"}").is_some());
+    assert!(value("acequia_pool_sessions_total{pool=\"\",ending=\"refused\"}").is_some());
 }
 
 #[test]
-fn a_server_that_has_moved_has_one_series() {
+fn a_server_whose_address_changed_has_one_series() {
     let (metrics, listener) = metrics();
-    let (before, after) = (server_at("10.0.0.1:1", "s"), server_at("10.0.0.2:1", "s"));
-    for server in [&after, &before] {
-        used(&metrics, &listener, server);
+    let (old, new) = (server_at("10.0.0.1:1", "s"), server_at("10.0.0.2:1", "s"));
+    for server in [&new, &old] {
+        record_events(&metrics, &listener, server);
     }
     let thresholds = Thresholds { rise: 1, fall: 1 };
-    after.record_check(&Verdict::Pass, thresholds);
-    before.record_check(&Verdict::Fail("gone".into()), thresholds);
-    let in_force = pool(&[&after]);
-    let text = || metrics.render([&in_force]);
-    let lines = |of: &str| text().lines().filter(|line| line.starts_with(of)).count();
+    new.record_check(&CheckOutcome::Pass, thresholds);
+    old.record_check(&CheckOutcome::Fail("gone".into()), thresholds);
+    let configured = pool(&[&new]);
+    let text = || metrics.render([], [&configured]);
+    let lines = |prefix: &str| text().lines().filter(|line| line.starts_with(prefix)).count();
     assert_eq!(lines("acequia_server_up{"), 1, "{}", text());
     assert_eq!(lines("acequia_connect_duration_seconds_count{"), 1, "{}", text());
     assert!(
@@ -211,22 +213,22 @@ fn a_server_that_has_moved_has_one_series() {
         "{}",
         text()
     );
-    drop(before);
+    drop(old);
     assert_eq!(lines("acequia_sessions_total{"), 1);
 }
 
 #[test]
-fn a_certificate_that_is_looked_at_no_more_has_no_end() {
+fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     let (metrics, server) = (Metrics::new(), server("s"));
     let series = metrics.server(&"p".into(), &server);
     let pool = pool(&[&server]);
-    let told = || {
-        let text = metrics.render([&pool]);
+    let is_rendered = || {
+        let text = metrics.render([], [&pool]);
         text.contains("acequia_server_certificate_expiry_timestamp_seconds{pool=\"p\",server=\"s\"} 7\n")
     };
-    assert!(!told());
-    series.certificate_ends(7);
-    assert!(told() && told());
-    series.forget_certificate();
-    assert!(!told());
+    assert!(!is_rendered());
+    series.publish_certificate_expiry(7);
+    assert!(is_rendered() && is_rendered());
+    series.clear_certificate_expiry();
+    assert!(!is_rendered());
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::account::Ending;
 use crate::account::histogram::{Histogram, SESSION_BOUNDS};
 
-/// The series of a pool: they are there as long as it is configured, whatever becomes of its servers.
+/// The series of a pool. They exist as long as the pool is configured, whether or not its servers change.
 pub(in crate::account) struct PoolSeries {
     is_configured: AtomicBool,
-    pub(in crate::account) duration: Histogram,
-    /// By the numbers of endings.
+    pub(in crate::account) session_duration: Histogram,
+    /// Indexed by the discriminant of [`Ending`].
     sessions: [AtomicU64; Ending::ALL.len()],
 }
 
@@ -18,25 +18,28 @@ impl PoolSeries {
     pub(in crate::account) fn new() -> Self {
         Self {
             is_configured: AtomicBool::new(false),
-            duration: Histogram::new(SESSION_BOUNDS),
+            session_duration: Histogram::new(SESSION_BOUNDS),
             sessions: [const { AtomicU64::new(0) }; Ending::ALL.len()],
         }
     }
 
-    pub(in crate::account) fn set_configured(&self, is_configured: bool) {
+    /// Sets whether the pool is part of the configuration.
+    pub(in crate::account) fn publish_configured(&self, is_configured: bool) {
         self.is_configured.store(is_configured, Relaxed);
     }
 
+    /// Whether the pool is part of the configuration.
     pub(in crate::account) fn is_configured(&self) -> bool {
         self.is_configured.load(Relaxed)
     }
 
-    pub(in crate::account) fn ended(&self, ending: Ending, took: Duration) {
+    /// Counts a session that has ended, with the time since it was accepted.
+    pub(in crate::account) fn record_session(&self, ending: Ending, duration: Duration) {
         self.sessions[ending as usize].fetch_add(1, Relaxed);
-        self.duration.record(took);
+        self.session_duration.record(duration);
     }
 
-    /// Sessions that ended so.
+    /// The number of sessions that ended in this way.
     pub(in crate::account) fn sessions(&self, ending: Ending) -> u64 {
         self.sessions[ending as usize].load(Relaxed)
     }

@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use metrics::Label;
 
-use super::{Counters, Source};
+use super::counters::{LabelledCounters, SharedRecorder};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 use crate::dial::ConnectFailure;
 use crate::pool::{Server, ServerId};
 
-/// What came of a health check.
+/// The result of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    /// Good.
+    /// The server passed the check.
     Pass,
-    /// Bad.
+    /// The server failed the check.
     Fail,
-    /// No answer in time.
+    /// The server did not respond in time.
     Timeout,
 }
 
 impl CheckResult {
-    /// All of them, in the order of their numbers.
+    /// All results, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Pass, Self::Fail, Self::Timeout];
 
-    /// The word.
+    /// The value of the label `result`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,109 +37,112 @@ impl CheckResult {
     }
 }
 
-/// The series of a server, or of all that are called so: one that was given another address is another server, while
-/// sessions still go to the one before.
+/// The series of all servers with one label in one pool. There may be two such servers: when an address changes, a new
+/// server takes over the label while the old one still has sessions.
 pub struct ServerSeries {
-    // Std mutexes: for a line or two, when a server is met for the first time, at a check, when somebody looks.
-    /// One; two while the one before it has sessions.
+    // Std mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// When the certificate ends that it showed last, in seconds since the epoch; most servers never show one.
-    certificate: Mutex<Option<i64>>,
-    pub(in crate::account) connect: Histogram,
-    failures: Counters<{ ConnectFailure::ALL.len() }>,
-    checks: Counters<{ CheckResult::ALL.len() }>,
-    transitions: Counters<2>,
+    /// When the certificate shown at the latest check expires, in seconds since the Unix epoch. `None` if no check reads
+    /// certificates.
+    certificate_expiry: Mutex<Option<i64>>,
+    pub(in crate::account) connect_duration: Histogram,
+    connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
+    checks: LabelledCounters<{ CheckResult::ALL.len() }>,
+    transitions: LabelledCounters<2>,
 }
 
 impl ServerSeries {
-    pub(in crate::account) fn new(source: &Source, labels: &[Label; 2]) -> Self {
+    pub(in crate::account) fn new(recorder: &SharedRecorder, labels: &[Label; 2]) -> Self {
         Self {
             servers: Mutex::default(),
-            certificate: Mutex::default(),
-            connect: Histogram::new(HANDSHAKE_BOUNDS),
-            failures: Counters::new(source, names::CONNECT_FAILURES, labels, "reason"),
-            checks: Counters::new(source, names::HEALTH_CHECKS, labels, "result"),
-            transitions: Counters::new(source, names::HEALTH_TRANSITIONS, labels, "to"),
+            certificate_expiry: Mutex::default(),
+            connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
+            connect_failures: LabelledCounters::new(recorder, names::CONNECT_FAILURES, labels, "reason"),
+            checks: LabelledCounters::new(recorder, names::HEALTH_CHECKS, labels, "result"),
+            transitions: LabelledCounters::new(recorder, names::HEALTH_TRANSITIONS, labels, "to"),
         }
     }
 
-    /// An attempt to connect took so long, and failed or not.
-    pub fn dialled(&self, took: Duration, failure: Option<ConnectFailure>) {
+    /// Counts an attempt to connect: its duration if it succeeded, else the reason of the failure.
+    pub fn record_attempt(&self, duration: Duration, failure: Option<ConnectFailure>) {
         match failure {
-            None => self.connect.record(took),
-            Some(failure) => self.failures.of(failure as usize, failure.as_str()).increment(1),
+            None => self.connect_duration.record(duration),
+            Some(failure) => self
+                .connect_failures
+                .get(failure as usize, failure.as_str())
+                .increment(1),
         }
     }
 
-    /// A check has a result.
-    pub fn checked(&self, result: CheckResult) {
-        self.checks.of(result as usize, result.as_str()).increment(1);
+    /// Counts a health check.
+    pub fn record_check(&self, result: CheckResult) {
+        self.checks.get(result as usize, result.as_str()).increment(1);
     }
 
-    /// Its certificate ends then, in seconds since the epoch.
-    pub fn certificate_ends(&self, at: i64) {
-        *self.certificate() = Some(at);
+    /// Sets when the server's certificate expires, in seconds since the Unix epoch.
+    pub fn publish_certificate_expiry(&self, at: i64) {
+        *self.certificate_expiry_slot() = Some(at);
     }
 
-    /// Nobody looks at its certificate any more.
-    pub fn forget_certificate(&self) {
-        *self.certificate() = None;
+    /// Removes the certificate's expiry, because no check reads the certificate any more.
+    pub fn clear_certificate_expiry(&self) {
+        *self.certificate_expiry_slot() = None;
     }
 
-    /// It went up or down.
-    pub fn changed(&self, is_up: bool) {
+    /// Counts a change to up or down by health checks.
+    pub fn record_transition(&self, is_up: bool) {
         self.transitions
-            .of(usize::from(is_up), if is_up { "up" } else { "down" })
+            .get(usize::from(is_up), if is_up { "up" } else { "down" })
             .increment(1);
     }
 
-    /// From now on this server's too.
-    pub(in crate::account) fn take_in(&self, server: &Arc<Server>) {
+    /// Adds a server with this label, if it is not known yet, and forgets those that are gone.
+    pub(in crate::account) fn add_server(&self, server: &Arc<Server>) {
         let mut servers = self.servers();
         servers.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(server));
         servers.push(Arc::downgrade(server));
     }
 
-    /// Whether nobody holds a server of this name any more: neither a pool nor a session.
-    pub(in crate::account) fn is_over(&self) -> bool {
+    /// Whether every server with this label is gone: neither a pool nor a session holds one.
+    pub(in crate::account) fn is_gone(&self) -> bool {
         self.servers().iter().all(|server| server.strong_count() == 0)
     }
 
-    /// When the certificate ends that it showed last.
-    pub(in crate::account) fn certificate_end(&self) -> Option<i64> {
-        *self.certificate()
+    /// When the certificate expires, in seconds since the Unix epoch, if known.
+    pub(in crate::account) fn certificate_expiry(&self) -> Option<i64> {
+        *self.certificate_expiry_slot()
     }
 
-    /// Sessions on servers of this name.
-    pub(in crate::account) fn live(&self) -> u32 {
-        self.sum_live(|_| true)
+    /// The number of sessions on all servers with this label.
+    pub(in crate::account) fn active_sessions(&self) -> u32 {
+        self.sum_active_sessions(|_| true)
     }
 
-    /// Sessions on servers of this name, but for those on this one.
-    pub(in crate::account) fn live_but(&self, id: ServerId) -> u32 {
-        self.sum_live(|server| server.id() != id)
+    /// The number of sessions on servers with this label, except those on the server `id`.
+    pub(in crate::account) fn active_sessions_except_on(&self, id: ServerId) -> u32 {
+        self.sum_active_sessions(|server| server.id() != id)
     }
 
-    fn sum_live(&self, is_counted: impl Fn(&Server) -> bool) -> u32 {
+    fn sum_active_sessions(&self, is_counted: impl Fn(&Server) -> bool) -> u32 {
         let servers = self.servers();
-        let there = servers.iter().filter_map(Weak::upgrade);
-        there
+        let existing = servers.iter().filter_map(Weak::upgrade);
+        existing
             .filter(|server| is_counted(server))
             .map(|server| server.live())
             .sum()
     }
 
-    fn certificate(&self) -> MutexGuard<'_, Option<i64>> {
-        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
+    fn certificate_expiry_slot(&self) -> MutexGuard<'_, Option<i64>> {
+        self.certificate_expiry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the exporter from forgetting its counters.
+    /// Keeps the exporter from forgetting the counters.
     pub(in crate::account) fn touch(&self) {
-        self.failures.touch();
+        self.connect_failures.touch();
         self.checks.touch();
         self.transitions.touch();
     }

@@ -1,12 +1,11 @@
 use super::*;
 use crate::account::access_log::{AccessTarget, LogFormat};
-use crate::addr::{ServerAddr, ServerPlace};
+use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
 use crate::plan::{AdminPlan, HealthPlan, LogPlan, PoolPlans, RuntimePlan, Sever, SeveringPlan};
-use crate::pool::health::{EjectLimits, Thresholds};
-use crate::pool::{Member, MemberConfig, Pool, PoolRules, Server};
+use crate::pool::{EjectLimits, Member, MemberConfig, Pool, PoolRules, Server, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
 use crate::route::{RouteTable, Target};
@@ -21,9 +20,9 @@ const SOCKET: SocketOptions = SocketOptions {
 };
 
 fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
-    let place = match (written.parse(), written.rsplit_once(':')) {
-        (Ok(address), _) => ServerPlace::Address(ServerAddr::new(address)),
-        (Err(_), Some((host, port))) => ServerPlace::Name {
+    let location = match (written.parse(), written.rsplit_once(':')) {
+        (Ok(address), _) => ServerLocation::Address(ServerAddr::new(address)),
+        (Err(_), Some((host, port))) => ServerLocation::Name {
             host: host.into(),
             port: port.parse().unwrap(),
         },
@@ -32,7 +31,7 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
     ServerEntry {
         name: name.map(Into::into),
         written: written.into(),
-        place,
+        location,
         member_config: MemberConfig { weight, priority: 0 },
         addresses: arc_swap::ArcSwap::default(),
     }

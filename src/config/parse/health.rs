@@ -3,17 +3,17 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::limits::SOME_TIME;
-use super::{Mistakes, Section, address, check, value};
+use super::limits::NONZERO_DURATION;
+use super::{Problems, Section, address, check, value};
 use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::plan::HealthPlan;
-use crate::pool::health::{EjectLimits, Thresholds};
+use crate::pool::{EjectLimits, Thresholds};
 use crate::units;
 
 /// A check costs a connection: more than a hundred a second to each server would be load.
-const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*SOME_TIME.end();
+const CHECK_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=*NONZERO_DURATION.end();
 
 /// Results in a row that change a state.
 const STREAK: RangeInclusive<u32> = 1..=1_000;
@@ -32,56 +32,68 @@ const EJECTION: EjectLimits = EjectLimits {
     on_reset: false,
 };
 
-/// What a pool's configuration says about the health of its servers.
+/// The settings of a pool for checks and ejections.
 pub(super) struct HealthConfig {
-    /// How they are checked.
+    /// How servers are checked.
     pub(super) plan: HealthPlan,
-    /// When failed connects take a server out.
+    /// When servers are ejected.
     pub(super) eject: EjectLimits,
     /// See [`crate::pool::PoolRules::panic_threshold`].
     pub(super) panic_threshold: Option<u8>,
 }
 
-/// Reads `[pools.NAME.health]`, and the keys of `[pools.NAME]` that belong to checks.
-pub(super) fn health(pool: &Section<'_>, m: &mut Mistakes<'_>) -> HealthConfig {
+/// Converts `[pools.NAME.health]`, and the keys of `[pools.NAME]` that belong to checks.
+pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthConfig {
     let defaults = default_plan();
     if let Some(node) = pool.get("health").filter(|node| value::is_off(node)) {
-        let label = r#"write { check = "off" }"#;
-        m.say(&node.place, "expected a table, found text", label);
+        let hint = r#"write { check = "off" }"#;
+        problems.error(&node.position, "expected a table, found a string", hint);
         return HealthConfig {
             plan: defaults,
             eject: EJECTION,
             panic_threshold: None,
         };
     }
-    let section = pool.child("health", &keys::HEALTH, m);
-    let check = check::check(pool, &section, m);
+    let section = pool.child("health", &keys::HEALTH, problems);
+    let check = check::check(pool, &section, problems);
     let interval = section
-        .duration("interval", CHECK_INTERVAL, m)
+        .duration("interval", CHECK_INTERVAL, problems)
         .unwrap_or(defaults.interval);
     let plan = HealthPlan {
         check,
         interval,
-        interval_down: section.duration("interval_down", CHECK_INTERVAL, m).unwrap_or(interval),
-        timeout: section.duration("timeout", SOME_TIME, m).unwrap_or(defaults.timeout),
+        interval_down: section
+            .duration("interval_down", CHECK_INTERVAL, problems)
+            .unwrap_or(interval),
+        timeout: section
+            .duration("timeout", NONZERO_DURATION, problems)
+            .unwrap_or(defaults.timeout),
         thresholds: Thresholds {
-            rise: section.whole("rise", STREAK, m).unwrap_or(defaults.thresholds.rise),
-            fall: section.whole("fall", STREAK, m).unwrap_or(defaults.thresholds.fall),
+            rise: section
+                .integer("rise", STREAK, problems)
+                .unwrap_or(defaults.thresholds.rise),
+            fall: section
+                .integer("fall", STREAK, problems)
+                .unwrap_or(defaults.thresholds.fall),
         },
-        address: section.get("address").and_then(|node| check_address(node, m)),
-        port: section.whole("port", PORT, m).and_then(|port| u16::try_from(port).ok()),
+        address: section.get("address").and_then(|node| check_address(node, problems)),
+        port: section
+            .integer("port", PORT, problems)
+            .and_then(|port| u16::try_from(port).ok()),
         concurrency: section
-            .whole("concurrency", CONCURRENCY, m)
+            .integer("concurrency", CONCURRENCY, problems)
             .map_or(defaults.concurrency, |checks| checks as usize),
     };
     HealthConfig {
         plan,
-        eject: ejection(&section, m),
-        panic_threshold: section.get("panic_threshold").and_then(|node| panic_threshold(node, m)),
+        eject: ejection(&section, problems),
+        panic_threshold: section
+            .get("panic_threshold")
+            .and_then(|node| panic_threshold(node, problems)),
     }
 }
 
-/// How servers are checked where nothing is configured.
+/// The defaults of the settings for checks.
 fn default_plan() -> HealthPlan {
     HealthPlan {
         check: Some(check::default()),
@@ -95,50 +107,54 @@ fn default_plan() -> HealthPlan {
     }
 }
 
-fn check_address(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerAddr> {
-    let text = value::text(node, m)?;
+fn check_address(node: &Node, problems: &mut Problems<'_>) -> Option<ServerAddr> {
+    let text = value::string(node, problems)?;
     match address::host(text) {
         Ok(address) => Some(address),
-        Err((what, label)) => {
-            m.say(&node.place, what, label);
+        Err((message, hint)) => {
+            problems.error(&node.position, message, hint);
             None
         }
     }
 }
 
 /// A percentage, or `"off"`.
-fn panic_threshold(node: &Node, m: &mut Mistakes<'_>) -> Option<u8> {
+fn panic_threshold(node: &Node, problems: &mut Problems<'_>) -> Option<u8> {
     if value::is_off(node) {
         return None;
     }
-    value::whole(node, 1..=100, m).and_then(|percent| u8::try_from(percent).ok())
+    value::integer(node, 1..=100, problems).and_then(|percent| u8::try_from(percent).ok())
 }
 
-fn ejection(section: &Section<'_>, m: &mut Mistakes<'_>) -> EjectLimits {
-    let first = section.duration("eject_for", SOME_TIME, m).unwrap_or(EJECTION.first);
+fn ejection(section: &Section<'_>, problems: &mut Problems<'_>) -> EjectLimits {
+    let first = section
+        .duration("eject_for", NONZERO_DURATION, problems)
+        .unwrap_or(EJECTION.first);
     let longest = section
-        .duration("eject_max_for", SOME_TIME, m)
+        .duration("eject_max_for", NONZERO_DURATION, problems)
         .unwrap_or(EJECTION.longest);
     if first > longest {
         let wrong = section.get("eject_max_for").or_else(|| section.get("eject_for"));
-        let place = wrong.map_or(section.place(), |node| &node.place);
-        let what = format!(
+        let position = wrong.map_or(section.position(), |node| &node.position);
+        let message = format!(
             "`eject_for` ({}) is longer than `eject_max_for` ({})",
-            units::show_duration(first),
-            units::show_duration(longest)
+            units::format_duration(first),
+            units::format_duration(longest)
         );
-        m.say(place, what, "the back-off begins with the one and ends with the other");
+        problems.error(position, message, "write durations in increasing order");
     }
     EjectLimits {
-        after: section.whole("eject_after", STREAK, m).unwrap_or(EJECTION.after),
+        after: section
+            .integer("eject_after", STREAK, problems)
+            .unwrap_or(EJECTION.after),
         first,
         longest,
         percent_max: section
-            .whole("eject_max_percent", 0..=100, m)
+            .integer("eject_max_percent", 0..=100, problems)
             .unwrap_or(EJECTION.percent_max),
         on_reset: section
             .get("eject_on_reset")
-            .and_then(|node| value::truth(node, m))
+            .and_then(|node| value::boolean(node, problems))
             .unwrap_or(EJECTION.on_reset),
     }
 }

@@ -1,30 +1,30 @@
-//! What listeners and pools inherit from `[defaults]`, and `[defaults]` from us.
+//! Settings that listeners and pools inherit from `[defaults]`, and the built-in defaults.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Mistakes, Section, value};
+use super::{Problems, Section, value};
 use crate::addr::IpFamily;
 use crate::config::keys;
 use crate::relay::RelayLimits;
 use crate::sniff::SniffLimits;
 use crate::socket::{Keepalive, SocketOptions};
 
-/// Any duration but none. A year is what the timers take without a thought.
-pub(super) const SOME_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=YEAR;
+/// Durations above zero. The limit of a year is far below the range of the timers.
+pub(super) const NONZERO_DURATION: RangeInclusive<Duration> = Duration::from_millis(1)..=YEAR;
 
-/// Any duration, and none.
-pub(super) const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+/// Durations, zero included.
+pub(super) const ANY_DURATION: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A usual ClientHello has 200 to 1,800 bytes; a listener's share of memory is this times its undecided clients.
+/// Most ClientHellos have 200 to 1,800 bytes. Each client without a route may hold this many bytes of memory.
 const HELLO_BYTES: RangeInclusive<u64> = 512..=1 << 20;
 
-/// The kernel takes an `int`, and lowers it to `net.core.somaxconn`.
+/// The kernel takes an `int` and limits it to `net.core.somaxconn`.
 const BACKLOG: RangeInclusive<u32> = 1..=i32::MAX as u32;
 
-/// Each of them on another server: beyond this no client would still wait.
+/// Each retry is on another server; no client would wait for more of them.
 const RETRIES: RangeInclusive<u32> = 0..=100;
 
 const FAMILIES: [(&str, IpFamily); 3] = [("ipv4", IpFamily::V4), ("ipv6", IpFamily::V6), ("both", IpFamily::Both)];
@@ -35,7 +35,7 @@ const KEEPALIVE_TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Durati
 /// Linux: MAX_TCP_KEEPCNT.
 const KEEPALIVE_PROBES: RangeInclusive<u32> = 1..=127;
 
-/// The kernel takes an `int` of milliseconds: this is the last whole hour in it.
+/// The kernel takes an `int` of milliseconds; the upper bound is the last whole hour that fits.
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(596 * 3600);
 
 const KEEPALIVE: Keepalive = Keepalive {
@@ -49,16 +49,16 @@ const SOCKET: SocketOptions = SocketOptions {
     user_timeout: None,
 };
 
-/// What listeners and pools inherit: what is built in, and over it `[defaults]`.
-pub(super) fn defaults(section: &Section<'_>, m: &mut Mistakes<'_>) -> (ListenerLimits, PoolLimits) {
-    let socket = socket(SOCKET, section, m); // of both, but a mistake in it is said once
+/// The settings that listeners and pools inherit: `[defaults]` over the built-in defaults.
+pub(super) fn defaults(section: &Section<'_>, problems: &mut Problems<'_>) -> (ListenerLimits, PoolLimits) {
+    let socket = socket(SOCKET, section, problems); // of both, but its errors must be reported once
     (
-        ListenerLimits::BUILT_IN.with(section, socket, m),
-        PoolLimits::BUILT_IN.with(section, socket, m),
+        ListenerLimits::DEFAULT.with(section, socket, problems),
+        PoolLimits::DEFAULT.with(section, socket, problems),
     )
 }
 
-/// What listeners inherit.
+/// Settings that listeners inherit.
 #[derive(Clone, Copy)]
 pub(super) struct ListenerLimits {
     pub(super) sniff: SniffLimits,
@@ -68,10 +68,10 @@ pub(super) struct ListenerLimits {
 }
 
 impl ListenerLimits {
-    const BUILT_IN: Self = Self {
+    const DEFAULT: Self = Self {
         sniff: SniffLimits {
             hello_timeout: Duration::from_secs(5),
-            // The largest extension block that TLS allows, 65,535 bytes (RFC 8446, section 4.1.2), and what stands before it.
+            // The largest extension block of TLS, 65,535 bytes (RFC 8446, section 4.1.2), and the fields before it fit.
             hello_bytes_max: 128 << 10,
         },
         relay: RelayLimits {
@@ -82,21 +82,21 @@ impl ListenerLimits {
         backlog: 4096,
     };
 
-    /// These, and over them what a section says itself.
-    pub(super) fn overlaid(self, section: &Section<'_>, m: &mut Mistakes<'_>) -> Self {
-        let socket = socket(self.socket, section, m);
-        self.with(section, socket, m)
+    /// The settings of a section over these.
+    pub(super) fn overridden_by(self, section: &Section<'_>, problems: &mut Problems<'_>) -> Self {
+        let socket = socket(self.socket, section, problems);
+        self.with(section, socket, problems)
     }
 
-    fn with(self, section: &Section<'_>, socket: SocketOptions, m: &mut Mistakes<'_>) -> Self {
+    fn with(self, section: &Section<'_>, socket: SocketOptions, problems: &mut Problems<'_>) -> Self {
         let hello_max = section
             .get("hello_max")
-            .and_then(|node| value::size(node, HELLO_BYTES, m));
-        let half_close = section.duration("half_close_timeout", SOME_TIME, m);
+            .and_then(|node| value::size(node, HELLO_BYTES, problems));
+        let half_close = section.duration("half_close_timeout", NONZERO_DURATION, problems);
         Self {
             sniff: SniffLimits {
                 hello_timeout: section
-                    .duration("hello_timeout", SOME_TIME, m)
+                    .duration("hello_timeout", NONZERO_DURATION, problems)
                     .unwrap_or(self.sniff.hello_timeout),
                 hello_bytes_max: hello_max
                     .and_then(|bytes| usize::try_from(bytes).ok())
@@ -104,17 +104,17 @@ impl ListenerLimits {
             },
             relay: RelayLimits {
                 idle_timeout: section
-                    .duration_or_off("idle_timeout", SOME_TIME, m)
+                    .duration_or_off("idle_timeout", NONZERO_DURATION, problems)
                     .unwrap_or(self.relay.idle_timeout),
                 half_close_timeout: half_close.or(self.relay.half_close_timeout),
             },
             socket,
-            backlog: section.whole("backlog", BACKLOG, m).unwrap_or(self.backlog),
+            backlog: section.integer("backlog", BACKLOG, problems).unwrap_or(self.backlog),
         }
     }
 }
 
-/// What pools inherit.
+/// Settings that pools inherit.
 #[derive(Clone, Copy)]
 pub(super) struct PoolLimits {
     pub(super) connect_timeout: Duration,
@@ -124,43 +124,43 @@ pub(super) struct PoolLimits {
 }
 
 impl PoolLimits {
-    const BUILT_IN: Self = Self {
+    const DEFAULT: Self = Self {
         connect_timeout: Duration::from_secs(3),
         retries: 2,
         resolve: IpFamily::Both,
         socket: SOCKET,
     };
 
-    /// These, and over them what a section says itself.
-    pub(super) fn overlaid(self, section: &Section<'_>, m: &mut Mistakes<'_>) -> Self {
-        let socket = socket(self.socket, section, m);
-        self.with(section, socket, m)
+    /// The settings of a section over these.
+    pub(super) fn overridden_by(self, section: &Section<'_>, problems: &mut Problems<'_>) -> Self {
+        let socket = socket(self.socket, section, problems);
+        self.with(section, socket, problems)
     }
 
-    fn with(self, section: &Section<'_>, socket: SocketOptions, m: &mut Mistakes<'_>) -> Self {
+    fn with(self, section: &Section<'_>, socket: SocketOptions, problems: &mut Problems<'_>) -> Self {
         Self {
             connect_timeout: section
-                .duration("connect_timeout", SOME_TIME, m)
+                .duration("connect_timeout", NONZERO_DURATION, problems)
                 .unwrap_or(self.connect_timeout),
-            retries: section.whole("retries", RETRIES, m).unwrap_or(self.retries),
-            resolve: section.word("resolve", &FAMILIES, m).unwrap_or(self.resolve),
+            retries: section.integer("retries", RETRIES, problems).unwrap_or(self.retries),
+            resolve: section.one_of("resolve", &FAMILIES, problems).unwrap_or(self.resolve),
             socket,
         }
     }
 }
 
-fn socket(inherited: SocketOptions, section: &Section<'_>, m: &mut Mistakes<'_>) -> SocketOptions {
+fn socket(inherited: SocketOptions, section: &Section<'_>, problems: &mut Problems<'_>) -> SocketOptions {
     SocketOptions {
-        keepalive: keepalive(inherited.keepalive, section, m),
+        keepalive: keepalive(inherited.keepalive, section, problems),
         user_timeout: section
-            .duration_or_off("user_timeout", USER_TIMEOUT, m)
+            .duration_or_off("user_timeout", USER_TIMEOUT, problems)
             .unwrap_or(inherited.user_timeout),
     }
 }
 
-/// What a table leaves out it inherits too; from `"off"` there is nothing to inherit but what is built in.
-fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, m: &mut Mistakes<'_>) -> Option<Keepalive> {
-    let Some((place, node)) = section.entry("keepalive") else {
+/// Keys that the table lacks are inherited too; if the inherited value is `"off"`, they have the built-in defaults.
+fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Keepalive> {
+    let Some((position, node)) = section.entry("keepalive") else {
         return inherited;
     };
     if value::is_off(node) {
@@ -168,29 +168,31 @@ fn keepalive(inherited: Option<Keepalive>, section: &Section<'_>, m: &mut Mistak
     }
     let base = inherited.unwrap_or(KEEPALIVE);
     if !matches!(node.value, crate::config::file::Value::Table(_)) {
-        let label = r#"write { idle = "60s", interval = "10s", probes = 6 } or "off""#;
-        m.say(
-            &node.place,
+        let hint = r#"write { idle = "60s", interval = "10s", probes = 6 } or "off""#;
+        problems.error(
+            &node.position,
             format!("expected a table or \"off\", found {}", node.value.kind()),
-            label,
+            hint,
         );
         return inherited;
     }
-    let table = Section::open(node, place, &keys::KEEPALIVE, m)?;
+    let table = Section::open(node, position, &keys::KEEPALIVE, problems)?;
     Some(Keepalive {
-        idle: whole_seconds("idle", &table, m).unwrap_or(base.idle),
-        interval: whole_seconds("interval", &table, m).unwrap_or(base.interval),
-        probes: table.whole("probes", KEEPALIVE_PROBES, m).unwrap_or(base.probes),
+        idle: whole_seconds("idle", &table, problems).unwrap_or(base.idle),
+        interval: whole_seconds("interval", &table, problems).unwrap_or(base.interval),
+        probes: table
+            .integer("probes", KEEPALIVE_PROBES, problems)
+            .unwrap_or(base.probes),
     })
 }
 
-/// The kernel counts these in seconds, and would cut off what is less.
-fn whole_seconds(key: &str, section: &Section<'_>, m: &mut Mistakes<'_>) -> Option<Duration> {
+/// A duration in whole seconds: the kernel counts these options in seconds and would drop the rest.
+fn whole_seconds(key: &str, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Duration> {
     let node = section.get(key)?;
-    let duration = value::duration(node, KEEPALIVE_TIME, m)?;
+    let duration = value::duration(node, KEEPALIVE_TIME, problems)?;
     if duration.subsec_nanos() != 0 {
-        let label = format!("write \"{}s\"", duration.as_secs());
-        m.say(&node.place, "the kernel counts this in whole seconds", label);
+        let hint = format!("write \"{}s\"", duration.as_secs());
+        problems.error(&node.position, "keepalive times are whole seconds", hint);
     }
     Some(duration)
 }

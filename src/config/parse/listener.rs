@@ -4,47 +4,49 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerLimits;
-use super::{Bound, Mistakes, Pools, Section, idle, process, route, value};
-use crate::config::file::{Entry, Node, Value};
+use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, value};
+use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
-use crate::config::report::Place;
+use crate::config::report::Position;
 use crate::plan::{ListenerPlan, PoolPlan};
 use crate::route::{Route, RouteTable};
 
-/// Reads a listener; `None` if it is no table.
+/// Converts a listener. `None` if it is not a table.
 pub(super) fn listener(
-    entry: &Entry,
+    entry: &KeyValue,
     inherited: ListenerLimits,
     pools: &mut Pools<'_>,
-    bound: &mut Bound,
-    m: &mut Mistakes<'_>,
+    bound: &mut BoundAddresses,
+    problems: &mut Problems<'_>,
 ) -> Option<ListenerPlan> {
-    let section = Section::open(&entry.node, &entry.place, &keys::LISTENER, m)?;
-    let limits = inherited.overlaid(&section, m);
+    let section = Section::open(&entry.node, &entry.position, &keys::LISTENER, problems)?;
+    let limits = inherited.overridden_by(&section, problems);
     let bind = section
-        .required("bind", r#"bind = "0.0.0.0:443""#, m)
-        .map_or(&[][..], |node| value::one_or_many(node, m));
-    let bind = bind.iter().filter_map(|node| bound.take(node, m)).collect();
-    let routes = routes(&entry.key, &section, pools, m);
+        .required("bind", r#"bind = "0.0.0.0:443""#, problems)
+        .map_or(&[][..], |node| value::one_or_many(node, problems));
+    let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
+    let routes = routes(&entry.key, &section, pools, problems);
     let pool = section.get("pool");
-    let no_routes = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-    let lacks_routes = section.get("routes").map_or_else(|| section.lacks("routes"), no_routes);
-    if section.lacks("pool") && lacks_routes {
-        m.say(
-            &entry.place,
+    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+    let are_routes_missing = section
+        .get("routes")
+        .map_or_else(|| section.is_missing("routes"), is_empty_list);
+    if section.is_missing("pool") && are_routes_missing {
+        problems.error(
+            &entry.position,
             "this listener has neither `pool` nor `routes`",
             r#"add pool = "NAME""#,
         );
     }
-    let pool = pool.and_then(|node| pools.find(node, m));
+    let pool = pool.and_then(|node| pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
-    idle::hello_limits(&section, table.needs_hello(), m);
-    idle::clients_without_hello(&table, &entry.place, m);
+    unused::hello_limits(&section, table.needs_hello(), problems);
+    unused::clients_without_hello(&table, &entry.position, problems);
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
-        max_connections: process::max_connections(&section, m),
+        max_connections: process::max_connections(&section, problems),
         sniff: limits.sniff,
         routes: table,
         relay: limits.relay,
@@ -56,30 +58,30 @@ fn routes(
     listener: &str,
     section: &Section<'_>,
     pools: &mut Pools<'_>,
-    m: &mut Mistakes<'_>,
+    problems: &mut Problems<'_>,
 ) -> Vec<Route<Arc<PoolPlan>>> {
     let items = section
         .get("routes")
-        .and_then(|node| value::list(node, m))
+        .and_then(|node| value::list(node, problems))
         .unwrap_or_default();
-    let mut first_of: HashMap<Arc<str>, &Place> = HashMap::new();
+    let mut first_positions: HashMap<Arc<str>, &Position> = HashMap::new();
     let mut routes = Vec::with_capacity(items.len());
-    let mut places = Vec::with_capacity(items.len());
+    let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
-        let usual = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&usual, node, pools, m) else {
+        let default_name = format!("{listener}#{}", index + 1);
+        let Some(route) = route::route(&default_name, node, pools, problems) else {
             continue;
         };
-        if let Some(first) = first_of.get(&route.name) {
-            let label = format!("already on {}", m.point_to(first));
-            m.say(&node.place, format!("two routes are called `{}`", route.name), label);
+        if let Some(first) = first_positions.get(&route.name) {
+            let hint = format!("first on {}", problems.describe_position(first));
+            problems.error(&node.position, format!("duplicate route name `{}`", route.name), hint);
         } else {
-            first_of.insert(Arc::clone(&route.name), &node.place);
+            first_positions.insert(Arc::clone(&route.name), &node.position);
         }
-        places.push(&node.place);
+        positions.push(&node.position);
         routes.push(route);
     }
-    idle::routes(&routes, &places, m);
-    idle::pool_behind(&routes, section.get("pool"), m);
+    unused::shadowed_routes(&routes, &positions, problems);
+    unused::default_pool(&routes, section.get("pool"), problems);
     routes
 }

@@ -1,14 +1,14 @@
-//! As typed -> as run. One pass finds every mistake; what comes out without one cannot be wrong.
+//! Converts the tree of a file to a [`Plan`]. One pass finds all errors; a plan from a file without errors is valid.
 //!
-//! Whoever finds a mistake says it and goes on with a value that would be right, so that the next one is found too.
-//! The plan that comes of it is thrown away at the end.
+//! A function that finds an error adds it to [`Problems`] and continues with a valid value, so that later errors are
+//! found too. The plan of a file with errors is dropped at the end.
 
 mod address;
 mod value;
 mod section;
 mod limits;
 mod route;
-mod idle;
+mod unused;
 mod process;
 mod check;
 mod health;
@@ -19,68 +19,68 @@ mod listener;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::file::{Entry, Node, Table, Value};
-use super::keys;
-use super::report::{Notice, Place, Source};
+use super::file::{KeyValue, Node, Table, Value};
+use super::report::{Position, Problem, SourceText};
+use super::{keys, suggest};
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolPlan, RuntimePlan};
 use limits::{ListenerLimits, PoolLimits};
 use section::Section;
 
-/// What has been found so far.
-struct Mistakes<'a> {
-    source: &'a Source,
-    found: Vec<Notice>,
-    /// Certain only while there is no mistake: what is not used may be used by what is misspelt.
-    warnings: Vec<Notice>,
+/// The problems found so far.
+struct Problems<'a> {
+    source: &'a SourceText,
+    errors: Vec<Problem>,
+    /// Reported only if there are no errors: a setting that looks unused may be used by one that is misspelt.
+    warnings: Vec<Problem>,
 }
 
-impl Mistakes<'_> {
-    /// `label` is what to write instead; may be empty.
-    fn say(&mut self, place: &Place, what: impl Into<String>, label: impl Into<String>) {
-        self.found.push(Notice::mistake(place.clone(), what, label));
+impl Problems<'_> {
+    /// Adds an error. `hint` is what to write instead; may be empty.
+    fn error(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
+        self.errors.push(Problem::error(position.clone(), message, hint));
     }
 
-    /// Something that works, but hardly as meant.
-    fn warn(&mut self, place: &Place, what: impl Into<String>, label: impl Into<String>) {
-        self.warnings.push(Notice::warning(place.clone(), what, label));
+    /// Adds a warning: the setting is valid but probably not intended.
+    fn warning(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
+        self.warnings.push(Problem::warning(position.clone(), message, hint));
     }
 
-    /// Another place, in words: `line 3`.
-    fn point_to(&self, place: &Place) -> String {
-        self.source.point_to(place)
+    /// Another position in words: `line 3`.
+    fn describe_position(&self, position: &Position) -> String {
+        self.source.describe_position(position)
     }
 }
 
-/// Reads the whole file; with the plan come warnings.
+/// Converts the whole file. Returns the plan and the warnings.
 ///
 /// # Errors
-/// Every mistake in it.
-pub(super) fn plan(source: &Source, root: &Table) -> Result<(Plan, Vec<Notice>), Vec<Notice>> {
-    let mut mistakes = Mistakes {
+/// All errors in the file.
+pub(super) fn plan(source: &SourceText, root: &Table) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let mut problems = Problems {
         source,
-        found: Vec::new(),
+        errors: Vec::new(),
         warnings: Vec::new(),
     };
-    let plan = whole_plan(root, &mut mistakes);
-    if mistakes.found.is_empty() {
-        Ok((plan, mistakes.warnings))
+    let plan = parse_file(root, &mut problems);
+    if problems.errors.is_empty() {
+        Ok((plan, problems.warnings))
     } else {
-        Err(mistakes.found)
+        Err(problems.errors)
     }
 }
 
-fn whole_plan(root: &Table, m: &mut Mistakes<'_>) -> Plan {
-    let file = Section::of_file(root, m);
-    let runtime = process::runtime(&file.child("runtime", &keys::RUNTIME, m), m);
-    let log = process::log(&file.child("log", &keys::LOG, m), m);
-    let defaults = file.child("defaults", &keys::DEFAULTS, m);
-    let (of_listeners, of_pools) = limits::defaults(&defaults, m);
-    let mut pools = Pools::read(&file, of_pools, m);
-    let mut bound = Bound::default();
-    let admin = process::admin(&file, &mut bound, m);
-    let listeners = listeners(&file, of_listeners, &runtime, &mut pools, &mut bound, m);
-    pools.warn_unused(m);
+fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
+    let file = Section::root(root, problems);
+    let runtime = process::runtime(&file.child("runtime", &keys::RUNTIME, problems), problems);
+    let log = process::log(&file.child("log", &keys::LOG, problems), problems);
+    let defaults = file.child("defaults", &keys::DEFAULTS, problems);
+    let (listener_limits, pool_limits) = limits::defaults(&defaults, problems);
+    let mut pools = Pools::read(&file, pool_limits, problems);
+    let mut bound = BoundAddresses::default();
+    let admin = process::admin(&file, &mut bound, problems);
+    let listeners = listeners(&file, listener_limits, &runtime, &mut pools, &mut bound, problems);
+    pools.warn_unused(problems);
     Plan {
         runtime,
         admin,
@@ -95,102 +95,105 @@ fn listeners(
     limits: ListenerLimits,
     runtime: &RuntimePlan,
     pools: &mut Pools<'_>,
-    bound: &mut Bound,
-    m: &mut Mistakes<'_>,
+    bound: &mut BoundAddresses,
+    problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
-    let entries = file.named("listeners", m);
+    let entries = file.subsections("listeners", problems);
     let is_table = |node: &Node| matches!(node.value, Value::Table(_));
     if entries.is_empty() && file.get("listeners").is_none_or(is_table) {
-        m.say(
-            &Place::File,
-            "there is no listener",
+        problems.error(
+            &Position::File,
+            "no listener is configured",
             "add [listeners.NAME] with `bind` and `pool`",
         );
     }
     let mut plans = Vec::with_capacity(entries.len());
     for entry in entries {
-        if let Some(plan) = listener::listener(entry, limits, pools, bound, m) {
-            idle::connections(runtime, &plan, &entry.place, m);
+        if let Some(plan) = listener::listener(entry, limits, pools, bound, problems) {
+            unused::connection_limit(runtime, &plan, &entry.position, problems);
             plans.push(Arc::new(plan));
         }
     }
     plans
 }
 
-/// The pools of the file, to be referred to by name.
+/// The longest list of names in a hint.
+const NAMES_LISTED_MAX: usize = 8;
+
+/// The pools of the file, by name.
 struct Pools<'a> {
-    entries: &'a [Entry],
+    entries: &'a [KeyValue],
     in_order: Vec<Arc<PoolPlan>>,
-    /// `None`: it is there, but is no table.
+    /// `None`: the pool exists, but is not a table.
     by_name: HashMap<&'a str, Option<Arc<PoolPlan>>>,
     used: HashSet<&'a str>,
 }
 
 impl<'a> Pools<'a> {
-    fn read(file: &Section<'a>, limits: PoolLimits, m: &mut Mistakes<'_>) -> Self {
+    fn read(file: &Section<'a>, limits: PoolLimits, problems: &mut Problems<'_>) -> Self {
         let mut pools = Self {
-            entries: file.named("pools", m),
+            entries: file.subsections("pools", problems),
             in_order: Vec::new(),
             by_name: HashMap::new(),
             used: HashSet::new(),
         };
         for entry in pools.entries {
-            let plan = pool::pool(entry, limits, m).map(Arc::new);
+            let plan = pool::pool(entry, limits, problems).map(Arc::new);
             pools.in_order.extend(plan.clone());
             pools.by_name.insert(&entry.key, plan);
         }
         pools
     }
 
-    /// The pool a `pool = "…"` means.
-    fn find(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<Arc<PoolPlan>> {
-        let name = value::text(node, m)?;
+    /// The pool that `pool = "…"` refers to.
+    fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
+        let name = value::string(node, problems)?;
         if let Some((name, plan)) = self.by_name.get_key_value(name) {
             self.used.insert(name);
             return plan.clone();
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| plan.pool.name().as_ref()).collect();
-        let label = match (keys::near(name, &names), names.as_slice()) {
+        let hint = match (suggest::nearest(name, &names), names.as_slice()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, []) => format!("add [pools.{name}]"),
-            (None, few) if few.len() <= 8 => format!("there are `{}`", few.join("`, `")),
+            (None, few) if few.len() <= NAMES_LISTED_MAX => format!("known pools: `{}`", few.join("`, `")),
             _ => String::new(),
         };
-        m.say(&node.place, format!("there is no pool `{name}`"), label);
+        problems.error(&node.position, format!("unknown pool `{name}`"), hint);
         None
     }
 
-    fn warn_unused(&self, m: &mut Mistakes<'_>) {
+    fn warn_unused(&self, problems: &mut Problems<'_>) {
         for entry in self
             .entries
             .iter()
             .filter(|entry| !self.used.contains(entry.key.as_str()))
         {
-            let what = format!("pool `{}` is never used", entry.key);
-            m.warn(&entry.place, what, "no listener and no route leads here");
+            let message = format!("pool `{}` is never used", entry.key);
+            problems.warning(&entry.position, message, "no listener or route refers to it");
         }
     }
 }
 
-/// Where each address was first bound.
+/// The addresses of all listeners and of `[admin]`, each with the position where it was first bound.
 #[derive(Default)]
-struct Bound {
-    all: HashMap<ListenAddr, Place>,
-    /// Of the admin port, which shares its address with no listener. It is read first.
-    admin: Option<(ListenAddr, Place)>,
+struct BoundAddresses {
+    all: HashMap<ListenAddr, Position>,
+    /// The address of the admin port, with which no listener may overlap. It is parsed first.
+    admin: Option<(ListenAddr, Position)>,
 }
 
-impl Bound {
-    /// The address at this place, if nobody else has it. Port 0 is a free port, another one each time.
-    fn take(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<ListenAddr> {
-        let read = match &node.value {
-            Value::Whole(port) => address::listen(&port.to_string()), // it knows what to say of a port alone
-            _ => address::listen(value::text(node, m)?),
+impl BoundAddresses {
+    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free port.
+    fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        let parsed = match &node.value {
+            Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
+            _ => address::listen(value::string(node, problems)?),
         };
-        let address = match read {
+        let address = match parsed {
             Ok(address) => address,
-            Err((what, label)) => {
-                m.say(&node.place, what, label);
+            Err((message, hint)) => {
+                problems.error(&node.position, message, hint);
                 return None;
             }
         };
@@ -199,22 +202,22 @@ impl Bound {
         }
         let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
         if let Some(first) = self.all.get(&address) {
-            let label = format!("already on {}", m.point_to(first));
-            m.say(&node.place, format!("{address} is bound twice"), label);
-        } else if let Some((admin, place)) = overlapping {
-            let what = format!("{address} overlaps with {admin}, `bind` of [admin]");
-            let label = format!("that is on {}: use another port", m.point_to(place));
-            m.say(&node.place, what, label);
+            let hint = format!("first on {}", problems.describe_position(first));
+            problems.error(&node.position, format!("{address} is bound twice"), hint);
+        } else if let Some((admin, position)) = overlapping {
+            let message = format!("{address} overlaps with {admin}, `bind` of [admin]");
+            let hint = format!("that is on {}: use another port", problems.describe_position(position));
+            problems.error(&node.position, message, hint);
         } else {
-            self.all.insert(address, node.place.clone());
+            self.all.insert(address, node.position.clone());
         }
         Some(address)
     }
 
     /// The same for the admin port.
-    fn take_admin(&mut self, node: &Node, m: &mut Mistakes<'_>) -> Option<ListenAddr> {
-        let address = self.take(node, m)?;
-        self.admin = Some((address, node.place.clone())).filter(|_| address.port() != 0);
+    fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        let address = self.add(node, problems)?;
+        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != 0);
         Some(address)
     }
 }

@@ -5,29 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
-use super::limits::{ANY_TIME, PoolLimits, SOME_TIME};
-use super::{Mistakes, Section, server};
-use crate::config::file::{Entry, Node, Value};
+use super::limits::{ANY_DURATION, NONZERO_DURATION, PoolLimits};
+use super::{Problems, Section, server};
+use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Member, Policy, Pool, PoolRules, Server};
 use crate::proxy_protocol::Version;
 
-/// The system's resolver has no cache to speak of: more often would only be load on the name server.
-const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*SOME_TIME.end();
+/// The system's resolver hardly caches: a shorter interval would only add load on the name server.
+const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=*NONZERO_DURATION.end();
 
-/// How fast sessions are cut where nothing is said of it.
-const CLOSE_OVER: Duration = Duration::from_secs(10);
+/// The default of `close_over`.
+const CLOSE_OVER_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Our policies, and what the peers call them.
+/// Values of `balance`.
 const POLICIES: [(&str, Policy); 4] = [
     ("least-conn", Policy::LeastConn),
     ("source-hash", Policy::SourceHash),
     ("round-robin", Policy::RoundRobin),
     ("random-two", Policy::RandomTwo),
 ];
-const POLICIES_OF_PEERS: [(&str, &str); 8] = [
+
+/// Normalized names of policies of other proxies, each with the value here.
+const POLICY_SYNONYMS: [(&str, &str); 8] = [
     ("leastrequest", "least-conn"),
     ("source", "source-hash"),
     ("hash", "source-hash"),
@@ -38,18 +40,18 @@ const POLICIES_OF_PEERS: [(&str, &str); 8] = [
     ("random", "random-two"),
 ];
 
-/// Reads a pool; `None` if it is no table.
-pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -> Option<PoolPlan> {
-    let section = Section::open(&entry.node, &entry.place, &keys::POOL, m)?;
-    let limits = inherited.overlaid(&section, m);
-    let policy = section.get("balance").and_then(|node| balance(node, m));
-    let entries = server::servers(&section, m);
+/// Converts a pool. `None` if it is not a table.
+pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Problems<'_>) -> Option<PoolPlan> {
+    let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
+    let limits = inherited.overridden_by(&section, problems);
+    let policy = section.get("balance").and_then(|node| balance(node, problems));
+    let entries = server::servers(&section, problems);
     let HealthConfig {
         plan: health,
         eject,
         panic_threshold,
-    } = health(&section, m);
-    let severing = severing(&section, &entries, health.check.is_some(), m);
+    } = health(&section, problems);
+    let severing = severing(&section, &entries, health.check.is_some(), problems);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let server = |entry: &ServerEntry| {
         let spec = entry.fixed()?;
@@ -58,28 +60,30 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
             entry.member_config,
         ))
     };
-    let proxy_protocol = section.word("proxy_protocol", &headers, m).unwrap_or(None);
-    if let (Some((place, _)), Some(_), Some(service)) =
+    let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
+    if let (Some((position, _)), Some(_), Some(service)) =
         (section.entry("proxy_protocol"), proxy_protocol, health.service())
         && !service.accepts_proxy_header
     {
         let service = service.name;
-        m.warn(
-            place,
+        problems.warning(
+            position,
             format!("{service} does not accept a PROXY header"),
-            format!("checks and sessions send it: leave it out, unless something before {service} takes it off"),
+            format!("remove it, unless something in front of {service} strips the header"),
         );
     }
-    let fixed = entries.iter().filter_map(server).collect();
+    let members = entries.iter().filter_map(server).collect();
     let rules = PoolRules {
         policy: policy.unwrap_or(Policy::LeastConn),
         eject,
         connect_timeout: limits.connect_timeout,
-        slow_start: section.duration_or_off("slow_start", SOME_TIME, m).flatten(),
+        slow_start: section
+            .duration_or_off("slow_start", NONZERO_DURATION, problems)
+            .flatten(),
         panic_threshold,
     };
     Some(PoolPlan {
-        pool: Pool::new(entry.key.as_str().into(), rules, fixed),
+        pool: Pool::new(entry.key.as_str().into(), rules, members),
         dial: DialLimits {
             connect: ConnectOptions {
                 timeout: limits.connect_timeout,
@@ -92,39 +96,46 @@ pub(super) fn pool(entry: &Entry, inherited: PoolLimits, m: &mut Mistakes<'_>) -
         severing,
         entries,
         resolve_interval: section
-            .duration("resolve_interval", RESOLVE_INTERVAL, m)
+            .duration("resolve_interval", RESOLVE_INTERVAL, problems)
             .unwrap_or(Duration::from_secs(30)),
         resolve: limits.resolve,
     })
 }
 
-fn balance(node: &Node, m: &mut Mistakes<'_>) -> Option<Policy> {
-    if let Value::Text(text) = &node.value {
-        let folded = crate::config::peers::fold(text);
-        let ours = POLICIES_OF_PEERS.iter().find(|(theirs, _)| *theirs == folded);
-        if let Some((_, ours)) = ours {
-            m.say(
-                &node.place,
-                format!("`{text}` is not known here"),
-                format!("here it is \"{ours}\""),
+fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
+    if let Value::String(text) = &node.value {
+        let normalized = crate::config::synonyms::normalize(text);
+        let synonym = POLICY_SYNONYMS.iter().find(|(name, _)| *name == normalized);
+        if let Some((_, equivalent)) = synonym {
+            problems.error(
+                &node.position,
+                format!("unknown value `{text}`"),
+                format!("acequia calls it \"{equivalent}\""),
             );
             return None;
         }
     }
-    super::value::word(node, &POLICIES, m)
+    super::value::one_of(node, &POLICIES, problems)
 }
 
-/// What becomes of sessions when servers come and go.
-fn severing(section: &Section<'_>, entries: &[ServerEntry], checked: bool, m: &mut Mistakes<'_>) -> SeveringPlan {
-    let what = [("keep", Sever::Keep), ("close", Sever::Close)];
+/// When sessions are cut because servers go down or come back.
+fn severing(
+    section: &Section<'_>,
+    entries: &[ServerEntry],
+    checked: bool,
+    problems: &mut Problems<'_>,
+) -> SeveringPlan {
+    let values = [("keep", Sever::Keep), ("close", Sever::Close)];
     let plan = SeveringPlan {
-        on_down: section.word("on_down", &what, m).unwrap_or_default(),
-        on_recover: section.word("on_recover", &what, m).unwrap_or_default(),
-        close_over: section.duration("close_over", ANY_TIME, m).unwrap_or(CLOSE_OVER),
+        on_down: section.one_of("on_down", &values, problems).unwrap_or_default(),
+        on_recover: section.one_of("on_recover", &values, problems).unwrap_or_default(),
+        close_over: section
+            .duration("close_over", ANY_DURATION, problems)
+            .unwrap_or(CLOSE_OVER_DEFAULT),
     };
-    let mut warn = |key, label, is_idle| {
-        if let (Some((place, _)), true) = (section.entry(key), is_idle) {
-            m.warn(place, format!("`{key}` is never used"), label);
+    let mut warn = |key, hint, is_unused| {
+        if let (Some((position, _)), true) = (section.entry(key), is_unused) {
+            problems.warning(position, format!("`{key}` is never used"), hint);
         }
     };
     let never_closes = plan.on_down == Sever::Keep && plan.on_recover == Sever::Keep;
@@ -134,10 +145,10 @@ fn severing(section: &Section<'_>, entries: &[ServerEntry], checked: bool, m: &m
         never_closes,
     );
     let never_down = plan.on_down == Sever::Close && !checked;
-    warn("on_down", "without checks no server goes down", never_down);
+    warn("on_down", "a server without checks never goes down", never_down);
     let priority = |entry: &ServerEntry| entry.member_config.priority;
     let one_tier = entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
     let never_worse = plan.on_recover == Sever::Close && one_tier;
-    warn("on_recover", "all servers are of one `priority`", never_worse);
+    warn("on_recover", "all servers have the same `priority`", never_worse);
     plan
 }

@@ -1,117 +1,117 @@
-//! `[runtime]`, `[admin]`, `[log]`: what concerns the process.
+//! `[runtime]`, `[admin]`, `[log]`: settings of the process.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::limits::ANY_TIME;
-use super::{Bound, Mistakes, Section, address, route, value};
+use super::limits::ANY_DURATION;
+use super::{BoundAddresses, Problems, Section, address, route, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::config::file::{Node, Value};
-use crate::config::keys;
+use crate::config::{keys, suggest};
 use crate::name::{NameError, ServerName};
 use crate::plan::{AdminPlan, AdminSocket, LogPlan, RuntimePlan};
 
-/// More threads than any machine has cores would only be a slip of the pen.
+/// More threads than any machine has cores must be a typing error.
 const WORKERS: RangeInclusive<u32> = 1..=1024;
 
-/// Linux hands out no more descriptors to a process than 2^30 (`fs.nr_open`).
+/// A process on Linux has at most 2^30 descriptors (`fs.nr_open`).
 pub(super) const CONNECTIONS: RangeInclusive<u32> = 1..=1 << 30;
 
-/// At least what one client may be allowed. A usual ClientHello comes at once and has 200 to 1,800 bytes: this is for
-/// those that come in pieces or wait for their server.
+/// The lower bound is the upper bound of `hello_max`. Most ClientHellos come in one packet and have 200 to 1,800 bytes; the
+/// memory is for those that come in pieces, and for clients that wait for their server.
 const HELLO_MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
 
-/// `sun_path` less its final zero byte: unix(7).
+/// The size of `sun_path` without its final zero byte: unix(7).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// `[runtime]`.
-pub(super) fn runtime(section: &Section<'_>, m: &mut Mistakes<'_>) -> RuntimePlan {
-    let duration = |key, usual, m: &mut Mistakes<'_>| {
-        let usual = Duration::from_secs(usual);
-        section.duration(key, ANY_TIME, m).unwrap_or(usual)
+pub(super) fn runtime(section: &Section<'_>, problems: &mut Problems<'_>) -> RuntimePlan {
+    let duration = |key, default, problems: &mut Problems<'_>| {
+        let default = Duration::from_secs(default);
+        section.duration(key, ANY_DURATION, problems).unwrap_or(default)
     };
     RuntimePlan {
-        workers: section.get("workers").and_then(|node| workers(node, m)),
-        max_connections: max_connections(section, m),
+        workers: section.get("workers").and_then(|node| workers(node, problems)),
+        max_connections: max_connections(section, problems),
         hello_bytes_max: section
             .get("hello_memory")
-            .and_then(|node| value::size(node, HELLO_MEMORY, m))
+            .and_then(|node| value::size(node, HELLO_MEMORY, problems))
             .and_then(|bytes| usize::try_from(bytes).ok())
             .unwrap_or(256 << 20),
-        drain_timeout: duration("drain_timeout", 30, m),
-        drain_delay: duration("drain_delay", 0, m),
+        drain_timeout: duration("drain_timeout", 30, problems),
+        drain_delay: duration("drain_delay", 0, problems),
         watch: section
             .get("watch")
-            .and_then(|node| value::truth(node, m))
+            .and_then(|node| value::boolean(node, problems))
             .unwrap_or(false),
     }
 }
 
 /// `max_connections` of the process or of a listener.
-pub(super) fn max_connections(section: &Section<'_>, m: &mut Mistakes<'_>) -> Option<usize> {
+pub(super) fn max_connections(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<usize> {
     section
-        .whole("max_connections", CONNECTIONS, m)
+        .integer("max_connections", CONNECTIONS, problems)
         .map(|number| number as usize)
 }
 
-fn workers(node: &Node, m: &mut Mistakes<'_>) -> Option<usize> {
-    if matches!(&node.value, Value::Text(text) if text == "auto") {
+fn workers(node: &Node, problems: &mut Problems<'_>) -> Option<usize> {
+    if matches!(&node.value, Value::String(text) if text == "auto") {
         return None;
     }
-    value::whole(node, WORKERS, m).map(|number| number as usize)
+    value::integer(node, WORKERS, problems).map(|number| number as usize)
 }
 
-/// `[admin]`, if there is one.
-pub(super) fn admin(file: &Section<'_>, bound: &mut Bound, m: &mut Mistakes<'_>) -> AdminPlan {
-    let section = file.child("admin", &keys::ADMIN, m);
+/// `[admin]`; without the section, there is no admin port.
+pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &mut Problems<'_>) -> AdminPlan {
+    let section = file.child("admin", &keys::ADMIN, problems);
     let plan = AdminPlan {
-        bind: section.get("bind").and_then(|node| bound.take_admin(node, m)),
-        hosts: route::entries(&section, "hosts", m, host),
-        token_file: section.get("token_file").and_then(|node| value::path(node, m)),
+        bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
+        hosts: route::entries(&section, "hosts", problems, host),
+        token_file: section.get("token_file").and_then(|node| value::path(node, problems)),
         socket: section
             .get("socket")
-            .and_then(|node| admin_socket(node, m))
+            .and_then(|node| admin_socket(node, problems))
             .unwrap_or_default(),
     };
     for key in ["hosts", "token_file"] {
-        if let (Some((place, _)), true) = (section.entry(key), section.lacks("bind")) {
-            m.warn(place, format!("`{key}` is never used"), "there is no `bind`");
+        if let (Some((position, _)), true) = (section.entry(key), section.is_missing("bind")) {
+            problems.warning(position, format!("`{key}` is never used"), "`bind` is missing");
         }
     }
     plan
 }
 
-/// A further name the API answers to.
-fn host(text: &str) -> Result<Box<str>, address::Wrong> {
+/// An additional host name that the API accepts.
+fn host(text: &str) -> Result<Box<str>, address::InvalidValue> {
     match ServerName::from_config(text) {
-        Ok(name) if name.as_str() == "localhost" => Err(always_answered(text)),
+        Ok(name) if name.as_str() == "localhost" => Err(redundant_host(text)),
         Ok(name) => Ok(name.as_str().into()),
-        Err(NameError::IpLiteral) => Err(always_answered(text)),
-        Err(error) => Err((format!("`{text}` is not a host's name: {error}"), String::new())),
+        Err(NameError::IpLiteral) => Err(redundant_host(text)),
+        Err(error) => Err((format!("`{text}` is not a host name: {error}"), String::new())),
     }
 }
 
-fn always_answered(text: &str) -> address::Wrong {
-    let label = "leave it out: addresses and `localhost` are always answered to";
-    (format!("`{text}` need not be said"), label.to_owned())
+fn redundant_host(text: &str) -> address::InvalidValue {
+    let hint = "remove it: IP addresses and `localhost` are always accepted";
+    (format!("`{text}` is redundant"), hint.to_owned())
 }
 
 /// A path, or `"off"`.
-fn admin_socket(node: &Node, m: &mut Mistakes<'_>) -> Option<AdminSocket> {
+fn admin_socket(node: &Node, problems: &mut Problems<'_>) -> Option<AdminSocket> {
     if value::is_off(node) {
         return Some(AdminSocket::Off);
     }
-    let path = value::path(node, m)?;
+    let path = value::path(node, problems)?;
     if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-        let label = format!("the kernel takes at most {SOCKET_PATH_BYTES_MAX} bytes");
-        m.say(&node.place, "this path is too long for a socket", label);
+        let hint = format!("at most {SOCKET_PATH_BYTES_MAX} bytes");
+        problems.error(&node.position, "the path is too long for a socket", hint);
         return None;
     }
     Some(AdminSocket::At(path))
 }
 
 /// `[log]`.
-pub(super) fn log(section: &Section<'_>, m: &mut Mistakes<'_>) -> LogPlan {
+pub(super) fn log(section: &Section<'_>, problems: &mut Problems<'_>) -> LogPlan {
     use tracing::Level;
     let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
     let levels = [
@@ -122,18 +122,18 @@ pub(super) fn log(section: &Section<'_>, m: &mut Mistakes<'_>) -> LogPlan {
         ("error", Level::ERROR),
     ];
     LogPlan {
-        format: section.word("format", &formats, m).unwrap_or(LogFormat::Json),
-        level: section.word("level", &levels, m).unwrap_or(Level::INFO),
+        format: section.one_of("format", &formats, problems).unwrap_or(LogFormat::Json),
+        level: section.one_of("level", &levels, problems).unwrap_or(Level::INFO),
         access: section
             .get("access")
-            .and_then(|node| access(node, m))
+            .and_then(|node| access(node, problems))
             .unwrap_or(AccessTarget::Stdout),
     }
 }
 
-/// A word, or a file. A file is known by a `/` or a `.` in it, so that a slip in a word does not make a file.
-fn access(node: &Node, m: &mut Mistakes<'_>) -> Option<AccessTarget> {
-    let text = value::text(node, m)?;
+/// A keyword or a path. A path contains a `/` or a `.`, so that a misspelt keyword does not create a file.
+fn access(node: &Node, problems: &mut Problems<'_>) -> Option<AccessTarget> {
+    let text = value::string(node, problems)?;
     match text {
         "stdout" => return Some(AccessTarget::Stdout),
         "stderr" => return Some(AccessTarget::Stderr),
@@ -144,11 +144,15 @@ fn access(node: &Node, m: &mut Mistakes<'_>) -> Option<AccessTarget> {
     if is_path {
         return Some(AccessTarget::File(text.into()));
     }
-    let words = ["stdout", "stderr", "off"];
-    let label = keys::near(text, &words).map_or_else(
+    let keywords = ["stdout", "stderr", "off"];
+    let hint = suggest::nearest(text, &keywords).map_or_else(
         || String::from(r#"write "stdout", "stderr", "off" or a path, as in "./access.log""#),
-        |near| format!("did you mean \"{near}\"?"),
+        |nearest| format!("did you mean \"{nearest}\"?"),
     );
-    m.say(&node.place, format!("`{text}` is neither known here nor a path"), label);
+    problems.error(
+        &node.position,
+        format!("`{text}` is neither a known value nor a path"),
+        hint,
+    );
     None
 }

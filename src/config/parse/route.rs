@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{Mistakes, Pools, Section, address, value};
+use super::{Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
-use crate::config::report::Place;
+use crate::config::report::Position;
 use crate::name::NamePattern;
 use crate::plan::PoolPlan;
 use crate::route::{Route, Target};
@@ -15,46 +15,48 @@ use crate::route::{Route, Target};
 /// The longest protocol name: RFC 7301, section 3.1.
 const ALPN_BYTES_MAX: usize = 255;
 
-/// Reads a route, called `usual` unless it has a name of its own; `None` if it is no table.
+/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
 pub(super) fn route(
-    usual: &str,
+    default_name: &str,
     node: &Node,
     pools: &mut Pools<'_>,
-    m: &mut Mistakes<'_>,
+    problems: &mut Problems<'_>,
 ) -> Option<Route<Arc<PoolPlan>>> {
-    let section = Section::open(node, &node.place, &keys::ROUTE, m)?;
+    let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     Some(Route {
-        name: section.name("name", m).unwrap_or(usual).into(),
-        sni: entries(&section, "sni", m, pattern),
-        alpn: entries(&section, "alpn", m, protocol),
-        from: entries(&section, "from", m, address::network),
-        // A route that leads nowhere has been said to, and is never used.
-        to: target(&section, pools, m).unwrap_or(Target::Refuse),
+        name: section.name("name", problems).unwrap_or(default_name).into(),
+        sni: entries(&section, "sni", problems, pattern),
+        alpn: entries(&section, "alpn", problems, protocol),
+        from: entries(&section, "from", problems, address::network),
+        // A missing target has been reported, so that this one is never used.
+        to: target(&section, pools, problems).unwrap_or(Target::Refuse),
     })
 }
 
-/// The entries of one condition; each once.
+/// The entries of one condition. Duplicates are reported.
 pub(super) fn entries<T: Clone + Eq + Hash>(
     section: &Section<'_>,
     key: &str,
-    m: &mut Mistakes<'_>,
-    read: impl Fn(&str) -> Result<T, address::Wrong>,
+    problems: &mut Problems<'_>,
+    parse: impl Fn(&str) -> Result<T, address::InvalidValue>,
 ) -> Vec<T> {
-    let nodes = section.get(key).map_or(&[][..], |node| value::one_or_many(node, m));
-    let mut seen: HashMap<T, &Place> = HashMap::new();
+    let nodes = section
+        .get(key)
+        .map_or(&[][..], |node| value::one_or_many(node, problems));
+    let mut seen: HashMap<T, &Position> = HashMap::new();
     let mut entries = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let Some(text) = value::text(node, m) else {
+        let Some(text) = value::string(node, problems) else {
             continue;
         };
-        match read(text) {
-            Err((what, label)) => m.say(&node.place, what, label),
+        match parse(text) {
+            Err((message, hint)) => problems.error(&node.position, message, hint),
             Ok(entry) => {
                 if let Some(first) = seen.get(&entry) {
-                    let label = format!("already on {}", m.point_to(first));
-                    m.say(&node.place, format!("`{text}` is here twice"), label);
+                    let hint = format!("first on {}", problems.describe_position(first));
+                    problems.error(&node.position, format!("duplicate entry `{text}`"), hint);
                 } else {
-                    seen.insert(entry.clone(), &node.place);
+                    seen.insert(entry.clone(), &node.position);
                     entries.push(entry);
                 }
             }
@@ -63,55 +65,59 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
     entries
 }
 
-fn pattern(text: &str) -> Result<NamePattern, address::Wrong> {
+fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
-        let what = format!("`{text}` matches no server name: {error}");
-        let label = if text.contains('*') {
-            "a `*` stands alone, or for the first labels, as in \"*.example.com\""
+        let message = format!("`{text}` is not a name pattern: {error}");
+        let hint = if text.contains('*') {
+            "write \"*\", or `*` as the first label, as in \"*.example.com\""
         } else if text.contains(':') {
-            "write the name alone, without scheme and port"
+            "write only the name, without scheme and port"
         } else {
             "write \"shop.example.com\", \"*.example.com\" or \"*\""
         };
-        (what, label.to_owned())
+        (message, hint.to_owned())
     })
 }
 
-pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::Wrong> {
+pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
     if text.is_empty() || text.len() > ALPN_BYTES_MAX {
-        let label = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
-        return Err((String::from("this is not a protocol name"), label));
+        let hint = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
+        return Err((String::from("invalid protocol name"), hint));
     }
     Ok(text.as_bytes().into())
 }
 
 /// Exactly one of `pool` and `refuse = true`.
-fn target(section: &Section<'_>, pools: &mut Pools<'_>, m: &mut Mistakes<'_>) -> Option<Target<Arc<PoolPlan>>> {
+fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<'_>) -> Option<Target<Arc<PoolPlan>>> {
     let refuse = section.entry("refuse");
-    let refuses = refuse.and_then(|(_, node)| value::truth(node, m));
+    let refuses = refuse.and_then(|(_, node)| value::boolean(node, problems));
     match (section.get("pool"), refuse, refuses) {
-        (Some(pool), Some((place, _)), Some(true)) => {
-            m.say(place, "this route has a pool and refuses", "keep one of the two");
-            pools.find(pool, m).map(Target::Pool)
+        (Some(pool), Some((position, _)), Some(true)) => {
+            problems.error(
+                position,
+                "this route has both `pool` and `refuse`",
+                "remove one of them",
+            );
+            pools.find(pool, problems).map(Target::Pool)
         }
-        (Some(pool), ..) => pools.find(pool, m).map(Target::Pool),
+        (Some(pool), ..) => pools.find(pool, problems).map(Target::Pool),
         (None, _, Some(true)) => Some(Target::Refuse),
-        (None, Some((place, _)), Some(false)) => {
-            m.say(
-                place,
-                "this route leads nowhere",
+        (None, Some((position, _)), Some(false)) => {
+            problems.error(
+                position,
+                "this route has no target",
                 r#"write refuse = true, or pool = "NAME""#,
             );
             None
         }
-        (None, Some(_), None) => None, // not a truth, and told so
+        (None, Some(_), None) => None, // not a boolean, which has been reported
         (None, None, _) => {
-            if !section.lacks("pool") || !section.lacks("refuse") {
-                return None; // under another name, and told so
+            if !section.is_missing("pool") || !section.is_missing("refuse") {
+                return None; // under a wrong key, which has been reported
             }
-            m.say(
-                section.place(),
-                "this route leads nowhere",
+            problems.error(
+                section.position(),
+                "this route has no target",
                 r#"add pool = "NAME" or refuse = true"#,
             );
             None

@@ -1,70 +1,76 @@
-//! A table whose keys are known.
+//! A section: a table together with the keys that are valid in it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Mistakes, value};
-use crate::config::file::{Entry, Node, Table};
+use super::{Problems, value};
+use crate::config::file::{KeyValue, Node, Table};
 use crate::config::keys;
-use crate::config::report::Place;
+use crate::config::report::Position;
+use crate::config::suggest;
 use crate::text::is_unsafe;
 
 static EMPTY: Table = Table { entries: Vec::new() };
 
-/// The longest name of a listener, pool, route or server, in bytes: it is repeated in every log line.
+/// The longest name of a listener, pool, route or server, in bytes. Names are repeated in every log line.
 const NAME_BYTES_MAX: usize = 128;
 
-/// One section of the file; what is not there is empty.
+/// A section of the file; empty if the file does not have it.
 #[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
-    keys: &'static keys::Section,
-    place: &'a Place,
+    keys: &'static keys::SectionKeys,
+    position: &'a Position,
     table: &'a Table,
 }
 
 impl<'a> Section<'a> {
-    /// The file itself. Says what is unknown in it, as all of these do.
-    pub(super) fn of_file(table: &'a Table, m: &mut Mistakes<'_>) -> Self {
-        Self::checked(&keys::FILE, &Place::File, table, m)
+    /// The top level of the file. Reports unknown keys, as all constructors do.
+    pub(super) fn root(table: &'a Table, problems: &mut Problems<'_>) -> Self {
+        Self::with_known_keys(&keys::FILE, &Position::File, table, problems)
     }
 
-    /// A value that has to be a table; `place` is what to point at when something is missing in it.
+    /// A value that must be a table. Missing keys are reported at `position`.
     pub(super) fn open(
         node: &'a Node,
-        place: &'a Place,
-        keys: &'static keys::Section,
-        m: &mut Mistakes<'_>,
+        position: &'a Position,
+        keys: &'static keys::SectionKeys,
+        problems: &mut Problems<'_>,
     ) -> Option<Self> {
-        let table = value::table(node, m)?;
-        Some(Self::checked(keys, place, table, m))
+        let table = value::table(node, problems)?;
+        Some(Self::with_known_keys(keys, position, table, problems))
     }
 
-    /// The section below `key`.
-    pub(super) fn child(&self, key: &str, keys: &'static keys::Section, m: &mut Mistakes<'_>) -> Self {
+    /// The section that is the value of `key`; empty if it is missing or not a table.
+    pub(super) fn child(&self, key: &str, keys: &'static keys::SectionKeys, problems: &mut Problems<'_>) -> Self {
         let empty = Self {
             keys,
-            place: self.place,
+            position: self.position,
             table: &EMPTY,
         };
-        let Some((place, node)) = self.entry(key) else {
+        let Some((position, node)) = self.entry(key) else {
             return empty;
         };
-        Self::open(node, place, keys, m).unwrap_or(empty)
+        Self::open(node, position, keys, problems).unwrap_or(empty)
     }
 
-    fn checked(keys: &'static keys::Section, place: &'a Place, table: &'a Table, m: &mut Mistakes<'_>) -> Self {
+    fn with_known_keys(
+        keys: &'static keys::SectionKeys,
+        position: &'a Position,
+        table: &'a Table,
+        problems: &mut Problems<'_>,
+    ) -> Self {
         for entry in &table.entries {
             if !keys.keys.contains(&entry.key.as_str()) {
-                let (what, label) = keys.wrong(&entry.key);
-                m.say(&entry.place, what, label);
+                let (message, hint) = suggest::unknown_key(keys, &entry.key);
+                problems.error(&entry.position, message, hint);
             }
         }
-        Self { keys, place, table }
+        Self { keys, position, table }
     }
 
-    /// Where to point when something is missing.
-    pub(super) fn place(&self) -> &'a Place {
-        self.place
+    /// The position at which missing keys are reported.
+    pub(super) fn position(&self) -> &'a Position {
+        self.position
     }
 
     /// The value of a key.
@@ -72,41 +78,41 @@ impl<'a> Section<'a> {
         self.entry(key).map(|(_, node)| node)
     }
 
-    /// The place of a key, and its value.
-    pub(super) fn entry(&self, key: &str) -> Option<(&'a Place, &'a Node)> {
+    /// The position of a key, and its value.
+    pub(super) fn entry(&self, key: &str) -> Option<(&'a Position, &'a Node)> {
         debug_assert!(self.keys.keys.contains(&key), "`{key}` is in no table of keys");
         let entry = self.table.entries.iter().find(|entry| entry.key == key)?;
-        Some((&entry.place, &entry.node))
+        Some((&entry.position, &entry.node))
     }
 
-    /// Whether a key is not there, nor one that was probably meant to be it and has been said to be wrong.
-    pub(super) fn lacks(&self, key: &str) -> bool {
-        let stands_for_it = |entry: &Entry| entry.key == key || self.keys.may_mean(&entry.key, key);
-        !self.table.entries.iter().any(stands_for_it)
+    /// Whether a key is missing, and no unknown key, which has been reported, was probably meant to be this one.
+    pub(super) fn is_missing(&self, key: &str) -> bool {
+        let is_meant = |entry: &KeyValue| entry.key == key || suggest::may_mean(self.keys, &entry.key, key);
+        !self.table.entries.iter().any(is_meant)
     }
 
-    /// The value of a key that must be there.
-    pub(super) fn required(&self, key: &str, example: &str, m: &mut Mistakes<'_>) -> Option<&'a Node> {
-        if self.lacks(key) {
-            m.say(self.place, format!("`{key}` is missing"), format!("add {example}"));
+    /// The value of a required key.
+    pub(super) fn required(&self, key: &str, example: &str, problems: &mut Problems<'_>) -> Option<&'a Node> {
+        if self.is_missing(key) {
+            problems.error(self.position, format!("`{key}` is missing"), format!("add {example}"));
         }
         self.get(key)
     }
 
-    /// What stands below `key`, each under a name its owner chose.
-    pub(super) fn named(&self, key: &str, m: &mut Mistakes<'_>) -> &'a [Entry] {
-        let Some(table) = self.get(key).and_then(|node| value::table(node, m)) else {
+    /// The entries of the table `key`, whose keys are names that the operator chose.
+    pub(super) fn subsections(&self, key: &str, problems: &mut Problems<'_>) -> &'a [KeyValue] {
+        let Some(table) = self.get(key).and_then(|node| value::table(node, problems)) else {
             return &[];
         };
         for entry in &table.entries {
-            name_is_sound(&entry.key, &entry.place, m);
+            check_name(&entry.key, &entry.position, problems);
         }
         &table.entries
     }
 
-    /// A whole number within bounds.
-    pub(super) fn whole(&self, key: &str, bounds: RangeInclusive<u32>, m: &mut Mistakes<'_>) -> Option<u32> {
-        value::whole(self.get(key)?, bounds, m)
+    /// An integer within bounds.
+    pub(super) fn integer(&self, key: &str, bounds: RangeInclusive<u32>, problems: &mut Problems<'_>) -> Option<u32> {
+        value::integer(self.get(key)?, bounds, problems)
     }
 
     /// A duration within bounds.
@@ -114,9 +120,9 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         bounds: RangeInclusive<Duration>,
-        m: &mut Mistakes<'_>,
+        problems: &mut Problems<'_>,
     ) -> Option<Duration> {
-        value::duration(self.get(key)?, bounds, m)
+        value::duration(self.get(key)?, bounds, problems)
     }
 
     /// A duration within bounds, or `"off"`.
@@ -124,35 +130,41 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         bounds: RangeInclusive<Duration>,
-        m: &mut Mistakes<'_>,
+        problems: &mut Problems<'_>,
     ) -> Option<Option<Duration>> {
         let node = self.get(key)?;
         if value::is_off(node) {
             return Some(None);
         }
-        value::duration(node, bounds, m).map(Some)
+        value::duration(node, bounds, problems).map(Some)
     }
 
-    /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&'static str, T)], m: &mut Mistakes<'_>) -> Option<T> {
-        value::word(self.get(key)?, words, m)
+    /// One of a set of values.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        key: &str,
+        values: &[(&'static str, T)],
+        problems: &mut Problems<'_>,
+    ) -> Option<T> {
+        value::one_of(self.get(key)?, values, problems)
     }
 
-    /// A name its owner chose.
-    pub(super) fn name(&self, key: &str, m: &mut Mistakes<'_>) -> Option<&'a str> {
+    /// A name that the operator chose.
+    pub(super) fn name(&self, key: &str, problems: &mut Problems<'_>) -> Option<&'a str> {
         let node = self.get(key)?;
-        let text = value::text(node, m)?;
-        name_is_sound(text, &node.place, m);
+        let text = value::string(node, problems)?;
+        check_name(text, &node.position, problems);
         Some(text)
     }
 }
 
-/// Names stand in log lines, labels and commands: nothing in them may be blank or invisible, or need an escape.
-fn name_is_sound(name: &str, place: &Place, m: &mut Mistakes<'_>) {
-    let is_odd = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(is_odd) {
-        let label =
-            format!("write 1 to {NAME_BYTES_MAX} bytes without blanks, `\"`, `\\`, control and invisible characters");
-        m.say(place, "this is not a name", label);
+/// Reports a name with white space, invisible characters or characters that need an escape: names are used in log lines,
+/// labels and commands.
+fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
+    let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(is_invalid) {
+        let hint =
+            format!("write 1 to {NAME_BYTES_MAX} bytes without spaces, `\"`, `\\`, control and invisible characters");
+        problems.error(position, "invalid name", hint);
     }
 }

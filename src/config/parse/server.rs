@@ -1,46 +1,46 @@
-//! A pool's `servers`.
+//! `servers` of a pool.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use arc_swap::ArcSwap;
 
-use super::{Mistakes, Section, address, value};
-use crate::addr::ServerPlace;
+use super::{Problems, Section, address, value};
+use crate::addr::ServerLocation;
 use crate::config::file::{Node, Value};
 use crate::config::keys;
-use crate::config::report::Place;
+use crate::config::report::Position;
 use crate::plan::ServerEntry;
 use crate::pool::MemberConfig;
 
 const WEIGHT: RangeInclusive<u32> = 0..=256;
 
-/// More tiers than a pool could have use for.
+/// More tiers than any pool needs.
 const PRIORITY: RangeInclusive<u32> = 0..=255;
 
-/// The servers of a pool: at least one, one of each identity, one that takes sessions.
-pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEntry> {
+/// The servers of a pool: at least one, with different identities, not all with weight 0.
+pub(super) fn servers(pool: &Section<'_>, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
     let Some((key, node)) = pool.entry("servers") else {
-        if pool.lacks("servers") {
-            m.say(
-                pool.place(),
+        if pool.is_missing("servers") {
+            problems.error(
+                pool.position(),
                 "this pool has no servers",
                 r#"add servers = ["host:port"]"#,
             );
         }
         return Vec::new();
     };
-    let Some(items) = value::list(node, m) else {
+    let Some(items) = value::list(node, problems) else {
         return Vec::new();
     };
     if items.is_empty() {
-        m.say(&node.place, "this pool has no servers", r#"write ["host:port"]"#);
+        problems.error(&node.position, "this pool has no servers", r#"write ["host:port"]"#);
     }
-    let mut known = Known::default();
+    let mut identities = ServerIdentities::default();
     let mut entries = Vec::with_capacity(items.len());
     for node in items {
-        if let Some(entry) = server(node, m) {
-            known.add(&entry, node, m);
+        if let Some(entry) = server(node, problems) {
+            identities.add(&entry, node, problems);
             entries.push(entry);
         }
     }
@@ -48,53 +48,53 @@ pub(super) fn servers(pool: &Section<'_>, m: &mut Mistakes<'_>) -> Vec<ServerEnt
         && entries.len() == items.len()
         && entries.iter().all(|entry| entry.member_config.weight == 0)
     {
-        m.say(
+        problems.error(
             key,
-            "no server of this pool takes a session: all weights are 0",
-            "give one a weight",
+            "all servers of this pool have weight 0",
+            "give at least one server a weight above 0",
         );
     }
     entries
 }
 
-fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
-    if let Value::Text(_) = node.value {
-        let (written, place) = located(node, m)?;
+fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
+    if let Value::String(_) = node.value {
+        let (written, location) = location(node, problems)?;
         return Some(ServerEntry {
             name: None,
             written: written.into(),
-            place,
+            location,
             member_config: MemberConfig::default(),
             addresses: ArcSwap::default(),
         });
     }
     if !matches!(node.value, Value::Table(_)) {
-        let what = format!("expected a server, found {}", node.value.kind());
-        m.say(
-            &node.place,
-            what,
+        let message = format!("expected a server, found {}", node.value.kind());
+        problems.error(
+            &node.position,
+            message,
             r#"write "host:port" or { address = "host:port", weight = 3 }"#,
         );
         return None;
     }
-    let section = Section::open(node, &node.place, &keys::SERVER, m)?;
-    let located = section
-        .required("address", r#"address = "host:port""#, m)
-        .and_then(|node| located(node, m));
-    let name = section.name("name", m);
+    let section = Section::open(node, &node.position, &keys::SERVER, problems)?;
+    let location = section
+        .required("address", r#"address = "host:port""#, problems)
+        .and_then(|node| location(node, problems));
+    let name = section.name("name", problems);
     if let (Some(name), Some(node)) = (name, section.get("name"))
         && name.contains(['/', '@'])
     {
-        let label = "write it without `/` and `@`: they stand in `POOL/SERVER` and in what a host name resolves to";
-        m.say(&node.place, "this is no name of a server", label);
+        let hint = "write it without `/` and `@`: they separate names in `POOL/SERVER` and `NAME@ADDRESS`";
+        problems.error(&node.position, "invalid name of a server", hint);
     }
-    let weight = section.whole("weight", WEIGHT, m).unwrap_or(1);
-    let priority = section.whole("priority", PRIORITY, m).unwrap_or(0);
-    let (written, place) = located?;
+    let weight = section.integer("weight", WEIGHT, problems).unwrap_or(1);
+    let priority = section.integer("priority", PRIORITY, problems).unwrap_or(0);
+    let (written, location) = location?;
     Some(ServerEntry {
         name: name.map(Into::into),
         written: written.into(),
-        place,
+        location,
         member_config: MemberConfig {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
             priority: u8::try_from(priority).expect("bounded by PRIORITY"),
@@ -103,47 +103,54 @@ fn server(node: &Node, m: &mut Mistakes<'_>) -> Option<ServerEntry> {
     })
 }
 
-fn located<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<(&'a str, ServerPlace)> {
-    let text = value::text(node, m)?;
+fn location<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<(&'a str, ServerLocation)> {
+    let text = value::string(node, problems)?;
     match address::server(text) {
-        Ok(place) => Some((text, place)),
-        Err((what, label)) => {
-            m.say(&node.place, what, label);
+        Ok(location) => Some((text, location)),
+        Err((message, hint)) => {
+            problems.error(&node.position, message, hint);
             None
         }
     }
 }
 
-/// The servers of a pool so far, by what tells them apart: a name, else the address however it is spelt.
+/// The servers of a pool so far by identity: the name, else the address, whatever its notation.
 #[derive(Default)]
-struct Known<'a> {
-    identities: HashMap<String, &'a Place>,
-    nameless: HashMap<ServerPlace, &'a Place>,
+struct ServerIdentities<'a> {
+    by_identity: HashMap<String, &'a Position>,
+    by_location: HashMap<ServerLocation, &'a Position>,
 }
 
-impl<'a> Known<'a> {
-    fn add(&mut self, entry: &ServerEntry, node: &'a Node, m: &mut Mistakes<'_>) {
+impl<'a> ServerIdentities<'a> {
+    fn add(&mut self, entry: &ServerEntry, node: &'a Node, problems: &mut Problems<'_>) {
         let identity = entry.name.as_ref().unwrap_or(&entry.written);
-        let of_address = entry.name.is_none().then(|| folded(&entry.place));
-        let first = self.identities.get(identity.as_ref());
-        let first = first.or_else(|| of_address.as_ref().and_then(|place| self.nameless.get(place)));
+        let unnamed_location = entry.name.is_none().then(|| normalized(&entry.location));
+        let first = self.by_identity.get(identity.as_ref());
+        let first = first.or_else(|| {
+            unnamed_location
+                .as_ref()
+                .and_then(|location| self.by_location.get(location))
+        });
         if let Some(first) = first {
-            let label = format!("already on {}; give one of them a `name` of its own", m.point_to(first));
-            m.say(&node.place, format!("two servers are `{identity}`"), label);
+            let hint = format!(
+                "first on {}; give one of them another `name`",
+                problems.describe_position(first)
+            );
+            problems.error(&node.position, format!("duplicate server `{identity}`"), hint);
             return;
         }
-        self.identities.insert(identity.to_string(), &node.place);
-        if let Some(place) = of_address {
-            self.nameless.insert(place, &node.place);
+        self.by_identity.insert(identity.to_string(), &node.position);
+        if let Some(location) = unnamed_location {
+            self.by_location.insert(location, &node.position);
         }
     }
 }
 
-/// Host names are compared without case (RFC 4343).
-fn folded(place: &ServerPlace) -> ServerPlace {
-    match place {
-        ServerPlace::Address(_) => place.clone(),
-        ServerPlace::Name { host, port } => ServerPlace::Name {
+/// With the host name in lower case: host names are compared without case (RFC 4343).
+fn normalized(location: &ServerLocation) -> ServerLocation {
+    match location {
+        ServerLocation::Address(_) => location.clone(),
+        ServerLocation::Name { host, port } => ServerLocation::Name {
             host: host.to_ascii_lowercase().into(),
             port: *port,
         },

@@ -1,70 +1,75 @@
-//! Single values: their type, their unit, their bounds.
+//! Single values: checks of their type, unit and bounds.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Mistakes;
+use super::Problems;
 use crate::config::file::{Node, Table, Value};
-use crate::config::keys;
+use crate::config::suggest;
 use crate::units;
 
-/// Says that a value is of another type than it should be.
-fn mistyped<T>(node: &Node, wanted: &str, label: impl Into<String>, m: &mut Mistakes<'_>) -> Option<T> {
-    m.say(
-        &node.place,
-        format!("expected {wanted}, found {}", node.value.kind()),
-        label,
+/// Reports that a value has the wrong type.
+fn wrong_type<T>(node: &Node, expected: &str, hint: impl Into<String>, problems: &mut Problems<'_>) -> Option<T> {
+    problems.error(
+        &node.position,
+        format!("expected {expected}, found {}", node.value.kind()),
+        hint,
     );
     None
 }
 
-/// Text.
-pub(super) fn text<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a str> {
+/// A string.
+pub(super) fn string<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a str> {
     match &node.value {
-        Value::Text(text) => Some(text),
-        Value::Whole(number) => mistyped(node, "text", format!("write \"{number}\""), m),
-        _ => mistyped(node, "text", "", m),
+        Value::String(text) => Some(text),
+        Value::Integer(number) => wrong_type(node, "a string", format!("write \"{number}\""), problems),
+        _ => wrong_type(node, "a string", "", problems),
     }
 }
 
 /// The path of a file.
-pub(super) fn path(node: &Node, m: &mut Mistakes<'_>) -> Option<PathBuf> {
-    let text = text(node, m)?;
+pub(super) fn path(node: &Node, problems: &mut Problems<'_>) -> Option<PathBuf> {
+    let text = string(node, problems)?;
     if text.is_empty() || text.contains('\0') || text.ends_with('/') {
-        m.say(&node.place, "this is not a file's path", "");
+        problems.error(
+            &node.position,
+            "invalid path of a file",
+            "write a path, as in \"/etc/acequia/file\"",
+        );
         return None;
     }
     Some(text.into())
 }
 
 /// A table.
-pub(super) fn table<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a Table> {
+pub(super) fn table<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a Table> {
     match &node.value {
         Value::Table(table) => Some(table),
-        _ => mistyped(node, "a table", "", m),
+        _ => wrong_type(node, "a table", "", problems),
     }
 }
 
 /// A list.
-pub(super) fn list<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> Option<&'a [Node]> {
+pub(super) fn list<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<&'a [Node]> {
     match &node.value {
         Value::List(items) => Some(items),
-        Value::Table(_) => mistyped(node, "a list", "put it in [ ], or in TOML write [[ ]] above it", m),
-        _ => mistyped(node, "a list", "put it in [ ]", m),
+        Value::Table(_) => wrong_type(
+            node,
+            "a list",
+            "put it in [ ], or in TOML write [[ ]] above it",
+            problems,
+        ),
+        _ => wrong_type(node, "a list", "put it in [ ]", problems),
     }
 }
 
-/// One value, or a list of at least one.
-pub(super) fn one_or_many<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> &'a [Node] {
+/// One value, or a list of at least one value.
+pub(super) fn one_or_many<'a>(node: &'a Node, problems: &mut Problems<'_>) -> &'a [Node] {
     match &node.value {
         Value::List(items) => {
             if items.is_empty() {
-                m.say(
-                    &node.place,
-                    "this list is empty",
-                    "put something in, or leave the key out",
-                );
+                problems.error(&node.position, "the list is empty", "add a value, or remove the key");
             }
             items
         }
@@ -72,25 +77,25 @@ pub(super) fn one_or_many<'a>(node: &'a Node, m: &mut Mistakes<'_>) -> &'a [Node
     }
 }
 
-/// `true` or `false`.
-pub(super) fn truth(node: &Node, m: &mut Mistakes<'_>) -> Option<bool> {
+/// A boolean.
+pub(super) fn boolean(node: &Node, problems: &mut Problems<'_>) -> Option<bool> {
     match &node.value {
-        Value::Truth(truth) => Some(*truth),
-        Value::Text(text) if text == "true" || text == "false" => {
-            mistyped(node, "true or false", format!("write {text} without quotes"), m)
+        Value::Boolean(boolean) => Some(*boolean),
+        Value::String(text) if text == "true" || text == "false" => {
+            wrong_type(node, "a boolean", format!("write {text} without quotes"), problems)
         }
-        _ => mistyped(node, "true or false", "", m),
+        _ => wrong_type(node, "a boolean", "write true or false", problems),
     }
 }
 
-/// A whole number within bounds.
-pub(super) fn whole(node: &Node, bounds: RangeInclusive<u32>, m: &mut Mistakes<'_>) -> Option<u32> {
+/// An integer within bounds.
+pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut Problems<'_>) -> Option<u32> {
     let number = match &node.value {
-        Value::Whole(number) => *number,
-        Value::Text(text) if text.parse::<u32>().is_ok() => {
-            return mistyped(node, "a whole number", format!("write {text} without quotes"), m);
+        Value::Integer(number) => *number,
+        Value::String(text) if text.parse::<u32>().is_ok() => {
+            return wrong_type(node, "an integer", format!("write {text} without quotes"), problems);
         }
-        _ => return mistyped(node, "a whole number", "", m),
+        _ => return wrong_type(node, "an integer", "", problems),
     };
     let Ok(number) = u32::try_from(number) else {
         let bound = if number < 0 {
@@ -98,93 +103,98 @@ pub(super) fn whole(node: &Node, bounds: RangeInclusive<u32>, m: &mut Mistakes<'
         } else {
             at_most(bounds.end())
         };
-        m.say(&node.place, "this number is out of bounds", bound);
+        problems.error(&node.position, "the number is out of range", bound);
         return None;
     };
-    within(node, &number.to_string(), number, &bounds, u32::to_string, m)
+    within(node, &number.to_string(), number, &bounds, u32::to_string, problems)
 }
 
-/// Whether it says `"off"`.
+/// Whether the value is `"off"`.
 pub(super) fn is_off(node: &Node) -> bool {
-    matches!(&node.value, Value::Text(text) if text == "off")
+    matches!(&node.value, Value::String(text) if text == "off")
 }
 
 /// A duration within bounds.
-pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, m: &mut Mistakes<'_>) -> Option<Duration> {
+pub(super) fn duration(node: &Node, bounds: RangeInclusive<Duration>, problems: &mut Problems<'_>) -> Option<Duration> {
     let text = match &node.value {
-        Value::Text(text) => text,
-        Value::Whole(number) => {
-            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::bare_duration(n)));
-            m.say(&node.place, "a duration needs a unit", label);
+        Value::String(text) => text,
+        Value::Integer(number) => {
+            let hint =
+                u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::suggest_duration(n)));
+            problems.error(&node.position, "a duration needs a unit", hint);
             return None;
         }
-        _ => return mistyped(node, "a duration", r#"write "5s""#, m),
+        _ => return wrong_type(node, "a duration", r#"write "5s""#, problems),
     };
-    match units::duration(text) {
-        Ok(duration) => within(node, text, duration, &bounds, |d| units::show_duration(*d), m),
+    match units::parse_duration(text) {
+        Ok(duration) => within(node, text, duration, &bounds, |d| units::format_duration(*d), problems),
         Err(_) if text == "off" => {
-            m.say(&node.place, "this cannot be off", r#"write a duration, as in "5s""#);
+            problems.error(
+                &node.position,
+                "this duration cannot be off",
+                r#"write a duration, as in "5s""#,
+            );
             None
         }
-        Err(label) => {
-            m.say(&node.place, format!("`{text}` is not a duration"), label);
+        Err(error) => {
+            problems.error(&node.position, format!("`{text}` is not a duration"), error.to_string());
             None
         }
     }
 }
 
-/// A number of bytes within bounds.
-pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, m: &mut Mistakes<'_>) -> Option<u64> {
+/// A size in bytes within bounds.
+pub(super) fn size(node: &Node, bounds: RangeInclusive<u64>, problems: &mut Problems<'_>) -> Option<u64> {
     let text = match &node.value {
-        Value::Text(text) => text,
-        Value::Whole(number) => {
-            let label = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::bare_size(n)));
-            m.say(&node.place, "a size needs a unit", label);
+        Value::String(text) => text,
+        Value::Integer(number) => {
+            let hint = u64::try_from(*number).map_or(String::new(), |n| format!("write {}", units::suggest_size(n)));
+            problems.error(&node.position, "a size needs a unit", hint);
             return None;
         }
-        _ => return mistyped(node, "a size", r#"write "64KiB""#, m),
+        _ => return wrong_type(node, "a size", r#"write "64KiB""#, problems),
     };
-    match units::size(text) {
-        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| units::show_size(*bytes), m),
-        Err(label) => {
-            m.say(&node.place, format!("`{text}` is not a size"), label);
+    match units::parse_size(text) {
+        Ok(bytes) => within(node, text, bytes, &bounds, |bytes| units::format_size(*bytes), problems),
+        Err(error) => {
+            problems.error(&node.position, format!("`{text}` is not a size"), error.to_string());
             None
         }
     }
 }
 
-/// One of a few words.
-pub(super) fn word<T: Copy>(node: &Node, words: &[(&'static str, T)], m: &mut Mistakes<'_>) -> Option<T> {
-    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+/// One of a set of values.
+pub(super) fn one_of<T: Copy>(node: &Node, values: &[(&'static str, T)], problems: &mut Problems<'_>) -> Option<T> {
+    let known: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let all = || format!("write \"{}\"", known.join("\" or \""));
-    let Value::Text(text) = &node.value else {
-        return mistyped(node, "text", all(), m);
+    let Value::String(text) = &node.value else {
+        return wrong_type(node, "a string", all(), problems);
     };
-    if let Some((_, meant)) = words.iter().find(|(word, _)| word == text) {
-        return Some(*meant);
+    if let Some((_, value)) = values.iter().find(|(name, _)| name == text) {
+        return Some(*value);
     }
-    let label = keys::near(text, &known).map_or_else(all, |near| format!("did you mean \"{near}\"?"));
-    m.say(&node.place, format!("`{text}` is not known here"), label);
+    let hint = suggest::nearest(text, &known).map_or_else(all, |nearest| format!("did you mean \"{nearest}\"?"));
+    problems.error(&node.position, format!("unknown value `{text}`"), hint);
     None
 }
 
-/// The value, if it is within bounds.
+/// The value if it is within bounds, else an error.
 fn within<T: PartialOrd>(
     node: &Node,
     written: &str,
     value: T,
     bounds: &RangeInclusive<T>,
     show: impl Fn(&T) -> String,
-    m: &mut Mistakes<'_>,
+    problems: &mut Problems<'_>,
 ) -> Option<T> {
-    let label = if value < *bounds.start() {
+    let hint = if value < *bounds.start() {
         at_least(show(bounds.start()))
     } else if value > *bounds.end() {
         at_most(show(bounds.end()))
     } else {
         return Some(value);
     };
-    m.say(&node.place, format!("{written} is out of bounds"), label);
+    problems.error(&node.position, format!("{written} is out of range"), hint);
     None
 }
 

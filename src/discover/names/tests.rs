@@ -53,7 +53,7 @@ impl Zone {
 struct Fixture {
     pool: Arc<PoolPlan>,
     names: PoolNames,
-    roster: Roster,
+    roster: ServerRegistry,
     zone: Zone,
 }
 
@@ -62,7 +62,7 @@ impl Fixture {
         Self {
             pool: pool(lines),
             names: PoolNames::default(),
-            roster: Roster::default(),
+            roster: ServerRegistry::default(),
             zone: Zone::default(),
         }
     }
@@ -81,7 +81,7 @@ impl Fixture {
 }
 
 /// Looks up all names, and waits until every lookup has ended or failed.
-async fn resolve_all(names: &mut PoolNames, pool: &PoolPlan, resolver: &Resolver, roster: &Roster) {
+async fn resolve_all(names: &mut PoolNames, pool: &PoolPlan, resolver: &Resolver, roster: &ServerRegistry) {
     names.adopt(pool);
     let now = Instant::now();
     for state in names.names.values_mut() {

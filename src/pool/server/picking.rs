@@ -1,4 +1,4 @@
-//! What picks need of a server, and what they change.
+//! The part of a server that picks read and write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,81 +6,80 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AS_CONFIGURED, FAILING, Server};
-use crate::pool::candidates::Availability;
+use super::{FAILING, NO_WEIGHT, Server};
 use crate::pool::changes::ChangeCounter;
-use crate::pool::health::Checked;
+use crate::pool::health::{Availability, CheckState};
 
 impl Server {
-    /// The share it was steered to, if that is not the configured one.
-    pub(in crate::pool) fn steered_weight(&self) -> Option<u16> {
-        Some(self.weight.load(Relaxed)).filter(|weight| *weight != AS_CONFIGURED)
+    /// The weight an operator has set; `None`: the configured one applies.
+    pub(in crate::pool) fn weight_override(&self) -> Option<u16> {
+        Some(self.weight_override.load(Relaxed)).filter(|weight| *weight != NO_WEIGHT)
     }
 
-    /// Whether its health lets it be picked.
+    /// Whether it may be picked, as far as its health decides.
     pub(in crate::pool) fn availability_by_health(&self, now: Instant) -> Availability {
-        let checked = self.checked();
-        if checked == Checked::Down {
+        let state = self.check_state();
+        if state == CheckState::Down {
             return Availability::Unavailable;
         }
         if self.is_ejected() {
-            // While the checks still fail, an expired back-off proves nothing.
-            let due = !self.has(FAILING) && self.ejection().is_due(now);
+            // No trial while the latest check failed: the session would probably fail too.
+            let due = !self.has(FAILING) && self.lock_ejection().is_trial_due(now);
             return if due {
                 Availability::TrialDue
             } else {
                 Availability::Unavailable
             };
         }
-        if checked == Checked::Up {
+        if state == CheckState::Up {
             Availability::Up
         } else {
             Availability::Unchecked
         }
     }
 
-    /// When its back-off is over, if it is ejected.
+    /// When its trial is due, if it is ejected.
     pub(in crate::pool) fn trial_due_at(&self) -> Option<Instant> {
-        self.is_ejected().then(|| self.ejection().due_at()).flatten()
+        self.is_ejected().then(|| self.lock_ejection().trial_due_at()).flatten()
     }
 
-    /// Whether the session that asks has the trial.
+    /// Claims the trial. Returns whether the caller has it.
     pub(in crate::pool) fn claim_trial(&self, now: Instant, connect_timeout: Duration) -> bool {
-        let claimed = self.ejection().claim_trial(now, connect_timeout);
+        let claimed = self.lock_ejection().claim_trial(now, connect_timeout);
         if claimed {
             self.subscribers.notify();
         }
         claimed
     }
 
-    /// What part of its share it has now: all of it, unless it came back less than `slow_start` ago.
-    pub(in crate::pool) fn percent(&self, now: Instant, slow_start: Duration) -> u16 {
-        self.ramp.percent(now, slow_start)
+    /// The percentage of its weight that it has now: 100, unless it came back less than `slow_start` ago.
+    pub(in crate::pool) fn slow_start_percent(&self, now: Instant, slow_start: Duration) -> u16 {
+        self.slow_start.percent(now, slow_start)
     }
 
-    /// When [`Self::percent`] is another one, by time alone.
+    /// When [`Self::slow_start_percent`] changes next by time alone.
     pub(in crate::pool) fn next_percent_at(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
-        self.ramp.next_percent_at(now, slow_start)
+        self.slow_start.next_percent_at(now, slow_start)
     }
 
-    /// It came back: its weight grows from a part of it.
+    /// It came back: its weight grows from a small part.
     pub(super) fn begin_slow_start(&self) {
-        self.ramp.begin();
+        self.slow_start.begin();
         self.subscribers.notify();
     }
 
-    /// Increments the counter whenever anything has changed that decides whether and how much it is picked.
+    /// Increments the counter after each change that may affect picks.
     pub(in crate::pool) fn notify_changes(&self, counter: &Arc<ChangeCounter>) {
         self.subscribers.add(counter);
     }
 
-    /// A session has taken a place.
-    pub(in crate::pool) fn entered(&self) {
+    /// Counts a session that begins.
+    pub(in crate::pool) fn add_session(&self) {
         self.live.fetch_add(1, Relaxed);
     }
 
-    /// It has given it back.
-    pub(in crate::pool) fn left(&self) {
+    /// Counts a session that ends.
+    pub(in crate::pool) fn remove_session(&self) {
         self.live.fetch_sub(1, Relaxed);
     }
 }

@@ -105,7 +105,7 @@ fn the_choice_is_the_first_of_the_order_among_servers_whose_hashes_nearly_agree(
         let hash = random.u64(..) >> random.u32(..40);
         let mut servers = servers([("c", 3), ("a", 1 + random.u16(..3)), ("b", 3), ("d", 25_600)]);
         for server in &mut servers {
-            server.key = unfinalise(hash.wrapping_add(random.u64(..4))) ^ client_key(client(n));
+            server.identity_hash = unfinalise(hash.wrapping_add(random.u64(..4))) ^ client_key(client(n));
         }
         assert_eq!(
             chosen_index(&servers, client(n)),
@@ -127,8 +127,8 @@ fn unfinalise(z: u64) -> u64 {
 fn equal_scores_go_to_the_smaller_identity() {
     // Scores as equal as they get: one hash, one weight.
     let mut twins = servers([("b", 2), ("a", 2)]);
-    twins[0].key = 9;
-    twins[1].key = 9;
+    twins[0].identity_hash = 9;
+    twins[1].identity_hash = 9;
     assert_eq!(chosen(&twins, client(1)), "a");
     twins.swap(0, 1);
     assert_eq!(chosen(&twins, client(1)), "a");

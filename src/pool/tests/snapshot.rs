@@ -54,7 +54,7 @@ impl Model<'_> {
         if self.panic_tier() == Some(tier) {
             return server.is_usable_in_panic().then_some((tier, false));
         }
-        let unchecked = server.checked() == Checked::Unchecked;
+        let unchecked = server.check_state() == CheckState::Unchecked;
         (server.availability(self.now) != Availability::Unavailable).then_some((tier, unchecked))
     }
 
@@ -68,7 +68,11 @@ impl Model<'_> {
         };
         let best = open().filter_map(|(_, server)| self.rank(server)).min();
         let found = open().filter(|(_, server)| best.is_some() && self.rank(server) == best);
-        let percent = |server: &Member| self.rules.slow_start.map_or(1, |slow| server.percent(self.now, slow));
+        let percent = |server: &Member| {
+            self.rules
+                .slow_start
+                .map_or(1, |slow| server.slow_start_percent(self.now, slow))
+        };
         found
             .map(|(index, server)| (index, server.weight() * percent(server)))
             .collect()
@@ -137,17 +141,17 @@ async fn change(pool: &Pool, (what, which, much): (u8, prop::sample::Index, u8))
     match what {
         1 | 2 => passes(server, 1 + u32::from(much % 3)),
         3 => fails(server, 1 + u32::from(much % 3)),
-        4 => drop(server.record_check(&Verdict::Unfit("a replica".into()), THRESHOLDS)),
-        5 => server.doubt(),
+        4 => drop(server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS)),
+        5 => server.assume_unfit(),
         6 => server.set_checked(much.is_multiple_of(2)),
-        7 => steer(Steer::Drain { close_over: None }),
-        8 => steer(Steer::Disable { close_over: None }),
-        9 | 10 => steer(Steer::Enable),
-        11 => steer(Steer::Weight(Some(u16::from(much % 4)))),
-        12 => steer(Steer::Weight(None)),
+        7 => steer(Override::Drain { close_over: None }),
+        8 => steer(Override::Disable { close_over: None }),
+        9 | 10 => steer(Override::Enable),
+        11 => steer(Override::Weight(Some(u16::from(much % 4)))),
+        12 => steer(Override::Weight(None)),
         13 | 14 => drop(fail_connects(pool, server, 3, now)),
-        15 => drop(pool.connected(&Lease::take(server, Terms::Free))),
-        16 => drop(pool.connect_failed(&Lease::take(server, Terms::Trial), now)),
+        15 => drop(pool.connected(&Lease::take(server, LeaseKind::Regular))),
+        16 => drop(pool.connect_failed(&Lease::take(server, LeaseKind::Trial), now)),
         17 => advance(Duration::from_millis(u64::from(much))).await,
         _ => advance(Duration::from_millis(40 * u64::from(much))).await,
     }
@@ -189,7 +193,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
         "{expected:?}, not {index}"
     );
     let is_trial = due[index] && panic_tier != Some(servers[index].priority());
-    assert_eq!(lease.terms() == Terms::Trial, is_trial);
+    assert_eq!(lease.kind() == LeaseKind::Trial, is_trial);
     leases.push(lease);
 }
 
@@ -237,14 +241,14 @@ fn no_change_is_lost_however_many_threads_change_and_pick() {
                     let mut random = fastrand::Rng::with_seed(thread as u64);
                     for round in 0..300 {
                         let server = &own[random.usize(..own.len())];
-                        steer(server, Steer::Drain { close_over: None });
+                        steer(server, Override::Drain { close_over: None });
                         for n in 0..4 {
                             let lease = pool
                                 .pick(client(n), &[], Instant::now())
                                 .expect("a third is never drained");
                             assert_ne!(lease.server().id(), server.id(), "drained, {policy:?}, round {round}");
                         }
-                        steer(server, Steer::Enable);
+                        steer(server, Override::Enable);
                         let others: Vec<_> = servers.iter().map(|other| other.id()).collect();
                         let others: Vec<_> = others.into_iter().filter(|id| *id != server.id()).collect();
                         let lease = pool.pick(client(0), &others, Instant::now()).expect("it is enabled");
@@ -274,9 +278,9 @@ fn one_ejected_server_is_tried_once_however_many_threads_see_its_trial_due() {
             let pick = |n| scope.spawn(move || pool.pick(client(n), &[], due).expect("the other one is up"));
             [0, 1, 2, 3].map(pick).map(|thread| thread.join().unwrap())
         });
-        let trials = picks.iter().filter(|lease| lease.terms() == Terms::Trial);
+        let trials = picks.iter().filter(|lease| lease.kind() == LeaseKind::Trial);
         assert_eq!(trials.count(), 1, "round {round}");
-        pool.connected(&Lease::take(&servers[0], Terms::Free));
+        pool.connected(&Lease::take(&servers[0], LeaseKind::Regular));
     }
 }
 
@@ -349,6 +353,6 @@ async fn without_a_change_the_snapshot_stays() {
     assert_eq!(Arc::as_ptr(&pool.snapshot(Instant::now())), first);
 }
 
-fn steer(server: &Server, order: Steer) {
-    server.steer(server.steering().with(order, "uid 0".into(), SystemTime::now()));
+fn steer(server: &Server, order: Override) {
+    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }

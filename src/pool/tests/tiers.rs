@@ -22,8 +22,8 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
     Pool::new("pool".into(), of_pool, servers)
 }
 
-fn steer(server: &Server, order: Steer) {
-    server.steer(server.steering().with(order, "uid 0".into(), SystemTime::now()));
+fn steer(server: &Server, order: Override) {
+    server.set_overrides(server.overrides().with(order, "uid 0".into(), SystemTime::now()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,12 +74,12 @@ async fn the_last_of_a_tier_may_be_ejected_when_another_tier_is_usable() {
 async fn in_panic_all_of_the_best_tier_are_used_but_those_of_the_wrong_role_or_taken_out() {
     let pool = tiers(&[0, 0, 0, 0, 0, 1], |rules| rules.panic_threshold = Some(50));
     let (servers, now) = (pool.servers(), Instant::now());
-    steer(&servers[4], Steer::Drain { close_over: None });
+    steer(&servers[4], Override::Drain { close_over: None });
     fails(&servers[0], 3);
     fails(&servers[1], 3);
     assert!(!pool.is_panicking(now), "half is not under half");
     assert_eq!(picked(&pool, now), labels(&["s2", "s3"]));
-    servers[2].record_check(&Verdict::Unfit("a replica".into()), THRESHOLDS);
+    servers[2].record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS);
     assert!(pool.is_panicking(now));
     assert_eq!(picked(&pool, now), labels(&["s0", "s1", "s3"]));
     fails(&servers[2], 3); // out of reach now, and still a replica as far as anybody knows
@@ -137,14 +137,14 @@ async fn after_an_ejection_and_when_enabled_again_it_starts_slowly_too() {
     let slow = Duration::from_secs(10);
     let pool = tiers(&[0, 0], |rules| rules.slow_start = Some(slow));
     let server = &pool.servers()[0];
-    let percent = || server.percent(Instant::now(), slow);
+    let percent = || server.slow_start_percent(Instant::now(), slow);
     fail_connects(&pool, server, 3, Instant::now());
     passes(server, 2);
     assert_eq!(percent(), 10);
     advance(slow).await;
     assert_eq!(percent(), 100);
-    steer(server, Steer::Disable { close_over: None });
-    steer(server, Steer::Enable);
+    steer(server, Override::Disable { close_over: None });
+    steer(server, Override::Enable);
     assert_eq!(percent(), 10);
 }
 
@@ -153,21 +153,21 @@ async fn a_drained_server_gets_nobody_and_is_checked_on() {
     let pool = tiers(&[0, 0], |_| {});
     let (servers, now) = (pool.servers(), Instant::now());
     let over = Some(Duration::from_secs(30));
-    steer(&servers[0], Steer::Drain { close_over: over });
+    steer(&servers[0], Override::Drain { close_over: over });
     assert_eq!(picked(&pool, now), labels(&["s1"]));
     assert_eq!(
-        (servers[0].steering().usage, servers[0].steering().close_over),
-        (Use::Draining, over)
+        (servers[0].overrides().admin_state, servers[0].overrides().close_over),
+        (AdminState::Draining, over)
     );
     assert!(
         servers[0]
-            .record_check(&Verdict::Unfit("x".into()), THRESHOLDS)
+            .record_check(&CheckOutcome::Unfit("x".into()), THRESHOLDS)
             .is_some()
     );
-    servers[0].record_check(&Verdict::Pass, THRESHOLDS);
-    steer(&servers[0], Steer::Enable);
+    servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS);
+    steer(&servers[0], Override::Enable);
     assert_eq!(picked(&pool, now), labels(&["s0", "s1"]));
-    assert_eq!(servers[0].steering().close_over, None);
+    assert_eq!(servers[0].overrides().close_over, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,31 +176,31 @@ async fn a_disabled_server_is_forgotten_and_begins_anew() {
     let servers = pool.servers();
     fail_connects(&pool, &servers[0], 3, Instant::now());
     fails(&servers[0], 3);
-    steer(&servers[0], Steer::Disable { close_over: None });
+    steer(&servers[0], Override::Disable { close_over: None });
     assert!(servers[0].is_disabled() && !servers[0].is_ejected());
-    assert_eq!(servers[0].checked(), Checked::Unchecked);
+    assert_eq!(servers[0].check_state(), CheckState::Unchecked);
     assert_eq!(
-        servers[0].record_check(&Verdict::Pass, THRESHOLDS),
+        servers[0].record_check(&CheckOutcome::Pass, THRESHOLDS),
         None,
         "a check that was under way"
     );
-    steer(&servers[0], Steer::Enable);
+    steer(&servers[0], Override::Enable);
     assert_eq!(picked(&pool, Instant::now()), labels(&["s1"]), "nothing is known of it");
     passes(&servers[0], 1);
-    assert_eq!(servers[0].checked(), Checked::Up, "its first result decides");
+    assert_eq!(servers[0].check_state(), CheckState::Up, "its first result decides");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_steered_weight_holds_whatever_the_configuration_says_until_it_is_taken_back() {
     let server = server(0, 5, true);
-    steer(&server, Steer::Weight(Some(0)));
-    steer(&server, Steer::Enable);
+    steer(&server, Override::Weight(Some(0)));
+    steer(&server, Override::Enable);
     assert_eq!(server.weight(), 0);
     let next = Member::new(Arc::clone(&server), MemberConfig { weight: 9, priority: 3 });
     assert_eq!((next.weight(), next.priority()), (0, 3));
-    steer(&server, Steer::Weight(None));
+    steer(&server, Override::Weight(None));
     assert_eq!((server.weight(), next.weight()), (5, 9));
-    assert!(next.steering().by.is_some());
+    assert!(next.overrides().set_by.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,10 +208,10 @@ async fn whether_it_is_checked_may_change_and_what_is_known_stays() {
     let server = server(0, 1, true);
     fails(&server, 1);
     server.set_checked(true);
-    assert_eq!(server.checked(), Checked::Down);
+    assert_eq!(server.check_state(), CheckState::Down);
     assert_eq!(server.health().reason.as_deref(), Some("no"));
     server.set_checked(false);
-    assert_eq!((server.checked(), server.health().reason), (Checked::Up, None));
+    assert_eq!((server.check_state(), server.health().reason), (CheckState::Up, None));
     server.set_checked(true);
-    assert_eq!(server.checked(), Checked::Unchecked);
+    assert_eq!(server.check_state(), CheckState::Unchecked);
 }

@@ -14,13 +14,13 @@ use self::crafted::{crafted, extension, in_records, message, server_name};
 
 const BYTES_MAX: usize = 128 << 10;
 
-fn inspect(wire: &[u8]) -> Verdict {
-    Reader::new(BYTES_MAX).advance(wire)
+fn inspect(wire: &[u8]) -> HelloVerdict {
+    HelloReader::new(BYTES_MAX).advance(wire)
 }
 
 fn read(wire: &[u8]) -> Hello {
     match inspect(wire) {
-        Verdict::Hello(hello) => hello,
+        HelloVerdict::Hello(hello) => hello,
         other => panic!("{other:?}"),
     }
 }
@@ -53,8 +53,12 @@ fn a_hello_is_undecided_until_its_last_byte() {
     for Captured { file, wire, .. } in captured::all() {
         let whole = inspect(&wire);
         for cut in 0..wire.len() {
-            let mut reader = Reader::new(BYTES_MAX);
-            assert_eq!(reader.advance(&wire[..cut]), Verdict::NeedMore, "{file} cut at {cut}");
+            let mut reader = HelloReader::new(BYTES_MAX);
+            assert_eq!(
+                reader.advance(&wire[..cut]),
+                HelloVerdict::NeedMore,
+                "{file} cut at {cut}"
+            );
             assert_eq!(reader.advance(&wire), whole, "{file} cut at {cut}");
         }
     }
@@ -63,7 +67,7 @@ fn a_hello_is_undecided_until_its_last_byte() {
 #[test]
 fn what_follows_a_hello_changes_nothing() {
     for Captured { file, mut wire, .. } in captured::all() {
-        let mut reader = Reader::new(BYTES_MAX);
+        let mut reader = HelloReader::new(BYTES_MAX);
         let whole = reader.advance(&wire);
         wire.extend_from_slice(b"\x14\x03\x03\0\x01\x01 and early data");
         assert_eq!(inspect(&wire), whole, "{file}");
@@ -97,12 +101,12 @@ fn what_is_not_tls_is_known_by_its_first_bytes() {
         b"\x16\x02\0\0\x05",                 // no such major version
         b"\x16\xfe\xfd\0\0\0\0\0\0\0\0\0\0", // DTLS
     ] {
-        assert_eq!(inspect(opening), Verdict::NotTls, "{opening:?}");
+        assert_eq!(inspect(opening), HelloVerdict::NotTls, "{opening:?}");
     }
-    assert_eq!(inspect(b"G"), Verdict::NotTls);
-    assert_eq!(inspect(b"\x16\x02"), Verdict::NotTls);
+    assert_eq!(inspect(b"G"), HelloVerdict::NotTls);
+    assert_eq!(inspect(b"\x16\x02"), HelloVerdict::NotTls);
     for undecided in [b"".as_slice(), b"\x16", b"\x16\x03", b"\x16\x03\xff\0"] {
-        assert_eq!(inspect(undecided), Verdict::NeedMore, "{undecided:?}");
+        assert_eq!(inspect(undecided), HelloVerdict::NeedMore, "{undecided:?}");
     }
 }
 
@@ -120,13 +124,13 @@ fn broken_framing_is_refused_at_once() {
         (b"\x16\x03\x01\0\x04\x01\0\0\0", DecodeError), // a ClientHello of no bytes
     ] {
         assert!(
-            matches!(inspect(wire), Verdict::Malformed(malformed) if malformed.alert == alert),
+            matches!(inspect(wire), HelloVerdict::Malformed(malformed) if malformed.alert == alert),
             "{wire:02x?}: {:?}",
             inspect(wire)
         );
-        assert_eq!(inspect(&wire[..wire.len() - 1]), Verdict::NeedMore, "{wire:02x?}");
+        assert_eq!(inspect(&wire[..wire.len() - 1]), HelloVerdict::NeedMore, "{wire:02x?}");
     }
-    assert_eq!(inspect(b"\x16\x03\x01\x40\0"), Verdict::NeedMore); // 2^14
+    assert_eq!(inspect(b"\x16\x03\x01\x40\0"), HelloVerdict::NeedMore); // 2^14
 }
 
 #[test]
@@ -134,13 +138,22 @@ fn a_hello_that_cannot_fit_is_refused_by_its_header() {
     let message = message(&crafted::body(Some(&extension(21, &[0; 1000]))));
     for sizes in [&[usize::MAX][..], &[100], &[1]] {
         let wire = in_records(&message, sizes);
-        assert!(matches!(Reader::new(wire.len()).advance(&wire), Verdict::Hello(_)));
-        assert_eq!(Reader::new(wire.len() - 1).advance(&wire), Verdict::TooLong);
+        assert!(matches!(
+            HelloReader::new(wire.len()).advance(&wire),
+            HelloVerdict::Hello(_)
+        ));
+        assert_eq!(HelloReader::new(wire.len() - 1).advance(&wire), HelloVerdict::TooLong);
     }
     let whole = in_records(&message, &[usize::MAX]);
-    assert_eq!(Reader::new(whole.len() - 1).advance(&whole[..9]), Verdict::TooLong);
-    assert_eq!(Reader::new(whole.len() - 1).advance(&whole[..8]), Verdict::NeedMore);
-    assert_eq!(inspect(b"\x16\x03\x01\0\x04\x01\xff\xff\xff"), Verdict::TooLong);
+    assert_eq!(
+        HelloReader::new(whole.len() - 1).advance(&whole[..9]),
+        HelloVerdict::TooLong
+    );
+    assert_eq!(
+        HelloReader::new(whole.len() - 1).advance(&whole[..8]),
+        HelloVerdict::NeedMore
+    );
+    assert_eq!(inspect(b"\x16\x03\x01\0\x04\x01\xff\xff\xff"), HelloVerdict::TooLong);
 }
 
 #[test]
@@ -148,7 +161,7 @@ fn work_is_linear_however_the_bytes_come() {
     let padding = extension(21, &vec![0; 10_850]);
     let wire = in_records(&message(&crafted::body(Some(&padding))), &[1]);
     assert!((65_000..=64 << 10).contains(&wire.len()), "{}", wire.len());
-    let mut reader = Reader::new(BYTES_MAX);
+    let mut reader = HelloReader::new(BYTES_MAX);
     let mut steps = 0;
     for come in 1..=wire.len() {
         let verdict = loop {
@@ -157,7 +170,7 @@ fn work_is_linear_however_the_bytes_come() {
                 break verdict;
             }
         };
-        assert_eq!(matches!(verdict, Verdict::Hello(_)), come == wire.len());
+        assert_eq!(matches!(verdict, HelloVerdict::Hello(_)), come == wire.len());
     }
     // One step for each header and each fragment, and one that answers for each call.
     assert!(
@@ -183,7 +196,7 @@ fn no_mutation_panics_or_reads_on() {
                 }
             }
             let whole = inspect(&mutant);
-            if let Verdict::Hello(hello) = &whole {
+            if let HelloVerdict::Hello(hello) = &whole {
                 assert!(hello.alpn.wire_bytes() < mutant.len());
                 assert!(
                     hello
@@ -192,10 +205,10 @@ fn no_mutation_panics_or_reads_on() {
                         .is_none_or(|raw| raw.len() <= 4 * RAW_NAME_BYTES_MAX)
                 );
             }
-            let mut reader = Reader::new(BYTES_MAX);
+            let mut reader = HelloReader::new(BYTES_MAX);
             let early = reader.advance(&mutant[..random.usize(..mutant.len())]);
             assert!(
-                early == Verdict::NeedMore || early == whole,
+                early == HelloVerdict::NeedMore || early == whole,
                 "{early:?}, then {whole:?}"
             );
             assert_eq!(reader.advance(&mutant), whole);
@@ -215,7 +228,7 @@ proptest! {
         let all = captured::all();
         let Captured { wire, .. } = &all[which.index(all.len())];
         let recut = in_records(&captured::message(wire), &records);
-        let mut reader = Reader::new(BYTES_MAX);
+        let mut reader = HelloReader::new(BYTES_MAX);
         let (mut come, mut reads) = (0, reads.iter().cycle());
         let verdict = loop {
             come = recut.len().min(come + reads.next().unwrap());
@@ -223,7 +236,7 @@ proptest! {
             if come == recut.len() {
                 break verdict;
             }
-            prop_assert_eq!(verdict, Verdict::NeedMore);
+            prop_assert_eq!(verdict, HelloVerdict::NeedMore);
         };
         prop_assert_eq!(verdict, inspect(wire));
     }

@@ -36,7 +36,7 @@ fn state_shows_the_latest_reload_without_its_errors() {
     proxy.rewrite(&text.replace("[pools.shop]", "[pools.hsop]"));
     let (status, refused) = unix(&proxy, "POST", "/api/v1/reload", "");
     assert_eq!(status, 422);
-    assert!(refused["error"].as_str().unwrap().contains("there is no pool `shop`"));
+    assert!(refused["error"].as_str().unwrap().contains("unknown pool `shop`"));
     let failed = latest();
     assert_eq!(
         (&failed["by"], &failed["done"]),

@@ -1,4 +1,4 @@
-//! The metrics have the documented names, add up, and their gauges return to 0; the admin port's other pages.
+//! Metrics have the documented names, counters add up, gauges return to 0; `/live` and `/ready`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -49,7 +49,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
 
-/// Listeners for every kind of ending. All but `narrow` and `tls` have a pool of the same name.
+/// Listeners that together produce every kind of ending. Each but `narrow` and `tls` has a pool of the same name.
 fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: SocketAddr) -> String {
     let unchecked = "health = { check = \"off\" }\nconnect_timeout = \"300ms\"";
     let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
@@ -71,10 +71,10 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
     .concat()
 }
 
-/// Sessions with every kind of ending. Returns their number, and the bytes sent and received by clients that reached
-/// a server.
+/// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent and
+/// received.
 fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
-    let leave = |mut client: Client| drop(client.try_read_all());
+    let read_to_end = |mut client: Client| drop(client.try_read_all());
     let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
     for round in 0..8 {
         for refused in [
@@ -86,16 +86,16 @@ fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         ] {
             let mut client = Client::connect(tls);
             client.send(&refused);
-            leave(client);
+            read_to_end(client);
         }
         let mut slow = Client::connect(tls);
         slow.send(&good[..20]);
         if round == 0 {
-            leave(slow)
+            read_to_end(slow)
         } else {
             slow.reset()
-        } // during the hello: by hello_timeout, or by the client's reset
-        leave({
+        } // ends before the ClientHello is complete: by `hello_timeout`, or by the client's reset
+        read_to_end({
             let mut early = Client::connect(tls);
             early.finish();
             early
@@ -106,15 +106,19 @@ fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
         let mut in_the_middle = Client::connect(proxy.at("good"));
         in_the_middle.send(b"ping").read(4);
         in_the_middle.reset();
-        let mut spoken = Client::connect(proxy.at("resets"));
-        spoken.send(b"x");
-        leave(spoken);
-        leave(Client::connect(proxy.at("dead")));
-        leave(Client::connect(proxy.at("down")));
-        let dialled = Client::connect(proxy.at("hanging"));
-        if round == 0 { leave(dialled) } else { dialled.reset() }
+        let mut answered = Client::connect(proxy.at("resets"));
+        answered.send(b"x");
+        read_to_end(answered);
+        read_to_end(Client::connect(proxy.at("dead")));
+        read_to_end(Client::connect(proxy.at("down")));
+        let connecting = Client::connect(proxy.at("hanging"));
+        if round == 0 {
+            read_to_end(connecting)
+        } else {
+            connecting.reset()
+        }
     }
-    leave(Client::connect(proxy.at("good"))); // idle
+    read_to_end(Client::connect(proxy.at("good"))); // ends by `idle_timeout`
     let per_round = good.len() + 3 * 4;
     (8 * 15 + 1, 8 * per_round, 8 * per_round)
 }
@@ -129,7 +133,7 @@ struct Setting {
 
 impl Setting {
     fn start() -> Self {
-        let servers = [Server::echo(), Server::run(reset_when_spoken_to)];
+        let servers = [Server::echo(), Server::run(reset_after_first_bytes)];
         let (dead, hanging) = (refusing(), hanging());
         let [good, resets] = servers.each_ref().map(|server| server.address);
         let proxy = Proxy::start(&config(good, resets, dead.address, hanging.address));
@@ -142,15 +146,15 @@ impl Setting {
     }
 }
 
-fn reset_when_spoken_to(stream: TcpStream) {
+fn reset_after_first_bytes(stream: TcpStream) {
     let mut client = Client(stream);
     client.read_some();
     client.reset();
 }
 
-/// The metrics, once no session is left.
-fn settled(proxy: &Proxy, sessions: usize) -> Metrics {
-    eventually("all sessions are over", || {
+/// Waits until `sessions` sessions have ended and none is open; returns the metrics then.
+fn metrics_after_sessions(proxy: &Proxy, sessions: usize) -> Metrics {
+    eventually("all sessions have ended", || {
         let metrics = proxy.metrics();
         metrics.sum("acequia_sessions_total", &[]) == sessions as f64
             && metrics.sum("acequia_sessions_active", &[]) == 0.0
@@ -159,11 +163,11 @@ fn settled(proxy: &Proxy, sessions: usize) -> Metrics {
 }
 
 #[test]
-fn after_failures_in_every_phase_gauges_are_0_and_counters_add_up() {
+fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
     let setting = Setting::start();
     let proxy = &setting.proxy;
     let (sessions, up, down) = mixed_load(proxy);
-    let metrics = settled(proxy, sessions);
+    let metrics = metrics_after_sessions(proxy, sessions);
     for gauge in ["acequia_sessions_active", "acequia_server_sessions_active"] {
         assert!(!metrics.series(gauge, &[]).is_empty());
         assert!(
@@ -239,15 +243,15 @@ fn metrics_have_the_documented_names_types_and_labels() {
     let (sessions, ..) = mixed_load(proxy);
     let first = Client::connect(proxy.at("narrow"));
     let second = Client::connect(proxy.at("narrow"));
-    let waits = || {
+    let pauses = || {
         proxy.metrics().sum(
             "acequia_accept_pauses_total",
             &[("listener", "narrow"), ("reason", "limit")],
         )
     };
-    eventually("the second client waits", || waits() > 0.0);
+    eventually("accepting pauses at the limit", || pauses() > 0.0);
     drop((first, second));
-    let metrics = settled(proxy, sessions + 2);
+    let metrics = metrics_after_sessions(proxy, sessions + 2);
     let ours = metrics.families.keys().filter(|name| name.starts_with("acequia_"));
     let promised: BTreeSet<_> = TABLE.iter().map(|(name, ..)| *name).collect();
     assert_eq!(ours.map(String::as_str).collect::<BTreeSet<_>>(), promised);
@@ -295,13 +299,12 @@ fn metrics_have_the_documented_names_types_and_labels() {
     assert!(metrics.sum("acequia_health_checks_total", &[("pool", "good"), ("result", "pass")]) >= 1.0);
 }
 
-/// Everything has series, and `promtool` finds nothing to object to.
 #[test]
 fn promtool_accepts_the_text_and_every_series_is_documented() {
-    let scene = Setting::start();
-    let (sessions, ..) = mixed_load(&scene.proxy);
-    let metrics = settled(&scene.proxy, sessions);
-    let text = scene.proxy.get("/metrics").1;
+    let setting = Setting::start();
+    let (sessions, ..) = mixed_load(&setting.proxy);
+    let metrics = metrics_after_sessions(&setting.proxy, sessions);
+    let text = setting.proxy.get("/metrics").1;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metrics");
     std::fs::write(&file, text).unwrap();
@@ -319,12 +322,12 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         Some((cells[0].trim_end_matches('`').to_owned(), cells[1].to_owned()))
     });
     let documented: BTreeSet<_> = rows.collect();
-    let there = metrics.families.iter().filter(|(_, family)| !family.samples.is_empty());
-    let there: BTreeSet<_> = there
+    let rendered = metrics.families.iter().filter(|(_, family)| !family.samples.is_empty());
+    let rendered: BTreeSet<_> = rendered
         .map(|(name, family)| (name.clone(), family.kind.clone()))
         .collect();
     assert_eq!(
-        there.difference(&documented).collect::<Vec<_>>(),
+        rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
     // No server here is checked by TLS, and accepting may never have paused.
@@ -332,13 +335,13 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         "acequia_accept_pauses_total",
         "acequia_server_certificate_expiry_timestamp_seconds",
     ];
-    let missing = documented.difference(&there).map(|(name, _)| name.as_str());
+    let missing = documented.difference(&rendered).map(|(name, _)| name.as_str());
     let missing: Vec<_> = missing.filter(|name| !may_be_missing.contains(name)).collect();
     assert_eq!(missing, Vec::<&str>::new());
 }
 
 #[test]
-fn every_ending_of_a_pool_is_there_before_the_first_session() {
+fn a_pool_has_a_series_for_every_ending_before_the_first_session() {
     let server = Server::echo();
     let proxy = Proxy::start(&format!(
         "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]",
@@ -358,7 +361,7 @@ fn every_ending_of_a_pool_is_there_before_the_first_session() {
         "{before:?}"
     );
     assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
-    eventually("it is counted", || {
+    eventually("the session is counted", || {
         endings()
             .iter()
             .any(|(ending, value)| ending == "client_closed" && *value == 1.0)
@@ -370,7 +373,7 @@ fn every_ending_of_a_pool_is_there_before_the_first_session() {
 }
 
 #[test]
-fn what_a_reload_takes_away_keeps_its_counters_for_every_scraper_and_no_gauges() {
+fn removed_listeners_pools_and_servers_keep_their_counters_and_lose_their_gauges() {
     let servers = [Server::echo(), Server::echo()];
     let part = |name: &str, server: &Server| {
         let address = server.address;
@@ -379,47 +382,47 @@ fn what_a_reload_takes_away_keeps_its_counters_for_every_scraper_and_no_gauges()
              [pools.{name}]\nservers = [{{ address = \"{address}\", name = \"{name}\" }}]\nhealth = {{ check = \"off\" }}\n"
         )
     };
-    let [stays, goes] = [part("stays", &servers[0]), part("goes", &servers[1])];
-    let proxy = Proxy::start(&format!("{stays}{goes}"));
+    let [kept, removed] = [part("kept", &servers[0]), part("removed", &servers[1])];
+    let proxy = Proxy::start(&format!("{kept}{removed}"));
     let of = |metrics: &Metrics, kind: &str| -> Vec<Sample> {
         let families = metrics.families.values().filter(|family| family.kind == kind);
         let samples = families.flat_map(|family| family.samples.iter().cloned());
         samples
-            .filter(|sample| sample.labels.values().any(|value| value == "goes"))
+            .filter(|sample| sample.labels.values().any(|value| value == "removed"))
             .collect()
     };
-    let told = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
-    assert_eq!(ask(proxy.at("goes"), b"ping"), b"ping");
-    assert_eq!(proxy.access_lines(1)[0]["pool"], "goes");
-    // Nobody has asked for the metrics so far.
-    proxy.rewrite(&stays);
+    let identity = |sample: &Sample| (sample.name.clone(), sample.labels.clone(), sample.value.to_string());
+    assert_eq!(ask(proxy.at("removed"), b"ping"), b"ping");
+    assert_eq!(proxy.access_lines(1)[0]["pool"], "removed");
+    // There was no scrape so far.
+    proxy.rewrite(&kept);
     assert_eq!(proxy.command(&["reload"]).code, Some(0));
     let first = proxy.metrics();
     assert_eq!(of(&first, "gauge").len(), 0, "{:?}", of(&first, "gauge"));
-    let (server, closed) = (("server", "goes"), ("ending", "client_closed"));
+    let (server, closed) = (("server", "removed"), ("ending", "client_closed"));
     assert_eq!(first.sum("acequia_sessions_total", &[server, closed]), 1.0);
     assert_eq!(first.sum("acequia_bytes_total", &[server, ("direction", "up")]), 4.0);
     assert_eq!(
-        first.sum("acequia_pool_sessions_total", &[("pool", "goes"), closed]),
+        first.sum("acequia_pool_sessions_total", &[("pool", "removed"), closed]),
         1.0
     );
     assert_eq!(
-        first.sum("acequia_session_duration_seconds_count", &[("pool", "goes")]),
+        first.sum("acequia_session_duration_seconds_count", &[("pool", "removed")]),
         1.0
     );
-    assert_eq!(first.sum("acequia_connections_total", &[("listener", "goes")]), 1.0);
+    assert_eq!(first.sum("acequia_connections_total", &[("listener", "removed")]), 1.0);
     for kind in ["counter", "histogram"] {
-        let counted = |metrics: &Metrics| of(metrics, kind).iter().map(told).collect::<BTreeSet<_>>();
+        let counted = |metrics: &Metrics| of(metrics, kind).iter().map(identity).collect::<BTreeSet<_>>();
         assert_eq!(
             counted(&proxy.metrics()),
             counted(&first),
-            "a second scraper sees the same"
+            "expected a second scrape to show the same"
         );
     }
 }
 
 #[test]
-fn the_durations_of_a_pool_go_on_when_its_servers_are_others() {
+fn the_session_durations_of_a_pool_continue_when_its_servers_change() {
     let servers = [Server::echo(), Server::echo()];
     let config = |server: &Server| {
         let servers = list(&[server]);
@@ -429,7 +432,7 @@ fn the_durations_of_a_pool_go_on_when_its_servers_are_others() {
     for (round, server) in servers.iter().enumerate() {
         assert!(round == 0 || proxy.reload(&config(server)));
         assert_eq!(ask(proxy.at("l"), b"ping"), b"ping");
-        eventually("all are counted", || {
+        eventually("the session is counted", || {
             let counted = proxy
                 .metrics()
                 .sum("acequia_session_duration_seconds_count", &[("pool", "p")]);
@@ -443,7 +446,7 @@ fn histogram_buckets_span_the_documented_range() {
     let setting = Setting::start();
     let proxy = &setting.proxy;
     ask(proxy.at("tls"), &Hello::named("good.example").bytes());
-    let metrics = settled(proxy, 1);
+    let metrics = metrics_after_sessions(proxy, 1);
     let bounds = |name: &str| -> Vec<f64> {
         let series = metrics.series(&format!("acequia_{name}_duration_seconds_bucket"), &[]);
         let of_one: BTreeSet<_> = series.iter().map(|sample| sample.labels["le"].as_str()).collect();

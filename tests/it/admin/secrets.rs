@@ -165,7 +165,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
         output
             .0
             .iter()
-            .any(|text| text.contains("`password_file`, which holds it")),
+            .any(|text| text.contains("`password_file`: a file that contains it")),
         "{:?}",
         output.0
     );

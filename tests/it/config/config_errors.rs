@@ -1,12 +1,12 @@
-//! Every mistake in a configuration is reported with its position and what to write instead.
+//! Every error in a configuration is reported with its position and what to write instead.
 //!
-//! `tests/data/config` holds files with mistakes or warnings, each with its expected report in `NAME.expected`.
+//! `tests/data/config` holds files with errors or warnings, each with its expected report in `NAME.expected`.
 //! `BLESS=1 cargo test --test it config_errors` rewrites the reports; read the difference before you commit it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use acequia::config::{self, report::Paint};
+use acequia::config::{self, report::ColorChoice};
 use proptest::prelude::*;
 
 fn directory() -> PathBuf {
@@ -23,12 +23,12 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// The report for a file: its mistakes, or its warnings if it has no mistakes.
+/// The report for a file: its errors, or its warnings if it has no errors.
 fn report_for(case: &Path) -> String {
     let name = case.file_name().unwrap().to_str().unwrap();
     match config::read(name, &fs::read_to_string(case).unwrap()) {
-        Ok(loaded) => loaded.warnings.render(Paint::Plain),
-        Err(report) => report.render(Paint::Plain),
+        Ok(loaded) => loaded.warnings.render(ColorChoice::Never),
+        Err(report) => report.render(ColorChoice::Never),
     }
 }
 
@@ -52,11 +52,11 @@ fn each_file_gets_exactly_its_expected_report() {
 }
 
 #[test]
-fn all_mistakes_of_a_file_are_reported_in_order() {
+fn all_errors_of_a_file_are_reported_in_order() {
     let text = fs::read_to_string(directory().join("a-dozen.toml")).unwrap();
     let report = config::read("a-dozen.toml", &text).unwrap_err();
-    assert_eq!(report.mistakes(), 12);
-    let rendered = report.render(Paint::Plain);
+    assert_eq!(report.errors(), 12);
+    let rendered = report.render(ColorChoice::Never);
     let places = rendered
         .lines()
         .filter_map(|line| line.trim().strip_prefix("--> a-dozen.toml:"));
@@ -70,11 +70,11 @@ fn all_mistakes_of_a_file_are_reported_in_order() {
 #[test]
 fn reports_contain_escape_sequences_only_with_colour() {
     let report = config::read("x.toml", "a = 1").unwrap_err();
-    assert!(!report.render(Paint::Plain).contains('\x1b'));
-    assert!(report.render(Paint::Colour).contains('\x1b'));
+    assert!(!report.render(ColorChoice::Never).contains('\x1b'));
+    assert!(report.render(ColorChoice::Always).contains('\x1b'));
     let hostile = config::read("x.toml", "\"\\u001b[31m\" = 1").unwrap_err();
     assert!(
-        !hostile.render(Paint::Plain).contains('\x1b'),
+        !hostile.render(ColorChoice::Never).contains('\x1b'),
         "expected escape sequences of the file to be escaped"
     );
 }
@@ -188,10 +188,10 @@ proptest! {
     }
 }
 
-/// Reads the text and renders the report; an invalid text must have at least one mistake.
+/// Reads the text and renders the report; an invalid text must have at least one error.
 fn read_and_render(name: &str, text: &str) {
     if let Err(report) = config::read(name, text) {
-        assert!(report.mistakes() > 0);
-        assert!(report.render(Paint::Colour).contains("mistake"));
+        assert!(report.errors() > 0);
+        assert!(report.render(ColorChoice::Always).contains("error"));
     }
 }

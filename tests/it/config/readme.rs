@@ -110,7 +110,7 @@ fn readme_links_to_files_resolve() {
 
 /// The configuration for servers in replication works on a fresh cluster with the role that stands beside it.
 #[test]
-fn its_replication_example_finds_the_primary() {
+fn readme_replication_example_finds_the_primary() {
     let primary = Postgres::start();
     let [create_role] = blocks("sql")[..] else {
         panic!("one statement")
@@ -141,8 +141,11 @@ fn its_replication_example_finds_the_primary() {
             .sum("acequia_server_up", &[("server", &primary.address().to_string())]);
         up == 1.0
     });
-    let said = must(&mut psql(proxy.at("postgres"), "SELECT inet_server_port()"));
-    assert_eq!(said.trim(), primary.address().port().to_string());
-    let told = proxy.server("primary", &replica.address().to_string());
-    assert_eq!(told["reason"], "a replica, and a primary is wanted", "{told:#}");
+    let port = must(&mut psql(proxy.at("postgres"), "SELECT inet_server_port()"));
+    assert_eq!(port.trim(), primary.address().port().to_string());
+    let replica = proxy.server("primary", &replica.address().to_string());
+    assert_eq!(
+        replica["reason"], "the server is a replica, a primary is required",
+        "{replica:#}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Every numeric bound of the configuration is exact: a value on the bound is accepted, one beyond it is rejected.
 
-use acequia::config::{self, report::Paint};
+use acequia::config::{self, report::ColorChoice};
 
 /// A key (`section:key`), its smallest and largest accepted values, and the first rejected ones beyond them.
 const BOUNDS: &[(&str, &[&str], &[&str])] = &[
@@ -87,20 +87,20 @@ fn with(place: &str, value: &str) -> String {
         .concat()
 }
 
-/// The report of its mistakes; empty for a valid configuration.
-fn mistakes(text: &str) -> String {
-    config::read("acequia.toml", text).map_or_else(|report| report.render(Paint::Plain), |_| String::new())
+/// The report of its errors; empty for a valid configuration.
+fn report(text: &str) -> String {
+    config::read("acequia.toml", text).map_or_else(|report| report.render(ColorChoice::Never), |_| String::new())
 }
 
 #[test]
 fn numbers_and_durations_are_accepted_on_the_bound_and_rejected_beyond_it() {
     for (place, taken, refused) in BOUNDS {
         for value in *taken {
-            assert_eq!(mistakes(&with(place, value)), "", "{place} = {value}");
+            assert_eq!(report(&with(place, value)), "", "{place} = {value}");
         }
         for value in *refused {
-            let report = mistakes(&with(place, value));
-            assert!(report.ends_with("\n1 mistake\n"), "{place} = {value}: {report}");
+            let report = report(&with(place, value));
+            assert!(report.ends_with("\n1 error\n"), "{place} = {value}: {report}");
         }
     }
 }
@@ -128,7 +128,7 @@ fn of_names_and_weights() {
         named("s", "p", &sni(61), [1, 1]), // 253 bytes
         named("s", "p", &alpn(255), [1, 1]),
     ] {
-        assert_eq!(mistakes(&right), "", "{right}");
+        assert_eq!(report(&right), "", "{right}");
     }
     for wrong in [
         named(&a(129), "p", usual, [1, 1]),
@@ -140,6 +140,6 @@ fn of_names_and_weights() {
         named("s", "p", usual, [0, 0]),
         named("s", "p", usual, [1, 1]).replace("255", "256"),
     ] {
-        assert!(mistakes(&wrong).contains("mistake"), "{wrong}");
+        assert!(report(&wrong).contains("error"), "{wrong}");
     }
 }

@@ -16,8 +16,8 @@ use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::Value;
 
-const FAILS: &str = "cannot write the access log: lines are lost until it can";
-const GOES_ON: &str = "the access log is written again";
+const FAILS: &str = "cannot write the access log, lines are lost until it can be written again";
+const GOES_ON: &str = "the access log can be written again";
 
 fn config(server: &Server, target: &str) -> String {
     format!(
@@ -86,7 +86,7 @@ fn when_reopening_fails_the_error_is_logged_and_the_old_file_stays_in_use() {
     let server = Server::echo();
     let proxy = after("mkdir logs", &config(&server, "logs/access.log")).start();
     let folder = proxy.folder().join("logs");
-    let cannot = || log_count(&proxy, "cannot reopen the access log, going on with the old file");
+    let cannot = || log_count(&proxy, "cannot reopen the access log, continuing with the old file");
     let mut old = fs::File::open(folder.join("access.log")).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     proxy.signal(Signal::USR1);

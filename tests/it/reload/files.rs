@@ -78,7 +78,7 @@ fn an_invalid_configuration_changes_nothing_and_is_reported() {
     );
     let truncated = &of(&[&server])[..40];
     for (text, expected) in [
-        ("", "there is no listener"),
+        ("", "no listener is configured"),
         (truncated, "TOML"),
         (&config("", "servers = []"), "this pool has no servers"),
         (&occupied, "ddress already in use"),

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use acequia::name::ServerName;
-use acequia::sniff::hello::{Hello, Reader, Verdict};
+use acequia::sniff::hello::{Hello, HelloReader, HelloVerdict};
 
 const BYTES_MAX: usize = 64 << 10;
 
@@ -22,12 +22,14 @@ fn every_captured_hello_yields_its_listed_name_and_alpn() {
             panic!("a row of too few columns: {row}");
         };
         let wire = std::fs::read(folder.join(file)).expect("the index lists files that are there");
-        let verdict = Reader::new(BYTES_MAX).advance(&wire);
+        let verdict = HelloReader::new(BYTES_MAX).advance(&wire);
         same_at_every_split(file, &wire, &verdict);
         match (class, &verdict) {
             // A malformed hello may be listed with the name that another reader found in it.
-            ("MALFORMED/AMBIGUOUS", Verdict::Malformed(malformed)) => eprintln!("{file}: {malformed}"),
-            ("GATE" | "MALFORMED/AMBIGUOUS", Verdict::Hello(hello)) => assert_name_and_alpn(file, hello, name, alpn),
+            ("MALFORMED/AMBIGUOUS", HelloVerdict::Malformed(malformed)) => eprintln!("{file}: {malformed}"),
+            ("GATE" | "MALFORMED/AMBIGUOUS", HelloVerdict::Hello(hello)) => {
+                assert_name_and_alpn(file, hello, name, alpn)
+            }
             _ => panic!("{file} ({class}): {verdict:?}"),
         }
         rows += 1;
@@ -50,12 +52,12 @@ fn assert_name_and_alpn(file: &str, hello: &Hello, name: &str, alpn: &str) {
 }
 
 /// Asserts that the verdict is the same wherever the bytes are split.
-fn same_at_every_split(file: &str, wire: &[u8], whole: &Verdict) {
+fn same_at_every_split(file: &str, wire: &[u8], whole: &HelloVerdict) {
     for cut in 0..wire.len() {
-        let mut reader = Reader::new(BYTES_MAX);
+        let mut reader = HelloReader::new(BYTES_MAX);
         let early = reader.advance(&wire[..cut]);
         assert!(
-            early == Verdict::NeedMore || early == *whole,
+            early == HelloVerdict::NeedMore || early == *whole,
             "{file} cut at {cut}: {early:?}"
         );
         assert_eq!(reader.advance(wire), *whole, "{file} cut at {cut}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Mistakes, Section};
+use super::{Problems, Section};
 use crate::check::{Check, CheckKind};
 
 /// Reads the keys of one kind of check.
@@ -10,8 +10,8 @@ use crate::check::{Check, CheckKind};
 pub(super) struct KindReader {
     /// The kind.
     pub(super) kind: &'static CheckKind,
-    /// Reads its keys. A mistake is reported, and reading goes on.
-    pub(super) read: fn(&Sections<'_>, &mut Mistakes<'_>) -> Arc<dyn Check>,
+    /// Reads its keys. Reports errors and continues.
+    pub(super) read: fn(&Sections<'_>, &mut Problems<'_>) -> Arc<dyn Check>,
 }
 
 /// The two sections that a check may have keys in.

@@ -1,7 +1,7 @@
 //! `role` and `max_lag` of `[pools.NAME]`, for the kinds of checks that know roles.
 
-use super::super::limits::SOME_TIME;
-use super::{Mistakes, Section};
+use super::super::limits::NONZERO_DURATION;
+use super::{Problems, Section};
 use crate::check::{Role, RoleRequirement};
 
 const ROLES: [(&str, Role); 3] = [
@@ -10,12 +10,12 @@ const ROLES: [(&str, Role); 3] = [
     ("replica", Role::Replica),
 ];
 
-/// Reads what a pool requires of the role of its servers.
-pub(super) fn role_requirement(pool: &Section<'_>, m: &mut Mistakes<'_>) -> RoleRequirement {
-    let role = pool.word("role", &ROLES, m).unwrap_or_default();
-    let max_lag = pool.duration_or_off("max_lag", SOME_TIME, m).flatten();
-    if let (Some((place, _)), Role::Primary) = (pool.entry("max_lag"), role) {
-        m.warn(place, "`max_lag` is never used", "a primary is behind nobody");
+/// Converts the requirements of a pool for the role of its servers.
+pub(super) fn role_requirement(pool: &Section<'_>, problems: &mut Problems<'_>) -> RoleRequirement {
+    let role = pool.one_of("role", &ROLES, problems).unwrap_or_default();
+    let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
+    if let (Some((position, _)), Role::Primary) = (pool.entry("max_lag"), role) {
+        problems.warning(position, "`max_lag` is never used", "a primary has no lag");
     }
     RoleRequirement { role, max_lag }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{route, value};
-use super::Mistakes;
+use super::Problems;
 use super::reader::{KindReader, Sections};
 use crate::check::Check;
 use crate::check::tls::{KIND, TlsCheck};
@@ -12,36 +12,36 @@ use crate::name::ServerName;
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
-fn read(sections: &Sections<'_>, m: &mut Mistakes<'_>) -> Arc<dyn Check> {
+fn read(sections: &Sections<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let section = sections.health;
-    let sni = section.get("sni").and_then(|node| server_name(node, m));
-    let alpn = route::entries(section, "alpn", m, |text| {
+    let sni = section.get("sni").and_then(|node| server_name(node, problems));
+    let alpn = route::entries(section, "alpn", problems, |text| {
         route::protocol(text).map(|_| Box::<str>::from(text))
     });
-    let verify = section.get("verify").and_then(|node| value::truth(node, m));
+    let verify = section.get("verify").and_then(|node| value::boolean(node, problems));
     let check = TlsCheck {
         sni,
         alpn,
         verify: verify.unwrap_or(false),
-        ca_file: section.get("ca_file").and_then(|node| value::path(node, m)),
+        ca_file: section.get("ca_file").and_then(|node| value::path(node, problems)),
     };
-    if let (Some((place, _)), false) = (section.entry("ca_file"), check.verify) {
-        m.warn(
-            place,
+    if let (Some((position, _)), false) = (section.entry("ca_file"), check.verify) {
+        problems.warning(
+            position,
             "`ca_file` is never used",
-            "no certificate is verified without verify = true",
+            "certificates are verified only with verify = true",
         );
     }
     Arc::new(check)
 }
 
-fn server_name(node: &Node, m: &mut Mistakes<'_>) -> Option<Box<str>> {
-    let text = value::text(node, m)?;
+fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let text = value::string(node, problems)?;
     match ServerName::from_config(text) {
         Ok(name) => Some(name.as_str().into()),
         Err(error) => {
-            let label = "write a host's name, as in \"shop.example.com\"";
-            m.say(&node.place, format!("`{text}`: {error}"), label);
+            let hint = "write a host name, as in \"shop.example.com\"";
+            problems.error(&node.position, format!("`{text}` is not a host name: {error}"), hint);
             None
         }
     }

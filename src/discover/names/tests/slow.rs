@@ -32,7 +32,7 @@ fn hanging() -> (Resolver, Sender<()>) {
 async fn an_answer_is_used_while_another_lookup_hangs() {
     let pool = pool(r#"servers = ["hangs.test:7", "a.test:8", "hangs.test:9", "b.test:10"]"#);
     let (resolver, go) = hanging();
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     names.adopt(&pool);
     while labels(&pool).len() < 2 {
         names.step(&pool, &resolver, &roster).await;
@@ -53,7 +53,7 @@ async fn an_answer_is_used_while_another_lookup_hangs() {
 async fn an_answer_after_the_timeout_is_used_at_once() {
     let pool = pool("servers = [\"hangs.test:7\"]\nresolve_interval = \"1h\"");
     let (resolver, go) = hanging();
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     while_time_passes(resolve_all(&mut names, &pool, &resolver, &roster)).await;
     assert!(pool.pool.is_resolved() && labels(&pool).is_empty());
     drop(go);
@@ -103,7 +103,7 @@ async fn names_that_hang_delay_another_by_at_most_a_second_for_each_32_of_them()
     for (hanging_names, most) in [(20, LOOKUP_TIMEOUT / 10), (120, LOOKUP_TIMEOUT / 2)] {
         let pool = pool_of_hanging(hanging_names, "");
         let (resolver, go) = hanging();
-        let (mut names, roster) = (PoolNames::default(), Roster::default());
+        let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
         names.adopt(&pool);
         let began = Instant::now();
         while labels(&pool).is_empty() {
@@ -128,7 +128,7 @@ async fn names_that_hung_before_use_at_most_half_of_the_capacity() {
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     names.adopt(&pool);
     for (name, state) in &mut names.names {
         state.was_prompt = !name.contains("hangs.test");
@@ -154,7 +154,7 @@ async fn a_name_is_not_looked_up_again_while_its_lookup_hangs() {
         let _ = gate.lock().unwrap().recv();
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     names.adopt(&pool);
     let step = async {
         loop {
@@ -191,7 +191,7 @@ async fn a_name_without_an_address_is_retried_soon_and_then_less_often() {
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))])
     });
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     names.adopt(&pool);
     while lookups.lock().unwrap().len() < 9 {
         names.step(&pool, &resolver, &roster).await;
@@ -208,7 +208,7 @@ async fn a_changed_address_family_is_looked_up_at_once() {
         let wanted = all.into_iter().filter(|address| family.includes(*address));
         Ok(wanted.map(|address| (address, port).into()).collect())
     });
-    let (mut names, roster) = (PoolNames::default(), Roster::default());
+    let (mut names, roster) = (PoolNames::default(), ServerRegistry::default());
     for (family, expected) in [
         ("both", &["a.test:7@10.0.0.1", "a.test:7@2001:db8::1"][..]),
         ("ipv4", &["a.test:7@10.0.0.1"]),

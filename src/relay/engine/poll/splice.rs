@@ -45,7 +45,7 @@ pub fn limit_pipes(max: usize) {
 
 /// The system does not splice: the calling thread copies from now on.
 fn stop_splicing(error: Errno) {
-    SPLICE.refused(&error);
+    SPLICE.record_failure(&error);
     POOL.with_borrow_mut(|pool| {
         pool.max = 0;
         pool.made -= pool.free.len();

@@ -72,7 +72,7 @@ fn malformed(message: &[u8]) -> &'static str {
 
 fn malformed_by(message: &[u8], alert: Alert) -> &'static str {
     match inspect(&in_records(message, &[usize::MAX])) {
-        Verdict::Malformed(malformed) => {
+        HelloVerdict::Malformed(malformed) => {
             assert_eq!(malformed.alert, alert, "{malformed}");
             malformed.what
         }
@@ -225,7 +225,7 @@ fn a_list_of_names_has_only_what_can_be_offered() {
 fn the_largest_extension_block_fits_the_default_bound() {
     let block = extension(21, &[0; 65_531]);
     let wire = in_records(&crafted(&[block]), &[usize::MAX]);
-    assert!(matches!(inspect(&wire), Verdict::Hello(_)));
+    assert!(matches!(inspect(&wire), HelloVerdict::Hello(_)));
 }
 
 #[test]

@@ -1,47 +1,47 @@
-//! What HAProxy, Envoy, nginx and Traefik call our keys.
+//! Key names of HAProxy, Envoy, nginx and Traefik, each with the key of acequia that does the same.
 
-use super::keys::{ADMIN, DEFAULTS, FILE, HEALTH, KEEPALIVE, LISTENER, LOG, POOL, ROUTE, RUNTIME, SERVER, Section};
+use super::keys::{ADMIN, DEFAULTS, FILE, HEALTH, KEEPALIVE, LISTENER, LOG, POOL, ROUTE, RUNTIME, SERVER, SectionKeys};
 
-/// A section's foreign words, folded, each group with what is written here.
-type Words = &'static [(&'static [&'static str], &'static str)];
+/// For one section: groups of normalized key names of other proxies, each with the equivalent here, as a hint shows it.
+type Synonyms = &'static [(&'static [&'static str], &'static str)];
 
-/// `connectTimeout`, `connect-timeout` and `connect_timeout` are one word.
-pub(super) fn fold(word: &str) -> String {
+/// Lower case, letters and digits only: `connectTimeout`, `connect-timeout` and `connect_timeout` become equal.
+pub(super) fn normalize(word: &str) -> String {
     word.chars()
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
 }
 
-/// What is written here for a peer's word, which must be folded.
-pub(super) fn our_word(section: &Section, folded: &str) -> Option<&'static str> {
-    let (_, words) = WORDS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
-    let (_, ours) = words.iter().find(|(theirs, _)| theirs.contains(&folded))?;
-    Some(ours)
+/// The equivalent of another proxy's key name, which must be normalized.
+pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
+    let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
+    let (_, equivalent) = groups.iter().find(|(names, _)| names.contains(&normalized))?;
+    Some(equivalent)
 }
 
-static WORDS: [(&Section, Words); 11] = [
-    (&FILE, FILE_WORDS),
-    (&RUNTIME, RUNTIME_WORDS),
-    (&ADMIN, ADMIN_WORDS),
-    (&LOG, LOG_WORDS),
-    (&DEFAULTS, DEFAULTS_WORDS),
-    (&LISTENER, LISTENER_WORDS),
-    (&ROUTE, ROUTE_WORDS),
-    (&POOL, POOL_WORDS),
-    (&SERVER, SERVER_WORDS),
-    (&HEALTH, HEALTH_WORDS),
-    (&KEEPALIVE, KEEPALIVE_WORDS),
+static SYNONYMS: [(&SectionKeys, Synonyms); 11] = [
+    (&FILE, FILE_SYNONYMS),
+    (&RUNTIME, RUNTIME_SYNONYMS),
+    (&ADMIN, ADMIN_SYNONYMS),
+    (&LOG, LOG_SYNONYMS),
+    (&DEFAULTS, DEFAULTS_SYNONYMS),
+    (&LISTENER, LISTENER_SYNONYMS),
+    (&ROUTE, ROUTE_SYNONYMS),
+    (&POOL, POOL_SYNONYMS),
+    (&SERVER, SERVER_SYNONYMS),
+    (&HEALTH, HEALTH_SYNONYMS),
+    (&KEEPALIVE, KEEPALIVE_SYNONYMS),
 ];
 
-const FILE_WORDS: Words = &[
+const FILE_SYNONYMS: Synonyms = &[
     (
         &["listener", "frontend", "frontends", "entrypoint", "entrypoints"],
         "`[listeners.NAME]`",
     ),
     (
         &["server", "servers", "bind", "listen"],
-        "`[listeners.NAME]` for what clients reach and `[pools.NAME]` for what they are sent to",
+        "`[listeners.NAME]` for the address that clients connect to, and `[pools.NAME]` for the servers",
     ),
     (
         &[
@@ -67,7 +67,7 @@ const FILE_WORDS: Words = &[
     (&["logs", "logging"], "`[log]`"),
 ];
 
-const RUNTIME_WORDS: Words = &[
+const RUNTIME_SYNONYMS: Synonyms = &[
     (
         &["threads", "nbthread", "workerprocesses", "concurrency", "cpus"],
         "`workers`",
@@ -90,13 +90,13 @@ const RUNTIME_WORDS: Words = &[
     ),
 ];
 
-const ADMIN_WORDS: Words = &[
+const ADMIN_SYNONYMS: Synonyms = &[
     (&["address", "addr", "listen", "port"], "`bind`"),
-    (&["token", "password"], "`token_file`, which holds it"),
+    (&["token", "password"], "`token_file`: a file that contains it"),
     (&["statssocket", "unix"], "`socket`"),
 ];
 
-const LOG_WORDS: Words = &[
+const LOG_SYNONYMS: Synonyms = &[
     (
         &["accesslog", "path", "file", "filepath", "output", "target"],
         "`access`",
@@ -105,7 +105,7 @@ const LOG_WORDS: Words = &[
     (&["logformat"], "`format`"),
 ];
 
-const DEFAULTS_WORDS: Words = &[
+const DEFAULTS_SYNONYMS: Synonyms = &[
     (CONNECT_TIMEOUT, "`connect_timeout`"),
     (RETRIES, "`retries`"),
     (IDLE_TIMEOUT, "`idle_timeout`"),
@@ -115,10 +115,10 @@ const DEFAULTS_WORDS: Words = &[
     (KEEPALIVE_SWITCH, "`keepalive`"),
     (USER_TIMEOUT, "`user_timeout`"),
     (&["maxconn"], "`max_connections` in `[runtime]` or `[listeners.NAME]`"),
-    (&["balance", "healthcheck", "health"], "said by each `[pools.NAME]`"),
+    (&["healthcheck"], "`health` in `[pools.NAME]`"),
 ];
 
-const LISTENER_WORDS: Words = &[
+const LISTENER_SYNONYMS: Synonyms = &[
     (&["listen", "address", "addr", "addresses", "port"], "`bind`"),
     (
         &[
@@ -148,7 +148,7 @@ const LISTENER_WORDS: Words = &[
         ],
         "`[[listeners.NAME.routes]]`",
     ),
-    (&["server", "servers"], "`servers` of a `[pools.NAME]`"),
+    (&["server", "servers"], "`servers` in `[pools.NAME]`"),
     (IDLE_TIMEOUT, "`idle_timeout`"),
     (HALF_CLOSE_TIMEOUT, "`half_close_timeout`"),
     (HELLO_TIMEOUT, "`hello_timeout`"),
@@ -159,7 +159,7 @@ const LISTENER_WORDS: Words = &[
     (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
 ];
 
-const ROUTE_WORDS: Words = &[
+const ROUTE_SYNONYMS: Synonyms = &[
     (
         &[
             "host",
@@ -208,11 +208,11 @@ const ROUTE_WORDS: Words = &[
     (&["rule", "match", "if", "acl"], "`sni`, `alpn` and `from`"),
     (
         &["priority"],
-        "the order of ranks: an exact name before `*.suffix` before `*`, then the first written",
+        "rank: an exact name before `*.suffix` before `*`, then the first route in the file",
     ),
 ];
 
-const POOL_WORDS: Words = &[
+const POOL_SYNONYMS: Synonyms = &[
     (
         &[
             "server",
@@ -272,26 +272,26 @@ const POOL_WORDS: Words = &[
     ),
 ];
 
-const SERVER_WORDS: Words = &[
+const SERVER_SYNONYMS: Synonyms = &[
     (
         &["addr", "host", "ip", "url", "server", "target", "socketaddress"],
         "`address`",
     ),
-    (&["port"], "part of `address`, as in \"10.0.0.11:5432\""),
+    (&["port"], "`address`, as in \"10.0.0.11:5432\""),
     (&["backup"], "`priority = 1`"),
     (&["down", "disabled", "drain"], "`weight = 0`"),
     (&["loadbalancingweight"], "`weight`"),
     (&["id", "label", "hostname"], "`name`"),
     (
         &["check", "health", "healthcheck", "inter", "rise", "fall"],
-        "said once for the pool, in `[pools.NAME.health]`",
+        "`[pools.NAME.health]`, which applies to all servers of the pool",
     ),
     (&["maxfails"], "`eject_after` in `[pools.NAME.health]`"),
     (&["failtimeout"], "`eject_for` in `[pools.NAME.health]`"),
     (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
 ];
 
-const HEALTH_WORDS: Words = &[
+const HEALTH_SYNONYMS: Synonyms = &[
     (&["type", "kind", "mode", "protocol"], "`check`"),
     (&["inter", "every", "period"], "`interval`"),
     (&["downinter", "fastinter", "unhealthyinterval"], "`interval_down`"),
@@ -311,15 +311,12 @@ const HEALTH_WORDS: Words = &[
     (&["maxejectionpercent"], "`eject_max_percent`"),
     (&["healthypanicthreshold"], "`panic_threshold`"),
     (&["checksni", "servername"], "`sni`"),
-    (&["password"], "`password_file`, which holds it"),
+    (&["password"], "`password_file`: a file that contains it"),
     (&["dbname"], "`database`"),
-    (
-        &["enabled", "disabled"],
-        "`check = \"off\"` for no checks, and nothing otherwise",
-    ),
+    (&["enabled", "disabled"], "`check`; \"off\" disables checks"),
 ];
 
-const KEEPALIVE_WORDS: Words = &[
+const KEEPALIVE_SYNONYMS: Synonyms = &[
     (&["time", "keepalivetime", "keepidle"], "`idle`"),
     (&["intvl", "keepintvl", "keepaliveinterval"], "`interval`"),
     (&["count", "cnt", "keepcnt", "keepaliveprobes", "retries"], "`probes`"),
@@ -369,13 +366,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_are_folded_foreign_and_said_once() {
-        for (section, words) in &WORDS {
+    fn synonyms_are_normalized_unique_and_no_keys_of_their_section() {
+        for (section, groups) in &SYNONYMS {
             let mut seen = std::collections::HashSet::new();
-            for word in words.iter().flat_map(|(theirs, _)| *theirs) {
-                assert_eq!(fold(word), *word);
-                assert!(seen.insert(word), "{word} twice in {}", section.title);
-                assert!(!section.keys.contains(word), "{word} is a key of {}", section.title);
+            for name in groups.iter().flat_map(|(names, _)| *names) {
+                assert_eq!(normalize(name), *name);
+                assert!(seen.insert(name), "{name} twice in {}", section.title);
+                assert!(!section.keys.contains(name), "{name} is a key of {}", section.title);
             }
         }
     }

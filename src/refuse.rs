@@ -1,4 +1,4 @@
-//! The refusal of a TLS client: an alert, so that it learns why, and an orderly end.
+//! How a client is refused: closed, closed after a TLS alert that says why, or reset.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,24 +8,46 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::alert::Alert;
-use super::hello::Hello;
+use crate::sniff::alert::{Alert, AlertRecord};
+use crate::sniff::hello::Hello;
+use crate::socket::reset;
 
-/// How long a refused client is listened to.
+/// How long bytes of a refused client are read and dropped.
 pub const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How many bytes of it are read: the longest ClientHello that has both its cipher suites and its extensions full
-/// (RFC 8446, section 4.1.2) is refused when its first segment has come, and the rest of it fits in here.
+/// How many bytes of a refused client are read and dropped. The longest ClientHello with both its cipher suites and its
+/// extensions full (RFC 8446, section 4.1.2) fits: it may be refused when only its first segment has come.
 pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 
-/// Of one read.
+/// The size of one read.
 const READ_BYTES_MAX: usize = 4096;
+
+/// What a refused client gets last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The end of the stream.
+    Close,
+    /// This TLS record, then the end of the stream.
+    Alert(AlertRecord),
+    /// A reset.
+    Reset,
+}
+
+/// Refuses a client, which takes [`REFUSAL_TIME_MAX`] at most.
+pub async fn refuse(client: TcpStream, reply: Reply) {
+    match reply {
+        Reply::Close => drop(client),
+        Reply::Alert(record) => send_alert(client, record).await,
+        Reply::Reset => reset(client),
+    }
+}
 
 /// The alert for a client that no route takes, or that a route refuses.
 #[must_use]
-pub fn no_route(hello: &Hello) -> Alert {
+pub fn alert_without_route(hello: &Hello) -> Alert {
     if hello.name.is_some() {
         Alert::UnrecognizedName
     } else if hello.tls13_offered {
@@ -35,14 +57,13 @@ pub fn no_route(hello: &Hello) -> Alert {
     }
 }
 
-/// Sends the alert, finishes our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
-/// that and [`REFUSAL_BYTES_MAX`]; then closes. To close with bytes unread would be a reset, and that may overtake
-/// the alert.
-pub async fn refuse<S>(mut socket: S, alert: [u8; 7])
+/// Sends the alert, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
+/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the alert.
+async fn send_alert<S>(mut socket: S, alert: AlertRecord)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let farewell = async {
+    let sending = async {
         socket.write_all(&alert).await?;
         socket.shutdown().await?;
         let mut left = REFUSAL_BYTES_MAX;
@@ -54,11 +75,11 @@ where
         }
         io::Result::Ok(())
     };
-    // Out of time or an error: either way there is no more to say to this client.
-    let _ = timeout(REFUSAL_TIME_MAX, farewell).await;
+    // After a timeout or an error nothing more can be sent to this client.
+    let _ = timeout(REFUSAL_TIME_MAX, sending).await;
 }
 
-/// Reads once, to the stack: a refused client holds no buffer.
+/// Reads once, into a buffer on the stack: a refused client costs no memory.
 fn drop_some<S: AsyncRead>(socket: Pin<&mut S>, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
     let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
     let mut read = ReadBuf::uninit(&mut scratch[..bytes_max.min(READ_BYTES_MAX)]);
@@ -69,7 +90,7 @@ fn drop_some<S: AsyncRead>(socket: Pin<&mut S>, cx: &mut Context<'_>, bytes_max:
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, duplex};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
     use tokio::time::Instant;
 
     use super::*;
@@ -88,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_to_the_byte() {
+    fn alerts_are_encoded_byte_for_byte() {
         for (name, newest, sent) in [
             (Some("a.example"), 0x0304, [21, 3, 3, 0, 2, 2, 112]),
             (Some("a.example"), 0x0303, [21, 3, 3, 0, 2, 2, 112]),
@@ -101,7 +122,7 @@ mod tests {
             (None, 0x0300, [21, 3, 1, 0, 2, 2, 40]),
         ] {
             let hello = hello(name, newest);
-            let record = no_route(&hello).record(Some(hello.newest_version));
+            let record = alert_without_route(&hello).record(Some(hello.newest_version));
             assert_eq!(record, sent, "{hello:?}");
         }
         assert_eq!(Alert::DecodeError.record(None), [21, 3, 3, 0, 2, 2, 50]);
@@ -109,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_unread_do_not_cost_the_client_its_alert() {
+    async fn unread_bytes_do_not_lose_the_alert() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
@@ -121,12 +142,12 @@ mod tests {
             client.read_to_end(&mut received).await.unwrap(); // a reset would be an error
             drop(client);
         };
-        tokio::join!(refuse(server, sent), client_side);
+        tokio::join!(send_alert(server, sent), client_side);
         assert_eq!(received, sent);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_client_is_heard_for_so_long_and_so_much() {
+    async fn bytes_of_a_refused_client_are_dropped_within_a_time_and_a_size() {
         for (bytes, waited) in [
             (REFUSAL_BYTES_MAX - 1, REFUSAL_TIME_MAX),
             (REFUSAL_BYTES_MAX, Duration::ZERO),
@@ -134,7 +155,7 @@ mod tests {
             let (mut client, server) = duplex(1 << 20);
             client.write_all(&vec![0; bytes]).await.unwrap();
             let started_at = Instant::now();
-            refuse(server, Alert::DecodeError.record(None)).await;
+            send_alert(server, Alert::DecodeError.record(None)).await;
             let took = started_at.elapsed();
             assert!(
                 took >= waited && took <= waited + Duration::from_millis(1),
@@ -145,10 +166,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_not_waited_for() {
+    async fn a_client_that_does_not_read_is_refused_in_time() {
         let (_client, server) = duplex(3); // the alert does not even fit
         let started_at = Instant::now();
-        refuse(server, Alert::DecodeError.record(None)).await;
+        send_alert(server, Alert::DecodeError.record(None)).await;
         assert!(started_at.elapsed() <= REFUSAL_TIME_MAX + Duration::from_millis(1));
     }
 }

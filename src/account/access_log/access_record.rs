@@ -1,0 +1,125 @@
+//! One record of the access log, and its two formats.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// `key=value` pairs separated by spaces; values are quoted where necessary.
+    Text,
+}
+
+/// The record of one finished session. Fields are written in the order of declaration. An unknown value is `null` in
+/// JSON and left out of a text line; `detail` is left out of both when there is none.
+#[derive(Debug, Default, Serialize)]
+#[expect(
+    missing_docs,
+    reason = "README.md documents the fields; their names contain the units"
+)]
+pub struct AccessRecord {
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Option<SystemTime>,
+    pub session: u64,
+    pub listener: String,
+    pub peer: String,
+    pub client: String,
+    pub sni: Option<String>,
+    pub alpn: Option<String>,
+    pub ech: bool,
+    pub route: Option<String>,
+    pub pool: Option<String>,
+    pub server: Option<String>,
+    pub attempts: u32,
+    pub hello_ms: Option<f64>,
+    pub connect_ms: Option<f64>,
+    pub duration_ms: f64,
+    pub bytes_up: u64,
+    pub bytes_down: u64,
+    pub ending: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<&'static str>,
+    pub client_rtt_us: Option<u32>,
+    pub server_rtt_us: Option<u32>,
+    pub client_retrans: Option<u32>,
+    pub server_retrans: Option<u32>,
+}
+
+fn rfc3339<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
+    serializer.collect_str(&humantime::format_rfc3339_millis(time))
+}
+
+impl AccessRecord {
+    /// Formats the record as one line, including the line feed.
+    ///
+    /// # Panics
+    /// Never: every field is a number, a bool or a string.
+    #[must_use]
+    pub fn render(&self, format: LogFormat) -> String {
+        const SERIALIZABLE: &str = "numbers, bools and strings always serialize";
+        let mut text = match format {
+            LogFormat::Json => serde_json::to_string(self).expect(SERIALIZABLE),
+            LogFormat::Text => key_values(&serde_json::to_value(self).expect(SERIALIZABLE)),
+        };
+        text.push('\n');
+        text
+    }
+}
+
+fn key_values(object: &Value) -> String {
+    let mut text = String::new();
+    for (key, value) in object.as_object().into_iter().flatten() {
+        let separator = if text.is_empty() { "" } else { " " };
+        let needs_no_quotes =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=');
+        // Writing to a String cannot fail.
+        let _ = match value {
+            Value::Null => Ok(()),
+            Value::String(value) if needs_no_quotes(value) => write!(text, "{separator}{key}={value}"),
+            value => write!(text, "{separator}{key}={value}"),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> AccessRecord {
+        AccessRecord {
+            time: Some(SystemTime::UNIX_EPOCH),
+            session: 7,
+            listener: "web".to_owned(),
+            sni: Some("a b\"c".to_owned()),
+            ending: "client_closed",
+            ..AccessRecord::default()
+        }
+    }
+
+    #[test]
+    fn json_writes_every_field_in_order() {
+        let text = record().render(LogFormat::Json);
+        assert!(
+            text.starts_with(r#"{"time":"1970-01-01T00:00:00.000Z","session":7,"listener":"web","peer":"""#),
+            "{text}"
+        );
+        assert!(text.ends_with("\"server_retrans\":null}\n"), "{text}");
+    }
+
+    #[test]
+    fn text_quotes_values_with_spaces_and_leaves_out_unknown_fields() {
+        let text = record().render(LogFormat::Text);
+        assert!(
+            text.starts_with("time=1970-01-01T00:00:00.000Z session=7 listener=web peer=\"\""),
+            "{text}"
+        );
+        assert!(text.contains(r#" sni="a b\"c" ech=false attempts=0 "#), "{text}");
+    }
+}

@@ -1,0 +1,112 @@
+use std::fs::File;
+use std::process::Command;
+use std::sync::atomic::AtomicU64;
+
+use tokio::time::Instant;
+
+use super::*;
+
+fn record() -> AccessRecord {
+    AccessRecord {
+        session: 7,
+        ending: "client_closed",
+        ..AccessRecord::default()
+    }
+}
+
+#[test]
+fn finish_waits_until_every_record_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let target = AccessTarget::File(path.clone());
+    let (log, writer) = start(&target, LogFormat::Json, Counter::noop()).unwrap();
+    log.write(record());
+    log.reopen(); // the file was not renamed, so it is the same file
+    log.write(record());
+    drop(log);
+    assert!(writer.finish());
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, renamed] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut reader = File::options().read(true).write(true).open(&path).unwrap();
+    let dropped = Arc::new(AtomicU64::new(0));
+    let target = AccessTarget::File(path.clone());
+    let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+    let mut sent = 0;
+    while dropped.load(Relaxed) == 0 {
+        log.write(record());
+        sent += 1;
+    }
+    std::fs::rename(&path, renamed).unwrap();
+    log.reopen();
+    thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // `reader` can write too, so it never sees EOF
+    let start_time = Instant::now();
+    while !path.exists() {
+        assert!(
+            start_time.elapsed() < Duration::from_secs(20),
+            "expected the file to be reopened"
+        );
+        thread::yield_now();
+    }
+    drop(log);
+    assert!(writer.finish());
+    let written = std::fs::read_to_string(&path).unwrap().lines().count();
+    assert!(written > 0 && written < sent, "{written} of {sent}");
+}
+
+#[test]
+fn after_a_switch_queued_records_go_to_the_old_output_and_later_ones_to_the_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let (log, writer) = start(&AccessTarget::File(first.clone()), LogFormat::Json, Counter::noop()).unwrap();
+    log.write(record());
+    log.switch(None, LogFormat::Json);
+    assert!(!log.is_on());
+    log.switch(
+        Output::open(&AccessTarget::File(second.clone())).unwrap(),
+        LogFormat::Text,
+    );
+    assert!(log.is_on());
+    log.write(record());
+    drop(log);
+    assert!(writer.finish());
+    let [first, second] = [first, second].map(|path| std::fs::read_to_string(path).unwrap());
+    assert!(first.starts_with('{') && first.lines().count() == 1, "{first}");
+    assert!(second.starts_with("time=") && second.lines().count() == 1, "{second}");
+}
+
+#[test]
+fn of_two_switches_while_the_queue_is_full_the_later_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let [fifo, replaced, last] = ["fifo", "replaced", "last"].map(|name| folder.path().join(name));
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut reader = File::options().read(true).write(true).open(&fifo).unwrap();
+    let dropped = Arc::new(AtomicU64::new(0));
+    let target = AccessTarget::File(fifo);
+    let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
+    while dropped.load(Relaxed) == 0 {
+        log.write(record());
+    }
+    for path in [&replaced, &last] {
+        let output = Output::open(&AccessTarget::File(path.clone())).unwrap();
+        log.switch(output, LogFormat::Json);
+    }
+    thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // `reader` can write too, so it never sees EOF
+    let start_time = Instant::now();
+    while last.metadata().unwrap().len() == 0 {
+        assert!(
+            start_time.elapsed() < Duration::from_secs(20),
+            "expected the log to switch"
+        );
+        log.write(record());
+        thread::yield_now();
+    }
+    drop(log);
+    assert!(writer.finish());
+    assert_eq!(replaced.metadata().unwrap().len(), 0);
+}

@@ -1,0 +1,200 @@
+//! The registry of all series, and the text of those that the exporter does not keep.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::account::exposition::{FamilyType, format_labels, write_header, write_sample};
+use crate::account::series::{ListenerSeries, PathKey, PathSeries, PoolSeries, ServerSeries};
+use crate::account::{Ending, names};
+use crate::pool::Pool;
+
+/// How long counters are kept after their subject is gone. Prometheus looks back 5 minutes for a sample by default, so
+/// no scraper needs them longer.
+pub(super) const RETENTION: Duration = Duration::from_secs(300);
+
+const SERVER_SESSIONS_ACTIVE_HELP: &str = "Current sessions of a server, including those still connecting.";
+const SERVER_UP_HELP: &str =
+    "Whether a server is up: its health checks pass or it has none, and it is not ejected after failed connects.";
+const CERTIFICATE_EXPIRY_HELP: &str =
+    "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
+
+/// All series by key.
+#[derive(Default)]
+pub(super) struct Registry {
+    pub(super) listeners: HashMap<Arc<str>, Tracked<ListenerSeries>>,
+    /// Sessions without a pool are counted under the empty name.
+    pub(super) pools: HashMap<Arc<str>, Tracked<PoolSeries>>,
+    /// By pool name and server label.
+    pub(super) servers: HashMap<[Arc<str>; 2], Tracked<ServerSeries>>,
+    pub(super) paths: HashMap<PathKey, Tracked<PathSeries>>,
+}
+
+/// Series, and since when their subject (listener, pool, server or path) is known to be gone.
+pub(super) struct Tracked<T> {
+    pub(super) series: Arc<T>,
+    gone_since: Option<Instant>,
+}
+
+impl<T> Tracked<T> {
+    fn new(series: T) -> Self {
+        Self {
+            series: Arc::new(series),
+            gone_since: None,
+        }
+    }
+
+    /// Records whether the subject exists; returns whether to keep the series.
+    fn retain(&mut self, exists: bool, now: Instant) -> bool {
+        if exists {
+            self.gone_since = None;
+            return true;
+        }
+        now < *self.gone_since.get_or_insert(now) + RETENTION
+    }
+}
+
+/// Returns the series of a key; makes them if there are none.
+pub(super) fn get_or_insert<K: Hash + Eq + Clone, V>(
+    map: &mut HashMap<K, Tracked<V>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let tracked = map.entry(key.clone()).or_insert_with(|| Tracked::new(make()));
+    Arc::clone(&tracked.series)
+}
+
+impl Registry {
+    /// Finds out which subjects are gone, and removes the series of those that have been gone for [`RETENTION`].
+    pub(super) fn remove_expired(&mut self, now: Instant) {
+        self.paths.retain(|_, path| {
+            let exists = !path.series.is_gone();
+            path.retain(exists, now)
+        });
+        let paths = self.paths.iter().filter(|(_, path)| path.gone_since.is_none());
+        let in_use: HashSet<Arc<str>> = paths.map(|(key, _)| Arc::clone(&key.pool)).collect();
+        self.pools.retain(|name, pool| {
+            let exists = pool.series.is_configured() || in_use.contains(name);
+            pool.retain(exists, now)
+        });
+        self.servers.retain(|_, server| {
+            let exists = !server.series.is_gone();
+            server.retain(exists, now)
+        });
+        self.listeners.retain(|_, listener| {
+            let exists = Arc::strong_count(&listener.series) > 1;
+            listener.retain(exists, now)
+        });
+    }
+
+    /// Keeps the exporter from forgetting the counters of all registered series.
+    pub(super) fn touch(&self) {
+        self.listeners.values().for_each(|listener| listener.series.touch());
+        self.servers.values().for_each(|server| server.series.touch());
+        self.paths.values().for_each(|path| path.series.touch());
+    }
+
+    /// Writes the gauges of listeners, and of servers: those of `pools` and removed ones that still have sessions.
+    /// `sessions` are the current sessions of each listener.
+    pub(super) fn write_gauges<'a>(
+        &self,
+        sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
+        pools: impl IntoIterator<Item = &'a Pool>,
+        text: &mut String,
+    ) {
+        write_header(
+            text,
+            names::SESSIONS_ACTIVE,
+            FamilyType::Gauge,
+            "Current sessions of a listener.",
+        );
+        for (name, active) in sessions {
+            write_sample(
+                text,
+                names::SESSIONS_ACTIVE,
+                &format_labels(&[("listener", &name)]),
+                active,
+            );
+        }
+        let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
+        let mut written = HashSet::new();
+        for pool in pools {
+            for server in pool.servers().iter() {
+                let key = [pool.name(), &server.spec().label].map(Arc::clone);
+                let labels = server_labels(&key);
+                let series = self.servers.get(&key).map(|tracked| &tracked.series);
+                if !written.insert(key) {
+                    continue;
+                }
+                write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_up()));
+                let of_others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
+                let active_sessions = server.live() + of_others;
+                write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
+                if let Some(expiry) = series.and_then(|series| series.certificate_expiry()) {
+                    write_sample(&mut certificates, names::CERTIFICATE_EXPIRY, &labels, expiry);
+                }
+            }
+        }
+        // Servers that are no longer configured but still have sessions.
+        for (key, server) in self.servers.iter().filter(|(key, _)| !written.contains(*key)) {
+            let active_sessions = server.series.active_sessions();
+            if active_sessions > 0 {
+                let labels = server_labels(key);
+                write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
+            }
+        }
+        for (name, help, samples) in [
+            (names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP, active),
+            (names::SERVER_UP, SERVER_UP_HELP, up),
+            (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, certificates),
+        ] {
+            if !samples.is_empty() {
+                write_header(text, name, FamilyType::Gauge, help);
+                *text += &samples;
+            }
+        }
+    }
+
+    /// Writes the counters and histograms of pools.
+    pub(super) fn write_pools(&self, text: &mut String) {
+        let help = "Sessions that have ended, by pool and ending; the pool is empty if none was chosen.";
+        write_header(text, names::POOL_SESSIONS, FamilyType::Counter, help);
+        for (name, pool) in &self.pools {
+            for ending in Ending::ALL {
+                let labels = format_labels(&[("pool", name), ("ending", ending.as_str())]);
+                write_sample(text, names::POOL_SESSIONS, &labels, pool.series.sessions(*ending));
+            }
+        }
+        let help = "Time from accept to the end of a session.";
+        write_header(text, names::SESSION_DURATION, FamilyType::Histogram, help);
+        for (name, pool) in &self.pools {
+            let labels = format_labels(&[("pool", name)]);
+            let histogram = &pool.series.session_duration;
+            histogram.write(names::SESSION_DURATION, &labels, text);
+        }
+    }
+
+    /// Writes the histograms of reading ClientHellos and of connecting.
+    pub(super) fn write_handshakes(&self, text: &mut String) {
+        let help = "Time from accept until the ClientHello was read or the attempt to read it failed.";
+        write_header(text, names::HELLO_DURATION, FamilyType::Histogram, help);
+        for (name, listener) in &self.listeners {
+            let labels = format_labels(&[("listener", name)]);
+            let histogram = &listener.series.hello_duration;
+            histogram.write(names::HELLO_DURATION, &labels, text);
+        }
+        let help = "Duration of successful connects to a server.";
+        write_header(text, names::CONNECT_DURATION, FamilyType::Histogram, help);
+        for (key, server) in &self.servers {
+            let histogram = &server.series.connect_duration;
+            histogram.write(names::CONNECT_DURATION, &server_labels(key), text);
+        }
+    }
+}
+
+fn server_labels([pool, server]: &[Arc<str>; 2]) -> String {
+    format_labels(&[("pool", pool), ("server", server)])
+}

@@ -1,0 +1,71 @@
+//! Groups the pauses of accepting that follow each other closely into one episode, whose begin and end are logged once.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// An episode ends after this time without a pause, provided that a connection was accepted since the last one.
+/// Without this rule, a listener right at its limit would log a pause for every single client.
+const CALM_PERIOD: Duration = Duration::from_secs(5);
+
+/// The current episode of one listener, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PauseEpisode {
+    last_pause: Option<Instant>,
+    has_accepted_since: bool,
+}
+
+impl PauseEpisode {
+    /// Records a pause; returns whether it begins an episode.
+    pub(super) fn record_pause(&mut self, now: Instant) -> bool {
+        self.has_accepted_since = false;
+        self.last_pause.replace(now).is_none()
+    }
+
+    /// Records an accepted connection.
+    pub(super) fn record_accepted(&mut self) {
+        self.has_accepted_since = true;
+    }
+
+    /// Returns true once when the episode has ended, and resets the state.
+    pub(super) fn take_end(&mut self, now: Instant) -> bool {
+        let has_ended = self.has_accepted_since && self.last_pause.is_some_and(|pause| now >= pause + CALM_PERIOD);
+        if has_ended {
+            *self = Self::default();
+        }
+        has_ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_at_a_limit_that_is_just_reached_are_one_episode() {
+        let mut episode = PauseEpisode::default();
+        let mut now = Instant::now();
+        let mut begins = 0;
+        for _ in 0..100 {
+            begins += u32::from(episode.record_pause(now));
+            episode.record_accepted();
+            now += CALM_PERIOD / 2;
+            assert!(!episode.take_end(now));
+        }
+        assert_eq!(begins, 1);
+        assert!(episode.take_end(now + CALM_PERIOD / 2));
+        assert!(
+            !episode.take_end(now + CALM_PERIOD),
+            "expected the end to be reported once"
+        );
+        assert!(episode.record_pause(now), "expected the next pause to begin an episode");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_episode_does_not_end_before_a_connection_is_accepted() {
+        let mut episode = PauseEpisode::default();
+        let now = Instant::now();
+        assert!(episode.record_pause(now));
+        assert!(!episode.take_end(now + Duration::from_secs(3600)));
+    }
+}

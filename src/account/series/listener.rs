@@ -1,0 +1,110 @@
+//! The series of a listener.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::Counter;
+use tokio::time::Instant;
+
+use super::counters::{LabelledCounters, SharedRecorder, counter, label};
+use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
+use crate::account::names;
+use crate::account::pause_episode::PauseEpisode;
+use crate::listen::AcceptPause;
+
+/// Identifies the series of a listener. Never reused within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(u64);
+
+/// The series of a listener.
+pub struct ListenerSeries {
+    id: ListenerId,
+    name: Arc<str>,
+    connections: Counter,
+    pauses: LabelledCounters<{ AcceptPause::ALL.len() }>,
+    /// Whether there is a pause episode; read on every accept, without the lock.
+    is_pausing: AtomicBool,
+    // A std mutex: locked for one statement, and only during an episode.
+    episode: Mutex<PauseEpisode>,
+    pub(in crate::account) hello_duration: Histogram,
+}
+
+impl std::fmt::Debug for ListenerSeries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerSeries")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ListenerSeries {
+    pub(in crate::account) fn new(recorder: &SharedRecorder, name: &Arc<str>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let labels = [label("listener", name)];
+        Self {
+            id: ListenerId(NEXT.fetch_add(1, Relaxed)),
+            name: Arc::clone(name),
+            connections: counter(recorder, names::CONNECTIONS, labels.to_vec()),
+            pauses: LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason"),
+            is_pausing: AtomicBool::new(false),
+            episode: Mutex::default(),
+            hello_duration: Histogram::new(HANDSHAKE_BOUNDS),
+        }
+    }
+
+    /// The id of these series.
+    #[must_use]
+    pub fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Counts an accepted connection.
+    pub fn record_accepted(&self) {
+        self.connections.increment(1);
+        if self.is_pausing.load(Relaxed) {
+            self.episode().record_accepted();
+        }
+    }
+
+    /// Counts a pause of accepting; returns whether it begins an episode and should be logged.
+    pub fn record_pause(&self, reason: AcceptPause) -> bool {
+        self.pauses.get(reason as usize, reason.as_str()).increment(1);
+        let mut episode = self.episode();
+        self.is_pausing.store(true, Relaxed);
+        episode.record_pause(Instant::now())
+    }
+
+    /// Returns true once when the episode of pauses has ended. To be called every few seconds.
+    #[must_use]
+    pub fn take_pause_end(&self) -> bool {
+        if !self.is_pausing.load(Relaxed) {
+            return false;
+        }
+        let mut episode = self.episode();
+        let has_ended = episode.take_end(Instant::now());
+        self.is_pausing.store(!has_ended, Relaxed); // under the lock, like the store in `record_pause`
+        has_ended
+    }
+
+    fn episode(&self) -> MutexGuard<'_, PauseEpisode> {
+        self.episode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the time from accept to the end of sniffing, whether or not that succeeded.
+    pub fn record_hello_duration(&self, duration: Duration) {
+        self.hello_duration.record(duration);
+    }
+
+    /// Keeps the exporter from forgetting the counters.
+    pub(in crate::account) fn touch(&self) {
+        self.connections.increment(0);
+        self.pauses.touch();
+    }
+}

@@ -1,0 +1,95 @@
+//! The series of a path.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use metrics::{Counter, Label};
+
+use super::counters::{LabelledCounters, SharedRecorder};
+use super::listener::{ListenerId, ListenerSeries};
+use super::pool::PoolSeries;
+use super::server::ServerSeries;
+use crate::account::{Ending, names};
+use crate::pool::{Server, ServerId};
+
+/// Identifies a path: the listener of a session, and the pool and server chosen for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathKey {
+    /// The listener that accepted the session.
+    pub listener: ListenerId,
+    /// The name of the pool; empty if none was chosen.
+    pub pool: Arc<str>,
+    /// The server; `None` if none was chosen.
+    pub server: Option<ServerId>,
+}
+
+/// The series of all sessions with the same [`PathKey`].
+pub struct PathSeries {
+    bytes_up: Counter,
+    bytes_down: Counter,
+    sessions: LabelledCounters<{ Ending::ALL.len() }>,
+    pool: Arc<PoolSeries>,
+    listener: Weak<ListenerSeries>,
+    server: Option<(Weak<Server>, Arc<ServerSeries>)>,
+}
+
+impl PathSeries {
+    pub(in crate::account) fn new(
+        recorder: &SharedRecorder,
+        labels: &[Label],
+        pool: Arc<PoolSeries>,
+        listener: &Arc<ListenerSeries>,
+        server: Option<(Weak<Server>, Arc<ServerSeries>)>,
+    ) -> Self {
+        let bytes = LabelledCounters::<2>::new(recorder, names::BYTES, labels, "direction");
+        Self {
+            bytes_up: bytes.get(0, "up").clone(),
+            bytes_down: bytes.get(1, "down").clone(),
+            sessions: LabelledCounters::new(recorder, names::SESSIONS, labels, "ending"),
+            pool,
+            listener: Arc::downgrade(listener),
+            server,
+        }
+    }
+
+    /// The series of the server; `None` if none was chosen.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerSeries> {
+        self.server.as_ref().map(|(_, series)| &**series)
+    }
+
+    /// Adds bytes read from the client (`up`) and from the server (`down`).
+    pub fn add_bytes(&self, up: u64, down: u64) {
+        if up > 0 {
+            self.bytes_up.increment(up);
+        }
+        if down > 0 {
+            self.bytes_down.increment(down);
+        }
+    }
+
+    /// Counts a session that has ended, with the time since it was accepted.
+    pub fn record_session(&self, ending: Ending, duration: Duration) {
+        self.sessions.get(ending as usize, ending.as_str()).increment(1);
+        self.pool.record_session(ending, duration);
+    }
+
+    /// Whether no further session can take this path: the listener is gone, or the server is, or (for sessions without a
+    /// server) the pool is no longer configured.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let has_no_destination = match &self.server {
+            Some((server, _)) => server.strong_count() == 0,
+            None => !self.pool.is_configured(),
+        };
+        // The registry holds every listener's series once; if nothing else does, the listener is gone.
+        has_no_destination || self.listener.strong_count() <= 1
+    }
+
+    /// Keeps the exporter from forgetting the counters.
+    pub(in crate::account) fn touch(&self) {
+        self.bytes_up.increment(0);
+        self.bytes_down.increment(0);
+        self.sessions.touch();
+    }
+}

@@ -1,0 +1,108 @@
+//! What is known about a session, from accept to its access log record.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use super::access_log::AccessRecord;
+use super::{Ending, ListenerSeries};
+use crate::addr::{ClientAddr, PeerAddr};
+use crate::ends::Endpoints;
+use crate::pool::Server;
+use crate::relay::Traffic;
+use crate::tcp_info::TcpInfo;
+
+/// What is known about a session so far.
+#[derive(Debug)]
+pub struct SessionInfo {
+    pub(super) listener: Arc<ListenerSeries>,
+    pub(super) peer: PeerAddr,
+    /// The client that the peer speaks for, or the peer itself.
+    pub client: ClientAddr,
+    /// The server name of the ClientHello; escaped if it is not a valid name.
+    pub sni: Option<Arc<str>>,
+    /// The ALPN protocols of the ClientHello, separated by commas.
+    pub alpn: Option<Box<str>>,
+    /// Whether the ClientHello was the outer one of Encrypted Client Hello.
+    pub ech: bool,
+    /// The matching route.
+    pub route: Option<Arc<str>>,
+    /// The field `detail` of the access log: one word.
+    pub detail: Option<&'static str>,
+    pub(super) pool: Option<Arc<str>>,
+    pub(super) server: Option<Arc<Server>>,
+    /// The sockets while the relay runs. They close when the session drops them.
+    pub(super) endpoints: Option<Weak<Endpoints>>,
+    /// Attempts to connect to a server, including the current one.
+    pub(super) attempts: u32,
+    /// Time from accept to the end of sniffing.
+    pub(super) hello_duration: Option<Duration>,
+    /// Duration of the successful connect.
+    pub(super) connect_duration: Option<Duration>,
+    /// TCP_INFO of the client's socket and of the server's, at the end of the relay.
+    pub(super) tcp_info: [Option<TcpInfo>; 2],
+}
+
+impl SessionInfo {
+    /// The info of a session that was just accepted.
+    pub(super) fn new(listener: Arc<ListenerSeries>, peer: PeerAddr) -> Self {
+        Self {
+            listener,
+            peer,
+            client: peer.into(),
+            sni: None,
+            alpn: None,
+            ech: false,
+            route: None,
+            detail: None,
+            pool: None,
+            server: None,
+            endpoints: None,
+            attempts: 0,
+            hello_duration: None,
+            connect_duration: None,
+            tcp_info: [None; 2],
+        }
+    }
+
+    /// Sets the sockets of the relay.
+    pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
+        self.endpoints = Some(Arc::downgrade(endpoints));
+    }
+
+    /// The pool's name; empty if none was chosen.
+    pub(super) fn pool_or_empty(&self) -> Arc<str> {
+        self.pool.clone().unwrap_or_else(|| Arc::from(""))
+    }
+
+    /// Builds the access log record when the session ends. `id`, `traffic` and `duration` are those of the session.
+    pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
+        let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let [client, server] = self.tcp_info;
+        let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
+        AccessRecord {
+            time: Some(SystemTime::now()),
+            session: id,
+            listener: self.listener.name().to_string(),
+            peer: self.peer.to_string(),
+            client: self.client.to_string(),
+            sni: to_string(&self.sni),
+            alpn: self.alpn.as_deref().map(str::to_owned),
+            ech: self.ech,
+            route: to_string(&self.route),
+            pool: to_string(&self.pool),
+            server: self.server.as_ref().map(|server| server.spec().label.to_string()),
+            attempts: self.attempts,
+            hello_ms: self.hello_duration.map(to_ms),
+            connect_ms: self.connect_duration.map(to_ms),
+            duration_ms: to_ms(duration),
+            bytes_up: traffic.up.bytes(),
+            bytes_down: traffic.down.bytes(),
+            ending: ending.as_str(),
+            detail: self.detail,
+            client_rtt_us: client.map(|info| info.rtt_us),
+            server_rtt_us: server.map(|info| info.rtt_us),
+            client_retrans: client.map(|info| info.retransmits),
+            server_retrans: server.map(|info| info.retransmits),
+        }
+    }
+}

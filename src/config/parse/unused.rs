@@ -1,0 +1,136 @@
+//! Warnings about settings that never match or are never used. There are no false positives; some cases are not found.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Problems, Section};
+use crate::config::file::Node;
+use crate::config::report::Position;
+use crate::name::NamePattern;
+use crate::plan::{ListenerPlan, PoolPlan, RuntimePlan};
+use crate::route::{Route, RouteTable, Target};
+
+type PoolRoute = Route<Arc<PoolPlan>>;
+
+/// Earlier routes of one name that a route is compared with: without the bound, a long file would take minutes.
+const EARLIER_ROUTES_MAX: usize = 1_000;
+
+/// Warns about routes, and names of routes, over which an earlier route of the same rank always wins.
+///
+/// An earlier route always wins a name of a later one if it has the same name, so that the rank is the same, its other
+/// conditions hold whenever those of the later one hold, and it has as many kinds of conditions. It cannot have more
+/// kinds: a further condition would not hold whenever the later route matches.
+pub(super) fn shadowed_routes<'a>(routes: &'a [PoolRoute], positions: &[&Position], problems: &mut Problems<'_>) {
+    // The earlier routes: those without a name condition, and those with each name.
+    let mut unnamed: Vec<&PoolRoute> = Vec::new();
+    let mut named: HashMap<&NamePattern, Vec<&PoolRoute>> = HashMap::new();
+    for (route, position) in routes.iter().zip(positions) {
+        let winner_among = |earlier: &[&'a PoolRoute]| {
+            let mut first = earlier.iter().take(EARLIER_ROUTES_MAX).copied();
+            first.find(|earlier| is_implied_by(earlier, route))
+        };
+        if route.sni.is_empty() {
+            if let Some(winner) = winner_among(&unnamed) {
+                warn_shadowed(route, winner, position, problems);
+            }
+            unnamed.push(route);
+            continue;
+        }
+        let winner_of = |pattern| winner_among(named.get(pattern)?);
+        let shadowed: Vec<_> = route
+            .sni
+            .iter()
+            .filter_map(|pattern| Some((pattern, winner_of(pattern)?)))
+            .collect();
+        for pattern in &route.sni {
+            named.entry(pattern).or_default().push(route);
+        }
+        if shadowed.len() == route.sni.len() {
+            warn_shadowed(route, shadowed[0].1, position, problems);
+            continue;
+        }
+        for (pattern, winner) in shadowed {
+            let message = format!("`{pattern}` of route `{}` never matches", route.name);
+            problems.warning(position, message, format!("route `{}` matches first", winner.name));
+        }
+    }
+}
+
+fn warn_shadowed(route: &PoolRoute, winner: &PoolRoute, position: &Position, problems: &mut Problems<'_>) {
+    let message = format!("route `{}` never matches", route.name);
+    problems.warning(position, message, format!("route `{}` matches first", winner.name));
+}
+
+/// Whether the conditions of `earlier` other than names hold whenever those of `later` hold, and are of the same kinds.
+fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
+    let same_kinds =
+        earlier.alpn.is_empty() == later.alpn.is_empty() && earlier.from.is_empty() == later.from.is_empty();
+    let within = |net: &IpNet| earlier.from.iter().any(|wider| wider.contains(net));
+    same_kinds && later.alpn.iter().all(|entry| earlier.alpn.contains(entry)) && later.from.iter().all(within)
+}
+
+/// Warns about the pool of a listener with a route that matches every client.
+pub(super) fn default_pool(routes: &[PoolRoute], pool: Option<&Node>, problems: &mut Problems<'_>) {
+    let matches_all = |route: &&PoolRoute| route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty();
+    if let (Some(pool), Some(route)) = (pool, routes.iter().find(matches_all)) {
+        let hint = format!("route `{}` matches every client", route.name);
+        problems.warning(&pool.position, "`pool` is never used", hint);
+    }
+}
+
+/// Warns about limits of a ClientHello that is never read.
+pub(super) fn hello_limits(listener: &Section<'_>, needs_hello: bool, problems: &mut Problems<'_>) {
+    if needs_hello {
+        return;
+    }
+    for key in ["hello_timeout", "hello_max"] {
+        if let Some((position, _)) = listener.entry(key) {
+            let message = format!("`{key}` is never used");
+            problems.warning(position, message, "no route of this listener has `sni` or `alpn`");
+        }
+    }
+}
+
+/// Warns about `max_connections` of a listener above that of the process.
+pub(super) fn connection_limit(
+    runtime: &RuntimePlan,
+    plan: &ListenerPlan,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    if let (Some(all), Some(own)) = (runtime.max_connections, plan.max_connections)
+        && own > all
+    {
+        let message = format!("`max_connections` of listener `{}` is never reached", plan.name);
+        problems.warning(position, message, format!("`[runtime]` allows {all}"));
+    }
+}
+
+/// Warns about a listener that needs a ClientHello and a pool of a service whose clients do not begin with one.
+pub(super) fn clients_without_hello(
+    table: &RouteTable<Arc<PoolPlan>>,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    let target = |route: &PoolRoute| match &route.to {
+        Target::Pool(pool) => Some(Arc::clone(pool)),
+        Target::Refuse => None,
+    };
+    let mut pools = table.routes().iter().filter_map(target).chain(table.default().cloned());
+    if !table.needs_hello() {
+        return;
+    }
+    let without_hello = |pool: Arc<PoolPlan>| {
+        let service = pool.health.service()?;
+        Some((pool, service.name, service.without_hello?))
+    };
+    if let Some((pool, service, hint)) = pools.find_map(without_hello) {
+        let message = format!(
+            "clients of the {service} pool `{}` do not begin with a ClientHello",
+            pool.pool.name()
+        );
+        problems.warning(position, message, hint);
+    }
+}

@@ -1,0 +1,84 @@
+//! Suggestions for unknown keys and values: what the operator probably meant.
+
+use super::keys::{self, SectionKeys};
+use super::synonyms::{equivalent, normalize};
+
+/// Longer words get no suggestion: nobody misspells such a word, and the edit distance costs the product of both lengths.
+const WORD_CHARS_MAX: usize = 64;
+
+/// The message and the hint for a key that is not valid in the section.
+pub(super) fn unknown_key(section: &SectionKeys, key: &str) -> (String, String) {
+    let message = format!("unknown key `{key}` in {}", section.title);
+    (message, hint(section, key))
+}
+
+fn hint(section: &SectionKeys, key: &str) -> String {
+    let normalized = normalize(key);
+    let is_same_word = |known: &&&str| normalize(known) == normalized;
+    if let Some(known) = section.keys.iter().find(is_same_word) {
+        return format!("write `{known}`");
+    }
+    if let Some(equivalent) = equivalent(section, &normalized) {
+        return format!("acequia calls it {equivalent}");
+    }
+    if let Some(known) = nearest(key, section.keys) {
+        return format!("did you mean `{known}`?");
+    }
+    if let Some(sections) = sections_with(key) {
+        return format!("it belongs in {sections}");
+    }
+    let known: Vec<_> = section.keys.iter().map(|known| format!("`{known}`")).collect();
+    format!("known keys: {}", known.join(", "))
+}
+
+/// Whether an unknown key was probably meant to be `wanted`. Then `wanted` is not reported as missing too.
+pub(super) fn may_mean(section: &SectionKeys, key: &str, wanted: &str) -> bool {
+    let normalized = normalize(key);
+    let is_synonym = || equivalent(section, &normalized).is_some_and(|text| text.contains(&format!("`{wanted}")));
+    !section.keys.contains(&key)
+        && (normalized == normalize(wanted) || is_synonym() || nearest(key, section.keys) == Some(wanted))
+}
+
+/// The sections in which a key is valid, joined by "or"; `None` if there are none.
+fn sections_with(key: &str) -> Option<String> {
+    let sections = keys::ALL.iter().filter(|section| section.keys.contains(&key));
+    let titles: Vec<_> = sections.map(|section| section.title).collect();
+    (!titles.is_empty()).then(|| titles.join(" or "))
+}
+
+/// The known word with the smallest edit distance: at most one edit in three characters, and not all characters edited.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let chars = word.chars().count();
+    if chars > WORD_CHARS_MAX {
+        return None;
+    }
+    let distance = |known: &&str| strsim::damerau_levenshtein(word, known);
+    let nearest = known.iter().min_by_key(|known| distance(known))?;
+    (distance(nearest) <= (chars / 3).max(1).min(chars.saturating_sub(1))).then_some(*nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keys::{HEALTH, LISTENER, LOG, POOL, SERVER};
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_gets_the_most_specific_hint() {
+        for (section, key, hint) in [
+            (&POOL, "sevrers", "did you mean `servers`?"),
+            (&POOL, "connectTimeout", "write `connect_timeout`"),
+            (&POOL, "timeout connect", "acequia calls it `connect_timeout`"),
+            (&POOL, "upstream", "acequia calls it `servers`"),
+            (&SERVER, "backup", "acequia calls it `priority = 1`"),
+            (
+                &LISTENER,
+                "connect_timeout",
+                "it belongs in `[defaults]` or `[pools.NAME]`",
+            ),
+            (&HEALTH, "role", "it belongs in `[pools.NAME]`"),
+            (&LOG, "zzzzzz", "known keys: `format`, `level`, `access`"),
+        ] {
+            assert_eq!(unknown_key(section, key).1, hint, "{key}");
+        }
+    }
+}

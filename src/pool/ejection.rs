@@ -1,0 +1,218 @@
+//! Passive ejection: takes a server out of use when sessions fail on it.
+//!
+//! [`Ejection`] is a pure state machine. Sessions write it when they connect, fail to connect, or end; the clock is passed in.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::session_outcome::{SERVED_AFTER, UnservedSessions};
+
+/// When, and for how long, failed connects take a server out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EjectLimits {
+    /// Failed connects in a row that eject; at least 1.
+    pub after: u32,
+    /// The first back-off.
+    pub first: Duration,
+    /// The longest back-off.
+    pub longest: Duration,
+    /// The largest share of a pool's servers that may be ejected at once, in percent, 0 to 100.
+    pub percent_max: u32,
+    /// Whether a reset by the server counts as a failure even if the client had sent bytes.
+    pub on_reset: bool,
+}
+
+/// The purpose of a session's lease on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseKind {
+    /// An ordinary session.
+    Regular,
+    /// The one session that tries an ejected server after its back-off.
+    Trial,
+}
+
+/// The state machine of passive ejection.
+///
+/// After a back-off *one* session tries the server; others follow once it has connected. A server that drops packets
+/// thus delays one session per back-off, and not all of them by a connect timeout.
+///
+/// Sessions that the server did not serve count as failed connects once they came from three client addresses. From the
+/// first such session on, a connect that works proves nothing. The record is cleared when a session that connected later
+/// is served, or when one has lasted for [`SERVED_AFTER`], which is evaluated when the next session connects. Passed
+/// checks do not bring such a server back, because they do not see what sessions see.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ejection {
+    /// Failed connects in a row, while in use.
+    failures: u32,
+    /// Ejections since the last connect that worked: the exponent of the back-off.
+    ejections: u32,
+    /// `None`: the server is not ejected.
+    current: Option<CurrentEjection>,
+    unserved: UnservedSessions,
+    /// When the first session connected since the latest unserved or inconclusive one.
+    connected_at: Option<Instant>,
+}
+
+/// The state of a server that is ejected.
+#[derive(Clone, Copy, Debug)]
+struct CurrentEjection {
+    /// When a trial is granted; while one runs, when the next is granted if the first never reports.
+    trial_due_at: Instant,
+    /// Passed checks in a row since the ejection.
+    passed_checks: u32,
+}
+
+impl Ejection {
+    /// Whether the server is ejected.
+    #[must_use]
+    pub(super) const fn is_ejected(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Whether nothing is recorded against the server: no failure, and no earlier ejection that lengthens the next back-off.
+    #[must_use]
+    pub(super) const fn is_clean(&self) -> bool {
+        self.failures == 0 && self.ejections == 0 && self.current.is_none() && self.unserved.is_empty()
+    }
+
+    /// Records a failed connect. Returns the back-off if it ejects the server, or keeps it ejected after a trial.
+    ///
+    /// `permitted`: the pool allows one more ejection (usable servers are left, and not too many are ejected).
+    pub(super) fn record_failure(
+        &mut self,
+        now: Instant,
+        limits: EjectLimits,
+        permitted: bool,
+        kind: LeaseKind,
+    ) -> Option<Duration> {
+        if self.current.is_none() {
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.evaluate(now, limits, permitted, kind)
+    }
+
+    /// Records that a session of this client was not served. Parameters and result as for [`Self::record_failure`].
+    pub(super) fn record_unserved(
+        &mut self,
+        client: IpAddr,
+        now: Instant,
+        limits: EjectLimits,
+        permitted: bool,
+        kind: LeaseKind,
+    ) -> Option<Duration> {
+        self.connected_at = None;
+        if self.current.is_none() {
+            self.unserved.add(client, now);
+        }
+        self.evaluate(now, limits, permitted, kind)
+    }
+
+    fn evaluate(&mut self, now: Instant, limits: EjectLimits, permitted: bool, kind: LeaseKind) -> Option<Duration> {
+        match (self.current, kind) {
+            (Some(_), LeaseKind::Trial) => {}
+            // Sessions that were dialling when the server was ejected prove nothing new. However many they are, they do
+            // not lengthen the back-off.
+            (Some(_), LeaseKind::Regular) => return None,
+            (None, _) => {
+                if self.failures.saturating_add(self.unserved.countable()) < limits.after || !permitted {
+                    return None;
+                }
+            }
+        }
+        let doubled = 1u32.checked_shl(self.ejections).unwrap_or(u32::MAX);
+        let back_off = limits.first.saturating_mul(doubled).min(limits.longest);
+        self.ejections = self.ejections.saturating_add(1);
+        self.current = Some(CurrentEjection {
+            trial_due_at: add_capped(now, back_off),
+            passed_checks: 0,
+        });
+        Some(back_off)
+    }
+
+    /// Records a connect that worked. It clears the record unless sessions were not served lately. Returns whether it ended
+    /// an ejection.
+    pub(super) fn record_connect(&mut self, now: Instant, kind: LeaseKind) -> bool {
+        let one_has_lasted = self
+            .connected_at
+            .is_some_and(|connected_at| now >= connected_at + SERVED_AFTER);
+        if self.unserved.is_empty() || one_has_lasted {
+            return self.clear();
+        }
+        self.failures = 0;
+        self.connected_at.get_or_insert(now);
+        if let (Some(current), LeaseKind::Trial) = (&mut self.current, kind) {
+            current.trial_due_at = add_capped(now, SERVED_AFTER); // no second trial before this session counts as served
+        }
+        false
+    }
+
+    /// Records that a session that connected at this time was served. It clears the record if the session connected after the
+    /// first unserved one ended. Returns whether it ended an ejection.
+    pub(super) fn record_served(&mut self, connected_at: Instant) -> bool {
+        self.unserved.is_older_than(connected_at) && self.clear()
+    }
+
+    /// Records that a session ended early and proves nothing.
+    pub(super) const fn record_inconclusive(&mut self) {
+        self.connected_at = None;
+    }
+
+    fn clear(&mut self) -> bool {
+        let was_ejected = self.is_ejected();
+        *self = Self::default();
+        was_ejected
+    }
+
+    /// Records a check result. `rise` passed checks in a row since the ejection end it, unless sessions were not served; the
+    /// length of the next back-off is kept until a connect works. Returns whether the ejection ended.
+    pub(super) fn record_check(&mut self, pass: bool, rise: u32) -> bool {
+        let Some(current) = &mut self.current else { return false };
+        current.passed_checks = if pass {
+            current.passed_checks.saturating_add(1)
+        } else {
+            0
+        };
+        let ended = current.passed_checks >= rise && self.unserved.is_empty();
+        if ended {
+            self.failures = 0;
+            self.current = None;
+        }
+        ended
+    }
+
+    /// Whether a trial would be granted.
+    #[must_use]
+    pub(super) fn is_trial_due(&self, now: Instant) -> bool {
+        self.current.is_some_and(|current| now >= current.trial_due_at)
+    }
+
+    /// When the trial is due; `None`: the server is not ejected.
+    #[must_use]
+    pub(super) fn trial_due_at(&self) -> Option<Instant> {
+        self.current.map(|current| current.trial_due_at)
+    }
+
+    /// Claims the one trial after a back-off. Returns whether the caller has it. The claim lasts for `connect_timeout`: if
+    /// its holder never reports, another session may claim the trial then.
+    pub(super) fn claim_trial(&mut self, now: Instant, connect_timeout: Duration) -> bool {
+        match &mut self.current {
+            Some(current) if now >= current.trial_due_at => {
+                current.trial_due_at = add_capped(now, connect_timeout);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `now + wait`. A sum that the clock cannot represent is cut to a century from now: `wait` comes from the configuration
+/// and must not cause a panic.
+fn add_capped(now: Instant, wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now.checked_add(wait).unwrap_or_else(|| now + CENTURY)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! What an operator has set for one server at run time. It stays in force, across reloads too, until it is revoked.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+/// The administrative state of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// As configured.
+    #[default]
+    Enabled,
+    /// No new sessions; checks continue.
+    Draining,
+    /// No new sessions and no checks.
+    Disabled,
+}
+
+impl AdminState {
+    /// The word that API, commands and log use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A change that an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Override {
+    /// Accept new sessions again.
+    Enable,
+    /// Take no new sessions. Open ones end by themselves, or are cut over a time.
+    Drain {
+        /// The time over which open sessions are cut; `None`: they are never cut.
+        close_over: Option<Duration>,
+    },
+    /// Like [`Self::Drain`], and stop the checks.
+    Disable {
+        /// The time over which open sessions are cut; `None`: they are never cut.
+        close_over: Option<Duration>,
+    },
+    /// Replace the configured weight, 0 to 256; `None`: use the configured one again.
+    Weight(Option<u16>),
+}
+
+/// For the log.
+impl fmt::Display for Override {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, close_over) = match self {
+            Self::Enable => ("enabled", None),
+            Self::Drain { close_over } => ("draining", *close_over),
+            Self::Disable { close_over } => ("disabled", *close_over),
+            Self::Weight(Some(weight)) => return write!(f, "weight {weight}"),
+            Self::Weight(None) => ("the configured weight", None),
+        };
+        f.write_str(word)?;
+        close_over.map_or(Ok(()), |over| write!(f, ", its sessions cut over {over:?}"))
+    }
+}
+
+/// All overrides of one server that are in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The administrative state.
+    pub admin_state: AdminState,
+    /// The time over which open sessions are cut, if the server is draining or disabled; `None`: they are never cut.
+    pub close_over: Option<Duration>,
+    /// Replaces the configured weight.
+    pub weight: Option<u16>,
+    /// Who made the last change, and when; `None`: there was none.
+    pub set_by: Option<(Arc<str>, SystemTime)>,
+}
+
+impl Overrides {
+    /// Whether they change nothing, so that they need not be stored.
+    #[must_use]
+    pub(super) fn is_as_configured(&self) -> bool {
+        self.admin_state == AdminState::Enabled && self.weight.is_none()
+    }
+
+    /// These overrides after one change.
+    #[must_use]
+    pub(super) fn with(self, change: Override, by: Arc<str>, at: SystemTime) -> Self {
+        let (admin_state, close_over) = match change {
+            Override::Enable => (AdminState::Enabled, None),
+            Override::Drain { close_over } => (AdminState::Draining, close_over),
+            Override::Disable { close_over } => (AdminState::Disabled, close_over),
+            Override::Weight(_) => (self.admin_state, self.close_over),
+        };
+        let weight = match change {
+            Override::Weight(weight) => weight,
+            _ => self.weight,
+        };
+        Self {
+            admin_state,
+            close_over,
+            weight,
+            set_by: Some((by, at)),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The registry of all servers and of the operators' overrides.
+//!
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Overrides are kept
+//! for servers that do not exist at the moment, too.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::{Override, Overrides, Server, ServerSpec};
+
+/// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved names
+/// at the same time, several servers with different addresses may have one name.
+pub type ServerPath = (Arc<str>, Arc<str>);
+
+/// The number of absent servers whose overrides are kept. Bounds what an automation that drains every server it removes
+/// leaves behind.
+const ABSENT_MAX: usize = 10_000;
+
+/// Finds every server that a plan or a session holds, and the overrides of servers.
+#[derive(Debug, Default)]
+pub struct ServerRegistry {
+    // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a session.
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    servers: HashMap<ServerPath, Vec<(SocketAddr, Weak<Server>)>>,
+    /// The number of names in `servers` at which those of dropped servers are removed.
+    sweep_at: usize,
+    /// Overrides that change something.
+    overrides: HashMap<ServerPath, StoredOverrides>,
+    /// Override changes so far.
+    changes: u64,
+}
+
+#[derive(Debug)]
+struct StoredOverrides {
+    overrides: Overrides,
+    /// The number of the change that stored them: the lowest is the oldest.
+    change_number: u64,
+}
+
+impl ServerRegistry {
+    /// The server with this pool, label, address and identity. If none exists, creates one with the overrides of its name.
+    ///
+    /// `is_checked` tells whether active checks run for a new server.
+    #[must_use]
+    pub fn get_or_create(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
+        let path = (Arc::clone(pool), Arc::clone(&spec.label));
+        let address = spec.address.socket();
+        let mut entries = self.lock();
+        let same = entries.servers.get(&path).and_then(|named| {
+            let (_, server) = named.iter().find(|(at, _)| *at == address)?;
+            server.upgrade()
+        });
+        // The identity differs if the configuration now has a name in place of an address.
+        if let Some(server) = same.filter(|server| server.spec().identity == spec.identity) {
+            return server;
+        }
+        if entries.servers.len() >= entries.sweep_at {
+            let is_held = |(_, server): &(SocketAddr, Weak<Server>)| server.strong_count() > 0;
+            entries.servers.retain(|_, named| named.iter().any(is_held));
+            entries.sweep_at = 2 * entries.servers.len() + 16;
+        }
+        let server = Arc::new(Server::new(spec, is_checked));
+        if let Some(stored) = entries.overrides.get(&path) {
+            server.set_overrides(stored.overrides.clone());
+        }
+        let named = entries.servers.entry(path).or_default();
+        named.retain(|(at, server)| *at != address && server.strong_count() > 0);
+        named.push((address, Arc::downgrade(&server)));
+        server
+    }
+
+    /// Applies an override to all servers of this name, and keeps it for later ones until it is revoked. Returns the
+    /// overrides in force after it.
+    pub fn apply_override(&self, path: &ServerPath, change: Override, by: Arc<str>, at: SystemTime) -> Overrides {
+        let mut entries = self.lock();
+        let servers: Vec<Arc<Server>> = entries.servers.get(path).map_or(Vec::new(), |named| {
+            named.iter().filter_map(|(_, server)| server.upgrade()).collect()
+        });
+        let before = entries.overrides.remove(path).map(|stored| stored.overrides);
+        let overrides = before.unwrap_or_default().with(change, by, at);
+        // Servers that only sessions hold are included: they may come back into a plan.
+        for server in servers {
+            server.set_overrides(overrides.clone());
+        }
+        entries.changes += 1;
+        if !overrides.is_as_configured() {
+            let stored = StoredOverrides {
+                overrides: overrides.clone(),
+                change_number: entries.changes,
+            };
+            entries.overrides.insert(path.clone(), stored);
+        }
+        overrides
+    }
+
+    /// The overrides of servers that are not in `present`, sorted by name.
+    #[must_use]
+    pub fn absent_overrides(&self, present: &HashSet<ServerPath>) -> Vec<(ServerPath, Overrides)> {
+        let entries = self.lock();
+        let absent = entries.overrides.iter().filter(|(path, _)| !present.contains(*path));
+        let mut absent: Vec<_> = absent
+            .map(|(path, stored)| (path.clone(), stored.overrides.clone()))
+            .collect();
+        absent.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        absent
+    }
+
+    /// Whether any override is kept.
+    #[must_use]
+    pub fn has_overrides(&self) -> bool {
+        !self.lock().overrides.is_empty()
+    }
+
+    /// Whether there may be more overrides of absent servers than are kept. Then call [`Self::evict_overrides`].
+    #[must_use]
+    pub fn has_excess_overrides(&self) -> bool {
+        self.lock().overrides.len() > ABSENT_MAX
+    }
+
+    /// Removes the oldest overrides of servers that are not in `present`, down to the limit. Returns their names, oldest
+    /// first.
+    pub fn evict_overrides(&self, present: &HashSet<ServerPath>) -> Vec<ServerPath> {
+        let mut entries = self.lock();
+        let absent = entries.overrides.iter().filter(|(path, _)| !present.contains(*path));
+        let mut absent: Vec<_> = absent
+            .map(|(path, stored)| (stored.change_number, path.clone()))
+            .collect();
+        absent.sort_unstable();
+        absent.truncate(absent.len().saturating_sub(ABSENT_MAX));
+        for (_, path) in &absent {
+            entries.overrides.remove(path);
+        }
+        absent.into_iter().map(|(_, path)| path).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::ServerAddr;
+    use crate::pool::AdminState;
+
+    fn spec(label: &str, port: u16) -> ServerSpec {
+        ServerSpec {
+            label: label.into(),
+            identity: label.into(),
+            address: ServerAddr::new(([127, 0, 0, 1], port).into()),
+            resolved_from: None,
+        }
+    }
+
+    #[test]
+    fn a_server_is_found_again_while_something_holds_it() {
+        let registry = ServerRegistry::default();
+        let (pool, other) = (Arc::<str>::from("p"), Arc::<str>::from("q"));
+        let get = |pool, label, port| registry.get_or_create(pool, spec(label, port), true);
+        let first = get(&pool, "a", 1);
+        let id = first.id();
+        assert_eq!(get(&pool, "a", 1).id(), id);
+        for different in [get(&other, "a", 1), get(&pool, "b", 1), get(&pool, "a", 2)] {
+            assert_ne!(different.id(), id);
+        }
+        drop(first);
+        assert_ne!(get(&pool, "a", 1).id(), id, "it was dropped");
+    }
+
+    #[test]
+    fn entries_of_dropped_servers_are_removed() {
+        let registry = ServerRegistry::default();
+        let pool = Arc::<str>::from("p");
+        for port in 1..=10_000 {
+            drop(registry.get_or_create(&pool, spec("a", port), true));
+            drop(registry.get_or_create(&pool, spec(&format!("b{port}"), 1), true));
+        }
+        let entries = registry.lock();
+        assert!(entries.servers.len() <= 32 && entries.servers.values().all(|named| named.len() == 1));
+    }
+
+    const DRAIN: Override = Override::Drain { close_over: None };
+
+    fn set(registry: &ServerRegistry, label: &str, change: Override) {
+        let _ = registry.apply_override(&("p".into(), label.into()), change, "uid 0".into(), SystemTime::now());
+    }
+
+    fn absent(registry: &ServerRegistry) -> Vec<String> {
+        let absent = registry.absent_overrides(&HashSet::new()).into_iter();
+        absent.map(|((_, label), _)| label.to_string()).collect()
+    }
+
+    #[test]
+    fn overrides_apply_to_a_server_that_returns_under_the_same_name() {
+        let registry = ServerRegistry::default();
+        let pool = Arc::<str>::from("p");
+        let get = |port| registry.get_or_create(&pool, spec("a", port), true);
+        drop(get(1));
+        set(&registry, "a", DRAIN);
+        set(&registry, "a", Override::Weight(Some(3)));
+        let (back, moved) = (get(1), get(2));
+        for server in [&back, &moved] {
+            let overrides = server.overrides();
+            assert_eq!(
+                (overrides.admin_state, overrides.weight),
+                (AdminState::Draining, Some(3))
+            );
+        }
+        set(&registry, "a", Override::Enable);
+        assert_eq!(absent(&registry), ["a"], "its weight is still set");
+        set(&registry, "a", Override::Weight(None));
+        assert_eq!(
+            (absent(&registry).len(), back.is_enabled(), moved.weight_override()),
+            (0, true, None)
+        );
+    }
+
+    #[test]
+    fn the_oldest_overrides_of_too_many_absent_servers_are_evicted() {
+        let registry = ServerRegistry::default();
+        for number in 0..ABSENT_MAX + 3 {
+            set(&registry, &number.to_string(), DRAIN);
+        }
+        set(&registry, "1", DRAIN); // again: now the latest
+        assert!(registry.has_excess_overrides());
+        let present = HashSet::from([("p".into(), "0".into())]);
+        let evicted = registry.evict_overrides(&present);
+        let labels: Vec<_> = evicted.iter().map(|(_, label)| &**label).collect();
+        assert_eq!(labels, ["2", "3"]);
+        assert_eq!(absent(&registry).len(), ABSENT_MAX + 1);
+        assert!(registry.evict_overrides(&present).is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! How a pool picks and ejects servers.
+
+use std::time::Duration;
+
+use super::EjectLimits;
+
+/// The rule by which a pool picks a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The lowest (live sessions + 1) / weight.
+    LeastConn,
+    /// Weighted rendezvous hashing of the client's address.
+    SourceHash,
+    /// Weighted turns, evenly spread.
+    RoundRobin,
+    /// The less loaded of two servers drawn at random.
+    RandomTwo,
+}
+
+impl Policy {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastConn => "least-conn",
+            Self::SourceHash => "source-hash",
+            Self::RoundRobin => "round-robin",
+            Self::RandomTwo => "random-two",
+        }
+    }
+}
+
+/// How a pool picks and ejects its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolRules {
+    /// The rule by which a server is picked.
+    pub policy: Policy,
+    /// When failures eject a server.
+    pub eject: EjectLimits,
+    /// The time after which the trial of an ejected server may be claimed again.
+    pub connect_timeout: Duration,
+    /// The time in which the weight of a server that came back grows to its full value; `None`: at once.
+    pub slow_start: Option<Duration>,
+    /// If less than this percentage (1 to 100) of the servers in service in the best tier is healthy, all of them are used;
+    /// `None`: never.
+    pub panic_threshold: Option<u8>,
+}

@@ -1,0 +1,197 @@
+//! What a finished session proves about its server.
+//!
+//! A server that accepts connections and closes them before any byte has passed does not serve its sessions, although every
+//! connect works.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A session that lasts at least this long counts as served, even if no byte has passed.
+pub const SERVED_AFTER: Duration = Duration::from_secs(1);
+
+/// Client addresses from which unserved sessions must come before they count. With fewer, the server may be refusing
+/// these clients for good reasons.
+const CLIENTS_MIN: usize = 3;
+
+/// The facts of a finished session that its server's health depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct FinishedSession {
+    /// The client's address.
+    pub client: IpAddr,
+    /// When the connection to the server was made.
+    pub connected_at: Instant,
+    /// From then to the end of the session.
+    pub duration: Duration,
+    /// Whether a byte from the client was read for the server.
+    pub client_sent: bool,
+    /// Whether a byte from the server was received.
+    pub server_sent: bool,
+    /// How the server ended the session; `None`: the client ended it first.
+    pub server_ended: Option<ServerEnd>,
+}
+
+/// How a server ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerEnd {
+    /// By an orderly close.
+    Closed,
+    /// By a reset, or the connection was lost.
+    Aborted,
+}
+
+/// What a finished session proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionOutcome {
+    /// The server served it.
+    Served,
+    /// The server did not serve it, and the client did not cause that.
+    Unserved,
+    /// Neither.
+    Inconclusive,
+}
+
+impl FinishedSession {
+    /// What the session proves.
+    ///
+    /// Once the client has sent a byte, a close by the server is inconclusive: otherwise a client could eject servers by
+    /// sending what they reject. `count_resets`: a reset counts as unserved even then.
+    #[must_use]
+    pub fn outcome(&self, count_resets: bool) -> SessionOutcome {
+        if self.server_sent || self.duration >= SERVED_AFTER {
+            return SessionOutcome::Served;
+        }
+        match self.server_ended {
+            Some(_) if !self.client_sent => SessionOutcome::Unserved,
+            Some(ServerEnd::Aborted) if count_resets => SessionOutcome::Unserved,
+            _ => SessionOutcome::Inconclusive,
+        }
+    }
+}
+
+/// Consecutive sessions that a server did not serve, and the first few client addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UnservedSessions {
+    consecutive: u32,
+    clients: [Option<IpAddr>; CLIENTS_MIN],
+    /// When the first of them ended.
+    first_ended_at: Option<Instant>,
+}
+
+impl UnservedSessions {
+    /// Adds a session of this client that ended now.
+    pub(super) fn add(&mut self, client: IpAddr, now: Instant) {
+        self.consecutive = self.consecutive.saturating_add(1);
+        self.first_ended_at.get_or_insert(now);
+        if !self.clients.contains(&Some(client))
+            && let Some(free) = self.clients.iter_mut().find(|known| known.is_none())
+        {
+            *free = Some(client);
+        }
+    }
+
+    /// How many count as failed connects: all, once they came from enough client addresses.
+    pub(super) fn countable(&self) -> u32 {
+        if self.clients.iter().all(Option::is_some) {
+            self.consecutive
+        } else {
+            0
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.consecutive == 0
+    }
+
+    /// Whether the first of them had ended when this session connected.
+    pub(super) fn is_older_than(&self, connected_at: Instant) -> bool {
+        self.first_ended_at.is_some_and(|first| connected_at >= first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session that ended this way after `duration_ms` milliseconds.
+    fn finished(
+        server_ended: Option<ServerEnd>,
+        duration_ms: u64,
+        client_sent: bool,
+        server_sent: bool,
+    ) -> FinishedSession {
+        FinishedSession {
+            client: IpAddr::from([192, 0, 2, 1]),
+            connected_at: Instant::now(),
+            duration: Duration::from_millis(duration_ms),
+            client_sent,
+            server_sent,
+            server_ended,
+        }
+    }
+
+    #[test]
+    fn only_an_early_end_by_the_server_before_any_byte_is_unserved() {
+        use ServerEnd::{Aborted, Closed};
+        for (session, by_default, with_resets) in [
+            (
+                finished(Some(Aborted), 999, false, false),
+                SessionOutcome::Unserved,
+                SessionOutcome::Unserved,
+            ),
+            (
+                finished(Some(Closed), 0, false, false),
+                SessionOutcome::Unserved,
+                SessionOutcome::Unserved,
+            ),
+            (
+                finished(Some(Aborted), 0, true, false),
+                SessionOutcome::Inconclusive,
+                SessionOutcome::Unserved,
+            ),
+            (
+                finished(Some(Closed), 0, true, false),
+                SessionOutcome::Inconclusive,
+                SessionOutcome::Inconclusive,
+            ),
+            (
+                finished(None, 0, false, false),
+                SessionOutcome::Inconclusive,
+                SessionOutcome::Inconclusive,
+            ),
+            (
+                finished(None, 0, true, false),
+                SessionOutcome::Inconclusive,
+                SessionOutcome::Inconclusive,
+            ),
+            (
+                finished(Some(Aborted), 0, true, true),
+                SessionOutcome::Served,
+                SessionOutcome::Served,
+            ),
+            (
+                finished(Some(Aborted), 1000, false, false),
+                SessionOutcome::Served,
+                SessionOutcome::Served,
+            ),
+        ] {
+            let outcomes = (session.outcome(false), session.outcome(true));
+            assert_eq!(outcomes, (by_default, with_resets), "{session:?}");
+        }
+    }
+
+    #[test]
+    fn unserved_sessions_count_once_they_came_from_three_addresses() {
+        let mut unserved = UnservedSessions::default();
+        let now = Instant::now();
+        for (client, counted) in [(1, 0), (1, 0), (2, 0), (1, 0), (3, 5), (4, 6), (1, 7)] {
+            unserved.add(IpAddr::from([192, 0, 2, client]), now);
+            assert_eq!(unserved.countable(), counted);
+        }
+        assert!(
+            size_of::<UnservedSessions>() <= 96,
+            "memory does not grow with the clients"
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! A session's lease of a server, and what the end of the session says of that server.
+
+use std::sync::{Arc, Weak};
+
+use tokio::time::Instant;
+
+use crate::account::Entry;
+use crate::ends::Endpoints;
+use crate::plan::PoolPlan;
+use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
+use crate::relay::{Closed, Side};
+use crate::socket::has_ended;
+
+/// The server of a session that has connected.
+pub(super) struct LeasedServer {
+    lease: Lease,
+    /// Weak, so that a session does not keep a plan that is no longer in force. Once the plan is gone, nothing uses what
+    /// the session says of the server.
+    pool: Weak<PoolPlan>,
+    connected_at: Instant,
+}
+
+impl LeasedServer {
+    /// A server of this pool, which was just connected to.
+    pub(super) fn new(lease: Lease, pool: &Arc<PoolPlan>) -> Self {
+        Self {
+            lease,
+            pool: Arc::downgrade(pool),
+            connected_at: Instant::now(),
+        }
+    }
+
+    /// What the relayed session says of the server. To be called before the sockets are closed.
+    pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
+        let traffic = entry.traffic();
+        let server_sent = traffic.down.bytes() > 0;
+        let server_ended = match closed {
+            _ if server_sent => None, // it does not matter, and asking the client's socket costs a system call
+            Closed::Finished(Side::Server) => Some(ServerEnd::Closed),
+            // A server may answer a client's end by a reset; then it was the client that ended first.
+            Closed::Broke(Side::Server, _) if !has_ended(&ends.client) => Some(ServerEnd::Aborted),
+            _ => None,
+        };
+        FinishedSession {
+            client: entry.info().client.ip(),
+            connected_at: self.connected_at,
+            duration: self.connected_at.elapsed(),
+            client_sent: traffic.up.bytes() > 0,
+            server_sent,
+            server_ended,
+        }
+    }
+
+    /// Reports the session to the pool, and returns the lease.
+    pub(super) fn release(self, session: &FinishedSession) {
+        if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
+            return; // nearly every session
+        }
+        let Some(plan) = self.pool.upgrade() else { return };
+        let (pool, server) = (plan.pool.name(), &self.lease.server().spec().label);
+        match plan.pool.finished(&self.lease, session, Instant::now()) {
+            Some(EjectionChange::Began(back_off)) => {
+                tracing::warn!(pool = %pool, %server, reason = "unserved", ?back_off, "server is ejected");
+            }
+            Some(EjectionChange::Ended) => tracing::info!(pool = %pool, %server, "server is back"),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The steps of a session from accept to a connection to its server. Each consumes the one before.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::leased_server::LeasedServer;
+use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
+use super::refusal::{Refusal, alert_record};
+use crate::account::Entry;
+use crate::addr::{ClientAddr, ListenAddr};
+use crate::dial::{Attempt, Progress, dial};
+use crate::name::ServerName;
+use crate::plan::PoolPlan;
+use crate::proxy_protocol::{ClientInfo, Version, header};
+use crate::refuse::alert_without_route;
+use crate::relay::RelayLimits;
+use crate::route::{Choice, Known};
+use crate::sniff::alert::Alert;
+use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::{Sniffed, sniff};
+use crate::socket::Fault;
+
+/// A client that was accepted, with an entry in the ledger.
+pub(super) struct Opened<'a> {
+    pub(super) client: &'a mut TcpStream,
+    pub(super) state: &'a ListenerState,
+    pub(super) at: Instant,
+    pub(super) entry: &'a mut Entry,
+}
+
+/// A client of which all is known that its listener's routes depend on.
+pub(super) struct Identified<'a> {
+    client: &'a TcpStream,
+    state: &'a ListenerState,
+    entry: &'a mut Entry,
+    /// `None`: the routes do not depend on the first bytes, and none were read.
+    sniffed: Option<Sniffed>,
+}
+
+/// A client that has a pool.
+pub(super) struct Routed<'a> {
+    client: &'a TcpStream,
+    entry: &'a mut Entry,
+    pool: &'a Arc<PoolPlan>,
+    relay: RelayLimits,
+    sniffed: Option<Sniffed>,
+}
+
+/// A connection to a server for the client.
+pub(super) struct Connected {
+    pub(super) socket: TcpStream,
+    pub(super) server: LeasedServer,
+    /// What the server gets before anything else: the PROXY header, and what was read of the client.
+    pub(super) first: Vec<u8>,
+    pub(super) relay: RelayLimits,
+}
+
+impl<'a> Opened<'a> {
+    /// Reads the ClientHello where a route depends on it. On other listeners nothing is read: a server may be the one to
+    /// speak first, and its client then sends nothing before.
+    pub(super) async fn sniff(self) -> Result<Identified<'a>, Refusal> {
+        let Self {
+            client,
+            state,
+            at,
+            entry,
+        } = self;
+        let sniffed = if state.plan.routes.needs_hello() {
+            let sniffed = sniff(client, &state.plan.sniff, at, &state.hello_memory).await;
+            entry.sniff_finished();
+            let sniffed = sniffed.map_err(|error| {
+                entry.traffic().up.add(error.bytes_read);
+                Refusal::Sniff(error)
+            })?;
+            record_sniffed(&sniffed, state, entry);
+            Some(sniffed)
+        } else {
+            None
+        };
+        Ok(Identified {
+            client,
+            state,
+            entry,
+            sniffed,
+        })
+    }
+}
+
+fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
+    entry.traffic().up.add(sniffed.first.as_slice().len());
+    if sniffed.is_postgres_ssl_request() {
+        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
+        state.log_ssl_request();
+    }
+    if let Some(hello) = sniffed.hello() {
+        let mut info = entry.info();
+        info.sni = hello
+            .server_name()
+            .map(ServerName::shared)
+            .or_else(|| hello.raw_name.as_deref().map(Arc::from));
+        info.ech = hello.ech;
+        info.alpn = alpn_text(&hello.alpn);
+    }
+}
+
+/// The protocols offered, as text for the log: `h2,http/1.1`. Bounded, because it is kept as long as the session.
+pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
+    const TEXT_BYTES_MAX: usize = 255;
+    let mut text = String::new();
+    for (number, name) in alpn.iter().enumerate() {
+        let name = name.escape_ascii().to_string();
+        if text.len() + name.len() > TEXT_BYTES_MAX {
+            text.push_str(if number == 0 { "…" } else { ",…" });
+            break;
+        }
+        text.push_str(if number == 0 { "" } else { "," });
+        text.push_str(&name);
+    }
+    (!text.is_empty()).then(|| text.into())
+}
+
+impl<'a> Identified<'a> {
+    /// Finds the pool that the listener's routes give the client.
+    pub(super) fn route(self) -> Result<Routed<'a>, Refusal> {
+        let Self {
+            client,
+            state,
+            entry,
+            sniffed,
+        } = self;
+        let hello = sniffed.as_ref().and_then(Sniffed::hello);
+        let no_protocols = ProtocolList::default();
+        let known = Known {
+            name: hello.and_then(|hello| hello.name.as_ref()),
+            alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
+            client: Some(entry.info().client),
+        };
+        let alert = || alert_record(hello, alert_without_route);
+        let pool = match state.plan.routes.find(&known) {
+            Choice::Route { route, pool } => {
+                entry.info().route = Some(Arc::clone(route));
+                pool
+            }
+            Choice::Default(pool) => pool,
+            Choice::Refused { route } => {
+                entry.info().route = Some(Arc::clone(route));
+                return Err(Refusal::Route(alert()));
+            }
+            Choice::NoRoute => return Err(Refusal::NoRoute(alert())),
+        };
+        entry.pool_chosen(pool.pool.name());
+        Ok(Routed {
+            client,
+            entry,
+            pool,
+            relay: state.plan.relay,
+            sniffed,
+        })
+    }
+}
+
+impl Routed<'_> {
+    /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
+    pub(super) async fn connect(self) -> Result<Connected, Refusal> {
+        let Self {
+            client,
+            entry,
+            pool,
+            relay,
+            sniffed,
+        } = self;
+        let hello = sniffed.as_ref().and_then(Sniffed::hello);
+        let address = entry.info().client;
+        let mut first = match pool.dial.connect.proxy_protocol {
+            Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
+            None => Vec::new(),
+        };
+        let dialled = dial(&pool.pool, &pool.dial, client, address, |progress| match progress {
+            Progress::Trying(server) => entry.attempt_started(server),
+            Progress::Ended(attempt) => {
+                entry.attempt_finished(attempt.took, attempt.failure);
+                log_attempt(pool.pool.name(), &attempt);
+            }
+        });
+        let (socket, lease) = dialled
+            .await
+            .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;
+        first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+        Ok(Connected {
+            socket,
+            server: LeasedServer::new(lease, pool),
+            first,
+            relay,
+        })
+    }
+}
+
+/// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
+/// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
+fn proxy_header(
+    version: Version,
+    client: ClientAddr,
+    local: io::Result<SocketAddr>,
+    hello: Option<&Hello>,
+) -> Result<Vec<u8>, Refusal> {
+    let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let info = ClientInfo {
+        client,
+        local: ListenAddr::new(local),
+        authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
+        alpn: hello.and_then(|hello| hello.alpn.iter().next()),
+    };
+    Ok(header(version, &info))
+}
+
+/// Logs an attempt that changed the health of its server. Single failures are logged at debug level only.
+fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
+    let server = &attempt.server.spec().label;
+    match (attempt.failure, attempt.ejected_for) {
+        (Some(failure), Some(back_off)) => {
+            tracing::warn!(pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
+        }
+        (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), "cannot connect"),
+        (None, _) if attempt.ended_ejection => tracing::info!(pool, %server, "server is back"),
+        (None, _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Ending;
+    use crate::refuse::Reply;
+
+    #[test]
+    fn without_a_local_address_there_is_no_session_where_a_proxy_header_is_expected() {
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        for version in [Version::V1, Version::V2] {
+            let gone = Err(io::ErrorKind::NotConnected.into());
+            let refusal = proxy_header(version, client, gone, None).unwrap_err();
+            assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
+        }
+    }
+
+    #[test]
+    fn the_text_of_the_protocols_is_bounded() {
+        let names = |names: &[&str]| ProtocolList::of(names);
+        assert_eq!(alpn_text(&ProtocolList::default()), None);
+        assert_eq!(alpn_text(&names(&["h2", "http/1.1"])).as_deref(), Some("h2,http/1.1"));
+        let many = ProtocolList::of(vec![[0; 255]; 255]);
+        assert_eq!(alpn_text(&many).as_deref(), Some("…"));
+        let mixed = alpn_text(&names(&["h2", &"x".repeat(255), "h3"]));
+        assert_eq!(mixed.as_deref(), Some("h2,…"));
+    }
+}

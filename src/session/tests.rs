@@ -1,0 +1,137 @@
+//! Sessions over loopback.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::account::Metrics;
+use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
+use crate::capacity::{Capacity, ConnectionLimits};
+use crate::listen::{Bound, Listener};
+use crate::sniff::HelloMemory;
+use crate::socket::SocketOptions;
+
+/// A listener, a server of ours behind it, and what a worker needs to serve the listener's clients.
+struct Setup {
+    listener: Listener,
+    address: std::net::SocketAddr,
+    server: TcpListener,
+    state: Arc<ListenerState>,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    written: AccessLogWriter,
+}
+
+impl Setup {
+    async fn new(log: AccessTarget) -> Self {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let text = format!(
+            "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [pools.p]\nservers = [\"{}\"]\nhealth = {{ check = \"off\" }}",
+            server.local_addr().unwrap()
+        );
+        let plan = Arc::clone(&crate::config::read("test.toml", &text).ok().unwrap().plan.listeners[0]);
+        let metrics = Arc::new(Metrics::new());
+        let series = metrics.listener(&plan.name);
+        let limits = ConnectionLimits::new(None, Capacity::new(None));
+        let (log, written) = access_log::start(&log, LogFormat::Json, metrics.lines_dropped()).unwrap();
+        let options = SocketOptions {
+            keepalive: None,
+            user_timeout: None,
+        };
+        let bound = Bound::new(plan.bind[0], &options).unwrap();
+        Self {
+            address: bound.address().socket(),
+            listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
+            server,
+            state: Arc::new(ListenerState::new(plan, limits, series, HelloMemory::new(1 << 20))),
+            ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
+            metrics,
+            written,
+        }
+    }
+
+    /// A client and its session, which is not running yet.
+    async fn session(&mut self) -> (TcpStream, impl Future<Output = ()> + use<>) {
+        let client = TcpStream::connect(self.address).await.unwrap();
+        let accepted = self.listener.accept(&self.state.limits, |_| {}).await;
+        (client, serve(accepted, Arc::clone(&self.state), &self.ledger))
+    }
+}
+
+async fn is_reset(socket: &mut TcpStream) -> bool {
+    let read = socket.read(&mut [0]).await;
+    read.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+}
+
+#[tokio::test]
+async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut setup = Setup::new(AccessTarget::File(path.clone())).await;
+    let (mut other, session) = setup.session().await;
+    let others = tokio::spawn(session);
+    let (mut others_server, _) = setup.server.accept().await.unwrap();
+    let (mut client, session) = setup.session().await;
+    let (trigger, triggered) = tokio::sync::oneshot::channel::<()>();
+    // The panic is beside the stages of the session; the same values are dropped.
+    let panics = tokio::spawn(async move {
+        let (mut session, mut triggered) = (pin!(session), pin!(triggered));
+        poll_fn(|cx| {
+            assert!(triggered.as_mut().poll(cx).is_pending(), "a bug of ours");
+            session.as_mut().poll(cx)
+        })
+        .await;
+    });
+    let (mut server, _) = setup.server.accept().await.unwrap();
+    client.write_all(b"ping").await.unwrap();
+    server.read_exact(&mut [0; 4]).await.unwrap();
+    assert_eq!(setup.state.limits.in_use(), 2);
+    trigger.send(()).unwrap();
+    assert!(panics.await.unwrap_err().is_panic());
+    assert!(is_reset(&mut client).await && is_reset(&mut server).await);
+    assert_eq!(setup.state.limits.in_use(), 1);
+    let text = setup
+        .metrics
+        .render([], [&setup.state.plan.routes.default().unwrap().pool]);
+    let line = format!(
+        "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
+        setup.server.local_addr().unwrap()
+    );
+    assert!(text.contains(&line), "{line}{text}");
+    let counted = text.lines().find(|line| line.contains("ending=\"internal\""));
+    assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{text}");
+    other.write_all(b"ping").await.unwrap();
+    others_server.read_exact(&mut [0; 4]).await.unwrap();
+    drop((other, others_server));
+    others.await.unwrap();
+    let Setup { ledger, written, .. } = setup;
+    drop(ledger);
+    assert!(written.finish());
+    let log = std::fs::read_to_string(path).unwrap();
+    let ends = [
+        "\"bytes_up\":4,\"bytes_down\":0,\"ending\":\"internal\"",
+        "\"ending\":\"client_closed\"",
+    ];
+    assert!(
+        log.lines().count() == 2 && ends.iter().all(|end| log.contains(end)),
+        "{log}"
+    );
+}
+
+/// What `serve` returned before the steps of a session had types of their own. Every idle session costs this.
+const SESSION_BYTES_MAX: usize = 424;
+
+#[tokio::test]
+async fn an_idle_sessions_future_stays_small() {
+    let mut setup = Setup::new(AccessTarget::Off).await;
+    let (_client, session) = setup.session().await;
+    let bytes = size_of_val(&session);
+    assert!(
+        bytes <= SESSION_BYTES_MAX,
+        "expected at most {SESSION_BYTES_MAX} bytes, got {bytes}"
+    );
+}

@@ -1,0 +1,156 @@
+//! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
+//!
+//! A reader is pure: bytes -> found, need more, or invalid. To add one, implement [`PrefaceReader`] and call
+//! [`Preface::read`] before or after the others. Two kinds of reader need more than there is:
+//!
+//! - One whose bytes are not for the server (a PROXY header) says how many it has used, and `Preface` drops these from the
+//!   front of its buffer before the next reader looks.
+//! - One that must answer before the client goes on (PostgreSQL's SSLRequest) returns a further [`Inspection`], the bytes to
+//!   send, which [`Preface::read`] writes to the socket within the same deadline.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Instant, timeout};
+
+use super::hello::Malformed;
+use super::memory::{FirstBytes, HelloMemory};
+
+/// Bounds on what is read before a route is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SniffLimits {
+    /// The time from accept to the end of the ClientHello, however many reads it takes.
+    pub hello_timeout: Duration,
+    /// Bytes that may be held of one client.
+    pub hello_bytes_max: usize,
+}
+
+/// Why the first bytes of a client do not tell where it wants to go.
+#[derive(Debug, thiserror::Error)]
+pub enum SniffFailure {
+    /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
+    #[error("the ClientHello took too long")]
+    TooSlow,
+    /// Undecided after `hello_bytes_max`, or sure to be.
+    #[error("the ClientHello is too long")]
+    TooLong,
+    /// It begins as TLS and is no ClientHello.
+    #[error("no ClientHello: {0}")]
+    Invalid(Malformed),
+    /// The client finished before it was decided.
+    #[error("the client left before its ClientHello was whole")]
+    LeftEarly,
+    /// Reading failed; mostly a reset.
+    #[error("the client is gone")]
+    Io(#[from] io::Error),
+}
+
+/// What a reader says of the bytes so far.
+#[derive(Debug)]
+pub(super) enum Inspection<T> {
+    /// This is what it looks for. More bytes would change nothing.
+    Found(T),
+    /// Undecided.
+    NeedMore,
+    /// The client cannot be served.
+    Invalid(SniffFailure),
+}
+
+/// A reader of a client's first bytes. It does no IO.
+pub(super) trait PrefaceReader {
+    /// What it looks for.
+    type Found;
+
+    /// Looks at all bytes that have come, from the first. Each call brings the bytes of the one before.
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<Self::Found>;
+}
+
+/// A client's first bytes, as far as they were read, and the socket to read more from.
+pub(super) struct Preface<'s, S> {
+    socket: &'s mut S,
+    limits: SniffLimits,
+    accepted_at: Instant,
+    bytes: FirstBytes,
+}
+
+impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
+    /// Nothing read yet, of a client that was accepted then.
+    pub(super) fn new(
+        socket: &'s mut S,
+        limits: &SniffLimits,
+        accepted_at: Instant,
+        memory: &Arc<HelloMemory>,
+    ) -> Self {
+        Self {
+            socket,
+            limits: *limits,
+            accepted_at,
+            bytes: FirstBytes::new(memory, accepted_at),
+        }
+    }
+
+    /// Reads until a reader has decided, within the limits.
+    pub(super) async fn read<R: PrefaceReader>(&mut self, reader: &mut R) -> Result<R::Found, SniffFailure> {
+        let time_left = self.limits.hello_timeout.saturating_sub(self.accepted_at.elapsed());
+        let decided = timeout(time_left, self.read_until_decided(reader)).await;
+        decided.unwrap_or(Err(SniffFailure::TooSlow))
+    }
+
+    async fn read_until_decided<R: PrefaceReader>(&mut self, reader: &mut R) -> Result<R::Found, SniffFailure> {
+        loop {
+            match reader.inspect(self.bytes.as_slice()) {
+                Inspection::Found(found) => return Ok(found),
+                Inspection::Invalid(failure) => return Err(failure),
+                Inspection::NeedMore if self.bytes_read() >= self.limits.hello_bytes_max => {
+                    return Err(SniffFailure::TooLong);
+                }
+                Inspection::NeedMore => self.read_more().await?,
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), SniffFailure> {
+        self.bytes.enqueue();
+        let read = poll_fn(|cx| {
+            if self.bytes.is_evicted(cx) {
+                return Poll::Ready(Err(SniffFailure::TooSlow));
+            }
+            self.poll_read(cx).map_err(SniffFailure::Io)
+        });
+        match read.await? {
+            0 => Err(SniffFailure::LeftEarly),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads once, into a buffer on the stack: `bytes` grows only by what has come, and a silent client costs no memory.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
+        let bytes_max = self.limits.hello_bytes_max;
+        let room = bytes_max.saturating_sub(self.bytes_read()).min(READ_BYTES_MAX);
+        let mut read = ReadBuf::uninit(&mut scratch[..room]);
+        ready!(Pin::new(&mut *self.socket).poll_read(cx, &mut read))?;
+        self.bytes.push(read.filled(), bytes_max);
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// How many bytes were read.
+    pub(super) fn bytes_read(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
+    /// All bytes that were read. From now on they may not be evicted.
+    pub(super) fn into_bytes(mut self) -> FirstBytes {
+        self.bytes.dequeue();
+        self.bytes
+    }
+}
+
+/// The size of one read. A usual ClientHello has 250 to 2,000 bytes.
+const READ_BYTES_MAX: usize = 4096;
