@@ -104,7 +104,9 @@ pub(super) async fn set_overrides(
     let by: Arc<str> = client.to_string().into();
     let mut in_force = Overrides::default();
     for order in overrides {
-        in_force = live.roster().apply_override(&name, order, Arc::clone(&by), SystemTime::now());
+        in_force = live
+            .roster()
+            .apply_override(&name, order, Arc::clone(&by), SystemTime::now());
         tracing::info!(pool = pool_name, server = server_name, %by, %order, "server override set");
     }
     live.forget_absent();
