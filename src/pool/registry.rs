@@ -22,11 +22,11 @@ const ABSENT_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct ServerRegistry {
     // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a session.
-    entries: Mutex<Entries>,
+    entries: Mutex<RegistryEntries>,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
+struct RegistryEntries {
     servers: HashMap<ServerPath, Vec<(SocketAddr, Weak<Server>)>>,
     /// The number of names in `servers` at which those of dropped servers are removed.
     sweep_at: usize,
@@ -139,7 +139,7 @@ impl ServerRegistry {
         absent.into_iter().map(|(_, path)| path).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn lock(&self) -> MutexGuard<'_, RegistryEntries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
