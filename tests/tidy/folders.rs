@@ -1,0 +1,96 @@
+//! Order inside folders: a file uses only those that its folder lists above it, and no two use each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scanner::{Token, names_behind, names_from, tokens, without_tests};
+use super::{files, read};
+
+/// A file with modules, and the folder that they are in.
+struct Folder {
+    /// `src/pool`
+    path: String,
+    /// Its modules in the order in which they are listed, those for tests apart.
+    modules: Vec<String>,
+    /// What the listing file takes out of them, and from which.
+    re_exports: BTreeMap<String, String>,
+}
+
+#[test]
+fn files_of_a_folder_use_only_those_listed_above_them() {
+    let mut wrong = Vec::new();
+    for folder in folders() {
+        for (user, used) in folder.uses() {
+            let place = |module: &str| folder.modules.iter().position(|listed| listed == module);
+            if place(&used) > place(&user) {
+                wrong.push(format!(
+                    "{}: `{user}` uses `{used}`, which is listed below it",
+                    folder.path
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn folders() -> Vec<Folder> {
+    let mut found = Vec::new();
+    for file in files("src") {
+        let code = without_tests(tokens(&read(&file)));
+        let modules = modules_of(&code);
+        let is_root = ["src/lib.rs", "src/main.rs"].contains(&file.as_str());
+        if is_root || modules.is_empty() {
+            continue;
+        }
+        let path = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap();
+        found.push(Folder {
+            path: path.to_owned(),
+            re_exports: names_from(&code, &modules).into_iter().collect(),
+            modules,
+        });
+    }
+    assert!(found.len() > 10, "{} folders", found.len());
+    found
+}
+
+fn modules_of(code: &[Token]) -> Vec<String> {
+    let declared = code.windows(3).filter(|at| at[0].text == "mod" && at[2].text == ";");
+    declared.map(|at| at[1].text.clone()).collect()
+}
+
+impl Folder {
+    /// Which module uses which other.
+    fn uses(&self) -> BTreeSet<(String, String)> {
+        let mut uses = BTreeSet::new();
+        for module in &self.modules {
+            for file in self.files_of(module) {
+                let used = self.used_by(&file).into_iter().filter(|used| used != module);
+                uses.extend(used.map(|used| (module.clone(), used)));
+            }
+        }
+        uses
+    }
+
+    /// The file of a module, and those of its own modules.
+    fn files_of(&self, module: &str) -> Vec<String> {
+        let own = format!("{}/{module}.rs", self.path);
+        let below = format!("{}/{module}/", self.path);
+        files("src")
+            .into_iter()
+            .filter(|file| *file == own || file.starts_with(&below))
+            .collect()
+    }
+
+    /// The modules of this folder that a file below it uses.
+    fn used_by(&self, file: &str) -> Vec<String> {
+        let code = without_tests(tokens(&read(file)));
+        let inside = file.strip_prefix(&self.path).unwrap().trim_start_matches('/');
+        let depth = inside.trim_end_matches("/mod.rs").matches('/').count();
+        let above = vec!["super"; depth + 1];
+        let absolute: Vec<&str> = std::iter::once("crate").chain(self.path.split('/').skip(1)).collect();
+        let mut names = names_behind(&code, &above);
+        names.extend(names_behind(&code, &absolute));
+        let of = |name: String| self.re_exports.get(&name).cloned().unwrap_or(name);
+        let used = names.into_iter().map(|(name, _)| of(name));
+        used.filter(|name| self.modules.contains(name)).collect()
+    }
+}
