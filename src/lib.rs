@@ -2,7 +2,7 @@
 //! and relays bytes both ways until both sides are done.
 //!
 //! The modules are listed in the order in which a connection meets them, and a module uses only those listed above it:
-//! the crate can be read from top to bottom. `tests/tidy.rs` enforces the order.
+//! the crate can be read from top to bottom. `tests/tidy` enforces the order.
 //!
 //! ```text
 //!  worker: one a core; accepts clients and runs their sessions

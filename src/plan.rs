@@ -1,9 +1,9 @@
 //! What is configured, as plain values. A plan is valid by construction, so nothing later checks it again. What changes
 //! at run time is in [`crate::live`].
 
-mod changed;
 mod files;
 mod pools;
+mod changed;
 
 use std::path::PathBuf;
 use std::sync::Arc;

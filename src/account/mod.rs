@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub use self::metrics::Metrics;
 pub use ending::Ending;
-pub use record::{Record, Seen};
+pub use record::{Record, SessionView};
 pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
 pub use session_info::SessionInfo;
 

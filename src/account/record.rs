@@ -21,8 +21,8 @@ pub struct Record {
     pub(super) traffic: Traffic,
     id: u64,
     at: Instant,
-    cord: Cord,
-    pace: Pace,
+    cord: CancelHandle,
+    pace: ByteRates,
     // A std mutex: a few lines, by the session while it is arranged and at its end, and by those who look.
     info: Mutex<SessionInfo>,
 }
@@ -33,8 +33,8 @@ impl Record {
             id,
             at,
             traffic: Traffic::default(),
-            cord: Cord::default(),
-            pace: Pace::default(),
+            cord: CancelHandle::default(),
+            pace: ByteRates::default(),
             info: Mutex::new(info),
         }
     }
@@ -77,11 +77,11 @@ impl Record {
 
     /// What anybody may see of it now, but for what only the kernel knows.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> SessionView {
         let info = self.info();
         let age = self.age();
         let since_active = age.saturating_sub(Duration::from_millis(self.pace.active.load(Relaxed)));
-        Seen {
+        SessionView {
             id: self.id,
             peer: info.peer,
             client: info.client,
@@ -123,7 +123,7 @@ impl Record {
 
 /// How fast a session has been lately, as of the last second's telling.
 #[derive(Debug, Default)]
-struct Pace {
+struct ByteRates {
     /// Bytes a second.
     up: AtomicU64,
     /// Bytes a second.
@@ -134,7 +134,7 @@ struct Pace {
 
 /// What anybody may see of an open session.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct SessionView {
     /// Its number.
     pub id: u64,
     /// The other end of the client's socket.
@@ -171,13 +171,13 @@ pub struct Seen {
 ///
 /// Not a token per session: this is one word and one waker, made with the record and never locked.
 #[derive(Debug, Default)]
-struct Cord {
+struct CancelHandle {
     /// 0: not pulled; else 1 + the index of the ending.
     pulled: AtomicU8,
     waiting: AtomicWaker,
 }
 
-impl Cord {
+impl CancelHandle {
     fn pull(&self, ending: Ending) -> bool {
         let first = self
             .pulled

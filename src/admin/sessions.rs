@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use super::bodies::{KilledBody, SessionBody, SessionsBody};
 use super::context::Admin;
 use super::error::ApiError;
-use crate::account::{Ending, Record, Seen};
+use crate::account::{Ending, Record, SessionView};
 
 /// The default of `limit`.
 const LIMIT: usize = 100;
@@ -89,7 +89,7 @@ impl SessionQuery {
 }
 
 impl SessionFilter {
-    fn matches(&self, record: &Record, seen: &Seen) -> bool {
+    fn matches(&self, record: &Record, seen: &SessionView) -> bool {
         let is_name = |expected: &Option<String>, actual: Option<&str>| {
             expected.as_ref().is_none_or(|expected| actual == Some(expected))
         };
@@ -153,7 +153,7 @@ pub(super) async fn list(
     Ok(Json(SessionsBody { total, sessions, next }))
 }
 
-fn session_body(record: &Record, seen: Seen) -> SessionBody {
+fn session_body(record: &Record, seen: SessionView) -> SessionBody {
     let [client, server] = record.tcp_info().unwrap_or_default();
     let text = |shared: Option<Arc<str>>| shared.as_deref().map(str::to_owned);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -55,14 +55,11 @@ fn files_stay_short() {
 
 #[test]
 fn files_with_their_tests_stay_short() {
-    let mut all = Vec::new();
-    gather(&root().join("src"), &mut all);
-    for path in all {
-        let lines = fs::read_to_string(&path).unwrap().lines().count();
+    for path in files("src") {
+        let lines = read(&path).lines().count();
         assert!(
             lines <= FILE_LINES_WITH_TESTS_MAX,
-            "{} has {lines} lines: move its tests to a file of their own, or split it",
-            path.display()
+            "{path} has {lines} lines: move its tests to a file of their own, or split it"
         );
     }
 }

@@ -50,24 +50,24 @@ const SOCKET: SocketOptions = SocketOptions {
 };
 
 /// The settings that listeners and pools inherit: `[defaults]` over the built-in defaults.
-pub(super) fn defaults(section: &Section<'_>, problems: &mut Problems<'_>) -> (ListenerLimits, PoolLimits) {
+pub(super) fn defaults(section: &Section<'_>, problems: &mut Problems<'_>) -> (ListenerSettings, PoolSettings) {
     let socket = socket(SOCKET, section, problems); // of both, but its errors must be reported once
     (
-        ListenerLimits::DEFAULT.with(section, socket, problems),
-        PoolLimits::DEFAULT.with(section, socket, problems),
+        ListenerSettings::DEFAULT.with(section, socket, problems),
+        PoolSettings::DEFAULT.with(section, socket, problems),
     )
 }
 
 /// Settings that listeners inherit.
 #[derive(Clone, Copy)]
-pub(super) struct ListenerLimits {
+pub(super) struct ListenerSettings {
     pub(super) sniff: SniffLimits,
     pub(super) relay: RelayLimits,
     pub(super) socket: SocketOptions,
     pub(super) backlog: u32,
 }
 
-impl ListenerLimits {
+impl ListenerSettings {
     const DEFAULT: Self = Self {
         sniff: SniffLimits {
             hello_timeout: Duration::from_secs(5),
@@ -116,14 +116,14 @@ impl ListenerLimits {
 
 /// Settings that pools inherit.
 #[derive(Clone, Copy)]
-pub(super) struct PoolLimits {
+pub(super) struct PoolSettings {
     pub(super) connect_timeout: Duration,
     pub(super) retries: u32,
     pub(super) resolve: IpFamily,
     pub(super) socket: SocketOptions,
 }
 
-impl PoolLimits {
+impl PoolSettings {
     const DEFAULT: Self = Self {
         connect_timeout: Duration::from_secs(3),
         retries: 2,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::limits::ListenerLimits;
+use super::limits::ListenerSettings;
 use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
@@ -14,7 +14,7 @@ use crate::route::{Route, RouteTable};
 /// Converts a listener. `None` if it is not a table.
 pub(super) fn listener(
     entry: &KeyValue,
-    inherited: ListenerLimits,
+    inherited: ListenerSettings,
     pools: &mut Pools<'_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,

@@ -24,7 +24,7 @@ use super::report::{Position, Problem, SourceText};
 use super::{keys, suggest};
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, RuntimePlan};
-use limits::{ListenerLimits, PoolLimits};
+use limits::{ListenerSettings, PoolSettings};
 use section::Section;
 
 /// The problems found so far.
@@ -92,7 +92,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
 
 fn listeners(
     file: &Section<'_>,
-    limits: ListenerLimits,
+    limits: ListenerSettings,
     runtime: &RuntimePlan,
     pools: &mut Pools<'_>,
     bound: &mut BoundAddresses,
@@ -130,7 +130,7 @@ struct Pools<'a> {
 }
 
 impl<'a> Pools<'a> {
-    fn read(file: &Section<'a>, limits: PoolLimits, problems: &mut Problems<'_>) -> Self {
+    fn read(file: &Section<'a>, limits: PoolSettings, problems: &mut Problems<'_>) -> Self {
         let mut pools = Self {
             entries: file.subsections("pools", problems),
             in_order: Vec::new(),

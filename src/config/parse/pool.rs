@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
-use super::limits::{ANY_DURATION, NONZERO_DURATION, PoolLimits};
+use super::limits::{ANY_DURATION, NONZERO_DURATION, PoolSettings};
 use super::{Problems, Section, server};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
@@ -40,7 +40,7 @@ const POLICY_SYNONYMS: [(&str, &str); 8] = [
 ];
 
 /// Converts a pool. `None` if it is not a table.
-pub(super) fn pool(entry: &KeyValue, inherited: PoolLimits, problems: &mut Problems<'_>) -> Option<PoolPlan> {
+pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Problems<'_>) -> Option<PoolPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));

@@ -73,7 +73,7 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
         tls13_offered: false,
         newest_version: fields.version.0,
     };
-    let mut seen = Seen::default();
+    let mut seen = SeenExtensions::default();
     let mut extensions = Cursor::new(fields.ext.unwrap_or_default());
     while !extensions.is_empty() {
         let (kind, data) = extension(&mut extensions).ok_or(Malformed::undecodable("an extension cut short"))?;
@@ -174,15 +174,15 @@ fn for_the_log(sent: &[u8]) -> Box<str> {
 }
 
 /// The extension types that have been there: a bit each, so that many extensions cost no more than linear time.
-struct Seen([u64; 1 << 10]);
+struct SeenExtensions([u64; 1 << 10]);
 
-impl Default for Seen {
+impl Default for SeenExtensions {
     fn default() -> Self {
         Self([0; 1 << 10])
     }
 }
 
-impl Seen {
+impl SeenExtensions {
     /// Whether this type is there for the first time.
     fn first(&mut self, kind: u16) -> bool {
         let word = &mut self.0[usize::from(kind >> 6)];
