@@ -89,5 +89,8 @@ async fn connect(
         at,
         entry,
     };
-    opened.sniff().await?.route()?.connect().await
+    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let identified = opened.sniff().await?;
+    let routed = identified.route()?;
+    routed.connect().await
 }
