@@ -1,5 +1,5 @@
 //! When which check runs, and what follows from its result: timers and tasks. The state machine that decides whether a
-//! server is up is in [`crate::pool::health`], the kinds of checks are in [`crate::check`].
+//! server is up is in [`crate::pool`], the kinds of checks are in [`crate::check`].
 //!
 //! Every pool has one task. It has the names of the pool's servers resolved, and runs one more task for each server, which
 //! checks that server again and again. A reload changes what a pool's task works on, without restarting it.
