@@ -2,7 +2,7 @@
 #![no_main]
 
 use acequia::name::ServerName;
-use acequia::sniff::hello::{Hello, RAW_NAME_BYTES_MAX, HelloReader, HelloVerdict};
+use acequia::sniff::hello::{Hello, HelloReader, HelloVerdict, RAW_NAME_BYTES_MAX};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::{Accepted, Acceptor};
 

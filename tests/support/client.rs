@@ -142,6 +142,3 @@ pub fn small_buffer_client(address: SocketAddr, bytes: usize) -> Client {
     socket.connect(&address.into()).unwrap();
     Client(socket.into())
 }
-
-#[allow(unused_imports, reason = "former name")]
-pub use self::server_reached as who;
