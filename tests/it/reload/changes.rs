@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
-use crate::support::client::who;
+use crate::support::client::server_reached;
 use crate::support::found;
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
@@ -47,7 +47,7 @@ fn what_changed_is_told_by_command_log_and_api() {
         logged["changed"],
         "1 listener changed: l (idle_timeout); 1 pool changed: orders (balance, health.interval)"
     );
-    assert_eq!(who(proxy.at("l")), "it");
+    assert_eq!(server_reached(proxy.at("l")), "it");
     let again = proxy.answer(&["reload"]);
     for what in ["listeners", "pools", "servers"] {
         assert_eq!(again[what]["changed"], serde_json::json!([]), "nothing was");
