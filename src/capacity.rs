@@ -31,7 +31,7 @@ impl Capacity {
         })
     }
 
-    /// Changes the number of permits. Where more are in use, none is revoked, and no new one is given until enough have
+    /// Changes the number of permits. Where more are in use, none is revoked, and later requests wait until enough have
     /// been returned. To be called within a runtime, unless no permit is in use.
     pub fn resize(&self, size: Option<usize>) {
         let size = size.unwrap_or(SIZE_MAX).min(SIZE_MAX);

@@ -215,6 +215,7 @@ impl App {
     /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
     pub(super) fn begin_to_end(&mut self) {
         self.requests.close();
+        while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end
         self.watch(None);
         self.admin.is_draining.store(true, Relaxed);
     }

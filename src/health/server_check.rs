@@ -51,7 +51,8 @@ impl ServerCheck {
         }
     }
 
-    /// If the server must have a role, it is not used before a check has found that it does.
+    /// If the server must have a role, a panic does not use it before a check has found that it has. As an unchecked server
+    /// it is still used while no server of its pool is up.
     pub(super) fn await_role(&self) {
         if self.requires_role {
             self.server.assume_unfit();

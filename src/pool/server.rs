@@ -154,7 +154,8 @@ impl Server {
     /// ejection. Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
         let mut checks = self.lock_checks();
-        if self.has(DISABLED) {
+        // A reload may have switched checks off while this one ran. No later check would correct its result.
+        if self.has(DISABLED) || !checks.rise_fall.is_enabled() {
             return None;
         }
         let before = checks.rise_fall.state();
@@ -183,8 +184,10 @@ impl Server {
     /// Treats its role as wrong until the next check that passes, so that panic does not use it before.
     pub fn assume_unfit(&self) {
         let mut checks = self.lock_checks();
-        checks.rise_fall.assume_unfit();
-        self.publish_checks(&checks);
+        if checks.rise_fall.is_enabled() {
+            checks.rise_fall.assume_unfit();
+            self.publish_checks(&checks);
+        }
     }
 
     /// Sets whether active checks run for it. Results so far are kept unless this changes.

@@ -215,3 +215,17 @@ async fn check_results_are_kept_until_checks_are_turned_on_or_off() {
     server.set_checked(true);
     assert_eq!(server.check_state(), CheckState::Unchecked);
 }
+
+#[test]
+fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
+    let server = server(0, 1, true);
+    server.record_check(&CheckOutcome::Pass, THRESHOLDS);
+    server.set_checked(false);
+    assert_eq!(
+        server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS),
+        None
+    );
+    server.assume_unfit();
+    assert_eq!(server.check_state(), CheckState::Up);
+    assert_eq!(server.health().reason, None);
+}
