@@ -7,7 +7,10 @@ use crate::support::proxy::Proxy;
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub rss_kib: u64,
-    pub threads: u64,
+    /// Threads but those of tokio's blocking pool.
+    pub threads: usize,
+    /// Threads of that pool: lookups, reloads and metrics run on them. An idle one ends after 10 s.
+    pub blocking_threads: usize,
     pub sockets: usize,
     pub pipes: usize,
     pub other_descriptors: usize,
@@ -28,9 +31,15 @@ impl Cost {
             .collect();
         let of_kind = |kind: &str| descriptors.iter().filter(|target| target.starts_with(kind)).count();
         let (sockets, pipes) = (of_kind("socket:"), of_kind("pipe:"));
+        let tasks = read_dir(format!("/proc/{}/task", proxy.pid())).expect("it runs");
+        let names: Vec<String> = tasks
+            .filter_map(|task| read_to_string(task.ok()?.path().join("comm")).ok()) // it may have ended by now
+            .collect();
+        let blocking_threads = names.iter().filter(|name| name.starts_with("tokio-")).count();
         Self {
             rss_kib: number("VmRSS:"),
-            threads: number("Threads:"),
+            threads: names.len() - blocking_threads,
+            blocking_threads,
             sockets,
             pipes,
             other_descriptors: descriptors.len() - sockets - pipes,

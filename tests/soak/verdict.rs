@@ -247,6 +247,9 @@ impl Evidence {
         found.must(after.threads <= before.threads, || {
             format!("threads left: {before:?} {after:?}")
         });
+        found.must(after.blocking_threads <= BLOCKING_THREADS_MAX, || {
+            format!("blocking threads left: {before:?} {after:?}")
+        });
         let (early, late) = self.memory();
         found.must(late <= early + early / 10 + GROWTH_KIB_MAX, || {
             format!("memory grows: {early} KiB early, {late} KiB late")
@@ -290,6 +293,9 @@ impl Evidence {
 
 /// Allowed growth of memory after the warm-up, beside a tenth: for larger session tables and log queues.
 const GROWTH_KIB_MAX: u64 = 1024;
+
+/// Threads of the blocking pool that may run while the metrics are read again and again, and names are looked up.
+const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Allowed pipe ends that stay in the pools of the workers.
 const PIPE_ENDS_KEPT: usize = 2 * 256;
