@@ -49,7 +49,7 @@ const QUOTED_LINE_BYTES_MAX: usize = 1_000;
 
 /// The number of warnings that a report shows. More of them, as in a file with thousands of unused pools, would only hide
 /// other output. All errors are shown.
-const WARNINGS_SHOWN_MAX: usize = 100;
+pub const WARNINGS_SHOWN_MAX: usize = 100;
 
 /// Whether a problem makes the file invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
