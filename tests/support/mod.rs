@@ -26,48 +26,6 @@ pub mod stream;
 pub mod tls;
 pub mod usage;
 
-/// Former names, kept while tests move to the new ones.
-pub mod hard {
-    #![allow(unused_imports, reason = "former names")]
-    use super::client::Client;
-    pub use super::client::{
-        assert_echoes as echoes, run_sessions as sessions, served_client as is_served,
-        small_buffer_client as narrow_client,
-    };
-    pub use super::configs::two_listeners;
-    pub use super::counts::{
-        active_sessions as active, ended_sessions as ended, log_count as said,
-        wait_for_active_sessions as active_becomes, wait_for_ended_sessions as ended_becomes,
-    };
-    pub use super::limits::{
-        descriptor_limits as limits_of, leave_descriptors, limit_descriptors,
-        raise_descriptor_limit as many_descriptors,
-    };
-    pub use super::queue::{serve_in_turn, take_answered, waiting_clients as askers};
-    pub use super::server::ManualServer as Hand;
-    pub use super::stop::StopOnDrop as StopAtEnd;
-    pub use super::stream::{fill, read_to_end, reset};
-    pub use super::usage::{
-        cpu_time as cpu, cpu_time_over as cpu_over, descriptors, descriptors_fall_to, pipes,
-        resident_bytes as resident, tcp_sockets as sockets,
-    };
-
-    impl Client {
-        pub fn hear(&mut self) -> String {
-            self.read_some()
-        }
-    }
-}
-
-/// Former name.
-pub mod star {
-    #![allow(unused_imports, reason = "former name")]
-    pub use super::namespaces::Namespaces as Star;
-}
-
-#[allow(unused_imports, reason = "former name")]
-pub use self::wait_for as found;
-
 use std::thread::sleep;
 use std::time::Duration;
 

@@ -5,9 +5,9 @@ use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use crate::support::client::server_reached;
-use crate::support::found;
 use crate::support::proxy::{Proxy, http_get};
 use crate::support::server::{Server, list};
+use crate::support::wait_for;
 use tokio::time::Instant;
 
 /// One listener before one pool, with these lines.
@@ -40,7 +40,7 @@ fn what_changed_is_told_by_command_log_and_api() {
     ] {
         assert!(told.lines().any(|there| there == line), "{line}: {told}");
     }
-    let logged = found("it is told in the log", || {
+    let logged = wait_for("it is told in the log", || {
         proxy.log().into_iter().find(|line| line["message"] == "reloaded")
     });
     assert_eq!(
