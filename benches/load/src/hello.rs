@@ -13,7 +13,7 @@ pub(crate) struct Hellos([Rc<[Box<[u8]>]>; NAMES.len()]);
 
 impl Hellos {
     pub(crate) fn new() -> Self {
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring supports the default protocol versions")
             .with_root_certificates(RootCertStore::empty())

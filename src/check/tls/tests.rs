@@ -41,7 +41,7 @@ fn keys() -> Keys {
 
 /// A server that completes handshakes, and then reads until the client closes.
 async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let config = config
         .with_safe_default_protocol_versions()
         .unwrap()
