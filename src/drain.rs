@@ -62,14 +62,14 @@ impl Drain {
         self.worker_lost.cancelled().await;
     }
 
-    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `hurry` is ready. Returns
+    /// Stops accepting, lets sessions end for `grace` at most and cuts the rest, at once when `cut_early` is ready. Returns
     /// whether any had to be cut.
-    pub async fn finish(self, grace: Duration, hurry: impl Future<Output = ()>) -> bool {
+    pub async fn finish(self, grace: Duration, cut_early: impl Future<Output = ()>) -> bool {
         self.stop.cancel();
         self.workers.close();
         let in_time = tokio::select! {
             ended = timeout(grace, self.workers.wait()) => ended.is_ok(),
-            () = hurry => false,
+            () = cut_early => false,
         };
         self.cut.cancel();
         self.workers.wait().await;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hurry_cuts_at_once() {
+    async fn a_request_to_cut_ends_the_grace_at_once() {
         let drain = Drain::default();
         let worker = drain.worker_handle();
         tokio::spawn(until_cut(worker));

@@ -1,7 +1,7 @@
 //! What is in force: a plan, and the pools and addresses that it has at run time.
 //!
-//! [`Live`] is the only holder of it, and the only door for changes: [`Live::apply`] for another plan,
-//! [`Live::set_addresses`] for the servers of a pool, [`Live::steer`] for what an operator says of a server.
+//! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
+//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for what an operator says of a server.
 
 mod pool;
 
@@ -59,7 +59,7 @@ pub struct Live {
     in_force: watch::Sender<Arc<InForce>>,
     // A std mutex: locked while what is in force changes, so that a pool's successor misses no address.
     changing: Mutex<()>,
-    roster: Arc<ServerRegistry>,
+    registry: Arc<ServerRegistry>,
     started: Instant,
     was_ready: AtomicBool,
 }
@@ -71,9 +71,9 @@ impl Live {
     /// Puts a first plan in force, with the addresses that its listeners are bound to.
     #[must_use]
     pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Self {
-        let roster = Arc::<ServerRegistry>::default();
+        let registry = Arc::<ServerRegistry>::default();
         let pool = |plan: &Arc<PoolPlan>| {
-            let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &roster);
+            let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry);
             pool.update_checked();
             Arc::new(pool)
         };
@@ -85,7 +85,7 @@ impl Live {
         Self {
             in_force: watch::Sender::new(Arc::new(in_force)),
             changing: Mutex::default(),
-            roster,
+            registry,
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
         }
@@ -124,8 +124,8 @@ impl Live {
             let addresses = new_names.remove(&plan.name).unwrap_or_default();
             Arc::new(match now.pool(&plan.name) {
                 Some(before) if before.plan() == plan => return Arc::clone(before),
-                Some(before) => before.successor(Arc::clone(plan), addresses, &self.roster),
-                None => LivePool::new(Arc::clone(plan), addresses, &self.roster),
+                Some(before) => before.successor(Arc::clone(plan), addresses, &self.registry),
+                None => LivePool::new(Arc::clone(plan), addresses, &self.registry),
             })
         };
         let pools: LivePools = plan.pools.iter().map(pool).collect();
@@ -148,7 +148,7 @@ impl Live {
                 continue;
             }
             if let Some(before) = before {
-                pool.catch_up_with(before, &self.roster);
+                pool.catch_up_with(before, &self.registry);
             }
             pool.update_checked();
         }
@@ -163,34 +163,34 @@ impl Live {
     pub fn set_addresses(&self, pool: &str, addresses: NameAddresses) {
         let _changing = self.changing();
         if let Some(pool) = self.in_force().pool(pool) {
-            pool.set_addresses(addresses, &self.roster);
+            pool.set_addresses(addresses, &self.registry);
         }
     }
 
     /// Does what an operator says of a server, and keeps it for when it is there again. Returns what holds then.
-    pub fn steer(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
-        self.roster.apply_override(name, order, by, at)
+    pub fn apply_override(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
+        self.registry.apply_override(name, order, by, at)
     }
 
     /// What was said of servers that no pool of the plan has, sorted by name.
     #[must_use]
     pub fn absent(&self) -> Vec<(ServerPath, Overrides)> {
-        if !self.roster.has_overrides() {
+        if !self.registry.has_overrides() {
             return Vec::new(); // nearly always; the names of all servers are not collected then
         }
-        self.roster.absent_overrides(&self.in_force().server_paths())
+        self.registry.absent_overrides(&self.in_force().server_paths())
     }
 
     /// Forgets the oldest of what was said of absent servers if there is too much of it, and logs that. To be called where
     /// their number may have grown.
     pub fn forget_absent(&self) {
-        if !self.roster.has_excess_overrides() {
+        if !self.registry.has_excess_overrides() {
             return;
         }
-        let forgotten = self.roster.evict_overrides(&self.in_force().server_paths());
+        let forgotten = self.registry.evict_overrides(&self.in_force().server_paths());
         if let Some((pool, server)) = forgotten.first() {
             let count = forgotten.len();
-            tracing::warn!(%pool, %server, count, "too many steered servers are absent: what was said of the first is forgotten");
+            tracing::warn!(%pool, %server, count, "too many absent servers have overrides: the oldest overrides were removed");
         }
     }
 

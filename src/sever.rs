@@ -87,8 +87,8 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
 }
 
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
-    let steering = server.overrides();
-    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (steering.admin_state, steering.close_over) {
+    let overrides = server.overrides();
+    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (overrides.admin_state, overrides.close_over) {
         return Some(Cause {
             ending: Ending::ServerDrained,
             over,

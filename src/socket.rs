@@ -81,7 +81,7 @@ impl SocketOptions {
 ///
 /// # Errors
 /// Those of `socket`.
-pub fn towards(address: SocketAddr) -> io::Result<TcpSocket> {
+pub fn tcp_socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
     match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),

@@ -77,7 +77,7 @@ pub fn start(setup: WorkerSetup) -> io::Result<()> {
 
 async fn run(sockets: UnboundedReceiver<ListenSocket>, ledger: Arc<Ledger>, handle: WorkerHandle) {
     let sessions = TaskTracker::new();
-    let flushed = Arc::clone(&ledger);
+    let published = Arc::clone(&ledger);
     let all = async {
         run_sockets(sockets, &ledger, &sessions, &handle).await;
         sessions.close();
@@ -89,7 +89,7 @@ async fn run(sockets: UnboundedReceiver<ListenSocket>, ledger: Arc<Ledger>, hand
     };
     tokio::select! {
         () = all => {}
-        () = keep_flushing(&flushed) => unreachable!("it never ends"),
+        () = publish_traffic(&published) => unreachable!("it never ends"),
     }
 }
 
@@ -173,7 +173,7 @@ async fn accept_until_stopped(
     }
     let clients = listener.waiting();
     if clients > 0 {
-        tracing::warn!(listener = %state.plan.name, clients, "turned away: there was no place for them in time, or they came too late");
+        tracing::warn!(listener = %state.plan.name, clients, "clients reset: the listener closed before they got a permit");
     }
     Ok(())
 }
@@ -186,7 +186,7 @@ fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     }
 }
 
-async fn keep_flushing(ledger: &Ledger) {
+async fn publish_traffic(ledger: &Ledger) {
     let mut ticks = interval(FLUSH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -135,7 +135,7 @@ impl Ledger {
         let elapsed = now - std::mem::replace(&mut open.published_at, now);
         for (_, session) in &mut open.sessions {
             if let Some((up, down)) = session.publish_traffic() {
-                session.record.paced(up, down, elapsed);
+                session.record.record_rates(up, down, elapsed);
             }
         }
         drop(open);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// An episode ends after this time without a pause, provided that a connection was accepted since the last one.
 /// Without this rule, a listener right at its limit would log a pause for every single client.
-const CALM_PERIOD: Duration = Duration::from_secs(5);
+const EPISODE_GAP: Duration = Duration::from_secs(5);
 
 /// The current episode of one listener, if any.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +29,7 @@ impl PauseEpisode {
 
     /// Returns true once when the episode has ended, and resets the state.
     pub(super) fn take_end(&mut self, now: Instant) -> bool {
-        let has_ended = self.has_accepted_since && self.last_pause.is_some_and(|pause| now >= pause + CALM_PERIOD);
+        let has_ended = self.has_accepted_since && self.last_pause.is_some_and(|pause| now >= pause + EPISODE_GAP);
         if has_ended {
             *self = Self::default();
         }
@@ -49,13 +49,13 @@ mod tests {
         for _ in 0..100 {
             begins += u32::from(episode.record_pause(now));
             episode.record_accepted();
-            now += CALM_PERIOD / 2;
+            now += EPISODE_GAP / 2;
             assert!(!episode.take_end(now));
         }
         assert_eq!(begins, 1);
-        assert!(episode.take_end(now + CALM_PERIOD / 2));
+        assert!(episode.take_end(now + EPISODE_GAP / 2));
         assert!(
-            !episode.take_end(now + CALM_PERIOD),
+            !episode.take_end(now + EPISODE_GAP),
             "expected the end to be reported once"
         );
         assert!(episode.record_pause(now), "expected the next pause to begin an episode");

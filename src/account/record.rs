@@ -1,4 +1,4 @@
-//! A session as others may see it while it lasts, and the cord by which they may end it.
+//! An open session as other threads see it, and the handle that ends it.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -15,26 +15,27 @@ use crate::pool::ServerId;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 
-/// What is known of an open session. Its entry holds it, and so may whoever looks.
+/// An open session. Its entry in the ledger holds it, and other threads may hold it to show the session or to end it.
 pub struct Record {
-    /// Where it counts its bytes.
+    /// Its byte counters.
     pub(super) traffic: Traffic,
     id: u64,
-    at: Instant,
-    cord: CancelHandle,
-    pace: ByteRates,
-    // A std mutex: a few lines, by the session while it is arranged and at its end, and by those who look.
+    accepted_at: Instant,
+    cancel: CancelHandle,
+    rates: ByteRates,
+    // A std mutex, for a few lines at a time: the session takes it until its server is connected and at its end, and so
+    // does every reader.
     info: Mutex<SessionInfo>,
 }
 
 impl Record {
-    pub(super) fn new(id: u64, at: Instant, info: SessionInfo) -> Self {
+    pub(super) fn new(id: u64, accepted_at: Instant, info: SessionInfo) -> Self {
         Self {
             id,
-            at,
+            accepted_at,
             traffic: Traffic::default(),
-            cord: CancelHandle::default(),
-            pace: ByteRates::default(),
+            cancel: CancelHandle::default(),
+            rates: ByteRates::default(),
             info: Mutex::new(info),
         }
     }
@@ -43,19 +44,19 @@ impl Record {
         self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its number; no other session of this process ever had it.
+    /// Its number, which is unique among all sessions of this process.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Since it was accepted.
+    /// The time since it was accepted.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.at.elapsed()
+        self.accepted_at.elapsed()
     }
 
-    /// The server it is on, as soon as its bytes flow.
+    /// The server it relays to; `None` until the relay has started.
     #[must_use]
     pub fn server(&self) -> Option<ServerId> {
         let info = self.info();
@@ -65,22 +66,22 @@ impl Record {
             .map(|server| server.id())
     }
 
-    /// Ends the session, by a reset of both sides. Of several endings the first counts; whether this is the first.
+    /// Ends the session by resetting both sides. The first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
-        self.cord.pull(ending)
+        self.cancel.cancel(ending)
     }
 
-    /// Waits until somebody ends the session. To be awaited in one place at a time: by the session.
+    /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.
     pub fn until_cut(&self) -> impl Future<Output = Ending> + Unpin {
-        std::future::poll_fn(|cx| self.cord.poll(cx))
+        std::future::poll_fn(|cx| self.cancel.poll(cx))
     }
 
-    /// What anybody may see of it now, but for what only the kernel knows.
+    /// Its current state, without what only the kernel knows ([`Self::tcp_info`]).
     #[must_use]
     pub fn seen(&self) -> SessionView {
         let info = self.info();
         let age = self.age();
-        let since_active = age.saturating_sub(Duration::from_millis(self.pace.active.load(Relaxed)));
+        let since_active = age.saturating_sub(Duration::from_millis(self.rates.active.load(Relaxed)));
         SessionView {
             id: self.id,
             peer: info.peer,
@@ -95,101 +96,101 @@ impl Record {
             idle: since_active,
             bytes_up: self.traffic.up.bytes(),
             bytes_down: self.traffic.down.bytes(),
-            rate_up: self.pace.up.load(Relaxed),
-            rate_down: self.pace.down.load(Relaxed),
+            rate_up: self.rates.up.load(Relaxed),
+            rate_down: self.rates.down.load(Relaxed),
         }
     }
 
-    /// What the kernel knows of its two sides, the client's first, while its bytes flow. Two system calls.
+    /// The kernel's figures for its sockets, the client's first; `None` unless it relays. Makes two system calls.
     #[must_use]
     pub fn tcp_info(&self) -> Option<[Option<TcpInfo>; 2]> {
-        // Should the session end at this very moment, its sockets are closed when this lets go of them.
+        // If the session ends meanwhile, its sockets are closed when `ends` is dropped.
         let ends = self.info().endpoints.as_ref()?.upgrade()?;
         Some([&ends.client, &ends.server].map(|end| TcpInfo::of(end.as_fd())))
     }
 
-    /// Takes in what was moved since this was last called, `over` that time.
-    pub(super) fn paced(&self, up: u64, down: u64, over: Duration) {
-        let rate = |bytes: u64| (bytes as f64 / over.as_secs_f64().max(0.001)) as u64;
+    /// Records the bytes that were relayed since the last call, which was `elapsed` ago.
+    pub(super) fn record_rates(&self, up: u64, down: u64, elapsed: Duration) {
+        let rate = |bytes: u64| (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         if up + down > 0 {
-            self.pace
+            self.rates
                 .active
                 .store(u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX), Relaxed);
         }
-        self.pace.up.store(rate(up), Relaxed);
-        self.pace.down.store(rate(down), Relaxed);
+        self.rates.up.store(rate(up), Relaxed);
+        self.rates.down.store(rate(down), Relaxed);
     }
 }
 
-/// How fast a session has been lately, as of the last second's telling.
+/// The rates of a session in the last interval of [`Record::record_rates`] (a second).
 #[derive(Debug, Default)]
 struct ByteRates {
     /// Bytes a second.
     up: AtomicU64,
     /// Bytes a second.
     down: AtomicU64,
-    /// Age of the session when it had last moved a byte, milliseconds.
+    /// The age of the session when it last relayed a byte, in milliseconds.
     active: AtomicU64,
 }
 
-/// What anybody may see of an open session.
+/// The state of an open session at one moment.
 #[derive(Clone, Debug)]
 pub struct SessionView {
     /// Its number.
     pub id: u64,
-    /// The other end of the client's socket.
+    /// The remote address of the client's socket.
     pub peer: PeerAddr,
-    /// Whom the peer speaks for.
+    /// The client on whose behalf the peer connected, or the peer itself.
     pub client: ClientAddr,
-    /// The server name asked for.
+    /// The server name in its ClientHello.
     pub sni: Option<Arc<str>>,
-    /// The protocols offered, separated by commas.
+    /// The ALPN protocols it offered, separated by commas.
     pub alpn: Option<Box<str>>,
-    /// Where it came in.
+    /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// The route that was taken.
+    /// The route that was chosen.
     pub route: Option<Arc<str>>,
     /// The pool that was chosen.
     pub pool: Option<Arc<str>>,
-    /// The label of the server it is on, or that is being tried.
+    /// The label of its server, or of the one that is being tried.
     pub server: Option<Arc<str>>,
-    /// Since it was accepted.
+    /// The time since it was accepted.
     pub age: Duration,
-    /// Since it moved a byte, a second late at most.
+    /// The time since it last relayed a byte, up to a second late.
     pub idle: Duration,
-    /// From the client.
+    /// Bytes from the client.
     pub bytes_up: u64,
-    /// From the server.
+    /// Bytes from the server.
     pub bytes_down: u64,
-    /// Bytes a second from the client, over the last second or so.
+    /// Bytes a second from the client, over about the last second.
     pub rate_up: u64,
-    /// The same from the server.
+    /// Bytes a second from the server, over about the last second.
     pub rate_down: u64,
 }
 
-/// Anybody may pull it once; the session waits for that.
+/// Any thread may cancel it, once; the session waits for that.
 ///
-/// Not a token per session: this is one word and one waker, made with the record and never locked.
+/// It is a byte and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
-    /// 0: not pulled; else 1 + the index of the ending.
-    pulled: AtomicU8,
-    waiting: AtomicWaker,
+    /// 0: not cancelled; else 1 + the index of the ending.
+    ending: AtomicU8,
+    session: AtomicWaker,
 }
 
 impl CancelHandle {
-    fn pull(&self, ending: Ending) -> bool {
+    fn cancel(&self, ending: Ending) -> bool {
         let first = self
-            .pulled
+            .ending
             .compare_exchange(0, ending as u8 + 1, Release, Relaxed)
             .is_ok();
-        self.waiting.wake();
+        self.session.wake();
         first
     }
 
     fn poll(&self, cx: &std::task::Context<'_>) -> Poll<Ending> {
-        self.waiting.register(cx.waker()); // before the look, so that a pull in between is not missed
-        match self.pulled.load(Acquire) {
+        self.session.register(cx.waker()); // before the load, so that a cancel in between is not missed
+        match self.ending.load(Acquire) {
             0 => Poll::Pending,
             number => Poll::Ready(Ending::ALL[usize::from(number) - 1]),
         }

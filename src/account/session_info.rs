@@ -16,7 +16,7 @@ use crate::tcp_info::TcpInfo;
 pub struct SessionInfo {
     pub(super) listener: Arc<ListenerSeries>,
     pub(super) peer: PeerAddr,
-    /// The client that the peer speaks for, or the peer itself.
+    /// The client on whose behalf the peer connected, or the peer itself.
     pub client: ClientAddr,
     /// The server name of the ClientHello; escaped if it is not a valid name.
     pub sni: Option<Arc<str>>,

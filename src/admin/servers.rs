@@ -88,7 +88,7 @@ pub(super) async fn set_overrides(
 ) -> Result<Json<OverrideBody>, ApiError> {
     let Path((pool_name, server_name)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let Json(request) = request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
-    let overrides = request.parse().map_err(ApiError::bad_request)?;
+    let changes = request.parse().map_err(ApiError::bad_request)?;
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
@@ -102,15 +102,15 @@ pub(super) async fn set_overrides(
         }));
     }
     let by: Arc<str> = client.to_string().into();
-    let mut steering = Overrides::default();
-    for order in overrides {
-        steering = live.steer(&name, order, Arc::clone(&by), SystemTime::now());
-        tracing::info!(pool = pool_name, server = server_name, %by, %order, "server override set");
+    let mut overrides = Overrides::default();
+    for change in changes {
+        overrides = live.apply_override(&name, change, Arc::clone(&by), SystemTime::now());
+        tracing::info!(pool = pool_name, server = server_name, %by, order = %change, "server override set");
     }
     live.forget_absent();
     Ok(Json(match server {
         Some(server) => OverrideBody::Present(Box::new(server_body(server))),
-        None => OverrideBody::Absent(absent_server_body(&name, &steering)),
+        None => OverrideBody::Absent(absent_server_body(&name, &overrides)),
     }))
 }
 

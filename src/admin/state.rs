@@ -76,7 +76,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
             .live
             .absent()
             .iter()
-            .map(|(name, steering)| absent_server_body(name, steering))
+            .map(|(name, overrides)| absent_server_body(name, overrides))
             .collect(),
     })
 }
@@ -134,7 +134,7 @@ fn pool_body(pool: &LivePool) -> PoolBody {
 }
 
 pub(super) fn server_body(server: &Member) -> ServerBody {
-    let (health, steering) = (server.health(), server.overrides());
+    let (health, overrides) = (server.health(), server.overrides());
     ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
@@ -150,24 +150,24 @@ pub(super) fn server_body(server: &Member) -> ServerBody {
         reason: health.reason.as_deref().map(str::to_owned),
         since: rfc3339(health.since),
         ejected: server.is_ejected(),
-        usage: steering.admin_state.as_str().to_owned(),
-        close_over: steering.close_over.map(format_duration),
-        weight_is_set: steering.weight.is_some(),
-        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
+        usage: overrides.admin_state.as_str().to_owned(),
+        close_over: overrides.close_over.map(format_duration),
+        weight_is_set: overrides.weight.is_some(),
+        set_by: overrides.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: overrides.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
         sessions_so_far: server.served(),
     }
 }
 
-pub(super) fn absent_server_body((pool, name): &ServerPath, steering: &Overrides) -> AbsentServerBody {
+pub(super) fn absent_server_body((pool, name): &ServerPath, overrides: &Overrides) -> AbsentServerBody {
     AbsentServerBody {
         pool: pool.to_string(),
         name: name.to_string(),
-        usage: steering.admin_state.as_str().to_owned(),
-        close_over: steering.close_over.map(format_duration),
-        weight: steering.weight,
-        set_by: steering.set_by.as_ref().map(|(by, _)| by.to_string()),
-        set_at: steering.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
+        usage: overrides.admin_state.as_str().to_owned(),
+        close_over: overrides.close_over.map(format_duration),
+        weight: overrides.weight,
+        set_by: overrides.set_by.as_ref().map(|(by, _)| by.to_string()),
+        set_at: overrides.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
     }
 }

@@ -1,4 +1,4 @@
-//! The files that a plan names: whether they can be read, and whether others may use them too.
+//! Checks the files that a plan names: whether this process can read them, and whether other users can.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -6,18 +6,18 @@ use std::os::unix::fs::PermissionsExt;
 use super::Failure;
 use crate::plan::Plan;
 
-/// Others than the owner may write, or others than the owner and the group may read. A group is one the administrator
-/// has chosen: `root:acequia` with mode 0640 is a usual way to hand a secret to a process.
+/// Mode bits that a file with a secret must not have: write for group and others, read for others. The group may read:
+/// `root:acequia` with mode 0640 is a common way to give a secret to a process.
 const SECRET_MASK: u32 = 0o026;
 
-/// Others than the owner may write.
+/// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;
 
-/// Looks at the files at the start: whether they can be read, and, which only the log says, whether others may use them.
+/// Checks at start that the files can be read, and logs a warning for each that others may change or should not read.
 ///
 /// # Errors
 /// As of [`readable`].
-pub(super) fn look(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
     readable(plan)?;
     for warning in exposed(plan) {
         tracing::warn!("{warning}");
@@ -25,10 +25,10 @@ pub(super) fn look(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether every file that the plan names can be read.
+/// Checks that every file that the plan names can be read.
 ///
 /// # Errors
-/// The first one that cannot, and the key that names it.
+/// The first file that cannot be read, with its key and the reason.
 pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
     for (key, path) in plan.files() {
         if let Err(cause) = File::open(path) {
@@ -39,8 +39,8 @@ pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A warning for each file that the plan names and others may write, or read if it holds a secret. A file that cannot be
-/// looked at gets none.
+/// The warnings about file modes: for each file of the plan that others may write, or read if it holds a secret. A file
+/// whose mode cannot be read gets no warning.
 #[must_use]
 pub fn exposed(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &std::path::Path)| {
@@ -55,7 +55,7 @@ pub fn exposed(plan: &Plan) -> Vec<String> {
     plan.files().into_iter().filter_map(warning).collect()
 }
 
-/// What others may do with a file that they should not, and the mode that forbids it.
+/// What others may do with a file but should not, and the chmod(1) mode that prevents it.
 fn exposure(permissions: &Permissions, is_secret: bool) -> Option<(&'static str, &'static str)> {
     let mode = permissions.mode();
     let (mask, remedy) = if is_secret {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_may_do() {
+    fn a_secret_must_not_be_readable_by_others_and_no_file_writable() {
         let of = |mode, is_secret| exposure(&Permissions::from_mode(mode), is_secret).map(|(what, _)| what);
         assert_eq!([0o600, 0o640, 0o400, 0o700].map(|mode| of(mode, true)), [None; 4]);
         assert_eq!(of(0o644, true), Some("read"));

@@ -97,7 +97,7 @@ impl ListenSockets {
             for key in Key::all(listener).filter(|key| !self.open.contains_key(key)) {
                 let address = key.0;
                 let result = if ours.overlap(address) {
-                    Bound::beside_our_own(address, &listener.socket)
+                    Bound::with_reuse_port(address, &listener.socket)
                 } else {
                     Bound::new(address, &listener.socket)
                 };

@@ -144,7 +144,7 @@ impl FixedSettings {
 fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
-    files::look(&plan)?;
+    files::check(&plan)?;
     let metrics = Arc::new(Metrics::new());
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
@@ -279,7 +279,7 @@ impl App {
             () = drain.worker_lost() => Err(Failure::WorkersGone),
         };
         let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
-        let was_cut = drain.finish(grace, signals.hurry()).await;
+        let was_cut = drain.finish(grace, signals.cut_requested()).await;
         tracing::info!(was_cut, "drained");
         self.tasks.shutdown().await;
         let Self {
@@ -298,14 +298,14 @@ impl App {
         let end = loop {
             let request = tokio::select! {
                 biased;
-                end = signals.come() => break end,
+                end = signals.first() => break end,
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
             };
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
             let prepared = tokio::select! {
                 biased;
-                end = signals.come() => break end, // reading a file may never end; nothing has changed yet
+                end = signals.first() => break end, // reading a file may never end; nothing has changed yet
                 prepared = self.prepare() => prepared,
             };
             let changed = self.reload(&by, prepared, drain);
@@ -320,7 +320,7 @@ impl App {
         let runtime = self.running.live.plan().runtime;
         tracing::info!(delay = ?runtime.drain_delay, timeout = ?runtime.drain_timeout, "draining");
         tokio::select! {
-            () = signals.hurry() => Duration::ZERO,
+            () = signals.cut_requested() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,
         }
     }

@@ -150,7 +150,7 @@ impl App {
         self.watching = match (text, self.watching.take(), &self.source.file) {
             (Some(_), Some(watching), _) => Some(watching),
             (Some(text), None, Some(file)) => {
-                let watching = watch::keep(file.clone(), text, self.admin.reloader.clone());
+                let watching = watch::run(file.clone(), text, self.admin.reloader.clone());
                 Some(AbortOnDropHandle::new(tokio::spawn(watching)))
             }
             _ => None,

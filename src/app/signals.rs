@@ -1,19 +1,20 @@
-//! The signals we listen to.
+//! The signals that the process handles.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// All of them.
+/// All handled signals.
 pub(super) struct Signals {
+    /// End the process.
     pub(super) end: EndSignals,
-    /// Open the access log again.
+    /// Opens the access log again.
     pub(super) reopen: Signal,
-    /// Read the configuration again.
+    /// Reloads the configuration.
     pub(super) reload: Signal,
 }
 
-/// Those that end the process.
+/// The signals that end the process.
 pub(super) struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -24,9 +25,9 @@ pub(super) struct EndSignals {
 /// How the process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Sessions may go on for a while.
+    /// Sessions may continue for the drain timeout.
     Drain,
-    /// Sessions are cut at once.
+    /// All sessions are cut at once.
     Cut,
 }
 
@@ -46,8 +47,8 @@ impl Signals {
 }
 
 impl EndSignals {
-    /// Waits for the first of them. Cancel safe.
-    pub(super) async fn come(&mut self) -> End {
+    /// Waits for the first of these signals. Cancel safe.
+    pub(super) async fn first(&mut self) -> End {
         tokio::select! {
             _ = self.terminate.recv() => End::Drain,
             _ = self.interrupt.recv() => {
@@ -58,9 +59,9 @@ impl EndSignals {
         }
     }
 
-    /// Waits, while the process drains, until it is to cut what is left: SIGQUIT, or the second SIGINT. SIGTERM never
-    /// says so: supervisors send it more than once, and to a whole process group. Cancel safe.
-    pub(super) async fn hurry(&mut self) {
+    /// Waits, while the process drains, for a request to cut the remaining sessions: SIGQUIT, or the second SIGINT. Further
+    /// SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Cancel safe.
+    pub(super) async fn cut_requested(&mut self) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}

@@ -1,7 +1,8 @@
-//! A change of the configuration file is a reload.
+//! Requests a reload when the configuration file changes.
 //!
-//! Editors write another file and rename it, Kubernetes turns a symbolic link further up: so the directories are
-//! watched, of the path as given and of the file it leads to, and what counts is whether the bytes are others.
+//! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore two
+//! directories are watched, that of the configured path and that of the file it resolves to, and only a change of the
+//! file's bytes counts.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
@@ -18,22 +19,23 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::FILE_BYTES_MAX;
 use crate::reload::Reloader;
 
-/// A file that is being written is left alone until nothing has happened for so long, …
-const CALM: Duration = Duration::from_millis(100);
+/// The file is read when there was no event for this long, because it may still be written before.
+const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
-/// … but not for longer than this: something else in the same directory may never rest.
-const UNREST_MAX: Duration = Duration::from_secs(2);
+/// The longest wait for a quiet period: other files in the same directory may change all the time.
+const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How often the file is read unasked: inotify(7) does not tell of what other machines write, nor of a link further up.
+/// The file is also read this often without an event: inotify(7) reports neither writes of other machines nor a change of
+/// a link in a parent directory.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Asks for a reload whenever the bytes of the file are others than before, at first than `read`, for as long as it is
-/// polled.
-pub(super) async fn keep(file: PathBuf, read: String, reloader: Reloader) {
-    Watch::new().keep(file, read, reloader).await;
+/// Requests a reload whenever the bytes of the file have changed. `loaded` is the text of the configuration in force.
+/// Never returns while the runtime runs.
+pub(super) async fn run(file: PathBuf, loaded: String, reloader: Reloader) {
+    Watch::new().run(file, loaded, reloader).await;
 }
 
-/// `None`: it cannot be read.
+/// The bytes of the file; `None` if it cannot be read.
 async fn bytes(file: &Path) -> Option<Vec<u8>> {
     let file = file.to_owned();
     let read = move || {
@@ -44,112 +46,114 @@ async fn bytes(file: &Path) -> Option<Vec<u8>> {
     spawn_blocking(read).await.ok()?.ok()
 }
 
-/// Begins to watch, at first nothing. An event is a message; the channel closes when no event will come any more.
-type Begin = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
+/// Creates a watcher of no directory yet. It sends a message for each event, and drops the sender when it has failed and
+/// will not report events any more.
+type NewWatcher = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
 
-/// Watches the directories of a file, and reads the file regularly in any case: without inotify that is all it does.
+/// Watches the directories of a file and also reads the file regularly. Without inotify it only reads the file.
 struct Watch {
-    begin: Arc<Begin>,
+    new_watcher: Arc<NewWatcher>,
     poll_interval: Duration,
-    /// `None`: it could not begin, or has broken; that is tried again whenever the file is read.
+    /// `None`: it could not be created, or it failed. It is created again when the file is next read.
     inotify: Option<Inotify>,
-    /// Whether the file is only polled, which has been said.
+    /// Whether the log says that the file is only polled.
     is_polling: bool,
 }
 
-/// What is watched.
+/// The watched directories.
 struct Inotify {
     watcher: RecommendedWatcher,
     directories: BTreeSet<PathBuf>,
-    /// At most one waits: that something has happened is all there is to know.
-    happened: Receiver<()>,
+    /// One message stands for all events since the last one was received.
+    events: Receiver<()>,
 }
 
 impl Watch {
     fn new() -> Self {
-        Self::by(Arc::new(begin), POLL_INTERVAL)
+        Self::with(Arc::new(new_watcher), POLL_INTERVAL)
     }
 
-    fn by(begin: Arc<Begin>, poll_interval: Duration) -> Self {
+    fn with(new_watcher: Arc<NewWatcher>, poll_interval: Duration) -> Self {
         Self {
-            begin,
+            new_watcher,
             poll_interval,
             inotify: None,
             is_polling: false,
         }
     }
 
-    /// [`keep`].
-    async fn keep(self, file: PathBuf, read: String, reloader: Reloader) {
+    /// [`run`], with this watch.
+    async fn run(self, file: PathBuf, loaded: String, reloader: Reloader) {
         let mut watch = self;
-        let mut seen = Some(read.into_bytes());
-        // First this, then a look: what happens in between is told.
-        while let Some(mut following) = watch.following(file.clone()).await {
+        let mut before = Some(loaded.into_bytes());
+        // The directories are watched before the file is read, so that a change in between causes an event.
+        while let Some(mut watching) = watch.watch_again(file.clone()).await {
             let now = bytes(&file).await;
-            if now != seen {
-                seen = now;
-                // What comes of it is told by whoever does it.
+            if now != before {
+                before = now;
+                // The reload itself logs its result.
                 let _ = reloader.reload("a change of the file".to_owned()).await;
             }
-            following.settled().await;
-            watch = following;
+            watching.changed().await;
+            watch = watching;
         }
     }
 
-    /// Waits until something has happened and calm has come back, or until it is time to read the file.
-    async fn settled(&mut self) {
-        let Some(Inotify { happened, .. }) = &mut self.inotify else {
+    /// Waits for an event and a quiet period after it, or until it is time to read the file.
+    async fn changed(&mut self) {
+        let Some(Inotify { events, .. }) = &mut self.inotify else {
             return sleep(self.poll_interval).await;
         };
-        match timeout(self.poll_interval, happened.recv()).await {
+        match timeout(self.poll_interval, events.recv()).await {
             Ok(Some(())) => {}
-            Ok(None) => return sleep(self.poll_interval).await, // it is begun anew after that
+            Ok(None) => return sleep(self.poll_interval).await, // then a new watcher is created
             Err(_) => return,
         }
-        let end = Instant::now() + UNREST_MAX;
-        while Instant::now() < end && matches!(timeout(CALM, happened.recv()).await, Ok(Some(()))) {}
+        let end = Instant::now() + QUIET_WAIT_MAX;
+        while Instant::now() < end && matches!(timeout(QUIET_PERIOD, events.recv()).await, Ok(Some(()))) {}
     }
 
-    /// [`Self::follow`], where nobody else waits for it: the file may be another machine's, which may not answer. `None`:
-    /// the runtime is going down.
-    async fn following(mut self, file: PathBuf) -> Option<Self> {
-        let (begin, poll_interval, is_polling) = (Arc::clone(&self.begin), self.poll_interval, self.is_polling);
-        let follow = move || {
-            let followed = self.follow(&file);
-            self.tell(&file, followed);
+    /// Runs [`Self::watch_directories`] on a thread that may block: the file may be on a network file system that does not
+    /// respond. `None`: the runtime shuts down.
+    async fn watch_again(mut self, file: PathBuf) -> Option<Self> {
+        let (new_watcher, poll_interval) = (Arc::clone(&self.new_watcher), self.poll_interval);
+        let is_polling = self.is_polling;
+        let watch = move || {
+            let result = self.watch_directories(&file);
+            self.log(&file, result);
             self
         };
-        match spawn_blocking(follow).await {
-            Ok(following) => Some(following),
-            // notify panics when its thread has just ended.
+        match spawn_blocking(watch).await {
+            Ok(watching) => Some(watching),
+            // notify panics if its thread has just ended.
             Err(lost) => lost.is_panic().then(|| Self {
                 is_polling,
-                ..Self::by(begin, poll_interval)
+                ..Self::with(new_watcher, poll_interval)
             }),
         }
     }
 
-    /// A link may lead elsewhere now, and a directory be another one of the same name: so all are watched anew.
+    /// Watches the directories anew: a link may resolve to another directory now, or a directory may have been replaced.
     ///
     /// # Errors
-    /// inotify has no instance for us, or not enough watches. Of a directory that is not there it is none.
-    fn follow(&mut self, file: &Path) -> notify::Result<()> {
+    /// The system has no inotify instance or not enough watches left. A directory that does not exist is no error.
+    fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
         let mut inotify = match self.inotify.take() {
-            Some(inotify) if !inotify.is_broken() => inotify,
-            _ => Inotify::begin(&*self.begin)?,
+            Some(inotify) if !inotify.has_failed() => inotify,
+            _ => Inotify::new(&*self.new_watcher)?,
         };
-        if inotify.is_broken() {
+        if inotify.has_failed() {
             return Err(notify::Error::generic("the thread that reads its events has ended"));
         }
-        let followed = inotify.follow(file);
+        let result = inotify.watch_directories(file);
         self.inotify = Some(inotify);
-        followed
+        result
     }
 
-    /// Says once that the file is only polled, and once that this is over.
-    fn tell(&mut self, file: &Path, followed: notify::Result<()>) {
-        let was_polling = std::mem::replace(&mut self.is_polling, followed.is_err());
-        match followed {
+    /// Logs once that the file is only polled, and once that it is watched again.
+    fn log(&mut self, file: &Path, result: notify::Result<()>) {
+        let was_polling = std::mem::replace(&mut self.is_polling, result.is_err());
+        match result {
             Err(error) if !was_polling => tracing::warn!(
                 file = %file.display(),
                 %error,
@@ -163,48 +167,49 @@ impl Watch {
 }
 
 impl Inotify {
-    /// Of no directory yet.
-    fn begin(begin: &Begin) -> notify::Result<Self> {
-        let (tell, happened) = mpsc::channel(1);
+    /// Watches no directory yet.
+    fn new(new_watcher: &NewWatcher) -> notify::Result<Self> {
+        let (sender, events) = mpsc::channel(1);
         Ok(Self {
-            watcher: begin(tell)?,
+            watcher: new_watcher(sender)?,
             directories: BTreeSet::new(),
-            happened,
+            events,
         })
     }
 
-    /// Whether no event will be told any more.
-    fn is_broken(&self) -> bool {
-        self.happened.is_closed()
+    /// Whether no event will be reported any more.
+    fn has_failed(&self) -> bool {
+        self.events.is_closed()
     }
 
-    fn follow(&mut self, file: &Path) -> notify::Result<()> {
+    fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
         for before in std::mem::take(&mut self.directories) {
-            let _ = self.watcher.unwatch(&before); // the system may have done so: it was removed
+            let _ = self.watcher.unwatch(&before); // fails if the directory was removed
         }
-        let mut followed = Ok(());
+        let mut result = Ok(());
         for directory in directories(file) {
             match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.directories.insert(directory)),
-                Err(_) if !directory.exists() => {} // it may be there next time
-                Err(error) => followed = Err(error),
+                Err(_) if !directory.exists() => {} // it may exist next time
+                Err(error) => result = Err(error),
             }
         }
-        followed
+        result
     }
 }
 
-/// Begins to watch by inotify(7).
-fn begin(tell: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut tell = Some(tell);
-    notify::recommended_watcher(move |event: notify::Result<Event>| match (event, &tell) {
-        (Ok(event), Some(to)) if may_matter(&event) => drop(to.try_send(())), // full: it is known already
+/// Creates a watcher that uses inotify(7).
+fn new_watcher(sender: Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut sender = Some(sender);
+    notify::recommended_watcher(move |event: notify::Result<Event>| match (event, &sender) {
+        (Ok(event), Some(sender)) if may_be_a_change(&event) => drop(sender.try_send(())), // full: one message is enough
         (Ok(_), _) => {}
-        (Err(_), _) => tell = None, // it cannot read its events
+        (Err(_), _) => sender = None, // it cannot read its events
     })
 }
 
-/// Of the path as given, and of the file at its end; by their real names, for one with two names can be watched once.
+/// The directory of the path as given, and that of the file it resolves to. Both paths are canonical, because inotify
+/// watches a directory only once, whatever name it is given.
 fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
@@ -218,8 +223,8 @@ fn directories(file: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Reading the file is an event too, and must not lead to reading it again.
-fn may_matter(event: &Event) -> bool {
+/// Whether the file may have changed. Reading it is an event too, and must not cause another read.
+fn may_be_a_change(event: &Event) -> bool {
     match event.kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         _ => true,
@@ -231,7 +236,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_in_a_folder_of_two_names_may_go_and_come_back() {
+    async fn a_file_may_be_removed_and_created_again_in_a_directory_with_two_names() {
         let folder = tempfile::tempdir().unwrap();
         let alias = folder.path().join("alias");
         std::fs::create_dir(folder.path().join("real")).unwrap();
@@ -239,59 +244,59 @@ mod tests {
         let file = alias.join("acequia.toml");
         std::fs::write(&file, "").unwrap();
         let mut watch = Watch::new();
-        watch.follow(&file).unwrap();
+        watch.watch_directories(&file).unwrap();
         for _ in 0..2 {
             for change in [|file| std::fs::remove_file(file), |file| std::fs::write(file, "")] {
                 change(&file).unwrap();
-                let told = timeout(POLL_INTERVAL / 2, watch.settled()).await;
-                told.expect("it is told, and not only found by looking");
-                watch.follow(&file).unwrap();
+                let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
+                event.expect("an event reports it before the next poll");
+                watch.watch_directories(&file).unwrap();
             }
         }
     }
 
     #[tokio::test]
-    async fn what_changed_before_it_was_watched_is_news() {
+    async fn a_change_between_the_load_and_the_watch_causes_a_reload() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("acequia.toml");
         std::fs::write(&file, "new").unwrap();
         let (reloader, mut requests) = Reloader::new();
-        let keeping = keep(file, "old".to_owned(), reloader);
+        let running = run(file, "old".to_owned(), reloader);
         tokio::select! {
-            () = keeping => panic!("it watches no more"),
+            () = running => panic!("it has stopped watching"),
             request = requests.recv() => assert_eq!(request.unwrap().by, "a change of the file"),
         }
     }
 
     #[tokio::test]
-    async fn a_folder_may_be_made_anew() {
+    async fn a_directory_may_be_removed_and_created_again() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("etc");
         let file = inner.join("acequia.toml");
         let mut watch = Watch::new();
         for _ in 0..2 {
             std::fs::create_dir(&inner).unwrap();
-            watch.follow(&file).unwrap(); // as when it is read unasked
+            watch.watch_directories(&file).unwrap(); // as at each poll
             std::fs::write(&file, "").unwrap();
-            let told = timeout(POLL_INTERVAL / 2, watch.settled()).await;
-            told.expect("it is told, and not only found by looking");
+            let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
+            event.expect("an event reports it before the next poll");
             std::fs::remove_dir_all(&inner).unwrap();
-            watch.settled().await;
+            watch.changed().await;
         }
     }
 
-    fn nothing_to_begin_with(_: Sender<()>) -> notify::Result<RecommendedWatcher> {
-        Err(notify::Error::generic("no instance is left"))
+    fn no_watcher(_: Sender<()>) -> notify::Result<RecommendedWatcher> {
+        Err(notify::Error::generic("no inotify instance is left"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_inotify_the_file_is_read_regularly() {
+    async fn without_inotify_the_file_is_polled() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("acequia.toml");
         std::fs::write(&file, "old").unwrap();
         let (reloader, mut requests) = Reloader::new();
-        let watch = Watch::by(Arc::new(nothing_to_begin_with), POLL_INTERVAL);
-        let keeping = watch.keep(file.clone(), "old".to_owned(), reloader);
+        let watch = Watch::with(Arc::new(no_watcher), POLL_INTERVAL);
+        let running = watch.run(file.clone(), "old".to_owned(), reloader);
         let changing = async {
             for text in ["a", "b", "c"] {
                 sleep(POLL_INTERVAL / 3).await;
@@ -302,31 +307,31 @@ mod tests {
             }
         };
         tokio::select! {
-            () = keeping => panic!("it watches no more"),
+            () = running => panic!("it has stopped watching"),
             () = changing => {}
         }
     }
 
     #[tokio::test]
-    async fn inotify_is_tried_again_when_it_could_not_begin_and_when_it_broke() {
+    async fn a_watcher_is_created_again_after_it_could_not_be_created_or_has_failed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("acequia.toml");
         std::fs::write(&file, "").unwrap();
         let attempts = std::sync::atomic::AtomicUsize::new(0);
-        let beginning = move |tell| match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 | 1 => nothing_to_begin_with(tell),
-            2 => notify::recommended_watcher(|_| {}), // and `tell` is gone, as when its thread ends
-            _ => begin(tell),
+        let new = move |sender| match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 | 1 => no_watcher(sender),
+            2 => notify::recommended_watcher(|_| {}), // drops `sender`, as when its thread ends
+            _ => new_watcher(sender),
         };
-        let mut watch = Watch::by(Arc::new(beginning), Duration::from_millis(1));
+        let mut watch = Watch::with(Arc::new(new), Duration::from_millis(1));
         for polls in [true, true, true, false] {
-            watch = watch.following(file.clone()).await.unwrap();
+            watch = watch.watch_again(file.clone()).await.unwrap();
             assert_eq!(watch.is_polling, polls);
-            watch.settled().await;
+            watch.changed().await;
         }
         watch.poll_interval = POLL_INTERVAL;
         std::fs::write(&file, "new").unwrap();
-        let told = timeout(POLL_INTERVAL / 2, watch.settled()).await;
-        told.expect("it is told, and not only found by reading");
+        let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
+        event.expect("an event reports it before the next poll");
     }
 }

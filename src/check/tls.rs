@@ -89,7 +89,7 @@ type FileVersion = Option<(SystemTime, u64)>;
 impl Probe for TlsProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let certificate_ends = self.shake_hands().await?;
+            let certificate_ends = self.handshake().await?;
             Ok(CheckPass { certificate_ends })
         })
     }
@@ -113,7 +113,7 @@ impl TlsProbe {
     ///
     /// # Errors
     /// Those of connecting; what is wrong with the handshake, the selected protocol, or the certificate.
-    async fn shake_hands(&self) -> io::Result<Option<i64>> {
+    async fn handshake(&self) -> io::Result<Option<i64>> {
         let connector = TlsConnector::from(self.current_config().await?);
         let socket = self.target.connect().await?;
         let connected = connector.connect(self.name.clone(), socket).await;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::addr::ServerAddr;
 use crate::proxy_protocol::{Version, local_header};
-use crate::socket::{SocketOptions, delay_ack, reset, towards};
+use crate::socket::{SocketOptions, delay_ack, reset, tcp_socket_for};
 
 /// How connections to the servers of a pool are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum LastAck {
 /// [`io::ErrorKind::ConnectionRefused`] also for a connection to itself.
 pub async fn connect(server: ServerAddr, options: &ConnectOptions, last_ack: LastAck) -> io::Result<TcpStream> {
     let connected = timeout(options.timeout, async {
-        let socket = towards(server.socket())?;
+        let socket = tcp_socket_for(server.socket())?;
         options.socket.apply(&SockRef::from(&socket));
         if last_ack == LastAck::Delayed {
             delay_ack(&socket);

@@ -67,15 +67,15 @@ impl CheckContext {
         check.await_role();
         loop {
             // Created before `is_disabled` is read, so that no change in between is missed.
-            let steered = check.server.admin_state_changed();
+            let admin_state_changed = check.server.admin_state_changed();
             if check.server.is_disabled() {
-                steered.await;
+                admin_state_changed.await;
                 check.await_role();
                 next = Instant::now();
                 continue;
             }
             tokio::select! {
-                () = steered => {}
+                () = admin_state_changed => {}
                 began = contain_panic(self.check_once(&pool, &check, &pool_capacity, next)) => {
                     let interval = check.interval();
                     let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));

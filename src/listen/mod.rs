@@ -51,7 +51,7 @@ impl Bound {
     ///
     /// # Errors
     /// The address and why it cannot be bound.
-    pub fn beside_our_own(address: ListenAddr, options: &SocketOptions) -> Result<Self, BindError> {
+    pub fn with_reuse_port(address: ListenAddr, options: &SocketOptions) -> Result<Self, BindError> {
         Self::bind(address, options, true)
     }
 

@@ -22,10 +22,10 @@ pub struct LivePool {
 }
 
 impl LivePool {
-    /// A pool whose names have these addresses. A server that the roster knows stays the same.
+    /// A pool whose names have these addresses. A server that the registry knows stays the same.
     #[must_use]
-    pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, roster: &ServerRegistry) -> Self {
-        let members = members(&plan, &addresses, roster);
+    pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
+        let members = members(&plan, &addresses, registry);
         Self {
             pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
             addresses: Mutex::new(addresses),
@@ -34,9 +34,14 @@ impl LivePool {
     }
 
     /// The pool of the next plan, which begins with the addresses that names have in `self`, and with those in `addresses`.
-    pub(super) fn successor(&self, plan: Arc<PoolPlan>, mut addresses: NameAddresses, roster: &ServerRegistry) -> Self {
+    pub(super) fn successor(
+        &self,
+        plan: Arc<PoolPlan>,
+        mut addresses: NameAddresses,
+        registry: &ServerRegistry,
+    ) -> Self {
         self.hand_over(&plan, &mut addresses);
-        let next = Self::new(plan, addresses, roster);
+        let next = Self::new(plan, addresses, registry);
         if self.is_resolved() {
             next.mark_resolved();
         }
@@ -44,13 +49,13 @@ impl LivePool {
     }
 
     /// Repeats what [`Self::successor`] did: names may have been resolved again since.
-    pub(super) fn catch_up_with(&self, before: &Self, roster: &ServerRegistry) {
+    pub(super) fn catch_up_with(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
         }
         let has_changed = before.hand_over(&self.plan, &mut self.lock());
         if has_changed {
-            self.update_servers(roster);
+            self.update_servers(registry);
         }
     }
 
@@ -79,7 +84,7 @@ impl LivePool {
     }
 
     /// Replaces the addresses of these names. Addresses of a family that the plan does not want are ignored.
-    pub(super) fn set_addresses(&self, found: NameAddresses, roster: &ServerRegistry) {
+    pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) {
         let mut addresses = self.lock();
         for (name, mut found) in found {
             found.retain(|address| self.plan.resolve.includes(address.ip()));
@@ -88,12 +93,12 @@ impl LivePool {
             }
         }
         drop(addresses);
-        self.update_servers(roster);
+        self.update_servers(registry);
         self.update_checked();
     }
 
-    fn update_servers(&self, roster: &ServerRegistry) {
-        let members = members(&self.plan, &self.lock(), roster);
+    fn update_servers(&self, registry: &ServerRegistry) {
+        let members = members(&self.plan, &self.lock(), registry);
         self.replace_servers(members);
     }
 
@@ -161,7 +166,7 @@ impl Deref for LivePool {
 }
 
 /// The servers of a pool's entries, as far as their addresses are known.
-fn members(plan: &PoolPlan, addresses: &NameAddresses, roster: &ServerRegistry) -> Vec<Member> {
+fn members(plan: &PoolPlan, addresses: &NameAddresses, registry: &ServerRegistry) -> Vec<Member> {
     let mut seen = HashSet::new();
     let mut members = Vec::new();
     for entry in &plan.entries {
@@ -173,7 +178,7 @@ fn members(plan: &PoolPlan, addresses: &NameAddresses, roster: &ServerRegistry) 
         for spec in specs {
             // An address of two names of a pool is one server: it has one load and one health.
             if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                let server = roster.get_or_create(&plan.name, spec, plan.is_checked());
+                let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
                 members.push(Member::new(server, entry.member_config));
             }
         }

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 pub use closed::{Closed, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
 use engine::poll::relay_between;
-pub use traffic::{Moved, Traffic};
+pub use traffic::{ByteCounter, Traffic};
 
 /// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `cut` is ready.
 ///

@@ -87,9 +87,17 @@ impl Session {
         let (server, inner_server) = connected(setup.buffers.outer, setup.buffers.inner).await;
         let (traffic, cut) = (Arc::new(Traffic::default()), CancellationToken::new());
         let counted = Arc::clone(&traffic);
-        let told = Box::pin(cut.clone().cancelled_owned());
+        let cut_signal = Box::pin(cut.clone().cancelled_owned());
         let relay = tokio::spawn(async move {
-            let closed = relay(&inner_client, &inner_server, setup.first, setup.limits, &counted, told).await;
+            let closed = relay(
+                &inner_client,
+                &inner_server,
+                setup.first,
+                setup.limits,
+                &counted,
+                cut_signal,
+            )
+            .await;
             if closed.is_abrupt() {
                 reset(inner_server);
                 reset(inner_client);
@@ -141,20 +149,20 @@ async fn within<F: Future>(future: F) -> F::Output {
 /// Reads to the end. Returns the bytes, and how it ended: `Ok` for an orderly end.
 async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();
-    let mut room = [0; 4096];
+    let mut buffer = [0; 4096];
     loop {
-        match within(socket.read(&mut room)).await {
+        match within(socket.read(&mut buffer)).await {
             Ok(0) => return (bytes, Ok(())),
-            Ok(read) => bytes.extend_from_slice(&room[..read]),
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
             Err(error) => return (bytes, Err(error)),
         }
     }
 }
 
 async fn read_some(socket: &mut TcpStream, bytes: usize) -> Vec<u8> {
-    let mut room = vec![0; bytes];
-    within(socket.read_exact(&mut room)).await.unwrap();
-    room
+    let mut buffer = vec![0; bytes];
+    within(socket.read_exact(&mut buffer)).await.unwrap();
+    buffer
 }
 
 /// Writes until every buffer on the way is full: until a write has waited for a moment. Returns how many bytes.

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// From the client.
-    pub up: Moved,
+    pub up: ByteCounter,
     /// From the server.
-    pub down: Moved,
+    pub down: ByteCounter,
 }
 
 /// Bytes read in one direction.
 #[derive(Debug, Default)]
-pub struct Moved(AtomicU64);
+pub struct ByteCounter(AtomicU64);
 
-impl Moved {
+impl ByteCounter {
     /// Counts bytes that were read. Only the session that owns it may call this.
     pub fn add(&self, bytes: usize) {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);

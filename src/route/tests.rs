@@ -184,7 +184,7 @@ fn every_route_is_explained() {
 }
 
 /// What the table must agree with: every route tested by the letter of the rule, the greatest rank, first wins ties.
-fn by_the_letter(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
+fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> Option<usize> {
     let name_ranks = |route: &Route<&str>| -> Option<(u8, usize)> {
         let (name, is_valid) = match known.name {
             Some(Sni::Valid(name)) => (Some(name.as_str().to_owned()), true),
@@ -267,7 +267,7 @@ proptest! {
             alpn: &protocols(&alpn.join(" ")),
             client: ip.map(|ip| ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 1).into())),
         };
-        let expected = by_the_letter(&routes, &known);
+        let expected = reference_choice(&routes, &known);
         let table = RouteTable::new(routes, Some("default"));
         prop_assert_eq!(table.best(&known), expected);
         let explained = table.explain(&known);

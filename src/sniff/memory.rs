@@ -10,7 +10,7 @@ use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
 /// An episode of evictions is over when there was none for this long.
-const CALM: Duration = Duration::from_secs(5);
+const EPISODE_GAP: Duration = Duration::from_secs(5);
 
 /// The size to which a buffer grows that its first read does not fit. The allocator maps each block of this size or larger
 /// separately (`app::allocator`), so that its memory goes back to the system when it is freed.
@@ -78,7 +78,7 @@ impl HelloMemory {
     #[must_use]
     pub fn take_evictions(&self) -> Option<u64> {
         let mut queue = self.queue();
-        let (_, evicted) = queue.episode.take_if(|(last, _)| last.elapsed() >= CALM)?;
+        let (_, evicted) = queue.episode.take_if(|(last, _)| last.elapsed() >= EPISODE_GAP)?;
         Some(evicted)
     }
 
@@ -313,7 +313,7 @@ mod tests {
         let clients: Vec<_> = (0..3).map(|after| waits(&memory, begin, after, 11)).collect();
         drop(clients);
         assert_eq!(memory.take_evictions(), None);
-        tokio::time::advance(CALM).await;
+        tokio::time::advance(EPISODE_GAP).await;
         assert_eq!(memory.take_evictions(), Some(3));
         assert_eq!(memory.take_evictions(), None);
     }

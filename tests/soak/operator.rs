@@ -64,7 +64,7 @@ impl<'a> Operator<'a> {
             match self.rng.u32(..20) {
                 0..3 => self.reload(),
                 3 => self.reload_invalid(),
-                4..7 => self.steer(),
+                4..7 => self.override_server(),
                 7..11 => self.enable(),
                 11..14 => self.kill(),
                 14..18 => self.scrape(),
@@ -148,7 +148,7 @@ impl<'a> Operator<'a> {
         });
     }
 
-    fn steer(&mut self) {
+    fn override_server(&mut self) {
         let bodies = [
             json!({ "use": "draining" }),
             json!({ "use": "draining", "close_over": "300ms" }),

@@ -73,7 +73,7 @@ fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
 }
 
 async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
-    let checked = probe(check, address).shake_hands().await;
+    let checked = probe(check, address).handshake().await;
     checked.map_err(|error| error.to_string())
 }
 
@@ -117,11 +117,11 @@ async fn a_changed_ca_file_is_read_again() {
     let (keys, folder) = (keys(), tempfile::tempdir().unwrap());
     let address = server(&keys, &[]).await;
     let probe = probe(verifying(&folder, "", NAME), address);
-    assert!(probe.shake_hands().await.is_err());
+    assert!(probe.handshake().await.is_err());
     std::fs::write(folder.path().join("ca.pem"), &keys.authority).unwrap();
-    assert!(probe.shake_hands().await.is_ok());
+    assert!(probe.handshake().await.is_ok());
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    let missing = probe.shake_hands().await.unwrap_err();
+    let missing = probe.handshake().await.unwrap_err();
     assert!(missing.to_string().starts_with("ca_file: "), "{missing}");
 }
 

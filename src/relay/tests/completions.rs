@@ -141,9 +141,9 @@ fn broke(core: &mut Core<'_>, side: Side, error: Errno) -> bool {
 }
 
 /// Plays a case to its end.
-async fn play(case: &Case) -> Closed {
-    let (cut, _told) = oneshot::channel();
-    let world = Mutex::new(World::new(case.first, case.rooms, case.splices, &case.steps, cut));
+async fn relay_case(case: &Case) -> Closed {
+    let (cut, _cut_signal) = oneshot::channel();
+    let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let traffic = Traffic::default();
     let referee = Referee::new(case.first, case.limits, &world, &traffic);
     let mut engine = Completions {
@@ -175,7 +175,7 @@ async fn play(case: &Case) -> Closed {
             step_at = Instant::now();
             let mut world = world.lock().unwrap();
             if !world.step() {
-                world.say_goodbye(case.ends_well);
+                world.end_peers(case.ends_well);
             }
         }
     }
@@ -186,6 +186,6 @@ proptest! {
     #[test]
     fn an_engine_based_on_completions_drives_the_same_core(case in cases()) {
         let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        paused.unwrap().block_on(play(&case));
+        paused.unwrap().block_on(relay_case(&case));
     }
 }

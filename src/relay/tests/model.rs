@@ -62,9 +62,9 @@ pub(super) enum When {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
     /// A peer sends bytes.
-    Says(Side, usize),
+    Sends(Side, usize),
     /// A peer takes bytes out of our send queue.
-    Hears(Side, usize),
+    Consumes(Side, usize),
     /// A peer shuts its writing side down.
     Ends(Side),
     /// A peer breaks.
@@ -83,13 +83,13 @@ pub(super) struct World {
     cut: Option<oneshot::Sender<()>>,
     /// The side whose end the relay read first, and when.
     pub(super) first_ended: Option<(Side, Instant)>,
-    /// When the relay last read or sent bytes, and when a peer last heard some.
+    /// When the relay last read or sent bytes, and when a peer last consumed some.
     pub(super) moved_at: Instant,
-    pub(super) heard_at: Option<Instant>,
+    pub(super) consumed_at: Option<Instant>,
     /// System calls of the relay's last poll.
     calls: u32,
     /// Whether readiness or the cut has woken the relay since its last poll.
-    pub(super) woke: bool,
+    pub(super) was_woken: bool,
 }
 
 /// One of our sockets.
@@ -104,7 +104,7 @@ pub(super) struct End {
     pub(super) end_read: bool,
     /// How far the relay has sent the other stream, and how far the peer has it.
     pub(super) sent: usize,
-    pub(super) heard: usize,
+    pub(super) consumed: usize,
     /// The relay has shut its writing side down.
     pub(super) finished: bool,
     /// It broke at that time, and why.
@@ -112,7 +112,7 @@ pub(super) struct End {
     /// The error that no call has returned yet (sk_err).
     error: Option<Errno>,
     /// Size of the send queue, and whether a call has found it full (SOCK_NOSPACE).
-    room: usize,
+    queue_size: usize,
     no_space: bool,
     /// epoll has an event to report.
     event: bool,
@@ -126,7 +126,7 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(first: usize, room: usize) -> Self {
+    fn new(first: usize, queue_size: usize) -> Self {
         Self {
             arrived: first,
             read: first,
@@ -134,11 +134,11 @@ impl End {
             ended: false,
             end_read: false,
             sent: 0,
-            heard: 0,
+            consumed: 0,
             finished: false,
             broke: None,
             error: None,
-            room,
+            queue_size,
             no_space: false,
             event: true,
             drained: false,
@@ -150,7 +150,7 @@ impl End {
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.sent - self.heard
+        self.sent - self.consumed
     }
 
     /// Whether the half that reads from it has had its turn, and will be polled again.
@@ -160,7 +160,7 @@ impl End {
 
     /// `sk_stream_is_writeable`: a third of the queue is free. A closed socket is writable: the write returns the error.
     pub(super) fn is_writable(&self) -> bool {
-        self.finished || self.broke.is_some() || self.queued() <= self.room / 3 * 2
+        self.finished || self.broke.is_some() || self.queued() <= self.queue_size / 3 * 2
     }
 
     /// Whether a read would be answered.
@@ -192,7 +192,7 @@ impl End {
         if self.broke.is_some() || self.finished {
             return Err(self.take_error().unwrap_or(Errno::PIPE));
         }
-        let free = self.room - self.queued();
+        let free = self.queue_size - self.queued();
         self.no_space |= free < length;
         if free == 0 {
             Err(Errno::AGAIN)
@@ -241,17 +241,17 @@ impl End {
     }
 
     /// Delivers the event, if there is one. Returns whether that woke a task.
-    fn tell(&mut self) -> bool {
+    fn deliver_events(&mut self) -> bool {
         if !std::mem::take(&mut self.event) {
             return false;
         }
         self.drained = false;
-        let news = self.readiness();
-        self.ready |= news;
+        let readiness = self.readiness();
+        self.ready |= readiness;
         let woken = [
-            self.reader.take_if(|_| news.is_readable()),
-            self.writer.take_if(|_| news.is_writable()),
-            self.watcher.take_if(|_| news.is_error()),
+            self.reader.take_if(|_| readiness.is_readable()),
+            self.writer.take_if(|_| readiness.is_writable()),
+            self.watcher.take_if(|_| readiness.is_error()),
         ];
         let wakes = woken.iter().any(Option::is_some);
         woken.into_iter().flatten().for_each(Waker::wake);
@@ -264,22 +264,22 @@ impl World {
     /// read before.
     pub(super) fn new(
         first: usize,
-        rooms: [usize; 2],
+        queue_sizes: [usize; 2],
         splices: [Answer<()>; 2],
         steps: &[Step],
         cut: oneshot::Sender<()>,
     ) -> Self {
         Self {
-            client: End::new(first, rooms[0]),
-            server: End::new(0, rooms[1]),
+            client: End::new(first, queue_sizes[0]),
+            server: End::new(0, queue_sizes[1]),
             steps: steps.iter().copied().collect(),
             splices,
             cut: Some(cut),
             first_ended: None,
             moved_at: Instant::now(),
-            heard_at: None,
+            consumed_at: None,
             calls: 0,
-            woke: false,
+            was_woken: false,
         }
     }
 
@@ -316,43 +316,43 @@ impl World {
     }
 
     /// After the last step: the peers receive what they are sent, in large pieces, and end; or the session is cut.
-    pub(super) fn say_goodbye(&mut self, ends_well: bool) {
+    pub(super) fn end_peers(&mut self, ends_well: bool) {
         if !ends_well {
             return self.act(Act::Cut);
         }
         for side in [Side::Client, Side::Server] {
-            self.end_mut(side).room = PIECE_BYTES_MAX;
-            self.act(Act::Hears(side, usize::MAX));
+            self.end_mut(side).queue_size = PIECE_BYTES_MAX;
+            self.act(Act::Consumes(side, usize::MAX));
             self.act(Act::Ends(side));
         }
     }
 
     pub(super) fn begins_poll(&mut self) {
-        (self.calls, self.woke) = (0, false);
+        (self.calls, self.was_woken) = (0, false);
         (self.client.turn, self.server.turn) = (0, 0);
     }
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Says(side, bytes) => {
+            Act::Sends(side, bytes) => {
                 let end = self.end_mut(side);
                 if !end.ended && end.broke.is_none() {
                     end.arrived += bytes;
                     end.event = true;
                 }
             }
-            Act::Hears(side, bytes) => {
+            Act::Consumes(side, bytes) => {
                 let end = self.end_mut(side);
-                let heard = end.queued().min(bytes);
-                if heard == 0 || end.broke.is_some() {
+                let consumed = end.queued().min(bytes);
+                if consumed == 0 || end.broke.is_some() {
                     return;
                 }
-                end.heard += heard;
+                end.consumed += consumed;
                 // `sk_stream_write_space`: there is an event only after a call has found the queue full.
                 if end.no_space && end.is_writable() {
                     (end.no_space, end.event) = (false, true);
                 }
-                self.heard_at = Some(Instant::now());
+                self.consumed_at = Some(Instant::now());
             }
             Act::Ends(side) => {
                 let end = self.end_mut(side);
@@ -364,15 +364,15 @@ impl World {
             Act::Cut => {
                 if let Some(cut) = self.cut.take() {
                     let _ = cut.send(());
-                    self.woke = true;
+                    self.was_woken = true;
                 }
             }
         }
     }
 
     /// epoll_wait(2).
-    pub(super) fn tell(&mut self) {
-        self.woke |= [self.client.tell(), self.server.tell()].contains(&true);
+    pub(super) fn deliver_events(&mut self) {
+        self.was_woken |= [self.client.deliver_events(), self.server.deliver_events()].contains(&true);
     }
 
     /// To be called before each system call: steps of the script may happen then.
@@ -545,22 +545,22 @@ impl Wire for Model<'_> {
         answer
     }
 
-    fn recv(&self, room: &mut [u8], flags: RecvFlags) -> Answer<usize> {
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> Answer<usize> {
         if flags.contains(RecvFlags::PEEK) {
             return self.call(|world| {
                 let end = world.end_mut(self.side);
-                let there = (end.arrived - end.read).min(room.len());
+                let there = (end.arrived - end.read).min(buffer.len());
                 if there > 0 { Ok(there) } else { end.nothing_to_read() }
             });
         }
-        let all = room.len();
+        let all = buffer.len();
         {
             let world = self.world();
             let end = world.end(self.side);
             assert!(!end.drained || end.ready.is_read_closed(), "a read for nothing");
         }
         let answer = self.receive(all, |bytes| {
-            room[..bytes.len()].copy_from_slice(bytes);
+            buffer[..bytes.len()].copy_from_slice(bytes);
             bytes.len()
         });
         let short = answer.is_ok_and(|read| 0 < read && read < all);
@@ -583,10 +583,10 @@ impl Wire for Model<'_> {
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> Answer<usize> {
         self.world().splices[1]?;
         self.take(bytes, |taken| {
-            let mut room = vec![0; taken];
-            let given = rustix::io::read(pipe, &mut room).expect("the pipe has what is asked for");
-            room.truncate(given);
-            room
+            let mut buffer = vec![0; taken];
+            let given = rustix::io::read(pipe, &mut buffer).expect("the pipe has what is asked for");
+            buffer.truncate(given);
+            buffer
         })
     }
 

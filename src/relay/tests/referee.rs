@@ -81,7 +81,7 @@ impl<'a> Referee<'a> {
         let now = Some(Instant::now());
         if had_a_turn(&world) {
             self.causeless += 1;
-        } else if self.polled_at == now && !world.woke {
+        } else if self.polled_at == now && !world.was_woken {
             self.causeless = self.causeless.checked_sub(1).expect("it spins");
         }
         self.polled_at = now;
@@ -93,7 +93,7 @@ impl<'a> Referee<'a> {
         let world = self.world.lock().unwrap();
         self.assert_counted(&world);
         let yields = had_a_turn(&world) && self.polled_at == Some(Instant::now());
-        if world.woke || yields {
+        if world.was_woken || yields {
             return;
         }
         let [up, down] = directions(&world);
@@ -137,7 +137,9 @@ impl<'a> Referee<'a> {
                 assert_eq!(broke, fault);
                 let stuck_since = world.moved_at.max(broke_at);
                 if down.is_through() && world.client.queued() == 0 {
-                    let delivered_at = world.heard_at.map_or(stuck_since, |heard_at| heard_at.max(stuck_since));
+                    let delivered_at = world
+                        .consumed_at
+                        .map_or(stuck_since, |consumed_at| consumed_at.max(stuck_since));
                     assert!(
                         now - delivered_at <= DELIVERY_CHECK_INTERVAL + ROUNDING,
                         "all was delivered long ago"
@@ -170,13 +172,13 @@ impl<'a> Referee<'a> {
             .first_ended
             .map_or(world.moved_at, |(_, at)| at.max(world.moved_at));
         let exact = since + limit;
-        let (from, to) = match world.heard_at {
+        let (from, to) = match world.consumed_at {
             // The queues were checked after that and did not change again: the bound is exact.
             None => (exact, exact),
-            Some(heard_at) if heard_at + ROUNDING < since + limit / 2 => (exact, exact),
-            Some(heard_at) => (
-                exact.max(heard_at + limit / 2 - ROUNDING),
-                exact.max(heard_at + limit * 3 / 2),
+            Some(consumed_at) if consumed_at + ROUNDING < since + limit / 2 => (exact, exact),
+            Some(consumed_at) => (
+                exact.max(consumed_at + limit / 2 - ROUNDING),
+                exact.max(consumed_at + limit * 3 / 2),
             ),
         };
         Some(Silence {

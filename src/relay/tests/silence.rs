@@ -53,8 +53,8 @@ async fn bytes_in_the_send_queue_of_the_kernel_count_as_pending() {
     let mut session = limited(IDLE).await;
     // More than fits into the client's receive buffer, less than fits into our send buffer too: the relay holds nothing.
     let bytes = {
-        let room = SockRef::from(&session.client).recv_buffer_size().unwrap();
-        vec![4; room * 2]
+        let buffer = SockRef::from(&session.client).recv_buffer_size().unwrap();
+        vec![4; buffer * 2]
     };
     within(session.server.write_all(&bytes)).await.unwrap();
     assert_eq!(within(&mut session.relay).await.unwrap(), Closed::Idle(Pending::Bytes));

@@ -21,8 +21,8 @@ use crate::relay::engine::poll::{pipes, relay_between};
 
 /// After the last step: the time between the steps in which peers end well; and the silence after which the session is
 /// cut, if no limit has ended it.
-const GOODBYE: Duration = Duration::from_millis(1);
-const BOREDOM: Duration = Duration::from_secs(3_600);
+const END_AFTER: Duration = Duration::from_millis(1);
+const CUT_AFTER: Duration = Duration::from_secs(3_600);
 
 /// The script of a session.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Case {
     pub(super) first: usize,
     pub(super) limits: RelayLimits,
     /// Sizes of the send queues towards the client and the server.
-    pub(super) rooms: [usize; 2],
+    pub(super) queue_sizes: [usize; 2],
     /// Whether the system splices, out of sockets and into them.
     pub(super) splices: [Result<(), Errno>; 2],
     pub(super) steps: Vec<Step>,
@@ -40,12 +40,12 @@ pub(super) struct Case {
 
 /// The waker of the relay.
 #[derive(Default)]
-struct Woken {
+struct RelayWaker {
     notify: Notify,
     since_poll: AtomicBool,
 }
 
-impl Wake for Woken {
+impl Wake for RelayWaker {
     fn wake(self: Arc<Self>) {
         self.since_poll.store(true, Relaxed);
         self.notify.notify_one();
@@ -54,19 +54,19 @@ impl Wake for Woken {
 
 /// How long after its last step a case is brought to an end.
 pub(super) fn last_step(case: &Case) -> Duration {
-    if case.ends_well { GOODBYE } else { BOREDOM }
+    if case.ends_well { END_AFTER } else { CUT_AFTER }
 }
 
 /// Plays a case to its end.
-async fn play(case: &Case) -> Closed {
-    let (cut, told) = oneshot::channel();
-    let world = Mutex::new(World::new(case.first, case.rooms, case.splices, &case.steps, cut));
+async fn relay_case(case: &Case) -> Closed {
+    let (cut, cut_signal) = oneshot::channel();
+    let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
     let traffic = Traffic::default();
-    let relay = relay_between(&client, &server, first(case.first), case.limits, &traffic, told);
+    let relay = relay_between(&client, &server, first(case.first), case.limits, &traffic, cut_signal);
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
-    let woken = Arc::new(Woken::default());
+    let woken = Arc::new(RelayWaker::default());
     let waker = Waker::from(Arc::clone(&woken));
     waker.wake_by_ref();
     let mut step_at = Instant::now();
@@ -81,28 +81,28 @@ async fn play(case: &Case) -> Closed {
                     referee.ended(closed);
                     return closed;
                 }
-                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().woke;
+                let by_itself = woken.since_poll.load(Relaxed) && !world.lock().unwrap().was_woken;
                 assert!(!by_itself, "it wakes itself, and nobody else has a turn");
             }
             () = sleep_until(step_at + next) => {
                 step_at = Instant::now();
                 let mut world = world.lock().unwrap();
                 if !world.step() {
-                    world.say_goodbye(case.ends_well);
+                    world.end_peers(case.ends_well);
                 }
             }
         }
-        world.lock().unwrap().tell();
+        world.lock().unwrap().deliver_events();
         referee.between_polls();
     }
 }
 
-fn played(case: &Case) -> Closed {
+fn run_case(case: &Case) -> Closed {
     let paused = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build();
-    let closed = paused.unwrap().block_on(play(case));
+    let closed = paused.unwrap().block_on(relay_case(case));
     let pipes = pipes();
     assert_eq!(pipes.free, pipes.made, "a pipe is not given back");
     limit_pipes(8); // where the system does not splice, there are none any more
@@ -128,11 +128,11 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (50..3_000_u64).prop_map(When::Millis),
     ];
     let act = prop_oneof![
-        16 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Says(side, bytes)),
-        20 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Hears(side, bytes)),
+        16 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Sends(side, bytes)),
+        20 => (sides(), sizes()).prop_map(|(side, bytes)| Act::Consumes(side, bytes)),
         2 => sides().prop_map(Act::Ends),
         1 => (sides(), faults()).prop_map(|(side, fault)| Act::Breaks(side, fault)),
-        1 => prop_oneof![9 => sides().prop_map(|side| Act::Hears(side, 1)), 1 => Just(Act::Cut)],
+        1 => prop_oneof![9 => sides().prop_map(|side| Act::Consumes(side, 1)), 1 => Just(Act::Cut)],
     ];
     (when, act).prop_map(|(when, act)| Step { when, act })
 }
@@ -142,7 +142,7 @@ prop_compose! {
         first in prop_oneof![2 => Just(0), 1 => sizes()],
         idle in option::of(2..4_000_u64),
         half_close in option::of(2..4_000_u64),
-        rooms in [rooms(), rooms()],
+        queue_sizes in [queue_sizes(), queue_sizes()],
         splices in [splices(), splices()],
         steps in vec(steps(), 0..60),
         ends_well: bool,
@@ -151,11 +151,11 @@ prop_compose! {
             idle_timeout: idle.map(Duration::from_millis),
             half_close_timeout: half_close.map(Duration::from_millis),
         };
-        Case { first, limits, rooms, splices, steps, ends_well }
+        Case { first, limits, queue_sizes, splices, steps, ends_well }
     }
 }
 
-fn rooms() -> impl Strategy<Value = usize> {
+fn queue_sizes() -> impl Strategy<Value = usize> {
     prop_oneof![
         1..100_usize,
         1..5_000_usize,
@@ -171,7 +171,7 @@ fn splices() -> impl Strategy<Value = Result<(), Errno>> {
     ]
 }
 
-/// The check that finds the send queue changed by the first `Hears` must not be the last before the limit of the silence
+/// The check that finds the send queue changed by the first `Consumes` must not be the last before the limit of the silence
 /// that follows.
 #[test]
 fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
@@ -184,26 +184,26 @@ fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
         half_close_timeout: None,
     };
     let steps = vec![
-        at(0, Act::Says(Side::Server, 100)),
-        at(700, Act::Hears(Side::Client, 1)),
-        at(310, Act::Says(Side::Server, 1)),
-        at(900, Act::Hears(Side::Client, 1)),
+        at(0, Act::Sends(Side::Server, 100)),
+        at(700, Act::Consumes(Side::Client, 1)),
+        at(310, Act::Sends(Side::Server, 1)),
+        at(900, Act::Consumes(Side::Client, 1)),
     ];
     let case = Case {
         first: 0,
         limits,
-        rooms: [1_000; 2],
+        queue_sizes: [1_000; 2],
         splices: [Ok(()); 2],
         steps,
         ends_well: false,
     };
-    assert_eq!(played(&case), Closed::Idle(Pending::Bytes));
+    assert_eq!(run_case(&case), Closed::Idle(Pending::Bytes));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(2_000) })]
     #[test]
     fn in_every_case_the_relay_forwards_all_bytes_and_reports_the_right_end(case in cases()) {
-        played(&case);
+        run_case(&case);
     }
 }

@@ -101,14 +101,14 @@ async fn write(socket: OwnedWriteHalf, script: Arc<Script>, pattern: Pattern, mu
 /// Reads to the end, comparing; returns the length of the stream.
 async fn read(socket: OwnedReadHalf, script: Arc<Script>, pattern: Pattern) -> usize {
     let mut socket = socket;
-    let mut room = vec![0; script.read_max];
+    let mut buffer = vec![0; script.read_max];
     let (mut position, mut rested_at) = (0, 0);
     loop {
-        let read = socket.read(&mut room).await.unwrap();
+        let read = socket.read(&mut buffer).await.unwrap();
         if read == 0 {
             return position;
         }
-        let mut bytes = &room[..read];
+        let mut bytes = &buffer[..read];
         while !bytes.is_empty() {
             let expected = pattern.at(position, bytes.len());
             assert!(bytes[..expected.len()] == *expected, "differs after byte {position}");

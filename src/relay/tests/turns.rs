@@ -182,22 +182,22 @@ async fn bulk_does_not_delay_other_sessions() {
         let read = Arc::clone(&read);
         threads.push(thread::spawn(move || while writes.write_all(&[1; 1 << 18]).is_ok() {}));
         threads.push(thread::spawn(move || {
-            let mut room = vec![0; 1 << 18];
-            while let Ok(bytes @ 1..) = reads.read(&mut room) {
+            let mut buffer = vec![0; 1 << 18];
+            while let Ok(bytes @ 1..) = reads.read(&mut buffer) {
                 read.fetch_add(bytes as u64, Relaxed);
             }
         }));
     }
     let (mut pinger, mut ponger) = (talk.client, talk.server);
     tokio::spawn(async move {
-        let mut room = [0; 4];
-        while ponger.read_exact(&mut room).await.is_ok() && ponger.write_all(&room).await.is_ok() {}
+        let mut buffer = [0; 4];
+        while ponger.read_exact(&mut buffer).await.is_ok() && ponger.write_all(&buffer).await.is_ok() {}
     });
     let turns = async {
-        let (mut room, mut turns) = ([0; 4], 0);
+        let (mut buffer, mut turns) = ([0; 4], 0);
         while read.load(Relaxed) < BULK_BYTES {
             pinger.write_all(b"ping").await.unwrap();
-            pinger.read_exact(&mut room).await.unwrap();
+            pinger.read_exact(&mut buffer).await.unwrap();
             turns += 1;
         }
         turns

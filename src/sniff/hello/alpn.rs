@@ -1,4 +1,4 @@
-//! The protocols that a client offers by ALPN.
+//! The ALPN protocols that a client offers.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use super::cursor::Cursor;
 
 /// A `ProtocolNameList` (RFC 7301, section 3.1): names of 1 to 255 bytes, in the client's order.
 ///
-/// It is kept as it stands on the wire, each name behind a byte of its length. It is checked once, when it is made, and
-/// read name by name afterwards: a list of 30,000 names costs no more than its bytes.
+/// It keeps the bytes of the wire format, in which each name has a length prefix of one byte. They are validated once, when
+/// the list is created; the names are then read in place, so that 30,000 names need no memory but their bytes.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProtocolList(Box<[u8]>);
 
 impl ProtocolList {
-    /// The list without its own length; `None` if a name is empty or cut short.
+    /// A list from its wire format without the length of the whole list; `None` if a name is empty or truncated.
     pub(super) fn from_wire(list: &[u8]) -> Option<Self> {
         let mut names = Cursor::new(list);
         while !names.is_empty() {
@@ -24,8 +24,7 @@ impl ProtocolList {
         Some(Self(list.into()))
     }
 
-    /// A list of these names. A name that no client can offer, because it is empty or longer than 255 bytes, is left
-    /// out.
+    /// A list of these names. A name that is empty or longer than 255 bytes is left out, because no client can offer it.
     pub fn of<N: AsRef<[u8]>>(names: impl IntoIterator<Item = N>) -> Self {
         let mut list = Vec::new();
         for name in names {
@@ -38,19 +37,19 @@ impl ProtocolList {
         Self(list.into())
     }
 
-    /// The names, one by one.
+    /// The names, in the client's order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut names = Cursor::new(&self.0);
         std::iter::from_fn(move || names.vector8().map(Cursor::rest))
     }
 
-    /// Whether nothing is offered.
+    /// Whether it has no names.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes the list has on the wire, without its own length. There are at most half as many names.
+    /// The size of the list in bytes, without the length of the whole list. It has at most half as many names.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         self.0.len()

@@ -1,6 +1,7 @@
-//! The one place where bytes of a peer are indexed.
+//! Bounds-checked reading of a ClientHello: the only code that indexes its bytes.
 
-/// What is left of some bytes. Every step either fits or says `None`; nothing here can panic.
+/// The unread rest of some bytes. Each method reads from its front, and returns `None` if there are too few bytes. Nothing
+/// here can panic.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a>(&'a [u8]);
 
@@ -35,13 +36,13 @@ impl<'a> Cursor<'a> {
         Some(u16::from_be_bytes(bytes))
     }
 
-    /// A vector whose length stands before it in one byte: `<..2^8-1>` in the notation of RFC 8446, section 3.4.
+    /// Reads a vector with a length prefix of one byte: `<..2^8-1>` in the notation of RFC 8446, section 3.4.
     pub(super) fn vector8(&mut self) -> Option<Self> {
         let bytes = self.u8()?;
         self.take(bytes.into()).map(Self)
     }
 
-    /// A vector whose length stands before it in two bytes: `<..2^16-1>`.
+    /// Reads a vector with a length prefix of two bytes: `<..2^16-1>`.
     pub(super) fn vector16(&mut self) -> Option<Self> {
         let bytes = self.u16()?;
         self.take(bytes.into()).map(Self)

@@ -1,9 +1,9 @@
-//! The ClientHello message itself.
+//! Parses a ClientHello message.
 //!
 //! ```text
-//! ClientHello, RFC 8446 section 4.1.2 (`<n` a length of n bytes, then so much)
+//! ClientHello, RFC 8446 section 4.1.2 (`<n`: a vector with a length of n bytes)
 //!   legacy_version 2 | random 32 | session_id <1 | cipher_suites <2 | compression_methods <1 | extensions <2
-//!                                                                        or the end, before TLS 1.2
+//!                                                                        extensions may be absent before TLS 1.3
 //! extension         type 2 | data <2
 //!   0       server_name           list <2 of: type 1 (0: host_name) | name <2    RFC 6066 section 3
 //!   16      ALPN                  list <2 of: protocol <1                        RFC 7301 section 3.1
@@ -11,9 +11,9 @@
 //!   0xfe0d  encrypted_client_hello                                               RFC 9849 section 5
 //! ```
 //!
-//! tls-parser reads what stands before the extensions. The extensions are walked here, because tls-parser's lists end
-//! in silence at the first entry they cannot read: an odd extension would hide the server name behind it, and
-//! whoever decides by the hello must not see another one than the server does.
+//! tls-parser reads the fields before the extensions. The extensions are parsed here, because tls-parser ends its lists
+//! without an error at the first entry it cannot read: an unusual extension would hide a server name behind it, and the
+//! route would depend on another name than the server sees.
 
 use tls_parser::{TlsClientHelloContents, TlsVersion, parse_tls_handshake_client_hello};
 
@@ -22,28 +22,27 @@ use super::cursor::Cursor;
 use super::{Alert, Malformed};
 use crate::name::{ServerName, Sni};
 
-/// Bytes of a name that is none which are kept for the log, before they are escaped: the longest valid name with its
-/// trailing dot, and one more.
+/// How many bytes of an invalid name are kept for the log, before they are escaped. A valid name has at most 254 with its
+/// trailing dot, so that a longer one can be recognized.
 pub const RAW_NAME_BYTES_MAX: usize = 255;
 
-/// What a ClientHello says, as far as it matters here.
+/// The fields of a ClientHello that routes and the access log use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or in its place an IP literal or
-    /// nothing.
+    /// The `host_name` (RFC 6066, section 3), valid or not; `None` if there is none, or if it is empty or an IP literal.
     pub name: Option<Sni>,
-    /// What was sent as `host_name` if that is not a valid name (empty, an IP literal, odd bytes): escaped ASCII, of
-    /// at most the first [`RAW_NAME_BYTES_MAX`] bytes. For the log alone.
+    /// The `host_name` if it is not a valid name (empty, an IP literal, other bytes): its first [`RAW_NAME_BYTES_MAX`] bytes,
+    /// escaped to ASCII. For the access log only.
     pub raw_name: Option<Box<str>>,
-    /// Protocols offered (RFC 7301).
+    /// The ALPN protocols (RFC 7301).
     pub alpn: ProtocolList,
-    /// The outer encrypted_client_hello extension is there: `name` may be the public name of another. Clients that
-    /// do not use ECH send one of noise (GREASE, RFC 9849 section 6.2), which is meant to look alike.
+    /// Whether there is an encrypted_client_hello extension: if so, `name` may be only the public name of the provider.
+    /// Clients that do not use ECH may send a random one that looks the same (GREASE, RFC 9849 section 6.2).
     pub ech: bool,
-    /// `supported_versions` has 0x0304.
+    /// Whether `supported_versions` contains TLS 1.3 (0x0304).
     pub tls13_offered: bool,
-    /// The newest version offered, as on the wire: of `supported_versions` if that names any (RFC 8446, section
-    /// 4.2.1: then nothing else counts), else `legacy_version`.
+    /// The newest version offered, as its number on the wire: from `supported_versions` if it has any, because
+    /// `legacy_version` is then ignored (RFC 8446, section 4.2.1), else `legacy_version`.
     pub newest_version: u16,
 }
 
@@ -62,7 +61,7 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// NameType `host_name`: RFC 6066, section 3.
 const HOST_NAME: u8 = 0;
 
-/// Reads a whole ClientHello, without the handshake header.
+/// Parses a complete ClientHello without its handshake header.
 pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
     let fields = fields(body)?;
     let mut hello = Hello {
@@ -85,7 +84,7 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
             SERVER_NAME => {
                 if let Some(sent) = host_name(data)? {
                     hello.name = Sni::from_wire(sent);
-                    hello.raw_name = hello.server_name().is_none().then(|| for_the_log(sent));
+                    hello.raw_name = hello.server_name().is_none().then(|| escape_for_log(sent));
                 }
             }
             ALPN => hello.alpn = protocols(data).ok_or(Malformed::undecodable("a broken ALPN extension"))?,
@@ -101,18 +100,18 @@ pub(super) fn read(body: &[u8]) -> Result<Hello, Malformed> {
     Ok(hello)
 }
 
-/// What stands before the extensions, and their bytes.
+/// The fields before the extensions, and the bytes of the extensions.
 fn fields(body: &[u8]) -> Result<TlsClientHelloContents<'_>, Malformed> {
     let Ok((rest, fields)) = parse_tls_handshake_client_hello(body) else {
         return Err(Malformed::undecodable("lengths that do not fit the ClientHello"));
     };
-    // tls-parser takes extensions that are cut short for none at all, and leaves them here with whatever else.
+    // tls-parser treats truncated extensions as absent, and returns their bytes as the rest.
     if !rest.is_empty() {
         return Err(Malformed::undecodable(
             "extensions that do not end with the ClientHello",
         ));
     }
-    // RFC 8446, section 4.1.2, and all before it: at least one of each. tls-parser takes none.
+    // All versions require at least one of each (RFC 8446, section 4.1.2). tls-parser accepts none.
     if fields.ciphers.is_empty() || fields.comp.is_empty() {
         return Err(Malformed::undecodable("no cipher suite or no compression method"));
     }
@@ -123,10 +122,8 @@ fn extension<'a>(extensions: &mut Cursor<'a>) -> Option<(u16, Cursor<'a>)> {
     Some((extensions.u16()?, extensions.vector16()?))
 }
 
-/// The `host_name` in a server_name extension. All of the list must be well-formed, names of other types too.
-///
-/// RFC 6066, section 3: at most one name of a type. That holds for types that are not known here as well, for they
-/// begin with a length in two bytes, all of them.
+/// The `host_name` in a server_name extension. The whole list must be well-formed, with at most one name of each type
+/// (RFC 6066, section 3). Names of other types are checked too: all types have a length prefix of two bytes.
 fn host_name(mut data: Cursor<'_>) -> Result<Option<&[u8]>, Malformed> {
     const BROKEN: Malformed = Malformed::undecodable("a broken server_name extension");
     let mut list = data.vector16().ok_or(BROKEN)?;
@@ -156,8 +153,8 @@ fn protocols(mut data: Cursor<'_>) -> Option<ProtocolList> {
     ProtocolList::from_wire(list.rest())
 }
 
-/// The versions offered, at most 127 by the list's one byte of length, but for those of GREASE (RFC 8701), which
-/// stand for nothing.
+/// The versions offered, without GREASE values (RFC 8701), which have no meaning. At most 127, because the list has a
+/// length prefix of one byte.
 fn versions(mut data: Cursor<'_>) -> Option<Vec<u16>> {
     let mut list = data.vector8()?;
     let mut versions = Vec::new();
@@ -168,12 +165,12 @@ fn versions(mut data: Cursor<'_>) -> Option<Vec<u16>> {
     data.is_empty().then_some(versions)
 }
 
-fn for_the_log(sent: &[u8]) -> Box<str> {
+fn escape_for_log(sent: &[u8]) -> Box<str> {
     let kept = sent.len().min(RAW_NAME_BYTES_MAX);
     sent[..kept].escape_ascii().to_string().into()
 }
 
-/// The extension types that have been there: a bit each, so that many extensions cost no more than linear time.
+/// The extension types seen so far, one bit each, so that the time is linear in the number of extensions.
 struct SeenExtensions([u64; 1 << 10]);
 
 impl Default for SeenExtensions {
@@ -183,7 +180,7 @@ impl Default for SeenExtensions {
 }
 
 impl SeenExtensions {
-    /// Whether this type is there for the first time.
+    /// Records a type. Returns whether it was not recorded before.
     fn first(&mut self, kind: u16) -> bool {
         let word = &mut self.0[usize::from(kind >> 6)];
         let bit = 1 << (kind & 63);

@@ -89,16 +89,16 @@ fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
     assert_eq!(status("DELETE", "/api/v1/sessions/1", &[&bearer]), 404);
     // The answer names who changed the server.
     assert_eq!(status("POST", "/api/v1/servers/shop/big", &[&bearer]), 415);
-    let steered = tcp(
+    let response = tcp(
         &proxy,
         "POST",
         "/api/v1/servers/shop/big",
         &[&bearer, "Content-Type: application/json"],
         r#"{"weight": 7}"#,
     );
-    let server: Value = serde_json::from_str(&steered.1).unwrap();
+    let server: Value = serde_json::from_str(&response.1).unwrap();
     assert_eq!(
-        (steered.0, &server["set_by"], &server["weight"]),
+        (response.0, &server["set_by"], &server["weight"]),
         (200, &"127.0.0.1".into(), &7.into())
     );
     // The token may change at any time; without its file no write is allowed.

@@ -6,5 +6,5 @@ mod admin_socket;
 mod api;
 mod api_docs;
 mod secrets;
-mod steering;
+mod server_overrides;
 mod metrics;

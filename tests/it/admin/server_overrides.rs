@@ -24,7 +24,7 @@ fn named(server: &Server) -> String {
     format!("p/{}", server.address)
 }
 
-fn steer(proxy: &Proxy, words: &[&str]) {
+fn server_command(proxy: &Proxy, words: &[&str]) {
     let done = proxy.command(&[&["server"], words].concat());
     assert_eq!(done.code, Some(0), "{done:#?}");
 }
@@ -43,7 +43,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     let proxy = Proxy::start(&config(&[&a, &b], ""));
     let mut stays = [(); 2].map(|()| Client::connect(proxy.at("l")));
     stays.iter_mut().for_each(|client| drop(client.read_some()));
-    steer(&proxy, &["drain", &named(&a)]);
+    server_command(&proxy, &["drain", &named(&a)]);
     assert_eq!(served(&proxy, 6), ["b"]);
     let state = proxy.server("p", &a.address.to_string());
     assert_eq!((&state["use"], &state["set_by"]), (&"draining".into(), &us().into()));
@@ -65,7 +65,7 @@ fn a_drained_server_gets_no_new_sessions_until_it_is_enabled() {
     assert!(proxy.reload(&config(&[&b, &a], "balance = \"round-robin\"")));
     assert_eq!(served(&proxy, 6), ["b"]);
     assert_eq!(proxy.server("p", &a.address.to_string())["set_by"], us());
-    steer(&proxy, &["enable", &named(&a)]);
+    server_command(&proxy, &["enable", &named(&a)]);
     assert_eq!(served(&proxy, 6), ["a", "b"]);
 }
 
@@ -84,7 +84,7 @@ fn a_disabled_server_is_not_checked() {
     ));
     events.recv().unwrap();
     for server in [&target, &b] {
-        steer(&proxy, &["disable", &named(server)]);
+        server_command(&proxy, &["disable", &named(server)]);
     }
     let state = proxy.server("p", &target.address.to_string());
     assert_eq!(
@@ -101,7 +101,7 @@ fn a_disabled_server_is_not_checked() {
     assert_eq!(checks(), before);
     assert_eq!(Client::connect(proxy.at("l")).read_all(), b"");
     assert_eq!(proxy.access_line()["ending"], "no_server");
-    steer(&proxy, &["enable", &named(&target)]);
+    server_command(&proxy, &["enable", &named(&target)]);
     events.recv().unwrap(); // the first check comes at once
     eventually("its first result decides", || {
         proxy.server("p", &target.address.to_string())["health"] == "down"
@@ -120,7 +120,7 @@ fn sessions_of_a_drained_server_are_cut_spread_over_close_over() {
     for client in &mut clients {
         client.send(b"hi").read(2);
     }
-    steer(&proxy, &["drain", &named(&a), "--close-over", "2s"]);
+    server_command(&proxy, &["drain", &named(&a), "--close-over", "2s"]);
     for client in &mut clients {
         client.must_be_reset();
     }
@@ -142,7 +142,7 @@ fn a_weight_override_survives_a_reload() {
     let (a, b) = (Server::named("a"), Server::named("b"));
     let text = config(&[&a, &b], "balance = \"round-robin\"");
     let proxy = Proxy::start(&text);
-    steer(&proxy, &["weight", &named(&a), "0"]);
+    server_command(&proxy, &["weight", &named(&a), "0"]);
     assert_eq!(served(&proxy, 4), ["b"]);
     assert!(proxy.reload(&text));
     assert_eq!(served(&proxy, 4), ["b"]);
@@ -249,8 +249,8 @@ fn overrides_survive_a_configuration_without_the_server() {
     let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
     let proxy = Proxy::start(&both);
     assert_eq!(kept(&proxy), []);
-    steer(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
-    steer(&proxy, &["weight", &named(&a), "7"]);
+    server_command(&proxy, &["drain", &named(&a), "--close-over", "30s"]);
+    server_command(&proxy, &["weight", &named(&a), "7"]);
     assert_eq!(kept(&proxy), [], "it is there");
     assert!(proxy.reload(&without));
     assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(7))]);
@@ -276,12 +276,12 @@ fn overrides_of_an_absent_server_can_be_changed_and_reverted() {
     let turns = "balance = \"round-robin\"";
     let (both, without) = (config(&[&a, &b], turns), config(&[&b], turns));
     let proxy = Proxy::start(&both);
-    steer(&proxy, &["disable", &named(&a)]);
-    steer(&proxy, &["weight", &named(&a), "0"]);
+    server_command(&proxy, &["disable", &named(&a)]);
+    server_command(&proxy, &["weight", &named(&a), "0"]);
     assert!(proxy.reload(&without));
-    steer(&proxy, &["drain", &named(&a)]);
+    server_command(&proxy, &["drain", &named(&a)]);
     assert_eq!(kept(&proxy), [(named(&a), "draining".to_owned(), Some(0))]);
-    steer(&proxy, &["enable", &named(&a)]);
+    server_command(&proxy, &["enable", &named(&a)]);
     assert_eq!(kept(&proxy), [(named(&a), "enabled".to_owned(), Some(0))]);
     let output = proxy.command(&["server", "weight", &named(&a), "configured"]);
     assert_eq!(output.code, Some(0), "{output:#?}");
@@ -313,7 +313,7 @@ fn overrides_survive_without_the_pool_and_apply_to_the_name_at_another_address()
         )
     };
     let proxy = Proxy::start(&pool("p", &a));
-    steer(&proxy, &["drain", "p/s"]);
+    server_command(&proxy, &["drain", "p/s"]);
     assert!(proxy.reload(&pool("q", &a)));
     assert_eq!(server_reached(proxy.at("l")), "a", "another pool's server");
     assert_eq!(kept(&proxy), [("p/s".to_owned(), "draining".to_owned(), None)]);
@@ -324,6 +324,6 @@ fn overrides_survive_without_the_pool_and_apply_to_the_name_at_another_address()
     );
     assert!(proxy.reload(&pool("p", &b)));
     assert_eq!(proxy.server("p", "s")["use"], "draining");
-    steer(&proxy, &["enable", "p/s"]);
+    server_command(&proxy, &["enable", "p/s"]);
     assert_eq!(server_reached(proxy.at("l")), "b");
 }
