@@ -16,6 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::file::read_password;
 use super::role::RoleRequirement;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, role, tls};
+use crate::error::chain;
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -149,7 +150,7 @@ impl PostgresProbe {
 
     /// Logs in. Returns whether the server is a replica and, if that is asked, how many seconds it is behind.
     async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<(bool, Option<f64>)> {
-        let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
             &self.target.address.ip().to_string(),
@@ -157,7 +158,7 @@ impl PostgresProbe {
         let tls = tls.map_err(io::Error::other)?;
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
-        let (client, connection) = connected.map_err(|error| server_error(&error))?;
+        let (client, connection) = connected.map_err(server_error)?;
         let query = if self.check.required.max_lag.is_some() {
             LAG_QUERY
         } else {
@@ -169,7 +170,7 @@ impl PostgresProbe {
             answer
         };
         let (answer, _) = tokio::join!(ask, connection);
-        read_role(&answer.map_err(|error| server_error(&error))?)
+        read_role(&answer.map_err(server_error)?)
     }
 }
 
@@ -203,13 +204,13 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
 }
 
 /// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
-fn server_error(error: &tokio_postgres::Error) -> io::Error {
+fn server_error(error: tokio_postgres::Error) -> io::Error {
     if let Some(sent) = error.as_db_error() {
         return io::Error::other(sent.message().to_owned());
     }
-    let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);
-    io::Error::new(kind, error.to_string())
+    io::Error::new(kind, error)
 }
 
 fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<(bool, Option<f64>)> {
