@@ -17,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::file::read_password;
 use super::kind::ROLE_KEYS;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
+use crate::error::chain;
 use crate::pool::{Role, ServerFacts};
 
 /// The kind.
@@ -148,7 +149,7 @@ impl PostgresProbe {
 
     /// Logs in, and asks for the role of the server.
     async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<ServerFacts> {
-        let tls = self.tls.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
             &self.target.address.ip().to_string(),
@@ -156,14 +157,14 @@ impl PostgresProbe {
         let tls = tls.map_err(io::Error::other)?;
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
-        let (client, connection) = connected.map_err(|error| server_error(&error))?;
+        let (client, connection) = connected.map_err(server_error)?;
         let ask = async {
             let answer = client.simple_query(ROLE_QUERY).await;
             drop(client); // sends Terminate, and ends `connection`
             answer
         };
         let (answer, _) = tokio::join!(ask, connection);
-        read_role(&answer.map_err(|error| server_error(&error))?)
+        read_role(&answer.map_err(server_error)?)
     }
 }
 
@@ -197,13 +198,13 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
 }
 
 /// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
-fn server_error(error: &tokio_postgres::Error) -> io::Error {
+fn server_error(error: tokio_postgres::Error) -> io::Error {
     if let Some(sent) = error.as_db_error() {
         return io::Error::other(sent.message().to_owned());
     }
-    let kind = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    let kind = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);
-    io::Error::new(kind, error.to_string())
+    io::Error::new(kind, error)
 }
 
 fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<ServerFacts> {

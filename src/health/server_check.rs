@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::account::{CheckResult, ServerSeries};
 use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe, Refusal};
 use crate::dial::ConnectOptions;
+use crate::error::chain;
 use crate::plan::{HealthPlan, PoolPlan};
 use crate::pool::{CheckOutcome, CheckState, Server};
 
@@ -106,7 +107,7 @@ impl ServerCheck {
                 } else {
                     CheckResult::Fail
                 };
-                (result, CheckOutcome::Fail(error.to_string().into()))
+                (result, CheckOutcome::Fail(chain(&error).into()))
             }
         };
         self.series.record_check(result);
