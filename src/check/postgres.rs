@@ -35,7 +35,7 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `postgres`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresCheck {
-    /// How to log in; `None`: no login, any answer to SSLRequest passes.
+    /// How to log in; `None`: no login, any answer to GSSENCRequest passes.
     pub login: Option<PostgresLogin>,
 }
 
@@ -84,8 +84,8 @@ impl Check for PostgresCheck {
     }
 }
 
-/// SSLRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// GSSENCRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
+const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
 /// Bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -139,7 +139,7 @@ impl PostgresProbe {
     async fn connect_and_ask(&self) -> Result<ServerFacts, CheckFailure> {
         let mut stream = self.target.connect().await?;
         let Some(login) = &self.check.login else {
-            request_tls(&mut stream).await?;
+            request_gss(&mut stream).await?;
             return Ok(ServerFacts::default());
         };
         let (from, to) = stream.into_split();
@@ -168,15 +168,15 @@ impl PostgresProbe {
     }
 }
 
-/// Sends SSLRequest. Any PostgreSQL server answers it with one letter, and no session begins. A server with TLS logs that
-/// the client sent none.
-async fn request_tls(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&SSL_REQUEST).await?;
+/// Sends GSSENCRequest. PostgreSQL since version 12 answers it with one letter, whether or not it has GSSAPI, begins no
+/// session, and logs nothing if the client then leaves. After an SSLRequest it would log that the client sent no hello.
+async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&GSSENC_REQUEST).await?;
     match stream.read_u8().await? {
-        b'S' | b'N' => Ok(()),
+        b'G' | b'N' | b'E' => Ok(()), // E: ErrorResponse of an older server, which does not know the request
         other => {
             let what = format!(
-                "not a PostgreSQL server: it answers SSLRequest with {:?}",
+                "not a PostgreSQL server: it answers GSSENCRequest with {:?}",
                 char::from(other)
             );
             Err(io::Error::other(what))
