@@ -125,18 +125,14 @@ pub enum CheckFailure {
     /// It could not be made, or not to its end.
     Io(io::Error),
     /// The server answered, but did not let the check in.
-    Refused(Refusal),
+    Refused {
+        /// In the server's words.
+        reason: String,
+        /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
+        accepts_sessions: bool,
+    },
     /// The server works, but no pool is to use it, and why.
     Unfit(String),
-}
-
-/// How a server refused a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// In the server's words.
-    pub reason: String,
-    /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
-    pub accepts_sessions: bool,
 }
 
 impl From<io::Error> for CheckFailure {

@@ -12,7 +12,7 @@ pub mod tcp;
 pub mod tls;
 pub mod postgres;
 
-pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, Refusal, RunningCheck, Service};
+pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 
 /// Every kind of check.
 pub static KINDS: [&CheckKind; 3] = [&tcp::KIND, &tls::KIND, &postgres::KIND];

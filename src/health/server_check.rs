@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::account::{CheckResult, ServerSeries};
-use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe, Refusal};
+use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
 use crate::plan::{HealthPlan, PoolPlan};
@@ -89,10 +89,10 @@ impl ServerCheck {
                 };
                 (result, outcome)
             }
-            Err(CheckFailure::Refused(Refusal {
+            Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
-            })) => {
+            }) => {
                 let reason = reason.into();
                 let refused = CheckOutcome::Refused {
                     reason,
