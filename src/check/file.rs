@@ -21,14 +21,12 @@ pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     with_context(error, key)
 }
 
-/// Reads the file that the key `password_file` names; a line feed at its end is left out.
+/// Reads the file with a password that `key` names; a line feed at its end is left out.
 ///
 /// # Errors
 /// Those of reading; that the file is too long. They name the key.
-pub(super) async fn read_password(file: &Path) -> io::Result<Vec<u8>> {
-    read_short(file)
-        .await
-        .map_err(|error| file_error("password_file", error))
+pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>> {
+    read_short(file).await.map_err(|error| file_error(key, error))
 }
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {

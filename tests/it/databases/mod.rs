@@ -1,0 +1,4 @@
+//! Databases: the check of each kind with real servers.
+
+mod redis;
+mod mariadb;
