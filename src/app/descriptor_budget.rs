@@ -32,7 +32,8 @@ impl DescriptorBudget {
         })
     }
 
-    /// Divides what is left when every worker listens on so many addresses. Logs a `max_connections` that is not possible.
+    /// Divides the descriptors that are left when every worker listens on this number of addresses. Logs a warning if
+    /// `max_connections` is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
         let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,

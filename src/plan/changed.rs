@@ -71,8 +71,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
-    /// that are in both is told by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
