@@ -159,9 +159,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, || {
+    let workers = start_workers(of_workers, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
+    let (ledgers, heartbeats): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
@@ -252,7 +253,7 @@ fn start_workers(
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<(Vec<Arc<Ledger>>, Vec<Arc<Heartbeat>>), Failure> {
+) -> Result<Vec<(Arc<Ledger>, Arc<Heartbeat>)>, Failure> {
     let start = |(number, sockets)| {
         let (ledger, heartbeat) = (Arc::new(ledger()), Arc::<Heartbeat>::default());
         let setup = WorkerSetup {
