@@ -159,10 +159,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let workers = start_workers(of_workers, shares.pipes / workers, &drain, || {
+    let heartbeats: Vec<Arc<Heartbeat>> = (0..workers).map(|_| Arc::default()).collect();
+    let ledgers = start_workers(of_workers, &heartbeats, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
-    let (ledgers, heartbeats): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
@@ -250,22 +250,23 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
+    heartbeats: &[Arc<Heartbeat>],
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<Vec<(Arc<Ledger>, Arc<Heartbeat>)>, Failure> {
+) -> Result<Vec<Arc<Ledger>>, Failure> {
     let start = |(number, sockets)| {
-        let (ledger, heartbeat) = (Arc::new(ledger()), Arc::<Heartbeat>::default());
+        let ledger = Arc::new(ledger());
         let setup = WorkerSetup {
             number,
             sockets,
             pipes,
             ledger: Arc::clone(&ledger),
-            heartbeat: Arc::clone(&heartbeat),
+            heartbeat: Arc::clone(&heartbeats[number]),
             handle: drain.worker_handle(),
         };
         worker::start(setup).map_err(system("cannot start a worker"))?;
-        Ok((ledger, heartbeat))
+        Ok(ledger)
     };
     sockets.into_iter().enumerate().map(start).collect()
 }
