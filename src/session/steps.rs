@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::leased_server::LeasedServer;
-use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
+use super::listener_state::ListenerState;
 use super::refusal::{Refusal, alert_record};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
@@ -97,9 +97,9 @@ impl<'a> Opened<'a> {
 
 fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     entry.traffic().up.add(sniffed.first.as_slice().len());
-    if sniffed.is_postgres_ssl_request() {
-        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        state.log_ssl_request();
+    if let Some(request) = sniffed.postgres_request() {
+        entry.info().detail = Some(request);
+        state.log_postgres_request(request);
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
