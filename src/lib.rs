@@ -50,6 +50,7 @@
 
 pub mod units;
 pub mod text;
+pub mod error;
 pub mod addr;
 pub mod name;
 pub mod optional;

@@ -1,6 +1,7 @@
 //! Requests for a reload, and their results. [`crate::app`] does the reload.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::ServerAddr;
-use crate::config::report::counted;
+use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Pool};
@@ -197,14 +198,14 @@ impl Difference {
 }
 
 /// Why a reload changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// All errors of the file, as `acequia check` prints them.
-    #[error("{0}")]
-    Configuration(String),
+    #[error(transparent)]
+    Configuration(Report),
     /// The system refused an address or a file.
-    #[error("{0}")]
-    System(String),
+    #[error(transparent)]
+    System(Box<dyn Error + Send + Sync>),
     /// It was not started from a file.
     #[error("there is no file to read: it was not started from one")]
     NoFile,

@@ -15,6 +15,7 @@ use super::bodies::OverrideBody;
 use super::context::Admin;
 use super::error::ApiError;
 use super::state::{absent_server_body, server_body};
+use crate::error::chain;
 use crate::pool::{Override, Overrides, ServerPath};
 use crate::reload::{Changes, ReloadError};
 
@@ -126,6 +127,6 @@ pub(super) async fn reload(
             ReloadError::System(_) => StatusCode::INTERNAL_SERVER_ERROR,
             ReloadError::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
-        ApiError::new(status, error.to_string())
+        ApiError::new(status, chain(&error))
     })
 }

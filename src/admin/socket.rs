@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 use tokio::time::Instant;
 
 use super::bodies::ProcessBody;
+use crate::error::{chain, with_context};
 use crate::plan::AdminSocket;
 use crate::text::escape;
 
@@ -64,12 +65,12 @@ pub fn bind(configured: &AdminSocket) -> io::Result<Option<AdminListener>> {
         Err(error) if *configured == AdminSocket::Usual && error.kind() != ErrorKind::AddrInUse => {
             tracing::warn!(
                 path = %path.display(),
-                %error,
+                error = %chain(&error),
                 "cannot open the default Unix socket, commands will not reach this process: set `socket` in [admin]"
             );
             Ok(None)
         }
-        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        Err(error) => Err(with_context(error, path.display().to_string())),
     }
 }
 
@@ -80,8 +81,10 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
     let folder = folder.unwrap_or(Path::new("."));
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            let message = format!("cannot create its folder {}: {error}", folder.display());
-            return Err(io::Error::new(error.kind(), message));
+            return Err(with_context(
+                error,
+                format!("cannot create its folder {}", folder.display()),
+            ));
         }
         _ => {}
     }

@@ -1,22 +1,23 @@
-//! Why the process cannot run, or go on.
+//! Errors that end the process, or prevent a reload.
 
 use std::io;
 use std::path::PathBuf;
 
+use crate::error::chain;
 use crate::listen::BindError;
 use crate::text::escape;
 
-/// Why the process cannot run, or go on.
+/// Why the process cannot start, reload or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// All addresses that cannot be bound. None stays bound.
-    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("\n"))]
+    /// All addresses that cannot be bound, each with its causes on a line of its own. None stays bound.
+    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {}", chain(error))).collect::<Vec<_>>().join("\n"))]
     Bind(Vec<(String, BindError)>),
     /// The access log cannot be opened.
-    #[error("cannot write the access log: {0}; see `access` in [log]")]
+    #[error("cannot write the access log (`access` in [log])")]
     AccessLog(#[source] io::Error),
     /// A system call failed.
-    #[error("{what}: {cause}")]
+    #[error("{what}")]
     System {
         /// What could not be done.
         what: &'static str,
@@ -25,7 +26,7 @@ pub enum Failure {
         cause: io::Error,
     },
     /// A file of the configuration cannot be read.
-    #[error("{key}: cannot read {}: {cause}", escape(&.path.to_string_lossy(), &[]))]
+    #[error("{key}: cannot read {}", escape(&.path.to_string_lossy(), &[]))]
     File {
         /// The key that names it.
         key: String,
@@ -35,8 +36,8 @@ pub enum Failure {
         #[source]
         cause: io::Error,
     },
-    /// A worker, or its task for a listening socket, has ended before the process was told to.
-    #[error("a worker has ended by itself: this is a fault of acequia")]
+    /// A worker, or its task for a listening socket, has ended before the shutdown.
+    #[error("a worker has ended before the shutdown: this is a fault of acequia")]
     WorkersGone,
 }
 

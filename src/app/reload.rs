@@ -18,6 +18,7 @@ use super::{App, Failure, watch};
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
+use crate::error::chain;
 use crate::live::InForce;
 use crate::plan::{LogPlan, Plan};
 use crate::reload::{Changes, Difference, ReloadError};
@@ -50,7 +51,9 @@ impl App {
         self.admin.reloader.record(by, reloaded.is_ok());
         match &reloaded {
             Ok(changes) => log_changes(by, changes),
-            Err(error) => tracing::error!(by, %error, "not reloaded: the configuration before it stays in force"),
+            Err(error) => {
+                tracing::error!(by, error = %chain(error), "not reloaded: the configuration before it stays in force")
+            }
         }
         reloaded
     }
@@ -62,7 +65,7 @@ impl App {
         let (loaded, warnings) = read(file).await?;
         let new_names = self.health.resolve_new_names(&loaded.plan).await;
         let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
-        let system = |failure: Failure| ReloadError::System(failure.to_string());
+        let system = |failure: Failure| ReloadError::System(failure.into());
         let access_log = self.open_access_log(&loaded.plan.log).map_err(system)?;
         let mut failed = Vec::new();
         let bound = self.sockets.bind(&loaded.plan, &mut failed);
@@ -193,8 +196,8 @@ fn log_changes(by: &str, changes: &Changes) {
 /// those of the configuration, and those about the permissions of the other files.
 async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
     in_a_thread(move || {
-        let loaded = config::load(&file).map_err(|report| ReloadError::Configuration(report.to_string()))?;
-        readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.to_string()))?;
+        let loaded = config::load(&file).map_err(ReloadError::Configuration)?;
+        readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.into()))?;
         let of_the_file = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
         let warnings: Vec<_> = of_the_file.into_iter().chain(exposed(&loaded.plan)).collect();
         Ok((loaded, warnings.join("\n")))
@@ -208,7 +211,7 @@ async fn in_a_thread<T: Send + 'static>(
 ) -> Result<T, ReloadError> {
     spawn_blocking(work)
         .await
-        .unwrap_or_else(|lost| Err(ReloadError::System(lost.to_string())))
+        .unwrap_or_else(|lost| Err(ReloadError::System(lost.into())))
 }
 
 impl App {

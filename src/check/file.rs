@@ -7,6 +7,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use crate::dial::ConnectFailure;
+use crate::error::with_context;
 
 /// A longer file is not a password, but named by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -17,7 +18,7 @@ pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     if ConnectFailure::of(&error).is_local_shortage() {
         return error;
     }
-    io::Error::new(error.kind(), format!("{key}: {error}"))
+    with_context(error, key)
 }
 
 /// Reads the file that the key `password_file` names; a line feed at its end is left out.

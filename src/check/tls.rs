@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::file::file_error;
 use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::error::with_context;
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -90,7 +91,10 @@ impl Probe for TlsProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
             let certificate_ends = self.handshake().await?;
-            Ok(CheckPass { certificate_ends })
+            Ok(CheckPass {
+                certificate_ends,
+                ..CheckPass::default()
+            })
         })
     }
 }
@@ -118,9 +122,7 @@ impl TlsProbe {
         let socket = self.target.connect().await?;
         let connected = connector.connect(self.name.clone(), socket).await;
         let mut stream = connected.map_err(|error| match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-            Some(rustls::Error::InvalidMessage(_)) => {
-                io::Error::other(format!("the server does not speak TLS: {error}"))
-            }
+            Some(rustls::Error::InvalidMessage(_)) => with_context(error, "the server does not speak TLS"),
             _ => error,
         })?;
         let (_, session) = stream.get_ref();
@@ -203,9 +205,9 @@ fn read_authorities(file: &Path) -> io::Result<RootCertStore> {
     let text = std::fs::read(file).map_err(|error| file_error("ca_file", error))?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| io::Error::other(format!("ca_file: {error}")))?;
+        let certificate = certificate.map_err(|error| with_context(io::Error::other(error), "ca_file"))?;
         let added = store.add(certificate);
-        added.map_err(|error| io::Error::other(format!("ca_file: {error}")))?;
+        added.map_err(|error| with_context(io::Error::other(error), "ca_file"))?;
     }
     if store.is_empty() {
         return Err(io::Error::other("ca_file: the file contains no certificate"));

@@ -25,6 +25,7 @@ use super::run::start_log;
 use super::terminal::print_message;
 use crate::app::{self, ConfigSource, Failure, Running};
 use crate::config;
+use crate::error::chain;
 use configuration::ListenerAddresses;
 use screen::Screen;
 use servers::{DemoServers, ServerAddresses};
@@ -35,7 +36,7 @@ pub fn run() -> ExitCode {
     match run_demo() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print_message("error", &error.to_string());
+            print_message("error", &chain(&error));
             ExitCode::from(EXIT_RUN)
         }
     }

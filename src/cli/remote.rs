@@ -1,7 +1,7 @@
 //! Requests to a running process over its Unix socket.
 
 use std::error::Error;
-use std::fmt::Write as _;
+
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use super::terminal::{print, print_json, print_message};
 use crate::admin::bodies::{ErrorBody, ProcessBody};
 use crate::admin::default_paths;
 use crate::config;
+use crate::error::chain;
 use crate::plan::AdminSocket;
 
 /// The time for a response; longer than the process lets a connection last.
@@ -115,26 +116,21 @@ pub(super) enum RemoteError {
 
 /// A socket that cannot be connected to.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", .socket.display())]
+#[error("{}", .socket.display())]
 pub(super) struct ConnectError {
     socket: PathBuf,
-    error: io::Error,
+    source: io::Error,
 }
 
 fn list(errors: &[ConnectError]) -> String {
-    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
     errors.join("; ")
 }
 
 impl RemoteError {
     /// Prints the error and its sources; returns the exit code.
     fn print(&self) -> ExitCode {
-        let mut message = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            let _ = write!(message, ": {error}"); // writing to a String cannot fail
-            source = error.source();
-        }
+        let message = chain(self);
         // Errors of a configuration, which a reload returns, begin with this prefix already.
         print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
         ExitCode::from(match self {
@@ -280,9 +276,9 @@ fn is_same_file(named: &Path, running: &Path) -> bool {
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, ConnectError> {
-    UnixStream::connect(socket).await.map_err(|error| ConnectError {
+    UnixStream::connect(socket).await.map_err(|source| ConnectError {
         socket: socket.to_owned(),
-        error,
+        source,
     })
 }
 

@@ -18,6 +18,7 @@ use super::exit::{EXIT_CONFIG, EXIT_RUN};
 use crate::account::access_log::{LogFormat, QUEUE_LINES};
 use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
+use crate::error::chain;
 use crate::plan::LogPlan;
 
 /// Runs the configuration at `path`, otherwise the one at the default path.
@@ -41,7 +42,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     match app::run(loaded.plan, source, announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in error.to_string().lines() {
+            for line in chain(&error).lines() {
                 tracing::error!("{line}");
             }
             ExitCode::from(EXIT_RUN)

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::resolver::{LookupResult, Resolver};
 use crate::addr::{IpFamily, ServerAddr};
+use crate::error::chain;
 use crate::live::{Live, LivePool, NameAddresses};
 use crate::plan::{Plan, PoolPlan};
 use crate::text::Reason;
@@ -276,7 +277,7 @@ pub async fn resolve_new_names(
 
 /// The addresses that were found, each once and sorted: resolvers rotate their answers.
 fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
-    let addresses = found.map_err(|error| Reason::from(error.to_string()))?;
+    let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {
         return Err(Reason::new("the name has no address"));
     }

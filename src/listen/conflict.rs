@@ -5,16 +5,26 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::ListenAddr;
+use crate::error::chain;
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {cause}; {}", self.remedy())]
+#[error("cannot listen on {address}")]
 pub struct BindError {
     /// The address.
     pub address: ListenAddr,
-    /// The error of the system.
+    /// Why, and what to do about it.
     #[source]
-    pub cause: io::Error,
+    pub cause: BindCause,
+}
+
+/// Why an address could not be bound. Its text ends with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{}; {}", chain(.error), self.remedy())]
+pub struct BindCause {
+    /// The error of the system.
+    pub error: io::Error,
+    is_ipv4: bool,
     /// What holds the address, where that is the cause and can be found out.
     holder: Option<Holder>,
 }
@@ -31,17 +41,20 @@ enum Holder {
 impl BindError {
     /// To be called right after the failure: it looks up what holds the address.
     #[must_use]
-    pub fn new(address: ListenAddr, cause: io::Error) -> Self {
-        let is_taken = cause.raw_os_error() == Some(libc::EADDRINUSE);
-        Self {
-            address,
-            cause,
+    pub fn new(address: ListenAddr, error: io::Error) -> Self {
+        let is_taken = error.raw_os_error() == Some(libc::EADDRINUSE);
+        let cause = BindCause {
+            error,
+            is_ipv4: address.ip().is_ipv4(),
             holder: is_taken.then(|| holder(address)).flatten(),
-        }
+        };
+        Self { address, cause }
     }
+}
 
+impl BindCause {
     fn remedy(&self) -> &'static str {
-        match (self.cause.raw_os_error(), self.holder) {
+        match (self.error.raw_os_error(), self.holder) {
             (Some(libc::EADDRINUSE), Some(Holder::Listener)) => {
                 "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
             }
@@ -54,7 +67,7 @@ impl BindError {
                 "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
                  process, or bind another port"
             }
-            (Some(libc::EADDRNOTAVAIL), _) if self.address.ip().is_ipv4() => {
+            (Some(libc::EADDRNOTAVAIL), _) if self.is_ipv4 => {
                 "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
                  between machines set net.ipv4.ip_nonlocal_bind to 1"
             }

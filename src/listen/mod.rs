@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::addr::ListenAddr;
+use crate::error::with_context;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
 pub use accept::{AcceptPause, Accepted, Listener};
@@ -158,7 +159,7 @@ fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::R
 fn refused(call: &str, error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL) => {
-            io::Error::other(format!("the system refuses {call}: {error}"))
+            with_context(error, format!("the system refuses {call}"))
         }
         _ => error,
     }
@@ -200,8 +201,11 @@ mod tests {
         let sockets = first.listen(2, 16).unwrap();
         assert_eq!(sockets.len(), 2);
         let error = Bound::new(address, &OPTIONS).unwrap_err();
-        assert_eq!(error.cause.raw_os_error(), Some(libc::EADDRINUSE));
-        assert!(error.to_string().contains("another process listens there"), "{error}");
+        assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(
+            crate::error::chain(&error).contains("another process listens there"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
         let _sockets = first.listen(2, 16).unwrap();
         let error = second.listen(2, 16).unwrap_err();
-        assert_eq!(error.cause.raw_os_error(), Some(libc::EADDRINUSE));
+        assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Sniffed {
 
 /// Why a client cannot be routed, and how much was read of it.
 #[derive(Debug, thiserror::Error)]
-#[error("{reason} (after {bytes_read} bytes)")]
+#[error("cannot route the client after {bytes_read} bytes")]
 pub struct SniffError {
     /// What went wrong.
     #[source]

@@ -40,11 +40,11 @@ pub enum SniffFailure {
     /// Undecided after `hello_bytes_max`, or sure to be.
     #[error("the ClientHello is too long")]
     TooLong,
-    /// It begins as TLS and is no ClientHello.
-    #[error("no ClientHello: {0}")]
-    Invalid(Malformed),
+    /// It begins as TLS but is no valid ClientHello.
+    #[error("the ClientHello is invalid")]
+    Invalid(#[source] Malformed),
     /// The client finished before it was decided.
-    #[error("the client left before its ClientHello was whole")]
+    #[error("the client left before its ClientHello was complete")]
     LeftEarly,
     /// Reading failed; mostly a reset.
     #[error("the client is gone")]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::ioctl_fionbio;
 
+use crate::error::with_context;
 use crate::text::escape;
 
 /// Where the access log is written.
@@ -52,12 +53,7 @@ impl Output {
             AccessTarget::Stdout => (None, Box::new(io::stdout())),
             AccessTarget::Stderr => (None, Box::new(io::stderr())),
             AccessTarget::File(path) => {
-                let with_path = |error: io::Error| {
-                    io::Error::new(
-                        error.kind(),
-                        format!("{}: {error}", escape(&path.to_string_lossy(), &[])),
-                    )
-                };
+                let with_path = |error| with_context(error, escape(&path.to_string_lossy(), &[]));
                 (Some(path.clone()), Box::new(open_to_append(path).map_err(with_path)?))
             }
         };

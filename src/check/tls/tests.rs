@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::addr::ServerAddr;
 use crate::dial::TEST_CONNECT;
+use crate::error::chain;
 
 const NAME: &str = "db.example";
 
@@ -74,7 +75,7 @@ fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
 
 async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
     let checked = probe(check, address).handshake().await;
-    checked.map_err(|error| error.to_string())
+    checked.map_err(|error| chain(&error))
 }
 
 fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck {
@@ -122,7 +123,7 @@ async fn a_changed_ca_file_is_read_again() {
     assert!(probe.handshake().await.is_ok());
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
     let missing = probe.handshake().await.unwrap_err();
-    assert!(missing.to_string().starts_with("ca_file: "), "{missing}");
+    assert!(chain(&missing).starts_with("ca_file: "), "{missing}");
 }
 
 #[tokio::test]

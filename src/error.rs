@@ -1,0 +1,60 @@
+//! Errors with sources: adds a context to an error, and displays an error with its sources.
+
+use std::error::Error;
+use std::io;
+
+/// The text of an error and its sources, separated by colons: `cannot open the log: /var/log/a.log: Permission denied`.
+///
+/// Errors of this crate display only their own part. Some crates display the source too; it is not repeated then.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Adds what failed to an error. The result has the same kind, displays the context, and has the error as its source.
+#[must_use]
+pub fn with_context(error: io::Error, context: impl Into<String>) -> io::Error {
+    #[derive(Debug, thiserror::Error)]
+    #[error("{context}")]
+    struct Context {
+        context: String,
+        source: io::Error,
+    }
+
+    let context = context.into();
+    io::Error::new(error.kind(), Context { context, source: error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_displays_each_context_and_the_cause_once() {
+        let cause = io::Error::from(io::ErrorKind::NotFound);
+        let error = with_context(with_context(cause, "/etc/a.pem"), "ca_file");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.to_string(), "ca_file");
+        assert_eq!(chain(&error), "ca_file: /etc/a.pem: entity not found");
+    }
+
+    #[test]
+    fn a_source_that_an_error_displays_itself_is_not_repeated() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("request failed: {0}")]
+        struct Foreign(#[source] io::Error);
+
+        let error = Foreign(io::Error::other("no route"));
+        assert_eq!(chain(&error), "request failed: no route");
+    }
+}
