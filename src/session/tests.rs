@@ -144,3 +144,20 @@ async fn an_idle_sessions_future_stays_small() {
         "expected at most {SESSION_BYTES_MAX} bytes, got {bytes}"
     );
 }
+
+/// The largest block that glibc hands out again as it is (tcache).
+const REUSED_BYTES_MAX: usize = 1032;
+
+#[tokio::test]
+async fn what_a_session_needs_until_it_is_linked_leaves_no_holes_in_the_heap() {
+    let mut setup = Setup::new(AccessTarget::Off).await;
+    let _client = TcpStream::connect(setup.address).await.unwrap();
+    let Accepted { socket, peer, at, .. } = setup.listener.accept(&setup.state.limits, |_| {}).await;
+    let entry = setup.ledger.open(&setup.state.series, peer, at);
+    let bytes = size_of_val(&link(socket, Arc::clone(&setup.state), at, entry));
+    assert!(
+        bytes <= REUSED_BYTES_MAX / 2,
+        "expected at most {} bytes, got {bytes}",
+        REUSED_BYTES_MAX / 2
+    );
+}
