@@ -156,8 +156,7 @@ async fn what_a_session_needs_until_it_is_linked_leaves_no_holes_in_the_heap() {
     let entry = setup.ledger.open(&setup.state.series, peer, at);
     let bytes = size_of_val(&link(socket, Arc::clone(&setup.state), at, entry));
     assert!(
-        bytes <= REUSED_BYTES_MAX / 2,
-        "expected at most {} bytes, got {bytes}",
-        REUSED_BYTES_MAX / 2
+        bytes <= REUSED_BYTES_MAX,
+        "expected at most {REUSED_BYTES_MAX} bytes, got {bytes}"
     );
 }
