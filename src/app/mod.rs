@@ -173,6 +173,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         limits: Arc::clone(&sockets.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
+        is_token_unreadable: AtomicBool::new(false),
         ledgers,
         reloader,
         started: std::time::SystemTime::now(),
