@@ -87,6 +87,11 @@ impl<'a> Core<'a> {
         self.has_moved = true;
     }
 
+    /// The bytes just received from this side end with what is probably its close_notify.
+    pub(super) fn received_close_notify(&mut self, from: Side) {
+        self.direction_mut(from).complete();
+    }
+
     /// So many of the bytes read from this side were sent to the other one.
     pub(super) fn sent(&mut self, from: Side, bytes: usize) {
         self.direction_mut(from).sent(bytes);
@@ -97,6 +102,9 @@ impl<'a> Core<'a> {
     /// This side has finished: it sends no more.
     pub(super) fn ended(&mut self, from: Side, now: Instant) {
         self.direction_mut(from).end();
+        if !self.is_delivering() {
+            self.direction_mut(from).complete();
+        }
         if self.first_ended.is_none() && !self.is_delivering() {
             self.first_ended = Some(from);
             // The half-close timeout applies from now on, too.
@@ -116,15 +124,37 @@ impl<'a> Core<'a> {
     /// still delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
     pub(super) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
         match side {
-            Side::Client => self.closed = Some(Closed::Broke(side, fault)),
+            Side::Client => self.closed = Some(self.broken(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
+                let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
                 self.up.abandon(); // so the other direction is the last one, whose end is not forwarded as a clean one
-                self.timer = Some(Box::new(RelayTimer::Delivery(DeliveryTimer::new(fault, now))));
+                self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }
         }
         self.settle_ends();
+    }
+
+    /// How the relay ends because the connection of this side broke. A reset after both sides have said all, or after the
+    /// client has and before the server breaks, is no fault: often a side no longer reads the other one's last bytes.
+    fn broken(&self, side: Side, fault: Fault) -> Closed {
+        let is_said = match self.timer.as_deref() {
+            Some(RelayTimer::Delivery(delivery)) => {
+                delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
+            }
+            _ => self.is_client_through(),
+        };
+        if fault == Fault::Reset && is_said && self.down.unsent() == 0 {
+            Closed::ResetAfterEnd(self.first_ended.unwrap_or(Side::Client))
+        } else {
+            Closed::Broke(side, fault)
+        }
+    }
+
+    /// Whether the client has said all, and all of it was sent on.
+    fn is_client_through(&self) -> bool {
+        self.up.is_complete() && self.up.unsent() == 0
     }
 
     /// Ends the relay at once, because the session is cut.
@@ -161,7 +191,8 @@ impl<'a> Core<'a> {
                 // Where the system does not report send queues, delivery takes the whole timeout.
                 let is_delivered = || is_sent && queue(Side::Client).is_some_and(SendQueue::is_delivered);
                 if delivery.expire(now, is_delivered, || std::mem::take(&mut self.has_moved)) {
-                    self.closed = Some(Closed::Broke(Side::Server, delivery.fault));
+                    let fault = delivery.fault;
+                    self.closed = Some(self.broken(Side::Server, fault));
                 }
             }
         }

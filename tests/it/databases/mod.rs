@@ -1,0 +1,3 @@
+//! Real databases behind pools that know them.
+
+mod endings;
