@@ -37,7 +37,13 @@ mod tests {
     #[test]
     fn an_encrypted_alert_is_recognized_at_the_end_only() {
         let query = record(0x17, 40);
-        for alert in [record(0x17, 19), record(0x15, 26), record(0x15, 18), record(0x15, 48), record(0x15, 64)] {
+        for alert in [
+            record(0x17, 19),
+            record(0x15, 26),
+            record(0x15, 18),
+            record(0x15, 48),
+            record(0x15, 64),
+        ] {
             assert!(ends_with_close_notify(&alert));
             assert!(ends_with_close_notify(&[&query[..], &alert[..]].concat()));
             assert!(!ends_with_close_notify(&[&alert[..], &query[..]].concat()));

@@ -36,6 +36,8 @@ pub(super) struct Core<'a> {
     /// Boxed to keep the many sessions without a limit small.
     timer: Option<Box<RelayTimer>>,
     first_ended: Option<Side>,
+    /// The side whose close_notify came first, as long as it sends nothing after it.
+    first_close_notify: Option<Side>,
     closed: Option<Closed>,
     /// Whether bytes were read or sent since the timer last took note.
     has_moved: bool,
@@ -52,6 +54,7 @@ impl<'a> Core<'a> {
             traffic,
             timer: silence,
             first_ended: None,
+            first_close_notify: None,
             closed: None,
             has_moved: false,
         }
@@ -84,12 +87,14 @@ impl<'a> Core<'a> {
             Side::Server => self.traffic.down.add(bytes),
         }
         self.direction_mut(from).received(bytes);
+        self.first_close_notify = self.first_close_notify.filter(|first| *first != from);
         self.has_moved = true;
     }
 
     /// The bytes just received from this side end with what is probably its close_notify.
     pub(super) fn received_close_notify(&mut self, from: Side) {
         self.direction_mut(from).complete();
+        self.first_close_notify.get_or_insert(from);
     }
 
     /// So many of the bytes read from this side were sent to the other one.
@@ -106,7 +111,7 @@ impl<'a> Core<'a> {
             self.direction_mut(from).complete();
         }
         if self.first_ended.is_none() && !self.is_delivering() {
-            self.first_ended = Some(from);
+            self.first_ended = self.first_close_notify.or(Some(from));
             // The half-close timeout applies from now on, too.
             let limit = [self.limits.idle_timeout, self.limits.half_close_timeout];
             self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
@@ -146,7 +151,8 @@ impl<'a> Core<'a> {
             _ => self.is_client_through(),
         };
         if fault == Fault::Reset && is_said && self.down.unsent() == 0 {
-            Closed::ResetAfterEnd(self.first_ended.unwrap_or(Side::Client))
+            let first = self.first_ended.or(self.first_close_notify);
+            Closed::ResetAfterEnd(first.unwrap_or(Side::Client))
         } else {
             Closed::Broke(side, fault)
         }

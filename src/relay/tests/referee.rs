@@ -134,8 +134,14 @@ impl<'a> Referee<'a> {
             Closed::ResetAfterEnd(side) => {
                 let server_broke = world.server.broke.map(|(_, fault)| fault);
                 let is_reset = server_broke == Some(Fault::Reset) || world.client.broke == Some((now, Fault::Reset));
-                assert!(is_reset && had_finished(&world), "{closed:?}, but the client had not finished");
-                assert!(server_broke.is_none() || world.server.ended, "the server had not finished");
+                assert!(
+                    is_reset && had_finished(&world),
+                    "{closed:?}, but the client had not finished"
+                );
+                assert!(
+                    server_broke.is_none() || world.server.ended,
+                    "the server had not finished"
+                );
                 assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
             }
             Closed::Broke(Side::Client, fault) => {
