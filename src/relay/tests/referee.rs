@@ -134,7 +134,24 @@ impl<'a> Referee<'a> {
                 assert!(up.is_done() && down.is_done(), "{closed:?}, but not all is done");
                 assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
             }
-            Closed::Broke(Side::Client, fault) => assert_eq!(world.client.broke, Some((now, fault))),
+            Closed::ResetAfterEnd(side) => {
+                let server_broke = world.server.broke.map(|(_, fault)| fault);
+                let is_reset = server_broke == Some(Fault::Reset) || world.client.broke == Some((now, Fault::Reset));
+                assert!(
+                    is_reset && had_finished(&world),
+                    "{closed:?}, but the client had not finished"
+                );
+                assert!(
+                    server_broke.is_none() || world.server.ended,
+                    "the server had not finished"
+                );
+                assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
+            }
+            Closed::Broke(Side::Client, fault) => {
+                assert_eq!(world.client.broke, Some((now, fault)));
+                let is_fault = fault == Fault::Lost || world.server.broke.is_some() || !had_finished(&world);
+                assert!(is_fault, "the client had finished");
+            }
             Closed::Broke(Side::Server, fault) => {
                 let (broke_at, broke) = world.server.broke.expect("the server has broken");
                 assert_eq!(broke, fault);
@@ -202,6 +219,12 @@ impl<'a> Referee<'a> {
             assert!(direction.held() <= HELD_BYTES_MAX.max(self.first));
         }
     }
+}
+
+/// Whether the client had finished, and nothing was left to be sent either way.
+fn had_finished(world: &World) -> bool {
+    let [up, down] = directions(world);
+    world.client.ended && world.client.end_read && up.held() == 0 && down.held() == 0
 }
 
 fn had_a_turn(world: &World) -> bool {
