@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::leased_server::LeasedServer;
-use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
+use super::listener_state::ListenerState;
 use super::refusal::{Refusal, alert_record};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
@@ -97,9 +97,9 @@ impl<'a> Opened<'a> {
 
 fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     entry.traffic().up.add(sniffed.first.as_slice().len());
-    if sniffed.is_postgres_ssl_request() {
-        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        state.log_ssl_request();
+    if let Some(request) = sniffed.postgres_request() {
+        entry.info().detail = Some(request);
+        state.log_postgres_request(request);
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
@@ -185,13 +185,16 @@ impl Routed<'_> {
                 Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
                 None => Vec::new(),
             };
-            let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
+            let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
                     entry.attempt_finished(attempt.took, attempt.failure);
                     log_attempt(pool.name(), &attempt);
                 }
-            });
+            };
+            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
+            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
             let (socket, lease) = dialled
                 .await
                 .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;

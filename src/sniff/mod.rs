@@ -44,12 +44,19 @@ pub enum Opening {
 /// PostgreSQL documentation). The client waits for one byte of answer before it sends a ClientHello.
 const POSTGRES_SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// GSSENCRequest, which a client with a Kerberos ticket sends before an SSLRequest.
+const POSTGRES_GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+
 impl Sniffed {
-    /// Whether the client sent PostgreSQL's SSLRequest. One that comes in pieces is not recognized: the first byte proves
-    /// that it is not TLS, and no more is read.
+    /// The word for the logs if the client sent PostgreSQL's SSLRequest or GSSENCRequest. One that comes in pieces is not
+    /// recognized: the first byte proves that it is not TLS, and no more is read.
     #[must_use]
-    pub fn is_postgres_ssl_request(&self) -> bool {
-        self.first.as_slice() == POSTGRES_SSL_REQUEST
+    pub fn postgres_request(&self) -> Option<&'static str> {
+        match self.first.as_slice() {
+            bytes if bytes == POSTGRES_SSL_REQUEST => Some("postgres_ssl_request"),
+            bytes if bytes == POSTGRES_GSSENC_REQUEST => Some("postgres_gssenc_request"),
+            _ => None,
+        }
     }
 
     /// The ClientHello, if the client speaks TLS.

@@ -1,4 +1,6 @@
-//! Databases: the check of each kind with real servers.
+//! Real databases behind pools that know them.
 
+mod endings;
+mod refused;
 mod redis;
 mod mariadb;
