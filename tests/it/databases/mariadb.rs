@@ -104,13 +104,22 @@ fn a_full_server_lives_and_keeps_its_sessions() {
     eventually("it is up", || has_state(&proxy, "primary", &server, "up"));
     let clients: Vec<_> = (0..16).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
     eventually("the check is refused", || {
-        reason(&proxy, "primary", &server).contains("Too many connections")
+        has_state(&proxy, "primary", &server, "check refused")
     });
-    assert!(has_state(&proxy, "primary", &server, "up"));
+    assert!(reason(&proxy, "primary", &server).contains("Too many connections"));
+    assert_eq!(
+        answer(proxy.at("primary"), "SELECT 1"),
+        None,
+        "the server itself is full"
+    );
+    let refused = [("pool", "primary")];
+    assert_eq!(
+        proxy.metrics().sum("acequia_health_transitions_total", &refused),
+        1.0,
+        "only to `up`"
+    );
     drop(clients);
-    eventually("the check passes again", || {
-        proxy.server("primary", &server.address().to_string())["reason"].is_null()
-    });
+    eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
 }
 
 #[test]
