@@ -53,7 +53,7 @@ impl ListenerState {
                 listener = %self.plan.name,
                 reason = POSTGRES_SSL_REQUEST,
                 "a PostgreSQL client asks for TLS by an SSLRequest, which no `sni` or `alpn` matches: \
-                 give it a listener without such routes, or set sslnegotiation=direct at the client"
+                 set protocol = \"postgres\" on the listener"
             );
         }
     }
