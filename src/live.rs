@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
-use crate::pool::{Member, Override, Overrides, ServerPath, ServerRegistry};
-pub use pool::{LivePool, LivePools, NameAddresses};
+use crate::pool::{Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
 #[derive(Debug)]
@@ -73,9 +73,9 @@ impl Live {
     pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Self {
         let registry = Arc::<ServerRegistry>::default();
         let pool = |plan: &Arc<PoolPlan>| {
-            let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry);
-            pool.update_checked();
-            Arc::new(pool)
+            let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
+            pool.put_in_force();
+            pool
         };
         let in_force = InForce {
             pools: plan.pools.iter().map(pool).collect(),
@@ -150,7 +150,7 @@ impl Live {
             if let Some(before) = before {
                 pool.catch_up_with(before, &self.registry);
             }
-            pool.update_checked();
+            pool.put_in_force();
         }
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
@@ -170,6 +170,12 @@ impl Live {
     /// Does what an operator says of a server, and keeps it for when it is there again. Returns what holds then.
     pub fn apply_override(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         self.registry.apply_override(name, order, by, at)
+    }
+
+    /// The servers of which an operator has said something, also those that only sessions hold.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<Arc<Server>> {
+        self.registry.overridden()
     }
 
     /// What was said of servers that no pool of the plan has, sorted by name.

@@ -15,7 +15,6 @@ mod linked;
 #[cfg(test)]
 mod tests;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -25,7 +24,7 @@ pub use self::listener_state::ListenerState;
 use crate::account::{Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
-use linked::Linked;
+use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
 use startup::relay_tls_answer;
 use steps::{Connected, Opened};
@@ -42,13 +41,9 @@ pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>
         permit,
     } = accepted;
     let entry = ledger.open(&state.series, peer, at);
-    let linking = Box::pin(async move { link(socket, state, at, entry).await.map(Linked::relay) });
+    let linking = Box::pin(link(socket, state, at, entry));
     async move {
-        // Awaited in place: awaited by value, it would be kept beside the value that it comes from.
-        let mut relaying = pin!(linking.await);
-        if let Some(relaying) = relaying.as_mut().as_pin_mut() {
-            relaying.await;
-        }
+        relay_when_linked(linking).await;
         drop(permit); // after the entry: when the permit is free, this session is accounted for
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, ServerId};
+use crate::pool::{CheckState, Member, Overrides, ServerId};
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -69,9 +69,12 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 }
 
 /// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
-/// them.
+/// them. What an operator has set precedes, and may still be changed for a server that has left.
 fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
-    let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
+    let by_itself = severings
+        .iter()
+        .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
+    let mut wanted: HashMap<_, _> = by_itself.map(|(id, severing)| (*id, severing.cause)).collect();
     for pool in live.in_force().pools.iter() {
         for server in pool.servers().iter() {
             wanted.remove(&server.id());
@@ -83,17 +86,19 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
             }
         }
     }
+    let drained = live.overridden().into_iter().filter(|server| server.live() > 0);
+    wanted.extend(drained.filter_map(|server| Some((server.id(), drain(&server.overrides())?))));
     wanted
 }
 
+fn drain(overrides: &Overrides) -> Option<Cause> {
+    overrides.close_over.map(|over| Cause {
+        ending: Ending::ServerDrained,
+        over,
+    })
+}
+
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
-    let overrides = server.overrides();
-    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (overrides.admin_state, overrides.close_over) {
-        return Some(Cause {
-            ending: Ending::ServerDrained,
-            over,
-        });
-    }
     let severing = pool.plan().severing;
     let over = severing.close_over;
     let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);

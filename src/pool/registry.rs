@@ -99,6 +99,15 @@ impl ServerRegistry {
         overrides
     }
 
+    /// The servers that have overrides, also those that only sessions hold.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<Arc<Server>> {
+        let entries = self.lock();
+        let of_path = |path| entries.servers.get(path).into_iter().flatten();
+        let servers = entries.overrides.keys().flat_map(of_path);
+        servers.filter_map(|(_, server)| server.upgrade()).collect()
+    }
+
     /// The overrides of servers that are not in `present`, sorted by name.
     #[must_use]
     pub fn absent_overrides(&self, present: &HashSet<ServerPath>) -> Vec<(ServerPath, Overrides)> {

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::leased_server::LeasedServer;
-use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
+use super::listener_state::ListenerState;
 use super::postgres::{request_tls, requires_tls, tls_answer};
 use super::refusal::{Refusal, reply};
 use crate::account::Entry;
@@ -106,9 +106,9 @@ impl<'a> Opened<'a> {
 
 pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     entry.traffic().up.add(sniffed.bytes_read);
-    if sniffed.is_stray_ssl_request() {
-        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        state.log_ssl_request();
+    if let Some(request) = sniffed.stray_postgres_request() {
+        entry.info().detail = Some(request);
+        state.log_postgres_request(request);
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
@@ -212,20 +212,23 @@ impl Routed<'_> {
                 Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
                 None => Vec::new(),
             };
-            let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
+            let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
                     entry.attempt_finished(attempt.took, attempt.failure);
                     log_attempt(pool.name(), &attempt);
                 }
-            });
+            };
             let told = |alert| reply(sniffed.as_ref(), |_| alert, PostgresError::NoServer);
+            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
+            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
             let (mut socket, lease) = dialled
                 .await
                 .map_err(|reason| Refusal::DialError(reason, told(Alert::InternalError)))?;
             let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
-                request_tls(&mut socket, &first, pool.plan(), client, entry, told).await?;
+                Box::pin(request_tls(&mut socket, &first, pool.plan(), client, entry, told)).await?;
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));

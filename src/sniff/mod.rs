@@ -62,11 +62,16 @@ pub enum PostgresOpening {
 }
 
 impl Sniffed {
-    /// Whether the client of a listener that does not expect PostgreSQL sent an SSLRequest. One that comes in pieces is not
-    /// recognized: the first byte proves that it is not TLS, and no more is read.
+    /// The word for the logs if the client of a listener that does not expect PostgreSQL sent an SSLRequest or a
+    /// GSSENCRequest. One that comes in pieces is not recognized: the first byte proves that it is not TLS, and no more is
+    /// read.
     #[must_use]
-    pub fn is_stray_ssl_request(&self) -> bool {
-        matches!(self.opening, Opening::NotTls) && self.first.as_slice() == postgres::SSL_REQUEST
+    pub fn stray_postgres_request(&self) -> Option<&'static str> {
+        match (&self.opening, self.first.as_slice()) {
+            (Opening::NotTls, bytes) if bytes == postgres::SSL_REQUEST => Some("postgres_ssl_request"),
+            (Opening::NotTls, bytes) if bytes == postgres::GSSENC_REQUEST => Some("postgres_gssenc_request"),
+            _ => None,
+        }
     }
 
     /// The ClientHello, if the client speaks TLS.

@@ -27,6 +27,9 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// SSLRequest.
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// GSSENCRequest, which a client with a Kerberos ticket sends before an SSLRequest.
+pub const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+
 const CODE_CANCEL: u32 = 80_877_102;
 const CODE_SSL: u32 = 80_877_103;
 const CODE_GSSENC: u32 = 80_877_104;

@@ -202,14 +202,15 @@ impl End {
     }
 
     /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, those that have arrived are not. The error is EPIPE if the
-    /// peer's FIN had arrived before.
+    /// peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES could also be
+    /// a refusal of the call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed {
             return;
         }
         self.error = Some(match fault {
-            Fault::Lost => Errno::TIMEDOUT,
+            Fault::Lost => Errno::ACCESS,
             Fault::Reset if self.ended && !self.finished => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
         });
