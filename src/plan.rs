@@ -246,6 +246,8 @@ pub struct HealthPlan {
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
+    /// How long the role of a server whose checks are refused is taken to be what it was.
+    pub role_trust: Duration,
     /// The IP address that checks connect to; `None`: the server's own.
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.

@@ -328,7 +328,7 @@ impl Hasher for NameHasher {
         self.0 ^= xxh3_64(bytes);
     }
 
-    /// The length that stands before a slice, so that two in a row do not run together; a name is one.
+    /// Ignores the length prefix of a slice, which separates several slices in one key: a name is a single slice.
     fn write_usize(&mut self, _: usize) {}
 }
 

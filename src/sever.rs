@@ -40,15 +40,17 @@ impl Severing {
         Self { cause, began, first }
     }
 
-    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Sessions
-    /// that end by themselves count, and at the end none is left, however many were added meanwhile.
+    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Of n
+    /// sessions the i-th is closed after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves
+    /// count, and at the end none is left, however many were added meanwhile.
     fn due(&self, now: Instant, there: usize) -> usize {
         let left = self.cause.over.saturating_sub(now - self.began);
         if left.is_zero() {
             return there;
         }
         let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.cause.over.as_nanos());
-        there.saturating_sub(may_be_left as usize) // which is at most `first`
+        // At most `first`; one less, because the first is closed at the beginning and not after a part of the time.
+        there.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
 
@@ -168,7 +170,13 @@ mod tests {
             there -= due;
             cut_at.extend(std::iter::repeat_n(tick / 10, due));
         }
-        assert_eq!(cut_at, [2, 4, 6, 8, 10]);
+        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_session_is_closed_at_once() {
+        let one = severing(1, TEN);
+        assert_eq!(one.due(one.began, 1), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,10 +201,10 @@ mod tests {
                 prop_assert!(due <= there);
                 there -= due;
                 let left = severing.cause.over.saturating_sub(now - severing.began);
-                // Whole nanoseconds on both sides: there * over against first * left.
+                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
                 let (over, allowed) = (severing.cause.over.as_nanos(), first as u128 * left.as_nanos());
                 let taken = there as u128 * over;
-                prop_assert!(due == 0 || taken < allowed + over.max(1) && taken >= allowed);
+                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
             }
             prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
         }

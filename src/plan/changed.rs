@@ -71,8 +71,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
-    /// that are in both is told by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -199,6 +199,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         timeout,
         required: RoleRequirement { role, max_lag },
         thresholds: Thresholds { rise, fall },
+        role_trust,
         address,
         port,
         concurrency,
@@ -212,6 +213,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("max_lag", max_lag),
         setting("health.rise", rise),
         setting("health.fall", fall),
+        setting("role_trust", role_trust),
         setting("health.address", address),
         setting("health.port", port),
         setting("health.concurrency", concurrency),

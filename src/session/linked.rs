@@ -66,8 +66,8 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
     drop(ends);
     server.release(&finished);
     let ending = match closed {
-        Closed::Finished(Side::Client) => Ending::ClientClosed,
-        Closed::Finished(Side::Server) => Ending::ServerClosed,
+        Closed::Finished(Side::Client) | Closed::ResetAfterEnd(Side::Client) => Ending::ClientClosed,
+        Closed::Finished(Side::Server) | Closed::ResetAfterEnd(Side::Server) => Ending::ServerClosed,
         Closed::Broke(side, fault) => ending_of_fault(side, fault),
         Closed::Idle(_) => Ending::IdleTimeout,
         Closed::HalfClosed(_) => Ending::HalfCloseTimeout,

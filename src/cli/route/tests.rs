@@ -70,6 +70,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             timeout: SECOND,
             required: RoleRequirement::default(),
             thresholds,
+            role_trust: SECOND,
             address: None,
             port: None,
             concurrency: 64,
