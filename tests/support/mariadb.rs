@@ -87,7 +87,7 @@ impl MariaDb {
 
     fn client(&self, statements: &str) -> Command {
         let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "-u", "root", "-N", "-B", "-S"]);
+        command.args(["--no-defaults", "-u", "root", "-B", "-S"]);
         command.arg(self.folder.path().join("socket")).args(["-e", statements]);
         command
     }

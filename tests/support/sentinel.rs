@@ -1,6 +1,7 @@
 //! Redis with replicas and Sentinels.
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -114,9 +115,9 @@ impl Drop for RedisNode {
 
 /// The answer of a server to one inline command, on a connection of its own; the connection's error if there is none.
 pub fn redis_answer(address: SocketAddr, command: &str) -> std::io::Result<String> {
-    use std::io::Write;
     let mut client = Client::try_connect(address)?;
-    client.0.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
+    client.0.write_all(format!("{command}\r\n").as_bytes())?;
+    client.0.shutdown(Shutdown::Write)?; // Redis answers before it reads on; a Sentinel knows no QUIT
     let answer = client.try_read_all()?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
