@@ -124,7 +124,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What an error of reading or writing says of the socket.
+    /// Classifies an error of reading or writing.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {

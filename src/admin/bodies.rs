@@ -98,7 +98,11 @@ pub struct RouteBody {
     pub alpn: Vec<String>,
     /// The first 16 of its networks.
     pub from: Vec<String>,
-    /// The number of entries left out of `sni`, `alpn` and `from`.
+    /// The first entries of the condition.
+    pub database: Vec<String>,
+    /// The first entries of the condition.
+    pub user: Vec<String>,
+    /// The number of entries left out of these conditions.
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,

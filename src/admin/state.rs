@@ -113,7 +113,13 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
         sni: first(&route.sni, ToString::to_string),
         alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
         from: first(&route.from, ToString::to_string),
-        more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
+        database: first(&route.database, ToString::to_string),
+        user: first(&route.user, ToString::to_string),
+        more: more(route.sni.len())
+            + more(route.alpn.len())
+            + more(route.from.len())
+            + more(route.database.len())
+            + more(route.user.len()),
         pool: match &route.to {
             Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,

@@ -35,8 +35,9 @@ impl DescriptorBudget {
         })
     }
 
-    /// Divides what is left when every worker listens on so many addresses. Workers and the admin server are to take their
-    /// shares of the first division: later ones count with that, so that a reload gives nothing away twice. Logs a `max_connections` that is not possible.
+    /// Divides the descriptors that are left when every worker listens on this number of addresses. Workers and the admin
+    /// server get their shares once, from the first division. Later divisions deduct these shares, so that a reload does
+    /// not give descriptors away twice. Logs a warning if `max_connections` is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
         let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,

@@ -28,7 +28,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "PostgreSQL",
         accepts_proxy_header: false,
-        without_hello: Some("no `sni` or `alpn` matches them, unless they set sslnegotiation=direct (PostgreSQL 17)"),
+        without_hello: Some("no `sni` or `alpn` matches them: add protocol = \"postgres\" to the listener"),
     }),
 };
 

@@ -14,8 +14,8 @@ use super::{Override, Overrides, Server, ServerSpec};
 /// at the same time, several servers with different addresses may have one name.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
-/// The number of absent servers whose overrides are kept. Bounds what an automation that drains every server it removes
-/// leaves behind.
+/// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
+/// server before it removes it.
 const ABSENT_MAX: usize = 10_000;
 
 /// Finds every server that a plan or a session holds, and the overrides of servers.

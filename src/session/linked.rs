@@ -28,6 +28,7 @@ impl Linked {
             server,
             first,
             relay,
+            asks_server: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
         entry.relay_started(&ends);

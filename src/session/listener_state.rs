@@ -52,8 +52,8 @@ impl ListenerState {
             tracing::warn!(
                 listener = %self.plan.name,
                 reason = request,
-                "a PostgreSQL client asks for encryption before its ClientHello, which no `sni` or `alpn` matches: give it a \
-                 listener without such routes, or set sslnegotiation=direct and gssencmode=disable at the client"
+                "a PostgreSQL client asks for encryption before its ClientHello, which no `sni` or `alpn` matches: \
+                 set protocol = \"postgres\" on the listener"
             );
         }
     }
