@@ -4,3 +4,4 @@ mod endings;
 mod refused;
 mod redis;
 mod mariadb;
+mod refusals;

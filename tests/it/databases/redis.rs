@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
+use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
-use crate::support::{eventually, wait_for};
 
 /// Two listeners over the same servers, `write` to the primary and `read` to replicas; `health` are further lines.
 fn config(servers: &[&RedisNode], health: &str) -> String {
@@ -68,8 +68,8 @@ fn a_failover_of_sentinel_moves_the_writers_and_the_old_primary_gets_none() {
     assert!(is_written(proxy.at("primary"), "before"));
     old.freeze();
     let mut written = Vec::new();
-    wait_for("the new primary is up", || {
-        has_state(&proxy, "primary", &new, "up").then_some(())
+    eventually("the new primary is the only one", || {
+        has_state(&proxy, "primary", &new, "up") && has_state(&proxy, "primary", &old, "down")
     });
     // The old primary comes back and takes writes until Sentinel makes it a replica. No writer must reach it.
     old.thaw();
