@@ -59,6 +59,7 @@ pub mod tcp_info;
 pub mod capacity;
 pub mod proxy_protocol;
 pub mod listen;
+pub mod guard;
 pub mod sniff;
 pub mod route;
 pub mod refuse;
