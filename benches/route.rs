@@ -28,6 +28,7 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
             .collect(),
         alpn: Vec::new(),
         from: Vec::new(),
+        guards: Vec::new(),
         to: Target::Pool(index),
     };
     RouteTable::new((0..routes).map(route).collect(), None)

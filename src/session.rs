@@ -9,6 +9,7 @@ mod listener_state;
 mod refusal;
 mod leased_server;
 mod steps;
+mod guards;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -90,7 +91,8 @@ async fn connect(
         entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = opened.pass_guards()?;
     let identified = opened.sniff().await?;
-    let routed = identified.route()?;
+    let routed = identified.route()?.pass_guards()?;
     routed.connect().await
 }

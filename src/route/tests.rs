@@ -17,6 +17,7 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
             .map(|protocol| protocol.as_bytes().into())
             .collect(),
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
+        guards: Vec::new(),
         to: Target::Pool(pool),
     }
 }
@@ -34,7 +35,7 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
         client: client.parse().ok().map(|ip: IpAddr| ClientAddr::new((ip, 1).into())),
     };
     match table.find(&known) {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             assert_eq!(*pool, format!("pool of {route}"));
             route.to_string()
         }

@@ -52,8 +52,18 @@ impl Linked {
             mut entry,
         } = self;
         async move {
+            let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
             let cut = entry.record().until_cut();
-            let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+            let closed = relay(
+                &ends.client,
+                &ends.server,
+                first,
+                limits,
+                entry.traffic(),
+                throttle,
+                cut,
+            )
+            .await;
             entry.relay_finished(&ends);
             let finished = server.finished(&ends, closed, &entry);
             if closed.is_abrupt() {

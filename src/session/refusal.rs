@@ -2,6 +2,7 @@
 
 use crate::account::Ending;
 use crate::dial::DialError;
+use crate::guard::GuardReason;
 use crate::refuse::Reply;
 use crate::relay::Side;
 use crate::sniff::alert::{Alert, AlertRecord};
@@ -12,6 +13,8 @@ use crate::socket::Fault;
 /// Why a step of a session failed. An alert is there where the client has sent a whole ClientHello.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// A guard refuses the client, in this way.
+    Guard(GuardReason, Reply),
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
@@ -30,6 +33,8 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
+            Self::Guard(..) => Ending::Limited,
             Self::Sniff(error) => match &error.reason {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
@@ -51,6 +56,7 @@ impl Refusal {
     /// What the client gets last.
     pub(super) fn reply(&self) -> Reply {
         let alert = match self {
+            Self::Guard(_, reply) => return *reply,
             Self::Sniff(error) => error.alert().map(|alert| alert.record(None)),
             Self::NoRoute(alert) | Self::Route(alert) | Self::DialError(_, alert) => *alert,
             Self::NoLocalAddress(_) | Self::Cut(_) => return Reply::Reset,

@@ -16,6 +16,7 @@ use super::refusal::{Refusal, alert_record};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
@@ -47,10 +48,12 @@ pub(super) struct Identified<'a> {
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
     client: &'a TcpStream,
-    entry: &'a mut Entry,
+    pub(super) state: &'a ListenerState,
+    pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
-    relay: RelayLimits,
-    sniffed: Option<Sniffed>,
+    /// The guards of the route.
+    pub(super) guards: &'a [GuardId],
+    pub(super) sniffed: Option<Sniffed>,
 }
 
 /// A connection to a server for the client.
@@ -145,12 +148,12 @@ impl<'a> Identified<'a> {
             client: Some(entry.info().client),
         };
         let alert = || alert_record(hello, alert_without_route);
-        let pool = match state.plan.routes.find(&known) {
-            RouteChoice::Route { route, pool } => {
+        let (pool, guards) = match state.plan.routes.find(&known) {
+            RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                &state.pools[*pool]
+                (&state.pools[*pool], guards)
             }
-            RouteChoice::Default(pool) => &state.pools[*pool],
+            RouteChoice::Default(pool) => (&state.pools[*pool], &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Route(alert()));
@@ -160,9 +163,10 @@ impl<'a> Identified<'a> {
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
+            state,
             entry,
             pool,
-            relay: state.plan.relay,
+            guards,
             sniffed,
         })
     }
@@ -173,11 +177,13 @@ impl Routed<'_> {
     pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
+            state,
             entry,
             pool,
-            relay,
+            guards: _,
             sniffed,
         } = self;
+        let relay = state.plan.relay;
         async move {
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let address = entry.info().client;

@@ -11,6 +11,7 @@ mod routing;
 mod choosing;
 mod health;
 mod limits;
+mod guards;
 mod reload;
 mod admin;
 mod log;

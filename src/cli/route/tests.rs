@@ -97,6 +97,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        guards: Vec::new(),
         sniff: SniffLimits {
             hello_timeout: SECOND,
             hello_bytes_max: 1,
@@ -116,6 +117,7 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
         sni: sni.iter().map(|text| NamePattern::from_config(text).unwrap()).collect(),
         alpn: alpn.iter().map(|protocol| protocol.as_bytes().into()).collect(),
         from: from.iter().map(|network| network.parse().unwrap()).collect(),
+        guards: Vec::new(),
         to,
     }
 }
@@ -176,6 +178,7 @@ fn plan() -> Plan {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         },
+        guards: Vec::new(),
         listeners: vec![
             listener("https", routes, Some(WEB)),
             listener("plain", Vec::new(), Some(INSIDE)),

@@ -11,6 +11,7 @@ mod route;
 mod unused;
 mod process;
 mod check;
+mod guard;
 mod health;
 mod server;
 mod pool;
@@ -24,6 +25,7 @@ use super::report::{Position, Problem, SourceText};
 use super::{keys, suggest};
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, RuntimePlan};
+use guard::Guards;
 use limits::{ListenerSettings, PoolSettings};
 use section::Section;
 
@@ -79,12 +81,19 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let mut pools = Pools::read(&file, pool_limits, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
-    let listeners = listeners(&file, listener_limits, &runtime, &mut pools, &mut bound, problems);
+    let mut guards = Guards::read(&file, problems);
+    let mut names = Names {
+        pools: &mut pools,
+        guards: &mut guards,
+    };
+    let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    guards.warn_unused(problems);
     Plan {
         runtime,
         admin,
         log,
+        guards: guards.in_order,
         listeners,
         pools: pools.in_order.into_iter().collect(),
     }
@@ -94,7 +103,7 @@ fn listeners(
     file: &Section<'_>,
     limits: ListenerSettings,
     runtime: &RuntimePlan,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
@@ -109,12 +118,18 @@ fn listeners(
     }
     let mut plans = Vec::with_capacity(entries.len());
     for entry in entries {
-        if let Some(plan) = listener::listener(entry, limits, pools, bound, problems) {
+        if let Some(plan) = listener::listener(entry, limits, names, bound, problems) {
             unused::connection_limit(runtime, &plan, &entry.position, problems);
             plans.push(Arc::new(plan));
         }
     }
     plans
+}
+
+/// What listeners and routes refer to by name.
+struct Names<'n, 'a> {
+    pools: &'n mut Pools<'a>,
+    guards: &'n mut Guards<'a>,
 }
 
 /// The longest list of names in a hint.

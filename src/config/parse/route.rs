@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{Pools, Problems, Section, address, value};
+use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
@@ -18,7 +18,7 @@ const ALPN_BYTES_MAX: usize = 255;
 pub(super) fn route(
     default_name: &str,
     node: &Node,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
@@ -27,8 +27,9 @@ pub(super) fn route(
         sni: entries(&section, "sni", problems, pattern),
         alpn: entries(&section, "alpn", problems, protocol),
         from: entries(&section, "from", problems, address::network),
+        guards: names.guards.find(&section, problems),
         // A missing target has been reported, so that this one is never used.
-        to: target(&section, pools, problems).unwrap_or(Target::Refuse),
+        to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
 

@@ -108,13 +108,18 @@ impl Pipe {
         })
     }
 
-    /// Moves what the socket has received into the empty pipe.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
+    /// Moves what the socket has received into the empty pipe, at most so many bytes.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Wire,
+        bytes_max: usize,
+    ) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
         let (_, into) = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || fill(from, into)) {
+            match from.try_io(Interest::READABLE, || fill(from, into, bytes_max)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
@@ -222,8 +227,8 @@ fn is_connection_error(error: Errno) -> bool {
     )
 }
 
-fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
-    let result_without_bytes = match from.splice_into(into) {
+fn fill(from: &impl Wire, into: &OwnedFd, bytes_max: usize) -> io::Result<Filled> {
+    let result_without_bytes = match from.splice_into(into, bytes_max) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
         Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
