@@ -11,9 +11,9 @@
 //!    ▼         │                                                                   │
 //!  listen ─► guard ─► sniff ─► route ───► pool ───► dial ───► relay ───► account ───► access log,
 //!  client                        │ ▲        ▲       ◄──── server ────►                metrics
-//!                           refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
-//!                                      │        └─ discover: where is it?
-//!                                      └─ live ◄─ plan ◄─ config
+//!                       refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
+//!                                  │        └─ discover: where is it?
+//!                                  └─ live ◄─ plan ◄─ config
 //! ```
 //!
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
