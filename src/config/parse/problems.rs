@@ -1,5 +1,7 @@
 //! Collects the problems of a file.
 
+use std::path::{Path, PathBuf};
+
 use crate::config::report::{Position, Problem, SourceText};
 
 /// The problems found so far.
