@@ -100,8 +100,9 @@ impl ServerCheck {
         }
     }
 
-    /// Records a result in the server and in the metrics. Logs if the server has changed its state.
-    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) {
+    /// Records a result in the server and in the metrics. Logs if the server has changed its state. Returns whether it went
+    /// down.
+    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) -> bool {
         let (result, outcome) = match result {
             Ok(CheckPass {
                 facts,
@@ -139,6 +140,7 @@ impl ServerCheck {
         };
         self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
+        let was_up = self.server.check_state() == CheckState::Up;
         let refusal_before = self.server.health().refusal;
         let changed = self.server.record_check(&outcome, self.plan.health.thresholds);
         let server = &self.server.spec().label;
@@ -146,12 +148,13 @@ impl ServerCheck {
             tracing::info!(pool, %server, "server is back");
         }
         self.log_refusal(pool, refusal_before);
-        let Some(state) = changed else { return };
+        let Some(state) = changed else { return false };
         self.series.record_transition(state == CheckState::Up);
         match outcome.reason() {
             None => tracing::info!(pool, %server, "server is up"),
             Some(reason) => tracing::warn!(pool, %server, %reason, "server is down"),
         }
+        was_up && state == CheckState::Down
     }
 }
 

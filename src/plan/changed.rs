@@ -120,6 +120,7 @@ impl PoolPlan {
             dial,
             health,
             severing,
+            failback,
             entries: _,
             resolve_interval,
             resolve,
@@ -158,6 +159,7 @@ impl PoolPlan {
             setting("on_down", on_down),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
+            setting("failback", failback),
             setting("health.panic_threshold", panic_threshold),
         ];
         settings.extend(of_socket(socket));
