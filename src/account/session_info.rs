@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::Server;
@@ -31,6 +31,8 @@ pub struct SessionInfo {
     pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
@@ -58,6 +60,7 @@ impl SessionInfo {
             route: None,
             startup: None,
             detail: None,
+            guards: None,
             pool: None,
             server: None,
             endpoints: None,
@@ -73,6 +76,13 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
+    /// Whether it is one of too many refusals to be logged.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.guards
+            .as_ref()
+            .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+    }
+
     /// The pool's name; empty if none was chosen.
     pub(super) fn pool_or_empty(&self) -> Arc<str> {
         self.pool.clone().unwrap_or_else(|| Arc::from(""))
@@ -82,6 +92,8 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
+        let guards = self.guards.as_deref();
+        let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -105,6 +117,12 @@ impl SessionInfo {
             detail: self.detail,
             database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
             user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            guard: refusal.map(|(guard, _)| guard.to_string()),
+            guard_reason: refusal.map(|(_, reason)| reason.as_str()),
+            suppressed: guards.and_then(|guards| match guards.line {
+                RefusalLine::After(suppressed) => Some(suppressed),
+                RefusalLine::Usual | RefusalLine::Suppressed => None,
+            }),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),

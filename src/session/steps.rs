@@ -17,6 +17,7 @@ use super::refusal::{Refusal, reply};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::plan::Protocol;
@@ -49,11 +50,12 @@ pub(super) struct Identified<'a> {
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
     client: &'a TcpStream,
-    entry: &'a mut Entry,
+    pub(super) state: &'a ListenerState,
+    pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
-    protocol: Protocol,
-    relay: RelayLimits,
-    sniffed: Option<Sniffed>,
+    /// The guards of the route.
+    pub(super) guards: &'a [GuardId],
+    pub(super) sniffed: Option<Sniffed>,
 }
 
 /// A connection to a server for the client.
@@ -169,12 +171,12 @@ impl<'a> Identified<'a> {
             database: startup.map(|startup| &*startup.database),
             user: startup.map(|startup| &*startup.user),
         };
-        let pool = match state.plan.routes.find(&known) {
-            RouteChoice::Route { route, pool } => {
+        let (pool, guards) = match state.plan.routes.find(&known) {
+            RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                &state.pools[*pool]
+                (&state.pools[*pool], guards)
             }
-            RouteChoice::Default(pool) => &state.pools[*pool],
+            RouteChoice::Default(pool) => (&state.pools[*pool], &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
@@ -189,10 +191,10 @@ impl<'a> Identified<'a> {
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
+            state,
             entry,
             pool,
-            protocol: state.plan.protocol,
-            relay: state.plan.relay,
+            guards,
             sniffed,
         })
     }
@@ -203,12 +205,13 @@ impl Routed<'_> {
     pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
+            state,
             entry,
             pool,
-            protocol,
-            relay,
+            guards: _,
             sniffed,
         } = self;
+        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
