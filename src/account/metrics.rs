@@ -159,12 +159,13 @@ impl Metrics {
     }
 
     /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
-    /// `pools` the configured pools.
+    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used.
     #[must_use]
     pub fn render<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
         pools: impl IntoIterator<Item = &'a Pool>,
+        fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>,
     ) -> String {
         let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
@@ -177,6 +178,7 @@ impl Metrics {
         registry.touch();
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
+        Registry::write_fallbacks(fallbacks, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         drop(registry);
@@ -196,7 +198,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], []))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], [], []))).await; // the panic hook has logged a panic
         }
     }
 
