@@ -123,6 +123,10 @@ pub enum Protocol {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
     },
+    /// MySQL and MariaDB, whose servers send first.
+    Mysql,
+    /// Redis, with or without TLS.
+    Redis,
 }
 
 /// A pool: its servers and how they are reached and watched.

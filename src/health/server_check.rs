@@ -11,7 +11,7 @@ use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
 use crate::plan::{HealthPlan, PoolPlan};
-use crate::pool::{CheckOutcome, CheckState, Refusal, Server};
+use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
 
 /// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl ServerCheck {
 
     /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
     /// more.
-    fn log_refusal(&self, pool: &str, before: Refusal) {
+    fn log_refusal(&self, pool: &str, before: RefusedCheck) {
         let health = self.server.health();
         if health.refusal == before {
             return;
@@ -90,11 +90,11 @@ impl ServerCheck {
         let server = &self.server.spec().label;
         let reason = health.reason.as_deref().unwrap_or_default();
         match health.refusal {
-            Refusal::None => tracing::info!(pool, %server, "checks are no longer refused"),
-            Refusal::Tolerated => {
+            RefusedCheck::None => tracing::info!(pool, %server, "checks are no longer refused"),
+            RefusedCheck::Tolerated => {
                 tracing::warn!(pool, %server, reason, "check refused: the server lives, and is used as before");
             }
-            Refusal::Suspended => {
+            RefusedCheck::Suspended => {
                 tracing::warn!(pool, %server, reason, "check refused: the server lives, and gets no new sessions");
             }
         }

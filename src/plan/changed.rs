@@ -284,6 +284,8 @@ impl ListenerPlan {
         let (protocol, tls_required) = match protocol {
             Protocol::Tcp => ("tcp", false),
             Protocol::Postgres { tls_required } => ("postgres", *tls_required),
+            Protocol::Mysql => ("mysql", false),
+            Protocol::Redis => ("redis", false),
         };
         let mut settings = vec![
             setting("bind", bind),

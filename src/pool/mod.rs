@@ -42,7 +42,7 @@ use ejection::Ejection;
 pub use facts::{Role, ServerFacts};
 pub use fallback::FallbackOrigin;
 use health::Availability;
-pub use health::{CheckOutcome, CheckState, Health, Refusal, Thresholds};
+pub use health::{CheckOutcome, CheckState, Health, RefusedCheck, Thresholds};
 pub use lease::Lease;
 pub use member::Member;
 pub use overrides::{AdminState, Override, Overrides};

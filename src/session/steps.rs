@@ -19,6 +19,7 @@ use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
 use crate::live::LivePool;
 use crate::name::ServerName;
+use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -50,6 +51,7 @@ pub(super) struct Routed<'a> {
     client: &'a TcpStream,
     entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
+    protocol: Protocol,
     relay: RelayLimits,
     sniffed: Option<Sniffed>,
 }
@@ -155,7 +157,7 @@ impl<'a> Identified<'a> {
             entry.info().detail = Some(detail);
             Refusal::Refused(reply)
         };
-        let reply = |error| reply(sniffed.as_ref(), alert_without_route, error);
+        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
         if startup.is_some() && requires_tls(&state.plan) {
             return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
         }
@@ -194,6 +196,7 @@ impl<'a> Identified<'a> {
             client,
             entry,
             pool,
+            protocol: state.plan.protocol,
             relay: state.plan.relay,
             sniffed,
         })
@@ -207,6 +210,7 @@ impl Routed<'_> {
             client,
             entry,
             pool,
+            protocol,
             relay,
             sniffed,
         } = self;
@@ -224,7 +228,7 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             };
-            let told = |alert| reply(sniffed.as_ref(), |_| alert, PostgresError::NoServer);
+            let told = |alert| reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer);
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
             let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
