@@ -194,7 +194,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         let fallbacks = in_force.pools.with_fallback(Instant::now());
         let fallbacks = fallbacks.map(|(pool, serving)| (Arc::clone(pool.name()), !Arc::ptr_eq(pool, serving)));
         let pools = in_force.pools.iter().map(|pool| &***pool);
-        admin.metrics.render(admin.limits.sessions(), pools, fallbacks)
+        admin
+            .metrics
+            .render(admin.limits.sessions(), pools, fallbacks, &in_force.guards)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

@@ -123,7 +123,7 @@ fn write_explanation(
     write_notes(text, listener, args, name, explanation)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             let pool = &plan.pools[*pool];
             writeln!(text, "route {route}: pool {}", pool.name)?;
             pool

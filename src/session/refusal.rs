@@ -2,6 +2,7 @@
 
 use crate::account::Ending;
 use crate::dial::DialError;
+use crate::guard::GuardReason;
 use crate::plan::Protocol;
 use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
@@ -14,6 +15,8 @@ use crate::socket::Fault;
 /// Why a step of a session failed, and what the client is told.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// A guard refuses the client, in this way.
+    Guard(GuardReason, Reply),
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
@@ -34,6 +37,8 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
+            Self::Guard(..) => Ending::Limited,
             Self::Sniff(error) => match &error.reason {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
@@ -57,9 +62,11 @@ impl Refusal {
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Sniff(error) => reply_to_sniffed(&error),
-            Self::NoRoute(reply) | Self::Refused(reply) | Self::DialError(_, reply) | Self::ServerRefusedTls(reply) => {
-                reply
-            }
+            Self::Guard(_, reply)
+            | Self::NoRoute(reply)
+            | Self::Refused(reply)
+            | Self::DialError(_, reply)
+            | Self::ServerRefusedTls(reply) => reply,
             Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
         }
     }

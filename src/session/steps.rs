@@ -17,9 +17,9 @@ use super::refusal::{Refusal, reply};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -49,11 +49,12 @@ pub(super) struct Identified<'a> {
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
     client: &'a TcpStream,
-    entry: &'a mut Entry,
+    pub(super) state: &'a ListenerState,
+    pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
-    protocol: Protocol,
-    relay: RelayLimits,
-    sniffed: Option<Sniffed>,
+    /// The guards of the route.
+    pub(super) guards: &'a [GuardId],
+    pub(super) sniffed: Option<Sniffed>,
 }
 
 /// A connection to a server for the client.
@@ -169,12 +170,12 @@ impl<'a> Identified<'a> {
             database: startup.map(|startup| &*startup.database),
             user: startup.map(|startup| &*startup.user),
         };
-        let pool = match state.plan.routes.find(&known) {
-            RouteChoice::Route { route, pool } => {
+        let (pool, guards) = match state.plan.routes.find(&known) {
+            RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                *pool
+                (*pool, guards)
             }
-            RouteChoice::Default(pool) => *pool,
+            RouteChoice::Default(pool) => (*pool, &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
@@ -194,10 +195,10 @@ impl<'a> Identified<'a> {
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
+            state,
             entry,
             pool,
-            protocol: state.plan.protocol,
-            relay: state.plan.relay,
+            guards,
             sniffed,
         })
     }
@@ -208,12 +209,13 @@ impl Routed<'_> {
     pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
+            state,
             entry,
             pool,
-            protocol,
-            relay,
+            guards: _,
             sniffed,
         } = self;
+        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
@@ -15,7 +15,7 @@ use crate::route::{Route, RouteTable};
 pub(super) fn listener(
     entry: &KeyValue,
     inherited: ListenerSettings,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Option<ListenerPlan> {
@@ -26,7 +26,8 @@ pub(super) fn listener(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
-    let routes = routes(&entry.key, &section, protocol, pools, problems);
+    let routes = routes(&entry.key, &section, protocol, names, problems);
+    let guards = names.guards.find(&section, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
@@ -39,7 +40,7 @@ pub(super) fn listener(
             r#"add pool = "NAME""#,
         );
     }
-    let pool = pool.and_then(|node| pools.find(node, problems));
+    let pool = pool.and_then(|node| names.pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
     if protocol == Protocol::Mysql && table.needs_hello() {
         problems.error(
@@ -51,13 +52,14 @@ pub(super) fn listener(
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
     if protocol == Protocol::Tcp {
-        unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
+        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
     }
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        guards,
         protocol,
         sniff: limits.sniff,
         routes: table,
@@ -93,7 +95,7 @@ fn routes(
     listener: &str,
     section: &Section<'_>,
     protocol: Protocol,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
     let items = section
@@ -105,7 +107,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), pools, problems) else {
+        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), names, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {
