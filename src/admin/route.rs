@@ -14,7 +14,7 @@ use crate::addr::ClientAddr;
 use crate::live::InForce;
 use crate::name::Sni;
 use crate::plan::PoolId;
-use crate::route::{self, RouteChoice, RouteInput};
+use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
 
 /// The query: what is known of the connection.
@@ -91,21 +91,6 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         database: database.map(String::as_bytes),
         user: user.map(String::as_bytes),
     });
-    let verdicts = explanation.routes.iter().map(|(route, verdict)| {
-        let (word, why) = match verdict {
-            route::RouteVerdict::Taken(entries) => ("taken", entries.describe()),
-            route::RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
-            route::RouteVerdict::PassedOver(unmet) => (
-                "passed over",
-                unmet.iter().map(|condition| condition.wanted(route)).collect(),
-            ),
-        };
-        VerdictBody {
-            route: route.name.to_string(),
-            verdict: word.to_owned(),
-            why,
-        }
-    });
     let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
         RouteChoice::Route { route, pool, .. } => (Some(route), Some(pool)),
         RouteChoice::Default(pool) => (None, Some(pool)),
@@ -125,7 +110,23 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         fallback_from: wanted
             .filter(|_| has_fallen_back)
             .map(|wanted| wanted.name().to_string()),
-        routes: verdicts.collect(),
+        routes: explanation.routes.iter().map(verdict_body).collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })
+}
+
+fn verdict_body((route, verdict): &(&Route<PoolId>, RouteVerdict<'_>)) -> VerdictBody {
+    let (word, why) = match verdict {
+        RouteVerdict::Taken(entries) => ("taken", entries.describe()),
+        RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+        RouteVerdict::PassedOver(unmet) => (
+            "passed over",
+            unmet.iter().map(|condition| condition.wanted(route)).collect(),
+        ),
+    };
+    VerdictBody {
+        route: route.name.to_string(),
+        verdict: word.to_owned(),
+        why,
+    }
 }
