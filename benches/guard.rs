@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use acequia::addr::ClientAddr;
 use acequia::guard::{Guard, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
@@ -77,7 +77,7 @@ fn sessions(criterion: &mut Criterion) {
         criterion.bench_function(&format!("begin and end a session, {threads} threads"), |bencher| {
             let guard = guard();
             bencher.iter_custom(|count| {
-                let began = StdInstant::now();
+                let began = Instant::now();
                 std::thread::scope(|scope| {
                     for thread in 0..threads {
                         let (guard, addresses) = (&guard, &addresses);

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::route::entries;
-use super::{Problems, Section, address, process, suggest, value};
+use super::list::entries;
+use super::{Problems, Section, address, process, value};
 use crate::config::file::{KeyValue, Node};
-use crate::config::{FILE_BYTES_MAX, keys, read_bounded};
+use crate::config::{FILE_BYTES_MAX, keys, read_bounded, suggest};
 use crate::guard::{GuardId, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
 use crate::plan::GuardPlan;
 use crate::units;
@@ -205,7 +205,8 @@ fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits
 fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Problems<'_>) -> Option<NetworkSet> {
     let mut networks: Vec<IpNet> = entries(section, key, problems, address::network);
     if let Some(node) = section.get(file_key) {
-        let path = problems.source.beside(&value::path(node, problems)?);
+        let path = value::path(node, problems)?;
+        let path = problems.beside(&path);
         match read_networks(&path) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
                 let message = format!("{} has no network: nobody would be allowed", path.display());

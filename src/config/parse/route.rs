@@ -1,18 +1,12 @@
 //! `[[listeners.NAME.routes]]`.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
+use super::list::{entries, protocol};
 use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
-use crate::config::report::Position;
 use crate::name::NamePattern;
 use crate::plan::PoolId;
 use crate::route::{Route, Target};
-
-/// The longest protocol name: RFC 7301, section 3.1.
-const ALPN_BYTES_MAX: usize = 255;
 
 /// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
 pub(super) fn route(
@@ -33,38 +27,6 @@ pub(super) fn route(
     })
 }
 
-/// The entries of one condition. Duplicates are reported.
-pub(super) fn entries<T: Clone + Eq + Hash>(
-    section: &Section<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-    parse: impl Fn(&str) -> Result<T, address::InvalidValue>,
-) -> Vec<T> {
-    let nodes = section
-        .get(key)
-        .map_or(&[][..], |node| value::one_or_many(node, problems));
-    let mut seen: HashMap<T, &Position> = HashMap::new();
-    let mut entries = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let Some(text) = value::string(node, problems) else {
-            continue;
-        };
-        match parse(text) {
-            Err((message, hint)) => problems.error(&node.position, message, hint),
-            Ok(entry) => {
-                if let Some(first) = seen.get(&entry) {
-                    let hint = format!("first on {}", problems.describe_position(first));
-                    problems.error(&node.position, format!("duplicate entry `{text}`"), hint);
-                } else {
-                    seen.insert(entry.clone(), &node.position);
-                    entries.push(entry);
-                }
-            }
-        }
-    }
-    entries
-}
-
 fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
         let message = format!("`{text}` is not a name pattern: {error}");
@@ -77,14 +39,6 @@ fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
         };
         (message, hint.to_owned())
     })
-}
-
-pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
-    if text.is_empty() || text.len() > ALPN_BYTES_MAX {
-        let hint = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
-        return Err((String::from("invalid protocol name"), hint));
-    }
-    Ok(text.as_bytes().into())
 }
 
 /// Exactly one of `pool` and `refuse = true`.

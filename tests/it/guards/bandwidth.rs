@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 use std::thread::scope;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::client::{Client, assert_echoes, served_client};
 use crate::support::configs;
