@@ -1,4 +1,6 @@
-//! How a client is refused: closed, closed after a TLS alert that says why, or reset.
+//! How a client is refused: closed, closed after a message that says why (in TLS an alert), or reset.
+
+mod postgres;
 
 use std::future::poll_fn;
 use std::io;
@@ -11,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub use self::postgres::PostgresError;
 use crate::sniff::alert::{Alert, AlertRecord};
 use crate::sniff::hello::Hello;
 use crate::socket::reset;
@@ -26,7 +29,7 @@ pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 const READ_BYTES_MAX: usize = 4096;
 
 /// What a refused client gets last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// The end of the stream.
     Close,
@@ -34,6 +37,8 @@ pub enum Reply {
     End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
+    /// These bytes in the protocol that it speaks, then the end of the stream.
+    Message(Vec<u8>),
     /// A reset.
     Reset,
 }
@@ -44,6 +49,7 @@ pub async fn refuse(client: TcpStream, reply: Reply) {
         Reply::Close => drop(client),
         Reply::End => send_last(client, &[]).await,
         Reply::Alert(record) => send_last(client, &record).await,
+        Reply::Message(bytes) => send_last(client, &bytes).await,
         Reply::Reset => reset(client),
     }
 }
@@ -60,14 +66,14 @@ pub fn alert_without_route(hello: &Hello) -> Alert {
     }
 }
 
-/// Sends these bytes, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
-/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake them.
-async fn send_last<S>(mut socket: S, last: &[u8])
+/// Sends the message, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
+/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the message.
+async fn send_last<S>(mut socket: S, message: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let sending = async {
-        socket.write_all(last).await?;
+        socket.write_all(message).await?;
         socket.shutdown().await?;
         let mut left = REFUSAL_BYTES_MAX;
         while left > 0 {

@@ -68,6 +68,8 @@ pub static LISTENER: SectionKeys = SectionKeys {
     keys: &[
         "bind",
         "pool",
+        "protocol",
+        "tls_required",
         "max_connections",
         "guards",
         "routes",
@@ -84,7 +86,9 @@ pub static LISTENER: SectionKeys = SectionKeys {
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
-    keys: &["name", "sni", "alpn", "from", "guards", "pool", "refuse"],
+    keys: &[
+        "name", "sni", "alpn", "from", "database", "user", "guards", "pool", "refuse",
+    ],
 };
 
 /// `[guards.NAME]`
@@ -136,6 +140,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_recover",
     "close_over",
     "slow_start",
+    "direct",
 ])
 .with_checks(CheckKeys::Pool);
 

@@ -7,8 +7,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, GuardPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, RuntimePlan, ServerEntry,
-    SeveringPlan,
+    AdminPlan, GuardPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan,
+    ServerEntry, SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::guard::{GuardId, GuardRules};
@@ -72,8 +72,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
-    /// that are in both is told by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -123,6 +123,7 @@ impl PoolPlan {
             entries: _,
             resolve_interval,
             resolve,
+            direct_tls,
         } = self;
         let PoolRules {
             policy,
@@ -152,6 +153,7 @@ impl PoolPlan {
             setting("proxy_protocol", proxy_protocol),
             setting("resolve_interval", resolve_interval),
             setting("resolve", resolve),
+            setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
             setting("on_recover", on_recover),
@@ -198,6 +200,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         timeout,
         required: RoleRequirement { role, max_lag },
         thresholds: Thresholds { rise, fall },
+        role_trust,
         address,
         port,
         concurrency,
@@ -211,6 +214,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("max_lag", max_lag),
         setting("health.rise", rise),
         setting("health.fall", fall),
+        setting("role_trust", role_trust),
         setting("health.address", address),
         setting("health.port", port),
         setting("health.concurrency", concurrency),
@@ -313,6 +317,7 @@ impl ListenerPlan {
             backlog,
             max_connections,
             guards: _, // compared by the caller, like the routes
+            protocol,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -324,10 +329,16 @@ impl ListenerPlan {
             },
             socket,
         } = self;
+        let (protocol, tls_required) = match protocol {
+            Protocol::Tcp => ("tcp", false),
+            Protocol::Postgres { tls_required } => ("postgres", *tls_required),
+        };
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
             setting("max_connections", max_connections),
+            setting("protocol", &protocol),
+            setting("tls_required", &tls_required),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),
@@ -344,6 +355,8 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         sni,
         alpn,
         from,
+        database,
+        user,
         guards: _, // compared by the caller: they are indices of their plans
         to,
     } = old;
@@ -352,5 +365,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };
-    same_target && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+    same_target
+        && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+        && (database, user) == (&new.database, &new.user)
 }

@@ -2,14 +2,14 @@
 
 use tokio::time::Instant;
 
-use super::refusal::{Refusal, alert_record};
+use super::refusal::{Refusal, reply};
 use super::steps::{Opened, Routed};
 use crate::account::{Entry, RefusalLine};
-use crate::guard::{GuardId, RefuseWith};
+use crate::guard::{Guard, GuardId, GuardReason, RefuseWith};
 use crate::live::LiveGuards;
-use crate::refuse::Reply;
+use crate::refuse::{PostgresError, Reply};
 use crate::sniff::Sniffed;
-use crate::sniff::alert::{Alert, AlertRecord};
+use crate::sniff::alert::Alert;
 
 impl Opened<'_> {
     /// Asks the guards of the listener, before anything of the client is read.
@@ -22,22 +22,14 @@ impl Opened<'_> {
 impl Routed<'_> {
     /// Asks the guards of the route that has won.
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
-        let hello = self.sniffed.as_ref().and_then(Sniffed::hello);
-        ask(
-            &self.state.guards,
-            self.guards,
-            self.entry,
-            alert_record(hello, |_| Alert::AccessDenied),
-        )?;
+        ask(&self.state.guards, self.guards, self.entry, self.sniffed.as_ref())?;
         Ok(self)
     }
 }
 
 /// Asks guards in this order. The entry holds what they let pass until the session ends. A guard of both the listener and
 /// the route is asked once, so that it counts the session once.
-///
-/// `alert`: for a client that has sent a ClientHello.
-fn ask(guards: &LiveGuards, ids: &[GuardId], entry: &Entry, alert: Option<AlertRecord>) -> Result<(), Refusal> {
+fn ask(guards: &LiveGuards, ids: &[GuardId], entry: &Entry, sniffed: Option<&Sniffed>) -> Result<(), Refusal> {
     if ids.is_empty() {
         return Ok(()); // most sessions
     }
@@ -49,24 +41,32 @@ fn ask(guards: &LiveGuards, ids: &[GuardId], entry: &Entry, alert: Option<AlertR
         if session.has_passed(guard.name()) {
             continue;
         }
-        let reason = match guard.admit(client, now) {
-            Ok(pass) => {
-                session.pass(pass);
-                continue;
+        match guard.admit(client, now) {
+            Ok(pass) => session.pass(pass),
+            Err(reason) => {
+                let (reply, line) = refuse(guard, reason, sniffed, now);
+                session.refuse(guard.name(), reason, line);
+                return Err(Refusal::Guard(reason, reply));
             }
-            Err(reason) => reason,
-        };
-        let line = match alert {
-            Some(_) => RefusalLine::Usual, // a ClientHello is no flood
-            None => guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After),
-        };
-        session.refuse(guard.name(), reason, line);
-        let reply = match (alert, guard.rules().refuse_with) {
-            (Some(alert), _) => Reply::Alert(alert),
-            (None, RefuseWith::Reset) => Reply::Reset,
-            (None, RefuseWith::Close) => Reply::End,
-        };
-        return Err(Refusal::Guard(reason, reply));
+        }
     }
     Ok(())
+}
+
+/// What a refused client is told, and whether that is logged. Clients that have shown what they speak are no flood.
+fn refuse(guard: &Guard, reason: GuardReason, sniffed: Option<&Sniffed>, now: Instant) -> (Reply, RefusalLine) {
+    let error = if reason.is_address() {
+        PostgresError::Denied
+    } else {
+        PostgresError::Limited
+    };
+    let bounded = || guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After);
+    match (
+        reply(sniffed, |_| Alert::AccessDenied, error),
+        guard.rules().refuse_with,
+    ) {
+        (Reply::Close, RefuseWith::Reset) => (Reply::Reset, bounded()),
+        (Reply::Close, RefuseWith::Close) => (Reply::End, bounded()),
+        (told, _) => (told, RefusalLine::Usual),
+    }
 }

@@ -45,6 +45,10 @@ pub struct AccessRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard_reason: Option<&'static str>,
