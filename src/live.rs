@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
 use crate::guard::{Guard, GuardId};
-use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan};
-use crate::pool::{Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
+use crate::pool::{AdminState, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
@@ -109,6 +109,9 @@ pub struct Live {
     was_ready: AtomicBool,
 }
 
+/// Who keeps servers out of use where `failback` is "manual".
+const BY_FAILBACK: &str = "failback";
+
 /// After this time a pool without an address no longer keeps the process from being ready: the other pools are to be used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -198,6 +201,9 @@ impl Live {
                 pool.catch_up_with(before, &self.registry);
             }
             pool.put_in_force();
+            if pool.plan().failback == Failback::Auto {
+                self.end_awaiting_failback(pool);
+            }
         }
         next.guards.iter().for_each(|guard| guard.apply_bandwidth());
         let next = Arc::new(next);
@@ -225,6 +231,31 @@ impl Live {
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         self.registry.overridden()
+    }
+
+    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for one.
+    fn end_awaiting_failback(&self, pool: &LivePool) {
+        for server in pool.servers().iter() {
+            if server.overrides().admin_state == AdminState::AwaitingFailback {
+                let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+                self.apply_override(&path, Override::Enable, BY_FAILBACK.into(), SystemTime::now());
+            }
+        }
+    }
+
+    /// Keeps a server of the pool of this name, which has just gone down, out of use until an operator enables it, if the
+    /// pool's plan asks for that. Returns whether it does.
+    pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
+        let in_force = self.in_force();
+        let Some(pool) = in_force
+            .pool(pool)
+            .filter(|pool| pool.plan().failback == Failback::Manual)
+        else {
+            return false;
+        };
+        let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+        self.apply_override(&path, Override::AwaitFailback, BY_FAILBACK.into(), SystemTime::now());
+        true
     }
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.

@@ -1,5 +1,6 @@
 //! How a client is refused: closed, closed after a message that says why (in TLS an alert), or reset.
 
+mod plain;
 mod postgres;
 
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub use self::plain::PlainRefusal;
 pub use self::postgres::PostgresError;
 use crate::sniff::alert::{Alert, AlertRecord};
 use crate::sniff::hello::Hello;

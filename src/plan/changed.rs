@@ -120,6 +120,7 @@ impl PoolPlan {
             dial,
             health,
             severing,
+            failback,
             entries: _,
             resolve_interval,
             resolve,
@@ -158,6 +159,7 @@ impl PoolPlan {
             setting("on_down", on_down),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
+            setting("failback", failback),
             setting("health.panic_threshold", panic_threshold),
         ];
         settings.extend(of_socket(socket));
@@ -332,6 +334,8 @@ impl ListenerPlan {
         let (protocol, tls_required) = match protocol {
             Protocol::Tcp => ("tcp", false),
             Protocol::Postgres { tls_required } => ("postgres", *tls_required),
+            Protocol::Mysql => ("mysql", false),
+            Protocol::Redis => ("redis", false),
         };
         let mut settings = vec![
             setting("bind", bind),

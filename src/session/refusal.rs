@@ -3,7 +3,8 @@
 use crate::account::Ending;
 use crate::dial::DialError;
 use crate::guard::GuardReason;
-use crate::refuse::{PostgresError, Reply};
+use crate::plan::Protocol;
+use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
@@ -82,15 +83,24 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// What a client is told, in the protocol that it has shown to speak.
-pub(super) fn reply(sniffed: Option<&Sniffed>, alert: impl FnOnce(&Hello) -> Alert, error: PostgresError) -> Reply {
-    let Some(sniffed) = sniffed else {
-        return Reply::Close;
+/// What a client is told, in the protocol that it has shown to speak, or else in that of the listener.
+pub(super) fn reply(
+    sniffed: Option<&Sniffed>,
+    protocol: Protocol,
+    alert: impl FnOnce(&Hello) -> Alert,
+    error: PostgresError,
+) -> Reply {
+    let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
+    let plain = match error {
+        PostgresError::NoServer => PlainRefusal::NoServer,
+        _ => PlainRefusal::NotAllowed,
     };
-    match (sniffed.hello(), sniffed.startup()) {
-        (Some(hello), _) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
-        (None, Some(startup)) => Reply::Message(error.response(Some(startup))),
-        (None, None) => Reply::Close,
+    match (hello, startup, protocol) {
+        (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
+        (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
+        (None, None, Protocol::Mysql) => Reply::Message(plain.mysql()),
+        (None, None, Protocol::Redis) => Reply::Message(plain.redis()),
+        (None, None, Protocol::Tcp | Protocol::Postgres { .. }) => Reply::Close,
     }
 }
 

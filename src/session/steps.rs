@@ -20,6 +20,7 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
+use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -158,7 +159,7 @@ impl<'a> Identified<'a> {
             entry.info().detail = Some(detail);
             Refusal::Refused(reply)
         };
-        let reply = |error| reply(sniffed.as_ref(), alert_without_route, error);
+        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
         if startup.is_some() && requires_tls(&state.plan) {
             return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
         }
@@ -210,7 +211,7 @@ impl Routed<'_> {
             guards: _,
             sniffed,
         } = self;
-        let relay = state.plan.relay;
+        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
@@ -225,7 +226,7 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             };
-            let told = |alert| reply(sniffed.as_ref(), |_| alert, PostgresError::NoServer);
+            let told = |alert| reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer);
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
             let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));

@@ -42,9 +42,16 @@ pub(super) fn listener(
     }
     let pool = pool.and_then(|node| names.pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
+    if protocol == Protocol::Mysql && table.needs_hello() {
+        problems.error(
+            &entry.position,
+            "MySQL servers send first: no `sni` or `alpn` can be read before",
+            "give each pool a listener of its own",
+        );
+    }
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
-    if !protocol.is_postgres() {
+    if protocol == Protocol::Tcp {
         unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
     }
     Some(ListenerPlan {
@@ -66,7 +73,12 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
     let postgres = Protocol::Postgres { tls_required };
-    let protocols = [("tcp", Protocol::Tcp), ("postgres", postgres)];
+    let protocols = [
+        ("tcp", Protocol::Tcp),
+        ("postgres", postgres),
+        ("mysql", Protocol::Mysql),
+        ("redis", Protocol::Redis),
+    ];
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
     if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
