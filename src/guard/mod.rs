@@ -222,7 +222,11 @@ impl Guard {
     #[must_use]
     pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
         let is_denied = self.counts.edits.deny(client.ip(), now);
-        if is_denied { Some(GuardReason::Deny) } else { self.rules.address_reason(client.ip()) }
+        if is_denied {
+            Some(GuardReason::Deny)
+        } else {
+            self.rules.address_reason(client.ip())
+        }
     }
 
     /// Whether to log a refusal before the ClientHello: the number of those that were not logged since the line before.

@@ -20,7 +20,6 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -265,6 +264,7 @@ fn proxy_header(
         local: ListenAddr::new(local),
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
+        forwarded: None,
     };
     Ok(header(version, &info))
 }
