@@ -7,18 +7,19 @@
 //! ```text
 //!  worker: one a core; accepts clients and runs their sessions
 //!    │
-//!    │         ┌──────────── session: the steps of one connection ────────────┐
-//!    ▼         │                                                              │
-//!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► access log,
-//!  client                   │ ▲        ▲       ◄──── server ────►                metrics
-//!                    refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
-//!                               │        └─ discover: where is it?
-//!                               └─ live ◄─ plan ◄─ config
+//!    │         ┌───────────────── session: the steps of one connection ────────────┐
+//!    ▼         │                                                                   │
+//!  listen ─► guard ─► sniff ─► route ───► pool ───► dial ───► relay ───► account ───► access log,
+//!  client                        │ ▲        ▲       ◄──── server ────►                metrics
+//!                       refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
+//!                                  │        └─ discover: where is it?
+//!                                  └─ live ◄─ plan ◄─ config
 //! ```
 //!
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
 //! session never leaves it. [`listen`] accepts a client with a permit of the listener's limits ([`capacity`]).
 //! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the stages.
+//! The [`guard`]s of the listener are asked first, those of a route when it has won; what they count is returned at the end.
 //! Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time
 //! and a size; on other listeners it reads nothing, because a server may be the one to speak first. [`route`] finds a
 //! pool, or [`refuse`] ends the client with a TLS alert. [`pool`] picks a server among those that are up and gives a
@@ -53,12 +54,14 @@ pub mod text;
 pub mod error;
 pub mod addr;
 pub mod name;
+pub mod glob;
 pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod capacity;
 pub mod proxy_protocol;
 pub mod listen;
+pub mod guard;
 pub mod sniff;
 pub mod route;
 pub mod refuse;

@@ -7,6 +7,7 @@ mod pool;
 
 use std::collections::{HashMap, HashSet};
 use std::iter::repeat;
+use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,8 +16,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolPlan};
-use crate::pool::{Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+use crate::guard::{Guard, GuardId};
+use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
+use crate::pool::{AdminState, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
@@ -26,6 +28,8 @@ pub struct InForce {
     pub plan: Arc<Plan>,
     /// The pools of the plan, in its order.
     pub pools: LivePools,
+    /// The guards of the plan, in its order.
+    pub guards: LiveGuards,
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
@@ -53,6 +57,47 @@ impl InForce {
     }
 }
 
+/// The guards in force, in the order of their plan.
+#[derive(Clone, Debug)]
+pub struct LiveGuards(Arc<[Arc<Guard>]>);
+
+impl LiveGuards {
+    /// A guard that is configured as before stays; one with other rules goes on with the counts.
+    fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
+        let guard = |plan: &Arc<GuardPlan>| {
+            let before = before.and_then(|guards| guards.named(&plan.name));
+            match before {
+                Some(before) if *before.rules() == plan.rules => Arc::clone(before),
+                Some(before) => Arc::new(before.successor(plan.rules.clone())),
+                None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
+            }
+        };
+        Self(plans.iter().map(guard).collect())
+    }
+
+    /// The guard of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.iter().find(|guard| **guard.name() == *name)
+    }
+}
+
+impl Index<GuardId> for LiveGuards {
+    type Output = Arc<Guard>;
+
+    fn index(&self, id: GuardId) -> &Arc<Guard> {
+        &self.0[id.0]
+    }
+}
+
+impl Deref for LiveGuards {
+    type Target = [Arc<Guard>];
+
+    fn deref(&self) -> &[Arc<Guard>] {
+        &self.0
+    }
+}
+
 /// Holds what is in force. Readers take it once and work with what they took.
 #[derive(Debug)]
 pub struct Live {
@@ -63,6 +108,9 @@ pub struct Live {
     started: Instant,
     was_ready: AtomicBool,
 }
+
+/// Who keeps servers out of use where `failback` is "manual".
+const BY_FAILBACK: &str = "failback";
 
 /// After this time a pool without an address no longer keeps the process from being ready: the other pools are to be used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
@@ -79,6 +127,7 @@ impl Live {
         };
         let in_force = InForce {
             pools: plan.pools.iter().map(pool).collect(),
+            guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
         };
@@ -132,6 +181,7 @@ impl Live {
         // The plans of pools that stay are those of before, so that no two copies are kept.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
+            guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
@@ -151,7 +201,11 @@ impl Live {
                 pool.catch_up_with(before, &self.registry);
             }
             pool.put_in_force();
+            if pool.plan().failback == Failback::Auto {
+                self.end_awaiting_failback(pool);
+            }
         }
+        next.guards.iter().for_each(|guard| guard.apply_bandwidth());
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         drop(changing);
@@ -177,6 +231,31 @@ impl Live {
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         self.registry.overridden()
+    }
+
+    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for one.
+    fn end_awaiting_failback(&self, pool: &LivePool) {
+        for server in pool.servers().iter() {
+            if server.overrides().admin_state == AdminState::AwaitingFailback {
+                let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+                self.apply_override(&path, Override::Enable, BY_FAILBACK.into(), SystemTime::now());
+            }
+        }
+    }
+
+    /// Keeps a server of the pool of this name, which has just gone down, out of use until an operator enables it, if the
+    /// pool's plan asks for that. Returns whether it does.
+    pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
+        let in_force = self.in_force();
+        let Some(pool) = in_force
+            .pool(pool)
+            .filter(|pool| pool.plan().failback == Failback::Manual)
+        else {
+            return false;
+        };
+        let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+        self.apply_override(&path, Override::AwaitFailback, BY_FAILBACK.into(), SystemTime::now());
+        true
     }
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.

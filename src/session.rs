@@ -8,7 +8,10 @@
 mod listener_state;
 mod refusal;
 mod leased_server;
+mod postgres;
 mod steps;
+mod startup;
+mod guards;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ use crate::listen::Accepted;
 use crate::refuse::refuse;
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
+use startup::relay_tls_answer;
 use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
@@ -63,8 +67,9 @@ fn link(
         match connected {
             Ok(connected) => Some(Linked::new(client, connected, entry)),
             Err(refusal) => {
+                let ending = refusal.ending();
                 refuse(client, refusal.reply()).await;
-                entry.close(refusal.ending());
+                entry.close(ending);
                 None
             }
         }
@@ -79,13 +84,19 @@ async fn connect(
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
     let opened = Opened {
-        client,
+        client: &mut *client,
         state: &state,
         at,
-        entry,
+        entry: &mut *entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = opened.pass_guards()?;
     let identified = opened.sniff().await?;
-    let routed = identified.route()?;
-    routed.connect().await
+    let routed = identified.route()?.pass_guards()?;
+    let connected = routed.connect().await?;
+    if connected.asks_server {
+        // Boxed: the sessions of other listeners stay small.
+        return Box::pin(relay_tls_answer(client, connected, &state, at, entry)).await;
+    }
+    Ok(connected)
 }

@@ -21,6 +21,12 @@ pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
 pub(super) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
 pub(super) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
 
+pub(super) const GUARD_REFUSALS: &str = "acequia_guard_refusals_total";
+pub(super) const GUARD_REPORTS: &str = "acequia_guard_reports_total";
+pub(super) const GUARD_EVICTIONS: &str = "acequia_guard_evictions_total";
+pub(super) const GUARD_SESSIONS: &str = "acequia_guard_sessions";
+pub(super) const GUARD_SOURCES: &str = "acequia_guard_sources";
+
 /// Counters kept by the exporter: name and help text.
 pub(super) const COUNTERS: &[(&str, &str)] = &[
     (CONNECTIONS, "Client connections accepted."),

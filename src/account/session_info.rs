@@ -4,11 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::relay::Traffic;
+use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
 
 /// What is known about a session so far.
@@ -26,8 +27,12 @@ pub struct SessionInfo {
     pub ech: bool,
     /// The matching route.
     pub route: Option<Arc<str>>,
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
@@ -53,7 +58,9 @@ impl SessionInfo {
             alpn: None,
             ech: false,
             route: None,
+            startup: None,
             detail: None,
+            guards: None,
             pool: None,
             server: None,
             endpoints: None,
@@ -69,6 +76,13 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
+    /// Whether it is one of too many refusals to be logged.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.guards
+            .as_ref()
+            .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+    }
+
     /// The pool's name; empty if none was chosen.
     pub(super) fn pool_or_empty(&self) -> Arc<str> {
         self.pool.clone().unwrap_or_else(|| Arc::from(""))
@@ -78,6 +92,8 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
+        let guards = self.guards.as_deref();
+        let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -99,10 +115,23 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
+            database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
+            user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            guard: refusal.map(|(guard, _)| guard.to_string()),
+            guard_reason: refusal.map(|(_, reason)| reason.as_str()),
+            suppressed: guards.and_then(|guards| match guards.line {
+                RefusalLine::After(suppressed) => Some(suppressed),
+                RefusalLine::Usual | RefusalLine::Suppressed => None,
+            }),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),
             server_retrans: server.map(|info| info.retransmits),
         }
     }
+}
+
+/// A name in a StartupMessage, as text.
+fn startup_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

@@ -98,7 +98,11 @@ pub struct RouteBody {
     pub alpn: Vec<String>,
     /// The first 16 of its networks.
     pub from: Vec<String>,
-    /// The number of entries left out of `sni`, `alpn` and `from`.
+    /// The first entries of the condition.
+    pub database: Vec<String>,
+    /// The first entries of the condition.
+    pub user: Vec<String>,
+    /// The number of entries left out of these conditions.
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
@@ -144,7 +148,7 @@ pub struct ServerBody {
     pub since: String,
     /// Whether it is ejected for a while because of failed connects.
     pub ejected: bool,
-    /// `enabled`, `draining` or `disabled`.
+    /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
     pub usage: String,
     /// The time over which its sessions are cut while it is not enabled; absent: they are not.

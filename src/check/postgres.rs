@@ -28,7 +28,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "PostgreSQL",
         accepts_proxy_header: false,
-        without_hello: Some("no `sni` or `alpn` matches them, unless they set sslnegotiation=direct (PostgreSQL 17)"),
+        without_hello: Some("no `sni` or `alpn` matches them: add protocol = \"postgres\" to the listener"),
     }),
 };
 
@@ -199,7 +199,7 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
         .application_name("acequia")
         .ssl_mode(SslMode::Prefer);
     if let Some(file) = &login.password_file {
-        config.password(read_password(file).await?);
+        config.password(read_password("password_file", file).await?);
     }
     Ok(config)
 }

@@ -152,6 +152,16 @@ impl FirstBytes {
     /// The bytes, no longer charged to the budget: there is a server for them.
     #[must_use]
     pub fn into_vec(mut self) -> Vec<u8> {
+        self.take()
+    }
+
+    /// Drops the bytes.
+    pub(super) fn clear(&mut self) {
+        drop(self.take());
+    }
+
+    /// Takes the bytes, and returns what they have reserved to the budget.
+    fn take(&mut self) -> Vec<u8> {
         self.release(self.bytes.capacity());
         std::mem::take(&mut self.bytes) // leaves no capacity, so that dropping the rest returns nothing twice
     }

@@ -1,28 +1,43 @@
 //! `[[listeners.NAME.routes]]`.
 
 use super::list::{entries, protocol};
-use super::{Pools, Problems, Section, address, value};
+use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
+use crate::glob::Glob;
 use crate::name::NamePattern;
 use crate::plan::PoolId;
 use crate::route::{Route, Target};
+use crate::sniff::postgres;
 
 /// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
-    pools: &mut Pools<'_>,
+    is_postgres: bool,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
+    for key in ["database", "user"] {
+        if let (Some((position, _)), false) = (section.entry(key), is_postgres) {
+            problems.error(
+                position,
+                format!("`{key}` is known only of clients of PostgreSQL"),
+                r#"add protocol = "postgres" to the listener"#,
+            );
+        }
+    }
     Some(Route {
         name: section.name("name", problems).unwrap_or(default_name).into(),
         sni: entries(&section, "sni", problems, pattern),
         alpn: entries(&section, "alpn", problems, protocol),
         from: entries(&section, "from", problems, address::network),
+        database: entries(&section, "database", problems, glob),
+        user: entries(&section, "user", problems, glob),
+        guards: names.guards.find(&section, problems),
         // A missing target has been reported, so that this one is never used.
-        to: target(&section, pools, problems).unwrap_or(Target::Refuse),
+        to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
 
@@ -38,6 +53,17 @@ fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
         };
         (message, hint.to_owned())
     })
+}
+
+/// A pattern for a name in PostgreSQL.
+fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
+    let literal = text.bytes().filter(|byte| *byte != b'*').count();
+    let max = postgres::NAME_BYTES_MAX;
+    if text.is_empty() || text.contains('\0') || literal > max {
+        let hint = format!("write 1 to {max} bytes; `*` stands for any characters, as in \"orders_*\"");
+        return Err((format!("`{}` is not a name pattern", text.escape_debug()), hint));
+    }
+    Ok(Glob::new(text))
 }
 
 /// Exactly one of `pool` and `refuse = true`.
