@@ -79,8 +79,11 @@ pub struct ListenerBody {
     pub sessions: usize,
     /// The most sessions at a time; absent: only the limit of the process applies.
     pub max_connections: Option<usize>,
-    /// The pool for clients that no route takes; absent: they are refused.
+    /// The pool for clients that no route takes; absent: they are refused, or redirected.
     pub pool: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: it does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// In the order of the configuration, the first 1,000.
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
@@ -257,8 +260,11 @@ pub struct KilledBody {
 pub struct RouteExplanationBody {
     /// The route that takes the client; absent: none does.
     pub route: Option<String>,
-    /// The pool; absent: the client is refused.
+    /// The pool; absent: the client is refused, or redirected.
     pub pool: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.

@@ -117,6 +117,7 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

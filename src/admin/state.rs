@@ -93,6 +93,7 @@ fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr],
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
         max_connections: listener.max_connections,
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
         routes: routes
             .iter()

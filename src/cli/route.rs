@@ -120,6 +120,13 @@ fn write_explanation(
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     write_client(text, args, name)?;
+    if let Some(redirect) = &listener.redirect {
+        let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
+        return writeln!(
+            text,
+            "\nHTTP requests are redirected to https, port {port}, of listener {to} ({code})"
+        );
+    }
     write_notes(text, listener, args, name, explanation)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {

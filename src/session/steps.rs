@@ -20,7 +20,6 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
