@@ -173,15 +173,20 @@ impl<'a> Identified<'a> {
         let (pool, guards) = match state.plan.routes.find(&known) {
             RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                (&state.pools[*pool], guards)
+                (*pool, guards)
             }
-            RouteChoice::Default(pool) => (&state.pools[*pool], &[][..]),
+            RouteChoice::Default(pool) => (*pool, &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
+        let serving = state.pools.serving(pool, Instant::now());
+        if serving != pool {
+            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+        }
+        let pool = &state.pools[serving];
         let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
         if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
             let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
