@@ -105,6 +105,7 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
             .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))
             .map(|wanted| wanted.name().to_string()),

@@ -121,6 +121,13 @@ fn write_explanation(
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     write_client(text, args, name)?;
+    if let Some(redirect) = &listener.redirect {
+        let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
+        return writeln!(
+            text,
+            "\nHTTP requests are redirected to https, port {port}, of listener {to} ({code})"
+        );
+    }
     write_notes(text, listener, args, name, explanation)?;
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
