@@ -97,7 +97,12 @@ fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let over = severing.close_over;
     let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);
-    if severing.on_down == Sever::Close && is_down() {
+    let on_down = if server.is_behind() {
+        severing.on_lag
+    } else {
+        severing.on_down
+    };
+    if on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
             over,

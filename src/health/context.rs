@@ -93,7 +93,9 @@ impl CheckContext {
         let result = check.run().await;
         drop(permits);
         if !self.is_local_shortage(&result) {
-            check.record(pool, result);
+            if let Some(pool) = self.live.in_force().pool(pool) {
+                check.record(pool, &self.metrics, result);
+            }
         }
         began
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::account::{CheckResult, ServerSeries};
+use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
+use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::{HealthPlan, PoolPlan};
 use crate::pool::{CheckOutcome, CheckState, Server};
 
@@ -72,9 +73,11 @@ impl ServerCheck {
         result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 
-    /// Records a result in the server and in the metrics. Logs if the server has changed its state.
-    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) {
-        let (result, outcome) = match result {
+    /// Has the pool judge and record a result, and counts it.
+    pub(super) fn record(&self, pool: &LivePool, metrics: &Metrics, result: Result<CheckPass, CheckFailure>) {
+        let was_ejected = self.server.is_ejected();
+        let timed_out = matches!(&result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        let found = match result {
             Ok(CheckPass {
                 facts,
                 certificate_ends,
@@ -82,46 +85,49 @@ impl ServerCheck {
                 if let Some(end) = certificate_ends {
                     self.series.publish_certificate_expiry(end);
                 }
-                let outcome = self.plan.health.required.judge(&facts);
-                let result = match outcome {
-                    CheckOutcome::Pass => CheckResult::Pass,
-                    _ => CheckResult::Fail,
-                };
-                (result, outcome)
+                Ok(facts)
             }
             Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
-            }) => {
-                let reason = reason.into();
-                let refused = CheckOutcome::Refused {
-                    reason,
-                    accepts_sessions,
-                };
-                (CheckResult::Fail, refused)
-            }
-            Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, CheckOutcome::Unfit(reason.into())),
-            Err(CheckFailure::Io(error)) => {
-                let result = if error.kind() == io::ErrorKind::TimedOut {
-                    CheckResult::Timeout
-                } else {
-                    CheckResult::Fail
-                };
-                (result, CheckOutcome::Fail(chain(&error).into()))
-            }
+            }) => Err(CheckOutcome::Refused {
+                reason: reason.into(),
+                accepts_sessions,
+            }),
+            Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason.into())),
+            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(chain(&error).into())),
         };
-        self.series.record_check(result);
-        let was_ejected = self.server.is_ejected();
-        let changed = self.server.record_check(&outcome, self.plan.health.thresholds);
-        let server = &self.server.spec().label;
+        let recorded = pool.record_check(&self.server, found);
+        let is_own_failure = |recorded: &RecordedOutcome| {
+            recorded.server.id() == self.server.id() && recorded.outcome.reason().is_some()
+        };
+        self.series.record_check(match recorded.iter().any(is_own_failure) {
+            _ if timed_out => CheckResult::Timeout,
+            true => CheckResult::Fail,
+            false => CheckResult::Pass,
+        });
         if was_ejected && !self.server.is_ejected() {
-            tracing::info!(pool, %server, "server is back");
+            tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
-        let Some(state) = changed else { return };
-        self.series.record_transition(state == CheckState::Up);
+        report_changes(pool, metrics, &recorded);
+    }
+}
+
+/// Counts and logs which servers have changed their state.
+pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
+    let pool = pool.name();
+    for RecordedOutcome {
+        server,
+        outcome,
+        changed,
+    } in recorded
+    {
+        let Some(state) = *changed else { continue };
+        metrics.server(pool, server).record_transition(state == CheckState::Up);
+        let server = &server.spec().label;
         match outcome.reason() {
-            None => tracing::info!(pool, %server, "server is up"),
-            Some(reason) => tracing::warn!(pool, %server, %reason, "server is down"),
+            None => tracing::info!(%pool, %server, "server is up"),
+            Some(reason) => tracing::warn!(%pool, %server, %reason, "server is down"),
         }
     }
 }

@@ -4,19 +4,35 @@ use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, Index};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use crate::addr::ServerAddr;
 use crate::plan::{PoolId, PoolPlan};
-use crate::pool::{CheckState, Member, Pool, ServerRegistry};
+use crate::pool::{
+    CheckOutcome, CheckState, KnownPrimary, Member, Pool, PoolRoles, RoleJudgement, Server, ServerFacts, ServerRegistry,
+};
 
 /// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
 /// not in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
+
+/// A result that was recorded in a server.
+#[derive(Debug)]
+pub struct RecordedOutcome {
+    /// The server; not always the one that was checked.
+    pub server: Arc<Server>,
+    /// The result.
+    pub outcome: CheckOutcome,
+    /// Its new state, if that has changed.
+    pub changed: Option<CheckState>,
+}
 
 /// A pool in force. It dereferences to its servers and the choice among them.
 #[derive(Debug)]
 pub struct LivePool {
     plan: Arc<PoolPlan>,
     pool: Pool,
+    roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
 }
@@ -28,6 +44,7 @@ impl LivePool {
         let members = members(&plan, &addresses, registry);
         Self {
             pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
+            roles: registry.roles(&plan.name),
             addresses: Mutex::new(addresses),
             plan,
         }
@@ -95,6 +112,67 @@ impl LivePool {
         drop(addresses);
         self.update_servers(registry);
         self.update_checked();
+    }
+
+    /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
+    pub fn record_check(
+        &self,
+        server: &Arc<Server>,
+        result: Result<ServerFacts, CheckOutcome>,
+    ) -> Vec<RecordedOutcome> {
+        let required = self.plan.health.required;
+        let members = self.servers();
+        let mut recorded = Vec::new();
+        let judgement = match result {
+            Ok(facts) => self.roles.judge(server, &facts, &members, required, Instant::now()),
+            Err(outcome) => {
+                self.record_outcome(server, outcome, &mut recorded);
+                self.roles.note_failure(server, &members, required)
+            }
+        };
+        self.follow(judgement, &mut recorded);
+        recorded
+    }
+
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not
+    /// call itself one.
+    #[must_use]
+    pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
+        let judgement = self.roles.trust(server, &self.servers(), self.plan.health.required)?;
+        let mut recorded = Vec::new();
+        self.follow(judgement, &mut recorded);
+        Some(recorded)
+    }
+
+    /// What is known of the roles of its servers.
+    #[must_use]
+    pub fn roles(&self) -> &PoolRoles {
+        &self.roles
+    }
+
+    fn follow(&self, judgement: RoleJudgement, recorded: &mut Vec<RecordedOutcome>) {
+        let pool = self.name();
+        if let Some(KnownPrimary { server, timeline, .. }) = &judgement.new_primary {
+            tracing::info!(%pool, %server, timeline, "the pool has a new primary");
+        }
+        if let Some(rivals) = &judgement.rivals {
+            let servers = rivals.join(", ");
+            let used = self.roles.primary_in_force();
+            let used = used.as_deref().unwrap_or("none");
+            tracing::warn!(%pool, servers, used, "several servers call themselves primary");
+        }
+        for (server, outcome) in judgement.outcomes {
+            self.record_outcome(&server, outcome, recorded);
+        }
+    }
+
+    fn record_outcome(&self, server: &Arc<Server>, outcome: CheckOutcome, recorded: &mut Vec<RecordedOutcome>) {
+        let changed = server.record_check(&outcome, self.plan.health.thresholds);
+        recorded.push(RecordedOutcome {
+            server: Arc::clone(server),
+            outcome,
+            changed,
+        });
     }
 
     fn update_servers(&self, registry: &ServerRegistry) {

@@ -141,6 +141,7 @@ impl PoolPlan {
         } = dial;
         let SeveringPlan {
             on_down,
+            on_lag,
             on_recover,
             close_over,
         } = severing;
@@ -153,6 +154,7 @@ impl PoolPlan {
             setting("resolve", resolve),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
+            setting("on_lag", on_lag),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
             setting("health.panic_threshold", panic_threshold),
@@ -195,7 +197,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         interval,
         interval_down,
         timeout,
-        required: RoleRequirement { role, max_lag },
+        required: RoleRequirement { role, max_lag, single },
         thresholds: Thresholds { rise, fall },
         address,
         port,
@@ -208,6 +210,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("health.timeout", timeout),
         setting("role", role),
         setting("max_lag", max_lag),
+        setting("single", single),
         setting("health.rise", rise),
         setting("health.fall", fall),
         setting("health.address", address),
