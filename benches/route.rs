@@ -28,6 +28,8 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
             .collect(),
         alpn: Vec::new(),
         from: Vec::new(),
+        database: Vec::new(),
+        user: Vec::new(),
         to: Target::Pool(index),
     };
     RouteTable::new((0..routes).map(route).collect(), None)
@@ -64,6 +66,8 @@ fn find(criterion: &mut Criterion) {
                         name: next.next(),
                         alpn: &alpn,
                         client,
+                        database: None,
+                        user: None,
                     };
                     black_box(table.find(&known));
                 });

@@ -53,6 +53,7 @@ pub mod text;
 pub mod error;
 pub mod addr;
 pub mod name;
+pub mod glob;
 pub mod optional;
 pub mod socket;
 pub mod tcp_info;

@@ -1,7 +1,7 @@
 //! What is in force: a plan, and the pools and addresses that it has at run time.
 //!
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
-//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for what an operator says of a server.
+//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for an operator's override of a server.
 
 mod pool;
 
@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
-use crate::pool::{KnownPrimary, Member, Override, Overrides, ServerPath, ServerRegistry};
-pub use pool::{LivePool, LivePools, NameAddresses, RecordedOutcome};
+use crate::pool::{KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce, RecordedOutcome};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
 #[derive(Debug)]
@@ -83,9 +83,9 @@ impl Live {
     ) -> Self {
         let registry = Arc::new(ServerRegistry::new(primaries));
         let pool = |plan: &Arc<PoolPlan>| {
-            let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry);
-            pool.update_checked();
-            Arc::new(pool)
+            let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
+            pool.put_in_force();
+            pool
         };
         let in_force = InForce {
             pools: plan.pools.iter().map(pool).collect(),
@@ -124,7 +124,7 @@ impl Live {
     ///
     /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays, with
     /// its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its addresses,
-    /// whatever its servers are called.
+    /// even if `name` of its servers changes.
     ///
     /// Takes time where there are many pools. May be called from any thread.
     #[must_use]
@@ -160,7 +160,7 @@ impl Live {
             if let Some(before) = before {
                 pool.catch_up_with(before, &self.registry);
             }
-            pool.update_checked();
+            pool.put_in_force();
         }
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
@@ -177,12 +177,19 @@ impl Live {
         }
     }
 
-    /// Does what an operator says of a server, and keeps it for when it is there again. Returns what holds then.
+    /// Applies an operator's override to a server, and keeps it for the time when a server of this name exists again.
+    /// Returns the overrides in force after it.
     pub fn apply_override(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         self.registry.apply_override(name, order, by, at)
     }
 
-    /// What was said of servers that no pool of the plan has, sorted by name.
+    /// The servers that have overrides, also those that only sessions hold.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<Arc<Server>> {
+        self.registry.overridden()
+    }
+
+    /// The overrides of servers that are in no pool of the plan, sorted by name.
     #[must_use]
     pub fn absent(&self) -> Vec<(ServerPath, Overrides)> {
         if !self.registry.has_overrides() {
@@ -191,8 +198,8 @@ impl Live {
         self.registry.absent_overrides(&self.in_force().server_paths())
     }
 
-    /// Forgets the oldest of what was said of absent servers if there is too much of it, and logs that. To be called where
-    /// their number may have grown.
+    /// Removes the oldest overrides of absent servers if there are too many, and logs that. To be called after the number
+    /// of absent servers may have grown.
     pub fn forget_absent(&self) {
         if !self.registry.has_excess_overrides() {
             return;

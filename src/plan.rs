@@ -100,7 +100,10 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
-    /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]).
+    /// What its clients speak.
+    pub protocol: Protocol,
+    /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]), and on what a client of
+    /// PostgreSQL sends first.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
@@ -108,6 +111,18 @@ pub struct ListenerPlan {
     pub relay: RelayLimits,
     /// Of the clients' sockets.
     pub socket: SocketOptions,
+}
+
+/// What the clients of a listener speak, as far as it matters before they are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Any protocol over TCP, with or without TLS.
+    Tcp,
+    /// PostgreSQL.
+    Postgres {
+        /// Whether sessions in the clear are refused.
+        tls_required: bool,
+    },
 }
 
 /// A pool: its servers and how they are reached and watched.
@@ -129,6 +144,8 @@ pub struct PoolPlan {
     pub resolve_interval: Duration,
     /// The address family that names are resolved to.
     pub resolve: IpFamily,
+    /// Whether the servers take a ClientHello that no SSLRequest of PostgreSQL precedes.
+    pub direct_tls: bool,
 }
 
 /// One entry of a pool's `servers`.
@@ -142,6 +159,14 @@ pub struct ServerEntry {
     pub location: ServerLocation,
     /// Its weight and priority.
     pub member_config: MemberConfig,
+}
+
+impl Protocol {
+    /// Whether it is PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(self) -> bool {
+        matches!(self, Self::Postgres { .. })
+    }
 }
 
 impl Plan {
@@ -223,6 +248,8 @@ pub struct HealthPlan {
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
+    /// How long the role of a server whose checks are refused is taken to be what it was.
+    pub role_trust: Duration,
     /// The IP address that checks connect to; `None`: the server's own.
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.

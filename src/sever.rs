@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, ServerId};
+use crate::pool::{CheckState, Member, Overrides, ServerId};
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -40,15 +40,17 @@ impl Severing {
         Self { cause, began, first }
     }
 
-    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Sessions
-    /// that end by themselves count, and at the end none is left, however many were added meanwhile.
+    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Of n
+    /// sessions the i-th is closed after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves
+    /// count, and at the end none is left, however many were added meanwhile.
     fn due(&self, now: Instant, there: usize) -> usize {
         let left = self.cause.over.saturating_sub(now - self.began);
         if left.is_zero() {
             return there;
         }
         let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.cause.over.as_nanos());
-        there.saturating_sub(may_be_left as usize) // which is at most `first`
+        // At most `first`; one less, because the first is closed at the beginning and not after a part of the time.
+        there.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
 
@@ -69,9 +71,12 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 }
 
 /// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
-/// them.
+/// them. What an operator has set precedes, and may still be changed for a server that has left.
 fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
-    let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
+    let by_itself = severings
+        .iter()
+        .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
+    let mut wanted: HashMap<_, _> = by_itself.map(|(id, severing)| (*id, severing.cause)).collect();
     for pool in live.in_force().pools.iter() {
         for server in pool.servers().iter() {
             wanted.remove(&server.id());
@@ -83,17 +88,19 @@ fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) ->
             }
         }
     }
+    let drained = live.overridden().into_iter().filter(|server| server.live() > 0);
+    wanted.extend(drained.filter_map(|server| Some((server.id(), drain(&server.overrides())?))));
     wanted
 }
 
+fn drain(overrides: &Overrides) -> Option<Cause> {
+    overrides.close_over.map(|over| Cause {
+        ending: Ending::ServerDrained,
+        over,
+    })
+}
+
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
-    let overrides = server.overrides();
-    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (overrides.admin_state, overrides.close_over) {
-        return Some(Cause {
-            ending: Ending::ServerDrained,
-            over,
-        });
-    }
     let severing = pool.plan().severing;
     let over = severing.close_over;
     let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);
@@ -168,7 +175,13 @@ mod tests {
             there -= due;
             cut_at.extend(std::iter::repeat_n(tick / 10, due));
         }
-        assert_eq!(cut_at, [2, 4, 6, 8, 10]);
+        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_session_is_closed_at_once() {
+        let one = severing(1, TEN);
+        assert_eq!(one.due(one.began, 1), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,10 +206,10 @@ mod tests {
                 prop_assert!(due <= there);
                 there -= due;
                 let left = severing.cause.over.saturating_sub(now - severing.began);
-                // Whole nanoseconds on both sides: there * over against first * left.
+                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
                 let (over, allowed) = (severing.cause.over.as_nanos(), first as u128 * left.as_nanos());
                 let taken = there as u128 * over;
-                prop_assert!(due == 0 || taken < allowed + over.max(1) && taken >= allowed);
+                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
             }
             prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
         }

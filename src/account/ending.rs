@@ -44,7 +44,8 @@ endings! {
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`.
     HelloTooLong = "hello_too_long",
-    /// The first bytes look like TLS but are not a valid ClientHello.
+    /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
+    /// on a listener for those.
     HelloInvalid = "hello_invalid",
     /// The client closed before its ClientHello was complete.
     ClientLeftEarly = "client_left_early",
@@ -56,6 +57,8 @@ endings! {
     NoServer = "no_server",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
+    /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
+    ServerRefusedTls = "server_refused_tls",
     /// Cut at the end of the drain.
     Drained = "drained",
     /// Cut by an operator.

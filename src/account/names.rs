@@ -14,6 +14,7 @@ pub(super) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
 pub(super) const SERVER_UP: &str = "acequia_server_up";
 pub(super) const CERTIFICATE_EXPIRY: &str = "acequia_server_certificate_expiry_timestamp_seconds";
 pub(super) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
+pub(super) const HEALTH_CHECK_REFUSED: &str = "acequia_health_check_refused";
 pub(super) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
 pub(super) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
 pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";

@@ -9,6 +9,7 @@ use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::Server;
 use crate::relay::Traffic;
+use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
 
 /// What is known about a session so far.
@@ -26,6 +27,8 @@ pub struct SessionInfo {
     pub ech: bool,
     /// The matching route.
     pub route: Option<Arc<str>>,
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
     pub(super) pool: Option<Arc<str>>,
@@ -53,6 +56,7 @@ impl SessionInfo {
             alpn: None,
             ech: false,
             route: None,
+            startup: None,
             detail: None,
             pool: None,
             server: None,
@@ -99,10 +103,17 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
+            database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
+            user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),
             server_retrans: server.map(|info| info.retransmits),
         }
     }
+}
+
+/// A name in a StartupMessage, as text.
+fn startup_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

@@ -98,7 +98,11 @@ pub struct RouteBody {
     pub alpn: Vec<String>,
     /// The first 16 of its networks.
     pub from: Vec<String>,
-    /// The number of entries left out of `sni`, `alpn` and `from`.
+    /// The first entries of the condition.
+    pub database: Vec<String>,
+    /// The first entries of the condition.
+    pub user: Vec<String>,
+    /// The number of entries left out of these conditions.
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
@@ -136,7 +140,7 @@ pub struct ServerBody {
     /// Whether it is up: its checks pass, or it has none, and it is not ejected.
     #[serde(default)]
     pub up: bool,
-    /// The result of its checks: `up`, `down` or `unchecked`.
+    /// The result of its checks: `up`, `down`, `unchecked`, or `check refused`.
     pub health: String,
     /// The error of its latest check; absent: none.
     pub reason: Option<String>,

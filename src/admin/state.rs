@@ -17,7 +17,7 @@ use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::pool::{CheckState, Member, Overrides, ServerPath};
+use crate::pool::{CheckState, Member, Overrides, Refusal, ServerPath};
 use crate::route::{Route, Target};
 use crate::units::format_duration;
 
@@ -113,7 +113,13 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
         sni: first(&route.sni, ToString::to_string),
         alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
         from: first(&route.from, ToString::to_string),
-        more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
+        database: first(&route.database, ToString::to_string),
+        user: first(&route.user, ToString::to_string),
+        more: more(route.sni.len())
+            + more(route.alpn.len())
+            + more(route.from.len())
+            + more(route.database.len())
+            + more(route.user.len()),
         pool: match &route.to {
             Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,
@@ -141,10 +147,11 @@ pub(super) fn server_body(server: &Member) -> ServerBody {
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match health.state {
-            CheckState::Unchecked => "unchecked",
-            CheckState::Up => "up",
-            CheckState::Down => "down",
+        health: match (health.refusal, health.state) {
+            (Refusal::None, CheckState::Unchecked) => "unchecked",
+            (Refusal::None, CheckState::Up) => "up",
+            (Refusal::None, CheckState::Down) => "down",
+            (Refusal::Tolerated | Refusal::Suspended, _) => "check refused",
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),

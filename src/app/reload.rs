@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::{exposed, readable};
 use super::listen_sockets::Listening;
-use super::{App, Failure, watch};
+use super::{App, Failure, service_manager, watch};
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
@@ -217,6 +217,7 @@ async fn in_a_thread<T: Send + 'static>(
 impl App {
     /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
     pub(super) fn begin_to_end(&mut self) {
+        service_manager::stopping();
         self.requests.close();
         while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end
         self.watch(None);

@@ -173,7 +173,7 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// The cell of column HEALTH: `up` exactly if the server is up in the API and in the metrics.
+/// The cell of column HEALTH: `up` if the server is up in the API and in the metrics, and its checks are not refused.
 fn health(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }

@@ -68,6 +68,8 @@ pub static LISTENER: SectionKeys = SectionKeys {
     keys: &[
         "bind",
         "pool",
+        "protocol",
+        "tls_required",
         "max_connections",
         "routes",
         "hello_timeout",
@@ -83,7 +85,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
-    keys: &["name", "sni", "alpn", "from", "pool", "refuse"],
+    keys: &["name", "sni", "alpn", "from", "database", "user", "pool", "refuse"],
 };
 
 /// `[pools.NAME]`
@@ -107,6 +109,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_recover",
     "close_over",
     "slow_start",
+    "direct",
 ])
 .with_checks(CheckKeys::Pool);
 

@@ -12,7 +12,7 @@ use crate::dial::ConnectOptions;
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::{HealthPlan, PoolPlan};
-use crate::pool::{CheckOutcome, CheckState, Server};
+use crate::pool::{CheckOutcome, CheckState, Refusal, Server};
 
 /// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +73,38 @@ impl ServerCheck {
         result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 
+    /// Whether the server's role need not be known, or was found to be right a short time ago.
+    fn is_role_trusted(&self) -> bool {
+        let HealthPlan {
+            required, role_trust, ..
+        } = &self.plan.health;
+        !required.is_set() || self.server.passed_within(*role_trust)
+    }
+
+    /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
+    /// more.
+    fn log_refusal(&self, pool: &LivePool, before: Refusal) {
+        let health = self.server.health();
+        if health.refusal == before {
+            return;
+        }
+        let (pool, server) = (pool.name(), &self.server.spec().label);
+        let reason = health.reason.as_deref().unwrap_or_default();
+        match health.refusal {
+            Refusal::None => tracing::info!(%pool, %server, "checks are no longer refused"),
+            Refusal::Tolerated => {
+                tracing::warn!(%pool, %server, reason, "check refused: the server lives, and is used as before");
+            }
+            Refusal::Suspended => {
+                tracing::warn!(%pool, %server, reason, "check refused: the server lives, and gets no new sessions");
+            }
+        }
+    }
+
     /// Has the pool judge and record a result, and counts it.
     pub(super) fn record(&self, pool: &LivePool, metrics: &Metrics, result: Result<CheckPass, CheckFailure>) {
         let was_ejected = self.server.is_ejected();
+        let refusal_before = self.server.health().refusal;
         let timed_out = matches!(&result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
         let found = match result {
             Ok(CheckPass {
@@ -92,23 +121,26 @@ impl ServerCheck {
                 accepts_sessions,
             }) => Err(CheckOutcome::Refused {
                 reason: reason.into(),
-                accepts_sessions,
+                accepts_sessions: accepts_sessions && self.is_role_trusted(),
             }),
             Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason.into())),
             Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(chain(&error).into())),
         };
+        let was_refused = matches!(found, Err(CheckOutcome::Refused { .. }));
         let recorded = pool.record_check(&self.server, found);
         let is_own_failure = |recorded: &RecordedOutcome| {
             recorded.server.id() == self.server.id() && recorded.outcome.reason().is_some()
         };
         self.series.record_check(match recorded.iter().any(is_own_failure) {
             _ if timed_out => CheckResult::Timeout,
+            _ if was_refused => CheckResult::Refused,
             true => CheckResult::Fail,
             false => CheckResult::Pass,
         });
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
+        self.log_refusal(pool, refusal_before);
         report_changes(pool, metrics, &recorded);
     }
 }

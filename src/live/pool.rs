@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, Index};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
 
@@ -35,6 +35,26 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
+    /// Shared with its predecessors and successors.
+    in_force: Arc<PoolInForce>,
+}
+
+/// Finds the pool that is in force under the name of another one, which it may have replaced. Sessions hold this: they do
+/// not keep a plan that is no longer in force, and what they say of a server at their end is said to the pool of that time.
+// A std mutex: locked for a line.
+#[derive(Debug, Default)]
+pub struct PoolInForce(Mutex<Weak<LivePool>>);
+
+impl PoolInForce {
+    /// The pool; `None` if a reload has removed it.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<LivePool>> {
+        self.lock().upgrade()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<LivePool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl LivePool {
@@ -47,6 +67,7 @@ impl LivePool {
             roles: registry.roles(&plan.name),
             addresses: Mutex::new(addresses),
             plan,
+            in_force: Arc::default(),
         }
     }
 
@@ -58,7 +79,10 @@ impl LivePool {
         registry: &ServerRegistry,
     ) -> Self {
         self.hand_over(&plan, &mut addresses);
-        let next = Self::new(plan, addresses, registry);
+        let next = Self {
+            in_force: Arc::clone(&self.in_force),
+            ..Self::new(plan, addresses, registry)
+        };
         if self.is_resolved() {
             next.mark_resolved();
         }
@@ -180,8 +204,20 @@ impl LivePool {
         self.replace_servers(members);
     }
 
+    /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on.
+    pub(super) fn put_in_force(self: &Arc<Self>) {
+        *self.in_force.lock() = Arc::downgrade(self);
+        self.update_checked();
+    }
+
+    /// How sessions find the pool that will be in force at their end.
+    #[must_use]
+    pub fn in_force(&self) -> &Arc<PoolInForce> {
+        &self.in_force
+    }
+
     /// Tells the servers whether they are checked from now on.
-    pub(super) fn update_checked(&self) {
+    fn update_checked(&self) {
         let is_checked = self.plan.is_checked();
         for server in self.servers().iter() {
             server.set_checked(is_checked);

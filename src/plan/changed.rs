@@ -7,8 +7,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, PoolPlans, RuntimePlan, ServerEntry,
-    SeveringPlan,
+    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, PoolPlans, Protocol, RuntimePlan,
+    ServerEntry, SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
@@ -71,8 +71,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
-    /// that are in both is told by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -122,6 +122,7 @@ impl PoolPlan {
             entries: _,
             resolve_interval,
             resolve,
+            direct_tls,
         } = self;
         let PoolRules {
             policy,
@@ -152,6 +153,7 @@ impl PoolPlan {
             setting("proxy_protocol", proxy_protocol),
             setting("resolve_interval", resolve_interval),
             setting("resolve", resolve),
+            setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
             setting("on_lag", on_lag),
@@ -199,6 +201,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         timeout,
         required: RoleRequirement { role, max_lag, single },
         thresholds: Thresholds { rise, fall },
+        role_trust,
         address,
         port,
         concurrency,
@@ -213,6 +216,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("single", single),
         setting("health.rise", rise),
         setting("health.fall", fall),
+        setting("role_trust", role_trust),
         setting("health.address", address),
         setting("health.port", port),
         setting("health.concurrency", concurrency),
@@ -264,6 +268,7 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            protocol,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -275,10 +280,16 @@ impl ListenerPlan {
             },
             socket,
         } = self;
+        let (protocol, tls_required) = match protocol {
+            Protocol::Tcp => ("tcp", false),
+            Protocol::Postgres { tls_required } => ("postgres", *tls_required),
+        };
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
             setting("max_connections", max_connections),
+            setting("protocol", &protocol),
+            setting("tls_required", &tls_required),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),
@@ -295,6 +306,8 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         sni,
         alpn,
         from,
+        database,
+        user,
         to,
     } = old;
     let same_target = match (to, &new.to) {
@@ -302,5 +315,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };
-    same_target && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+    same_target
+        && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+        && (database, user) == (&new.database, &new.user)
 }

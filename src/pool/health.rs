@@ -4,6 +4,8 @@
 
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use crate::text::Reason;
 
 /// Whether a server may be picked at some instant.
@@ -37,11 +39,11 @@ pub enum CheckOutcome {
     Pass,
     /// The check failed, and why. [`Thresholds::fall`] failures in a row take the server out.
     Fail(Reason),
-    /// The server answered, but did not let the check in. At present this counts as a failure.
+    /// The server answered, but did not let the check in: it lives. Sessions are never cut for this.
     Refused {
         /// Why.
         reason: Reason,
-        /// Whether it may accept new sessions all the same.
+        /// Whether it gets new sessions all the same: then this counts as a pass.
         accepts_sessions: bool,
     },
     /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
@@ -64,6 +66,18 @@ impl CheckOutcome {
     }
 }
 
+/// Whether the latest check of a server was refused, and what that means for new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was not refused.
+    None,
+    /// It was refused; new sessions go on.
+    Tolerated,
+    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
+    /// more.
+    Suspended,
+}
+
 /// How many equal results in a row change the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
@@ -77,7 +91,7 @@ pub struct Thresholds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RiseFall {
     state: CheckState,
-    /// Results in a row that passed, or that did not pass, as the latest one.
+    /// Results in a row that were like the latest one.
     streak: u32,
     /// Checks in a row that failed.
     failures: u32,
@@ -97,8 +111,19 @@ enum LatestResult {
     None,
     Pass,
     Fail,
+    Refused {
+        accepts_sessions: bool,
+    },
     Unfit,
     Behind,
+}
+
+impl LatestResult {
+    /// Whether both count for the same streak.
+    fn is_like(self, other: Self) -> bool {
+        let does_not_pass = |result| matches!(result, Self::Fail | Self::Unfit | Self::Behind);
+        self == other || does_not_pass(self) && does_not_pass(other)
+    }
 }
 
 impl RiseFall {
@@ -133,29 +158,39 @@ impl RiseFall {
         let before = self.latest;
         let (latest, unfit) = match outcome {
             CheckOutcome::Pass => (LatestResult::Pass, false),
-            // A failed check does not tell the role.
-            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } => (LatestResult::Fail, self.unfit),
+            // Such a check does not tell the role.
+            CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
+            CheckOutcome::Refused { accepts_sessions, .. } => {
+                let accepts_sessions = *accepts_sessions;
+                (LatestResult::Refused { accepts_sessions }, self.unfit)
+            }
             CheckOutcome::Unfit(_) => (LatestResult::Unfit, true),
             CheckOutcome::Behind(_) => (LatestResult::Behind, false),
         };
         self.unfit = unfit;
-        let is_pass = |result| result == LatestResult::Pass;
-        let is_same =
-            !matches!(before, LatestResult::None | LatestResult::Disabled) && is_pass(latest) == is_pass(before);
-        self.streak = if is_same { self.streak.saturating_add(1) } else { 1 };
+        self.streak = if latest.is_like(before) {
+            self.streak.saturating_add(1)
+        } else {
+            1
+        };
         self.failures = if latest == LatestResult::Fail {
             self.failures.saturating_add(1)
         } else {
             0
         };
         self.latest = latest;
+        let accepts_sessions = match latest {
+            LatestResult::Pass => true,
+            LatestResult::Refused { accepts_sessions } => accepts_sessions && !unfit && !self.behind,
+            _ => false,
+        };
         let next = match (self.state, latest) {
-            (CheckState::Unchecked, LatestResult::Pass) => CheckState::Up,
+            (CheckState::Unchecked, _) if accepts_sessions => CheckState::Up,
             (CheckState::Unchecked, _) | (_, LatestResult::Unfit) => CheckState::Down,
             (CheckState::Up, LatestResult::Fail | LatestResult::Behind) if self.streak >= thresholds.fall => {
                 CheckState::Down
             }
-            (CheckState::Down, LatestResult::Pass) if self.streak >= thresholds.rise => CheckState::Up,
+            (CheckState::Down, _) if accepts_sessions && self.streak >= thresholds.rise => CheckState::Up,
             // The server was reachable all the time, only its role was wrong.
             (CheckState::Down, LatestResult::Pass) if before == LatestResult::Unfit => CheckState::Up,
             (same, _) => same,
@@ -193,6 +228,18 @@ impl RiseFall {
         )
     }
 
+    /// Whether the latest check was refused.
+    #[must_use]
+    pub(super) const fn refusal(&self) -> Refusal {
+        match self.latest {
+            LatestResult::Refused { accepts_sessions: true } => Refusal::Tolerated,
+            LatestResult::Refused {
+                accepts_sessions: false,
+            } => Refusal::Suspended,
+            _ => Refusal::None,
+        }
+    }
+
     /// Whether the server is known to have the wrong role, is down because it is behind, or is required to have a role that
     /// is not known yet. A server that cannot be reached keeps the role it was last seen with.
     #[must_use]
@@ -218,8 +265,10 @@ pub(super) struct CheckRecord {
     pub(super) rise_fall: RiseFall,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(super) reason: Option<Reason>,
-    /// When the state last changed.
+    /// When the state last changed, or checks began or ceased to be refused.
     pub(super) since: SystemTime,
+    /// When a check last passed; `None`: never, or it has had the wrong role since.
+    pub(super) passed_at: Option<Instant>,
 }
 
 impl CheckRecord {
@@ -232,6 +281,7 @@ impl CheckRecord {
             },
             reason: None,
             since: SystemTime::now(),
+            passed_at: None,
         }
     }
 }
@@ -241,9 +291,11 @@ impl CheckRecord {
 pub struct Health {
     /// The state according to its checks.
     pub state: CheckState,
+    /// Whether the latest check was refused.
+    pub refusal: Refusal,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub reason: Option<Reason>,
-    /// When the state last changed.
+    /// When the state last changed, or checks began or ceased to be refused.
     pub since: SystemTime,
 }
 
@@ -258,6 +310,10 @@ mod tests {
             '+' => CheckOutcome::Pass,
             '-' => CheckOutcome::Fail("gone".into()),
             '<' => CheckOutcome::Behind("7s".into()),
+            '!' | '|' => CheckOutcome::Refused {
+                reason: "too many clients".into(),
+                accepts_sessions: sign == '!',
+            },
             _ => CheckOutcome::Unfit("a replica".into()),
         }
     }
@@ -306,6 +362,22 @@ mod tests {
         assert!(!machine.is_behind());
         run(&mut machine, "<<<?");
         assert!(!machine.is_behind(), "its role is wrong");
+    }
+
+    #[test]
+    fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accepted() {
+        use CheckState::{Down, Up};
+        assert_eq!(run(&mut RiseFall::unchecked(), "!"), [Some(Up)]);
+        assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
+        let mut machine = RiseFall::unchecked();
+        assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
+        assert_eq!(machine.refusal(), Refusal::Suspended);
+        // It proves that the server lives: failures before it do not count.
+        assert_eq!(run(&mut machine, "--!--"), [None; 5]);
+        assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
+        assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
+        // But it does not tell the role.
+        assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use ejection::EjectLimits;
 use ejection::Ejection;
 pub use facts::{Role, ServerFacts, WalPosition};
 use health::Availability;
-pub use health::{CheckOutcome, CheckState, Health, Thresholds};
+pub use health::{CheckOutcome, CheckState, Health, Refusal, Thresholds};
 pub use lease::Lease;
 pub use member::Member;
 pub use overrides::{AdminState, Override, Overrides};

@@ -178,18 +178,18 @@ impl PrimaryWatch {
         (is_it && self.higher(known).is_empty()).then_some(&*known.server)
     }
 
-    /// Whether a server that calls itself primary is one.
+    /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the
+    /// primary: it may come back in a state in which it does not tell its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
-        let Some((_, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
+        let seen = self.servers.get(server).copied().flatten();
+        let Some((seen, claim)) = seen.and_then(|seen| Some((seen, seen.claim?))) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
-        if self.in_force() == Some(server) {
-            return PrimaryVerdict::Primary;
+        match self.in_force() {
+            Some(primary) if primary == server => PrimaryVerdict::Primary,
+            None if seen.is_down || self.known.is_none() && !self.is_complete() => PrimaryVerdict::Undecided,
+            _ => PrimaryVerdict::Rejected(self.why_rejected(server, seen, claim)),
         }
-        if self.known.is_none() && !self.is_complete() {
-            return PrimaryVerdict::Undecided;
-        }
-        PrimaryVerdict::Rejected(self.why_rejected(server, seen, claim))
     }
 
     fn why_rejected(&self, server: &str, seen: Seen, claim: Claim) -> String {

@@ -8,6 +8,7 @@
 //! broken connection. It cannot be spliced, and `Wire` will need a method that says so. The core needs no change.
 
 mod closed;
+mod close_notify;
 mod traffic;
 mod core;
 mod engine;

@@ -28,6 +28,7 @@ impl Linked {
             server,
             first,
             relay,
+            asks_server: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
         entry.relay_started(&ends);
@@ -40,36 +41,37 @@ impl Linked {
         }
     }
 
-    /// Relays bytes until the session is over, and closes it. The lease is held until the server's socket is closed.
-    ///
-    /// No `async fn`: that would keep `self` beside its parts, and an idle session must stay small.
-    pub(super) fn relay(self) -> impl Future<Output = ()> {
-        let Self {
-            ends,
-            server,
-            first,
-            limits,
-            mut entry,
-        } = self;
-        async move {
-            let cut = entry.record().until_cut();
-            let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
-            entry.relay_finished(&ends);
-            let finished = server.finished(&ends, closed, &entry);
-            if closed.is_abrupt() {
-                ends.reset_when_closed();
-            }
-            drop(ends);
-            server.release(&finished);
-            let ending = match closed {
-                Closed::Finished(Side::Client) => Ending::ClientClosed,
-                Closed::Finished(Side::Server) => Ending::ServerClosed,
-                Closed::Broke(side, fault) => ending_of_fault(side, fault),
-                Closed::Idle(_) => Ending::IdleTimeout,
-                Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
-                Closed::Cut => entry.record().until_cut().await, // ready: it was cut
-            };
-            entry.close(ending);
-        }
+    fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, Vec<u8>, RelayLimits, Entry) {
+        (self.ends, self.server, self.first, self.limits, self.entry)
     }
+}
+
+/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server's
+/// socket is closed. `None`: it was closed before that.
+///
+/// An idle session must stay small. So what the relay takes is made in here: what a future takes from outside is kept for
+/// as long as the future.
+pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
+    let (ends, server, first, limits, mut entry) = match linking.await {
+        Some(linked) => linked.into_parts(),
+        None => return,
+    };
+    let cut = entry.record().until_cut();
+    let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+    entry.relay_finished(&ends);
+    let finished = server.finished(&ends, closed, &entry);
+    if closed.is_abrupt() {
+        ends.reset_when_closed();
+    }
+    drop(ends);
+    server.release(&finished);
+    let ending = match closed {
+        Closed::Finished(Side::Client) | Closed::ResetAfterEnd(Side::Client) => Ending::ClientClosed,
+        Closed::Finished(Side::Server) | Closed::ResetAfterEnd(Side::Server) => Ending::ServerClosed,
+        Closed::Broke(side, fault) => ending_of_fault(side, fault),
+        Closed::Idle(_) => Ending::IdleTimeout,
+        Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
+        Closed::Cut => entry.record().until_cut().await, // ready: it was cut
+    };
+    entry.close(ending);
 }

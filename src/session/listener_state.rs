@@ -22,7 +22,7 @@ pub struct ListenerState {
     pub series: Arc<ListenerSeries>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
-    has_logged_ssl_request: AtomicBool,
+    has_logged_postgres_request: AtomicBool,
 }
 
 impl ListenerState {
@@ -41,23 +41,20 @@ impl ListenerState {
             limits,
             series,
             hello_memory,
-            has_logged_ssl_request: AtomicBool::new(false),
+            has_logged_postgres_request: AtomicBool::new(false),
         }
     }
 
-    /// Logs why no name matches a client that sends an SSLRequest instead of a ClientHello: once for each listener and
-    /// configuration.
-    pub(super) fn log_ssl_request(&self) {
-        if !self.has_logged_ssl_request.swap(true, Relaxed) {
+    /// Logs why no name matches a client that sends an SSLRequest or a GSSENCRequest instead of a ClientHello: once for each
+    /// listener and configuration.
+    pub(super) fn log_postgres_request(&self, request: &'static str) {
+        if !self.has_logged_postgres_request.swap(true, Relaxed) {
             tracing::warn!(
                 listener = %self.plan.name,
-                reason = POSTGRES_SSL_REQUEST,
-                "a PostgreSQL client asks for TLS by an SSLRequest, which no `sni` or `alpn` matches: \
-                 give it a listener without such routes, or set sslnegotiation=direct at the client"
+                reason = request,
+                "a PostgreSQL client asks for encryption before its ClientHello, which no `sni` or `alpn` matches: \
+                 set protocol = \"postgres\" on the listener"
             );
         }
     }
 }
-
-/// The word for an SSLRequest in the logs.
-pub(super) const POSTGRES_SSL_REQUEST: &str = "postgres_ssl_request";

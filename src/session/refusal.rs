@@ -2,26 +2,29 @@
 
 use crate::account::Ending;
 use crate::dial::DialError;
-use crate::refuse::Reply;
+use crate::refuse::{PostgresError, Reply};
 use crate::relay::Side;
-use crate::sniff::alert::{Alert, AlertRecord};
+use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
-use crate::sniff::{SniffError, SniffFailure};
+use crate::sniff::postgres::InvalidPacket;
+use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
 
-/// Why a step of a session failed. An alert is there where the client has sent a whole ClientHello.
+/// Why a step of a session failed, and what the client is told.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
-    NoRoute(Option<AlertRecord>),
-    /// A route refuses the client.
-    Route(Option<AlertRecord>),
+    NoRoute(Reply),
+    /// A route or a rule of the listener or the pool refuses the client.
+    Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
     /// No server was connected to.
-    DialError(DialError, Option<AlertRecord>),
+    DialError(DialError, Reply),
+    /// The server did not agree to TLS.
+    ServerRefusedTls(Reply),
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
 }
@@ -35,33 +38,53 @@ impl Refusal {
                 SniffFailure::TooLong => Ending::HelloTooLong,
                 SniffFailure::LeftEarly => Ending::ClientLeftEarly,
                 SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
-                SniffFailure::Invalid(_) => Ending::HelloInvalid,
+                SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
             },
             Self::NoRoute(_) => Ending::NoRoute,
-            Self::Route(_) => Ending::Refused,
+            Self::Refused(_) => Ending::Refused,
             Self::DialError(DialError::NoServer, _) => Ending::NoServer,
             Self::DialError(DialError::ConnectFailed, _) => Ending::ConnectFailed,
             Self::DialError(DialError::ClientFault(fault), _) | Self::NoLocalAddress(fault) => {
                 ending_of_fault(Side::Client, *fault)
             }
+            Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
             Self::Cut(ending) => *ending,
         }
     }
 
     /// What the client gets last.
-    pub(super) fn reply(&self) -> Reply {
-        let alert = match self {
-            Self::Sniff(error) => error.alert().map(|alert| alert.record(None)),
-            Self::NoRoute(alert) | Self::Route(alert) | Self::DialError(_, alert) => *alert,
-            Self::NoLocalAddress(_) | Self::Cut(_) => return Reply::Reset,
-        };
-        alert.map_or(Reply::Close, Reply::Alert)
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Sniff(error) => reply_to_sniffed(&error),
+            Self::NoRoute(reply) | Self::Refused(reply) | Self::DialError(_, reply) | Self::ServerRefusedTls(reply) => {
+                reply
+            }
+            Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
+        }
     }
 }
 
-/// The alert for a client whose ClientHello is known.
-pub(super) fn alert_record(hello: Option<&Hello>, alert: impl FnOnce(&Hello) -> Alert) -> Option<AlertRecord> {
-    hello.map(|hello| alert(hello).record(Some(hello.newest_version)))
+fn reply_to_sniffed(error: &SniffError) -> Reply {
+    match (&error.reason, error.alert()) {
+        // With another length it may be no client of PostgreSQL at all.
+        (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
+            Reply::Message(PostgresError::Packet(*invalid).response(None))
+        }
+        (_, Some(alert)) => Reply::Alert(alert.record(None)),
+        (_, None) => Reply::Close,
+    }
+}
+
+/// What a client is told, in the protocol that it has shown to speak.
+pub(super) fn reply(sniffed: Option<&Sniffed>, alert: impl FnOnce(&Hello) -> Alert, error: PostgresError) -> Reply {
+    let Some(sniffed) = sniffed else {
+        return Reply::Close;
+    };
+    match (sniffed.hello(), sniffed.startup()) {
+        (Some(hello), _) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
+        (None, Some(startup)) => Reply::Message(error.response(Some(startup))),
+        (None, None) => Reply::Close,
+    }
 }
 
 /// The ending of a session of which one side's socket failed.

@@ -11,20 +11,21 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::leased_server::LeasedServer;
-use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
-use super::refusal::{Refusal, alert_record};
+use super::listener_state::ListenerState;
+use super::postgres::{request_tls, requires_tls, tls_answer};
+use super::refusal::{Refusal, reply};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
-use crate::refuse::alert_without_route;
+use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
-use crate::sniff::{Sniffed, sniff};
+use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 
 /// A client that was accepted, with an entry in the ledger.
@@ -60,11 +61,13 @@ pub(super) struct Connected {
     /// What the server gets before anything else: the PROXY header, and what was read of the client.
     pub(super) first: Vec<u8>,
     pub(super) relay: RelayLimits,
+    /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
+    pub(super) asks_server: bool,
 }
 
 impl<'a> Opened<'a> {
-    /// Reads the ClientHello where a route depends on it. On other listeners nothing is read: a server may be the one to
-    /// speak first, and its client then sends nothing before.
+    /// Reads the ClientHello where a route depends on it, or what a client of PostgreSQL begins with. On other listeners
+    /// nothing is read: a server may be the one to speak first, and its client then sends nothing before.
     pub(super) fn sniff(self) -> impl Future<Output = Result<Identified<'a>, Refusal>> {
         let Self {
             client,
@@ -73,8 +76,14 @@ impl<'a> Opened<'a> {
             entry,
         } = self;
         async move {
-            let sniffed = if state.plan.routes.needs_hello() {
-                let sniffed = sniff(client, &state.plan.sniff, at, &state.hello_memory).await;
+            let plan = &state.plan;
+            let is_postgres = plan.protocol.is_postgres();
+            let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let sniffed = if is_postgres {
+                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, tls_answer(plan)).await
+                } else {
+                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
                     entry.traffic().up.add(error.bytes_read);
@@ -95,11 +104,11 @@ impl<'a> Opened<'a> {
     }
 }
 
-fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
-    entry.traffic().up.add(sniffed.first.as_slice().len());
-    if sniffed.is_postgres_ssl_request() {
-        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        state.log_ssl_request();
+pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
+    entry.traffic().up.add(sniffed.bytes_read);
+    if let Some(request) = sniffed.stray_postgres_request() {
+        entry.info().detail = Some(request);
+        state.log_postgres_request(request);
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
@@ -109,6 +118,9 @@ fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
         info.ech = hello.ech;
         info.alpn = alpn_text(&hello.alpn);
+    }
+    if let Some(startup) = sniffed.startup() {
+        entry.info().startup = Some(Box::new(startup.clone()));
     }
 }
 
@@ -138,13 +150,23 @@ impl<'a> Identified<'a> {
             sniffed,
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
+        let startup = sniffed.as_ref().and_then(Sniffed::startup);
+        let refused = |detail, reply| {
+            entry.info().detail = Some(detail);
+            Refusal::Refused(reply)
+        };
+        let reply = |error| reply(sniffed.as_ref(), alert_without_route, error);
+        if startup.is_some() && requires_tls(&state.plan) {
+            return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
+        }
         let no_protocols = ProtocolList::default();
         let known = RouteInput {
             name: hello.and_then(|hello| hello.name.as_ref()),
             alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
             client: Some(entry.info().client),
+            database: startup.map(|startup| &*startup.database),
+            user: startup.map(|startup| &*startup.user),
         };
-        let alert = || alert_record(hello, alert_without_route);
         let pool = match state.plan.routes.find(&known) {
             RouteChoice::Route { route, pool } => {
                 entry.info().route = Some(Arc::clone(route));
@@ -153,10 +175,15 @@ impl<'a> Identified<'a> {
             RouteChoice::Default(pool) => &state.pools[*pool],
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
-                return Err(Refusal::Route(alert()));
+                return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
-            RouteChoice::NoRoute => return Err(Refusal::NoRoute(alert())),
+            RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
+        let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
+        if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
+            let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
+            return Err(refused("direct_tls", Reply::Alert(alert)));
+        }
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
@@ -179,28 +206,39 @@ impl Routed<'_> {
             sniffed,
         } = self;
         async move {
-            let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let address = entry.info().client;
+            let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let mut first = match pool.plan().dial.connect.proxy_protocol {
                 Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
                 None => Vec::new(),
             };
-            let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
+            let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
                     entry.attempt_finished(attempt.took, attempt.failure);
                     log_attempt(pool.name(), &attempt);
                 }
-            });
-            let (socket, lease) = dialled
+            };
+            let told = |alert| reply(sniffed.as_ref(), |_| alert, PostgresError::NoServer);
+            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
+            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
+            let (mut socket, lease) = dialled
                 .await
-                .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;
+                .map_err(|reason| Refusal::DialError(reason, told(Alert::InternalError)))?;
+            let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
+            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
+                Box::pin(request_tls(&mut socket, &first, pool.plan(), client, entry, told)).await?;
+                first.clear();
+            }
+            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
             first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
                 first,
                 relay,
+                asks_server,
             })
         }
     }

@@ -34,6 +34,8 @@ pub enum Alert {
     MissingExtension = 109,
     /// No route takes the client's name.
     UnrecognizedName = 112,
+    /// The servers do not take TLS for this protocol without an SSLRequest before it (RFC 7301, section 3.2).
+    NoApplicationProtocol = 120,
 }
 
 /// A TLS record with one alert.

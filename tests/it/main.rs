@@ -10,6 +10,7 @@ mod hostile;
 mod routing;
 mod choosing;
 mod health;
+mod databases;
 mod limits;
 mod reload;
 mod admin;

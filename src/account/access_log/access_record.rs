@@ -16,7 +16,7 @@ pub enum LogFormat {
 }
 
 /// The record of one finished session. Fields are written in the order of declaration. An unknown value is `null` in
-/// JSON and left out of a text line; `detail` is left out of both when there is none.
+/// JSON and left out of a text line; `detail`, `database` and `user` are left out of both when there is none.
 #[derive(Debug, Default, Serialize)]
 #[expect(
     missing_docs,
@@ -44,6 +44,10 @@ pub struct AccessRecord {
     pub ending: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     pub client_rtt_us: Option<u32>,
     pub server_rtt_us: Option<u32>,
     pub client_retrans: Option<u32>,

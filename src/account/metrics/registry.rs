@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::account::exposition::{FamilyType, format_labels, write_header, write_sample};
 use crate::account::series::{ListenerSeries, PathKey, PathSeries, PoolSeries, ServerSeries};
 use crate::account::{Ending, names};
-use crate::pool::Pool;
+use crate::pool::{Pool, Refusal};
 
 /// How long counters are kept after their subject is gone. Prometheus looks back 5 minutes for a sample by default, so
 /// no scraper needs them longer.
@@ -19,6 +19,8 @@ pub(super) const RETENTION: Duration = Duration::from_secs(300);
 const SERVER_SESSIONS_ACTIVE_HELP: &str = "Current sessions of a server, including those still connecting.";
 const SERVER_UP_HELP: &str =
     "Whether a server is up: its health checks pass or it has none, and it is not ejected after failed connects.";
+const HEALTH_CHECK_REFUSED_HELP: &str =
+    "Whether a server refused its latest health check, for instance because it has too many connections.";
 const CERTIFICATE_EXPIRY_HELP: &str =
     "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
 
@@ -120,6 +122,7 @@ impl Registry {
             );
         }
         let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
+        let mut refused = String::new();
         let mut written = HashSet::new();
         for pool in pools {
             for server in pool.servers().iter() {
@@ -130,6 +133,10 @@ impl Registry {
                     continue;
                 }
                 write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_up()));
+                if series.is_some_and(|series| series.may_refuse_checks()) {
+                    let is_refused = server.health().refusal != Refusal::None;
+                    write_sample(&mut refused, names::HEALTH_CHECK_REFUSED, &labels, u8::from(is_refused));
+                }
                 let of_others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
                 let active_sessions = server.live() + of_others;
                 write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
@@ -149,6 +156,7 @@ impl Registry {
         for (name, help, samples) in [
             (names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP, active),
             (names::SERVER_UP, SERVER_UP_HELP, up),
+            (names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP, refused),
             (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, certificates),
         ] {
             if !samples.is_empty() {

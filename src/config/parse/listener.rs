@@ -8,7 +8,7 @@ use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, va
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId};
+use crate::plan::{ListenerPlan, PoolId, Protocol};
 use crate::route::{Route, RouteTable};
 
 /// Converts a listener. `None` if it is not a table.
@@ -25,7 +25,8 @@ pub(super) fn listener(
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
-    let routes = routes(&entry.key, &section, pools, problems);
+    let protocol = protocol(&section, problems);
+    let routes = routes(&entry.key, &section, protocol, pools, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
@@ -40,13 +41,17 @@ pub(super) fn listener(
     }
     let pool = pool.and_then(|node| pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
-    unused::hello_limits(&section, table.needs_hello(), problems);
-    unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    unused::hello_limits(&section, reads_hello, problems);
+    if !protocol.is_postgres() {
+        unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
+    }
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        protocol,
         sniff: limits.sniff,
         routes: table,
         relay: limits.relay,
@@ -54,9 +59,28 @@ pub(super) fn listener(
     })
 }
 
+/// What the clients speak, with the keys that only one protocol has.
+fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
+    let tls_required = section.get("tls_required");
+    let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
+    let postgres = Protocol::Postgres { tls_required };
+    let protocols = [("tcp", Protocol::Tcp), ("postgres", postgres)];
+    let protocol = section.one_of("protocol", &protocols, problems);
+    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
+        problems.error(
+            position,
+            "`tls_required` needs a protocol that has a word for it",
+            r#"add protocol = "postgres""#,
+        );
+    }
+    protocol
+}
+
 fn routes(
     listener: &str,
     section: &Section<'_>,
+    protocol: Protocol,
     pools: &mut Pools<'_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
@@ -69,7 +93,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, pools, problems) else {
+        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), pools, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {
@@ -81,6 +105,7 @@ fn routes(
         positions.push(&node.position);
         routes.push(route);
     }
+    unused::unmatched_sessions(&routes, &positions, protocol, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes

@@ -91,6 +91,9 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)
             .unwrap_or(Duration::from_secs(30)),
         resolve: limits.resolve,
+        direct_tls: section
+            .one_of("direct", &[("on", true), ("off", false)], problems)
+            .unwrap_or(true),
     })
 }
 

@@ -64,6 +64,17 @@ fn an_old_primary_that_comes_back_is_not_used_and_the_reason_names_both_timeline
 }
 
 #[test]
+fn a_server_that_is_down_is_rejected_when_another_one_is_promoted() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("a", DOWN)]);
+    assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
+    in_force(&mut pool, &[("b", primary(2))]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+    in_force(&mut pool, &[("a", FAILED)]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+}
+
+#[test]
 fn an_old_primary_gives_way_before_its_next_check() {
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("b", primary(2))]);

@@ -22,6 +22,7 @@ fn shipped_configurations_load_without_a_warning() {
 fn full_toml_has_every_key_of_every_section() {
     let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
     let file: toml::Table = text.parse().unwrap();
+    let listeners = || file["listeners"].as_table().unwrap().values();
     let pools = || file["pools"].as_table().unwrap().values();
     let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
     let of_all = |values: &toml::Value| -> BTreeSet<String> {
@@ -39,8 +40,11 @@ fn full_toml_has_every_key_of_every_section() {
         of(&file["admin"]),
         of(&file["log"]),
         of(&file["defaults"]),
-        of(&file["listeners"]["https"]),
-        of_all(&file["listeners"]["https"]["routes"]),
+        listeners().flat_map(of).collect(),
+        listeners()
+            .filter_map(|listener| listener.get("routes"))
+            .flat_map(of_all)
+            .collect(),
         pools().flat_map(of).collect(),
         pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
         pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),

@@ -2,6 +2,6 @@
 
 mod checks;
 mod same_way;
-mod roles;
+pub(crate) mod roles;
 mod names;
 mod severing;

@@ -9,6 +9,7 @@ use tokio::io::Interest;
 use tokio::time::Instant;
 
 use super::wire::{TransferError, Wire};
+use crate::relay::close_notify::ends_with_close_notify;
 use crate::relay::closed::Side;
 use crate::relay::core::Core;
 
@@ -47,6 +48,9 @@ pub(super) fn poll_copy(
         }
         core.received(from, read); // also if they cannot be sent
         let bytes = &buffer[..read];
+        if ends_with_close_notify(bytes) {
+            core.received_close_notify(from);
+        }
         if let Poll::Ready(sent) = poll_send(cx, receiver, bytes) {
             core.sent(from, sent.map_err(TransferError::Write)?);
         }

@@ -54,7 +54,7 @@ pub(in crate::relay) trait Wire: Sync {
     /// Moves received bytes into an empty pipe, by splice(2).
     fn splice_into(&self, pipe: &OwnedFd) -> CallResult<usize>;
 
-    /// Sends up to so many bytes out of a pipe, by splice(2).
+    /// Sends up to `bytes` bytes out of a pipe, by splice(2).
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
 
     /// Shuts the connection down for writing.

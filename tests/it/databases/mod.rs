@@ -1,0 +1,4 @@
+//! Real databases behind pools that know them.
+
+mod endings;
+mod refused;
