@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolPlan};
-use crate::pool::{KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+use crate::plan::{Failback, ListenerPlan, Plan, PoolPlan};
+use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce, RecordedOutcome};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
@@ -63,6 +63,9 @@ pub struct Live {
     started: Instant,
     was_ready: AtomicBool,
 }
+
+/// Who keeps servers out of use where `failback` is "manual".
+const BY_FAILBACK: &str = "failback";
 
 /// After this time a pool without an address no longer keeps the process from being ready: the other pools are to be used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
@@ -161,6 +164,9 @@ impl Live {
                 pool.catch_up_with(before, &self.registry);
             }
             pool.put_in_force();
+            if pool.plan().failback == Failback::Auto {
+                self.end_awaiting_failback(pool);
+            }
         }
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
@@ -187,6 +193,31 @@ impl Live {
     #[must_use]
     pub fn overridden(&self) -> Vec<Arc<Server>> {
         self.registry.overridden()
+    }
+
+    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for one.
+    fn end_awaiting_failback(&self, pool: &LivePool) {
+        for server in pool.servers().iter() {
+            if server.overrides().admin_state == AdminState::AwaitingFailback {
+                let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+                self.apply_override(&path, Override::Enable, BY_FAILBACK.into(), SystemTime::now());
+            }
+        }
+    }
+
+    /// Keeps a server of the pool of this name, which has just gone down, out of use until an operator enables it, if the
+    /// pool's plan asks for that. Returns whether it does.
+    pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
+        let in_force = self.in_force();
+        let Some(pool) = in_force
+            .pool(pool)
+            .filter(|pool| pool.plan().failback == Failback::Manual)
+        else {
+            return false;
+        };
+        let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+        self.apply_override(&path, Override::AwaitFailback, BY_FAILBACK.into(), SystemTime::now());
+        true
     }
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.

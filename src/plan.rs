@@ -138,6 +138,8 @@ pub struct PoolPlan {
     pub health: HealthPlan,
     /// Which sessions are closed when the state of a server changes.
     pub severing: SeveringPlan,
+    /// What happens to a server that went down, once its checks pass.
+    pub failback: Failback,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
@@ -231,6 +233,16 @@ pub enum Sever {
     Keep,
     /// They are closed, spread over a time.
     Close,
+}
+
+/// What happens to a server that went down, once its checks pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// It is used again.
+    #[default]
+    Auto,
+    /// It gets no new sessions until an operator enables it.
+    Manual,
 }
 
 /// How a pool's servers are checked.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{CheckState, Member, Overrides, ServerId};
+use crate::pool::{AdminState, CheckState, Member, Overrides, ServerId};
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -103,12 +103,13 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let over = severing.close_over;
-    let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);
     let on_down = if server.is_behind() {
         severing.on_lag
     } else {
         severing.on_down
     };
+    let is_held = || server.overrides().admin_state == AdminState::AwaitingFailback;
+    let is_down = || (server.check_state() == CheckState::Down || is_held()) && !pool.uses_in_panic(server, now);
     if on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,

@@ -148,7 +148,7 @@ pub struct ServerBody {
     pub since: String,
     /// Whether it is ejected for a while because of failed connects.
     pub ejected: bool,
-    /// `enabled`, `draining` or `disabled`.
+    /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
     pub usage: String,
     /// The time over which its sessions are cut while it is not enabled; absent: they are not.

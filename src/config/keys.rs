@@ -108,6 +108,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_down",
     "on_recover",
     "close_over",
+    "failback",
     "slow_start",
     "direct",
 ])

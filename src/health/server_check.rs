@@ -101,8 +101,13 @@ impl ServerCheck {
         }
     }
 
-    /// Has the pool judge and record a result, and counts it.
-    pub(super) fn record(&self, pool: &LivePool, metrics: &Metrics, result: Result<CheckPass, CheckFailure>) {
+    /// Has the pool judge and record a result, and counts it. Returns the servers that were up and are down now.
+    pub(super) fn record(
+        &self,
+        pool: &LivePool,
+        metrics: &Metrics,
+        result: Result<CheckPass, CheckFailure>,
+    ) -> Vec<Arc<Server>> {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
         let timed_out = matches!(&result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
@@ -142,6 +147,8 @@ impl ServerCheck {
         }
         self.log_refusal(pool, refusal_before);
         report_changes(pool, metrics, &recorded);
+        let went_down = recorded.into_iter().filter(RecordedOutcome::took_down);
+        went_down.map(|recorded| recorded.server).collect()
     }
 }
 
@@ -152,6 +159,7 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
         server,
         outcome,
         changed,
+        ..
     } in recorded
     {
         let Some(state) = *changed else { continue };

@@ -23,8 +23,18 @@ pub struct RecordedOutcome {
     pub server: Arc<Server>,
     /// The result.
     pub outcome: CheckOutcome,
+    /// Its state before.
+    pub before: CheckState,
     /// Its new state, if that has changed.
     pub changed: Option<CheckState>,
+}
+
+impl RecordedOutcome {
+    /// Whether the server was up and is down now.
+    #[must_use]
+    pub fn took_down(&self) -> bool {
+        self.before == CheckState::Up && self.changed == Some(CheckState::Down)
+    }
 }
 
 /// A pool in force. It dereferences to its servers and the choice among them.
@@ -191,10 +201,12 @@ impl LivePool {
     }
 
     fn record_outcome(&self, server: &Arc<Server>, outcome: CheckOutcome, recorded: &mut Vec<RecordedOutcome>) {
+        let before = server.check_state();
         let changed = server.record_check(&outcome, self.plan.health.thresholds);
         recorded.push(RecordedOutcome {
             server: Arc::clone(server),
             outcome,
+            before,
             changed,
         });
     }

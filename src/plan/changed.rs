@@ -119,6 +119,7 @@ impl PoolPlan {
             dial,
             health,
             severing,
+            failback,
             entries: _,
             resolve_interval,
             resolve,
@@ -159,6 +160,7 @@ impl PoolPlan {
             setting("on_lag", on_lag),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
+            setting("failback", failback),
             setting("health.panic_threshold", panic_threshold),
         ];
         settings.extend(of_socket(socket));

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::facts::{Role, ServerFacts};
 use super::health::{CheckOutcome, CheckState};
 use super::lag::LagWatch;
-use super::primary::{KnownPrimary, PrimaryVerdict, PrimaryWatch, Sighting};
-use super::{Member, RoleRequirement, Server};
+use super::primary::{PrimaryVerdict, PrimaryWatch, Sighting};
+use super::{KnownPrimary, Member, RoleRequirement, Server};
 
 /// What is known of the roles of a pool's servers.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl PoolRoles {
         if !state.primaries.trust(server) {
             return None;
         }
-        let judgement = state.reconsider(before, None, members, required);
+        let judgement = state.reconsider(before.as_ref(), None, members, required);
         self.notify(&judgement);
         Some(judgement)
     }
@@ -187,7 +187,7 @@ impl RolesState {
         self.claims.retain(|label, _| is_member(label));
         self.lags.retain(is_member);
         let is_primary = matches!(sighting, Sighting::Primary { .. });
-        let mut judgement = self.reconsider(before, is_primary.then_some(label), members, required);
+        let mut judgement = self.reconsider(before.as_ref(), is_primary.then_some(label), members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
         judgement
@@ -197,14 +197,14 @@ impl RolesState {
     /// just been checked, whose verdict is news in any case.
     fn reconsider(
         &mut self,
-        before: Option<KnownPrimary>,
+        before: Option<&KnownPrimary>,
         checked: Option<&Arc<str>>,
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
         let known = self.primaries.known();
         let mut judgement = RoleJudgement {
-            new_primary: known.filter(|known| Some(*known) != before.as_ref()).cloned(),
+            new_primary: known.filter(|known| Some(*known) != before).cloned(),
             ..RoleJudgement::default()
         };
         if !required.is_one_primary() {

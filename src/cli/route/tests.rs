@@ -4,7 +4,7 @@ use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, HealthPlan, LogPlan, Protocol, RuntimePlan, Sever, SeveringPlan};
+use crate::plan::{AdminPlan, Failback, HealthPlan, LogPlan, Protocol, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
@@ -81,6 +81,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             on_recover: Sever::Keep,
             close_over: SECOND,
         },
+        failback: Failback::Auto,
         entries,
         resolve_interval: SECOND,
         direct_tls: true,

@@ -9,7 +9,7 @@ use super::{Problems, Section, server};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::plan::{Failback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Policy, PoolRules, Role};
 use crate::proxy_protocol::Version;
 
@@ -50,6 +50,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         eject,
         panic_threshold,
     } = health(&section, problems);
+    let is_checked = health.check.is_some();
     let severing = severing(&section, &entries, &health, problems);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
@@ -86,6 +87,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         },
         health,
         severing,
+        failback: failback(&section, is_checked, problems),
         entries,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)
@@ -111,6 +113,20 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
         }
     }
     super::value::one_of(node, &POLICIES, problems)
+}
+
+/// Whether a server that went down is used again by itself.
+fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>) -> Failback {
+    let values = [("auto", Failback::Auto), ("manual", Failback::Manual)];
+    let failback = section.one_of("failback", &values, problems).unwrap_or_default();
+    if let (Some((position, _)), Failback::Manual, false) = (section.entry("failback"), failback, is_checked) {
+        problems.warning(
+            position,
+            "`failback` is never used",
+            "a server without checks never goes down",
+        );
+    }
+    failback
 }
 
 /// When sessions are cut because servers go down or come back.

@@ -5,3 +5,4 @@ mod same_way;
 pub(crate) mod roles;
 mod names;
 mod severing;
+mod failback;
