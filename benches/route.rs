@@ -30,6 +30,7 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
         from: Vec::new(),
         database: Vec::new(),
         user: Vec::new(),
+        guards: Vec::new(),
         to: Target::Pool(index),
     };
     RouteTable::new((0..routes).map(route).collect(), None)

@@ -7,6 +7,7 @@ mod pool;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::repeat;
+use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
-use crate::plan::{Failback, ListenerPlan, Plan, PoolPlan};
+use crate::guard::{Guard, GuardId};
+use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce, RecordedOutcome};
 
@@ -26,6 +28,8 @@ pub struct InForce {
     pub plan: Arc<Plan>,
     /// The pools of the plan, in its order.
     pub pools: LivePools,
+    /// The guards of the plan, in its order.
+    pub guards: LiveGuards,
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
@@ -50,6 +54,47 @@ impl InForce {
             pool.servers().iter().map(path).collect::<Vec<_>>()
         };
         self.pools.iter().flat_map(of_pool).collect()
+    }
+}
+
+/// The guards in force, in the order of their plan.
+#[derive(Clone, Debug)]
+pub struct LiveGuards(Arc<[Arc<Guard>]>);
+
+impl LiveGuards {
+    /// A guard that is configured as before stays; one with other rules goes on with the counts.
+    fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
+        let guard = |plan: &Arc<GuardPlan>| {
+            let before = before.and_then(|guards| guards.named(&plan.name));
+            match before {
+                Some(before) if *before.rules() == plan.rules => Arc::clone(before),
+                Some(before) => Arc::new(before.successor(plan.rules.clone())),
+                None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
+            }
+        };
+        Self(plans.iter().map(guard).collect())
+    }
+
+    /// The guard of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.iter().find(|guard| **guard.name() == *name)
+    }
+}
+
+impl Index<GuardId> for LiveGuards {
+    type Output = Arc<Guard>;
+
+    fn index(&self, id: GuardId) -> &Arc<Guard> {
+        &self.0[id.0]
+    }
+}
+
+impl Deref for LiveGuards {
+    type Target = [Arc<Guard>];
+
+    fn deref(&self) -> &[Arc<Guard>] {
+        &self.0
     }
 }
 
@@ -92,6 +137,7 @@ impl Live {
         };
         let in_force = InForce {
             pools: plan.pools.iter().map(pool).collect(),
+            guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
         };
@@ -145,6 +191,7 @@ impl Live {
         // The plans of pools that stay are those of before, so that no two copies are kept.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
+            guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
@@ -168,6 +215,7 @@ impl Live {
                 self.end_awaiting_failback(pool);
             }
         }
+        next.guards.iter().for_each(|guard| guard.apply_bandwidth());
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         drop(changing);

@@ -13,6 +13,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
+use crate::guard::{GuardId, GuardRules};
 use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
@@ -29,6 +30,8 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// The logs.
     pub log: LogPlan,
+    /// In the order of the file, which [`GuardId`] refers to.
+    pub guards: Vec<Arc<GuardPlan>>,
     /// At least one, in the order of the file.
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file, and by name.
@@ -100,6 +103,8 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
+    /// The guards that every client has to pass before anything else of it is read.
+    pub guards: Vec<GuardId>,
     /// What its clients speak.
     pub protocol: Protocol,
     /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]), and on what a client of
@@ -113,6 +118,15 @@ pub struct ListenerPlan {
     pub socket: SocketOptions,
 }
 
+/// A guard.
+#[derive(Debug, PartialEq)]
+pub struct GuardPlan {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What it allows.
+    pub rules: GuardRules,
+}
+
 /// What the clients of a listener speak, as far as it matters before they are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -123,6 +137,10 @@ pub enum Protocol {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
     },
+    /// MySQL and MariaDB, whose servers send first.
+    Mysql,
+    /// Redis, with or without TLS.
+    Redis,
 }
 
 /// A pool: its servers and how they are reached and watched.
@@ -140,6 +158,9 @@ pub struct PoolPlan {
     pub severing: SeveringPlan,
     /// What happens to a server that went down, once its checks pass.
     pub failback: Failback,
+    /// The name of the pool that is used while this one has no usable server. Pools that refer to each other so form no
+    /// cycle.
+    pub fallback: Option<Arc<str>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
@@ -172,6 +193,11 @@ impl Protocol {
 }
 
 impl Plan {
+    /// The names of these guards, which are guards of this plan.
+    pub fn guard_names(&self, guards: &[GuardId]) -> impl Iterator<Item = &Arc<str>> {
+        guards.iter().map(|id| &self.guards[id.0].name)
+    }
+
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &str) -> Option<&Arc<PoolPlan>> {

@@ -1,5 +1,6 @@
 //! How a client is refused: closed, closed after a message that says why (in TLS an alert), or reset.
 
+mod plain;
 mod postgres;
 
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub use self::plain::PlainRefusal;
 pub use self::postgres::PostgresError;
 use crate::sniff::alert::{Alert, AlertRecord};
 use crate::sniff::hello::Hello;
@@ -33,6 +35,8 @@ const READ_BYTES_MAX: usize = 4096;
 pub enum Reply {
     /// The end of the stream.
     Close,
+    /// The end of the stream, also for a client whose bytes were not read.
+    End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
     /// These bytes in the protocol that it speaks, then the end of the stream.
@@ -45,6 +49,7 @@ pub enum Reply {
 pub async fn refuse(client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),
+        Reply::End => send_last(client, &[]).await,
         Reply::Alert(record) => send_last(client, &record).await,
         Reply::Message(bytes) => send_last(client, &bytes).await,
         Reply::Reset => reset(client),

@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::addr::ClientAddr;
 use crate::glob::Glob;
+use crate::guard::GuardId;
 use crate::name::{NamePattern, Rank, Sni};
 use crate::sniff::hello::ProtocolList;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
@@ -51,6 +52,8 @@ pub struct Route<T> {
     pub database: Vec<Glob>,
     /// Any of these users of PostgreSQL; empty: no such condition.
     pub user: Vec<Glob>,
+    /// The guards that its clients have to pass. They do not decide which route wins.
+    pub guards: Vec<GuardId>,
     /// Where it leads.
     pub to: Target<T>,
 }
@@ -80,6 +83,8 @@ pub enum RouteChoice<'a, T> {
         route: &'a Arc<str>,
         /// The pool.
         pool: &'a T,
+        /// The guards of the route.
+        guards: &'a [GuardId],
     },
     /// No route took it; it goes to the listener's default pool.
     Default(&'a T),
@@ -215,11 +220,16 @@ impl<T> RouteTable<T> {
             (
                 Some(Route {
                     name,
+                    guards,
                     to: Target::Pool(pool),
                     ..
                 }),
                 _,
-            ) => RouteChoice::Route { route: name, pool },
+            ) => RouteChoice::Route {
+                route: name,
+                pool,
+                guards,
+            },
             (
                 Some(Route {
                     name,

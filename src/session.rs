@@ -11,6 +11,7 @@ mod leased_server;
 mod postgres;
 mod steps;
 mod startup;
+mod guards;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -89,8 +90,9 @@ async fn connect(
         entry: &mut *entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = opened.pass_guards()?;
     let identified = opened.sniff().await?;
-    let routed = identified.route()?;
+    let routed = identified.route()?.pass_guards()?;
     let connected = routed.connect().await?;
     if connected.asks_server {
         // Boxed: the sessions of other listeners stay small.

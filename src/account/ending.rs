@@ -53,6 +53,10 @@ endings! {
     NoRoute = "no_route",
     /// The matching route refuses sessions.
     Refused = "refused",
+    /// A guard refused the client because of its address.
+    Denied = "denied",
+    /// A guard refused the client because it, or all clients together, had taken what they may.
+    Limited = "limited",
     /// No server of the pool could be picked.
     NoServer = "no_server",
     /// Every attempt to connect failed.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
-use crate::pool::Server;
+use crate::pool::{FallbackOrigin, Server};
 use crate::relay::Traffic;
 use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
@@ -31,6 +31,10 @@ pub struct SessionInfo {
     pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
+    pub fallback_from: Option<Arc<FallbackOrigin>>,
+    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
@@ -58,6 +62,8 @@ impl SessionInfo {
             route: None,
             startup: None,
             detail: None,
+            fallback_from: None,
+            guards: None,
             pool: None,
             server: None,
             endpoints: None,
@@ -73,6 +79,13 @@ impl SessionInfo {
         self.endpoints = Some(Arc::downgrade(endpoints));
     }
 
+    /// Whether it is one of too many refusals to be logged.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.guards
+            .as_ref()
+            .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+    }
+
     /// The pool's name; empty if none was chosen.
     pub(super) fn pool_or_empty(&self) -> Arc<str> {
         self.pool.clone().unwrap_or_else(|| Arc::from(""))
@@ -82,6 +95,8 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
+        let guards = self.guards.as_deref();
+        let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -94,6 +109,7 @@ impl SessionInfo {
             ech: self.ech,
             route: to_string(&self.route),
             pool: to_string(&self.pool),
+            fallback_from: self.fallback_from.as_ref().map(|origin| origin.pool().to_string()),
             server: self.server.as_ref().map(|server| server.spec().label.to_string()),
             attempts: self.attempts,
             hello_ms: self.hello_duration.map(to_ms),
@@ -105,6 +121,12 @@ impl SessionInfo {
             detail: self.detail,
             database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
             user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            guard: refusal.map(|(guard, _)| guard.to_string()),
+            guard_reason: refusal.map(|(_, reason)| reason.as_str()),
+            suppressed: guards.and_then(|guards| match guards.line {
+                RefusalLine::After(suppressed) => Some(suppressed),
+                RefusalLine::Usual | RefusalLine::Suppressed => None,
+            }),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),

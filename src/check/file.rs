@@ -21,14 +21,12 @@ pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     with_context(error, key)
 }
 
-/// Reads the file that the key `password_file` names, without a line feed at its end.
+/// Reads the file that `key` names, which contains a password, without a line feed at its end.
 ///
 /// # Errors
 /// The file cannot be read or is too long. The error names the key.
-pub(super) async fn read_password(file: &Path) -> io::Result<Vec<u8>> {
-    read_short(file)
-        .await
-        .map_err(|error| file_error("password_file", error))
+pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>> {
+    read_short(file).await.map_err(|error| file_error(key, error))
 }
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {

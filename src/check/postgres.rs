@@ -256,7 +256,7 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
         .application_name("acequia")
         .ssl_mode(SslMode::Prefer);
     if let Some(file) = &login.password_file {
-        config.password(read_password(file).await?);
+        config.password(read_password("password_file", file).await?);
     }
     Ok(config)
 }

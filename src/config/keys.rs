@@ -17,7 +17,7 @@ pub struct SectionKeys {
 /// The top level of the file.
 pub static FILE: SectionKeys = SectionKeys {
     title: "the file",
-    keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
+    keys: &["runtime", "admin", "log", "defaults", "guards", "listeners", "pools"],
 };
 
 /// `[runtime]`
@@ -71,6 +71,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "protocol",
         "tls_required",
         "max_connections",
+        "guards",
         "routes",
         "hello_timeout",
         "hello_max",
@@ -85,7 +86,37 @@ pub static LISTENER: SectionKeys = SectionKeys {
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
-    keys: &["name", "sni", "alpn", "from", "database", "user", "pool", "refuse"],
+    keys: &[
+        "name", "sni", "alpn", "from", "database", "user", "guards", "pool", "refuse",
+    ],
+};
+
+/// `[guards.NAME]`
+pub static GUARD: SectionKeys = SectionKeys {
+    title: "`[guards.NAME]`",
+    keys: &[
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
+        "sessions",
+        "sessions_per_source",
+        "rate",
+        "rate_per_source",
+        "burst",
+        "bandwidth",
+        "bandwidth_per_session",
+        "by",
+        "sources_max",
+        "report_only",
+        "refuse_with",
+    ],
+};
+
+/// `by` of a guard
+pub static GUARD_BY: SectionKeys = SectionKeys {
+    title: "`by`",
+    keys: &["ipv4", "ipv6"],
 };
 
 /// `[pools.NAME]`
@@ -109,6 +140,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_recover",
     "close_over",
     "failback",
+    "fallback",
     "slow_start",
     "direct",
 ])
@@ -154,8 +186,8 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 11] = [
-    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
+pub static ALL: [&SectionKeys; 13] = [
+    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &GUARD, &GUARD_BY, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
 ];
 
 /// A list of keys that is built at compile time.

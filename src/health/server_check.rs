@@ -12,7 +12,7 @@ use crate::dial::ConnectOptions;
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::{HealthPlan, PoolPlan};
-use crate::pool::{CheckOutcome, CheckState, Refusal, Server};
+use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
 
 /// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl ServerCheck {
 
     /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
     /// more.
-    fn log_refusal(&self, pool: &LivePool, before: Refusal) {
+    fn log_refusal(&self, pool: &LivePool, before: RefusedCheck) {
         let health = self.server.health();
         if health.refusal == before {
             return;
@@ -91,11 +91,11 @@ impl ServerCheck {
         let (pool, server) = (pool.name(), &self.server.spec().label);
         let reason = health.reason.as_deref().unwrap_or_default();
         match health.refusal {
-            Refusal::None => tracing::info!(%pool, %server, "checks are no longer refused"),
-            Refusal::Tolerated => {
+            RefusedCheck::None => tracing::info!(%pool, %server, "checks are no longer refused"),
+            RefusedCheck::Tolerated => {
                 tracing::warn!(%pool, %server, reason, "check refused: the server lives, and is used as before");
             }
-            Refusal::Suspended => {
+            RefusedCheck::Suspended => {
                 tracing::warn!(%pool, %server, reason, "check refused: the server lives, and gets no new sessions");
             }
         }

@@ -68,7 +68,7 @@ impl CheckOutcome {
 
 /// Whether the latest check of a server was refused, and what that means for new sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusedCheck {
     /// It was not refused.
     None,
     /// It was refused; new sessions go on.
@@ -230,13 +230,13 @@ impl RiseFall {
 
     /// Whether the latest check was refused.
     #[must_use]
-    pub(super) const fn refusal(&self) -> Refusal {
+    pub(super) const fn refusal(&self) -> RefusedCheck {
         match self.latest {
-            LatestResult::Refused { accepts_sessions: true } => Refusal::Tolerated,
+            LatestResult::Refused { accepts_sessions: true } => RefusedCheck::Tolerated,
             LatestResult::Refused {
                 accepts_sessions: false,
-            } => Refusal::Suspended,
-            _ => Refusal::None,
+            } => RefusedCheck::Suspended,
+            _ => RefusedCheck::None,
         }
     }
 
@@ -292,7 +292,7 @@ pub struct Health {
     /// The state according to its checks.
     pub state: CheckState,
     /// Whether the latest check was refused.
-    pub refusal: Refusal,
+    pub refusal: RefusedCheck,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub reason: Option<Reason>,
     /// When the state last changed, or checks began or ceased to be refused.
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
         let mut machine = RiseFall::unchecked();
         assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
-        assert_eq!(machine.refusal(), Refusal::Suspended);
+        assert_eq!(machine.refusal(), RefusedCheck::Suspended);
         // It proves that the server lives: failures before it do not count.
         assert_eq!(run(&mut machine, "--!--"), [None; 5]);
         assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);

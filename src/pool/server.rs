@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
-use super::health::{CheckOutcome, CheckRecord, CheckState, Health, Refusal, Thresholds};
+use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
 use super::overrides::{AdminState, Overrides};
 use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
@@ -179,10 +179,10 @@ impl Server {
             return None;
         }
         let before = checks.rise_fall.state();
-        let was_refused = checks.rise_fall.refusal() != Refusal::None;
+        let was_refused = checks.rise_fall.refusal() != RefusedCheck::None;
         let changed = checks.rise_fall.record(outcome, thresholds);
         checks.reason = outcome.reason().cloned();
-        let is_refused = checks.rise_fall.refusal() != Refusal::None;
+        let is_refused = checks.rise_fall.refusal() != RefusedCheck::None;
         if changed.is_some() || was_refused != is_refused {
             checks.since = SystemTime::now();
         }
@@ -323,7 +323,7 @@ impl Server {
         self.set_flag(FAILING, checks.rise_fall.is_failing());
         self.set_flag(UNFIT, checks.rise_fall.is_unfit());
         self.set_flag(BEHIND, checks.rise_fall.is_behind());
-        self.set_flag(SUSPENDED, checks.rise_fall.refusal() == Refusal::Suspended);
+        self.set_flag(SUSPENDED, checks.rise_fall.refusal() == RefusedCheck::Suspended);
     }
 
     fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {

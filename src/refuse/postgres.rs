@@ -21,6 +21,10 @@ pub enum PostgresError {
     NoRoute,
     /// A route refuses it.
     Refused,
+    /// A guard refuses its address.
+    Denied,
+    /// It, or all clients together, have taken what a guard allows.
+    Limited,
     /// There is no server for it.
     NoServer,
 }
@@ -31,8 +35,9 @@ impl PostgresError {
         match self {
             Self::Packet(InvalidPacket::Version) => "0A000", // feature_not_supported
             Self::Packet(_) => "08P01",                      // protocol_violation
-            Self::TlsRequired | Self::Refused => "28000",    // invalid_authorization_specification
+            Self::TlsRequired | Self::Refused | Self::Denied => "28000", // invalid_authorization_specification
             Self::NoRoute => "3D000",                        // invalid_catalog_name
+            Self::Limited => "53300",                        // too_many_connections
             Self::NoServer => "57P03",                       // cannot_connect_now
         }
     }
@@ -47,6 +52,8 @@ impl PostgresError {
             Self::TlsRequired => "connections without TLS are refused here: set sslmode=require".to_owned(),
             Self::NoRoute => format!("no route takes database \"{database}\" and user \"{user}\""),
             Self::Refused => format!("user \"{user}\" may not connect to database \"{database}\" here"),
+            Self::Denied => "connections from this address are refused here".to_owned(),
+            Self::Limited => "too many connections".to_owned(),
             Self::NoServer => "no server is available".to_owned(),
         }
     }

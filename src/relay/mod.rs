@@ -17,6 +17,7 @@ mod tests;
 
 use tokio::net::TcpStream;
 
+use crate::guard::Throttle;
 pub use closed::{Closed, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
 use engine::poll::relay_between;
@@ -27,6 +28,8 @@ pub use traffic::{ByteCounter, Traffic};
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
 /// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
 ///
+/// `throttle` limits how fast bytes are read; `None`: nothing does.
+///
 /// Cancelling the future loses the bytes that were read and not sent yet.
 ///
 /// Not an `async fn`: its future would hold the arguments twice, in every session.
@@ -36,7 +39,8 @@ pub fn relay<'a>(
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
+    throttle: Option<Box<Throttle>>,
     cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
-    relay_between(client, server, first, limits, traffic, cut)
+    relay_between(client, server, first, limits, traffic, throttle, cut)
 }

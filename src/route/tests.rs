@@ -19,6 +19,7 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
         database: Vec::new(),
         user: Vec::new(),
+        guards: Vec::new(),
         to: Target::Pool(pool),
     }
 }
@@ -48,7 +49,7 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
         user: None,
     };
     match table.find(&known) {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             assert_eq!(*pool, format!("pool of {route}"));
             route.to_string()
         }

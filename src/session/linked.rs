@@ -57,7 +57,17 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         None => return,
     };
     let cut = entry.record().until_cut();
-    let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+    let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
+    let closed = relay(
+        &ends.client,
+        &ends.server,
+        first,
+        limits,
+        entry.traffic(),
+        throttle,
+        cut,
+    )
+    .await;
     entry.relay_finished(&ends);
     let finished = server.finished(&ends, closed, &entry);
     if closed.is_abrupt() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
 use crate::capacity::ConnectionLimits;
-use crate::live::LivePools;
+use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
 
@@ -16,6 +16,8 @@ pub struct ListenerState {
     pub plan: Arc<ListenerPlan>,
     /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
+    /// The guards of the plan in force, which listeners and routes refer to by index.
+    pub guards: LiveGuards,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
     /// The metrics it counts in.
@@ -26,18 +28,19 @@ pub struct ListenerState {
 }
 
 impl ListenerState {
-    /// A listener with this configuration.
+    /// A listener with this configuration, which is in force.
     #[must_use]
     pub fn new(
         plan: Arc<ListenerPlan>,
-        pools: LivePools,
+        in_force: &InForce,
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
             plan,
-            pools,
+            pools: in_force.pools.clone(),
+            guards: in_force.guards.clone(),
             limits,
             series,
             hello_memory,

@@ -2,7 +2,9 @@
 
 use crate::account::Ending;
 use crate::dial::DialError;
-use crate::refuse::{PostgresError, Reply};
+use crate::guard::GuardReason;
+use crate::plan::Protocol;
+use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
@@ -13,6 +15,8 @@ use crate::socket::Fault;
 /// Why a step of a session failed, and what the client is told.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// A guard refuses the client, in this way.
+    Guard(GuardReason, Reply),
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
@@ -33,6 +37,8 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
+            Self::Guard(..) => Ending::Limited,
             Self::Sniff(error) => match &error.reason {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
@@ -56,9 +62,11 @@ impl Refusal {
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Sniff(error) => reply_to_sniffed(&error),
-            Self::NoRoute(reply) | Self::Refused(reply) | Self::DialError(_, reply) | Self::ServerRefusedTls(reply) => {
-                reply
-            }
+            Self::Guard(_, reply)
+            | Self::NoRoute(reply)
+            | Self::Refused(reply)
+            | Self::DialError(_, reply)
+            | Self::ServerRefusedTls(reply) => reply,
             Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
         }
     }
@@ -75,15 +83,24 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// What a client is told, in the protocol that it has shown to speak.
-pub(super) fn reply(sniffed: Option<&Sniffed>, alert: impl FnOnce(&Hello) -> Alert, error: PostgresError) -> Reply {
-    let Some(sniffed) = sniffed else {
-        return Reply::Close;
+/// What a client is told, in the protocol that it has shown to speak, or else in that of the listener.
+pub(super) fn reply(
+    sniffed: Option<&Sniffed>,
+    protocol: Protocol,
+    alert: impl FnOnce(&Hello) -> Alert,
+    error: PostgresError,
+) -> Reply {
+    let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
+    let plain = match error {
+        PostgresError::NoServer => PlainRefusal::NoServer,
+        _ => PlainRefusal::NotAllowed,
     };
-    match (sniffed.hello(), sniffed.startup()) {
-        (Some(hello), _) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
-        (None, Some(startup)) => Reply::Message(error.response(Some(startup))),
-        (None, None) => Reply::Close,
+    match (hello, startup, protocol) {
+        (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
+        (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
+        (None, None, Protocol::Mysql) => Reply::Message(plain.mysql()),
+        (None, None, Protocol::Redis) => Reply::Message(plain.redis()),
+        (None, None, Protocol::Tcp | Protocol::Postgres { .. }) => Reply::Close,
     }
 }
 

@@ -59,7 +59,12 @@ pub(super) async fn relay_tls_answer(
     record_sniffed(&sniffed, state, entry);
     if sniffed.startup().is_some() && requires_tls(&state.plan) {
         entry.info().detail = Some("tls_required");
-        let told = reply(Some(&sniffed), |_| Alert::HandshakeFailure, PostgresError::TlsRequired);
+        let told = reply(
+            Some(&sniffed),
+            state.plan.protocol,
+            |_| Alert::HandshakeFailure,
+            PostgresError::TlsRequired,
+        );
         return Err(Refusal::Refused(told));
     }
     connected.first = sniffed.first.into_vec();

@@ -17,6 +17,7 @@ use super::refusal::{Refusal, reply};
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
@@ -48,10 +49,12 @@ pub(super) struct Identified<'a> {
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
     client: &'a TcpStream,
-    entry: &'a mut Entry,
+    pub(super) state: &'a ListenerState,
+    pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
-    relay: RelayLimits,
-    sniffed: Option<Sniffed>,
+    /// The guards of the route.
+    pub(super) guards: &'a [GuardId],
+    pub(super) sniffed: Option<Sniffed>,
 }
 
 /// A connection to a server for the client.
@@ -155,7 +158,7 @@ impl<'a> Identified<'a> {
             entry.info().detail = Some(detail);
             Refusal::Refused(reply)
         };
-        let reply = |error| reply(sniffed.as_ref(), alert_without_route, error);
+        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
         if startup.is_some() && requires_tls(&state.plan) {
             return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
         }
@@ -167,18 +170,23 @@ impl<'a> Identified<'a> {
             database: startup.map(|startup| &*startup.database),
             user: startup.map(|startup| &*startup.user),
         };
-        let pool = match state.plan.routes.find(&known) {
-            RouteChoice::Route { route, pool } => {
+        let (pool, guards) = match state.plan.routes.find(&known) {
+            RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                &state.pools[*pool]
+                (*pool, guards)
             }
-            RouteChoice::Default(pool) => &state.pools[*pool],
+            RouteChoice::Default(pool) => (*pool, &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
+        let serving = state.pools.serving(pool, Instant::now());
+        if serving != pool {
+            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+        }
+        let pool = &state.pools[serving];
         let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
         if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
             let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
@@ -187,9 +195,10 @@ impl<'a> Identified<'a> {
         entry.pool_chosen(pool.name());
         Ok(Routed {
             client,
+            state,
             entry,
             pool,
-            relay: state.plan.relay,
+            guards,
             sniffed,
         })
     }
@@ -200,11 +209,13 @@ impl Routed<'_> {
     pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
+            state,
             entry,
             pool,
-            relay,
+            guards: _,
             sniffed,
         } = self;
+        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
@@ -219,7 +230,7 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             };
-            let told = |alert| reply(sniffed.as_ref(), |_| alert, PostgresError::NoServer);
+            let told = |alert| reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer);
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
             let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));

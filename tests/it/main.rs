@@ -12,6 +12,7 @@ mod choosing;
 mod health;
 mod databases;
 mod limits;
+mod guards;
 mod reload;
 mod admin;
 mod log;

@@ -82,6 +82,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             close_over: SECOND,
         },
         failback: Failback::Auto,
+        fallback: None,
         entries,
         resolve_interval: SECOND,
         direct_tls: true,
@@ -101,6 +102,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        guards: Vec::new(),
         protocol: Protocol::Tcp,
         sniff: SniffLimits {
             hello_timeout: SECOND,
@@ -123,6 +125,7 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
         from: from.iter().map(|network| network.parse().unwrap()).collect(),
         database: Vec::new(),
         user: Vec::new(),
+        guards: Vec::new(),
         to,
     }
 }
@@ -183,6 +186,7 @@ fn plan() -> Plan {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         },
+        guards: Vec::new(),
         listeners: vec![
             listener("https", routes, Some(WEB)),
             listener("plain", Vec::new(), Some(INSIDE)),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
@@ -15,7 +15,7 @@ use crate::route::{Route, RouteTable};
 pub(super) fn listener(
     entry: &KeyValue,
     inherited: ListenerSettings,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Option<ListenerPlan> {
@@ -26,7 +26,8 @@ pub(super) fn listener(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
-    let routes = routes(&entry.key, &section, protocol, pools, problems);
+    let routes = routes(&entry.key, &section, protocol, names, problems);
+    let guards = names.guards.find(&section, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
@@ -39,18 +40,26 @@ pub(super) fn listener(
             r#"add pool = "NAME""#,
         );
     }
-    let pool = pool.and_then(|node| pools.find(node, problems));
+    let pool = pool.and_then(|node| names.pools.find(node, problems));
     let table = RouteTable::new(routes, pool);
+    if protocol == Protocol::Mysql && table.needs_hello() {
+        problems.error(
+            &entry.position,
+            "MySQL servers send first: no `sni` or `alpn` can be read before",
+            "give each pool a listener of its own",
+        );
+    }
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
-    if !protocol.is_postgres() {
-        unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
+    if protocol == Protocol::Tcp {
+        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
     }
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        guards,
         protocol,
         sniff: limits.sniff,
         routes: table,
@@ -64,7 +73,12 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
     let postgres = Protocol::Postgres { tls_required };
-    let protocols = [("tcp", Protocol::Tcp), ("postgres", postgres)];
+    let protocols = [
+        ("tcp", Protocol::Tcp),
+        ("postgres", postgres),
+        ("mysql", Protocol::Mysql),
+        ("redis", Protocol::Redis),
+    ];
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
     if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
@@ -81,7 +95,7 @@ fn routes(
     listener: &str,
     section: &Section<'_>,
     protocol: Protocol,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
     let items = section
@@ -93,7 +107,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), pools, problems) else {
+        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), names, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {

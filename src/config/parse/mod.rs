@@ -18,6 +18,7 @@ mod pools;
 mod route;
 mod unused;
 mod process;
+mod guard;
 mod listener;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::keys;
 use super::report::{Position, Problem, SourceText};
 use crate::plan::{ListenerPlan, Plan, RuntimePlan};
 use bound_addresses::BoundAddresses;
+use guard::Guards;
 use limits::ListenerSettings;
 use pools::Pools;
 use problems::Problems;
@@ -51,12 +53,19 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let mut pools = Pools::read(&file, pool_limits, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
-    let listeners = listeners(&file, listener_limits, &runtime, &mut pools, &mut bound, problems);
+    let mut guards = Guards::read(&file, problems);
+    let mut names = Names {
+        pools: &mut pools,
+        guards: &mut guards,
+    };
+    let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    guards.warn_unused(problems);
     Plan {
         runtime,
         admin,
         log,
+        guards: guards.in_order,
         listeners,
         pools: pools.into_plans(),
     }
@@ -66,7 +75,7 @@ fn listeners(
     file: &Section<'_>,
     limits: ListenerSettings,
     runtime: &RuntimePlan,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
@@ -81,10 +90,16 @@ fn listeners(
     }
     let mut plans = Vec::with_capacity(entries.len());
     for entry in entries {
-        if let Some(plan) = listener::listener(entry, limits, pools, bound, problems) {
+        if let Some(plan) = listener::listener(entry, limits, names, bound, problems) {
             unused::connection_limit(runtime, &plan, &entry.position, problems);
             plans.push(Arc::new(plan));
         }
     }
     plans
+}
+
+/// What listeners and routes refer to by name.
+struct Names<'n, 'a> {
+    pools: &'n mut Pools<'a>,
+    guards: &'n mut Guards<'a>,
 }

@@ -1,5 +1,7 @@
 //! Collects the problems of a file.
 
+use std::path::{Path, PathBuf};
+
 use crate::config::report::{Position, Problem, SourceText};
 
 /// The problems found so far.
@@ -40,6 +42,11 @@ impl<'a> Problems<'a> {
     /// Adds a warning: the setting is valid but probably not intended.
     pub(super) fn warning(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
         self.warnings.push(Problem::warning(position.clone(), message, hint));
+    }
+
+    /// The path of a file that this file names: a relative path begins at the folder of this file.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        self.source.beside(path)
     }
 
     /// Another position in words: `line 3`.

@@ -1,7 +1,7 @@
 //! `[[listeners.NAME.routes]]`.
 
 use super::list::{entries, protocol};
-use super::{Pools, Problems, Section, address, value};
+use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::glob::Glob;
@@ -15,7 +15,7 @@ pub(super) fn route(
     default_name: &str,
     node: &Node,
     is_postgres: bool,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
@@ -35,8 +35,9 @@ pub(super) fn route(
         from: entries(&section, "from", problems, address::network),
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
+        guards: names.guards.find(&section, problems),
         // A missing target has been reported, so that this one is never used.
-        to: target(&section, pools, problems).unwrap_or(Target::Refuse),
+        to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
 }
 

@@ -574,9 +574,9 @@ impl Wire for Model<'_> {
     }
 
     /// The pipe is a real one, so that the pool of pipes is tested too.
-    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> Answer<usize> {
         self.world().splices[0]?;
-        self.receive(PIECE_BYTES_MAX, |bytes| {
+        self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
     }

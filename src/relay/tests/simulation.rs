@@ -63,7 +63,15 @@ async fn relay_case(case: &Case) -> Closed {
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
     let traffic = Traffic::default();
-    let relay = relay_between(&client, &server, first(case.first), case.limits, &traffic, cut_signal);
+    let relay = relay_between(
+        &client,
+        &server,
+        first(case.first),
+        case.limits,
+        &traffic,
+        None,
+        cut_signal,
+    );
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
     let woken = Arc::new(RelayWaker::default());

@@ -34,12 +34,15 @@ fn full_toml_has_every_key_of_every_section() {
             .flat_map(of)
             .collect()
     };
-    let shown: [BTreeSet<String>; 11] = [
+    let guards = || file["guards"].as_table().unwrap().values();
+    let shown: [BTreeSet<String>; 13] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
         of(&file["log"]),
         of(&file["defaults"]),
+        guards().flat_map(of).collect(),
+        guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
         listeners().flat_map(of).collect(),
         listeners()
             .filter_map(|listener| listener.get("routes"))
@@ -87,4 +90,15 @@ fn full_toml_shows_the_defaults() {
         .unwrap();
     assert_eq!(closing.severing.close_over, b.severing.close_over);
     assert_eq!(full.runtime.watch, least.runtime.watch);
+    let text = "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = \"g\"\n\
+                [guards.g]\nrate_per_source = \"20/s\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]";
+    let least = config::read("a.toml", text)
+        .unwrap_or_else(|report| panic!("{report}"))
+        .plan;
+    let fair = full.guards.iter().find(|guard| &*guard.name == "fair").unwrap();
+    let (a, b) = (&fair.rules, &least.guards[0].rules);
+    assert_eq!(
+        (a.by, a.sources_max, a.report_only, a.refuse_with, a.rate_per_source),
+        (b.by, b.sources_max, b.report_only, b.refuse_with, b.rate_per_source)
+    );
 }

@@ -2,3 +2,6 @@
 
 mod endings;
 mod refused;
+mod redis;
+mod mariadb;
+mod refusals;

@@ -125,14 +125,14 @@ fn no_session_is_cut_while_the_check_is_refused_and_new_ones_are_tried() {
     // The password is another one.
     run(&server, "ALTER ROLE checker PASSWORD 'something else'");
     refused(&proxy, &server, "password authentication failed");
-    open().ok().expect("a new session").query();
+    open().expect("a new session").query();
     with_password_again(&server);
     accepted_again(&proxy, &server);
 
     // The database of the check is gone.
     run(&server, "DROP DATABASE checks WITH (FORCE)");
     refused(&proxy, &server, "database \"checks\" does not exist");
-    open().ok().expect("a new session").query();
+    open().expect("a new session").query();
 
     sessions.iter_mut().for_each(Session::query);
     assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
@@ -164,5 +164,5 @@ fn after_role_trust_a_server_that_refuses_the_check_keeps_its_sessions_and_gets_
     session.query();
     with_password_again(&server);
     accepted_again(&proxy, &server);
-    Session::open(proxy.at("db")).ok().expect("a new session").query();
+    Session::open(proxy.at("db")).expect("a new session").query();
 }

@@ -108,13 +108,18 @@ impl Pipe {
         })
     }
 
-    /// Moves what the socket has received into the empty pipe.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
+    /// Moves what the socket has received into the empty pipe, at most so many bytes.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Wire,
+        bytes_max: usize,
+    ) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
         let pipe = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || fill(from, pipe)) {
+            match from.try_io(Interest::READABLE, || fill(from, pipe, bytes_max)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
@@ -230,8 +235,8 @@ fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
     )
 }
 
-fn fill(from: &impl Wire, pipe: &(OwnedFd, OwnedFd)) -> io::Result<Filled> {
-    let result_without_bytes = match from.splice_into(&pipe.1) {
+fn fill(from: &impl Wire, pipe: &(OwnedFd, OwnedFd), bytes_max: usize) -> io::Result<Filled> {
+    let result_without_bytes = match from.splice_into(&pipe.1, bytes_max) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
         Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
