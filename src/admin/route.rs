@@ -7,10 +7,11 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use tokio::time::Instant;
 
-use super::bodies::{RouteExplanationBody, VerdictBody};
+use super::bodies::{GuardVerdictBody, RouteExplanationBody, VerdictBody};
 use super::context::Admin;
 use super::error::ApiError;
 use crate::addr::ClientAddr;
+use crate::guard::GuardId;
 use crate::live::InForce;
 use crate::name::Sni;
 use crate::plan::PoolId;
@@ -84,10 +85,11 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     let reads_startup = listener.protocol.is_postgres() && !is_tls;
     let user = query.user.as_ref().filter(|_| reads_startup);
     let database = query.database.as_ref().filter(|_| reads_startup).or(user);
+    let client = query.from.map(|ip| ClientAddr::new((ip, 0).into()));
     let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref(),
         alpn: &alpn,
-        client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
+        client,
         database: database.map(String::as_bytes),
         user: user.map(String::as_bytes),
     });
@@ -106,11 +108,20 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
             why,
         }
     });
-    let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
-        RouteChoice::Route { route, pool, .. } => (Some(route), Some(pool)),
-        RouteChoice::Default(pool) => (None, Some(pool)),
-        RouteChoice::Refused { route } => (Some(route), None),
-        RouteChoice::NoRoute => (None, None),
+    let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
+        RouteChoice::Route { route, pool, guards } => (Some(route), Some(pool), guards),
+        RouteChoice::Default(pool) => (None, Some(pool), &[]),
+        RouteChoice::Refused { route } => (Some(route), None, &[]),
+        RouteChoice::NoRoute => (None, None, &[]),
+    };
+    let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
+    let guard_verdict = |id: &GuardId| {
+        let guard = &in_force.guards[*id];
+        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
+        GuardVerdictBody {
+            guard: guard.name().to_string(),
+            refuses: refuses.map(|reason| reason.as_str().to_owned()),
+        }
     };
     let now = Instant::now();
     let wanted = pool.map(|id| &in_force.pools[*id]);
@@ -122,9 +133,11 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
             .filter(|_| has_fallen_back)
             .map(|wanted| wanted.name().to_string()),
+        guards: listener.guards.iter().chain(of_route).map(guard_verdict).collect(),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

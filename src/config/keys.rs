@@ -72,6 +72,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "tls_required",
         "max_connections",
         "guards",
+        "redirect",
         "routes",
         "hello_timeout",
         "hello_max",
@@ -81,6 +82,12 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "user_timeout",
         "backlog",
     ],
+};
+
+/// `redirect` of a listener.
+pub static REDIRECT: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.redirect]`",
+    keys: &["to", "code", "port", "hosts"],
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -186,8 +193,9 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 13] = [
-    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &GUARD, &GUARD_BY, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
+pub static ALL: [&SectionKeys; 14] = [
+    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &GUARD, &GUARD_BY, &LISTENER, &REDIRECT, &ROUTE, &POOL, &SERVER, &HEALTH,
+    &KEEPALIVE,
 ];
 
 /// A list of keys that is built at compile time.

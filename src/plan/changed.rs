@@ -325,6 +325,7 @@ impl ListenerPlan {
             max_connections,
             guards: _, // compared by the caller, like the routes
             protocol,
+            redirect,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -348,6 +349,7 @@ impl ListenerPlan {
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),
+            setting("redirect", redirect),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),

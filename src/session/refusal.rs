@@ -4,6 +4,7 @@ use crate::account::Ending;
 use crate::dial::DialError;
 use crate::guard::GuardReason;
 use crate::plan::Protocol;
+use crate::redirect::BAD_REQUEST;
 use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
 use crate::sniff::alert::Alert;
@@ -27,6 +28,8 @@ pub(super) enum Refusal {
     NoLocalAddress(Fault),
     /// No server was connected to.
     DialError(DialError, Reply),
+    /// The client gets an HTTP response instead of a server.
+    Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
     /// The session was ended from outside: by an operator, a drain, or because of its server.
@@ -43,6 +46,7 @@ impl Refusal {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
                 SniffFailure::LeftEarly => Ending::ClientLeftEarly,
+                SniffFailure::Request(_) => Ending::RequestInvalid,
                 SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
                 SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
             },
@@ -54,7 +58,7 @@ impl Refusal {
                 ending_of_fault(Side::Client, *fault)
             }
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
-            Self::Cut(ending) => *ending,
+            Self::Responded(ending, _) | Self::Cut(ending) => *ending,
         }
     }
 
@@ -66,6 +70,7 @@ impl Refusal {
             | Self::NoRoute(reply)
             | Self::Refused(reply)
             | Self::DialError(_, reply)
+            | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
             Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
         }
@@ -74,6 +79,7 @@ impl Refusal {
 
 fn reply_to_sniffed(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
+        (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
         // With another length it may be no client of PostgreSQL at all.
         (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
             Reply::Message(PostgresError::Packet(*invalid).response(None))

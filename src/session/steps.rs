@@ -269,6 +269,7 @@ fn proxy_header(
         local: ListenAddr::new(local),
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
+        forwarded: None,
     };
     Ok(header(version, &info))
 }
