@@ -3,6 +3,7 @@
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
 //! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for an operator's override of a server.
 
+mod recorded_outcome;
 mod pool;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,7 +20,8 @@ use crate::addr::ListenAddr;
 use crate::guard::{Guard, GuardId};
 use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
-pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce, RecordedOutcome};
+pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
+pub use recorded_outcome::RecordedOutcome;
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
 #[derive(Debug)]

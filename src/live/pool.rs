@@ -6,37 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
 
+use super::recorded_outcome::{RecordedOutcome, follow};
 use crate::addr::ServerAddr;
-use crate::plan::{PoolId, PoolPlan};
+use crate::plan::{HealthPlan, PoolId, PoolPlan};
 use crate::pool::{
-    CheckOutcome, CheckState, FallbackOrigin, KnownPrimary, Member, Pool, PoolRoles, RoleJudgement, Server,
-    ServerFacts, ServerRegistry,
+    CheckOutcome, CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerFacts, ServerRegistry,
 };
 
 /// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
 /// not in it.
 pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
-
-/// A result that was recorded in a server.
-#[derive(Debug)]
-pub struct RecordedOutcome {
-    /// The server; not always the one that was checked.
-    pub server: Arc<Server>,
-    /// The result.
-    pub outcome: CheckOutcome,
-    /// Its state before.
-    pub before: CheckState,
-    /// Its new state, if that has changed.
-    pub changed: Option<CheckState>,
-}
-
-impl RecordedOutcome {
-    /// Whether the server was up and is down now.
-    #[must_use]
-    pub fn took_down(&self) -> bool {
-        self.before == CheckState::Up && self.changed == Some(CheckState::Down)
-    }
-}
 
 /// A pool in force. It dereferences to its servers and the choice among them.
 #[derive(Debug)]
@@ -159,17 +138,19 @@ impl LivePool {
         server: &Arc<Server>,
         result: Result<ServerFacts, CheckOutcome>,
     ) -> Vec<RecordedOutcome> {
-        let required = self.plan.health.required;
+        let HealthPlan {
+            required, thresholds, ..
+        } = self.plan.health;
         let members = self.servers();
         let mut recorded = Vec::new();
         let judgement = match result {
             Ok(facts) => self.roles.judge(server, &facts, &members, required, Instant::now()),
             Err(outcome) => {
-                self.record_outcome(server, outcome, &mut recorded);
+                recorded.push(RecordedOutcome::record(server, outcome, thresholds));
                 self.roles.note_failure(server, &members, required)
             }
         };
-        self.follow(judgement, &mut recorded);
+        recorded.extend(follow(judgement, self.name(), &self.roles, thresholds));
         recorded
     }
 
@@ -178,42 +159,14 @@ impl LivePool {
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
         let judgement = self.roles.trust(server, &self.servers(), self.plan.health.required)?;
-        let mut recorded = Vec::new();
-        self.follow(judgement, &mut recorded);
-        Some(recorded)
+        let thresholds = self.plan.health.thresholds;
+        Some(follow(judgement, self.name(), &self.roles, thresholds).collect())
     }
 
     /// What is known of the roles of its servers.
     #[must_use]
     pub fn roles(&self) -> &PoolRoles {
         &self.roles
-    }
-
-    fn follow(&self, judgement: RoleJudgement, recorded: &mut Vec<RecordedOutcome>) {
-        let pool = self.name();
-        if let Some(KnownPrimary { server, timeline, .. }) = &judgement.new_primary {
-            tracing::info!(%pool, %server, timeline, "the pool has a new primary");
-        }
-        if let Some(rivals) = &judgement.rivals {
-            let servers = rivals.join(", ");
-            let used = self.roles.primary_in_force();
-            let used = used.as_deref().unwrap_or("none");
-            tracing::warn!(%pool, servers, used, "several servers call themselves primary");
-        }
-        for (server, outcome) in judgement.outcomes {
-            self.record_outcome(&server, outcome, recorded);
-        }
-    }
-
-    fn record_outcome(&self, server: &Arc<Server>, outcome: CheckOutcome, recorded: &mut Vec<RecordedOutcome>) {
-        let before = server.check_state();
-        let changed = server.record_check(&outcome, self.plan.health.thresholds);
-        recorded.push(RecordedOutcome {
-            server: Arc::clone(server),
-            outcome,
-            before,
-            changed,
-        });
     }
 
     fn update_servers(&self, registry: &ServerRegistry) {
