@@ -246,6 +246,8 @@ impl ServerEntry {
 pub struct SeveringPlan {
     /// Sessions of a server that goes down.
     pub on_down: Sever,
+    /// Sessions of a server that goes down only because it is behind its primary.
+    pub on_lag: Sever,
     /// Sessions on a worse tier, when a better one is back.
     pub on_recover: Sever,
     /// The time over which they are closed.

@@ -148,6 +148,7 @@ impl PoolPlan {
         } = dial;
         let SeveringPlan {
             on_down,
+            on_lag,
             on_recover,
             close_over,
         } = severing;
@@ -161,6 +162,7 @@ impl PoolPlan {
             setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
+            setting("on_lag", on_lag),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
             setting("failback", failback),
