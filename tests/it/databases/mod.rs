@@ -5,5 +5,3 @@ mod refused;
 mod redis;
 mod mariadb;
 mod refusals;
-mod postgres_names;
-mod postgres_cancels;
