@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::limits::ListenerSettings;
 use super::redirect::{self, OpenRedirect};
 use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
-use crate::addr::{ListenAddr, ServerLocation};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry};
-use crate::route::{Route, RouteTable, Target};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
+use crate::route::{Route, RouteTable};
 
 /// Converts a listener, without its redirect, which is returned beside it. `None` if it is not a table.
 pub(super) fn listener<'a>(
@@ -26,7 +25,7 @@ pub(super) fn listener<'a>(
     let bind = section
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
-    let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
+    let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
     let routes = routes(&entry.key, &section, protocol, names, problems);
     let guards = names.guards.find(&section, problems);
@@ -52,12 +51,9 @@ pub(super) fn listener<'a>(
             "give each pool a listener of its own",
         );
     }
-    reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
-    if protocol == Protocol::Tcp {
-        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
-    }
+    unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
@@ -74,40 +70,18 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit is reached.
-/// A route by network is passed over, because the next session comes from another address.
-fn reject_own_servers(
-    bind: &[ListenAddr],
+/// Warns about pools of a service whose clients need another `protocol`.
+fn unsuited(
+    protocol: Protocol,
     table: &RouteTable<PoolId>,
     pools: &[Arc<PoolPlan>],
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
-    let is_own = |entry: &ServerEntry| match &entry.location {
-        ServerLocation::Address(server) => bind.iter().any(|own| own.accepts_connections_to(*server)),
-        ServerLocation::Name { host, port } => {
-            let is_local = |own: &ListenAddr| own.ip().is_unspecified() || own.ip().is_loopback();
-            &**host == "localhost" && bind.iter().any(|own| own.port() == *port && is_local(own))
-        }
-    };
-    let routes = table.routes().iter().filter(|route| route.from.is_empty());
-    let targets = routes.filter_map(|route| match &route.to {
-        Target::Pool(pool) => Some(*pool),
-        Target::Refuse => None,
-    });
-    let mut targets: Vec<PoolId> = targets.chain(table.default().copied()).collect();
-    targets.sort_unstable_by_key(|id| id.0);
-    targets.dedup();
-    for id in targets {
-        let pool = &pools[id.0];
-        if let Some(entry) = pool.entries.iter().find(|entry| is_own(entry)) {
-            let message = format!(
-                "`{}`, a server of pool `{}`, is this listener",
-                entry.written, pool.name
-            );
-            let hint = "every session would open another one: write the address of the server";
-            problems.error(position, message, hint);
-        }
+    match protocol {
+        Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
+        Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
+        Protocol::Postgres { .. } | Protocol::Mysql | Protocol::Redis => {}
     }
 }
 
@@ -115,7 +89,12 @@ fn reject_own_servers(
 fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
-    let postgres = Protocol::Postgres { tls_required };
+    let unplaced = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
+    let unplaced = section.one_of("cancel_unplaced", &unplaced, problems);
+    let postgres = Protocol::Postgres {
+        tls_required,
+        cancel_unplaced: unplaced.unwrap_or_default(),
+    };
     let protocols = [
         ("tcp", Protocol::Tcp),
         ("postgres", postgres),
@@ -124,12 +103,11 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     ];
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
-    if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
-        problems.error(
-            position,
-            "`tls_required` needs a protocol that has a word for it",
-            r#"add protocol = "postgres""#,
-        );
+    for key in ["tls_required", "cancel_unplaced"] {
+        if let (Some((position, _)), false) = (section.entry(key), protocol.is_postgres()) {
+            let message = format!("`{key}` is for listeners of PostgreSQL");
+            problems.error(position, message, r#"add protocol = "postgres""#);
+        }
     }
     protocol
 }
