@@ -232,6 +232,32 @@ impl ListenAddr {
     }
 }
 
+impl ListenAddr {
+    /// Whether a connection of this machine to the server is accepted at this address. `false` if only the interfaces of
+    /// the machine tell.
+    #[must_use]
+    pub fn accepts_connections_to(self, server: ServerAddr) -> bool {
+        let ip = server.ip().to_canonical();
+        let is_same_family = self.ip().is_ipv4() == ip.is_ipv4();
+        let is_local = self.ip().is_unspecified() && is_same_family && ip.is_loopback();
+        let is_same = match (self.socket(), server.socket()) {
+            (SocketAddr::V6(listening), SocketAddr::V6(server)) if ip.is_ipv6() => {
+                (listening.ip(), listening.scope_id()) == (server.ip(), server.scope_id())
+            }
+            _ => self.ip() == ip,
+        };
+        self.port() == server.port() && (is_same || is_local)
+    }
+}
+
+/// Whether the address can be that of one host: it is neither unspecified nor a multicast or broadcast address. A
+/// connection to an unspecified address (`0.0.0.0`, `::`) is one to this machine.
+#[must_use]
+pub fn is_of_one_host(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 impl From<PeerAddr> for ClientAddr {
     fn from(peer: PeerAddr) -> Self {
         Self(peer.0)

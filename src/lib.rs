@@ -56,6 +56,7 @@ pub mod addr;
 pub mod name;
 pub mod glob;
 pub mod optional;
+pub mod regular_file;
 pub mod socket;
 pub mod tcp_info;
 pub mod capacity;

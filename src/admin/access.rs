@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use super::context::Admin;
 use super::error::ApiError;
 use crate::plan::AdminPlan;
+use crate::regular_file;
 
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -157,7 +158,7 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &Atom
 /// Reads the token, without the white space around it.
 fn read_token(path: PathBuf) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
+    regular_file::open(&path)?
         .take(TOKEN_BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;
     let token = bytes.trim_ascii().to_vec();

@@ -1,7 +1,7 @@
 //! The Unix socket: its path and its permissions.
 
 use std::borrow::Cow;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, Metadata, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -31,6 +31,9 @@ const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The number of random names to try for the temporary socket. Even one collision is unlikely.
 const NAMES_TRIED: usize = 16;
+
+/// The uid that files of users outside of the user namespace seem to have (`kernel.overflowuid` of sysctl(8)).
+const OVERFLOW_UID: u32 = 65534;
 
 /// A listening Unix socket. Dropping it removes the file, unless another socket has replaced it.
 #[derive(Debug)]
@@ -88,21 +91,34 @@ fn prepare_folder(path: &Path) -> io::Result<()> {
         }
         _ => {}
     }
-    let metadata = folder.metadata()?;
+    // A user who may rename a folder may replace it, with the socket.
+    for (level, folder) in folder.canonicalize()?.ancestors().enumerate() {
+        let metadata = folder.metadata()?;
+        // In a user namespace, the folders of the system belong to a user outside of it (user_namespaces(7)).
+        if level == 0 || metadata.uid() != OVERFLOW_UID {
+            reject_shared(folder, &metadata)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rejects a folder in which a user other than root and that of this process could rename an entry.
+fn reject_shared(folder: &Path, metadata: &Metadata) -> io::Result<()> {
     let rejected = |message: String| Err(io::Error::new(ErrorKind::PermissionDenied, message));
     let own_uid = rustix::process::geteuid().as_raw();
+    let folder = folder.display();
     if metadata.uid() != own_uid && metadata.uid() != 0 {
         return rejected(format!(
-            "its folder belongs to another user (uid {}), who could replace the socket: `chown` it to uid {own_uid}, \
-             or use another folder",
+            "its folder {folder} belongs to another user (uid {}), who could replace the socket: `chown` it to uid \
+             {own_uid}, or use another folder",
             metadata.uid()
         ));
     }
     let (others_may_write, is_sticky) = (metadata.mode() & 0o022 != 0, metadata.mode() & 0o1000 != 0);
     if others_may_write && !is_sticky {
         return rejected(format!(
-            "others may write in its folder (mode {:04o}) and could replace the socket: `chmod go-w` it, or use \
-             another folder",
+            "others may write in its folder {folder} (mode {:04o}) and could replace the socket: `chmod go-w` it, or \
+             use another folder",
             metadata.mode() & 0o7777
         ));
     }
@@ -297,5 +313,23 @@ mod tests {
             mode(closed);
             drop(bind().unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_may_rename_is_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let [outer, inner] = ["outer", "outer/inner"].map(|name| folder.path().join(name));
+        std::fs::create_dir_all(&inner).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&inner, &link).unwrap();
+        let bind = |folder: &Path| AdminListener::bind(&folder.join("a.sock"));
+        drop(bind(&inner).unwrap());
+        std::fs::set_permissions(&outer, Permissions::from_mode(0o777)).unwrap();
+        for path in [&inner, &link] {
+            let error = bind(path).unwrap_err().to_string();
+            assert!(error.contains(&format!("{} (mode 0777)", outer.display())), "{error}");
+        }
+        std::fs::set_permissions(&outer, Permissions::from_mode(0o1777)).unwrap();
+        drop(bind(&inner).unwrap());
     }
 }

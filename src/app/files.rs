@@ -1,10 +1,11 @@
 //! Checks the files that a plan names: whether this process can read them, and whether other users can.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use super::Failure;
 use crate::plan::Plan;
+use crate::regular_file;
 
 /// Mode bits that a file with a secret must not have: write for group and others, read for others. The group may read:
 /// `root:acequia` with mode 0640 is a common way to give a secret to a process.
@@ -31,7 +32,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
 /// The first file that cannot be read, with its key and the reason.
 pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
     for (key, path) in plan.files() {
-        if let Err(cause) = File::open(path) {
+        if let Err(cause) = regular_file::open(path) {
             let path = path.to_owned();
             return Err(Failure::File { key, path, cause });
         }

@@ -33,6 +33,9 @@ pub(super) enum End {
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
+        // By default this signal ends the process when a log reaches the limit of file sizes (setrlimit(2)). Handled, it
+        // lets the write fail. The handler stays when the stream is dropped.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
         Ok(Self {
             end: EndSignals {
                 terminate: signal(SignalKind::terminate())?,

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
 
 use crate::dial::ConnectFailure;
 use crate::error::with_context;
+use crate::regular_file;
 
 /// A longer file is probably not a password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -31,7 +33,9 @@ pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>>
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut file = File::open(file).await?.take(PASSWORD_BYTES_MAX + 1);
+    let file = file.to_owned();
+    let file = spawn_blocking(move || regular_file::open(&file)).await??;
+    let mut file = File::from_std(file).take(PASSWORD_BYTES_MAX + 1);
     file.read_to_end(&mut bytes).await?;
     if bytes.len() as u64 > PASSWORD_BYTES_MAX {
         let what = format!("more than {PASSWORD_BYTES_MAX} bytes: too long for a password");

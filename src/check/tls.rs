@@ -1,7 +1,7 @@
 //! The check `tls`: the server completes a TLS handshake.
 
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::file::file_error;
 use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::error::with_context;
+use crate::regular_file;
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -202,7 +203,10 @@ pub(super) fn unverified() -> io::Result<ClientConfig> {
 }
 
 fn read_authorities(file: &Path) -> io::Result<RootCertStore> {
-    let text = std::fs::read(file).map_err(|error| file_error("ca_file", error))?;
+    let mut text = Vec::new();
+    regular_file::open(file)
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .map_err(|error| file_error("ca_file", error))?;
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| with_context(io::Error::other(error), "ca_file"))?;

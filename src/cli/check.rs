@@ -1,6 +1,5 @@
 //! `acequia check`: prints every error of a configuration, and warns of parts that have no effect.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use crate::app::exposed;
 use crate::config;
 use crate::config::report::{Report, counted};
 use crate::plan::Plan;
+use crate::regular_file;
 use crate::text::escape;
 
 /// Checks the file at `path`, otherwise the one that `run` would find. Errors and warnings go to standard error; only
@@ -37,7 +37,7 @@ fn check(path: Option<&Path>) -> Result<String, Report> {
 /// that other users may read or write.
 fn warn_of_files(plan: &Plan) {
     let unreadable = plan.files().into_iter().filter_map(|(key, path)| {
-        let error = File::open(path).err()?;
+        let error = regular_file::open(path).err()?;
         Some(format!(
             "{key}: cannot read {}: {error}",
             escape(&path.to_string_lossy(), &[])

@@ -101,7 +101,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
-        .with_target(ANNOUNCE, Level::INFO);
+        .with_target(ANNOUNCE, Level::INFO)
+        // It logs every change in the directory of the configuration: a log in this directory would log itself for ever.
+        .with_target("notify", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer.clone())
         .with_target(false);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::resolver::{LookupResult, Resolver};
-use crate::addr::{IpFamily, ServerAddr};
+use crate::addr::{IpFamily, ServerAddr, is_of_one_host};
 use crate::error::chain;
 use crate::live::{Live, LivePool, NameAddresses};
 use crate::plan::{Plan, PoolPlan};
@@ -275,13 +275,22 @@ pub async fn resolve_new_names(
     found
 }
 
-/// The addresses that were found, each once and sorted: resolvers rotate their answers.
+/// The addresses that were found, each once and sorted: resolvers rotate their answers. Without those that are not of one
+/// host: resolvers that block a name answer 0.0.0.0, which would send clients to this machine.
 fn sorted(found: io::Result<Vec<SocketAddr>>) -> Resolution {
     let addresses = found.map_err(|error| Reason::from(chain(&error)))?;
     if addresses.is_empty() {
         return Err(Reason::new("the name has no address"));
     }
-    let mut addresses: Vec<ServerAddr> = addresses.into_iter().map(ServerAddr::new).collect();
+    let (usable, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|found| is_of_one_host(found.ip()));
+    if let ([], Some(other)) = (&usable[..], others.first()) {
+        let message = format!(
+            "the name has only addresses that are not of one host, such as {}",
+            other.ip()
+        );
+        return Err(Reason::new(&message));
+    }
+    let mut addresses: Vec<ServerAddr> = usable.into_iter().map(ServerAddr::new).collect();
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)

@@ -165,9 +165,11 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
         let Some(state) = *changed else { continue };
         metrics.server(pool, server).record_transition(state == CheckState::Up);
         let server = &server.spec().label;
-        match outcome.reason() {
-            None => tracing::info!(%pool, %server, "server is up"),
-            Some(reason) => tracing::warn!(%pool, %server, %reason, "server is down"),
+        if state == CheckState::Down {
+            let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
+            tracing::warn!(%pool, %server, reason, "server is down");
+        } else {
+            tracing::info!(%pool, %server, "server is up"); // also if its first check was refused
         }
     }
 }

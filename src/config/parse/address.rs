@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use ipnet::IpNet;
 
-use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation, parse_network};
+use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation, is_of_one_host, parse_network};
 use crate::name::ServerName;
 
 /// Why a value is invalid, and what to write instead: the message and the hint of an error.
@@ -24,6 +24,9 @@ pub(super) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
         {
             let message = format!("`{text}` is an IPv4-mapped IPv6 address");
             return Err((message, format!("write \"{v4}:{}\"", address.port())));
+        }
+        if !address.ip().is_unspecified() {
+            check_kind(address.ip())?;
         }
         return Ok(ListenAddr::new(address));
     }
@@ -54,6 +57,7 @@ pub(super) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         check_scope(address)?;
+        check_kind(address.ip())?;
         return match address.port() {
             0 => Err(port_zero(text)),
             _ => Ok(ServerLocation::Address(ServerAddr::new(address))),
@@ -99,6 +103,7 @@ pub(super) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
     }
     let address: SocketAddr = bracketed.parse().map_err(|_| invalid())?;
     check_scope(address)?;
+    check_kind(address.ip())?;
     Ok(ServerAddr::new(address))
 }
 
@@ -134,6 +139,19 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
         }
         _ => Ok(()),
     }
+}
+
+/// A connection to an unspecified address would be one to this machine, perhaps to a listener of this process.
+fn check_kind(ip: IpAddr) -> Result<(), InvalidValue> {
+    if is_of_one_host(ip) {
+        return Ok(());
+    }
+    let hint = match ip.to_canonical() {
+        ip if !ip.is_unspecified() => String::from("multicast and broadcast addresses have no TCP"),
+        IpAddr::V4(_) => String::from("for this machine write 127.0.0.1"),
+        IpAddr::V6(_) => String::from("for this machine write [::1]"),
+    };
+    Err((format!("`{ip}` is not the address of one host"), hint))
 }
 
 /// A network, or a single address.
@@ -242,11 +260,17 @@ mod tests {
             ("10.0.0.1", r#"write "10.0.0.1:PORT""#),
             ("[::ffff:10.0.0.1]:80", r#"write "10.0.0.1:80""#),
             ("10.0.0.1:65536", "at most 65535"),
+            ("224.0.0.1:80", "multicast and broadcast addresses have no TCP"),
+            ("[ff02::1]:80", "multicast and broadcast addresses have no TCP"),
         ] {
             assert_eq!(listen(text).unwrap_err().1, hint, "{text}");
         }
         for (text, hint) in [
             ("10.0.0.1:0", "at least 1"),
+            ("0.0.0.0:80", "for this machine write 127.0.0.1"),
+            ("[::]:80", "for this machine write [::1]"),
+            ("[::ffff:0.0.0.0]:80", "for this machine write 127.0.0.1"),
+            ("255.255.255.255:80", "multicast and broadcast addresses have no TCP"),
             ("a:+80", "write a number, 1 to 65535"),
             ("tcp://10.0.0.1:80/", r#"write it without `tcp://`: "10.0.0.1:80""#),
             ("10.0.0.256:80", "an IPv4 address has four numbers, 0 to 255"),
@@ -254,6 +278,7 @@ mod tests {
         ] {
             assert_eq!(server(text).unwrap_err().1, hint, "{text}");
         }
+        assert!(host("0.0.0.0").is_err() && host("127.0.0.1").is_ok());
         assert_eq!(network("10.0.0.1/8").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert_eq!(network("::ffff:10.0.0.0/104").unwrap_err().1, r#"write "10.0.0.0/8""#);
         assert!(network("10.0.0.0/33").is_err());

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::limits::ListenerSettings;
 use super::redirect::{self, OpenRedirect};
 use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
+use crate::addr::{ListenAddr, ServerLocation};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
-use crate::route::{Route, RouteTable};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
+use crate::route::{Route, RouteTable, Target};
 
 /// Converts a listener, without its redirect, which is returned beside it. `None` if it is not a table.
 pub(super) fn listener<'a>(
@@ -25,7 +26,7 @@ pub(super) fn listener<'a>(
     let bind = section
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
-    let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
+    let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
     let routes = routes(&entry.key, &section, protocol, names, problems);
     let guards = names.guards.find(&section, problems);
@@ -51,6 +52,7 @@ pub(super) fn listener<'a>(
             "give each pool a listener of its own",
         );
     }
+    reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
     unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
@@ -82,6 +84,43 @@ fn unsuited(
         Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
         Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
         Protocol::Postgres { .. } | Protocol::Mysql | Protocol::Redis => {}
+    }
+}
+
+/// Rejects a listener that is a server of one of its own pools: one client would open sessions until the limit is reached.
+/// A route by network is passed over, because the next session comes from another address.
+fn reject_own_servers(
+    bind: &[ListenAddr],
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    let is_own = |entry: &ServerEntry| match &entry.location {
+        ServerLocation::Address(server) => bind.iter().any(|own| own.accepts_connections_to(*server)),
+        ServerLocation::Name { host, port } => {
+            let is_local = |own: &ListenAddr| own.ip().is_unspecified() || own.ip().is_loopback();
+            &**host == "localhost" && bind.iter().any(|own| own.port() == *port && is_local(own))
+        }
+    };
+    let routes = table.routes().iter().filter(|route| route.from.is_empty());
+    let targets = routes.filter_map(|route| match &route.to {
+        Target::Pool(pool) => Some(*pool),
+        Target::Refuse => None,
+    });
+    let mut targets: Vec<PoolId> = targets.chain(table.default().copied()).collect();
+    targets.sort_unstable_by_key(|id| id.0);
+    targets.dedup();
+    for id in targets {
+        let pool = &pools[id.0];
+        if let Some(entry) = pool.entries.iter().find(|entry| is_own(entry)) {
+            let message = format!(
+                "`{}`, a server of pool `{}`, is this listener",
+                entry.written, pool.name
+            );
+            let hint = "every session would open another one: write the address of the server";
+            problems.error(position, message, hint);
+        }
     }
 }
 

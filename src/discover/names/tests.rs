@@ -182,3 +182,28 @@ async fn a_name_with_too_many_addresses_has_the_same_servers_in_any_order() {
         assert_eq!(*first.get_or_insert_with(|| servers.clone()), servers);
     }
 }
+
+#[test]
+fn addresses_that_are_not_of_one_host_are_left_out() {
+    let found = |ips: &[&str]| {
+        let ips = ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 7));
+        sorted(Ok(ips.collect())).map_err(|reason| reason.to_string())
+    };
+    let others = [
+        "0.0.0.0",
+        "::",
+        "::ffff:0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "ff02::1",
+    ];
+    let usable = found(&[&others[..], &["127.0.0.1"]].concat()).unwrap();
+    assert_eq!(usable, [ServerAddr::new(([127, 0, 0, 1], 7).into())]);
+    for other in others {
+        let reason = found(&[other]).unwrap_err();
+        assert!(
+            reason.ends_with(&format!("not of one host, such as {other}")),
+            "{reason}"
+        );
+    }
+}

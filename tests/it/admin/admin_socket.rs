@@ -182,8 +182,9 @@ fn a_folder_in_which_others_may_replace_the_socket_is_rejected() {
     let mode = |mode| std::fs::set_permissions(&inner, Permissions::from_mode(mode)).unwrap();
     mode(0o777);
     let refused = run(&text);
+    let message = format!("others may write in its folder {} (mode 0777)", inner.display());
     assert!(
-        refused.code == Some(3) && refused.stderr.contains("others may write in its folder (mode 0777)"),
+        refused.code == Some(3) && refused.stderr.contains(&message),
         "{refused:#?}"
     );
     mode(0o1777);

@@ -3,10 +3,12 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::api::{tcp, unix};
 use crate::support::client::ask;
-use crate::support::proxy::Proxy;
+use crate::support::process::{finished, must};
+use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
@@ -170,4 +172,32 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
         "{:?}",
         output.0
     );
+}
+
+#[test]
+fn a_fifo_in_place_of_a_secret_is_an_error_and_blocks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let fifo = |name: &str| {
+        let _ = std::fs::remove_file(path(name));
+        must(Command::new("mkfifo").args(["-m", "600"]).arg(path(name)));
+    };
+    std::fs::write(path("password"), PASSWORD).unwrap();
+    std::fs::write(path("token"), TOKEN).unwrap();
+    let server = postgres();
+    let text = config(&server, folder.path());
+    let proxy = Proxy::start(&text);
+    eventually("the check passes", || health(&proxy).0 == "\"up\"");
+    fifo("password");
+    becomes(&proxy, "down", "password_file: not a regular file");
+    fifo("token");
+    Output::default().collect_write(&proxy, TOKEN, 503);
+    let reload = proxy.command(&["reload"]);
+    assert!(reload.stderr.contains("not a regular file"), "{reload:#?}");
+    let check = proxy.command(&["check"]);
+    assert!(check.stderr.contains("token: not a regular file"), "{check:#?}");
+    drop(proxy);
+    let second = config_folder("acequia.toml", &text);
+    let started = finished(acequia(&["run"]).current_dir(second.path()));
+    assert_eq!(started.code, Some(3), "{started:#?}");
 }

@@ -1,13 +1,16 @@
 //! A server that refuses the check lives: none of its sessions is cut, and it is told everywhere.
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::health::roles::{password, with_checker};
 use crate::support::client::Client;
+use crate::support::configs::one_pool;
 use crate::support::counts::{ended_sessions, log_count};
 use crate::support::database::{Postgres, psql};
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
+use crate::support::server::Server;
 use crate::support::{eventually, wait_for};
 
 const SESSIONS: usize = 60;
@@ -165,4 +168,31 @@ fn after_role_trust_a_server_that_refuses_the_check_keeps_its_sessions_and_gets_
     with_password_again(&server);
     accepted_again(&proxy, &server);
     Session::open(proxy.at("db")).expect("a new session").query();
+}
+
+#[test]
+fn a_server_that_refuses_its_first_check_is_not_logged_as_down() {
+    let server = Server::run(|mut stream| {
+        let mut request = [0; 8];
+        stream.read_exact(&mut request).unwrap(); // SSLRequest
+        stream.write_all(b"N").unwrap();
+        let fields = b"SFATAL\0C53300\0Msorry, too many clients already\0\0";
+        let length = u32::try_from(4 + fields.len()).unwrap().to_be_bytes();
+        stream.write_all(&[b"E", &length[..], fields].concat()).unwrap();
+        let _ = stream.read(&mut [0; 1024]); // the StartupMessage
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "x").unwrap();
+    let health = format!("health = {{ check = \"postgres\", user = \"checker\", password_file = {password:?} }}");
+    let text = format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n{}",
+        one_pool(&[server.address], &health)
+    );
+    let proxy = Proxy::start(&text);
+    eventually("the check is refused", || log_count(&proxy, USED_AS_BEFORE) == 1);
+    eventually("the first check has a result", || {
+        log_count(&proxy, "server is up") == 1
+    });
+    assert_eq!(log_count(&proxy, "server is down"), 0);
 }

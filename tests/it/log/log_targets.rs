@@ -197,3 +197,15 @@ fn every_line_of_an_unread_burst_is_written_or_counted_as_dropped() {
     assert_eq!(metrics.sum("acequia_sessions_active", &[]), 0.0);
     assert_eq!(dropped(&proxy), lost + 1);
 }
+
+#[test]
+fn a_limit_of_file_sizes_drops_lines_and_does_not_end_the_process() {
+    let server = Server::echo();
+    let under = ["prlimit", "--fsize=2000"];
+    let proxy = Proxy::setup(&config(&server, "access.log")).under(&under).start();
+    run_sessions(&proxy, 60);
+    eventually("lines are dropped", || dropped(&proxy) > 0);
+    assert_eq!(log_count(&proxy, FAILS), 1);
+    run_sessions(&proxy, 1);
+    assert_eq!(proxy.stop().code, Some(0));
+}

@@ -89,3 +89,18 @@ fn without_inotify_it_is_found_within_ten_seconds() {
     wait_until_served_by(&proxy, "b");
     assert_eq!(said(), 1, "once");
 }
+
+#[test]
+fn events_of_the_watched_directory_are_not_logged_at_any_level() {
+    // A log in that directory would cause an event for each of its lines, and a line for each event.
+    let [a, b, _] = servers();
+    let trace = |server| format!("[log]\nlevel = \"trace\"\n{}", text(server));
+    let proxy = Proxy::start(&trace(&a));
+    proxy.rewrite(&trace(&b));
+    wait_until_served_by(&proxy, "b");
+    let log = proxy.log();
+    let is_of_notify =
+        |line: &&serde_json::Value| line["log.target"].as_str().is_some_and(|of| of.starts_with("notify"));
+    assert_eq!(log.iter().find(is_of_notify), None);
+    assert!(log.iter().any(|line| line["level"] == "TRACE"), "{log:#?}");
+}
