@@ -135,11 +135,23 @@ fn a_reload_that_fails_ends_with_ready() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
+fn shipped_unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd/acequia.service");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The default path of the socket is `/run/acequia/admin.sock`, unless `XDG_RUNTIME_DIR` is set, as it is not for root.
+#[test]
+fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
+    let unit = shipped_unit();
+    assert!(unit.lines().any(|line| line == "RuntimeDirectory=acequia"));
+    assert!(!unit.contains("XDG_RUNTIME_DIR"));
+}
+
 #[test]
 fn the_unit_for_systemd_is_valid_and_exposes_little() {
     let folder = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd/acequia.service");
-    let text = std::fs::read_to_string(shipped).unwrap();
+    let text = shipped_unit();
     // The paths of the package, and its manual page, do not exist here.
     let text = text
         .replace("/usr/bin/acequia", "/bin/true")
