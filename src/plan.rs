@@ -141,11 +141,23 @@ pub enum Protocol {
     Postgres {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
+        /// What becomes of a cancel request whose server is not known.
+        cancel_unplaced: UnplacedCancel,
     },
     /// MySQL and MariaDB, whose servers send first.
     Mysql,
     /// Redis, with or without TLS.
     Redis,
+}
+
+/// What becomes of a cancel request of PostgreSQL whose server is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnplacedCancel {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It goes to all servers of the listener's pools.
+    Fanout,
 }
 
 /// A pool: its servers and how they are reached and watched.

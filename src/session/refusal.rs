@@ -32,6 +32,10 @@ pub(super) enum Refusal {
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
+    /// A connection broke during the login of a PostgreSQL session.
+    Broke(Side, Fault),
+    /// It was a request to cancel a query, and nothing is left to do.
+    Cancelled,
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
 }
@@ -58,6 +62,8 @@ impl Refusal {
                 ending_of_fault(Side::Client, *fault)
             }
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
+            Self::Broke(side, fault) => ending_of_fault(*side, *fault),
+            Self::Cancelled => Ending::Cancel,
             Self::Responded(ending, _) | Self::Cut(ending) => *ending,
         }
     }
@@ -72,7 +78,8 @@ impl Refusal {
             | Self::DialError(_, reply)
             | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
-            Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
+            Self::NoLocalAddress(_) | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
+            Self::Cancelled => Reply::Close,
         }
     }
 }

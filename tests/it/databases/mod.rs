@@ -6,3 +6,5 @@ mod primary;
 mod redis;
 mod mariadb;
 mod refusals;
+mod postgres_names;
+mod postgres_cancels;
