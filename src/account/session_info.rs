@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries, RefusalLine, SessionGuards};
+use super::{Ending, ForwardedNames, ListenerSeries, RefusalLine, SessionGuards};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::Server;
@@ -31,6 +31,8 @@ pub struct SessionInfo {
     pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// What the PROXY header of a peer in front says. Boxed: most sessions have none.
+    pub forwarded: Option<Box<ForwardedNames>>,
     /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
     pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
@@ -60,6 +62,7 @@ impl SessionInfo {
             route: None,
             startup: None,
             detail: None,
+            forwarded: None,
             guards: None,
             pool: None,
             server: None,
@@ -92,6 +95,7 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
+        let forwarded = self.forwarded.as_deref();
         let guards = self.guards.as_deref();
         let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
@@ -117,6 +121,8 @@ impl SessionInfo {
             detail: self.detail,
             database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
             user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            proxy_authority: forwarded.and_then(|names| names.authority.as_deref().map(str::to_owned)),
+            proxy_unique_id: forwarded.and_then(|names| names.unique_id.as_deref().map(str::to_owned)),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
             suppressed: guards.and_then(|guards| match guards.line {

@@ -76,7 +76,9 @@ pub(super) async fn show(
     Ok(Json(GuardDetailBody {
         guard: guard_body(&guard),
         evictions: guard.evictions(),
-        top_sessions: top_sessions.map(|(source, sessions)| count((source, sessions.into()))).collect(),
+        top_sessions: top_sessions
+            .map(|(source, sessions)| count((source, sessions.into())))
+            .collect(),
         top_refused: guard.top_refused(SOURCES_SHOWN).into_iter().map(count).collect(),
         denied: guard.edits(now).iter().map(edit).collect(),
     }))
@@ -108,7 +110,9 @@ pub(super) async fn deny(
         let message = format!("guard `{name}` has {EDITS_MAX} edits: undo some, or write networks to a `deny_file`");
         return Err(ApiError::new(StatusCode::CONFLICT, message));
     }
-    let records = request.close.then(|| admin.ledgers.iter().flat_map(|ledger| ledger.records()));
+    let records = request
+        .close
+        .then(|| admin.ledgers.iter().flat_map(|ledger| ledger.records()));
     let denied = records.into_iter().flatten();
     let closed = denied.filter(|record| record.cut_denied(guard.name(), network)).count();
     tracing::info!(guard = name, %network, for_time = ?time, closed, %by, "network denied");

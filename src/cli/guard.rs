@@ -73,7 +73,10 @@ pub fn show(remote: &Remote, name: &str) -> ExitCode {
         let mut text = guard_table(std::slice::from_ref(&detail.guard));
         let refusals: Vec<_> = detail.guard.refusals.iter().filter(|(_, count)| **count > 0).collect();
         if !refusals.is_empty() {
-            let refusals: Vec<_> = refusals.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            let refusals: Vec<_> = refusals
+                .iter()
+                .map(|(reason, count)| format!("{reason} {count}"))
+                .collect();
             text += &format!("\nrefused: {}\n", refusals.join(", "));
         }
         text += &source_table("SESSIONS", &detail.top_sessions);

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::table::{duration, or_dash, table};
-use crate::admin::guard_bodies::GuardBody;
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
+use crate::admin::guard_bodies::GuardBody;
 use crate::config::report::counted;
 
 /// Prints the listeners and pools.
@@ -85,18 +85,30 @@ fn gap_and_guards(guards: &[GuardBody]) -> String {
 /// A table with a row for each guard.
 pub(super) fn guard_table(guards: &[GuardBody]) -> String {
     let row = |guard: &GuardBody| {
-        let counts = if guard.report_only { &guard.reports } else { &guard.refusals };
+        let counts = if guard.report_only {
+            &guard.reports
+        } else {
+            &guard.refusals
+        };
         let refused: u64 = counts.values().sum();
         [
             guard.name.clone(),
             guard.sessions.to_string(),
             guard.sources.to_string(),
-            if guard.report_only { format!("{refused} (reported only)") } else { refused.to_string() },
+            if guard.report_only {
+                format!("{refused} (reported only)")
+            } else {
+                refused.to_string()
+            },
             guard.edits.to_string(),
         ]
     };
     let rows: Vec<_> = guards.iter().map(row).collect();
-    table(["GUARD", "SESSIONS", "SOURCES", "REFUSED", "DENIED BY EDITS"], &rows, &["SOURCES"])
+    table(
+        ["GUARD", "SESSIONS", "SOURCES", "REFUSED", "DENIED BY EDITS"],
+        &rows,
+        &["SOURCES"],
+    )
 }
 
 /// Prints the servers: all, or those of a pool.

@@ -184,7 +184,11 @@ const LISTENER_SYNONYMS: Synonyms = &[
     (KEEPALIVE_SWITCH, "`keepalive`"),
     (USER_TIMEOUT, "`user_timeout`"),
     (CONNECT_TIMEOUT, "`connect_timeout` in `[pools.NAME]` or `[defaults]`"),
-    (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+    (
+        &["proxyprotocol", "acceptproxyprotocol", "trustedips", "setrealipfrom"],
+        "`accept_proxy`, or `proxy_protocol` in `[pools.NAME]` to send a header to servers",
+    ),
+    (&["sendproxy", "sendproxyv2"], "`proxy_protocol` in `[pools.NAME]`"),
 ];
 
 const GUARD_SYNONYMS: Synonyms = &[

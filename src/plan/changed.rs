@@ -318,6 +318,7 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            accept_proxy,
             guards: _, // compared by the caller, like the routes
             protocol,
             sniff: SniffLimits {
@@ -340,6 +341,7 @@ impl ListenerPlan {
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
+            setting("accept_proxy", accept_proxy),
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),

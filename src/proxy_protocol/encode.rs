@@ -85,9 +85,18 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     let known = |own: Option<&'_ [u8]>, theirs: Option<&Box<[u8]>>| own.map(Box::from).or_else(|| theirs.cloned());
     let authority = info.authority.map(str::as_bytes);
     for (kind, value) in [
-        (TYPE_ALPN, known(info.alpn, forwarded.and_then(|header| header.alpn.as_ref()))),
-        (TYPE_AUTHORITY, known(authority, forwarded.and_then(|header| header.authority.as_ref()))),
-        (TYPE_UNIQUE_ID, known(None, forwarded.and_then(|header| header.unique_id.as_ref()))),
+        (
+            TYPE_ALPN,
+            known(info.alpn, forwarded.and_then(|header| header.alpn.as_ref())),
+        ),
+        (
+            TYPE_AUTHORITY,
+            known(authority, forwarded.and_then(|header| header.authority.as_ref())),
+        ),
+        (
+            TYPE_UNIQUE_ID,
+            known(None, forwarded.and_then(|header| header.unique_id.as_ref())),
+        ),
         (TYPE_SSL, known(None, forwarded.and_then(|header| header.ssl.as_ref()))),
     ] {
         if let Some(value) = value {

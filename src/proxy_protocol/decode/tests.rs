@@ -31,8 +31,12 @@ fn lines_of_version_1_are_read() {
     for line in ["PROXY UNKNOWN\r\n", "PROXY UNKNOWN ffff::1 what ever 1\r\n"] {
         assert_eq!(source(line.as_bytes()), ProxySource::Peer);
     }
-    let longest = "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
-    assert_eq!((longest.len(), source(longest.as_bytes())), (LINE_BYTES_MAX, ProxySource::Peer));
+    let longest =
+        "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
+    assert_eq!(
+        (longest.len(), source(longest.as_bytes())),
+        (LINE_BYTES_MAX, ProxySource::Peer)
+    );
 }
 
 #[test]
@@ -52,11 +56,21 @@ fn invalid_lines_are_told_apart_from_none() {
         "PROXY \r\n",
         "PROXY TCP4 192.0.2.1 198.51.100.1 1\r2\r\n",
     ] {
-        assert_eq!(decode(line.as_bytes()), Decoded::Invalid(InvalidHeader::Line), "{line:?}");
+        assert_eq!(
+            decode(line.as_bytes()),
+            Decoded::Invalid(InvalidHeader::Line),
+            "{line:?}"
+        );
     }
     let long = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 100]].concat();
     assert_eq!(decode(&long), Decoded::Invalid(InvalidHeader::TooLong));
-    for bytes in [&b"G"[..], b"PROXX", b"PROXYTCP4", b"\r\n\r\n\0\r\nQUIT ", b"\x16\x03\x01"] {
+    for bytes in [
+        &b"G"[..],
+        b"PROXX",
+        b"PROXYTCP4",
+        b"\r\n\r\n\0\r\nQUIT ",
+        b"\x16\x03\x01",
+    ] {
         assert_eq!(decode(bytes), Decoded::Absent, "{}", bytes.escape_ascii());
     }
     assert_eq!(decode(b""), Decoded::NeedMore);
@@ -72,19 +86,29 @@ const V4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 0x04, 0x01, 0xbb];
 
 #[test]
 fn headers_of_version_2_are_read() {
-    assert_eq!(source(&v2(0x21, 0x11, &V4)), from_to("192.0.2.1:56324", "198.51.100.1:443"));
+    assert_eq!(
+        source(&v2(0x21, 0x11, &V4)),
+        from_to("192.0.2.1:56324", "198.51.100.1:443")
+    );
     let mut v6 = [0; 36];
     v6[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
     v6[31] = 1;
     assert_eq!(source(&v2(0x21, 0x21, &v6)), from_to("192.0.2.1:0", "[::1]:0"));
-    assert_eq!(source(&v2(0x21, 0x31, &[b'/'; 216])), ProxySource::Unix(Box::new([b'/'; 216])));
+    assert_eq!(
+        source(&v2(0x21, 0x31, &[b'/'; 216])),
+        ProxySource::Unix(Box::new([b'/'; 216]))
+    );
     for (command, family, rest) in [
         (0x20, 0x00, &b""[..]),
         (0x20, 0x11, b"what ever it is"),
         (0x21, 0x00, b"what ever it is"),
         (0x21, 0x12, &V4),
     ] {
-        assert_eq!(source(&v2(command, family, rest)), ProxySource::Peer, "{command:x} {family:x}");
+        assert_eq!(
+            source(&v2(command, family, rest)),
+            ProxySource::Peer,
+            "{command:x} {family:x}"
+        );
     }
 }
 
@@ -125,7 +149,10 @@ fn known_values_are_kept_and_others_are_skipped() {
 }
 
 fn any_socket() -> impl Strategy<Value = SocketAddr> {
-    let ip = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from)
+    ];
     (ip, any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port))
 }
 

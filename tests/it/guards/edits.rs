@@ -45,15 +45,24 @@ fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
     assert_eq!(shown["top_sessions"], json!([{ "source": "127.0.0.1", "count": 1 }]));
     assert_eq!(shown["top_refused"][0]["source"], "127.0.0.1");
     assert_eq!(shown["denied"][0]["network"], "127.0.0.0/8");
-    assert!(shown["denied"][0]["set_by"].as_str().unwrap().starts_with("uid "), "{shown}");
+    assert!(
+        shown["denied"][0]["set_by"].as_str().unwrap().starts_with("uid "),
+        "{shown}"
+    );
     let text = proxy.command(&["guard", "g"]);
     assert!(text.stdout.contains("127.0.0.0/8"), "{text:?}");
     let wrong = proxy.command(&["guard", "undo", "g", "127.0.0.1"]);
     assert_eq!(wrong.code, Some(1), "{wrong:?}");
-    assert_eq!(proxy.answer(&["guard", "undo", "g", "127.0.0.0/8"]), json!({ "undone": "127.0.0.0/8" }));
+    assert_eq!(
+        proxy.answer(&["guard", "undo", "g", "127.0.0.0/8"]),
+        json!({ "undone": "127.0.0.0/8" })
+    );
     assert!(!is_denied(&proxy));
     let state = proxy.answer(&["status"]);
-    assert_eq!((&state["guards"][0]["name"], &state["guards"][0]["edits"]), (&"g".into(), &0.into()));
+    assert_eq!(
+        (&state["guards"][0]["name"], &state["guards"][0]["edits"]),
+        (&"g".into(), &0.into())
+    );
     assert_eq!(state["listeners"][0]["guards"], json!(["g", "other"]));
 }
 
@@ -68,7 +77,10 @@ fn close_resets_the_sessions_of_the_guard_and_of_the_network_only() {
         client.send(b"ping").read(4);
     }
     let done = proxy.command(&["guard", "deny", "g", "127.0.0.7", "--close"]);
-    assert_eq!(done.stdout, "guard g denies 127.0.0.7/32, 1 session reset\n", "{done:?}");
+    assert_eq!(
+        done.stdout, "guard g denies 127.0.0.7/32, 1 session reset\n",
+        "{done:?}"
+    );
     from_there.must_be_reset();
     wait_for_ended_sessions(&proxy, "denied", 1);
     for client in [&mut other_guard, &mut other_network] {
