@@ -33,7 +33,7 @@
 //! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when
 //! which server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
 //! sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run
-//! time. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
+//! time. [`fallback`] logs which pools have none. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
 //! lets all sessions end and cuts what is left. [`admin`] shows the state, and changes it on request. [`app`] binds and
 //! starts all this, handles signals, and alone may use everything; [`cli`] is the command line.
 //!
@@ -74,6 +74,7 @@ pub mod check;
 pub mod plan;
 pub mod live;
 pub mod sever;
+pub mod fallback;
 pub mod session;
 pub mod discover;
 pub mod health;

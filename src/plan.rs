@@ -162,6 +162,9 @@ pub struct PoolPlan {
     pub severing: SeveringPlan,
     /// What happens to a server that went down, once its checks pass.
     pub failback: Failback,
+    /// The name of the pool that is used while this one has no usable server. Pools that refer to each other so form no
+    /// cycle.
+    pub fallback: Option<Arc<str>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.

@@ -26,7 +26,16 @@ struct Cause {
     over: Duration,
 }
 
-/// The sessions of one server are being closed.
+/// Sessions that are closed at one pace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Group {
+    /// Those of a server.
+    Server(ServerId),
+    /// Those that were meant for the pool of this name, and are on the servers of its fallback.
+    OnFallback(Arc<str>),
+}
+
+/// The sessions of a group are being closed.
 #[derive(Clone, Copy, Debug)]
 struct Severing {
     cause: Cause,
@@ -72,24 +81,30 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 
 /// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
 /// them. What an operator has set precedes, and may still be changed for a server that has left.
-fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
+fn wanted(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> HashMap<Group, Cause> {
     let by_itself = severings
         .iter()
         .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
-    let mut wanted: HashMap<_, _> = by_itself.map(|(id, severing)| (*id, severing.cause)).collect();
+    let mut wanted: HashMap<_, _> = by_itself
+        .map(|(group, severing)| (group.clone(), severing.cause))
+        .collect();
     for pool in live.in_force().pools.iter() {
+        let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
+        wanted.remove(&on_fallback);
+        wanted.extend(has_recovered(pool, now).map(|cause| (on_fallback, cause)));
         for server in pool.servers().iter() {
-            wanted.remove(&server.id());
+            let group = Group::Server(server.id());
+            wanted.remove(&group);
             // Most servers have no sessions to close.
             if server.live() > 0
                 && let Some(cause) = cause(pool, server, now)
             {
-                wanted.insert(server.id(), cause);
+                wanted.insert(group, cause);
             }
         }
     }
     let drained = live.overridden().into_iter().filter(|server| server.live() > 0);
-    wanted.extend(drained.filter_map(|server| Some((server.id(), drain(&server.overrides())?))));
+    wanted.extend(drained.filter_map(|server| Some((Group::Server(server.id()), drain(&server.overrides())?))));
     wanted
 }
 
@@ -97,6 +112,16 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     overrides.close_over.map(|over| Cause {
         ending: Ending::ServerDrained,
         over,
+    })
+}
+
+/// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
+fn has_recovered(pool: &LivePool, now: Instant) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    let is_wanted = severing.on_recover == Sever::Close && pool.has_fallback_sessions() && pool.is_usable(now);
+    is_wanted.then_some(Cause {
+        ending: Ending::FailedBack,
+        over: severing.close_over,
     })
 }
 
@@ -120,21 +145,30 @@ fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
 
 /// Closes the sessions that are due, the oldest of a server first.
 fn sever(
-    wanted: &HashMap<ServerId, Cause>,
-    severings: &mut HashMap<ServerId, Severing>,
+    wanted: &HashMap<Group, Cause>,
+    severings: &mut HashMap<Group, Severing>,
     ledgers: &[Arc<Ledger>],
     now: Instant,
 ) {
-    let mut sessions: HashMap<ServerId, Vec<Arc<Record>>> = HashMap::new();
+    let mut sessions: HashMap<Group, Vec<Arc<Record>>> = HashMap::new();
     for record in ledgers.iter().flat_map(|ledger| ledger.records()) {
-        if let Some(id) = record.server().filter(|id| wanted.contains_key(id)) {
-            sessions.entry(id).or_default().push(record);
+        let Some(server) = record.server().map(Group::Server) else {
+            continue;
+        };
+        let on_fallback = || record.fallback_from().map(Group::OnFallback);
+        let group = if wanted.contains_key(&server) {
+            Some(server)
+        } else {
+            on_fallback().filter(|group| wanted.contains_key(group))
+        };
+        if let Some(group) = group {
+            sessions.entry(group).or_default().push(record);
         }
     }
-    severings.retain(|id, _| sessions.contains_key(id));
-    for (id, mut there) in sessions {
-        let anew = Severing::new(wanted[&id], now, there.len());
-        let severing = severings.entry(id).or_insert(anew);
+    severings.retain(|group, _| sessions.contains_key(group));
+    for (group, mut there) in sessions {
+        let anew = Severing::new(wanted[&group], now, there.len());
+        let severing = severings.entry(group).or_insert(anew);
         if severing.cause != anew.cause {
             *severing = anew;
         }

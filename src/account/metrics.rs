@@ -161,12 +161,14 @@ impl Metrics {
     }
 
     /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
-    /// `pools` the configured pools, `guards` the guards in force.
+    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used, `guards` the
+    /// guards in force.
     #[must_use]
     pub fn render<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
         pools: impl IntoIterator<Item = &'a Pool>,
+        fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>,
         guards: &[Arc<Guard>],
     ) -> String {
         let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,6 +182,7 @@ impl Metrics {
         registry.touch();
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
+        Registry::write_fallbacks(fallbacks, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         drop(registry);
@@ -200,7 +203,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], [], &[]))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], [], [], &[]))).await; // the panic hook has logged a panic
         }
     }
 

@@ -67,6 +67,13 @@ impl Record {
             .map(|server| server.id())
     }
 
+    /// The name of the pool that it was meant for, if it is on the servers of that pool's fallback.
+    #[must_use]
+    pub fn fallback_from(&self) -> Option<Arc<str>> {
+        let info = self.info();
+        info.fallback_from.as_ref().map(|origin| Arc::clone(origin.pool()))
+    }
+
     /// Ends the session by resetting both sides. The first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
         self.cancel.cancel(ending)

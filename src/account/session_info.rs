@@ -7,7 +7,7 @@ use super::access_log::AccessRecord;
 use super::{Ending, ForwardedNames, ListenerSeries, RefusalLine, SessionGuards};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
-use crate::pool::Server;
+use crate::pool::{FallbackOrigin, Server};
 use crate::relay::Traffic;
 use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
@@ -31,6 +31,8 @@ pub struct SessionInfo {
     pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
+    pub fallback_from: Option<Arc<FallbackOrigin>>,
     /// What the PROXY header of a peer in front says. Boxed: most sessions have none.
     pub forwarded: Option<Box<ForwardedNames>>,
     /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
@@ -62,6 +64,7 @@ impl SessionInfo {
             route: None,
             startup: None,
             detail: None,
+            fallback_from: None,
             forwarded: None,
             guards: None,
             pool: None,
@@ -110,6 +113,7 @@ impl SessionInfo {
             ech: self.ech,
             route: to_string(&self.route),
             pool: to_string(&self.pool),
+            fallback_from: self.fallback_from.as_ref().map(|origin| origin.pool().to_string()),
             server: self.server.as_ref().map(|server| server.spec().label.to_string()),
             attempts: self.attempts,
             hello_ms: self.hello_duration.map(to_ms),

@@ -130,6 +130,12 @@ pub struct PoolBody {
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,
+    /// Its configured fallback; absent: none.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// The pool that serves its new sessions, because it has no usable server; absent: it serves them itself.
+    #[serde(default)]
+    pub served_by: Option<String>,
     /// In the order of the configuration.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.
@@ -270,6 +276,9 @@ pub struct RouteExplanationBody {
     pub route: Option<String>,
     /// The pool; absent: the client is refused.
     pub pool: Option<String>,
+    /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
+    #[serde(default)]
+    pub fallback_from: Option<String>,
     /// The guards that are asked, in this order.
     #[serde(default)]
     pub guards: Vec<GuardVerdictBody>,

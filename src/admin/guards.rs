@@ -28,7 +28,7 @@ const DENY_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The body of a request to deny a network.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DenyRequest {
+pub(super) struct DenyRequest {
     network: String,
     /// A duration.
     #[serde(rename = "for")]

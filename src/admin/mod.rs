@@ -196,11 +196,12 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let in_force = admin.live.in_force();
-        admin.metrics.render(
-            admin.limits.sessions(),
-            in_force.pools.iter().map(|pool| &***pool),
-            &in_force.guards,
-        )
+        let fallbacks = in_force.pools.with_fallback(Instant::now());
+        let fallbacks = fallbacks.map(|(pool, serving)| (Arc::clone(pool.name()), !Arc::ptr_eq(pool, serving)));
+        let pools = in_force.pools.iter().map(|pool| &***pool);
+        admin
+            .metrics
+            .render(admin.limits.sessions(), pools, fallbacks, &in_force.guards)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

@@ -123,11 +123,19 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
             refuses: refuses.map(|reason| reason.as_str().to_owned()),
         }
     };
-    let pool = pool.map(|id| &in_force.pools[*id]);
-    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, Instant::now()));
+    let now = Instant::now();
+    let wanted = pool.map(|id| &in_force.pools[*id]);
+    let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
+    let has_fallen_back = wanted
+        .zip(pool)
+        .is_some_and(|(wanted, pool)| !Arc::ptr_eq(wanted, pool));
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, now));
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        fallback_from: wanted
+            .filter(|_| has_fallen_back)
+            .map(|wanted| wanted.name().to_string()),
         guards: listener.guards.iter().chain(of_route).map(guard_verdict).collect(),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),

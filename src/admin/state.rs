@@ -43,7 +43,12 @@ fn configuration(admin: &Admin) -> Option<String> {
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let in_force = admin.live.in_force();
     let plan = &in_force.plan;
-    let pools: Vec<_> = in_force.pools.iter().map(|pool| pool_body(pool)).collect();
+    let now = Instant::now();
+    let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
+    let pools = in_force.pools.iter().enumerate();
+    let pools: Vec<_> = pools
+        .map(|(index, pool)| pool_body(pool, serving(index), now))
+        .collect();
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
     let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
@@ -125,13 +130,14 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
     }
 }
 
-fn pool_body(pool: &LivePool) -> PoolBody {
-    let now = Instant::now();
+fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
     PoolBody {
         name: pool.name().to_string(),
         balance: pool.policy().as_str().to_owned(),
         best_tier: pool.best_tier(now),
         panic: pool.is_panicking(now),
+        fallback: pool.plan().fallback.as_ref().map(ToString::to_string),
+        served_by: (serving.name() != pool.name()).then(|| serving.name().to_string()),
         servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }

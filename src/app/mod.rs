@@ -36,9 +36,9 @@ use crate::listen::listen_alone;
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
-use crate::sever;
 use crate::sniff::HelloMemory;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
+use crate::{fallback, sever};
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
@@ -216,6 +216,7 @@ fn spawn_tasks(
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(service_manager::feed_watchdog(heartbeats));
+    tasks.spawn(fallback::run(Arc::clone(&admin.live)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     for endpoint in endpoints {
         // Half of the clients each: many clients of the one do not lock out those of the other.

@@ -132,11 +132,13 @@ impl RedisProbe {
     /// calls itself the primary while the Sentinels name another server.
     async fn learn_facts(&self) -> Result<ServerFacts, CheckFailure> {
         let tls = self.tls()?;
+        let answer = self.ask_server(tls.clone()).await?;
         let Some(sentinels) = &self.sentinels else {
-            return Ok(self.ask_server(tls).await?.facts);
+            return Ok(answer.facts);
         };
-        let (answer, named) = tokio::join!(self.ask_server(tls.clone()), sentinels.ask(tls.clone()));
-        self.judge(answer?, named)
+        // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
+        let named = sentinels.ask(tls).await;
+        self.judge(answer, named)
     }
 
     fn tls(&self) -> io::Result<Option<Arc<ClientConfig>>> {

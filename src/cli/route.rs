@@ -177,7 +177,11 @@ fn write_explanation(
         RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
-    write_servers(text, pool, args.from)
+    write_servers(text, pool, args.from)?;
+    match &pool.fallback {
+        Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),
+        None => Ok(()),
+    }
 }
 
 fn write_client(text: &mut String, args: &RouteArgs, name: Option<&Result<Sni, NameError>>) -> fmt::Result {

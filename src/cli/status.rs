@@ -136,8 +136,10 @@ fn missing_server_notes<'a>(
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
     let of_pool = |pool: &PoolBody| -> String {
+        let served_by = pool.served_by.as_ref();
+        let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}\n", pool.name));
         let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
-        pool.unresolved.iter().map(note).collect()
+        fallback.into_iter().chain(pool.unresolved.iter().map(note)).collect()
     };
     let unresolved = pools.into_iter().map(of_pool);
     let notes: String = unresolved.chain(absent.into_iter().map(absent_server_note)).collect();

@@ -147,6 +147,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_recover",
     "close_over",
     "failback",
+    "fallback",
     "slow_start",
     "direct",
 ])

@@ -121,6 +121,7 @@ impl PoolPlan {
             health,
             severing,
             failback,
+            fallback,
             entries: _,
             resolve_interval,
             resolve,
@@ -160,6 +161,7 @@ impl PoolPlan {
             setting("on_recover", on_recover),
             setting("close_over", close_over),
             setting("failback", failback),
+            setting("fallback", fallback),
             setting("health.panic_threshold", panic_threshold),
         ];
         settings.extend(of_socket(socket));

@@ -20,7 +20,6 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::Protocol;
 use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -193,15 +192,20 @@ impl<'a> Identified<'a> {
         let (pool, guards) = match state.plan.routes.find(&known) {
             RouteChoice::Route { route, pool, guards } => {
                 entry.info().route = Some(Arc::clone(route));
-                (&state.pools[*pool], guards)
+                (*pool, guards)
             }
-            RouteChoice::Default(pool) => (&state.pools[*pool], &[][..]),
+            RouteChoice::Default(pool) => (*pool, &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
+        let serving = state.pools.serving(pool, Instant::now());
+        if serving != pool {
+            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+        }
+        let pool = &state.pools[serving];
         let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
         if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
             let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
@@ -293,6 +297,7 @@ fn proxy_header(
         local,
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
+        forwarded: None,
     };
     Ok(header(version, &info))
 }

@@ -32,6 +32,19 @@ impl RedisNode {
         Self::run(port, &[&usual[..], settings].concat(), &[])
     }
 
+    /// A server that speaks nothing but TLS.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let port = Port::keep();
+        let settings = [
+            format!("tls-port {}", port.number()),
+            format!("tls-cert-file {}", certificate.display()),
+            format!("tls-key-file {}", key.display()),
+            "tls-auth-clients no".to_owned(),
+            "port 0".to_owned(),
+        ];
+        Self::run(port, &settings.each_ref().map(String::as_str), &[])
+    }
+
     /// A replica of another server.
     pub fn replica_of(primary: &Self, settings: &[&str]) -> Self {
         let replicaof = format!("replicaof 127.0.0.1 {}", primary.port.number());

@@ -34,6 +34,8 @@ pub struct AccessRecord {
     pub ech: bool,
     pub route: Option<String>,
     pub pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_from: Option<String>,
     pub server: Option<String>,
     pub attempts: u32,
     pub hello_ms: Option<f64>,

@@ -153,6 +153,20 @@ impl Registry {
         }
     }
 
+    /// Writes for pools with a fallback whether sessions go there.
+    pub(super) fn write_fallbacks(fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>, text: &mut String) {
+        let mut samples = String::new();
+        for (pool, is_used) in fallbacks {
+            let labels = format_labels(&[("pool", &pool)]);
+            write_sample(&mut samples, names::POOL_FALLBACK, &labels, u8::from(is_used));
+        }
+        if !samples.is_empty() {
+            let help = "Whether new sessions of a pool go to its fallback, because it has no usable server.";
+            write_header(text, names::POOL_FALLBACK, FamilyType::Gauge, help);
+            *text += &samples;
+        }
+    }
+
     /// Writes the counters and histograms of pools.
     pub(super) fn write_pools(&self, text: &mut String) {
         let help = "Sessions that have ended, by pool and ending; the pool is empty if none was chosen.";

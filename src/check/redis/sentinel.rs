@@ -143,30 +143,37 @@ async fn ask_one(
     let answer = async {
         let credentials = Credentials::read(group.login.as_ref(), "sentinel_password_file").await?;
         let mut pipeline = Pipeline::new(credentials.as_ref());
-        pipeline.add(&[b"SENTINEL", b"MASTER", group.master.as_bytes()]);
+        let master = group.master.as_bytes();
+        pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master]);
+        pipeline.add(&[b"SENTINEL", b"MASTER", master]);
         pipeline.send(open_stream(target, tls).await?).await
     };
     match answer.await {
-        Ok(replies) => match &replies[0] {
+        Ok(replies) => match &replies[1] {
             RespValue::Error(error) => Err(error.clone()),
-            reply => read_named(reply.elements()).ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
+            master => read_named(replies[0].elements(), master.elements())
+                .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
         },
         Err(CheckFailure::Io(error)) => Err(chain(&error)),
         Err(CheckFailure::Refused { reason, .. } | CheckFailure::Unfit(reason)) => Err(reason),
     }
 }
 
-/// Reads the reply to `SENTINEL MASTER`: names and values by turns.
-fn read_named(elements: &[RespValue]) -> Option<NamedPrimary> {
+/// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values by
+/// turns). During a failover the latter still describes the old primary, though in the new epoch.
+fn read_named(address: &[RespValue], master: &[RespValue]) -> Option<NamedPrimary> {
     let value = |name| {
-        let mut pairs = elements.chunks_exact(2);
+        let mut pairs = master.chunks_exact(2);
         let pair = pairs.find(|pair| pair[0].text() == Some(name))?;
         pair[1].text()
     };
+    let (host, port) = (address.first()?.text()?, address.get(1)?.text()?);
+    let is_described = value("ip") == Some(host) && value("port") == Some(port);
+    let run_id = value("runid").filter(|_| is_described);
     Some(NamedPrimary {
-        host: value("ip")?.to_owned(),
-        port: value("port")?.parse().ok()?,
-        run_id: value("runid").unwrap_or_default().to_owned(),
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+        run_id: run_id.unwrap_or_default().to_owned(),
         epoch: value("config-epoch")?.parse().ok()?,
     })
 }

@@ -56,7 +56,7 @@ fn replica(state: &str) -> String {
 fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
     let pairs = ["ip", "127.0.0.1", "port", port, "runid", run_id, "config-epoch"];
     let pairs: String = pairs.iter().map(|word| format!("+{word}\r\n")).collect();
-    format!("+PONG\r\n*8\r\n{pairs}+{epoch}\r\n")
+    format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n")
 }
 
 fn unfit(result: Result<ServerFacts, CheckFailure>) -> String {
@@ -137,8 +137,50 @@ async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id
 }
 
 #[tokio::test]
+async fn during_a_failover_the_promoted_server_is_the_primary() {
+    // The description is still that of the old primary.
+    let promoted = sentinel("1", "abc", 5).replacen("+1\r\n", "+PORT\r\n", 1);
+    assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().timeline, Some(5));
+    let old = sentinel("PORT", "abc", 5).replacen("+PORT\r\n", "+1\r\n", 1);
+    let reason = unfit(checked(PRIMARY, &[&old]).await);
+    assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
+}
+
+#[tokio::test]
+async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_counts() {
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap(); // its kernel accepts, it never answers
+    let (earlier, later) = (sentinel("1", "", 5), sentinel("2", "", 4));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let group = SentinelGroup {
+        addresses: vec![listener.local_addr().unwrap(), hung.local_addr().unwrap()],
+        master: "orders".into(),
+        login: None,
+    };
+    let target = CheckTarget {
+        address: ServerAddr::new("127.0.0.1:3".parse().unwrap()),
+        host: None,
+        connect: TEST_CONNECT,
+    };
+    let serve = async {
+        for answer in [earlier, later] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    let sentinels = Sentinels::new(group, &target);
+    let ask = async {
+        for _ in 0..2 {
+            let named = sentinels.ask(None).await.unwrap();
+            assert_eq!((named.port, named.epoch), (1, 5));
+        }
+    };
+    tokio::join!(serve, ask);
+}
+
+#[tokio::test]
 async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
-    let reason = unfit(checked(PRIMARY, &["+PONG\r\n-ERR No such master with that name\r\n"]).await);
+    let reason = unfit(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.ends_with(": ERR No such master with that name"), "{reason}");

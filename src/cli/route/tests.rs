@@ -81,6 +81,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             close_over: SECOND,
         },
         failback: Failback::Auto,
+        fallback: None,
         entries,
         resolve_interval: SECOND,
         direct_tls: true,

@@ -1,6 +1,7 @@
 //! `[pools.NAME]`.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
@@ -87,6 +88,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         },
         health,
         severing,
+        fallback: fallback(&section),
         failback: failback(&section, is_checked, problems),
         entries,
         resolve_interval: section
@@ -113,6 +115,14 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
         }
     }
     super::value::one_of(node, &POLICIES, problems)
+}
+
+/// The pool that is used while this one has no usable server. That it exists is checked when all pools are known.
+fn fallback(section: &Section<'_>) -> Option<Arc<str>> {
+    match &section.get("fallback")?.value {
+        Value::String(name) => Some(name.as_str().into()),
+        _ => None,
+    }
 }
 
 /// Whether a server that went down is used again by itself.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::limits::PoolSettings;
 use super::{Problems, Section, pool, value};
-use crate::config::file::{KeyValue, Node};
+use crate::config::file::{KeyValue, Node, Value};
 use crate::config::suggest;
 use crate::plan::{PoolId, PoolPlan, PoolPlans};
 
@@ -37,7 +37,50 @@ impl<'a> Pools<'a> {
             pools.in_order.extend(plan);
             pools.by_name.insert(&entry.key, id);
         }
+        pools.check_fallbacks(problems);
         pools
+    }
+
+    /// Finds the pools that `fallback` refers to, and reports cycles.
+    fn check_fallbacks(&mut self, problems: &mut Problems<'_>) {
+        let fallback = |entry: &'a KeyValue| match &entry.node.value {
+            Value::Table(pool) => pool.entries.iter().find(|key| key.key == "fallback"),
+            _ => None,
+        };
+        let mut next = HashMap::new();
+        for entry in self.entries {
+            if let Some(key) = fallback(entry)
+                && let Some(id) = self.find(&key.node, problems)
+            {
+                next.insert(&*entry.key, (&*self.entries_name(id), &key.node.position));
+            }
+        }
+        let mut done = HashSet::new();
+        for entry in self.entries {
+            let mut path = Vec::new();
+            let mut name = entry.key.as_str();
+            while let Some((following, position)) = next.get(name).filter(|_| !done.contains(name)) {
+                if let Some(start) = path.iter().position(|passed| *passed == name) {
+                    let cycle = [&path[start..], &[name]].concat().join("` -> `");
+                    problems.error(
+                        position,
+                        "the fallbacks of these pools form a cycle",
+                        format!("`{cycle}`: remove `fallback` from one of them"),
+                    );
+                    break;
+                }
+                path.push(name);
+                name = following;
+            }
+            done.extend(path);
+        }
+    }
+
+    /// The name of a pool as it is in the file.
+    fn entries_name(&self, id: PoolId) -> &'a str {
+        let name = &self.in_order[id.0].name;
+        let (name, _) = self.by_name.get_key_value(&**name).expect("every plan has an entry");
+        name
     }
 
     /// The pool that `pool = "…"` refers to.
@@ -71,7 +114,11 @@ impl<'a> Pools<'a> {
             .filter(|entry| !self.used.contains(entry.key.as_str()))
         {
             let message = format!("pool `{}` is never used", entry.key);
-            problems.warning(&entry.position, message, "no listener or route refers to it");
+            problems.warning(
+                &entry.position,
+                message,
+                "no listener, route or `fallback` refers to it",
+            );
         }
     }
 }

@@ -105,6 +105,8 @@ pub(super) const HEALTH_SYNONYMS: Synonyms = &[
     (&["healthypanicthreshold"], "`panic_threshold`"),
     (&["checksni", "servername"], "`sni`"),
     (&["password"], "`password_file`: a file that contains it"),
+    (&["mastername", "servicename", "sentinelmaster"], "`master`"),
+    (&["sentinel", "sentinelnodes"], "`sentinels`"),
     (&["dbname"], "`database`"),
     (&["enabled", "disabled"], "`check`; \"off\" disables checks"),
 ];

@@ -202,6 +202,8 @@ proptest! {
         if is_v2 {
             let mut damaged = header;
             let at = 16 + flipped.index(damaged.len() - 16);
+            // Without its type the checksum is an unknown value, or another known one.
+            prop_assume!(at != damaged.len() - 7);
             damaged[at] ^= 1;
             prop_assert!(!matches!(decode(&damaged), Decoded::Header(..)), "byte {}", at);
         }

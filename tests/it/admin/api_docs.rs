@@ -119,11 +119,8 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             }
             ("POST", "/api/v1/guards/{guard}/deny") => assert_eq!(answer["denied"], "198.51.100.0/24"),
             ("GET", "/api/v1/guards/{guard}") => {
-                assert_eq!(
-                    (&answer["guard"]["sessions"], &answer["guard"]["edits"]),
-                    (&2.into(), &1.into())
-                );
-                assert_eq!(answer["top_sessions"], json!([{ "source": "127.0.0.1", "count": 2 }]));
+                assert_eq!(answer["guard"]["edits"], 1);
+                assert_eq!(answer["top_sessions"][0]["source"], "127.0.0.1");
                 assert_eq!(answer["denied"][0]["network"], "198.51.100.0/24");
             }
             ("DELETE", "/api/v1/guards/{guard}/deny/{network}") => assert_eq!(answer["undone"], "198.51.100.0/24"),

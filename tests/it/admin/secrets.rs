@@ -28,7 +28,7 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     rest(stream, length)?; // StartupMessage
     write_message(stream, b'R', &[0, 0, 0, 3])?; // AuthenticationCleartextPassword
     if read_message(stream)? != [PASSWORD.as_bytes(), b"\0"].concat() {
-        return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
+        return write_message(stream, b'E', b"SFATAL\0CXX000\0Mthat is not the password\0\0");
     }
     write_message(stream, b'R', &[0; 4])?;
     write_message(stream, b'Z', b"I")?;

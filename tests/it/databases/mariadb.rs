@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -120,6 +121,30 @@ fn a_full_server_lives_and_keeps_its_sessions() {
     );
     drop(clients);
     eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
+}
+
+#[test]
+fn the_check_logs_in_with_tls_if_the_server_offers_it() {
+    let keys = tempfile::tempdir().unwrap();
+    must(Command::new("chmod").arg("755").arg(keys.path()));
+    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+    let (certificate, key) = (keys.path().join("certificate"), keys.path().join("key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let settings = [
+        format!("--ssl-cert={}", certificate.display()),
+        format!("--ssl-key={}", key.display()),
+    ];
+    let server = MariaDb::start(1, &settings.each_ref().map(String::as_str));
+    server.run("ALTER USER checker@'127.0.0.1' REQUIRE SSL");
+    let (_folder, password) = password();
+    let proxy = Proxy::start(&config(&[&server], &password, ""));
+    eventually("it is up", || has_state(&proxy, "primary", &server, "up"));
+    server.run("ALTER USER checker@'127.0.0.1' IDENTIFIED BY 'something else'");
+    eventually("the login is denied, and the server lives", || {
+        has_state(&proxy, "primary", &server, "check refused")
+    });
+    assert!(reason(&proxy, "primary", &server).contains("Access denied"));
 }
 
 #[test]

@@ -115,3 +115,19 @@ fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
         assert!(!all.contains(secret));
     }
 }
+
+#[test]
+fn the_check_speaks_tls_if_it_is_told_to() {
+    let keys = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+    let (certificate, key) = (keys.path().join("certificate"), keys.path().join("key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = RedisNode::start_tls(&certificate, &key);
+    let proxy = Proxy::start(&config(&[&server], "tls = true"));
+    eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
+    let plain = Proxy::start(&config(&[&server], "tls = false"));
+    eventually("without TLS the check fails", || {
+        has_state(&plain, "primary", &server, "down")
+    });
+}

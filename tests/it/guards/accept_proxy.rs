@@ -33,7 +33,11 @@ fn config(server: &Server, accept: &str, keys: &str, of_pool: &str) -> String {
             "p",
             &format!("accept_proxy = {{ from = \"127.0.0.1\"{accept} }}\nguards = \"g\"\n{keys}"),
         ),
-        configs::pool("p", &[server.address], &format!("health = {{ check = \"off\" }}\n{of_pool}")),
+        configs::pool(
+            "p",
+            &[server.address],
+            &format!("health = {{ check = \"off\" }}\n{of_pool}"),
+        ),
     ]
     .concat()
 }
@@ -58,7 +62,10 @@ fn headers_of_both_versions_are_read_however_they_are_cut() {
         assert_eq!(line["bytes_up"], 4);
     }
     let last = &proxy.access()[7];
-    assert_eq!((&last["proxy_authority"], &last["proxy_unique_id"]), (&"a.theirs".into(), &"id".into()));
+    assert_eq!(
+        (&last["proxy_authority"], &last["proxy_unique_id"]),
+        (&"a.theirs".into(), &"id".into())
+    );
 }
 
 #[test]
@@ -80,7 +87,10 @@ fn what_the_header_says_is_passed_on_and_a_name_that_was_read_replaces_the_incom
     let ProxySource::Tcp { client, local } = header.source else {
         panic!("{header:?}")
     };
-    assert_eq!((client.to_string(), local.to_string()), ("192.0.2.7:56324".into(), "198.51.100.1:443".into()));
+    assert_eq!(
+        (client.to_string(), local.to_string()),
+        ("192.0.2.7:56324".into(), "198.51.100.1:443".into())
+    );
     assert_eq!(proxy.access_line()["route"], "l#1");
 }
 
@@ -92,7 +102,12 @@ fn a_peer_that_is_not_trusted_is_a_client_whose_header_is_data() {
     client.send(V1).finish();
     assert_eq!(client.read_all(), b"answer");
     assert_eq!(server.received(), [V1]);
-    assert!(proxy.access_line()["client"].as_str().unwrap().starts_with("127.0.0.2:"));
+    assert!(
+        proxy.access_line()["client"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.2:")
+    );
     assert!(proxy.reload(&config(&server, ", others = \"refuse\"", "", "")));
     Client::connect_from("127.0.0.2", proxy.at("l")).must_be_reset();
     wait_for_ended_sessions(&proxy, "denied", 1);
@@ -106,7 +121,10 @@ fn guards_judge_the_client_that_is_named() {
     client.send(b"PROXY TCP6 ::ffff:192.0.2.66 ::1 1 2\r\n");
     client.must_be_reset();
     let line = proxy.access_line();
-    assert_eq!((&line["ending"], &line["client"]), (&"denied".into(), &"192.0.2.66:1".into()));
+    assert_eq!(
+        (&line["ending"], &line["client"]),
+        (&"denied".into(), &"192.0.2.66:1".into())
+    );
 }
 
 #[test]
@@ -125,7 +143,10 @@ fn invalid_and_missing_headers_end_as_proxy_invalid_without_an_answer() {
         client.send(bytes);
         assert!(client.try_read_all().is_ok_and(|bytes| bytes.is_empty()) || bytes.len() > 1);
         let line = proxy.access_lines(before + 1).remove(before);
-        assert_eq!((&line["ending"], &line["detail"]), (&"proxy_invalid".into(), &detail.into()));
+        assert_eq!(
+            (&line["ending"], &line["detail"]),
+            (&"proxy_invalid".into(), &detail.into())
+        );
     }
     assert_eq!(server.sessions(), 0);
 }

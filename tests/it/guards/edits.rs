@@ -20,7 +20,9 @@ fn config(server: &Server, keys: &str) -> String {
 }
 
 fn is_denied(proxy: &Proxy) -> bool {
-    let mut client = Client::connect(proxy.at("l"));
+    let Ok(mut client) = Client::try_connect(proxy.at("l")) else {
+        return true; // the reset may come before connect(2) returns
+    };
     let mut bytes = [0; 4];
     let echoed = std::io::Write::write_all(&mut client.0, b"ping")
         .and_then(|()| std::io::Read::read_exact(&mut client.0, &mut bytes));

@@ -6,3 +6,4 @@ pub(crate) mod roles;
 mod names;
 mod severing;
 mod failback;
+mod fallback;
