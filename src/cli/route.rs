@@ -96,18 +96,18 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
-    let (peer_note, args) = match args.peer {
-        Some(peer) => {
-            let client = AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, args.from);
-            let (note, from) = explain_peer(peer, client);
-            if client == ClientOf::Refused {
-                return Ok(note);
-            }
-            let from = from.or(args.from);
-            (note, &RouteArgs { from, ..args.clone() })
+    let mut args = args.clone();
+    let mut text = String::new();
+    if let Some(peer) = args.peer {
+        let client = AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, args.from);
+        text = explain_peer(peer, client);
+        match client {
+            ClientOf::Refused => return Ok(text),
+            ClientOf::Peer(peer) => args.from = Some(peer),
+            ClientOf::Named(_) => {}
         }
-        None => (String::new(), args),
-    };
+    }
+    let args = &args;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
     let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
@@ -121,31 +121,18 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
         database: database.as_deref(),
         user: user.as_deref(),
     });
-    let mut text = peer_note;
     write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
         .expect("writing to a String cannot fail");
     Ok(text)
 }
 
 /// Says who the client of a peer is.
-fn explain_peer(peer: IpAddr, client: ClientOf) -> (String, Option<IpAddr>) {
+fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
     match client {
-        ClientOf::Named(None) => (
-            format!("peer {peer} is trusted: its PROXY header names the client, here by --from\n"),
-            None,
-        ),
-        ClientOf::Named(named) => (
-            format!("peer {peer} is trusted to name its client by a PROXY header\n"),
-            named,
-        ),
-        ClientOf::Peer(_) => (
-            format!("peer {peer} is not trusted to name a client: it is the client, and a PROXY header is data\n"),
-            Some(peer),
-        ),
-        ClientOf::Refused => (
-            format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),
-            None,
-        ),
+        ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
+        ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
+        ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),
+        ClientOf::Refused => format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),
     }
 }
 

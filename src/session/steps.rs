@@ -297,7 +297,7 @@ fn proxy_header(
         local,
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
-        forwarded: None,
+        forwarded,
     };
     Ok(header(version, &info))
 }
