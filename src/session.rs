@@ -12,6 +12,7 @@ mod postgres;
 mod steps;
 mod startup;
 mod guards;
+mod accept_proxy;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -88,8 +89,14 @@ async fn connect(
         state: &state,
         at,
         entry: &mut *entry,
+        forwarded: None,
+        first: None,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
+    };
     let opened = opened.pass_guards()?;
     let identified = opened.sniff().await?;
     let routed = identified.route()?.pass_guards()?;

@@ -43,6 +43,11 @@ impl SessionGuards {
         self.line = line;
     }
 
+    /// Sets whether the session is logged, which is refused for another reason than a guard.
+    pub fn set_line(&mut self, line: RefusalLine) {
+        self.line = line;
+    }
+
     /// Whether the session has passed the guard of this name.
     #[must_use]
     pub fn has_passed(&self, guard: &str) -> bool {

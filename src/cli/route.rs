@@ -16,7 +16,7 @@ use crate::config;
 use crate::guard::GuardId;
 use crate::live::{LivePool, NameAddresses};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::plan::{AcceptProxy, ClientOf, GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
@@ -33,6 +33,9 @@ pub struct RouteArgs {
     /// A protocol that the client offers; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
+    /// The address that connects, if that is a balancer in front; --from is the client that its PROXY header names
+    #[arg(long, value_name = "IP")]
+    pub peer: Option<IpAddr>,
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
@@ -93,6 +96,18 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
+    let mut args = args.clone();
+    let mut text = String::new();
+    if let Some(peer) = args.peer {
+        let client = AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, args.from);
+        text = explain_peer(peer, client);
+        match client {
+            ClientOf::Refused => return Ok(text),
+            ClientOf::Peer(peer) => args.from = Some(peer),
+            ClientOf::Named(_) => {}
+        }
+    }
+    let args = &args;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
     let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
@@ -106,10 +121,19 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
         database: database.as_deref(),
         user: user.as_deref(),
     });
-    let mut text = String::new();
     write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
         .expect("writing to a String cannot fail");
     Ok(text)
+}
+
+/// Says who the client of a peer is.
+fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
+    match client {
+        ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
+        ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
+        ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),
+        ClientOf::Refused => format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),
+    }
 }
 
 fn write_explanation(

@@ -71,6 +71,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "protocol",
         "tls_required",
         "max_connections",
+        "accept_proxy",
         "guards",
         "routes",
         "hello_timeout",
@@ -111,6 +112,12 @@ pub static GUARD: SectionKeys = SectionKeys {
         "report_only",
         "refuse_with",
     ],
+};
+
+/// `accept_proxy` of a listener
+pub static ACCEPT_PROXY: SectionKeys = SectionKeys {
+    title: "`accept_proxy`",
+    keys: &["from", "require", "others"],
 };
 
 /// `by` of a guard
@@ -186,8 +193,21 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 13] = [
-    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &GUARD, &GUARD_BY, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
+pub static ALL: [&SectionKeys; 14] = [
+    &FILE,
+    &RUNTIME,
+    &ADMIN,
+    &LOG,
+    &DEFAULTS,
+    &ACCEPT_PROXY,
+    &GUARD,
+    &GUARD_BY,
+    &LISTENER,
+    &ROUTE,
+    &POOL,
+    &SERVER,
+    &HEALTH,
+    &KEEPALIVE,
 ];
 
 /// A list of keys that is built at compile time.

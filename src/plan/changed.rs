@@ -320,6 +320,7 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            accept_proxy,
             guards: _, // compared by the caller, like the routes
             protocol,
             sniff: SniffLimits {
@@ -342,6 +343,7 @@ impl ListenerPlan {
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
+            setting("accept_proxy", accept_proxy),
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),

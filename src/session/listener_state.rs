@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
 use crate::capacity::ConnectionLimits;
+use crate::guard::LineBudget;
 use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
@@ -24,6 +25,8 @@ pub struct ListenerState {
     pub series: Arc<ListenerSeries>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
+    /// Bounds the log lines about peers that are refused because they are not trusted.
+    pub(super) untrusted_lines: LineBudget,
     has_logged_postgres_request: AtomicBool,
 }
 
@@ -44,6 +47,7 @@ impl ListenerState {
             limits,
             series,
             hello_memory,
+            untrusted_lines: LineBudget::new(),
             has_logged_postgres_request: AtomicBool::new(false),
         }
     }

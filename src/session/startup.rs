@@ -14,7 +14,7 @@ use crate::account::Entry;
 use crate::dial::DialError;
 use crate::refuse::{PostgresError, Reply};
 use crate::sniff::alert::Alert;
-use crate::sniff::{TlsAnswer, sniff_postgres};
+use crate::sniff::{FirstBytes, TlsAnswer, sniff_postgres};
 use crate::socket::Fault;
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the clear:
@@ -51,7 +51,14 @@ pub(super) async fn relay_tls_answer(
     if answer[..bytes] != *b"N" {
         return Ok(connected); // an end of the stream, or an error, is relayed as it is
     }
-    let sniffed = sniff_postgres(client, &state.plan.sniff, at, &state.hello_memory, TlsAnswer::Given).await;
+    let sniffed = sniff_postgres(
+        client,
+        &state.plan.sniff,
+        at,
+        FirstBytes::new(&state.hello_memory, at),
+        TlsAnswer::Given,
+    )
+    .await;
     let sniffed = sniffed.map_err(|error| {
         entry.traffic().up.add(error.bytes_read);
         Refusal::Sniff(error)

@@ -20,13 +20,13 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::proxy_protocol::{ClientInfo, Version, header};
+use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
-use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
+use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 
 /// A client that was accepted, with an entry in the ledger.
@@ -35,6 +35,10 @@ pub(super) struct Opened<'a> {
     pub(super) state: &'a ListenerState,
     pub(super) at: Instant,
     pub(super) entry: &'a mut Entry,
+    /// The PROXY header of a peer in front.
+    pub(super) forwarded: Option<Box<ProxyHeader>>,
+    /// What was read behind the header; `None`: nothing was read yet.
+    pub(super) first: Option<FirstBytes>,
 }
 
 /// A client of which all is known that its listener's routes depend on.
@@ -42,8 +46,11 @@ pub(super) struct Identified<'a> {
     client: &'a TcpStream,
     state: &'a ListenerState,
     entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes, and none were read.
+    forwarded: Option<Box<ProxyHeader>>,
+    /// `None`: the routes do not depend on the first bytes.
     sniffed: Option<Sniffed>,
+    /// What was read nevertheless.
+    first: Option<FirstBytes>,
 }
 
 /// A client that has a pool.
@@ -54,7 +61,10 @@ pub(super) struct Routed<'a> {
     pool: &'a Arc<LivePool>,
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
+    forwarded: Option<Box<ProxyHeader>>,
     pub(super) sniffed: Option<Sniffed>,
+    /// What was read although the routes do not depend on it.
+    first: Option<FirstBytes>,
 }
 
 /// A connection to a server for the client.
@@ -77,15 +87,18 @@ impl<'a> Opened<'a> {
             state,
             at,
             entry,
+            forwarded,
+            mut first,
         } = self;
         async move {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let first = first.take().unwrap_or_else(|| FirstBytes::new(&state.hello_memory, at));
                 let sniffed = if is_postgres {
-                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, tls_answer(plan)).await
+                    sniff_postgres(client, &plan.sniff, at, first, tls_answer(plan)).await
                 } else {
-                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                    sniff(client, &plan.sniff, at, first).await
                 };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
@@ -95,13 +108,17 @@ impl<'a> Opened<'a> {
                 record_sniffed(&sniffed, state, entry);
                 Some(sniffed)
             } else {
+                let behind = first.as_ref().map_or(0, |first| first.as_slice().len());
+                entry.traffic().up.add(behind);
                 None
             };
             Ok(Identified {
                 client,
                 state,
                 entry,
+                forwarded,
                 sniffed,
+                first,
             })
         }
     }
@@ -150,7 +167,9 @@ impl<'a> Identified<'a> {
             client,
             state,
             entry,
+            forwarded,
             sniffed,
+            first,
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
@@ -199,7 +218,9 @@ impl<'a> Identified<'a> {
             entry,
             pool,
             guards,
+            forwarded,
             sniffed,
+            first,
         })
     }
 }
@@ -213,14 +234,16 @@ impl Routed<'_> {
             entry,
             pool,
             guards: _,
+            forwarded,
             sniffed,
+            first: behind,
         } = self;
         let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
+                Some(version) => proxy_header(version, address, client.local_addr(), hello, forwarded.as_deref())?,
                 None => Vec::new(),
             };
             let on_progress = |progress: Progress<'_>| match progress {
@@ -243,7 +266,8 @@ impl Routed<'_> {
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+            let read = sniffed.map(|sniffed| sniffed.first).or(behind);
+            first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
@@ -262,14 +286,18 @@ fn proxy_header(
     client: ClientAddr,
     local: io::Result<SocketAddr>,
     hello: Option<&Hello>,
+    forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
-    let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let local = match forwarded.map(|header| &header.source) {
+        Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
+        _ => ListenAddr::new(local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?),
+    };
     let info = ClientInfo {
         client,
-        local: ListenAddr::new(local),
+        local,
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
-        forwarded: None,
+        forwarded,
     };
     Ok(header(version, &info))
 }
@@ -298,7 +326,7 @@ mod tests {
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         for version in [Version::V1, Version::V2] {
             let gone = Err(io::ErrorKind::NotConnected.into());
-            let refusal = proxy_header(version, client, gone, None).unwrap_err();
+            let refusal = proxy_header(version, client, gone, None, None).unwrap_err();
             assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
         }
     }

@@ -1,15 +1,13 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
 //! A reader is pure: bytes -> found, need more, reply, or invalid. To add one, implement [`PrefaceReader`] and call
-//! [`Preface::read`] before or after the others. One kind of reader needs more than there is: one whose bytes are not for
-//! the server (a PROXY header) says how many it has used, and `Preface` drops these from the front of its buffer before the
-//! next reader looks.
+//! [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the server: it is read with a `Preface`
+//! of its own, and what follows it is what the next one begins with.
 
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::hello::Malformed;
-use super::memory::{FirstBytes, HelloMemory};
+use super::memory::FirstBytes;
 use super::postgres::InvalidPacket;
+use crate::proxy_protocol::InvalidHeader;
 
 /// Bounds on what is read before a route is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +43,9 @@ pub enum SniffFailure {
     /// It is no client of PostgreSQL, on a listener for those.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
+    /// The connection of a peer in front does not begin with a valid PROXY header.
+    #[error("the PROXY header is invalid")]
+    ProxyHeader(#[source] InvalidHeader),
     /// The client finished before it was decided.
     #[error("the client left before its ClientHello was complete")]
     LeftEarly,
@@ -87,18 +89,13 @@ pub(super) struct Preface<'s, S> {
 }
 
 impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
-    /// Nothing read yet, of a client that was accepted then.
-    pub(super) fn new(
-        socket: &'s mut S,
-        limits: &'s SniffLimits,
-        accepted_at: Instant,
-        memory: &Arc<HelloMemory>,
-    ) -> Self {
+    /// These bytes read so far, of a client that was accepted then.
+    pub(super) fn new(socket: &'s mut S, limits: &'s SniffLimits, accepted_at: Instant, bytes: FirstBytes) -> Self {
         Self {
             socket,
             limits,
             accepted_at,
-            bytes: FirstBytes::new(memory, accepted_at),
+            bytes,
             answered: 0,
         }
     }

@@ -101,6 +101,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        accept_proxy: None,
         guards: Vec::new(),
         protocol: Protocol::Tcp,
         sniff: SniffLimits {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
@@ -59,6 +59,7 @@ pub(super) fn listener(
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        accept_proxy: accept_proxy::accept_proxy(&section, problems),
         guards,
         protocol,
         sniff: limits.sniff,
