@@ -49,7 +49,8 @@ pub(super) fn listener(
             "give each pool a listener of its own",
         );
     }
-    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    let accept_proxy = accept_proxy::accept_proxy(&section, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
     if protocol == Protocol::Tcp {
         unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
@@ -59,7 +60,7 @@ pub(super) fn listener(
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
-        accept_proxy: accept_proxy::accept_proxy(&section, problems),
+        accept_proxy,
         guards,
         protocol,
         sniff: limits.sniff,
