@@ -89,8 +89,6 @@ async fn connect(
         state: &state,
         at,
         entry: &mut *entry,
-        forwarded: None,
-        first: None,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
     let opened = match state.plan.accept_proxy {

@@ -12,7 +12,6 @@ pub mod access_log;
 mod guard_samples;
 mod series;
 mod metrics;
-mod forwarded_names;
 mod session_guards;
 mod session_info;
 mod record;
@@ -28,7 +27,6 @@ use tokio::time::Instant;
 
 pub use self::metrics::Metrics;
 pub use ending::Ending;
-pub use forwarded_names::ForwardedNames;
 pub use record::{Record, SessionView};
 pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
 pub use session_guards::{RefusalLine, SessionGuards};

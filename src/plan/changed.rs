@@ -3,15 +3,17 @@
 //! Plans are destructured without `..`, so that the compiler asks for the key of every new field. A field without a key
 //! would change without being reported.
 
+mod guard;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, GuardPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan,
-    ServerEntry, SeveringPlan,
+    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
+    SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::guard::{GuardId, GuardRules};
+use crate::guard::GuardId;
 use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
@@ -239,50 +241,6 @@ fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> 
     keys.sort_unstable();
     keys.dedup();
     keys
-}
-
-impl GuardPlan {
-    /// Keys whose values differ. Networks are not told apart by where they are written.
-    #[must_use]
-    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
-        let mut keys = differing(self.settings(), &next.settings());
-        if self.rules.allow != next.rules.allow {
-            keys.push("allow");
-        }
-        if self.rules.deny != next.rules.deny {
-            keys.push("deny");
-        }
-        keys
-    }
-
-    fn settings(&self) -> Vec<Setting> {
-        let GuardRules {
-            allow: _, // compared by the caller, like `deny`: there may be very many
-            deny: _,
-            sessions,
-            sessions_per_source,
-            rate,
-            rate_per_source,
-            bandwidth,
-            bandwidth_per_session,
-            by,
-            sources_max,
-            report_only,
-            refuse_with,
-        } = &self.rules;
-        vec![
-            setting("sessions", sessions),
-            setting("sessions_per_source", sessions_per_source),
-            setting("rate", rate),
-            setting("rate_per_source", rate_per_source),
-            setting("bandwidth", bandwidth),
-            setting("bandwidth_per_session", bandwidth_per_session),
-            setting("by", by),
-            setting("sources_max", sources_max),
-            setting("report_only", report_only),
-            setting("refuse_with", refuse_with),
-        ]
-    }
 }
 
 impl ListenerPlan {

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use super::steps::Opened;
-use crate::account::{Entry, ForwardedNames, RefusalLine};
+use crate::account::{Entry, RefusalLine};
 use crate::proxy_protocol::{ProxyHeader, ProxySource};
-use crate::sniff::{SniffFailure, read_proxy_header};
+use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
 impl Opened<'_> {
     /// Reads the PROXY header where the listener accepts one and trusts the peer. From then on the session's client is the
@@ -33,14 +33,8 @@ impl Opened<'_> {
             }
             Refusal::ProxyHeader(error.reason)
         })?;
-        if let Some(header) = &header {
-            note(header, self.entry);
-        }
-        Ok(Self {
-            forwarded: header,
-            first: Some(first),
-            ..self
-        })
+        note(header, first, self.entry);
+        Ok(self)
     }
 
     /// Peers that may not connect are logged as seldom as refusals of guards are.
@@ -54,10 +48,13 @@ impl Opened<'_> {
     }
 }
 
-fn note(header: &ProxyHeader, entry: &Entry) {
+/// Keeps what was read with the entry: the sessions of other listeners stay small.
+fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
-    if let ProxySource::Tcp { client, .. } = header.source {
-        info.client = client;
+    if let Some(ProxySource::Tcp { client, .. }) = header.as_ref().map(|header| &header.source) {
+        info.client = *client;
     }
-    info.forwarded = ForwardedNames::of(header).map(Box::new);
+    let session = info.guards.get_or_insert_default();
+    session.forwarded = header;
+    session.first = Some(Box::new(first));
 }

@@ -14,7 +14,7 @@ use crate::account::Entry;
 use crate::dial::DialError;
 use crate::refuse::{PostgresError, Reply};
 use crate::sniff::alert::Alert;
-use crate::sniff::{FirstBytes, TlsAnswer, sniff_postgres};
+use crate::sniff::{TlsAnswer, sniff_postgres};
 use crate::socket::Fault;
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the clear:
@@ -55,7 +55,8 @@ pub(super) async fn relay_tls_answer(
         client,
         &state.plan.sniff,
         at,
-        FirstBytes::new(&state.hello_memory, at),
+        &state.hello_memory,
+        None,
         TlsAnswer::Given,
     )
     .await;

@@ -35,10 +35,6 @@ pub(super) struct Opened<'a> {
     pub(super) state: &'a ListenerState,
     pub(super) at: Instant,
     pub(super) entry: &'a mut Entry,
-    /// The PROXY header of a peer in front.
-    pub(super) forwarded: Option<Box<ProxyHeader>>,
-    /// What was read behind the header; `None`: nothing was read yet.
-    pub(super) first: Option<FirstBytes>,
 }
 
 /// A client of which all is known that its listener's routes depend on.
@@ -46,11 +42,8 @@ pub(super) struct Identified<'a> {
     client: &'a TcpStream,
     state: &'a ListenerState,
     entry: &'a mut Entry,
-    forwarded: Option<Box<ProxyHeader>>,
-    /// `None`: the routes do not depend on the first bytes.
+    /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
     sniffed: Option<Sniffed>,
-    /// What was read nevertheless.
-    first: Option<FirstBytes>,
 }
 
 /// A client that has a pool.
@@ -61,10 +54,7 @@ pub(super) struct Routed<'a> {
     pool: &'a Arc<LivePool>,
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
-    forwarded: Option<Box<ProxyHeader>>,
     pub(super) sniffed: Option<Sniffed>,
-    /// What was read although the routes do not depend on it.
-    first: Option<FirstBytes>,
 }
 
 /// A connection to a server for the client.
@@ -87,18 +77,16 @@ impl<'a> Opened<'a> {
             state,
             at,
             entry,
-            forwarded,
-            mut first,
         } = self;
         async move {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
-                let first = first.take().unwrap_or_else(|| FirstBytes::new(&state.hello_memory, at));
+                let first = take_first(entry);
                 let sniffed = if is_postgres {
-                    sniff_postgres(client, &plan.sniff, at, first, tls_answer(plan)).await
+                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, first, tls_answer(plan)).await
                 } else {
-                    sniff(client, &plan.sniff, at, first).await
+                    sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
@@ -108,17 +96,13 @@ impl<'a> Opened<'a> {
                 record_sniffed(&sniffed, state, entry);
                 Some(sniffed)
             } else {
-                let behind = first.as_ref().map_or(0, |first| first.as_slice().len());
-                entry.traffic().up.add(behind);
                 None
             };
             Ok(Identified {
                 client,
                 state,
                 entry,
-                forwarded,
                 sniffed,
-                first,
             })
         }
     }
@@ -167,9 +151,7 @@ impl<'a> Identified<'a> {
             client,
             state,
             entry,
-            forwarded,
             sniffed,
-            first,
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
@@ -218,9 +200,7 @@ impl<'a> Identified<'a> {
             entry,
             pool,
             guards,
-            forwarded,
             sniffed,
-            first,
         })
     }
 }
@@ -234,16 +214,14 @@ impl Routed<'_> {
             entry,
             pool,
             guards: _,
-            forwarded,
             sniffed,
-            first: behind,
         } = self;
         let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => proxy_header(version, address, client.local_addr(), hello, forwarded.as_deref())?,
+                Some(version) => proxy_header(version, address, client.local_addr(), hello, forwarded(entry).as_ref())?,
                 None => Vec::new(),
             };
             let on_progress = |progress: Progress<'_>| match progress {
@@ -266,7 +244,11 @@ impl Routed<'_> {
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            let read = sniffed.map(|sniffed| sniffed.first).or(behind);
+            let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
+                let behind = take_first(entry).map(|behind| *behind)?;
+                entry.traffic().up.add(behind.as_slice().len());
+                Some(behind)
+            });
             first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
             Ok(Connected {
                 socket,
@@ -277,6 +259,16 @@ impl Routed<'_> {
             })
         }
     }
+}
+
+/// What was read behind a PROXY header.
+fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+    entry.info().guards.as_mut()?.first.take()
+}
+
+/// The PROXY header of the peer in front.
+fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
+    entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
 }
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the

@@ -139,18 +139,19 @@ impl SniffError {
 /// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// What keeps the client from being routed. The bounds are those of `limits`; the time counts from `accepted_at`. `first` are
-/// the bytes that were read already, to which the others are added.
+/// What keeps the client from being routed. The bounds are those of `limits`; the time counts from `accepted_at`. The
+/// memory for what is read is charged to `memory`. `first` are bytes that were read already, to which the others are added.
 pub async fn sniff<S>(
     socket: &mut S,
     limits: &SniffLimits,
     accepted_at: Instant,
-    first: FirstBytes,
+    memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
 ) -> Result<Sniffed, SniffError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut preface = Preface::new(socket, limits, accepted_at, first);
+    let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
     let is_tls = preface.bytes_read() >= 2; // if undecided, these are the 16 03 of a TLS record
     preface.finish(read, is_tls)
@@ -165,13 +166,14 @@ pub async fn sniff_postgres<S>(
     socket: &mut S,
     limits: &SniffLimits,
     accepted_at: Instant,
-    first: FirstBytes,
+    memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
     tls: TlsAnswer,
 ) -> Result<Sniffed, SniffError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut preface = Preface::new(socket, limits, accepted_at, first);
+    let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
     preface.finish(read.map(Opening::Postgres), reader.is_tls())
@@ -196,7 +198,7 @@ where
         hello_timeout,
         hello_bytes_max: HEADER_BYTES_MAX,
     };
-    let mut preface = Preface::new(socket, &limits, accepted_at, FirstBytes::new(memory, accepted_at));
+    let mut preface = Preface::new(socket, &limits, accepted_at, memory, None);
     match preface.read(&mut ProxyHeaderReader { is_required }).await {
         Ok(found) => {
             let mut first = preface.into_bytes();

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::hello::Malformed;
-use super::memory::FirstBytes;
+use super::memory::{FirstBytes, HelloMemory};
 use super::postgres::InvalidPacket;
 use crate::proxy_protocol::InvalidHeader;
 
@@ -90,12 +91,18 @@ pub(super) struct Preface<'s, S> {
 
 impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
     /// These bytes read so far, of a client that was accepted then.
-    pub(super) fn new(socket: &'s mut S, limits: &'s SniffLimits, accepted_at: Instant, bytes: FirstBytes) -> Self {
+    pub(super) fn new(
+        socket: &'s mut S,
+        limits: &'s SniffLimits,
+        accepted_at: Instant,
+        memory: &Arc<HelloMemory>,
+        first: Option<Box<FirstBytes>>,
+    ) -> Self {
         Self {
             socket,
             limits,
             accepted_at,
-            bytes,
+            bytes: first.map_or_else(|| FirstBytes::new(memory, accepted_at), |first| *first),
             answered: 0,
         }
     }
