@@ -10,9 +10,11 @@ mod refusal;
 mod leased_server;
 mod postgres;
 mod steps;
+mod cancel;
 mod startup;
 mod guards;
 mod accept_proxy;
+mod redirect;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -26,9 +28,10 @@ pub use self::listener_state::ListenerState;
 use crate::account::{Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
+use cancel::cancel;
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
-use startup::relay_tls_answer;
+use startup::start;
 use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
@@ -84,6 +87,38 @@ async fn connect(
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
+    if state.plan.protocol.is_postgres() && state.plan.redirect.is_none() {
+        // Boxed: the sessions of other listeners stay small.
+        return Box::pin(connect_postgres(client, state, at, entry)).await;
+    }
+    let opened = Opened {
+        client,
+        state: &state,
+        at,
+        entry,
+    };
+    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
+    };
+    let opened = opened.pass_guards()?;
+    if let Some(redirect) = &state.plan.redirect {
+        return Err(opened.redirect(redirect).await);
+    }
+    let identified = opened.sniff().await?;
+    let routed = identified.route()?.pass_guards()?;
+    routed.connect().await
+}
+
+/// The same for a client of PostgreSQL, which may ask to cancel a query instead, up to the point where bytes are only
+/// relayed.
+async fn connect_postgres(
+    client: &mut TcpStream,
+    state: Arc<ListenerState>,
+    at: Instant,
+    entry: &mut Entry,
+) -> Result<Connected, Refusal> {
     let opened = Opened {
         client: &mut *client,
         state: &state,
@@ -95,13 +130,11 @@ async fn connect(
         Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
         None => opened,
     };
-    let opened = opened.pass_guards()?;
-    let identified = opened.sniff().await?;
+    let identified = opened.pass_guards()?.sniff().await?;
+    if let Some(key) = identified.cancel_key() {
+        return Err(cancel(client, key, &state, entry).await);
+    }
     let routed = identified.route()?.pass_guards()?;
     let connected = routed.connect().await?;
-    if connected.asks_server {
-        // Boxed: the sessions of other listeners stay small.
-        return Box::pin(relay_tls_answer(client, connected, &state, at, entry)).await;
-    }
-    Ok(connected)
+    start(client, connected, &state, at, entry).await
 }

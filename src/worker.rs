@@ -250,7 +250,8 @@ mod tests {
         let plan = Arc::clone(&in_force.plan.listeners[0]);
         let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let state = ListenerState::new(plan, &in_force, limits, series, HelloMemory::new(1 << 20));
+        let memory = HelloMemory::new(1 << 20);
+        let state = ListenerState::new(plan, &in_force, limits, series, memory, Arc::default());
         let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
         let socket = ListenSocket {

@@ -49,6 +49,10 @@ endings! {
     /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
     /// on a listener for those.
     HelloInvalid = "hello_invalid",
+    /// The first bytes are no HTTP request that can be redirected, on a listener that redirects.
+    RequestInvalid = "request_invalid",
+    /// The request of the client was redirected to another listener.
+    Redirected = "redirected",
     /// The client closed before its ClientHello was complete.
     ClientLeftEarly = "client_left_early",
     /// No route matched, and the listener has no default pool.
@@ -65,6 +69,8 @@ endings! {
     ConnectFailed = "connect_failed",
     /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
     ServerRefusedTls = "server_refused_tls",
+    /// It was a request to cancel the query of a PostgreSQL session.
+    Cancel = "cancel",
     /// Cut at the end of the drain.
     Drained = "drained",
     /// Cut by an operator.

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub use self::metrics::Metrics;
 pub use ending::Ending;
 pub use record::{Record, SessionView};
-pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use series::{CancelPlacement, CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 

@@ -87,8 +87,11 @@ pub struct ListenerBody {
     /// The guards of all its clients, in the order in which they are asked.
     #[serde(default)]
     pub guards: Vec<String>,
-    /// The pool for clients that no route takes; absent: they are refused.
+    /// The pool for clients that no route takes; absent: they are refused, or redirected.
     pub pool: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: it does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// In the order of the configuration, the first 1,000.
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
@@ -274,8 +277,11 @@ pub struct KilledBody {
 pub struct RouteExplanationBody {
     /// The route that takes the client; absent: none does.
     pub route: Option<String>,
-    /// The pool; absent: the client is refused.
+    /// The pool; absent: the client is refused, or redirected.
     pub pool: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
     #[serde(default)]
     pub fallback_from: Option<String>,

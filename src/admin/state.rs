@@ -94,6 +94,7 @@ fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr],
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
         max_connections: listener.max_connections,
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         guards: plan.guard_names(&listener.guards).map(ToString::to_string).collect(),
         pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
         routes: routes

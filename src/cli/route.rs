@@ -1,5 +1,7 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
+mod client;
+
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,13 +15,13 @@ use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
 use crate::config;
-use crate::guard::GuardId;
 use crate::live::{LivePool, NameAddresses};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{AcceptProxy, ClientOf, GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
+use client::{explain_peer, write_guards};
 
 /// What is known of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -126,16 +128,6 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
     Ok(text)
 }
 
-/// Says who the client of a peer is.
-fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
-    match client {
-        ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
-        ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
-        ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),
-        ClientOf::Refused => format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),
-    }
-}
-
 fn write_explanation(
     text: &mut String,
     plan: &Plan,
@@ -145,6 +137,13 @@ fn write_explanation(
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
     write_client(text, args, name)?;
+    if let Some(redirect) = &listener.redirect {
+        let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
+        return writeln!(
+            text,
+            "\nHTTP requests are redirected to https, port {port}, of listener {to} ({code})"
+        );
+    }
     write_notes(text, listener, args, name, explanation)?;
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
@@ -240,26 +239,6 @@ fn write_notes(
     }
     if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;
-    }
-    Ok(())
-}
-
-/// The guards that are asked, and what they say of the address.
-fn write_guards<'a>(
-    text: &mut String,
-    plan: &Plan,
-    guards: impl IntoIterator<Item = &'a GuardId>,
-    from: Option<IpAddr>,
-) -> fmt::Result {
-    for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let reason = from.and_then(|from| rules.address_reason(from));
-        let verdict = match reason {
-            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
-            Some(reason) => format!("refuses it: {}", reason.as_str()),
-            None if from.is_none() => String::from("is asked"),
-            None => String::from("lets this address pass, within its limits"),
-        };
-        writeln!(text, "guard {name} {verdict}")?;
     }
     Ok(())
 }

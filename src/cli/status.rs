@@ -41,7 +41,10 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
             listener.addresses.join(" "),
             listener.sessions.to_string(),
             (listener.routes.len() + listener.more_routes).to_string(),
-            or_dash(listener.pool.clone()),
+            match &listener.redirect {
+                Some(to) => format!("redirect to {to}"),
+                None => or_dash(listener.pool.clone()),
+            },
         ]
     };
     let rows: Vec<_> = listeners.iter().map(row).collect();

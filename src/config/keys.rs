@@ -70,9 +70,11 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "pool",
         "protocol",
         "tls_required",
+        "cancel_unplaced",
         "max_connections",
         "accept_proxy",
         "guards",
+        "redirect",
         "routes",
         "hello_timeout",
         "hello_max",
@@ -82,6 +84,12 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "user_timeout",
         "backlog",
     ],
+};
+
+/// `redirect` of a listener.
+pub static REDIRECT: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.redirect]`",
+    keys: &["to", "code", "port", "hosts"],
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -193,7 +201,7 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 14] = [
+pub static ALL: [&SectionKeys; 15] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -203,6 +211,7 @@ pub static ALL: [&SectionKeys; 14] = [
     &GUARD,
     &GUARD_BY,
     &LISTENER,
+    &REDIRECT,
     &ROUTE,
     &POOL,
     &SERVER,

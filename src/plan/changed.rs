@@ -3,22 +3,24 @@
 //! Plans are destructured without `..`, so that the compiler asks for the key of every new field. A field without a key
 //! would change without being reported.
 
+mod checks;
 mod guard;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
-    SeveringPlan,
+    AdminPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry, SeveringPlan,
+    UnplacedCancel,
 };
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::guard::GuardId;
-use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
+use crate::pool::{EjectLimits, PoolRules};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use checks::{differing_of_checks, of_health};
 
 /// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
@@ -147,6 +149,7 @@ impl PoolPlan {
         } = dial;
         let SeveringPlan {
             on_down,
+            on_lag,
             on_recover,
             close_over,
         } = severing;
@@ -160,6 +163,7 @@ impl PoolPlan {
             setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
+            setting("on_lag", on_lag),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
             setting("failback", failback),
@@ -196,51 +200,6 @@ fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
         setting("health.eject_max_percent", percent_max),
         setting("health.eject_on_reset", on_reset),
     ]
-}
-
-fn of_health(health: &HealthPlan) -> Vec<Setting> {
-    let HealthPlan {
-        check,
-        interval,
-        interval_down,
-        timeout,
-        required: RoleRequirement { role, max_lag },
-        thresholds: Thresholds { rise, fall },
-        role_trust,
-        address,
-        port,
-        concurrency,
-    } = health;
-    vec![
-        setting("health.check", &check.as_ref().map(|check| check.kind().name)),
-        setting("health.interval", interval),
-        setting("health.interval_down", interval_down),
-        setting("health.timeout", timeout),
-        setting("role", role),
-        setting("max_lag", max_lag),
-        setting("health.rise", rise),
-        setting("health.fall", fall),
-        setting("role_trust", role_trust),
-        setting("health.address", address),
-        setting("health.port", port),
-        setting("health.concurrency", concurrency),
-    ]
-}
-
-/// Keys of the checks of two pools whose values differ. A key that only one of them has differs.
-fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
-    let settings = |plan: &HealthPlan| plan.check.as_ref().map(|check| check.settings()).unwrap_or_default();
-    let (old, new) = (settings(old), settings(new));
-    let only = |some: &[Setting], others: &[Setting]| -> Vec<_> {
-        some.iter()
-            .filter(|setting| !others.contains(setting))
-            .map(|(key, _)| *key)
-            .collect()
-    };
-    let mut keys = [only(&old, &new), only(&new, &old)].concat();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
 }
 
 impl ListenerPlan {
@@ -281,6 +240,7 @@ impl ListenerPlan {
             accept_proxy,
             guards: _, // compared by the caller, like the routes
             protocol,
+            redirect,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -292,11 +252,14 @@ impl ListenerPlan {
             },
             socket,
         } = self;
-        let (protocol, tls_required) = match protocol {
-            Protocol::Tcp => ("tcp", false),
-            Protocol::Postgres { tls_required } => ("postgres", *tls_required),
-            Protocol::Mysql => ("mysql", false),
-            Protocol::Redis => ("redis", false),
+        let (protocol, tls_required, cancel_unplaced) = match protocol {
+            Protocol::Postgres {
+                tls_required,
+                cancel_unplaced,
+            } => ("postgres", *tls_required, *cancel_unplaced),
+            Protocol::Tcp => ("tcp", false, UnplacedCancel::Drop),
+            Protocol::Mysql => ("mysql", false, UnplacedCancel::Drop),
+            Protocol::Redis => ("redis", false, UnplacedCancel::Drop),
         };
         let mut settings = vec![
             setting("bind", bind),
@@ -305,6 +268,8 @@ impl ListenerPlan {
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),
+            setting("cancel_unplaced", &cancel_unplaced),
+            setting("redirect", redirect),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),

@@ -4,6 +4,7 @@ use crate::account::Ending;
 use crate::dial::DialError;
 use crate::guard::GuardReason;
 use crate::plan::Protocol;
+use crate::redirect::BAD_REQUEST;
 use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
 use crate::sniff::alert::Alert;
@@ -31,8 +32,14 @@ pub(super) enum Refusal {
     NoLocalAddress(Fault),
     /// No server was connected to.
     DialError(DialError, Reply),
+    /// The client gets an HTTP response instead of a server.
+    Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
+    /// A connection broke during the login of a PostgreSQL session.
+    Broke(Side, Fault),
+    /// It was a request to cancel a query, and nothing is left to do.
+    Cancelled,
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
 }
@@ -55,7 +62,9 @@ impl Refusal {
                 ending_of_fault(Side::Client, *fault)
             }
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
-            Self::Cut(ending) => *ending,
+            Self::Broke(side, fault) => ending_of_fault(*side, *fault),
+            Self::Cancelled => Ending::Cancel,
+            Self::Responded(ending, _) | Self::Cut(ending) => *ending,
         }
     }
 
@@ -69,8 +78,10 @@ impl Refusal {
             | Self::NoRoute(reply)
             | Self::Refused(reply)
             | Self::DialError(_, reply)
+            | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
-            Self::NoLocalAddress(_) | Self::Cut(_) => Reply::Reset,
+            Self::NoLocalAddress(_) | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
+            Self::Cancelled => Reply::Close,
         }
     }
 }
@@ -82,12 +93,14 @@ fn ending_of_sniff(failure: &SniffFailure) -> Ending {
         SniffFailure::LeftEarly => Ending::ClientLeftEarly,
         SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
         SniffFailure::ProxyHeader(_) => Ending::ProxyInvalid,
+        SniffFailure::Request(_) => Ending::RequestInvalid,
         SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
     }
 }
 
 fn reply_to_sniffed(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
+        (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
         // With another length it may be no client of PostgreSQL at all.
         (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
             Reply::Message(PostgresError::Packet(*invalid).response(None))

@@ -26,6 +26,7 @@ use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::postgres::CancelKey;
 use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 
@@ -84,7 +85,17 @@ impl<'a> Opened<'a> {
             let sniffed = if is_postgres || plan.routes.needs_hello() {
                 let first = take_first(entry);
                 let sniffed = if is_postgres {
-                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, first, tls_answer(plan)).await
+                    let answer = tls_answer(plan);
+                    // Boxed: the sessions of other listeners stay small.
+                    Box::pin(sniff_postgres(
+                        client,
+                        &plan.sniff,
+                        at,
+                        &state.hello_memory,
+                        first,
+                        answer,
+                    ))
+                    .await
                 } else {
                     sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
@@ -109,7 +120,7 @@ impl<'a> Opened<'a> {
 }
 
 pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
-    entry.traffic().up.add(sniffed.bytes_read);
+    entry.traffic().up.add(sniffed.bytes_read());
     if let Some(request) = sniffed.stray_postgres_request() {
         entry.info().detail = Some(request);
         state.log_postgres_request(request);
@@ -145,6 +156,14 @@ pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
 }
 
 impl<'a> Identified<'a> {
+    /// The key in a CancelRequest, if that is what the client sent.
+    pub(super) fn cancel_key(&self) -> Option<CancelKey> {
+        match self.sniffed.as_ref()?.postgres()? {
+            PostgresOpening::Cancel(key) => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// Finds the pool that the listener's routes give the client.
     pub(super) fn route(self) -> Result<Routed<'a>, Refusal> {
         let Self {
@@ -216,7 +235,6 @@ impl Routed<'_> {
             guards: _,
             sniffed,
         } = self;
-        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
@@ -231,7 +249,14 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             };
-            let told = |alert| reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer);
+            let told = |alert| {
+                reply(
+                    sniffed.as_ref(),
+                    state.plan.protocol,
+                    |_| alert,
+                    PostgresError::NoServer,
+                )
+            };
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
             let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
@@ -254,7 +279,7 @@ impl Routed<'_> {
                 socket,
                 server: LeasedServer::new(lease, pool),
                 first,
-                relay,
+                relay: state.plan.relay,
                 asks_server,
             })
         }
@@ -262,7 +287,7 @@ impl Routed<'_> {
 }
 
 /// What was read behind a PROXY header.
-fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
     entry.info().guards.as_mut()?.first.take()
 }
 
@@ -273,7 +298,7 @@ fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
-fn proxy_header(
+pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<SocketAddr>,

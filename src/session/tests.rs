@@ -57,6 +57,7 @@ impl Setup {
                 limits,
                 series,
                 HelloMemory::new(1 << 20),
+                Arc::default(),
             )),
             ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
             metrics,

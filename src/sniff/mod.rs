@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod hello;
 pub mod postgres;
+pub mod http;
 mod memory;
 mod preface;
 mod proxy_header;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use self::alert::Alert;
 use self::hello::{Hello, HelloReader, HelloVerdict};
+use self::http::{HttpReader, HttpVerdict, RequestHead};
 pub use self::memory::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
 use self::negotiation::PostgresReader;
 pub use self::negotiation::{TlsAnswer, TlsStart};
@@ -37,8 +39,6 @@ pub struct Sniffed {
     pub opening: Opening,
     /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
     pub first: FirstBytes,
-    /// Bytes read from the client: also those of requests that were answered, and are not for the server.
-    pub bytes_read: usize,
 }
 
 /// What the first bytes of a client are.
@@ -48,8 +48,9 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`].
-    Postgres(PostgresOpening),
+    /// A PostgreSQL client, by [`sniff_postgres`]; with the bytes of its requests that were answered, and are not for the
+    /// server. Boxed: what is read of other clients stays small.
+    Postgres(Box<(PostgresOpening, usize)>),
 }
 
 /// How a PostgreSQL client begins, once nothing is left that must be answered before it can be routed.
@@ -82,8 +83,12 @@ impl Sniffed {
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         match &self.opening {
-            Opening::Hello(hello) | Opening::Postgres(PostgresOpening::Tls(hello, _)) => Some(hello),
-            Opening::NotTls | Opening::Postgres(_) => None,
+            Opening::Hello(hello) => Some(hello),
+            Opening::NotTls => None,
+            Opening::Postgres(client) => match &client.0 {
+                PostgresOpening::Tls(hello, _) => Some(hello),
+                _ => None,
+            },
         }
     }
 
@@ -91,9 +96,19 @@ impl Sniffed {
     #[must_use]
     pub fn postgres(&self) -> Option<&PostgresOpening> {
         match &self.opening {
-            Opening::Postgres(opening) => Some(opening),
+            Opening::Postgres(client) => Some(&client.0),
             Opening::Hello(_) | Opening::NotTls => None,
         }
+    }
+
+    /// Bytes read from the client.
+    #[must_use]
+    pub fn bytes_read(&self) -> usize {
+        let answered = match &self.opening {
+            Opening::Postgres(client) => client.1,
+            Opening::Hello(_) | Opening::NotTls => 0,
+        };
+        answered + self.first.as_slice().len()
     }
 
     /// The StartupMessage of a PostgreSQL session in the clear.
@@ -127,12 +142,20 @@ impl SniffError {
             SniffFailure::Invalid(malformed) => Some(malformed.alert),
             SniffFailure::TooLong => self.is_tls.then_some(Alert::IllegalParameter),
             SniffFailure::TooSlow => self.is_tls.then_some(Alert::UserCanceled),
-            SniffFailure::ProxyHeader(_) | SniffFailure::Packet(_) | SniffFailure::LeftEarly | SniffFailure::Io(_) => {
-                None
-            }
+            SniffFailure::ProxyHeader(_)
+            | SniffFailure::Packet(_)
+            | SniffFailure::Request(_)
+            | SniffFailure::LeftEarly
+            | SniffFailure::Io(_) => None,
         }
     }
 }
+
+/// The bounds on the head of an HTTP request.
+const HTTP_HEAD_LIMITS: SniffLimits = SniffLimits {
+    hello_timeout: Duration::from_secs(5),
+    hello_bytes_max: 16 << 10,
+};
 
 /// Reads until it is clear how the client begins. A client that has sent nothing yet costs no buffer.
 ///
@@ -176,7 +199,9 @@ where
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
-    preface.finish(read.map(Opening::Postgres), reader.is_tls())
+    let answered = preface.answered();
+    let opening = read.map(|opening| Opening::Postgres(Box::new((opening, answered))));
+    preface.finish(opening, reader.is_tls())
 }
 
 /// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes. Returns
@@ -218,18 +243,54 @@ where
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
     fn finish(self, read: Result<Opening, SniffFailure>, is_tls: bool) -> Result<Sniffed, SniffError> {
-        let bytes_read = self.bytes_read();
         match read {
             Ok(opening) => Ok(Sniffed {
                 opening,
                 first: self.into_bytes(),
-                bytes_read,
             }),
             Err(reason) => Err(SniffError {
                 reason,
-                bytes_read,
+                bytes_read: self.bytes_read(),
                 is_tls,
             }),
+        }
+    }
+}
+
+/// Reads the head of an HTTP request, of [`HTTP_HEAD_LIMITS`] at most. Returns it and the number of bytes that were read.
+///
+/// # Errors
+/// As [`sniff`], with the limits of HTTP.
+pub async fn sniff_http<S>(
+    socket: &mut S,
+    accepted_at: Instant,
+    memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
+) -> Result<(RequestHead, usize), SniffError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory, first);
+    let read = preface.read(&mut HttpReader::default()).await;
+    let bytes_read = preface.bytes_read();
+    match read {
+        Ok(head) => Ok((head, bytes_read)),
+        Err(reason) => Err(SniffError {
+            reason,
+            bytes_read,
+            is_tls: false,
+        }),
+    }
+}
+
+impl PrefaceReader for HttpReader {
+    type Found = RequestHead;
+
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<RequestHead> {
+        match self.advance(bytes) {
+            HttpVerdict::Head(head) => Inspection::Found(head),
+            HttpVerdict::NeedMore => Inspection::NeedMore,
+            HttpVerdict::Invalid(invalid) => Inspection::Invalid(SniffFailure::Request(invalid)),
         }
     }
 }

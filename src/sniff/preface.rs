@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::hello::Malformed;
+use super::http::InvalidRequest;
 use super::memory::{FirstBytes, HelloMemory};
 use super::postgres::InvalidPacket;
 use crate::proxy_protocol::InvalidHeader;
@@ -47,6 +48,9 @@ pub enum SniffFailure {
     /// The connection of a peer in front does not begin with a valid PROXY header.
     #[error("the PROXY header is invalid")]
     ProxyHeader(#[source] InvalidHeader),
+    /// It is no HTTP request that can be redirected, on a listener that redirects.
+    #[error("the request is invalid")]
+    Request(#[source] InvalidRequest),
     /// The client finished before it was decided.
     #[error("the client left before its ClientHello was complete")]
     LeftEarly,
@@ -152,6 +156,11 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
     /// How many bytes were read.
     pub(super) fn bytes_read(&self) -> usize {
         self.answered + self.held()
+    }
+
+    /// How many of them were answered and dropped.
+    pub(super) fn answered(&self) -> usize {
+        self.answered
     }
 
     fn held(&self) -> usize {

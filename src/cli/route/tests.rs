@@ -77,6 +77,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         },
         severing: SeveringPlan {
             on_down: Sever::Keep,
+            on_lag: Sever::Keep,
             on_recover: Sever::Keep,
             close_over: SECOND,
         },
@@ -103,6 +104,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         max_connections: None,
         accept_proxy: None,
         guards: Vec::new(),
+        redirect: None,
         protocol: Protocol::Tcp,
         sniff: SniffLimits {
             hello_timeout: SECOND,

@@ -4,21 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
+use super::redirect::{self, OpenRedirect};
 use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId, Protocol};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
 use crate::route::{Route, RouteTable};
 
-/// Converts a listener. `None` if it is not a table.
-pub(super) fn listener(
-    entry: &KeyValue,
+/// Converts a listener, without its redirect, which is returned beside it. `None` if it is not a table.
+pub(super) fn listener<'a>(
+    entry: &'a KeyValue,
     inherited: ListenerSettings,
     names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
-) -> Option<ListenerPlan> {
+) -> Option<(ListenerPlan, Option<OpenRedirect<'a>>)> {
     let section = Section::open(&entry.node, &entry.position, &keys::LISTENER, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let bind = section
@@ -28,12 +29,13 @@ pub(super) fn listener(
     let protocol = protocol(&section, problems);
     let routes = routes(&entry.key, &section, protocol, names, problems);
     let guards = names.guards.find(&section, problems);
+    let redirect = redirect::redirect(&section, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
         .get("routes")
         .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if section.is_missing("pool") && are_routes_missing {
+    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
         problems.error(
             &entry.position,
             "this listener has neither `pool` nor `routes`",
@@ -52,10 +54,8 @@ pub(super) fn listener(
     let accept_proxy = accept_proxy::accept_proxy(&section, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    if protocol == Protocol::Tcp {
-        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
-    }
-    Some(ListenerPlan {
+    unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
+    let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
@@ -63,18 +63,40 @@ pub(super) fn listener(
         accept_proxy,
         guards,
         protocol,
+        redirect: None, // until the listener that it names is known
         sniff: limits.sniff,
         routes: table,
         relay: limits.relay,
         socket: limits.socket,
-    })
+    };
+    Some((plan, redirect))
+}
+
+/// Warns about pools of a service whose clients need another `protocol`.
+fn unsuited(
+    protocol: Protocol,
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    match protocol {
+        Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
+        Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
+        Protocol::Postgres { .. } | Protocol::Mysql | Protocol::Redis => {}
+    }
 }
 
 /// What the clients speak, with the keys that only one protocol has.
 fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
-    let postgres = Protocol::Postgres { tls_required };
+    let unplaced = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
+    let unplaced = section.one_of("cancel_unplaced", &unplaced, problems);
+    let postgres = Protocol::Postgres {
+        tls_required,
+        cancel_unplaced: unplaced.unwrap_or_default(),
+    };
     let protocols = [
         ("tcp", Protocol::Tcp),
         ("postgres", postgres),
@@ -83,12 +105,11 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     ];
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
-    if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
-        problems.error(
-            position,
-            "`tls_required` needs a protocol that has a word for it",
-            r#"add protocol = "postgres""#,
-        );
+    for key in ["tls_required", "cancel_unplaced"] {
+        if let (Some((position, _)), false) = (section.entry(key), protocol.is_postgres()) {
+            let message = format!("`{key}` is for listeners of PostgreSQL");
+            problems.error(position, message, r#"add protocol = "postgres""#);
+        }
     }
     protocol
 }

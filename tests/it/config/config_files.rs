@@ -49,6 +49,10 @@ fn full_toml_has_every_key_of_every_section() {
         guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
         listeners().flat_map(of).collect(),
         listeners()
+            .filter_map(|listener| listener.get("redirect"))
+            .flat_map(of)
+            .collect(),
+        listeners()
             .filter_map(|listener| listener.get("routes"))
             .flat_map(of_all)
             .collect(),
