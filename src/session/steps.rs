@@ -292,7 +292,7 @@ pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
 }
 
 /// The PROXY header of the peer in front.
-fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
+pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
 }
 
