@@ -75,6 +75,7 @@ pub mod account;
 pub mod check;
 pub mod plan;
 pub mod live;
+pub mod state_dir;
 pub mod sever;
 pub mod fallback;
 pub mod session;

@@ -38,6 +38,7 @@ use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sniff::HelloMemory;
+use crate::state_dir::StateFile;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
 use crate::{fallback, sever};
 use descriptor_budget::DescriptorBudget;
@@ -129,6 +130,7 @@ struct App {
 /// The settings that cannot be changed without a restart.
 struct FixedSettings {
     workers: Option<usize>,
+    state_dir: Option<PathBuf>,
     admin: AdminPlan,
 }
 
@@ -136,6 +138,7 @@ impl FixedSettings {
     fn of(plan: &Plan) -> Self {
         Self {
             workers: plan.runtime.workers,
+            state_dir: plan.state_dir.clone(),
             admin: plan.admin.clone(),
         }
     }
@@ -165,7 +168,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
-    let live = Arc::new(Live::new(plan, addresses));
+    let (live, state) = put_in_force(plan, addresses)?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -196,11 +199,21 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         log,
         log_writer,
     };
+    let _ = state.map(|state| app.tasks.spawn(state.keep(Arc::clone(&app.running.live))));
     let in_force = app.running.live.in_force();
     app.follow(&in_force, listening, &drain);
     let text = std::mem::take(&mut app.source.text);
     app.watch(in_force.plan.runtime.watch.then_some(text));
     Ok((app, drain))
+}
+
+/// Puts the first plan in force, with what is remembered in `state_dir`.
+fn put_in_force(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Result<(Arc<Live>, Option<StateFile>), Failure> {
+    let state = plan.state_dir.as_deref().map(StateFile::open).transpose();
+    let state = state.map_err(system("cannot use `state_dir`"))?;
+    let primaries = state.as_ref().map(StateFile::load).unwrap_or_default();
+    let live = Live::with_known_primaries(plan, addresses, primaries);
+    Ok((Arc::new(live), state))
 }
 
 /// Starts the tasks that run beside the workers.
