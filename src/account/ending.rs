@@ -42,18 +42,19 @@ endings! {
     HalfCloseTimeout = "half_close_timeout",
     /// The connection of a peer in front does not begin with a valid PROXY header.
     ProxyInvalid = "proxy_invalid",
-    /// The ClientHello did not arrive in time, or this session waited longest for one when `hello_memory` was used up.
+    /// The ClientHello, or the HTTP request on a listener that redirects, did not arrive in time; or this session waited
+    /// longest for one when `hello_memory` was used up.
     HelloTimeout = "hello_timeout",
-    /// The ClientHello is larger than `hello_max`.
+    /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
     /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
     /// on a listener for those.
     HelloInvalid = "hello_invalid",
-    /// The first bytes are no HTTP request that can be redirected, on a listener that redirects.
+    /// On a listener that redirects: not a valid HTTP request, or for a host that is not redirected.
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
-    /// The client closed before its ClientHello was complete.
+    /// The client closed before its ClientHello or HTTP request was complete.
     ClientLeftEarly = "client_left_early",
     /// No route matched, and the listener has no default pool.
     NoRoute = "no_route",

@@ -13,8 +13,8 @@ mod reload;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -161,10 +161,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let heartbeats: Vec<Arc<Heartbeat>> = (0..workers).map(|_| Arc::default()).collect();
-    let ledgers = start_workers(of_workers, &heartbeats, shares.pipes / workers, &drain, || {
+    let started = start_workers(of_workers, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
+    let (ledgers, heartbeats): (Vec<_>, Vec<_>) = started.into_iter().unzip();
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
@@ -220,7 +220,7 @@ fn put_in_force(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Result<(Arc<Live
 fn spawn_tasks(
     admin: &Arc<Admin>,
     memory: &Arc<HelloMemory>,
-    heartbeats: Vec<Arc<Heartbeat>>,
+    heartbeats: Vec<Weak<Heartbeat>>,
     endpoints: Vec<AdminEndpoint>,
     clients_max: usize,
 ) -> JoinSet<()> {
@@ -264,23 +264,23 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
-    heartbeats: &[Arc<Heartbeat>],
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<Vec<Arc<Ledger>>, Failure> {
+) -> Result<Vec<(Arc<Ledger>, Weak<Heartbeat>)>, Failure> {
     let start = |(number, sockets)| {
-        let ledger = Arc::new(ledger());
+        let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
+        let shown = Arc::downgrade(&heartbeat);
         let setup = WorkerSetup {
             number,
             sockets,
             pipes,
             ledger: Arc::clone(&ledger),
-            heartbeat: Arc::clone(&heartbeats[number]),
+            heartbeat,
             handle: drain.worker_handle(),
         };
         worker::start(setup).map_err(system("cannot start a worker"))?;
-        Ok(ledger)
+        Ok((ledger, shown))
     };
     sockets.into_iter().enumerate().map(start).collect()
 }
