@@ -271,7 +271,7 @@ async fn the_head_of_a_request_is_read_within_5_seconds_of_accept_however_often_
     };
     let memory = memory();
     let error = tokio::select! {
-        read = sniff_http(&mut server, accepted_at, &memory) => read.unwrap_err(),
+        read = sniff_http(&mut server, accepted_at, &memory, None) => read.unwrap_err(),
         () = drip => unreachable!("it never ends"),
     };
     assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
@@ -286,7 +286,7 @@ async fn a_request_of_exactly_16_kib_is_read_and_a_longer_one_is_not() {
         let (mut client, mut server) = duplex(32 << 10);
         client.write_all(sent.as_bytes()).await.unwrap();
         let memory = memory();
-        let read = sniff_http(&mut server, Instant::now(), &memory).await;
+        let read = sniff_http(&mut server, Instant::now(), &memory, None).await;
         assert_eq!(read.is_ok(), is_read, "{read:?}");
         drop(read);
         assert_eq!(memory.held(), 0);
