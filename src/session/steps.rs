@@ -20,14 +20,14 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::proxy_protocol::{ClientInfo, Version, header};
+use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::postgres::CancelKey;
-use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
+use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 
 /// A client that was accepted, with an entry in the ledger.
@@ -43,7 +43,7 @@ pub(super) struct Identified<'a> {
     client: &'a TcpStream,
     state: &'a ListenerState,
     entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes, and none were read.
+    /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
     sniffed: Option<Sniffed>,
 }
 
@@ -83,12 +83,21 @@ impl<'a> Opened<'a> {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let first = take_first(entry);
                 let sniffed = if is_postgres {
                     let answer = tls_answer(plan);
                     // Boxed: the sessions of other listeners stay small.
-                    Box::pin(sniff_postgres(client, &plan.sniff, at, &state.hello_memory, answer)).await
+                    Box::pin(sniff_postgres(
+                        client,
+                        &plan.sniff,
+                        at,
+                        &state.hello_memory,
+                        first,
+                        answer,
+                    ))
+                    .await
                 } else {
-                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                    sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
@@ -230,7 +239,7 @@ impl Routed<'_> {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
+                Some(version) => proxy_header(version, address, client.local_addr(), hello, forwarded(entry).as_ref())?,
                 None => Vec::new(),
             };
             let on_progress = |progress: Progress<'_>| match progress {
@@ -260,7 +269,12 @@ impl Routed<'_> {
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+            let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
+                let behind = take_first(entry).map(|behind| *behind)?;
+                entry.traffic().up.add(behind.as_slice().len());
+                Some(behind)
+            });
+            first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
@@ -272,6 +286,16 @@ impl Routed<'_> {
     }
 }
 
+/// What was read behind a PROXY header.
+pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+    entry.info().guards.as_mut()?.first.take()
+}
+
+/// The PROXY header of the peer in front.
+pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
+    entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
+}
+
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
 pub(super) fn proxy_header(
@@ -279,14 +303,18 @@ pub(super) fn proxy_header(
     client: ClientAddr,
     local: io::Result<SocketAddr>,
     hello: Option<&Hello>,
+    forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
-    let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let local = match forwarded.map(|header| &header.source) {
+        Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
+        _ => ListenAddr::new(local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?),
+    };
     let info = ClientInfo {
         client,
-        local: ListenAddr::new(local),
+        local,
         authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
         alpn: hello.and_then(|hello| hello.alpn.iter().next()),
-        forwarded: None,
+        forwarded,
     };
     Ok(header(version, &info))
 }
@@ -315,7 +343,7 @@ mod tests {
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         for version in [Version::V1, Version::V2] {
             let gone = Err(io::ErrorKind::NotConnected.into());
-            let refusal = proxy_header(version, client, gone, None).unwrap_err();
+            let refusal = proxy_header(version, client, gone, None, None).unwrap_err();
             assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
         }
     }

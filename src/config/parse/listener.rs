@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::limits::ListenerSettings;
 use super::redirect::{self, UnresolvedRedirect};
-use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, unused, value};
 use crate::addr::{ListenAddr, ServerLocation};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
@@ -54,7 +54,8 @@ pub(super) fn listener<'a>(
         );
     }
     reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
-    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    let accept_proxy = accept_proxy::accept_proxy(&section, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
     unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
     let plan = ListenerPlan {
@@ -62,6 +63,7 @@ pub(super) fn listener<'a>(
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        accept_proxy,
         guards,
         protocol,
         redirect: None, // set by redirect::resolve

@@ -19,6 +19,7 @@ mod route;
 mod unused;
 mod process;
 mod guard;
+mod accept_proxy;
 mod redirect;
 mod listener;
 
