@@ -30,7 +30,7 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     rest(stream, length)?; // StartupMessage
     write_message(stream, b'R', &[0, 0, 0, 3])?; // AuthenticationCleartextPassword
     if read_message(stream)? != [PASSWORD.as_bytes(), b"\0"].concat() {
-        return write_message(stream, b'E', b"SFATAL\0CXX000\0Mthat is not the password\0\0");
+        return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
     }
     write_message(stream, b'R', &[0; 4])?;
     write_message(stream, b'Z', b"I")?;
@@ -38,7 +38,13 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     write_message(stream, b'T', b"\0\x01role\0\0\0\0\0\0\0\0\0\0\x10\0\x01\0\0\0\0\0\0")?;
     write_message(stream, b'D', b"\0\x01\0\0\0\x01f")?;
     write_message(stream, b'C', b"SELECT 1\0")?;
-    write_message(stream, b'Z', b"I")
+    write_message(stream, b'Z', b"I")?;
+    // The check does without what it may not ask.
+    loop {
+        read_message(stream)?;
+        write_message(stream, b'E', b"SERROR\0C42501\0Mpermission denied\0\0")?;
+        write_message(stream, b'Z', b"I")?;
+    }
 }
 
 fn write_message(stream: &mut TcpStream, kind: u8, body: &[u8]) -> io::Result<()> {
