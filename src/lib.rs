@@ -57,6 +57,7 @@ pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod capacity;
+pub mod tls;
 pub mod proxy_protocol;
 pub mod listen;
 pub mod sniff;

@@ -18,6 +18,7 @@ use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
 pub use pools::{PoolId, PoolPlans};
 
 /// All that is configured.
@@ -100,10 +101,13 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
-    /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]).
+    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), and on the time of
+    /// the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
+    /// The TLS that ends here; `None`: all TLS is passed on.
+    pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
     /// Of the clients' sockets.

@@ -32,6 +32,8 @@ pub enum Reply {
     Close,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
+    /// The end of the stream, after an alert that was sent already.
+    Linger,
     /// A reset.
     Reset,
 }
@@ -40,7 +42,8 @@ pub enum Reply {
 pub async fn refuse(client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),
-        Reply::Alert(record) => send_alert(client, record).await,
+        Reply::Alert(record) => send_alert(client, &record).await,
+        Reply::Linger => send_alert(client, &[]).await,
         Reply::Reset => reset(client),
     }
 }
@@ -59,12 +62,12 @@ pub fn alert_without_route(hello: &Hello) -> Alert {
 
 /// Sends the alert, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
 /// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the alert.
-async fn send_alert<S>(mut socket: S, alert: AlertRecord)
+async fn send_alert<S>(mut socket: S, alert: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let sending = async {
-        socket.write_all(&alert).await?;
+        socket.write_all(alert).await?;
         socket.shutdown().await?;
         let mut left = REFUSAL_BYTES_MAX;
         while left > 0 {
@@ -142,7 +145,7 @@ mod tests {
             client.read_to_end(&mut received).await.unwrap(); // a reset would be an error
             drop(client);
         };
-        tokio::join!(send_alert(server, sent), client_side);
+        tokio::join!(send_alert(server, &sent), client_side);
         assert_eq!(received, sent);
     }
 
@@ -155,7 +158,7 @@ mod tests {
             let (mut client, server) = duplex(1 << 20);
             client.write_all(&vec![0; bytes]).await.unwrap();
             let started_at = Instant::now();
-            send_alert(server, Alert::DecodeError.record(None)).await;
+            send_alert(server, &Alert::DecodeError.record(None)).await;
             let took = started_at.elapsed();
             assert!(
                 took >= waited && took <= waited + Duration::from_millis(1),
@@ -169,7 +172,7 @@ mod tests {
     async fn a_client_that_does_not_read_is_refused_in_time() {
         let (_client, server) = duplex(3); // the alert does not even fit
         let started_at = Instant::now();
-        send_alert(server, Alert::DecodeError.record(None)).await;
+        send_alert(server, &Alert::DecodeError.record(None)).await;
         assert!(started_at.elapsed() <= REFUSAL_TIME_MAX + Duration::from_millis(1));
     }
 }

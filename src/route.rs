@@ -33,6 +33,16 @@ pub enum Target<T> {
     Refuse,
 }
 
+/// What happens to the TLS of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// It is passed on, never decrypted. What is not TLS is passed on, too.
+    #[default]
+    Pass,
+    /// It ends here: the server gets the plaintext.
+    Terminate,
+}
+
 /// A rule: conditions on the client, and where it leads.
 #[derive(Clone, Debug)]
 pub struct Route<T> {
@@ -44,6 +54,8 @@ pub struct Route<T> {
     pub alpn: Vec<Box<[u8]>>,
     /// Any of these networks; empty: no such condition.
     pub from: Vec<IpNet>,
+    /// What happens to TLS.
+    pub tls: TlsMode,
     /// Where it leads.
     pub to: Target<T>,
 }
@@ -61,12 +73,12 @@ pub struct RouteInput<'a> {
 }
 
 /// Where a client goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum RouteChoice<'a, T> {
     /// A route took it to a pool.
     Route {
-        /// The route's name.
-        route: &'a Arc<str>,
+        /// The route.
+        route: &'a Route<T>,
         /// The pool.
         pool: &'a T,
     },
@@ -87,6 +99,7 @@ pub struct RouteTable<T> {
     /// In the order written.
     routes: Vec<Route<T>>,
     default: Option<T>,
+    default_tls: TlsMode,
     needs_hello: bool,
     exact: ByName,
     suffixes: ByName,
@@ -104,6 +117,7 @@ impl<T> RouteTable<T> {
                 .any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
             routes: Vec::new(),
             default,
+            default_tls: TlsMode::Pass,
             exact: ByName::default(),
             suffixes: ByName::default(),
             any: Bucket::default(),
@@ -117,6 +131,16 @@ impl<T> RouteTable<T> {
         }
         table.routes = routes;
         table
+    }
+
+    /// The same, where TLS ends here for clients that no route takes. The ClientHello is always needed then.
+    #[must_use]
+    pub fn terminating_by_default(self) -> Self {
+        Self {
+            default_tls: TlsMode::Terminate,
+            needs_hello: true,
+            ..self
+        }
     }
 
     fn enter(&mut self, index: usize, route: &Route<T>) {
@@ -133,7 +157,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a condition needs the ClientHello: a listener of such routes sniffs, others never wait for the client.
+    /// Whether a condition needs the ClientHello, or the TLS that ends here: a listener of such routes sniffs, others never
+    /// wait for the client.
     #[must_use]
     pub fn needs_hello(&self) -> bool {
         self.needs_hello
@@ -149,6 +174,12 @@ impl<T> RouteTable<T> {
     #[must_use]
     pub fn default(&self) -> Option<&T> {
         self.default.as_ref()
+    }
+
+    /// What happens to the TLS of clients that no route takes.
+    #[must_use]
+    pub fn default_tls(&self) -> TlsMode {
+        self.default_tls
     }
 
     /// The pools it leads to: those of the routes in the order written, then the default.
@@ -192,22 +223,10 @@ impl<T> RouteTable<T> {
 
     fn choice(&self, best: Option<usize>) -> RouteChoice<'_, T> {
         match (best.map(|index| &self.routes[index]), &self.default) {
-            (
-                Some(Route {
-                    name,
-                    to: Target::Pool(pool),
-                    ..
-                }),
-                _,
-            ) => RouteChoice::Route { route: name, pool },
-            (
-                Some(Route {
-                    name,
-                    to: Target::Refuse,
-                    ..
-                }),
-                _,
-            ) => RouteChoice::Refused { route: name },
+            (Some(route), _) => match &route.to {
+                Target::Pool(pool) => RouteChoice::Route { route, pool },
+                Target::Refuse => RouteChoice::Refused { route: &route.name },
+            },
             (None, Some(pool)) => RouteChoice::Default(pool),
             (None, None) => RouteChoice::NoRoute,
         }

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ connect ─► Connected ─► Linked ─ relay ─► closed
-//!                              └──────────────────┴──────── Refusal ──────────┘
+//!                              │                  │            terminate ◄┘ │
+//!                              └──────────────────┴──────── Refusal ────────┘
 //! ```
+//! `terminate` is the TLS handshake with a client whose TLS ends here. The server is connected to after it.
 
 mod listener_state;
 mod refusal;
 mod leased_server;
+mod termination;
 mod steps;
+mod terminate;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -92,5 +96,6 @@ async fn connect(
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
     let identified = opened.sniff().await?;
     let routed = identified.route()?;
+    let routed = routed.terminate().await?;
     routed.connect().await
 }

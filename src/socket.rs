@@ -114,13 +114,17 @@ pub fn has_ended(socket: &TcpStream) -> bool {
     }
 }
 
-/// Why a socket broke.
+/// Why a connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Its peer reset it.
     Reset,
     /// Its peer no longer answers: keepalive or retransmission gave up.
     Lost,
+    /// Its peer closed the socket without ending the TLS stream on it (RFC 8446, section 6.1): something may be missing.
+    Truncated,
+    /// What its peer sent is not valid TLS, or is a fatal alert.
+    Tls,
 }
 
 impl Fault {
@@ -129,6 +133,8 @@ impl Fault {
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Lost,
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Reset, // ECONNRESET, or EPIPE where the reset was reported before
         }
     }

@@ -11,6 +11,7 @@ mod pause_episode;
 pub mod access_log;
 mod series;
 mod metrics;
+mod session_tls;
 mod session_info;
 mod record;
 
@@ -26,8 +27,9 @@ use tokio::time::Instant;
 pub use self::metrics::Metrics;
 pub use ending::Ending;
 pub use record::{Record, SessionView};
-pub use series::{CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use series::{CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
 pub use session_info::SessionInfo;
+pub use session_tls::SessionTls;
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
@@ -231,6 +233,16 @@ impl Entry {
         let mut info = self.info();
         info.hello_duration = Some(duration);
         info.listener.record_hello_duration(duration);
+    }
+
+    /// A TLS handshake with the client has ended so.
+    pub fn handshake_finished(&self, version: &str, result: HandshakeResult, duration: Duration) {
+        self.info().listener.record_tls_handshake(version, result, duration);
+    }
+
+    /// The client has resumed a TLS session.
+    pub fn session_resumed(&self) {
+        self.info().listener.record_tls_resumption();
     }
 
     /// A pool was chosen.

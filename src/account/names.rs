@@ -8,6 +8,10 @@ pub(super) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
 pub(super) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";
 pub(super) const BYTES: &str = "acequia_bytes_total";
 pub(super) const HELLO_DURATION: &str = "acequia_hello_duration_seconds";
+pub(super) const TLS_HANDSHAKES: &str = "acequia_tls_handshakes_total";
+pub(super) const TLS_RESUMPTIONS: &str = "acequia_tls_resumptions_total";
+pub(super) const TLS_HANDSHAKE_DURATION: &str = "acequia_tls_handshake_seconds";
+pub(super) const LISTENER_CERTIFICATE_EXPIRY: &str = "acequia_certificate_expiry_timestamp_seconds";
 pub(super) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
 pub(super) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
 pub(super) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
@@ -35,6 +39,11 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         ACCEPT_PAUSES,
         "Times that accepting paused although a client was waiting, by reason.",
     ),
+    (
+        TLS_HANDSHAKES,
+        "TLS handshakes with clients, by version (empty if none was agreed) and result.",
+    ),
+    (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
     (CONFIG_RELOADS, "Reloads of the configuration, by result."),
     (LOG_LINES_DROPPED, "Access log lines that could not be written."),
 ];

@@ -2,12 +2,14 @@
 //! data path looks a metric up by name.
 
 mod counters;
+mod tls;
 mod listener;
 mod pool;
 mod server;
 mod path;
 
 pub(super) use counters::{METADATA, SharedRecorder, label};
+pub use tls::HandshakeResult;
 pub use listener::{ListenerId, ListenerSeries};
 pub use path::{PathKey, PathSeries};
 pub(super) use pool::PoolSeries;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries};
+use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
+use super::{Ending, ListenerSeries, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::Server;
@@ -24,6 +24,10 @@ pub struct SessionInfo {
     pub alpn: Option<Box<str>>,
     /// Whether the ClientHello was the outer one of Encrypted Client Hello.
     pub ech: bool,
+    /// Whether the client speaks TLS.
+    pub has_hello: bool,
+    /// The TLS that ends here. Boxed: most sessions have none.
+    pub tls: Option<Box<SessionTls>>,
     /// The matching route.
     pub route: Option<Arc<str>>,
     /// The field `detail` of the access log: one word.
@@ -52,6 +56,8 @@ impl SessionInfo {
             sni: None,
             alpn: None,
             ech: false,
+            has_hello: false,
+            tls: None,
             route: None,
             detail: None,
             pool: None,
@@ -67,6 +73,11 @@ impl SessionInfo {
     /// Sets the sockets of the relay.
     pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
         self.endpoints = Some(Arc::downgrade(endpoints));
+    }
+
+    /// What is known about the TLS that ends here.
+    pub fn tls_mut(&mut self) -> &mut SessionTls {
+        self.tls.get_or_insert_default()
     }
 
     /// The pool's name; empty if none was chosen.
@@ -99,10 +110,36 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
+            tls: self.tls_words(),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),
             server_retrans: server.map(|info| info.retransmits),
+        }
+    }
+
+    /// The fields of TLS. They are left out for a client that does not speak it.
+    fn tls_words(&self) -> TlsWords {
+        let Some(tls) = &self.tls else {
+            return TlsWords {
+                tls: self.has_hello.then_some("pass"),
+                ..TlsWords::default()
+            };
+        };
+        let text = |text: &Box<str>| text.to_string();
+        let (client, server) = (tls.client.as_ref(), tls.server.as_ref());
+        TlsWords {
+            tls: client.map(|client| client.version),
+            tls_cipher: client.and_then(|client| client.cipher.as_ref().map(text)),
+            tls_group: client.and_then(|client| client.group.as_ref().map(text)),
+            tls_resumed: client.map(|client| client.resumed),
+            client_cert: client.and_then(|client| client.peer.as_ref()).map(|peer| ClientCertWords {
+                subject: text(&peer.subject),
+                sha256: text(&peer.fingerprint),
+            }),
+            tls_error: tls.error.as_ref().map(ToString::to_string),
+            tls_refusal: tls.client_refusal.as_ref().map(text),
+            server_tls: server.map(|server| server.version),
         }
     }
 }

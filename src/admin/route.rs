@@ -97,7 +97,7 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         }
     });
     let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
-        RouteChoice::Route { route, pool } => (Some(route), Some(pool)),
+        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool)),
         RouteChoice::Default(pool) => (None, Some(pool)),
         RouteChoice::Refused { route } => (Some(route), None),
         RouteChoice::NoRoute => (None, None),

@@ -106,7 +106,7 @@ fn write_explanation(
     let pool = match explanation.choice {
         RouteChoice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
-            writeln!(text, "route {route}: pool {}", pool.name)?;
+            writeln!(text, "route {}: pool {}", route.name, pool.name)?;
             pool
         }
         RouteChoice::Default(pool) => {

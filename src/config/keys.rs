@@ -70,6 +70,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "pool",
         "max_connections",
         "routes",
+        "tls",
         "hello_timeout",
         "hello_max",
         "idle_timeout",
@@ -83,7 +84,25 @@ pub static LISTENER: SectionKeys = SectionKeys {
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
-    keys: &["name", "sni", "alpn", "from", "pool", "refuse"],
+    keys: &["name", "sni", "alpn", "from", "tls", "pool", "refuse"],
+};
+
+/// `[listeners.NAME.tls]`
+pub static LISTENER_TLS: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.tls]`",
+    keys: &["certificates", "alpn", "min_version", "client_auth", "tickets"],
+};
+
+/// An entry of `certificates`.
+pub static CERTIFICATE: SectionKeys = SectionKeys {
+    title: "a certificate",
+    keys: &["cert", "key", "directory"],
+};
+
+/// `client_auth`
+pub static CLIENT_AUTH: SectionKeys = SectionKeys {
+    title: "`client_auth`",
+    keys: &["ca_file", "mode", "crl_file", "names"],
 };
 
 /// `[pools.NAME]`
@@ -150,8 +169,21 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 11] = [
-    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &LISTENER, &ROUTE, &POOL, &SERVER, &HEALTH, &KEEPALIVE,
+pub static ALL: [&SectionKeys; 14] = [
+    &FILE,
+    &RUNTIME,
+    &ADMIN,
+    &LOG,
+    &DEFAULTS,
+    &LISTENER,
+    &ROUTE,
+    &LISTENER_TLS,
+    &CERTIFICATE,
+    &CLIENT_AUTH,
+    &POOL,
+    &SERVER,
+    &HEALTH,
+    &KEEPALIVE,
 ];
 
 /// A list of keys that is built at compile time.

@@ -16,6 +16,7 @@ use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
 
 /// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
@@ -263,6 +264,7 @@ impl ListenerPlan {
                 hello_bytes_max,
             },
             routes: _, // compared by the caller: there may be very many
+            tls,
             relay: RelayLimits {
                 idle_timeout,
                 half_close_timeout,
@@ -279,8 +281,36 @@ impl ListenerPlan {
             setting("half_close_timeout", half_close_timeout),
         ];
         settings.extend(of_socket(socket));
+        settings.extend(of_tls(tls.as_ref()));
         settings
     }
+}
+
+fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
+    let (certificates, alpn, min_version, client_auth, tickets) = match tls {
+        None => Default::default(),
+        Some(ListenerTlsPlan {
+            certificates,
+            alpn,
+            min_version,
+            client_auth,
+            tickets,
+            route_alpn: _, // of the routes
+        }) => (
+            Some(certificates),
+            Some(alpn),
+            Some(min_version),
+            Some(client_auth),
+            Some(tickets),
+        ),
+    };
+    [
+        setting("tls.certificates", &certificates),
+        setting("tls.alpn", &alpn),
+        setting("tls.min_version", &min_version),
+        setting("tls.client_auth", &client_auth),
+        setting("tls.tickets", &tickets),
+    ]
 }
 
 fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
@@ -289,6 +319,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         sni,
         alpn,
         from,
+        tls,
         to,
     } = old;
     let same_target = match (to, &new.to) {
@@ -296,5 +327,5 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };
-    same_target && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+    same_target && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
 }

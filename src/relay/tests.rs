@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::core::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT, SendQueue};
-use super::engine::poll::Wire;
+use super::engine::poll::Socket;
 use super::*;
 use crate::socket::{Fault, SocketOptions, reset, socket_fault};
 

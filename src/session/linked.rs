@@ -9,13 +9,15 @@ use super::refusal::ending_of_fault;
 use super::steps::Connected;
 use crate::account::{Ending, Entry};
 use crate::ends::Endpoints;
-use crate::relay::{Closed, RelayLimits, Side, relay};
+use crate::relay::{Closed, RelayLimits, Side, TlsSide, relay, relay_tls};
+use crate::tls::{TlsConnection, error_word};
 
 /// A client and a server between which bytes can be relayed.
 pub(super) struct Linked {
     ends: Arc<Endpoints>,
     server: LeasedServer,
     first: Vec<u8>,
+    client_tls: Option<Box<TlsConnection>>,
     limits: RelayLimits,
     entry: Entry,
 }
@@ -27,6 +29,7 @@ impl Linked {
             socket,
             server,
             first,
+            client_tls,
             relay,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
@@ -35,6 +38,7 @@ impl Linked {
             ends,
             server,
             first,
+            client_tls,
             limits: relay,
             entry,
         }
@@ -48,12 +52,17 @@ impl Linked {
             ends,
             server,
             first,
+            client_tls,
             limits,
             mut entry,
         } = self;
         async move {
             let cut = entry.record().until_cut();
-            let closed = relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await;
+            let closed = match client_tls {
+                None => relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await,
+                // Boxed, so that a session without TLS stays small.
+                Some(tls) => Box::pin(relay_over_tls(&ends, Some(*tls), first, limits, &entry, cut)).await,
+            };
             entry.relay_finished(&ends);
             let finished = server.finished(&ends, closed, &entry);
             if closed.is_abrupt() {
@@ -72,4 +81,28 @@ impl Linked {
             entry.close(ending);
         }
     }
+}
+
+/// Relays a session of which a side uses TLS that ends here. What goes wrong with that is kept for the log.
+async fn relay_over_tls(
+    ends: &Endpoints,
+    client_tls: Option<TlsConnection>,
+    first: Vec<u8>,
+    limits: RelayLimits,
+    entry: &Entry,
+    cut: impl Future + Unpin,
+) -> Closed {
+    let client = TlsSide {
+        socket: &ends.client,
+        tls: client_tls,
+    };
+    let server = TlsSide {
+        socket: &ends.server,
+        tls: None,
+    };
+    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), cut).await;
+    if let Some(error) = error {
+        entry.info().tls_mut().error = Some(error_word(&error));
+    }
+    closed
 }

@@ -8,6 +8,7 @@ use crate::capacity::ConnectionLimits;
 use crate::live::LivePools;
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
+use crate::tls::ListenerTls;
 
 /// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
 /// series go on.
@@ -16,6 +17,8 @@ pub struct ListenerState {
     pub plan: Arc<ListenerPlan>,
     /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
+    /// The TLS that ends at it; `None`: all TLS is passed on.
+    pub tls: Option<Arc<ListenerTls>>,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
     /// The metrics it counts in.
@@ -31,6 +34,7 @@ impl ListenerState {
     pub fn new(
         plan: Arc<ListenerPlan>,
         pools: LivePools,
+        tls: Option<Arc<ListenerTls>>,
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
@@ -38,6 +42,7 @@ impl ListenerState {
         Self {
             plan,
             pools,
+            tls,
             limits,
             series,
             hello_memory,

@@ -13,19 +13,21 @@ use tokio::time::Instant;
 use super::leased_server::LeasedServer;
 use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
 use super::refusal::{Refusal, alert_record};
+use super::termination::Termination;
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
-use crate::refuse::alert_without_route;
+use crate::refuse::{Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::{Sniffed, sniff};
 use crate::socket::Fault;
+use crate::tls::{TlsConnection, TlsSummary};
 
 /// A client that was accepted, with an entry in the ledger.
 pub(super) struct Opened<'a> {
@@ -39,6 +41,7 @@ pub(super) struct Opened<'a> {
 pub(super) struct Identified<'a> {
     client: &'a TcpStream,
     state: &'a ListenerState,
+    at: Instant,
     entry: &'a mut Entry,
     /// `None`: the routes do not depend on the first bytes, and none were read.
     sniffed: Option<Sniffed>,
@@ -46,11 +49,15 @@ pub(super) struct Identified<'a> {
 
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
-    client: &'a TcpStream,
-    entry: &'a mut Entry,
+    pub(super) client: &'a TcpStream,
+    pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
     relay: RelayLimits,
-    sniffed: Option<Sniffed>,
+    pub(super) sniffed: Option<Sniffed>,
+    /// What its TLS handshake is made with; `None`: its TLS is passed on, or the handshake is complete.
+    pub(super) termination: Option<Termination<'a>>,
+    /// The TLS that ends here, its handshake complete; with the ClientHello.
+    pub(super) tls: Option<(TlsConnection, Hello)>,
 }
 
 /// A connection to a server for the client.
@@ -59,6 +66,8 @@ pub(super) struct Connected {
     pub(super) server: LeasedServer,
     /// What the server gets before anything else: the PROXY header, and what was read of the client.
     pub(super) first: Vec<u8>,
+    /// The TLS of the client, if it ends here.
+    pub(super) client_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
 }
 
@@ -88,6 +97,7 @@ impl<'a> Opened<'a> {
             Ok(Identified {
                 client,
                 state,
+                at,
                 entry,
                 sniffed,
             })
@@ -103,6 +113,7 @@ fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
+        info.has_hello = true;
         info.sni = hello
             .server_name()
             .map(ServerName::shared)
@@ -134,6 +145,7 @@ impl<'a> Identified<'a> {
         let Self {
             client,
             state,
+            at,
             entry,
             sniffed,
         } = self;
@@ -145,12 +157,13 @@ impl<'a> Identified<'a> {
             client: Some(entry.info().client),
         };
         let alert = || alert_record(hello, alert_without_route);
-        let pool = match state.plan.routes.find(&known) {
+        let routes = &state.plan.routes;
+        let (pool, mode, alpn) = match routes.find(&known) {
             RouteChoice::Route { route, pool } => {
-                entry.info().route = Some(Arc::clone(route));
-                &state.pools[*pool]
+                entry.info().route = Some(Arc::clone(&route.name));
+                (&state.pools[*pool], route.tls, &*route.alpn)
             }
-            RouteChoice::Default(pool) => &state.pools[*pool],
+            RouteChoice::Default(pool) => (&state.pools[*pool], routes.default_tls(), &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Route(alert()));
@@ -158,12 +171,15 @@ impl<'a> Identified<'a> {
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(alert())),
         };
         entry.pool_chosen(pool.name());
+        let deadline = at + state.plan.sniff.hello_timeout;
         Ok(Routed {
             client,
             entry,
             pool,
             relay: state.plan.relay,
             sniffed,
+            termination: Termination::new(state.tls.as_ref(), mode, alpn, deadline),
+            tls: None,
         })
     }
 }
@@ -177,12 +193,18 @@ impl Routed<'_> {
             pool,
             relay,
             sniffed,
+            termination: _,
+            tls,
         } = self;
         async move {
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let address = entry.info().client;
             let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
+                Some(version) => {
+                    let local = client.local_addr();
+                    let tls = tls.as_ref().map(|(connection, hello)| (connection, hello));
+                    proxy_header(version, address, local, hello, tls)?
+                }
                 None => Vec::new(),
             };
             let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
@@ -192,14 +214,18 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             });
-            let (socket, lease) = dialled
-                .await
-                .map_err(|reason| Refusal::DialError(reason, alert_record(hello, |_| Alert::InternalError)))?;
+            let (socket, lease) = dialled.await.map_err(|reason| {
+                let alert = alert_record(hello, |_| Alert::InternalError);
+                let reply = alert.map_or(Reply::Close, Reply::Alert);
+                // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
+                Refusal::DialError(reason, if tls.is_some() { Reply::Reset } else { reply })
+            })?;
             first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
                 first,
+                client_tls: tls.map(|(connection, _)| Box::new(connection)),
                 relay,
             })
         }
@@ -213,13 +239,20 @@ fn proxy_header(
     client: ClientAddr,
     local: io::Result<SocketAddr>,
     hello: Option<&Hello>,
+    tls: Option<(&TlsConnection, &Hello)>,
 ) -> Result<Vec<u8>, Refusal> {
     let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let summary = tls.map(|(connection, _)| TlsSummary::of(connection.negotiated()));
+    let name = tls.map(|(_, hello)| hello).or(hello).and_then(Hello::server_name);
     let info = ClientInfo {
         client,
         local: ListenAddr::new(local),
-        authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
-        alpn: hello.and_then(|hello| hello.alpn.iter().next()),
+        authority: name.map(ServerName::as_str),
+        alpn: match tls {
+            Some((connection, _)) => connection.negotiated().alpn_protocol(),
+            None => hello.and_then(|hello| hello.alpn.iter().next()),
+        },
+        tls: summary.as_ref(),
     };
     Ok(header(version, &info))
 }
@@ -241,14 +274,13 @@ fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
 mod tests {
     use super::*;
     use crate::account::Ending;
-    use crate::refuse::Reply;
 
     #[test]
     fn without_a_local_address_there_is_no_session_where_a_proxy_header_is_expected() {
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         for version in [Version::V1, Version::V2] {
             let gone = Err(io::ErrorKind::NotConnected.into());
-            let refusal = proxy_header(version, client, gone, None).unwrap_err();
+            let refusal = proxy_header(version, client, gone, None, None).unwrap_err();
             assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
         }
     }

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::{BoundAddresses, Pools, Problems, Section, process, route, unused, value};
+use super::{BoundAddresses, Pools, Problems, Section, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{ListenerPlan, PoolId};
-use crate::route::{Route, RouteTable};
+use crate::route::{Route, RouteTable, TlsMode};
+use crate::tls::Protocols;
 
 /// Converts a listener. `None` if it is not a table.
 pub(super) fn listener(
@@ -25,7 +26,9 @@ pub(super) fn listener(
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
-    let routes = routes(&entry.key, &section, pools, problems);
+    let mut tls = tls::listener_tls(&section, problems);
+    let has_certificates = section.entry("tls").is_some();
+    let routes = routes(&entry.key, &section, has_certificates, pools, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
@@ -39,7 +42,14 @@ pub(super) fn listener(
         );
     }
     let pool = pool.and_then(|node| pools.find(node, problems));
-    let table = RouteTable::new(routes, pool);
+    if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
+        tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
+        tls.route_alpn = route_alpn(&routes);
+    }
+    let mut table = RouteTable::new(routes, pool);
+    if has_certificates {
+        table = table.terminating_by_default();
+    }
     unused::hello_limits(&section, table.needs_hello(), problems);
     unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
     Some(ListenerPlan {
@@ -49,6 +59,7 @@ pub(super) fn listener(
         max_connections: process::max_connections(&section, problems),
         sniff: limits.sniff,
         routes: table,
+        tls,
         relay: limits.relay,
         socket: limits.socket,
     })
@@ -57,6 +68,7 @@ pub(super) fn listener(
 fn routes(
     listener: &str,
     section: &Section<'_>,
+    terminates: bool,
     pools: &mut Pools<'_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
@@ -69,7 +81,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, pools, problems) else {
+        let Some(route) = route::route(&default_name, node, terminates, pools, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {
@@ -84,4 +96,13 @@ fn routes(
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes
+}
+
+/// The lists of protocols that routes agree on instead of the listener's, each once.
+fn route_alpn(routes: &[Route<PoolId>]) -> Vec<Protocols> {
+    let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
+    let mut lists: Vec<_> = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
+    lists.sort();
+    lists.dedup();
+    lists
 }

@@ -7,6 +7,7 @@ mod address;
 mod value;
 mod section;
 mod limits;
+mod tls;
 mod route;
 mod unused;
 mod process;

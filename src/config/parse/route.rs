@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::{Pools, Problems, Section, address, value};
+use super::{Pools, Problems, Section, address, tls, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
@@ -14,10 +14,12 @@ use crate::route::{Route, Target};
 /// The longest protocol name: RFC 7301, section 3.1.
 const ALPN_BYTES_MAX: usize = 255;
 
-/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
+/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table. `terminates`: whether its
+/// listener has certificates.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
+    terminates: bool,
     pools: &mut Pools<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
@@ -27,6 +29,7 @@ pub(super) fn route(
         sni: entries(&section, "sni", problems, pattern),
         alpn: entries(&section, "alpn", problems, protocol),
         from: entries(&section, "from", problems, address::network),
+        tls: tls::route_mode(&section, terminates, problems),
         // A missing target has been reported, so that this one is never used.
         to: target(&section, pools, problems).unwrap_or(Target::Refuse),
     })
@@ -64,7 +67,7 @@ pub(super) fn entries<T: Clone + Eq + Hash>(
     entries
 }
 
-fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
+pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
         let message = format!("`{text}` is not a name pattern: {error}");
         let hint = if text.contains('*') {

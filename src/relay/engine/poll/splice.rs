@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use tokio::io::Interest;
 
-use super::wire::Wire;
+use super::socket::Socket;
 use crate::optional::OptionalCall;
 
 static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which takes more CPU time");
@@ -109,7 +109,7 @@ impl Pipe {
     }
 
     /// Moves what the socket has received into the empty pipe.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Wire) -> Poll<io::Result<Filled>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Socket) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
         let (_, into) = self.ends();
         loop {
@@ -130,7 +130,7 @@ impl Pipe {
     }
 
     /// Sends once, as much as the socket accepts, at least a byte.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Sent>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Socket) -> Poll<io::Result<Sent>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             let (out, _) = self.ends();
@@ -222,7 +222,7 @@ fn is_connection_error(error: Errno) -> bool {
     )
 }
 
-fn fill(from: &impl Wire, into: &OwnedFd) -> io::Result<Filled> {
+fn fill(from: &impl Socket, into: &OwnedFd) -> io::Result<Filled> {
     let result_without_bytes = match from.splice_into(into) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),

@@ -1,0 +1,106 @@
+//! `[listeners.NAME.tls]`.
+
+use super::{Problems, Section, route, value};
+use crate::config::file::Node;
+use crate::config::keys;
+use crate::config::report::Position;
+use crate::plan::PoolId;
+use crate::route::{Route, Target, TlsMode};
+use crate::tls::{CertificateSource, ClientAuthPlan, ListenerTlsPlan, MinVersion};
+
+/// The TLS of a listener; `None`: none is terminated there.
+pub(super) fn listener_tls(listener: &Section<'_>, problems: &mut Problems<'_>) -> Option<ListenerTlsPlan> {
+    let (position, node) = listener.entry("tls")?;
+    let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
+    let example = r#"certificates = [{ cert = "shop.pem", key = "shop.key" }]"#;
+    let certificates = section.required("certificates", example, problems);
+    let certificates = certificates.map_or(&[][..], |node| value::one_or_many(node, problems));
+    let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+    Some(ListenerTlsPlan {
+        certificates: certificates.iter().filter_map(|node| certificate(node, problems)).collect(),
+        alpn: route::entries(&section, "alpn", problems, route::protocol),
+        min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
+        client_auth: client_auth(&section, problems),
+        tickets: section.get("tickets").and_then(|node| value::path(node, problems)),
+        route_alpn: Vec::new(),
+    })
+}
+
+fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSource> {
+    let section = Section::open(node, &node.position, &keys::CERTIFICATE, problems)?;
+    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
+    let (cert, key, directory) = (path("cert"), path("key"), path("directory"));
+    match (section.entry("cert"), section.entry("directory")) {
+        (Some(_), None) => {
+            let cert = cert?;
+            Some(CertificateSource::Files {
+                key: key.unwrap_or_else(|| cert.clone()),
+                cert,
+            })
+        }
+        (None, Some(_)) => {
+            if let Some((position, _)) = section.entry("key") {
+                problems.error(position, "`key` belongs to `cert`", "a directory has the keys beside the certificates");
+            }
+            directory.map(CertificateSource::Directory)
+        }
+        (Some(_), Some((position, _))) => {
+            problems.error(position, "this certificate has both `cert` and `directory`", "make two entries of it");
+            None
+        }
+        (None, None) => {
+            if section.is_missing("cert") && section.is_missing("directory") {
+                let hint = r#"write { cert = "shop.pem", key = "shop.key" } or { directory = "sites" }"#;
+                problems.error(&node.position, "this certificate has neither `cert` nor `directory`", hint);
+            }
+            None
+        }
+    }
+}
+
+fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientAuthPlan> {
+    let (position, node) = tls.entry("client_auth")?;
+    let section = Section::open(node, position, &keys::CLIENT_AUTH, problems)?;
+    let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
+    let modes = [("require", true), ("request", false)];
+    Some(ClientAuthPlan {
+        is_required: section.one_of("mode", &modes, problems).unwrap_or(true),
+        crl_file: section.get("crl_file").and_then(|node| value::path(node, problems)),
+        names: route::entries(&section, "names", problems, route::pattern),
+        ca_file: ca_file.and_then(|node| value::path(node, problems))?,
+    })
+}
+
+/// How a route of a listener treats TLS. `terminates`: whether the listener has certificates.
+pub(super) fn route_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) -> TlsMode {
+    let modes = [("pass", TlsMode::Pass), ("terminate", TlsMode::Terminate)];
+    let mode = route.one_of("tls", &modes, problems);
+    if let (Some((position, _)), Some(mode), false) = (route.entry("tls"), mode, terminates) {
+        let hint = "add [listeners.NAME.tls] with `certificates`";
+        match mode {
+            TlsMode::Terminate => problems.error(position, "this listener has no certificates", hint),
+            TlsMode::Pass => problems.warning(
+                position,
+                "`tls` is never used",
+                "a listener without [listeners.NAME.tls] passes all TLS on",
+            ),
+        }
+    }
+    mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
+}
+
+/// Warns about certificates that are never used.
+pub(super) fn unused_certificates(
+    plan: &ListenerTlsPlan,
+    routes: &[Route<PoolId>],
+    has_pool: bool,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    let terminates = |route: &Route<PoolId>| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_));
+    if !has_pool && !routes.iter().any(terminates) {
+        problems.warning(position, "the certificates are never used", "every route has tls = \"pass\"");
+    } else if !plan.alpn.is_empty() && !has_pool && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty()) {
+        problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");
+    }
+}
