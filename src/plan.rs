@@ -13,7 +13,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
-use crate::pool::{MemberConfig, Policy, PoolRules, ServerSpec, Thresholds};
+use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -221,6 +221,8 @@ pub struct HealthPlan {
     pub interval_down: Duration,
     /// The time limit of one check.
     pub timeout: Duration,
+    /// What a server must be. Needs a check that learns roles.
+    pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
     /// The IP address that checks connect to; `None`: the server's own.

@@ -1,4 +1,14 @@
 //! What the kinds of checks have in common: how they are configured, described and run.
+//!
+//! **How a kind reports.** A check judges nothing that depends on a pool: several pools with different requirements may
+//! use the result of one run. A run ends in one of these ways:
+//! - [`CheckPass`]: the server works. [`CheckPass::facts`] holds what it says of itself (its role, its history, its lag)
+//!   as plain values; a fact that cannot be learnt is `None`. Each pool compares the facts with its `role` and `max_lag`
+//!   ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
+//!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
+//! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
+//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster.
+//! - [`CheckFailure::Io`]: all else.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -11,6 +21,10 @@ use tokio::net::TcpStream;
 
 use crate::addr::ServerAddr;
 use crate::dial::{ConnectOptions, connect_for_check};
+use crate::pool::ServerFacts;
+
+/// The keys in `[pools.NAME]` of a kind of check that can report the role of a server.
+pub(super) const ROLE_KEYS: [&str; 2] = ["role", "max_lag"];
 
 /// A kind of check, apart from what is configured of it.
 #[derive(Debug)]
@@ -52,8 +66,8 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether a server must have a role. It then gets no session before a check has passed.
-    fn requires_role(&self) -> bool {
+    /// Whether [`ServerFacts::role`] is set when the check passes. If not, `role` and `max_lag` need a login.
+    fn learns_role(&self) -> bool {
         false
     }
 
@@ -97,8 +111,10 @@ impl CheckTarget {
 }
 
 /// What a check that passed has found out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CheckPass {
+    /// What the server says of itself.
+    pub facts: ServerFacts,
     /// When the server's certificate expires, in seconds since the Unix epoch; `None`: not known.
     pub certificate_ends: Option<i64>,
 }
@@ -108,7 +124,14 @@ pub struct CheckPass {
 pub enum CheckFailure {
     /// It could not be made, or not to its end.
     Io(io::Error),
-    /// The server works, but is not what the pool requires: it has another role, or is too far behind.
+    /// The server answered, but did not let the check in.
+    Refused {
+        /// In the server's words.
+        reason: String,
+        /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
+        accepts_sessions: bool,
+    },
+    /// The server works, but no pool is to use it, and why.
     Unfit(String),
 }
 

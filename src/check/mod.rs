@@ -8,13 +8,11 @@
 
 mod kind;
 mod file;
-mod role;
 pub mod tcp;
 pub mod tls;
 pub mod postgres;
 
 pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
-pub use role::{Role, RoleRequirement};
 
 /// Every kind of check.
 pub static KINDS: [&CheckKind; 3] = [&tcp::KIND, &tls::KIND, &postgres::KIND];

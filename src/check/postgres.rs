@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
@@ -14,15 +15,16 @@ use tokio_postgres::{Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::file::read_password;
-use super::role::RoleRequirement;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, role, tls};
+use super::kind::ROLE_KEYS;
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
 use crate::error::chain;
+use crate::pool::{Role, ServerFacts};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
     name: "postgres",
     health_keys: &["user", "password_file", "database"],
-    pool_keys: &role::KEYS,
+    pool_keys: &ROLE_KEYS,
     service: Some(Service {
         name: "PostgreSQL",
         accepts_proxy_header: false,
@@ -33,10 +35,8 @@ pub static KIND: CheckKind = CheckKind {
 /// The check `postgres`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresCheck {
-    /// How to log in; `None`: no login, any answer to SSLRequest passes.
+    /// How to log in; `None`: no login, any answer to GSSENCRequest passes.
     pub login: Option<PostgresLogin>,
-    /// What a server must be. Needs a login.
-    pub required: RoleRequirement,
 }
 
 /// How to log in.
@@ -56,13 +56,12 @@ impl Check for PostgresCheck {
     }
 
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let Self { login, required } = self;
-        let mut settings = required.settings();
+        let mut settings = Vec::new();
         if let Some(PostgresLogin {
             user,
             password_file,
             database,
-        }) = login
+        }) = &self.login
         {
             settings.push(("health.user", format!("{user:?}")));
             settings.push(("health.password_file", format!("{password_file:?}")));
@@ -76,8 +75,8 @@ impl Check for PostgresCheck {
         file.map(|path| ("password_file", path)).into_iter().collect()
     }
 
-    fn requires_role(&self) -> bool {
-        self.required.is_set()
+    fn learns_role(&self) -> bool {
+        self.login.is_some()
     }
 
     fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
@@ -85,8 +84,8 @@ impl Check for PostgresCheck {
     }
 }
 
-/// SSLRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// GSSENCRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
+const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
 /// Bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -94,14 +93,11 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read.
 type BoundedStream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
 
-/// Whether it is a replica.
-const ROLE_QUERY: &str = "SELECT pg_is_in_recovery()";
-
 /// Whether it is a replica, and how many seconds behind. While a receiver runs and all it has received is replayed, a
 /// replica is not behind: an idle primary sends nothing to replay, however long ago the last transaction was. Without a
 /// receiver it falls behind although nothing is left to replay. A user without privileges may see that a receiver runs,
 /// but nothing else of it.
-const LAG_QUERY: &str = "SELECT pg_is_in_recovery(), CASE \
+const ROLE_QUERY: &str = "SELECT pg_is_in_recovery(), CASE \
     WHEN NOT pg_is_in_recovery() THEN 0 \
     WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() \
         AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0 \
@@ -118,8 +114,11 @@ struct PostgresProbe {
 impl Probe for PostgresProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            self.connect_and_ask().await?;
-            Ok(CheckPass::default())
+            let facts = self.connect_and_ask().await?;
+            Ok(CheckPass {
+                facts,
+                ..CheckPass::default()
+            })
         })
     }
 }
@@ -136,20 +135,20 @@ impl PostgresProbe {
     /// Connects, and asks whether it is PostgreSQL or, with a login, what its role is.
     ///
     /// # Errors
-    /// Those of connecting; that the server speaks another protocol, refuses the login, or is not what is required.
-    async fn connect_and_ask(&self) -> Result<(), CheckFailure> {
+    /// Those of connecting; that the server speaks another protocol, or refuses the login.
+    async fn connect_and_ask(&self) -> Result<ServerFacts, CheckFailure> {
         let mut stream = self.target.connect().await?;
         let Some(login) = &self.check.login else {
-            return Ok(request_tls(&mut stream).await?);
+            request_gss(&mut stream).await?;
+            return Ok(ServerFacts::default());
         };
         let (from, to) = stream.into_split();
         let stream = join(from.take(ANSWER_BYTES_MAX), to);
-        let (is_replica, lag) = self.query_role(login, stream).await?;
-        self.check.required.judge(is_replica, lag)
+        Ok(self.query_role(login, stream).await?)
     }
 
-    /// Logs in. Returns whether the server is a replica and, if that is asked, how many seconds it is behind.
-    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<(bool, Option<f64>)> {
+    /// Logs in, and asks for the role of the server.
+    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<ServerFacts> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
@@ -159,13 +158,8 @@ impl PostgresProbe {
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
         let (client, connection) = connected.map_err(server_error)?;
-        let query = if self.check.required.max_lag.is_some() {
-            LAG_QUERY
-        } else {
-            ROLE_QUERY
-        };
         let ask = async {
-            let answer = client.simple_query(query).await;
+            let answer = client.simple_query(ROLE_QUERY).await;
             drop(client); // sends Terminate, and ends `connection`
             answer
         };
@@ -174,15 +168,15 @@ impl PostgresProbe {
     }
 }
 
-/// Sends SSLRequest. Any PostgreSQL server answers it with one letter, and no session begins. A server with TLS logs that
-/// the client sent none.
-async fn request_tls(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(&SSL_REQUEST).await?;
+/// Sends GSSENCRequest. PostgreSQL since version 12 answers it with one letter, whether or not it has GSSAPI, begins no
+/// session, and logs nothing if the client then leaves. After an SSLRequest it would log that the client sent no hello.
+async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&GSSENC_REQUEST).await?;
     match stream.read_u8().await? {
-        b'S' | b'N' => Ok(()),
+        b'G' | b'N' | b'E' => Ok(()), // E: ErrorResponse of an older server, which does not know the request
         other => {
             let what = format!(
-                "not a PostgreSQL server: it answers SSLRequest with {:?}",
+                "not a PostgreSQL server: it answers GSSENCRequest with {:?}",
                 char::from(other)
             );
             Err(io::Error::other(what))
@@ -213,7 +207,7 @@ fn server_error(error: tokio_postgres::Error) -> io::Error {
     io::Error::new(kind, error)
 }
 
-fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<(bool, Option<f64>)> {
+fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<ServerFacts> {
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -222,7 +216,22 @@ fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<(bool, Option<f64>)> {
     let column = |number| row.and_then(|row| row.try_get(number).ok().flatten());
     let is_replica =
         column(0).ok_or_else(|| io::Error::other("the answer does not say whether the server is a replica"))?;
-    Ok((is_replica == "t", column(1).and_then(|lag| lag.parse().ok())))
+    let role = if is_replica == "t" {
+        Role::Replica
+    } else {
+        Role::Primary
+    };
+    Ok(ServerFacts {
+        role: Some(role),
+        lag: column(1).and_then(|lag| lag.parse().ok()).and_then(read_lag),
+        ..ServerFacts::default()
+    })
+}
+
+/// The lag in seconds. Clocks that differ make it negative. NaN, infinity and what no `Duration` can hold are not known.
+fn read_lag(seconds: f64) -> Option<Duration> {
+    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]

@@ -91,7 +91,10 @@ impl Probe for TlsProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
             let certificate_ends = self.handshake().await?;
-            Ok(CheckPass { certificate_ends })
+            Ok(CheckPass {
+                certificate_ends,
+                ..CheckPass::default()
+            })
         })
     }
 }

@@ -3,9 +3,9 @@ use std::time::Duration;
 use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerLocation;
+use crate::check::Check;
 use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
-use crate::check::{Check, RoleRequirement};
 use crate::plan::AdminSocket;
 use crate::pool::Policy;
 use crate::proxy_protocol::Version;
@@ -122,8 +122,7 @@ fn a_check_without_keys_has_the_documented_defaults() {
         database: "u".into(),
     };
     for (user, login) in [("", None), (", user = \"u\"", Some(login))] {
-        let required = RoleRequirement::default();
-        let check: Arc<dyn Check> = Arc::new(PostgresCheck { login, required });
+        let check: Arc<dyn Check> = Arc::new(PostgresCheck { login });
         assert_eq!(pool(&format!("check = \"postgres\"{user}")).health.check, Some(check));
     }
     let tls: Arc<dyn Check> = Arc::new(TlsCheck {

@@ -33,7 +33,6 @@ impl CheckPlan {
 /// The check of one server of a pool.
 pub(super) struct ServerCheck {
     probe: Box<dyn Probe>,
-    requires_role: bool,
     plan: CheckPlan,
     pub(super) server: Arc<Server>,
     series: Arc<ServerSeries>,
@@ -42,10 +41,8 @@ pub(super) struct ServerCheck {
 impl ServerCheck {
     /// `check`: that of the plan.
     pub(super) fn new(check: Arc<dyn Check>, plan: CheckPlan, server: Arc<Server>, series: Arc<ServerSeries>) -> Self {
-        let requires_role = check.requires_role();
         Self {
             probe: check.probe(target(&plan, &server)),
-            requires_role,
             plan,
             server,
             series,
@@ -55,7 +52,7 @@ impl ServerCheck {
     /// If the server must have a role, a panic does not use it before a check has found that it has. As an unchecked server
     /// it is still used while no server of its pool is up.
     pub(super) fn await_role(&self) {
-        if self.requires_role {
+        if self.plan.health.required.is_set() {
             self.server.assume_unfit();
         }
     }
@@ -77,12 +74,31 @@ impl ServerCheck {
 
     /// Records a result in the server and in the metrics. Logs if the server has changed its state.
     pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) {
-        let (result, verdict) = match result {
-            Ok(CheckPass { certificate_ends }) => {
+        let (result, outcome) = match result {
+            Ok(CheckPass {
+                facts,
+                certificate_ends,
+            }) => {
                 if let Some(end) = certificate_ends {
                     self.series.publish_certificate_expiry(end);
                 }
-                (CheckResult::Pass, CheckOutcome::Pass)
+                let outcome = self.plan.health.required.judge(&facts);
+                let result = match outcome {
+                    CheckOutcome::Pass => CheckResult::Pass,
+                    _ => CheckResult::Fail,
+                };
+                (result, outcome)
+            }
+            Err(CheckFailure::Refused {
+                reason,
+                accepts_sessions,
+            }) => {
+                let reason = reason.into();
+                let refused = CheckOutcome::Refused {
+                    reason,
+                    accepts_sessions,
+                };
+                (CheckResult::Fail, refused)
             }
             Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, CheckOutcome::Unfit(reason.into())),
             Err(CheckFailure::Io(error)) => {
@@ -96,18 +112,16 @@ impl ServerCheck {
         };
         self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
-        let changed = self.server.record_check(&verdict, self.plan.health.thresholds);
+        let changed = self.server.record_check(&outcome, self.plan.health.thresholds);
         let server = &self.server.spec().label;
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool, %server, "server is back");
         }
         let Some(state) = changed else { return };
         self.series.record_transition(state == CheckState::Up);
-        match verdict {
-            CheckOutcome::Pass => tracing::info!(pool, %server, "server is up"),
-            CheckOutcome::Fail(reason) | CheckOutcome::Unfit(reason) => {
-                tracing::warn!(pool, %server, %reason, "server is down");
-            }
+        match outcome.reason() {
+            None => tracing::info!(pool, %server, "server is up"),
+            Some(reason) => tracing::warn!(pool, %server, %reason, "server is down"),
         }
     }
 }

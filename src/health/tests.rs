@@ -3,7 +3,7 @@ use tokio::time::timeout;
 use super::server_check::{CheckPlan, ServerCheck};
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
-use crate::pool::{Member, MemberConfig, Server};
+use crate::pool::{Member, MemberConfig, Role, Server, ServerFacts};
 
 /// A plan with one pool that has these lines.
 fn plan(lines: &str) -> Plan {
@@ -86,6 +86,16 @@ async fn no_panic_uses_a_server_of_unknown_role() {
     );
     let check = first_check(&pool);
     let timed_out = || Err(CheckFailure::Io(std::io::ErrorKind::TimedOut.into()));
+    let found = |role| {
+        let facts = ServerFacts {
+            role: Some(role),
+            ..ServerFacts::default()
+        };
+        Ok(CheckPass {
+            facts,
+            ..CheckPass::default()
+        })
+    };
     let is_used = || {
         let client = crate::addr::ClientAddr::new("10.0.0.1:1".parse().unwrap());
         pool.pick(client, &[], Instant::now()).is_some()
@@ -93,9 +103,9 @@ async fn no_panic_uses_a_server_of_unknown_role() {
     check.await_role();
     for (result, used) in [
         (timed_out(), false), // its role was never known
-        (Ok(CheckPass::default()), true),
+        (found(Role::Primary), true),
         (timed_out(), true), // it was last known to be a primary
-        (Err(CheckFailure::Unfit("a replica".into())), false),
+        (found(Role::Replica), false),
         (timed_out(), false), // it was last known to be a replica
     ] {
         check.record("p", result);

@@ -11,7 +11,7 @@ use super::{
     SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::pool::{EjectLimits, PoolRules, Thresholds};
+use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
@@ -196,6 +196,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         interval,
         interval_down,
         timeout,
+        required: RoleRequirement { role, max_lag },
         thresholds: Thresholds { rise, fall },
         address,
         port,
@@ -206,6 +207,8 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("health.interval", interval),
         setting("health.interval_down", interval_down),
         setting("health.timeout", timeout),
+        setting("role", role),
+        setting("max_lag", max_lag),
         setting("health.rise", rise),
         setting("health.fall", fall),
         setting("health.address", address),

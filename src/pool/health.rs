@@ -37,9 +37,27 @@ pub enum CheckOutcome {
     Pass,
     /// The check failed, and why. [`Thresholds::fall`] failures in a row take the server out.
     Fail(Reason),
+    /// The server answered, but did not let the check in. At present this counts as a failure.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// Whether it may accept new sessions all the same.
+        accepts_sessions: bool,
+    },
     /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
     /// brings the server back.
     Unfit(Reason),
+}
+
+impl CheckOutcome {
+    /// Why the check did not pass; `None`: it passed.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Pass => None,
+            Self::Fail(reason) | Self::Refused { reason, .. } | Self::Unfit(reason) => Some(reason),
+        }
+    }
 }
 
 /// How many equal results in a row change the state.
@@ -102,7 +120,8 @@ impl RiseFall {
         let before = self.latest;
         let (latest, unfit) = match outcome {
             CheckOutcome::Pass => (LatestResult::Pass, false),
-            CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit), // a failed check does not tell the role
+            // A failed check does not tell the role.
+            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } => (LatestResult::Fail, self.unfit),
             CheckOutcome::Unfit(_) => (LatestResult::Unfit, true),
         };
         self.unfit = unfit;

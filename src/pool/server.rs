@@ -160,10 +160,7 @@ impl Server {
         }
         let before = checks.rise_fall.state();
         let changed = checks.rise_fall.record(outcome, thresholds);
-        checks.reason = match outcome {
-            CheckOutcome::Pass => None,
-            CheckOutcome::Fail(reason) | CheckOutcome::Unfit(reason) => Some(reason.clone()),
-        };
+        checks.reason = outcome.reason().cloned();
         if changed.is_some() {
             checks.since = SystemTime::now();
         }

@@ -10,10 +10,7 @@ fn probe(listener: &TcpListener) -> PostgresProbe {
         password_file: None,
         database: "checker".into(),
     };
-    let check = PostgresCheck {
-        login: Some(login),
-        required: RoleRequirement::default(),
-    };
+    let check = PostgresCheck { login: Some(login) };
     let target = CheckTarget {
         address: ServerAddr::new(listener.local_addr().unwrap()),
         host: None,
@@ -28,7 +25,7 @@ async fn checked(answer: &[u8], times: usize) -> (io::Error, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read_exact(&mut [0; SSL_REQUEST.len()]).await.unwrap();
+        stream.read_exact(&mut [0; 8]).await.unwrap();
         stream.write_all(b"N").await.unwrap();
         let mut sent = 0;
         while sent < times && stream.write_all(answer).await.is_ok() {
@@ -48,6 +45,20 @@ async fn checked(answer: &[u8], times: usize) -> (io::Error, usize) {
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(4 + body.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], body].concat()
+}
+
+#[test]
+fn a_lag_that_is_no_number_of_seconds_is_not_known() {
+    for (seconds, lag) in [
+        (0.0, Some(Duration::ZERO)),
+        (-3.0, Some(Duration::ZERO)),
+        (5.5, Some(Duration::from_millis(5500))),
+        (f64::NAN, None),
+        (f64::INFINITY, None),
+        (1e300, None),
+    ] {
+        assert_eq!(read_lag(seconds), lag, "{seconds}");
+    }
 }
 
 #[tokio::test]

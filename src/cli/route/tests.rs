@@ -5,7 +5,7 @@ use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
 use crate::plan::{AdminPlan, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
-use crate::pool::{EjectLimits, MemberConfig, PoolRules, Thresholds};
+use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
 use crate::route::{RouteTable, Target};
@@ -68,6 +68,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             interval: SECOND,
             interval_down: SECOND,
             timeout: SECOND,
+            required: RoleRequirement::default(),
             thresholds,
             address: None,
             port: None,

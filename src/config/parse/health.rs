@@ -9,7 +9,7 @@ use crate::addr::ServerAddr;
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::plan::HealthPlan;
-use crate::pool::{EjectLimits, Thresholds};
+use crate::pool::{EjectLimits, RoleRequirement, Thresholds};
 use crate::units;
 
 /// A check costs a connection: more than a hundred a second to each server would be load.
@@ -55,7 +55,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
         };
     }
     let section = pool.child("health", &keys::HEALTH, problems);
-    let check = check::check(pool, &section, problems);
+    let (check, required) = check::check(pool, &section, problems);
     let interval = section
         .duration("interval", CHECK_INTERVAL, problems)
         .unwrap_or(defaults.interval);
@@ -68,6 +68,7 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
         timeout: section
             .duration("timeout", NONZERO_DURATION, problems)
             .unwrap_or(defaults.timeout),
+        required,
         thresholds: Thresholds {
             rise: section
                 .integer("rise", STREAK, problems)
@@ -100,6 +101,7 @@ fn default_plan() -> HealthPlan {
         interval: Duration::from_secs(2),
         interval_down: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
+        required: RoleRequirement::default(),
         thresholds: Thresholds { rise: 2, fall: 3 },
         address: None,
         port: None,

@@ -169,17 +169,9 @@ fn a_lagging_replica_is_down_and_an_idle_one_is_not() {
 
 #[test]
 fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
-    let keys = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
-    must(Command::new("chmod").arg("755").arg(keys.path()));
-    let certificate = Postgres::own_file(keys.path(), "server.crt", &made.cert.pem());
-    let key = Postgres::own_file(keys.path(), "server.key", &made.signing_key.serialize_pem());
-    let server = Postgres::start_with(&[
-        "ssl=on",
-        &format!("ssl_cert_file={}", certificate.display()),
-        &format!("ssl_key_file={}", key.display()),
-        "log_connections=on",
-    ]);
+    let (_keys, tls) = tls_settings();
+    let [on, certificate, key] = &tls;
+    let server = Postgres::start_with(&[on, certificate, key, "log_connections=on"]);
     with_checker(&server);
     let (_folder, password) = password();
     let proxy = Proxy::start(&config(&[&server], &password, ""));
@@ -216,19 +208,44 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
 }
 
 #[test]
-fn without_a_login_any_valid_answer_to_sslrequest_passes() {
-    let server = Postgres::start();
+fn a_check_without_a_login_passes_and_leaves_no_line_in_the_servers_log() {
+    let (_keys, tls) = tls_settings();
+    let server = Postgres::start_with(&tls.each_ref().map(String::as_str));
     let other = crate::support::server::Server::named("220 smtp");
-    let proxy = Proxy::start(&one_pool(
-        &[server.address(), other.address],
-        "health.check = \"postgres\"",
-    ));
-    eventually("it is up", || {
-        proxy.server("p", &server.address().to_string())["health"] == "up"
+    let more = "health.check = \"postgres\"\nhealth.interval = \"100ms\"";
+    let proxy = Proxy::start(&one_pool(&[server.address(), other.address], more));
+    let label = server.address().to_string();
+    let before = server.log().len();
+    eventually("ten checks pass", || {
+        let passed = [("server", label.as_str()), ("result", "pass")];
+        proxy.metrics().sum("acequia_health_checks_total", &passed) >= 10.0
     });
     let other = proxy.server("p", &other.address.to_string());
     assert_eq!(
         other["reason"],
-        "not a PostgreSQL server: it answers SSLRequest with '2'"
+        "not a PostgreSQL server: it answers GSSENCRequest with '2'"
     );
+    proxy.stop();
+    // A refused session leaves a line: the next one, if the checks have left none.
+    assert_eq!(
+        finished(psql(server.address(), "").env("PGDATABASE", "missing")).code,
+        Some(2)
+    );
+    let line = wait_for("the line of the session", || server.log().get(before).cloned());
+    assert!(line.contains("database \"missing\" does not exist"), "{line}");
+}
+
+/// Settings that give a server a certificate, and the folder that holds it.
+fn tls_settings() -> (TempDir, [String; 3]) {
+    let keys = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+    must(Command::new("chmod").arg("755").arg(keys.path()));
+    let certificate = Postgres::own_file(keys.path(), "server.crt", &made.cert.pem());
+    let key = Postgres::own_file(keys.path(), "server.key", &made.signing_key.serialize_pem());
+    let settings = [
+        "ssl=on".to_owned(),
+        format!("ssl_cert_file={}", certificate.display()),
+        format!("ssl_key_file={}", key.display()),
+    ];
+    (keys, settings)
 }

@@ -12,7 +12,9 @@ use super::{Problems, Section, value};
 use crate::check::tcp::TcpCheck;
 use crate::check::{Check, CheckKind, KINDS};
 use crate::config::file::{Node, Value};
-use reader::{KindReader, Sections};
+use crate::pool::RoleRequirement;
+use reader::KindReader;
+use role::role_requirement;
 
 /// Every kind of check that can be configured.
 static READERS: [KindReader; 3] = [tcp::READER, tls::READER, postgres::READER];
@@ -23,19 +25,28 @@ const DEFAULT: KindReader = tcp::READER;
 /// Kinds that are planned, but not supported yet.
 const PLANNED: [&str; 5] = ["http", "mysql", "redis", "send-expect", "exec"];
 
-/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`; `None`: "off".
-pub(super) fn check(pool: &Section<'_>, health: &Section<'_>, problems: &mut Problems<'_>) -> Option<Arc<dyn Check>> {
+/// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role of its
+/// servers. `None`: "off".
+pub(super) fn check(
+    pool: &Section<'_>,
+    health: &Section<'_>,
+    problems: &mut Problems<'_>,
+) -> (Option<Arc<dyn Check>>, RoleRequirement) {
     let reader = match health.get("check") {
         None => Some(DEFAULT),
         Some(node) => match reader(node, problems) {
             Some(reader) => reader,
-            None => return Some(default()), // an error, so that it is unknown which keys belong to the check
+            None => return (Some(default()), RoleRequirement::default()), // an error, so that it is unknown which keys belong to the check
         },
     };
     let kind = reader.map(|reader| reader.kind);
     misplaced_keys(kind, health, |kind| kind.health_keys, problems);
     misplaced_keys(kind, pool, |kind| kind.pool_keys, problems);
-    reader.map(|reader| (reader.read)(&Sections { pool, health }, problems))
+    let check = reader.map(|reader| (reader.read)(health, problems));
+    let knows_roles = |check: &&Arc<dyn Check>| check.kind().pool_keys.contains(&"role");
+    let required = check.as_ref().filter(knows_roles);
+    let required = required.map(|check| role_requirement(pool, &**check, problems));
+    (check, required.unwrap_or_default())
 }
 
 /// The check of a pool that configures none.

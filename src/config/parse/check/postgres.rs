@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::super::value;
-use super::Problems;
-use super::reader::{KindReader, Sections};
-use super::role::role_requirement;
+use super::reader::KindReader;
+use super::{Problems, Section};
+use crate::check::Check;
 use crate::check::postgres::{KIND, PostgresCheck, PostgresLogin};
-use crate::check::{Check, Role, RoleRequirement};
 use crate::config::file::Node;
 
 /// The longest name of a user or database, in bytes: the limit of PostgreSQL (NAMEDATALEN - 1).
@@ -15,35 +14,27 @@ const NAME_BYTES_MAX: usize = 63;
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
-fn read(sections: &Sections<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let section = sections.health;
+fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let user = section.get("user").and_then(|node| name(node, problems));
     let password_file = section
         .get("password_file")
         .and_then(|node| value::path(node, problems));
     let database = section.get("database").and_then(|node| name(node, problems));
-    let required = role_requirement(sections.pool, problems);
     if section.is_missing("user") {
-        keys_without_user(sections, required, problems);
+        keys_without_user(section, problems);
     }
     let login = user.map(|user| PostgresLogin {
         database: database.unwrap_or(user).into(),
         user: user.into(),
         password_file,
     });
-    Arc::new(PostgresCheck { login, required })
+    Arc::new(PostgresCheck { login })
 }
 
 /// Reports keys that have an effect only with a login.
-fn keys_without_user(sections: &Sections<'_>, required: RoleRequirement, problems: &mut Problems<'_>) {
-    let Sections { pool, health } = *sections;
-    for (key, section, needs_login) in [
-        ("password_file", health, true),
-        ("database", health, true),
-        ("role", pool, required.role != Role::Any),
-        ("max_lag", pool, required.max_lag.is_some()),
-    ] {
-        if let (Some((position, _)), true) = (section.entry(key), needs_login) {
+fn keys_without_user(section: &Section<'_>, problems: &mut Problems<'_>) {
+    for key in ["password_file", "database"] {
+        if let Some((position, _)) = section.entry(key) {
             let hint = "add `user` to [pools.NAME.health]";
             problems.error(position, format!("`{key}` needs a login"), hint);
         }

@@ -10,14 +10,6 @@ use crate::check::{Check, CheckKind};
 pub(super) struct KindReader {
     /// The kind.
     pub(super) kind: &'static CheckKind,
-    /// Reads its keys. Reports errors and continues.
-    pub(super) read: fn(&Sections<'_>, &mut Problems<'_>) -> Arc<dyn Check>,
-}
-
-/// The two sections that a check may have keys in.
-pub(super) struct Sections<'a> {
-    /// `[pools.NAME]`
-    pub(super) pool: &'a Section<'a>,
-    /// `[pools.NAME.health]`
-    pub(super) health: &'a Section<'a>,
+    /// Reads its keys in `[pools.NAME.health]`. Reports errors and continues.
+    pub(super) read: fn(&Section<'_>, &mut Problems<'_>) -> Arc<dyn Check>,
 }

@@ -2,20 +2,27 @@
 
 use super::super::limits::NONZERO_DURATION;
 use super::{Problems, Section};
-use crate::check::{Role, RoleRequirement};
+use crate::check::Check;
+use crate::pool::{Role, RoleRequirement};
 
-const ROLES: [(&str, Role); 3] = [
-    ("any", Role::Any),
-    ("primary", Role::Primary),
-    ("replica", Role::Replica),
+const ROLES: [(&str, Option<Role>); 3] = [
+    ("any", None),
+    ("primary", Some(Role::Primary)),
+    ("replica", Some(Role::Replica)),
 ];
 
-/// Converts the requirements of a pool for the role of its servers.
-pub(super) fn role_requirement(pool: &Section<'_>, problems: &mut Problems<'_>) -> RoleRequirement {
+/// Converts the requirements of a pool for the role of its servers. `check`: the check, which has these keys.
+pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: &mut Problems<'_>) -> RoleRequirement {
     let role = pool.one_of("role", &ROLES, problems).unwrap_or_default();
     let max_lag = pool.duration_or_off("max_lag", NONZERO_DURATION, problems).flatten();
-    if let (Some((position, _)), Role::Primary) = (pool.entry("max_lag"), role) {
+    if let (Some((position, _)), Some(Role::Primary)) = (pool.entry("max_lag"), role) {
         problems.warning(position, "`max_lag` is never used", "a primary has no lag");
+    }
+    for (key, is_set) in [("role", role.is_some()), ("max_lag", max_lag.is_some())] {
+        if let (Some((position, _)), true) = (pool.entry(key), is_set && !check.learns_role()) {
+            let hint = "add `user` to [pools.NAME.health]";
+            problems.error(position, format!("`{key}` needs a login"), hint);
+        }
     }
     RoleRequirement { role, max_lag }
 }

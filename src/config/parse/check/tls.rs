@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::{route, value};
-use super::Problems;
-use super::reader::{KindReader, Sections};
+use super::reader::KindReader;
+use super::{Problems, Section};
 use crate::check::Check;
 use crate::check::tls::{KIND, TlsCheck};
 use crate::config::file::Node;
@@ -12,8 +12,7 @@ use crate::name::ServerName;
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
-fn read(sections: &Sections<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let section = sections.health;
+fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let sni = section.get("sni").and_then(|node| server_name(node, problems));
     let alpn = route::entries(section, "alpn", problems, |text| {
         route::protocol(text).map(|_| Box::<str>::from(text))
