@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::addr::ListenAddr;
 use crate::plan::{ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Override, Overrides, ServerPath, ServerRegistry};
+use crate::tls::ListenerTls;
 pub use pool::{LivePool, LivePools, NameAddresses};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
@@ -29,7 +30,12 @@ pub struct InForce {
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
+    /// The TLS that ends at listeners, by their names.
+    pub tls: TlsByListener,
 }
+
+/// The TLS that ends at listeners, by their names. Its certificates are replaced when their files change.
+pub type TlsByListener = HashMap<Arc<str>, Arc<ListenerTls>>;
 
 impl InForce {
     /// The pool of this name.
@@ -68,9 +74,9 @@ pub struct Live {
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Live {
-    /// Puts a first plan in force, with the addresses that its listeners are bound to.
+    /// Puts a first plan in force, with the addresses that its listeners are bound to, and the TLS that ends at them.
     #[must_use]
-    pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Self {
+    pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>, tls: TlsByListener) -> Self {
         let registry = Arc::<ServerRegistry>::default();
         let pool = |plan: &Arc<PoolPlan>| {
             let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry);
@@ -81,6 +87,7 @@ impl Live {
             pools: plan.pools.iter().map(pool).collect(),
             plan: Arc::new(plan),
             addresses,
+            tls,
         };
         Self {
             in_force: watch::Sender::new(Arc::new(in_force)),
@@ -135,6 +142,7 @@ impl Live {
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
+            tls: TlsByListener::new(),
         }
     }
 

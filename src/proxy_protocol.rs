@@ -236,7 +236,10 @@ mod tests {
         };
         let expected = b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x03joe\x23\0\x16TLS_AES_128_GCM_SHA256";
         assert_eq!(encode_tls(&tls), expected);
-        let (v4, value) = (info("192.0.2.1:1", "198.51.100.1:443"), [b"\x20\0\x2e", &expected[..]].concat());
+        let (v4, value) = (
+            info("192.0.2.1:1", "198.51.100.1:443"),
+            [b"\x20\0\x2e", &expected[..]].concat(),
+        );
         let bytes = header(Version::V2, &ClientInfo { tls: Some(&tls), ..v4 });
         assert!(bytes.windows(value.len()).any(|window| window == value));
         tls.resumed = true;

@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn changes(old: &str, new: &str) -> Changes {
-        let live = Live::new(plan(old), Vec::new());
+        let live = Live::new(plan(old), Vec::new(), Default::default());
         Changes::between(&live.in_force(), &live.prepare(plan(new), HashMap::new()))
     }
 

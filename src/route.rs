@@ -25,7 +25,7 @@ pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use offered::Offered;
 
 /// Where a route leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target<T> {
     /// To a pool.
     Pool(T),
@@ -43,8 +43,19 @@ pub enum TlsMode {
     Terminate,
 }
 
+impl TlsMode {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
 /// A rule: conditions on the client, and where it leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<T> {
     /// Its name in the log and the API.
     pub name: Arc<str>,
@@ -73,7 +84,7 @@ pub struct RouteInput<'a> {
 }
 
 /// Where a client goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteChoice<'a, T> {
     /// A route took it to a pool.
     Route {
@@ -91,6 +102,18 @@ pub enum RouteChoice<'a, T> {
     },
     /// No route took it, and there is no default pool.
     NoRoute,
+}
+
+impl<T> RouteTable<T> {
+    /// What happens to the TLS of a client that goes there; `None`: it is refused.
+    #[must_use]
+    pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
+        match choice {
+            RouteChoice::Route { route, .. } => Some(route.tls),
+            RouteChoice::Default(_) => Some(self.default_tls),
+            RouteChoice::Refused { .. } | RouteChoice::NoRoute => None,
+        }
+    }
 }
 
 /// The routes of one listener.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::Metrics;
+pub use self::metrics::{Metrics, certificate_expiries};
 pub use ending::Ending;
 pub use record::{Record, SessionView};
 pub use series::{CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};

@@ -11,6 +11,7 @@ pub(super) const HELLO_DURATION: &str = "acequia_hello_duration_seconds";
 pub(super) const TLS_HANDSHAKES: &str = "acequia_tls_handshakes_total";
 pub(super) const TLS_RESUMPTIONS: &str = "acequia_tls_resumptions_total";
 pub(super) const TLS_HANDSHAKE_DURATION: &str = "acequia_tls_handshake_seconds";
+pub(super) const CERTIFICATE_RELOADS: &str = "acequia_certificate_reloads_total";
 pub(super) const LISTENER_CERTIFICATE_EXPIRY: &str = "acequia_certificate_expiry_timestamp_seconds";
 pub(super) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
 pub(super) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
@@ -42,6 +43,10 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
     (
         TLS_HANDSHAKES,
         "TLS handshakes with clients, by version (empty if none was agreed) and result.",
+    ),
+    (
+        CERTIFICATE_RELOADS,
+        "Times that changed TLS files of listeners were read again, by result.",
     ),
     (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
     (CONFIG_RELOADS, "Reloads of the configuration, by result."),

@@ -9,8 +9,8 @@ mod server;
 mod path;
 
 pub(super) use counters::{METADATA, SharedRecorder, label};
-pub use tls::HandshakeResult;
 pub use listener::{ListenerId, ListenerSeries};
 pub use path::{PathKey, PathSeries};
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
+pub use tls::HandshakeResult;

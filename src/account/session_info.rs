@@ -133,10 +133,12 @@ impl SessionInfo {
             tls_cipher: client.and_then(|client| client.cipher.as_ref().map(text)),
             tls_group: client.and_then(|client| client.group.as_ref().map(text)),
             tls_resumed: client.map(|client| client.resumed),
-            client_cert: client.and_then(|client| client.peer.as_ref()).map(|peer| ClientCertWords {
-                subject: text(&peer.subject),
-                sha256: text(&peer.fingerprint),
-            }),
+            client_cert: client
+                .and_then(|client| client.peer.as_ref())
+                .map(|peer| ClientCertWords {
+                    subject: text(&peer.subject),
+                    sha256: text(&peer.fingerprint),
+                }),
             tls_error: tls.error.as_ref().map(ToString::to_string),
             tls_refusal: tls.client_refusal.as_ref().map(text),
             server_tls: server.map(|server| server.version),

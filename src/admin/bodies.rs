@@ -81,10 +81,25 @@ pub struct ListenerBody {
     pub max_connections: Option<usize>,
     /// The pool for clients that no route takes; absent: they are refused.
     pub pool: Option<String>,
+    /// The TLS that ends at it; absent: all TLS is passed on.
+    pub tls: Option<ListenerTlsBody>,
     /// In the order of the configuration, the first 1,000.
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
     pub more_routes: usize,
+}
+
+/// The TLS that ends at a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerTlsBody {
+    /// The number of its certificates.
+    pub certificates: usize,
+    /// The first certificate to expire, by its first name; absent: it has none.
+    pub expires_first: Option<String>,
+    /// When that expires.
+    pub expires: String,
+    /// What is wrong with files that were changed. What was read before is in force still.
+    pub broken: Vec<String>,
 }
 
 /// A route.
@@ -102,6 +117,8 @@ pub struct RouteBody {
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
+    /// What happens to the TLS of its clients: `pass` or `terminate`.
+    pub tls: String,
 }
 
 /// A pool.
@@ -255,6 +272,10 @@ pub struct RouteExplanationBody {
     pub route: Option<String>,
     /// The pool; absent: the client is refused.
     pub pool: Option<String>,
+    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
+    pub tls: Option<String>,
+    /// The file of the certificate that the client gets; absent: TLS does not end here.
+    pub certificate: Option<String>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.

@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::account::certificate_expiries;
 use crate::addr::ListenAddr;
 use access::ApiClient;
 pub use context::Admin;
@@ -191,9 +192,8 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let in_force = admin.live.in_force();
-        admin
-            .metrics
-            .render(admin.limits.sessions(), in_force.pools.iter().map(|pool| &***pool))
+        let pools = in_force.pools.iter().map(|pool| &***pool);
+        admin.metrics.render(admin.limits.sessions(), pools) + &certificate_expiries(&in_force.tls)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

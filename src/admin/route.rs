@@ -12,7 +12,7 @@ use super::context::Admin;
 use super::error::ApiError;
 use crate::addr::ClientAddr;
 use crate::live::InForce;
-use crate::name::Sni;
+use crate::name::{ServerName, Sni};
 use crate::plan::PoolId;
 use crate::route::{self, RouteChoice, RouteInput};
 use crate::sniff::hello::ProtocolList;
@@ -102,11 +102,19 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         RouteChoice::Refused { route } => (Some(route), None),
         RouteChoice::NoRoute => (None, None),
     };
+    let tls = listener.routes.tls_mode(&explanation.choice);
+    let terminates = tls == Some(route::TlsMode::Terminate);
+    let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
+        let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
+        Some(tls.certificate_for(name)?.path().display().to_string())
+    });
     let pool = pool.map(|id| &in_force.pools[*id]);
     let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, Instant::now()));
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        tls: tls.map(|tls| tls.as_str().to_owned()),
+        certificate,
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

@@ -15,7 +15,7 @@ use crate::addr::ListenAddr;
 use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
 use crate::listen::{BindError, Bound};
-use crate::live::{InForce, LivePools};
+use crate::live::InForce;
 use crate::plan::{ListenerPlan, Plan};
 use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
@@ -146,7 +146,7 @@ impl ListenSockets {
     pub(super) fn apply(&mut self, in_force: &InForce, listening: Listening, drain: &Drain) {
         let mut states = HashMap::new();
         for listener in &in_force.plan.listeners {
-            let state = self.state(listener, &in_force.pools);
+            let state = self.state(listener, in_force);
             states.extend(Key::all(listener).map(|key| (key, Arc::clone(&state))));
         }
         let closing = self.open.extract_if(|key, open| match states.get(key) {
@@ -192,12 +192,19 @@ impl ListenSockets {
         }
     }
 
-    fn state(&self, listener: &Arc<ListenerPlan>, pools: &LivePools) -> Arc<ListenerState> {
+    fn state(&self, listener: &Arc<ListenerPlan>, in_force: &InForce) -> Arc<ListenerState> {
         let limits = self.limits.listener(&listener.name, listener.max_connections);
         let series = self.metrics.listener(&listener.name);
         let memory = Arc::clone(&self.hello_memory);
-        let pools = pools.clone();
-        Arc::new(ListenerState::new(Arc::clone(listener), pools, limits, series, memory))
+        let (pools, tls) = (in_force.pools.clone(), in_force.tls.get(&listener.name).cloned());
+        Arc::new(ListenerState::new(
+            Arc::clone(listener),
+            pools,
+            tls,
+            limits,
+            series,
+            memory,
+        ))
     }
 
     /// All addresses that are listened on, including those whose sockets are being closed.

@@ -3,6 +3,7 @@
 mod allocator;
 mod failure;
 mod files;
+mod listener_tls;
 mod descriptor_budget;
 mod listen_sockets;
 mod signals;
@@ -42,6 +43,7 @@ pub use failure::Failure;
 use failure::system;
 pub use files::exposed;
 use listen_sockets::{ListenSockets, NewlyBound};
+pub use listener_tls::{load_tls, tls_warnings};
 use signals::{End, EndSignals, Signals};
 
 /// The log target of the messages that tell the addresses. They are logged at every level.
@@ -145,6 +147,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::check(&plan)?;
+    let tls = load_tls(&plan, None)?;
+    for warning in tls_warnings(&plan, &tls) {
+        tracing::warn!("{warning}");
+    }
     let metrics = Arc::new(Metrics::new());
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
@@ -162,7 +168,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
-    let live = Arc::new(Live::new(plan, addresses));
+    let live = Arc::new(Live::new(plan, addresses, tls));
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -209,6 +215,7 @@ fn spawn_tasks(
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
+    tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     for endpoint in endpoints {
         // Half of the clients each: many clients of the one do not lock out those of the other.

@@ -12,13 +12,15 @@ use tokio::time::Instant;
 use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
+use crate::app::load_tls;
 use crate::config;
-use crate::live::{LivePool, NameAddresses};
+use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
-use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
+use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict, TlsMode};
 use crate::sniff::hello::ProtocolList;
+use crate::tls::ListenerTls;
 
 /// What is known of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -56,7 +58,9 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match explain(&loaded.plan, args) {
+    // What cannot be read is told by `acequia check`.
+    let tls = load_tls(&loaded.plan, None).unwrap_or_default();
+    match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
         Err(error) => {
             print_message("error", &error.to_string());
@@ -69,7 +73,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
 ///
 /// # Errors
 /// The plan has no listener of this name.
-pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener> {
+pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<String, UnknownListener> {
     let named = |listener: &&Arc<ListenerPlan>| *listener.name == *args.listener;
     let listener = plan.listeners.iter().find(named).ok_or_else(|| UnknownListener {
         name: args.listener.clone(),
@@ -87,19 +91,31 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
         client: args.from.map(|ip| ClientAddr::new((ip, 0).into())),
     });
     let mut text = String::new();
-    write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
-        .expect("writing to a String cannot fail");
+    let context = Context {
+        plan,
+        listener,
+        tls: tls.get(&listener.name),
+    };
+    write_explanation(&mut text, &context, args, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
+}
+
+/// What a route is explained with.
+struct Context<'a> {
+    plan: &'a Plan,
+    listener: &'a ListenerPlan,
+    /// The TLS that ends at the listener; `None`: none does, or its files cannot be read.
+    tls: Option<&'a Arc<ListenerTls>>,
 }
 
 fn write_explanation(
     text: &mut String,
-    plan: &Plan,
-    listener: &ListenerPlan,
+    context: &Context<'_>,
     args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
+    let Context { plan, listener, .. } = *context;
     write_client(text, args, name)?;
     write_notes(text, listener, args, name, explanation)?;
     write_routes(text, explanation)?;
@@ -117,7 +133,34 @@ fn write_explanation(
         RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
+    write_tls(text, context, name, &explanation.choice)?;
     write_servers(text, pool, args.from)
+}
+
+/// What happens to TLS, if any ends at the listener.
+fn write_tls(
+    text: &mut String,
+    context: &Context<'_>,
+    name: Option<&Result<Sni, NameError>>,
+    choice: &RouteChoice<'_, PoolId>,
+) -> fmt::Result {
+    if context.listener.tls.is_none() {
+        return Ok(());
+    }
+    if context.listener.routes.tls_mode(choice) != Some(TlsMode::Terminate) {
+        return writeln!(text, "TLS is passed on");
+    }
+    let valid = name
+        .and_then(|name| name.as_ref().ok()?.valid())
+        .map(ServerName::as_str);
+    match context.tls.and_then(|tls| tls.certificate_for(valid)) {
+        Some(certificate) => writeln!(
+            text,
+            "TLS ends here, with the certificate {}",
+            certificate.path().display()
+        ),
+        None => writeln!(text, "TLS ends here, but the certificates cannot be read"),
+    }
 }
 
 fn write_client(text: &mut String, args: &RouteArgs, name: Option<&Result<Sni, NameError>>) -> fmt::Result {

@@ -14,7 +14,7 @@ fn plan(lines: &str) -> Plan {
 
 /// That plan in force.
 fn live(lines: &str) -> Arc<Live> {
-    Arc::new(Live::new(plan(lines), Vec::new()))
+    Arc::new(Live::new(plan(lines), Vec::new(), Default::default()))
 }
 
 /// What its checks share, and its pool.

@@ -177,7 +177,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !stream.queue().is_some_and(SendQueue::is_delivered) {
+        while !Socket::queue(stream).is_some_and(SendQueue::is_delivered) {
             tokio::task::yield_now().await;
         }
     })

@@ -17,6 +17,7 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
             .map(|protocol| protocol.as_bytes().into())
             .collect(),
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
+        tls: TlsMode::Pass,
         to: Target::Pool(pool),
     }
 }
@@ -35,8 +36,8 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
     };
     match table.find(&known) {
         RouteChoice::Route { route, pool } => {
-            assert_eq!(*pool, format!("pool of {route}"));
-            route.to_string()
+            assert_eq!(*pool, format!("pool of {}", route.name));
+            route.name.to_string()
         }
         RouteChoice::Refused { route } => format!("refused by {route}"),
         RouteChoice::Default(_) => "default".into(),

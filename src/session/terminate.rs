@@ -8,8 +8,7 @@ use super::termination::Termination;
 use crate::account::HandshakeResult;
 use crate::sniff::{Opening, Sniffed};
 use crate::tls::{
-    HandshakeError, TlsConnection, TlsSummary, error_word, is_about_client_certificate, shake_hands,
-    version_word,
+    HandshakeError, TlsConnection, TlsSummary, error_word, is_about_client_certificate, shake_hands, version_word,
 };
 
 impl Routed<'_> {
@@ -31,14 +30,19 @@ impl Routed<'_> {
             first,
         }) = self.sniffed.take()
         else {
+            self.entry.info().tls_mut().error = Some("not_tls".into());
             return Err(Refusal::NotTls);
         };
         let started = Instant::now();
-        let config = tls.config(alpn).expect("there is one for each list of protocols of the listener");
-        let mut connection = TlsConnection::server(config).map_err(HandshakeError::Tls)?;
+        let config = tls
+            .config(alpn)
+            .expect("there is one for each list of protocols of the listener");
+        let mut connection = TlsConnection::server(config).map_err(|error| Refusal::Handshake(error.into()))?;
         let handshake = shake_hands(self.client, &mut connection, first.into_vec());
         let result = timeout_at(deadline, handshake).await;
-        let result = result.map_or(Err(Refusal::HandshakeTimeout), |result| result.map_err(Refusal::Handshake));
+        let result = result.map_or(Err(Refusal::HandshakeTimeout), |result| {
+            result.map_err(Refusal::Handshake)
+        });
         record(&self, &connection, started, result.as_ref().err());
         result?;
         let summary = TlsSummary::of(connection.negotiated());

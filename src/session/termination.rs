@@ -25,7 +25,11 @@ impl<'a> Termination<'a> {
         deadline: Instant,
     ) -> Option<Self> {
         let tls = tls.filter(|_| mode == TlsMode::Terminate)?;
-        let alpn = if route_alpn.is_empty() { &tls.plan().alpn } else { route_alpn };
+        let alpn = if route_alpn.is_empty() {
+            &tls.plan().alpn
+        } else {
+            route_alpn
+        };
         Some(Self { tls, alpn, deadline })
     }
 }

@@ -81,7 +81,11 @@ fn list_directory(path: &Path, found: &mut Vec<CertificateFiles>) -> Result<Vec<
     let listed = listed.map_err(|error| TlsFileError::new(path, error))?;
     // Names with a dot are not for us: Kubernetes keeps the files of a secret in `..data`, behind links.
     let is_hidden = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
-    let mut paths: Vec<_> = listed.iter().filter(|entry| !is_hidden(entry)).map(std::fs::DirEntry::path).collect();
+    let mut paths: Vec<_> = listed
+        .iter()
+        .filter(|entry| !is_hidden(entry))
+        .map(std::fs::DirEntry::path)
+        .collect();
     paths.sort();
     let certbot = CertificateFiles {
         cert: path.join("fullchain.pem"),
@@ -118,7 +122,11 @@ impl CertificateFiles {
     }
 
     fn versions(&self) -> FileVersions {
-        [file_version(&self.cert), file_version(&self.key), file_version(&self.ocsp())]
+        [
+            file_version(&self.cert),
+            file_version(&self.key),
+            file_version(&self.ocsp()),
+        ]
     }
 
     /// Reads the certificate and its key.
@@ -127,22 +135,33 @@ impl CertificateFiles {
         let chain = certificates(&self.cert, &read(&self.cert)?)?;
         let key = read_key(&self.key)?;
         let key = any_supported_type(&key).map_err(|_| {
-            TlsFileError::new(&self.key, "this kind of key is not supported: use ECDSA (P-256, P-384), Ed25519 or RSA")
+            TlsFileError::new(
+                &self.key,
+                "this kind of key is not supported: use ECDSA (P-256, P-384), Ed25519 or RSA",
+            )
         })?;
         let parsed = chain.iter().map(|certificate| parse_x509_certificate(certificate));
-        let parsed: Result<Vec<_>, _> = parsed.map(|parsed| parsed.map(|(_, certificate)| certificate)).collect();
+        let parsed: Result<Vec<_>, _> = parsed
+            .map(|parsed| parsed.map(|(_, certificate)| certificate))
+            .collect();
         let parsed = parsed.map_err(|error| TlsFileError::new(&self.cert, format!("not a certificate: {error}")))?;
         let mut certified = CertifiedKey::new(chain.clone(), key);
         match certified.keys_match() {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(_) => {
-                let what = format!("the key does not fit the certificate in {}, whose first one must be the server's", self.cert.display());
+                let what = format!(
+                    "the key does not fit the certificate in {}, whose first one must be the server's",
+                    self.cert.display()
+                );
                 return Err(TlsFileError::new(&self.key, what));
             }
         }
         certified.ocsp = std::fs::read(self.ocsp()).ok();
         let names = names_of(&parsed[0]);
-        let not_after = parsed.iter().map(|certificate| certificate.validity().not_after.timestamp()).min();
+        let not_after = parsed
+            .iter()
+            .map(|certificate| certificate.validity().not_after.timestamp())
+            .min();
         Ok(Certificate {
             files: self.clone(),
             versions,
@@ -161,6 +180,12 @@ impl Certificate {
         &self.files.cert
     }
 
+    /// The file of the key.
+    #[must_use]
+    pub fn key_path(&self) -> &Path {
+        &self.files.key
+    }
+
     /// Whether the files are those that it was read from.
     pub(super) fn is_current(&self) -> bool {
         self.versions == self.files.versions()
@@ -172,7 +197,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");
         let what = match error {
-            _ if is_encrypted => "the key is encrypted: remove its passphrase (openssl pkey -in FILE -out FILE)".to_owned(),
+            _ if is_encrypted => {
+                "the key is encrypted: remove its passphrase (openssl pkey -in FILE -out FILE)".to_owned()
+            }
             pem::Error::NoItemsFound => "there is no private key in it".to_owned(),
             error => format!("not PEM: {error}"),
         };
@@ -198,7 +225,11 @@ fn warnings(path: &Path, chain: &[X509Certificate<'_>], is_without_name: bool) -
     let mut warn = |what: String| found.push(format!("{}: {what}", path.display()));
     for (number, certificate) in (1..).zip(chain) {
         let validity = certificate.validity();
-        let which = if number == 1 { String::from("the certificate") } else { format!("certificate {number} of the chain") };
+        let which = if number == 1 {
+            String::from("the certificate")
+        } else {
+            format!("certificate {number} of the chain")
+        };
         if validity.not_after.timestamp() < now {
             warn(format!("{which} has expired on {}", validity.not_after));
         } else if validity.not_before.timestamp() > now {
@@ -214,7 +245,9 @@ fn warnings(path: &Path, chain: &[X509Certificate<'_>], is_without_name: bool) -
         }
     }
     if is_without_name {
-        warn(String::from("the certificate is for no host name (it has no DNS name in subjectAltName)"));
+        warn(String::from(
+            "the certificate is for no host name (it has no DNS name in subjectAltName)",
+        ));
     }
     found
 }

@@ -31,6 +31,8 @@ pub struct TlsConnection {
     /// Plaintext that came before anybody could take it.
     early: Vec<u8>,
     has_peer_closed: bool,
+    /// Why it has failed. rustls must not be asked for anything then: it would send another alert.
+    failed: Option<rustls::Error>,
 }
 
 // Boxed: they have 1 to 2 KiB.
@@ -113,6 +115,7 @@ impl TlsConnection {
             incoming: Vec::new(),
             early: Vec::new(),
             has_peer_closed: false,
+            failed: None,
         }
     }
 
@@ -142,7 +145,10 @@ impl TlsConnection {
     pub fn shake_hands(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.incoming.extend_from_slice(received);
         let mut incoming = take(&mut self.incoming);
-        let (used, result) = self.process(&mut incoming, outgoing, true);
+        let early = &mut self.early;
+        let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
+        let closed = &mut self.has_peer_closed;
+        let (used, result) = process(&mut self.engine, &mut incoming, &mut keep, outgoing, closed, true);
         incoming.drain(..used);
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
         self.incoming = incoming;
@@ -190,6 +196,9 @@ impl TlsConnection {
         plain: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<usize, rustls::Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let mut decrypted = 0;
         let mut keep = |payload: &[u8]| {
             plain[decrypted..decrypted + payload.len()].copy_from_slice(payload);
@@ -203,7 +212,10 @@ impl TlsConnection {
             &mut self.has_peer_closed,
             false,
         );
-        result?;
+        if let Err(error) = result {
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
         if self.has_peer_closed {
             self.incoming = Vec::new();
         } else {
@@ -216,12 +228,7 @@ impl TlsConnection {
     ///
     /// # Errors
     /// The keys are used up, or the connection has failed before.
-    pub fn encrypt(
-        &mut self,
-        plain: &[u8],
-        record_bytes: usize,
-        outgoing: &mut Vec<u8>,
-    ) -> Result<(), rustls::Error> {
+    pub fn encrypt(&mut self, plain: &[u8], record_bytes: usize, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
         self.write(Wanted::Encrypt { plain, record_bytes }, outgoing)
     }
 
@@ -232,31 +239,26 @@ impl TlsConnection {
     }
 
     fn write(&mut self, wanted: Wanted<'_>, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         loop {
             // With what was received: it may be in the middle of a message.
             let early = &mut self.early;
             let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
             let (used, step) = self.engine.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
             self.incoming.drain(..used);
-            match step? {
-                Step::Written => return Ok(()),
-                Step::Next => {}
-                Step::PeerClosed => self.has_peer_closed = true,
-                Step::Wait => return Err(rustls::Error::HandshakeNotComplete),
+            match step {
+                Ok(Step::Written) => return Ok(()),
+                Ok(Step::Next) => {}
+                Ok(Step::PeerClosed) => self.has_peer_closed = true,
+                Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
             }
         }
-    }
-
-    fn process(
-        &mut self,
-        incoming: &mut [u8],
-        outgoing: &mut Vec<u8>,
-        ends_with_handshake: bool,
-    ) -> (usize, Result<(), rustls::Error>) {
-        let early = &mut self.early;
-        let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
-        let closed = &mut self.has_peer_closed;
-        process(&mut self.engine, incoming, &mut keep, outgoing, closed, ends_with_handshake)
     }
 }
 
@@ -271,22 +273,23 @@ fn process(
     ends_with_handshake: bool,
 ) -> (usize, Result<(), rustls::Error>) {
     let mut used = 0;
-    let mut failed = None;
     loop {
         let (discarded, step) = engine.take_step(&mut incoming[used..], Wanted::Nothing, plain, outgoing);
         used += discarded;
         match step {
-            // Once more, for the alert: it is returned before the same error.
-            Err(error) if failed.is_none() => failed = Some(error),
-            Err(_) => break,
-            Ok(_) if failed.is_some() => {}
+            Ok(Step::Wait | Step::Written) => return (used, Ok(())),
             Ok(Step::PeerClosed) => *has_peer_closed = true,
-            Ok(Step::Wait | Step::Written) => break,
-            Ok(Step::Next) if ends_with_handshake && is_complete(engine.negotiated()) => break,
+            Ok(Step::Next) if ends_with_handshake && is_complete(engine.negotiated()) => return (used, Ok(())),
             Ok(Step::Next) => {}
+            Err(error) => {
+                // The alert.
+                while engine.negotiated().wants_write() {
+                    let _ = engine.take_step(&mut [], Wanted::Nothing, plain, outgoing);
+                }
+                return (used, Err(error));
+            }
         }
     }
-    (used, failed.map_or(Ok(()), Err))
 }
 
 /// Whether the handshake is complete, and all of it was written.

@@ -24,6 +24,12 @@ pub struct TlsFileError {
 }
 
 impl TlsFileError {
+    /// Whether the file, or directory, can be read at this moment.
+    #[must_use]
+    pub fn can_be_read(&self) -> bool {
+        File::open(&self.path).is_ok()
+    }
+
     pub(super) fn new(path: &Path, what: impl ToString) -> Self {
         Self {
             path: path.to_owned(),

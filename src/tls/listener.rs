@@ -101,11 +101,22 @@ impl ListenerTlsPlan {
         auth.chain(self.tickets.iter().map(|path| file_version(path))).collect()
     }
 
-    fn policy(&self, resolver: &Arc<CertificateResolver>, provider: &Arc<CryptoProvider>) -> Result<Policy, TlsFileError> {
+    fn policy(
+        &self,
+        resolver: &Arc<CertificateResolver>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Policy, TlsFileError> {
         let versions = self.versions();
-        let auth = self.client_auth.as_ref().map(|auth| auth.verifier(provider)).transpose()?;
+        let auth = self
+            .client_auth
+            .as_ref()
+            .map(|auth| auth.verifier(provider))
+            .transpose()?;
         let (verifier, hash) = auth.map_or((None, PolicyHash::default()), |(verifier, hash)| (Some(verifier), hash));
-        let secrets = self.tickets.as_deref().map_or_else(|| Ok(TicketSecrets::random()), TicketSecrets::read)?;
+        let secrets = self
+            .tickets
+            .as_deref()
+            .map_or_else(|| Ok(TicketSecrets::random()), TicketSecrets::read)?;
         let ticketer = Arc::new(Ticketer::new(&secrets, &hash));
         let config = |alpn: &Protocols| {
             let versions: &[_] = match self.min_version {
@@ -113,7 +124,9 @@ impl ListenerTlsPlan {
                 MinVersion::Tls13 => &[&TLS13],
             };
             let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
-            let builder = builder.with_protocol_versions(versions).expect("the provider has suites of both");
+            let builder = builder
+                .with_protocol_versions(versions)
+                .expect("the provider has suites of both");
             let builder = match &verifier {
                 Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
                 None => builder.with_no_client_auth(),
@@ -140,7 +153,8 @@ impl ListenerTls {
     /// What is wrong with the first file that cannot be used.
     pub fn load(plan: ListenerTlsPlan) -> Result<Self, TlsFileError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let LoadedStore { store, mut broken, .. } = CertificateStore::load(&plan.certificates, &CertificateStore::default());
+        let LoadedStore { store, mut broken, .. } =
+            CertificateStore::load(&plan.certificates, &CertificateStore::default());
         if !broken.is_empty() {
             return Err(broken.remove(0));
         }
@@ -150,7 +164,10 @@ impl ListenerTls {
                 CertificateSource::Files { .. } => None,
             });
             let directory = directory.unwrap_or(Path::new(""));
-            return Err(TlsFileError::new(directory, "there is no certificate with its key in it"));
+            return Err(TlsFileError::new(
+                directory,
+                "there is no certificate with its key in it",
+            ));
         }
         let resolver = Arc::new(CertificateResolver(ArcSwap::from_pointee(store)));
         let policy = plan.policy(&resolver, &provider)?;
@@ -203,7 +220,9 @@ impl ListenerTls {
     pub fn config(&self, alpn: &[Box<[u8]>]) -> Option<Arc<ServerConfig>> {
         let policy = self.policy.load();
         let mut configs = policy.configs.iter();
-        configs.find(|(list, _)| list == alpn).map(|(_, config)| Arc::clone(config))
+        configs
+            .find(|(list, _)| list == alpn)
+            .map(|(_, config)| Arc::clone(config))
     }
 
     /// The certificates in force.

@@ -51,7 +51,11 @@ impl CertificateStore {
     /// Reads the certificates of these sources; those whose files have not changed since `before` was read are taken from
     /// it.
     pub(super) fn load(sources: &[CertificateSource], before: &Self) -> LoadedStore {
-        let known: HashMap<_, _> = before.all.iter().map(|certificate| (&certificate.files, certificate)).collect();
+        let known: HashMap<_, _> = before
+            .all
+            .iter()
+            .map(|certificate| (&certificate.files, certificate))
+            .collect();
         let (mut files, mut broken) = (Vec::<CertificateFiles>::new(), Vec::new());
         for source in sources {
             match source.files() {
@@ -62,11 +66,19 @@ impl CertificateStore {
                 }
             }
         }
-        let kept = |files: &CertificateFiles| known.get(files).filter(|kept| kept.is_current()).map(|kept| Arc::clone(kept));
+        let kept = |files: &CertificateFiles| {
+            known
+                .get(files)
+                .filter(|kept| kept.is_current())
+                .map(|kept| Arc::clone(kept))
+        };
         let mut changed = 0;
         let mut all = Vec::with_capacity(files.len());
         for (files, loaded) in files.iter().zip(in_parallel(&files, |files| {
-            kept(files).map_or_else(|| files.load().map(|loaded| (Arc::new(loaded), true)), |kept| Ok((kept, false)))
+            kept(files).map_or_else(
+                || files.load().map(|loaded| (Arc::new(loaded), true)),
+                |kept| Ok((kept, false)),
+            )
         })) {
             match loaded {
                 Ok((certificate, is_new)) => {
@@ -93,7 +105,10 @@ impl CertificateStore {
             return Vec::new();
         };
         let files = self.all.iter().map(|certificate| &certificate.files);
-        files.filter(|files| files.cert.starts_with(directory)).cloned().collect()
+        files
+            .filter(|files| files.cert.starts_with(directory))
+            .cloned()
+            .collect()
     }
 
     /// All certificates, in the order of the configuration.
@@ -128,7 +143,9 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], compute: impl Fn(&T) -> R + Sync) 
     }
     let compute = &compute;
     thread::scope(|scope| {
-        let started = items.chunks(share).map(|chunk| scope.spawn(move || chunk.iter().map(compute).collect::<Vec<_>>()));
+        let started = items
+            .chunks(share)
+            .map(|chunk| scope.spawn(move || chunk.iter().map(compute).collect::<Vec<_>>()));
         let started: Vec<_> = started.collect();
         let results = started.into_iter().map(|thread| thread.join());
         results

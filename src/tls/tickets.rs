@@ -99,7 +99,9 @@ impl TicketKey {
         let derive = |label: &[u8], bytes: &mut [u8]| {
             let info = [label, policy];
             let derived = secret.expand(&info, Length(bytes.len()));
-            derived.and_then(|derived| derived.fill(bytes)).expect("the length is allowed");
+            derived
+                .and_then(|derived| derived.fill(bytes))
+                .expect("the length is allowed");
         };
         let (mut name, mut key) = ([0; KEY_NAME_BYTES], Zeroizing::new([0; 32]));
         derive(b"name", &mut name);
@@ -116,7 +118,9 @@ impl TicketKey {
         rand::fill(&mut nonce).ok()?;
         let mut sealed = [&now.to_be_bytes()[..], plain].concat();
         let nonce_used = Nonce::assume_unique_for_key(nonce);
-        self.key.seal_in_place_append_tag(nonce_used, Aad::from(self.name), &mut sealed).ok()?;
+        self.key
+            .seal_in_place_append_tag(nonce_used, Aad::from(self.name), &mut sealed)
+            .ok()?;
         Some([&self.name[..], &nonce, &sealed].concat())
     }
 
@@ -175,7 +179,10 @@ mod tests {
     fn a_ticket_is_good_on_every_machine_with_the_secret_until_that_is_removed() {
         let issued = ticketer(&["first"], 1).encrypt(b"state").unwrap();
         assert_eq!(ticketer(&["first"], 1).decrypt(&issued).as_deref(), Some(&b"state"[..]));
-        assert_eq!(ticketer(&["next", "first"], 1).decrypt(&issued).as_deref(), Some(&b"state"[..]));
+        assert_eq!(
+            ticketer(&["next", "first"], 1).decrypt(&issued).as_deref(),
+            Some(&b"state"[..])
+        );
         assert_eq!(ticketer(&["next"], 1).decrypt(&issued), None);
     }
 

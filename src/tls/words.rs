@@ -76,7 +76,12 @@ impl PeerCertificate {
         Some(Self {
             subject: bounded(&parsed.subject().to_string()),
             common_name: common_name.map(bounded),
-            fingerprint: fingerprint.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            fingerprint: fingerprint
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                .into(),
             not_after: parsed.validity().not_after.timestamp(),
         })
     }
@@ -117,11 +122,13 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
         Error::InvalidCertificate(invalid) => AlertDescription::from(CertificateError::clone(invalid)),
         Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
         Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
-        Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
+        Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
             | rustls::PeerIncompatible::Tls13RequiredForQuic
             | rustls::PeerIncompatible::SupportedVersionsExtensionRequired
             | rustls::PeerIncompatible::Tls12NotOffered
-            | rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13) => AlertDescription::ProtocolVersion,
+            | rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) => AlertDescription::ProtocolVersion,
         Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
         Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
@@ -156,9 +163,18 @@ mod tests {
     fn alerts_are_named_as_in_the_rfc() {
         for (error, word) in [
             (Error::AlertReceived(AlertDescription::UnknownCA), "unknown_ca"),
-            (Error::AlertReceived(AlertDescription::BadCertificate), "bad_certificate"),
-            (Error::InvalidCertificate(CertificateError::Revoked), "certificate_revoked"),
-            (Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure), "access_denied"),
+            (
+                Error::AlertReceived(AlertDescription::BadCertificate),
+                "bad_certificate",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Revoked),
+                "certificate_revoked",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure),
+                "access_denied",
+            ),
             (Error::NoCertificatesPresented, "certificate_required"),
             (Error::NoApplicationProtocol, "no_application_protocol"),
             (Error::DecryptError, "bad_record_mac"),

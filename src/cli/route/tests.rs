@@ -8,7 +8,7 @@ use crate::plan::{AdminPlan, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPl
 use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
-use crate::route::{RouteTable, Target};
+use crate::route::{RouteTable, Target, TlsMode};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use std::time::Duration;
@@ -102,6 +102,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
             hello_bytes_max: 1,
         },
         routes: RouteTable::new(routes, default),
+        tls: None,
         relay: RelayLimits {
             idle_timeout: None,
             half_close_timeout: None,
@@ -116,6 +117,7 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
         sni: sni.iter().map(|text| NamePattern::from_config(text).unwrap()).collect(),
         alpn: alpn.iter().map(|protocol| protocol.as_bytes().into()).collect(),
         from: from.iter().map(|network| network.parse().unwrap()).collect(),
+        tls: TlsMode::Pass,
         to,
     }
 }
@@ -192,7 +194,7 @@ fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&s
         alpn: alpn.iter().map(ToString::to_string).collect(),
         from: from.map(|ip| ip.parse().unwrap()),
     };
-    explain(&plan(), &args).unwrap()
+    explain(&plan(), &TlsByListener::new(), &args).unwrap()
 }
 
 #[test]
@@ -319,7 +321,7 @@ fn an_unknown_listener_is_an_error_with_the_known_ones() {
         ..RouteArgs::default()
     };
     assert_eq!(
-        explain(&plan(), &args).unwrap_err().to_string(),
+        explain(&plan(), &TlsByListener::new(), &args).unwrap_err().to_string(),
         "there is no listener `http`; known listeners: https, plain, strict"
     );
 }

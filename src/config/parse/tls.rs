@@ -17,7 +17,10 @@ pub(super) fn listener_tls(listener: &Section<'_>, problems: &mut Problems<'_>) 
     let certificates = certificates.map_or(&[][..], |node| value::one_or_many(node, problems));
     let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
     Some(ListenerTlsPlan {
-        certificates: certificates.iter().filter_map(|node| certificate(node, problems)).collect(),
+        certificates: certificates
+            .iter()
+            .filter_map(|node| certificate(node, problems))
+            .collect(),
         alpn: route::entries(&section, "alpn", problems, route::protocol),
         min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
         client_auth: client_auth(&section, problems),
@@ -40,18 +43,30 @@ fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSo
         }
         (None, Some(_)) => {
             if let Some((position, _)) = section.entry("key") {
-                problems.error(position, "`key` belongs to `cert`", "a directory has the keys beside the certificates");
+                problems.error(
+                    position,
+                    "`key` belongs to `cert`",
+                    "a directory has the keys beside the certificates",
+                );
             }
             directory.map(CertificateSource::Directory)
         }
         (Some(_), Some((position, _))) => {
-            problems.error(position, "this certificate has both `cert` and `directory`", "make two entries of it");
+            problems.error(
+                position,
+                "this certificate has both `cert` and `directory`",
+                "make two entries of it",
+            );
             None
         }
         (None, None) => {
             if section.is_missing("cert") && section.is_missing("directory") {
                 let hint = r#"write { cert = "shop.pem", key = "shop.key" } or { directory = "sites" }"#;
-                problems.error(&node.position, "this certificate has neither `cert` nor `directory`", hint);
+                problems.error(
+                    &node.position,
+                    "this certificate has neither `cert` nor `directory`",
+                    hint,
+                );
             }
             None
         }
@@ -99,8 +114,15 @@ pub(super) fn unused_certificates(
 ) {
     let terminates = |route: &Route<PoolId>| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_));
     if !has_pool && !routes.iter().any(terminates) {
-        problems.warning(position, "the certificates are never used", "every route has tls = \"pass\"");
-    } else if !plan.alpn.is_empty() && !has_pool && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty()) {
+        problems.warning(
+            position,
+            "the certificates are never used",
+            "every route has tls = \"pass\"",
+        );
+    } else if !plan.alpn.is_empty()
+        && !has_pool
+        && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty())
+    {
         problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");
     }
 }

@@ -212,6 +212,7 @@ impl End {
             Fault::Lost => Errno::TIMEDOUT,
             Fault::Reset if self.ended && !self.finished => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
+            Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so"),
         });
         self.broke = Some((Instant::now(), fault));
         self.event = true;

@@ -28,7 +28,10 @@ pub(super) struct Half {
 /// The bytes that were read and not sent yet. The core knows how many.
 enum Unsent {
     Nothing,
-    Bytes { bytes: Box<[u8]>, sent: usize },
+    Bytes {
+        bytes: Box<[u8]>,
+        sent: usize,
+    },
     Pipe(Pipe),
     /// The receiver has taken so many, and sends them once it can.
     Taken(usize),

@@ -21,11 +21,11 @@ use crate::socket::Fault;
 use half::Half;
 #[cfg(test)]
 pub(in crate::relay) use half::TURN_BYTES;
+#[cfg(test)]
+pub(in crate::relay) use socket::Socket;
 pub use splice::limit_pipes;
 #[cfg(test)]
 pub(in crate::relay) use splice::pipes;
-#[cfg(test)]
-pub(in crate::relay) use socket::Socket;
 pub(in crate::relay) use tls::{MaybeTls, TlsWire};
 use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
