@@ -21,7 +21,8 @@
 //! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the stages.
 //! Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time
 //! and a size; on other listeners it reads nothing, because a server may be the one to speak first. [`route`] finds a
-//! pool, or [`refuse`] ends the client with a TLS alert. [`pool`] picks a server among those that are up and gives a
+//! pool, or [`refuse`] ends the client with a TLS alert. Where the client's TLS ends here, [`tls`] has the certificates and
+//! completes the handshake. [`pool`] picks a server among those that are up and gives a
 //! lease; [`dial`] connects within a time, and asks for another pick when that fails. The listener's state is dropped, a
 //! PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest
 //! between the two [`ends`]: each direction copies, and splices while it is bulk, until both sides have finished, one has

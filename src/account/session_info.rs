@@ -126,12 +126,12 @@ impl SessionInfo {
                 ..TlsWords::default()
             };
         };
-        let text = |text: &Box<str>| text.to_string();
+        let text = |text: &str| text.to_owned();
         let (client, server) = (tls.client.as_ref(), tls.server.as_ref());
         TlsWords {
             tls: client.map(|client| client.version),
-            tls_cipher: client.and_then(|client| client.cipher.as_ref().map(text)),
-            tls_group: client.and_then(|client| client.group.as_ref().map(text)),
+            tls_cipher: client.and_then(|client| client.cipher.as_deref().map(text)),
+            tls_group: client.and_then(|client| client.group.as_deref().map(text)),
             tls_resumed: client.map(|client| client.resumed),
             client_cert: client
                 .and_then(|client| client.peer.as_ref())
@@ -140,7 +140,7 @@ impl SessionInfo {
                     sha256: text(&peer.fingerprint),
                 }),
             tls_error: tls.error.as_ref().map(ToString::to_string),
-            tls_refusal: tls.client_refusal.as_ref().map(text),
+            tls_refusal: tls.client_refusal.as_deref().map(text),
             server_tls: server.map(|server| server.version),
         }
     }

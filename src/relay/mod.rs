@@ -54,7 +54,7 @@ pub struct TlsSide<'a> {
 impl<'a> TlsSide<'a> {
     fn wire(self) -> MaybeTls<'a> {
         match self.tls {
-            Some(connection) => MaybeTls::Tls(TlsWire::new(self.socket, connection)),
+            Some(connection) => MaybeTls::Tls(Box::new(TlsWire::new(self.socket, connection))),
             None => MaybeTls::Tcp(self.socket),
         }
     }

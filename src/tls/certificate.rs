@@ -78,7 +78,7 @@ impl CertificateSource {
 /// Adds the certificates of a directory. Returns the directories in it.
 fn list_directory(path: &Path, found: &mut Vec<CertificateFiles>) -> Result<Vec<PathBuf>, TlsFileError> {
     let listed = path.read_dir().and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let listed = listed.map_err(|error| TlsFileError::new(path, error))?;
+    let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
     // Names with a dot are not for us: Kubernetes keeps the files of a secret in `..data`, behind links.
     let is_hidden = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
     let mut paths: Vec<_> = listed

@@ -60,7 +60,9 @@ impl ClientAuthPlan {
             builder = builder.allow_unauthenticated();
         }
         let about = self.crl_file.as_ref().unwrap_or(&self.ca_file);
-        let chain = builder.build().map_err(|error| TlsFileError::new(about, error))?;
+        let chain = builder
+            .build()
+            .map_err(|error| TlsFileError::new(about, error.to_string()))?;
         hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
         let verifier: Arc<dyn ClientCertVerifier> = if self.names.is_empty() {
             chain

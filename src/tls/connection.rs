@@ -318,7 +318,9 @@ fn take_step<D>(
             }
         },
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let encoded = write_into(outgoing, 0, |room| data.encode(room).map_err(missing_of_encode));
+            let encoded = write_into(outgoing, 0, |room| {
+                data.encode(room).map_err(|error| missing_of_encode(&error))
+            });
             encoded.map(|()| Step::Next)
         }
         Ok(ConnectionState::TransmitTlsData(data)) => {
@@ -329,7 +331,11 @@ fn take_step<D>(
         Ok(ConnectionState::WriteTraffic(mut traffic)) => match wanted {
             Wanted::Nothing => Ok(Step::Wait),
             Wanted::Close => {
-                let close = |room: &mut [u8]| traffic.queue_close_notify(room).map_err(missing_of_encrypt);
+                let close = |room: &mut [u8]| {
+                    traffic
+                        .queue_close_notify(room)
+                        .map_err(|error| missing_of_encrypt(&error))
+                };
                 write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
             }
             Wanted::Encrypt {
@@ -340,7 +346,7 @@ fn take_step<D>(
                 let encrypted = pieces.try_for_each(|piece| {
                     let expected = piece.len() + RECORD_OVERHEAD_BYTES;
                     write_into(outgoing, expected, |room| {
-                        traffic.encrypt(piece, room).map_err(missing_of_encrypt)
+                        traffic.encrypt(piece, room).map_err(|error| missing_of_encrypt(&error))
                     })
                 });
                 encrypted.map(|()| Step::Written)
@@ -377,16 +383,16 @@ fn write_into(
 }
 
 /// How much room is needed; `None`: that is not the problem.
-fn missing_of_encode(error: EncodeError) -> Option<usize> {
+fn missing_of_encode(error: &EncodeError) -> Option<usize> {
     match error {
-        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
+        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncodeError::AlreadyEncoded => None,
     }
 }
 
-fn missing_of_encrypt(error: EncryptError) -> Option<usize> {
+fn missing_of_encrypt(error: &EncryptError) -> Option<usize> {
     match error {
-        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(required_size),
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
         EncryptError::EncryptExhausted => None,
     }
 }

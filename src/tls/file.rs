@@ -30,10 +30,10 @@ impl TlsFileError {
         File::open(&self.path).is_ok()
     }
 
-    pub(super) fn new(path: &Path, what: impl ToString) -> Self {
+    pub(super) fn new(path: &Path, what: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
-            what: what.to_string(),
+            what: what.into(),
         }
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
         }
         Ok(bytes)
     };
-    read().map_err(|error| TlsFileError::new(path, error))
+    read().map_err(|error| TlsFileError::new(path, error.to_string()))
 }
 
 /// The certificates in a PEM file; at least one.
@@ -90,7 +90,7 @@ pub fn read_authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(path, &read(path)?)? {
         let added = store.add(certificate);
-        added.map_err(|error| TlsFileError::new(path, error))?;
+        added.map_err(|error| TlsFileError::new(path, error.to_string()))?;
     }
     Ok(store)
 }

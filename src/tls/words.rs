@@ -91,7 +91,8 @@ impl PeerCertificate {
 fn bounded(text: &str) -> Box<str> {
     let mut text = escape(text, &[]).into_owned();
     if text.len() > SUBJECT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(SUBJECT_BYTES_MAX));
+        let end = (0..=SUBJECT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
         text.push('…');
     }
     text.into()

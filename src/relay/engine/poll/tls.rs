@@ -50,7 +50,7 @@ pub(in crate::relay) enum MaybeTls<'a> {
     /// The plaintext is on the socket.
     Tcp(&'a TcpStream),
     /// TLS over the socket.
-    Tls(TlsWire<'a>),
+    Tls(Box<TlsWire<'a>>),
 }
 
 /// TLS over a socket.
@@ -290,8 +290,10 @@ impl Wire for MaybeTls<'_> {
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
-        let (Self::Tcp(socket) | Self::Tls(TlsWire { socket, .. })) = self;
-        socket_fault(socket)
+        socket_fault(match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(wire) => wire.socket,
+        })
     }
 
     fn queue(&self) -> Option<SendQueue> {
