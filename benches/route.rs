@@ -29,6 +29,9 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
         alpn: Vec::new(),
         from: Vec::new(),
         tls: TlsMode::Pass,
+        database: Vec::new(),
+        user: Vec::new(),
+        guards: Vec::new(),
         to: Target::Pool(index),
     };
     RouteTable::new((0..routes).map(route).collect(), None)
@@ -65,6 +68,8 @@ fn find(criterion: &mut Criterion) {
                         name: next.next(),
                         alpn: &alpn,
                         client,
+                        database: None,
+                        user: None,
                     };
                     black_box(table.find(&known));
                 });

@@ -176,7 +176,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub struct ListenerLimits {
     process: Arc<Capacity>,
-    // A std mutex: taken by reloads, and by whoever looks at the counts.
+    // A std mutex: taken by reloads, and by readers of the counts.
     by_name: Mutex<HashMap<Arc<str>, ConnectionLimits>>,
 }
 

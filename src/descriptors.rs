@@ -55,6 +55,17 @@ pub struct DescriptorDemand {
     pub checks: usize,
     /// Host names among the servers.
     pub names: usize,
+    /// What the process has given at its start; `None`: it starts.
+    pub given: Option<GivenShares>,
+}
+
+/// The shares that a reload does not change: every worker has its pipes, and the admin server its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenShares {
+    /// [`DescriptorShares::pipes`].
+    pub pipes: usize,
+    /// [`DescriptorShares::admin`].
+    pub admin: usize,
 }
 
 impl DescriptorShares {
@@ -63,14 +74,15 @@ impl DescriptorShares {
     pub fn new(limit: usize, open: usize, demand: DescriptorDemand) -> Self {
         let free = limit.saturating_sub(open + OTHERS);
         let checks = demand.checks.min(free / 8).max(1);
-        let admin = ADMIN_MAX.min(free / 16).max(1);
+        let given = demand.given;
+        let admin = given.map_or(ADMIN_MAX.min(free / 16).max(1), |given| given.admin);
         let lookups = demand
             .names
             .clamp(LOOKUPS_MIN, LOOKUPS_MAX)
             .min(LOOKUPS_MIN + free / 16);
         let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN);
-        let pipes = PIPES_MAX.min(rest / PIPES_DIVISOR / 2);
-        let sessions = (rest - 2 * pipes) / 2;
+        let pipes = given.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |given| given.pipes);
+        let sessions = rest.saturating_sub(2 * pipes) / 2;
         Self {
             sessions: demand.sessions.unwrap_or(sessions).min(sessions).max(1),
             pipes,
@@ -150,7 +162,29 @@ mod tests {
             sessions,
             checks: 64,
             names,
+            given: None,
         }
+    }
+
+    #[test]
+    fn what_was_given_at_the_start_is_no_longer_there_for_sessions() {
+        let start = DescriptorShares::new(1000, 20, demand(None, 0));
+        let given = GivenShares {
+            pipes: start.pipes,
+            admin: start.admin,
+        };
+        let demand = DescriptorDemand {
+            given: Some(given),
+            ..demand(None, 0)
+        };
+        for open in [20, 100, 500, 800] {
+            let shares = DescriptorShares::new(1000, open, demand);
+            assert_eq!((shares.pipes, shares.admin), (start.pipes, start.admin));
+            let others = shares.checks + shares.admin + shares.lookups - LOOKUPS_MIN;
+            let sum = open + OTHERS + 2 * shares.sessions + 2 * shares.pipes + others;
+            assert!(sum <= 1000, "{open} are open: {shares:?}");
+        }
+        assert_eq!(DescriptorShares::new(1000, 20, demand), start);
     }
 
     #[test]

@@ -7,18 +7,19 @@
 //! ```text
 //!  worker: one a core; accepts clients and runs their sessions
 //!    │
-//!    │         ┌──────────── session: the steps of one connection ────────────┐
-//!    ▼         │                                                              │
-//!  listen ───► sniff ───► route ───► pool ───► dial ───► relay ───► account ───► access log,
-//!  client                   │ ▲        ▲       ◄──── server ────►                metrics
-//!                    refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
-//!                               │        └─ discover: where is it?
-//!                               └─ live ◄─ plan ◄─ config
+//!    │         ┌───────────────── session: the steps of one connection ────────────┐
+//!    ▼         │                                                                   │
+//!  listen ─► guard ─► sniff ─► route ───► pool ───► dial ───► relay ───► account ───► access log,
+//!  client                        │ ▲        ▲       ◄──── server ────►                metrics
+//!                       refuse ◄─┘ │        ├─ health: is it up? ◄─ check: one file a kind
+//!                                  │        └─ discover: where is it?
+//!                                  └─ live ◄─ plan ◄─ config
 //! ```
 //!
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
 //! session never leaves it. [`listen`] accepts a client with a permit of the listener's limits ([`capacity`]).
 //! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the stages.
+//! The [`guard`]s of the listener are asked first, those of a route when it has won; what they count is returned at the end.
 //! Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time
 //! and a size; on other listeners it reads nothing, because a server may be the one to speak first. [`route`] finds a
 //! pool, or [`refuse`] ends the client with a TLS alert. Where the client's TLS ends here, [`tls`] has the certificates and
@@ -33,7 +34,7 @@
 //! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when
 //! which server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
 //! sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run
-//! time. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
+//! time. [`fallback`] logs which pools have none. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
 //! lets all sessions end and cuts what is left. [`admin`] shows the state, and changes it on request. [`app`] binds and
 //! starts all this, handles signals, and alone may use everything; [`cli`] is the command line.
 //!
@@ -54,6 +55,7 @@ pub mod text;
 pub mod error;
 pub mod addr;
 pub mod name;
+pub mod glob;
 pub mod optional;
 pub mod socket;
 pub mod tcp_info;
@@ -61,6 +63,7 @@ pub mod capacity;
 pub mod tls;
 pub mod proxy_protocol;
 pub mod listen;
+pub mod guard;
 pub mod sniff;
 pub mod route;
 pub mod refuse;
@@ -73,6 +76,7 @@ pub mod check;
 pub mod plan;
 pub mod live;
 pub mod sever;
+pub mod fallback;
 pub mod session;
 pub mod discover;
 pub mod health;

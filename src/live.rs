@@ -1,12 +1,13 @@
 //! What is in force: a plan, and the pools and addresses that it has at run time.
 //!
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
-//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for what an operator says of a server.
+//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for an operator's override of a server.
 
 mod pool;
 
 use std::collections::{HashMap, HashSet};
 use std::iter::repeat;
+use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -15,10 +16,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolPlan};
-use crate::pool::{Member, Override, Overrides, ServerPath, ServerRegistry};
+use crate::guard::{Guard, GuardId};
+use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
+use crate::pool::{AdminState, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 use crate::tls::ListenerTls;
-pub use pool::{LivePool, LivePools, NameAddresses};
+pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct InForce {
     pub plan: Arc<Plan>,
     /// The pools of the plan, in its order.
     pub pools: LivePools,
+    /// The guards of the plan, in its order.
+    pub guards: LiveGuards,
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
@@ -59,6 +63,47 @@ impl InForce {
     }
 }
 
+/// The guards in force, in the order of their plan.
+#[derive(Clone, Debug)]
+pub struct LiveGuards(Arc<[Arc<Guard>]>);
+
+impl LiveGuards {
+    /// A guard that is configured as before stays; one with other rules goes on with the counts.
+    fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
+        let guard = |plan: &Arc<GuardPlan>| {
+            let before = before.and_then(|guards| guards.named(&plan.name));
+            match before {
+                Some(before) if *before.rules() == plan.rules => Arc::clone(before),
+                Some(before) => Arc::new(before.successor(plan.rules.clone())),
+                None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
+            }
+        };
+        Self(plans.iter().map(guard).collect())
+    }
+
+    /// The guard of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.iter().find(|guard| **guard.name() == *name)
+    }
+}
+
+impl Index<GuardId> for LiveGuards {
+    type Output = Arc<Guard>;
+
+    fn index(&self, id: GuardId) -> &Arc<Guard> {
+        &self.0[id.0]
+    }
+}
+
+impl Deref for LiveGuards {
+    type Target = [Arc<Guard>];
+
+    fn deref(&self) -> &[Arc<Guard>] {
+        &self.0
+    }
+}
+
 /// Holds what is in force. Readers take it once and work with what they took.
 #[derive(Debug)]
 pub struct Live {
@@ -70,6 +115,9 @@ pub struct Live {
     was_ready: AtomicBool,
 }
 
+/// Who keeps servers out of use where `failback` is "manual".
+const BY_FAILBACK: &str = "failback";
+
 /// After this time a pool without an address no longer keeps the process from being ready: the other pools are to be used.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,12 +127,13 @@ impl Live {
     pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>, tls: TlsByListener) -> Self {
         let registry = Arc::<ServerRegistry>::default();
         let pool = |plan: &Arc<PoolPlan>| {
-            let pool = LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry);
-            pool.update_checked();
-            Arc::new(pool)
+            let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
+            pool.put_in_force();
+            pool
         };
         let in_force = InForce {
             pools: plan.pools.iter().map(pool).collect(),
+            guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
             tls,
@@ -121,7 +170,7 @@ impl Live {
     ///
     /// A pool that is configured as before stays. In other pools a server of the same pool, name and address stays, with
     /// its health, its sessions and its back-off; sessions on the old plan keep its weights. A name keeps its addresses,
-    /// whatever its servers are called.
+    /// even if `name` of its servers changes.
     ///
     /// Takes time where there are many pools. May be called from any thread.
     #[must_use]
@@ -139,6 +188,7 @@ impl Live {
         // The plans of pools that stay are those of before, so that no two copies are kept.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
+            guards: LiveGuards::new(&plan.guards, Some(&now.guards)),
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
@@ -158,8 +208,12 @@ impl Live {
             if let Some(before) = before {
                 pool.catch_up_with(before, &self.registry);
             }
-            pool.update_checked();
+            pool.put_in_force();
+            if pool.plan().failback == Failback::Auto {
+                self.end_awaiting_failback(pool);
+            }
         }
+        next.guards.iter().for_each(|guard| guard.apply_bandwidth());
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         drop(changing);
@@ -175,12 +229,44 @@ impl Live {
         }
     }
 
-    /// Does what an operator says of a server, and keeps it for when it is there again. Returns what holds then.
+    /// Applies an operator's override to a server, and keeps it for the time when a server of this name exists again.
+    /// Returns the overrides in force after it.
     pub fn apply_override(&self, name: &ServerPath, order: Override, by: Arc<str>, at: SystemTime) -> Overrides {
         self.registry.apply_override(name, order, by, at)
     }
 
-    /// What was said of servers that no pool of the plan has, sorted by name.
+    /// The servers that have overrides, also those that only sessions hold.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<Arc<Server>> {
+        self.registry.overridden()
+    }
+
+    /// Enables the servers of a pool that wait for an operator although its plan no longer asks for one.
+    fn end_awaiting_failback(&self, pool: &LivePool) {
+        for server in pool.servers().iter() {
+            if server.overrides().admin_state == AdminState::AwaitingFailback {
+                let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+                self.apply_override(&path, Override::Enable, BY_FAILBACK.into(), SystemTime::now());
+            }
+        }
+    }
+
+    /// Keeps a server of the pool of this name, which has just gone down, out of use until an operator enables it, if the
+    /// pool's plan asks for that. Returns whether it does.
+    pub fn await_failback(&self, pool: &str, server: &Server) -> bool {
+        let in_force = self.in_force();
+        let Some(pool) = in_force
+            .pool(pool)
+            .filter(|pool| pool.plan().failback == Failback::Manual)
+        else {
+            return false;
+        };
+        let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+        self.apply_override(&path, Override::AwaitFailback, BY_FAILBACK.into(), SystemTime::now());
+        true
+    }
+
+    /// The overrides of servers that are in no pool of the plan, sorted by name.
     #[must_use]
     pub fn absent(&self) -> Vec<(ServerPath, Overrides)> {
         if !self.registry.has_overrides() {
@@ -189,8 +275,8 @@ impl Live {
         self.registry.absent_overrides(&self.in_force().server_paths())
     }
 
-    /// Forgets the oldest of what was said of absent servers if there is too much of it, and logs that. To be called where
-    /// their number may have grown.
+    /// Removes the oldest overrides of absent servers if there are too many, and logs that. To be called after the number
+    /// of absent servers may have grown.
     pub fn forget_absent(&self) {
         if !self.registry.has_excess_overrides() {
             return;

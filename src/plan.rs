@@ -13,6 +13,7 @@ use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
+use crate::guard::{GuardId, GuardRules};
 use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// The logs.
     pub log: LogPlan,
+    /// In the order of the file, which [`GuardId`] refers to.
+    pub guards: Vec<Arc<GuardPlan>>,
     /// At least one, in the order of the file.
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file, and by name.
@@ -101,8 +104,12 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
-    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), and on the time of
-    /// the rest of the TLS handshake.
+    /// The guards that every client has to pass before anything else of it is read.
+    pub guards: Vec<GuardId>,
+    /// What its clients speak.
+    pub protocol: Protocol,
+    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), on what a client of
+    /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
@@ -112,6 +119,31 @@ pub struct ListenerPlan {
     pub relay: RelayLimits,
     /// Of the clients' sockets.
     pub socket: SocketOptions,
+}
+
+/// A guard.
+#[derive(Debug, PartialEq)]
+pub struct GuardPlan {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What it allows.
+    pub rules: GuardRules,
+}
+
+/// What the clients of a listener speak, as far as it matters before they are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Any protocol over TCP, with or without TLS.
+    Tcp,
+    /// PostgreSQL.
+    Postgres {
+        /// Whether sessions in the clear are refused.
+        tls_required: bool,
+    },
+    /// MySQL and MariaDB, whose servers send first.
+    Mysql,
+    /// Redis, with or without TLS.
+    Redis,
 }
 
 /// A pool: its servers and how they are reached and watched.
@@ -127,12 +159,19 @@ pub struct PoolPlan {
     pub health: HealthPlan,
     /// Which sessions are closed when the state of a server changes.
     pub severing: SeveringPlan,
+    /// What happens to a server that went down, once its checks pass.
+    pub failback: Failback,
+    /// The name of the pool that is used while this one has no usable server. Pools that refer to each other so form no
+    /// cycle.
+    pub fallback: Option<Arc<str>>,
     /// The servers as configured; the names among them are resolved at run time.
     pub entries: Vec<ServerEntry>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
     /// The address family that names are resolved to.
     pub resolve: IpFamily,
+    /// Whether the servers take a ClientHello that no SSLRequest of PostgreSQL precedes.
+    pub direct_tls: bool,
 }
 
 /// One entry of a pool's `servers`.
@@ -148,7 +187,20 @@ pub struct ServerEntry {
     pub member_config: MemberConfig,
 }
 
+impl Protocol {
+    /// Whether it is PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(self) -> bool {
+        matches!(self, Self::Postgres { .. })
+    }
+}
+
 impl Plan {
+    /// The names of these guards, which are guards of this plan.
+    pub fn guard_names(&self, guards: &[GuardId]) -> impl Iterator<Item = &Arc<str>> {
+        guards.iter().map(|id| &self.guards[id.0].name)
+    }
+
     /// The pool of this name.
     #[must_use]
     pub fn pool(&self, name: &str) -> Option<&Arc<PoolPlan>> {
@@ -210,6 +262,16 @@ pub enum Sever {
     Close,
 }
 
+/// What happens to a server that went down, once its checks pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// It is used again.
+    #[default]
+    Auto,
+    /// It gets no new sessions until an operator enables it.
+    Manual,
+}
+
 /// How a pool's servers are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthPlan {
@@ -225,6 +287,8 @@ pub struct HealthPlan {
     pub required: RoleRequirement,
     /// How many results in a row change the state of a server.
     pub thresholds: Thresholds,
+    /// How long the role of a server whose checks are refused is taken to be what it was.
+    pub role_trust: Duration,
     /// The IP address that checks connect to; `None`: the server's own.
     pub address: Option<ServerAddr>,
     /// The port that checks connect to; `None`: the server's own.

@@ -1,4 +1,7 @@
-//! How a client is refused: closed, closed after a TLS alert that says why, or reset.
+//! How a client is refused: closed, closed after a message that says why (in TLS an alert), or reset.
+
+mod plain;
+mod postgres;
 
 use std::future::poll_fn;
 use std::io;
@@ -11,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub use self::plain::PlainRefusal;
+pub use self::postgres::PostgresError;
 use crate::sniff::alert::{Alert, AlertRecord};
 use crate::sniff::hello::Hello;
 use crate::socket::reset;
@@ -26,14 +31,16 @@ pub const REFUSAL_BYTES_MAX: usize = 128 << 10;
 const READ_BYTES_MAX: usize = 4096;
 
 /// What a refused client gets last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// The end of the stream.
     Close,
+    /// The end of the stream, also for a client whose bytes were not read.
+    End,
     /// This TLS record, then the end of the stream.
     Alert(AlertRecord),
-    /// The end of the stream, after an alert that was sent already.
-    Linger,
+    /// These bytes in the protocol that it speaks, then the end of the stream.
+    Message(Vec<u8>),
     /// A reset.
     Reset,
 }
@@ -42,8 +49,9 @@ pub enum Reply {
 pub async fn refuse(client: TcpStream, reply: Reply) {
     match reply {
         Reply::Close => drop(client),
-        Reply::Alert(record) => send_alert(client, &record).await,
-        Reply::Linger => send_alert(client, &[]).await,
+        Reply::End => send_last(client, &[]).await,
+        Reply::Alert(record) => send_last(client, &record).await,
+        Reply::Message(bytes) => send_last(client, &bytes).await,
         Reply::Reset => reset(client),
     }
 }
@@ -60,14 +68,14 @@ pub fn alert_without_route(hello: &Hello) -> Alert {
     }
 }
 
-/// Sends the alert, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
-/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the alert.
-async fn send_alert<S>(mut socket: S, alert: &[u8])
+/// Sends the message, shuts down our side, and reads and drops what still comes, within [`REFUSAL_TIME_MAX`] for all of
+/// that and [`REFUSAL_BYTES_MAX`]; then closes. Closing with unread bytes would be a reset, which may overtake the message.
+async fn send_last<S>(mut socket: S, message: &[u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let sending = async {
-        socket.write_all(alert).await?;
+        socket.write_all(message).await?;
         socket.shutdown().await?;
         let mut left = REFUSAL_BYTES_MAX;
         while left > 0 {
@@ -145,7 +153,7 @@ mod tests {
             client.read_to_end(&mut received).await.unwrap(); // a reset would be an error
             drop(client);
         };
-        tokio::join!(send_alert(server, &sent), client_side);
+        tokio::join!(send_last(server, &sent), client_side);
         assert_eq!(received, sent);
     }
 
@@ -158,7 +166,7 @@ mod tests {
             let (mut client, server) = duplex(1 << 20);
             client.write_all(&vec![0; bytes]).await.unwrap();
             let started_at = Instant::now();
-            send_alert(server, &Alert::DecodeError.record(None)).await;
+            send_last(server, &Alert::DecodeError.record(None)).await;
             let took = started_at.elapsed();
             assert!(
                 took >= waited && took <= waited + Duration::from_millis(1),
@@ -172,7 +180,7 @@ mod tests {
     async fn a_client_that_does_not_read_is_refused_in_time() {
         let (_client, server) = duplex(3); // the alert does not even fit
         let started_at = Instant::now();
-        send_alert(server, &Alert::DecodeError.record(None)).await;
+        send_last(server, &Alert::DecodeError.record(None)).await;
         assert!(started_at.elapsed() <= REFUSAL_TIME_MAX + Duration::from_millis(1));
     }
 }

@@ -12,12 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::addr::ServerAddr;
 use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
-use crate::plan::{ListenerPlan, Plan, PoolPlan};
+use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Pool};
 
 /// What a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
+    /// By name.
+    #[serde(default)]
+    pub guards: Difference,
     /// By name.
     pub listeners: Difference,
     /// By name.
@@ -65,6 +68,7 @@ impl Changes {
     #[must_use]
     pub fn between(old: &InForce, new: &InForce) -> Self {
         Self {
+            guards: guards(&old.plan, &new.plan),
             listeners: listeners(&old.plan, &new.plan),
             pools: pools(&old.plan, &new.plan),
             servers: servers(old, new),
@@ -78,6 +82,7 @@ impl Changes {
     #[must_use]
     pub fn changed(&self) -> Vec<String> {
         let kinds = [
+            ("guard", &self.guards),
             ("listener", &self.listeners),
             ("pool", &self.pools),
             ("server", &self.servers),
@@ -112,6 +117,19 @@ fn changed(name: impl Into<String>, keys: Vec<&'static str>) -> Option<Changed> 
     (!keys.is_empty()).then_some(Changed { name, keys })
 }
 
+fn guards(old: &Plan, new: &Plan) -> Difference {
+    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<GuardPlan>> {
+        let guards = plan.guards.iter();
+        guards.map(|plan| (Arc::clone(&plan.name), Arc::clone(plan))).collect()
+    };
+    Difference::between(
+        &by_name(old),
+        &by_name(new),
+        ToString::to_string,
+        |name, before, after| changed(&**name, before.changed(after)),
+    )
+}
+
 fn listeners(old: &Plan, new: &Plan) -> Difference {
     let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<ListenerPlan>> {
         let listeners = plan.listeners.iter();
@@ -123,7 +141,7 @@ fn listeners(old: &Plan, new: &Plan) -> Difference {
         &by_name(old),
         &by_name(new),
         ToString::to_string,
-        |name, before, after| changed(&**name, before.changed(&old.pools, after, &new.pools)),
+        |name, before, after| changed(&**name, before.changed(old, after, new)),
     )
 }
 

@@ -9,6 +9,7 @@
 //! name, told apart by `from`, are ten thousand tests of an address at worst.
 
 mod offered;
+mod matched;
 mod explain;
 
 use std::collections::HashMap;
@@ -19,9 +20,12 @@ use ipnet::IpNet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::addr::ClientAddr;
+use crate::glob::Glob;
+use crate::guard::GuardId;
 use crate::name::{NamePattern, Rank, Sni};
 use crate::sniff::hello::ProtocolList;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
+use matched::{Match, text_entry};
 use offered::Offered;
 
 /// Where a route leads.
@@ -67,6 +71,12 @@ pub struct Route<T> {
     pub from: Vec<IpNet>,
     /// What happens to TLS.
     pub tls: TlsMode,
+    /// Any of these databases of PostgreSQL; empty: no such condition.
+    pub database: Vec<Glob>,
+    /// Any of these users of PostgreSQL; empty: no such condition.
+    pub user: Vec<Glob>,
+    /// The guards that its clients have to pass. They do not decide which route wins.
+    pub guards: Vec<GuardId>,
     /// Where it leads.
     pub to: Target<T>,
 }
@@ -81,6 +91,10 @@ pub struct RouteInput<'a> {
     pub alpn: &'a ProtocolList,
     /// The client's address. `None`, in a question about no client in particular: no `from` condition holds.
     pub client: Option<ClientAddr>,
+    /// The database in a StartupMessage of PostgreSQL that came in the clear.
+    pub database: Option<&'a [u8]>,
+    /// The user in it.
+    pub user: Option<&'a [u8]>,
 }
 
 /// Where a client goes.
@@ -124,6 +138,7 @@ pub struct RouteTable<T> {
     default: Option<T>,
     default_tls: TlsMode,
     needs_hello: bool,
+    needs_startup: bool,
     exact: ByName,
     suffixes: ByName,
     any: Bucket,
@@ -138,6 +153,9 @@ impl<T> RouteTable<T> {
             needs_hello: routes
                 .iter()
                 .any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
+            needs_startup: routes
+                .iter()
+                .any(|route| !route.database.is_empty() || !route.user.is_empty()),
             routes: Vec::new(),
             default,
             default_tls: TlsMode::Pass,
@@ -187,6 +205,12 @@ impl<T> RouteTable<T> {
         self.needs_hello
     }
 
+    /// Whether a condition needs PostgreSQL's StartupMessage.
+    #[must_use]
+    pub fn needs_startup(&self) -> bool {
+        self.needs_startup
+    }
+
     /// The routes in the order written.
     #[must_use]
     pub fn routes(&self) -> &[Route<T>] {
@@ -225,10 +249,9 @@ impl<T> RouteTable<T> {
     fn best(&self, input: &RouteInput<'_>) -> Option<usize> {
         let offered = Offered::new(input.alpn);
         let first = |bucket: &Bucket| {
-            let mut guarded = bucket.guarded.iter().map(|index| (*index, &self.routes[*index]));
-            let admitted = guarded
-                .find(|(_, route)| route.alpn_entry(&offered).holds() && route.client_entry(input.client).holds());
-            admitted.map(|(index, _)| index).or(bucket.open)
+            let mut guarded = bucket.guarded.iter().copied();
+            let admitted = guarded.find(|index| self.routes[*index].admits(input, &offered));
+            admitted.or(bucket.open)
         };
         let by_name = |name: &Sni| {
             let exact = name.valid().and_then(|name| self.exact.get(name.as_str().as_bytes()));
@@ -259,7 +282,21 @@ impl<T> RouteTable<T> {
 impl<T> Route<T> {
     /// How many kinds of condition it has besides its name condition.
     fn kinds(&self) -> usize {
-        usize::from(!self.alpn.is_empty()) + usize::from(!self.from.is_empty())
+        let has = [
+            !self.alpn.is_empty(),
+            !self.from.is_empty(),
+            !self.database.is_empty(),
+            !self.user.is_empty(),
+        ];
+        has.into_iter().filter(|has| *has).count()
+    }
+
+    /// Whether its conditions other than that on the name hold.
+    fn admits(&self, input: &RouteInput<'_>, offered: &Offered<'_>) -> bool {
+        self.alpn_entry(offered).holds()
+            && self.client_entry(input.client).holds()
+            && text_entry(&self.database, input.database).holds()
+            && text_entry(&self.user, input.user).holds()
     }
 
     /// The entry of its name condition that fits best, and how well.
@@ -295,38 +332,6 @@ impl<T> Route<T> {
         let ip = client.map(|client| client.ip().to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
         Match::of(&self.from, entry)
-    }
-}
-
-/// How one condition of a route turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Match<E> {
-    /// The route has no such condition.
-    Unconditional,
-    /// It holds by this entry.
-    By(E),
-    /// None of its entries holds.
-    Unmet,
-}
-
-impl<E> Match<E> {
-    fn of<T>(entries: &[T], held: Option<E>) -> Self {
-        match held {
-            _ if entries.is_empty() => Self::Unconditional,
-            Some(entry) => Self::By(entry),
-            None => Self::Unmet,
-        }
-    }
-
-    fn holds(&self) -> bool {
-        !matches!(self, Self::Unmet)
-    }
-
-    fn entry(self) -> Option<E> {
-        match self {
-            Self::By(entry) => Some(entry),
-            Self::Unconditional | Self::Unmet => None,
-        }
     }
 }
 
@@ -368,7 +373,7 @@ impl Hasher for NameHasher {
         self.0 ^= xxh3_64(bytes);
     }
 
-    /// The length that stands before a slice, so that two in a row do not run together; a name is one.
+    /// Ignores the length prefix of a slice, which separates several slices in one key: a name is a single slice.
     fn write_usize(&mut self, _: usize) {}
 }
 

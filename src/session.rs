@@ -10,14 +10,16 @@
 mod listener_state;
 mod refusal;
 mod leased_server;
+mod postgres;
 mod termination;
 mod steps;
+mod startup;
 mod terminate;
+mod guards;
 mod linked;
 #[cfg(test)]
 mod tests;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -27,8 +29,9 @@ pub use self::listener_state::ListenerState;
 use crate::account::{Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
-use linked::Linked;
+use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
+use startup::relay_tls_answer;
 use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
@@ -43,13 +46,9 @@ pub fn serve(accepted: Accepted, state: Arc<ListenerState>, ledger: &Arc<Ledger>
         permit,
     } = accepted;
     let entry = ledger.open(&state.series, peer, at);
-    let linking = Box::pin(async move { link(socket, state, at, entry).await.map(Linked::relay) });
+    let linking = Box::pin(link(socket, state, at, entry));
     async move {
-        // Awaited in place: awaited by value, it would be kept beside the value that it comes from.
-        let mut relaying = pin!(linking.await);
-        if let Some(relaying) = relaying.as_mut().as_pin_mut() {
-            relaying.await;
-        }
+        relay_when_linked(linking).await;
         drop(permit); // after the entry: when the permit is free, this session is accounted for
     }
 }
@@ -72,8 +71,9 @@ fn link(
         match connected {
             Ok(connected) => Some(Linked::new(client, connected, entry)),
             Err(refusal) => {
+                let ending = refusal.ending();
                 refuse(client, refusal.reply()).await;
-                entry.close(refusal.ending());
+                entry.close(ending);
                 None
             }
         }
@@ -88,14 +88,20 @@ async fn connect(
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
     let opened = Opened {
-        client,
+        client: &mut *client,
         state: &state,
         at,
-        entry,
+        entry: &mut *entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = opened.pass_guards()?;
     let identified = opened.sniff().await?;
-    let routed = identified.route()?;
+    let routed = identified.route()?.pass_guards()?;
     let routed = routed.terminate().await?;
-    routed.connect().await
+    let connected = routed.connect().await?;
+    if connected.asks_server {
+        // Boxed: the sessions of other listeners stay small.
+        return Box::pin(relay_tls_answer(client, connected, &state, at, entry)).await;
+    }
+    Ok(connected)
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, ServerId};
+use crate::pool::{AdminState, CheckState, Member, Overrides, ServerId};
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -26,7 +26,16 @@ struct Cause {
     over: Duration,
 }
 
-/// The sessions of one server are being closed.
+/// Sessions that are closed at one pace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Group {
+    /// Those of a server.
+    Server(ServerId),
+    /// Those that were meant for the pool of this name, and are on the servers of its fallback.
+    OnFallback(Arc<str>),
+}
+
+/// The sessions of a group are being closed.
 #[derive(Clone, Copy, Debug)]
 struct Severing {
     cause: Cause,
@@ -40,15 +49,17 @@ impl Severing {
         Self { cause, began, first }
     }
 
-    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Sessions
-    /// that end by themselves count, and at the end none is left, however many were added meanwhile.
+    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Of n
+    /// sessions the i-th is closed after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves
+    /// count, and at the end none is left, however many were added meanwhile.
     fn due(&self, now: Instant, there: usize) -> usize {
         let left = self.cause.over.saturating_sub(now - self.began);
         if left.is_zero() {
             return there;
         }
         let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.cause.over.as_nanos());
-        there.saturating_sub(may_be_left as usize) // which is at most `first`
+        // At most `first`; one less, because the first is closed at the beginning and not after a part of the time.
+        there.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
 
@@ -69,34 +80,56 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
 }
 
 /// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
-/// them.
-fn wanted(live: &Live, severings: &HashMap<ServerId, Severing>, now: Instant) -> HashMap<ServerId, Cause> {
-    let mut wanted: HashMap<_, _> = severings.iter().map(|(id, severing)| (*id, severing.cause)).collect();
+/// them. What an operator has set precedes, and may still be changed for a server that has left.
+fn wanted(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> HashMap<Group, Cause> {
+    let by_itself = severings
+        .iter()
+        .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
+    let mut wanted: HashMap<_, _> = by_itself
+        .map(|(group, severing)| (group.clone(), severing.cause))
+        .collect();
     for pool in live.in_force().pools.iter() {
+        let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
+        wanted.remove(&on_fallback);
+        wanted.extend(has_recovered(pool, now).map(|cause| (on_fallback, cause)));
         for server in pool.servers().iter() {
-            wanted.remove(&server.id());
+            let group = Group::Server(server.id());
+            wanted.remove(&group);
             // Most servers have no sessions to close.
             if server.live() > 0
                 && let Some(cause) = cause(pool, server, now)
             {
-                wanted.insert(server.id(), cause);
+                wanted.insert(group, cause);
             }
         }
     }
+    let drained = live.overridden().into_iter().filter(|server| server.live() > 0);
+    wanted.extend(drained.filter_map(|server| Some((Group::Server(server.id()), drain(&server.overrides())?))));
     wanted
 }
 
+fn drain(overrides: &Overrides) -> Option<Cause> {
+    overrides.close_over.map(|over| Cause {
+        ending: Ending::ServerDrained,
+        over,
+    })
+}
+
+/// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
+fn has_recovered(pool: &LivePool, now: Instant) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    let is_wanted = severing.on_recover == Sever::Close && pool.has_fallback_sessions() && pool.is_usable(now);
+    is_wanted.then_some(Cause {
+        ending: Ending::FailedBack,
+        over: severing.close_over,
+    })
+}
+
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
-    let overrides = server.overrides();
-    if let (AdminState::Draining | AdminState::Disabled, Some(over)) = (overrides.admin_state, overrides.close_over) {
-        return Some(Cause {
-            ending: Ending::ServerDrained,
-            over,
-        });
-    }
     let severing = pool.plan().severing;
     let over = severing.close_over;
-    let is_down = || server.check_state() == CheckState::Down && !pool.uses_in_panic(server, now);
+    let is_held = || server.overrides().admin_state == AdminState::AwaitingFailback;
+    let is_down = || (server.check_state() == CheckState::Down || is_held()) && !pool.uses_in_panic(server, now);
     if severing.on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
@@ -112,21 +145,30 @@ fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
 
 /// Closes the sessions that are due, the oldest of a server first.
 fn sever(
-    wanted: &HashMap<ServerId, Cause>,
-    severings: &mut HashMap<ServerId, Severing>,
+    wanted: &HashMap<Group, Cause>,
+    severings: &mut HashMap<Group, Severing>,
     ledgers: &[Arc<Ledger>],
     now: Instant,
 ) {
-    let mut sessions: HashMap<ServerId, Vec<Arc<Record>>> = HashMap::new();
+    let mut sessions: HashMap<Group, Vec<Arc<Record>>> = HashMap::new();
     for record in ledgers.iter().flat_map(|ledger| ledger.records()) {
-        if let Some(id) = record.server().filter(|id| wanted.contains_key(id)) {
-            sessions.entry(id).or_default().push(record);
+        let Some(server) = record.server().map(Group::Server) else {
+            continue;
+        };
+        let on_fallback = || record.fallback_from().map(Group::OnFallback);
+        let group = if wanted.contains_key(&server) {
+            Some(server)
+        } else {
+            on_fallback().filter(|group| wanted.contains_key(group))
+        };
+        if let Some(group) = group {
+            sessions.entry(group).or_default().push(record);
         }
     }
-    severings.retain(|id, _| sessions.contains_key(id));
-    for (id, mut there) in sessions {
-        let anew = Severing::new(wanted[&id], now, there.len());
-        let severing = severings.entry(id).or_insert(anew);
+    severings.retain(|group, _| sessions.contains_key(group));
+    for (group, mut there) in sessions {
+        let anew = Severing::new(wanted[&group], now, there.len());
+        let severing = severings.entry(group).or_insert(anew);
         if severing.cause != anew.cause {
             *severing = anew;
         }
@@ -163,7 +205,13 @@ mod tests {
             there -= due;
             cut_at.extend(std::iter::repeat_n(tick / 10, due));
         }
-        assert_eq!(cut_at, [2, 4, 6, 8, 10]);
+        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_session_is_closed_at_once() {
+        let one = severing(1, TEN);
+        assert_eq!(one.due(one.began, 1), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,10 +236,10 @@ mod tests {
                 prop_assert!(due <= there);
                 there -= due;
                 let left = severing.cause.over.saturating_sub(now - severing.began);
-                // Whole nanoseconds on both sides: there * over against first * left.
+                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
                 let (over, allowed) = (severing.cause.over.as_nanos(), first as u128 * left.as_nanos());
                 let taken = there as u128 * over;
-                prop_assert!(due == 0 || taken < allowed + over.max(1) && taken >= allowed);
+                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
             }
             prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
         }

@@ -128,14 +128,15 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What an error of reading or writing says of the socket.
+    /// Classifies an error of reading or writing.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Lost,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // which was reported before
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Tls,
-            _ => Self::Reset, // ECONNRESET, or EPIPE where the reset was reported before
+            _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one
         }
     }
 }

@@ -29,6 +29,57 @@ pub enum SizeError {
     Malformed,
 }
 
+/// Why a text is not a rate. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(r#"write 1 to 1000000 a second, minute or hour, as in "20/s""#)]
+pub struct RateError;
+
+/// Why a text is not a bandwidth. Displays what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BandwidthError {
+    /// Less than [`BANDWIDTH_MIN`].
+    #[error("at least 1KiB/s")]
+    TooLow,
+    /// Anything else.
+    #[error(r#"write a size a second, as in "50MiB/s""#)]
+    Malformed,
+}
+
+/// The highest count of a rate.
+const RATE_MAX: u32 = 1_000_000;
+
+/// The lowest bandwidth, in bytes a second.
+const BANDWIDTH_MIN: u64 = 1 << 10;
+
+/// Parses `20/s`, `300/m`, `1000/h`: a count and the time in which it is allowed.
+///
+/// # Errors
+/// The text has another form, or the count is not 1 to 1,000,000.
+pub fn parse_rate(text: &str) -> Result<(u32, Duration), RateError> {
+    let (count, unit) = text.split_once('/').ok_or(RateError)?;
+    let unit = DURATIONS.iter().find(|(known, _)| *known == unit && unit != "ms");
+    let (_, milliseconds) = unit.ok_or(RateError)?;
+    let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count
+        .parse()
+        .ok()
+        .filter(|count| is_number && (1..=RATE_MAX).contains(count));
+    Ok((count.ok_or(RateError)?, Duration::from_millis(*milliseconds)))
+}
+
+/// Parses `50MiB/s`: bytes a second.
+///
+/// # Errors
+/// The text has another form, or the bandwidth is too low.
+pub fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
+    let size = text.strip_suffix("/s").ok_or(BandwidthError::Malformed)?;
+    let bytes = parse_size(size).map_err(|_| BandwidthError::Malformed)?;
+    if bytes < BANDWIDTH_MIN {
+        return Err(BandwidthError::TooLow);
+    }
+    Ok(bytes)
+}
+
 /// Parses `250ms`, `2s`, `5m`, `1h`.
 ///
 /// # Errors
@@ -112,6 +163,32 @@ mod tests {
         }
         for (text, bytes) in [("512B", 512), ("16KiB", 16 << 10), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_and_bandwidths_are_for_a_time() {
+        for (text, count, seconds) in [("20/s", 20, 1), ("300/m", 300, 60), ("1/h", 1, 3_600)] {
+            assert_eq!(parse_rate(text), Ok((count, Duration::from_secs(seconds))), "{text}");
+        }
+        for text in [
+            "",
+            "20",
+            "/s",
+            "20/",
+            "20/ms",
+            "+20/s",
+            "0/s",
+            "1000001/s",
+            "1.5/s",
+            "20/s/s",
+        ] {
+            assert!(parse_rate(text).is_err(), "{text:?}");
+        }
+        assert_eq!(parse_bandwidth("50MiB/s"), Ok(50 << 20));
+        assert_eq!(parse_bandwidth("1023B/s"), Err(BandwidthError::TooLow));
+        for text in ["50MiB", "MiB/s", "50/s", "50MiB/m"] {
+            assert!(parse_bandwidth(text).is_err(), "{text:?}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::session::{ListenerState, serve};
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often the bytes that open sessions have moved are added to the metrics.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a worker adds the bytes that its open sessions have moved to the metrics, and beats.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
 pub struct ListenSocket {
@@ -38,6 +39,22 @@ pub struct ListenSocket {
     pub open: Arc<()>,
 }
 
+/// Shows that a worker's event loop runs: the worker counts a beat every second.
+#[derive(Debug, Default)]
+pub struct Heartbeat(AtomicU64);
+
+impl Heartbeat {
+    /// The number of beats so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn beat(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
 /// What a worker is started with.
 pub struct WorkerSetup {
     /// Its number, for the name of its thread.
@@ -48,6 +65,8 @@ pub struct WorkerSetup {
     pub pipes: usize,
     /// Where its sessions are accounted for.
     pub ledger: Arc<Ledger>,
+    /// Where it shows that it runs.
+    pub heartbeat: Arc<Heartbeat>,
     /// How it learns of the shutdown, and reports its own end.
     pub handle: WorkerHandle,
 }
@@ -63,6 +82,7 @@ pub fn start(setup: WorkerSetup) -> io::Result<()> {
         sockets,
         pipes,
         ledger,
+        heartbeat,
         handle,
     } = setup;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,12 +90,17 @@ pub fn start(setup: WorkerSetup) -> io::Result<()> {
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let _guard = guard;
         limit_pipes(pipes);
-        runtime.block_on(run(sockets, ledger, handle));
+        runtime.block_on(run(sockets, ledger, &heartbeat, handle));
     })?;
     Ok(())
 }
 
-async fn run(sockets: UnboundedReceiver<ListenSocket>, ledger: Arc<Ledger>, handle: WorkerHandle) {
+async fn run(
+    sockets: UnboundedReceiver<ListenSocket>,
+    ledger: Arc<Ledger>,
+    heartbeat: &Heartbeat,
+    handle: WorkerHandle,
+) {
     let sessions = TaskTracker::new();
     let published = Arc::clone(&ledger);
     let all = async {
@@ -89,7 +114,7 @@ async fn run(sockets: UnboundedReceiver<ListenSocket>, ledger: Arc<Ledger>, hand
     };
     tokio::select! {
         () = all => {}
-        () = publish_traffic(&published) => unreachable!("it never ends"),
+        () = publish_every_second(&published, heartbeat) => unreachable!("it never ends"),
     }
 }
 
@@ -186,12 +211,13 @@ fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
     }
 }
 
-async fn publish_traffic(ledger: &Ledger) {
-    let mut ticks = interval(FLUSH_INTERVAL);
+async fn publish_every_second(ledger: &Ledger, heartbeat: &Heartbeat) {
+    let mut ticks = interval(PUBLISH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         ledger.publish_traffic();
+        heartbeat.beat();
     }
 }
 
@@ -229,14 +255,7 @@ mod tests {
         let plan = Arc::clone(&in_force.plan.listeners[0]);
         let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let state = ListenerState::new(
-            plan,
-            in_force.pools.clone(),
-            None,
-            limits,
-            series,
-            HelloMemory::new(1 << 20),
-        );
+        let state = ListenerState::new(plan, &in_force, limits, series, HelloMemory::new(1 << 20));
         let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
         let socket = ListenSocket {
@@ -251,6 +270,7 @@ mod tests {
             sockets: coming,
             pipes: 0,
             ledger: Arc::new(Ledger::new(metrics, log)),
+            heartbeat: Arc::default(),
             handle: drain.worker_handle(),
         })
         .unwrap();

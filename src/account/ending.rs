@@ -48,7 +48,8 @@ endings! {
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`.
     HelloTooLong = "hello_too_long",
-    /// The first bytes look like TLS but are not a valid ClientHello.
+    /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
+    /// on a listener for those.
     HelloInvalid = "hello_invalid",
     /// The client closed before its ClientHello, or the TLS handshake, was complete.
     ClientLeftEarly = "client_left_early",
@@ -60,10 +61,16 @@ endings! {
     NoRoute = "no_route",
     /// The matching route refuses sessions.
     Refused = "refused",
+    /// A guard refused the client because of its address.
+    Denied = "denied",
+    /// A guard refused the client because it, or all clients together, had taken what they may.
+    Limited = "limited",
     /// No server of the pool could be picked.
     NoServer = "no_server",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
+    /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
+    ServerRefusedTls = "server_refused_tls",
     /// Cut at the end of the drain.
     Drained = "drained",
     /// Cut by an operator.

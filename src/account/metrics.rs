@@ -22,8 +22,10 @@ use tokio::time::{Instant, sleep};
 pub use certificates::certificate_expiries;
 use registry::{Registry, get_or_insert};
 
+use super::guard_samples::write_guards;
 use super::names;
 use super::series::{ListenerSeries, METADATA, PathKey, PathSeries, PoolSeries, ServerSeries, SharedRecorder, label};
+use crate::guard::Guard;
 use crate::pool::{Pool, Server};
 
 /// How often expired series are removed if nobody scrapes. Not more often: a rendering of thousands of series takes
@@ -166,12 +168,15 @@ impl Metrics {
     }
 
     /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
-    /// `pools` the configured pools.
+    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used, `guards` the
+    /// guards in force.
     #[must_use]
     pub fn render<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
         pools: impl IntoIterator<Item = &'a Pool>,
+        fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>,
+        guards: &[Arc<Guard>],
     ) -> String {
         let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
@@ -185,9 +190,11 @@ impl Metrics {
         registry.touch();
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
+        Registry::write_fallbacks(fallbacks, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         drop(registry);
+        write_guards(guards, &mut own);
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.
         let exported = self.handle.render().replacen(
             "# TYPE process_cpu_seconds_total gauge",
@@ -204,7 +211,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], []))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], [], [], &[]))).await; // the panic hook has logged a panic
         }
     }
 

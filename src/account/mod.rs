@@ -9,9 +9,11 @@ mod histogram;
 mod exposition;
 mod pause_episode;
 pub mod access_log;
+mod guard_samples;
 mod series;
 mod metrics;
 mod session_tls;
+mod session_guards;
 mod session_info;
 mod record;
 
@@ -28,6 +30,7 @@ pub use self::metrics::{Metrics, certificate_expiries};
 pub use ending::Ending;
 pub use record::{Record, SessionView};
 pub use series::{CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 pub use session_tls::SessionTls;
 
@@ -294,7 +297,10 @@ impl Entry {
         self.ending = ending;
     }
 
-    fn is_logged(&self) -> bool {
+    fn is_logged(&self, info: &SessionInfo) -> bool {
+        if info.is_suppressed() {
+            return false;
+        }
         let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
         bytes > 0 || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
     }
@@ -303,16 +309,17 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let path = self.path.take();
-        let info = self.record.info();
+        let mut info = self.record.info();
         let duration = self.record.age();
         let path = path.unwrap_or_else(|| self.ledger.path(&info.listener, &info.pool_or_empty(), None));
         let mut session = self.ledger.open_sessions().sessions.remove(self.key);
         session.path = Some(Arc::clone(&path));
         session.publish_traffic();
         path.record_session(self.ending, duration);
-        if self.ledger.log.is_on() && self.is_logged() {
+        if self.ledger.log.is_on() && self.is_logged(&info) {
             let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);
             self.ledger.log.write(record);
         }
+        info.guards = None; // somebody may still hold the record
     }
 }

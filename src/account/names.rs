@@ -4,6 +4,7 @@ pub(super) const BUILD_INFO: &str = "acequia_build_info";
 pub(super) const CONNECTIONS: &str = "acequia_connections_total";
 pub(super) const SESSIONS: &str = "acequia_sessions_total";
 pub(super) const POOL_SESSIONS: &str = "acequia_pool_sessions_total";
+pub(super) const POOL_FALLBACK: &str = "acequia_pool_fallback";
 pub(super) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
 pub(super) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";
 pub(super) const BYTES: &str = "acequia_bytes_total";
@@ -19,11 +20,18 @@ pub(super) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
 pub(super) const SERVER_UP: &str = "acequia_server_up";
 pub(super) const CERTIFICATE_EXPIRY: &str = "acequia_server_certificate_expiry_timestamp_seconds";
 pub(super) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
+pub(super) const HEALTH_CHECK_REFUSED: &str = "acequia_health_check_refused";
 pub(super) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
 pub(super) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
 pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
 pub(super) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
 pub(super) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
+
+pub(super) const GUARD_REFUSALS: &str = "acequia_guard_refusals_total";
+pub(super) const GUARD_REPORTS: &str = "acequia_guard_reports_total";
+pub(super) const GUARD_EVICTIONS: &str = "acequia_guard_evictions_total";
+pub(super) const GUARD_SESSIONS: &str = "acequia_guard_sessions";
+pub(super) const GUARD_SOURCES: &str = "acequia_guard_sources";
 
 /// Counters kept by the exporter: name and help text.
 pub(super) const COUNTERS: &[(&str, &str)] = &[

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::{Ending, SessionInfo};
@@ -66,9 +67,26 @@ impl Record {
             .map(|server| server.id())
     }
 
+    /// The name of the pool that it was meant for, if it is on the servers of that pool's fallback.
+    #[must_use]
+    pub fn fallback_from(&self) -> Option<Arc<str>> {
+        let info = self.info();
+        info.fallback_from.as_ref().map(|origin| Arc::clone(origin.pool()))
+    }
+
     /// Ends the session by resetting both sides. The first ending counts; returns whether this is the first.
     pub fn cut(&self, ending: Ending) -> bool {
         self.cancel.cancel(ending)
+    }
+
+    /// Ends the session as denied if it has passed this guard and its client is in the network; whether it does.
+    pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {
+        let mut info = self.info();
+        let client = info.client;
+        let guards = info.guards.as_mut();
+        let is_denied = guards.is_some_and(|guards| guards.deny(guard, network, client));
+        drop(info);
+        is_denied && self.cut(Ending::Denied)
     }
 
     /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.

@@ -4,11 +4,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
-use super::{Ending, ListenerSeries, SessionTls};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
-use crate::pool::Server;
+use crate::pool::{FallbackOrigin, Server};
 use crate::relay::Traffic;
+use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
 
 /// What is known about a session so far.
@@ -30,8 +31,14 @@ pub struct SessionInfo {
     pub tls: Option<Box<SessionTls>>,
     /// The matching route.
     pub route: Option<Arc<str>>,
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
+    /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
+    pub fallback_from: Option<Arc<FallbackOrigin>>,
+    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
     /// The sockets while the relay runs. They close when the session drops them.
@@ -59,7 +66,10 @@ impl SessionInfo {
             has_hello: false,
             tls: None,
             route: None,
+            startup: None,
             detail: None,
+            fallback_from: None,
+            guards: None,
             pool: None,
             server: None,
             endpoints: None,
@@ -80,6 +90,13 @@ impl SessionInfo {
         self.tls.get_or_insert_default()
     }
 
+    /// Whether it is one of too many refusals to be logged.
+    pub(super) fn is_suppressed(&self) -> bool {
+        self.guards
+            .as_ref()
+            .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+    }
+
     /// The pool's name; empty if none was chosen.
     pub(super) fn pool_or_empty(&self) -> Arc<str> {
         self.pool.clone().unwrap_or_else(|| Arc::from(""))
@@ -89,6 +106,8 @@ impl SessionInfo {
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info;
+        let guards = self.guards.as_deref();
+        let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -101,6 +120,7 @@ impl SessionInfo {
             ech: self.ech,
             route: to_string(&self.route),
             pool: to_string(&self.pool),
+            fallback_from: self.fallback_from.as_ref().map(|origin| origin.pool().to_string()),
             server: self.server.as_ref().map(|server| server.spec().label.to_string()),
             attempts: self.attempts,
             hello_ms: self.hello_duration.map(to_ms),
@@ -110,6 +130,14 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
+            database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
+            user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            guard: refusal.map(|(guard, _)| guard.to_string()),
+            guard_reason: refusal.map(|(_, reason)| reason.as_str()),
+            suppressed: guards.and_then(|guards| match guards.line {
+                RefusalLine::After(suppressed) => Some(suppressed),
+                RefusalLine::Usual | RefusalLine::Suppressed => None,
+            }),
             tls: self.tls_words(),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
@@ -144,4 +172,9 @@ impl SessionInfo {
             server_tls: server.map(|server| server.version),
         }
     }
+}
+
+/// A name in a StartupMessage, as text.
+fn startup_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

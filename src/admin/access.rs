@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -65,7 +66,7 @@ pub(super) async fn authorize(
             check_origin(request.headers())?;
         }
         if writes || !bound_to_loopback {
-            check_token(request.headers(), &plan.admin).await?;
+            check_token(request.headers(), &plan.admin, &admin.is_token_unreadable).await?;
         }
     }
     Ok(next.run(request).await)
@@ -120,7 +121,8 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
-async fn check_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiError> {
+/// `is_unreadable` is kept between requests: clients must not be able to fill the log.
+async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &AtomicBool) -> Result<(), ApiError> {
     let Some(path) = plan.token_file.clone() else {
         let message =
             "a token is required, but none is configured: set `token_file` in [admin], or use the Unix socket";
@@ -136,10 +138,16 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan) -> Result<(), ApiErr
     };
     let expected = spawn_blocking(|| read_token(path)).await;
     let expected = expected.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
-    let expected = expected.map_err(|error| {
-        tracing::warn!(%error, "cannot read `token_file` of [admin]: requests over TCP that need a token are rejected");
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot read `token_file` of [admin]")
-    })?;
+    let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
+    match &expected {
+        Err(error) if !was_unreadable => {
+            tracing::warn!(%error, "cannot read `token_file` of [admin]: requests over TCP that need a token are rejected");
+        }
+        Ok(_) if was_unreadable => tracing::info!("`token_file` of [admin] can be read again"),
+        _ => {}
+    }
+    let unreadable = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot read `token_file` of [admin]");
+    let expected = expected.map_err(unreadable)?;
     if expected.ct_eq(given.trim_ascii()).into() {
         return Ok(());
     }

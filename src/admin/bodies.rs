@@ -113,7 +113,11 @@ pub struct RouteBody {
     pub alpn: Vec<String>,
     /// The first 16 of its networks.
     pub from: Vec<String>,
-    /// The number of entries left out of `sni`, `alpn` and `from`.
+    /// The first entries of the condition.
+    pub database: Vec<String>,
+    /// The first entries of the condition.
+    pub user: Vec<String>,
+    /// The number of entries left out of these conditions.
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
@@ -132,6 +136,12 @@ pub struct PoolBody {
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,
+    /// Its configured fallback; absent: none.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// The pool that serves its new sessions, because it has no usable server; absent: it serves them itself.
+    #[serde(default)]
+    pub served_by: Option<String>,
     /// In the order of the configuration.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.
@@ -153,7 +163,7 @@ pub struct ServerBody {
     /// Whether it is up: its checks pass, or it has none, and it is not ejected.
     #[serde(default)]
     pub up: bool,
-    /// The result of its checks: `up`, `down` or `unchecked`.
+    /// The result of its checks: `up`, `down`, `unchecked`, or `check refused`.
     pub health: String,
     /// The error of its latest check; absent: none.
     pub reason: Option<String>,
@@ -161,7 +171,7 @@ pub struct ServerBody {
     pub since: String,
     /// Whether it is ejected for a while because of failed connects.
     pub ejected: bool,
-    /// `enabled`, `draining` or `disabled`.
+    /// `enabled`, `draining`, `disabled` or `awaiting failback`.
     #[serde(rename = "use")]
     pub usage: String,
     /// The time over which its sessions are cut while it is not enabled; absent: they are not.
@@ -276,6 +286,9 @@ pub struct RouteExplanationBody {
     pub tls: Option<String>,
     /// The file of the certificate that the client gets; absent: TLS does not end here.
     pub certificate: Option<String>,
+    /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
+    #[serde(default)]
+    pub fallback_from: Option<String>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.

@@ -20,6 +20,8 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// Set when the process begins to drain.
     pub is_draining: AtomicBool,
+    /// Whether the token could not be read when it was last needed.
+    pub is_token_unreadable: AtomicBool,
     /// One per worker.
     pub ledgers: Vec<Arc<Ledger>>,
     /// Requests reloads.

@@ -192,8 +192,13 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let in_force = admin.live.in_force();
+        let fallbacks = in_force.pools.with_fallback(Instant::now());
+        let fallbacks = fallbacks.map(|(pool, serving)| (Arc::clone(pool.name()), !Arc::ptr_eq(pool, serving)));
         let pools = in_force.pools.iter().map(|pool| &***pool);
-        admin.metrics.render(admin.limits.sessions(), pools) + &certificate_expiries(&in_force.tls)
+        let text = admin
+            .metrics
+            .render(admin.limits.sessions(), pools, fallbacks, &in_force.guards);
+        text + &certificate_expiries(&in_force.tls)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

@@ -24,6 +24,8 @@ pub struct RouteQuery {
     sni: Option<String>,
     alpn: Vec<String>,
     from: Option<IpAddr>,
+    database: Option<String>,
+    user: Option<String>,
 }
 
 impl RouteQuery {
@@ -42,9 +44,11 @@ impl RouteQuery {
                     let address = value.parse();
                     parsed.from = Some(address.map_err(|_| "`from` must be an IP address")?);
                 }
-                "listener" | "sni" | "from" => return Err(format!("`{key}` is given twice")),
+                "database" if parsed.database.is_none() => parsed.database = Some(value.into_owned()),
+                "user" if parsed.user.is_none() => parsed.user = Some(value.into_owned()),
+                "listener" | "sni" | "from" | "database" | "user" => return Err(format!("`{key}` is given twice")),
                 _ => {
-                    let known = "known keys: `listener`, `sni`, `alpn` (may be repeated), `from`";
+                    let known = "known keys: `listener`, `sni`, `alpn` (may be repeated), `from`, `database`, `user`";
                     return Err(format!("unknown key `{key}`; {known}"));
                 }
             }
@@ -76,10 +80,16 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     // As for clients, a name that is no server name counts as none.
     let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let alpn = ProtocolList::of(&query.alpn);
+    let is_tls = query.sni.is_some() || !query.alpn.is_empty();
+    let reads_startup = listener.protocol.is_postgres() && !is_tls;
+    let user = query.user.as_ref().filter(|_| reads_startup);
+    let database = query.database.as_ref().filter(|_| reads_startup).or(user);
     let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref(),
         alpn: &alpn,
         client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
+        database: database.map(String::as_bytes),
+        user: user.map(String::as_bytes),
     });
     let verdicts = explanation.routes.iter().map(|(route, verdict)| {
         let (word, why) = match verdict {
@@ -108,13 +118,21 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
         Some(tls.certificate_for(name)?.path().display().to_string())
     });
-    let pool = pool.map(|id| &in_force.pools[*id]);
-    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, Instant::now()));
+    let now = Instant::now();
+    let wanted = pool.map(|id| &in_force.pools[*id]);
+    let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
+    let has_fallen_back = wanted
+        .zip(pool)
+        .is_some_and(|(wanted, pool)| !Arc::ptr_eq(wanted, pool));
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, now));
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
         tls: tls.map(|tls| tls.as_str().to_owned()),
         certificate,
+        fallback_from: wanted
+            .filter(|_| has_fallen_back)
+            .map(|wanted| wanted.name().to_string()),
         routes: verdicts.collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })

@@ -18,7 +18,7 @@ use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::pool::{CheckState, Member, Overrides, ServerPath};
+use crate::pool::{CheckState, Member, Overrides, RefusedCheck, ServerPath};
 use crate::route::{Route, Target};
 use crate::tls::ListenerTls;
 use crate::units::format_duration;
@@ -45,7 +45,12 @@ fn configuration(admin: &Admin) -> Option<String> {
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let in_force = admin.live.in_force();
     let plan = &in_force.plan;
-    let pools: Vec<_> = in_force.pools.iter().map(|pool| pool_body(pool)).collect();
+    let now = Instant::now();
+    let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
+    let pools = in_force.pools.iter().enumerate();
+    let pools: Vec<_> = pools
+        .map(|(index, pool)| pool_body(pool, serving(index), now))
+        .collect();
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
     let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
@@ -120,7 +125,13 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
         sni: first(&route.sni, ToString::to_string),
         alpn: first(&route.alpn, |protocol| protocol.escape_ascii().to_string()),
         from: first(&route.from, ToString::to_string),
-        more: more(route.sni.len()) + more(route.alpn.len()) + more(route.from.len()),
+        database: first(&route.database, ToString::to_string),
+        user: first(&route.user, ToString::to_string),
+        more: more(route.sni.len())
+            + more(route.alpn.len())
+            + more(route.from.len())
+            + more(route.database.len())
+            + more(route.user.len()),
         pool: match &route.to {
             Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,
@@ -144,13 +155,14 @@ fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
 /// 9999-12-31T23:59:59Z, the end of the times that RFC 3339 can write.
 const MAX_SECONDS: u64 = 253_402_300_799;
 
-fn pool_body(pool: &LivePool) -> PoolBody {
-    let now = Instant::now();
+fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
     PoolBody {
         name: pool.name().to_string(),
         balance: pool.policy().as_str().to_owned(),
         best_tier: pool.best_tier(now),
         panic: pool.is_panicking(now),
+        fallback: pool.plan().fallback.as_ref().map(ToString::to_string),
+        served_by: (serving.name() != pool.name()).then(|| serving.name().to_string()),
         servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
@@ -164,10 +176,11 @@ pub(super) fn server_body(server: &Member) -> ServerBody {
         priority: server.priority(),
         weight: server.weight(),
         up: server.is_up(),
-        health: match health.state {
-            CheckState::Unchecked => "unchecked",
-            CheckState::Up => "up",
-            CheckState::Down => "down",
+        health: match (health.refusal, health.state) {
+            (RefusedCheck::None, CheckState::Unchecked) => "unchecked",
+            (RefusedCheck::None, CheckState::Up) => "up",
+            (RefusedCheck::None, CheckState::Down) => "down",
+            (RefusedCheck::Tolerated | RefusedCheck::Suspended, _) => "check refused",
         }
         .to_owned(),
         reason: health.reason.as_deref().map(str::to_owned),

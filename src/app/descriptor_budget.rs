@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::Failure;
-use crate::descriptors::{DescriptorDemand, DescriptorShares, open_now};
+use crate::descriptors::{DescriptorDemand, DescriptorShares, GivenShares, open_now};
 use crate::plan::Plan;
 
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
@@ -15,6 +15,8 @@ pub(super) struct DescriptorBudget {
     /// Open without a session, except for the listening sockets.
     open: usize,
     workers: usize,
+    /// What the first division gave.
+    given: Cell<Option<GivenShares>>,
     /// The number of sessions that was logged last.
     logged: Cell<usize>,
 }
@@ -28,18 +30,26 @@ impl DescriptorBudget {
             limit,
             open: open.saturating_sub(addresses) + workers * RUNTIME_DESCRIPTORS,
             workers,
+            given: Cell::new(None),
             logged: Cell::new(0),
         })
     }
 
-    /// Divides what is left when every worker listens on so many addresses. Logs a `max_connections` that is not possible.
+    /// Divides the descriptors that are left when every worker listens on this number of addresses. Workers and the admin
+    /// server get their shares once, from the first division. Later divisions deduct these shares, so that a reload does
+    /// not give descriptors away twice. Logs a warning if `max_connections` is not possible.
     pub(super) fn divide(&self, plan: &Plan, addresses: usize) -> DescriptorShares {
         let wanted = DescriptorDemand {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
+            given: self.given.get(),
         };
         let shares = DescriptorShares::new(self.limit, self.open + addresses * self.workers, wanted);
+        self.given.set(Some(GivenShares {
+            pipes: shares.pipes,
+            admin: shares.admin,
+        }));
         if let Some(wanted) = wanted.sessions.filter(|wanted| *wanted > shares.sessions) {
             tracing::warn!(
                 wanted,
@@ -73,15 +83,19 @@ mod tests {
             limit: 1000,
             open: 20,
             workers: 4,
+            given: Cell::new(None),
             logged: Cell::new(0),
         };
+        let first = budget.divide(&plan, 1);
         for addresses in [1, 11, 11, 0, 1] {
             let shares = budget.divide(&plan, addresses);
             let wanted = DescriptorDemand {
                 checks: shares.checks,
+                given: budget.given.get(),
                 ..DescriptorDemand::default()
             };
             assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));
+            assert_eq!((shares.pipes, shares.admin), (first.pipes, first.admin));
         }
     }
 }

@@ -196,11 +196,9 @@ impl ListenSockets {
         let limits = self.limits.listener(&listener.name, listener.max_connections);
         let series = self.metrics.listener(&listener.name);
         let memory = Arc::clone(&self.hello_memory);
-        let (pools, tls) = (in_force.pools.clone(), in_force.tls.get(&listener.name).cloned());
         Arc::new(ListenerState::new(
             Arc::clone(listener),
-            pools,
-            tls,
+            in_force,
             limits,
             series,
             memory,

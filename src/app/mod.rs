@@ -6,6 +6,7 @@ mod files;
 mod listener_tls;
 mod descriptor_budget;
 mod listen_sockets;
+mod service_manager;
 mod signals;
 mod watch;
 mod reload;
@@ -28,6 +29,7 @@ use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, AdminEndpoint};
+use crate::config::report::counted;
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
@@ -35,9 +37,9 @@ use crate::listen::listen_alone;
 use crate::live::Live;
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
-use crate::sever;
 use crate::sniff::HelloMemory;
-use crate::worker::{self, ListenSocket, WorkerSetup};
+use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
+use crate::{fallback, sever};
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
@@ -92,6 +94,7 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
     };
     let ended = opened.and_then(|(signals, (app, drain))| {
         started(&app.running);
+        service_manager::ready(&app.status());
         control.block_on(app.run(signals, drain))
     });
     // Lookups of host names run in threads that cannot be interrupted. They must not delay the end of the process.
@@ -162,7 +165,8 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let ledgers = start_workers(of_workers, shares.pipes / workers, &drain, || {
+    let heartbeats: Vec<Arc<Heartbeat>> = (0..workers).map(|_| Arc::default()).collect();
+    let ledgers = start_workers(of_workers, &heartbeats, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
     let listening = sockets.listen(bound)?;
@@ -175,6 +179,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         limits: Arc::clone(&sockets.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
+        is_token_unreadable: AtomicBool::new(false),
         ledgers,
         reloader,
         started: std::time::SystemTime::now(),
@@ -183,7 +188,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
     let mut app = App {
         health: HealthMonitor::new(metrics, Arc::clone(&live)),
-        tasks: spawn_tasks(&admin, &sockets.hello_memory, endpoints, shares.admin),
+        tasks: spawn_tasks(&admin, &sockets.hello_memory, heartbeats, endpoints, shares.admin),
         running: Running {
             admin: admin_address,
             live,
@@ -209,6 +214,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
 fn spawn_tasks(
     admin: &Arc<Admin>,
     memory: &Arc<HelloMemory>,
+    heartbeats: Vec<Arc<Heartbeat>>,
     endpoints: Vec<AdminEndpoint>,
     clients_max: usize,
 ) -> JoinSet<()> {
@@ -216,6 +222,8 @@ fn spawn_tasks(
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
     tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
+    tasks.spawn(service_manager::feed_watchdog(heartbeats));
+    tasks.spawn(fallback::run(Arc::clone(&admin.live)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
     for endpoint in endpoints {
         // Half of the clients each: many clients of the one do not lock out those of the other.
@@ -248,9 +256,10 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
     Ok((bound, endpoints.collect()))
 }
 
-/// Starts the workers, each with a ledger of its own.
+/// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
+    heartbeats: &[Arc<Heartbeat>],
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
@@ -262,6 +271,7 @@ fn start_workers(
             sockets,
             pipes,
             ledger: Arc::clone(&ledger),
+            heartbeat: Arc::clone(&heartbeats[number]),
             handle: drain.worker_handle(),
         };
         worker::start(setup).map_err(system("cannot start a worker"))?;
@@ -271,6 +281,13 @@ fn start_workers(
 }
 
 impl App {
+    /// What `systemctl status` shows.
+    fn status(&self) -> String {
+        let plan = self.running.live.plan();
+        let (listeners, pools) = (plan.listeners.len(), plan.pools.len());
+        format!("{}, {}", counted(listeners, "listener"), counted(pools, "pool"))
+    }
+
     /// Runs until a signal comes, then drains. If a worker is lost it closes all sessions, so that a supervisor can restart
     /// the process at once.
     async fn run(mut self, signals: Signals, drain: Drain) -> Result<(), Failure> {
@@ -309,6 +326,7 @@ impl App {
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
             };
+            service_manager::reloading();
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
             let prepared = tokio::select! {
                 biased;
@@ -316,6 +334,7 @@ impl App {
                 prepared = self.prepare() => prepared,
             };
             let changed = self.reload(&by, prepared, drain);
+            service_manager::ready(&self.status());
             if let Some(request) = request {
                 let _ = request.answer.send(changed); // fails if the client is gone
             }

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::{exposed, readable};
 use super::listen_sockets::Listening;
-use super::{App, Failure, load_tls, tls_warnings, watch};
+use super::{App, Failure, load_tls, service_manager, tls_warnings, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
@@ -228,6 +228,7 @@ async fn in_a_thread<T: Send + 'static>(
 impl App {
     /// Begins the end of the process: `/ready` fails from now on, and nothing is reloaded.
     pub(super) fn begin_to_end(&mut self) {
+        service_manager::stopping();
         self.requests.close();
         while self.requests.try_recv().is_ok() {} // dropping a request answers it: the process is about to end
         self.watch(None);

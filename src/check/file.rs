@@ -9,11 +9,11 @@ use tokio::io::AsyncReadExt;
 use crate::dial::ConnectFailure;
 use crate::error::with_context;
 
-/// A longer file is not a password, but named by mistake.
+/// A longer file is probably not a password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// The error of a file, with the key that names the file. A shortage of descriptors or memory stays what it is, for it is
-/// no fault of the file.
+/// Adds the key that names the file to an error. A shortage of descriptors or memory is returned unchanged, because it is
+/// not caused by the file.
 pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     if ConnectFailure::of(&error).is_local_shortage() {
         return error;
@@ -21,14 +21,12 @@ pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     with_context(error, key)
 }
 
-/// Reads the file that the key `password_file` names; a line feed at its end is left out.
+/// Reads the file that `key` names, which contains a password, without a line feed at its end.
 ///
 /// # Errors
-/// Those of reading; that the file is too long. They name the key.
-pub(super) async fn read_password(file: &Path) -> io::Result<Vec<u8>> {
-    read_short(file)
-        .await
-        .map_err(|error| file_error("password_file", error))
+/// The file cannot be read or is too long. The error names the key.
+pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>> {
+    read_short(file).await.map_err(|error| file_error(key, error))
 }
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {

@@ -8,11 +8,14 @@
 
 mod kind;
 mod file;
+mod stream;
 pub mod tcp;
 pub mod tls;
 pub mod postgres;
+pub mod mysql;
+pub mod redis;
 
 pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 
 /// Every kind of check.
-pub static KINDS: [&CheckKind; 3] = [&tcp::KIND, &tls::KIND, &postgres::KIND];
+pub static KINDS: [&CheckKind; 5] = [&tcp::KIND, &tls::KIND, &postgres::KIND, &mysql::KIND, &redis::KIND];

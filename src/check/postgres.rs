@@ -28,7 +28,7 @@ pub static KIND: CheckKind = CheckKind {
     service: Some(Service {
         name: "PostgreSQL",
         accepts_proxy_header: false,
-        without_hello: Some("no `sni` or `alpn` matches them, unless they set sslnegotiation=direct (PostgreSQL 17)"),
+        without_hello: Some("no `sni` or `alpn` matches them: add protocol = \"postgres\" to the listener"),
     }),
 };
 
@@ -103,6 +103,13 @@ const ROLE_QUERY: &str = "SELECT pg_is_in_recovery(), CASE \
         AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0 \
     ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END";
 
+/// How SQLSTATEs begin by which a server that works refuses the check ("PostgreSQL Error Codes"): too many connections,
+/// another limit, rejected authorization (also by `pg_hba.conf`), no such database, no privilege.
+const REFUSALS: [&str; 5] = ["53300", "53400", "28", "3D000", "42501"];
+
+/// SQLSTATE cannot_connect_now: the server starts up, shuts down, or recovers from a crash.
+const STARTING_OR_STOPPING: &str = "57P03";
+
 struct PostgresProbe {
     check: Arc<PostgresCheck>,
     target: CheckTarget,
@@ -144,11 +151,11 @@ impl PostgresProbe {
         };
         let (from, to) = stream.into_split();
         let stream = join(from.take(ANSWER_BYTES_MAX), to);
-        Ok(self.query_role(login, stream).await?)
+        self.query_role(login, stream).await
     }
 
     /// Logs in, and asks for the role of the server.
-    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> io::Result<ServerFacts> {
+    async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> Result<ServerFacts, CheckFailure> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
             &mut MakeRustlsConnect::new(tls.clone()),
@@ -164,7 +171,7 @@ impl PostgresProbe {
             answer
         };
         let (answer, _) = tokio::join!(ask, connection);
-        read_role(&answer.map_err(server_error)?)
+        Ok(read_role(&answer.map_err(server_error)?)?)
     }
 }
 
@@ -192,19 +199,30 @@ async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
         .application_name("acequia")
         .ssl_mode(SslMode::Prefer);
     if let Some(file) = &login.password_file {
-        config.password(read_password(file).await?);
+        config.password(read_password("password_file", file).await?);
     }
     Ok(config)
 }
 
 /// The server's own message if it sent one. It contains no secret: the server sends it to a client that is not logged in.
-fn server_error(error: tokio_postgres::Error) -> io::Error {
+fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     if let Some(sent) = error.as_db_error() {
-        return io::Error::other(sent.message().to_owned());
+        let reason = sent.message().to_owned();
+        return match sent.code().code() {
+            STARTING_OR_STOPPING => CheckFailure::Refused {
+                reason,
+                accepts_sessions: false,
+            },
+            code if REFUSALS.iter().any(|refusal| code.starts_with(refusal)) => CheckFailure::Refused {
+                reason,
+                accepts_sessions: true,
+            },
+            _ => io::Error::other(reason).into(),
+        };
     }
     let kind = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
     let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);
-    io::Error::new(kind, error)
+    io::Error::new(kind, error).into()
 }
 
 fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<ServerFacts> {

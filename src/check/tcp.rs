@@ -36,26 +36,22 @@ struct TcpProbe {
 impl Probe for TcpProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            self.connect_and_reset().await?;
+            connect_and_reset(&self.target).await?;
             Ok(CheckPass::default())
         })
     }
 }
 
-impl TcpProbe {
-    /// Connects, and resets before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
-    ///
-    /// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
-    /// The server's accept queue never gets the connection.
-    async fn connect_and_reset(&self) -> io::Result<()> {
-        let CheckTarget {
-            address,
-            connect: options,
-            ..
-        } = &self.target;
-        reset(connect(*address, options, LastAck::Delayed).await?);
-        Ok(())
-    }
+/// Connects, and resets before the last ACK of the handshake is sent. No byte is sent, not even a PROXY header.
+///
+/// The kernel delays that ACK in the hope of data to send along; closing without lingering sends a reset in its place.
+/// The server's accept queue never gets the connection.
+///
+/// # Errors
+/// Those of connecting.
+pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
+    reset(connect(target.address, &target.connect, LastAck::Delayed).await?);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -77,14 +73,13 @@ mod tests {
                 ..TEST_CONNECT
             },
         };
-        let probe = TcpProbe { target };
         for _ in 0..20 {
-            probe.connect_and_reset().await.unwrap();
+            connect_and_reset(&target).await.unwrap();
         }
         // On loopback a reset is delivered before the call that sends it returns.
         assert_eq!(server.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(server);
-        let refused = probe.connect_and_reset().await.unwrap_err();
+        let refused = connect_and_reset(&target).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -27,7 +27,7 @@ use crate::config;
 use crate::error::chain;
 use crate::plan::AdminSocket;
 
-/// The time for a response; longer than the process lets a connection last.
+/// The time limit for a response. It is longer than the process keeps a connection open.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest response, in bytes: enough for the state of about 100,000 servers.

@@ -37,6 +37,19 @@ pub struct RouteArgs {
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
+    /// The database that a PostgreSQL client names in the clear [default: as --user]
+    #[arg(long, value_name = "NAME")]
+    pub database: Option<String>,
+    /// The user that a PostgreSQL client names in the clear
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+impl RouteArgs {
+    /// Whether the client uses TLS for sure.
+    fn is_tls(&self) -> bool {
+        self.sni.is_some() || !self.alpn.is_empty()
+    }
 }
 
 /// The plan has no listener of this name.
@@ -85,10 +98,16 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
     })?;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
+    let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
+    let of_startup = |name: &Option<String>| name.clone().filter(|_| reads_startup).map(String::into_bytes);
+    let user = of_startup(&args.user);
+    let database = of_startup(&args.database).or_else(|| user.clone());
     let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref().and_then(|name| name.as_ref().ok()),
         alpn: &alpn,
         client: args.from.map(|ip| ClientAddr::new((ip, 0).into())),
+        database: database.as_deref(),
+        user: user.as_deref(),
     });
     let mut text = String::new();
     let context = Context {
@@ -120,7 +139,7 @@ fn write_explanation(
     write_notes(text, listener, args, name, explanation)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             let pool = &plan.pools[*pool];
             writeln!(text, "route {}: pool {}", route.name, pool.name)?;
             pool
@@ -134,7 +153,11 @@ fn write_explanation(
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
     write_tls(text, context, name, &explanation.choice)?;
-    write_servers(text, pool, args.from)
+    write_servers(text, pool, args.from)?;
+    match &pool.fallback {
+        Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),
+        None => Ok(()),
+    }
 }
 
 /// What happens to TLS, if any ends at the listener.
@@ -178,10 +201,16 @@ fn write_client(text: &mut String, args: &RouteArgs, name: Option<&Result<Sni, N
         Some(Err(_)) | None => write!(text, ", no sni")?,
     }
     if args.alpn.is_empty() {
-        writeln!(text, ", no alpn")
+        write!(text, ", no alpn")?;
     } else {
-        writeln!(text, ", alpn {}", args.alpn.join(", "))
+        write!(text, ", alpn {}", args.alpn.join(", "))?;
     }
+    for (key, value) in [("database", &args.database), ("user", &args.user)] {
+        if let Some(value) = value {
+            write!(text, ", {key} {}", value.escape_debug())?;
+        }
+    }
+    writeln!(text)
 }
 
 /// Notes on arguments that have no effect, or not the expected one.
@@ -205,11 +234,24 @@ fn write_notes(
             (Ok(_), Ok(_)) => {}
         }
     }
-    if !listener.routes.needs_hello() && (args.sni.is_some() || !args.alpn.is_empty()) {
+    if !listener.routes.needs_hello() && args.is_tls() {
         writeln!(
             text,
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
+    }
+    if args.database.is_some() || args.user.is_some() {
+        if !listener.protocol.is_postgres() {
+            writeln!(
+                text,
+                "note: this listener does not read database and user: it has no protocol = \"postgres\""
+            )?;
+        } else if args.is_tls() {
+            writeln!(
+                text,
+                "note: a client with sni or alpn uses TLS, and its database and user are encrypted"
+            )?;
+        }
     }
     if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;

@@ -116,8 +116,10 @@ fn missing_server_notes<'a>(
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
     let of_pool = |pool: &PoolBody| -> String {
+        let served_by = pool.served_by.as_ref();
+        let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}\n", pool.name));
         let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
-        pool.unresolved.iter().map(note).collect()
+        fallback.into_iter().chain(pool.unresolved.iter().map(note)).collect()
     };
     let unresolved = pools.into_iter().map(of_pool);
     let notes: String = unresolved.chain(absent.into_iter().map(absent_server_note)).collect();
@@ -192,7 +194,7 @@ fn notes(pool: &str, server: &ServerBody) -> impl Iterator<Item = String> {
         .map(move |note| format!("{name}: {note}\n"))
 }
 
-/// The cell of column HEALTH: `up` exactly if the server is up in the API and in the metrics.
+/// The cell of column HEALTH: `up` if the server is up in the API and in the metrics, and its checks are not refused.
 fn health(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }

@@ -17,7 +17,7 @@ pub struct SectionKeys {
 /// The top level of the file.
 pub static FILE: SectionKeys = SectionKeys {
     title: "the file",
-    keys: &["runtime", "admin", "log", "defaults", "listeners", "pools"],
+    keys: &["runtime", "admin", "log", "defaults", "guards", "listeners", "pools"],
 };
 
 /// `[runtime]`
@@ -68,7 +68,10 @@ pub static LISTENER: SectionKeys = SectionKeys {
     keys: &[
         "bind",
         "pool",
+        "protocol",
+        "tls_required",
         "max_connections",
+        "guards",
         "routes",
         "tls",
         "hello_timeout",
@@ -84,7 +87,9 @@ pub static LISTENER: SectionKeys = SectionKeys {
 /// `[[listeners.NAME.routes]]`
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
-    keys: &["name", "sni", "alpn", "from", "tls", "pool", "refuse"],
+    keys: &[
+        "name", "sni", "alpn", "from", "database", "user", "guards", "tls", "pool", "refuse",
+    ],
 };
 
 /// `[listeners.NAME.tls]`
@@ -103,6 +108,34 @@ pub static CERTIFICATE: SectionKeys = SectionKeys {
 pub static CLIENT_AUTH: SectionKeys = SectionKeys {
     title: "`client_auth`",
     keys: &["ca_file", "mode", "crl_file", "names"],
+};
+
+/// `[guards.NAME]`
+pub static GUARD: SectionKeys = SectionKeys {
+    title: "`[guards.NAME]`",
+    keys: &[
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
+        "sessions",
+        "sessions_per_source",
+        "rate",
+        "rate_per_source",
+        "burst",
+        "bandwidth",
+        "bandwidth_per_session",
+        "by",
+        "sources_max",
+        "report_only",
+        "refuse_with",
+    ],
+};
+
+/// `by` of a guard
+pub static GUARD_BY: SectionKeys = SectionKeys {
+    title: "`by`",
+    keys: &["ipv4", "ipv6"],
 };
 
 /// `[pools.NAME]`
@@ -125,7 +158,10 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "on_down",
     "on_recover",
     "close_over",
+    "failback",
+    "fallback",
     "slow_start",
+    "direct",
 ])
 .with_checks(CheckKeys::Pool);
 
@@ -169,12 +205,14 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 14] = [
+pub static ALL: [&SectionKeys; 16] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
     &LOG,
     &DEFAULTS,
+    &GUARD,
+    &GUARD_BY,
     &LISTENER,
     &ROUTE,
     &LISTENER_TLS,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
@@ -116,6 +117,12 @@ impl SourceText {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The path of a file that this file names: a relative path begins at the folder of this file.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        let folder = Path::new(&self.name).parent();
+        folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
     }
 
     /// The position in words, for a message about another position: `line 3`.

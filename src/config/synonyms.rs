@@ -1,6 +1,16 @@
 //! Key names of HAProxy, Envoy, nginx and Traefik, each with the key of acequia that does the same.
 
-use super::keys::{ADMIN, DEFAULTS, FILE, HEALTH, KEEPALIVE, LISTENER, LOG, POOL, ROUTE, RUNTIME, SERVER, SectionKeys};
+mod words;
+mod pool;
+
+use super::keys::{
+    ADMIN, DEFAULTS, FILE, GUARD, HEALTH, KEEPALIVE, LISTENER, LOG, POOL, ROUTE, RUNTIME, SERVER, SectionKeys,
+};
+use pool::{HEALTH_SYNONYMS, POOL_SYNONYMS, SERVER_SYNONYMS};
+use words::{
+    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER,
+    RETRIES, USER_TIMEOUT,
+};
 
 /// For one section: groups of normalized key names of other proxies, each with the equivalent here, as a hint shows it.
 type Synonyms = &'static [(&'static [&'static str], &'static str)];
@@ -20,12 +30,13 @@ pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'st
     Some(equivalent)
 }
 
-static SYNONYMS: [(&SectionKeys, Synonyms); 11] = [
+static SYNONYMS: [(&SectionKeys, Synonyms); 12] = [
     (&FILE, FILE_SYNONYMS),
     (&RUNTIME, RUNTIME_SYNONYMS),
     (&ADMIN, ADMIN_SYNONYMS),
     (&LOG, LOG_SYNONYMS),
     (&DEFAULTS, DEFAULTS_SYNONYMS),
+    (&GUARD, GUARD_SYNONYMS),
     (&LISTENER, LISTENER_SYNONYMS),
     (&ROUTE, ROUTE_SYNONYMS),
     (&POOL, POOL_SYNONYMS),
@@ -60,6 +71,10 @@ const FILE_SYNONYMS: Synonyms = &[
     (
         &["router", "routers", "route", "routes", "map"],
         "`[[listeners.NAME.routes]]`",
+    ),
+    (
+        &["middleware", "middlewares", "acl", "sticktable", "limitconnzone"],
+        "`[guards.NAME]`",
     ),
     (&["global", "process"], "`[runtime]`"),
     (&["api", "metrics", "prometheus", "ping", "stats"], "`[admin]`"),
@@ -134,7 +149,20 @@ const LISTENER_SYNONYMS: Synonyms = &[
         ],
         "`pool`",
     ),
-    (&["maxconn", "connectionlimit", "limitconn"], "`max_connections`"),
+    (&["maxconn", "connectionlimit"], "`max_connections`"),
+    (
+        &["limitconn", "inflightconn"],
+        "`sessions_per_source` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
+    ),
+    (
+        &["ratelimitsessions", "sticktable", "connrate"],
+        "`rate` and `rate_per_source` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
+    ),
+    (
+        &["ipallowlist", "ipwhitelist", "allow", "deny", "tcprequestconnection"],
+        "`allow` and `deny` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
+    ),
+    (&["middleware", "middlewares"], "`guards`"),
     (
         &[
             "rule",
@@ -157,6 +185,40 @@ const LISTENER_SYNONYMS: Synonyms = &[
     (USER_TIMEOUT, "`user_timeout`"),
     (CONNECT_TIMEOUT, "`connect_timeout` in `[pools.NAME]` or `[defaults]`"),
     (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+];
+
+const GUARD_SYNONYMS: Synonyms = &[
+    (
+        &["ipallowlist", "ipwhitelist", "sourcerange", "whitelist", "allowlist"],
+        "`allow`",
+    ),
+    (&["blacklist", "blocklist", "denylist", "reject"], "`deny`"),
+    (&["maxconn", "maxconnections", "limitconntotal"], "`sessions`"),
+    (
+        &[
+            "limitconn",
+            "inflightconn",
+            "amount",
+            "conncur",
+            "maxconnectionspersource",
+        ],
+        "`sessions_per_source`",
+    ),
+    (&["ratelimitsessions", "sessrate", "connectionrate"], "`rate`"),
+    (&["connrate", "average", "limitreq"], "`rate_per_source`"),
+    (&["sticktable", "size", "zone"], "`sources_max`"),
+    (
+        &[
+            "proxydownloadrate",
+            "proxyuploadrate",
+            "limitrate",
+            "bwlimit",
+            "bandwidthlimit",
+        ],
+        "`bandwidth_per_session`",
+    ),
+    (&["dryrun", "limitconndryrun", "shadow"], "`report_only`"),
+    (&["sourcecriterion", "ipmask", "ipstrategy"], "`by`"),
 ];
 
 const ROUTE_SYNONYMS: Synonyms = &[
@@ -206,114 +268,11 @@ const ROUTE_SYNONYMS: Synonyms = &[
     ),
     (&["deny", "reject", "drop"], "`refuse = true`"),
     (&["rule", "match", "if", "acl"], "`sni`, `alpn` and `from`"),
+    (&["middleware", "middlewares", "ipallowlist", "ipwhitelist"], "`guards`"),
     (
         &["priority"],
         "rank: an exact name before `*.suffix` before `*`, then the first route in the file",
     ),
-];
-
-const POOL_SYNONYMS: Synonyms = &[
-    (
-        &[
-            "server",
-            "upstream",
-            "upstreams",
-            "backend",
-            "backends",
-            "endpoint",
-            "endpoints",
-            "loadassignment",
-            "targets",
-            "members",
-            "hosts",
-            "addresses",
-        ],
-        "`servers`",
-    ),
-    (
-        &[
-            "algorithm",
-            "lbpolicy",
-            "loadbalancer",
-            "loadbalancing",
-            "method",
-            "policy",
-            "strategy",
-        ],
-        "`balance`",
-    ),
-    (CONNECT_TIMEOUT, "`connect_timeout`"),
-    (RETRIES, "`retries`"),
-    (&["sendproxy"], "`proxy_protocol = \"v1\"`"),
-    (&["sendproxyv2"], "`proxy_protocol = \"v2\"`"),
-    (
-        &["healthcheck", "healthchecks", "check", "checks", "outlierdetection"],
-        "`[pools.NAME.health]`",
-    ),
-    (&["dnsrefreshrate", "dnsinterval"], "`resolve_interval`"),
-    (&["resolver", "resolvers"], "`resolve_interval`"),
-    (&["dnslookupfamily", "resolveprefer"], "`resolve`"),
-    (KEEPALIVE_SWITCH, "`keepalive`"),
-    (USER_TIMEOUT, "`user_timeout`"),
-    (IDLE_TIMEOUT, "`idle_timeout` in `[listeners.NAME]` or `[defaults]`"),
-    (
-        HALF_CLOSE_TIMEOUT,
-        "`half_close_timeout` in `[listeners.NAME]` or `[defaults]`",
-    ),
-    (&["hash", "hashon"], "`balance = \"source-hash\"`"),
-    (
-        &["onmarkeddown", "closeconnectionsonhosthealthfailure"],
-        "`on_down = \"close\"`",
-    ),
-    (&["slowstartconfig", "slowstartwindow"], "`slow_start`"),
-    (
-        &["panicthreshold", "healthypanicthreshold"],
-        "`panic_threshold` in `[pools.NAME.health]`",
-    ),
-];
-
-const SERVER_SYNONYMS: Synonyms = &[
-    (
-        &["addr", "host", "ip", "url", "server", "target", "socketaddress"],
-        "`address`",
-    ),
-    (&["port"], "`address`, as in \"10.0.0.11:5432\""),
-    (&["backup"], "`priority = 1`"),
-    (&["down", "disabled", "drain"], "`weight = 0`"),
-    (&["loadbalancingweight"], "`weight`"),
-    (&["id", "label", "hostname"], "`name`"),
-    (
-        &["check", "health", "healthcheck", "inter", "rise", "fall"],
-        "`[pools.NAME.health]`, which applies to all servers of the pool",
-    ),
-    (&["maxfails"], "`eject_after` in `[pools.NAME.health]`"),
-    (&["failtimeout"], "`eject_for` in `[pools.NAME.health]`"),
-    (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
-];
-
-const HEALTH_SYNONYMS: Synonyms = &[
-    (&["type", "kind", "mode", "protocol"], "`check`"),
-    (&["inter", "every", "period"], "`interval`"),
-    (&["downinter", "fastinter", "unhealthyinterval"], "`interval_down`"),
-    (&["healthythreshold", "passes", "successes"], "`rise`"),
-    (&["unhealthythreshold", "fails", "failures"], "`fall`"),
-    (
-        &[
-            "maxfails",
-            "consecutive5xx",
-            "consecutivelocaloriginfailure",
-            "errorlimit",
-        ],
-        "`eject_after`",
-    ),
-    (&["failtimeout", "baseejectiontime"], "`eject_for`"),
-    (&["maxejectiontime"], "`eject_max_for`"),
-    (&["maxejectionpercent"], "`eject_max_percent`"),
-    (&["healthypanicthreshold"], "`panic_threshold`"),
-    (&["checksni", "servername"], "`sni`"),
-    (&["password"], "`password_file`: a file that contains it"),
-    (&["dbname"], "`database`"),
-    (&["enabled", "disabled"], "`check`; \"off\" disables checks"),
 ];
 
 const KEEPALIVE_SYNONYMS: Synonyms = &[
@@ -321,45 +280,6 @@ const KEEPALIVE_SYNONYMS: Synonyms = &[
     (&["intvl", "keepintvl", "keepaliveinterval"], "`interval`"),
     (&["count", "cnt", "keepcnt", "keepaliveprobes", "retries"], "`probes`"),
 ];
-
-const CONNECT_TIMEOUT: &[&str] = &["timeoutconnect", "proxyconnecttimeout", "dialtimeout"];
-const RETRIES: &[&str] = &[
-    "maxconnectattempts",
-    "proxynextupstreamtries",
-    "maxretries",
-    "retry",
-    "attempts",
-];
-const IDLE_TIMEOUT: &[&str] = &[
-    "timeoutclient",
-    "timeoutserver",
-    "timeouttunnel",
-    "proxytimeout",
-    "timeout",
-];
-const HALF_CLOSE_TIMEOUT: &[&str] = &[
-    "timeoutclientfin",
-    "timeoutserverfin",
-    "halfclosedtimeout",
-    "terminationdelay",
-];
-const HELLO_TIMEOUT: &[&str] = &[
-    "tcprequestinspectdelay",
-    "inspectdelay",
-    "prereadtimeout",
-    "listenerfilterstimeout",
-];
-const HELLO_MAX: &[&str] = &["prereadbuffersize", "maxclienthellosize"];
-const KEEPALIVE_SWITCH: &[&str] = &[
-    "tcpkeepalive",
-    "sokeepalive",
-    "proxysocketkeepalive",
-    "clitcpka",
-    "srvtcpka",
-    "optiontcpka",
-];
-const USER_TIMEOUT: &[&str] = &["tcput", "tcpusertimeout"];
-const PROXY_HEADER: &[&str] = &["proxyprotocol", "sendproxy", "sendproxyv2"];
 
 #[cfg(test)]
 mod tests {

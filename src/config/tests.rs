@@ -45,7 +45,8 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
 
 #[test]
 fn full_toml_is_converted() {
-    let plan = plan(include_str!("../../conf/full.toml"));
+    let loaded = read("conf/full.toml", include_str!("../../conf/full.toml")); // beside the files that it names
+    let plan = loaded.ok().unwrap().plan;
     let listener = &plan.listeners[0];
     assert_eq!(listener.bind.len(), 2);
     assert_eq!(listener.max_connections, Some(50_000));

@@ -263,7 +263,7 @@ pub async fn resolve_new_names(
     }
     let mut found = HashMap::<_, NameAddresses>::new();
     for (pool, entry, lookup) in lookups {
-        // After the deadline this still takes a result that is there: one slow name costs the others nothing.
+        // After the deadline this still takes results that are ready: one slow name does not affect the others.
         if let Ok(Ok(result)) = timeout_at(deadline, lookup).await
             && let Ok(mut addresses) = sorted(result.addresses)
         {

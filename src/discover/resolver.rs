@@ -5,8 +5,8 @@
 //! name without an answer delays no other, and that a name server is not flooded:
 //!
 //! - At most [`STARTING_MAX`] lookups are in their first second, [`PROMPT`], at once.
-//! - At most so many as the resolver has capacity for (see [`crate::descriptors`]) are under way at once, those without an
-//!   answer included.
+//! - At most as many as the resolver's capacity (see [`crate::descriptors`]) run at once, including those without an
+//!   answer.
 //! - Names whose last lookup was not prompt wait in a queue of their own, and may use half of the capacity.
 
 use std::io;
@@ -51,7 +51,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// The system's resolver, with a capacity of so many lookups at once.
+    /// The system's resolver, with a capacity of `capacity` lookups at once.
     #[must_use]
     pub fn system(capacity: usize) -> Self {
         Self::new(capacity, getaddrinfo_at_port)

@@ -93,7 +93,11 @@ impl CheckContext {
         let result = check.run().await;
         drop(permits);
         if !self.is_local_shortage(&result) {
-            check.record(pool, result);
+            let went_down = check.record(pool, result);
+            if went_down && self.live.await_failback(pool, &check.server) {
+                let server = &check.server.spec().label;
+                tracing::warn!(pool, %server, "server awaits failback: it is used again after `acequia server enable`");
+            }
         }
         began
     }

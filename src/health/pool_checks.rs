@@ -35,6 +35,7 @@ impl PoolChecks {
             if !reads_certificate {
                 series.clear_certificate_expiry();
             }
+            series.publish_may_refuse_checks(pool.plan().health.service().is_some());
             let is_running = self.running.contains_key(&server.id());
             if let (Some(check), false) = (check, is_running) {
                 let check = ServerCheck::new(Arc::clone(check), plan.clone(), Arc::clone(server), series);

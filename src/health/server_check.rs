@@ -11,7 +11,7 @@ use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
 use crate::plan::{HealthPlan, PoolPlan};
-use crate::pool::{CheckOutcome, CheckState, Server};
+use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
 
 /// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,37 @@ impl ServerCheck {
         result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
     }
 
-    /// Records a result in the server and in the metrics. Logs if the server has changed its state.
-    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) {
+    /// Whether the server's role need not be known, or was found to be right a short time ago.
+    fn is_role_trusted(&self) -> bool {
+        let HealthPlan {
+            required, role_trust, ..
+        } = &self.plan.health;
+        !required.is_set() || self.server.passed_within(*role_trust)
+    }
+
+    /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
+    /// more.
+    fn log_refusal(&self, pool: &str, before: RefusedCheck) {
+        let health = self.server.health();
+        if health.refusal == before {
+            return;
+        }
+        let server = &self.server.spec().label;
+        let reason = health.reason.as_deref().unwrap_or_default();
+        match health.refusal {
+            RefusedCheck::None => tracing::info!(pool, %server, "checks are no longer refused"),
+            RefusedCheck::Tolerated => {
+                tracing::warn!(pool, %server, reason, "check refused: the server lives, and is used as before");
+            }
+            RefusedCheck::Suspended => {
+                tracing::warn!(pool, %server, reason, "check refused: the server lives, and gets no new sessions");
+            }
+        }
+    }
+
+    /// Records a result in the server and in the metrics. Logs if the server has changed its state. Returns whether it went
+    /// down.
+    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) -> bool {
         let (result, outcome) = match result {
             Ok(CheckPass {
                 facts,
@@ -93,12 +122,11 @@ impl ServerCheck {
                 reason,
                 accepts_sessions,
             }) => {
-                let reason = reason.into();
                 let refused = CheckOutcome::Refused {
-                    reason,
-                    accepts_sessions,
+                    reason: reason.into(),
+                    accepts_sessions: accepts_sessions && self.is_role_trusted(),
                 };
-                (CheckResult::Fail, refused)
+                (CheckResult::Refused, refused)
             }
             Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, CheckOutcome::Unfit(reason.into())),
             Err(CheckFailure::Io(error)) => {
@@ -112,17 +140,21 @@ impl ServerCheck {
         };
         self.series.record_check(result);
         let was_ejected = self.server.is_ejected();
+        let was_up = self.server.check_state() == CheckState::Up;
+        let refusal_before = self.server.health().refusal;
         let changed = self.server.record_check(&outcome, self.plan.health.thresholds);
         let server = &self.server.spec().label;
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool, %server, "server is back");
         }
-        let Some(state) = changed else { return };
+        self.log_refusal(pool, refusal_before);
+        let Some(state) = changed else { return false };
         self.series.record_transition(state == CheckState::Up);
         match outcome.reason() {
             None => tracing::info!(pool, %server, "server is up"),
             Some(reason) => tracing::warn!(pool, %server, %reason, "server is down"),
         }
+        was_up && state == CheckState::Down
     }
 }
 

@@ -88,7 +88,7 @@ impl BindCause {
 
 /// What holds the address, a listener first; `None`: nothing that the kernel lists, such as a socket that is only bound.
 fn holder(address: ListenAddr) -> Option<Holder> {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
+    ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()
         .filter_map(|table| File::open(table).ok())
         .flat_map(|table| BufReader::new(table).lines().map_while(Result::ok))

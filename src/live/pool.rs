@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, Index};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::time::Instant;
 
 use crate::addr::ServerAddr;
 use crate::plan::{PoolId, PoolPlan};
-use crate::pool::{CheckState, Member, Pool, ServerRegistry};
+use crate::pool::{CheckState, FallbackOrigin, Member, Pool, ServerRegistry};
 
 /// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
 /// not in it.
@@ -19,6 +21,27 @@ pub struct LivePool {
     pool: Pool,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
+    /// Shared with its predecessors and successors.
+    in_force: Arc<PoolInForce>,
+    fallback_origin: Arc<FallbackOrigin>,
+}
+
+/// Finds the pool that is in force under the name of another one, which it may have replaced. Sessions hold this: they do
+/// not keep a plan that is no longer in force, and what they say of a server at their end is said to the pool of that time.
+// A std mutex: locked for a line.
+#[derive(Debug, Default)]
+pub struct PoolInForce(Mutex<Weak<LivePool>>);
+
+impl PoolInForce {
+    /// The pool; `None` if a reload has removed it.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<LivePool>> {
+        self.lock().upgrade()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<LivePool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl LivePool {
@@ -26,10 +49,13 @@ impl LivePool {
     #[must_use]
     pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
         let members = members(&plan, &addresses, registry);
+        let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
             pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
             addresses: Mutex::new(addresses),
             plan,
+            in_force: Arc::default(),
+            fallback_origin,
         }
     }
 
@@ -41,7 +67,11 @@ impl LivePool {
         registry: &ServerRegistry,
     ) -> Self {
         self.hand_over(&plan, &mut addresses);
-        let next = Self::new(plan, addresses, registry);
+        let next = Self {
+            in_force: Arc::clone(&self.in_force),
+            fallback_origin: Arc::clone(&self.fallback_origin),
+            ..Self::new(plan, addresses, registry)
+        };
         if self.is_resolved() {
             next.mark_resolved();
         }
@@ -102,8 +132,32 @@ impl LivePool {
         self.replace_servers(members);
     }
 
+    /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on.
+    pub(super) fn put_in_force(self: &Arc<Self>) {
+        *self.in_force.lock() = Arc::downgrade(self);
+        self.update_checked();
+    }
+
+    /// How sessions find the pool that will be in force at their end.
+    #[must_use]
+    pub fn in_force(&self) -> &Arc<PoolInForce> {
+        &self.in_force
+    }
+
+    /// What its sessions on its fallback hold.
+    #[must_use]
+    pub fn fallback_origin(&self) -> &Arc<FallbackOrigin> {
+        &self.fallback_origin
+    }
+
+    /// Whether there may be sessions on its fallback: something besides the pool and its successors holds their origin.
+    #[must_use]
+    pub fn has_fallback_sessions(&self) -> bool {
+        Arc::strong_count(&self.fallback_origin) > 1
+    }
+
     /// Tells the servers whether they are checked from now on.
-    pub(super) fn update_checked(&self) {
+    fn update_checked(&self) {
         let is_checked = self.plan.is_checked();
         for server in self.servers().iter() {
             server.set_checked(is_checked);
@@ -188,11 +242,46 @@ fn members(plan: &PoolPlan, addresses: &NameAddresses, registry: &ServerRegistry
 
 /// The pools in force, in the order of their plan.
 #[derive(Clone, Debug)]
-pub struct LivePools(Arc<[Arc<LivePool>]>);
+pub struct LivePools {
+    in_order: Arc<[Arc<LivePool>]>,
+    /// By pool: the one that is used while it has no usable server.
+    fallbacks: Arc<[Option<PoolId>]>,
+}
+
+impl LivePools {
+    /// The pool whose servers sessions of this one get now: the pool itself or, while it has no usable server, the first of
+    /// its fallbacks that has one.
+    #[must_use]
+    pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
+        let mut serving = id;
+        // Bounded: fallbacks form no cycle.
+        while !self[serving].is_usable(now) {
+            match self.fallbacks[serving.0] {
+                Some(fallback) => serving = fallback,
+                None => return id,
+            }
+        }
+        serving
+    }
+
+    /// The pools that have a fallback, each with the one that serves its sessions now.
+    pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, &Arc<LivePool>)> {
+        let has_fallback = |(_, fallback): &(usize, &Option<PoolId>)| fallback.is_some();
+        let ids = self.fallbacks.iter().enumerate().filter(has_fallback);
+        ids.map(move |(index, _)| (&self.in_order[index], &self[self.serving(PoolId(index), now)]))
+    }
+}
 
 impl FromIterator<Arc<LivePool>> for LivePools {
     fn from_iter<I: IntoIterator<Item = Arc<LivePool>>>(pools: I) -> Self {
-        Self(pools.into_iter().collect())
+        let in_order: Arc<[Arc<LivePool>]> = pools.into_iter().collect();
+        let index = |(index, pool): (usize, &Arc<LivePool>)| (Arc::clone(pool.name()), PoolId(index));
+        let ids: HashMap<_, _> = in_order.iter().enumerate().map(index).collect();
+        let fallback = |pool: &Arc<LivePool>| ids.get(pool.plan.fallback.as_ref()?).copied();
+        Self {
+            fallbacks: in_order.iter().map(fallback).collect(),
+            in_order,
+        }
     }
 }
 
@@ -200,7 +289,7 @@ impl Index<PoolId> for LivePools {
     type Output = Arc<LivePool>;
 
     fn index(&self, id: PoolId) -> &Arc<LivePool> {
-        &self.0[id.0]
+        &self.in_order[id.0]
     }
 }
 
@@ -208,6 +297,6 @@ impl Deref for LivePools {
     type Target = [Arc<LivePool>];
 
     fn deref(&self) -> &[Arc<LivePool>] {
-        &self.0
+        &self.in_order
     }
 }

@@ -45,6 +45,21 @@ fn a_removed_server_that_is_still_in_use_returns_with_its_identity() {
     assert_eq!(reload(&live, r#""10.0.0.1:1", "10.0.0.2:1""#)[1].id(), held.id());
 }
 
+/// A session may have chosen its pool long before it ends.
+#[test]
+fn a_pool_that_a_reload_replaced_leads_to_the_one_in_force() {
+    let live = live(r#""10.0.0.1:1""#);
+    let chosen = Arc::clone(live.in_force().pool("p").unwrap().in_force());
+    for servers in [r#""10.0.0.1:1", "10.0.0.2:1""#, r#""10.0.0.2:1""#] {
+        reload(&live, servers);
+        assert!(Arc::ptr_eq(&chosen.get().unwrap(), live.in_force().pool("p").unwrap()));
+    }
+    let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"q\"\n[pools.q]\nservers = [\"10.0.0.1:1\"]";
+    let other = crate::config::read("a.toml", text).ok().unwrap().plan;
+    live.apply(live.prepare(other, HashMap::new()));
+    assert!(chosen.get().is_none(), "its pool was removed");
+}
+
 /// Sets the addresses of a name.
 fn resolve(live: &Live, name: &str, addresses: &[&str]) {
     let addresses = addresses

@@ -7,10 +7,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, PoolPlans, RuntimePlan, ServerEntry,
-    SeveringPlan,
+    AdminPlan, GuardPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan,
+    ServerEntry, SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
+use crate::guard::{GuardId, GuardRules};
 use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
@@ -72,8 +73,8 @@ impl Plan {
 }
 
 impl PoolPlan {
-    /// Keys whose values differ. `servers` is among them if other servers are written there; what differs of servers
-    /// that are in both is told by [`Self::changed_servers`].
+    /// Keys whose values differ. `servers` is among them if servers were added or removed; servers that are in both but
+    /// differ are returned by [`Self::changed_servers`].
     #[must_use]
     pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
@@ -120,9 +121,12 @@ impl PoolPlan {
             dial,
             health,
             severing,
+            failback,
+            fallback,
             entries: _,
             resolve_interval,
             resolve,
+            direct_tls,
         } = self;
         let PoolRules {
             policy,
@@ -152,10 +156,13 @@ impl PoolPlan {
             setting("proxy_protocol", proxy_protocol),
             setting("resolve_interval", resolve_interval),
             setting("resolve", resolve),
+            setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
+            setting("failback", failback),
+            setting("fallback", fallback),
             setting("health.panic_threshold", panic_threshold),
         ];
         settings.extend(of_socket(socket));
@@ -198,6 +205,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         timeout,
         required: RoleRequirement { role, max_lag },
         thresholds: Thresholds { rise, fall },
+        role_trust,
         address,
         port,
         concurrency,
@@ -211,6 +219,7 @@ fn of_health(health: &HealthPlan) -> Vec<Setting> {
         setting("max_lag", max_lag),
         setting("health.rise", rise),
         setting("health.fall", fall),
+        setting("role_trust", role_trust),
         setting("health.address", address),
         setting("health.port", port),
         setting("health.concurrency", concurrency),
@@ -233,13 +242,58 @@ fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> 
     keys
 }
 
-impl ListenerPlan {
-    /// Keys whose values differ in the next plan of the listener. `pools` and `next_pools` are those of the two plans; pools
-    /// are compared by name.
+impl GuardPlan {
+    /// Keys whose values differ. Networks are not told apart by where they are written.
     #[must_use]
-    pub fn changed(&self, pools: &PoolPlans, next: &Self, next_pools: &PoolPlans) -> Vec<&'static str> {
+    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
         let mut keys = differing(self.settings(), &next.settings());
-        let is_same_pool = |old: &PoolId, new: &PoolId| pools[*old].name == next_pools[*new].name;
+        if self.rules.allow != next.rules.allow {
+            keys.push("allow");
+        }
+        if self.rules.deny != next.rules.deny {
+            keys.push("deny");
+        }
+        keys
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let GuardRules {
+            allow: _, // compared by the caller, like `deny`: there may be very many
+            deny: _,
+            sessions,
+            sessions_per_source,
+            rate,
+            rate_per_source,
+            bandwidth,
+            bandwidth_per_session,
+            by,
+            sources_max,
+            report_only,
+            refuse_with,
+        } = &self.rules;
+        vec![
+            setting("sessions", sessions),
+            setting("sessions_per_source", sessions_per_source),
+            setting("rate", rate),
+            setting("rate_per_source", rate_per_source),
+            setting("bandwidth", bandwidth),
+            setting("bandwidth_per_session", bandwidth_per_session),
+            setting("by", by),
+            setting("sources_max", sources_max),
+            setting("report_only", report_only),
+            setting("refuse_with", refuse_with),
+        ]
+    }
+}
+
+impl ListenerPlan {
+    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are those that the two are in; pools
+    /// and guards are compared by name.
+    #[must_use]
+    pub fn changed(&self, plan: &Plan, next: &Self, next_plan: &Plan) -> Vec<&'static str> {
+        let mut keys = differing(self.settings(), &next.settings());
+        let is_same_pool = |old: &PoolId, new: &PoolId| plan.pools[*old].name == next_plan.pools[*new].name;
+        let are_same_guards = |old: &[GuardId], new: &[GuardId]| plan.guard_names(old).eq(next_plan.guard_names(new));
         let has_same_default = match (self.routes.default(), next.routes.default()) {
             (Some(old), Some(new)) => is_same_pool(old, new),
             (None, None) => true,
@@ -248,8 +302,13 @@ impl ListenerPlan {
         if !has_same_default {
             keys.push("pool");
         }
+        if !are_same_guards(&self.guards, &next.guards) {
+            keys.push("guards");
+        }
         let (old, new) = (self.routes.routes(), next.routes.routes());
-        let is_same = |(old, new)| is_same_route(old, new, is_same_pool);
+        let is_same = |(old, new): (&Route<PoolId>, &Route<PoolId>)| {
+            is_same_route(old, new, is_same_pool) && are_same_guards(&old.guards, &new.guards)
+        };
         if old.len() != new.len() || !old.iter().zip(new).all(is_same) {
             keys.push("routes");
         }
@@ -262,6 +321,8 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            guards: _, // compared by the caller, like the routes
+            protocol,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -274,10 +335,18 @@ impl ListenerPlan {
             },
             socket,
         } = self;
+        let (protocol, tls_required) = match protocol {
+            Protocol::Tcp => ("tcp", false),
+            Protocol::Postgres { tls_required } => ("postgres", *tls_required),
+            Protocol::Mysql => ("mysql", false),
+            Protocol::Redis => ("redis", false),
+        };
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
             setting("max_connections", max_connections),
+            setting("protocol", &protocol),
+            setting("tls_required", &tls_required),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),
@@ -323,6 +392,9 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         alpn,
         from,
         tls,
+        database,
+        user,
+        guards: _, // compared by the caller: they are indices of their plans
         to,
     } = old;
     let same_target = match (to, &new.to) {
@@ -330,5 +402,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         (Target::Refuse, Target::Refuse) => true,
         _ => false,
     };
-    same_target && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
+    same_target
+        && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
+        && (database, user) == (&new.database, &new.user)
 }

@@ -4,6 +4,8 @@
 
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 use crate::text::Reason;
 
 /// Whether a server may be picked at some instant.
@@ -37,11 +39,11 @@ pub enum CheckOutcome {
     Pass,
     /// The check failed, and why. [`Thresholds::fall`] failures in a row take the server out.
     Fail(Reason),
-    /// The server answered, but did not let the check in. At present this counts as a failure.
+    /// The server answered, but did not let the check in: it lives. Sessions are never cut for this.
     Refused {
         /// Why.
         reason: Reason,
-        /// Whether it may accept new sessions all the same.
+        /// Whether it gets new sessions all the same: then this counts as a pass.
         accepts_sessions: bool,
     },
     /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
@@ -58,6 +60,18 @@ impl CheckOutcome {
             Self::Fail(reason) | Self::Refused { reason, .. } | Self::Unfit(reason) => Some(reason),
         }
     }
+}
+
+/// Whether the latest check of a server was refused, and what that means for new sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedCheck {
+    /// It was not refused.
+    None,
+    /// It was refused; new sessions go on.
+    Tolerated,
+    /// It was refused, and the server gets no new sessions: it says that it accepts none, or its role is not known any
+    /// more.
+    Suspended,
 }
 
 /// How many equal results in a row change the state.
@@ -89,6 +103,9 @@ enum LatestResult {
     None,
     Pass,
     Fail,
+    Refused {
+        accepts_sessions: bool,
+    },
     Unfit,
 }
 
@@ -120,8 +137,12 @@ impl RiseFall {
         let before = self.latest;
         let (latest, unfit) = match outcome {
             CheckOutcome::Pass => (LatestResult::Pass, false),
-            // A failed check does not tell the role.
-            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } => (LatestResult::Fail, self.unfit),
+            // Such a check does not tell the role.
+            CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
+            CheckOutcome::Refused { accepts_sessions, .. } => {
+                let accepts_sessions = *accepts_sessions;
+                (LatestResult::Refused { accepts_sessions }, self.unfit)
+            }
             CheckOutcome::Unfit(_) => (LatestResult::Unfit, true),
         };
         self.unfit = unfit;
@@ -131,11 +152,16 @@ impl RiseFall {
             1
         };
         self.latest = latest;
+        let accepts_sessions = match latest {
+            LatestResult::Pass => true,
+            LatestResult::Refused { accepts_sessions } => accepts_sessions && !unfit,
+            _ => false,
+        };
         let next = match (self.state, latest) {
-            (CheckState::Unchecked, LatestResult::Pass) => CheckState::Up,
+            (CheckState::Unchecked, _) if accepts_sessions => CheckState::Up,
             (CheckState::Unchecked, _) | (_, LatestResult::Unfit) => CheckState::Down,
             (CheckState::Up, LatestResult::Fail) if self.streak >= thresholds.fall => CheckState::Down,
-            (CheckState::Down, LatestResult::Pass) if self.streak >= thresholds.rise => CheckState::Up,
+            (CheckState::Down, _) if accepts_sessions && self.streak >= thresholds.rise => CheckState::Up,
             // The server was reachable all the time, only its role was wrong.
             (CheckState::Down, LatestResult::Pass) if before == LatestResult::Unfit => CheckState::Up,
             (same, _) => same,
@@ -164,6 +190,18 @@ impl RiseFall {
         matches!(self.latest, LatestResult::Fail | LatestResult::Unfit)
     }
 
+    /// Whether the latest check was refused.
+    #[must_use]
+    pub(super) const fn refusal(&self) -> RefusedCheck {
+        match self.latest {
+            LatestResult::Refused { accepts_sessions: true } => RefusedCheck::Tolerated,
+            LatestResult::Refused {
+                accepts_sessions: false,
+            } => RefusedCheck::Suspended,
+            _ => RefusedCheck::None,
+        }
+    }
+
     /// Whether the server is known to have the wrong role, or is required to have a role that is not known yet. A server
     /// that cannot be reached keeps the role it was last seen with.
     #[must_use]
@@ -183,8 +221,10 @@ pub(super) struct CheckRecord {
     pub(super) rise_fall: RiseFall,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(super) reason: Option<Reason>,
-    /// When the state last changed.
+    /// When the state last changed, or checks began or ceased to be refused.
     pub(super) since: SystemTime,
+    /// When a check last passed; `None`: never, or it has had the wrong role since.
+    pub(super) passed_at: Option<Instant>,
 }
 
 impl CheckRecord {
@@ -197,6 +237,7 @@ impl CheckRecord {
             },
             reason: None,
             since: SystemTime::now(),
+            passed_at: None,
         }
     }
 }
@@ -206,9 +247,11 @@ impl CheckRecord {
 pub struct Health {
     /// The state according to its checks.
     pub state: CheckState,
+    /// Whether the latest check was refused.
+    pub refusal: RefusedCheck,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub reason: Option<Reason>,
-    /// When the state last changed.
+    /// When the state last changed, or checks began or ceased to be refused.
     pub since: SystemTime,
 }
 
@@ -222,6 +265,10 @@ mod tests {
         match sign {
             '+' => CheckOutcome::Pass,
             '-' => CheckOutcome::Fail("gone".into()),
+            '!' | '|' => CheckOutcome::Refused {
+                reason: "too many clients".into(),
+                accepts_sessions: sign == '!',
+            },
             _ => CheckOutcome::Unfit("a replica".into()),
         }
     }
@@ -250,6 +297,22 @@ mod tests {
             run(&mut RiseFall::unchecked(), "+-?+"),
             [Some(Up), None, Some(Down), Some(Up)]
         );
+    }
+
+    #[test]
+    fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accepted() {
+        use CheckState::{Down, Up};
+        assert_eq!(run(&mut RiseFall::unchecked(), "!"), [Some(Up)]);
+        assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
+        let mut machine = RiseFall::unchecked();
+        assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
+        assert_eq!(machine.refusal(), RefusedCheck::Suspended);
+        // It proves that the server lives: failures before it do not count.
+        assert_eq!(run(&mut machine, "--!--"), [None; 5]);
+        assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
+        assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
+        // But it does not tell the role.
+        assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
     }
 
     #[test]

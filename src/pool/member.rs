@@ -50,9 +50,10 @@ impl Member {
         }
     }
 
-    /// Whether it may be picked while the pool is in panic: it is in service and its role is not wrong.
+    /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not refuse
+    /// new sessions.
     pub(super) fn is_usable_in_panic(&self) -> bool {
-        self.is_in_service() && !self.server.is_unfit()
+        self.is_in_service() && !self.server.is_unfit() && !self.server.is_suspended()
     }
 }
 

@@ -25,6 +25,7 @@ mod random_two;
 mod round_robin;
 mod source_hash;
 mod snapshot;
+mod fallback;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -39,8 +40,9 @@ use candidates::{Candidate, CandidateSet};
 pub use ejection::EjectLimits;
 use ejection::Ejection;
 pub use facts::{Role, ServerFacts};
+pub use fallback::FallbackOrigin;
 use health::Availability;
-pub use health::{CheckOutcome, CheckState, Health, Thresholds};
+pub use health::{CheckOutcome, CheckState, Health, RefusedCheck, Thresholds};
 pub use lease::Lease;
 pub use member::Member;
 pub use overrides::{AdminState, Override, Overrides};
@@ -128,6 +130,12 @@ impl Pool {
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.was_resolved.load(Acquire)
+    }
+
+    /// Whether a session could be given a server now.
+    #[must_use]
+    pub fn is_usable(&self, now: Instant) -> bool {
+        !self.snapshot(now).set.candidates.is_empty()
     }
 
     /// The best tier that has a server that is up; `None`: no server is up.

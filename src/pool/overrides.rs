@@ -17,6 +17,9 @@ pub enum AdminState {
     Draining,
     /// No new sessions and no checks.
     Disabled,
+    /// The server went down, and its pool has `failback = "manual"`: no new sessions until it is enabled; checks continue.
+    #[serde(rename = "awaiting failback")]
+    AwaitingFailback,
 }
 
 impl AdminState {
@@ -27,11 +30,12 @@ impl AdminState {
             Self::Enabled => "enabled",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
+            Self::AwaitingFailback => "awaiting failback",
         }
     }
 }
 
-/// A change that an operator asks for.
+/// A change that an operator asks for, or that a setting of the pool makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Override {
     /// Accept new sessions again.
@@ -46,6 +50,8 @@ pub enum Override {
         /// The time over which open sessions are cut; `None`: they are never cut.
         close_over: Option<Duration>,
     },
+    /// Take no new sessions until [`Self::Enable`]; checks continue. What an operator has set holds.
+    AwaitFailback,
     /// Replace the configured weight, 0 to 256; `None`: use the configured one again.
     Weight(Option<u16>),
 }
@@ -57,6 +63,7 @@ impl fmt::Display for Override {
             Self::Enable => ("enabled", None),
             Self::Drain { close_over } => ("draining", *close_over),
             Self::Disable { close_over } => ("disabled", *close_over),
+            Self::AwaitFailback => ("awaiting failback", None),
             Self::Weight(Some(weight)) => return write!(f, "weight {weight}"),
             Self::Weight(None) => ("the configured weight", None),
         };
@@ -92,7 +99,8 @@ impl Overrides {
             Override::Enable => (AdminState::Enabled, None),
             Override::Drain { close_over } => (AdminState::Draining, close_over),
             Override::Disable { close_over } => (AdminState::Disabled, close_over),
-            Override::Weight(_) => (self.admin_state, self.close_over),
+            Override::AwaitFailback if self.admin_state == AdminState::Enabled => (AdminState::AwaitingFailback, None),
+            Override::AwaitFailback | Override::Weight(_) => (self.admin_state, self.close_over),
         };
         let weight = match change {
             Override::Weight(weight) => weight,

@@ -14,8 +14,8 @@ use super::{Override, Overrides, Server, ServerSpec};
 /// at the same time, several servers with different addresses may have one name.
 pub type ServerPath = (Arc<str>, Arc<str>);
 
-/// The number of absent servers whose overrides are kept. Bounds what an automation that drains every server it removes
-/// leaves behind.
+/// The number of absent servers whose overrides are kept. It bounds the memory used by an automation that drains every
+/// server before it removes it.
 const ABSENT_MAX: usize = 10_000;
 
 /// Finds every server that a plan or a session holds, and the overrides of servers.
@@ -97,6 +97,15 @@ impl ServerRegistry {
             entries.overrides.insert(path.clone(), stored);
         }
         overrides
+    }
+
+    /// The servers that have overrides, also those that only sessions hold.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<Arc<Server>> {
+        let entries = self.lock();
+        let of_path = |path| entries.servers.get(path).into_iter().flatten();
+        let servers = entries.overrides.keys().flat_map(of_path);
+        servers.filter_map(|(_, server)| server.upgrade()).collect()
     }
 
     /// The overrides of servers that are not in `present`, sorted by name.

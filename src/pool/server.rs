@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
-use super::health::{CheckOutcome, CheckRecord, CheckState, Health, Thresholds};
+use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
 use super::overrides::{AdminState, Overrides};
 use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
@@ -51,6 +51,7 @@ const FAILING: u8 = 4; // the latest check did not pass
 const UNFIT: u8 = 8; // the role is wrong, or required and not known
 const NOT_ENABLED: u8 = 16; // draining or disabled
 const DISABLED: u8 = 32;
+const SUSPENDED: u8 = 128; // the latest check was refused, and it gets no new sessions
 
 impl Server {
     /// A server without sessions; `is_checked` tells whether active checks run for it.
@@ -121,6 +122,7 @@ impl Server {
         let checks = self.lock_checks();
         Health {
             state: checks.rise_fall.state(),
+            refusal: checks.rise_fall.refusal(),
             reason: checks.reason.clone(),
             since: checks.since,
         }
@@ -137,7 +139,18 @@ impl Server {
     /// administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.check_state() == CheckState::Up && !self.has(EJECTED)
+        self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
+    }
+
+    /// Whether it gets no new sessions because its latest check was refused.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.has(SUSPENDED)
+    }
+
+    /// Whether a check has passed within this time, and found no other role since.
+    #[must_use]
+    pub fn passed_within(&self, time: Duration) -> bool {
+        self.lock_checks().passed_at.is_some_and(|at| at.elapsed() <= time)
     }
 
     /// Whether it is neither draining nor disabled.
@@ -159,10 +172,17 @@ impl Server {
             return None;
         }
         let before = checks.rise_fall.state();
+        let was_refused = checks.rise_fall.refusal() != RefusedCheck::None;
         let changed = checks.rise_fall.record(outcome, thresholds);
         checks.reason = outcome.reason().cloned();
-        if changed.is_some() {
+        let is_refused = checks.rise_fall.refusal() != RefusedCheck::None;
+        if changed.is_some() || was_refused != is_refused {
             checks.since = SystemTime::now();
+        }
+        match outcome {
+            CheckOutcome::Pass => checks.passed_at = Some(Instant::now()),
+            CheckOutcome::Unfit(_) => checks.passed_at = None,
+            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } => {}
         }
         self.publish_checks(&checks);
         if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
@@ -294,6 +314,7 @@ impl Server {
         }
         self.set_flag(FAILING, checks.rise_fall.is_failing());
         self.set_flag(UNFIT, checks.rise_fall.is_unfit());
+        self.set_flag(SUSPENDED, checks.rise_fall.refusal() == RefusedCheck::Suspended);
     }
 
     fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {

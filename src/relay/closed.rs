@@ -37,6 +37,10 @@ impl Side {
 pub enum Closed {
     /// Both sides have finished, this one first.
     Finished(Side),
+    /// A connection was reset after its sides had said all they had to say: by the end of the stream or, in TLS, by a
+    /// close_notify. Nothing was left to be sent either way; this side was the first. Usual where the last bytes of one
+    /// side, such as its close_notify, reach another one that is gone.
+    ResetAfterEnd(Side),
     /// The connection of this side broke.
     Broke(Side, Fault),
     /// No byte for [`RelayLimits::idle_timeout`].
@@ -57,12 +61,17 @@ pub enum Pending {
 }
 
 impl Closed {
-    /// Whether both sides must be reset, so that the end does not look like a complete answer.
+    /// Whether both sides must be reset, so that the end does not look like a complete answer, and so that a server does
+    /// not work on for a client that is gone.
     #[must_use]
     pub const fn is_abrupt(self) -> bool {
         match self {
             Self::Finished(_) | Self::Idle(Pending::Nothing) | Self::HalfClosed(Pending::Nothing) => false,
-            Self::Broke(..) | Self::Idle(Pending::Bytes) | Self::HalfClosed(Pending::Bytes) | Self::Cut => true,
+            Self::ResetAfterEnd(_)
+            | Self::Broke(..)
+            | Self::Idle(Pending::Bytes)
+            | Self::HalfClosed(Pending::Bytes)
+            | Self::Cut => true,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! end of its stream, and a socket that is closed without one was cut off. It cannot be spliced. The core is the same.
 
 mod closed;
+mod close_notify;
 mod traffic;
 mod core;
 mod engine;
@@ -18,6 +19,7 @@ use std::task::Poll;
 
 use tokio::net::TcpStream;
 
+use crate::guard::Throttle;
 use crate::tls::TlsConnection;
 pub use closed::{Closed, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
@@ -29,6 +31,8 @@ pub use traffic::{ByteCounter, Traffic};
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
 /// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
 ///
+/// `throttle` limits how fast bytes are read; `None`: nothing does.
+///
 /// Cancelling the future loses the bytes that were read and not sent yet.
 ///
 /// Not an `async fn`: its future would hold the arguments twice, in every session.
@@ -38,9 +42,10 @@ pub fn relay<'a>(
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
+    throttle: Option<Box<Throttle>>,
     cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
-    relay_between(client, server, first, limits, traffic, cut)
+    relay_between(client, server, first, limits, traffic, throttle, cut)
 }
 
 /// A side of a session of which at least one side uses TLS.
@@ -68,10 +73,11 @@ pub async fn relay_tls(
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &Traffic,
+    throttle: Option<Box<Throttle>>,
     cut: impl Future + Unpin,
 ) -> (Closed, Option<rustls::Error>) {
     let (client, server) = (client.wire(), server.wire());
-    let closed = relay_between(&client, &server, first, limits, traffic, cut).await;
+    let closed = relay_between(&client, &server, first, limits, traffic, throttle, cut).await;
     if !closed.is_abrupt() {
         // The end of a stream after too long a silence. Nothing is unsent, so that there is room for it.
         poll_fn(|cx| {

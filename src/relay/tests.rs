@@ -95,6 +95,7 @@ impl Session {
                 setup.first,
                 setup.limits,
                 &counted,
+                None,
                 cut_signal,
             )
             .await;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::matched::text_entry;
 use super::{Offered, Route, RouteChoice, RouteInput, RouteTable};
+use crate::glob::Glob;
 use crate::name::{NamePattern, Rank};
 
 /// The verdict on each route, and where the client goes.
@@ -41,6 +43,10 @@ pub struct Entries<'a> {
     pub alpn: Option<&'a [u8]>,
     /// Of `from`: the first that has the client's address.
     pub from: Option<&'a IpNet>,
+    /// Of `database`: the first that matches.
+    pub database: Option<&'a Glob>,
+    /// Of `user`: the first that matches.
+    pub user: Option<&'a Glob>,
 }
 
 /// A condition of a route.
@@ -52,6 +58,10 @@ pub enum Condition {
     Alpn,
     /// `from`.
     From,
+    /// `database`.
+    Database,
+    /// `user`.
+    User,
 }
 
 /// What makes one route better than another whose conditions hold as well; the first that applies.
@@ -76,6 +86,8 @@ impl Condition {
                 format!("alpn lacks {protocols}")
             }
             Self::From => format!("from is not in {}", one_of(&route.from, ToString::to_string)),
+            Self::Database => format!("database is not {}", one_of(&route.database, ToString::to_string)),
+            Self::User => format!("user is not {}", one_of(&route.user, ToString::to_string)),
         }
     }
 }
@@ -89,7 +101,9 @@ impl Entries<'_> {
             .alpn
             .map(|protocol| format!("alpn has {}", protocol.escape_ascii()));
         let from = self.from.map(|network| format!("from is in {network}"));
-        [sni, alpn, from].into_iter().flatten().collect()
+        let database = self.database.map(|pattern| format!("database matches {pattern}"));
+        let user = self.user.map(|pattern| format!("user matches {pattern}"));
+        [sni, alpn, from, database, user].into_iter().flatten().collect()
     }
 }
 
@@ -158,10 +172,14 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
     let name = route.name_entry(input.name);
     let alpn = route.alpn_entry(offered);
     let from = route.client_entry(input.client);
+    let database = text_entry(&route.database, input.database);
+    let user = text_entry(&route.user, input.user);
     let held = [
         (Condition::Name, name.holds()),
         (Condition::Alpn, alpn.holds()),
         (Condition::From, from.holds()),
+        (Condition::Database, database.holds()),
+        (Condition::User, user.holds()),
     ];
     let unmet: Vec<_> = held
         .into_iter()
@@ -179,6 +197,8 @@ fn fit<'a, T>(route: &'a Route<T>, input: &RouteInput<'_>, offered: &Offered<'_>
             sni: name.map(|(_, pattern)| pattern),
             alpn: alpn.entry(),
             from: from.entry(),
+            database: database.entry(),
+            user: user.entry(),
         },
     })
 }

@@ -1,17 +1,17 @@
-//! The protocols of one client, to be asked about often.
+//! The ALPN protocols of one client, for many lookups.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use crate::sniff::hello::ProtocolList;
 
-/// Up to so many bytes the list is looked through each time. Usual lists have 3 to 15 bytes.
+/// A list of at most this many bytes is scanned at each lookup. Usual lists have 3 to 15 bytes.
 const SCANNED_BYTES_MAX: usize = 256;
 
 /// The protocols that a client offers.
 ///
-/// A client may offer 30,000, and many routes may each ask for a few: a long list becomes a set when it is first asked,
-/// so that the work is linear in the bytes that the client has sent.
+/// A client may offer 30,000, and many routes may each look for a few: a long list is converted to a set at the first
+/// lookup, so that the work is linear in the bytes that the client has sent.
 pub(super) struct Offered<'a> {
     list: &'a ProtocolList,
     set: OnceCell<HashSet<&'a [u8]>>,

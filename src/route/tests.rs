@@ -18,7 +18,20 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
             .collect(),
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
         tls: TlsMode::Pass,
+        database: Vec::new(),
+        user: Vec::new(),
+        guards: Vec::new(),
         to: Target::Pool(pool),
+    }
+}
+
+/// A route for PostgreSQL: `database` and `user`, separated by spaces each.
+fn postgres_route(name: &str, database: &str, user: &str) -> Route<&'static str> {
+    let globs = |text: &str| text.split_whitespace().map(Glob::new).collect();
+    Route {
+        database: globs(database),
+        user: globs(user),
+        ..route(name, "", "", "")
     }
 }
 
@@ -33,6 +46,8 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
         name: name.as_ref(),
         alpn: &protocols(alpn),
         client: client.parse().ok().map(|ip: IpAddr| ClientAddr::new((ip, 1).into())),
+        database: None,
+        user: None,
     };
     match table.find(&known) {
         RouteChoice::Route { route, pool } => {
@@ -161,6 +176,8 @@ fn every_route_is_explained() {
         name: Some(&name),
         alpn: &protocols("h2"),
         client: None,
+        database: None,
+        user: None,
     };
     let explanation = table.explain(&known);
     let winner: Arc<str> = "h2".into();
@@ -175,6 +192,8 @@ fn every_route_is_explained() {
                 sni: Some(&NamePattern::from_config("a.b.com").unwrap()),
                 alpn: Some(b"h2"),
                 from: None,
+                database: None,
+                user: None,
             }),
             outranked(Advantage::Order),
             RouteVerdict::PassedOver(vec![Condition::Name, Condition::Alpn, Condition::From]),
@@ -213,11 +232,22 @@ fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> O
                 .any(|offered| route.alpn.iter().any(|wanted| **wanted == *offered));
         let ip = known.client.map(ClientAddr::ip);
         let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
-        let kinds = [route.alpn.len(), route.from.len()]
-            .iter()
-            .filter(|entries| **entries > 0)
-            .count();
-        name_ranks(route).filter(|_| alpn && from).map(|rank| (rank, kinds))
+        let text = |patterns: &[Glob], text: Option<&[u8]>| {
+            patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
+        };
+        let startup = text(&route.database, known.database) && text(&route.user, known.user);
+        let kinds = [
+            route.alpn.len(),
+            route.from.len(),
+            route.database.len(),
+            route.user.len(),
+        ]
+        .iter()
+        .filter(|entries| **entries > 0)
+        .count();
+        name_ranks(route)
+            .filter(|_| alpn && from && startup)
+            .map(|rank| (rank, kinds))
     };
     let held = routes
         .iter()
@@ -244,13 +274,14 @@ fn routes() -> impl Strategy<Value = Vec<Route<&'static str>>> {
     );
     let alpn = prop::sample::subsequence(vec!["h2", "h3", "x"], 0..=2);
     let from = prop::sample::subsequence(vec!["10.0.0.0/8", "10.0.0.0/31", "::/0"], 0..=2);
-    let one = (patterns, alpn, from).prop_map(|(sni, alpn, from)| (sni.join(" "), alpn.join(" "), from.join(" ")));
-    prop::collection::vec(one, 0..25).prop_map(|all| {
-        all.iter()
-            .enumerate()
-            .map(|(n, (sni, alpn, from))| route(&format!("#{n}"), sni, alpn, from))
-            .collect()
-    })
+    let database = prop::sample::subsequence(vec!["a", "a*"], 0..=1);
+    let user = prop::sample::subsequence(vec!["u", "*"], 0..=1);
+    let one = (patterns, alpn, from, database, user).prop_map(|(sni, alpn, from, database, user)| Route {
+        database: database.into_iter().map(Glob::new).collect(),
+        user: user.into_iter().map(Glob::new).collect(),
+        ..route("", &sni.join(" "), &alpn.join(" "), &from.join(" "))
+    });
+    prop::collection::vec(one, 0..25)
 }
 
 proptest! {
@@ -261,12 +292,15 @@ proptest! {
         name in prop::option::of(asked_names()),
         alpn in prop::sample::subsequence(vec!["h2", "h3", "y"], 0..=3),
         ip in prop::option::of(prop::sample::select(vec!["10.0.0.1", "10.9.9.9", "192.0.2.1", "2001:db8::1"])),
+        startup in prop::option::of(prop::sample::select(vec![("a", "u"), ("ab", "u"), ("b", "v")])),
     ) {
         let name = name.and_then(|text| Sni::from_wire(text.as_bytes()));
         let known = RouteInput {
             name: name.as_ref(),
             alpn: &protocols(&alpn.join(" ")),
             client: ip.map(|ip| ClientAddr::new((ip.parse::<IpAddr>().unwrap(), 1).into())),
+            database: startup.map(|(database, _)| database.as_bytes()),
+            user: startup.map(|(_, user)| user.as_bytes()),
         };
         let expected = reference_choice(&routes, &known);
         let table = RouteTable::new(routes, Some("default"));
@@ -275,6 +309,43 @@ proptest! {
         let taken = explained.routes.iter().position(|(_, verdict)| matches!(verdict, RouteVerdict::Taken(_)));
         prop_assert_eq!(taken, expected);
     }
+}
+
+#[test]
+fn a_postgresql_session_is_routed_by_database_and_user() {
+    let table = RouteTable::new(
+        vec![
+            postgres_route("orders", "orders orders_*", ""),
+            postgres_route("reports", "orders", "report_*"),
+            postgres_route("admin", "", "admin"),
+            route("named", "*", "", ""),
+        ],
+        Some("default"),
+    );
+    let of = |database: &'static str, user: &'static str| {
+        let known = RouteInput {
+            name: None,
+            alpn: &ProtocolList::default(),
+            client: None,
+            database: Some(database.as_bytes()),
+            user: Some(user.as_bytes()),
+        };
+        match table.find(&known) {
+            RouteChoice::Route { route, .. } => route.name.to_string(),
+            _ => "default".into(),
+        }
+    };
+    assert_eq!(of("orders", "app"), "orders");
+    assert_eq!(of("orders_2", "admin"), "orders", "the first of equals");
+    assert_eq!(of("orders", "report_1"), "reports", "more kinds of condition");
+    assert_eq!(of("other", "admin"), "admin");
+    assert_eq!(of("Orders", "app"), "default");
+    assert_eq!(
+        found(&table, "", "", ""),
+        "default",
+        "a client without a StartupMessage"
+    );
+    assert!(table.needs_startup());
 }
 
 #[test]
@@ -287,6 +358,8 @@ fn a_list_of_30_000_protocols_is_scanned_once() {
         name: Some(&name),
         alpn: &alpn,
         client: None,
+        database: None,
+        user: None,
     };
     let began = tokio::time::Instant::now();
     assert_eq!(table.best(&known), Some(1_999));

@@ -1,12 +1,12 @@
 //! A session's lease of a server, and what the end of the session says of that server.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::account::Entry;
 use crate::ends::Endpoints;
-use crate::live::LivePool;
+use crate::live::{LivePool, PoolInForce};
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
 use crate::socket::has_ended;
@@ -14,9 +14,7 @@ use crate::socket::has_ended;
 /// The server of a session that has connected.
 pub(super) struct LeasedServer {
     lease: Lease,
-    /// Weak, so that a session does not keep a plan that is no longer in force. Once the plan is gone, nothing uses what
-    /// the session says of the server.
-    pool: Weak<LivePool>,
+    pool: Arc<PoolInForce>,
     connected_at: Instant,
 }
 
@@ -25,7 +23,7 @@ impl LeasedServer {
     pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
         Self {
             lease,
-            pool: Arc::downgrade(pool),
+            pool: Arc::clone(pool.in_force()),
             connected_at: Instant::now(),
         }
     }
@@ -51,12 +49,12 @@ impl LeasedServer {
         }
     }
 
-    /// Reports the session to the pool, and returns the lease.
+    /// Reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, session: &FinishedSession) {
         if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
             return; // nearly every session
         }
-        let Some(pool) = self.pool.upgrade() else { return };
+        let Some(pool) = self.pool.get() else { return };
         let server = &self.lease.server().spec().label;
         match pool.finished(&self.lease, session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {

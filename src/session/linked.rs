@@ -9,6 +9,7 @@ use super::refusal::ending_of_fault;
 use super::steps::Connected;
 use crate::account::{Ending, Entry};
 use crate::ends::Endpoints;
+use crate::guard::Throttle;
 use crate::relay::{Closed, RelayLimits, Side, TlsSide, relay, relay_tls};
 use crate::tls::{TlsConnection, error_word};
 
@@ -31,6 +32,7 @@ impl Linked {
             first,
             client_tls,
             relay,
+            asks_server: _,
         } = connected;
         let ends = Arc::new(Endpoints { client, server: socket });
         entry.relay_started(&ends);
@@ -44,63 +46,86 @@ impl Linked {
         }
     }
 
-    /// Relays bytes until the session is over, and closes it. The lease is held until the server's socket is closed.
-    ///
-    /// No `async fn`: that would keep `self` beside its parts, and an idle session must stay small.
-    pub(super) fn relay(self) -> impl Future<Output = ()> {
-        let Self {
-            ends,
-            server,
-            first,
-            client_tls,
-            limits,
-            mut entry,
-        } = self;
-        async move {
-            let cut = entry.record().until_cut();
-            let closed = match client_tls {
-                None => relay(&ends.client, &ends.server, first, limits, entry.traffic(), cut).await,
-                // Boxed, so that a session without TLS stays small.
-                Some(tls) => Box::pin(relay_over_tls(&ends, Some(*tls), first, limits, &entry, cut)).await,
-            };
-            entry.relay_finished(&ends);
-            let finished = server.finished(&ends, closed, &entry);
-            if closed.is_abrupt() {
-                ends.reset_when_closed();
-            }
-            drop(ends);
-            server.release(&finished);
-            let ending = match closed {
-                Closed::Finished(Side::Client) => Ending::ClientClosed,
-                Closed::Finished(Side::Server) => Ending::ServerClosed,
-                Closed::Broke(side, fault) => ending_of_fault(side, fault),
-                Closed::Idle(_) => Ending::IdleTimeout,
-                Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
-                Closed::Cut => entry.record().until_cut().await, // ready: it was cut
-            };
-            entry.close(ending);
-        }
+    fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, ToRelay, RelayLimits, Entry) {
+        let to_relay = match self.client_tls {
+            None => ToRelay::Plain(self.first),
+            Some(client) => ToRelay::Tls(Box::new((*client, self.first))),
+        };
+        (self.ends, self.server, to_relay, self.limits, self.entry)
     }
+}
+
+/// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server's
+/// socket is closed. `None`: it was closed before that.
+///
+/// An idle session must stay small. So what the relay takes is made in here: what a future takes from outside is kept for
+/// as long as the future.
+pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
+    let (ends, server, to_relay, limits, mut entry) = match linking.await {
+        Some(linked) => linked.into_parts(),
+        None => return,
+    };
+    let cut = entry.record().until_cut();
+    let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
+    let closed = match to_relay {
+        ToRelay::Plain(first) => {
+            relay(
+                &ends.client,
+                &ends.server,
+                first,
+                limits,
+                entry.traffic(),
+                throttle,
+                cut,
+            )
+            .await
+        }
+        // Boxed, so that a session without TLS stays small.
+        ToRelay::Tls(sides) => Box::pin(relay_over_tls(&ends, sides, limits, &entry, throttle, cut)).await,
+    };
+    entry.relay_finished(&ends);
+    let finished = server.finished(&ends, closed, &entry);
+    if closed.is_abrupt() {
+        ends.reset_when_closed();
+    }
+    drop(ends);
+    server.release(&finished);
+    let ending = match closed {
+        Closed::Finished(Side::Client) | Closed::ResetAfterEnd(Side::Client) => Ending::ClientClosed,
+        Closed::Finished(Side::Server) | Closed::ResetAfterEnd(Side::Server) => Ending::ServerClosed,
+        Closed::Broke(side, fault) => ending_of_fault(side, fault),
+        Closed::Idle(_) => Ending::IdleTimeout,
+        Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
+        Closed::Cut => entry.record().until_cut().await, // ready: it was cut
+    };
+    entry.close(ending);
+}
+
+/// What is relayed beyond the sockets: what is sent to the server first, and the TLS that ends here.
+enum ToRelay {
+    Plain(Vec<u8>),
+    Tls(Box<(TlsConnection, Vec<u8>)>),
 }
 
 /// Relays a session of which a side uses TLS that ends here. What goes wrong with that is kept for the log.
 async fn relay_over_tls(
     ends: &Endpoints,
-    client_tls: Option<TlsConnection>,
-    first: Vec<u8>,
+    sides: Box<(TlsConnection, Vec<u8>)>,
     limits: RelayLimits,
     entry: &Entry,
+    throttle: Option<Box<Throttle>>,
     cut: impl Future + Unpin,
 ) -> Closed {
+    let (client_tls, first) = *sides;
     let client = TlsSide {
         socket: &ends.client,
-        tls: client_tls,
+        tls: Some(client_tls),
     };
     let server = TlsSide {
         socket: &ends.server,
         tls: None,
     };
-    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), cut).await;
+    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, cut).await;
     if let Some(error) = error {
         entry.info().tls_mut().error = Some(error_word(&error));
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
 use crate::capacity::ConnectionLimits;
-use crate::live::LivePools;
+use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
 use crate::tls::ListenerTls;
@@ -19,50 +19,49 @@ pub struct ListenerState {
     pub pools: LivePools,
     /// The TLS that ends at it; `None`: all TLS is passed on.
     pub tls: Option<Arc<ListenerTls>>,
+    /// The guards of the plan in force, which listeners and routes refer to by index.
+    pub guards: LiveGuards,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
     /// The metrics it counts in.
     pub series: Arc<ListenerSeries>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
-    has_logged_ssl_request: AtomicBool,
+    has_logged_postgres_request: AtomicBool,
 }
 
 impl ListenerState {
-    /// A listener with this configuration.
+    /// A listener with this configuration, which is in force.
     #[must_use]
     pub fn new(
         plan: Arc<ListenerPlan>,
-        pools: LivePools,
-        tls: Option<Arc<ListenerTls>>,
+        in_force: &InForce,
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
     ) -> Self {
         Self {
+            tls: in_force.tls.get(&plan.name).cloned(),
+            pools: in_force.pools.clone(),
+            guards: in_force.guards.clone(),
             plan,
-            pools,
-            tls,
             limits,
             series,
             hello_memory,
-            has_logged_ssl_request: AtomicBool::new(false),
+            has_logged_postgres_request: AtomicBool::new(false),
         }
     }
 
-    /// Logs why no name matches a client that sends an SSLRequest instead of a ClientHello: once for each listener and
-    /// configuration.
-    pub(super) fn log_ssl_request(&self) {
-        if !self.has_logged_ssl_request.swap(true, Relaxed) {
+    /// Logs why no name matches a client that sends an SSLRequest or a GSSENCRequest instead of a ClientHello: once for each
+    /// listener and configuration.
+    pub(super) fn log_postgres_request(&self, request: &'static str) {
+        if !self.has_logged_postgres_request.swap(true, Relaxed) {
             tracing::warn!(
                 listener = %self.plan.name,
-                reason = POSTGRES_SSL_REQUEST,
-                "a PostgreSQL client asks for TLS by an SSLRequest, which no `sni` or `alpn` matches: \
-                 give it a listener without such routes, or set sslnegotiation=direct at the client"
+                reason = request,
+                "a PostgreSQL client asks for encryption before its ClientHello, which no `sni` or `alpn` matches: \
+                 set protocol = \"postgres\" on the listener"
             );
         }
     }
 }
-
-/// The word for an SSLRequest in the logs.
-pub(super) const POSTGRES_SSL_REQUEST: &str = "postgres_ssl_request";

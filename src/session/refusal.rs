@@ -2,23 +2,28 @@
 
 use crate::account::Ending;
 use crate::dial::DialError;
-use crate::refuse::Reply;
+use crate::guard::GuardReason;
+use crate::plan::Protocol;
+use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
-use crate::sniff::alert::{Alert, AlertRecord};
+use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
-use crate::sniff::{SniffError, SniffFailure};
+use crate::sniff::postgres::InvalidPacket;
+use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
 use crate::tls::{HandshakeError, is_about_client_certificate};
 
-/// Why a step of a session failed. An alert is there where the client has sent a whole ClientHello.
+/// Why a step of a session failed, and what the client is told.
 #[derive(Debug)]
 pub(super) enum Refusal {
+    /// A guard refuses the client, in this way.
+    Guard(GuardReason, Reply),
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
-    NoRoute(Option<AlertRecord>),
-    /// A route refuses the client.
-    Route(Option<AlertRecord>),
+    NoRoute(Reply),
+    /// A route or a rule of the listener or the pool refuses the client.
+    Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
     /// What the client sends is not TLS, and its TLS is to end here.
@@ -31,6 +36,8 @@ pub(super) enum Refusal {
     ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
+    /// The server did not agree to TLS.
+    ServerRefusedTls(Reply),
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
 }
@@ -39,20 +46,23 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
+            Self::Guard(..) => Ending::Limited,
             Self::Sniff(error) => match &error.reason {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
                 SniffFailure::LeftEarly => Ending::ClientLeftEarly,
                 SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
-                SniffFailure::Invalid(_) => Ending::HelloInvalid,
+                SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
             },
             Self::NoRoute(_) => Ending::NoRoute,
-            Self::Route(_) => Ending::Refused,
+            Self::Refused(_) => Ending::Refused,
             Self::DialError(DialError::NoServer, _) => Ending::NoServer,
             Self::DialError(DialError::ConnectFailed, _) => Ending::ConnectFailed,
             Self::DialError(DialError::ClientFault(fault), _) | Self::NoLocalAddress(fault) => {
                 ending_of_fault(Side::Client, *fault)
             }
+            Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
             Self::NotTls => Ending::TlsFailed,
             Self::Handshake(HandshakeError::LeftEarly) => Ending::ClientLeftEarly,
             Self::Handshake(HandshakeError::Io(error)) => ending_of_fault(Side::Client, Fault::of(error)),
@@ -67,22 +77,52 @@ impl Refusal {
     }
 
     /// What the client gets last.
-    pub(super) fn reply(&self) -> Reply {
-        let alert = match self {
-            Self::Sniff(error) => error.alert().map(|alert| alert.record(None)),
-            Self::NoRoute(alert) | Self::Route(alert) => *alert,
-            Self::DialError(_, reply) => return *reply,
-            Self::Handshake(HandshakeError::Tls(_)) => return Reply::Linger,
-            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout => return Reply::Close,
-            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Cut(_) => return Reply::Reset,
-        };
-        alert.map_or(Reply::Close, Reply::Alert)
+    pub(super) fn reply(self) -> Reply {
+        match self {
+            Self::Sniff(error) => reply_to_sniffed(&error),
+            Self::Guard(_, reply)
+            | Self::NoRoute(reply)
+            | Self::Refused(reply)
+            | Self::DialError(_, reply)
+            | Self::ServerRefusedTls(reply) => reply,
+            // The alert was sent.
+            Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
+            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout => Reply::Close,
+            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Cut(_) => Reply::Reset,
+        }
     }
 }
 
-/// The alert for a client whose ClientHello is known.
-pub(super) fn alert_record(hello: Option<&Hello>, alert: impl FnOnce(&Hello) -> Alert) -> Option<AlertRecord> {
-    hello.map(|hello| alert(hello).record(Some(hello.newest_version)))
+fn reply_to_sniffed(error: &SniffError) -> Reply {
+    match (&error.reason, error.alert()) {
+        // With another length it may be no client of PostgreSQL at all.
+        (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
+            Reply::Message(PostgresError::Packet(*invalid).response(None))
+        }
+        (_, Some(alert)) => Reply::Alert(alert.record(None)),
+        (_, None) => Reply::Close,
+    }
+}
+
+/// What a client is told, in the protocol that it has shown to speak, or else in that of the listener.
+pub(super) fn reply(
+    sniffed: Option<&Sniffed>,
+    protocol: Protocol,
+    alert: impl FnOnce(&Hello) -> Alert,
+    error: PostgresError,
+) -> Reply {
+    let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
+    let plain = match error {
+        PostgresError::NoServer => PlainRefusal::NoServer,
+        _ => PlainRefusal::NotAllowed,
+    };
+    match (hello, startup, protocol) {
+        (Some(hello), ..) => Reply::Alert(alert(hello).record(Some(hello.newest_version))),
+        (None, Some(startup), _) => Reply::Message(error.response(Some(startup))),
+        (None, None, Protocol::Mysql) => Reply::Message(plain.mysql()),
+        (None, None, Protocol::Redis) => Reply::Message(plain.redis()),
+        (None, None, Protocol::Tcp | Protocol::Postgres { .. }) => Reply::Close,
+    }
 }
 
 /// The ending of a session of which one side's socket failed.

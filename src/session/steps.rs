@@ -11,21 +11,23 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::leased_server::LeasedServer;
-use super::listener_state::{ListenerState, POSTGRES_SSL_REQUEST};
-use super::refusal::{Refusal, alert_record};
+use super::listener_state::ListenerState;
+use super::postgres::{request_tls, requires_tls, tls_answer};
+use super::refusal::{Refusal, reply};
 use super::termination::Termination;
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
+use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
 use crate::proxy_protocol::{ClientInfo, Version, header};
-use crate::refuse::{Reply, alert_without_route};
+use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
-use crate::sniff::{Sniffed, sniff};
+use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 use crate::tls::{TlsConnection, TlsSummary};
 
@@ -50,14 +52,16 @@ pub(super) struct Identified<'a> {
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
     pub(super) client: &'a TcpStream,
+    pub(super) state: &'a ListenerState,
     pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
-    relay: RelayLimits,
+    /// The guards of the route.
+    pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
     /// What its TLS handshake is made with; `None`: its TLS is passed on, or the handshake is complete.
     pub(super) termination: Option<Termination<'a>>,
     /// The TLS that ends here, its handshake complete; with the ClientHello.
-    pub(super) tls: Option<(TlsConnection, Hello)>,
+    pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
 }
 
 /// A connection to a server for the client.
@@ -69,11 +73,13 @@ pub(super) struct Connected {
     /// The TLS of the client, if it ends here.
     pub(super) client_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
+    /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
+    pub(super) asks_server: bool,
 }
 
 impl<'a> Opened<'a> {
-    /// Reads the ClientHello where a route depends on it. On other listeners nothing is read: a server may be the one to
-    /// speak first, and its client then sends nothing before.
+    /// Reads the ClientHello where a route depends on it, or what a client of PostgreSQL begins with. On other listeners
+    /// nothing is read: a server may be the one to speak first, and its client then sends nothing before.
     pub(super) fn sniff(self) -> impl Future<Output = Result<Identified<'a>, Refusal>> {
         let Self {
             client,
@@ -82,8 +88,14 @@ impl<'a> Opened<'a> {
             entry,
         } = self;
         async move {
-            let sniffed = if state.plan.routes.needs_hello() {
-                let sniffed = sniff(client, &state.plan.sniff, at, &state.hello_memory).await;
+            let plan = &state.plan;
+            let is_postgres = plan.protocol.is_postgres();
+            let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let sniffed = if is_postgres {
+                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, tls_answer(plan)).await
+                } else {
+                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
                     entry.traffic().up.add(error.bytes_read);
@@ -105,11 +117,11 @@ impl<'a> Opened<'a> {
     }
 }
 
-fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
-    entry.traffic().up.add(sniffed.first.as_slice().len());
-    if sniffed.is_postgres_ssl_request() {
-        entry.info().detail = Some(POSTGRES_SSL_REQUEST);
-        state.log_ssl_request();
+pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
+    entry.traffic().up.add(sniffed.bytes_read);
+    if let Some(request) = sniffed.stray_postgres_request() {
+        entry.info().detail = Some(request);
+        state.log_postgres_request(request);
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
@@ -120,6 +132,9 @@ fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
             .or_else(|| hello.raw_name.as_deref().map(Arc::from));
         info.ech = hello.ech;
         info.alpn = alpn_text(&hello.alpn);
+    }
+    if let Some(startup) = sniffed.startup() {
+        entry.info().startup = Some(Box::new(startup.clone()));
     }
 }
 
@@ -150,33 +165,54 @@ impl<'a> Identified<'a> {
             sniffed,
         } = self;
         let hello = sniffed.as_ref().and_then(Sniffed::hello);
+        let startup = sniffed.as_ref().and_then(Sniffed::startup);
+        let refused = |detail, reply| {
+            entry.info().detail = Some(detail);
+            Refusal::Refused(reply)
+        };
+        let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
+        if startup.is_some() && requires_tls(&state.plan) {
+            return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
+        }
         let no_protocols = ProtocolList::default();
         let known = RouteInput {
             name: hello.and_then(|hello| hello.name.as_ref()),
             alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
             client: Some(entry.info().client),
+            database: startup.map(|startup| &*startup.database),
+            user: startup.map(|startup| &*startup.user),
         };
-        let alert = || alert_record(hello, alert_without_route);
         let routes = &state.plan.routes;
-        let (pool, mode, alpn) = match routes.find(&known) {
+        let (pool, guards, mode, alpn) = match routes.find(&known) {
             RouteChoice::Route { route, pool } => {
                 entry.info().route = Some(Arc::clone(&route.name));
-                (&state.pools[*pool], route.tls, &*route.alpn)
+                (*pool, &*route.guards, route.tls, &*route.alpn)
             }
-            RouteChoice::Default(pool) => (&state.pools[*pool], routes.default_tls(), &[][..]),
+            RouteChoice::Default(pool) => (*pool, &[][..], routes.default_tls(), &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
-                return Err(Refusal::Route(alert()));
+                return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
-            RouteChoice::NoRoute => return Err(Refusal::NoRoute(alert())),
+            RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
+        let serving = state.pools.serving(pool, Instant::now());
+        if serving != pool {
+            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+        }
+        let pool = &state.pools[serving];
+        let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
+        if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
+            let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
+            return Err(refused("direct_tls", Reply::Alert(alert)));
+        }
         entry.pool_chosen(pool.name());
         let deadline = at + state.plan.sniff.hello_timeout;
         Ok(Routed {
             client,
+            state,
             entry,
             pool,
-            relay: state.plan.relay,
+            guards,
             sniffed,
             termination: Termination::new(state.tls.as_ref(), mode, alpn, deadline),
             tls: None,
@@ -189,44 +225,58 @@ impl Routed<'_> {
     pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
         let Self {
             client,
+            state,
             entry,
             pool,
-            relay,
+            guards: _,
             sniffed,
             termination: _,
             tls,
         } = self;
+        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
-            let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let address = entry.info().client;
+            let hello = sniffed.as_ref().and_then(Sniffed::hello);
             let mut first = match pool.plan().dial.connect.proxy_protocol {
                 Some(version) => {
                     let local = client.local_addr();
-                    let tls = tls.as_ref().map(|(connection, hello)| (connection, hello));
+                    let tls = tls.as_ref().map(|(connection, hello)| (&**connection, hello));
                     proxy_header(version, address, local, hello, tls)?
                 }
                 None => Vec::new(),
             };
-            let dialled = dial(pool, &pool.plan().dial, client, address, |progress| match progress {
+            let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
                     entry.attempt_finished(attempt.took, attempt.failure);
                     log_attempt(pool.name(), &attempt);
                 }
-            });
-            let (socket, lease) = dialled.await.map_err(|reason| {
-                let alert = alert_record(hello, |_| Alert::InternalError);
-                let reply = alert.map_or(Reply::Close, Reply::Alert);
+            };
+            let told = |alert| match tls {
                 // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
-                Refusal::DialError(reason, if tls.is_some() { Reply::Reset } else { reply })
-            })?;
+                Some(_) => Reply::Reset,
+                None => reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer),
+            };
+            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
+            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
+            let (mut socket, lease) = dialled
+                .await
+                .map_err(|reason| Refusal::DialError(reason, told(Alert::InternalError)))?;
+            let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
+            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
+                Box::pin(request_tls(&mut socket, &first, pool.plan(), client, entry, told)).await?;
+                first.clear();
+            }
+            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
             first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
                 first,
-                client_tls: tls.map(|(connection, _)| Box::new(connection)),
+                client_tls: tls.map(|(connection, _)| connection),
                 relay,
+                asks_server,
             })
         }
     }

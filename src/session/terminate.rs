@@ -28,6 +28,7 @@ impl Routed<'_> {
         let Some(Sniffed {
             opening: Opening::Hello(hello),
             first,
+            bytes_read: _,
         }) = self.sniffed.take()
         else {
             self.entry.info().tls_mut().error = Some("not_tls".into());
@@ -57,7 +58,7 @@ impl Routed<'_> {
             }
         }
         self.entry.traffic().up.restart(); // what counts from now on is the plaintext
-        self.tls = Some((connection, hello));
+        self.tls = Some((Box::new(connection), hello));
         Ok(self)
     }
 }

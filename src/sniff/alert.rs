@@ -20,6 +20,8 @@ pub enum Alert {
     HandshakeFailure = 40,
     /// The ClientHello can be read but contradicts a rule, or it is longer than `hello_max`.
     IllegalParameter = 47,
+    /// A guard refuses the client.
+    AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
     /// There is no server for the client.
@@ -34,6 +36,8 @@ pub enum Alert {
     MissingExtension = 109,
     /// No route takes the client's name.
     UnrecognizedName = 112,
+    /// The servers do not take TLS for this protocol without an SSLRequest before it (RFC 7301, section 3.2).
+    NoApplicationProtocol = 120,
 }
 
 /// A TLS record with one alert.

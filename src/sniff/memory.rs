@@ -153,8 +153,17 @@ impl FirstBytes {
     /// The bytes, no longer charged to the budget: there is a server for them.
     #[must_use]
     pub fn into_vec(mut self) -> Vec<u8> {
-        self.dequeue();
-        self.memory.held.fetch_sub(self.bytes.capacity(), Relaxed);
+        self.take()
+    }
+
+    /// Drops the bytes.
+    pub(super) fn clear(&mut self) {
+        drop(self.take());
+    }
+
+    /// Takes the bytes, and returns what they have reserved to the budget.
+    fn take(&mut self) -> Vec<u8> {
+        self.release(self.bytes.capacity());
         std::mem::take(&mut self.bytes) // leaves no capacity, so that dropping the rest returns nothing twice
     }
 
@@ -205,10 +214,18 @@ impl FirstBytes {
 
     /// Leaves the queue: from now on it may not be evicted.
     pub(super) fn dequeue(&mut self) {
+        self.release(0);
+    }
+
+    /// Leaves the queue, and returns this much to the budget. Both under the queue's lock: what an evicted client has
+    /// returned must not be missing from `leaving` only, or one client too many would be evicted.
+    fn release(&mut self, bytes: usize) {
         let Some((key, waiting)) = self.waiting.take() else {
+            self.memory.held.fetch_sub(bytes, Relaxed);
             return;
         };
         let mut queue = self.memory.queue();
+        self.memory.held.fetch_sub(bytes, Relaxed);
         if queue.waiting.remove(&key).is_none() {
             queue.leaving -= waiting.held_at_eviction.load(Relaxed);
         }
@@ -223,8 +240,7 @@ impl FirstBytes {
 
 impl Drop for FirstBytes {
     fn drop(&mut self) {
-        self.dequeue();
-        self.memory.held.fetch_sub(self.bytes.capacity(), Relaxed);
+        self.release(self.bytes.capacity());
     }
 }
 
@@ -296,6 +312,26 @@ mod tests {
             [false, true, false],
             "a decided client is not evicted"
         );
+    }
+
+    #[test]
+    fn no_client_is_evicted_while_an_evicted_one_ends_in_another_thread() {
+        let (memory, begin) = (HelloMemory::new(1_000), Instant::now());
+        for _ in 0..20_000 {
+            let first = waits(&memory, begin, 1, 500);
+            let second = waits(&memory, begin, 2, 500);
+            let third = waits(&memory, begin, 3, 400);
+            assert_eq!(evicted(&[&first, &second, &third]), [true, false, false]);
+            let fourth = std::thread::scope(|threads| {
+                threads.spawn(|| drop(first));
+                waits(&memory, begin, 4, 100)
+            });
+            assert_eq!(
+                evicted(&[&second, &third, &fourth]),
+                [false; 3],
+                "the budget is used up"
+            );
+        }
     }
 
     #[test]

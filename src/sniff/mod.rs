@@ -1,23 +1,28 @@
 //! Reads as much of a client's first bytes as it takes to route it.
 //!
-//! [`hello`] is pure: it says what a prefix proves. `preface` reads: one buffer and one deadline for
+//! [`hello`] and [`postgres`] are pure: they say what a prefix proves. `preface` reads: one buffer and one deadline for
 //! every reader. [`alert`] is what a TLS client gets when it is refused.
 
 pub mod alert;
 pub mod hello;
+pub mod postgres;
 mod memory;
 mod preface;
+mod negotiation;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::alert::Alert;
 use self::hello::{Hello, HelloReader, HelloVerdict};
 pub use self::memory::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
+use self::negotiation::PostgresReader;
+pub use self::negotiation::{TlsAnswer, TlsStart};
+use self::postgres::{CancelKey, StartupMessage};
 use self::preface::{Inspection, Preface, PrefaceReader};
 pub use self::preface::{SniffFailure, SniffLimits};
 
@@ -26,9 +31,10 @@ pub use self::preface::{SniffFailure, SniffLimits};
 pub struct Sniffed {
     /// What they are.
     pub opening: Opening,
-    /// All bytes read, to be sent on unchanged: the opening, and what may have come right behind it. At most
-    /// `hello_bytes_max`.
+    /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
     pub first: FirstBytes,
+    /// Bytes read from the client: also those of requests that were answered, and are not for the server.
+    pub bytes_read: usize,
 }
 
 /// What the first bytes of a client are.
@@ -38,26 +44,60 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
+    /// A PostgreSQL client, by [`sniff_postgres`].
+    Postgres(PostgresOpening),
 }
 
-/// PostgreSQL's SSLRequest: its length, and a code in the field of the protocol version ("Message Formats" in the
-/// PostgreSQL documentation). The client waits for one byte of answer before it sends a ClientHello.
-const POSTGRES_SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+/// How a PostgreSQL client begins, once nothing is left that must be answered before it can be routed.
+#[derive(Debug)]
+pub enum PostgresOpening {
+    /// A ClientHello.
+    Tls(Hello, TlsStart),
+    /// An SSLRequest, which the server is to answer.
+    SslRequest,
+    /// A session in the clear.
+    Session(StartupMessage),
+    /// A CancelRequest with this key.
+    Cancel(CancelKey),
+}
 
 impl Sniffed {
-    /// Whether the client sent PostgreSQL's SSLRequest. One that comes in pieces is not recognized: the first byte proves
-    /// that it is not TLS, and no more is read.
+    /// The word for the logs if the client of a listener that does not expect PostgreSQL sent an SSLRequest or a
+    /// GSSENCRequest. One that comes in pieces is not recognized: the first byte proves that it is not TLS, and no more is
+    /// read.
     #[must_use]
-    pub fn is_postgres_ssl_request(&self) -> bool {
-        self.first.as_slice() == POSTGRES_SSL_REQUEST
+    pub fn stray_postgres_request(&self) -> Option<&'static str> {
+        match (&self.opening, self.first.as_slice()) {
+            (Opening::NotTls, bytes) if bytes == postgres::SSL_REQUEST => Some("postgres_ssl_request"),
+            (Opening::NotTls, bytes) if bytes == postgres::GSSENC_REQUEST => Some("postgres_gssenc_request"),
+            _ => None,
+        }
     }
 
     /// The ClientHello, if the client speaks TLS.
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         match &self.opening {
-            Opening::Hello(hello) => Some(hello),
-            Opening::NotTls => None,
+            Opening::Hello(hello) | Opening::Postgres(PostgresOpening::Tls(hello, _)) => Some(hello),
+            Opening::NotTls | Opening::Postgres(_) => None,
+        }
+    }
+
+    /// How the client begins, on a listener that expects PostgreSQL.
+    #[must_use]
+    pub fn postgres(&self) -> Option<&PostgresOpening> {
+        match &self.opening {
+            Opening::Postgres(opening) => Some(opening),
+            Opening::Hello(_) | Opening::NotTls => None,
+        }
+    }
+
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    #[must_use]
+    pub fn startup(&self) -> Option<&StartupMessage> {
+        match self.postgres()? {
+            PostgresOpening::Session(message) => Some(message),
+            _ => None,
         }
     }
 }
@@ -71,6 +111,8 @@ pub struct SniffError {
     pub reason: SniffFailure,
     /// Bytes read from the client. They are dropped.
     pub bytes_read: usize,
+    /// Whether they begin as TLS.
+    pub is_tls: bool,
 }
 
 impl SniffError {
@@ -79,10 +121,9 @@ impl SniffError {
     pub fn alert(&self) -> Option<Alert> {
         match &self.reason {
             SniffFailure::Invalid(malformed) => Some(malformed.alert),
-            SniffFailure::TooLong => Some(Alert::IllegalParameter),
-            // With two bytes read and no verdict these are the 16 03 of a TLS record.
-            SniffFailure::TooSlow => (self.bytes_read >= 2).then_some(Alert::UserCanceled),
-            SniffFailure::LeftEarly | SniffFailure::Io(_) => None,
+            SniffFailure::TooLong => self.is_tls.then_some(Alert::IllegalParameter),
+            SniffFailure::TooSlow => self.is_tls.then_some(Alert::UserCanceled),
+            SniffFailure::Packet(_) | SniffFailure::LeftEarly | SniffFailure::Io(_) => None,
         }
     }
 }
@@ -101,18 +142,50 @@ pub async fn sniff<S>(
     memory: &Arc<HelloMemory>,
 ) -> Result<Sniffed, SniffError>
 where
-    S: AsyncRead + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut preface = Preface::new(socket, limits, accepted_at, memory);
-    match preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await {
-        Ok(opening) => Ok(Sniffed {
-            opening,
-            first: preface.into_bytes(),
-        }),
-        Err(reason) => Err(SniffError {
-            reason,
-            bytes_read: preface.bytes_read(),
-        }),
+    let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
+    let is_tls = preface.bytes_read() >= 2; // if undecided, these are the 16 03 of a TLS record
+    preface.finish(read, is_tls)
+}
+
+/// The same for a client of PostgreSQL, whose requests for encryption are answered on the way: `tls` says how those for TLS
+/// are. Every GSSENCRequest is refused.
+///
+/// # Errors
+/// As [`sniff`].
+pub async fn sniff_postgres<S>(
+    socket: &mut S,
+    limits: &SniffLimits,
+    accepted_at: Instant,
+    memory: &Arc<HelloMemory>,
+    tls: TlsAnswer,
+) -> Result<Sniffed, SniffError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut preface = Preface::new(socket, limits, accepted_at, memory);
+    let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
+    let read = preface.read(&mut reader).await;
+    preface.finish(read.map(Opening::Postgres), reader.is_tls())
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
+    fn finish(self, read: Result<Opening, SniffFailure>, is_tls: bool) -> Result<Sniffed, SniffError> {
+        let bytes_read = self.bytes_read();
+        match read {
+            Ok(opening) => Ok(Sniffed {
+                opening,
+                first: self.into_bytes(),
+                bytes_read,
+            }),
+            Err(reason) => Err(SniffError {
+                reason,
+                bytes_read,
+                is_tls,
+            }),
+        }
     }
 }
 

@@ -1,12 +1,9 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
-//! A reader is pure: bytes -> found, need more, or invalid. To add one, implement [`PrefaceReader`] and call
-//! [`Preface::read`] before or after the others. Two kinds of reader need more than there is:
-//!
-//! - One whose bytes are not for the server (a PROXY header) says how many it has used, and `Preface` drops these from the
-//!   front of its buffer before the next reader looks.
-//! - One that must answer before the client goes on (PostgreSQL's SSLRequest) returns a further [`Inspection`], the bytes to
-//!   send, which [`Preface::read`] writes to the socket within the same deadline.
+//! A reader is pure: bytes -> found, need more, reply, or invalid. To add one, implement [`PrefaceReader`] and call
+//! [`Preface::read`] before or after the others. One kind of reader needs more than there is: one whose bytes are not for
+//! the server (a PROXY header) says how many it has used, and `Preface` drops these from the front of its buffer before the
+//! next reader looks.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,11 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::hello::Malformed;
 use super::memory::{FirstBytes, HelloMemory};
+use super::postgres::InvalidPacket;
 
 /// Bounds on what is read before a route is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +41,9 @@ pub enum SniffFailure {
     /// It begins as TLS but is no valid ClientHello.
     #[error("the ClientHello is invalid")]
     Invalid(#[source] Malformed),
+    /// It is no client of PostgreSQL, on a listener for those.
+    #[error("the first packet is invalid")]
+    Packet(#[source] InvalidPacket),
     /// The client finished before it was decided.
     #[error("the client left before its ClientHello was complete")]
     LeftEarly,
@@ -58,6 +59,9 @@ pub(super) enum Inspection<T> {
     Found(T),
     /// Undecided.
     NeedMore,
+    /// The client waits for this byte before it goes on. All bytes so far are a request to us: they are dropped, and the
+    /// next inspection begins with those that come after the answer.
+    Reply(u8),
     /// The client cannot be served.
     Invalid(SniffFailure),
 }
@@ -67,7 +71,8 @@ pub(super) trait PrefaceReader {
     /// What it looks for.
     type Found;
 
-    /// Looks at all bytes that have come, from the first. Each call brings the bytes of the one before.
+    /// Looks at all bytes that have come, from the first or from the latest reply. Each call brings the bytes of the one
+    /// before.
     fn inspect(&mut self, bytes: &[u8]) -> Inspection<Self::Found>;
 }
 
@@ -77,9 +82,11 @@ pub(super) struct Preface<'s, S> {
     limits: &'s SniffLimits,
     accepted_at: Instant,
     bytes: FirstBytes,
+    /// Bytes that were answered and dropped.
+    answered: usize,
 }
 
-impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
+impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
     /// Nothing read yet, of a client that was accepted then.
     pub(super) fn new(
         socket: &'s mut S,
@@ -92,6 +99,7 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
             limits,
             accepted_at,
             bytes: FirstBytes::new(memory, accepted_at),
+            answered: 0,
         }
     }
 
@@ -107,10 +115,15 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
             match reader.inspect(self.bytes.as_slice()) {
                 Inspection::Found(found) => return Ok(found),
                 Inspection::Invalid(failure) => return Err(failure),
-                Inspection::NeedMore if self.bytes_read() >= self.limits.hello_bytes_max => {
+                Inspection::NeedMore if self.held() >= self.limits.hello_bytes_max => {
                     return Err(SniffFailure::TooLong);
                 }
                 Inspection::NeedMore => self.bytes.enqueue(),
+                Inspection::Reply(byte) => {
+                    self.socket.write_all(&[byte]).await?;
+                    self.answered += self.held();
+                    self.bytes.clear();
+                }
             }
             if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
                 return Err(SniffFailure::LeftEarly);
@@ -125,7 +138,7 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
         }
         let mut scratch = [const { MaybeUninit::uninit() }; READ_BYTES_MAX];
         let bytes_max = self.limits.hello_bytes_max;
-        let room = bytes_max.saturating_sub(self.bytes_read()).min(READ_BYTES_MAX);
+        let room = bytes_max.saturating_sub(self.held()).min(READ_BYTES_MAX);
         let mut read = ReadBuf::uninit(&mut scratch[..room]);
         ready!(Pin::new(&mut *self.socket).poll_read(cx, &mut read))?;
         self.bytes.push(read.filled(), bytes_max);
@@ -134,10 +147,14 @@ impl<'s, S: AsyncRead + Unpin> Preface<'s, S> {
 
     /// How many bytes were read.
     pub(super) fn bytes_read(&self) -> usize {
+        self.answered + self.held()
+    }
+
+    fn held(&self) -> usize {
         self.bytes.as_slice().len()
     }
 
-    /// All bytes that were read. From now on they may not be evicted.
+    /// All bytes that were read since the latest reply. From now on they may not be evicted.
     pub(super) fn into_bytes(mut self) -> FirstBytes {
         self.bytes.dequeue();
         self.bytes

@@ -184,6 +184,17 @@ impl TlsConnection {
         taken
     }
 
+    /// Whether there is such plaintext.
+    #[must_use]
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Keeps plaintext that there was no room for.
+    pub fn keep_early(&mut self, plain: &[u8]) {
+        self.early.extend_from_slice(plain);
+    }
+
     /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns how many bytes of
     /// plaintext there are in `plain`, which must have room for as many bytes as were received. `outgoing` gets what is to
     /// be sent because of it: the answer to a request for new keys, or the alert on an error.

@@ -97,6 +97,11 @@ impl Postgres {
 
     /// With these settings, `key=value`.
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::run(Self::initialized(), settings)
+    }
+
+    /// A folder with an empty database.
+    fn initialized() -> TempDir {
         let folder = folder_of_postgres();
         let data = folder.path().join("data");
         must(
@@ -105,7 +110,18 @@ impl Postgres {
                 .arg(&data),
         );
         std::fs::write(data.join("pg_hba.conf"), HBA).unwrap();
-        Self::run(folder, settings)
+        folder
+    }
+
+    /// With a certificate of its own making.
+    pub fn start_with_tls() -> Self {
+        let folder = Self::initialized();
+        let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+        let certificate = Self::own_file(folder.path(), "server.crt", &made.cert.pem());
+        let key = Self::own_file(folder.path(), "server.key", &made.signing_key.serialize_pem());
+        let files = [("ssl_cert_file", certificate), ("ssl_key_file", key)];
+        let files = files.map(|(setting, file)| format!("{setting}={}", file.display()));
+        Self::run(folder, &["ssl=on", &files[0], &files[1]])
     }
 
     /// A streaming replica of another server.

@@ -25,11 +25,11 @@ pub struct Server {
 impl Server {
     /// A server that echoes.
     pub fn echo() -> Self {
-        Self::run(|mut stream| {
-            let mut from = stream.try_clone().unwrap();
-            let _ = std::io::copy(&mut from, &mut stream);
-            let _ = stream.shutdown(Shutdown::Write);
-        })
+        Self::run(echo)
+    }
+
+    pub fn echo_on(listener: TcpListener) -> Self {
+        Self::run_on(listener, |stream, _| echo(stream))
     }
 
     /// A server that sends its name first, and half-closes after the client does.
@@ -188,4 +188,10 @@ impl ManualServer {
     pub fn session(&self) -> TcpStream {
         self.sessions.recv_timeout(PATIENCE).unwrap()
     }
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut from = stream.try_clone().unwrap();
+    let _ = std::io::copy(&mut from, &mut stream);
+    let _ = stream.shutdown(Shutdown::Write);
 }

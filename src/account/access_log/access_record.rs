@@ -16,7 +16,7 @@ pub enum LogFormat {
 }
 
 /// The record of one finished session. Fields are written in the order of declaration. An unknown value is `null` in
-/// JSON and left out of a text line; `detail` is left out of both when there is none.
+/// JSON and left out of a text line; those that few sessions have, such as `detail`, are left out of both.
 #[derive(Debug, Default, Serialize)]
 #[expect(
     missing_docs,
@@ -34,6 +34,8 @@ pub struct AccessRecord {
     pub ech: bool,
     pub route: Option<String>,
     pub pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_from: Option<String>,
     pub server: Option<String>,
     pub attempts: u32,
     pub hello_ms: Option<f64>,
@@ -44,6 +46,16 @@ pub struct AccessRecord {
     pub ending: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<u64>,
     #[serde(flatten)]
     pub tls: TlsWords,
     pub client_rtt_us: Option<u32>,

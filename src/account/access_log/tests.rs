@@ -32,31 +32,23 @@ fn finish_waits_until_every_record_is_written() {
 fn a_request_to_reopen_is_not_lost_while_the_queue_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let [path, renamed] = ["access.log", "access.log.1"].map(|name| folder.path().join(name));
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let mut reader = File::options().read(true).write(true).open(&path).unwrap();
     let dropped = Arc::new(AtomicU64::new(0));
-    let target = AccessTarget::File(path.clone());
-    let (log, writer) = start(&target, LogFormat::Json, Counter::from_arc(Arc::clone(&dropped))).unwrap();
-    let mut sent = 0;
-    while dropped.load(Relaxed) == 0 {
-        log.write(record());
-        sent += 1;
-    }
-    std::fs::rename(&path, renamed).unwrap();
+    let (queue, messages) = sync_channel(2);
+    let log = AccessLog {
+        queue,
+        control: Arc::default(),
+        dropped: Counter::from_arc(Arc::clone(&dropped)),
+    };
+    (0..3).for_each(|_| log.write(record()));
+    assert_eq!(dropped.load(Relaxed), 1, "the queue is full");
+    let output = Output::open(&AccessTarget::File(path.clone())).unwrap();
+    std::fs::rename(&path, &renamed).unwrap();
     log.reopen();
-    thread::spawn(move || io::copy(&mut reader, &mut io::sink())); // `reader` can write too, so it never sees EOF
-    let start_time = Instant::now();
-    while !path.exists() {
-        assert!(
-            start_time.elapsed() < Duration::from_secs(20),
-            "expected the file to be reopened"
-        );
-        thread::yield_now();
-    }
+    let control = Arc::clone(&log.control);
     drop(log);
-    assert!(writer.finish());
-    let written = std::fs::read_to_string(&path).unwrap().lines().count();
-    assert!(written > 0 && written < sent, "{written} of {sent}");
+    run_writer(output, LogFormat::Json, &messages, &control, &Counter::noop());
+    let lines = [renamed, path].map(|path| std::fs::read_to_string(path).unwrap().lines().count());
+    assert_eq!(lines, [1, 1], "it is reopened at the first record that follows");
 }
 
 #[test]

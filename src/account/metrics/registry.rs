@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::account::exposition::{FamilyType, format_labels, write_header, write_sample};
 use crate::account::series::{ListenerSeries, PathKey, PathSeries, PoolSeries, ServerSeries};
 use crate::account::{Ending, names};
-use crate::pool::Pool;
+use crate::pool::{Pool, RefusedCheck};
 
 /// How long counters are kept after their subject is gone. Prometheus looks back 5 minutes for a sample by default, so
 /// no scraper needs them longer.
@@ -19,6 +19,8 @@ pub(super) const RETENTION: Duration = Duration::from_secs(300);
 const SERVER_SESSIONS_ACTIVE_HELP: &str = "Current sessions of a server, including those still connecting.";
 const SERVER_UP_HELP: &str =
     "Whether a server is up: its health checks pass or it has none, and it is not ejected after failed connects.";
+const HEALTH_CHECK_REFUSED_HELP: &str =
+    "Whether a server refused its latest health check, for instance because it has too many connections.";
 const CERTIFICATE_EXPIRY_HELP: &str =
     "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
 
@@ -105,21 +107,9 @@ impl Registry {
         pools: impl IntoIterator<Item = &'a Pool>,
         text: &mut String,
     ) {
-        write_header(
-            text,
-            names::SESSIONS_ACTIVE,
-            FamilyType::Gauge,
-            "Current sessions of a listener.",
-        );
-        for (name, active) in sessions {
-            write_sample(
-                text,
-                names::SESSIONS_ACTIVE,
-                &format_labels(&[("listener", &name)]),
-                active,
-            );
-        }
+        write_listener_gauges(sessions, text);
         let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
+        let mut refused = String::new();
         let mut written = HashSet::new();
         for pool in pools {
             for server in pool.servers().iter() {
@@ -130,6 +120,10 @@ impl Registry {
                     continue;
                 }
                 write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_up()));
+                if series.is_some_and(|series| series.may_refuse_checks()) {
+                    let is_refused = server.health().refusal != RefusedCheck::None;
+                    write_sample(&mut refused, names::HEALTH_CHECK_REFUSED, &labels, u8::from(is_refused));
+                }
                 let of_others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
                 let active_sessions = server.live() + of_others;
                 write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
@@ -149,12 +143,27 @@ impl Registry {
         for (name, help, samples) in [
             (names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP, active),
             (names::SERVER_UP, SERVER_UP_HELP, up),
+            (names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP, refused),
             (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, certificates),
         ] {
             if !samples.is_empty() {
                 write_header(text, name, FamilyType::Gauge, help);
                 *text += &samples;
             }
+        }
+    }
+
+    /// Writes for pools with a fallback whether sessions go there.
+    pub(super) fn write_fallbacks(fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>, text: &mut String) {
+        let mut samples = String::new();
+        for (pool, is_used) in fallbacks {
+            let labels = format_labels(&[("pool", &pool)]);
+            write_sample(&mut samples, names::POOL_FALLBACK, &labels, u8::from(is_used));
+        }
+        if !samples.is_empty() {
+            let help = "Whether new sessions of a pool go to its fallback, because it has no usable server.";
+            write_header(text, names::POOL_FALLBACK, FamilyType::Gauge, help);
+            *text += &samples;
         }
     }
 
@@ -212,4 +221,13 @@ impl Registry {
 
 fn server_labels([pool, server]: &[Arc<str>; 2]) -> String {
     format_labels(&[("pool", pool), ("server", server)])
+}
+
+fn write_listener_gauges(sessions: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
+    let help = "Current sessions of a listener.";
+    write_header(text, names::SESSIONS_ACTIVE, FamilyType::Gauge, help);
+    for (name, active) in sessions {
+        let labels = format_labels(&[("listener", &name)]);
+        write_sample(text, names::SESSIONS_ACTIVE, &labels, active);
+    }
 }

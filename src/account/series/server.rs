@@ -1,5 +1,6 @@
 //! The series of a server.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,11 +21,13 @@ pub enum CheckResult {
     Fail,
     /// The server did not respond in time.
     Timeout,
+    /// The server answered, but did not let the check in.
+    Refused,
 }
 
 impl CheckResult {
     /// All results, in the order of their discriminants.
-    pub const ALL: [Self; 3] = [Self::Pass, Self::Fail, Self::Timeout];
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Fail, Self::Timeout, Self::Refused];
 
     /// The value of the label `result`.
     #[must_use]
@@ -33,6 +36,7 @@ impl CheckResult {
             Self::Pass => "pass",
             Self::Fail => "fail",
             Self::Timeout => "timeout",
+            Self::Refused => "refused",
         }
     }
 }
@@ -45,6 +49,8 @@ pub struct ServerSeries {
     /// When the certificate shown at the latest check expires, in seconds since the Unix epoch. `None` if no check reads
     /// certificates.
     certificate_expiry: Mutex<Option<i64>>,
+    /// Whether the checks log in to a service, which may refuse them.
+    may_refuse_checks: AtomicBool,
     pub(in crate::account) connect_duration: Histogram,
     connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
@@ -56,6 +62,7 @@ impl ServerSeries {
         Self {
             servers: Mutex::default(),
             certificate_expiry: Mutex::default(),
+            may_refuse_checks: AtomicBool::new(false),
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
             connect_failures: LabelledCounters::new(recorder, names::CONNECT_FAILURES, labels, "reason"),
             checks: LabelledCounters::new(recorder, names::HEALTH_CHECKS, labels, "result"),
@@ -82,6 +89,16 @@ impl ServerSeries {
     /// Sets when the server's certificate expires, in seconds since the Unix epoch.
     pub fn publish_certificate_expiry(&self, at: i64) {
         *self.certificate_expiry_slot() = Some(at);
+    }
+
+    /// Sets whether the checks log in to a service, which may refuse them.
+    pub fn publish_may_refuse_checks(&self, may_refuse: bool) {
+        self.may_refuse_checks.store(may_refuse, Relaxed);
+    }
+
+    /// Whether the checks log in to a service, which may refuse them.
+    pub(in crate::account) fn may_refuse_checks(&self) -> bool {
+        self.may_refuse_checks.load(Relaxed)
     }
 
     /// Removes the certificate's expiry, because no check reads the certificate any more.

@@ -114,6 +114,6 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
 
 #[tokio::test]
 async fn an_error_of_the_server_is_reported_in_its_words() {
-    let (error, _) = checked(&message(b'E', b"SFATAL\0C28000\0Mnot you\0\0"), 1).await;
+    let (error, _) = checked(&message(b'E', b"SFATAL\0CXX000\0Mnot you\0\0"), 1).await;
     assert_eq!(error.to_string(), "not you");
 }

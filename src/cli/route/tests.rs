@@ -4,7 +4,7 @@ use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, HealthPlan, LogPlan, RuntimePlan, Sever, SeveringPlan};
+use crate::plan::{AdminPlan, Failback, HealthPlan, LogPlan, Protocol, RuntimePlan, Sever, SeveringPlan};
 use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
@@ -70,6 +70,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             timeout: SECOND,
             required: RoleRequirement::default(),
             thresholds,
+            role_trust: SECOND,
             address: None,
             port: None,
             concurrency: 64,
@@ -79,8 +80,11 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             on_recover: Sever::Keep,
             close_over: SECOND,
         },
+        failback: Failback::Auto,
+        fallback: None,
         entries,
         resolve_interval: SECOND,
+        direct_tls: true,
         resolve: crate::addr::IpFamily::Both,
     })
 }
@@ -97,6 +101,8 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        guards: Vec::new(),
+        protocol: Protocol::Tcp,
         sniff: SniffLimits {
             hello_timeout: SECOND,
             hello_bytes_max: 1,
@@ -117,6 +123,9 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
         sni: sni.iter().map(|text| NamePattern::from_config(text).unwrap()).collect(),
         alpn: alpn.iter().map(|protocol| protocol.as_bytes().into()).collect(),
         from: from.iter().map(|network| network.parse().unwrap()).collect(),
+        database: Vec::new(),
+        user: Vec::new(),
+        guards: Vec::new(),
         tls: TlsMode::Pass,
         to,
     }
@@ -178,6 +187,7 @@ fn plan() -> Plan {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         },
+        guards: Vec::new(),
         listeners: vec![
             listener("https", routes, Some(WEB)),
             listener("plain", Vec::new(), Some(INSIDE)),
@@ -193,6 +203,7 @@ fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&s
         sni: sni.map(Into::into),
         alpn: alpn.iter().map(ToString::to_string).collect(),
         from: from.map(|ip| ip.parse().unwrap()),
+        ..RouteArgs::default()
     };
     explain(&plan(), &TlsByListener::new(), &args).unwrap()
 }
@@ -312,6 +323,39 @@ note: `x!z.Internal.example.com` is not valid, only `*` and `*.suffix` match it:
 route https#3: refused
 "
     );
+}
+
+#[test]
+fn a_postgresql_session_is_explained() {
+    let text = "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"p\"\n\
+                [[listeners.db.routes]]\ndatabase = [\"orders\", \"orders_*\"]\nuser = \"app\"\npool = \"p\"\n\
+                [pools.p]\nservers = [\"10.0.0.1:5432\"]";
+    let plan = config::read("test.toml", text).ok().unwrap().plan;
+    let explained = |user: Option<&str>, sni: Option<&str>| {
+        let args = RouteArgs {
+            listener: "db".into(),
+            sni: sni.map(Into::into),
+            database: Some("orders_2".into()),
+            user: user.map(Into::into),
+            ..RouteArgs::default()
+        };
+        explain(&plan, &TlsByListener::new(), &args).unwrap()
+    };
+    let taken = explained(Some("app"), None);
+    let client = "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n";
+    assert!(taken.starts_with(client), "{taken}");
+    assert!(
+        taken.contains("  db#1  taken: database matches orders_*; user matches app\n"),
+        "{taken}"
+    );
+    let passed = explained(None, None);
+    assert!(passed.contains("  db#1  passed over: user is not app\n"), "{passed}");
+    let encrypted = explained(Some("app"), Some("a.example"));
+    assert!(
+        encrypted.contains("note: a client with sni or alpn uses TLS, and its database and user are encrypted\n"),
+        "{encrypted}"
+    );
+    assert!(encrypted.contains("passed over: database is not"), "{encrypted}");
 }
 
 #[test]

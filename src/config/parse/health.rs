@@ -77,6 +77,9 @@ pub(super) fn health(pool: &Section<'_>, problems: &mut Problems<'_>) -> HealthC
                 .integer("fall", STREAK, problems)
                 .unwrap_or(defaults.thresholds.fall),
         },
+        role_trust: pool
+            .duration("role_trust", NONZERO_DURATION, problems)
+            .unwrap_or(defaults.role_trust),
         address: section.get("address").and_then(|node| check_address(node, problems)),
         port: section
             .integer("port", PORT, problems)
@@ -103,6 +106,7 @@ fn default_plan() -> HealthPlan {
         timeout: Duration::from_secs(1),
         required: RoleRequirement::default(),
         thresholds: Thresholds { rise: 2, fall: 3 },
+        role_trust: Duration::from_secs(60),
         address: None,
         port: None,
         concurrency: 64,

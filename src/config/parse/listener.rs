@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::{BoundAddresses, Pools, Problems, Section, process, route, tls, unused, value};
+use super::route::RouteKind;
+use super::{BoundAddresses, Names, Problems, Section, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId};
+use crate::plan::{ListenerPlan, PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 use crate::tls::Protocols;
 
@@ -16,7 +17,7 @@ use crate::tls::Protocols;
 pub(super) fn listener(
     entry: &KeyValue,
     inherited: ListenerSettings,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Option<ListenerPlan> {
@@ -26,9 +27,14 @@ pub(super) fn listener(
         .required("bind", r#"bind = "0.0.0.0:443""#, problems)
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
-    let mut tls = tls::listener_tls(&section, problems);
-    let has_certificates = section.entry("tls").is_some();
-    let routes = routes(&entry.key, &section, has_certificates, pools, problems);
+    let protocol = protocol(&section, problems);
+    let mut tls = tls::listener_tls(&section, protocol, problems);
+    let kind = RouteKind {
+        is_postgres: protocol.is_postgres(),
+        terminates: section.entry("tls").is_some(),
+    };
+    let routes = routes(&entry.key, &section, (protocol, kind), names, problems);
+    let guards = names.guards.find(&section, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
@@ -41,22 +47,34 @@ pub(super) fn listener(
             r#"add pool = "NAME""#,
         );
     }
-    let pool = pool.and_then(|node| pools.find(node, problems));
+    let pool = pool.and_then(|node| names.pools.find(node, problems));
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
         tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
         tls.route_alpn = route_alpn(&routes);
     }
     let mut table = RouteTable::new(routes, pool);
-    if has_certificates {
+    if protocol == Protocol::Mysql && table.needs_hello() {
+        problems.error(
+            &entry.position,
+            "MySQL servers send first: no `sni` or `alpn` can be read before",
+            "give each pool a listener of its own",
+        );
+    }
+    if kind.terminates {
         table = table.terminating_by_default();
     }
-    unused::hello_limits(&section, table.needs_hello(), problems);
-    unused::clients_without_hello(&table, &pools.in_order, &entry.position, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    unused::hello_limits(&section, reads_hello, problems);
+    if protocol == Protocol::Tcp && !kind.terminates {
+        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
+    }
     Some(ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        guards,
+        protocol,
         sniff: limits.sniff,
         routes: table,
         tls,
@@ -65,11 +83,34 @@ pub(super) fn listener(
     })
 }
 
+/// What the clients speak, with the keys that only one protocol has.
+fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
+    let tls_required = section.get("tls_required");
+    let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
+    let postgres = Protocol::Postgres { tls_required };
+    let protocols = [
+        ("tcp", Protocol::Tcp),
+        ("postgres", postgres),
+        ("mysql", Protocol::Mysql),
+        ("redis", Protocol::Redis),
+    ];
+    let protocol = section.one_of("protocol", &protocols, problems);
+    let protocol = protocol.unwrap_or(Protocol::Tcp);
+    if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
+        problems.error(
+            position,
+            "`tls_required` needs a protocol that has a word for it",
+            r#"add protocol = "postgres""#,
+        );
+    }
+    protocol
+}
+
 fn routes(
     listener: &str,
     section: &Section<'_>,
-    terminates: bool,
-    pools: &mut Pools<'_>,
+    (protocol, kind): (Protocol, RouteKind),
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
     let items = section
@@ -81,7 +122,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, terminates, pools, problems) else {
+        let Some(route) = route::route(&default_name, node, kind, names, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {
@@ -93,6 +134,7 @@ fn routes(
         positions.push(&node.position);
         routes.push(route);
     }
+    unused::unmatched_sessions(&routes, &positions, protocol, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes

@@ -3,72 +3,46 @@
 //! A function that finds an error adds it to [`Problems`] and continues with a valid value, so that later errors are
 //! found too. The plan of a file with errors is dropped at the end.
 
+mod problems;
 mod address;
 mod value;
 mod section;
+mod list;
+mod bound_addresses;
 mod limits;
-mod tls;
-mod route;
-mod unused;
-mod process;
 mod check;
 mod health;
 mod server;
 mod pool;
+mod pools;
+mod route;
+mod tls;
+mod unused;
+mod process;
+mod guard;
 mod listener;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::file::{KeyValue, Node, Table, Value};
+use super::file::{Node, Table, Value};
+use super::keys;
 use super::report::{Position, Problem, SourceText};
-use super::{keys, suggest};
-use crate::addr::ListenAddr;
-use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, RuntimePlan};
-use limits::{ListenerSettings, PoolSettings};
+use crate::plan::{ListenerPlan, Plan, RuntimePlan};
+use bound_addresses::BoundAddresses;
+use guard::Guards;
+use limits::ListenerSettings;
+use pools::Pools;
+use problems::Problems;
 use section::Section;
-
-/// The problems found so far.
-struct Problems<'a> {
-    source: &'a SourceText,
-    errors: Vec<Problem>,
-    /// Reported only if there are no errors: a setting that looks unused may be used by one that is misspelt.
-    warnings: Vec<Problem>,
-}
-
-impl Problems<'_> {
-    /// Adds an error. `hint` is what to write instead; may be empty.
-    fn error(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
-        self.errors.push(Problem::error(position.clone(), message, hint));
-    }
-
-    /// Adds a warning: the setting is valid but probably not intended.
-    fn warning(&mut self, position: &Position, message: impl Into<String>, hint: impl Into<String>) {
-        self.warnings.push(Problem::warning(position.clone(), message, hint));
-    }
-
-    /// Another position in words: `line 3`.
-    fn describe_position(&self, position: &Position) -> String {
-        self.source.describe_position(position)
-    }
-}
 
 /// Converts the whole file. Returns the plan and the warnings.
 ///
 /// # Errors
 /// All errors in the file.
 pub(super) fn plan(source: &SourceText, root: &Table) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let mut problems = Problems {
-        source,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut problems = Problems::new(source);
     let plan = parse_file(root, &mut problems);
-    if problems.errors.is_empty() {
-        Ok((plan, problems.warnings))
-    } else {
-        Err(problems.errors)
-    }
+    problems.finish(plan)
 }
 
 fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
@@ -80,14 +54,21 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let mut pools = Pools::read(&file, pool_limits, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
-    let listeners = listeners(&file, listener_limits, &runtime, &mut pools, &mut bound, problems);
+    let mut guards = Guards::read(&file, problems);
+    let mut names = Names {
+        pools: &mut pools,
+        guards: &mut guards,
+    };
+    let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    guards.warn_unused(problems);
     Plan {
         runtime,
         admin,
         log,
+        guards: guards.in_order,
         listeners,
-        pools: pools.in_order.into_iter().collect(),
+        pools: pools.into_plans(),
     }
 }
 
@@ -95,7 +76,7 @@ fn listeners(
     file: &Section<'_>,
     limits: ListenerSettings,
     runtime: &RuntimePlan,
-    pools: &mut Pools<'_>,
+    names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
 ) -> Vec<Arc<ListenerPlan>> {
@@ -110,7 +91,7 @@ fn listeners(
     }
     let mut plans = Vec::with_capacity(entries.len());
     for entry in entries {
-        if let Some(plan) = listener::listener(entry, limits, pools, bound, problems) {
+        if let Some(plan) = listener::listener(entry, limits, names, bound, problems) {
             unused::connection_limit(runtime, &plan, &entry.position, problems);
             plans.push(Arc::new(plan));
         }
@@ -118,108 +99,8 @@ fn listeners(
     plans
 }
 
-/// The longest list of names in a hint.
-const NAMES_LISTED_MAX: usize = 8;
-
-/// The pools of the file, by name.
-struct Pools<'a> {
-    entries: &'a [KeyValue],
-    in_order: Vec<Arc<PoolPlan>>,
-    /// `None`: the pool exists, but is not a table.
-    by_name: HashMap<&'a str, Option<PoolId>>,
-    used: HashSet<&'a str>,
-}
-
-impl<'a> Pools<'a> {
-    fn read(file: &Section<'a>, limits: PoolSettings, problems: &mut Problems<'_>) -> Self {
-        let mut pools = Self {
-            entries: file.subsections("pools", problems),
-            in_order: Vec::new(),
-            by_name: HashMap::new(),
-            used: HashSet::new(),
-        };
-        for entry in pools.entries {
-            let plan = pool::pool(entry, limits, problems).map(Arc::new);
-            let id = plan.is_some().then_some(PoolId(pools.in_order.len()));
-            pools.in_order.extend(plan);
-            pools.by_name.insert(&entry.key, id);
-        }
-        pools
-    }
-
-    /// The pool that `pool = "…"` refers to.
-    fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
-        let name = value::string(node, problems)?;
-        if let Some((name, id)) = self.by_name.get_key_value(name) {
-            self.used.insert(name);
-            return *id;
-        }
-        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
-        let hint = match (suggest::nearest(name, &names), names.as_slice()) {
-            (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, []) => format!("add [pools.{name}]"),
-            (None, few) if few.len() <= NAMES_LISTED_MAX => format!("known pools: `{}`", few.join("`, `")),
-            _ => String::new(),
-        };
-        problems.error(&node.position, format!("unknown pool `{name}`"), hint);
-        None
-    }
-
-    fn warn_unused(&self, problems: &mut Problems<'_>) {
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| !self.used.contains(entry.key.as_str()))
-        {
-            let message = format!("pool `{}` is never used", entry.key);
-            problems.warning(&entry.position, message, "no listener or route refers to it");
-        }
-    }
-}
-
-/// The addresses of all listeners and of `[admin]`, each with the position where it was first bound.
-#[derive(Default)]
-struct BoundAddresses {
-    all: HashMap<ListenAddr, Position>,
-    /// The address of the admin port, with which no listener may overlap. It is parsed first.
-    admin: Option<(ListenAddr, Position)>,
-}
-
-impl BoundAddresses {
-    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free port.
-    fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
-        let parsed = match &node.value {
-            Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
-            _ => address::listen(value::string(node, problems)?),
-        };
-        let address = match parsed {
-            Ok(address) => address,
-            Err((message, hint)) => {
-                problems.error(&node.position, message, hint);
-                return None;
-            }
-        };
-        if address.port() == 0 {
-            return Some(address);
-        }
-        let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
-        if let Some(first) = self.all.get(&address) {
-            let hint = format!("first on {}", problems.describe_position(first));
-            problems.error(&node.position, format!("{address} is bound twice"), hint);
-        } else if let Some((admin, position)) = overlapping {
-            let message = format!("{address} overlaps with {admin}, `bind` of [admin]");
-            let hint = format!("that is on {}: use another port", problems.describe_position(position));
-            problems.error(&node.position, message, hint);
-        } else {
-            self.all.insert(address, node.position.clone());
-        }
-        Some(address)
-    }
-
-    /// The same for the admin port.
-    fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
-        let address = self.add(node, problems)?;
-        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != 0);
-        Some(address)
-    }
+/// What listeners and routes refer to by name.
+struct Names<'n, 'a> {
+    pools: &'n mut Pools<'a>,
+    guards: &'n mut Guards<'a>,
 }

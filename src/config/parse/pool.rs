@@ -1,6 +1,7 @@
 //! `[pools.NAME]`.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthConfig, health};
@@ -9,7 +10,7 @@ use super::{Problems, Section, server};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::plan::{Failback, PoolPlan, ServerEntry, Sever, SeveringPlan};
 use crate::pool::{Policy, PoolRules};
 use crate::proxy_protocol::Version;
 
@@ -50,7 +51,8 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         eject,
         panic_threshold,
     } = health(&section, problems);
-    let severing = severing(&section, &entries, health.check.is_some(), problems);
+    let is_checked = health.check.is_some();
+    let severing = severing(&section, &entries, is_checked, problems);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
     if let (Some((position, _)), Some(_), Some(service)) =
@@ -86,11 +88,16 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         },
         health,
         severing,
+        fallback: fallback(&section),
+        failback: failback(&section, is_checked, problems),
         entries,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)
             .unwrap_or(Duration::from_secs(30)),
         resolve: limits.resolve,
+        direct_tls: section
+            .one_of("direct", &[("on", true), ("off", false)], problems)
+            .unwrap_or(true),
     })
 }
 
@@ -108,6 +115,28 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
         }
     }
     super::value::one_of(node, &POLICIES, problems)
+}
+
+/// The pool that is used while this one has no usable server. That it exists is checked when all pools are known.
+fn fallback(section: &Section<'_>) -> Option<Arc<str>> {
+    match &section.get("fallback")?.value {
+        Value::String(name) => Some(name.as_str().into()),
+        _ => None,
+    }
+}
+
+/// Whether a server that went down is used again by itself.
+fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>) -> Failback {
+    let values = [("auto", Failback::Auto), ("manual", Failback::Manual)];
+    let failback = section.one_of("failback", &values, problems).unwrap_or_default();
+    if let (Some((position, _)), Failback::Manual, false) = (section.entry("failback"), failback, is_checked) {
+        problems.warning(
+            position,
+            "`failback` is never used",
+            "a server without checks never goes down",
+        );
+    }
+    failback
 }
 
 /// When sessions are cut because servers go down or come back.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::limits::ANY_DURATION;
-use super::{BoundAddresses, Problems, Section, address, route, value};
+use super::{BoundAddresses, Problems, Section, address, list, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::config::file::{Node, Value};
 use crate::config::{keys, suggest};
@@ -66,7 +66,7 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
     let section = file.child("admin", &keys::ADMIN, problems);
     let plan = AdminPlan {
         bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
-        hosts: route::entries(&section, "hosts", problems, host),
+        hosts: list::entries(&section, "hosts", problems, host),
         token_file: section.get("token_file").and_then(|node| value::path(node, problems)),
         socket: section
             .get("socket")

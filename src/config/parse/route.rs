@@ -1,70 +1,54 @@
 //! `[[listeners.NAME.routes]]`.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
-use super::{Pools, Problems, Section, address, tls, value};
+use super::list::{entries, protocol};
+use super::{Names, Pools, Problems, Section, address, value};
 use crate::config::file::Node;
 use crate::config::keys;
-use crate::config::report::Position;
+use crate::glob::Glob;
 use crate::name::NamePattern;
 use crate::plan::PoolId;
-use crate::route::{Route, Target};
+use crate::route::{Route, Target, TlsMode};
+use crate::sniff::postgres;
 
-/// The longest protocol name: RFC 7301, section 3.1.
-const ALPN_BYTES_MAX: usize = 255;
+/// What the routes of a listener depend on.
+#[derive(Clone, Copy)]
+pub(super) struct RouteKind {
+    /// Whether its clients speak PostgreSQL.
+    pub(super) is_postgres: bool,
+    /// Whether it has certificates.
+    pub(super) terminates: bool,
+}
 
-/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table. `terminates`: whether its
-/// listener has certificates.
+/// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
-    terminates: bool,
-    pools: &mut Pools<'_>,
+    kind: RouteKind,
+    names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
+    for key in ["database", "user"] {
+        if let (Some((position, _)), false) = (section.entry(key), kind.is_postgres) {
+            problems.error(
+                position,
+                format!("`{key}` is known only of clients of PostgreSQL"),
+                r#"add protocol = "postgres" to the listener"#,
+            );
+        }
+    }
     Some(Route {
         name: section.name("name", problems).unwrap_or(default_name).into(),
         sni: entries(&section, "sni", problems, pattern),
         alpn: entries(&section, "alpn", problems, protocol),
         from: entries(&section, "from", problems, address::network),
-        tls: tls::route_mode(&section, terminates, problems),
+        tls: tls_mode(&section, kind.terminates, problems),
+        database: entries(&section, "database", problems, glob),
+        user: entries(&section, "user", problems, glob),
+        guards: names.guards.find(&section, problems),
         // A missing target has been reported, so that this one is never used.
-        to: target(&section, pools, problems).unwrap_or(Target::Refuse),
+        to: target(&section, names.pools, problems).unwrap_or(Target::Refuse),
     })
-}
-
-/// The entries of one condition. Duplicates are reported.
-pub(super) fn entries<T: Clone + Eq + Hash>(
-    section: &Section<'_>,
-    key: &str,
-    problems: &mut Problems<'_>,
-    parse: impl Fn(&str) -> Result<T, address::InvalidValue>,
-) -> Vec<T> {
-    let nodes = section
-        .get(key)
-        .map_or(&[][..], |node| value::one_or_many(node, problems));
-    let mut seen: HashMap<T, &Position> = HashMap::new();
-    let mut entries = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let Some(text) = value::string(node, problems) else {
-            continue;
-        };
-        match parse(text) {
-            Err((message, hint)) => problems.error(&node.position, message, hint),
-            Ok(entry) => {
-                if let Some(first) = seen.get(&entry) {
-                    let hint = format!("first on {}", problems.describe_position(first));
-                    problems.error(&node.position, format!("duplicate entry `{text}`"), hint);
-                } else {
-                    seen.insert(entry.clone(), &node.position);
-                    entries.push(entry);
-                }
-            }
-        }
-    }
-    entries
 }
 
 pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
@@ -81,12 +65,15 @@ pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> 
     })
 }
 
-pub(super) fn protocol(text: &str) -> Result<Box<[u8]>, address::InvalidValue> {
-    if text.is_empty() || text.len() > ALPN_BYTES_MAX {
-        let hint = format!("write 1 to {ALPN_BYTES_MAX} bytes, as in \"h2\"");
-        return Err((String::from("invalid protocol name"), hint));
+/// A pattern for a name in PostgreSQL.
+fn glob(text: &str) -> Result<Glob, address::InvalidValue> {
+    let literal = text.bytes().filter(|byte| *byte != b'*').count();
+    let max = postgres::NAME_BYTES_MAX;
+    if text.is_empty() || text.contains('\0') || literal > max {
+        let hint = format!("write 1 to {max} bytes; `*` stands for any characters, as in \"orders_*\"");
+        return Err((format!("`{}` is not a name pattern", text.escape_debug()), hint));
     }
-    Ok(text.as_bytes().into())
+    Ok(Glob::new(text))
 }
 
 /// Exactly one of `pool` and `refuse = true`.
@@ -125,4 +112,22 @@ fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<
             None
         }
     }
+}
+
+/// How a route of a listener treats TLS. `terminates`: whether the listener has certificates.
+fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) -> TlsMode {
+    let modes = [("pass", TlsMode::Pass), ("terminate", TlsMode::Terminate)];
+    let mode = route.one_of("tls", &modes, problems);
+    if let (Some((position, _)), Some(mode), false) = (route.entry("tls"), mode, terminates) {
+        let hint = "add [listeners.NAME.tls] with `certificates`";
+        match mode {
+            TlsMode::Terminate => problems.error(position, "this listener has no certificates", hint),
+            TlsMode::Pass => problems.warning(
+                position,
+                "`tls` is never used",
+                "a listener without [listeners.NAME.tls] passes all TLS on",
+            ),
+        }
+    }
+    mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
 }

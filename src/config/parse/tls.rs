@@ -1,16 +1,25 @@
 //! `[listeners.NAME.tls]`.
 
+use super::list::{entries, protocol};
 use super::{Problems, Section, route, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::PoolId;
+use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, Target, TlsMode};
 use crate::tls::{CertificateSource, ClientAuthPlan, ListenerTlsPlan, MinVersion};
 
 /// The TLS of a listener; `None`: none is terminated there.
-pub(super) fn listener_tls(listener: &Section<'_>, problems: &mut Problems<'_>) -> Option<ListenerTlsPlan> {
+pub(super) fn listener_tls(
+    listener: &Section<'_>,
+    speaks: Protocol,
+    problems: &mut Problems<'_>,
+) -> Option<ListenerTlsPlan> {
     let (position, node) = listener.entry("tls")?;
+    if matches!(speaks, Protocol::Postgres { .. } | Protocol::Mysql) {
+        let hint = "remove one of them: the servers keep their certificates";
+        problems.error(position, "TLS of clients of this `protocol` cannot end here", hint);
+    }
     let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
     let example = r#"certificates = [{ cert = "shop.pem", key = "shop.key" }]"#;
     let certificates = section.required("certificates", example, problems);
@@ -21,7 +30,7 @@ pub(super) fn listener_tls(listener: &Section<'_>, problems: &mut Problems<'_>) 
             .iter()
             .filter_map(|node| certificate(node, problems))
             .collect(),
-        alpn: route::entries(&section, "alpn", problems, route::protocol),
+        alpn: entries(&section, "alpn", problems, protocol),
         min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
         client_auth: client_auth(&section, problems),
         tickets: section.get("tickets").and_then(|node| value::path(node, problems)),
@@ -81,27 +90,9 @@ fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientA
     Some(ClientAuthPlan {
         is_required: section.one_of("mode", &modes, problems).unwrap_or(true),
         crl_file: section.get("crl_file").and_then(|node| value::path(node, problems)),
-        names: route::entries(&section, "names", problems, route::pattern),
+        names: entries(&section, "names", problems, route::pattern),
         ca_file: ca_file.and_then(|node| value::path(node, problems))?,
     })
-}
-
-/// How a route of a listener treats TLS. `terminates`: whether the listener has certificates.
-pub(super) fn route_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) -> TlsMode {
-    let modes = [("pass", TlsMode::Pass), ("terminate", TlsMode::Terminate)];
-    let mode = route.one_of("tls", &modes, problems);
-    if let (Some((position, _)), Some(mode), false) = (route.entry("tls"), mode, terminates) {
-        let hint = "add [listeners.NAME.tls] with `certificates`";
-        match mode {
-            TlsMode::Terminate => problems.error(position, "this listener has no certificates", hint),
-            TlsMode::Pass => problems.warning(
-                position,
-                "`tls` is never used",
-                "a listener without [listeners.NAME.tls] passes all TLS on",
-            ),
-        }
-    }
-    mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
 }
 
 /// Warns about certificates that are never used.

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use super::{Problems, Section};
 use crate::config::file::Node;
 use crate::config::report::Position;
+use crate::glob::Glob;
 use crate::name::NamePattern;
-use crate::plan::{ListenerPlan, PoolId, PoolPlan, RuntimePlan};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, RuntimePlan};
 use crate::route::{Route, RouteTable};
 
 type PoolRoute = Route<PoolId>;
@@ -65,15 +66,52 @@ fn warn_shadowed(route: &PoolRoute, winner: &PoolRoute, position: &Position, pro
 
 /// Whether the conditions of `earlier` other than names hold whenever those of `later` hold, and are of the same kinds.
 fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
-    let same_kinds =
-        earlier.alpn.is_empty() == later.alpn.is_empty() && earlier.from.is_empty() == later.from.is_empty();
+    let kinds = |route: &PoolRoute| {
+        [
+            route.alpn.is_empty(),
+            route.from.is_empty(),
+            route.database.is_empty(),
+            route.user.is_empty(),
+        ]
+    };
     let within = |net: &IpNet| earlier.from.iter().any(|wider| wider.contains(net));
-    same_kinds && later.alpn.iter().all(|entry| earlier.alpn.contains(entry)) && later.from.iter().all(within)
+    let covered =
+        |wide: &[Glob], narrow: &[Glob]| narrow.iter().all(|entry| wide.iter().any(|wide| wide.covers(entry)));
+    kinds(earlier) == kinds(later)
+        && later.alpn.iter().all(|entry| earlier.alpn.contains(entry))
+        && later.from.iter().all(within)
+        && covered(&earlier.database, &later.database)
+        && covered(&earlier.user, &later.user)
+}
+
+/// Warns about routes by `database` or `user`, which are known of PostgreSQL sessions in the clear only, where there can be
+/// no such session.
+pub(super) fn unmatched_sessions(
+    routes: &[PoolRoute],
+    positions: &[&Position],
+    protocol: Protocol,
+    problems: &mut Problems<'_>,
+) {
+    for (route, position) in routes.iter().zip(positions) {
+        let hint = if route.database.is_empty() && route.user.is_empty() {
+            continue;
+        } else if protocol == (Protocol::Postgres { tls_required: true }) {
+            "`database` and `user` are encrypted, and `tls_required` refuses sessions in the clear"
+        } else if !route.sni.is_empty() || !route.alpn.is_empty() {
+            "a client with a name or protocols uses TLS, and its `database` and `user` are encrypted"
+        } else {
+            continue;
+        };
+        problems.warning(position, format!("route `{}` never matches", route.name), hint);
+    }
 }
 
 /// Warns about the pool of a listener with a route that matches every client.
 pub(super) fn default_pool(routes: &[PoolRoute], pool: Option<&Node>, problems: &mut Problems<'_>) {
-    let matches_all = |route: &&PoolRoute| route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty();
+    let matches_all = |route: &&PoolRoute| {
+        let has_no_names = route.database.is_empty() && route.user.is_empty();
+        route.sni.is_empty() && route.alpn.is_empty() && route.from.is_empty() && has_no_names
+    };
     if let (Some(pool), Some(route)) = (pool, routes.iter().find(matches_all)) {
         let hint = format!("route `{}` matches every client", route.name);
         problems.warning(&pool.position, "`pool` is never used", hint);

@@ -19,7 +19,7 @@ impl Server {
     /// Whether it may be picked, as far as its health decides.
     pub(in crate::pool) fn availability_by_health(&self, now: Instant) -> Availability {
         let state = self.check_state();
-        if state == CheckState::Down {
+        if state == CheckState::Down || self.is_suspended() {
             return Availability::Unavailable;
         }
         if self.is_ejected() {

@@ -6,6 +6,8 @@ pub(super) struct Direction {
     /// Bytes read and not sent yet. A u32, because it is part of every session twice.
     unsent: u32,
     state: DirectionState,
+    /// Whether the sender has said all it has to say: its stream has ended or, in TLS, its latest bytes are a close_notify.
+    is_complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,7 @@ impl Direction {
         Self {
             unsent: count(unsent),
             state: DirectionState::Open,
+            is_complete: false,
         }
     }
 
@@ -63,6 +66,7 @@ impl Direction {
     pub(super) fn received(&mut self, bytes: usize) {
         debug_assert_eq!(self.state, DirectionState::Open, "bytes after the end");
         self.unsent += count(bytes);
+        self.is_complete = false;
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
@@ -75,6 +79,15 @@ impl Direction {
         if self.state == DirectionState::Open {
             self.state = DirectionState::Ended;
         }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The sender has said all it has to say.
+    pub(super) fn complete(&mut self) {
+        self.is_complete = true;
     }
 
     /// The end was forwarded to the receiver.

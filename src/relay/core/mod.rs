@@ -36,6 +36,8 @@ pub(super) struct Core<'a> {
     /// Boxed to keep the many sessions without a limit small.
     timer: Option<Box<RelayTimer>>,
     first_ended: Option<Side>,
+    /// The side whose close_notify came first, as long as it sends nothing after it.
+    first_close_notify: Option<Side>,
     closed: Option<Closed>,
     /// Whether bytes were read or sent since the timer last took note.
     has_moved: bool,
@@ -61,6 +63,7 @@ impl<'a> Core<'a> {
             traffic,
             timer: silence,
             first_ended: None,
+            first_close_notify: None,
             closed: None,
             has_moved: false,
             ends_explicitly,
@@ -94,7 +97,14 @@ impl<'a> Core<'a> {
             Side::Server => self.traffic.down.add(bytes),
         }
         self.direction_mut(from).received(bytes);
+        self.first_close_notify = self.first_close_notify.filter(|first| *first != from);
         self.has_moved = true;
+    }
+
+    /// The bytes just received from this side end with what is probably its close_notify.
+    pub(super) fn received_close_notify(&mut self, from: Side) {
+        self.direction_mut(from).complete();
+        self.first_close_notify.get_or_insert(from);
     }
 
     /// So many of the bytes read from this side were sent to the other one.
@@ -107,8 +117,11 @@ impl<'a> Core<'a> {
     /// This side has finished: it sends no more.
     pub(super) fn ended(&mut self, from: Side, now: Instant) {
         self.direction_mut(from).end();
+        if !self.is_delivering() {
+            self.direction_mut(from).complete();
+        }
         if self.first_ended.is_none() && !self.is_delivering() {
-            self.first_ended = Some(from);
+            self.first_ended = self.first_close_notify.or(Some(from));
             // The half-close timeout applies from now on, too.
             let limit = [self.limits.idle_timeout, self.limits.half_close_timeout];
             self.timer = limit.into_iter().flatten().min().map(|limit| silence_timer(limit, now));
@@ -130,15 +143,38 @@ impl<'a> Core<'a> {
             return self.ended(side, now);
         }
         match side {
-            Side::Client => self.closed = Some(Closed::Broke(side, fault)),
+            Side::Client => self.closed = Some(self.broken(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
             Side::Server => {
+                let delivery = DeliveryTimer::new(fault, self.is_client_through(), now);
                 self.up.abandon(); // so the other direction is the last one, whose end is not forwarded as a clean one
-                self.timer = Some(Box::new(RelayTimer::Delivery(DeliveryTimer::new(fault, now))));
+                self.timer = Some(Box::new(RelayTimer::Delivery(delivery)));
                 self.has_moved = true;
             }
         }
         self.settle_ends();
+    }
+
+    /// How the relay ends because the connection of this side broke. A reset after both sides have said all, or after the
+    /// client has and before the server breaks, is no fault: often a side no longer reads the other one's last bytes.
+    fn broken(&self, side: Side, fault: Fault) -> Closed {
+        let is_said = match self.timer.as_deref() {
+            Some(RelayTimer::Delivery(delivery)) => {
+                delivery.fault == Fault::Reset && delivery.is_after_client && self.down.is_complete()
+            }
+            _ => self.is_client_through(),
+        };
+        if fault == Fault::Reset && is_said && self.down.unsent() == 0 {
+            let first = self.first_ended.or(self.first_close_notify);
+            Closed::ResetAfterEnd(first.unwrap_or(Side::Client))
+        } else {
+            Closed::Broke(side, fault)
+        }
+    }
+
+    /// Whether the client has said all, and all of it was sent on.
+    fn is_client_through(&self) -> bool {
+        self.up.is_complete() && self.up.unsent() == 0
     }
 
     /// Ends the relay at once, because the session is cut.
@@ -175,7 +211,8 @@ impl<'a> Core<'a> {
                 // Where the system does not report send queues, delivery takes the whole timeout.
                 let is_delivered = || is_sent && queue(Side::Client).is_some_and(SendQueue::is_delivered);
                 if delivery.expire(now, is_delivered, || std::mem::take(&mut self.has_moved)) {
-                    self.closed = Some(Closed::Broke(Side::Server, delivery.fault));
+                    let fault = delivery.fault;
+                    self.closed = Some(self.broken(Side::Server, fault));
                 }
             }
         }

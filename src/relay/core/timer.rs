@@ -104,14 +104,17 @@ impl SilenceTimer {
 #[derive(Debug)]
 pub(super) struct DeliveryTimer {
     pub(super) fault: Fault,
+    /// Whether the client had said all before, and all of it had been sent on.
+    pub(super) is_after_client: bool,
     check_at: Instant,
     give_up_at: Instant,
 }
 
 impl DeliveryTimer {
-    pub(super) fn new(fault: Fault, now: Instant) -> Self {
+    pub(super) fn new(fault: Fault, is_after_client: bool, now: Instant) -> Self {
         Self {
             fault,
+            is_after_client,
             check_at: now,
             give_up_at: now + DELIVERY_TIMEOUT,
         }

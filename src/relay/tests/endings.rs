@@ -148,7 +148,7 @@ async fn a_client_reset_is_noticed_while_the_server_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_client_reset_is_noticed_after_its_half_close() {
+async fn a_client_reset_after_its_end_ends_the_session_as_closed_by_the_client() {
     let mut session = Session::new().await;
     session.client.shutdown().await.unwrap();
     assert!(read_all(&mut session.server).await.1.is_ok());
@@ -156,7 +156,24 @@ async fn a_client_reset_is_noticed_after_its_half_close() {
     read_some(&mut session.client, 6).await;
     reset(session.client);
     sees_reset(&session.server).await;
-    assert_eq!(session.relay.await.unwrap(), Closed::Broke(Side::Client, Fault::Reset));
+    assert_eq!(session.relay.await.unwrap(), Closed::ResetAfterEnd(Side::Client));
+}
+
+#[tokio::test]
+async fn a_client_reset_after_a_close_notify_ends_the_session_as_closed_by_the_client() {
+    let mut close_notify = vec![0x17, 3, 3, 0, 19];
+    close_notify.resize(24, 7);
+    for (last, closed) in [
+        (&close_notify[..], Closed::ResetAfterEnd(Side::Client)),
+        (&close_notify[1..], Closed::Broke(Side::Client, Fault::Reset)),
+    ] {
+        let mut session = Session::new().await;
+        session.client.write_all(last).await.unwrap();
+        assert_eq!(read_some(&mut session.server, last.len()).await, last);
+        reset(session.client);
+        sees_reset(&session.server).await;
+        assert_eq!(session.relay.await.unwrap(), closed);
+    }
 }
 
 #[tokio::test]

@@ -202,14 +202,15 @@ impl End {
     }
 
     /// `tcp_reset` and `tcp_write_err`: queued bytes are lost, those that have arrived are not. The error is EPIPE if the
-    /// peer's FIN had arrived before.
+    /// peer's FIN had arrived before a reset. After a timeout it is that of an earlier ICMPv6 message: EACCES could also be
+    /// a refusal of the call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
         if self.broke.is_some() || is_closed {
             return;
         }
         self.error = Some(match fault {
-            Fault::Lost => Errno::TIMEDOUT,
+            Fault::Lost => Errno::ACCESS,
             Fault::Reset if self.ended && !self.finished => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
             Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so"),
@@ -431,17 +432,17 @@ impl World {
         length: usize,
         get: impl FnOnce(usize) -> B,
     ) -> Answer<usize> {
-        let said = self.end(side.other()).read;
+        let available = self.end(side.other()).read;
         let end = self.end_mut(side);
         let taken = end.takes(length)?;
         let expected = bytes(side, end.sent, taken);
         assert!(
             get(taken).as_ref() == expected,
-            "{side:?}, byte {}: not what was said",
+            "{side:?}, byte {}: another value than was sent",
             end.sent
         );
         end.sent += taken;
-        assert!(end.sent <= said, "{side:?} is sent what nobody said");
+        assert!(end.sent <= available, "{side:?} gets bytes that nobody has sent");
         self.moved_at = Instant::now();
         Ok(taken)
     }
@@ -450,10 +451,10 @@ impl World {
     pub(super) fn shut_down(&mut self, side: Side) {
         let from = self.end(side.other());
         let (read, complete) = (from.read, from.ended && from.end_read);
-        assert!(!from.finished, "both are about to be closed: a call for nothing");
-        assert!(complete, "{side:?} is told of an end that nobody made");
+        assert!(!from.finished, "both sockets are closed next: a needless call");
+        assert!(complete, "{side:?} gets an end of stream that the peer has not sent");
         let end = self.end_mut(side);
-        assert_eq!(end.sent, read, "{side:?} is told of the end before the last byte");
+        assert_eq!(end.sent, read, "{side:?} gets the end of stream before the last byte");
         (end.finished, end.event) = (true, true);
     }
 
@@ -558,7 +559,7 @@ impl Socket for Model<'_> {
         {
             let world = self.world();
             let end = world.end(self.side);
-            assert!(!end.drained || end.ready.is_read_closed(), "a read for nothing");
+            assert!(!end.drained || end.ready.is_read_closed(), "a needless read");
         }
         let answer = self.receive(all, |bytes| {
             buffer[..bytes.len()].copy_from_slice(bytes);
@@ -574,9 +575,9 @@ impl Socket for Model<'_> {
     }
 
     /// The pipe is a real one, so that the pool of pipes is tested too.
-    fn splice_into(&self, pipe: &OwnedFd) -> Answer<usize> {
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> Answer<usize> {
         self.world().splices[0]?;
-        self.receive(PIECE_BYTES_MAX, |bytes| {
+        self.receive(PIECE_BYTES_MAX.min(bytes_max), |bytes| {
             rustix::io::write(pipe, bytes).expect("an empty pipe has room")
         })
     }

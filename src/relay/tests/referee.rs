@@ -1,4 +1,4 @@
-//! Checks a relay against what has happened: at every moment it follows from that alone what the relay must have done.
+//! Checks a relay against the events so far: they alone determine what the relay must have done at every moment.
 
 use std::sync::Mutex;
 
@@ -47,11 +47,11 @@ impl Direction<'_> {
     fn assert_stuck(&self) {
         assert!(
             self.held() == 0 || !self.to.is_writable(),
-            "it holds what could be sent"
+            "it holds bytes that could be sent"
         );
         assert!(
             !self.from.is_readable() || self.held() > 0 || !self.to.is_writable(),
-            "it leaves what could be read"
+            "it does not read bytes that could be read"
         );
     }
 }
@@ -97,22 +97,25 @@ impl<'a> Referee<'a> {
             return;
         }
         let [up, down] = directions(&world);
-        assert!(!world.is_cut(), "it was cut and lives");
-        assert!(world.client.broke.is_none(), "the client has broken and it lives");
+        assert!(!world.is_cut(), "it was cut and still runs");
+        assert!(world.client.broke.is_none(), "the client has broken and it still runs");
         down.assert_stuck();
         if let Some((broke_at, _)) = world.server.broke {
-            let patience = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
+            let wait = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
             assert!(
-                Instant::now() <= world.moved_at.max(broke_at) + patience,
-                "too much patience"
+                Instant::now() <= world.moved_at.max(broke_at) + wait,
+                "delivery is waited for too long"
             );
-            return; // the rest is judged when it ends
+            return; // the rest is checked when it ends
         }
         up.assert_stuck();
         for direction in [&up, &down] {
-            assert!(!direction.is_done() || direction.to.finished, "an end is not passed on");
+            assert!(
+                !direction.is_done() || direction.to.finished,
+                "an end of stream is not forwarded"
+            );
         }
-        assert!(!up.is_done() || !down.is_done(), "both are done and it lives");
+        assert!(!up.is_done() || !down.is_done(), "both are done and it still runs");
         let too_long = |silence: &Silence| Instant::now() > silence.to;
         assert!(
             !self.silence(&world).as_ref().is_some_and(too_long),
@@ -131,7 +134,24 @@ impl<'a> Referee<'a> {
                 assert!(up.is_done() && down.is_done(), "{closed:?}, but not all is done");
                 assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
             }
-            Closed::Broke(Side::Client, fault) => assert_eq!(world.client.broke, Some((now, fault))),
+            Closed::ResetAfterEnd(side) => {
+                let server_broke = world.server.broke.map(|(_, fault)| fault);
+                let is_reset = server_broke == Some(Fault::Reset) || world.client.broke == Some((now, Fault::Reset));
+                assert!(
+                    is_reset && had_finished(&world),
+                    "{closed:?}, but the client had not finished"
+                );
+                assert!(
+                    server_broke.is_none() || world.server.ended,
+                    "the server had not finished"
+                );
+                assert_eq!(world.first_ended.map(|(first, _)| first), Some(side));
+            }
+            Closed::Broke(Side::Client, fault) => {
+                assert_eq!(world.client.broke, Some((now, fault)));
+                let is_fault = fault == Fault::Lost || world.server.broke.is_some() || !had_finished(&world);
+                assert!(is_fault, "the client had finished");
+            }
             Closed::Broke(Side::Server, fault) => {
                 let (broke_at, broke) = world.server.broke.expect("the server has broken");
                 assert_eq!(broke, fault);
@@ -145,10 +165,10 @@ impl<'a> Referee<'a> {
                         "all was delivered long ago"
                     );
                 } else {
-                    let patience = DELIVERY_TIMEOUT..=DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
+                    let wait = DELIVERY_TIMEOUT..=DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
                     assert!(
-                        patience.contains(&(now - stuck_since)),
-                        "{:?} of patience",
+                        wait.contains(&(now - stuck_since)),
+                        "delivery was waited for {:?}",
                         now - stuck_since
                     );
                 }
@@ -199,6 +219,12 @@ impl<'a> Referee<'a> {
             assert!(direction.held() <= HELD_BYTES_MAX.max(self.first));
         }
     }
+}
+
+/// Whether the client had finished, and nothing was left to be sent either way.
+fn had_finished(world: &World) -> bool {
+    let [up, down] = directions(world);
+    world.client.ended && world.client.end_read && up.held() == 0 && down.held() == 0
 }
 
 fn had_a_turn(world: &World) -> bool {

@@ -107,10 +107,16 @@ fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
     std::fs::remove_file(_folder.path().join("token")).unwrap();
     assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
+    assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 503);
+    std::fs::write(_folder.path().join("token"), "another").unwrap();
+    assert_eq!(status("POST", reload, &["Authorization: Bearer another"]), 200);
     assert_eq!(proxy.get("/metrics").0, 200);
     let stopped = proxy.stop();
     let log = format!("{:?}", stopped.log);
     assert!(!log.contains(TOKEN) && !log.contains("another"), "{log}");
+    for once in ["cannot read `token_file`", "`token_file` of [admin] can be read again"] {
+        assert_eq!(log.matches(once).count(), 1, "{log}");
+    }
 }
 
 #[test]

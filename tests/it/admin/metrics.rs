@@ -44,6 +44,11 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_health_checks_total", "counter", &["pool", "server", "result"]),
     ("acequia_health_transitions_total", "counter", &["pool", "server", "to"]),
     ("acequia_accept_pauses_total", "counter", &["listener", "reason"]),
+    ("acequia_guard_refusals_total", "counter", &["guard", "reason"]),
+    ("acequia_guard_reports_total", "counter", &["guard", "reason"]),
+    ("acequia_guard_evictions_total", "counter", &["guard"]),
+    ("acequia_guard_sessions", "gauge", &["guard"]),
+    ("acequia_guard_sources", "gauge", &["guard"]),
     ("acequia_log_lines_dropped_total", "counter", &[]),
     ("acequia_config_reloads_total", "counter", &["result"]),
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
@@ -55,7 +60,8 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
     let tls_keys = "hello_timeout = \"300ms\"\nhello_max = \"1KiB\"";
     let routes = [("good.example", "pool = \"good\""), ("closed.example", "refuse = true")];
     [
-        listener("good", "good", "idle_timeout = \"300ms\""),
+        "[guards.wide]\nsessions = 100000\n".to_owned(),
+        listener("good", "good", "guards = \"wide\"\nidle_timeout = \"300ms\""),
         listener("resets", "resets", ""),
         listener("dead", "dead", ""),
         listener("down", "down", ""),
@@ -330,13 +336,15 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No TLS ends here, no server is checked by it, and accepting may never have paused.
+    // No TLS ends here, no server is checked by it or by a login, and accepting may never have paused.
     let may_be_missing = [
         "acequia_tls_handshakes_total",
         "acequia_tls_handshake_seconds",
         "acequia_tls_resumptions_total",
         "acequia_certificate_expiry_timestamp_seconds",
         "acequia_accept_pauses_total",
+        "acequia_health_check_refused",
+        "acequia_pool_fallback",
         "acequia_server_certificate_expiry_timestamp_seconds",
     ];
     let missing = documented.difference(&rendered).map(|(name, _)| name.as_str());

@@ -22,6 +22,7 @@ fn shipped_configurations_load_without_a_warning() {
 fn full_toml_has_every_key_of_every_section() {
     let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
     let file: toml::Table = text.parse().unwrap();
+    let listeners = || file["listeners"].as_table().unwrap().values();
     let pools = || file["pools"].as_table().unwrap().values();
     let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
     let of_all = |values: &toml::Value| -> BTreeSet<String> {
@@ -33,14 +34,20 @@ fn full_toml_has_every_key_of_every_section() {
             .flat_map(of)
             .collect()
     };
-    let shown: [BTreeSet<String>; 11] = [
+    let guards = || file["guards"].as_table().unwrap().values();
+    let shown: [BTreeSet<String>; 13] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
         of(&file["log"]),
         of(&file["defaults"]),
-        of(&file["listeners"]["https"]),
-        of_all(&file["listeners"]["https"]["routes"]),
+        guards().flat_map(of).collect(),
+        guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
+        listeners().flat_map(of).collect(),
+        listeners()
+            .filter_map(|listener| listener.get("routes"))
+            .flat_map(of_all)
+            .collect(),
         pools().flat_map(of).collect(),
         pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
         pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
@@ -83,4 +90,15 @@ fn full_toml_shows_the_defaults() {
         .unwrap();
     assert_eq!(closing.severing.close_over, b.severing.close_over);
     assert_eq!(full.runtime.watch, least.runtime.watch);
+    let text = "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = \"g\"\n\
+                [guards.g]\nrate_per_source = \"20/s\"\n[pools.p]\nservers = [\"127.0.0.1:2\"]";
+    let least = config::read("a.toml", text)
+        .unwrap_or_else(|report| panic!("{report}"))
+        .plan;
+    let fair = full.guards.iter().find(|guard| &*guard.name == "fair").unwrap();
+    let (a, b) = (&fair.rules, &least.guards[0].rules);
+    assert_eq!(
+        (a.by, a.sources_max, a.report_only, a.refuse_with, a.rate_per_source),
+        (b.by, b.sources_max, b.report_only, b.refuse_with, b.rate_per_source)
+    );
 }

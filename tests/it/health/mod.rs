@@ -2,6 +2,8 @@
 
 mod checks;
 mod same_way;
-mod roles;
+pub(crate) mod roles;
 mod names;
 mod severing;
+mod failback;
+mod fallback;

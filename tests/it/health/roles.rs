@@ -23,7 +23,7 @@ const VERIFIER: &str = "SCRAM-SHA-256$1:YWNlcXVpYS1zYWx0LTE2Yg==\
                         $7JPXc+3ut5+ZXKUvyAwbURGa6DxNsjlhDm+XmWjC3oU=:1XRJaDldidyVQUgtfVGTILueAw9LGvP+8MJChk18rcs=";
 
 /// Creates the role that the checks log in as.
-fn with_checker(server: &Postgres) {
+pub(crate) fn with_checker(server: &Postgres) {
     must(&mut psql(
         server.address(),
         &format!("CREATE ROLE checker LOGIN PASSWORD '{VERIFIER}'"),
@@ -50,7 +50,7 @@ fn config(servers: &[&Postgres], password: &Path, more: &str) -> String {
 }
 
 /// A file with the password, in a folder of its own.
-fn password() -> (TempDir, PathBuf) {
+pub(crate) fn password() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
@@ -190,7 +190,7 @@ fn the_check_uses_tls_where_offered_and_never_shows_the_password() {
         "ALTER ROLE checker PASSWORD 'something else'",
     ));
     let failed = wait_for("the login is rejected", || {
-        Some(proxy.server("primary", &label)).filter(|state| state["health"] == "down")
+        Some(proxy.server("primary", &label)).filter(|state| state["health"] == "check refused")
     });
     assert_eq!(failed["reason"], "password authentication failed for user \"checker\"");
     let state = proxy.answer(&["status"]).to_string();

@@ -98,6 +98,27 @@ fn a_drain_with_close_over_continues_after_a_reload_removes_the_server() {
     assert_eq!(session(&proxy).send(b"on").read(2), b"on");
 }
 
+#[test]
+fn sessions_of_a_server_that_a_reload_has_removed_can_still_be_cut_and_kept() {
+    let (goes, stays) = (Server::echo(), Server::echo());
+    let only = |server: &Server| config(&[(server.address, 0)], "", "");
+    let proxy = Proxy::start(&only(&goes));
+    let mut clients: Vec<_> = (0..2).map(|_| session(&proxy)).collect();
+    let name = format!("p/{}", goes.address);
+    let command = |words: &[&str]| {
+        let output = proxy.command(&[&["server"], words].concat());
+        assert_eq!(output.code, Some(0), "{output:#?}");
+    };
+    command(&["drain", &name]);
+    assert!(proxy.reload(&only(&stays)));
+    command(&["drain", &name, "--close-over", "3s"]);
+    clients[0].must_be_reset();
+    assert_eq!(proxy.access_line()["ending"], "server_drained");
+    command(&["enable", &name]);
+    std::thread::sleep(Duration::from_secs(3)); // in which it would be cut
+    assert_eq!(clients[1].send(b"still").read(5), b"still");
+}
+
 /// Up for a second, down for a second, under load. Only sessions on the flapping server fail, and the log stays short.
 #[test]
 fn a_flapping_server_affects_only_its_own_sessions() {

@@ -218,6 +218,7 @@ fn a_hello_may_be_split_anywhere() {
 #[test]
 fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
     let server = Server::echo();
     let without_pool = Proxy::start(&config(&server, r#"hello_timeout = "1h""#));
     let mut client = Client::connect(without_pool.at("tls"));
@@ -234,6 +235,9 @@ fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     assert_eq!(client.read(8), SSL_REQUEST, "unchanged, without waiting for more");
     assert!(ask(with_pool.at("tls"), &SSL_REQUEST) == SSL_REQUEST);
     assert_eq!(with_pool.access_line()["detail"], "postgres_ssl_request");
+    assert!(ask(without_pool.at("tls"), &GSSENC_REQUEST).is_empty());
+    let detail = &without_pool.access_lines(2)[1]["detail"];
+    assert_eq!(detail, "postgres_gssenc_request");
     good_client(&with_pool);
     let hints: Vec<_> = with_pool
         .log()

@@ -5,3 +5,4 @@ mod trimmed;
 mod restart;
 mod commands;
 mod demo;
+mod service_manager;

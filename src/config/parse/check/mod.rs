@@ -2,9 +2,12 @@
 
 mod reader;
 mod role;
+mod login;
 mod tcp;
 mod tls;
 mod postgres;
+mod mysql;
+mod redis;
 
 use std::sync::Arc;
 
@@ -17,13 +20,13 @@ use reader::KindReader;
 use role::role_requirement;
 
 /// Every kind of check that can be configured.
-static READERS: [KindReader; 3] = [tcp::READER, tls::READER, postgres::READER];
+static READERS: [KindReader; 5] = [tcp::READER, tls::READER, postgres::READER, mysql::READER, redis::READER];
 
 /// The kind without `check`.
 const DEFAULT: KindReader = tcp::READER;
 
 /// Kinds that are planned, but not supported yet.
-const PLANNED: [&str; 5] = ["http", "mysql", "redis", "send-expect", "exec"];
+const PLANNED: [&str; 3] = ["http", "send-expect", "exec"];
 
 /// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role of its
 /// servers. `None`: "off".

@@ -18,6 +18,13 @@ pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: 
     if let (Some((position, _)), Some(Role::Primary)) = (pool.entry("max_lag"), role) {
         problems.warning(position, "`max_lag` is never used", "a primary has no lag");
     }
+    if let (Some((position, _)), None, None) = (pool.entry("role_trust"), role, max_lag) {
+        problems.warning(
+            position,
+            "`role_trust` is never used",
+            "there is neither `role` nor `max_lag`",
+        );
+    }
     for (key, is_set) in [("role", role.is_some()), ("max_lag", max_lag.is_some())] {
         if let (Some((position, _)), true) = (pool.entry(key), is_set && !check.learns_role()) {
             let hint = "add `user` to [pools.NAME.health]";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{route, value};
+use super::super::{list, value};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
@@ -14,8 +14,8 @@ pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let sni = section.get("sni").and_then(|node| server_name(node, problems));
-    let alpn = route::entries(section, "alpn", problems, |text| {
-        route::protocol(text).map(|_| Box::<str>::from(text))
+    let alpn = list::entries(section, "alpn", problems, |text| {
+        list::protocol(text).map(|_| Box::<str>::from(text))
     });
     let verify = section.get("verify").and_then(|node| value::boolean(node, problems));
     let check = TlsCheck {

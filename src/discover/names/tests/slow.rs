@@ -90,7 +90,7 @@ async fn a_plan_begins_with_the_addresses_of_new_names_that_are_found_in_time() 
     );
 }
 
-/// A pool with so many names that hang, before one that does not.
+/// A pool with `number` names whose lookups hang, and one name after them that resolves at once.
 fn pool_of_hanging(number: usize, keys: &str) -> (Live, Arc<LivePool>) {
     let hanging = (0..number).map(|number| format!("{number}.hangs.test:7"));
     let names: Vec<String> = hanging.chain(["a.test:8".to_owned()]).collect();

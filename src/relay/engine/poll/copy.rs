@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 use super::wire::{TransferError, Wire};
+use crate::relay::close_notify::ends_with_close_notify;
 use crate::relay::closed::Side;
 use crate::relay::core::Core;
 
@@ -29,12 +30,12 @@ pub(super) struct Copied {
 }
 
 /// Reads once, at most `read_max` bytes, and sends as many of them as the receiver accepts. Nothing may be unsent before.
-pub(super) fn poll_copy(
+pub(super) fn poll_copy<W: Wire>(
     cx: &mut Context<'_>,
     core: &mut Core<'_>,
     from: Side,
-    sender: &impl Wire,
-    receiver: &impl Wire,
+    sender: &W,
+    receiver: &W,
     read_max: usize,
 ) -> Poll<Result<Copied, TransferError>> {
     SCRATCH.with_borrow_mut(|scratch| {
@@ -50,6 +51,10 @@ pub(super) fn poll_copy(
         }
         core.received(from, read); // also if they cannot be sent
         let bytes = &buffer[..read];
+        // The plaintext of TLS that ends here has no records.
+        if !W::ENDS_EXPLICITLY && ends_with_close_notify(bytes) {
+            core.received_close_notify(from);
+        }
         let taken = match receiver.poll_send(cx, bytes) {
             Poll::Ready(taken) => taken.map_err(TransferError::Write)?,
             Poll::Pending => 0,

@@ -11,6 +11,7 @@ use super::copy::{Copied, poll_copy};
 use super::read_mode::ReadMode;
 use super::splice::{Filled, Pipe, Sent};
 use super::wire::{TransferError, Wire};
+use crate::guard::DirectionThrottle;
 use crate::relay::closed::Side;
 use crate::relay::core::{Core, Next};
 
@@ -53,7 +54,7 @@ impl Half {
     }
 
     /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has nothing
-    /// more to do.
+    /// more to do. `throttle` limits how fast it reads.
     pub(super) fn poll<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
@@ -61,6 +62,7 @@ impl Half {
         from: Side,
         sender: &W,
         receiver: &W,
+        mut throttle: Option<&mut DirectionThrottle>,
     ) -> Poll<Result<(), TransferError>> {
         let mut turn = 0;
         self.is_reading = false;
@@ -81,15 +83,37 @@ impl Half {
                 Next::Read => {
                     // Read only while the receiver can accept more; until then TCP flow control stops the sender.
                     ready!(receiver.poll_writable(cx)).map_err(TransferError::Write)?;
+                    let granted = match &mut throttle {
+                        Some(throttle) => ready!(self.poll_grant(cx, sender, throttle)).map_err(TransferError::Read)?,
+                        None => usize::MAX,
+                    };
                     self.is_reading = true;
-                    turn += ready!(self.poll_read(cx, core, from, sender, receiver))?;
+                    let read = self.poll_read(cx, core, from, sender, receiver, granted);
+                    if let Some(throttle) = &mut throttle {
+                        throttle.settle(if let Poll::Ready(Ok(read)) = read { read } else { 0 });
+                    }
+                    turn += ready!(read)?;
                     self.is_reading = false;
                 }
             }
         }
     }
 
-    /// Reads once, and sends what the receiver accepts at once. Returns the number of bytes read; 0 is the end of the stream.
+    /// Ready with the number of bytes that may be read, once there is something to read and its time has come. While it
+    /// waits for that time, it does not notice a reset of the socket.
+    fn poll_grant(
+        &mut self,
+        cx: &mut Context<'_>,
+        sender: &impl Wire,
+        throttle: &mut DirectionThrottle,
+    ) -> Poll<io::Result<usize>> {
+        self.is_reading = true;
+        ready!(sender.poll_readable(cx))?;
+        self.is_reading = false;
+        throttle.poll_grant(cx).map(Ok)
+    }
+
+    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read; 0 is the end of the stream.
     fn poll_read<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,12 +121,13 @@ impl Half {
         from: Side,
         sender: &W,
         receiver: &W,
+        read_max: usize,
     ) -> Poll<Result<usize, TransferError>> {
         if self.read_mode.is_bulk() {
             let sockets = sender.spliced().zip(receiver.spliced());
             if let Some(((from_socket, _), mut pipe)) = sockets.zip(Pipe::take()) {
                 // If there is nothing to read, the pipe returns to the pool here: an idle session holds none.
-                match ready!(pipe.poll_fill(cx, from_socket)).map_err(TransferError::Read)? {
+                match ready!(pipe.poll_fill(cx, from_socket, read_max)).map_err(TransferError::Read)? {
                     Filled::Bytes(bytes) => {
                         core.received(from, bytes);
                         self.read_mode.record_fill(bytes);
@@ -118,7 +143,7 @@ impl Half {
             }
             self.read_mode.stop_bulk();
         }
-        let read_max = self.read_mode.read_max().max(W::RECV_BYTES_MIN);
+        let read_max = self.read_mode.read_max().max(W::RECV_BYTES_MIN).min(read_max);
         let Copied { read, taken, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
         self.read_mode.record_copy(read, taken == 0 && rest.is_none());
         if let Some(rest) = rest {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::guard::Throttle;
 use crate::relay::closed::{Closed, RelayLimits, Side};
 use crate::relay::core::Core;
 use crate::relay::traffic::Traffic;
@@ -37,6 +38,7 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
     first: Vec<u8>,
     limits: RelayLimits,
     traffic: &'a Traffic,
+    throttle: Option<Box<Throttle>>,
     mut cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     let mut relay = Relay {
@@ -45,6 +47,7 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
         server: WatchedWire::new(server),
         up: Half::new(first),
         down: Half::new(Vec::new()),
+        throttle,
         timer: None,
     };
     poll_fn(move |cx| {
@@ -65,6 +68,8 @@ struct Relay<'a, W> {
     server: WatchedWire<'a, W>,
     up: Half,
     down: Half,
+    /// Boxed, because few sessions have one.
+    throttle: Option<Box<Throttle>>,
     /// Armed for the core's deadline. Boxed to keep the many sessions without a deadline small.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -96,9 +101,14 @@ impl<W: Wire> Relay<'_, W> {
             return Ok(());
         }
         let (client, server) = (self.client.wire, self.server.wire);
-        let up = self.up.poll(cx, &mut self.core, Side::Client, client, server);
+        let (up, down) = self
+            .throttle
+            .as_mut()
+            .map(|limits| (&mut limits.up, &mut limits.down))
+            .unzip();
+        let up = self.up.poll(cx, &mut self.core, Side::Client, client, server, up);
         side_of_error(up, Side::Client)?;
-        let down = self.down.poll(cx, &mut self.core, Side::Server, server, client);
+        let down = self.down.poll(cx, &mut self.core, Side::Server, server, client, down);
         side_of_error(down, Side::Server)?;
         if self.core.closed().is_some() {
             return Ok(());

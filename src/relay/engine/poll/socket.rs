@@ -42,10 +42,10 @@ pub(in crate::relay) trait Socket: Sync {
     /// send(2).
     fn send(&self, bytes: &[u8]) -> CallResult<usize>;
 
-    /// Moves received bytes into an empty pipe, by splice(2).
-    fn splice_into(&self, pipe: &OwnedFd) -> CallResult<usize>;
+    /// Moves received bytes into an empty pipe, at most so many, by splice(2).
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize>;
 
-    /// Sends up to so many bytes out of a pipe, by splice(2).
+    /// Sends up to `bytes` bytes out of a pipe, by splice(2).
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
 
     /// Shuts the connection down for writing.
@@ -79,8 +79,8 @@ impl Socket for TcpStream {
         send(self, bytes, SendFlags::NOSIGNAL)
     }
 
-    fn splice_into(&self, pipe: &OwnedFd) -> CallResult<usize> {
-        spliced(self, pipe, SPLICE_BYTES_MAX)
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
+        spliced(self, pipe, SPLICE_BYTES_MAX.min(bytes_max))
     }
 
     fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {

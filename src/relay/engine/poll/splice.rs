@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::io::{Errno, read};
 use rustix::net::RecvFlags;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 
 use super::socket::Socket;
@@ -108,13 +108,18 @@ impl Pipe {
         })
     }
 
-    /// Moves what the socket has received into the empty pipe.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, from: &impl Socket) -> Poll<io::Result<Filled>> {
+    /// Moves what the socket has received into the empty pipe, at most so many bytes.
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &impl Socket,
+        bytes_max: usize,
+    ) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
-        let (_, into) = self.ends();
+        let pipe = self.ends();
         loop {
             ready!(from.poll_read_ready(cx))?;
-            match from.try_io(Interest::READABLE, || fill(from, into)) {
+            match from.try_io(Interest::READABLE, || fill(from, pipe, bytes_max)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(filled) => {
@@ -133,11 +138,11 @@ impl Pipe {
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Socket) -> Poll<io::Result<Sent>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
-            let (out, _) = self.ends();
-            match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(out, self.filled_bytes)?)) {
+            let pipe = self.ends();
+            match to.try_io(Interest::WRITABLE, || Ok(to.splice_from(&pipe.0, self.filled_bytes)?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => match Errno::from_io_error(&error) {
-                    Some(errno) if !is_connection_error(errno) => {
+                    Some(errno) if !is_connection_error(errno, pipe) => {
                         stop_splicing(errno);
                         return Poll::Ready(self.read_out().map(Sent::Refused));
                     }
@@ -200,8 +205,16 @@ fn is_shortage(error: Errno) -> bool {
 }
 
 /// Whether an error of splice(2) is one of the connection, which recv(2) or send(2) would return too: those of `tcp_reset`,
-/// of `tcp_write_err` and of ICMP (`icmp_err_convert`) in Linux. Any other means that the system does not support splice(2).
-fn is_connection_error(error: Errno) -> bool {
+/// of `tcp_write_err`, and of ICMP (`icmp_err_convert`, `tab_unreach` of ICMPv6) in Linux. Any other means that the system
+/// does not support splice(2).
+///
+/// EACCES and EOPNOTSUPP may mean either. A connection's error is returned only once: if it were taken for a refusal, the
+/// stream would seem to end normally. So the system is asked by a splice that no connection takes part in.
+fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
+    if matches!(error, Errno::ACCESS | Errno::OPNOTSUPP) {
+        // Linux answers EINVAL to a splice within one pipe.
+        return splice(&pipe.0, None, &pipe.1, None, 1, SpliceFlags::NONBLOCK) != Err(error);
+    }
     matches!(
         error,
         Errno::CONNRESET
@@ -222,12 +235,12 @@ fn is_connection_error(error: Errno) -> bool {
     )
 }
 
-fn fill(from: &impl Socket, into: &OwnedFd) -> io::Result<Filled> {
-    let result_without_bytes = match from.splice_into(into) {
+fn fill(from: &impl Socket, pipe: &(OwnedFd, OwnedFd), bytes_max: usize) -> io::Result<Filled> {
+    let result_without_bytes = match from.splice_into(&pipe.1, bytes_max) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),
         Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(error) if is_connection_error(error) => return Err(error.into()),
+        Err(error) if is_connection_error(error, pipe) => return Err(error.into()),
         Err(error) => {
             stop_splicing(error);
             return Ok(Filled::Refused);

@@ -115,6 +115,22 @@ impl TlsState {
         Poll::Ready(Ok(()))
     }
 
+    /// Receives and decrypts into a buffer that is too small for a record; what does not fit is kept for later.
+    fn poll_decrypt_early(
+        &mut self,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let mut received = vec![0; RECORD_BYTES_MAX];
+        let mut plain = vec![0; RECORD_BYTES_MAX];
+        let Some(bytes) = ready!(self.poll_decrypt(socket, cx, &mut received, &mut plain))? else {
+            return Poll::Ready(Ok(None));
+        };
+        self.connection.keep_early(&plain[..bytes]);
+        Poll::Ready(Ok(Some(self.connection.take_early(buffer))))
+    }
+
     /// Receives once and decrypts. `Ok(None)`: no plaintext has come of it.
     fn poll_decrypt(
         &mut self,
@@ -170,6 +186,14 @@ impl TlsState {
 
 /// The methods of [`Wire`].
 impl TlsWire<'_> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let state = self.lock();
+        if state.has_unread_records || state.connection.has_early() || state.connection.has_peer_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        self.socket.poll_read_ready(cx)
+    }
+
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.socket.poll_write_ready(cx)
@@ -188,7 +212,12 @@ impl TlsWire<'_> {
         }
         RECEIVED.with_borrow_mut(|received| {
             let room = buffer.len().min(received.len());
-            if let Some(bytes) = ready!(state.poll_decrypt(self.socket, cx, &mut received[..room], buffer))? {
+            let decrypted = if room < RECORD_BYTES_MAX {
+                state.poll_decrypt_early(self.socket, cx, buffer)
+            } else {
+                state.poll_decrypt(self.socket, cx, &mut received[..room], buffer)
+            };
+            if let Some(bytes) = ready!(decrypted)? {
                 return Poll::Ready(Ok(bytes));
             }
             // A part of a record, or records without plaintext, of which a peer may send any number. If there is more, other
@@ -252,6 +281,13 @@ impl Wire for MaybeTls<'_> {
 
     fn spliced(&self) -> Option<&TcpStream> {
         None
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_readable(cx),
+            Self::Tls(wire) => wire.poll_readable(cx),
+        }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -27,11 +27,14 @@ pub(in crate::relay) trait Wire: Sync {
     /// Whether the end of the stream must be sent before the socket is closed. A socket sends it by being closed.
     const ENDS_EXPLICITLY: bool;
 
-    /// The least size of a buffer that it can receive into.
+    /// The least size of a buffer that it can receive into without a detour.
     const RECV_BYTES_MIN: usize;
 
     /// The socket, if its bytes are those of the connection: only then they can be spliced.
     fn spliced(&self) -> Option<&Self::Spliced>;
+
+    /// Ready if there is something to receive, as far as is known.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Ready if bytes that are sent now would be accepted, at least in part.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -65,6 +68,10 @@ impl<S: Socket> Wire for S {
 
     fn spliced(&self) -> Option<&S> {
         Some(self)
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

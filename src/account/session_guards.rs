@@ -1,0 +1,66 @@
+//! What guards say of a session.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::addr::ClientAddr;
+use crate::guard::{GuardPass, GuardReason, Throttle};
+
+/// What guards say of a session. It holds the passes until the session ends.
+#[derive(Debug, Default)]
+pub struct SessionGuards {
+    passes: Vec<GuardPass>,
+    /// The guard that refused the client, or would have, and why.
+    pub(super) refusal: Option<(Arc<str>, GuardReason)>,
+    pub(super) line: RefusalLine,
+}
+
+/// Whether a refusal is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusalLine {
+    /// Like any session.
+    #[default]
+    Usual,
+    /// It is, and so many before it were not.
+    After(u64),
+    /// It is not: there are too many.
+    Suppressed,
+}
+
+impl SessionGuards {
+    /// Holds a pass until the session ends.
+    pub fn pass(&mut self, pass: GuardPass) {
+        if let (Some(reason), None) = (pass.would_refuse(), &self.refusal) {
+            self.refusal = Some((Arc::clone(pass.guard().name()), reason));
+        }
+        self.passes.push(pass);
+    }
+
+    /// Notes why a guard refuses the client.
+    pub fn refuse(&mut self, guard: &Arc<str>, reason: GuardReason, line: RefusalLine) {
+        self.refusal = Some((Arc::clone(guard), reason));
+        self.line = line;
+    }
+
+    /// Whether the session has passed the guard of this name.
+    #[must_use]
+    pub fn has_passed(&self, guard: &str) -> bool {
+        self.passes.iter().any(|pass| **pass.guard().name() == *guard)
+    }
+
+    /// The limits on the session's bandwidth.
+    #[must_use]
+    pub fn throttle(&self) -> Option<Box<Throttle>> {
+        Throttle::of(&self.passes)
+    }
+
+    /// Notes that the session is cut because its client is denied now, if it has passed this guard and is in the network.
+    pub(super) fn deny(&mut self, guard: &Arc<str>, network: IpNet, client: ClientAddr) -> bool {
+        let is_denied = network.contains(&client.ip().to_canonical()) && self.has_passed(guard);
+        if is_denied {
+            self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
+        }
+        is_denied
+    }
+}

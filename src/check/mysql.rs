@@ -1,0 +1,281 @@
+//! The check `mysql`: the server is MySQL or MariaDB, and accepts a login. It then says whether it takes writes, how far it
+//! is behind, and whether it is in sync with its Galera cluster.
+//!
+//! The client is ours: those of other crates open their connections themselves, without a PROXY header, the options of the
+//! pool's sockets and a limit for what they read, and bring the cryptography of a second library along.
+
+mod packet;
+mod login;
+mod query;
+mod status;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::time::Instant;
+
+use super::file::read_password;
+use super::kind::ROLE_KEYS;
+use super::stream::start_tls;
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tcp, tls};
+use crate::error::chain;
+use crate::pool::{Role, ServerFacts};
+use login::{Account, log_in};
+use packet::{MysqlFailure, Packets};
+use status::{GaleraMember, MysqlStatus};
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "mysql",
+    health_keys: &["user", "password_file", "donor"],
+    pool_keys: &ROLE_KEYS,
+    service: Some(Service {
+        name: "MySQL",
+        accepts_proxy_header: true, // MariaDB and Percona Server, if they are configured to
+        without_hello: Some(
+            "its servers send first: sessions end as `hello_timeout`; give the pool a listener of its own",
+        ),
+    }),
+};
+
+/// The check `mysql`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlCheck {
+    /// How to log in; `None`: no login, an answer to one that the server denies passes.
+    pub login: Option<MysqlLogin>,
+    /// Whether a member of a Galera cluster that copies its data to another is used.
+    pub donor: DonorUse,
+}
+
+/// How to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlLogin {
+    /// The user.
+    pub user: Box<str>,
+    /// Contains the password; a line feed at its end is left out. Read when a check needs it. `None`: no password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// What happens to a member of a Galera cluster while it is the donor of a state transfer, or desynchronized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DonorUse {
+    /// It is used like the others.
+    Use,
+    /// It is not used.
+    Avoid,
+}
+
+impl Check for MysqlCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { login, donor } = self;
+        let mut settings = Vec::new();
+        if let Some(MysqlLogin { user, password_file }) = login {
+            settings.push(("health.user", format!("{user:?}")));
+            settings.push(("health.password_file", format!("{password_file:?}")));
+        }
+        settings.extend((*donor == DonorUse::Avoid).then(|| ("health.donor", format!("{donor:?}"))));
+        settings
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        let file = self.login.as_ref().and_then(|login| login.password_file.as_deref());
+        file.map(|path| ("password_file", path)).into_iter().collect()
+    }
+
+    fn learns_role(&self) -> bool {
+        self.login.is_some()
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(MysqlProbe::new(self, target))
+    }
+}
+
+/// The user of a login that the server is expected to deny.
+const UNKNOWN_USER: &str = "acequia";
+
+/// After a login that was denied, the time for which only the server's kernel is checked. MariaDB logs each denied login.
+/// To leave without a login is no way out: it logs that, too, and blocks the host after `max_connect_errors` of them.
+const DENIED_LOGIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Errors that deny a login, and no more: ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
+/// ER_SECURE_TRANSPORT_REQUIRED.
+const DENIALS: [u16; 3] = [1045, 1698, 3159];
+
+/// ER_HOST_IS_BLOCKED
+const HOST_IS_BLOCKED: u16 = 1129;
+
+/// Errors of a server that accepts no session: ER_SERVER_SHUTDOWN, ER_SERVER_OFFLINE_MODE.
+const CLOSED: [u16; 2] = [1053, 3032];
+
+/// ER_UNKNOWN_COM_ERROR: a member of a Galera cluster that is not ready sends it for every command.
+const NOT_PREPARED: u16 = 1047;
+
+struct MysqlProbe {
+    check: Arc<MysqlCheck>,
+    target: CheckTarget,
+    /// For a login: TLS where the server offers it. No certificate is verified: the user should have no other privileges.
+    tls: io::Result<Arc<ClientConfig>>,
+    memory: Mutex<Memory>,
+}
+
+/// What a check remembers. In a std mutex: locked to look, and to store.
+#[derive(Default)]
+struct Memory {
+    /// When a login was last denied as expected.
+    denied: Option<Instant>,
+    /// How far the replica was last known to be behind, and when.
+    lag: Option<(Instant, Duration)>,
+}
+
+impl Probe for MysqlProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            let facts = match &self.check.login {
+                Some(login) => self.log_in_and_ask(login).await?,
+                None => {
+                    self.expect_denial().await?;
+                    ServerFacts::default()
+                }
+            };
+            Ok(CheckPass {
+                facts,
+                ..CheckPass::default()
+            })
+        })
+    }
+}
+
+impl MysqlProbe {
+    fn new(check: Arc<MysqlCheck>, target: CheckTarget) -> Self {
+        Self {
+            check,
+            target,
+            tls: tls::unverified().map(Arc::new),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Without a user, tries a login that the server denies.
+    async fn expect_denial(&self) -> Result<(), CheckFailure> {
+        let denied = self.memory().denied;
+        if denied.is_some_and(|at| at.elapsed() < DENIED_LOGIN_INTERVAL) {
+            return Ok(tcp::connect_and_reset(&self.target).await?);
+        }
+        self.memory().denied = None;
+        let account = Account {
+            user: UNKNOWN_USER,
+            password: Vec::new(),
+        };
+        match self.open_session(&account, None).await {
+            Ok(packets) => packets.quit().await,
+            Err(MysqlFailure::Server { code, .. }) if DENIALS.contains(&code) => {
+                self.memory().denied = Some(Instant::now());
+            }
+            Err(failure) => return Err(self.explain(failure)),
+        }
+        Ok(())
+    }
+
+    async fn log_in_and_ask(&self, login: &MysqlLogin) -> Result<ServerFacts, CheckFailure> {
+        let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
+        let password = match &login.password_file {
+            Some(file) => read_password("password_file", file).await?,
+            None => Vec::new(),
+        };
+        let account = Account {
+            user: &login.user,
+            password,
+        };
+        let asked = async {
+            let mut packets = self.open_session(&account, Some(Arc::clone(tls))).await?;
+            let answer = MysqlStatus::ask(&mut packets).await?;
+            packets.quit().await;
+            Ok(answer)
+        };
+        let answer = asked.await.map_err(|failure| self.explain(failure))?;
+        self.check.donor.judge(answer.galera.as_ref())?;
+        let is_primary = answer.role == Role::Primary;
+        Ok(ServerFacts {
+            role: Some(answer.role),
+            lag: if is_primary {
+                None
+            } else {
+                self.memory().lag_now(answer.lag)
+            },
+            ..ServerFacts::default()
+        })
+    }
+
+    /// Connects and logs in, in TLS if the server offers it and there is a configuration for it.
+    async fn open_session(
+        &self,
+        account: &Account<'_>,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Packets, MysqlFailure> {
+        let stream = self.target.connect().await?;
+        let start_tls = tls.map(|config| |stream| start_tls(stream, config, &self.target));
+        log_in(Packets::new(Box::new(stream)), account, start_tls).await
+    }
+
+    /// What a failure says about the server. Whatever error it sends, it lives.
+    fn explain(&self, failure: MysqlFailure) -> CheckFailure {
+        let (code, reason) = match failure {
+            MysqlFailure::Io(error) => return error.into(),
+            MysqlFailure::Server { code, message } => (code, message),
+        };
+        if code == NOT_PREPARED {
+            return CheckFailure::Unfit(reason);
+        }
+        // If the server is told the addresses of clients, it has blocked this host, but not them.
+        let blocks_sessions = code == HOST_IS_BLOCKED && self.target.connect.proxy_protocol.is_none();
+        CheckFailure::Refused {
+            accepts_sessions: !CLOSED.contains(&code) && !blocks_sessions,
+            reason,
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    /// How far the replica is behind. `said`: what it says; if a thread of it is stopped it says nothing, and is further
+    /// behind with every second.
+    fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
+        let now = Instant::now();
+        if let Some(lag) = said {
+            self.lag = Some((now, lag));
+        }
+        self.lag.map(|(at, lag)| lag.saturating_add(now - at))
+    }
+}
+
+impl DonorUse {
+    /// # Errors
+    /// [`CheckFailure::Unfit`]: the member is not in sync with its cluster, or a donor that is to be avoided.
+    fn judge(self, member: Option<&GaleraMember>) -> Result<(), CheckFailure> {
+        let Some(member) = member else { return Ok(()) };
+        let reason = if !member.is_ready {
+            "the Galera node is not ready".to_owned()
+        } else if member.cluster_status != "Primary" {
+            format!("the Galera node is in a component that is {}", member.cluster_status)
+        } else if member.is_donor && self == Self::Avoid {
+            "the Galera node is a donor".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(CheckFailure::Unfit(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests;

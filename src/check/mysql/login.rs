@@ -1,0 +1,261 @@
+//! The login ("Connection Phase" in the chapter "Client/Server Protocol" of the MySQL source code documentation), with the
+//! plugins `mysql_native_password` and `caching_sha2_password`.
+//!
+//! ```text
+//!  server                                        check
+//!  greeting: version, scramble, plugin  ──────►
+//!                                       ◄──────  SSLRequest, and the TLS handshake, if the server offers TLS
+//!                                       ◄──────  response: user, proof, plugin
+//!  AuthSwitchRequest: plugin, scramble  ──────►  if the account has another plugin
+//!                                       ◄──────  proof
+//!  AuthMoreData: 4                      ──────►  caching_sha2_password, if the server does not remember the password
+//!                                       ◄──────  the password itself in TLS; else it is encrypted by the server's key
+//!  OK or ERR                            ──────►
+//! ```
+
+use std::io;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::packet::{Fields, MysqlFailure, Packets, malformed};
+use crate::check::stream::CheckStream;
+
+/// The version of the greeting.
+const PROTOCOL_VERSION: u8 = 10;
+
+/// Capabilities.
+const LONG_PASSWORD: u32 = 1;
+const PROTOCOL_41: u32 = 1 << 9;
+const SSL: u32 = 1 << 11;
+const SECURE_CONNECTION: u32 = 1 << 15;
+const PLUGIN_AUTH: u32 = 1 << 19;
+
+/// utf8mb4_general_ci, which every version knows.
+const CHARSET: u8 = 45;
+
+/// Bytes of a scramble.
+const SCRAMBLE_BYTES: usize = 20;
+
+/// The user to log in as.
+pub(super) struct Account<'a> {
+    pub(super) user: &'a str,
+    pub(super) password: Vec<u8>,
+}
+
+/// A plugin that proves to the server that the client knows the password.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plugin {
+    Native,
+    CachingSha2,
+}
+
+/// Logs in, in TLS if the server offers it and `start_tls` is given.
+///
+/// # Errors
+/// The server's error if it denies the login; that the account needs another plugin; those of the connection.
+pub(super) async fn log_in<F>(
+    mut packets: Packets,
+    account: &Account<'_>,
+    start_tls: Option<impl FnOnce(Box<dyn CheckStream>) -> F>,
+) -> Result<Packets, MysqlFailure>
+where
+    F: Future<Output = io::Result<Box<dyn CheckStream>>>,
+{
+    let greeting = packets.receive().await?;
+    let greeting = Greeting::read(&greeting).ok_or_else(malformed)?;
+    let mut capabilities = LONG_PASSWORD | PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
+    let mut is_encrypted = false;
+    if let Some(start_tls) = start_tls.filter(|_| greeting.capabilities & SSL != 0) {
+        capabilities |= SSL;
+        packets.send(&response_head(capabilities)).await?;
+        packets = packets.replace_stream(start_tls).await?;
+        is_encrypted = true;
+    }
+    let plugin = Plugin::named(greeting.plugin).unwrap_or(Plugin::Native);
+    let proof = plugin.proof(&account.password, &greeting.scramble);
+    let mut response = response_head(capabilities);
+    response.extend_from_slice(account.user.as_bytes());
+    response.push(0);
+    response.push(u8::try_from(proof.len()).expect("a digest is short"));
+    response.extend_from_slice(&proof);
+    response.extend_from_slice(plugin.name());
+    response.push(0);
+    packets.send(&response).await?;
+    finish(&mut packets, account, plugin, greeting.scramble, is_encrypted).await?;
+    Ok(packets)
+}
+
+/// Answers what the server asks, until it accepts or denies the login.
+async fn finish(
+    packets: &mut Packets,
+    account: &Account<'_>,
+    mut plugin: Plugin,
+    mut scramble: [u8; SCRAMBLE_BYTES],
+    is_encrypted: bool,
+) -> Result<(), MysqlFailure> {
+    let mut may_switch = true;
+    loop {
+        let packet = packets.receive().await?;
+        let (&kind, rest) = packet.split_first().ok_or_else(malformed)?;
+        match kind {
+            0 => return Ok(()),
+            0xfe if may_switch => {
+                may_switch = false;
+                let mut fields = Fields(rest);
+                let name = fields.terminated().ok_or_else(malformed)?;
+                plugin = Plugin::named(name).ok_or_else(|| unknown_plugin(name))?;
+                scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
+                let mut proof = plugin.proof(&account.password, &scramble);
+                if proof.is_empty() && plugin == Plugin::CachingSha2 {
+                    proof.push(0); // no password
+                }
+                packets.send(&proof).await?;
+            }
+            1 if plugin == Plugin::CachingSha2 => match rest {
+                [3] => {} // the server remembers the password; OK follows
+                [4] if is_encrypted => packets.send(&terminated(&account.password)).await?,
+                [4] => packets.send(&[2]).await?, // asks for the server's key
+                key => packets.send(&encrypt(&account.password, &scramble, key)?).await?,
+            },
+            _ => return Err(malformed()),
+        }
+    }
+}
+
+/// What the server sends first.
+struct Greeting<'a> {
+    capabilities: u32,
+    scramble: [u8; SCRAMBLE_BYTES],
+    plugin: &'a [u8],
+}
+
+impl<'a> Greeting<'a> {
+    fn read(packet: &'a [u8]) -> Option<Self> {
+        let mut fields = Fields(packet);
+        if fields.u8()? != PROTOCOL_VERSION {
+            return None;
+        }
+        fields.terminated()?; // the version of the server
+        fields.bytes(4)?; // the number of the connection
+        let first_part = fields.bytes(8)?;
+        fields.bytes(1)?;
+        let low = fields.u16()?;
+        fields.bytes(3)?; // character set, status
+        let high = fields.u16()?;
+        fields.bytes(11)?; // the length of the scramble, reserved bytes
+        let second_part = fields.bytes(12)?;
+        fields.bytes(1)?;
+        let scramble = [first_part, second_part].concat();
+        Some(Self {
+            capabilities: u32::from(low) | u32::from(high) << 16,
+            scramble: scramble.try_into().ok()?,
+            plugin: fields.terminated().unwrap_or_default(),
+        })
+    }
+}
+
+/// The scramble at the end of an AuthSwitchRequest.
+fn read_scramble(fields: &mut Fields<'_>) -> Option<[u8; SCRAMBLE_BYTES]> {
+    fields.bytes(SCRAMBLE_BYTES)?.try_into().ok()
+}
+
+/// What SSLRequest and response begin with.
+fn response_head(capabilities: u32) -> Vec<u8> {
+    let packet_bytes_max: u32 = 1 << 24;
+    let mut head = [capabilities.to_le_bytes(), packet_bytes_max.to_le_bytes()].concat();
+    head.push(CHARSET);
+    head.extend_from_slice(&[0; 23]);
+    head
+}
+
+impl Plugin {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Native => b"mysql_native_password",
+            Self::CachingSha2 => b"caching_sha2_password",
+        }
+    }
+
+    fn named(name: &[u8]) -> Option<Self> {
+        [Self::Native, Self::CachingSha2]
+            .into_iter()
+            .find(|plugin| plugin.name() == name)
+    }
+
+    /// Proves that the password is known, for this scramble. Empty: there is no password.
+    fn proof(self, password: &[u8], scramble: &[u8]) -> Vec<u8> {
+        if password.is_empty() {
+            return Vec::new();
+        }
+        let algorithm = match self {
+            Self::Native => &SHA1_FOR_LEGACY_USE_ONLY,
+            Self::CachingSha2 => &SHA256,
+        };
+        let once = digest(algorithm, password);
+        let twice = digest(algorithm, once.as_ref());
+        let salted = match self {
+            Self::Native => [scramble, twice.as_ref()].concat(),
+            Self::CachingSha2 => [twice.as_ref(), scramble].concat(),
+        };
+        xor(once.as_ref(), digest(algorithm, &salted).as_ref())
+    }
+}
+
+fn unknown_plugin(name: &[u8]) -> MysqlFailure {
+    let what = format!(
+        "the user has the plugin {}: use mysql_native_password or caching_sha2_password",
+        String::from_utf8_lossy(name)
+    );
+    MysqlFailure::Io(io::Error::other(what))
+}
+
+/// The password, encrypted by the server's key, as `caching_sha2_password` takes it without TLS.
+fn encrypt(password: &[u8], scramble: &[u8], key: &[u8]) -> Result<Vec<u8>, MysqlFailure> {
+    let failed = |what: &str| MysqlFailure::Io(io::Error::other(format!("caching_sha2_password: {what}")));
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(key).map_err(|_| failed("the server sent no key"))?;
+    let invalid = "the server's key is invalid";
+    let key = PublicEncryptingKey::from_der(&key).map_err(|_| failed(invalid))?;
+    let key = OaepPublicEncryptingKey::new(key).map_err(|_| failed(invalid))?;
+    let masked = xor(&terminated(password), scramble);
+    let mut encrypted = vec![0; key.ciphertext_size()];
+    let written = key.encrypt(&OAEP_SHA1_MGF1SHA1, &masked, &mut encrypted, None);
+    Ok(written
+        .map_err(|_| failed("the password is too long for the server's key"))?
+        .to_vec())
+}
+
+fn terminated(password: &[u8]) -> Vec<u8> {
+    [password, b"\0"].concat()
+}
+
+/// Combines bytes with those of a mask, which is repeated.
+fn xor(bytes: &[u8], mask: &[u8]) -> Vec<u8> {
+    bytes.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: &[u8] = &[
+        0xb3, 0x2b, 0xb3, 0xa5, 0x83, 0xe1, 0x34, 0x0c, 0x0a, 0x11, 0x08, 0xd5, 0x8b, 0x1b, 0xe4, 0x97, 0x81, 0xad,
+        0x8c, 0x2f,
+    ];
+    const CACHING_SHA2: &[u8] = &[
+        0x74, 0x6e, 0xbe, 0x20, 0x5d, 0x56, 0xa0, 0x70, 0x7a, 0xcb, 0x3e, 0x79, 0x6e, 0x83, 0x4e, 0x0d, 0xd7, 0xb1,
+        0xd6, 0x17, 0x43, 0xb2, 0x6b, 0xd5, 0x20, 0x2c, 0x7a, 0x62, 0x32, 0x30, 0xc7, 0xc9,
+    ];
+
+    /// The proofs that PyMySQL sends for the password "secret".
+    #[test]
+    fn proofs_are_those_of_the_known_clients() {
+        let scramble: [u8; SCRAMBLE_BYTES] = std::array::from_fn(|index| index as u8 + 1);
+        for (plugin, proof) in [(Plugin::Native, NATIVE), (Plugin::CachingSha2, CACHING_SHA2)] {
+            assert_eq!(plugin.proof(b"secret", &scramble), proof);
+            assert_eq!(plugin.proof(b"", &scramble), b"");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a server says of itself: whether it takes writes, how far it is behind, how it stands in its Galera cluster.
+
+use std::time::Duration;
+
+use super::packet::{MysqlFailure, Packets, malformed};
+use super::query::{Rows, query};
+use crate::pool::Role;
+
+/// `innodb_read_only` is how a reader of Amazon Aurora is known.
+const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+    ('read_only', 'super_read_only', 'innodb_read_only', 'wsrep_on')";
+
+const GALERA_STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN \
+    ('wsrep_ready', 'wsrep_cluster_status', 'wsrep_local_state')";
+
+/// `wsrep_local_state` of a donor, and of a member that was desynchronized.
+const DONOR: &str = "2";
+
+/// ER_PARSE_ERROR
+const PARSE_ERROR: u16 = 1064;
+
+/// ER_SPECIFIC_ACCESS_DENIED_ERROR
+const NO_PRIVILEGE: u16 = 1227;
+
+/// What a server says of itself.
+pub(super) struct MysqlStatus {
+    pub(super) role: Role,
+    /// How far it is behind; `None`: it is no replica, a thread of the replication is stopped, or the user has not the
+    /// privilege to know.
+    pub(super) lag: Option<Duration>,
+    /// `None`: it is not a member of a Galera cluster.
+    pub(super) galera: Option<GaleraMember>,
+}
+
+/// A member of a Galera cluster.
+pub(super) struct GaleraMember {
+    pub(super) is_ready: bool,
+    /// "Primary", "non-Primary" or "Disconnected".
+    pub(super) cluster_status: String,
+    pub(super) is_donor: bool,
+}
+
+impl MysqlStatus {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// Those of [`query`]; that the answer does not say whether the server takes writes.
+    pub(super) async fn ask(packets: &mut Packets) -> Result<Self, MysqlFailure> {
+        let variables = query(packets, VARIABLES).await?;
+        variables.variable("read_only").ok_or_else(malformed)?;
+        // Since version 12, MariaDB knows more values than ON and OFF.
+        let is_set = |name| variables.variable(name).is_some_and(|value| value != "OFF");
+        let galera = match is_set("wsrep_on") {
+            true => Some(GaleraMember::read(&query(packets, GALERA_STATUS).await?)),
+            false => None,
+        };
+        if !["read_only", "super_read_only", "innodb_read_only"]
+            .into_iter()
+            .any(is_set)
+        {
+            return Ok(Self {
+                role: Role::Primary,
+                lag: None,
+                galera,
+            });
+        }
+        Ok(Self {
+            role: Role::Replica,
+            lag: replica_status(packets).await?.as_ref().and_then(read_lag),
+            galera,
+        })
+    }
+}
+
+impl GaleraMember {
+    fn read(status: &Rows) -> Self {
+        Self {
+            is_ready: status.variable("wsrep_ready") == Some("ON"),
+            cluster_status: status.variable("wsrep_cluster_status").unwrap_or("unknown").to_owned(),
+            is_donor: status.variable("wsrep_local_state") == Some(DONOR),
+        }
+    }
+}
+
+/// The status of the replica; `None`: the user has not the privilege to know.
+async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFailure> {
+    let mut status = query(packets, "SHOW REPLICA STATUS").await;
+    // MySQL before 8.0.22 and MariaDB before 10.5.1 know only the former name.
+    if let Err(MysqlFailure::Server { code: PARSE_ERROR, .. }) = status {
+        status = query(packets, "SHOW SLAVE STATUS").await;
+    }
+    match status {
+        Err(MysqlFailure::Server { code: NO_PRIVILEGE, .. }) => Ok(None),
+        status => status.map(Some),
+    }
+}
+
+/// How far a replica is behind: of several sources, the one it is furthest behind. `None` if one of its threads is stopped.
+fn read_lag(status: &Rows) -> Option<Duration> {
+    let runs = |names: &[&str]| status.column(names).all(|state| state == Some("Yes"));
+    if !runs(&["Replica_IO_Running", "Slave_IO_Running"]) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {
+        return None;
+    }
+    let lags = status.column(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);
+    let lags: Option<Vec<u64>> = lags.map(|lag| lag?.parse().ok()).collect();
+    lags?.into_iter().max().map(Duration::from_secs)
+}

@@ -1,0 +1,295 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+use crate::check::stream::CheckStream;
+
+/// The other end of a conversation: a server that plays back packets.
+struct PlaybackServer(DuplexStream);
+
+impl PlaybackServer {
+    async fn send(&mut self, sequence: u8, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        let packet = [&length[..3], &[sequence], payload].concat();
+        self.0.write_all(&packet).await.unwrap();
+    }
+
+    async fn receive(&mut self) -> Vec<u8> {
+        let mut header = [0; 4];
+        self.0.read_exact(&mut header).await.unwrap();
+        let mut payload = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
+        self.0.read_exact(&mut payload).await.unwrap();
+        payload
+    }
+}
+
+fn conversation() -> (Packets, PlaybackServer) {
+    let (ours, theirs) = duplex(64 << 10);
+    (Packets::new(Box::new(ours)), PlaybackServer(theirs))
+}
+
+const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
+
+/// A greeting as MySQL 8.0 sends it, without TLS.
+fn greeting(plugin: &str) -> Vec<u8> {
+    let (first, second) = SCRAMBLE.split_at(8);
+    let mut greeting = b"\x0a8.0.39\0\x08\0\0\0".to_vec();
+    greeting.extend_from_slice(first);
+    greeting.extend_from_slice(b"\0\xff\xf7\xff\x02\0\xff\xdf\x15");
+    greeting.extend_from_slice(&[0; 10]);
+    greeting.extend_from_slice(second);
+    greeting.push(0);
+    greeting.extend_from_slice(plugin.as_bytes());
+    greeting.push(0);
+    greeting
+}
+
+type NoTls = fn(Box<dyn CheckStream>) -> std::future::Ready<io::Result<Box<dyn CheckStream>>>;
+
+async fn logged_in(packets: Packets) -> Result<Packets, MysqlFailure> {
+    let account = Account {
+        user: "checker",
+        password: b"secret".to_vec(),
+    };
+    log_in(packets, &account, None::<NoTls>).await
+}
+
+#[tokio::test]
+async fn a_password_that_the_server_remembers_is_proved() {
+    let (packets, mut server) = conversation();
+    let serve = async {
+        server.send(0, &greeting("caching_sha2_password")).await;
+        let response = server.receive().await;
+        assert_eq!(&response[32..40], b"checker\0");
+        assert_eq!(response[40], 32);
+        assert!(response.ends_with(b"caching_sha2_password\0"));
+        server.send(2, &[1, 3]).await;
+        server.send(3, &[0, 0, 0, 2, 0, 0, 0]).await;
+    };
+    let (login, ()) = tokio::join!(logged_in(packets), serve);
+    login.unwrap();
+}
+
+#[tokio::test]
+async fn without_tls_the_password_is_sent_encrypted_by_the_servers_key() {
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+    let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+    let public: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+    let pem = pem_of(public.as_ref());
+    let key = OaepPrivateDecryptingKey::new(key).unwrap();
+    let (packets, mut server) = conversation();
+    let serve = async {
+        server.send(0, &greeting("mysql_native_password")).await;
+        assert_eq!(server.receive().await[40], 20);
+        let switch = [&b"\xfecaching_sha2_password\0"[..], SCRAMBLE, b"\0"].concat();
+        server.send(2, &switch).await;
+        assert_eq!(server.receive().await.len(), 32);
+        server.send(4, &[1, 4]).await;
+        assert_eq!(server.receive().await, [2]);
+        server.send(6, &[b"\x01", pem.as_bytes()].concat()).await;
+        let encrypted = server.receive().await;
+        let mut plain = [0; 256];
+        let plain = key.decrypt(&OAEP_SHA1_MGF1SHA1, &encrypted, &mut plain, None).unwrap();
+        let password: Vec<u8> = plain.iter().zip(SCRAMBLE).map(|(byte, mask)| byte ^ mask).collect();
+        assert_eq!(password, b"secret\0");
+        server.send(8, &[0, 0, 0, 2, 0, 0, 0]).await;
+    };
+    let (login, ()) = tokio::join!(logged_in(packets), serve);
+    login.unwrap();
+}
+
+fn pem_of(key: &[u8]) -> String {
+    use std::fmt::Write;
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+    for (index, three) in key.chunks(3).enumerate() {
+        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            let character = match digit <= three.len() {
+                true => char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]),
+                false => '=',
+            };
+            pem.push(character);
+        }
+        if index % 16 == 15 {
+            pem.push('\n');
+        }
+    }
+    writeln!(pem, "\n-----END PUBLIC KEY-----").unwrap();
+    pem
+}
+
+#[tokio::test]
+async fn what_is_no_login_fails_without_a_panic() {
+    let switch = |plugin: &str| [b"\xfe", plugin.as_bytes(), b"\0", &SCRAMBLE[..], b"\0"].concat();
+    let twice = switch("mysql_native_password");
+    for (answers, expected) in [
+        (vec![switch("dialog")], "the user has the plugin dialog"),
+        (vec![twice.clone(), twice.clone()], "malformed packet"),
+        (vec![b"\xfemysql_native_password\0short".to_vec()], "malformed packet"),
+        (vec![Vec::new()], "malformed packet"),
+        (vec![b"\x01\x04".to_vec()], "malformed packet"),
+    ] {
+        let (packets, mut server) = conversation();
+        let serve = async {
+            server.send(0, &greeting("mysql_native_password")).await;
+            for answer in &answers {
+                server.receive().await;
+                server.send(2, answer).await;
+            }
+        };
+        let (login, ()) = tokio::join!(logged_in(packets), serve);
+        match login {
+            Err(MysqlFailure::Io(error)) => assert!(error.to_string().contains(expected), "{error}"),
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("{answers:?} is no login"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_instead_of_the_greeting_is_reported_in_the_servers_words() {
+    for (payload, code, text) in [
+        (&b"\xff\x10\x04Too many connections"[..], 1040, "Too many connections"),
+        (&b"\xff\x15\x04#28000Access denied"[..], 1045, "Access denied"),
+    ] {
+        let (packets, mut server) = conversation();
+        let (login, ()) = tokio::join!(logged_in(packets), server.send(0, payload));
+        match login {
+            Err(MysqlFailure::Server { code: sent, message }) => assert_eq!((sent, &*message), (code, text)),
+            _ => panic!("{text}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_protocols_and_endless_answers_fail() {
+    for bytes in [
+        b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(),
+        b"\xff\xff\xff\x00".to_vec(),
+        b"\x01\0\0\0\x09".to_vec(),
+    ] {
+        let (packets, mut server) = conversation();
+        let send = async {
+            server.0.write_all(&bytes).await.unwrap();
+            drop(server);
+        };
+        let (login, ()) = tokio::join!(logged_in(packets), send);
+        assert!(matches!(login, Err(MysqlFailure::Io(_))), "{bytes:?}");
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+}
+
+/// Serves answers of one row or none to the queries that begin with these words, and an empty answer to others.
+async fn serve_rows(mut server: PlaybackServer, answers: &[(&str, Vec<(&str, &str)>)]) {
+    loop {
+        let mut header = [0; 4];
+        if server.0.read_exact(&mut header).await.is_err() {
+            return;
+        }
+        let mut request = vec![0; usize::from(header[0]) | usize::from(header[1]) << 8];
+        server.0.read_exact(&mut request).await.unwrap();
+        let statement = String::from_utf8_lossy(&request[1..]).into_owned();
+        let found = answers.iter().find(|(begin, _)| statement.starts_with(begin));
+        let values = found.map_or(&[][..], |(_, values)| values.as_slice());
+        let (columns, rows): (Vec<&str>, Vec<Vec<&str>>) = if statement.starts_with("SHOW GLOBAL") {
+            let rows = values.iter().map(|(name, value)| vec![*name, *value]).collect();
+            (vec!["Variable_name", "Value"], rows)
+        } else {
+            let columns = values.iter().map(|(name, _)| *name).collect();
+            (columns, vec![values.iter().map(|(_, value)| *value).collect()])
+        };
+        let mut packets = vec![vec![u8::try_from(columns.len()).unwrap()]];
+        packets.extend(columns.iter().map(|name| [string("").repeat(4), string(name)].concat()));
+        packets.push(b"\xfe\0\0\x02\0".to_vec());
+        packets.extend(
+            rows.iter()
+                .map(|row| row.iter().flat_map(|value| value_of(value)).collect()),
+        );
+        packets.push(b"\xfe\0\0\x02\0".to_vec());
+        for (sequence, packet) in (1..).zip(packets) {
+            server.send(sequence, &packet).await;
+        }
+    }
+}
+
+fn value_of(value: &str) -> Vec<u8> {
+    if value == "NULL" { vec![0xfb] } else { string(value) }
+}
+
+async fn status(answers: &[(&str, Vec<(&str, &str)>)]) -> MysqlStatus {
+    let (mut packets, server) = conversation();
+    let asked = async {
+        let status = MysqlStatus::ask(&mut packets).await;
+        drop(packets);
+        status
+    };
+    tokio::join!(asked, serve_rows(server, answers)).0.unwrap()
+}
+
+fn variables<'a>(set: &[&'a str]) -> (&'a str, Vec<(&'a str, &'a str)>) {
+    let names = ["read_only", "super_read_only", "wsrep_on"];
+    let value = |name| if set.contains(&name) { "ON" } else { "OFF" };
+    ("SHOW GLOBAL VARIABLES", names.map(|name| (name, value(name))).to_vec())
+}
+
+#[tokio::test]
+async fn a_stopped_thread_is_not_a_lag_of_0() {
+    let replica = |io, sql, behind| {
+        let row = vec![
+            ("Replica_IO_Running", io),
+            ("Replica_SQL_Running", sql),
+            ("Seconds_Behind_Source", behind),
+        ];
+        [variables(&["read_only"]), ("SHOW REPLICA STATUS", row)]
+    };
+    for (io, sql, behind, lag) in [
+        ("Yes", "Yes", "0", Some(0)),
+        ("Yes", "Yes", "7", Some(7)),
+        ("Yes", "Yes", "NULL", None),
+        ("Connecting", "Yes", "0", None),
+        ("Yes", "No", "0", None),
+    ] {
+        let status = status(&replica(io, sql, behind)).await;
+        assert_eq!(status.role, Role::Replica);
+        assert_eq!(status.lag, lag.map(Duration::from_secs), "{io} {sql} {behind}");
+    }
+    assert_eq!(status(&[variables(&[])]).await.role, Role::Primary);
+    assert_eq!(status(&[variables(&["super_read_only"])]).await.role, Role::Replica);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_thread_stops_is_further_behind_with_every_second() {
+    let mut memory = Memory::default();
+    assert_eq!(memory.lag_now(None), None);
+    let seconds = |lag| Some(Duration::from_secs(lag));
+    assert_eq!(memory.lag_now(seconds(2)), seconds(2));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(memory.lag_now(None), seconds(7));
+    assert_eq!(memory.lag_now(seconds(0)), seconds(0));
+}
+
+#[tokio::test]
+async fn a_galera_node_must_be_ready_in_the_primary_component_and_may_be_a_donor() {
+    let node = |ready, cluster, state| {
+        let row = vec![
+            ("wsrep_ready", ready),
+            ("wsrep_cluster_status", cluster),
+            ("wsrep_local_state", state),
+        ];
+        [variables(&["wsrep_on"]), ("SHOW GLOBAL STATUS", row)]
+    };
+    for (answers, used, avoided) in [
+        (node("ON", "Primary", "4"), true, true),
+        (node("ON", "Primary", "2"), true, false),
+        (node("OFF", "Primary", "1"), false, false),
+        (node("ON", "non-Primary", "4"), false, false),
+    ] {
+        let galera = status(&answers).await.galera;
+        assert_eq!(DonorUse::Use.judge(galera.as_ref()).is_ok(), used);
+        assert_eq!(DonorUse::Avoid.judge(galera.as_ref()).is_ok(), avoided);
+    }
+}

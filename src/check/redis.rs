@@ -1,0 +1,222 @@
+//! The check `redis`: the server is Redis, or speaks its protocol, and serves commands. It says which role it has; with
+//! Sentinels, they say which server is the primary.
+
+mod resp;
+mod conversation;
+mod sentinel;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use super::kind::ROLE_KEYS;
+use super::stream::open_stream;
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
+use crate::error::chain;
+use crate::pool::{Role, ServerFacts};
+use conversation::{Credentials, Pipeline};
+use resp::RespValue;
+use sentinel::{NamedPrimary, Sentinels};
+
+pub use conversation::RedisLogin;
+pub use sentinel::SentinelGroup;
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "redis",
+    health_keys: &[
+        "user",
+        "password_file",
+        "tls",
+        "sentinels",
+        "master",
+        "sentinel_user",
+        "sentinel_password_file",
+    ],
+    pool_keys: &ROLE_KEYS,
+    service: Some(Service {
+        name: "Redis",
+        accepts_proxy_header: false,
+        without_hello: Some("no `sni` or `alpn` matches them, unless they use TLS"),
+    }),
+};
+
+/// The check `redis`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisCheck {
+    /// How to log in; `None`: as the default user, without a password.
+    pub login: Option<RedisLogin>,
+    /// Whether servers and Sentinels are spoken to in TLS. No certificate is verified.
+    pub tls: bool,
+    /// The Sentinels that say which server is the primary; `None`: what a server says of itself is taken.
+    pub sentinels: Option<SentinelGroup>,
+}
+
+impl Check for RedisCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { login, tls, sentinels } = self;
+        let mut settings = Vec::new();
+        if let Some(RedisLogin { user, password_file }) = login {
+            settings.extend(user.as_ref().map(|user| ("health.user", format!("{user:?}"))));
+            settings.push(("health.password_file", format!("{password_file:?}")));
+        }
+        settings.extend(tls.then(|| ("health.tls", tls.to_string())));
+        settings.extend(sentinels.iter().flat_map(SentinelGroup::settings));
+        settings
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        let own = self.login.iter().map(|login| ("password_file", &*login.password_file));
+        let login = self.sentinels.iter().flat_map(|group| &group.login);
+        let of_sentinels = login.map(|login| ("sentinel_password_file", &*login.password_file));
+        own.chain(of_sentinels).collect()
+    }
+
+    fn learns_role(&self) -> bool {
+        true
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(RedisProbe::new(self, target))
+    }
+}
+
+struct RedisProbe {
+    check: Arc<RedisCheck>,
+    target: CheckTarget,
+    tls: Option<io::Result<Arc<ClientConfig>>>,
+    sentinels: Option<Sentinels>,
+}
+
+impl Probe for RedisProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            let facts = self.learn_facts().await?;
+            Ok(CheckPass {
+                facts,
+                ..CheckPass::default()
+            })
+        })
+    }
+}
+
+/// What a server says of itself.
+struct Answer {
+    facts: ServerFacts,
+    /// Changes with every start of the server; empty: not known.
+    run_id: String,
+}
+
+impl RedisProbe {
+    fn new(check: Arc<RedisCheck>, target: CheckTarget) -> Self {
+        let group = check.sentinels.clone();
+        Self {
+            tls: check.tls.then(|| tls::unverified().map(Arc::new)),
+            sentinels: group.map(|group| Sentinels::new(group, &target)),
+            check,
+            target,
+        }
+    }
+
+    /// Asks the server, and the Sentinels if there are some.
+    ///
+    /// # Errors
+    /// Those of connecting; that the server speaks another protocol, refuses the check, is not in sync with its primary, or
+    /// calls itself the primary while the Sentinels name another server.
+    async fn learn_facts(&self) -> Result<ServerFacts, CheckFailure> {
+        let tls = self.tls()?;
+        let answer = self.ask_server(tls.clone()).await?;
+        let Some(sentinels) = &self.sentinels else {
+            return Ok(answer.facts);
+        };
+        // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
+        let named = sentinels.ask(tls).await;
+        self.judge(answer, named)
+    }
+
+    fn tls(&self) -> io::Result<Option<Arc<ClientConfig>>> {
+        match &self.tls {
+            None => Ok(None),
+            Some(Ok(config)) => Ok(Some(Arc::clone(config))),
+            Some(Err(error)) => Err(io::Error::other(chain(error))),
+        }
+    }
+
+    async fn ask_server(&self, tls: Option<Arc<ClientConfig>>) -> Result<Answer, CheckFailure> {
+        let credentials = Credentials::read(self.check.login.as_ref(), "password_file").await?;
+        let mut pipeline = Pipeline::new(credentials.as_ref());
+        pipeline.add(&[b"ROLE"]);
+        pipeline.add(&[b"INFO", b"replication"]);
+        if self.sentinels.is_some() {
+            pipeline.add(&[b"INFO", b"server"]);
+        }
+        let replies = pipeline.send(open_stream(&self.target, tls).await?).await?;
+        let lag = field(replies.get(1), "master_last_io_seconds_ago").and_then(|seconds| seconds.parse().ok());
+        Ok(Answer {
+            facts: ServerFacts {
+                role: read_role(&replies[0])?,
+                lag: lag.map(Duration::from_secs),
+                ..ServerFacts::default()
+            },
+            run_id: field(replies.get(2), "run_id").unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Compares what a server says of itself with what the Sentinels say.
+    fn judge(&self, answer: Answer, named: Result<NamedPrimary, String>) -> Result<ServerFacts, CheckFailure> {
+        let Answer { mut facts, run_id } = answer;
+        if facts.role != Some(Role::Primary) {
+            return Ok(facts);
+        }
+        match named {
+            Ok(named) if named.is(&self.target, &run_id) => {
+                facts.timeline = Some(named.epoch);
+                Ok(facts)
+            }
+            Ok(NamedPrimary { host, port, epoch, .. }) => Err(CheckFailure::Unfit(format!(
+                "an old primary: the Sentinels name {host}:{port}, in epoch {epoch}"
+            ))),
+            Err(reason) => Err(CheckFailure::Unfit(format!(
+                "no Sentinel has said which server is the primary: {reason}"
+            ))),
+        }
+    }
+}
+
+/// The role in the reply to `ROLE`; `None`: the user may not ask for it.
+///
+/// # Errors
+/// [`CheckFailure::Unfit`]: it is a replica that does not follow its primary, or a Sentinel.
+fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
+    let unfit = |reason: String| Err(CheckFailure::Unfit(reason));
+    let word = |index: usize| reply.elements().get(index).and_then(RespValue::text);
+    match (reply, word(0)) {
+        (RespValue::Error(_), _) => Ok(None),
+        (_, Some("master")) => Ok(Some(Role::Primary)),
+        (_, Some("slave")) => match word(3) {
+            Some("connected") => Ok(Some(Role::Replica)),
+            state => unfit(format!(
+                "the link of the replica to its primary is down: {}",
+                state.unwrap_or("unknown")
+            )),
+        },
+        (_, Some("sentinel")) => unfit("the server is a Sentinel, it has no data".to_owned()),
+        _ => Err(io::Error::other("the answer does not say whether the server is a replica").into()),
+    }
+}
+
+/// A field in the reply to `INFO`: lines of `name:value`.
+fn field<'a>(reply: Option<&'a RespValue>, name: &str) -> Option<&'a str> {
+    let mut lines = reply?.text()?.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! One connection to a Redis server or Sentinel: a login, `PING`, some commands, and their replies.
+
+use std::io;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::resp::{NoReply, RespValue, read_reply, write_command};
+use crate::check::CheckFailure;
+use crate::check::file::read_password;
+use crate::check::stream::CheckStream;
+
+/// Bytes read from a server in one check: `INFO replication` has a line for each replica. Usually it sends 2 KiB.
+const REPLY_BYTES_MAX: u64 = 64 << 10;
+
+/// How to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisLogin {
+    /// The user; `None`: the default user.
+    pub user: Option<Box<str>>,
+    /// Contains the password; a line feed at its end is left out. Read when a check needs it.
+    pub password_file: PathBuf,
+}
+
+/// A user and its password.
+pub(super) struct Credentials {
+    user: Option<Box<str>>,
+    password: Vec<u8>,
+}
+
+impl Credentials {
+    /// Reads the password. `key` names the file.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub(super) async fn read(login: Option<&RedisLogin>, key: &'static str) -> io::Result<Option<Self>> {
+        let Some(RedisLogin { user, password_file }) = login else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            user: user.clone(),
+            password: read_password(key, password_file).await?,
+        }))
+    }
+}
+
+/// Commands that are sent together.
+pub(super) struct Pipeline {
+    bytes: Vec<u8>,
+    /// Replies to the commands that must succeed: `AUTH` and `PING`.
+    preliminary: usize,
+    replies: usize,
+}
+
+impl Pipeline {
+    /// A login, if there are credentials, and `PING`.
+    pub(super) fn new(credentials: Option<&Credentials>) -> Self {
+        let mut bytes = Vec::new();
+        if let Some(Credentials { user, password }) = credentials {
+            let mut words: Vec<&[u8]> = vec![b"AUTH"];
+            words.extend(user.as_ref().map(|user| user.as_bytes()));
+            words.push(password);
+            write_command(&mut bytes, &words);
+        }
+        write_command(&mut bytes, &[b"PING"]);
+        let preliminary = 1 + usize::from(credentials.is_some());
+        Self {
+            bytes,
+            preliminary,
+            replies: preliminary,
+        }
+    }
+
+    pub(super) fn add(&mut self, command: &[&[u8]]) {
+        write_command(&mut self.bytes, command);
+        self.replies += 1;
+    }
+
+    /// Sends the commands. Returns the replies to those that were added.
+    ///
+    /// # Errors
+    /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; that the server ends the connection, speaks
+    /// another protocol or sends too much.
+    pub(super) async fn send(self, mut stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
+        // A server that has no place for a client says so and closes: then the write may fail although a reply is there.
+        let sent = stream.write_all(&self.bytes).await;
+        let mut stream = stream.take(REPLY_BYTES_MAX);
+        let (mut received, mut read) = (Vec::new(), 0);
+        let mut replies = Vec::with_capacity(self.replies);
+        while replies.len() < self.replies {
+            match read_reply(&received[read..]) {
+                Ok((reply, rest)) => {
+                    read = received.len() - rest.len();
+                    if replies.len() < self.preliminary {
+                        accept(&reply)?;
+                    }
+                    replies.push(reply);
+                }
+                Err(NoReply::Invalid) => return Err(io::Error::other("not a Redis server").into()),
+                Err(NoReply::Incomplete) => {
+                    if stream.read_buf(&mut received).await? == 0 {
+                        sent?;
+                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                    }
+                }
+            }
+        }
+        Ok(replies.split_off(self.preliminary))
+    }
+}
+
+/// Accepts a reply to the login or `PING`.
+fn accept(reply: &RespValue) -> Result<(), CheckFailure> {
+    match reply {
+        RespValue::Text(text) if matches!(text.as_str(), "OK" | "PONG") => Ok(()),
+        RespValue::Error(reason) => {
+            let first_word = reason.split(' ').next();
+            Err(CheckFailure::Refused {
+                accepts_sessions: !matches!(first_word, Some("LOADING" | "MASTERDOWN")),
+                reason: reason.clone(),
+            })
+        }
+        _ => Err(io::Error::other("not a Redis server: unexpected reply to PING").into()),
+    }
+}

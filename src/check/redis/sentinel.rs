@@ -1,0 +1,179 @@
+//! Sentinels: which server they name as the primary.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::conversation::{Credentials, Pipeline, RedisLogin};
+use super::resp::RespValue;
+use crate::addr::ServerAddr;
+use crate::check::stream::open_stream;
+use crate::check::{CheckFailure, CheckTarget};
+use crate::dial::ConnectOptions;
+use crate::error::chain;
+
+/// How long the Sentinels of a check are waited for. Those that hang must not use up the time of the check, which is 1 s by
+/// default.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(400);
+
+/// Sentinels that watch the same primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelGroup {
+    /// Their addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Their name for the primary and its replicas.
+    pub master: Box<str>,
+    /// How to log in; `None`: without a password.
+    pub login: Option<RedisLogin>,
+}
+
+impl SentinelGroup {
+    /// The keys that are set, each with its value as text.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            addresses,
+            master,
+            login,
+        } = self;
+        let mut settings = vec![
+            ("health.sentinels", format!("{addresses:?}")),
+            ("health.master", format!("{master:?}")),
+        ];
+        if let Some(RedisLogin { user, password_file }) = login {
+            settings.extend(user.as_ref().map(|user| ("health.sentinel_user", format!("{user:?}"))));
+            settings.push(("health.sentinel_password_file", format!("{password_file:?}")));
+        }
+        settings
+    }
+}
+
+/// The server that a Sentinel names as the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedPrimary {
+    /// Its address or host name, as Sentinel knows it.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// `run_id` of the server; empty: Sentinel does not know it yet.
+    pub(super) run_id: String,
+    /// The configuration epoch. A failover begins a new one with a higher number; the majority of the Sentinels agrees on
+    /// it.
+    pub(super) epoch: u32,
+}
+
+impl NamedPrimary {
+    /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
+    pub(super) fn is(&self, target: &CheckTarget, run_id: &str) -> bool {
+        let is_host = match self.host.parse::<IpAddr>() {
+            Ok(ip) => target.address.ip() == ip,
+            Err(_) => target.host.as_deref() == Some(self.host.as_str()),
+        };
+        is_host && self.port == target.address.port() || !run_id.is_empty() && self.run_id == run_id
+    }
+}
+
+/// The Sentinels of a check.
+pub(super) struct Sentinels {
+    group: Arc<SentinelGroup>,
+    /// How a connection to them is opened.
+    connect: ConnectOptions,
+    /// The last answer. A std mutex: locked to look, and to store another.
+    last: Mutex<Option<NamedPrimary>>,
+}
+
+impl Sentinels {
+    pub(super) fn new(group: SentinelGroup, target: &CheckTarget) -> Self {
+        Self {
+            group: Arc::new(group),
+            connect: ConnectOptions {
+                proxy_protocol: None,
+                ..target.connect
+            },
+            last: Mutex::default(),
+        }
+    }
+
+    /// Asks all Sentinels at once. Of their answers the one of the highest epoch counts. While some do not answer, the last
+    /// known answer counts, too: a Sentinel that was cut off from the others must not bring back an old primary.
+    ///
+    /// # Errors
+    /// Why the last Sentinel did not answer, if none ever has.
+    pub(super) async fn ask(&self, tls: Option<Arc<ClientConfig>>) -> Result<NamedPrimary, String> {
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        let mut asked = JoinSet::new();
+        for address in self.group.addresses.iter().copied() {
+            let target = CheckTarget {
+                address: ServerAddr::new(address),
+                host: None,
+                connect: self.connect,
+            };
+            let (group, tls) = (Arc::clone(&self.group), tls.clone());
+            asked.spawn(async move {
+                let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
+                let answer = asked.unwrap_or_else(|_| Err("timed out".to_owned()));
+                answer.map_err(|reason| format!("{address}: {reason}"))
+            });
+        }
+        let (mut answers, mut failure) = (Vec::new(), String::new());
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok(Ok(named)) => answers.push(named),
+                Ok(Err(reason)) => failure = reason,
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // If all answer, the epoch may be lower: the Sentinels were set up anew.
+        if answers.len() < self.group.addresses.len() {
+            answers.extend(last.take());
+        }
+        *last = answers.into_iter().max_by_key(|named| named.epoch);
+        last.clone().ok_or(failure)
+    }
+}
+
+async fn ask_one(
+    target: &CheckTarget,
+    group: &SentinelGroup,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<NamedPrimary, String> {
+    let answer = async {
+        let credentials = Credentials::read(group.login.as_ref(), "sentinel_password_file").await?;
+        let mut pipeline = Pipeline::new(credentials.as_ref());
+        let master = group.master.as_bytes();
+        pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master]);
+        pipeline.add(&[b"SENTINEL", b"MASTER", master]);
+        pipeline.send(open_stream(target, tls).await?).await
+    };
+    match answer.await {
+        Ok(replies) => match &replies[1] {
+            RespValue::Error(error) => Err(error.clone()),
+            master => read_named(replies[0].elements(), master.elements())
+                .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
+        },
+        Err(CheckFailure::Io(error)) => Err(chain(&error)),
+        Err(CheckFailure::Refused { reason, .. } | CheckFailure::Unfit(reason)) => Err(reason),
+    }
+}
+
+/// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values by
+/// turns). During a failover the latter still describes the old primary, though in the new epoch.
+fn read_named(address: &[RespValue], master: &[RespValue]) -> Option<NamedPrimary> {
+    let value = |name| {
+        let mut pairs = master.chunks_exact(2);
+        let pair = pairs.find(|pair| pair[0].text() == Some(name))?;
+        pair[1].text()
+    };
+    let (host, port) = (address.first()?.text()?, address.get(1)?.text()?);
+    let is_described = value("ip") == Some(host) && value("port") == Some(port);
+    let run_id = value("runid").filter(|_| is_described);
+    Some(NamedPrimary {
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+        run_id: run_id.unwrap_or_default().to_owned(),
+        epoch: value("config-epoch")?.parse().ok()?,
+    })
+}

@@ -1,0 +1,157 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::addr::ServerAddr;
+use crate::dial::TEST_CONNECT;
+
+/// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.
+async fn checked(answer: &str, sentinels: &[&str]) -> Result<ServerFacts, CheckFailure> {
+    let (address, _server) = serve(answer).await;
+    let mut group = SentinelGroup {
+        addresses: Vec::new(),
+        master: "orders".into(),
+        login: None,
+    };
+    let mut serving = Vec::new();
+    for sentinel in sentinels {
+        let answer = sentinel.replace("PORT", &address.port().to_string());
+        let (address, task) = serve(&answer).await;
+        group.addresses.push(address);
+        serving.push(task);
+    }
+    let check = RedisCheck {
+        login: None,
+        tls: false,
+        sentinels: (!sentinels.is_empty()).then_some(group),
+    };
+    let target = CheckTarget {
+        address: ServerAddr::new(address),
+        host: None,
+        connect: TEST_CONNECT,
+    };
+    RedisProbe::new(Arc::new(check), target).learn_facts().await
+}
+
+async fn serve(answer: &str) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = answer.to_owned();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.write_all(answer.as_bytes()).await; // the check need not read all of it
+        let _ = stream.read_to_end(&mut Vec::new()).await; // until the check has closed
+    });
+    (address, task)
+}
+
+const PRIMARY: &str = "+PONG\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n$13\r\nrole:master\r\n\r\n$10\r\nrun_id:abc\r\n";
+
+fn replica(state: &str) -> String {
+    let role = format!("*5\r\n+slave\r\n+10.0.0.1\r\n:6379\r\n+{state}\r\n:7\r\n");
+    format!("+PONG\r\n{role}$30\r\nmaster_last_io_seconds_ago:4\r\n\r\n$0\r\n\r\n")
+}
+
+/// The answer of a Sentinel that names this port of 127.0.0.1, with this run id, in this epoch.
+fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
+    let pairs = ["ip", "127.0.0.1", "port", port, "runid", run_id, "config-epoch"];
+    let pairs: String = pairs.iter().map(|word| format!("+{word}\r\n")).collect();
+    format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n")
+}
+
+fn unfit(result: Result<ServerFacts, CheckFailure>) -> String {
+    match result {
+        Err(CheckFailure::Unfit(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_says_its_role_and_a_replica_its_lag() {
+    let primary = checked(PRIMARY, &[]).await.unwrap();
+    assert_eq!((primary.role, primary.lag), (Some(Role::Primary), None));
+    let follower = checked(&replica("connected"), &[]).await.unwrap();
+    assert_eq!(
+        (follower.role, follower.lag),
+        (Some(Role::Replica), Some(Duration::from_secs(4)))
+    );
+}
+
+#[tokio::test]
+async fn a_replica_without_its_primary_and_a_sentinel_are_unfit() {
+    let reason = unfit(checked(&replica("connecting"), &[]).await);
+    assert_eq!(reason, "the link of the replica to its primary is down: connecting");
+    let reason = unfit(checked("+PONG\r\n*1\r\n+sentinel\r\n-ERR\r\n", &[]).await);
+    assert_eq!(reason, "the server is a Sentinel, it has no data");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_with_an_error_lives() {
+    for (answer, accepts) in [
+        ("-NOAUTH Authentication required.\r\n", true),
+        ("-ERR max number of clients reached\r\n", true),
+        ("-LOADING Redis is loading the dataset in memory\r\n", false),
+        ("-MASTERDOWN Link with MASTER is down\r\n", false),
+    ] {
+        match checked(answer, &[]).await {
+            Err(CheckFailure::Refused {
+                reason,
+                accepts_sessions,
+            }) => {
+                assert_eq!(format!("-{reason}\r\n"), answer);
+                assert_eq!(accepts_sessions, accepts, "{answer}");
+            }
+            other => panic!("{answer}: {other:?}"),
+        }
+    }
+    // A user that may not ask for the role can still be checked.
+    let denied = "+PONG\r\n-NOPERM this user has no permissions\r\n-NOPERM\r\n";
+    assert_eq!(checked(denied, &[]).await.unwrap(), ServerFacts::default());
+}
+
+#[tokio::test]
+async fn another_protocol_and_an_endless_answer_fail_the_check() {
+    let endless = format!("+PONG\r\n${}\r\n{}", 1 << 30, "x".repeat(128 << 10));
+    for answer in ["220 smtp\r\n", "+HELLO\r\n", &endless] {
+        let failed = checked(answer, &[]).await;
+        assert!(matches!(failed, Err(CheckFailure::Io(_))), "{answer:.20}: {failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
+    let (this, other) = (sentinel("PORT", "", 5), sentinel("1", "", 4));
+    let named = checked(PRIMARY, &[&other, &this]).await.unwrap();
+    assert_eq!((named.role, named.timeline), (Some(Role::Primary), Some(5)));
+    let (this, other) = (sentinel("PORT", "", 4), sentinel("1", "", 5));
+    let reason = unfit(checked(PRIMARY, &[&this, &other]).await);
+    assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
+}
+
+#[tokio::test]
+async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id() {
+    let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap();
+    assert_eq!(named.timeline, Some(5));
+    let reason = unfit(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
+    assert!(reason.starts_with("an old primary"), "{reason}");
+}
+
+#[tokio::test]
+async fn during_a_failover_the_promoted_server_is_the_primary() {
+    // The description is still that of the old primary.
+    let promoted = sentinel("1", "abc", 5).replacen("+1\r\n", "+PORT\r\n", 1);
+    assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().timeline, Some(5));
+    let old = sentinel("PORT", "abc", 5).replacen("+PORT\r\n", "+1\r\n", 1);
+    let reason = unfit(checked(PRIMARY, &[&old]).await);
+    assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
+}
+
+#[tokio::test]
+async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
+    let reason = unfit(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
+    let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
+    assert!(reason.starts_with(expected), "{reason}");
+    assert!(reason.ends_with(": ERR No such master with that name"), "{reason}");
+    let follower = checked(&replica("connected"), &["-ERR\r\n"]).await.unwrap();
+    assert_eq!(follower.role, Some(Role::Replica));
+}

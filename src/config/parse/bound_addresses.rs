@@ -1,0 +1,55 @@
+//! Parses the addresses to listen on, and finds those that conflict.
+
+use std::collections::HashMap;
+
+use super::{Problems, address, value};
+use crate::addr::ListenAddr;
+use crate::config::file::{Node, Value};
+use crate::config::report::Position;
+
+/// The addresses of all listeners and of `[admin]`, each with the position where it was first bound.
+#[derive(Default)]
+pub(super) struct BoundAddresses {
+    all: HashMap<ListenAddr, Position>,
+    /// The address of the admin port, with which no listener may overlap. It is parsed first.
+    admin: Option<(ListenAddr, Position)>,
+}
+
+impl BoundAddresses {
+    /// Parses an address and adds it, unless it is bound already. Port 0 may be bound often: it stands for any free port.
+    pub(super) fn add(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        let parsed = match &node.value {
+            Value::Integer(port) => address::listen(&port.to_string()), // reports a port without an address
+            _ => address::listen(value::string(node, problems)?),
+        };
+        let address = match parsed {
+            Ok(address) => address,
+            Err((message, hint)) => {
+                problems.error(&node.position, message, hint);
+                return None;
+            }
+        };
+        if address.port() == 0 {
+            return Some(address);
+        }
+        let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
+        if let Some(first) = self.all.get(&address) {
+            let hint = format!("first on {}", problems.describe_position(first));
+            problems.error(&node.position, format!("{address} is bound twice"), hint);
+        } else if let Some((admin, position)) = overlapping {
+            let message = format!("{address} overlaps with {admin}, `bind` of [admin]");
+            let hint = format!("that is on {}: use another port", problems.describe_position(position));
+            problems.error(&node.position, message, hint);
+        } else {
+            self.all.insert(address, node.position.clone());
+        }
+        Some(address)
+    }
+
+    /// The same for the admin port.
+    pub(super) fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        let address = self.add(node, problems)?;
+        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != 0);
+        Some(address)
+    }
+}

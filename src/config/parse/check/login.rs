@@ -1,0 +1,29 @@
+//! `user` and `password_file`, which several kinds of checks have.
+
+use super::super::value;
+use super::{Problems, Section};
+use crate::config::file::Node;
+
+/// A name of a user or database, in at most so many bytes. It goes into messages whose strings end with a zero byte.
+pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems<'_>) -> Option<&'a str> {
+    let text = value::string(node, problems)?;
+    if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
+        let hint = format!("write 1 to {bytes_max} bytes");
+        problems.error(&node.position, "invalid name of a user or database", hint);
+        return None;
+    }
+    Some(text)
+}
+
+/// Reports these keys of `[pools.NAME.health]` if `user` is missing: they have an effect only with a login.
+pub(super) fn keys_without_user(section: &Section<'_>, keys: &[&str], problems: &mut Problems<'_>) {
+    if !section.is_missing("user") {
+        return;
+    }
+    for key in keys {
+        if let Some((position, _)) = section.entry(key) {
+            let hint = "add `user` to [pools.NAME.health]";
+            problems.error(position, format!("`{key}` needs a login"), hint);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! `[guards.NAME]`, and the guards that listeners and routes refer to.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::list::entries;
+use super::{Problems, Section, address, process, value};
+use crate::config::file::{KeyValue, Node};
+use crate::config::{FILE_BYTES_MAX, keys, read_bounded, suggest};
+use crate::guard::{GuardId, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
+use crate::plan::GuardPlan;
+use crate::units;
+
+/// Sources that `rate_per_source` remembers unless the file says otherwise; they take 3.4 MB.
+const SOURCES_DEFAULT: u32 = 100_000;
+
+/// 340 MB.
+const SOURCES_MAX: u32 = 10_000_000;
+
+/// Bad lines of a file that are reported.
+const BAD_LINES_MAX: usize = 3;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const REFUSE_WITH: [(&str, RefuseWith); 2] = [("reset", RefuseWith::Reset), ("close", RefuseWith::Close)];
+
+/// The guards of the file, by name.
+pub(super) struct Guards<'a> {
+    entries: &'a [KeyValue],
+    pub(super) in_order: Vec<Arc<GuardPlan>>,
+    /// `None`: the guard exists, but is not a table.
+    by_name: HashMap<&'a str, Option<GuardId>>,
+    used: HashSet<&'a str>,
+}
+
+impl<'a> Guards<'a> {
+    pub(super) fn read(file: &Section<'a>, problems: &mut Problems<'_>) -> Self {
+        let mut guards = Self {
+            entries: match file.get("guards") {
+                Some(_) => file.subsections("guards", problems),
+                None => &[],
+            },
+            in_order: Vec::new(),
+            by_name: HashMap::new(),
+            used: HashSet::new(),
+        };
+        for entry in guards.entries {
+            let plan = guard(entry, problems).map(Arc::new);
+            let id = plan.is_some().then_some(GuardId(guards.in_order.len()));
+            guards.in_order.extend(plan);
+            guards.by_name.insert(&entry.key, id);
+        }
+        guards
+    }
+
+    /// The guards that `guards = […]` of a listener or a route refers to.
+    pub(super) fn find(&mut self, section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<GuardId> {
+        let nodes = section
+            .get("guards")
+            .map_or(&[][..], |node| value::one_or_many(node, problems));
+        let mut found = Vec::new();
+        for node in nodes {
+            let Some(id) = self.find_one(node, problems) else {
+                continue;
+            };
+            if found.contains(&id) {
+                problems.error(&node.position, "this guard is listed twice", "remove one");
+            } else {
+                found.push(id);
+            }
+        }
+        found
+    }
+
+    fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
+        let name = value::string(node, problems)?;
+        if let Some((name, id)) = self.by_name.get_key_value(name) {
+            self.used.insert(name);
+            return *id;
+        }
+        let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
+        let hint = match suggest::nearest(name, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add [guards.{name}]"),
+        };
+        problems.error(&node.position, format!("unknown guard `{name}`"), hint);
+        None
+    }
+
+    pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
+        for entry in self.entries {
+            if !self.used.contains(entry.key.as_str()) {
+                let message = format!("guard `{}` is never used", entry.key);
+                problems.warning(&entry.position, message, "no listener or route refers to it");
+            }
+        }
+    }
+}
+
+/// Converts a guard. `None` if it is not a table.
+fn guard(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<GuardPlan> {
+    let section = Section::open(&entry.node, &entry.position, &keys::GUARD, problems)?;
+    if keys::GUARD.keys.iter().all(|key| section.is_missing(key)) {
+        problems.error(
+            &entry.position,
+            "this guard has no rule",
+            "add `allow`, `deny` or a limit",
+        );
+    }
+    let rate = rate(&section, "rate", None, problems);
+    let burst = section.integer("burst", 1..=1_000_000, problems);
+    let rate_per_source = self::rate(&section, "rate_per_source", burst, problems);
+    for key in ["burst", "sources_max"] {
+        if let (Some((position, _)), true) = (section.entry(key), section.is_missing("rate_per_source")) {
+            problems.warning(
+                position,
+                format!("`{key}` is never used"),
+                "it belongs to `rate_per_source`",
+            );
+        }
+    }
+    let rules = GuardRules {
+        allow: networks(&section, ["allow", "allow_file"], problems),
+        deny: networks(&section, ["deny", "deny_file"], problems).unwrap_or_default(),
+        sessions: sessions(&section, "sessions", problems),
+        sessions_per_source: sessions(&section, "sessions_per_source", problems),
+        rate,
+        rate_per_source,
+        bandwidth: bandwidth(&section, "bandwidth", problems),
+        bandwidth_per_session: bandwidth(&section, "bandwidth_per_session", problems),
+        by: source_bits(&section, problems),
+        sources_max: section
+            .integer("sources_max", 1..=SOURCES_MAX, problems)
+            .unwrap_or(SOURCES_DEFAULT) as usize,
+        report_only: section
+            .get("report_only")
+            .and_then(|node| value::boolean(node, problems))
+            .unwrap_or(false),
+        refuse_with: section
+            .one_of("refuse_with", &REFUSE_WITH, problems)
+            .unwrap_or_default(),
+    };
+    Some(GuardPlan {
+        name: entry.key.as_str().into(),
+        rules,
+    })
+}
+
+fn sessions(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Option<u32> {
+    section.integer(key, process::CONNECTIONS, problems)
+}
+
+/// A rate, which allows what it allows in a second, at least one, at once, unless there is a burst.
+fn rate(section: &Section<'_>, key: &str, burst: Option<u32>, problems: &mut Problems<'_>) -> Option<Rate> {
+    let node = section.get(key)?;
+    let text = value::string(node, problems)?;
+    match units::parse_rate(text) {
+        Ok((count, period)) => {
+            let of_a_second = u64::from(count) * SECOND.as_millis() as u64 / period.as_millis() as u64;
+            let burst = burst.unwrap_or(u32::try_from(of_a_second).unwrap_or(u32::MAX).max(1));
+            Some(Rate::new(count, period, burst))
+        }
+        Err(error) => {
+            problems.error(&node.position, format!("`{text}` is not a rate"), error.to_string());
+            None
+        }
+    }
+}
+
+/// Bytes a second.
+fn bandwidth(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) -> Option<u64> {
+    let node = section.get(key)?;
+    let text = value::string(node, problems)?;
+    match units::parse_bandwidth(text) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            problems.error(
+                &node.position,
+                format!("`{text}` is not a bandwidth"),
+                error.to_string(),
+            );
+            None
+        }
+    }
+}
+
+fn source_bits(section: &Section<'_>, problems: &mut Problems<'_>) -> SourceBits {
+    let default = SourceBits::default();
+    let by = section.child("by", &keys::GUARD_BY, problems);
+    let mut bits = |key, max: u8| {
+        let bits = by.integer(key, 0..=u32::from(max), problems);
+        bits.and_then(|bits| u8::try_from(bits).ok())
+    };
+    SourceBits {
+        ipv4: bits("ipv4", 32).unwrap_or(default.ipv4),
+        ipv6: bits("ipv6", 128).unwrap_or(default.ipv6),
+    }
+}
+
+/// The networks of a key and those of a file. `None`: there is neither.
+fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Problems<'_>) -> Option<NetworkSet> {
+    let mut networks: Vec<IpNet> = entries(section, key, problems, address::network);
+    if let Some(node) = section.get(file_key) {
+        let path = value::path(node, problems)?;
+        let path = problems.beside(&path);
+        match read_networks(&path) {
+            Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
+                let message = format!("{} has no network: nobody would be allowed", path.display());
+                problems.error(&node.position, message, "add a network or an address a line");
+            }
+            Ok(read) => networks.extend(read),
+            Err(errors) => errors
+                .into_iter()
+                .for_each(|(message, hint)| problems.error(&node.position, message, hint)),
+        }
+    } else if section.get(key).is_none() {
+        return None;
+    }
+    Some(networks.into_iter().collect())
+}
+
+/// Reads a file with a network or an address a line. An error names the file and the line.
+fn read_networks(path: &Path) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
+    let name = path.display();
+    let bytes = read_bounded(path).map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(vec![(
+            format!("{name} is too long"),
+            String::from("the limit is 16 MiB"),
+        )]);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let (mut networks, mut errors) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        match address::network(line) {
+            Ok(network) => networks.push(network),
+            Err((message, hint)) => errors.push((format!("{name}, line {number}: {message}"), hint)),
+        }
+        if errors.len() == BAD_LINES_MAX {
+            break;
+        }
+    }
+    if errors.is_empty() { Ok(networks) } else { Err(errors) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::config::read;
+    use crate::config::report::ColorChoice;
+    use crate::guard::{GuardRules, Rate};
+
+    fn rules(guard: &str) -> Result<GuardRules, String> {
+        let text = format!(
+            "[listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\nguards = [\"g\"]\n[guards.g]\n{guard}\n\
+             [pools.p]\nservers = [\"127.0.0.1:2\"]"
+        );
+        match read("a.toml", &text) {
+            Ok(loaded) => Ok(loaded.plan.guards[0].rules.clone()),
+            Err(report) => Err(report.render(ColorChoice::Never)),
+        }
+    }
+
+    #[test]
+    fn rates_have_a_burst_of_a_second() {
+        let second = std::time::Duration::from_secs(1);
+        let rules = rules("rate = \"2000/s\"\nrate_per_source = \"90/m\"").unwrap();
+        assert_eq!(rules.rate, Some(Rate::new(2000, second, 2000)));
+        assert_eq!(rules.rate_per_source, Some(Rate::new(90, 60 * second, 1)));
+        let burst = self::rules("rate_per_source = \"20/s\"\nburst = 50").unwrap();
+        assert_eq!(burst.rate_per_source, Some(Rate::new(20, second, 50)));
+    }
+
+    #[test]
+    fn errors_say_what_to_write() {
+        for (guard, expected) in [
+            ("rate = \"20\"", "as in \"20/s\""),
+            ("rate = \"0/s\"", "as in \"20/s\""),
+            ("bandwidth = \"50MiB\"", "as in \"50MiB/s\""),
+            ("bandwidth = \"1B/s\"", "at least 1KiB/s"),
+            ("deny = \"10.0.0.1/8\"", "write \"10.0.0.0/8\""),
+            ("by = { ipv4 = 33 }", "at most 32"),
+            ("sessions = 0", "at least 1"),
+            ("", "add `allow`, `deny` or a limit"),
+            ("deny_file = \"/nonexistent\"", "cannot read /nonexistent"),
+            ("maxconn = 3", "acequia calls it `sessions`"),
+        ] {
+            let report = rules(guard).unwrap_err();
+            assert!(report.contains(expected), "{guard}: {report}");
+        }
+    }
+
+    #[test]
+    fn files_have_a_network_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("networks");
+        fs::write(&path, "# blocked\n10.0.0.0/8\n\n192.0.2.1 # one\n2001:db8::/32\n").unwrap();
+        let file = |key: &str| rules(&format!("{key} = \"{}\"", path.display()));
+        assert_eq!(file("deny_file").unwrap().deny.ranges(), 3);
+        fs::write(&path, "10.0.0.0/8\n10.0.0.1/33\n").unwrap();
+        assert!(
+            file("deny_file")
+                .unwrap_err()
+                .contains("networks, line 2: `10.0.0.1/33` is not a network")
+        );
+        fs::write(&path, "# nothing\n").unwrap();
+        assert_eq!(file("deny_file").unwrap().deny.ranges(), 0);
+        assert!(file("allow_file").unwrap_err().contains("nobody would be allowed"));
+    }
+}

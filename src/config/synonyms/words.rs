@@ -1,0 +1,40 @@
+//! Words that are used in several sections.
+
+pub(super) const CONNECT_TIMEOUT: &[&str] = &["timeoutconnect", "proxyconnecttimeout", "dialtimeout"];
+pub(super) const RETRIES: &[&str] = &[
+    "maxconnectattempts",
+    "proxynextupstreamtries",
+    "maxretries",
+    "retry",
+    "attempts",
+];
+pub(super) const IDLE_TIMEOUT: &[&str] = &[
+    "timeoutclient",
+    "timeoutserver",
+    "timeouttunnel",
+    "proxytimeout",
+    "timeout",
+];
+pub(super) const HALF_CLOSE_TIMEOUT: &[&str] = &[
+    "timeoutclientfin",
+    "timeoutserverfin",
+    "halfclosedtimeout",
+    "terminationdelay",
+];
+pub(super) const HELLO_TIMEOUT: &[&str] = &[
+    "tcprequestinspectdelay",
+    "inspectdelay",
+    "prereadtimeout",
+    "listenerfilterstimeout",
+];
+pub(super) const HELLO_MAX: &[&str] = &["prereadbuffersize", "maxclienthellosize"];
+pub(super) const KEEPALIVE_SWITCH: &[&str] = &[
+    "tcpkeepalive",
+    "sokeepalive",
+    "proxysocketkeepalive",
+    "clitcpka",
+    "srvtcpka",
+    "optiontcpka",
+];
+pub(super) const USER_TIMEOUT: &[&str] = &["tcput", "tcpusertimeout"];
+pub(super) const PROXY_HEADER: &[&str] = &["proxyprotocol", "sendproxy", "sendproxyv2"];

@@ -1,0 +1,105 @@
+//! Patterns for names that are plain text, such as those of databases and users: `*` stands for any characters, or none.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A pattern. Compared byte by byte: names of databases differ by case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Glob(Arc<str>);
+
+impl Glob {
+    /// A pattern. Without `*` it matches only itself.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether the pattern matches the whole text. Linear in the text for each `*` of the pattern.
+    #[must_use]
+    pub fn matches(&self, text: &[u8]) -> bool {
+        let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
+        let (Some(first), Some(last)) = (parts.next(), parts.next_back()) else {
+            return self.0.as_bytes() == text; // no `*`
+        };
+        let Some(rest) = text.strip_prefix(first) else {
+            return false;
+        };
+        let Some(mut rest) = rest.strip_suffix(last) else {
+            return false;
+        };
+        // Between two `*` the first place is as good as any later one.
+        for part in parts.filter(|part| !part.is_empty()) {
+            let Some(at) = rest.windows(part.len()).position(|window| window == part) else {
+                return false;
+            };
+            rest = &rest[at + part.len()..];
+        }
+        true
+    }
+
+    /// Whether it matches everything that `other` matches. May be false where it does.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || &*self.0 == "*" || (!other.0.contains('*') && self.matches(other.0.as_bytes()))
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters_or_none() {
+        for (pattern, text, matches) in [
+            ("orders", "orders", true),
+            ("orders", "Orders", false),
+            ("orders", "orders2", false),
+            ("*", "", true),
+            ("orders_*", "orders_", true),
+            ("orders_*", "orders", false),
+            ("*_ro", "orders_ro", true),
+            ("*_ro", "orders_rw", false),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "a_b_b_c", true),
+            ("a*b*c", "acb", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(Glob::new(pattern).matches(text.as_bytes()), matches, "{pattern} {text}");
+        }
+    }
+
+    /// By definition: `*` takes each number of characters in turn.
+    fn by_the_letter(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|taken| by_the_letter(rest, &text[taken..])),
+            Some((byte, rest)) => text
+                .split_first()
+                .is_some_and(|(is, text)| is == byte && by_the_letter(rest, text)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_matches_what_the_definition_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            prop_assert_eq!(Glob::new(&pattern).matches(text.as_bytes()), by_the_letter(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn what_is_covered_is_matched(wide in "[ab*]{0,4}", narrow in "[ab*]{0,4}", text in "[ab]{0,6}") {
+            let (wide, narrow) = (Glob::new(&wide), Glob::new(&narrow));
+            if wide.covers(&narrow) && narrow.matches(text.as_bytes()) {
+                prop_assert!(wide.matches(text.as_bytes()));
+            }
+        }
+    }
+}

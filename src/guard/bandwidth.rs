@@ -1,0 +1,263 @@
+//! Bandwidth: how fast bytes may be read.
+//!
+//! A bucket is a queue of time slots. A direction that has something to read reserves a slot for a few bytes, sleeps until
+//! the slot begins, reads, and gives back what it did not need. Directions that share a bucket get their slots in turn, so
+//! that each gets the same share, and nobody has to be woken.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::rate::Nanos;
+
+/// Bytes of a slot at most.
+const SLOT_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of a slot at least.
+const SLOT_BYTES_MIN: u64 = 1 << 10;
+
+/// The time that a slot takes, within these bounds.
+const SLOTS_PER_SECOND: u64 = 50;
+
+/// For how long a bucket that is not used saves up. Timers fire up to some milliseconds late, which must not cost
+/// throughput.
+const SAVED: Nanos = 50_000_000;
+
+/// The bandwidth of one direction of a session, or of all sessions of a guard.
+#[derive(Debug)]
+pub(super) struct ByteBucket {
+    /// From which it counts time.
+    epoch: Instant,
+    /// Bytes a second; 0: no limit.
+    rate: AtomicU64,
+    /// When the slots end that are reserved.
+    reserved_until: AtomicU64,
+}
+
+impl ByteBucket {
+    /// A bucket for so many bytes a second; `None`: no limit.
+    pub(super) fn new(rate: Option<u64>) -> Self {
+        Self {
+            epoch: Instant::now(),
+            rate: AtomicU64::new(rate.unwrap_or(0)),
+            reserved_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the rate, also for the sessions under way.
+    pub(super) fn set_rate(&self, rate: Option<u64>) {
+        self.rate.store(rate.unwrap_or(0), Relaxed);
+    }
+
+    /// Bytes of the next slot.
+    fn slot_bytes(&self) -> u64 {
+        match self.rate.load(Relaxed) {
+            0 => SLOT_BYTES_MAX,
+            rate => (rate / SLOTS_PER_SECOND).clamp(SLOT_BYTES_MIN, SLOT_BYTES_MAX),
+        }
+    }
+
+    /// Reserves a slot for so many bytes. Returns when it begins, and how long it is.
+    fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Nanos) {
+        let rate = self.rate.load(Relaxed);
+        if rate == 0 {
+            return (now, 0);
+        }
+        let now = nanos(now.saturating_duration_since(self.epoch));
+        let length = (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as Nanos; // bounded by the rate: see `slot_bytes`
+        let begin = |reserved: Nanos| reserved.max(now.saturating_sub(SAVED));
+        let update = |reserved: Nanos| Some(begin(reserved) + length);
+        let before = self.reserved_until.fetch_update(Relaxed, Relaxed, update);
+        (self.epoch + Duration::from_nanos(begin(before.unwrap_or(now))), length)
+    }
+
+    /// Gives back a part of a slot.
+    fn give_back(&self, length: Nanos) {
+        self.reserved_until.fetch_sub(length, Relaxed);
+    }
+}
+
+/// The limits of a session, for each of its directions.
+#[derive(Debug)]
+pub struct Throttle {
+    /// For what the client sends.
+    pub up: DirectionThrottle,
+    /// For what the server sends.
+    pub down: DirectionThrottle,
+}
+
+/// The limits of one direction. Dropping it gives back what is reserved.
+#[derive(Debug)]
+pub struct DirectionThrottle {
+    buckets: Vec<Arc<ByteBucket>>,
+    slot: Option<Slot>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A reserved slot.
+#[derive(Debug)]
+struct Slot {
+    bytes: u64,
+    /// What was reserved of each bucket.
+    lengths: Vec<Nanos>,
+    begins: Instant,
+}
+
+impl DirectionThrottle {
+    /// A direction that all these buckets limit.
+    pub(super) fn new(buckets: Vec<Arc<ByteBucket>>) -> Self {
+        Self {
+            buckets,
+            slot: None,
+            timer: None,
+        }
+    }
+
+    /// Ready when bytes may be read: at most so many. To be called when there is something to read.
+    pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let now = Instant::now();
+        let slot = match self.slot.take() {
+            Some(slot) => slot,
+            None => self.reserve(now),
+        };
+        let (bytes, begins) = (slot.bytes as usize, slot.begins);
+        self.slot = Some(slot);
+        if begins > now {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(begins)));
+            if timer.deadline() != begins {
+                timer.as_mut().reset(begins);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(bytes)
+    }
+
+    /// So many bytes were read. What else was granted is given back.
+    pub fn settle(&mut self, read: usize) {
+        let Some(slot) = self.slot.take() else { return };
+        let unused = slot.bytes.saturating_sub(read as u64);
+        for (bucket, length) in self.buckets.iter().zip(&slot.lengths) {
+            let share = u128::from(*length) * u128::from(unused) / u128::from(slot.bytes);
+            bucket.give_back(share as Nanos); // at most `length`
+        }
+    }
+
+    fn reserve(&self, now: Instant) -> Slot {
+        let bytes = self.buckets.iter().map(|bucket| bucket.slot_bytes()).min();
+        let bytes = bytes.unwrap_or(SLOT_BYTES_MAX);
+        let mut begins = now;
+        let reserved = self.buckets.iter().map(|bucket| {
+            let (begin, length) = bucket.reserve(bytes, now);
+            begins = begins.max(begin);
+            length
+        });
+        Slot {
+            bytes,
+            lengths: reserved.collect(),
+            begins,
+        }
+    }
+}
+
+impl Drop for DirectionThrottle {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}
+
+/// A time since the epoch.
+pub(super) fn nanos(elapsed: Duration) -> Nanos {
+    Nanos::try_from(elapsed.as_nanos()).unwrap_or(Nanos::MAX) // 584 years
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Bytes that a direction reads until `end`, each time as many as it is granted.
+    async fn bytes_until(mut throttle: DirectionThrottle, end: Instant) -> u64 {
+        let mut total = 0;
+        loop {
+            let granted = poll_fn(|cx| throttle.poll_grant(cx)).await;
+            if Instant::now() >= end {
+                return total;
+            }
+            throttle.settle(granted);
+            total += granted as u64;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_direction_gets_the_whole_bandwidth() {
+        for rate in [10 << 10, MIB, 50 * MIB, 1 << 30] {
+            let (bucket, start) = (Arc::new(ByteBucket::new(Some(rate))), Instant::now());
+            let total = bytes_until(DirectionThrottle::new(vec![bucket]), start + Duration::from_secs(10)).await;
+            let error = total as f64 / (10 * rate) as f64 - 1.0;
+            assert!(error.abs() < 0.02, "{rate} B/s: {total} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn directions_that_share_a_bucket_get_equal_shares() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
+        let end = start + Duration::from_secs(5);
+        let direction = || {
+            let throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+            tokio::spawn(bytes_until(throttle, end))
+        };
+        let tasks: Vec<_> = (0..8).map(|_| direction()).collect();
+        let mut shares = Vec::new();
+        for task in tasks {
+            shares.push(task.await.unwrap());
+        }
+        let all: u64 = shares.iter().sum();
+        assert!((all as f64 / (250 * MIB) as f64 - 1.0).abs() < 0.02, "{all}");
+        for share in &shares {
+            let fair = *share as f64 / (all as f64 / 8.0);
+            assert!((0.95..1.05).contains(&fair), "{shares:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_narrowest_of_several_limits_counts() {
+        let start = Instant::now();
+        let buckets = [Some(50 * MIB), Some(MIB), None].map(|rate| Arc::new(ByteBucket::new(rate)));
+        let end = start + Duration::from_secs(5);
+        let total = bytes_until(DirectionThrottle::new(buckets.into()), end).await;
+        assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.05, "{total}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_granted_and_not_read_is_given_back() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
+        let mut idle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+        for _ in 0..1_000 {
+            poll_fn(|cx| idle.poll_grant(cx)).await;
+            idle.settle(0);
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        poll_fn(|cx| idle.poll_grant(cx)).await;
+        drop(idle);
+        let total = bytes_until(DirectionThrottle::new(vec![bucket]), start + Duration::from_secs(5)).await;
+        assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_rate_applies_to_sessions_under_way() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(MIB))), Instant::now());
+        let end = start + Duration::from_secs(10);
+        let reading = tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        bucket.set_rate(Some(3 * MIB));
+        let total = reading.await.unwrap();
+        assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+    }
+}

@@ -1,0 +1,221 @@
+//! What each source has taken of its rate, in a table whose size is fixed.
+//!
+//! A flood from any number of addresses grows nothing. A source whose debt is paid is forgotten without loss: a new one
+//! starts from the same state. Where all eight places of a set hold unpaid debts, the smallest makes room and is counted.
+//!
+//! To have the debt of one source forgotten, an attacker needs eight sources with larger debts in the same set. The hash
+//! has a key of this process, so that nobody knows which sources share a set. With two places for each of
+//! `sources_max` it takes about `2 × sources_max` addresses, each of which opens as many sessions as the debt to be
+//! forgotten, within the time in which that debt would have been paid.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::rate::{Nanos, Rate};
+use super::source::Source;
+
+/// Places of a set.
+const WAYS: usize = 8;
+
+/// Places for each source that is to be remembered. Sources fall into sets at random; with twice the places, 2 % of the
+/// sets overflow when `sources_max` sources have debts at once.
+const PLACES_PER_SOURCE: usize = 2;
+
+/// The debts of sources. It keeps a hash of a source, not its address.
+#[derive(Debug)]
+pub(super) struct DebtTable {
+    // Std mutexes, locked for a few lines; two workers seldom want the same set.
+    sets: Box<[Mutex<DebtSet>]>,
+    keys: RandomState,
+    evictions: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct DebtSet([Debt; WAYS]);
+
+/// A source's debt. A place that was never used has a debt that was paid at the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Debt {
+    source: u64,
+    paid_at: Nanos,
+}
+
+impl DebtTable {
+    /// An empty table for so many sources.
+    pub(super) fn new(sources_max: usize) -> Self {
+        let sets = (sources_max * PLACES_PER_SOURCE).div_ceil(WAYS).max(1);
+        Self {
+            sets: (0..sets).map(|_| Mutex::default()).collect(),
+            keys: RandomState::new(),
+            evictions: AtomicU64::new(0),
+        }
+    }
+
+    /// A table for another number of sources, with the debts of this one.
+    pub(super) fn resized(&self, sources_max: usize, now: Nanos) -> Self {
+        let next = Self {
+            keys: self.keys.clone(),
+            evictions: AtomicU64::new(self.evictions()),
+            ..Self::new(sources_max)
+        };
+        for set in &self.sets {
+            for debt in lock(set).0.iter().filter(|debt| debt.paid_at > now) {
+                *next.place(&mut lock(next.set(debt.source)), debt.source, now) = *debt;
+            }
+        }
+        next
+    }
+
+    /// Takes one of a source's rate; whether there was one.
+    pub(super) fn take(&self, source: &Source, rate: Rate, now: Nanos) -> bool {
+        let source = self.keys.hash_one(source);
+        let mut set = lock(self.set(source));
+        if let Some(debt) = set.0.iter_mut().find(|debt| debt.source == source) {
+            return match rate.take(debt.paid_at, now) {
+                Some(paid_at) => {
+                    debt.paid_at = paid_at;
+                    true
+                }
+                None => false,
+            };
+        }
+        let Some(paid_at) = rate.take(0, now) else {
+            return false;
+        };
+        *self.place(&mut set, source, now) = Debt { source, paid_at };
+        true
+    }
+
+    /// Gives back what [`Self::take`] has taken, if the source is still remembered.
+    pub(super) fn give_back(&self, source: &Source, rate: Rate) {
+        let source = self.keys.hash_one(source);
+        if let Some(debt) = lock(self.set(source)).0.iter_mut().find(|debt| debt.source == source) {
+            debt.paid_at = rate.give_back(debt.paid_at);
+        }
+    }
+
+    /// Unpaid debts that were forgotten.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Relaxed)
+    }
+
+    fn set(&self, source: u64) -> &Mutex<DebtSet> {
+        // The high bits choose the set, evenly for any number of sets.
+        let index = (u128::from(source) * self.sets.len() as u128) >> 64;
+        &self.sets[index as usize] // which is below the number of sets
+    }
+
+    /// The place for a source that is not in the set: one whose debt is paid, else that of the smallest debt.
+    fn place<'a>(&self, set: &'a mut DebtSet, source: u64, now: Nanos) -> &'a mut Debt {
+        debug_assert!(set.0.iter().all(|debt| debt.source != source || debt.paid_at <= now));
+        let [first, others @ ..] = &mut set.0;
+        let smallest = others
+            .iter_mut()
+            .fold(first, |least, debt| match debt.paid_at < least.paid_at {
+                true => debt,
+                false => least,
+            });
+        if smallest.paid_at > now {
+            self.evictions.fetch_add(1, Relaxed);
+        }
+        smallest
+    }
+}
+
+fn lock(set: &Mutex<DebtSet>) -> MutexGuard<'_, DebtSet> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::source::SourceBits;
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn source(number: u32) -> Source {
+        Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default())
+    }
+
+    fn rate(burst: u32) -> Rate {
+        Rate::new(1, Duration::from_secs(1), burst)
+    }
+
+    #[test]
+    fn sources_up_to_the_maximum_are_remembered_but_for_a_few() {
+        const SOURCES: u32 = 100_000;
+        let table = DebtTable::new(SOURCES as usize);
+        assert!((0..SOURCES).all(|number| table.take(&source(number), rate(1), SECOND)));
+        let forgotten = (0..SOURCES)
+            .filter(|number| table.take(&source(*number), rate(1), SECOND))
+            .count();
+        assert!(
+            table.evictions() >= forgotten as u64 / 2,
+            "what is forgotten is counted"
+        );
+        assert!(forgotten < SOURCES as usize / 50, "{forgotten} of {SOURCES} forgotten");
+    }
+
+    #[test]
+    fn another_size_keeps_the_debts() {
+        let table = DebtTable::new(100);
+        for number in 0..50 {
+            assert!(table.take(&source(number), rate(1), SECOND));
+        }
+        let larger = table.resized(1_000, SECOND);
+        assert!((0..50).all(|number| !larger.take(&source(number), rate(1), SECOND)));
+    }
+
+    proptest! {
+        /// Compares a table of one set with a list of all debts.
+        #[test]
+        fn paid_debts_make_room_first_and_then_the_smallest(
+            steps in proptest::collection::vec((0u32..20, 0u64..SECOND), 1..300),
+        ) {
+            let table = DebtTable::new(WAYS / PLACES_PER_SOURCE);
+            prop_assert_eq!(table.sets.len(), 1);
+            let rate = rate(3);
+            let mut debts: HashMap<u32, Nanos> = HashMap::new();
+            let (mut now, mut evictions) = (SECOND, 0);
+            for (number, gap) in steps {
+                now += gap;
+                debts.retain(|_, paid_at| *paid_at > now); // without loss
+                let expected = rate.take(debts.get(&number).copied().unwrap_or(0), now);
+                prop_assert_eq!(table.take(&source(number), rate, now), expected.is_some());
+                let Some(paid_at) = expected else { continue };
+                if !debts.contains_key(&number) && debts.len() == WAYS {
+                    let least = *debts.values().min().unwrap();
+                    // Of equal debts the table may have forgotten either: follow it.
+                    let gone: Vec<_> = debts.iter().filter(|(_, paid_at)| **paid_at == least).map(|(n, _)| *n).collect();
+                    let held = |n: &u32| lock(&table.sets[0]).0.iter().any(|debt| debt.source == table.keys.hash_one(source(*n)));
+                    let evicted: Vec<_> = gone.into_iter().filter(|n| !held(n)).collect();
+                    prop_assert_eq!(evicted.len(), 1, "one of the smallest, and only one");
+                    debts.remove(&evicted[0]);
+                    evictions += 1;
+                }
+                debts.insert(number, paid_at);
+                prop_assert_eq!(table.evictions(), evictions);
+            }
+        }
+
+        #[test]
+        fn what_is_given_back_can_be_taken_again(burst in 1u32..20) {
+            let (table, rate) = (DebtTable::new(10), rate(burst));
+            for _ in 0..burst {
+                prop_assert!(table.take(&source(1), rate, SECOND));
+            }
+            prop_assert!(!table.take(&source(1), rate, SECOND));
+            table.give_back(&source(1), rate);
+            prop_assert!(table.take(&source(1), rate, SECOND));
+            prop_assert!(!table.take(&source(1), rate, SECOND));
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Networks that an operator denies while the process runs.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::networks::NetworkSet;
+
+/// Networks that a guard denies by edits at most. More belong in a file.
+pub const EDITS_MAX: usize = 10_000;
+
+/// A network that is denied by an edit.
+#[derive(Clone, Debug)]
+pub struct DenyEdit {
+    /// The network.
+    pub network: IpNet,
+    /// Who said so.
+    pub by: Arc<str>,
+    /// When.
+    pub at: SystemTime,
+    /// When it ends; `None`: when it is undone.
+    pub until: Option<Instant>,
+}
+
+/// The edits of a guard, and what they deny at this moment.
+#[derive(Debug, Default)]
+pub(super) struct DenyEdits {
+    // A std mutex, locked when an edit is made, shown or ends.
+    edits: Mutex<Vec<DenyEdit>>,
+    /// `None`: nothing; nearly always.
+    denied: ArcSwapOption<DeniedNow>,
+}
+
+/// What the edits deny until the first of them ends.
+#[derive(Debug)]
+struct DeniedNow {
+    networks: NetworkSet,
+    until: Option<Instant>,
+}
+
+impl DenyEdits {
+    /// Whether an edit denies an address.
+    pub(super) fn deny(&self, address: IpAddr, now: Instant) -> bool {
+        let mut denied = self.denied.load();
+        if denied
+            .as_ref()
+            .and_then(|denied| denied.until)
+            .is_some_and(|until| until <= now)
+        {
+            self.publish(&mut self.edits(), now);
+            denied = self.denied.load();
+        }
+        denied.as_ref().is_some_and(|denied| denied.networks.contains(address))
+    }
+
+    /// Adds an edit; one of the same network is replaced. Returns whether there was room for it.
+    pub(super) fn add(&self, edit: DenyEdit, now: Instant) -> bool {
+        let mut edits = self.edits();
+        edits.retain(|other| other.network != edit.network && !has_ended(other, now));
+        let has_room = edits.len() < EDITS_MAX;
+        if has_room {
+            edits.push(edit);
+        }
+        self.publish(&mut edits, now);
+        has_room
+    }
+
+    /// Removes the edit of exactly this network. Returns whether there was one.
+    pub(super) fn remove(&self, network: IpNet, now: Instant) -> bool {
+        let mut edits = self.edits();
+        edits.retain(|edit| !has_ended(edit, now));
+        let before = edits.len();
+        edits.retain(|edit| edit.network != network);
+        let is_removed = edits.len() < before;
+        self.publish(&mut edits, now);
+        is_removed
+    }
+
+    /// The edits that hold now, the oldest first.
+    pub(super) fn list(&self, now: Instant) -> Vec<DenyEdit> {
+        let edits = self.edits();
+        edits.iter().filter(|edit| !has_ended(edit, now)).cloned().collect()
+    }
+
+    /// Forgets edits that have ended, and publishes what the others deny.
+    fn publish(&self, edits: &mut Vec<DenyEdit>, now: Instant) {
+        edits.retain(|edit| !has_ended(edit, now));
+        let denied = (!edits.is_empty()).then(|| DeniedNow {
+            networks: edits.iter().map(|edit| edit.network).collect(),
+            until: edits.iter().filter_map(|edit| edit.until).min(),
+        });
+        self.denied.store(denied.map(Arc::new));
+    }
+
+    fn edits(&self) -> MutexGuard<'_, Vec<DenyEdit>> {
+        self.edits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn has_ended(edit: &DenyEdit, now: Instant) -> bool {
+    edit.until.is_some_and(|until| until <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_edit_denies_until_it_ends_or_is_undone() {
+        let (edits, start) = (DenyEdits::default(), Instant::now());
+        let edit = |network: &str, seconds: Option<u64>| DenyEdit {
+            network: network.parse().unwrap(),
+            by: "test".into(),
+            at: SystemTime::now(),
+            until: seconds.map(|seconds| start + Duration::from_secs(seconds)),
+        };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let denied = |address: &str, seconds| edits.deny(address.parse().unwrap(), after(seconds));
+        assert!(!denied("10.0.0.1", 0));
+        assert!(edits.add(edit("10.0.0.0/8", None), start));
+        assert!(edits.add(edit("192.0.2.0/24", Some(10)), start));
+        assert!(denied("10.0.0.1", 0) && denied("192.0.2.1", 9) && !denied("192.0.2.1", 10) && denied("10.0.0.1", 10));
+        assert_eq!(edits.list(after(10)).len(), 1);
+        assert!(!edits.remove("10.0.0.0/9".parse().unwrap(), after(11)));
+        assert!(edits.remove("10.0.0.0/8".parse().unwrap(), after(11)));
+        assert!(!denied("10.0.0.1", 12));
+        assert!(edits.add(edit("10.0.0.0/8", Some(20)), after(12)));
+        assert!(edits.add(edit("10.0.0.0/8", None), after(12)), "it is replaced");
+        assert!(denied("10.0.0.1", 30));
+    }
+
+    #[test]
+    fn edits_are_bounded() {
+        let (edits, now) = (DenyEdits::default(), Instant::now());
+        let add = |number: u32| {
+            let edit = DenyEdit {
+                network: IpNet::from(IpAddr::from(number.to_be_bytes())),
+                by: "test".into(),
+                at: SystemTime::now(),
+                until: None,
+            };
+            edits.edits().push(edit); // not by `add`: 10,000 sets of networks take long in a debug build
+        };
+        (0..EDITS_MAX as u32).for_each(add);
+        let one_more = DenyEdit {
+            network: "2001:db8::/32".parse().unwrap(),
+            by: "test".into(),
+            at: SystemTime::now(),
+            until: None,
+        };
+        assert!(!edits.add(one_more, now));
+    }
+}

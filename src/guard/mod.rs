@@ -1,0 +1,345 @@
+//! Guards: who may pass, and how much they may take.
+//!
+//! A [`Guard`] has one set of counts, wherever it is used: a guard of two listeners limits both together. What passes
+//! holds a [`GuardPass`], and dropping that returns what was counted. The counts of a guard outlast its rules: a
+//! [successor](Guard::successor) with other rules goes on with them.
+//!
+//! Memory is bounded whatever clients do: live sessions by the limit of the process, debts of sources by a table of fixed
+//! size, edits and the sources shown by constants.
+
+mod source;
+mod networks;
+mod rate;
+mod debts;
+mod sessions;
+mod refused;
+mod edits;
+mod lines;
+mod bandwidth;
+mod reason;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::addr::ClientAddr;
+use bandwidth::{ByteBucket, nanos};
+pub use bandwidth::{DirectionThrottle, Throttle};
+use debts::DebtTable;
+use edits::DenyEdits;
+pub use edits::{DenyEdit, EDITS_MAX};
+pub use lines::LINES_PER_SECOND;
+use lines::LineBudget;
+pub use networks::NetworkSet;
+pub use rate::Rate;
+use rate::{Nanos, SharedBucket};
+pub use reason::GuardReason;
+use refused::RefusedSources;
+pub use rules::{GuardRules, RefuseWith};
+use sessions::{CountedSession, Full, SessionTable};
+pub use source::{Source, SourceBits};
+
+/// The index of a guard among those of one plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GuardId(pub usize);
+
+/// A guard in force.
+#[derive(Debug)]
+pub struct Guard {
+    name: Arc<str>,
+    rules: GuardRules,
+    /// `None`: there is no `rate_per_source`.
+    debts: Option<Arc<DebtTable>>,
+    counts: Arc<GuardCounts>,
+}
+
+/// What goes on when the rules change.
+#[derive(Debug)]
+struct GuardCounts {
+    /// From which all times count.
+    epoch: Instant,
+    sessions: Arc<SessionTable>,
+    rate: SharedBucket,
+    up: Arc<ByteBucket>,
+    down: Arc<ByteBucket>,
+    edits: DenyEdits,
+    refusals: ReasonCounts,
+    reports: ReasonCounts,
+    refused: RefusedSources,
+    lines: LineBudget,
+}
+
+/// A counter for each reason.
+#[derive(Debug, Default)]
+struct ReasonCounts([AtomicU64; GuardReason::ALL.len()]);
+
+impl ReasonCounts {
+    fn add(&self, reason: GuardReason) {
+        self.0[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    fn all(&self) -> [(GuardReason, u64); GuardReason::ALL.len()] {
+        GuardReason::ALL.map(|reason| (reason, self.0[reason as usize].load(Relaxed)))
+    }
+}
+
+/// What a guard has let pass. Dropping it ends the session for the guard.
+#[derive(Debug)]
+#[must_use = "dropping it ends the session"]
+pub struct GuardPass {
+    guard: Arc<Guard>,
+    _session: CountedSession,
+    would_refuse: Option<GuardReason>,
+}
+
+impl Guard {
+    /// A guard that has counted nothing yet.
+    #[must_use]
+    pub fn new(name: Arc<str>, rules: GuardRules) -> Self {
+        let counts = GuardCounts {
+            epoch: Instant::now(),
+            sessions: SessionTable::new(),
+            rate: SharedBucket::default(),
+            up: Arc::new(ByteBucket::new(rules.bandwidth)),
+            down: Arc::new(ByteBucket::new(rules.bandwidth)),
+            edits: DenyEdits::default(),
+            refusals: ReasonCounts::default(),
+            reports: ReasonCounts::default(),
+            refused: RefusedSources::default(),
+            lines: LineBudget::default(),
+        };
+        Self {
+            name,
+            debts: rules
+                .rate_per_source
+                .map(|_| Arc::new(DebtTable::new(rules.sources_max))),
+            rules,
+            counts: Arc::new(counts),
+        }
+    }
+
+    /// The same guard with other rules: it goes on with the counts, the debts and the edits. Sessions under way keep the
+    /// limits of their own bandwidth; the common bandwidth changes by [`Self::apply_bandwidth`].
+    #[must_use]
+    pub fn successor(&self, rules: GuardRules) -> Self {
+        let debts = match (rules.rate_per_source, &self.debts) {
+            (None, _) => None,
+            (Some(_), Some(debts)) if rules.sources_max == self.rules.sources_max => Some(Arc::clone(debts)),
+            (Some(_), Some(debts)) => Some(Arc::new(
+                debts.resized(rules.sources_max, self.counts.now(Instant::now())),
+            )),
+            (Some(_), None) => Some(Arc::new(DebtTable::new(rules.sources_max))),
+        };
+        Self {
+            name: Arc::clone(&self.name),
+            rules,
+            debts,
+            counts: Arc::clone(&self.counts),
+        }
+    }
+
+    /// Puts the common bandwidth of these rules in force, also for sessions under way that are limited already.
+    pub fn apply_bandwidth(&self) {
+        let bandwidth = self.rules.bandwidth.filter(|_| !self.rules.report_only);
+        self.counts.up.set_rate(bandwidth);
+        self.counts.down.set_rate(bandwidth);
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What it allows.
+    #[must_use]
+    pub fn rules(&self) -> &GuardRules {
+        &self.rules
+    }
+
+    /// Asks whether a client may pass.
+    ///
+    /// # Errors
+    /// Why it may not. It is counted.
+    pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
+        let source = Source::of(client.ip(), self.rules.by);
+        let reason = match self.check(client, source, now) {
+            Ok(session) => return Ok(self.pass(session, None)),
+            Err(reason) => reason,
+        };
+        let counts = &self.counts;
+        counts.refused.record(source);
+        if self.rules.report_only
+            && let Ok(session) = counts.sessions.enter(source, None, None)
+        {
+            counts.reports.add(reason);
+            return Ok(self.pass(session, Some(reason)));
+        }
+        counts.refusals.add(reason);
+        Err(reason)
+    }
+
+    fn pass(self: &Arc<Self>, session: CountedSession, would_refuse: Option<GuardReason>) -> GuardPass {
+        GuardPass {
+            guard: Arc::clone(self),
+            _session: session,
+            would_refuse,
+        }
+    }
+
+    /// What is common to all is asked for last: a source that takes too much does not use it up. What is refused costs
+    /// nothing.
+    fn check(&self, client: ClientAddr, source: Source, now: Instant) -> Result<CountedSession, GuardReason> {
+        let (rules, counts) = (&self.rules, &self.counts);
+        if let Some(reason) = self.address_reason(client, now) {
+            return Err(reason);
+        }
+        let session = counts.sessions.enter(source, rules.sessions, rules.sessions_per_source);
+        let session = session.map_err(|full| match full {
+            Full::All => GuardReason::Sessions,
+            Full::OfSource => GuardReason::SessionsPerSource,
+        })?;
+        let now = counts.now(now);
+        let per_source = rules.rate_per_source.zip(self.debts.as_ref());
+        if per_source.is_some_and(|(rate, debts)| !debts.take(&source, rate, now)) {
+            return Err(GuardReason::RatePerSource);
+        }
+        if rules.rate.is_some_and(|rate| !counts.rate.take(rate, now)) {
+            if let Some((rate, debts)) = per_source {
+                debts.give_back(&source, rate);
+            }
+            return Err(GuardReason::Rate);
+        }
+        Ok(session)
+    }
+
+    /// Why a client may not pass because of its address; `None`: because of that it may. Counts nothing.
+    #[must_use]
+    pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
+        let address = client.ip();
+        if self.rules.deny.contains(address) || self.counts.edits.deny(address, now) {
+            return Some(GuardReason::Deny);
+        }
+        let is_allowed = self.rules.allow.as_ref().is_none_or(|allow| allow.contains(address));
+        (!is_allowed).then_some(GuardReason::NotAllowed)
+    }
+
+    /// Whether to log a refusal before the ClientHello: the number of those that were not logged since the line before.
+    /// `None`: do not log it.
+    #[must_use]
+    pub fn line(&self, now: Instant) -> Option<u64> {
+        self.counts.lines.line(self.counts.now(now))
+    }
+
+    /// Denies a network from now on, until the edit ends; sessions under way go on. An edit of the same network is replaced.
+    /// Returns whether there was room for it: a guard has at most [`EDITS_MAX`].
+    pub fn deny(&self, edit: DenyEdit, now: Instant) -> bool {
+        self.counts.edits.add(edit, now)
+    }
+
+    /// Takes back what [`Self::deny`] has said of exactly this network. Returns whether there was such an edit.
+    pub fn undo(&self, network: IpNet, now: Instant) -> bool {
+        self.counts.edits.remove(network, now)
+    }
+
+    /// The edits that hold now, the oldest first.
+    #[must_use]
+    pub fn edits(&self, now: Instant) -> Vec<DenyEdit> {
+        self.counts.edits.list(now)
+    }
+
+    /// Open sessions.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.counts.sessions.open()
+    }
+
+    /// Sources with open sessions.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.counts.sessions.sources()
+    }
+
+    /// The sources with most open sessions, at most so many.
+    #[must_use]
+    pub fn top_sessions(&self, sources_max: usize) -> Vec<(Source, u32)> {
+        self.counts.sessions.top(sources_max)
+    }
+
+    /// The sources that were refused most often, at most so many. The counts may be a little too high.
+    #[must_use]
+    pub fn top_refused(&self, sources_max: usize) -> Vec<(Source, u64)> {
+        self.counts.refused.top(sources_max)
+    }
+
+    /// Clients refused so far, by reason.
+    #[must_use]
+    pub fn refusals(&self) -> [(GuardReason, u64); GuardReason::ALL.len()] {
+        self.counts.refusals.all()
+    }
+
+    /// Clients that passed only because of `report_only`, by reason.
+    #[must_use]
+    pub fn reports(&self) -> [(GuardReason, u64); GuardReason::ALL.len()] {
+        self.counts.reports.all()
+    }
+
+    /// Unpaid debts of sources that were forgotten because there were too many; 0 without `rate_per_source`.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.debts.as_ref().map_or(0, |debts| debts.evictions())
+    }
+}
+
+impl GuardCounts {
+    fn now(&self, now: Instant) -> Nanos {
+        nanos(now.saturating_duration_since(self.epoch))
+    }
+}
+
+impl GuardPass {
+    /// The guard.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    /// Why the guard would have refused the client, had it not been told to report only.
+    #[must_use]
+    pub fn would_refuse(&self) -> Option<GuardReason> {
+        self.would_refuse
+    }
+}
+
+impl Throttle {
+    /// The limits that all these guards set for a session; `None`: none of them limits its bandwidth.
+    #[must_use]
+    pub fn of(passes: &[GuardPass]) -> Option<Box<Self>> {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        for guard in passes.iter().map(GuardPass::guard) {
+            let (rules, counts) = (&guard.rules, &guard.counts);
+            if rules.report_only {
+                continue;
+            }
+            if rules.bandwidth.is_some() {
+                up.push(Arc::clone(&counts.up));
+                down.push(Arc::clone(&counts.down));
+            }
+            if let Some(rate) = rules.bandwidth_per_session {
+                up.push(Arc::new(ByteBucket::new(Some(rate))));
+                down.push(Arc::new(ByteBucket::new(Some(rate))));
+            }
+        }
+        (!up.is_empty()).then(|| {
+            Box::new(Self {
+                up: DirectionThrottle::new(up),
+                down: DirectionThrottle::new(down),
+            })
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! Sets of networks: sorted ranges, so that a lookup among 100,000 networks is a binary search.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A set of networks. IPv4-mapped IPv6 addresses are looked up as IPv4 addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkSet {
+    v4: Box<[(u32, u32)]>,
+    v6: Box<[(u128, u128)]>,
+}
+
+impl NetworkSet {
+    /// Whether an address is in one of the networks.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => is_within(&self.v4, u32::from(v4)),
+            IpAddr::V6(v6) => is_within(&self.v6, u128::from(v6)),
+        }
+    }
+
+    /// How many ranges the networks make up: those that touch or overlap are one.
+    #[must_use]
+    pub fn ranges(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+}
+
+impl FromIterator<IpNet> for NetworkSet {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in networks {
+            match network {
+                IpNet::V4(network) => v4.push((network.network().into(), network.broadcast().into())),
+                IpNet::V6(network) => v6.push((network.network().into(), network.broadcast().into())),
+            }
+        }
+        Self {
+            v4: merged(v4, |last: u32| last.checked_add(1)),
+            v6: merged(v6, |last: u128| last.checked_add(1)),
+        }
+    }
+}
+
+/// Sorts the ranges, and joins those that touch or overlap. `next` is the number after one; `None`: there is none.
+fn merged<N: Copy + Ord>(mut ranges: Vec<(N, N)>, next: impl Fn(N) -> Option<N>) -> Box<[(N, N)]> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(N, N)> = Vec::new();
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some((_, end)) if next(*end).is_none_or(|next| first <= next) => *end = last.max(*end),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined.into()
+}
+
+fn is_within<N: Copy + Ord>(ranges: &[(N, N)], number: N) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= number);
+    after > 0 && number <= ranges[after - 1].1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(networks: &[&str]) -> NetworkSet {
+        networks
+            .iter()
+            .map(|network| network.parse::<IpNet>().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn networks_that_touch_are_one_range() {
+        let all = set(&[
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+            "10.1.0.0/16",
+            "2001:db8::/32",
+            "11.0.0.0/8",
+        ]);
+        assert_eq!(all.ranges(), 2);
+        let everything = set(&["0.0.0.0/0", "255.255.255.255/32", "::/0"]);
+        for address in [
+            "0.0.0.0",
+            "255.255.255.255",
+            "::",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        ] {
+            assert!(everything.contains(address.parse().unwrap()), "{address}");
+        }
+        assert!(set(&["10.0.0.0/8"]).contains("::ffff:10.1.2.3".parse().unwrap()));
+        assert!(
+            !set(&["::/0"]).contains("::ffff:10.1.2.3".parse().unwrap()),
+            "it is an IPv4 address"
+        );
+        assert!(!NetworkSet::default().contains("10.0.0.1".parse().unwrap()));
+    }
+
+    /// Addresses and networks of a small part of each family, so that they meet often.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        (any::<bool>(), any::<u8>()).prop_map(|(is_v4, low)| match is_v4 {
+            true => IpAddr::from(u32::from(low).to_be_bytes()),
+            false => IpAddr::from(u128::from(low).to_be_bytes()),
+        })
+    }
+
+    fn network() -> impl Strategy<Value = IpNet> {
+        (address(), 0u8..9).prop_map(|(address, host_bits)| {
+            let length = if address.is_ipv4() { 32 } else { 128 } - host_bits;
+            IpNet::new(address, length).unwrap().trunc()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_contains_what_one_of_its_networks_contains(
+            networks in proptest::collection::vec(network(), 0..20),
+            addresses in proptest::collection::vec(address(), 1..50),
+        ) {
+            let set: NetworkSet = networks.iter().copied().collect();
+            for address in addresses {
+                let expected = networks.iter().any(|network| network.contains(&address));
+                prop_assert_eq!(set.contains(address), expected, "{}", address);
+            }
+        }
+    }
+}

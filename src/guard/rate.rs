@@ -1,0 +1,109 @@
+//! Rates, as a token bucket that is one number: the generic cell rate algorithm (ITU-T I.371, annex A).
+//!
+//! A bucket is the time at which all that was taken is paid for. It costs no refill and no timer.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Times are nanoseconds since the start of the guard: they fit an atomic.
+pub(super) type Nanos = u64;
+
+/// How much may be taken at once, and over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// What one costs.
+    interval: Nanos,
+    /// How far the bucket may be overdrawn before one is refused.
+    tolerance: Nanos,
+}
+
+impl Rate {
+    /// `count` per `period`, and `burst` at once. All of them at least one.
+    #[must_use]
+    pub fn new(count: u32, period: Duration, burst: u32) -> Self {
+        let period = Nanos::try_from(period.as_nanos()).unwrap_or(Nanos::MAX);
+        let interval = (period / Nanos::from(count.max(1))).max(1);
+        Self {
+            interval,
+            tolerance: interval.saturating_mul(Nanos::from(burst.max(1) - 1)),
+        }
+    }
+
+    /// Takes one. Returns when the bucket is paid then, or `None`: it is overdrawn.
+    pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> Option<Nanos> {
+        let paid_at = paid_at.max(now);
+        (paid_at - now <= self.tolerance).then(|| paid_at.saturating_add(self.interval))
+    }
+
+    /// Gives one back.
+    pub(super) fn give_back(self, paid_at: Nanos) -> Nanos {
+        paid_at.saturating_sub(self.interval)
+    }
+}
+
+/// A bucket that all workers share.
+#[derive(Debug, Default)]
+pub(super) struct SharedBucket {
+    paid_at: AtomicU64,
+}
+
+impl SharedBucket {
+    /// Takes one; whether there was one.
+    pub(super) fn take(&self, rate: Rate, now: Nanos) -> bool {
+        let taken = self
+            .paid_at
+            .fetch_update(Relaxed, Relaxed, |paid_at| rate.take(paid_at, now));
+        taken.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_one_an_interval() {
+        let rate = Rate::new(20, Duration::from_secs(1), 50);
+        let bucket = SharedBucket::default();
+        let passed = (0..1_000).filter(|_| bucket.take(rate, SECOND)).count();
+        assert_eq!(passed, 50);
+        assert!(!bucket.take(rate, SECOND + SECOND / 20 - 1));
+        assert!(bucket.take(rate, SECOND + SECOND / 20));
+        assert!(!bucket.take(rate, SECOND + SECOND / 20));
+        let passed = (0..1_000).filter(|_| bucket.take(rate, 100 * SECOND)).count();
+        assert_eq!(
+            passed, 50,
+            "a bucket holds no more than the burst, however long it was not used"
+        );
+    }
+
+    proptest! {
+        /// Over any time, no more passes than the burst and what the rate allows in that time.
+        #[test]
+        fn no_more_passes_than_the_rate_and_the_burst_allow(
+            count in 1u32..2_000,
+            burst in 1u32..100,
+            gaps in proptest::collection::vec(0u64..SECOND / 50, 1..500),
+        ) {
+            let rate = Rate::new(count, Duration::from_secs(1), burst);
+            let bucket = SharedBucket::default();
+            let (mut now, mut passed) = (SECOND, 0u64);
+            for gap in &gaps {
+                now += gap;
+                passed += u64::from(bucket.take(rate, now));
+            }
+            let interval = SECOND / u64::from(count);
+            prop_assert!(passed <= u64::from(burst) + (now - SECOND) / interval);
+            // A client that keeps to the rate is never refused.
+            now += u64::from(burst) * interval;
+            for _ in 0..10 {
+                now += interval;
+                prop_assert!(bucket.take(rate, now));
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The sources that are refused most, in a table of fixed size.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::source::Source;
+
+/// Sources that are followed.
+const FOLLOWED: usize = 64;
+
+/// The sources that are refused most often, by the "space saving" algorithm (Metwally, Agrawal, El Abbadi: "Efficient
+/// computation of frequent and top-k elements in data streams", 2005). A source with more than one in 64 of all refusals
+/// is always in it. Counts may be too high: a source takes over the count of the one that it replaces.
+#[derive(Debug, Default)]
+pub(super) struct RefusedSources {
+    // A std mutex, locked for a few lines by each refusal.
+    followed: Mutex<Vec<(Source, u64)>>,
+}
+
+impl RefusedSources {
+    /// Counts a refusal of a source.
+    pub(super) fn record(&self, source: Source) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, refusals)) = followed.iter_mut().find(|(of, _)| *of == source) {
+            *refusals += 1;
+        } else if followed.len() < FOLLOWED {
+            followed.push((source, 1));
+        } else if let Some(least) = followed.iter_mut().min_by_key(|(_, refusals)| *refusals) {
+            *least = (source, least.1 + 1);
+        }
+    }
+
+    /// The sources with most refusals, at most so many, the first first.
+    pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u64)> {
+        let mut top = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        top.sort_unstable_by_key(|(source, refusals)| (std::cmp::Reverse(*refusals), *source));
+        top.truncate(sources_max);
+        top
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::source::SourceBits;
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_refused_often_is_found_among_very_many() {
+        let refused = RefusedSources::default();
+        let source = |number: u32| Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default());
+        for number in 0..20_000 {
+            refused.record(source(1_000 + number));
+            if number % 10 == 0 {
+                refused.record(source(7));
+            }
+        }
+        let (first, refusals) = refused.top(3)[0];
+        assert_eq!(first, source(7));
+        assert!(refusals >= 2_000, "{refusals}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What a guard allows.
+
+use super::networks::NetworkSet;
+use super::rate::Rate;
+use super::source::SourceBits;
+
+/// What a guard allows. Limits are at least 1; `None`: no such limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuardRules {
+    /// Only clients in these networks; `None`: all.
+    pub allow: Option<NetworkSet>,
+    /// No clients in these networks, whatever `allow` says.
+    pub deny: NetworkSet,
+    /// Sessions at once.
+    pub sessions: Option<u32>,
+    /// Sessions of one source at once.
+    pub sessions_per_source: Option<u32>,
+    /// New sessions over time.
+    pub rate: Option<Rate>,
+    /// New sessions of one source over time.
+    pub rate_per_source: Option<Rate>,
+    /// Bytes a second of all sessions together, for each direction.
+    pub bandwidth: Option<u64>,
+    /// Bytes a second of each session, for each direction.
+    pub bandwidth_per_session: Option<u64>,
+    /// What counts as one source.
+    pub by: SourceBits,
+    /// How many sources `rate_per_source` remembers.
+    pub sources_max: usize,
+    /// Whether it only counts what it would refuse, and limits no bandwidth.
+    pub report_only: bool,
+    /// How a client is refused that has shown no ClientHello.
+    pub refuse_with: RefuseWith,
+}
+
+/// How a client is refused that has shown no ClientHello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefuseWith {
+    /// By a reset: it leaves nothing behind.
+    #[default]
+    Reset,
+    /// By the end of the stream.
+    Close,
+}

@@ -1,0 +1,201 @@
+//! The sessions that are open, all together and of each source: exact, whichever workers they are on.
+
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::source::Source;
+
+/// Parts of the table, so that workers seldom wait for each other.
+const SHARDS: usize = 64;
+
+/// A map gives memory back when it could hold so many times what it holds.
+const SPARE_MAX: usize = 8;
+
+/// The open sessions of a guard. A source is in the table as long as it has a session, so that the sessions of the process
+/// bound its size.
+#[derive(Debug)]
+pub(super) struct SessionTable {
+    open: AtomicUsize,
+    // Std mutexes, each locked for a few lines when a session begins and ends.
+    shards: Box<[Mutex<HashMap<Source, u32>>]>,
+    keys: RandomState,
+}
+
+/// Why a session is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All sessions together are at the limit.
+    All,
+    /// Those of the source are.
+    OfSource,
+}
+
+impl SessionTable {
+    /// No session.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            keys: RandomState::new(),
+        })
+    }
+
+    /// Counts a session of a source, unless it would be one too many; `None`: no such limit.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        source: Source,
+        max: Option<u32>,
+        max_of_source: Option<u32>,
+    ) -> Result<CountedSession, Full> {
+        {
+            let mut shard = self.shard(&source);
+            let sessions = shard.entry(source).or_insert(0);
+            if max_of_source.is_some_and(|max| *sessions >= max) {
+                return Err(Full::OfSource); // the entry has sessions, as no limit is 0
+            }
+            *sessions += 1;
+        }
+        // From here on dropping it takes both counts back.
+        let session = CountedSession {
+            table: Arc::clone(self),
+            source,
+        };
+        let before = self.open.fetch_add(1, Relaxed);
+        if max.is_some_and(|max| before >= max as usize) {
+            return Err(Full::All);
+        }
+        Ok(session)
+    }
+
+    /// Open sessions.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// Sources with open sessions.
+    pub(super) fn sources(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// The sources with most sessions, at most so many, the first first.
+    pub(super) fn top(&self, sources_max: usize) -> Vec<(Source, u32)> {
+        let mut top: Vec<(Source, u32)> = Vec::new();
+        for shard in &self.shards {
+            top.extend(lock(shard).iter().map(|(source, sessions)| (*source, *sessions)));
+            top.sort_unstable_by_key(|(source, sessions)| (std::cmp::Reverse(*sessions), *source));
+            top.truncate(sources_max);
+        }
+        top
+    }
+
+    fn shard(&self, source: &Source) -> MutexGuard<'_, HashMap<Source, u32>> {
+        lock(&self.shards[self.keys.hash_one(source) as usize % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<HashMap<Source, u32>>) -> MutexGuard<'_, HashMap<Source, u32>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A session that is counted until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the session"]
+pub(super) struct CountedSession {
+    table: Arc<SessionTable>,
+    pub(super) source: Source,
+}
+
+impl Drop for CountedSession {
+    fn drop(&mut self) {
+        self.table.open.fetch_sub(1, Relaxed);
+        let mut shard = self.table.shard(&self.source);
+        if let Entry::Occupied(mut sessions) = shard.entry(self.source) {
+            *sessions.get_mut() -= 1;
+            if *sessions.get() == 0 {
+                sessions.remove();
+            }
+        }
+        if shard.capacity() > SPARE_MAX * (shard.len() + SPARE_MAX) {
+            shard.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::super::source::SourceBits;
+    use super::*;
+
+    fn source(number: u32) -> Source {
+        Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default())
+    }
+
+    proptest! {
+        /// Sessions of a few sources begin and end in any order; the limits are exact at every moment.
+        #[test]
+        fn both_limits_are_exact(steps in proptest::collection::vec((0u32..4, any::<bool>()), 1..200)) {
+            const ALL: u32 = 8;
+            const EACH: u32 = 3;
+            let table = SessionTable::new();
+            let mut open: Vec<(u32, CountedSession)> = Vec::new();
+            for (number, begins) in steps {
+                let of_source = open.iter().filter(|(of, _)| *of == number).count() as u32;
+                if begins {
+                    let entered = table.enter(source(number), Some(ALL), Some(EACH));
+                    let expected = match (of_source >= EACH, open.len() as u32 >= ALL) {
+                        (true, _) => Some(Full::OfSource),
+                        (false, true) => Some(Full::All),
+                        (false, false) => None,
+                    };
+                    prop_assert_eq!(entered.as_ref().err().copied(), expected);
+                    open.extend(entered.ok().map(|session| (number, session)));
+                } else if let Some(at) = open.iter().position(|(of, _)| *of == number) {
+                    drop(open.swap_remove(at));
+                }
+                let mut sources: Vec<_> = open.iter().map(|(of, _)| of).collect();
+                sources.sort_unstable();
+                sources.dedup();
+                prop_assert_eq!((table.open(), table.sources()), (open.len(), sources.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn threads_never_pass_a_limit_together() {
+        let table = SessionTable::new();
+        let most = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if let Ok(_session) = table.enter(source(1), None, Some(2)) {
+                            most.fetch_max(table.top(1)[0].1 as usize, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!((1..=2).contains(&most.into_inner()));
+        assert_eq!((table.open(), table.sources()), (0, 0));
+    }
+
+    #[test]
+    fn after_a_flood_the_table_is_small_again() {
+        let table = SessionTable::new();
+        let flood: Vec<_> = (0..65_000)
+            .map(|number| table.enter(source(number), None, None))
+            .collect();
+        assert_eq!(table.sources(), 65_000);
+        assert_eq!(table.top(2).len(), 2);
+        drop(flood);
+        let room: usize = table.shards.iter().map(|shard| lock(shard).capacity()).sum();
+        assert!(room < 64 * SHARDS, "room for {room} sources");
+    }
+}

@@ -1,0 +1,60 @@
+//! What tells a client of MySQL or Redis without TLS why it is refused: an error in the server's stead, which its program
+//! prints.
+
+/// Why a client is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlainRefusal {
+    /// No route takes it, or one refuses it.
+    NotAllowed,
+    /// There is no server for it.
+    NoServer,
+}
+
+impl PlainRefusal {
+    const fn message(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "this client may not connect here",
+            Self::NoServer => "no server is available",
+        }
+    }
+
+    /// The ERR packet that a MySQL server sends instead of its greeting ("ERR_Packet" in the MySQL source code
+    /// documentation). Before the greeting it has no SQLSTATE.
+    ///
+    /// ```text
+    ///  length (3, little-endian) | 0 | 0xff | code (2) | message
+    /// ```
+    #[must_use]
+    pub fn mysql(self) -> Vec<u8> {
+        let code: u16 = match self {
+            Self::NotAllowed => 1130, // ER_HOST_NOT_PRIVILEGED
+            Self::NoServer => 1053,   // ER_SERVER_SHUTDOWN: drivers try again, or elsewhere
+        };
+        let length = 3 + self.message().len() as u8; // the messages are short
+        let head = [length, 0, 0, 0, 0xff];
+        [&head[..], &code.to_le_bytes(), self.message().as_bytes()].concat()
+    }
+
+    /// The error that answers any command to Redis ("Simple errors" in the Redis serialization protocol specification).
+    #[must_use]
+    pub fn redis(self) -> Vec<u8> {
+        format!("-ERR {}\r\n", self.message()).into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_encoded_byte_for_byte() {
+        assert_eq!(
+            PlainRefusal::NoServer.mysql(),
+            b"\x19\0\0\0\xff\x1d\x04no server is available"
+        );
+        assert_eq!(
+            PlainRefusal::NotAllowed.redis(),
+            b"-ERR this client may not connect here\r\n"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! Recognizes the last record of a TLS connection without decrypting it.
+
+/// Length of a record's header (RFC 8446, section 5.1).
+const HEADER_BYTES: usize = 5;
+
+/// The content type of an encrypted record of TLS 1.3, and the length of one with an alert: 2 bytes of alert, 1 of type,
+/// 16 of authentication tag (RFC 8446, section 5.2).
+const TLS13_ALERT: (u8, u8) = (0x17, 2 + 1 + 16);
+
+/// The content type of an alert of TLS 1.2, and the lengths of an encrypted one: with AES-GCM (RFC 5288), with ChaCha20
+/// (RFC 7905), and with AES-CBC and SHA-1 or SHA-256 (RFC 5246, section 6.2.3.2).
+const TLS12_ALERTS: [(u8, u8); 4] = [(0x15, 8 + 2 + 16), (0x15, 2 + 16), (0x15, 16 + 32), (0x15, 16 + 48)];
+
+/// Whether the bytes end with a record that is as long as an encrypted alert. The last record of a connection that is of
+/// this length is its close_notify (RFC 8446, section 6.1), or an error that has the same effect.
+pub(super) fn ends_with_close_notify(bytes: &[u8]) -> bool {
+    let ends_with = |(content_type, length): (u8, u8)| {
+        let start = bytes.len().checked_sub(HEADER_BYTES + usize::from(length));
+        start.is_some_and(|start| {
+            let header = &bytes[start..start + HEADER_BYTES];
+            header[0] == content_type && header[1] == 3 && header[3..] == [0, length]
+        })
+    };
+    ends_with(TLS13_ALERT) || TLS12_ALERTS.into_iter().any(ends_with)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(content_type: u8, length: u8) -> Vec<u8> {
+        let mut record = vec![content_type, 3, 3, 0, length];
+        record.resize(HEADER_BYTES + usize::from(length), 0xaa);
+        record
+    }
+
+    #[test]
+    fn an_encrypted_alert_is_recognized_at_the_end_only() {
+        let query = record(0x17, 40);
+        for alert in [
+            record(0x17, 19),
+            record(0x15, 26),
+            record(0x15, 18),
+            record(0x15, 48),
+            record(0x15, 64),
+        ] {
+            assert!(ends_with_close_notify(&alert));
+            assert!(ends_with_close_notify(&[&query[..], &alert[..]].concat()));
+            assert!(!ends_with_close_notify(&[&alert[..], &query[..]].concat()));
+            assert!(!ends_with_close_notify(&alert[1..]));
+        }
+        assert!(!ends_with_close_notify(&query));
+        assert!(!ends_with_close_notify(&[]));
+    }
+}

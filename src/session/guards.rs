@@ -1,0 +1,100 @@
+//! The steps in which guards are asked.
+
+use tokio::time::Instant;
+
+use super::listener_state::ListenerState;
+use super::refusal::{Refusal, reply};
+use super::steps::{Opened, Routed};
+use crate::account::{Entry, RefusalLine};
+use crate::guard::{Guard, GuardId, GuardReason, RefuseWith};
+use crate::plan::Protocol;
+use crate::refuse::{PostgresError, Reply};
+use crate::sniff::Sniffed;
+use crate::sniff::alert::Alert;
+
+impl Opened<'_> {
+    /// Asks the guards of the listener, before anything of the client is read.
+    pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
+        ask(self.state, &self.state.plan.guards, self.entry, None)?;
+        Ok(self)
+    }
+}
+
+impl Routed<'_> {
+    /// Asks the guards of the route that has won.
+    pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
+        let known = KnownClient {
+            sniffed: self.sniffed.as_ref(),
+            protocol: self.state.plan.protocol,
+        };
+        ask(self.state, self.guards, self.entry, Some(known))?;
+        Ok(self)
+    }
+}
+
+/// What is known of a client when its route was chosen.
+#[derive(Clone, Copy)]
+struct KnownClient<'a> {
+    sniffed: Option<&'a Sniffed>,
+    protocol: Protocol,
+}
+
+impl KnownClient<'_> {
+    /// What it is told if it is refused for this reason.
+    fn reply(self, reason: GuardReason) -> Reply {
+        let error = if reason.is_address() {
+            PostgresError::Denied
+        } else {
+            PostgresError::Limited
+        };
+        reply(self.sniffed, self.protocol, |_| Alert::AccessDenied, error)
+    }
+
+    /// Whether it has sent a whole ClientHello, or what a client of PostgreSQL begins with.
+    fn has_spoken(self) -> bool {
+        self.sniffed
+            .is_some_and(|sniffed| sniffed.hello().is_some() || sniffed.startup().is_some())
+    }
+}
+
+/// Asks guards in this order. The entry holds what they let pass until the session ends. A guard of both the listener and
+/// the route is asked once, so that it counts the session once.
+fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: Option<KnownClient<'_>>) -> Result<(), Refusal> {
+    if ids.is_empty() {
+        return Ok(()); // most sessions
+    }
+    let now = Instant::now();
+    let mut info = entry.info();
+    let client = info.client;
+    let session = info.guards.get_or_insert_default();
+    for guard in ids.iter().map(|id| &state.guards[*id]) {
+        if session.has_passed(guard.name()) {
+            continue;
+        }
+        match guard.admit(client, now) {
+            Ok(pass) => session.pass(pass),
+            Err(reason) => {
+                let (reply, line) = refuse(guard, reason, known, now);
+                session.refuse(guard.name(), reason, line);
+                return Err(Refusal::Guard(reason, reply));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How a client is refused, and whether that is logged. Clients that have shown what they speak are no flood.
+fn refuse(guard: &Guard, reason: GuardReason, known: Option<KnownClient<'_>>, now: Instant) -> (Reply, RefusalLine) {
+    let line = if known.is_some_and(KnownClient::has_spoken) {
+        RefusalLine::Usual
+    } else {
+        guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After)
+    };
+    let told = known.map_or(Reply::Close, |known| known.reply(reason));
+    let reply = match (told, guard.rules().refuse_with) {
+        (Reply::Close, RefuseWith::Reset) => Reply::Reset,
+        (Reply::Close, RefuseWith::Close) => Reply::End,
+        (told, _) => told,
+    };
+    (reply, line)
+}

@@ -1,0 +1,126 @@
+//! Reads a PostgreSQL client up to the packet that it can be routed by, and answers its requests for encryption.
+//!
+//! ```text
+//! client                     us
+//!   GSSENCRequest  ────────►
+//!                  ◄──────── N
+//!   SSLRequest     ────────►
+//!                  ◄──────── S, N, or the server's answer
+//!   ClientHello, StartupMessage or CancelRequest
+//! ```
+//!
+//! A client that knows PostgreSQL 17 may begin with its ClientHello ("direct" TLS).
+
+use super::PostgresOpening;
+use super::alert::Alert;
+use super::hello::{HelloReader, HelloVerdict, Malformed};
+use super::postgres::{FirstPacket, InvalidPacket, PacketVerdict, first_packet};
+use super::preface::{Inspection, PrefaceReader, SniffFailure};
+
+/// How an SSLRequest is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsAnswer {
+    /// `S`: the name in the ClientHello decides where the client goes.
+    Yes,
+    /// `N`: the StartupMessage decides where the client goes.
+    No,
+    /// By the server.
+    AskServer,
+    /// It was answered before: another one is an error.
+    Given,
+}
+
+/// How a PostgreSQL client came to TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsStart {
+    /// It sent an SSLRequest, and we agreed in the server's stead.
+    Agreed,
+    /// Its first byte is that of a ClientHello (`sslnegotiation=direct`).
+    Direct,
+}
+
+/// Reads the first packets of a PostgreSQL client.
+pub(super) struct PostgresReader {
+    tls: TlsAnswer,
+    has_asked_for_gss: bool,
+    hello: Option<(HelloReader, TlsStart)>,
+    hello_bytes_max: usize,
+}
+
+/// ContentType `handshake` (RFC 8446, section 5.1). As the first byte of a length it would be out of range.
+const TLS_HANDSHAKE: u8 = 22;
+
+impl PostgresReader {
+    /// A reader that has read nothing yet.
+    pub(super) fn new(tls: TlsAnswer, hello_bytes_max: usize) -> Self {
+        Self {
+            tls,
+            has_asked_for_gss: false,
+            hello: None,
+            hello_bytes_max,
+        }
+    }
+
+    /// Whether the client has come to TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.hello.is_some()
+    }
+
+    fn await_hello(&mut self, start: TlsStart) {
+        self.hello = Some((HelloReader::new(self.hello_bytes_max), start));
+    }
+
+    /// What to do about a whole packet behind which so many bytes have come.
+    fn take(&mut self, packet: FirstPacket, behind: usize) -> Inspection<PostgresOpening> {
+        let invalid = |reason| Inspection::Invalid(SniffFailure::Packet(reason));
+        match packet {
+            FirstPacket::Ssl | FirstPacket::GssEnc if behind > 0 => invalid(InvalidPacket::Smuggled),
+            FirstPacket::GssEnc if self.has_asked_for_gss => invalid(InvalidPacket::Repeated),
+            FirstPacket::GssEnc => {
+                self.has_asked_for_gss = true;
+                Inspection::Reply(b'N')
+            }
+            FirstPacket::Ssl => match std::mem::replace(&mut self.tls, TlsAnswer::Given) {
+                TlsAnswer::Yes => {
+                    self.await_hello(TlsStart::Agreed);
+                    Inspection::Reply(b'S')
+                }
+                TlsAnswer::No => Inspection::Reply(b'N'),
+                TlsAnswer::AskServer => Inspection::Found(PostgresOpening::SslRequest),
+                TlsAnswer::Given => invalid(InvalidPacket::Repeated),
+            },
+            FirstPacket::Cancel(key) => Inspection::Found(PostgresOpening::Cancel(key)),
+            FirstPacket::Startup(message) => Inspection::Found(PostgresOpening::Session(message)),
+        }
+    }
+}
+
+impl PrefaceReader for PostgresReader {
+    type Found = PostgresOpening;
+
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<PostgresOpening> {
+        let has_asked = self.has_asked_for_gss || self.tls == TlsAnswer::Given;
+        if self.hello.is_none() && !has_asked && bytes.first() == Some(&TLS_HANDSHAKE) {
+            self.await_hello(TlsStart::Direct);
+        }
+        let Some((reader, start)) = &mut self.hello else {
+            return match first_packet(bytes) {
+                PacketVerdict::NeedMore => Inspection::NeedMore,
+                PacketVerdict::Packet { packet, bytes: length } => self.take(packet, bytes.len() - length),
+                PacketVerdict::Invalid(reason) => Inspection::Invalid(SniffFailure::Packet(reason)),
+            };
+        };
+        match reader.advance(bytes) {
+            HelloVerdict::Hello(hello) => Inspection::Found(PostgresOpening::Tls(hello, *start)),
+            HelloVerdict::NeedMore => Inspection::NeedMore,
+            HelloVerdict::NotTls => Inspection::Invalid(SniffFailure::Invalid(NO_HELLO)),
+            HelloVerdict::Malformed(malformed) => Inspection::Invalid(SniffFailure::Invalid(malformed)),
+            HelloVerdict::TooLong => Inspection::Invalid(SniffFailure::TooLong),
+        }
+    }
+}
+
+const NO_HELLO: Malformed = Malformed {
+    what: "a PostgreSQL client asked for TLS and does not begin it",
+    alert: Alert::UnexpectedMessage,
+};

@@ -1,0 +1,7 @@
+//! Real databases behind pools that know them.
+
+mod endings;
+mod refused;
+mod redis;
+mod mariadb;
+mod refusals;

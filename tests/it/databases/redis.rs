@@ -1,0 +1,133 @@
+//! The check `redis`: writers reach the primary and readers a replica, also across failovers of Sentinel.
+
+use std::net::SocketAddr;
+
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::sentinel::{RedisNode, redis_answer};
+
+/// Two listeners over the same servers, `write` to the primary and `read` to replicas; `health` are further lines.
+fn config(servers: &[&RedisNode], health: &str) -> String {
+    let servers: Vec<_> = servers.iter().map(|server| server.address().to_string()).collect();
+    let pool = |name: &str| {
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n[pools.{name}]\nservers = {servers:?}\n\
+             role = \"{name}\"\n[pools.{name}.health]\ncheck = \"redis\"\ninterval = \"200ms\"\nfall = 1\nrise = 1\n{health}\n"
+        )
+    };
+    pool("primary") + &pool("replica")
+}
+
+fn has_state(proxy: &Proxy, pool: &str, server: &RedisNode, state: &str) -> bool {
+    proxy.server(pool, &server.address().to_string())["health"] == state
+}
+
+fn reason(proxy: &Proxy, pool: &str, server: &RedisNode) -> String {
+    proxy.server(pool, &server.address().to_string())["reason"].to_string()
+}
+
+/// Whether a write at this address is acknowledged. A server that is read-only must not be reached.
+fn is_written(address: SocketAddr, key: &str) -> bool {
+    let answer = redis_answer(address, &format!("SET {key} 1")).unwrap_or_default();
+    assert!(!answer.contains("READONLY"), "{key}: {answer}");
+    answer.starts_with("+OK")
+}
+
+#[test]
+fn writers_reach_the_primary_and_readers_a_replica_in_sync() {
+    let primary = RedisNode::start(&[]);
+    let replica = RedisNode::replica_of(&primary, &[]);
+    let proxy = Proxy::start(&config(&[&primary, &replica], ""));
+    eventually("the checks find both roles", || {
+        has_state(&proxy, "primary", &primary, "up") && has_state(&proxy, "replica", &replica, "up")
+    });
+    for number in 0..4 {
+        assert!(is_written(proxy.at("primary"), &format!("key{number}")));
+        let role = redis_answer(proxy.at("replica"), "ROLE").unwrap();
+        assert!(role.contains("slave"), "{role}");
+    }
+    assert_eq!(
+        reason(&proxy, "primary", &replica),
+        "\"the server is a replica, a primary is required\""
+    );
+    replica.ask("REPLICAOF 127.0.0.1 1");
+    eventually("a replica without its primary is down", || {
+        reason(&proxy, "replica", &replica).contains("the link of the replica to its primary is down")
+    });
+}
+
+#[test]
+fn a_failover_of_sentinel_moves_the_writers_and_the_old_primary_gets_none() {
+    let old = RedisNode::start(&[]);
+    let new = RedisNode::replica_of(&old, &[]);
+    let sentinel = RedisNode::sentinel_of(&old);
+    sentinel.wait_for_replica();
+    let sentinels = format!("sentinels = \"{}\"\nmaster = \"orders\"", sentinel.address());
+    let proxy = Proxy::start(&config(&[&old, &new], &sentinels));
+    eventually("the primary is up", || has_state(&proxy, "primary", &old, "up"));
+    assert!(is_written(proxy.at("primary"), "before"));
+    old.freeze();
+    let mut written = Vec::new();
+    eventually("the new primary is the only one", || {
+        has_state(&proxy, "primary", &new, "up") && has_state(&proxy, "primary", &old, "down")
+    });
+    // The old primary comes back and takes writes until Sentinel makes it a replica. No writer must reach it.
+    old.thaw();
+    eventually("the old primary has become a replica", || {
+        let key = format!("after{}", written.len());
+        if is_written(proxy.at("primary"), &key) {
+            written.push(key);
+        }
+        old.ask("ROLE").contains("slave")
+    });
+    assert!(!written.is_empty());
+    for key in &written {
+        assert_eq!(
+            new.ask(&format!("EXISTS {key}")),
+            ":1\r\n",
+            "{key} was written elsewhere"
+        );
+    }
+    eventually("the old primary serves readers", || {
+        has_state(&proxy, "replica", &old, "up")
+    });
+}
+
+#[test]
+fn a_server_that_refuses_the_check_lives_and_no_output_shows_the_password() {
+    let server = RedisNode::start(&["requirepass right-password", "maxclients 20"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "wrong-password\n").unwrap();
+    let health = format!("password_file = {file:?}");
+    let one_pool = config(&[&server], &health).replace("role = ", "# role = ");
+    let proxy = Proxy::start(&one_pool);
+    eventually("the wrong password is shown as the reason", || {
+        has_state(&proxy, "primary", &server, "check refused")
+            && reason(&proxy, "primary", &server).contains("WRONGPASS")
+    });
+    std::fs::write(&file, "right-password\n").unwrap();
+    eventually("the check passes", || has_state(&proxy, "primary", &server, "up"));
+    let state = proxy.answer(&["status"]).to_string();
+    let stopped = proxy.stop();
+    let all = format!("{state}{:?}{:?}{:?}", stopped.log, stopped.access, server.log());
+    for secret in ["wrong-password", "right-password"] {
+        assert!(!all.contains(secret));
+    }
+}
+
+#[test]
+fn the_check_speaks_tls_if_it_is_told_to() {
+    let keys = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+    let (certificate, key) = (keys.path().join("certificate"), keys.path().join("key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = RedisNode::start_tls(&certificate, &key);
+    let proxy = Proxy::start(&config(&[&server], "tls = true"));
+    eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
+    let plain = Proxy::start(&config(&[&server], "tls = false"));
+    eventually("without TLS the check fails", || {
+        has_state(&plain, "primary", &server, "down")
+    });
+}

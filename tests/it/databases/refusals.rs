@@ -1,0 +1,38 @@
+//! Listeners with `protocol = "mysql"` or `"redis"`: their clients print why they are refused.
+
+use std::process::Command;
+
+use crate::support::mariadb::mariadb;
+use crate::support::process::finished;
+use crate::support::proxy::Proxy;
+
+fn config(protocol: &str) -> String {
+    format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n[[listeners.db.routes]]\n\
+         from = \"127.0.0.0/8\"\npool = \"db\"\n[pools.db]\nservers = [\"127.0.0.1:1\"]\n\
+         health = {{ check = \"off\" }}"
+    )
+}
+
+#[test]
+fn the_client_of_mariadb_prints_that_no_server_is_available() {
+    let proxy = Proxy::start(&config("mysql"));
+    let done = finished(&mut mariadb(proxy.at("db"), "SELECT 1"));
+    assert!(done.stderr.contains("no server is available"), "{done:#?}");
+    assert_eq!(proxy.access_line()["ending"], "connect_failed");
+    let refusing = config("mysql").replace("127.0.0.0/8", "192.0.2.0/24");
+    let proxy = Proxy::start(&refusing);
+    let done = finished(&mut mariadb(proxy.at("db"), "SELECT 1"));
+    assert!(done.stderr.contains("this client may not connect here"), "{done:#?}");
+    assert_eq!(proxy.access_line()["ending"], "no_route");
+}
+
+#[test]
+fn the_client_of_redis_prints_that_no_server_is_available() {
+    let proxy = Proxy::start(&config("redis"));
+    let mut client = Command::new("redis-cli");
+    client.args(["-p", &proxy.at("db").port().to_string(), "PING"]);
+    let done = finished(&mut client);
+    let printed = format!("{}{}", done.stdout, done.stderr);
+    assert!(printed.contains("no server is available"), "{done:#?}");
+}

@@ -1,0 +1,168 @@
+//! A server that refuses the check lives: none of its sessions is cut, and it is told everywhere.
+
+use std::path::Path;
+
+use crate::health::roles::{password, with_checker};
+use crate::support::client::Client;
+use crate::support::counts::{ended_sessions, log_count};
+use crate::support::database::{Postgres, psql};
+use crate::support::process::must;
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, wait_for};
+
+const SESSIONS: usize = 60;
+
+const USED_AS_BEFORE: &str = "check refused: the server lives, and is used as before";
+const NO_NEW_SESSIONS: &str = "check refused: the server lives, and gets no new sessions";
+
+/// One failed check takes a server out, and cuts its sessions at once.
+fn config(server: &Postgres, password: &Path, more: &str) -> String {
+    format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{}\"]\nrole = \"primary\"\n\
+         on_down = \"close\"\nclose_over = \"0s\"\n{more}\n[pools.db.health]\ncheck = \"postgres\"\nuser = \"checker\"\n\
+         password_file = {password:?}\ndatabase = \"checks\"\ninterval = \"200ms\"\ntimeout = \"8s\"\nfall = 1",
+        server.address()
+    )
+}
+
+/// A server with such a configuration, which its check has found to be up.
+fn start(more: &str) -> (Postgres, Proxy) {
+    let server = Postgres::start_with(&["max_connections=70"]);
+    with_checker(&server);
+    run(&server, "CREATE DATABASE checks");
+    let (_folder, password) = password();
+    let proxy = Proxy::start(&config(&server, &password, more));
+    eventually("the server is up", || health(&proxy, &server)["health"] == "up");
+    // The file is read at each check: it must stay.
+    std::mem::forget(_folder);
+    (server, proxy)
+}
+
+fn run(server: &Postgres, statement: &str) {
+    must(&mut psql(server.address(), statement));
+}
+
+fn health(proxy: &Proxy, server: &Postgres) -> serde_json::Value {
+    proxy.server("db", &server.address().to_string())
+}
+
+/// A session of the protocol, without TLS.
+struct Session(Client);
+
+impl Session {
+    /// The session, or the message of the server's error.
+    fn open(address: std::net::SocketAddr) -> Result<Self, String> {
+        let mut client = Client::connect(address);
+        let parameters = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+        let length = u32::try_from(parameters.len() + 4).unwrap();
+        client.send(&length.to_be_bytes()).send(parameters);
+        let mut session = Self(client);
+        session.until_ready().map(|()| session)
+    }
+
+    /// Reads messages until ReadyForQuery.
+    fn until_ready(&mut self) -> Result<(), String> {
+        loop {
+            let header = self.0.read(5);
+            let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+            let body = self.0.read(length - 4);
+            match header[0] {
+                b'E' => return Err(String::from_utf8_lossy(&body).replace('\0', " ")),
+                b'Z' => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn query(&mut self) {
+        self.0.send(b"Q\0\0\0\x0dSELECT 1\0");
+        self.until_ready().unwrap();
+    }
+}
+
+/// Waits until the check is refused for this reason, and then for some more checks.
+fn refused(proxy: &Proxy, server: &Postgres, reason: &str) {
+    let refused = wait_for("the check is refused", || {
+        Some(health(proxy, server)).filter(|state| state["health"] == "check refused")
+    });
+    assert!(refused["reason"].as_str().unwrap().contains(reason), "{refused:#}");
+    let checks = || {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "refused")])
+    };
+    let before = checks();
+    eventually("it is refused again", || checks() >= before + 3.0);
+    assert_eq!(proxy.metrics().sum("acequia_health_check_refused", &[]), 1.0);
+}
+
+fn accepted_again(proxy: &Proxy, server: &Postgres) {
+    eventually("the check passes again", || health(proxy, server)["health"] == "up");
+    assert_eq!(proxy.metrics().sum("acequia_health_check_refused", &[]), 0.0);
+}
+
+#[test]
+fn no_session_is_cut_while_the_check_is_refused_and_new_ones_are_tried() {
+    let (server, proxy) = start("");
+    let open = || Session::open(proxy.at("db"));
+    let mut sessions: Vec<_> = (0..SESSIONS).map(|_| open().ok().unwrap()).collect();
+
+    // All connections are used up.
+    let mut others = Vec::new();
+    let full = loop {
+        match Session::open(server.address()) {
+            Ok(other) => others.push(other),
+            Err(full) => break full,
+        }
+    };
+    refused(&proxy, &server, "too many clients");
+    assert!(full.contains("53300"), "{full}");
+    let answer = open().err().expect("the server is full");
+    assert!(answer.contains("53300"), "expected the server's own answer: {answer}");
+    drop(others);
+    accepted_again(&proxy, &server);
+
+    // The password is another one.
+    run(&server, "ALTER ROLE checker PASSWORD 'something else'");
+    refused(&proxy, &server, "password authentication failed");
+    open().expect("a new session").query();
+    with_password_again(&server);
+    accepted_again(&proxy, &server);
+
+    // The database of the check is gone.
+    run(&server, "DROP DATABASE checks WITH (FORCE)");
+    refused(&proxy, &server, "database \"checks\" does not exist");
+    open().expect("a new session").query();
+
+    sessions.iter_mut().for_each(Session::query);
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+    assert_eq!(log_count(&proxy, USED_AS_BEFORE), 3, "one line an episode");
+    assert_eq!(log_count(&proxy, "checks are no longer refused"), 2);
+    assert_eq!(log_count(&proxy, "server is down"), 0);
+}
+
+/// Gives the role of the checks its password back.
+fn with_password_again(server: &Postgres) {
+    run(server, "DROP ROLE checker");
+    with_checker(server);
+}
+
+#[test]
+fn after_role_trust_a_server_that_refuses_the_check_keeps_its_sessions_and_gets_no_new_ones() {
+    let (server, proxy) = start("role_trust = \"1s\"");
+    let mut session = Session::open(proxy.at("db")).ok().unwrap();
+    run(&server, "ALTER ROLE checker PASSWORD 'something else'");
+    eventually("it gets no new sessions", || log_count(&proxy, NO_NEW_SESSIONS) == 1);
+    assert_eq!(log_count(&proxy, USED_AS_BEFORE), 1, "it was trusted before");
+    let state = health(&proxy, &server);
+    assert_eq!(
+        (&state["health"], &state["up"]),
+        (&"check refused".into(), &false.into())
+    );
+    assert_eq!(Client::connect(proxy.at("db")).read_all(), b"");
+    assert_eq!(ended_sessions(&proxy, "no_server"), 1.0);
+    session.query();
+    with_password_again(&server);
+    accepted_again(&proxy, &server);
+    Session::open(proxy.at("db")).expect("a new session").query();
+}

@@ -1,0 +1,101 @@
+//! Guards that limit bandwidth. The rates are low enough for a debug build on a busy machine.
+
+use std::io::{Read, Write};
+use std::thread::scope;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::client::{Client, assert_echoes, served_client};
+use crate::support::configs;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const MIB: u64 = 1 << 20;
+
+/// A server that sends without end.
+fn source() -> Server {
+    Server::run(|mut stream| {
+        let block = [7; 64 << 10];
+        while stream.write_all(&block).is_ok() {}
+    })
+}
+
+fn config(server: &Server, guard: &str) -> String {
+    [
+        format!("[runtime]\nworkers = 1\n[guards.g]\n{guard}\n"),
+        configs::listener("limited", "p", "guards = \"g\""),
+        configs::listener("free", "p", ""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ]
+    .concat()
+}
+
+/// Bytes that a client reads in this time.
+fn read_for(client: &mut Client, time: Duration) -> u64 {
+    let (mut block, mut total, end) = (vec![0; 64 << 10], 0, Instant::now() + time);
+    while Instant::now() < end {
+        total += client.0.read(&mut block).unwrap() as u64;
+    }
+    total
+}
+
+fn assert_near(bytes: u64, expected: u64, tolerance: f64) {
+    let error = (bytes as f64 / expected as f64 - 1.0).abs();
+    assert!(error < tolerance, "{bytes} bytes, expected {expected}");
+}
+
+#[test]
+fn one_session_gets_the_bandwidth_and_eight_share_it() {
+    let server = source();
+    let proxy = Proxy::start(&config(&server, "bandwidth = \"20MiB/s\""));
+    let time = Duration::from_secs(4);
+    let mut alone = Client::connect(proxy.at("limited"));
+    assert_near(read_for(&mut alone, time), 80 * MIB, 0.1);
+    drop(alone);
+    let shares: Vec<u64> = scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| read_for(&mut Client::connect(proxy.at("limited")), time)))
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let all: u64 = shares.iter().sum();
+    assert_near(all, 80 * MIB, 0.1);
+    for share in &shares {
+        assert_near(*share, all / 8, 0.15);
+    }
+}
+
+#[test]
+fn each_session_has_its_own_limit_in_each_direction() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "bandwidth_per_session = \"1MiB/s\""));
+    let began = Instant::now();
+    scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_echoes(&Client::connect(proxy.at("limited")), 2 << 20));
+        }
+    });
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(1_800), "{took:?}");
+    assert!(took < Duration::from_secs(4), "both directions at once: {took:?}");
+}
+
+#[test]
+fn a_limited_session_does_not_slow_others_on_its_worker() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "bandwidth = \"1KiB/s\""));
+    let mut limited = Client::connect(proxy.at("limited"));
+    limited.send(&[1; 64 << 10]);
+    let mut free = served_client(proxy.at("free"));
+    let began = Instant::now();
+    for _ in 0..1_000 {
+        free.send(b"ping");
+        assert_eq!(free.read(4), b"ping");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    // A session that sleeps still notices that its client is gone.
+    limited.reset();
+    crate::support::counts::wait_for_ended_sessions(&proxy, "client_reset", 1);
+}

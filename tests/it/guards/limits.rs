@@ -1,0 +1,152 @@
+//! Guards that limit sessions and their rate.
+
+use crate::support::client::{Client, served_client};
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::{configs, eventually};
+
+/// Two listeners with the guard `g`.
+fn config(server: &Server, guard: &str) -> String {
+    [
+        format!("[guards.g]\n{guard}\n"),
+        configs::listener("l", "p", "guards = \"g\""),
+        configs::listener("m", "p", "guards = \"g\""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ]
+    .concat()
+}
+
+fn refusals(proxy: &Proxy, reason: &str) -> f64 {
+    proxy
+        .metrics()
+        .sum("acequia_guard_refusals_total", &[("reason", reason)])
+}
+
+/// A client from this address that has had an echo; `None`: it was reset.
+fn served_from(source: &str, proxy: &Proxy, listener: &str) -> Option<Client> {
+    let mut client = Client::connect_from(source, proxy.at(listener));
+    let mut bytes = [0; 4];
+    let echoed = std::io::Write::write_all(&mut client.0, b"ping")
+        .and_then(|()| std::io::Read::read_exact(&mut client.0, &mut bytes));
+    echoed.is_ok().then_some(client)
+}
+
+#[test]
+fn a_guard_of_two_listeners_limits_both_together() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 3\nsessions_per_source = 2"));
+    let first = served_from("127.0.0.1", &proxy, "l").unwrap();
+    let second = served_from("127.0.0.1", &proxy, "m").unwrap();
+    assert!(served_from("127.0.0.1", &proxy, "l").is_none());
+    assert_eq!(refusals(&proxy, "sessions_per_source"), 1.0);
+    let third = served_from("127.0.0.2", &proxy, "l").unwrap();
+    assert!(served_from("127.0.0.3", &proxy, "m").is_none());
+    assert_eq!(refusals(&proxy, "sessions"), 1.0);
+    let metrics = proxy.metrics();
+    let of = |name| metrics.sum(name, &[("guard", "g")]);
+    assert_eq!((of("acequia_guard_sessions"), of("acequia_guard_sources")), (3.0, 2.0));
+    wait_for_ended_sessions(&proxy, "limited", 2);
+    drop((first, second, third));
+    wait_for_active_sessions(&proxy, 0);
+    assert_eq!(proxy.metrics().sum("acequia_guard_sessions", &[]), 0.0);
+    served_client(proxy.at("l"));
+}
+
+#[test]
+fn a_flood_of_one_source_is_refused_with_few_lines_and_others_are_served() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nburst = 5"));
+    let flood: usize = (0..300)
+        .filter(|_| served_from("127.0.0.66", &proxy, "l").is_some())
+        .count();
+    assert_eq!(flood, 5);
+    for last in 1..20 {
+        assert!(served_from(&format!("127.0.0.{last}"), &proxy, "m").is_some());
+    }
+    wait_for_ended_sessions(&proxy, "limited", 295);
+    assert_eq!(refusals(&proxy, "rate_per_source"), 295.0);
+    wait_for_active_sessions(&proxy, 0);
+    let lines = proxy.stop().access;
+    let limited: Vec<_> = lines.iter().filter(|line| line["ending"] == "limited").collect();
+    assert!((10..100).contains(&limited.len()), "{} lines", limited.len());
+    assert!(limited.iter().all(|line| line["guard_reason"] == "rate_per_source"));
+    let suppressed: u64 = limited.iter().map(|line| line["suppressed"].as_u64().unwrap()).sum();
+    assert!(suppressed + limited.len() as u64 <= 295);
+    assert_eq!(lines.len() - limited.len(), 5 + 19);
+}
+
+#[test]
+fn the_rate_of_all_is_one_for_both_listeners() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "rate = \"7/h\""));
+    let served: Vec<_> = (0..4)
+        .flat_map(|_| {
+            [
+                served_from("127.0.0.1", &proxy, "l"),
+                served_from("127.0.0.2", &proxy, "m"),
+            ]
+        })
+        .map(|client| client.is_some())
+        .collect();
+    // A second's worth of seven an hour is one.
+    assert_eq!(served.iter().filter(|served| **served).count(), 1, "{served:?}");
+    assert_eq!(refusals(&proxy, "rate"), 7.0);
+}
+
+#[test]
+fn report_only_lets_all_pass_and_says_what_it_would_have_refused() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 1\nreport_only = true"));
+    let clients = [served_client(proxy.at("l")), served_client(proxy.at("m"))];
+    let metrics = proxy.metrics();
+    assert_eq!(
+        metrics.sum("acequia_guard_reports_total", &[("reason", "sessions")]),
+        1.0
+    );
+    assert_eq!(metrics.sum("acequia_guard_refusals_total", &[]), 0.0);
+    drop(clients);
+    let lines = proxy.access_lines(2);
+    let reported: Vec<_> = lines.iter().filter(|line| line["guard_reason"] == "sessions").collect();
+    assert_eq!(reported.len(), 1);
+    assert_eq!(
+        (&reported[0]["guard"], &reported[0]["ending"]),
+        (&"g".into(), &"client_closed".into())
+    );
+}
+
+#[test]
+fn a_reload_keeps_counts_and_a_guard_that_is_removed_lets_all_pass() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 2\nrate_per_source = \"1/h\"\nburst = 2"));
+    let held = served_from("127.0.0.1", &proxy, "l").unwrap();
+    assert!(proxy.reload(&config(
+        &server,
+        "sessions = 2\nrate_per_source = \"1/h\"\nburst = 3\nsources_max = 50"
+    )));
+    assert_eq!(proxy.metrics().sum("acequia_guard_sessions", &[]), 1.0);
+    let second = served_from("127.0.0.1", &proxy, "m").unwrap();
+    assert!(served_from("127.0.0.2", &proxy, "m").is_none());
+    assert_eq!(refusals(&proxy, "sessions"), 1.0);
+    drop(held);
+    eventually("one session is left", || {
+        proxy.metrics().sum("acequia_guard_sessions", &[]) == 1.0
+    });
+    assert!(
+        served_from("127.0.0.1", &proxy, "m").is_some(),
+        "the third of the burst"
+    );
+    eventually("one session is left", || {
+        proxy.metrics().sum("acequia_guard_sessions", &[]) == 1.0
+    });
+    assert!(served_from("127.0.0.1", &proxy, "m").is_none());
+    assert_eq!(refusals(&proxy, "rate_per_source"), 1.0);
+    drop(second);
+    let open = [
+        configs::listener("l", "p", ""),
+        configs::listener("m", "p", ""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ];
+    assert!(proxy.reload(&open.concat()));
+    assert!(served_from("127.0.0.1", &proxy, "m").is_some());
+}

@@ -1,0 +1,49 @@
+//! With `failback = "manual"`, a server that went down is used again only when an operator says so.
+
+use std::net::{SocketAddr, TcpListener};
+
+use crate::support::client::server_reached;
+use crate::support::eventually;
+use crate::support::process::Port;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(failback: &str, servers: &[SocketAddr]) -> String {
+    let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [{}]\nfailback = \"{failback}\"\n\
+         [pools.p.health]\ninterval = \"50ms\"\nfall = 1\nrise = 1",
+        servers.join(", ")
+    )
+}
+
+/// The server at this address is up, goes down, and passes its checks again.
+fn flap(proxy: &Proxy, back: &mut Option<Server>) {
+    let address = back.take().expect("it runs").address;
+    let state = || proxy.server("p", &address.to_string());
+    eventually("it is down", || state()["use"] == "awaiting failback");
+    *back = Some(Server::named_on(TcpListener::bind(address).unwrap(), "back"));
+    eventually("its checks pass", || state()["health"] == "up");
+}
+
+#[test]
+fn a_server_that_went_down_awaits_failback_until_it_is_enabled() {
+    let (port, other) = (Port::keep(), Server::named("other"));
+    let servers = [port.address, other.address];
+    let label = port.address.to_string();
+    let proxy = Proxy::start(&config("manual", &servers));
+    let state = || proxy.server("p", &label);
+    assert_eq!(state()["use"], "enabled", "it was never up");
+    let mut back = Some(Server::named_on(port.listen(), "back"));
+    eventually("it is up", || state()["health"] == "up");
+    flap(&proxy, &mut back);
+    for _ in 0..4 {
+        assert_eq!(server_reached(proxy.at("l")), "other");
+    }
+    proxy.answer(&["server", "enable", &format!("p/{label}")]);
+    assert_eq!(state()["use"], "enabled");
+    eventually("it is used", || server_reached(proxy.at("l")) == "back");
+    flap(&proxy, &mut back);
+    assert!(proxy.reload(&config("auto", &servers)));
+    assert_eq!(state()["use"], "enabled", "no operator is asked for any more");
+}

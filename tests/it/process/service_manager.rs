@@ -1,0 +1,135 @@
+//! What a service manager is told, and the unit for systemd.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::PATIENCE;
+use crate::support::configs::one_pool;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// The receiving end of sd_notify(3).
+struct ServiceManager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl ServiceManager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            socket,
+            path,
+            _folder: folder,
+        }
+    }
+
+    fn start(&self, server: &Server, variables: &[&str]) -> Proxy {
+        let socket = format!("NOTIFY_SOCKET={}", self.path.display());
+        let words: Vec<_> = ["env", &socket].iter().chain(variables).copied().collect();
+        Proxy::setup(&one_pool(&[server.address], "")).under(&words).launch()
+    }
+
+    /// The lines of the next message.
+    fn next(&self) -> Vec<String> {
+        let mut bytes = [0; 4096];
+        let read = self.socket.recv(&mut bytes).expect("a message is sent");
+        let text = std::str::from_utf8(&bytes[..read]).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The next message that is not one for the watchdog.
+    fn next_state(&self) -> Vec<String> {
+        loop {
+            let message = self.next();
+            if message != ["WATCHDOG=1"] {
+                return message;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_of_start_reload_and_end() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &[]);
+    let ready = ["READY=1", "STATUS=1 listener, 1 pool"];
+    assert_eq!(manager.next(), ready);
+    proxy.signal(Signal::HUP);
+    let reloading = manager.next();
+    assert_eq!(reloading[0], "RELOADING=1");
+    let since: u64 = reloading[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse().unwrap();
+    assert!(since > 0);
+    assert_eq!(manager.next(), ready);
+    proxy.signal(Signal::TERM);
+    assert_eq!(manager.next(), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(proxy.wait().code, Some(0));
+}
+
+#[test]
+fn the_watchdog_is_fed_while_the_workers_run() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &["WATCHDOG_USEC=4000000"]);
+    let mut messages = Vec::new();
+    while messages.iter().filter(|message| **message == ["WATCHDOG=1"]).count() < 3 {
+        messages.push(manager.next());
+    }
+    assert_eq!(proxy.stop().code, Some(0));
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_not_fed() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &["WATCHDOG_USEC=2000", "WATCHDOG_PID=1"]);
+    assert_eq!(manager.next()[0], "READY=1");
+    proxy.signal(Signal::TERM);
+    assert_eq!(manager.next()[0], "STOPPING=1");
+    assert_eq!(proxy.wait().code, Some(0));
+}
+
+#[test]
+fn a_reload_that_fails_ends_with_ready() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &[]);
+    let ready = manager.next_state();
+    proxy.rewrite("[listeners");
+    proxy.signal(Signal::HUP);
+    assert_eq!(manager.next_state()[0], "RELOADING=1");
+    assert_eq!(manager.next_state(), ready);
+    assert_eq!(proxy.stop().code, Some(0));
+}
+
+#[test]
+fn the_unit_for_systemd_is_valid_and_exposes_little() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd/acequia.service");
+    let text = std::fs::read_to_string(shipped).unwrap();
+    // The paths of the package, and its manual page, do not exist here.
+    let text = text
+        .replace("/usr/bin/acequia", "/bin/true")
+        .replace("Documentation=man:acequia(1)\n", "");
+    let unit = folder.path().join("acequia.service");
+    std::fs::write(&unit, text).unwrap();
+    let verified = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&unit)
+        .output()
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && complaints.is_empty(), "{complaints}");
+    let analysed = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager", "--threshold=15"])
+        .arg(&unit)
+        .output()
+        .unwrap();
+    let table = String::from_utf8_lossy(&analysed.stdout);
+    assert!(analysed.status.success(), "exposure is above 1.5:\n{table}");
+}

@@ -1,0 +1,134 @@
+//! MariaDB servers, and their replicas.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::eventually;
+use super::process::{Port, Process, finished, must};
+
+/// A MariaDB server with a binary log. `root` needs no password at its socket; over TCP there are `app`, without a
+/// password and with all privileges, and `checker`, which may only watch the replication and needs [`PASSWORD`].
+pub struct MariaDb {
+    port: Port,
+    process: Process,
+    folder: TempDir,
+}
+
+/// The password of `checker`.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// The accounts, created where no binary log is written.
+const ACCOUNTS: &str = "SET sql_log_bin = 0; \
+    CREATE USER app@'127.0.0.1'; GRANT ALL ON *.* TO app@'127.0.0.1'; REVOKE READ_ONLY ADMIN, SUPER ON *.* FROM app@'127.0.0.1'; \
+    CREATE USER checker@'127.0.0.1' IDENTIFIED BY 'correct horse battery'; \
+    GRANT SLAVE MONITOR ON *.* TO checker@'127.0.0.1'";
+
+impl MariaDb {
+    /// A server with this number, and these settings.
+    pub fn start(number: u32, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        must(Command::new("chown").arg("mysql").arg(folder.path()));
+        let mut install = as_mysql("mariadb-install-db");
+        install.args([
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]);
+        install.arg(format!("--datadir={}", folder.path().join("data").display()));
+        must(&mut install);
+        let port = Port::keep();
+        let mut command = as_mysql("mariadbd");
+        command
+            .arg("--no-defaults")
+            .arg(format!("--datadir={}", folder.path().join("data").display()))
+            .arg(format!("--socket={}", folder.path().join("socket").display()))
+            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
+            .arg(format!("--port={}", port.number()))
+            .arg(format!("--server-id={number}"))
+            .args(["--bind-address=127.0.0.1", "--log-bin=log", "--gtid-strict-mode=ON"])
+            .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"])
+            .args(settings);
+        let process = Process::start(&mut command);
+        let server = Self { port, process, folder };
+        eventually("MariaDB answers", || {
+            finished(&mut server.client("SELECT 1")).code == Some(0)
+        });
+        server.run(ACCOUNTS);
+        server
+    }
+
+    /// A server that follows another one by GTID, and is read-only.
+    pub fn replica_of(primary: &Self, number: u32) -> Self {
+        let replica = Self::start(number, &["--read-only=ON"]);
+        replica.run(&format!(
+            "CHANGE MASTER TO master_host = '127.0.0.1', master_port = {}, master_user = 'app', \
+             master_connect_retry = 1, master_use_gtid = slave_pos; START SLAVE",
+            primary.port.number()
+        ));
+        eventually("the replica follows", || {
+            let status = replica.run("SHOW SLAVE STATUS\\G");
+            status.contains("Slave_IO_Running: Yes") && status.contains("Slave_SQL_Running: Yes")
+        });
+        replica
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// Runs statements as root, and returns their answers.
+    pub fn run(&self, statements: &str) -> String {
+        must(&mut self.client(statements))
+    }
+
+    fn client(&self, statements: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "-u", "root", "-B", "-S"]);
+        command.arg(self.folder.path().join("socket")).args(["-e", statements]);
+        command
+    }
+
+    /// As if the machine hung.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Its log lines so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.stderr.so_far()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.process.signal(Signal::CONT);
+    }
+}
+
+/// The client program with statements for the server at this address, as `app`; prints only values.
+pub fn mariadb(address: SocketAddr, statements: &str) -> Command {
+    let mut command = Command::new("mariadb");
+    command.args(["--no-defaults", "-u", "app", "-N", "-B", "--connect-timeout=5", "-h"]);
+    command.arg(address.ip().to_string());
+    command.args(["-P", &address.port().to_string(), "-e", statements]);
+    command
+}
+
+/// MariaDB refuses to run as root.
+fn as_mysql(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=mysql", "--regid=mysql", "--clear-groups", program]);
+    command
+}

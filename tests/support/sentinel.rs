@@ -1,0 +1,136 @@
+//! Redis with replicas and Sentinels.
+
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::process::{Port, Process};
+use super::{eventually, wait_for};
+
+/// A Redis server or Sentinel with a folder of its own.
+pub struct RedisNode {
+    port: Port,
+    process: Process,
+    folder: TempDir,
+}
+
+impl RedisNode {
+    /// A server with these settings besides the usual ones, each a line of its configuration.
+    pub fn start(settings: &[&str]) -> Self {
+        let port = Port::keep();
+        let usual = [
+            "save \"\"",
+            "appendonly no",
+            "repl-diskless-sync-delay 0",
+            "repl-ping-replica-period 1",
+        ];
+        Self::run(port, &[&usual[..], settings].concat(), &[])
+    }
+
+    /// A server that speaks nothing but TLS.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let port = Port::keep();
+        let settings = [
+            format!("tls-port {}", port.number()),
+            format!("tls-cert-file {}", certificate.display()),
+            format!("tls-key-file {}", key.display()),
+            "tls-auth-clients no".to_owned(),
+            "port 0".to_owned(),
+        ];
+        Self::run(port, &settings.each_ref().map(String::as_str), &[])
+    }
+
+    /// A replica of another server.
+    pub fn replica_of(primary: &Self, settings: &[&str]) -> Self {
+        let replicaof = format!("replicaof 127.0.0.1 {}", primary.port.number());
+        let settings = [&[replicaof.as_str()][..], settings].concat();
+        let replica = Self::start(&settings);
+        eventually("the replica is in sync", || {
+            replica.ask("INFO replication").contains("master_link_status:up")
+        });
+        replica
+    }
+
+    /// A Sentinel that watches this server as `orders`, and decides alone.
+    pub fn sentinel_of(primary: &Self) -> Self {
+        let port = Port::keep();
+        let monitor = format!("sentinel monitor orders 127.0.0.1 {} 1", primary.port.number());
+        let settings = [
+            monitor.as_str(),
+            "sentinel down-after-milliseconds orders 500",
+            "sentinel failover-timeout orders 3000",
+        ];
+        Self::run(port, &settings, &["--sentinel"])
+    }
+
+    fn run(port: Port, settings: &[&str], arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("redis.conf");
+        let own = [
+            format!("port {}", port.number()),
+            "bind 127.0.0.1".to_owned(),
+            format!("dir {}", folder.path().display()),
+        ];
+        let lines: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let process = Process::start(Command::new("redis-server").arg(&file).args(arguments));
+        eventually("Redis answers", || Client::try_connect(port.address).is_ok());
+        Self { port, process, folder }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// The answer to a command, as text of the protocol.
+    pub fn ask(&self, command: &str) -> String {
+        redis_answer(self.address(), command).unwrap()
+    }
+
+    /// As if the machine hung.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Its log lines so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.stdout.so_far()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until a Sentinel names this server, and until it knows a replica of `orders`.
+    pub fn wait_for_replica(&self) {
+        wait_for("Sentinel knows a replica", || {
+            self.ask("SENTINEL MASTER orders")
+                .contains("num-slaves\r\n$1\r\n1")
+                .then_some(())
+        });
+    }
+}
+
+impl Drop for RedisNode {
+    fn drop(&mut self) {
+        self.process.signal(Signal::CONT);
+    }
+}
+
+/// The answer of a server to one inline command, on a connection of its own; the connection's error if there is none.
+pub fn redis_answer(address: SocketAddr, command: &str) -> std::io::Result<String> {
+    let mut client = Client::try_connect(address)?;
+    client.0.write_all(format!("{command}\r\n").as_bytes())?;
+    client.0.shutdown(Shutdown::Write)?; // Redis answers before it reads on; a Sentinel knows no QUIT
+    let answer = client.try_read_all()?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
