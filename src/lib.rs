@@ -65,6 +65,7 @@ pub mod proxy_protocol;
 pub mod listen;
 pub mod guard;
 pub mod sniff;
+pub mod redirect;
 pub mod route;
 pub mod refuse;
 pub mod pool;

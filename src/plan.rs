@@ -15,6 +15,7 @@ use crate::check::{Check, Service};
 use crate::dial::DialLimits;
 use crate::guard::{GuardId, GuardRules};
 use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, Thresholds};
+use crate::redirect::Redirect;
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
@@ -108,6 +109,8 @@ pub struct ListenerPlan {
     pub guards: Vec<GuardId>,
     /// What its clients speak.
     pub protocol: Protocol,
+    /// Where its clients are redirected to; `None`: they are served.
+    pub redirect: Option<Redirect>,
     /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), on what a client of
     /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,

@@ -16,6 +16,7 @@ mod steps;
 mod startup;
 mod terminate;
 mod guards;
+mod redirect;
 mod linked;
 #[cfg(test)]
 mod tests;
@@ -95,6 +96,9 @@ async fn connect(
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
     let opened = opened.pass_guards()?;
+    if let Some(redirect) = &state.plan.redirect {
+        return Err(opened.redirect(redirect).await);
+    }
     let identified = opened.sniff().await?;
     let routed = identified.route()?.pass_guards()?;
     let routed = routed.terminate().await?;

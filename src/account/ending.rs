@@ -51,6 +51,10 @@ endings! {
     /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
     /// on a listener for those.
     HelloInvalid = "hello_invalid",
+    /// The first bytes are no HTTP request that can be redirected, on a listener that redirects.
+    RequestInvalid = "request_invalid",
+    /// The request of the client was redirected to another listener.
+    Redirected = "redirected",
     /// The client closed before its ClientHello, or the TLS handshake, was complete.
     ClientLeftEarly = "client_left_early",
     /// The TLS handshake with the client failed, or what a peer sent later was not valid.

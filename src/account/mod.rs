@@ -282,11 +282,8 @@ impl Entry {
 
     /// The relay has ended. Reads TCP_INFO of both sockets, which are still open, if the access log is on.
     pub fn relay_finished(&mut self, endpoints: &Endpoints) {
-        let tcp_info = if self.ledger.log.is_on() {
-            [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()))
-        } else {
-            [None; 2]
-        };
+        let of_sockets = || [&endpoints.client, &endpoints.server].map(|socket| TcpInfo::of(socket.as_fd()));
+        let tcp_info = self.ledger.log.is_on().then(|| Box::new(of_sockets()));
         let mut info = self.info();
         info.endpoints = None;
         info.tcp_info = tcp_info;

@@ -49,8 +49,8 @@ pub struct SessionInfo {
     pub(super) hello_duration: Option<Duration>,
     /// Duration of the successful connect.
     pub(super) connect_duration: Option<Duration>,
-    /// TCP_INFO of the client's socket and of the server's, at the end of the relay.
-    pub(super) tcp_info: [Option<TcpInfo>; 2],
+    /// TCP_INFO of the client's socket and of the server's, at the end of the relay. Boxed to keep open sessions small.
+    pub(super) tcp_info: Option<Box<[Option<TcpInfo>; 2]>>,
 }
 
 impl SessionInfo {
@@ -76,7 +76,7 @@ impl SessionInfo {
             attempts: 0,
             hello_duration: None,
             connect_duration: None,
-            tcp_info: [None; 2],
+            tcp_info: None,
         }
     }
 
@@ -105,7 +105,7 @@ impl SessionInfo {
     /// Builds the access log record when the session ends. `id`, `traffic` and `duration` are those of the session.
     pub(super) fn access_record(&self, id: u64, traffic: &Traffic, ending: Ending, duration: Duration) -> AccessRecord {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
-        let [client, server] = self.tcp_info;
+        let [client, server] = self.tcp_info.as_deref().copied().unwrap_or_default();
         let guards = self.guards.as_deref();
         let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guard_bodies::GuardBody;
+
 /// `GET /api/v1/process`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessBody {
@@ -34,6 +36,9 @@ pub struct StateBody {
     pub last_reload: Option<ReloadBody>,
     /// Counts of the whole process.
     pub totals: TotalsBody,
+    /// In the order of the configuration.
+    #[serde(default)]
+    pub guards: Vec<GuardBody>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerBody>,
     /// In the order of the configuration.
@@ -79,10 +84,16 @@ pub struct ListenerBody {
     pub sessions: usize,
     /// The most sessions at a time; absent: only the limit of the process applies.
     pub max_connections: Option<usize>,
-    /// The pool for clients that no route takes; absent: they are refused.
+    /// The guards of all its clients, in the order in which they are asked.
+    #[serde(default)]
+    pub guards: Vec<String>,
+    /// The pool for clients that no route takes; absent: they are refused, or redirected.
     pub pool: Option<String>,
     /// The TLS that ends at it; absent: all TLS is passed on.
     pub tls: Option<ListenerTlsBody>,
+    /// The listener to which HTTP requests are redirected; absent: it does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// In the order of the configuration, the first 1,000.
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
@@ -117,6 +128,9 @@ pub struct RouteBody {
     pub database: Vec<String>,
     /// The first entries of the condition.
     pub user: Vec<String>,
+    /// Its guards.
+    #[serde(default)]
+    pub guards: Vec<String>,
     /// The number of entries left out of these conditions.
     pub more: usize,
     /// Its pool; absent: it refuses.
@@ -280,19 +294,34 @@ pub struct KilledBody {
 pub struct RouteExplanationBody {
     /// The route that takes the client; absent: none does.
     pub route: Option<String>,
-    /// The pool; absent: the client is refused.
+    /// The pool; absent: the client is refused, or redirected.
     pub pool: Option<String>,
     /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
     pub tls: Option<String>,
     /// The file of the certificate that the client gets; absent: TLS does not end here.
     pub certificate: Option<String>,
+    /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
+    #[serde(default)]
+    pub redirect: Option<String>,
     /// The pool that is meant, if it has no usable server now and `pool` is its fallback.
     #[serde(default)]
     pub fallback_from: Option<String>,
+    /// The guards that are asked, in this order.
+    #[serde(default)]
+    pub guards: Vec<GuardVerdictBody>,
     /// The verdict on each route.
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
     pub servers: Vec<String>,
+}
+
+/// A guard that is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GuardVerdictBody {
+    /// Its name.
+    pub guard: String,
+    /// `deny` or `not_allowed`; absent: the address may pass, or no address is given. Its limits are not looked at.
+    pub refuses: Option<String>,
 }
 
 /// The verdict on a route.

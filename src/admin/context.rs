@@ -10,6 +10,11 @@ use crate::capacity::ListenerLimits;
 use crate::live::Live;
 use crate::reload::Reloader;
 
+/// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
+pub(super) fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
 /// What the handlers of the admin port read and change.
 pub struct Admin {
     /// The series.

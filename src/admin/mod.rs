@@ -1,11 +1,13 @@
 //! The admin port and the Unix socket: liveness, readiness, metrics, and the API that shows and changes what is in
 //! force.
 
+pub mod guard_bodies;
 pub mod bodies;
 mod error;
 mod socket;
 mod context;
 mod access;
+mod guards;
 mod state;
 pub mod sessions;
 pub mod route;
@@ -115,6 +117,9 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", delete(sessions::kill))
         .route("/servers/{pool}/{server}", post(servers::set_overrides))
+        .route("/guards/{guard}", get(guards::show))
+        .route("/guards/{guard}/deny", post(guards::deny))
+        .route("/guards/{guard}/deny/{network}", delete(guards::undo))
         .route("/reload", post(servers::reload))
         .route("/route", get(route::explain))
         .fallback(async || ApiError::not_found("no such path: see docs/api.md"))

@@ -7,14 +7,15 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use tokio::time::Instant;
 
-use super::bodies::{RouteExplanationBody, VerdictBody};
+use super::bodies::{GuardVerdictBody, RouteExplanationBody, VerdictBody};
 use super::context::Admin;
 use super::error::ApiError;
 use crate::addr::ClientAddr;
+use crate::guard::GuardId;
 use crate::live::InForce;
 use crate::name::{ServerName, Sni};
-use crate::plan::PoolId;
-use crate::route::{self, RouteChoice, RouteInput};
+use crate::plan::{ListenerPlan, Plan, PoolId};
+use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict, TlsMode};
 use crate::sniff::hello::ProtocolList;
 
 /// The query: what is known of the connection.
@@ -66,17 +67,7 @@ pub(super) async fn explain(
 }
 
 fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExplanationBody, ApiError> {
-    let plan = &in_force.plan;
-    let wanted = query.listener.as_deref();
-    let listener = plan.listeners.iter().find(|listener| Some(&*listener.name) == wanted);
-    let listener = listener.ok_or_else(|| {
-        let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
-        let known = format!("known listeners: {}", names.join(", "));
-        match wanted {
-            Some(_) => ApiError::not_found(format!("unknown `listener`; {known}")),
-            None => ApiError::bad_request(format!("`listener` is missing; {known}")),
-        }
-    })?;
+    let listener = find_listener(&in_force.plan, query.listener.as_deref())?;
     // As for clients, a name that is no server name counts as none.
     let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
     let alpn = ProtocolList::of(&query.alpn);
@@ -84,36 +75,31 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     let reads_startup = listener.protocol.is_postgres() && !is_tls;
     let user = query.user.as_ref().filter(|_| reads_startup);
     let database = query.database.as_ref().filter(|_| reads_startup).or(user);
+    let client = query.from.map(|ip| ClientAddr::new((ip, 0).into()));
     let explanation = listener.routes.explain(&RouteInput {
         name: name.as_ref(),
         alpn: &alpn,
-        client: query.from.map(|ip| ClientAddr::new((ip, 0).into())),
+        client,
         database: database.map(String::as_bytes),
         user: user.map(String::as_bytes),
     });
-    let verdicts = explanation.routes.iter().map(|(route, verdict)| {
-        let (word, why) = match verdict {
-            route::RouteVerdict::Taken(entries) => ("taken", entries.describe()),
-            route::RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
-            route::RouteVerdict::PassedOver(unmet) => (
-                "passed over",
-                unmet.iter().map(|condition| condition.wanted(route)).collect(),
-            ),
-        };
-        VerdictBody {
-            route: route.name.to_string(),
-            verdict: word.to_owned(),
-            why,
+    let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
+        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool), &route.guards),
+        RouteChoice::Default(pool) => (None, Some(pool), &[]),
+        RouteChoice::Refused { route } => (Some(route), None, &[]),
+        RouteChoice::NoRoute => (None, None, &[]),
+    };
+    let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
+    let guard_verdict = |id: &GuardId| {
+        let guard = &in_force.guards[*id];
+        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
+        GuardVerdictBody {
+            guard: guard.name().to_string(),
+            refuses: refuses.map(|reason| reason.as_str().to_owned()),
         }
-    });
-    let (route, pool): (Option<&Arc<str>>, Option<&PoolId>) = match &explanation.choice {
-        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool)),
-        RouteChoice::Default(pool) => (None, Some(pool)),
-        RouteChoice::Refused { route } => (Some(route), None),
-        RouteChoice::NoRoute => (None, None),
     };
     let tls = listener.routes.tls_mode(&explanation.choice);
-    let terminates = tls == Some(route::TlsMode::Terminate);
+    let terminates = tls == Some(TlsMode::Terminate);
     let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
         let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
         Some(tls.certificate_for(name)?.path().display().to_string())
@@ -121,19 +107,46 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     let now = Instant::now();
     let wanted = pool.map(|id| &in_force.pools[*id]);
     let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
-    let has_fallen_back = wanted
-        .zip(pool)
-        .is_some_and(|(wanted, pool)| !Arc::ptr_eq(wanted, pool));
     let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, now));
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
         tls: tls.map(|tls| tls.as_str().to_owned()),
         certificate,
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
-            .filter(|_| has_fallen_back)
+            .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))
             .map(|wanted| wanted.name().to_string()),
-        routes: verdicts.collect(),
+        guards: listener.guards.iter().chain(of_route).map(guard_verdict).collect(),
+        routes: explanation.routes.iter().map(verdict_body).collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })
+}
+
+fn find_listener<'a>(plan: &'a Plan, name: Option<&str>) -> Result<&'a ListenerPlan, ApiError> {
+    let listener = plan.listeners.iter().find(|listener| Some(&*listener.name) == name);
+    listener.map(|listener| &**listener).ok_or_else(|| {
+        let names: Vec<_> = plan.listeners.iter().map(|listener| &*listener.name).collect();
+        let known = format!("known listeners: {}", names.join(", "));
+        match name {
+            Some(_) => ApiError::not_found(format!("unknown `listener`; {known}")),
+            None => ApiError::bad_request(format!("`listener` is missing; {known}")),
+        }
+    })
+}
+
+fn verdict_body((route, verdict): &(&Route<PoolId>, RouteVerdict<'_>)) -> VerdictBody {
+    let (word, why) = match verdict {
+        RouteVerdict::Taken(entries) => ("taken", entries.describe()),
+        RouteVerdict::Outranked { by, because } => ("outranked", vec![format!("{by} {}", because.as_str())]),
+        RouteVerdict::PassedOver(unmet) => (
+            "passed over",
+            unmet.iter().map(|condition| condition.wanted(route)).collect(),
+        ),
+    };
+    VerdictBody {
+        route: route.name.to_string(),
+        verdict: word.to_owned(),
+        why,
+    }
 }

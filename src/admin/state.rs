@@ -13,7 +13,8 @@ use super::bodies::{
     AbsentServerBody, ListenerBody, ListenerTlsBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody,
     StateBody, TotalsBody,
 };
-use super::context::Admin;
+use super::context::{Admin, rfc3339};
+use super::guards::guard_body;
 use crate::account::sessions_opened;
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
@@ -81,6 +82,7 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
             servers: servers().count(),
             servers_up: servers().filter(|server| server.up).count(),
         },
+        guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),
         listeners,
         pools,
         absent: admin
@@ -92,11 +94,6 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     })
 }
 
-/// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
-fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
-}
-
 fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
     let routes = listener.routes.routes();
     ListenerBody {
@@ -104,6 +101,8 @@ fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr],
         addresses: addresses.iter().map(ToString::to_string).collect(),
         sessions,
         max_connections: listener.max_connections,
+        redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
+        guards: plan.guard_names(&listener.guards).map(ToString::to_string).collect(),
         pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
         tls: None,
         routes: routes
@@ -127,6 +126,7 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
         from: first(&route.from, ToString::to_string),
         database: first(&route.database, ToString::to_string),
         user: first(&route.user, ToString::to_string),
+        guards: plan.guard_names(&route.guards).map(ToString::to_string).collect(),
         more: more(route.sni.len())
             + more(route.alpn.len())
             + more(route.from.len())

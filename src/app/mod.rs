@@ -4,6 +4,7 @@ mod allocator;
 mod failure;
 mod files;
 mod listener_tls;
+mod recoveries;
 mod descriptor_budget;
 mod listen_sockets;
 mod service_manager;
@@ -22,7 +23,7 @@ use tokio::runtime;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::account::access_log::{self, AccessLog, AccessLogWriter};
@@ -46,13 +47,11 @@ use failure::system;
 pub use files::exposed;
 use listen_sockets::{ListenSockets, NewlyBound};
 pub use listener_tls::{load_tls, tls_warnings};
+use recoveries::log_recoveries;
 use signals::{End, EndSignals, Signals};
 
 /// The log target of the messages that tell the addresses. They are logged at every level.
 pub const ANNOUNCE: &str = "acequia::announce";
-
-/// How often the end of a shortage is looked for.
-const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Applies new settings to the diagnostic log.
 pub type ReconfigureLog = Box<dyn Fn(&LogPlan)>;
@@ -356,20 +355,6 @@ impl App {
 async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
     while signal.recv().await.is_some() {
         log.reopen();
-    }
-}
-
-/// Logs when a listener accepts connections again, and when `hello_memory` is enough again.
-async fn log_recoveries(metrics: Arc<Metrics>, memory: Arc<HelloMemory>) {
-    let mut ticks = interval(RECOVERY_INTERVAL);
-    loop {
-        ticks.tick().await;
-        for listener in metrics.listeners().iter().filter(|listener| listener.take_pause_end()) {
-            tracing::info!(listener = %listener.name(), "accepting again");
-        }
-        if let Some(ended) = memory.take_evictions() {
-            tracing::info!(ended, "`hello_memory` is enough again");
-        }
     }
 }
 

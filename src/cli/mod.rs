@@ -11,6 +11,7 @@ pub mod demo;
 pub mod sessions;
 pub mod status;
 pub mod server;
+pub mod guard;
 pub mod reload;
 
 use std::path::PathBuf;
@@ -74,6 +75,17 @@ enum Command {
         #[command(subcommand)]
         command: server::ServerCommand,
     },
+    /// Show a guard of a running acequia, or deny networks. What is denied here survives reloads, but not a restart.
+    #[command(subcommand_negates_reqs = true)]
+    Guard {
+        #[command(flatten)]
+        remote: Remote,
+        /// Show this guard: its counts, top sources and denied networks.
+        #[arg(required = true)]
+        name: Option<String>,
+        #[command(subcommand)]
+        command: Option<guard::GuardCommand>,
+    },
     /// Make a running acequia reload its configuration.
     Reload {
         #[command(flatten)]
@@ -102,6 +114,10 @@ impl Arguments {
             Command::Servers { remote, pool } => status::servers(&remote, pool.as_deref()),
             Command::Sessions { remote, args } => sessions::run(&remote, &args),
             Command::Server { remote, command } => server::run(&remote, &command),
+            Command::Guard { remote, name, command } => match (command, name) {
+                (Some(command), _) => guard::run(&remote, &command),
+                (None, name) => guard::show(&remote, &name.unwrap_or_default()),
+            },
             Command::Reload { remote } => reload::run(&remote),
             Command::Demo => demo::run(),
         }

@@ -14,9 +14,10 @@ use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
 use crate::app::load_tls;
 use crate::config;
+use crate::guard::GuardId;
 use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict, TlsMode};
 use crate::sniff::hello::ProtocolList;
@@ -136,12 +137,22 @@ fn write_explanation(
 ) -> fmt::Result {
     let Context { plan, listener, .. } = *context;
     write_client(text, args, name)?;
+    if let Some(redirect) = &listener.redirect {
+        let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
+        return writeln!(
+            text,
+            "\nHTTP requests are redirected to https, port {port}, of listener {to} ({code})"
+        );
+    }
     write_notes(text, listener, args, name, explanation)?;
+    write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool, .. } => {
+        RouteChoice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
             writeln!(text, "route {}: pool {}", route.name, pool.name)?;
+            let of_route = route.guards.iter().filter(|id| !listener.guards.contains(id));
+            write_guards(text, plan, of_route, args.from)?;
             pool
         }
         RouteChoice::Default(pool) => {
@@ -255,6 +266,26 @@ fn write_notes(
     }
     if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;
+    }
+    Ok(())
+}
+
+/// The guards that are asked, and what they say of the address.
+fn write_guards<'a>(
+    text: &mut String,
+    plan: &Plan,
+    guards: impl IntoIterator<Item = &'a GuardId>,
+    from: Option<IpAddr>,
+) -> fmt::Result {
+    for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
+        let reason = from.and_then(|from| rules.address_reason(from));
+        let verdict = match reason {
+            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
+            Some(reason) => format!("refuses it: {}", reason.as_str()),
+            None if from.is_none() => String::from("is asked"),
+            None => String::from("lets this address pass, within its limits"),
+        };
+        writeln!(text, "guard {name} {verdict}")?;
     }
     Ok(())
 }

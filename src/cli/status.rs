@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::table::{duration, or_dash, table};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
+use crate::admin::guard_bodies::GuardBody;
 use crate::config::report::counted;
 
 /// Prints the listeners and pools.
@@ -24,9 +25,10 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         );
         Ok(format!(
-            "{summary}\n{}\n{}{}{}",
+            "{summary}\n{}\n{}{}{}{}",
             listener_table(&state.listeners),
             pool_table(&state.pools),
+            gap_and_guards(&state.guards),
             tls_notes(&state.listeners),
             missing_server_notes(&state.pools, &state.absent)
         ))
@@ -40,7 +42,10 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
             listener.addresses.join(" "),
             listener.sessions.to_string(),
             (listener.routes.len() + listener.more_routes).to_string(),
-            or_dash(listener.pool.clone()),
+            match &listener.redirect {
+                Some(to) => format!("redirect to {to}"),
+                None => or_dash(listener.pool.clone()),
+            },
         ]
     };
     let rows: Vec<_> = listeners.iter().map(row).collect();
@@ -88,6 +93,43 @@ fn pool_table(pools: &[PoolBody]) -> String {
         ["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"],
         &rows,
         &["BALANCE"],
+    )
+}
+
+/// The guards after an empty line; nothing if there are none.
+fn gap_and_guards(guards: &[GuardBody]) -> String {
+    if guards.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", guard_table(guards))
+}
+
+/// A table with a row for each guard.
+pub(super) fn guard_table(guards: &[GuardBody]) -> String {
+    let row = |guard: &GuardBody| {
+        let counts = if guard.report_only {
+            &guard.reports
+        } else {
+            &guard.refusals
+        };
+        let refused: u64 = counts.values().sum();
+        [
+            guard.name.clone(),
+            guard.sessions.to_string(),
+            guard.sources.to_string(),
+            if guard.report_only {
+                format!("{refused} (reported only)")
+            } else {
+                refused.to_string()
+            },
+            guard.edits.to_string(),
+        ]
+    };
+    let rows: Vec<_> = guards.iter().map(row).collect();
+    table(
+        ["GUARD", "SESSIONS", "SOURCES", "REFUSED", "DENIED BY EDITS"],
+        &rows,
+        &["SOURCES"],
     )
 }
 
@@ -200,7 +242,7 @@ fn health(server: &ServerBody) -> &str {
 }
 
 /// The duration since an RFC 3339 time.
-fn since(time: &str) -> String {
+pub(super) fn since(time: &str) -> String {
     let at = humantime::parse_rfc3339(time).unwrap_or(SystemTime::UNIX_EPOCH);
     duration(at.elapsed().unwrap_or_default())
 }

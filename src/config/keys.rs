@@ -72,6 +72,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "tls_required",
         "max_connections",
         "guards",
+        "redirect",
         "routes",
         "tls",
         "hello_timeout",
@@ -82,6 +83,12 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "user_timeout",
         "backlog",
     ],
+};
+
+/// `redirect` of a listener.
+pub static REDIRECT: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.redirect]`",
+    keys: &["to", "code", "port", "hosts"],
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -205,7 +212,7 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 16] = [
+pub static ALL: [&SectionKeys; 17] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -214,6 +221,7 @@ pub static ALL: [&SectionKeys; 16] = [
     &GUARD,
     &GUARD_BY,
     &LISTENER,
+    &REDIRECT,
     &ROUTE,
     &LISTENER_TLS,
     &CERTIFICATE,

@@ -249,7 +249,7 @@ async fn dropping_the_future_drops_the_lease() {
 }
 
 #[tokio::test]
-async fn the_servers_socket_has_its_options() {
+async fn the_sockets_of_sessions_and_checks_have_the_pools_options_and_do_not_delay() {
     let keepalive = Keepalive {
         idle: Duration::from_secs(7),
         interval: Duration::from_secs(5),
@@ -263,13 +263,17 @@ async fn the_servers_socket_has_its_options() {
     let (pool, (_client, accepted)) = (pool(&[&open]), client().await);
     let connect = ConnectOptions { socket, ..TEST_CONNECT };
     let done = dialled(&pool, &DialLimits { connect, ..LIMITS }, &accepted).await;
-    let (stream, _lease) = done.result.unwrap();
-    let socket = SockRef::from(&stream);
-    assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
-    assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive.idle);
-    assert_eq!(socket.tcp_keepalive_interval().unwrap(), keepalive.interval);
-    assert_eq!(socket.tcp_keepalive_retries().unwrap(), keepalive.probes);
-    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(4_321)));
+    let (of_session, _lease) = done.result.unwrap();
+    let server = ServerAddr::new(open.local_addr().unwrap().as_socket().unwrap());
+    let of_check = connect_for_check(server, &connect).await.unwrap();
+    for stream in [of_session, of_check] {
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive.idle);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), keepalive.interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), keepalive.probes);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(4_321)));
+    }
 }
 
 #[test]

@@ -221,12 +221,12 @@ impl Guard {
     /// Why a client may not pass because of its address; `None`: because of that it may. Counts nothing.
     #[must_use]
     pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
-        let address = client.ip();
-        if self.rules.deny.contains(address) || self.counts.edits.deny(address, now) {
-            return Some(GuardReason::Deny);
+        let is_denied = self.counts.edits.deny(client.ip(), now);
+        if is_denied {
+            Some(GuardReason::Deny)
+        } else {
+            self.rules.address_reason(client.ip())
         }
-        let is_allowed = self.rules.allow.as_ref().is_none_or(|allow| allow.contains(address));
-        (!is_allowed).then_some(GuardReason::NotAllowed)
     }
 
     /// Whether to log a refusal before the ClientHello: the number of those that were not logged since the line before.

@@ -1,7 +1,10 @@
 //! What a guard allows.
 
+use std::net::IpAddr;
+
 use super::networks::NetworkSet;
 use super::rate::Rate;
+use super::reason::GuardReason;
 use super::source::SourceBits;
 
 /// What a guard allows. Limits are at least 1; `None`: no such limit.
@@ -31,6 +34,18 @@ pub struct GuardRules {
     pub report_only: bool,
     /// How a client is refused that has shown no ClientHello.
     pub refuse_with: RefuseWith,
+}
+
+impl GuardRules {
+    /// Why a client may not pass because of its address; `None`: because of that it may.
+    #[must_use]
+    pub fn address_reason(&self, address: IpAddr) -> Option<GuardReason> {
+        if self.deny.contains(address) {
+            return Some(GuardReason::Deny);
+        }
+        let is_allowed = self.allow.as_ref().is_none_or(|allow| allow.contains(address));
+        (!is_allowed).then_some(GuardReason::NotAllowed)
+    }
 }
 
 /// How a client is refused that has shown no ClientHello.

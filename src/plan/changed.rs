@@ -3,21 +3,24 @@
 //! Plans are destructured without `..`, so that the compiler asks for the key of every new field. A field without a key
 //! would change without being reported.
 
+mod checks;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, GuardPlan, HealthPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan,
-    ServerEntry, SeveringPlan,
+    AdminPlan, GuardPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
+    SeveringPlan,
 };
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::guard::{GuardId, GuardRules};
-use crate::pool::{EjectLimits, PoolRules, RoleRequirement, Thresholds};
+use crate::pool::{EjectLimits, PoolRules};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::ListenerTlsPlan;
+use checks::{differing_of_checks, of_health};
 
 /// A key, and its value as text for comparison.
 type Setting = (&'static str, String);
@@ -197,51 +200,6 @@ fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
     ]
 }
 
-fn of_health(health: &HealthPlan) -> Vec<Setting> {
-    let HealthPlan {
-        check,
-        interval,
-        interval_down,
-        timeout,
-        required: RoleRequirement { role, max_lag },
-        thresholds: Thresholds { rise, fall },
-        role_trust,
-        address,
-        port,
-        concurrency,
-    } = health;
-    vec![
-        setting("health.check", &check.as_ref().map(|check| check.kind().name)),
-        setting("health.interval", interval),
-        setting("health.interval_down", interval_down),
-        setting("health.timeout", timeout),
-        setting("role", role),
-        setting("max_lag", max_lag),
-        setting("health.rise", rise),
-        setting("health.fall", fall),
-        setting("role_trust", role_trust),
-        setting("health.address", address),
-        setting("health.port", port),
-        setting("health.concurrency", concurrency),
-    ]
-}
-
-/// Keys of the checks of two pools whose values differ. A key that only one of them has differs.
-fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
-    let settings = |plan: &HealthPlan| plan.check.as_ref().map(|check| check.settings()).unwrap_or_default();
-    let (old, new) = (settings(old), settings(new));
-    let only = |some: &[Setting], others: &[Setting]| -> Vec<_> {
-        some.iter()
-            .filter(|setting| !others.contains(setting))
-            .map(|(key, _)| *key)
-            .collect()
-    };
-    let mut keys = [only(&old, &new), only(&new, &old)].concat();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
-}
-
 impl GuardPlan {
     /// Keys whose values differ. Networks are not told apart by where they are written.
     #[must_use]
@@ -323,6 +281,7 @@ impl ListenerPlan {
             max_connections,
             guards: _, // compared by the caller, like the routes
             protocol,
+            redirect,
             sniff: SniffLimits {
                 hello_timeout,
                 hello_bytes_max,
@@ -347,6 +306,7 @@ impl ListenerPlan {
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),
+            setting("redirect", redirect),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),
             setting("idle_timeout", idle_timeout),

@@ -4,6 +4,7 @@ use crate::account::Ending;
 use crate::dial::DialError;
 use crate::guard::GuardReason;
 use crate::plan::Protocol;
+use crate::redirect::BAD_REQUEST;
 use crate::refuse::{PlainRefusal, PostgresError, Reply};
 use crate::relay::Side;
 use crate::sniff::alert::Alert;
@@ -36,6 +37,8 @@ pub(super) enum Refusal {
     ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
+    /// The client gets an HTTP response instead of a server.
+    Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
     /// The session was ended from outside: by an operator, a drain, or because of its server.
@@ -52,6 +55,7 @@ impl Refusal {
                 SniffFailure::TooSlow => Ending::HelloTimeout,
                 SniffFailure::TooLong => Ending::HelloTooLong,
                 SniffFailure::LeftEarly => Ending::ClientLeftEarly,
+                SniffFailure::Request(_) => Ending::RequestInvalid,
                 SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
                 SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
             },
@@ -72,7 +76,7 @@ impl Refusal {
             Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
             Self::HandshakeTimeout => Ending::HelloTimeout,
             Self::ClientCertificateExpired => Ending::TlsClientRefused,
-            Self::Cut(ending) => *ending,
+            Self::Responded(ending, _) | Self::Cut(ending) => *ending,
         }
     }
 
@@ -84,6 +88,7 @@ impl Refusal {
             | Self::NoRoute(reply)
             | Self::Refused(reply)
             | Self::DialError(_, reply)
+            | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
             // The alert was sent.
             Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
@@ -95,6 +100,7 @@ impl Refusal {
 
 fn reply_to_sniffed(error: &SniffError) -> Reply {
     match (&error.reason, error.alert()) {
+        (SniffFailure::Request(_), _) => Reply::Message(BAD_REQUEST.into()),
         // With another length it may be no client of PostgreSQL at all.
         (SniffFailure::Packet(invalid @ (InvalidPacket::Version | InvalidPacket::Content)), _) => {
             Reply::Message(PostgresError::Packet(*invalid).response(None))

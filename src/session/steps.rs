@@ -303,6 +303,7 @@ fn proxy_header(
             None => hello.and_then(|hello| hello.alpn.iter().next()),
         },
         tls: summary.as_ref(),
+        forwarded: None,
     };
     Ok(header(version, &info))
 }

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::account::Metrics;
 use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
+use crate::account::{Metrics, Record};
 use crate::capacity::{Capacity, ConnectionLimits};
 use crate::listen::{Bound, Listener};
 use crate::live::Live;
@@ -144,6 +144,20 @@ async fn an_idle_sessions_future_stays_small() {
     assert!(
         bytes <= SESSION_BYTES_MAX,
         "expected at most {SESSION_BYTES_MAX} bytes, got {bytes}"
+    );
+}
+
+/// tokio aligns its blocks (a session's task, and one for each socket) to 128 bytes. With the 8 bytes that glibc adds to a
+/// block, the gaps between them are 112 bytes plus a multiple of 128. A record of this size, with the counts of its `Arc`,
+/// fills one of 368 bytes; a larger one would cost every session 128 bytes.
+const RECORD_BYTES_MAX: usize = 368 - 8 - 16;
+
+#[test]
+fn an_idle_sessions_record_fits_between_the_aligned_blocks_of_its_heap() {
+    let bytes = size_of::<Record>();
+    assert!(
+        bytes <= RECORD_BYTES_MAX,
+        "expected at most {RECORD_BYTES_MAX} bytes, got {bytes}"
     );
 }
 

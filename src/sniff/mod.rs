@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod hello;
 pub mod postgres;
+pub mod http;
 mod memory;
 mod preface;
 mod negotiation;
@@ -13,12 +14,14 @@ mod negotiation;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::alert::Alert;
 use self::hello::{Hello, HelloReader, HelloVerdict};
+use self::http::{HttpReader, HttpVerdict, RequestHead};
 pub use self::memory::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
 use self::negotiation::PostgresReader;
 pub use self::negotiation::{TlsAnswer, TlsStart};
@@ -123,10 +126,16 @@ impl SniffError {
             SniffFailure::Invalid(malformed) => Some(malformed.alert),
             SniffFailure::TooLong => self.is_tls.then_some(Alert::IllegalParameter),
             SniffFailure::TooSlow => self.is_tls.then_some(Alert::UserCanceled),
-            SniffFailure::Packet(_) | SniffFailure::LeftEarly | SniffFailure::Io(_) => None,
+            SniffFailure::Packet(_) | SniffFailure::Request(_) | SniffFailure::LeftEarly | SniffFailure::Io(_) => None,
         }
     }
 }
+
+/// The bounds on the head of an HTTP request.
+const HTTP_HEAD_LIMITS: SniffLimits = SniffLimits {
+    hello_timeout: Duration::from_secs(5),
+    hello_bytes_max: 16 << 10,
+};
 
 /// Reads until it is clear how the client begins. A client that has sent nothing yet costs no buffer.
 ///
@@ -185,6 +194,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
                 bytes_read,
                 is_tls,
             }),
+        }
+    }
+}
+
+/// Reads the head of an HTTP request, of [`HTTP_HEAD_LIMITS`] at most. Returns it and the number of bytes that were read.
+///
+/// # Errors
+/// As [`sniff`], with the limits of HTTP.
+pub async fn sniff_http<S>(
+    socket: &mut S,
+    accepted_at: Instant,
+    memory: &Arc<HelloMemory>,
+) -> Result<(RequestHead, usize), SniffError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory);
+    let read = preface.read(&mut HttpReader::default()).await;
+    let bytes_read = preface.bytes_read();
+    match read {
+        Ok(head) => Ok((head, bytes_read)),
+        Err(reason) => Err(SniffError {
+            reason,
+            bytes_read,
+            is_tls: false,
+        }),
+    }
+}
+
+impl PrefaceReader for HttpReader {
+    type Found = RequestHead;
+
+    fn inspect(&mut self, bytes: &[u8]) -> Inspection<RequestHead> {
+        match self.advance(bytes) {
+            HttpVerdict::Head(head) => Inspection::Found(head),
+            HttpVerdict::NeedMore => Inspection::NeedMore,
+            HttpVerdict::Invalid(invalid) => Inspection::Invalid(SniffFailure::Request(invalid)),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::hello::Malformed;
+use super::http::InvalidRequest;
 use super::memory::{FirstBytes, HelloMemory};
 use super::postgres::InvalidPacket;
 
@@ -44,6 +45,9 @@ pub enum SniffFailure {
     /// It is no client of PostgreSQL, on a listener for those.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
+    /// It is no HTTP request that can be redirected, on a listener that redirects.
+    #[error("the request is invalid")]
+    Request(#[source] InvalidRequest),
     /// The client finished before it was decided.
     #[error("the client left before its ClientHello was complete")]
     LeftEarly,

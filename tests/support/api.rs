@@ -18,7 +18,8 @@ pub fn config(servers: &[&Server], admin: &str) -> String {
     };
     let servers: Vec<_> = servers.iter().enumerate().map(named).collect();
     format!(
-        "[admin]\n{admin}\n[listeners.https]\nbind = \"127.0.0.1:0\"\npool = \"shop\"\n\
+        "[admin]\n{admin}\n[guards.fair]\nsessions = 5000\n\
+         [listeners.https]\nbind = \"127.0.0.1:0\"\npool = \"shop\"\nguards = \"fair\"\n\
          [[listeners.https.routes]]\nname = \"insiders\"\nsni = \"shop.example.com\"\nalpn = [\"h2\"]\n\
          from = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\npool = \"shop\"\n\
          [[listeners.https.routes]]\nsni = \"*.internal.example.com\"\nrefuse = true\n\

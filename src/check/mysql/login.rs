@@ -36,6 +36,9 @@ const PLUGIN_AUTH: u32 = 1 << 19;
 /// utf8mb4_general_ci, which every version knows.
 const CHARSET: u8 = 45;
 
+/// ER_NOT_SUPPORTED_AUTH_MODE
+const NOT_SUPPORTED_AUTH_MODE: u16 = 1251;
+
 /// Bytes of a scramble.
 const SCRAMBLE_BYTES: usize = 20;
 
@@ -106,7 +109,11 @@ async fn finish(
                 may_switch = false;
                 let mut fields = Fields(rest);
                 let name = fields.terminated().ok_or_else(malformed)?;
-                plugin = Plugin::named(name).ok_or_else(|| unknown_plugin(name))?;
+                plugin = match Plugin::named(name) {
+                    Some(known) => known,
+                    None if account.password.is_empty() => plugin, // nothing is proved, as any plugin understands
+                    None => return Err(unknown_plugin(name)),
+                };
                 scramble = read_scramble(&mut fields).ok_or_else(malformed)?;
                 let mut proof = plugin.proof(&account.password, &scramble);
                 if proof.is_empty() && plugin == Plugin::CachingSha2 {
@@ -204,12 +211,15 @@ impl Plugin {
     }
 }
 
+/// The failure if the account has a plugin that the check does not know. The server lives.
 fn unknown_plugin(name: &[u8]) -> MysqlFailure {
-    let what = format!(
-        "the user has the plugin {}: use mysql_native_password or caching_sha2_password",
-        String::from_utf8_lossy(name)
-    );
-    MysqlFailure::Io(io::Error::other(what))
+    MysqlFailure::Server {
+        code: NOT_SUPPORTED_AUTH_MODE,
+        message: format!(
+            "the user has the plugin {}: use mysql_native_password or caching_sha2_password",
+            String::from_utf8_lossy(name)
+        ),
+    }
 }
 
 /// The password, encrypted by the server's key, as `caching_sha2_password` takes it without TLS.

@@ -47,19 +47,21 @@ pub(super) async fn query(packets: &mut Packets, statement: &str) -> Result<Rows
         let definition = packets.receive().await?;
         answer.columns.push(column_name(&definition).ok_or_else(malformed)?);
     }
-    if count > 0 && !is_end(&packets.receive().await?) {
+    if count == 0 {
+        return Ok(answer);
+    }
+    if !is_end(&packets.receive().await?) {
         return Err(malformed());
     }
-    while count > 0 {
+    loop {
         let row = packets.receive().await?;
         if is_end(&row) {
-            break;
+            return Ok(answer);
         }
         let mut fields = Fields(&row);
         let values = (0..count).map(|_| fields.value().map(|value| value.map(text)));
         answer.rows.push(values.collect::<Option<_>>().ok_or_else(malformed)?);
     }
-    Ok(answer)
 }
 
 /// Whether it is an EOF packet.

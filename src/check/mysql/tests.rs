@@ -124,7 +124,6 @@ async fn what_is_no_login_fails_without_a_panic() {
     let switch = |plugin: &str| [b"\xfe", plugin.as_bytes(), b"\0", &SCRAMBLE[..], b"\0"].concat();
     let twice = switch("mysql_native_password");
     for (answers, expected) in [
-        (vec![switch("dialog")], "the user has the plugin dialog"),
         (vec![twice.clone(), twice.clone()], "malformed packet"),
         (vec![b"\xfemysql_native_password\0short".to_vec()], "malformed packet"),
         (vec![Vec::new()], "malformed packet"),
@@ -145,6 +144,40 @@ async fn what_is_no_login_fails_without_a_panic() {
             Ok(_) => panic!("{answers:?} is no login"),
         }
     }
+}
+
+#[tokio::test]
+async fn an_account_with_another_plugin_is_a_refusal_and_without_a_password_an_empty_proof() {
+    let switch = [&b"\xfeclient_ed25519\0"[..], SCRAMBLE, b"\0"].concat();
+    let (packets, mut server) = conversation();
+    let serve = async {
+        server.send(0, &greeting("mysql_native_password")).await;
+        server.receive().await;
+        server.send(2, &switch).await;
+    };
+    match tokio::join!(logged_in(packets), serve).0 {
+        Err(MysqlFailure::Server { code: 1251, message }) => {
+            assert!(
+                message.starts_with("the user has the plugin client_ed25519"),
+                "{message}"
+            );
+        }
+        _ => panic!("expected a refusal"),
+    }
+    let (packets, mut server) = conversation();
+    let serve = async {
+        server.send(0, &greeting("mysql_native_password")).await;
+        server.receive().await;
+        server.send(2, &switch).await;
+        assert_eq!(server.receive().await, b"");
+        server.send(4, b"\xff\x15\x04#28000Access denied").await;
+    };
+    let account = Account {
+        user: "acequia",
+        password: Vec::new(),
+    };
+    let (login, ()) = tokio::join!(log_in(packets, &account, None::<NoTls>), serve);
+    assert!(matches!(login, Err(MysqlFailure::Server { code: 1045, .. })));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub(super) enum RespValue {
     /// An error: a word in capitals, and a text.
     Error(String),
     /// An array.
-    Array(Vec<RespValue>),
+    Array(Vec<Self>),
     /// A missing string or array.
     Null,
 }

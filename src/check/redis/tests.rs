@@ -147,6 +147,38 @@ async fn during_a_failover_the_promoted_server_is_the_primary() {
 }
 
 #[tokio::test]
+async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_counts() {
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap(); // its kernel accepts, it never answers
+    let (earlier, later) = (sentinel("1", "", 5), sentinel("2", "", 4));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let group = SentinelGroup {
+        addresses: vec![listener.local_addr().unwrap(), hung.local_addr().unwrap()],
+        master: "orders".into(),
+        login: None,
+    };
+    let target = CheckTarget {
+        address: ServerAddr::new("127.0.0.1:3".parse().unwrap()),
+        host: None,
+        connect: TEST_CONNECT,
+    };
+    let serve = async {
+        for answer in [earlier, later] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    let sentinels = Sentinels::new(group, &target);
+    let ask = async {
+        for _ in 0..2 {
+            let named = sentinels.ask(None).await.unwrap();
+            assert_eq!((named.port, named.epoch), (1, 5));
+        }
+    };
+    tokio::join!(serve, ask);
+}
+
+#[tokio::test]
 async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
     let reason = unfit(checked(PRIMARY, &["+PONG\r\n*-1\r\n-ERR No such master with that name\r\n"]).await);
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";

@@ -102,6 +102,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         backlog: 1,
         max_connections: None,
         guards: Vec::new(),
+        redirect: None,
         protocol: Protocol::Tcp,
         sniff: SniffLimits {
             hello_timeout: SECOND,

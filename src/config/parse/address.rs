@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation};
+use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation, parse_network};
 use crate::name::ServerName;
 
 /// Why a value is invalid, and what to write instead: the message and the hint of an error.
@@ -138,35 +138,7 @@ fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
 
 /// A network, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, InvalidValue> {
-    let example = || String::from(r#"write "10.0.0.0/8", "2001:db8::/32" or a plain address"#);
-    let network = if let Ok(address) = text.parse::<IpAddr>() {
-        IpNet::from(address)
-    } else {
-        let network: IpNet = text
-            .parse()
-            .map_err(|_| (format!("`{text}` is not a network"), example()))?;
-        if network.trunc() != network {
-            let message = format!("`{text}` has bits set after its prefix");
-            return Err((message, format!("write \"{}\"", network.trunc())));
-        }
-        network
-    };
-    match ipv4_of_mapped(network) {
-        Some(v4) => {
-            let message = format!("`{text}` is an IPv4-mapped IPv6 network, which matches no client");
-            Err((message, format!("write \"{v4}\"")))
-        }
-        None => Ok(network),
-    }
-}
-
-/// The IPv4 network of an IPv4-mapped one: of a network inside `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
-fn ipv4_of_mapped(network: IpNet) -> Option<Ipv4Net> {
-    let IpNet::V6(v6) = network else {
-        return None;
-    };
-    let prefix = v6.prefix_len().checked_sub(96)?;
-    Ipv4Net::new(v6.addr().to_ipv4_mapped()?, prefix).ok()
+    parse_network(text).map_err(|error| (error.to_string(), error.hint()))
 }
 
 /// Host and port of `host:port`.

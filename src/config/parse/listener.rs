@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
+use super::redirect::{self, OpenRedirect};
 use super::route::RouteKind;
 use super::{BoundAddresses, Names, Problems, Section, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
@@ -13,14 +14,14 @@ use crate::plan::{ListenerPlan, PoolId, Protocol};
 use crate::route::{Route, RouteTable, TlsMode};
 use crate::tls::Protocols;
 
-/// Converts a listener. `None` if it is not a table.
-pub(super) fn listener(
-    entry: &KeyValue,
+/// Converts a listener, without its redirect, which is returned beside it. `None` if it is not a table.
+pub(super) fn listener<'a>(
+    entry: &'a KeyValue,
     inherited: ListenerSettings,
     names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
-) -> Option<ListenerPlan> {
+) -> Option<(ListenerPlan, Option<OpenRedirect<'a>>)> {
     let section = Section::open(&entry.node, &entry.position, &keys::LISTENER, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let bind = section
@@ -35,12 +36,13 @@ pub(super) fn listener(
     };
     let routes = routes(&entry.key, &section, (protocol, kind), names, problems);
     let guards = names.guards.find(&section, problems);
+    let redirect = redirect::redirect(&section, problems);
     let pool = section.get("pool");
     let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let are_routes_missing = section
         .get("routes")
         .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if section.is_missing("pool") && are_routes_missing {
+    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
         problems.error(
             &entry.position,
             "this listener has neither `pool` nor `routes`",
@@ -68,19 +70,21 @@ pub(super) fn listener(
     if protocol == Protocol::Tcp && !kind.terminates {
         unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
     }
-    Some(ListenerPlan {
+    let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
         guards,
         protocol,
+        redirect: None, // until the listener that it names is known
         sniff: limits.sniff,
         routes: table,
         tls,
         relay: limits.relay,
         socket: limits.socket,
-    })
+    };
+    Some((plan, redirect))
 }
 
 /// What the clients speak, with the keys that only one protocol has.

@@ -20,6 +20,7 @@ mod tls;
 mod unused;
 mod process;
 mod guard;
+mod redirect;
 mod listener;
 
 use std::sync::Arc;
@@ -90,13 +91,16 @@ fn listeners(
         );
     }
     let mut plans = Vec::with_capacity(entries.len());
+    let mut redirects = Vec::new();
     for entry in entries {
-        if let Some(plan) = listener::listener(entry, limits, names, bound, problems) {
+        if let Some((plan, redirect)) = listener::listener(entry, limits, names, bound, problems) {
             unused::connection_limit(runtime, &plan, &entry.position, problems);
-            plans.push(Arc::new(plan));
+            redirects.extend(redirect.map(|redirect| (plans.len(), redirect)));
+            plans.push(plan);
         }
     }
-    plans
+    redirect::resolve(&mut plans, redirects, problems);
+    plans.into_iter().map(Arc::new).collect()
 }
 
 /// What listeners and routes refer to by name.

@@ -117,6 +117,13 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             ("GET", "/api/v1/state") => {
                 assert_eq!(answer["listeners"][0]["routes"][0]["sni"], json!(["shop.example.com"]));
             }
+            ("POST", "/api/v1/guards/{guard}/deny") => assert_eq!(answer["denied"], "198.51.100.0/24"),
+            ("GET", "/api/v1/guards/{guard}") => {
+                assert_eq!(answer["guard"]["edits"], 1);
+                assert_eq!(answer["top_sessions"][0]["source"], "127.0.0.1");
+                assert_eq!(answer["denied"][0]["network"], "198.51.100.0/24");
+            }
+            ("DELETE", "/api/v1/guards/{guard}/deny/{network}") => assert_eq!(answer["undone"], "198.51.100.0/24"),
             ("DELETE", _) => {
                 assert_eq!(answer["killed"].to_string(), *first);
                 its_client.must_be_reset();

@@ -50,6 +50,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_guard_sessions", "gauge", &["guard"]),
     ("acequia_guard_sources", "gauge", &["guard"]),
     ("acequia_log_lines_dropped_total", "counter", &[]),
+    ("acequia_certificate_reloads_total", "counter", &["result"]),
     ("acequia_config_reloads_total", "counter", &["result"]),
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];

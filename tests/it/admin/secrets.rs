@@ -28,7 +28,7 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     rest(stream, length)?; // StartupMessage
     write_message(stream, b'R', &[0, 0, 0, 3])?; // AuthenticationCleartextPassword
     if read_message(stream)? != [PASSWORD.as_bytes(), b"\0"].concat() {
-        return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
+        return write_message(stream, b'E', b"SFATAL\0CXX000\0Mthat is not the password\0\0");
     }
     write_message(stream, b'R', &[0; 4])?;
     write_message(stream, b'Z', b"I")?;
@@ -118,10 +118,11 @@ fn health(proxy: &Proxy) -> (String, String) {
     (server["health"].to_string(), server["reason"].to_string())
 }
 
-fn goes_down(proxy: &Proxy, reason: &str) {
+/// The server's state becomes this one, for this reason.
+fn becomes(proxy: &Proxy, state: &str, reason: &str) {
     wait_for(reason, || {
         let (health, why) = health(proxy);
-        (health == "\"down\"" && why.contains(reason)).then_some(())
+        (health == format!("\"{state}\"") && why.contains(reason)).then_some(())
     });
 }
 
@@ -134,7 +135,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     let server = postgres();
     let proxy = Proxy::start(&config(&server, folder.path()));
     let mut output = Output::default();
-    goes_down(&proxy, "that is not the password");
+    becomes(&proxy, "check refused", "that is not the password");
     output.collect_all(&proxy);
     write("password", &format!("{PASSWORD}\n"));
     eventually("the password is right", || health(&proxy).0 == "\"up\"");
@@ -145,7 +146,7 @@ fn no_output_contains_a_secret_whether_requests_succeed_or_fail() {
     // Files longer than a secret may be.
     write("password", &PASSWORD.repeat(300));
     write("token", &TOKEN.repeat(300));
-    goes_down(&proxy, "too long");
+    becomes(&proxy, "down", "too long");
     output.collect_write(&proxy, TOKEN, 503);
     output.collect_all(&proxy);
     // A configuration that contains the secrets instead of the names of their files.

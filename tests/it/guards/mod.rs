@@ -3,3 +3,4 @@
 mod addresses;
 mod limits;
 mod bandwidth;
+mod edits;

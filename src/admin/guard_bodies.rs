@@ -1,0 +1,77 @@
+//! The JSON bodies about guards.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A guard, as in `GET /api/v1/state`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GuardBody {
+    /// Its name.
+    pub name: String,
+    /// Open sessions that have passed it.
+    pub sessions: usize,
+    /// The sources of these sessions.
+    pub sources: usize,
+    /// Clients refused so far, by reason.
+    pub refusals: BTreeMap<String, u64>,
+    /// Clients that it would have refused, with `report_only`.
+    pub reports: BTreeMap<String, u64>,
+    /// Whether it only reports.
+    pub report_only: bool,
+    /// Networks that are denied by edits.
+    pub edits: usize,
+}
+
+/// `GET /api/v1/guards/{guard}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GuardDetailBody {
+    /// Its counts.
+    pub guard: GuardBody,
+    /// Sources forgotten before they had paid for their sessions.
+    pub evictions: u64,
+    /// The sources with most sessions, at most ten.
+    pub top_sessions: Vec<SourceCountBody>,
+    /// The sources that were refused most often, at most ten; the counts may be a little too high.
+    pub top_refused: Vec<SourceCountBody>,
+    /// Networks that are denied by edits, the oldest first.
+    pub denied: Vec<DenyEditBody>,
+}
+
+/// A count of a source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SourceCountBody {
+    /// The source: an address or a network.
+    pub source: String,
+    /// The count.
+    pub count: u64,
+}
+
+/// A network that is denied by an edit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DenyEditBody {
+    /// The network.
+    pub network: String,
+    /// Who has denied it.
+    pub set_by: String,
+    /// When.
+    pub set_at: String,
+    /// Seconds until it is allowed again; absent: until the edit is undone.
+    pub ends_in: Option<u64>,
+}
+
+/// `POST /api/v1/guards/{guard}/deny`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeniedBody {
+    /// The network that is denied now.
+    pub denied: String,
+    /// Sessions that are being reset.
+    pub closed: usize,
+}
+
+/// `DELETE /api/v1/guards/{guard}/deny/{network}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UndoneBody {
+    /// The network whose edit is undone.
+    pub undone: String,
+}

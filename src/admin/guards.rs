@@ -1,0 +1,151 @@
+//! `/api/v1/guards`: shows a guard, denies networks, and undoes that.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use ipnet::IpNet;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::access::ApiClient;
+use super::context::{Admin, rfc3339};
+use super::error::ApiError;
+use super::guard_bodies::{DeniedBody, DenyEditBody, GuardBody, GuardDetailBody, SourceCountBody, UndoneBody};
+use crate::addr::parse_network;
+use crate::guard::{DenyEdit, EDITS_MAX, Guard, GuardReason, Source};
+use crate::units::parse_duration;
+
+/// Sources shown of each kind.
+const SOURCES_SHOWN: usize = 10;
+
+/// The longest time for which a network is denied: that of all durations in the configuration.
+const DENY_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The body of a request to deny a network.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DenyRequest {
+    network: String,
+    /// A duration.
+    #[serde(rename = "for")]
+    time: Option<String>,
+    #[serde(default)]
+    close: bool,
+}
+
+pub(super) fn guard_body(guard: &Guard) -> GuardBody {
+    let by_reason = |counts: [(GuardReason, u64); GuardReason::ALL.len()]| {
+        counts
+            .into_iter()
+            .map(|(reason, count)| (reason.as_str().to_owned(), count))
+            .collect()
+    };
+    GuardBody {
+        name: guard.name().to_string(),
+        sessions: guard.sessions(),
+        sources: guard.sources(),
+        refusals: by_reason(guard.refusals()),
+        reports: by_reason(guard.reports()),
+        report_only: guard.rules().report_only,
+        edits: guard.edits(Instant::now()).len(),
+    }
+}
+
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<GuardDetailBody>, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let guard = find(&admin, &name)?;
+    let now = Instant::now();
+    let count = |(source, count): (Source, u64)| SourceCountBody {
+        source: source.to_string(),
+        count,
+    };
+    let top_sessions = guard.top_sessions(SOURCES_SHOWN).into_iter();
+    let edit = |edit: &DenyEdit| DenyEditBody {
+        network: edit.network.to_string(),
+        set_by: edit.by.to_string(),
+        set_at: rfc3339(edit.at),
+        ends_in: edit.until.map(|until| (until - now).as_secs()),
+    };
+    Ok(Json(GuardDetailBody {
+        guard: guard_body(&guard),
+        evictions: guard.evictions(),
+        top_sessions: top_sessions
+            .map(|(source, sessions)| count((source, sessions.into())))
+            .collect(),
+        top_refused: guard.top_refused(SOURCES_SHOWN).into_iter().map(count).collect(),
+        denied: guard.edits(now).iter().map(edit).collect(),
+    }))
+}
+
+pub(super) async fn deny(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+    name: Result<Path<String>, PathRejection>,
+    request: Result<Json<DenyRequest>, JsonRejection>,
+) -> Result<Json<DeniedBody>, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Json(request) = request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let network = network(&request.network)?;
+    let time = request.time.as_deref().map(parse_duration).transpose();
+    let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
+    if time.is_some_and(|time| time.is_zero() || time > DENY_TIME_MAX) {
+        return Err(ApiError::bad_request("`for` must be 1ms to 8760h"));
+    }
+    let guard = find(&admin, &name)?;
+    let (by, now): (Arc<str>, _) = (client.to_string().into(), Instant::now());
+    let edit = DenyEdit {
+        network,
+        by: Arc::clone(&by),
+        at: SystemTime::now(),
+        until: time.map(|time| now + time),
+    };
+    if !guard.deny(edit, now) {
+        let message = format!("guard `{name}` has {EDITS_MAX} edits: undo some, or write networks to a `deny_file`");
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    }
+    let records = request
+        .close
+        .then(|| admin.ledgers.iter().flat_map(|ledger| ledger.records()));
+    let denied = records.into_iter().flatten();
+    let closed = denied.filter(|record| record.cut_denied(guard.name(), network)).count();
+    tracing::info!(guard = name, %network, for_time = ?time, closed, %by, "network denied");
+    Ok(Json(DeniedBody {
+        denied: network.to_string(),
+        closed,
+    }))
+}
+
+pub(super) async fn undo(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<UndoneBody>, ApiError> {
+    let Path((name, text)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let network = network(&text)?;
+    let guard = find(&admin, &name)?;
+    if !guard.undo(network, Instant::now()) {
+        let message = format!("{network} is not denied by an edit of guard `{name}`; what its file denies stays");
+        return Err(ApiError::not_found(message));
+    }
+    tracing::info!(guard = name, %network, by = %client, "network no longer denied");
+    Ok(Json(UndoneBody {
+        undone: network.to_string(),
+    }))
+}
+
+fn find(admin: &Admin, name: &str) -> Result<Arc<Guard>, ApiError> {
+    let in_force = admin.live.in_force();
+    let guard = in_force.guards.named(name).map(Arc::clone);
+    guard.ok_or_else(|| ApiError::not_found(format!("there is no guard `{name}`")))
+}
+
+fn network(text: &str) -> Result<IpNet, ApiError> {
+    parse_network(text).map_err(|error| ApiError::bad_request(format!("{error}: {}", error.hint())))
+}

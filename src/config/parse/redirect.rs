@@ -1,0 +1,126 @@
+//! `redirect` of a listener.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::list::entries;
+use super::{Problems, Section, value};
+use crate::config::report::Position;
+use crate::config::{keys, suggest};
+use crate::name::NamePattern;
+use crate::plan::ListenerPlan;
+use crate::redirect::{Redirect, RedirectStatus};
+
+/// Keys that have no effect beside `redirect`.
+const USELESS_KEYS: [&str; 4] = ["pool", "routes", "protocol", "hello_timeout"];
+
+/// A redirect whose target is not known yet: listeners may refer to later ones.
+pub(super) struct OpenRedirect<'a> {
+    redirect: Redirect,
+    position: &'a Position,
+    has_port: bool,
+}
+
+/// Converts the table `redirect` of a listener, if it has one.
+pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) -> Option<OpenRedirect<'a>> {
+    let (position, node) = listener.entry("redirect")?;
+    for key in USELESS_KEYS {
+        if let Some((position, _)) = listener.entry(key) {
+            problems.error(
+                position,
+                format!("this listener redirects: `{key}` has no effect"),
+                format!("remove `{key}` or `redirect`"),
+            );
+        }
+    }
+    let section = Section::open(node, position, &keys::REDIRECT, problems)?;
+    let to = section.required("to", r#"to = "NAME", the listener to redirect to"#, problems)?;
+    let name = value::string(to, problems)?;
+    let port = section.integer("port", 1..=65_535, problems);
+    let statuses = RedirectStatus::ALL;
+    let status = section.get("code").and_then(|node| {
+        let code = value::integer(node, 300..=399, problems)?;
+        let status = statuses.into_iter().find(|status| u32::from(status.code()) == code);
+        if status.is_none() {
+            problems.error(
+                &node.position,
+                format!("{code} is not a redirect"),
+                "write 301, 302, 307 or 308",
+            );
+        }
+        status
+    });
+    let hosts = entries(&section, "hosts", problems, |text| {
+        NamePattern::from_config(text).map_err(|error| {
+            let hint = r#"write a name, "*.SUFFIX" or "*""#;
+            (
+                format!("`{}` is no host name: {error}", text.escape_debug()),
+                hint.to_owned(),
+            )
+        })
+    });
+    Some(OpenRedirect {
+        redirect: Redirect {
+            to: name.into(),
+            port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
+            status: status.unwrap_or(RedirectStatus::Permanent),
+            hosts,
+        },
+        position: &to.position,
+        has_port: port.is_some(),
+    })
+}
+
+/// Gives every redirect the port of the listener that it names.
+pub(super) fn resolve(
+    listeners: &mut [ListenerPlan],
+    open: Vec<(usize, OpenRedirect<'_>)>,
+    problems: &mut Problems<'_>,
+) {
+    let redirecting: Vec<Arc<str>> = open
+        .iter()
+        .map(|(index, _)| Arc::clone(&listeners[*index].name))
+        .collect();
+    let ports: HashMap<Arc<str>, Option<u16>> = listeners
+        .iter()
+        .map(|listener| {
+            (
+                Arc::clone(&listener.name),
+                listener.bind.first().map(|bind| bind.port()),
+            )
+        })
+        .collect();
+    for (index, open) in open {
+        let OpenRedirect {
+            mut redirect,
+            position,
+            has_port,
+        } = open;
+        let to = &redirect.to;
+        match ports.get(to) {
+            _ if redirecting.contains(to) => {
+                problems.error(
+                    position,
+                    format!("listener `{to}` redirects as well"),
+                    "name a listener that serves",
+                );
+            }
+            None => {
+                let names: Vec<&str> = listeners.iter().map(|listener| &*listener.name).collect();
+                let hint = suggest::nearest(to, &names).map_or(String::new(), |near| format!("did you mean `{near}`?"));
+                problems.error(position, format!("unknown listener `{to}`"), hint);
+            }
+            Some(Some(0)) if !has_port => problems.error(
+                position,
+                format!("listener `{to}` is bound to port 0, which is another port each time"),
+                "add port = PORT, the port that clients use",
+            ),
+            Some(port) => {
+                if !has_port {
+                    redirect.port = port.unwrap_or(443); // without a valid `bind` there is an error already
+                }
+            }
+        }
+        listeners[index].redirect = Some(redirect);
+    }
+}

@@ -1,0 +1,51 @@
+//! The keys of `[pools.NAME.health]`, and those of the checks.
+
+use super::{Setting, setting};
+use crate::plan::HealthPlan;
+use crate::pool::{RoleRequirement, Thresholds};
+
+/// The settings of all kinds of checks.
+pub(super) fn of_health(health: &HealthPlan) -> Vec<Setting> {
+    let HealthPlan {
+        check,
+        interval,
+        interval_down,
+        timeout,
+        required: RoleRequirement { role, max_lag },
+        thresholds: Thresholds { rise, fall },
+        role_trust,
+        address,
+        port,
+        concurrency,
+    } = health;
+    vec![
+        setting("health.check", &check.as_ref().map(|check| check.kind().name)),
+        setting("health.interval", interval),
+        setting("health.interval_down", interval_down),
+        setting("health.timeout", timeout),
+        setting("role", role),
+        setting("max_lag", max_lag),
+        setting("health.rise", rise),
+        setting("health.fall", fall),
+        setting("role_trust", role_trust),
+        setting("health.address", address),
+        setting("health.port", port),
+        setting("health.concurrency", concurrency),
+    ]
+}
+
+/// Keys of the checks of two pools whose values differ. A key that only one of them has differs.
+pub(super) fn differing_of_checks(old: &HealthPlan, new: &HealthPlan) -> Vec<&'static str> {
+    let settings = |plan: &HealthPlan| plan.check.as_ref().map(|check| check.settings()).unwrap_or_default();
+    let (old, new) = (settings(old), settings(new));
+    let only = |some: &[Setting], others: &[Setting]| -> Vec<_> {
+        some.iter()
+            .filter(|setting| !others.contains(setting))
+            .map(|(key, _)| *key)
+            .collect()
+    };
+    let mut keys = [only(&old, &new), only(&new, &old)].concat();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}

@@ -1,0 +1,299 @@
+//! Decodes a header that a peer in front sends.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use super::wire::{
+    CRC32C, FIXED_BYTES, IPV4_BYTES, IPV6_BYTES, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TYPE_ALPN, TYPE_AUTHORITY,
+    TYPE_CRC32C, TYPE_SSL, TYPE_UNIQUE_ID, UNIX_BYTES, UNIX_STREAM, VERSION_2_LOCAL, VERSION_2_PROXY,
+};
+use crate::addr::{ClientAddr, ListenAddr};
+
+/// The longest header that is accepted, in bytes. Version 2 allows 65,551; what is in use stays below 1,000.
+pub const HEADER_BYTES_MAX: usize = 4096;
+
+/// The longest line of version 1 (section 2.1), its end included.
+const LINE_BYTES_MAX: usize = 107;
+
+/// The longest unique id (section 2.2.5).
+const UNIQUE_ID_BYTES_MAX: usize = 128;
+
+const LINE_START: &[u8] = b"PROXY ";
+
+/// What a header says of the client's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// Where it comes from.
+    pub source: ProxySource,
+    /// The server name that the client asked for, as it was sent (version 2).
+    pub authority: Option<Box<[u8]>>,
+    /// The protocol of the client's connection (version 2).
+    pub alpn: Option<Box<[u8]>>,
+    /// An id of the connection, at most 128 bytes (version 2).
+    pub unique_id: Option<Box<[u8]>>,
+    /// What the peer says of the client's TLS connection, as it was sent (version 2).
+    pub ssl: Option<Box<[u8]>>,
+}
+
+/// Where a client's connection comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxySource {
+    /// From the peer itself (`LOCAL`, a health check for example), or from where the peer does not say (`UNKNOWN`, a
+    /// protocol other than TCP).
+    Peer,
+    /// From this address, to this one.
+    Tcp {
+        /// The client's address.
+        client: ClientAddr,
+        /// The address that it connected to.
+        local: ListenAddr,
+    },
+    /// From a Unix socket: both paths, as they were sent.
+    Unix(Box<[u8; UNIX_BYTES]>),
+}
+
+/// Why a header is invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHeader {
+    /// There is none, where one is required.
+    #[error("there is no PROXY header")]
+    Missing,
+    /// It is longer than [`HEADER_BYTES_MAX`], or the line of version 1 than 107 bytes.
+    #[error("the PROXY header is too long")]
+    TooLong,
+    /// The line of version 1 does not have the form of section 2.1.
+    #[error("the line of the PROXY header is malformed")]
+    Line,
+    /// It has a version or a command that does not exist.
+    #[error("the version or the command of the PROXY header is unknown")]
+    Version,
+    /// It has an address family that does not exist.
+    #[error("the address family of the PROXY header is unknown")]
+    Family,
+    /// Its length does not fit what is in it.
+    #[error("a length in the PROXY header is wrong")]
+    Length,
+    /// Its checksum does not match.
+    #[error("the checksum of the PROXY header is wrong")]
+    Checksum,
+}
+
+impl InvalidHeader {
+    /// The word for the access log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "proxy_header_missing",
+            Self::TooLong => "proxy_header_too_long",
+            Self::Line => "proxy_header_line",
+            Self::Version => "proxy_header_version",
+            Self::Family => "proxy_header_family",
+            Self::Length => "proxy_header_length",
+            Self::Checksum => "proxy_header_checksum",
+        }
+    }
+}
+
+/// What the first bytes of a connection are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// So far they may be the beginning of a header.
+    NeedMore,
+    /// No header.
+    Absent,
+    /// A header, which takes so many bytes. What follows is the client's.
+    Header(Box<ProxyHeader>, usize),
+    /// They begin as a header and are none.
+    Invalid(InvalidHeader),
+}
+
+/// Decodes a header of either version, which is known by its first bytes.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Decoded {
+    let begins_as = |start: &[u8]| {
+        let length = bytes.len().min(start.len());
+        bytes[..length] == start[..length]
+    };
+    if begins_as(&SIGNATURE) {
+        return decode_v2(bytes);
+    }
+    if begins_as(LINE_START) {
+        return decode_v1(bytes);
+    }
+    Decoded::Absent
+}
+
+/// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
+fn decode_v1(bytes: &[u8]) -> Decoded {
+    let line = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
+        return match bytes.len() {
+            ..LINE_BYTES_MAX => Decoded::NeedMore,
+            _ => Decoded::Invalid(InvalidHeader::TooLong),
+        };
+    };
+    let words = line[..end]
+        .strip_suffix(b"\r")
+        .and_then(|line| line.strip_prefix(LINE_START))
+        .and_then(|words| std::str::from_utf8(words).ok());
+    match words.and_then(source_of_words) {
+        Some(source) => Decoded::Header(Box::new(ProxyHeader::of(source)), end + 1),
+        None => Decoded::Invalid(InvalidHeader::Line),
+    }
+}
+
+fn source_of_words(words: &str) -> Option<ProxySource> {
+    // The rest of such a line is to be ignored.
+    if words == "UNKNOWN" || words.starts_with("UNKNOWN ") {
+        return Some(ProxySource::Peer);
+    }
+    let words: Vec<_> = words.split(' ').collect();
+    let [family, from, to, from_port, to_port] = words.as_slice() else {
+        return None;
+    };
+    let (from, to) = match *family {
+        "TCP4" => (address::<Ipv4Addr>(from)?, address::<Ipv4Addr>(to)?),
+        "TCP6" => (address::<Ipv6Addr>(from)?, address::<Ipv6Addr>(to)?),
+        _ => return None,
+    };
+    Some(tcp((from, port(from_port)?), (to, port(to_port)?)))
+}
+
+fn address<A: FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
+    text.parse::<A>().ok().map(Into::into)
+}
+
+/// A decimal number without zeros in front.
+fn port(text: &str) -> Option<u16> {
+    let port: u16 = text.parse().ok()?;
+    (port.to_string() == text).then_some(port)
+}
+
+/// An IPv4-mapped IPv6 address is the IPv4 address that it stands for.
+fn tcp(from: (IpAddr, u16), to: (IpAddr, u16)) -> ProxySource {
+    let socket = |(ip, port): (IpAddr, u16)| SocketAddr::new(ip.to_canonical(), port);
+    ProxySource::Tcp {
+        client: ClientAddr::new(socket(from)),
+        local: ListenAddr::new(socket(to)),
+    }
+}
+
+/// ```text
+/// signature(12) | version, command | family | length(2) | from | to | from port(2) | to port(2) | { type | length(2) | value }*
+/// ```
+fn decode_v2(bytes: &[u8]) -> Decoded {
+    let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
+        return Decoded::NeedMore;
+    };
+    let [.., command, family, length_high, length_low] = *fixed;
+    let length = FIXED_BYTES + usize::from(u16::from_be_bytes([length_high, length_low]));
+    if !matches!(command, VERSION_2_PROXY | VERSION_2_LOCAL) {
+        return Decoded::Invalid(InvalidHeader::Version);
+    }
+    if length > HEADER_BYTES_MAX {
+        return Decoded::Invalid(InvalidHeader::TooLong);
+    }
+    let Some(whole) = bytes.get(..length) else {
+        return Decoded::NeedMore;
+    };
+    let header = match command {
+        // All of the rest is to be ignored.
+        VERSION_2_LOCAL => Ok(ProxyHeader::of(ProxySource::Peer)),
+        _ => decode_proxy(whole, family),
+    };
+    header.map_or_else(Decoded::Invalid, |header| Decoded::Header(Box::new(header), length))
+}
+
+fn decode_proxy(whole: &[u8], family: u8) -> Result<ProxyHeader, InvalidHeader> {
+    let address_bytes = match family >> 4 {
+        // AF_UNSPEC: the addresses are to be ignored, and nobody says how long they are.
+        0 => return unspecified(family),
+        1 => IPV4_BYTES,
+        2 => IPV6_BYTES,
+        3 => UNIX_BYTES,
+        _ => return Err(InvalidHeader::Family),
+    };
+    let rest = &whole[FIXED_BYTES..];
+    let (addresses, values) = rest.split_at_checked(address_bytes).ok_or(InvalidHeader::Length)?;
+    let mut header = ProxyHeader::of(match family {
+        TCP_OVER_IPV4 => tcp_of::<4>(addresses),
+        TCP_OVER_IPV6 => tcp_of::<16>(addresses),
+        UNIX_STREAM => ProxySource::Unix(Box::new(addresses.try_into().map_err(|_| InvalidHeader::Length)?)),
+        // Datagrams, and stream or datagram unspecified: section 2.2 has a receiver fall back to AF_UNSPEC for what it does
+        // not support.
+        _ if family & 0x0f <= 2 => ProxySource::Peer,
+        _ => return Err(InvalidHeader::Family),
+    });
+    header.read_values(whole, values)?;
+    Ok(header)
+}
+
+fn unspecified(family: u8) -> Result<ProxyHeader, InvalidHeader> {
+    match family & 0x0f {
+        0..=2 => Ok(ProxyHeader::of(ProxySource::Peer)),
+        _ => Err(InvalidHeader::Family),
+    }
+}
+
+/// Two addresses of `N` bytes and two ports.
+fn tcp_of<const N: usize>(addresses: &[u8]) -> ProxySource
+where
+    IpAddr: From<[u8; N]>,
+{
+    let ip = |at: usize| addresses[at..].first_chunk::<N>().map(|bytes| IpAddr::from(*bytes));
+    let port = |at: usize| u16::from_be_bytes([addresses[at], addresses[at + 1]]);
+    let [from, to] = [ip(0), ip(N)].map(|ip| ip.expect("the caller has measured the addresses"));
+    tcp((from, port(2 * N)), (to, port(2 * N + 2)))
+}
+
+impl ProxyHeader {
+    fn of(source: ProxySource) -> Self {
+        Self {
+            source,
+            authority: None,
+            alpn: None,
+            unique_id: None,
+            ssl: None,
+        }
+    }
+
+    /// Reads the values behind the addresses. Unknown ones are skipped; of several of a type the last counts.
+    fn read_values(&mut self, whole: &[u8], mut values: &[u8]) -> Result<(), InvalidHeader> {
+        while let Some((&kind, rest)) = values.split_first() {
+            let (length, rest) = rest.split_first_chunk::<2>().ok_or(InvalidHeader::Length)?;
+            let length = usize::from(u16::from_be_bytes(*length));
+            let (value, rest) = rest.split_at_checked(length).ok_or(InvalidHeader::Length)?;
+            match kind {
+                TYPE_CRC32C => verify(whole, whole.len() - rest.len() - length, value)?,
+                TYPE_UNIQUE_ID if length > UNIQUE_ID_BYTES_MAX => return Err(InvalidHeader::Length),
+                TYPE_UNIQUE_ID => self.unique_id = Some(value.into()),
+                TYPE_AUTHORITY => self.authority = Some(value.into()),
+                TYPE_ALPN => self.alpn = Some(value.into()),
+                TYPE_SSL => self.ssl = Some(value.into()),
+                _ => {}
+            }
+            values = rest;
+        }
+        Ok(())
+    }
+}
+
+/// Verifies the checksum (section 2.2.3): it is over the whole header, with its own value, at `at`, set to zero.
+fn verify(whole: &[u8], at: usize, value: &[u8]) -> Result<(), InvalidHeader> {
+    let sent = *value.first_chunk::<4>().ok_or(InvalidHeader::Length)?;
+    if value.len() != sent.len() {
+        return Err(InvalidHeader::Length);
+    }
+    let mut digest = CRC32C.digest();
+    digest.update(&whole[..at]);
+    digest.update(&[0; 4]);
+    digest.update(&whole[at + 4..]);
+    if digest.finalize() == u32::from_be_bytes(sent) {
+        Ok(())
+    } else {
+        Err(InvalidHeader::Checksum)
+    }
+}
+
+#[cfg(test)]
+mod tests;

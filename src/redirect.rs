@@ -1,0 +1,152 @@
+//! The answer of a listener that redirects HTTP requests to another listener, mostly from HTTP to HTTPS.
+
+use std::sync::Arc;
+
+use crate::name::NamePattern;
+use crate::sniff::http::{Host, RequestHead};
+
+/// Where requests are redirected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The name of the listener.
+    pub to: Arc<str>,
+    /// Its port, as clients see it.
+    pub port: u16,
+    /// The status code.
+    pub status: RedirectStatus,
+    /// Only requests for these hosts are redirected; empty: all.
+    pub hosts: Vec<NamePattern>,
+}
+
+/// The status code of a redirect (RFC 9110, section 15.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedirectStatus {
+    /// 301: permanent; clients may change the method to GET.
+    MovedPermanently,
+    /// 302: temporary; clients may change the method to GET.
+    Found,
+    /// 307: temporary.
+    Temporary,
+    /// 308: permanent.
+    Permanent,
+}
+
+impl RedirectStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::MovedPermanently, Self::Found, Self::Temporary, Self::Permanent];
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::MovedPermanently => 301,
+            Self::Found => 302,
+            Self::Temporary => 307,
+            Self::Permanent => 308,
+        }
+    }
+
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::MovedPermanently => "Moved Permanently",
+            Self::Found => "Found",
+            Self::Temporary => "Temporary Redirect",
+            Self::Permanent => "Permanent Redirect",
+        }
+    }
+}
+
+/// The response to what cannot be redirected.
+pub const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+impl Redirect {
+    /// The response to a request; `None`: its host is not among those that are redirected.
+    #[must_use]
+    pub fn response(&self, head: &RequestHead) -> Option<String> {
+        if !self.hosts.is_empty() && !self.hosts.iter().any(|pattern| matches_host(pattern, &head.host)) {
+            return None;
+        }
+        let RequestHead { host, path } = head;
+        let port = match self.port {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        let (code, reason) = (self.status.code(), self.status.reason());
+        Some(format!(
+            "HTTP/1.1 {code} {reason}\r\nLocation: https://{host}{port}{path}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        ))
+    }
+}
+
+/// An IP address matches no pattern of names.
+fn matches_host(pattern: &NamePattern, host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    match pattern {
+        NamePattern::Exact(exact) => name == exact,
+        NamePattern::Suffix(suffix) => {
+            let labels = name.as_str().strip_suffix(suffix.as_str());
+            labels.is_some_and(|labels| labels.ends_with('.'))
+        }
+        NamePattern::Any => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::ServerName;
+
+    fn redirect(port: u16, hosts: &[&str]) -> Redirect {
+        Redirect {
+            to: "https".into(),
+            port,
+            status: RedirectStatus::Permanent,
+            hosts: hosts
+                .iter()
+                .map(|host| NamePattern::from_config(host).unwrap())
+                .collect(),
+        }
+    }
+
+    fn head(host: Host) -> RequestHead {
+        RequestHead {
+            host,
+            path: "/a?b=c".into(),
+        }
+    }
+
+    fn named(name: &str) -> RequestHead {
+        head(Host::Name(ServerName::from_config(name).unwrap()))
+    }
+
+    #[test]
+    fn host_and_path_stay_and_the_port_is_that_of_the_listener() {
+        let location = |port, head: &RequestHead| {
+            let response = redirect(port, &[]).response(head).unwrap();
+            assert!(response.starts_with("HTTP/1.1 308 Permanent Redirect\r\n") && response.ends_with("\r\n\r\n"));
+            let line = response.lines().find_map(|line| line.strip_prefix("Location: "));
+            line.unwrap().to_owned()
+        };
+        assert_eq!(location(443, &named("a.example")), "https://a.example/a?b=c");
+        assert_eq!(location(8443, &named("a.example")), "https://a.example:8443/a?b=c");
+        assert_eq!(
+            location(8443, &head(Host::V6("::1".parse().unwrap()))),
+            "https://[::1]:8443/a?b=c"
+        );
+    }
+
+    #[test]
+    fn only_configured_hosts_are_redirected() {
+        let redirect = redirect(443, &["a.example", "*.b.example"]);
+        for (host, is_redirected) in [
+            ("a.example", true),
+            ("x.b.example", true),
+            ("b.example", false),
+            ("evil.example", false),
+        ] {
+            assert_eq!(redirect.response(&named(host)).is_some(), is_redirected, "{host}");
+        }
+        assert_eq!(redirect.response(&head(Host::V4("192.0.2.1".parse().unwrap()))), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! `acequia guard`: shows a guard, denies networks while the process runs, and undoes that.
+
+use serde_json::json;
+
+use crate::support::client::{Client, served_client};
+use crate::support::configs;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(server: &Server, keys: &str) -> String {
+    [
+        format!("[guards.g]\n{keys}\n[guards.other]\nsessions = 5000\n"),
+        configs::listener("l", "p", "guards = [\"g\", \"other\"]"),
+        configs::listener("m", "p", "guards = \"other\""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ]
+    .concat()
+}
+
+fn is_denied(proxy: &Proxy) -> bool {
+    let Ok(mut client) = Client::try_connect(proxy.at("l")) else {
+        return true; // the reset may come before connect(2) returns
+    };
+    let mut bytes = [0; 4];
+    let echoed = std::io::Write::write_all(&mut client.0, b"ping")
+        .and_then(|()| std::io::Read::read_exact(&mut client.0, &mut bytes));
+    echoed.is_err()
+}
+
+#[test]
+fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 5000"));
+    let mut open = served_client(proxy.at("l"));
+    let answer = proxy.answer(&["guard", "deny", "g", "127.0.0.0/8"]);
+    assert_eq!(answer, json!({ "denied": "127.0.0.0/8", "closed": 0 }));
+    assert!(is_denied(&proxy));
+    served_client(proxy.at("m")); // another guard
+    open.send(b"ping");
+    assert_eq!(open.read(4), b"ping", "an open session goes on");
+    assert!(proxy.reload(&config(&server, "sessions = 4000")));
+    assert!(is_denied(&proxy));
+    let shown = proxy.answer(&["guard", "g"]);
+    assert_eq!(shown["guard"]["refusals"]["deny"], 2);
+    assert_eq!(shown["top_sessions"], json!([{ "source": "127.0.0.1", "count": 1 }]));
+    assert_eq!(shown["top_refused"][0]["source"], "127.0.0.1");
+    assert_eq!(shown["denied"][0]["network"], "127.0.0.0/8");
+    assert!(
+        shown["denied"][0]["set_by"].as_str().unwrap().starts_with("uid "),
+        "{shown}"
+    );
+    let text = proxy.command(&["guard", "g"]);
+    assert!(text.stdout.contains("127.0.0.0/8"), "{text:?}");
+    let wrong = proxy.command(&["guard", "undo", "g", "127.0.0.1"]);
+    assert_eq!(wrong.code, Some(1), "{wrong:?}");
+    assert_eq!(
+        proxy.answer(&["guard", "undo", "g", "127.0.0.0/8"]),
+        json!({ "undone": "127.0.0.0/8" })
+    );
+    assert!(!is_denied(&proxy));
+    let state = proxy.answer(&["status"]);
+    assert_eq!(
+        (&state["guards"][0]["name"], &state["guards"][0]["edits"]),
+        (&"g".into(), &0.into())
+    );
+    assert_eq!(state["listeners"][0]["guards"], json!(["g", "other"]));
+}
+
+#[test]
+fn close_resets_the_sessions_of_the_guard_and_of_the_network_only() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 5000"));
+    let mut from_there = Client::connect_from("127.0.0.7", proxy.at("l"));
+    let mut other_guard = Client::connect_from("127.0.0.7", proxy.at("m"));
+    let mut other_network = served_client(proxy.at("l"));
+    for client in [&mut from_there, &mut other_guard] {
+        client.send(b"ping").read(4);
+    }
+    let done = proxy.command(&["guard", "deny", "g", "127.0.0.7", "--close"]);
+    assert_eq!(
+        done.stdout, "guard g denies 127.0.0.7/32, 1 session reset\n",
+        "{done:?}"
+    );
+    from_there.must_be_reset();
+    wait_for_ended_sessions(&proxy, "denied", 1);
+    for client in [&mut other_guard, &mut other_network] {
+        client.send(b"ping");
+        assert_eq!(client.read(4), b"ping");
+    }
+    let line = proxy.access_line();
+    assert_eq!((&line["guard"], &line["guard_reason"]), (&"g".into(), &"deny".into()));
+    drop((other_guard, other_network));
+    wait_for_active_sessions(&proxy, 0);
+}
+
+#[test]
+fn an_edit_ends_after_its_time_and_invalid_ones_are_rejected() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "sessions = 5000"));
+    let done = proxy.command(&["guard", "deny", "g", "127.0.0.1", "--for", "1s"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(is_denied(&proxy));
+    eventually("the edit has ended", || !is_denied(&proxy));
+    assert_eq!(proxy.answer(&["guard", "g"])["denied"], json!([]));
+    for (arguments, expected) in [
+        (&["guard", "deny", "g", "10.0.0.1/8"][..], "write \"10.0.0.0/8\""),
+        (&["guard", "deny", "g", "10.0.0.1", "--for", "0s"], "`for` must be"),
+        (&["guard", "deny", "nobody", "10.0.0.1"], "there is no guard `nobody`"),
+        (&["guard", "nobody"], "there is no guard `nobody`"),
+    ] {
+        let done = proxy.command(arguments);
+        assert_eq!(done.code, Some(1), "{arguments:?}");
+        assert!(done.stderr.contains(expected), "{arguments:?}: {}", done.stderr);
+    }
+}

@@ -1,0 +1,102 @@
+//! Listeners that redirect HTTP requests.
+
+use std::process::Command;
+
+use crate::support::client::Client;
+use crate::support::configs::{listener, pool};
+use crate::support::process::must;
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+
+/// A proxy whose listener `http` redirects; `keys` are further keys of `redirect`.
+fn redirecting(keys: &str) -> Proxy {
+    let server = Server::echo();
+    Proxy::start(
+        &[
+            &format!("[listeners.http]\nbind = \"127.0.0.1:0\"\nredirect = {{ to = \"https\", port = 8443{keys} }}\n"),
+            &listener("https", "p", ""),
+            &pool("p", &[server.address], "health = { check = \"off\" }"),
+        ]
+        .map(String::as_str)
+        .concat(),
+    )
+}
+
+/// The whole response to these bytes, sent in pieces of that length.
+fn response(proxy: &Proxy, request: &str, length: usize) -> String {
+    let mut client = Client::connect(proxy.at("http"));
+    client.send_in_pieces(request.as_bytes(), length);
+    String::from_utf8(client.read_all()).unwrap()
+}
+
+#[test]
+fn a_request_is_redirected_however_it_is_cut() {
+    let proxy = redirecting("");
+    let request = "GET /shop?id=7 HTTP/1.1\r\nHost: Shop.Example:80\r\nUser-Agent: test\r\n\r\n";
+    let expected = "HTTP/1.1 308 Permanent Redirect\r\nLocation: https://shop.example:8443/shop?id=7\r\n\
+                    Content-Length: 0\r\nConnection: close\r\n\r\n";
+    for length in [1, 7, request.len()] {
+        assert_eq!(response(&proxy, request, length), expected);
+    }
+    let lines = proxy.access_lines(3);
+    assert!(lines.iter().all(|line| line["ending"] == "redirected"), "{lines:?}");
+    assert_eq!(lines[0]["bytes_up"], request.len());
+}
+
+#[test]
+fn what_cannot_be_redirected_gets_status_400() {
+    let proxy = redirecting(r#", code = 302, hosts = ["shop.example", "*.shop.example"]"#);
+    let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    assert!(response(&proxy, &get("shop.example"), 100).starts_with("HTTP/1.1 302 Found\r\n"));
+    assert!(response(&proxy, &get("a.shop.example"), 100).starts_with("HTTP/1.1 302 Found\r\n"));
+    let bad = [
+        get("evil.example"),
+        get("a b"),
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: shop.example\r\nHost: shop.example\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1}\u{2}".to_owned(),
+    ];
+    for request in &bad {
+        let response = response(&proxy, request, 100);
+        assert_eq!(
+            response, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "{request}"
+        );
+    }
+    let endings: Vec<_> = proxy
+        .access_lines(7)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings.iter().filter(|ending| **ending == "redirected").count(), 2);
+    assert_eq!(endings.iter().filter(|ending| **ending == "request_invalid").count(), 5);
+}
+
+#[test]
+fn a_head_over_16_kib_is_refused() {
+    let proxy = redirecting("");
+    let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nA: {}", "x".repeat(16 << 10));
+    assert!(response(&proxy, &request, 4096).starts_with("HTTP/1.1 400 "));
+    assert_eq!(proxy.access_line()["ending"], "hello_too_long");
+}
+
+#[test]
+fn curl_follows_the_redirect() {
+    let proxy = redirecting("");
+    let url = format!("http://{}/x", proxy.at("http"));
+    let output = must(Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", &url]));
+    assert_eq!(output.trim_end(), "308 https://127.0.0.1:8443/x");
+}
+
+#[test]
+fn commands_say_that_a_listener_redirects() {
+    let proxy = redirecting("");
+    let status = proxy.command(&["status"]).stdout;
+    assert!(status.contains("redirect to https"), "{status}");
+    let file = proxy.folder().join("acequia.toml");
+    let route = must(acequia(&["route", "--listener", "http", "-c"]).arg(file));
+    assert!(
+        route.contains("redirected to https, port 8443, of listener https (308)"),
+        "{route}"
+    );
+}
