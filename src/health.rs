@@ -24,6 +24,7 @@ use crate::live::{InForce, Live, LivePool, NameAddresses};
 use crate::plan::Plan;
 use context::CheckContext;
 use pool_checks::PoolChecks;
+pub use server_check::report_changes;
 
 /// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the reload.
 const NEW_NAMES_TIMEOUT: Duration = Duration::from_secs(1);

@@ -70,6 +70,7 @@ pub mod route;
 pub mod refuse;
 pub mod pool;
 pub mod dial;
+pub mod cancel;
 pub mod ends;
 pub mod relay;
 pub mod account;

@@ -3,9 +3,10 @@
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
 //! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for an operator's override of a server.
 
+mod recorded_outcome;
 mod pool;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::repeat;
 use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,9 +19,10 @@ use tokio::time::Instant;
 use crate::addr::ListenAddr;
 use crate::guard::{Guard, GuardId};
 use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
-use crate::pool::{AdminState, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
 use crate::tls::ListenerTls;
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
+pub use recorded_outcome::RecordedOutcome;
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
 #[derive(Debug)]
@@ -122,10 +124,20 @@ const BY_FAILBACK: &str = "failback";
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Live {
-    /// Puts a first plan in force, with the addresses that its listeners are bound to, and the TLS that ends at them.
+    /// Puts a first plan in force, with the addresses that its listeners are bound to.
     #[must_use]
-    pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>, tls: TlsByListener) -> Self {
-        let registry = Arc::<ServerRegistry>::default();
+    pub fn new(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Self {
+        Self::with_known_primaries(plan, addresses, BTreeMap::new())
+    }
+
+    /// As [`Self::new`], with the primaries that are remembered, by pool.
+    #[must_use]
+    pub fn with_known_primaries(
+        plan: Plan,
+        addresses: Vec<Vec<ListenAddr>>,
+        primaries: BTreeMap<Box<str>, KnownPrimary>,
+    ) -> Self {
+        let registry = Arc::new(ServerRegistry::new(primaries));
         let pool = |plan: &Arc<PoolPlan>| {
             let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
             pool.put_in_force();
@@ -136,7 +148,7 @@ impl Live {
             guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
-            tls,
+            tls: TlsByListener::new(),
         };
         Self {
             in_force: watch::Sender::new(Arc::new(in_force)),
@@ -145,6 +157,18 @@ impl Live {
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
         }
+    }
+
+    /// The same with the TLS that ends at its listeners. To be called before anybody reads what is in force.
+    ///
+    /// # Panics
+    /// Somebody has read it.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsByListener) -> Self {
+        self.in_force.send_modify(|in_force| {
+            Arc::get_mut(in_force).expect("nobody has read it").tls = tls;
+        });
+        self
     }
 
     /// What is in force at this moment.
@@ -301,6 +325,17 @@ impl Live {
         let waits_for = in_force.pools.iter().find_map(|pool| pool.waits_for(needs_address));
         self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
         waits_for
+    }
+
+    /// The primaries to be remembered, by pool. Pools that are not configured at present are included.
+    #[must_use]
+    pub fn known_primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
+        self.registry.known_primaries()
+    }
+
+    /// Waits until [`Self::known_primaries`] may have changed. For one waiter.
+    pub async fn primary_changed(&self) {
+        self.registry.primary_changed().await;
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {

@@ -142,11 +142,23 @@ pub enum Protocol {
     Postgres {
         /// Whether sessions in the clear are refused.
         tls_required: bool,
+        /// What becomes of a cancel request whose server is not known.
+        cancel_unplaced: UnplacedCancel,
     },
     /// MySQL and MariaDB, whose servers send first.
     Mysql,
     /// Redis, with or without TLS.
     Redis,
+}
+
+/// What becomes of a cancel request of PostgreSQL whose server is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnplacedCancel {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It goes to all servers of the listener's pools.
+    Fanout,
 }
 
 /// A pool: its servers and how they are reached and watched.
@@ -249,6 +261,8 @@ impl ServerEntry {
 pub struct SeveringPlan {
     /// Sessions of a server that goes down.
     pub on_down: Sever,
+    /// Sessions of a server that goes down only because it is behind its primary.
+    pub on_lag: Sever,
     /// Sessions on a worse tier, when a better one is back.
     pub on_recover: Sever,
     /// The time over which they are closed.

@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn changes(old: &str, new: &str) -> Changes {
-        let live = Live::new(plan(old), Vec::new(), Default::default());
+        let live = Live::new(plan(old), Vec::new());
         Changes::between(&live.in_force(), &live.prepare(plan(new), HashMap::new()))
     }
 

@@ -13,6 +13,7 @@ mod leased_server;
 mod postgres;
 mod termination;
 mod steps;
+mod cancel;
 mod startup;
 mod terminate;
 mod guards;
@@ -30,9 +31,10 @@ pub use self::listener_state::ListenerState;
 use crate::account::{Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
+use cancel::cancel;
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
-use startup::relay_tls_answer;
+use startup::start;
 use steps::{Connected, Opened};
 
 /// Serves one client until its session is over and accounted for.
@@ -88,11 +90,15 @@ async fn connect(
     at: Instant,
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
+    if state.plan.protocol.is_postgres() && state.plan.redirect.is_none() {
+        // Boxed: the sessions of other listeners stay small.
+        return Box::pin(connect_postgres(client, state, at, entry)).await;
+    }
     let opened = Opened {
-        client: &mut *client,
+        client,
         state: &state,
         at,
-        entry: &mut *entry,
+        entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
     let opened = opened.pass_guards()?;
@@ -102,10 +108,28 @@ async fn connect(
     let identified = opened.sniff().await?;
     let routed = identified.route()?.pass_guards()?;
     let routed = routed.terminate().await?;
-    let connected = routed.connect().await?;
-    if connected.asks_server {
-        // Boxed: the sessions of other listeners stay small.
-        return Box::pin(relay_tls_answer(client, connected, &state, at, entry)).await;
+    routed.connect().await
+}
+
+/// The same for a client of PostgreSQL, which may ask to cancel a query instead, up to the point where bytes are only
+/// relayed.
+async fn connect_postgres(
+    client: &mut TcpStream,
+    state: Arc<ListenerState>,
+    at: Instant,
+    entry: &mut Entry,
+) -> Result<Connected, Refusal> {
+    let opened = Opened {
+        client: &mut *client,
+        state: &state,
+        at,
+        entry: &mut *entry,
+    };
+    let identified = opened.pass_guards()?.sniff().await?;
+    if let Some(key) = identified.cancel_key() {
+        return Err(cancel(client, key, &state, entry).await);
     }
-    Ok(connected)
+    let routed = identified.route()?.pass_guards()?;
+    let connected = routed.connect().await?;
+    start(client, connected, &state, at, entry).await
 }

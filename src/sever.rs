@@ -128,9 +128,14 @@ fn has_recovered(pool: &LivePool, now: Instant) -> Option<Cause> {
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
     let over = severing.close_over;
+    let on_down = if server.is_behind() {
+        severing.on_lag
+    } else {
+        severing.on_down
+    };
     let is_held = || server.overrides().admin_state == AdminState::AwaitingFailback;
     let is_down = || (server.check_state() == CheckState::Down || is_held()) && !pool.uses_in_panic(server, now);
-    if severing.on_down == Sever::Close && is_down() {
+    if on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
             over,

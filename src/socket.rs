@@ -99,6 +99,11 @@ pub fn reset_when_closed(socket: &impl AsFd) {
     LINGER.try_result(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
 }
 
+/// Undoes [`reset_when_closed`].
+pub fn close_cleanly_again(socket: &impl AsFd) {
+    LINGER.try_result(SockRef::from(socket).set_linger(None));
+}
+
 /// Lets the kernel wait up to 40 ms for bytes, or for the end, to send the next ACK with (tcp(7), TCP_QUICKACK). The
 /// kernel sets the option again by itself.
 pub fn delay_ack(socket: &impl AsFd) {

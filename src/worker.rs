@@ -240,12 +240,7 @@ mod tests {
     const CONFIG: &str = "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
 
     fn in_force() -> Arc<InForce> {
-        Live::new(
-            crate::config::read("test.toml", CONFIG).ok().unwrap().plan,
-            Vec::new(),
-            Default::default(),
-        )
-        .in_force()
+        Live::new(crate::config::read("test.toml", CONFIG).ok().unwrap().plan, Vec::new()).in_force()
     }
 
     /// Starts a worker with one socket, whose sessions need a permit of `process`.
@@ -255,7 +250,8 @@ mod tests {
         let plan = Arc::clone(&in_force.plan.listeners[0]);
         let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
-        let state = ListenerState::new(plan, &in_force, limits, series, HelloMemory::new(1 << 20));
+        let memory = HelloMemory::new(1 << 20);
+        let state = ListenerState::new(plan, &in_force, limits, series, memory, Arc::default());
         let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
         let socket = ListenSocket {

@@ -75,6 +75,8 @@ endings! {
     ConnectFailed = "connect_failed",
     /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
     ServerRefusedTls = "server_refused_tls",
+    /// It was a request to cancel the query of a PostgreSQL session.
+    Cancel = "cancel",
     /// Cut at the end of the drain.
     Drained = "drained",
     /// Cut by an operator.

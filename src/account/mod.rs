@@ -29,7 +29,9 @@ use tokio::time::Instant;
 pub use self::metrics::{Metrics, certificate_expiries};
 pub use ending::Ending;
 pub use record::{Record, SessionView};
-pub use series::{CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use series::{
+    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries,
+};
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 pub use session_tls::SessionTls;

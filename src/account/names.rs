@@ -23,6 +23,7 @@ pub(super) const HEALTH_CHECKS: &str = "acequia_health_checks_total";
 pub(super) const HEALTH_CHECK_REFUSED: &str = "acequia_health_check_refused";
 pub(super) const HEALTH_TRANSITIONS: &str = "acequia_health_transitions_total";
 pub(super) const ACCEPT_PAUSES: &str = "acequia_accept_pauses_total";
+pub(super) const CANCELS: &str = "acequia_cancel_requests_total";
 pub(super) const CONFIG_RELOADS: &str = "acequia_config_reloads_total";
 pub(super) const CONFIG_LAST_RELOAD: &str = "acequia_config_last_reload_timestamp_seconds";
 pub(super) const LOG_LINES_DROPPED: &str = "acequia_log_lines_dropped_total";
@@ -57,6 +58,10 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         "Times that changed TLS files of listeners were read again, by result.",
     ),
     (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
+    (
+        CANCELS,
+        "Requests to cancel a query of PostgreSQL, by how their servers were found.",
+    ),
     (CONFIG_RELOADS, "Reloads of the configuration, by result."),
     (LOG_LINES_DROPPED, "Access log lines that could not be written."),
 ];

@@ -9,7 +9,7 @@ mod server;
 mod path;
 
 pub(super) use counters::{METADATA, SharedRecorder, label};
-pub use listener::{ListenerId, ListenerSeries};
+pub use listener::{CancelPlacement, ListenerId, ListenerSeries};
 pub use path::{PathKey, PathSeries};
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};

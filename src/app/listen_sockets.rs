@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 use super::Failure;
 use crate::account::Metrics;
 use crate::addr::ListenAddr;
+use crate::cancel::CancelTable;
 use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
 use crate::listen::{BindError, Bound};
@@ -29,6 +30,7 @@ pub(super) struct ListenSockets {
     /// The sessions that listeners may have, kept across reloads.
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
+    cancels: Arc<CancelTable>,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
     closing: Vec<(ListenAddr, Weak<()>)>,
@@ -84,6 +86,7 @@ impl ListenSockets {
             metrics,
             limits: Arc::default(),
             hello_memory,
+            cancels: Arc::default(),
             open: HashMap::new(),
             closing: Vec::new(),
         }
@@ -202,6 +205,7 @@ impl ListenSockets {
             limits,
             series,
             memory,
+            Arc::clone(&self.cancels),
         ))
     }
 

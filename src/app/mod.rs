@@ -171,7 +171,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
-    let live = Arc::new(Live::new(plan, addresses, tls));
+    let live = Arc::new(Live::new(plan, addresses).with_tls(tls));
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),

@@ -24,7 +24,7 @@ use crate::dial::{ConnectOptions, connect_for_check};
 use crate::pool::ServerFacts;
 
 /// The keys in `[pools.NAME]` of a kind of check that can report the role of a server.
-pub(super) const ROLE_KEYS: [&str; 3] = ["role", "max_lag", "role_trust"];
+pub(super) const ROLE_KEYS: [&str; 5] = ["role", "max_lag", "on_lag", "single", "role_trust"];
 
 /// A kind of check, apart from what is configured of it.
 #[derive(Debug)]

@@ -3,22 +3,23 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, Take, join};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Config, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::file::read_password;
 use super::kind::ROLE_KEYS;
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
 use crate::error::chain;
-use crate::pool::{Role, ServerFacts};
+use crate::pool::{Role, ServerFacts, WalPosition};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -93,15 +94,22 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// A connection from which no more than [`ANSWER_BYTES_MAX`] are read.
 type BoundedStream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
 
-/// Whether it is a replica, and how many seconds behind. While a receiver runs and all it has received is replayed, a
-/// replica is not behind: an idle primary sends nothing to replay, however long ago the last transaction was. Without a
-/// receiver it falls behind although nothing is left to replay. A user without privileges may see that a receiver runs,
-/// but nothing else of it.
-const ROLE_QUERY: &str = "SELECT pg_is_in_recovery(), CASE \
-    WHEN NOT pg_is_in_recovery() THEN 0 \
-    WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() \
-        AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0 \
-    ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END";
+/// Whether the server is a replica.
+const ROLE: &str = "SELECT pg_is_in_recovery()";
+
+/// The timeline and the position of a primary, or the positions of a replica. Every user may ask for them, and may see that
+/// a receiver runs, but nothing else of it. The timeline is the beginning of the name of the file that is written to: the
+/// control data would show that of a promotion only after the next checkpoint. The position is the one up to which a replica
+/// can receive.
+const POSITION: &str = "SELECT \
+    CASE WHEN NOT replica THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END, \
+    pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END, '0/0'), \
+    pg_wal_lsn_diff(CASE WHEN replica THEN pg_last_wal_replay_lsn() END, '0/0'), \
+    EXISTS (SELECT FROM pg_stat_wal_receiver) \
+    FROM pg_is_in_recovery() AS replica";
+
+/// The identity of the data, which a server shares with its replicas.
+const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
 
 /// How SQLSTATEs begin by which a server that works refuses the check ("PostgreSQL Error Codes"): too many connections,
 /// another limit, rejected authorization (also by `pg_hba.conf`), no such database, no privilege.
@@ -116,6 +124,8 @@ struct PostgresProbe {
     /// For a login: TLS where the server offers it. No certificate is verified, and a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
     tls: io::Result<ClientConfig>,
+    /// What the server does not let this user ask: a check that asked again would leave an error in its log each time.
+    denied: [AtomicBool; 2],
 }
 
 impl Probe for PostgresProbe {
@@ -136,6 +146,7 @@ impl PostgresProbe {
             check,
             target,
             tls: tls::unverified(),
+            denied: [const { AtomicBool::new(false) }; 2],
         }
     }
 
@@ -165,15 +176,61 @@ impl PostgresProbe {
         let config = login_config(login).await?;
         let connected = config.connect_raw(stream, tls).await;
         let (client, connection) = connected.map_err(server_error)?;
+        // Sent at once: one round trip.
         let ask = async {
-            let answer = client.simple_query(ROLE_QUERY).await;
+            let (role, position, system) = tokio::join!(
+                client.simple_query(ROLE),
+                self.ask_if_allowed(&client, 0, POSITION),
+                self.ask_if_allowed(&client, 1, SYSTEM)
+            );
             drop(client); // sends Terminate, and ends `connection`
-            answer
+            (role, position, system)
         };
-        let (answer, _) = tokio::join!(ask, connection);
-        Ok(read_role(&answer.map_err(server_error)?)?)
+        let ((role, position, system), _) = tokio::join!(ask, connection);
+        let role = read_role(&role.map_err(server_error)?)?;
+        let mut facts = ServerFacts {
+            role: Some(role),
+            ..ServerFacts::default()
+        };
+        if let Some(answer) = position.map_err(server_error)? {
+            read_position(&answer, role, &mut facts);
+        }
+        if let Some(answer) = system.map_err(server_error)? {
+            facts.system_identifier = Row::of(&answer).number(0);
+        }
+        Ok(facts)
+    }
+
+    /// Asks for something that a user may be denied, or that a variety of PostgreSQL may not know; `None`: that is so.
+    async fn ask_if_allowed(
+        &self,
+        client: &Client,
+        number: usize,
+        query: &str,
+    ) -> Result<Option<Vec<SimpleQueryMessage>>, tokio_postgres::Error> {
+        let denied = &self.denied[number];
+        if denied.load(Relaxed) {
+            return Ok(None);
+        }
+        match client.simple_query(query).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.code().is_some_and(|code| DENIALS.contains(code)) => {
+                denied.store(true, Relaxed);
+                let (address, error) = (self.target.address, chain(&error));
+                tracing::warn!(server = %address, %error, query, "the check has to do without a part: old primaries or lag may not be found");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
+
+/// The errors of a query that will not be allowed later either.
+const DENIALS: [SqlState; 3] = [
+    SqlState::INSUFFICIENT_PRIVILEGE,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::FEATURE_NOT_SUPPORTED,
+];
 
 /// Sends GSSENCRequest. PostgreSQL since version 12 answers it with one letter, whether or not it has GSSAPI, begins no
 /// session, and logs nothing if the client then leaves. After an SSLRequest it would log that the client sent no hello.
@@ -225,31 +282,52 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
     io::Error::new(kind, error).into()
 }
 
-fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<ServerFacts> {
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    // The answer may have too few columns, or a value that is not text.
-    let column = |number| row.and_then(|row| row.try_get(number).ok().flatten());
-    let is_replica =
-        column(0).ok_or_else(|| io::Error::other("the answer does not say whether the server is a replica"))?;
-    let role = if is_replica == "t" {
-        Role::Replica
-    } else {
-        Role::Primary
-    };
-    Ok(ServerFacts {
-        role: Some(role),
-        lag: column(1).and_then(|lag| lag.parse().ok()).and_then(read_lag),
-        ..ServerFacts::default()
-    })
+/// The first row of an answer. There may be none; a column may be missing, or not be text.
+struct Row<'a>(Option<&'a SimpleQueryRow>);
+
+impl<'a> Row<'a> {
+    fn of(answer: &'a [SimpleQueryMessage]) -> Self {
+        Self(answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        }))
+    }
+
+    fn text(&self, column: usize) -> Option<&'a str> {
+        self.0?.try_get(column).ok().flatten()
+    }
+
+    fn number(&self, column: usize) -> Option<u64> {
+        self.text(column)?.parse().ok()
+    }
 }
 
-/// The lag in seconds. Clocks that differ make it negative. NaN, infinity and what no `Duration` can hold are not known.
-fn read_lag(seconds: f64) -> Option<Duration> {
-    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
-    Duration::try_from_secs_f64(seconds).ok()
+fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<Role> {
+    match Row::of(answer).text(0) {
+        Some("t") => Ok(Role::Replica),
+        Some(_) => Ok(Role::Primary),
+        None => Err(io::Error::other(
+            "the answer does not say whether the server is a replica",
+        )),
+    }
+}
+
+/// Reads the answer to [`POSITION`]. A replica that has received nothing since it started follows from what it has applied.
+fn read_position(answer: &[SimpleQueryMessage], role: Role, facts: &mut ServerFacts) {
+    let row = Row::of(answer);
+    facts.timeline = row.text(0).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    facts.wal = match role {
+        Role::Primary => row.number(1).map(|written| WalPosition {
+            written,
+            applied: written,
+            is_following: false,
+        }),
+        Role::Replica => row.number(2).map(|applied| WalPosition {
+            written: row.number(1).unwrap_or(applied),
+            applied,
+            is_following: row.text(3) == Some("t"),
+        }),
+    };
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "pool",
         "protocol",
         "tls_required",
+        "cancel_unplaced",
         "max_connections",
         "guards",
         "redirect",

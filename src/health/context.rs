@@ -93,10 +93,14 @@ impl CheckContext {
         let result = check.run().await;
         drop(permits);
         if !self.is_local_shortage(&result) {
-            let went_down = check.record(pool, result);
-            if went_down && self.live.await_failback(pool, &check.server) {
-                let server = &check.server.spec().label;
-                tracing::warn!(pool, %server, "server awaits failback: it is used again after `acequia server enable`");
+            let Some(pool) = self.live.in_force().pool(pool).map(Arc::clone) else {
+                return began;
+            };
+            for went_down in check.record(&pool, &self.metrics, result) {
+                if self.live.await_failback(pool.name(), &went_down) {
+                    let (pool, server) = (pool.name(), &went_down.spec().label);
+                    tracing::warn!(%pool, %server, "server awaits failback: it is used again after `acequia server enable`");
+                }
             }
         }
         began

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::account::{CheckResult, ServerSeries};
+use crate::account::{CheckResult, Metrics, ServerSeries};
 use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
+use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::{HealthPlan, PoolPlan};
 use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
 
@@ -82,28 +83,35 @@ impl ServerCheck {
 
     /// Logs when checks begin to be refused, when the server gets no new sessions for that, and when they are refused no
     /// more.
-    fn log_refusal(&self, pool: &str, before: RefusedCheck) {
+    fn log_refusal(&self, pool: &LivePool, before: RefusedCheck) {
         let health = self.server.health();
         if health.refusal == before {
             return;
         }
-        let server = &self.server.spec().label;
+        let (pool, server) = (pool.name(), &self.server.spec().label);
         let reason = health.reason.as_deref().unwrap_or_default();
         match health.refusal {
-            RefusedCheck::None => tracing::info!(pool, %server, "checks are no longer refused"),
+            RefusedCheck::None => tracing::info!(%pool, %server, "checks are no longer refused"),
             RefusedCheck::Tolerated => {
-                tracing::warn!(pool, %server, reason, "check refused: the server lives, and is used as before");
+                tracing::warn!(%pool, %server, reason, "check refused: the server lives, and is used as before");
             }
             RefusedCheck::Suspended => {
-                tracing::warn!(pool, %server, reason, "check refused: the server lives, and gets no new sessions");
+                tracing::warn!(%pool, %server, reason, "check refused: the server lives, and gets no new sessions");
             }
         }
     }
 
-    /// Records a result in the server and in the metrics. Logs if the server has changed its state. Returns whether it went
-    /// down.
-    pub(super) fn record(&self, pool: &str, result: Result<CheckPass, CheckFailure>) -> bool {
-        let (result, outcome) = match result {
+    /// Has the pool judge and record a result, and counts it. Returns the servers that were up and are down now.
+    pub(super) fn record(
+        &self,
+        pool: &LivePool,
+        metrics: &Metrics,
+        result: Result<CheckPass, CheckFailure>,
+    ) -> Vec<Arc<Server>> {
+        let was_ejected = self.server.is_ejected();
+        let refusal_before = self.server.health().refusal;
+        let timed_out = matches!(&result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        let found = match result {
             Ok(CheckPass {
                 facts,
                 certificate_ends,
@@ -111,50 +119,56 @@ impl ServerCheck {
                 if let Some(end) = certificate_ends {
                     self.series.publish_certificate_expiry(end);
                 }
-                let outcome = self.plan.health.required.judge(&facts);
-                let result = match outcome {
-                    CheckOutcome::Pass => CheckResult::Pass,
-                    _ => CheckResult::Fail,
-                };
-                (result, outcome)
+                Ok(facts)
             }
             Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
-            }) => {
-                let refused = CheckOutcome::Refused {
-                    reason: reason.into(),
-                    accepts_sessions: accepts_sessions && self.is_role_trusted(),
-                };
-                (CheckResult::Refused, refused)
-            }
-            Err(CheckFailure::Unfit(reason)) => (CheckResult::Fail, CheckOutcome::Unfit(reason.into())),
-            Err(CheckFailure::Io(error)) => {
-                let result = if error.kind() == io::ErrorKind::TimedOut {
-                    CheckResult::Timeout
-                } else {
-                    CheckResult::Fail
-                };
-                (result, CheckOutcome::Fail(chain(&error).into()))
-            }
+            }) => Err(CheckOutcome::Refused {
+                reason: reason.into(),
+                accepts_sessions: accepts_sessions && self.is_role_trusted(),
+            }),
+            Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason.into())),
+            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(chain(&error).into())),
         };
-        self.series.record_check(result);
-        let was_ejected = self.server.is_ejected();
-        let was_up = self.server.check_state() == CheckState::Up;
-        let refusal_before = self.server.health().refusal;
-        let changed = self.server.record_check(&outcome, self.plan.health.thresholds);
-        let server = &self.server.spec().label;
+        let was_refused = matches!(found, Err(CheckOutcome::Refused { .. }));
+        let recorded = pool.record_check(&self.server, found);
+        let is_own_failure = |recorded: &RecordedOutcome| {
+            recorded.server.id() == self.server.id() && recorded.outcome.reason().is_some()
+        };
+        self.series.record_check(match recorded.iter().any(is_own_failure) {
+            _ if timed_out => CheckResult::Timeout,
+            _ if was_refused => CheckResult::Refused,
+            true => CheckResult::Fail,
+            false => CheckResult::Pass,
+        });
         if was_ejected && !self.server.is_ejected() {
-            tracing::info!(pool, %server, "server is back");
+            tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
         self.log_refusal(pool, refusal_before);
-        let Some(state) = changed else { return false };
-        self.series.record_transition(state == CheckState::Up);
+        report_changes(pool, metrics, &recorded);
+        let went_down = recorded.into_iter().filter(RecordedOutcome::took_down);
+        went_down.map(|recorded| recorded.server).collect()
+    }
+}
+
+/// Counts and logs which servers have changed their state.
+pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
+    let pool = pool.name();
+    for RecordedOutcome {
+        server,
+        outcome,
+        changed,
+        ..
+    } in recorded
+    {
+        let Some(state) = *changed else { continue };
+        metrics.server(pool, server).record_transition(state == CheckState::Up);
+        let server = &server.spec().label;
         match outcome.reason() {
-            None => tracing::info!(pool, %server, "server is up"),
-            Some(reason) => tracing::warn!(pool, %server, %reason, "server is down"),
+            None => tracing::info!(%pool, %server, "server is up"),
+            Some(reason) => tracing::warn!(%pool, %server, %reason, "server is down"),
         }
-        was_up && state == CheckState::Down
     }
 }
 

@@ -14,7 +14,7 @@ fn plan(lines: &str) -> Plan {
 
 /// That plan in force.
 fn live(lines: &str) -> Arc<Live> {
-    Arc::new(Live::new(plan(lines), Vec::new(), Default::default()))
+    Arc::new(Live::new(plan(lines), Vec::new()))
 }
 
 /// What its checks share, and its pool.
@@ -84,7 +84,7 @@ async fn no_panic_uses_a_server_of_unknown_role() {
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
          check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
     );
-    let check = first_check(&pool);
+    let (check, metrics) = (first_check(&pool), Metrics::new());
     let timed_out = || Err(CheckFailure::Io(std::io::ErrorKind::TimedOut.into()));
     let found = |role| {
         let facts = ServerFacts {
@@ -108,7 +108,7 @@ async fn no_panic_uses_a_server_of_unknown_role() {
         (found(Role::Replica), false),
         (timed_out(), false), // it was last known to be a replica
     ] {
-        check.record("p", result);
+        check.record(&pool, &metrics, result);
         assert_eq!(is_used(), used);
     }
 }
@@ -117,13 +117,13 @@ async fn no_panic_uses_a_server_of_unknown_role() {
 async fn the_reason_of_a_failure_is_truncated_and_escaped() {
     let (_, pool) = context("servers = [\"127.0.0.1:1\"]");
     let server = &pool.servers()[0];
-    let check = first_check(&pool);
+    let (check, metrics) = (first_check(&pool), Metrics::new());
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [
         CheckFailure::Io(std::io::Error::other(text.clone())),
         CheckFailure::Unfit(text),
     ] {
-        check.record("p", Err(failure));
+        check.record(&pool, &metrics, Err(failure));
         let reason = server.health().reason.unwrap();
         assert!(reason.starts_with("\\u{1b}[2J\\u{202e}\\nxxx"), "{reason}");
         assert_eq!(reason.chars().count(), crate::text::REASON_CHARS_MAX);

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
 
+use super::recorded_outcome::{RecordedOutcome, follow};
 use crate::addr::ServerAddr;
-use crate::plan::{PoolId, PoolPlan};
-use crate::pool::{CheckState, FallbackOrigin, Member, Pool, ServerRegistry};
+use crate::plan::{HealthPlan, PoolId, PoolPlan};
+use crate::pool::{
+    CheckOutcome, CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerFacts, ServerRegistry,
+};
 
 /// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
 /// not in it.
@@ -19,6 +22,7 @@ pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
 pub struct LivePool {
     plan: Arc<PoolPlan>,
     pool: Pool,
+    roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
     /// Shared with its predecessors and successors.
@@ -52,6 +56,7 @@ impl LivePool {
         let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
             pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
+            roles: registry.roles(&plan.name),
             addresses: Mutex::new(addresses),
             plan,
             in_force: Arc::default(),
@@ -125,6 +130,43 @@ impl LivePool {
         drop(addresses);
         self.update_servers(registry);
         self.update_checked();
+    }
+
+    /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
+    pub fn record_check(
+        &self,
+        server: &Arc<Server>,
+        result: Result<ServerFacts, CheckOutcome>,
+    ) -> Vec<RecordedOutcome> {
+        let HealthPlan {
+            required, thresholds, ..
+        } = self.plan.health;
+        let members = self.servers();
+        let mut recorded = Vec::new();
+        let judgement = match result {
+            Ok(facts) => self.roles.judge(server, &facts, &members, required, Instant::now()),
+            Err(outcome) => {
+                recorded.push(RecordedOutcome::record(server, outcome, thresholds));
+                self.roles.note_failure(server, &members, required)
+            }
+        };
+        recorded.extend(follow(judgement, self.name(), &self.roles, thresholds));
+        recorded
+    }
+
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not
+    /// call itself one.
+    #[must_use]
+    pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
+        let judgement = self.roles.trust(server, &self.servers(), self.plan.health.required)?;
+        let thresholds = self.plan.health.thresholds;
+        Some(follow(judgement, self.name(), &self.roles, thresholds).collect())
+    }
+
+    /// What is known of the roles of its servers.
+    #[must_use]
+    pub fn roles(&self) -> &PoolRoles {
+        &self.roles
     }
 
     fn update_servers(&self, registry: &ServerRegistry) {

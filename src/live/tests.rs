@@ -10,7 +10,7 @@ fn plan(servers: &str) -> Plan {
 }
 
 fn live(servers: &str) -> Live {
-    Live::new(plan(servers), Vec::new(), Default::default())
+    Live::new(plan(servers), Vec::new())
 }
 
 fn servers(live: &Live) -> Vec<Member> {
@@ -170,7 +170,7 @@ fn a_pool_that_is_configured_as_before_stays_though_its_index_changes() {
         "[pools.p]\nservers = [\"10.0.0.1:1\"]\n",
         "[pools.q]\nservers = [\"10.0.0.2:1\"]\n",
     );
-    let live = Live::new(plan(p), Vec::new(), Default::default());
+    let live = Live::new(plan(p), Vec::new());
     let before = live.in_force();
     let after = live.apply(live.prepare(plan(&format!("{q}{p}")), HashMap::new()));
     assert!(Arc::ptr_eq(before.pool("p").unwrap(), after.pool("p").unwrap()));

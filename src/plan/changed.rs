@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     AdminPlan, GuardPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
-    SeveringPlan,
+    SeveringPlan, UnplacedCancel,
 };
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::guard::{GuardId, GuardRules};
@@ -149,6 +149,7 @@ impl PoolPlan {
         } = dial;
         let SeveringPlan {
             on_down,
+            on_lag,
             on_recover,
             close_over,
         } = severing;
@@ -162,6 +163,7 @@ impl PoolPlan {
             setting("direct", direct_tls),
             setting("slow_start", slow_start),
             setting("on_down", on_down),
+            setting("on_lag", on_lag),
             setting("on_recover", on_recover),
             setting("close_over", close_over),
             setting("failback", failback),
@@ -294,11 +296,14 @@ impl ListenerPlan {
             },
             socket,
         } = self;
-        let (protocol, tls_required) = match protocol {
-            Protocol::Tcp => ("tcp", false),
-            Protocol::Postgres { tls_required } => ("postgres", *tls_required),
-            Protocol::Mysql => ("mysql", false),
-            Protocol::Redis => ("redis", false),
+        let (protocol, tls_required, cancel_unplaced) = match protocol {
+            Protocol::Postgres {
+                tls_required,
+                cancel_unplaced,
+            } => ("postgres", *tls_required, *cancel_unplaced),
+            Protocol::Tcp => ("tcp", false, UnplacedCancel::Drop),
+            Protocol::Mysql => ("mysql", false, UnplacedCancel::Drop),
+            Protocol::Redis => ("redis", false, UnplacedCancel::Drop),
         };
         let mut settings = vec![
             setting("bind", bind),
@@ -306,6 +311,7 @@ impl ListenerPlan {
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),
+            setting("cancel_unplaced", &cancel_unplaced),
             setting("redirect", redirect),
             setting("hello_timeout", hello_timeout),
             setting("hello_max", hello_bytes_max),

@@ -22,6 +22,19 @@ pub struct ServerFacts {
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.
     pub timeline: Option<u32>,
-    /// How far a replica says it is behind its primary.
+    /// Where it is in the log of changes.
+    pub wal: Option<WalPosition>,
+    /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
+}
+
+/// Where a server is in the log of changes, in bytes from its beginning. Positions compare along one timeline only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalPosition {
+    /// Up to where a primary has written, or a replica has received.
+    pub written: u64,
+    /// Up to where a replica has applied; as `written` for a primary.
+    pub applied: u64,
+    /// Whether a replica is connected to a server that it follows.
+    pub is_following: bool,
 }

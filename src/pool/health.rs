@@ -49,6 +49,8 @@ pub enum CheckOutcome {
     /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
     /// brings the server back.
     Unfit(Reason),
+    /// The server works but is, or may be, too far behind its primary. Counts as a failure, but its sessions go on.
+    Behind(Reason),
 }
 
 impl CheckOutcome {
@@ -57,7 +59,9 @@ impl CheckOutcome {
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Pass => None,
-            Self::Fail(reason) | Self::Refused { reason, .. } | Self::Unfit(reason) => Some(reason),
+            Self::Fail(reason) | Self::Refused { reason, .. } | Self::Unfit(reason) | Self::Behind(reason) => {
+                Some(reason)
+            }
         }
     }
 }
@@ -87,11 +91,15 @@ pub struct Thresholds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RiseFall {
     state: CheckState,
-    /// Results in a row that were the same as the latest one.
+    /// Results in a row that were like the latest one.
     streak: u32,
+    /// Checks in a row that failed.
+    failures: u32,
     latest: LatestResult,
     /// The latest check that could read the role found the wrong one; or the role is required and not known yet.
     unfit: bool,
+    /// The server is down only because it is behind.
+    behind: bool,
 }
 
 /// The latest check result, without its reason.
@@ -107,6 +115,15 @@ enum LatestResult {
         accepts_sessions: bool,
     },
     Unfit,
+    Behind,
+}
+
+impl LatestResult {
+    /// Whether both count for the same streak.
+    fn is_like(self, other: Self) -> bool {
+        let does_not_pass = |result| matches!(result, Self::Fail | Self::Unfit | Self::Behind);
+        self == other || does_not_pass(self) && does_not_pass(other)
+    }
 }
 
 impl RiseFall {
@@ -116,8 +133,10 @@ impl RiseFall {
         Self {
             state: CheckState::Unchecked,
             streak: 0,
+            failures: 0,
             latest: LatestResult::None,
             unfit: false,
+            behind: false,
         }
     }
 
@@ -127,8 +146,10 @@ impl RiseFall {
         Self {
             state: CheckState::Up,
             streak: 0,
+            failures: 0,
             latest: LatestResult::Disabled,
             unfit: false,
+            behind: false,
         }
     }
 
@@ -144,28 +165,42 @@ impl RiseFall {
                 (LatestResult::Refused { accepts_sessions }, self.unfit)
             }
             CheckOutcome::Unfit(_) => (LatestResult::Unfit, true),
+            CheckOutcome::Behind(_) => (LatestResult::Behind, false),
         };
         self.unfit = unfit;
-        self.streak = if latest == before {
+        self.streak = if latest.is_like(before) {
             self.streak.saturating_add(1)
         } else {
             1
         };
+        self.failures = if latest == LatestResult::Fail {
+            self.failures.saturating_add(1)
+        } else {
+            0
+        };
         self.latest = latest;
         let accepts_sessions = match latest {
             LatestResult::Pass => true,
-            LatestResult::Refused { accepts_sessions } => accepts_sessions && !unfit,
+            LatestResult::Refused { accepts_sessions } => accepts_sessions && !unfit && !self.behind,
             _ => false,
         };
         let next = match (self.state, latest) {
             (CheckState::Unchecked, _) if accepts_sessions => CheckState::Up,
             (CheckState::Unchecked, _) | (_, LatestResult::Unfit) => CheckState::Down,
-            (CheckState::Up, LatestResult::Fail) if self.streak >= thresholds.fall => CheckState::Down,
+            (CheckState::Up, LatestResult::Fail | LatestResult::Behind) if self.streak >= thresholds.fall => {
+                CheckState::Down
+            }
             (CheckState::Down, _) if accepts_sessions && self.streak >= thresholds.rise => CheckState::Up,
             // The server was reachable all the time, only its role was wrong.
             (CheckState::Down, LatestResult::Pass) if before == LatestResult::Unfit => CheckState::Up,
             (same, _) => same,
         };
+        self.behind = next == CheckState::Down
+            && match latest {
+                LatestResult::Behind => true,
+                LatestResult::Unfit => false,
+                _ => self.behind && self.failures < thresholds.fall,
+            };
         (next != self.state).then(|| {
             self.state = next;
             next
@@ -187,7 +222,10 @@ impl RiseFall {
     /// Whether the latest check did not pass, whatever the state.
     #[must_use]
     pub(super) const fn is_failing(&self) -> bool {
-        matches!(self.latest, LatestResult::Fail | LatestResult::Unfit)
+        matches!(
+            self.latest,
+            LatestResult::Fail | LatestResult::Unfit | LatestResult::Behind
+        )
     }
 
     /// Whether the latest check was refused.
@@ -202,11 +240,17 @@ impl RiseFall {
         }
     }
 
-    /// Whether the server is known to have the wrong role, or is required to have a role that is not known yet. A server
-    /// that cannot be reached keeps the role it was last seen with.
+    /// Whether the server is known to have the wrong role, is down because it is behind, or is required to have a role that
+    /// is not known yet. A server that cannot be reached keeps the role it was last seen with.
     #[must_use]
     pub(super) const fn is_unfit(&self) -> bool {
-        self.unfit
+        self.unfit || self.behind
+    }
+
+    /// Whether the server is down only because it is behind its primary.
+    #[must_use]
+    pub(super) const fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Treats the role as wrong until the next check that passes.
@@ -265,6 +309,7 @@ mod tests {
         match sign {
             '+' => CheckOutcome::Pass,
             '-' => CheckOutcome::Fail("gone".into()),
+            '<' => CheckOutcome::Behind("7s".into()),
             '!' | '|' => CheckOutcome::Refused {
                 reason: "too many clients".into(),
                 accepts_sessions: sign == '!',
@@ -297,6 +342,26 @@ mod tests {
             run(&mut RiseFall::unchecked(), "+-?+"),
             [Some(Up), None, Some(Down), Some(Up)]
         );
+    }
+
+    #[test]
+    fn a_server_that_is_behind_obeys_rise_and_fall_and_stays_so_until_it_fails_by_itself() {
+        use CheckState::{Down, Up};
+        let mut machine = RiseFall::unchecked();
+        assert_eq!(run(&mut machine, "+<<"), [Some(Up), None, None]);
+        assert!(!machine.is_behind(), "it is still up");
+        assert_eq!(run(&mut machine, "+<-<"), [None, None, None, Some(Down)]);
+        assert!(machine.is_behind());
+        assert_eq!(run(&mut machine, "--"), [None, None]);
+        assert!(machine.is_behind());
+        run(&mut machine, "-");
+        assert!(!machine.is_behind(), "it has failed `fall` times");
+        run(&mut machine, "<");
+        assert!(machine.is_behind(), "it works again");
+        assert_eq!(run(&mut machine, "+<++"), [None, None, None, Some(Up)]);
+        assert!(!machine.is_behind());
+        run(&mut machine, "<<<?");
+        assert!(!machine.is_behind(), "its role is wrong");
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! The registry of all servers and of the operators' overrides.
+//! The registry of all servers, of the operators' overrides, and of what is known of the roles in each pool.
 //!
 //! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Overrides are kept
 //! for servers that do not exist at the moment, too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use super::{Override, Overrides, Server, ServerSpec};
+use tokio::sync::Notify;
+
+use super::{KnownPrimary, Override, Overrides, PoolRoles, Server, ServerSpec};
 
 /// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved names
 /// at the same time, several servers with different addresses may have one name.
@@ -23,6 +25,9 @@ const ABSENT_MAX: usize = 10_000;
 pub struct ServerRegistry {
     // A std mutex: locked at the start, at a reload, when a name is resolved, and by operators' requests; never by a session.
     entries: Mutex<RegistryEntries>,
+    /// By pool, absent ones included. A std mutex: locked at the start and at a reload, and when a primary changes.
+    roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
+    primary_changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +49,39 @@ struct StoredOverrides {
 }
 
 impl ServerRegistry {
+    /// A registry without servers, with the primaries that are remembered.
+    #[must_use]
+    pub fn new(primaries: BTreeMap<Box<str>, KnownPrimary>) -> Self {
+        let registry = Self::default();
+        let roles = |known| Arc::new(PoolRoles::new(Some(known), Arc::clone(&registry.primary_changed)));
+        let roles = primaries.into_iter().map(|(pool, known)| (pool.into(), roles(known)));
+        *registry.lock_roles() = roles.collect();
+        registry
+    }
+
+    /// What is known of the roles in a pool. It outlives the pool.
+    #[must_use]
+    pub fn roles(&self, pool: &Arc<str>) -> Arc<PoolRoles> {
+        let mut roles = self.lock_roles();
+        let new = || Arc::new(PoolRoles::new(None, Arc::clone(&self.primary_changed)));
+        Arc::clone(roles.entry(Arc::clone(pool)).or_insert_with(new))
+    }
+
+    /// The primaries to be remembered, by pool.
+    #[must_use]
+    pub fn known_primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
+        let roles = self.lock_roles();
+        let known = roles
+            .iter()
+            .filter_map(|(pool, roles)| Some(((**pool).into(), roles.known_primary()?)));
+        known.collect()
+    }
+
+    /// Waits until [`Self::known_primaries`] may have changed since this was last awaited. For one waiter.
+    pub async fn primary_changed(&self) {
+        self.primary_changed.notified().await;
+    }
+
     /// The server with this pool, label, address and identity. If none exists, creates one with the overrides of its name.
     ///
     /// `is_checked` tells whether active checks run for a new server.
@@ -146,6 +184,10 @@ impl ServerRegistry {
             entries.overrides.remove(path);
         }
         absent.into_iter().map(|(_, path)| path).collect()
+    }
+
+    fn lock_roles(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<PoolRoles>>> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, RegistryEntries> {

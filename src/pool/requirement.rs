@@ -2,16 +2,29 @@
 
 use std::time::Duration;
 
-use super::facts::{Role, ServerFacts};
+use super::facts::Role;
 use super::health::CheckOutcome;
+use crate::units::format_duration;
 
 /// What a pool requires of the role of its servers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleRequirement {
     /// What a server must be; `None`: either.
     pub role: Option<Role>,
-    /// How far a replica may be behind its primary; `None`: as far as it will.
+    /// How long a replica may have been behind its primary; `None`: as long as it will.
     pub max_lag: Option<Duration>,
+    /// Whether the servers are one primary and its replicas, so that of several primaries only one is used.
+    pub single: bool,
+}
+
+impl Default for RoleRequirement {
+    fn default() -> Self {
+        Self {
+            role: None,
+            max_lag: None,
+            single: true,
+        }
+    }
 }
 
 impl RoleRequirement {
@@ -21,10 +34,16 @@ impl RoleRequirement {
         self.role.is_some() || self.max_lag.is_some()
     }
 
-    /// Judges a server by what a check that passed has found out about it.
+    /// Whether the pool uses one primary at most.
+    pub(super) fn is_one_primary(&self) -> bool {
+        self.is_set() && self.single && self.role != Some(Role::Replica)
+    }
+
+    /// Judges a server by its role, and by how long it has been behind its primary; `None`: not known.
     #[must_use]
-    pub fn judge(&self, facts: &ServerFacts) -> CheckOutcome {
-        match (self.role, facts.role) {
+    pub(super) fn judge(&self, role: Option<Role>, lag: Option<Duration>) -> CheckOutcome {
+        let unfit = |reason: &str| CheckOutcome::Unfit(reason.into());
+        match (self.role, role) {
             (Some(_), None) => return unfit("it is not known whether the server is a primary or a replica"),
             (Some(Role::Primary), Some(Role::Replica)) => {
                 return unfit("the server is a replica, a primary is required");
@@ -34,22 +53,22 @@ impl RoleRequirement {
             }
             _ => {}
         }
-        let Some(max_lag) = self.max_lag.filter(|_| facts.role != Some(Role::Primary)) else {
+        let Some(max_lag) = self.max_lag.filter(|_| role != Some(Role::Primary)) else {
             return CheckOutcome::Pass;
         };
-        match facts.lag {
+        match lag {
             Some(lag) if lag <= max_lag => CheckOutcome::Pass,
-            Some(lag) => unfit(&format!(
-                "the server is {:.1}s behind its primary, at most {max_lag:?} are allowed",
-                lag.as_secs_f64()
-            )),
-            None => unfit("it is not known how far the server is behind its primary"),
+            Some(lag) => {
+                let allowed = format_duration(max_lag);
+                let reason = format!(
+                    "the server is {:.1}s behind its primary, at most {allowed} are allowed",
+                    lag.as_secs_f64()
+                );
+                CheckOutcome::Behind((&*reason).into())
+            }
+            None => CheckOutcome::Behind("it is not known how far the server is behind its primary".into()),
         }
     }
-}
-
-fn unfit(reason: &str) -> CheckOutcome {
-    CheckOutcome::Unfit(reason.into())
 }
 
 #[cfg(test)]
@@ -57,12 +76,7 @@ mod tests {
     use super::*;
 
     fn is_fit(required: RoleRequirement, role: Option<Role>, lag: Option<Duration>) -> bool {
-        let facts = ServerFacts {
-            role,
-            lag,
-            ..ServerFacts::default()
-        };
-        required.judge(&facts) == CheckOutcome::Pass
+        required.judge(role, lag) == CheckOutcome::Pass
     }
 
     #[test]
@@ -80,7 +94,7 @@ mod tests {
         ] {
             let required = RoleRequirement {
                 role: required,
-                max_lag: None,
+                ..RoleRequirement::default()
             };
             assert_eq!(is_fit(required, role, None), fit, "{required:?} {role:?}");
         }
@@ -89,8 +103,8 @@ mod tests {
     #[test]
     fn a_replica_with_a_known_lag_within_the_limit_is_fit() {
         let required = RoleRequirement {
-            role: None,
             max_lag: Some(Duration::from_secs(5)),
+            ..RoleRequirement::default()
         };
         let seconds = |lag| Some(Duration::from_secs_f64(lag));
         for (lag, fit) in [

@@ -51,6 +51,7 @@ const FAILING: u8 = 4; // the latest check did not pass
 const UNFIT: u8 = 8; // the role is wrong, or required and not known
 const NOT_ENABLED: u8 = 16; // draining or disabled
 const DISABLED: u8 = 32;
+const BEHIND: u8 = 64; // down only because it is behind its primary
 const SUSPENDED: u8 = 128; // the latest check was refused, and it gets no new sessions
 
 impl Server {
@@ -163,6 +164,12 @@ impl Server {
         self.has(UNFIT)
     }
 
+    /// Whether it is down only because it is behind its primary.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.has(BEHIND)
+    }
+
     /// Records the result of a check. Returns the new state if it changed. `rise` passed checks in a row also end an
     /// ejection. Results for a disabled server are ignored.
     pub fn record_check(&self, outcome: &CheckOutcome, thresholds: Thresholds) -> Option<CheckState> {
@@ -182,7 +189,7 @@ impl Server {
         match outcome {
             CheckOutcome::Pass => checks.passed_at = Some(Instant::now()),
             CheckOutcome::Unfit(_) => checks.passed_at = None,
-            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } => {}
+            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } | CheckOutcome::Behind(_) => {}
         }
         self.publish_checks(&checks);
         if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
@@ -198,7 +205,8 @@ impl Server {
         changed
     }
 
-    /// Treats its role as wrong until the next check that passes, so that panic does not use it before.
+    /// Treats its role as wrong until the next check that passes: it gets no session before its first check, and panic does
+    /// not use it.
     pub fn assume_unfit(&self) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() {
@@ -314,6 +322,7 @@ impl Server {
         }
         self.set_flag(FAILING, checks.rise_fall.is_failing());
         self.set_flag(UNFIT, checks.rise_fall.is_unfit());
+        self.set_flag(BEHIND, checks.rise_fall.is_behind());
         self.set_flag(SUSPENDED, checks.rise_fall.refusal() == RefusedCheck::Suspended);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::account::Entry;
+use crate::cancel::{CancelEntry, CancelTarget};
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
 use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
@@ -16,6 +17,8 @@ pub(super) struct LeasedServer {
     lease: Lease,
     pool: Arc<PoolInForce>,
     connected_at: Instant,
+    /// Where cancel requests look for the session, if it is one of PostgreSQL.
+    cancel: Option<Box<CancelEntry>>,
 }
 
 impl LeasedServer {
@@ -25,7 +28,23 @@ impl LeasedServer {
             lease,
             pool: Arc::clone(pool.in_force()),
             connected_at: Instant::now(),
+            cancel: None,
         }
+    }
+
+    /// How a cancel request reaches the server; `None`: its pool is no longer in force.
+    pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
+        let pool = self.pool.get()?;
+        Some(CancelTarget {
+            server: Arc::clone(self.lease.server()),
+            pool: Arc::clone(pool.name()),
+            connect: pool.plan().dial.connect,
+        })
+    }
+
+    /// Keeps the session's entry for cancel requests until the server is released.
+    pub(super) fn keep(&mut self, cancel: CancelEntry) {
+        self.cancel = Some(Box::new(cancel));
     }
 
     /// What the relayed session says of the server. To be called before the sockets are closed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::account::ListenerSeries;
+use crate::cancel::CancelTable;
 use crate::capacity::ConnectionLimits;
 use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
@@ -27,6 +28,8 @@ pub struct ListenerState {
     pub series: Arc<ListenerSeries>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
+    /// Where a query of PostgreSQL is to be cancelled.
+    pub cancels: Arc<CancelTable>,
     has_logged_postgres_request: AtomicBool,
 }
 
@@ -39,6 +42,7 @@ impl ListenerState {
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
+        cancels: Arc<CancelTable>,
     ) -> Self {
         Self {
             tls: in_force.tls.get(&plan.name).cloned(),
@@ -48,6 +52,7 @@ impl ListenerState {
             limits,
             series,
             hello_memory,
+            cancels,
             has_logged_postgres_request: AtomicBool::new(false),
         }
     }

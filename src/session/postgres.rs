@@ -18,7 +18,7 @@ use crate::socket::socket_fault;
 
 /// Whether a listener refuses sessions in the clear.
 pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
-    listener.protocol == (Protocol::Postgres { tls_required: true })
+    matches!(listener.protocol, Protocol::Postgres { tls_required: true, .. })
 }
 
 /// How the clients of a listener are answered that ask for TLS.

@@ -41,6 +41,10 @@ pub(super) enum Refusal {
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
+    /// A connection broke during the login of a PostgreSQL session.
+    Broke(Side, Fault),
+    /// It was a request to cancel a query, and nothing is left to do.
+    Cancelled,
     /// The session was ended from outside: by an operator, a drain, or because of its server.
     Cut(Ending),
 }
@@ -76,6 +80,8 @@ impl Refusal {
             Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
             Self::HandshakeTimeout => Ending::HelloTimeout,
             Self::ClientCertificateExpired => Ending::TlsClientRefused,
+            Self::Broke(side, fault) => ending_of_fault(*side, *fault),
+            Self::Cancelled => Ending::Cancel,
             Self::Responded(ending, _) | Self::Cut(ending) => *ending,
         }
     }
@@ -92,8 +98,8 @@ impl Refusal {
             | Self::ServerRefusedTls(reply) => reply,
             // The alert was sent.
             Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
-            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout => Reply::Close,
-            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Cut(_) => Reply::Reset,
+            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout | Self::Cancelled => Reply::Close,
+            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
     }
 }

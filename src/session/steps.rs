@@ -27,6 +27,7 @@ use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
+use crate::sniff::postgres::CancelKey;
 use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 use crate::tls::{TlsConnection, TlsSummary};
@@ -92,7 +93,9 @@ impl<'a> Opened<'a> {
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
                 let sniffed = if is_postgres {
-                    sniff_postgres(client, &plan.sniff, at, &state.hello_memory, tls_answer(plan)).await
+                    let answer = tls_answer(plan);
+                    // Boxed: the sessions of other listeners stay small.
+                    Box::pin(sniff_postgres(client, &plan.sniff, at, &state.hello_memory, answer)).await
                 } else {
                     sniff(client, &plan.sniff, at, &state.hello_memory).await
                 };
@@ -118,7 +121,7 @@ impl<'a> Opened<'a> {
 }
 
 pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
-    entry.traffic().up.add(sniffed.bytes_read);
+    entry.traffic().up.add(sniffed.bytes_read());
     if let Some(request) = sniffed.stray_postgres_request() {
         entry.info().detail = Some(request);
         state.log_postgres_request(request);
@@ -155,6 +158,14 @@ pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
 }
 
 impl<'a> Identified<'a> {
+    /// The key in a CancelRequest, if that is what the client sent.
+    pub(super) fn cancel_key(&self) -> Option<CancelKey> {
+        match self.sniffed.as_ref()?.postgres()? {
+            PostgresOpening::Cancel(key) => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// Finds the pool that the listener's routes give the client.
     pub(super) fn route(self) -> Result<Routed<'a>, Refusal> {
         let Self {
@@ -233,7 +244,6 @@ impl Routed<'_> {
             termination: _,
             tls,
         } = self;
-        let (relay, protocol) = (state.plan.relay, state.plan.protocol);
         async move {
             let address = entry.info().client;
             let hello = sniffed.as_ref().and_then(Sniffed::hello);
@@ -255,7 +265,12 @@ impl Routed<'_> {
             let told = |alert| match tls {
                 // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
                 Some(_) => Reply::Reset,
-                None => reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer),
+                None => reply(
+                    sniffed.as_ref(),
+                    state.plan.protocol,
+                    |_| alert,
+                    PostgresError::NoServer,
+                ),
             };
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
@@ -275,7 +290,7 @@ impl Routed<'_> {
                 server: LeasedServer::new(lease, pool),
                 first,
                 client_tls: tls.map(|(connection, _)| connection),
-                relay,
+                relay: state.plan.relay,
                 asks_server,
             })
         }
@@ -284,7 +299,7 @@ impl Routed<'_> {
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
-fn proxy_header(
+pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<SocketAddr>,

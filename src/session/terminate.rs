@@ -28,7 +28,7 @@ impl Routed<'_> {
         let Some(Sniffed {
             opening: Opening::Hello(hello),
             first,
-            bytes_read: _,
+            ..
         }) = self.sniffed.take()
         else {
             self.entry.info().tls_mut().error = Some("not_tls".into());

@@ -36,7 +36,7 @@ impl Setup {
             server.local_addr().unwrap()
         );
         let plan = crate::config::read("test.toml", &text).ok().unwrap().plan;
-        let in_force = Live::new(plan, Vec::new(), Default::default()).in_force();
+        let in_force = Live::new(plan, Vec::new()).in_force();
         let plan = Arc::clone(&in_force.plan.listeners[0]);
         let metrics = Arc::new(Metrics::new());
         let series = metrics.listener(&plan.name);
@@ -57,6 +57,7 @@ impl Setup {
                 limits,
                 series,
                 HelloMemory::new(1 << 20),
+                Arc::default(),
             )),
             ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
             metrics,

@@ -36,8 +36,6 @@ pub struct Sniffed {
     pub opening: Opening,
     /// The bytes to be sent on unchanged: the opening, and what may have come right behind it. At most `hello_bytes_max`.
     pub first: FirstBytes,
-    /// Bytes read from the client: also those of requests that were answered, and are not for the server.
-    pub bytes_read: usize,
 }
 
 /// What the first bytes of a client are.
@@ -47,8 +45,9 @@ pub enum Opening {
     Hello(Hello),
     /// Not TLS, which a single byte may prove.
     NotTls,
-    /// A PostgreSQL client, by [`sniff_postgres`].
-    Postgres(PostgresOpening),
+    /// A PostgreSQL client, by [`sniff_postgres`]; with the bytes of its requests that were answered, and are not for the
+    /// server. Boxed: what is read of other clients stays small.
+    Postgres(Box<(PostgresOpening, usize)>),
 }
 
 /// How a PostgreSQL client begins, once nothing is left that must be answered before it can be routed.
@@ -81,8 +80,12 @@ impl Sniffed {
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         match &self.opening {
-            Opening::Hello(hello) | Opening::Postgres(PostgresOpening::Tls(hello, _)) => Some(hello),
-            Opening::NotTls | Opening::Postgres(_) => None,
+            Opening::Hello(hello) => Some(hello),
+            Opening::NotTls => None,
+            Opening::Postgres(client) => match &client.0 {
+                PostgresOpening::Tls(hello, _) => Some(hello),
+                _ => None,
+            },
         }
     }
 
@@ -90,9 +93,19 @@ impl Sniffed {
     #[must_use]
     pub fn postgres(&self) -> Option<&PostgresOpening> {
         match &self.opening {
-            Opening::Postgres(opening) => Some(opening),
+            Opening::Postgres(client) => Some(&client.0),
             Opening::Hello(_) | Opening::NotTls => None,
         }
+    }
+
+    /// Bytes read from the client.
+    #[must_use]
+    pub fn bytes_read(&self) -> usize {
+        let answered = match &self.opening {
+            Opening::Postgres(client) => client.1,
+            Opening::Hello(_) | Opening::NotTls => 0,
+        };
+        answered + self.first.as_slice().len()
     }
 
     /// The StartupMessage of a PostgreSQL session in the clear.
@@ -177,21 +190,21 @@ where
     let mut preface = Preface::new(socket, limits, accepted_at, memory);
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
-    preface.finish(read.map(Opening::Postgres), reader.is_tls())
+    let answered = preface.answered();
+    let opening = read.map(|opening| Opening::Postgres(Box::new((opening, answered))));
+    preface.finish(opening, reader.is_tls())
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
     fn finish(self, read: Result<Opening, SniffFailure>, is_tls: bool) -> Result<Sniffed, SniffError> {
-        let bytes_read = self.bytes_read();
         match read {
             Ok(opening) => Ok(Sniffed {
                 opening,
                 first: self.into_bytes(),
-                bytes_read,
             }),
             Err(reason) => Err(SniffError {
                 reason,
-                bytes_read,
+                bytes_read: self.bytes_read(),
                 is_tls,
             }),
         }

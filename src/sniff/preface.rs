@@ -154,6 +154,11 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
         self.answered + self.held()
     }
 
+    /// How many of them were answered and dropped.
+    pub(super) fn answered(&self) -> usize {
+        self.answered
+    }
+
     fn held(&self) -> usize {
         self.bytes.as_slice().len()
     }

@@ -18,12 +18,45 @@ use crate::listen::AcceptPause;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(u64);
 
+/// How the servers for a request to cancel a query of PostgreSQL were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelPlacement {
+    /// By the key of a session in the clear.
+    Key,
+    /// By the client's address: its sessions in TLS are on these servers.
+    Client,
+    /// They are all servers of the listener's pools.
+    Fanout,
+    /// There are none.
+    Unplaced,
+    /// Too many requests without a known key came in a second.
+    Limited,
+}
+
+impl CancelPlacement {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [Self::Key, Self::Client, Self::Fanout, Self::Unplaced, Self::Limited];
+
+    /// The word for it in metrics and the access log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "by_key",
+            Self::Client => "by_client",
+            Self::Fanout => "fanout",
+            Self::Unplaced => "unplaced",
+            Self::Limited => "limited",
+        }
+    }
+}
+
 /// The series of a listener.
 pub struct ListenerSeries {
     id: ListenerId,
     name: Arc<str>,
     connections: Counter,
     pauses: LabelledCounters<{ AcceptPause::ALL.len() }>,
+    cancels: LabelledCounters<{ CancelPlacement::ALL.len() }>,
     /// Whether there is a pause episode; read on every accept, without the lock.
     is_pausing: AtomicBool,
     // A std mutex: locked for one statement, and only during an episode.
@@ -51,6 +84,7 @@ impl ListenerSeries {
             name: Arc::clone(name),
             connections: counter(recorder, names::CONNECTIONS, labels.to_vec()),
             pauses: LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason"),
+            cancels: LabelledCounters::new(recorder, names::CANCELS, &labels, "placement"),
             is_pausing: AtomicBool::new(false),
             episode: Mutex::default(),
             hello_duration: Histogram::new(HANDSHAKE_BOUNDS),
@@ -77,6 +111,11 @@ impl ListenerSeries {
         if self.is_pausing.load(Relaxed) {
             self.episode().record_accepted();
         }
+    }
+
+    /// Counts a request to cancel a query.
+    pub fn record_cancel(&self, placement: CancelPlacement) {
+        self.cancels.get(placement as usize, placement.as_str()).increment(1);
     }
 
     /// Counts a pause of accepting; returns whether it begins an episode and should be logged.
@@ -136,5 +175,6 @@ impl ListenerSeries {
         if let Some(tls) = self.tls() {
             tls.touch();
         }
+        self.cancels.touch();
     }
 }

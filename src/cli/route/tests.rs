@@ -77,6 +77,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         },
         severing: SeveringPlan {
             on_down: Sever::Keep,
+            on_lag: Sever::Keep,
             on_recover: Sever::Keep,
             close_over: SECOND,
         },

@@ -10,7 +10,7 @@ use super::{BoundAddresses, Names, Problems, Section, process, route, tls, unuse
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId, Protocol};
+use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
 use crate::route::{Route, RouteTable, TlsMode};
 use crate::tls::Protocols;
 
@@ -67,8 +67,8 @@ pub(super) fn listener<'a>(
     }
     let reads_hello = table.needs_hello() || protocol.is_postgres();
     unused::hello_limits(&section, reads_hello, problems);
-    if protocol == Protocol::Tcp && !kind.terminates {
-        unused::clients_without_hello(&table, &names.pools.in_order, &entry.position, problems);
+    if !kind.terminates {
+        unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
     }
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
@@ -87,11 +87,31 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
+/// Warns about pools of a service whose clients need another `protocol`.
+fn unsuited(
+    protocol: Protocol,
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    match protocol {
+        Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
+        Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
+        Protocol::Postgres { .. } | Protocol::Mysql | Protocol::Redis => {}
+    }
+}
+
 /// What the clients speak, with the keys that only one protocol has.
 fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     let tls_required = section.get("tls_required");
     let tls_required = tls_required.is_some_and(|node| value::boolean(node, problems) == Some(true));
-    let postgres = Protocol::Postgres { tls_required };
+    let unplaced = [("drop", UnplacedCancel::Drop), ("fanout", UnplacedCancel::Fanout)];
+    let unplaced = section.one_of("cancel_unplaced", &unplaced, problems);
+    let postgres = Protocol::Postgres {
+        tls_required,
+        cancel_unplaced: unplaced.unwrap_or_default(),
+    };
     let protocols = [
         ("tcp", Protocol::Tcp),
         ("postgres", postgres),
@@ -100,12 +120,11 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
     ];
     let protocol = section.one_of("protocol", &protocols, problems);
     let protocol = protocol.unwrap_or(Protocol::Tcp);
-    if let (Some((position, _)), false) = (section.entry("tls_required"), protocol.is_postgres()) {
-        problems.error(
-            position,
-            "`tls_required` needs a protocol that has a word for it",
-            r#"add protocol = "postgres""#,
-        );
+    for key in ["tls_required", "cancel_unplaced"] {
+        if let (Some((position, _)), false) = (section.entry(key), protocol.is_postgres()) {
+            let message = format!("`{key}` is for listeners of PostgreSQL");
+            problems.error(position, message, r#"add protocol = "postgres""#);
+        }
     }
     protocol
 }

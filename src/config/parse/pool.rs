@@ -10,8 +10,8 @@ use super::{Problems, Section, server};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{Failback, PoolPlan, ServerEntry, Sever, SeveringPlan};
-use crate::pool::{Policy, PoolRules};
+use crate::plan::{Failback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::pool::{Policy, PoolRules, Role};
 use crate::proxy_protocol::Version;
 
 /// The system's resolver hardly caches: a shorter interval would only add load on the name server.
@@ -52,7 +52,7 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
         panic_threshold,
     } = health(&section, problems);
     let is_checked = health.check.is_some();
-    let severing = severing(&section, &entries, is_checked, problems);
+    let severing = severing(&section, &entries, &health, problems);
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
     let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
     if let (Some((position, _)), Some(_), Some(service)) =
@@ -143,12 +143,19 @@ fn failback(section: &Section<'_>, is_checked: bool, problems: &mut Problems<'_>
 fn severing(
     section: &Section<'_>,
     entries: &[ServerEntry],
-    checked: bool,
+    health: &HealthPlan,
     problems: &mut Problems<'_>,
 ) -> SeveringPlan {
     let values = [("keep", Sever::Keep), ("close", Sever::Close)];
+    // Sessions on an old primary would go on to write to it.
+    let on_down = if health.required.role == Some(Role::Primary) {
+        Sever::Close
+    } else {
+        Sever::Keep
+    };
     let plan = SeveringPlan {
-        on_down: section.one_of("on_down", &values, problems).unwrap_or_default(),
+        on_down: section.one_of("on_down", &values, problems).unwrap_or(on_down),
+        on_lag: section.one_of("on_lag", &values, problems).unwrap_or_default(),
         on_recover: section.one_of("on_recover", &values, problems).unwrap_or_default(),
         close_over: section
             .duration("close_over", ANY_DURATION, problems)
@@ -159,13 +166,15 @@ fn severing(
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     };
-    let never_closes = plan.on_down == Sever::Keep && plan.on_recover == Sever::Keep;
+    let never_closes = [plan.on_down, plan.on_lag, plan.on_recover] == [Sever::Keep; 3];
     warn(
         "close_over",
-        "neither `on_down` nor `on_recover` is \"close\"",
+        "none of `on_down`, `on_lag` and `on_recover` is \"close\"",
         never_closes,
     );
-    let never_down = plan.on_down == Sever::Close && !checked;
+    let never_behind = plan.on_lag == Sever::Close && health.required.max_lag.is_none();
+    warn("on_lag", "`max_lag` is not set", never_behind);
+    let never_down = plan.on_down == Sever::Close && health.check.is_none();
     warn("on_down", "a server without checks never goes down", never_down);
     let priority = |entry: &ServerEntry| entry.member_config.priority;
     let one_tier = entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));

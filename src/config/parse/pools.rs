@@ -52,7 +52,7 @@ impl<'a> Pools<'a> {
             if let Some(key) = fallback(entry)
                 && let Some(id) = self.find(&key.node, problems)
             {
-                next.insert(&*entry.key, (&*self.entries_name(id), &key.node.position));
+                next.insert(&*entry.key, (self.entries_name(id), &key.node.position));
             }
         }
         let mut done = HashSet::new();

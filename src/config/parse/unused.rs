@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Problems, Section};
+use crate::check::postgres;
 use crate::config::file::Node;
 use crate::config::report::Position;
 use crate::glob::Glob;
@@ -95,7 +96,7 @@ pub(super) fn unmatched_sessions(
     for (route, position) in routes.iter().zip(positions) {
         let hint = if route.database.is_empty() && route.user.is_empty() {
             continue;
-        } else if protocol == (Protocol::Postgres { tls_required: true }) {
+        } else if matches!(protocol, Protocol::Postgres { tls_required: true, .. }) {
             "`database` and `user` are encrypted, and `tls_required` refuses sessions in the clear"
         } else if !route.sni.is_empty() || !route.alpn.is_empty() {
             "a client with a name or protocols uses TLS, and its `database` and `user` are encrypted"
@@ -146,6 +147,30 @@ pub(super) fn connection_limit(
     }
 }
 
+/// Warns about a listener whose clients cancel queries on any server of a pool of PostgreSQL.
+pub(super) fn stray_cancels(
+    table: &RouteTable<PoolId>,
+    pools: &[Arc<PoolPlan>],
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    let is_stray = |pool: &&Arc<PoolPlan>| {
+        let check = pool.health.check.as_ref();
+        let is_postgres = check.is_some_and(|check| check.kind().name == postgres::KIND.name);
+        is_postgres && (pool.entries.len() > 1 || pool.has_names())
+    };
+    if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(is_stray) {
+        problems.warning(
+            position,
+            format!(
+                "requests to cancel a query may reach another server of pool `{}`",
+                pool.name
+            ),
+            r#"add protocol = "postgres", so that they reach the server of the session"#,
+        );
+    }
+}
+
 /// Warns about a listener that needs a ClientHello and a pool of a service whose clients do not begin with one.
 pub(super) fn clients_without_hello(
     table: &RouteTable<PoolId>,
@@ -154,9 +179,6 @@ pub(super) fn clients_without_hello(
     problems: &mut Problems<'_>,
 ) {
     let mut targets = table.targets().map(|id| &pools[id.0]);
-    if !table.needs_hello() {
-        return;
-    }
     let without_hello = |pool: &Arc<PoolPlan>| {
         let service = pool.health.service()?;
         Some((Arc::clone(pool), service.name, service.without_hello?))

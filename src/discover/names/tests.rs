@@ -23,7 +23,7 @@ fn plan(lines: &str) -> Plan {
 
 /// That plan in force, and its pool.
 fn pool(lines: &str) -> (Live, Arc<LivePool>) {
-    let live = Live::new(plan(lines), Vec::new(), Default::default());
+    let live = Live::new(plan(lines), Vec::new());
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
     (live, pool)
 }

@@ -19,7 +19,8 @@ impl Server {
     /// Whether it may be picked, as far as its health decides.
     pub(in crate::pool) fn availability_by_health(&self, now: Instant) -> Availability {
         let state = self.check_state();
-        if state == CheckState::Down || self.is_suspended() {
+        let has_unknown_role = state == CheckState::Unchecked && self.is_unfit();
+        if state == CheckState::Down || has_unknown_role || self.is_suspended() {
             return Availability::Unavailable;
         }
         if self.is_ejected() {

@@ -5,3 +5,5 @@ mod refused;
 mod redis;
 mod mariadb;
 mod refusals;
+mod postgres_names;
+mod postgres_cancels;

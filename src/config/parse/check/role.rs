@@ -1,7 +1,7 @@
 //! `role` and `max_lag` of `[pools.NAME]`, for the kinds of checks that know roles.
 
 use super::super::limits::NONZERO_DURATION;
-use super::{Problems, Section};
+use super::{Problems, Section, value};
 use crate::check::Check;
 use crate::pool::{Role, RoleRequirement};
 
@@ -31,5 +31,10 @@ pub(super) fn role_requirement(pool: &Section<'_>, check: &dyn Check, problems: 
             problems.error(position, format!("`{key}` needs a login"), hint);
         }
     }
-    RoleRequirement { role, max_lag }
+    let single = pool.get("single").and_then(|node| value::boolean(node, problems));
+    RoleRequirement {
+        role,
+        max_lag,
+        single: single.unwrap_or(true),
+    }
 }

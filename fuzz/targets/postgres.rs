@@ -1,0 +1,48 @@
+//! The packets with which PostgreSQL clients begin, and the messages of their servers, are read in the same way however the
+//! bytes are split.
+#![no_main]
+
+use acequia::cancel::BackendReader;
+use acequia::sniff::postgres::{FirstPacket, NAME_BYTES_MAX, PACKET_BYTES_MAX, PacketVerdict, first_packet};
+use libfuzzer_sys::fuzz_target;
+
+/// The number of prefixes that are parsed, each of which costs its length.
+const PREFIXES_MAX: usize = 512;
+
+fuzz_target!(|wire: &[u8]| {
+    let whole = first_packet(wire);
+    let decided = (0..=wire.len().min(PREFIXES_MAX))
+        .map(|cut| first_packet(&wire[..cut]))
+        .find(|verdict| *verdict != PacketVerdict::NeedMore);
+    match decided {
+        Some(decided) => assert_eq!(decided, whole),
+        None => assert!(wire.len() > PREFIXES_MAX || whole == PacketVerdict::NeedMore),
+    }
+    if let PacketVerdict::Packet { packet, bytes } = &whole {
+        assert!(*bytes <= PACKET_BYTES_MAX.min(wire.len()));
+        match packet {
+            FirstPacket::Cancel(key) => assert_eq!(key.request(), wire[..*bytes]),
+            FirstPacket::Startup(message) => {
+                let lengths = [message.user.len(), message.database.len()];
+                assert!(lengths.iter().all(|length| (1..=NAME_BYTES_MAX).contains(length)));
+            }
+            FirstPacket::Ssl | FirstPacket::GssEnc => {}
+        }
+    }
+    server_messages(wire);
+});
+
+/// The same key, at the same byte, from one piece and from pieces whose lengths are derived from the bytes themselves.
+fn server_messages(wire: &[u8]) {
+    let mut reader = BackendReader::default();
+    let is_done = reader.advance(wire);
+    let key = reader.into_key();
+    let mut reader = BackendReader::default();
+    let (mut left, mut was_done) = (wire, false);
+    while let (Some(first), false) = (left.first(), was_done) {
+        let (piece, rest) = left.split_at(left.len().min(1 + usize::from(*first)));
+        was_done = reader.advance(piece);
+        left = rest;
+    }
+    assert_eq!((was_done, reader.into_key()), (is_done, key));
+}

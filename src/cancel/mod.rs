@@ -1,0 +1,177 @@
+//! Where a query of PostgreSQL is to be cancelled.
+//!
+//! A CancelRequest comes on a connection of its own and names the session by a key that its server gave it. The key of a
+//! session in the clear is known, and so is its server. Of a session in TLS only the client's address is known, and on
+//! which servers it has sessions: the request goes to those, at most [`SERVERS_MAX`], and only so often, because a server
+//! forks for each request and logs a wrong key.
+
+mod backend;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::dial::ConnectOptions;
+use crate::pool::{Server, ServerId};
+use crate::sniff::postgres::CancelKey;
+pub use backend::{BACKEND_BYTES_MAX, BackendReader};
+
+/// Servers that one request without a known key is sent to.
+pub const SERVERS_MAX: usize = 8;
+
+/// Requests without a known key that a listener sends on in a second.
+pub const LISTENER_RATE_MAX: usize = 10;
+
+/// The same for one client address.
+pub const CLIENT_RATE_MAX: usize = 2;
+
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
+/// How to reach a server that a request is for.
+#[derive(Clone, Debug)]
+pub struct CancelTarget {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The name of its pool.
+    pub pool: Arc<str>,
+    /// How its pool connects.
+    pub connect: ConnectOptions,
+}
+
+/// A client at a listener.
+type ClientAt = (Arc<str>, IpAddr);
+
+/// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
+#[derive(Debug, Default)]
+pub struct CancelTable {
+    // A std mutex: a session takes it twice, for a few lines.
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    /// Sessions in the clear, each with the number of its entry: a server that was restarted may give a key again.
+    by_key: HashMap<CancelKey, (u64, CancelTarget)>,
+    last_number: u64,
+    /// The servers on which a client has sessions whose keys are not known, and how many.
+    by_client: HashMap<ClientAt, HashMap<ServerId, (CancelTarget, usize)>>,
+    /// The requests without a known key that were sent on in the last second, by listener.
+    sent: HashMap<Arc<str>, VecDeque<(Instant, IpAddr)>>,
+}
+
+/// The entry of an open session. Dropping it removes it.
+#[derive(Debug)]
+#[must_use = "dropping the entry removes it"]
+pub struct CancelEntry {
+    table: Arc<CancelTable>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Key(CancelKey, u64),
+    Client(ClientAt, ServerId),
+}
+
+impl CancelTable {
+    /// Enters a session with this key.
+    pub fn enter_key(self: &Arc<Self>, key: CancelKey, target: CancelTarget) -> CancelEntry {
+        let mut sessions = self.lock();
+        sessions.last_number += 1;
+        let number = sessions.last_number;
+        sessions.by_key.insert(key.clone(), (number, target));
+        CancelEntry {
+            table: Arc::clone(self),
+            place: Place::Key(key, number),
+        }
+    }
+
+    /// Enters a session whose key is not known, of this client at this listener.
+    pub fn enter_client(self: &Arc<Self>, listener: &Arc<str>, client: IpAddr, target: CancelTarget) -> CancelEntry {
+        let (at, server) = ((Arc::clone(listener), client), target.server.id());
+        let mut sessions = self.lock();
+        let servers = sessions.by_client.entry(at.clone()).or_default();
+        servers.entry(server).or_insert((target, 0)).1 += 1;
+        CancelEntry {
+            table: Arc::clone(self),
+            place: Place::Client(at, server),
+        }
+    }
+
+    /// The server of the session with this key.
+    #[must_use]
+    pub fn server_of(&self, key: &CancelKey) -> Option<CancelTarget> {
+        self.lock().by_key.get(key).map(|(_, target)| target.clone())
+    }
+
+    /// The servers on which this client of the listener has sessions whose keys are not known: at most [`SERVERS_MAX`],
+    /// those with the most sessions first.
+    #[must_use]
+    pub fn servers_of(&self, listener: &Arc<str>, client: IpAddr) -> Vec<CancelTarget> {
+        let sessions = self.lock();
+        let servers = sessions.by_client.get(&(Arc::clone(listener), client));
+        let mut servers: Vec<_> = servers.into_iter().flat_map(HashMap::values).collect();
+        servers.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
+        servers.truncate(SERVERS_MAX);
+        servers.into_iter().map(|(target, _)| target.clone()).collect()
+    }
+
+    /// Whether a request without a known key may be sent on now. If so, it counts.
+    #[must_use]
+    pub fn admit(&self, listener: &Arc<str>, client: IpAddr, now: Instant) -> bool {
+        let mut sessions = self.lock();
+        sessions.sent.retain(|_, sent| {
+            while sent
+                .front()
+                .is_some_and(|(at, _)| now.duration_since(*at) >= RATE_WINDOW)
+            {
+                sent.pop_front();
+            }
+            !sent.is_empty()
+        });
+        let sent = sessions.sent.entry(Arc::clone(listener)).or_default();
+        let of_client = sent.iter().filter(|(_, of)| *of == client).count();
+        let is_admitted = sent.len() < LISTENER_RATE_MAX && of_client < CLIENT_RATE_MAX;
+        if is_admitted {
+            sent.push_back((now, client));
+        }
+        is_admitted
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CancelEntry {
+    fn drop(&mut self) {
+        let mut sessions = self.table.lock();
+        match &self.place {
+            Place::Key(key, number) => {
+                if sessions.by_key.get(key).is_some_and(|(entered, _)| entered == number) {
+                    sessions.by_key.remove(key);
+                }
+            }
+            Place::Client(at, server) => {
+                let Some(servers) = sessions.by_client.get_mut(at) else {
+                    return;
+                };
+                if let Some((_, left)) = servers.get_mut(server) {
+                    *left -= 1;
+                    if *left == 0 {
+                        servers.remove(server);
+                    }
+                }
+                if servers.is_empty() {
+                    sessions.by_client.remove(at);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

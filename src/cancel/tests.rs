@@ -1,0 +1,82 @@
+use super::*;
+use crate::addr::ServerAddr;
+use crate::dial::TEST_CONNECT;
+use crate::pool::ServerSpec;
+
+fn target(port: u16) -> CancelTarget {
+    let address = ServerAddr::new(([127, 0, 0, 1], port).into());
+    let label: Arc<str> = address.to_string().into();
+    let spec = ServerSpec {
+        identity: Arc::clone(&label),
+        label,
+        address,
+        resolved_from: None,
+    };
+    CancelTarget {
+        server: Arc::new(Server::new(spec, false)),
+        pool: "p".into(),
+        connect: TEST_CONNECT,
+    }
+}
+
+fn ports(targets: &[CancelTarget]) -> Vec<u16> {
+    targets
+        .iter()
+        .map(|target| target.server.spec().address.port())
+        .collect()
+}
+
+fn key(number: u8) -> CancelKey {
+    CancelKey::new(&[0, 0, 0, number, 1, 2, 3, 4]).unwrap()
+}
+
+fn client(number: u8) -> IpAddr {
+    [192, 0, 2, number].into()
+}
+
+#[test]
+fn a_key_leads_to_its_server_as_long_as_the_session_is_open() {
+    let table = Arc::<CancelTable>::default();
+    let of = |number| {
+        table
+            .server_of(&key(number))
+            .map(|target| target.server.spec().address.port())
+    };
+    let (first, second) = (table.enter_key(key(1), target(1)), table.enter_key(key(2), target(2)));
+    assert_eq!((of(1), of(2), of(3)), (Some(1), Some(2), None));
+    let again = table.enter_key(key(1), target(3));
+    drop(first);
+    assert_eq!(of(1), Some(3), "the entry of the later session stays");
+    drop((second, again));
+    assert!(table.lock().by_key.is_empty());
+}
+
+#[test]
+fn a_client_without_a_key_leads_to_the_servers_of_its_sessions_and_to_eight_at_most() {
+    let (table, listener, other) = (Arc::<CancelTable>::default(), Arc::from("l"), Arc::from("m"));
+    let targets: Vec<_> = (1..=9).map(target).collect();
+    let enter = |index: usize| table.enter_client(&listener, client(1), targets[index].clone());
+    let mut entries = vec![enter(4), enter(3), enter(4)];
+    assert_eq!(ports(&table.servers_of(&listener, client(1))), [5, 4]);
+    assert!(table.servers_of(&listener, client(2)).is_empty());
+    assert!(table.servers_of(&other, client(1)).is_empty());
+    entries.extend((0..9).map(enter));
+    assert_eq!(table.servers_of(&listener, client(1)).len(), SERVERS_MAX);
+    drop(entries);
+    assert!(table.lock().by_client.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_requests_a_second_are_admitted() {
+    let (table, listener) = (CancelTable::default(), Arc::from("l"));
+    let admit = |number| table.admit(&listener, client(number), Instant::now());
+    assert!(admit(1) && admit(1) && !admit(1), "two of a client");
+    assert!((2..6).all(|number| admit(number) && admit(number)));
+    assert!(!admit(6), "ten of a listener");
+    assert!(
+        table.admit(&Arc::from("m"), client(1), Instant::now()),
+        "of each listener"
+    );
+    tokio::time::advance(RATE_WINDOW).await;
+    assert!(admit(6) && admit(1));
+}

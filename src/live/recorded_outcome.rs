@@ -1,0 +1,57 @@
+//! The results of checks, as they are recorded in servers.
+
+use std::sync::Arc;
+
+use crate::pool::{CheckOutcome, CheckState, KnownPrimary, PoolRoles, RoleJudgement, Server, Thresholds};
+
+/// A result that was recorded in a server.
+#[derive(Debug)]
+pub struct RecordedOutcome {
+    /// The server; not always the one that was checked.
+    pub server: Arc<Server>,
+    /// The result.
+    pub outcome: CheckOutcome,
+    /// Its state before.
+    pub before: CheckState,
+    /// Its new state, if that has changed.
+    pub changed: Option<CheckState>,
+}
+
+impl RecordedOutcome {
+    pub(super) fn record(server: &Arc<Server>, outcome: CheckOutcome, thresholds: Thresholds) -> Self {
+        let before = server.check_state();
+        let changed = server.record_check(&outcome, thresholds);
+        Self {
+            server: Arc::clone(server),
+            outcome,
+            before,
+            changed,
+        }
+    }
+
+    /// Whether the server was up and is down now.
+    #[must_use]
+    pub fn took_down(&self) -> bool {
+        self.before == CheckState::Up && self.changed == Some(CheckState::Down)
+    }
+}
+
+/// Logs what is new about the primary of a pool, and records the results that follow from a judgement.
+pub(super) fn follow(
+    judgement: RoleJudgement,
+    pool: &str,
+    roles: &PoolRoles,
+    thresholds: Thresholds,
+) -> impl Iterator<Item = RecordedOutcome> {
+    if let Some(KnownPrimary { server, timeline, .. }) = &judgement.new_primary {
+        tracing::info!(pool, %server, timeline, "the pool has a new primary");
+    }
+    if let Some(rivals) = &judgement.rivals {
+        let servers = rivals.join(", ");
+        let used = roles.primary_in_force();
+        let used = used.as_deref().unwrap_or("none");
+        tracing::warn!(pool, servers, used, "several servers call themselves primary");
+    }
+    let outcomes = judgement.outcomes.into_iter();
+    outcomes.map(move |(server, outcome)| RecordedOutcome::record(&server, outcome, thresholds))
+}

@@ -1,0 +1,146 @@
+//! How long a replica has been behind its primary: a pure function of what checks have seen.
+//!
+//! The age of the last transaction that a replica has applied is no measure of that: after a quiet minute one bulk load would
+//! make every replica a minute behind at once. Instead the positions that the primary had at earlier checks are remembered.
+//! A replica has been behind since the first of those that it has not reached.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::facts::{ServerFacts, WalPosition};
+
+/// The parts of `max_lag` that are told apart.
+const RESOLUTION: u32 = 64;
+
+/// A position that is a multiple of this many bytes may be within a record: PostgreSQL writes and sends whole pages (8 KiB,
+/// unless it was built otherwise) before a record is complete. Other positions are ends of records.
+const PAGE_BYTES: u64 = 8 << 10;
+
+/// More than the longest record that is not the end of a transaction: 32 pages and their description. A replica applies
+/// only whole records, so that it may stay so far before a position within one.
+const RECORD_BYTES: u64 = 512 << 10;
+
+/// Positions in the order in which they were reached.
+#[derive(Clone, Debug, Default)]
+struct PositionHistory {
+    /// Positions before the latest one, each with the time at which it was first seen; both increase.
+    reached: VecDeque<(Instant, u64)>,
+    latest: Option<(Instant, u64)>,
+}
+
+impl PositionHistory {
+    /// Records a position. Keeps enough to tell whether a server is more than `max_lag` behind.
+    fn record(&mut self, now: Instant, position: u64, max_lag: Duration) {
+        let position = if position.is_multiple_of(PAGE_BYTES) {
+            position.saturating_sub(RECORD_BYTES)
+        } else {
+            position
+        };
+        if let Some(before) = self.latest {
+            if position <= before.1 {
+                return;
+            }
+            // A position is left out if the ones before and after it are near to each other.
+            let is_near = |(at, _): &(Instant, u64)| now < *at + max_lag / RESOLUTION;
+            if !self.reached.back().is_some_and(is_near) {
+                self.reached.push_back(before);
+            }
+        }
+        self.latest = Some((now, position));
+        // The first position is needed only as long as the second one is not old enough by itself.
+        let is_old = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) > max_lag * 2;
+        while self.reached.get(1).is_some_and(is_old) {
+            self.reached.pop_front();
+        }
+    }
+
+    /// Since when a server that is at this position has been behind, at least; `None`: it is not.
+    fn behind_since(&self, position: u64) -> Option<Instant> {
+        let mut all = self.reached.iter().chain(&self.latest);
+        all.find(|(_, reached)| *reached > position).map(|(at, _)| *at)
+    }
+}
+
+/// What is remembered of a replica.
+#[derive(Clone, Debug)]
+struct ReplicaHistory {
+    /// What it has received, while the position of its primary is not known.
+    received: PositionHistory,
+    /// When it last was connected to a server that it follows; when it was first seen, if it was not since.
+    followed_at: Instant,
+    /// When it last said that it is not behind; when it was first seen, if it did not since.
+    caught_up_at: Instant,
+}
+
+/// The lags of the replicas of a pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LagWatch {
+    /// The primary, its timeline, and where it has been.
+    primary: Option<(Arc<str>, Option<u32>, PositionHistory)>,
+    replicas: HashMap<Arc<str>, ReplicaHistory>,
+}
+
+impl LagWatch {
+    /// Forgets the servers that are not among these.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.replicas.retain(|label, _| is_known(label));
+    }
+
+    /// Records the position of the primary in force. Positions of another primary or timeline do not compare: they are
+    /// forgotten.
+    pub(super) fn record_primary(&mut self, label: &Arc<str>, facts: &ServerFacts, max_lag: Duration, now: Instant) {
+        let Some(WalPosition { written, .. }) = facts.wal else {
+            return;
+        };
+        let is_same =
+            |(server, timeline, _): &(Arc<str>, Option<u32>, _)| server == label && *timeline == facts.timeline;
+        let mut known = self.primary.take().filter(is_same);
+        let (.., history) =
+            known.get_or_insert_with(|| (Arc::clone(label), facts.timeline, PositionHistory::default()));
+        history.record(now, written, max_lag);
+        self.primary = known;
+    }
+
+    /// How long a replica has been behind, at least; `None`: it does not tell enough.
+    pub(super) fn of_replica(
+        &mut self,
+        label: &Arc<str>,
+        facts: &ServerFacts,
+        max_lag: Duration,
+        now: Instant,
+    ) -> Option<Duration> {
+        let replica = self
+            .replicas
+            .entry(Arc::clone(label))
+            .or_insert_with(|| ReplicaHistory {
+                received: PositionHistory::default(),
+                followed_at: now,
+                caught_up_at: now,
+            });
+        let lag_since =
+            |since: Option<Instant>| since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if let Some(wal) = facts.wal {
+            if wal.is_following {
+                replica.followed_at = now;
+            }
+            if let Some((.., history)) = &self.primary {
+                return Some(lag_since(history.behind_since(wal.applied)));
+            }
+            // How far the primary is cannot be known without a connection to it.
+            replica.received.record(now, wal.written, max_lag);
+            let since = replica.received.behind_since(wal.applied);
+            return Some(lag_since(since).max(lag_since(Some(replica.followed_at))));
+        }
+        let told = facts.lag?;
+        if told < Duration::from_secs(1).min(max_lag) {
+            replica.caught_up_at = now;
+        }
+        Some(told.min(lag_since(Some(replica.caught_up_at))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MAX_LAG: Duration = Duration::from_secs(5);
+
+fn replica(written: u64, applied: u64, is_following: bool) -> ServerFacts {
+    ServerFacts {
+        wal: Some(WalPosition {
+            written,
+            applied,
+            is_following,
+        }),
+        ..ServerFacts::default()
+    }
+}
+
+fn at(position: u64) -> ServerFacts {
+    replica(position, position, true)
+}
+
+fn labels() -> (Arc<str>, Arc<str>) {
+    ("primary".into(), "replica".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_has_been_behind_since_the_primary_passed_it() {
+    let (primary, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    let second = |n| start + Duration::from_secs(n);
+    let mut lag = |now, position| lags_of(&mut lags, &primary, &label, now, position);
+    assert_eq!(lag(second(0), (1001, 1001)), 0);
+    assert_eq!(lag(second(60), (1001, 1001)), 0, "nothing was written");
+    assert_eq!(
+        lag(second(61), (9_000_001, 1001)),
+        0,
+        "a bulk load after a quiet minute"
+    );
+    assert_eq!(lag(second(63), (20_000_001, 9_000_001)), 0);
+    assert_eq!(lag(second(64), (20_000_001, 9_000_002)), 1);
+    assert_eq!(lag(second(66), (20_000_001, 9_000_002)), 3, "it does not move");
+    assert_eq!(lag(second(3600), (20_000_001, 9_000_002)), 3537);
+    assert_eq!(lag(second(3601), (20_000_001, 20_000_001)), 0);
+}
+
+/// The lag in whole seconds, of a replica that is checked right after its primary.
+fn lags_of(
+    lags: &mut LagWatch,
+    primary: &Arc<str>,
+    label: &Arc<str>,
+    now: Instant,
+    (written, applied): (u64, u64),
+) -> u64 {
+    lags.record_primary(primary, &at(written), MAX_LAG, now);
+    lags.of_replica(label, &at(applied), MAX_LAG, now).unwrap().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_record_at_the_end_of_a_page_is_not_waited_for() {
+    let (primary, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    let mut lag = |seconds, position| {
+        lags_of(
+            &mut lags,
+            &primary,
+            &label,
+            start + Duration::from_secs(seconds),
+            position,
+        )
+    };
+    let page_end = 1 << 30;
+    assert_eq!(lag(0, (page_end, page_end - 300)), 0);
+    assert_eq!(lag(100, (page_end, page_end - 300)), 0);
+    assert_eq!(lag(101, (page_end + 9, page_end - 300)), 0);
+    assert_eq!(lag(102, (page_end + 9, page_end - 300)), 1, "a whole record");
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_of_another_timeline_do_not_compare() {
+    let (primary, label) = labels();
+    let mut lags = LagWatch::default();
+    let now = Instant::now();
+    lags.record_primary(&primary, &at(5001), MAX_LAG, now);
+    let later = now + 2 * MAX_LAG;
+    assert_eq!(lags.of_replica(&label, &at(4001), MAX_LAG, later), Some(2 * MAX_LAG));
+    let promoted = ServerFacts {
+        timeline: Some(2),
+        ..at(4001)
+    };
+    lags.record_primary(&"promoted".into(), &promoted, MAX_LAG, later);
+    assert_eq!(lags.of_replica(&label, &at(4001), MAX_LAG, later), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_known_primary_a_replica_is_behind_what_it_received_or_as_long_as_it_follows_none() {
+    let (_, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    let mut lag = |seconds, facts| {
+        let now = start + Duration::from_secs(seconds);
+        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+    };
+    assert_eq!(lag(0, replica(1001, 1001, true)), 0);
+    assert_eq!(lag(60, replica(1001, 1001, true)), 0);
+    assert_eq!(lag(61, replica(2001, 1001, true)), 0);
+    assert_eq!(lag(65, replica(2001, 1001, true)), 4, "it applies nothing");
+    assert_eq!(lag(66, replica(2001, 2001, true)), 0);
+    assert_eq!(lag(70, replica(2001, 2001, false)), 4, "it follows no server");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
+    let (_, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    let mut lag = |seconds, told| {
+        let facts = ServerFacts {
+            lag: Some(Duration::from_secs(told)),
+            ..ServerFacts::default()
+        };
+        let now = start + Duration::from_secs(seconds);
+        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+    };
+    assert_eq!(lag(0, 0), 0);
+    assert_eq!(lag(2, 170), 2, "one statement of 170 s");
+    assert_eq!(lag(9, 177), 9);
+    assert_eq!(lag(20, 3), 3);
+    assert_eq!(lag(21, 0), 0);
+    let unknown = ServerFacts::default();
+    assert_eq!(lags.of_replica(&label, &unknown, MAX_LAG, start), None);
+}
+
+proptest! {
+    /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is never
+    /// more than the real one, and less by an interval, the resolution and the time between two checks at most.
+    #[test]
+    fn the_lag_is_the_time_since_the_oldest_write_that_is_missing(
+        writes in prop::collection::vec((1u64..3000, 1u64..100_000), 1..200),
+        delays in prop::collection::vec(0u64..12_000, 200),
+        interval in 50u64..2000,
+    ) {
+        let (primary, label) = labels();
+        let mut lags = LagWatch::default();
+        let start = Instant::now();
+        // (time of the write, position behind it, time at which it is applied)
+        let (mut time, mut position, mut applied_by) = (0, 1, 0);
+        let mut log = Vec::new();
+        for (index, (wait, bytes)) in writes.into_iter().enumerate() {
+            time += wait;
+            position += 2 * bytes; // odd, so not the end of a page
+            applied_by = applied_by.max(time + delays[index]);
+            log.push((time, position, applied_by));
+        }
+        let millis = Duration::from_millis;
+        for check in 0..(time + 20_000) / interval {
+            let now = check * interval;
+            let written = log.iter().take_while(|(at, ..)| *at <= now).last().map_or(1, |(_, position, _)| *position);
+            let applied = log.iter().take_while(|(.., by)| *by <= now).last().map_or(1, |(_, position, _)| *position);
+            let missing = log.iter().find(|(at, position, _)| *at <= now && *position > applied);
+            let real = missing.map_or(0, |(at, ..)| now - at);
+            let instant = start + millis(now);
+            lags.record_primary(&primary, &at(written), MAX_LAG, instant);
+            let found = lags.of_replica(&label, &at(applied), MAX_LAG, instant).unwrap();
+            prop_assert!(found <= millis(real), "{found:?} at {now}, really {real} ms");
+            let least = millis(real).min(2 * MAX_LAG).saturating_sub(millis(2 * interval) + MAX_LAG / 32);
+            prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");
+        }
+        let (_, _, history) = lags.primary.as_ref().unwrap();
+        prop_assert!(history.reached.len() <= 4 * RESOLUTION as usize + 4);
+    }
+}

@@ -1,0 +1,309 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SYSTEM: u64 = 7_000_000_000_000_000_001;
+
+fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
+    let mut watch = PrimaryWatch::new(known);
+    let labels: Vec<Arc<str>> = servers.iter().map(|server| Arc::from(*server)).collect();
+    watch.set_servers(labels.iter());
+    watch
+}
+
+fn primary(timeline: impl Into<Option<u32>>) -> Sighting {
+    of_system(SYSTEM, timeline)
+}
+
+fn of_system(system: u64, timeline: impl Into<Option<u32>>) -> Sighting {
+    Sighting::Primary {
+        system_identifier: Some(system),
+        timeline: timeline.into(),
+    }
+}
+
+const REPLICA: Sighting = Sighting::Replica {
+    system_identifier: Some(SYSTEM),
+};
+const FAILED: Sighting = Sighting::Failed { is_down: false };
+const DOWN: Sighting = Sighting::Failed { is_down: true };
+
+/// The server in force after each of these sightings; "" for none.
+fn in_force(watch: &mut PrimaryWatch, sightings: &[(&str, Sighting)]) -> Vec<String> {
+    let observe = |(server, sighting): &(&str, Sighting)| {
+        watch.observe(server, *sighting);
+        watch.in_force().unwrap_or_default().to_owned()
+    };
+    sightings.iter().map(observe).collect()
+}
+
+fn reason(watch: &PrimaryWatch, server: &str) -> String {
+    match watch.verdict(server) {
+        PrimaryVerdict::Rejected(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_old_primary_that_comes_back_is_not_used_and_the_reason_names_both_timelines() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("a", primary(3)), // b has not been checked
+        ("b", REPLICA),
+        ("a", FAILED),
+        ("a", DOWN),
+        ("b", primary(4)),
+        ("a", primary(3)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "", "b", "b"]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and b is on 4");
+    assert_eq!(pool.verdict("b"), PrimaryVerdict::Primary);
+    let mut restarted = watch(pool.known().cloned(), &["a", "b"]);
+    assert_eq!(in_force(&mut restarted, &[("b", DOWN), ("a", primary(3))]), ["", ""]);
+    assert_eq!(reason(&restarted, "a"), "an old primary: timeline 3, and b was on 4");
+}
+
+#[test]
+fn a_server_that_is_down_is_rejected_when_another_one_is_promoted() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("a", DOWN)]);
+    assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
+    in_force(&mut pool, &[("b", primary(2))]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+    in_force(&mut pool, &[("a", FAILED)]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+}
+
+#[test]
+fn an_old_primary_gives_way_before_its_next_check() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", primary(1)), ("b", primary(2))]);
+    assert!(matches!(pool.verdict("a"), PrimaryVerdict::Rejected(_)));
+}
+
+#[test]
+fn of_two_primaries_on_one_timeline_the_remembered_one_stays() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("a", primary(1)),
+        ("b", REPLICA),
+        ("b", primary(1)),
+        ("a", DOWN),
+        ("b", primary(1)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "", ""]);
+    assert_eq!(reason(&pool, "b"), "a second primary on timeline 1: a is the first");
+}
+
+#[test]
+fn without_memory_neither_of_two_is_used_until_one_is_trusted() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("a", primary(2)),
+        ("b", primary(2)),
+        ("a", primary(2)),
+        ("b", DOWN),
+        ("a", primary(2)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "", ""]);
+    assert!(!pool.trust("b"), "it is down");
+    assert!(pool.trust("a"));
+    assert_eq!(in_force(&mut pool, &[("a", primary(2)), ("b", primary(2))]), ["a", "a"]);
+    assert!(pool.trust("b"));
+    assert_eq!((pool.in_force(), pool.claimants().count()), (Some("b"), 2));
+}
+
+#[test]
+fn trust_in_an_old_primary_overrules_the_timelines_so_far_but_no_later_one() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("a", primary(3)), ("b", primary(4)), ("b", DOWN)]);
+    assert!(pool.trust("a"));
+    assert_eq!(in_force(&mut pool, &[("a", primary(3)), ("b", primary(4))]), ["a", "a"]);
+    assert_eq!(reason(&pool, "b"), "an operator trusts a as the primary");
+    let mut restarted = watch(pool.known().cloned(), &["a", "b"]);
+    assert_eq!(
+        in_force(&mut restarted, &[("b", primary(4)), ("a", primary(3))]),
+        ["", "a"]
+    );
+    assert_eq!(in_force(&mut pool, &[("b", primary(5))]), ["b"]);
+    assert!(!pool.trust("c"));
+}
+
+#[test]
+fn another_database_is_used_once_all_servers_have_it() {
+    let known = KnownPrimary {
+        server: "a".into(),
+        system_identifier: Some(SYSTEM),
+        timeline: Some(9),
+        overruled: None,
+    };
+    let mut pool = watch(Some(known), &["a", "b"]);
+    let steps = [("a", of_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", ""]);
+    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
+    assert_eq!(reason(&pool, "a"), expected);
+    let replica = Sighting::Replica {
+        system_identifier: Some(5),
+    };
+    assert_eq!(
+        in_force(&mut pool, &[("b", replica), ("a", of_system(5, 1))]),
+        ["a", "a"]
+    );
+    assert_eq!(pool.known().unwrap().timeline, Some(1));
+    // A stray server of a third database, on a high timeline, changes nothing.
+    assert_eq!(in_force(&mut pool, &[("b", of_system(6, 30))]), ["a"]);
+}
+
+#[test]
+fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("b", REPLICA),
+        ("a", primary(None)),
+        ("b", primary(None)), // contested
+        ("b", REPLICA),
+        ("a", FAILED),
+        ("b", primary(None)), // a may be alive
+        ("b", REPLICA),
+        ("a", DOWN),
+        ("b", primary(None)),
+        ("a", primary(None)),
+        ("b", DOWN),
+        ("a", primary(None)), // its claim is still the rejected one
+        ("a", REPLICA),
+        ("a", primary(None)),
+    ];
+    let expected = ["", "a", "a", "a", "a", "a", "a", "", "b", "b", "", "", "", "a"];
+    assert_eq!(in_force(&mut pool, &steps), expected);
+}
+
+#[test]
+fn a_server_that_is_configured_under_another_name_takes_over() {
+    let mut pool = watch(None, &["a"]);
+    in_force(&mut pool, &[("a", primary(3))]);
+    let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
+    pool.set_servers(labels.iter());
+    let steps = [("db1", primary(3)), ("db2", primary(2))];
+    assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
+}
+
+/// Servers of one database, as they really are.
+#[derive(Clone, Debug)]
+struct Cluster {
+    /// The timeline of a primary; `None`: a replica.
+    timelines: Vec<Option<u32>>,
+    hung: Vec<bool>,
+    newest: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Promotes a server, whether or not another primary lives.
+    Promote(usize),
+    /// Makes a server follow another one.
+    Demote(usize),
+    Hang(usize),
+    Resume(usize),
+    Check(usize),
+    /// Restarts this process, which keeps only what is to be remembered.
+    Restart,
+}
+
+const SERVERS: [&str; 3] = ["a", "b", "c"];
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let server = 0..SERVERS.len();
+    let event = prop_oneof![
+        1 => server.clone().prop_map(Event::Promote),
+        1 => server.clone().prop_map(Event::Demote),
+        1 => server.clone().prop_map(Event::Hang),
+        2 => server.clone().prop_map(Event::Resume),
+        8 => server.prop_map(Event::Check),
+        1 => Just(Event::Restart),
+    ];
+    prop::collection::vec(event, 1..80)
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self {
+            timelines: vec![Some(1), None, None],
+            hung: vec![false; SERVERS.len()],
+            newest: 1,
+        }
+    }
+
+    fn sighting(&self, server: usize) -> Sighting {
+        match self.timelines[server] {
+            _ if self.hung[server] => DOWN,
+            None => REPLICA,
+            timeline => primary(timeline),
+        }
+    }
+
+    /// What happens, as far as it does not concern checks.
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Promote(server) if self.timelines[server].is_none() => {
+                self.newest += 1;
+                self.timelines[server] = Some(self.newest);
+            }
+            Event::Demote(server) => self.timelines[server] = None,
+            Event::Hang(server) => self.hung[server] = true,
+            Event::Resume(server) => self.hung[server] = false,
+            Event::Promote(_) | Event::Check(_) | Event::Restart => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_server_is_used_that_is_known_to_be_an_old_primary(events in events()) {
+        let mut cluster = Cluster::new();
+        let mut pool = watch(None, &SERVERS);
+        let mut highest_accepted = 0;
+        for event in events {
+            cluster.apply(event);
+            match event {
+                Event::Check(server) => pool.observe(SERVERS[server], cluster.sighting(server)),
+                Event::Restart => pool = watch(pool.known().cloned(), &SERVERS),
+                _ => {}
+            }
+            let Some(server) = pool.in_force() else { continue };
+            let known = pool.known().unwrap();
+            prop_assert_eq!(&*known.server, server);
+            prop_assert!(known.timeline.unwrap() >= highest_accepted);
+            highest_accepted = known.timeline.unwrap();
+            // All claims that are known are to lower timelines, or rejected.
+            for other in SERVERS.iter().filter(|other| **other != server) {
+                prop_assert_ne!(pool.verdict(other), PrimaryVerdict::Primary);
+            }
+        }
+        // Once a server on a timeline above all others has been checked, it is the primary.
+        let last = Event::Promote(2);
+        cluster.apply(Event::Demote(2));
+        cluster.apply(Event::Resume(2));
+        cluster.apply(last);
+        for (index, server) in SERVERS.iter().enumerate() {
+            pool.observe(server, cluster.sighting(index));
+        }
+        prop_assert_eq!(pool.in_force(), Some("c"));
+    }
+
+    #[test]
+    fn the_order_of_the_first_checks_does_not_matter(
+        timelines in prop::collection::vec(prop::option::of(1u32..4), 3),
+        order in Just(vec![0, 1, 2]).prop_shuffle(),
+    ) {
+        let sighting = |index: usize| timelines[index].map_or(REPLICA, primary);
+        let mut pool = watch(None, &SERVERS);
+        for index in order {
+            prop_assert_eq!(pool.in_force(), None);
+            pool.observe(SERVERS[index], sighting(index));
+        }
+        let top = timelines.iter().max().copied().flatten();
+        let tops: Vec<_> = (0..3).filter(|index| top.is_some() && timelines[*index] == top).collect();
+        let expected = (tops.len() == 1).then(|| SERVERS[tops[0]]);
+        prop_assert_eq!(pool.in_force(), expected);
+    }
+}

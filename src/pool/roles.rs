@@ -1,0 +1,230 @@
+//! What is known of the roles of a pool's servers, and what follows for each of them. It outlives the pool of one plan.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::facts::{Role, ServerFacts};
+use super::health::{CheckOutcome, CheckState};
+use super::lag::LagWatch;
+use super::primary::{PrimaryVerdict, PrimaryWatch, Sighting};
+use super::{KnownPrimary, Member, RoleRequirement, Server};
+
+/// What is known of the roles of a pool's servers.
+#[derive(Debug)]
+pub struct PoolRoles {
+    // A std mutex: held for a few lines after a check, and by no session.
+    state: Mutex<RolesState>,
+    /// Notified when what is to be remembered changes.
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct RolesState {
+    primaries: PrimaryWatch,
+    lags: LagWatch,
+    /// What servers that call themselves primary said last, and whether they were accepted; by label.
+    claims: HashMap<Arc<str>, (ServerFacts, PrimaryVerdict)>,
+}
+
+/// What follows from one check.
+#[derive(Debug, Default)]
+pub struct RoleJudgement {
+    /// The results to be recorded: of the server that was checked, unless the decision has to wait for other checks; and of
+    /// servers for which the decision is now another one.
+    pub outcomes: Vec<(Arc<Server>, CheckOutcome)>,
+    /// Set if more than one server calls itself primary, and that was not so before: all of them.
+    pub rivals: Option<Vec<Arc<str>>>,
+    /// Set if another server or timeline is the primary now.
+    pub new_primary: Option<KnownPrimary>,
+}
+
+impl PoolRoles {
+    /// Begins with what is remembered.
+    #[must_use]
+    pub(super) fn new(known: Option<KnownPrimary>, changed: Arc<Notify>) -> Self {
+        let state = RolesState {
+            primaries: PrimaryWatch::new(known),
+            ..RolesState::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            changed,
+        }
+    }
+
+    /// The primary to be remembered.
+    #[must_use]
+    pub fn known_primary(&self) -> Option<KnownPrimary> {
+        self.lock().primaries.known().cloned()
+    }
+
+    /// The servers that call themselves primary, as far as is known.
+    #[must_use]
+    pub fn claimants(&self) -> Vec<Arc<str>> {
+        self.lock().primaries.claimants().map(Arc::clone).collect()
+    }
+
+    /// The server that is the primary; `None`: none is, or none can be trusted.
+    #[must_use]
+    pub fn primary_in_force(&self) -> Option<Arc<str>> {
+        self.lock().primaries.in_force().map(Arc::from)
+    }
+
+    /// Judges what a check that passed has found out about a server.
+    pub fn judge(
+        &self,
+        server: &Arc<Server>,
+        facts: &ServerFacts,
+        members: &[Member],
+        required: RoleRequirement,
+        now: Instant,
+    ) -> RoleJudgement {
+        let ServerFacts {
+            role,
+            system_identifier,
+            timeline,
+            ..
+        } = *facts;
+        let label = &server.spec().label;
+        let sighting = match role {
+            Some(Role::Primary) => Sighting::Primary {
+                system_identifier,
+                timeline,
+            },
+            Some(Role::Replica) | None => Sighting::Replica { system_identifier },
+        };
+        let mut state = self.lock();
+        let mut judgement = state.observe(label, sighting, members, required, |state| {
+            if role == Some(Role::Primary) {
+                state
+                    .claims
+                    .insert(Arc::clone(label), (*facts, PrimaryVerdict::Undecided));
+            } else {
+                state.claims.remove(label);
+            }
+        });
+        if let Some(max_lag) = required.max_lag
+            && state.primaries.in_force() == Some(label)
+        {
+            state.lags.record_primary(label, facts, max_lag, now);
+        }
+        let is_judged = |(other, _): &(Arc<Server>, _)| other.id() == server.id();
+        if !(role == Some(Role::Primary) && required.is_one_primary() || judgement.outcomes.iter().any(is_judged)) {
+            let lags = &mut state.lags;
+            let lag = required
+                .max_lag
+                .filter(|_| role != Some(Role::Primary))
+                .and_then(|max_lag| lags.of_replica(label, facts, max_lag, now));
+            judgement.outcomes.push((Arc::clone(server), required.judge(role, lag)));
+        }
+        self.notify(&judgement);
+        judgement
+    }
+
+    /// Takes note of a check that failed. The server's own result is recorded already.
+    pub fn note_failure(&self, server: &Server, members: &[Member], required: RoleRequirement) -> RoleJudgement {
+        let is_down = server.check_state() == CheckState::Down;
+        let sighting = Sighting::Failed { is_down };
+        let judgement = self
+            .lock()
+            .observe(&server.spec().label, sighting, members, required, |_| ());
+        self.notify(&judgement);
+        judgement
+    }
+
+    /// An operator says that this server is the primary. `None`: it does not call itself one, and nothing changes.
+    pub fn trust(&self, server: &str, members: &[Member], required: RoleRequirement) -> Option<RoleJudgement> {
+        let mut state = self.lock();
+        let before = state.primaries.known().cloned();
+        state.primaries.set_servers(checked(members));
+        if !state.primaries.trust(server) {
+            return None;
+        }
+        let judgement = state.reconsider(before.as_ref(), None, members, required);
+        self.notify(&judgement);
+        Some(judgement)
+    }
+
+    fn notify(&self, judgement: &RoleJudgement) {
+        if judgement.new_primary.is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RolesState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The labels of servers that are checked.
+fn checked(members: &[Member]) -> impl Iterator<Item = &Arc<str>> {
+    let checked = members.iter().filter(|member| !member.is_disabled());
+    checked.map(|member| &member.spec().label)
+}
+
+impl RolesState {
+    /// Takes note of what was seen of a server; `store` keeps what it said.
+    fn observe(
+        &mut self,
+        label: &Arc<str>,
+        sighting: Sighting,
+        members: &[Member],
+        required: RoleRequirement,
+        store: impl FnOnce(&mut Self),
+    ) -> RoleJudgement {
+        if !required.is_set() {
+            return RoleJudgement::default();
+        }
+        let before = self.primaries.known().cloned();
+        let had_rivals = self.primaries.claimants().count() > 1;
+        self.primaries.set_servers(checked(members));
+        self.primaries.observe(label, sighting);
+        store(self);
+        let is_member = |label: &str| members.iter().any(|member| *member.spec().label == *label);
+        self.claims.retain(|label, _| is_member(label));
+        self.lags.retain(is_member);
+        let is_primary = matches!(sighting, Sighting::Primary { .. });
+        let mut judgement = self.reconsider(before.as_ref(), is_primary.then_some(label), members, required);
+        let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
+        judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
+        judgement
+    }
+
+    /// Compares the verdicts of all servers that call themselves primary with those of before. `checked`: the one that has
+    /// just been checked, whose verdict is news in any case.
+    fn reconsider(
+        &mut self,
+        before: Option<&KnownPrimary>,
+        checked: Option<&Arc<str>>,
+        members: &[Member],
+        required: RoleRequirement,
+    ) -> RoleJudgement {
+        let known = self.primaries.known();
+        let mut judgement = RoleJudgement {
+            new_primary: known.filter(|known| Some(*known) != before).cloned(),
+            ..RoleJudgement::default()
+        };
+        if !required.is_one_primary() {
+            return judgement;
+        }
+        for (label, (facts, verdict)) in &mut self.claims {
+            let now = self.primaries.verdict(label);
+            let is_news = Some(label) == checked || now != *verdict;
+            *verdict = now;
+            let outcome = match verdict {
+                _ if !is_news => continue,
+                PrimaryVerdict::Undecided => continue,
+                PrimaryVerdict::Primary => required.judge(facts.role, None),
+                PrimaryVerdict::Rejected(why) => CheckOutcome::Unfit((&**why).into()),
+            };
+            let same_label = members.iter().filter(|member| member.spec().label == *label);
+            judgement
+                .outcomes
+                .extend(same_label.map(|member| (Arc::clone(member), outcome.clone())));
+        }
+        judgement
+    }
+}

@@ -1,0 +1,102 @@
+//! A CancelRequest: sends it to the servers that it may be for.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::listener_state::ListenerState;
+use super::refusal::Refusal;
+use super::steps::proxy_header;
+use crate::account::{CancelPlacement, Entry};
+use crate::cancel::CancelTarget;
+use crate::dial::{ConnectFailure, LastAck, connect};
+use crate::plan::{Protocol, UnplacedCancel};
+use crate::sniff::postgres::CancelKey;
+
+/// How long one server may take, connecting included. It ends the connection once the query is cancelled, and so do we:
+/// libpq waits for that.
+const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
+const FANOUT_MAX: usize = 64;
+
+/// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it may
+/// be for. One after the other: a session may have only one connection to a server.
+///
+/// Returns how the session of the request ends.
+pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerState, entry: &mut Entry) -> Refusal {
+    let (placement, targets) = place(&key, state, entry);
+    state.series.record_cancel(placement);
+    entry.info().detail = Some(placement.as_str());
+    let request = key.request();
+    for target in &targets {
+        entry.pool_chosen(&target.pool);
+        entry.attempt_started(&target.server);
+        let began = Instant::now();
+        let sent = timeout(SERVER_TIME_MAX, send(client, target, &request, entry)).await;
+        let sent = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        entry.attempt_finished(began.elapsed(), sent.as_ref().err().map(ConnectFailure::of));
+    }
+    Refusal::Cancelled
+}
+
+/// The servers that a request is sent to, and how they were found.
+fn place(key: &CancelKey, state: &ListenerState, entry: &Entry) -> (CancelPlacement, Vec<CancelTarget>) {
+    let (table, listener, client) = (&state.cancels, &state.plan.name, entry.info().client.ip());
+    if let Some(target) = table.server_of(key) {
+        return (CancelPlacement::Key, vec![target]);
+    }
+    let of_client = table.servers_of(listener, client);
+    let (placement, targets) = match state.plan.protocol {
+        _ if !of_client.is_empty() => (CancelPlacement::Client, of_client),
+        Protocol::Postgres {
+            cancel_unplaced: UnplacedCancel::Fanout,
+            ..
+        } => (CancelPlacement::Fanout, all_servers(state)),
+        _ => return (CancelPlacement::Unplaced, Vec::new()),
+    };
+    if table.admit(listener, client, Instant::now()) {
+        (placement, targets)
+    } else {
+        (CancelPlacement::Limited, Vec::new())
+    }
+}
+
+/// The servers of the listener's pools, each once.
+fn all_servers(state: &ListenerState) -> Vec<CancelTarget> {
+    let mut targets: Vec<CancelTarget> = Vec::new();
+    for pool in state.plan.routes.targets().map(|id| &state.pools[*id]) {
+        for member in pool.servers().iter() {
+            let is_new = targets.iter().all(|target| target.server.id() != member.id());
+            if is_new && targets.len() < FANOUT_MAX {
+                targets.push(CancelTarget {
+                    server: (**member).clone(),
+                    pool: pool.name().clone(),
+                    connect: pool.plan().dial.connect,
+                });
+            }
+        }
+    }
+    targets
+}
+
+/// Sends the request to a server, and waits until that ends the connection.
+async fn send(client: &TcpStream, target: &CancelTarget, request: &[u8], entry: &Entry) -> io::Result<()> {
+    let mut first = match target.connect.proxy_protocol {
+        Some(version) => {
+            let address = entry.info().client;
+            let header = proxy_header(version, address, client.local_addr(), None, None);
+            header.map_err(|_| io::ErrorKind::NotConnected)?
+        }
+        None => Vec::new(),
+    };
+    first.extend(request);
+    let mut server = connect(target.server.spec().address, &target.connect, LastAck::AtOnce).await?;
+    server.write_all(&first).await?;
+    let mut answer = [0; 64]; // none is expected
+    while server.read(&mut answer).await.unwrap_or(0) > 0 {}
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Ctrl-C in psql cancels the query of its own session, whichever server that is on.
+
+use std::net::SocketAddr;
+
+use rustix::process::Signal;
+
+use crate::support::client::Client;
+use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
+use crate::support::process::{Process, finished};
+use crate::support::proxy::Proxy;
+
+/// A CancelRequest with a key that no session has.
+const STRAY: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3, 4];
+
+fn config(servers: [SocketAddr; 2], more: &str) -> String {
+    let [a, b] = servers;
+    format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\n{more}\n[pools.db]\n\
+         servers = [\"{a}\", \"{b}\"]\n"
+    )
+}
+
+/// The processes of a server that run `pg_sleep`.
+fn sleepers(server: &Postgres) -> String {
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+    finished(&mut psql(server.address(), query)).stdout.trim().to_owned()
+}
+
+/// Each of so many sessions, half of them on each of two servers, cancels its query.
+fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str) {
+    let servers = [Postgres::start_with_tls(), Postgres::start_with_tls()];
+    let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], ""));
+    let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", mode));
+    let mut sessions: Vec<_> = (0..count).map(|_| sleep()).collect();
+    eventually("half of the queries run on each server", || {
+        servers.iter().all(|server| sleepers(server) == (count / 2).to_string())
+    });
+    for left in (0..count).rev() {
+        let mut session = sessions.pop().unwrap();
+        session.signal(Signal::INT);
+        session.wait();
+        let told = session.stderr.so_far().join("\n");
+        assert!(told.contains("canceling statement due to user request"), "{told}");
+        let running = || {
+            servers
+                .iter()
+                .map(|server| sleepers(server).parse::<usize>().unwrap())
+                .sum::<usize>()
+        };
+        eventually("the other queries go on", || running() == left);
+    }
+    let lines = proxy.access_lines(2 * count);
+    let cancels = lines
+        .iter()
+        .filter(|line| line["ending"] == "cancel" && line["detail"] == placement);
+    assert_eq!(cancels.count(), count, "{lines:#?}");
+}
+
+#[test]
+fn a_cancel_reaches_the_session_in_the_clear_whose_key_it_has() {
+    cancels_reach_their_own_sessions(6, "disable", "by_key");
+}
+
+#[test]
+fn a_cancel_of_a_session_in_tls_reaches_the_servers_of_its_client() {
+    // Two a second of one client are sent on.
+    cancels_reach_their_own_sessions(2, "require", "by_client");
+}
+
+#[test]
+fn a_cancel_that_cannot_be_placed_is_dropped_or_goes_to_all_servers() {
+    let servers = [Postgres::start(), Postgres::start()];
+    let addresses = [servers[0].address(), servers[1].address()];
+    for (more, detail, attempts) in [("", "unplaced", 0), ("cancel_unplaced = \"fanout\"", "fanout", 2)] {
+        let proxy = Proxy::start(&config(addresses, more));
+        let mut client = Client::connect(proxy.at("db"));
+        assert_eq!(client.send(&STRAY).read_all(), b"");
+        let line = proxy.access_line();
+        assert_eq!(
+            (&line["ending"], &line["detail"], &line["attempts"]),
+            (&"cancel".into(), &detail.into(), &attempts.into())
+        );
+    }
+    for server in &servers {
+        let is_told = |line: &String| line.contains("PID 1 in cancel request did not match any process");
+        eventually("the server got the request", || server.log().iter().any(is_told));
+    }
+}

@@ -1,0 +1,174 @@
+//! Listeners with `protocol = "postgres"`: each client reaches the server that it names, and prints why it is refused.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::support::client::Client;
+use crate::support::database::{Postgres, psql};
+use crate::support::hello::Hello;
+use crate::support::process::{finished, must};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
+const PORT: &str = "SELECT inet_server_port()";
+
+/// A listener with these lines, two routes by name, and one by database.
+fn by_name(a: SocketAddr, b: SocketAddr, lines: &str) -> String {
+    format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{lines}\n[[listeners.db.routes]]\nsni = \"a.example\"\n\
+         pool = \"a\"\n[[listeners.db.routes]]\nsni = \"b.example\"\npool = \"b\"\n[[listeners.db.routes]]\n\
+         database = \"post*\"\nuser = \"postgres\"\npool = \"b\"\n[pools.a]\nservers = [\"{a}\"]\ndirect = \"off\"\n\
+         health.check = \"off\"\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\""
+    )
+}
+
+/// `psql` that connects to a name.
+fn psql_to(name: &str, address: SocketAddr, mode: &str) -> Command {
+    let mut command = psql(address, PORT);
+    command.args(["-d", &format!("host={name} hostaddr=127.0.0.1 sslmode={mode}")]);
+    command
+}
+
+#[test]
+fn clients_of_tls_reach_the_server_that_they_name_and_others_that_of_their_database() {
+    let (a, b) = (Postgres::start_with_tls(), Postgres::start_with_tls());
+    let proxy = Proxy::start(&by_name(a.address(), b.address(), ""));
+    let db = proxy.at("db");
+    for (name, server) in [("a.example", &a), ("b.example", &b)] {
+        let port = must(&mut psql_to(name, db, "require"));
+        assert_eq!(port.trim(), server.address().port().to_string());
+    }
+    let refused = finished(&mut psql_to("c.example", db, "require"));
+    assert!(refused.stderr.contains("unrecognized name"), "{refused:#?}");
+    let port = must(&mut psql_to("c.example", db, "disable"));
+    assert_eq!(port.trim(), b.address().port().to_string());
+    let refused = finished(psql(db, PORT).env("PGSSLMODE", "disable").env("PGDATABASE", "orders"));
+    let message = "FATAL:  no route takes database \"orders\" and user \"postgres\"";
+    assert!(refused.stderr.contains(message), "{refused:#?}");
+    let lines = proxy.access_lines(5);
+    let is_logged = |key: &str, value: &str, ending: &str| {
+        let mut of = lines.iter().filter(|line| line[key] == value);
+        of.any(|line| line["ending"] == ending)
+    };
+    assert!(
+        is_logged("server", &a.address().to_string(), "client_closed"),
+        "{lines:#?}"
+    );
+    assert!(is_logged("database", "orders", "no_route"), "{lines:#?}");
+}
+
+#[test]
+fn a_server_answers_for_itself_where_no_route_needs_a_name_and_tls_may_be_required() {
+    let (with, without) = (Postgres::start_with_tls(), Postgres::start());
+    let listener = |name: &str, server: &Postgres, more: &str| {
+        format!(
+            "[listeners.{name}]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\npool = \"{name}\"\n{more}\n[pools.{name}]\n\
+             servers = [\"{}\"]\n",
+            server.address()
+        )
+    };
+    let proxy = Proxy::start(
+        &[
+            listener("with", &with, ""),
+            listener("without", &without, ""),
+            listener("strict", &with, "tls_required = true"),
+            listener("impossible", &without, "tls_required = true"),
+        ]
+        .concat(),
+    );
+    let used_tls = |listener: &str, mode: &str| {
+        let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let done = finished(psql(proxy.at(listener), query).env("PGSSLMODE", mode));
+        (done.stdout.trim().to_owned(), done.stderr)
+    };
+    for (listener, mode, answer) in [
+        ("with", "prefer", "t"),
+        ("with", "disable", "f"),
+        ("without", "prefer", "f"),
+        ("strict", "prefer", "t"),
+    ] {
+        assert_eq!(
+            used_tls(listener, mode),
+            (answer.to_owned(), String::new()),
+            "{listener} {mode}"
+        );
+    }
+    let told = used_tls("without", "require").1;
+    assert!(
+        told.contains("server does not support SSL, but SSL was required"),
+        "{told}"
+    );
+    for (listener, mode) in [("strict", "disable"), ("impossible", "prefer")] {
+        let told = used_tls(listener, mode).1;
+        assert!(
+            told.contains("FATAL:  connections without TLS are refused here"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn requests_in_single_bytes_are_answered_and_the_hello_is_replayed_unchanged() {
+    let hello = Hello::named("a.example").bytes();
+    let length = hello.len();
+    let server = Server::run(move |mut stream| {
+        let mut request = [0; 8];
+        stream.read_exact(&mut request).unwrap();
+        assert_eq!(request, SSL_REQUEST);
+        stream.write_all(b"S").unwrap();
+        let mut hello = vec![0; length];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(&hello).unwrap();
+    });
+    let proxy = Proxy::start(&by_name(server.address, server.address, ""));
+    let mut client = Client::connect(proxy.at("db"));
+    assert_eq!(client.send_in_pieces(&GSSENC_REQUEST, 1).read(1), b"N");
+    assert_eq!(client.send_in_pieces(&SSL_REQUEST, 1).read(1), b"S");
+    assert_eq!(client.send_in_pieces(&hello, 7).read(length), hello);
+    drop(client);
+    assert_eq!(proxy.access_line()["pool"], "a");
+}
+
+#[test]
+fn nothing_is_smuggled_into_a_session() {
+    let behind_s = Server::run(|mut stream| {
+        let _ = stream.read_exact(&mut [0; 8]);
+        let _ = stream.write_all(b"S!");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let proxy = Proxy::start(&by_name(behind_s.address, behind_s.address, ""));
+    let mut client = Client::connect(proxy.at("db"));
+    let smuggled = [&SSL_REQUEST[..], &Hello::named("a.example").bytes()].concat();
+    assert_eq!(client.send(&smuggled).read_all(), b"", "bytes before our S");
+    let mut client = Client::connect(proxy.at("db"));
+    assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
+    let alert = client.send(&Hello::named("a.example").bytes()).read_all();
+    assert_eq!(alert, [21, 3, 3, 0, 2, 2, 40], "bytes behind the server's S");
+    let endings: Vec<_> = proxy
+        .access_lines(2)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings, ["hello_invalid", "server_refused_tls"]);
+    assert_eq!(behind_s.sessions(), 1, "the first client had no server");
+}
+
+#[test]
+fn a_server_without_tls_and_a_pool_without_direct_tls_are_told_by_an_alert() {
+    let without = Postgres::start();
+    let proxy = Proxy::start(&by_name(without.address(), without.address(), ""));
+    let refused = finished(&mut psql_to("b.example", proxy.at("db"), "require"));
+    assert!(refused.stderr.contains("handshake failure"), "{refused:#?}");
+    assert_eq!(proxy.access_line()["ending"], "server_refused_tls");
+    let direct = Hello::named("a.example").alpn(&["postgresql"]).bytes();
+    let alert = Client::connect(proxy.at("db")).send(&direct).read_all();
+    assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120]);
+    let line = &proxy.access_lines(2)[1];
+    assert_eq!(
+        (&line["ending"], &line["detail"]),
+        (&"refused".into(), &"direct_tls".into())
+    );
+}
