@@ -34,7 +34,7 @@ pub use series::{
 };
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
-pub use session_tls::SessionTls;
+pub use session_tls::{SessionProtocol, SessionTls};
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;

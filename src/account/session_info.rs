@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
-use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionTls};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
@@ -27,12 +27,10 @@ pub struct SessionInfo {
     pub ech: bool,
     /// Whether the client speaks TLS.
     pub has_hello: bool,
-    /// The TLS that ends here. Boxed: most sessions have none.
-    pub tls: Option<Box<SessionTls>>,
+    /// What is known by reading what the client sends. Boxed: most sessions have none.
+    pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<Arc<str>>,
-    /// The StartupMessage of a PostgreSQL session in the clear.
-    pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
@@ -64,9 +62,8 @@ impl SessionInfo {
             alpn: None,
             ech: false,
             has_hello: false,
-            tls: None,
+            protocol: None,
             route: None,
-            startup: None,
             detail: None,
             fallback_from: None,
             guards: None,
@@ -87,7 +84,13 @@ impl SessionInfo {
 
     /// What is known about the TLS that ends here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
-        self.tls.get_or_insert_default()
+        &mut self.protocol.get_or_insert_default().tls
+    }
+
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    #[must_use]
+    pub fn startup(&self) -> Option<&StartupMessage> {
+        self.protocol.as_ref()?.startup.as_ref()
     }
 
     /// Whether it is one of too many refusals to be logged.
@@ -130,8 +133,8 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
-            database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
-            user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            database: self.startup().map(|startup| startup_name(&startup.database)),
+            user: self.startup().map(|startup| startup_name(&startup.user)),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
             suppressed: guards.and_then(|guards| match guards.line {
@@ -148,7 +151,7 @@ impl SessionInfo {
 
     /// The fields of TLS. They are left out for a client that does not speak it.
     fn tls_words(&self) -> TlsWords {
-        let Some(tls) = &self.tls else {
+        let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
             return TlsWords {
                 tls: self.has_hello.then_some("pass"),
                 ..TlsWords::default()

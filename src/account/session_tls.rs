@@ -1,7 +1,8 @@
-//! The TLS of a session, as its access log record shows it.
+//! What a session's bytes tell, as its access log record shows it: its TLS, and the session that a PostgreSQL client asks for.
 
 use std::borrow::Cow;
 
+use crate::sniff::postgres::StartupMessage;
 use crate::tls::TlsSummary;
 
 /// What is known about the TLS of a session that ends here.
@@ -15,4 +16,13 @@ pub struct SessionTls {
     pub error: Option<Cow<'static, str>>,
     /// Why the client's certificate was refused.
     pub client_refusal: Option<Box<str>>,
+}
+
+/// What is known about a session by reading what its client sends.
+#[derive(Debug, Default)]
+pub struct SessionProtocol {
+    /// The TLS that ends here.
+    pub tls: SessionTls,
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    pub startup: Option<StartupMessage>,
 }

@@ -111,7 +111,7 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
         user: user.as_deref(),
     });
     let mut text = String::new();
-    let context = Context {
+    let context = RouteContext {
         plan,
         listener,
         tls: tls.get(&listener.name),
@@ -121,7 +121,7 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
 }
 
 /// What a route is explained with.
-struct Context<'a> {
+struct RouteContext<'a> {
     plan: &'a Plan,
     listener: &'a ListenerPlan,
     /// The TLS that ends at the listener; `None`: none does, or its files cannot be read.
@@ -130,12 +130,12 @@ struct Context<'a> {
 
 fn write_explanation(
     text: &mut String,
-    context: &Context<'_>,
+    context: &RouteContext<'_>,
     args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
-    let Context { plan, listener, .. } = *context;
+    let RouteContext { plan, listener, .. } = *context;
     write_client(text, args, name)?;
     if let Some(redirect) = &listener.redirect {
         let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
@@ -174,7 +174,7 @@ fn write_explanation(
 /// What happens to TLS, if any ends at the listener.
 fn write_tls(
     text: &mut String,
-    context: &Context<'_>,
+    context: &RouteContext<'_>,
     name: Option<&Result<Sni, NameError>>,
     choice: &RouteChoice<'_, PoolId>,
 ) -> fmt::Result {

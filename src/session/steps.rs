@@ -137,7 +137,7 @@ pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &E
         info.alpn = alpn_text(&hello.alpn);
     }
     if let Some(startup) = sniffed.startup() {
-        entry.info().startup = Some(Box::new(startup.clone()));
+        entry.info().protocol.get_or_insert_default().startup = Some(startup.clone());
     }
 }
 

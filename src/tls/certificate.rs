@@ -13,7 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use super::file::{FileVersion, TlsFileError, certificates, file_version, read};
+use super::file::{FileStamp, TlsFileError, certificates, file_version, read};
 use crate::name::NamePattern;
 
 /// Where certificates are.
@@ -43,7 +43,7 @@ pub(super) struct CertificateFiles {
 pub struct Certificate {
     pub(super) files: CertificateFiles,
     /// The versions of the files that it was read from; taken before they were read.
-    versions: FileVersions,
+    versions: FileStamps,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
     /// The host names it is for.
@@ -54,7 +54,7 @@ pub struct Certificate {
     pub warnings: Vec<String>,
 }
 
-type FileVersions = [Option<FileVersion>; 3];
+type FileStamps = [Option<FileStamp>; 3];
 
 impl CertificateSource {
     /// The files that it stands for, by name.
@@ -121,7 +121,7 @@ impl CertificateFiles {
         self.cert.with_extension("ocsp")
     }
 
-    fn versions(&self) -> FileVersions {
+    fn versions(&self) -> FileStamps {
         [
             file_version(&self.cert),
             file_version(&self.key),

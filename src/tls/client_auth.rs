@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use super::file::{FileVersion, TlsFileError, file_version, read, read_authorities, read_revocations};
+use super::file::{FileStamp, TlsFileError, file_version, read, read_authorities, read_revocations};
 use crate::name::{NamePattern, Sni};
 
 /// `client_auth`: which certificates clients need.
@@ -34,7 +34,7 @@ pub(super) type PolicyHash = [u8; 32];
 
 impl ClientAuthPlan {
     /// The versions of the files.
-    pub(super) fn versions(&self) -> Vec<Option<FileVersion>> {
+    pub(super) fn versions(&self) -> Vec<Option<FileStamp>> {
         let files = [Some(&self.ca_file), self.crl_file.as_ref()];
         files.into_iter().flatten().map(|path| file_version(path)).collect()
     }

@@ -40,16 +40,16 @@ impl TlsFileError {
 
 /// Tells versions of a file apart: another file, length or time of change is another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileVersion {
+pub(super) struct FileStamp {
     inode: u64,
     length: u64,
     changed: (i64, i64),
 }
 
 /// The version of a file, of the one that symbolic links lead to; `None`: there is none.
-pub(super) fn file_version(path: &Path) -> Option<FileVersion> {
+pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
     let metadata = path.metadata().ok()?;
-    Some(FileVersion {
+    Some(FileStamp {
         inode: metadata.ino(),
         length: metadata.len(),
         changed: (metadata.mtime(), metadata.mtime_nsec()),

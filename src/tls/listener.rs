@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::certificate::{Certificate, CertificateSource};
 use super::client_auth::{ClientAuthPlan, PolicyHash};
-use super::file::{FileVersion, TlsFileError, file_version};
+use super::file::{FileStamp, TlsFileError, file_version};
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
 use super::tickets::{TicketSecrets, Ticketer};
 
@@ -60,7 +60,7 @@ pub struct ListenerTls {
 /// What handshakes are made with, apart from certificates.
 #[derive(Debug)]
 struct Policy {
-    versions: Vec<Option<FileVersion>>,
+    versions: Vec<Option<FileStamp>>,
     /// A configuration for each list of protocols.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
 }
@@ -96,7 +96,7 @@ impl ListenerTlsPlan {
         files
     }
 
-    fn versions(&self) -> Vec<Option<FileVersion>> {
+    fn versions(&self) -> Vec<Option<FileStamp>> {
         let auth = self.client_auth.iter().flat_map(ClientAuthPlan::versions);
         auth.chain(self.tickets.iter().map(|path| file_version(path))).collect()
     }

@@ -10,6 +10,7 @@ mod store;
 mod client_auth;
 mod tickets;
 mod listener;
+mod engine;
 mod connection;
 mod handshake;
 mod words;

@@ -37,18 +37,8 @@ pub(super) fn listener<'a>(
     let routes = routes(&entry.key, &section, (protocol, kind), names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
+    report_missing_target(&section, &entry.position, problems);
     let pool = section.get("pool");
-    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-    let are_routes_missing = section
-        .get("routes")
-        .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
-        problems.error(
-            &entry.position,
-            "this listener has neither `pool` nor `routes`",
-            r#"add pool = "NAME""#,
-        );
-    }
     let pool = pool.and_then(|node| names.pools.find(node, problems));
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
         tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
@@ -161,6 +151,21 @@ fn routes(
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes
+}
+
+/// Reports a listener whose clients cannot go anywhere.
+fn report_missing_target(section: &Section<'_>, position: &Position, problems: &mut Problems<'_>) {
+    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+    let are_routes_missing = section
+        .get("routes")
+        .map_or_else(|| section.is_missing("routes"), is_empty_list);
+    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
+        problems.error(
+            position,
+            "this listener has neither `pool` nor `routes`",
+            r#"add pool = "NAME""#,
+        );
+    }
 }
 
 /// The lists of protocols that routes agree on instead of the listener's, each once.
