@@ -48,6 +48,15 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Tls
     Ok(loaded)
 }
 
+/// The same at the start, with the warnings in the log.
+pub(super) fn load_first(plan: &Plan) -> Result<TlsByListener, Failure> {
+    let tls = load_tls(plan, None)?;
+    for warning in tls_warnings(plan, &tls) {
+        tracing::warn!("{warning}");
+    }
+    Ok(tls)
+}
+
 /// What is probably wrong with the certificates of the plan's listeners, though they can be used.
 #[must_use]
 pub fn tls_warnings(plan: &Plan, tls: &TlsByListener) -> Vec<String> {

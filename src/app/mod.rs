@@ -149,10 +149,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::check(&plan)?;
-    let tls = load_tls(&plan, None)?;
-    for warning in tls_warnings(&plan, &tls) {
-        tracing::warn!("{warning}");
-    }
+    let tls = listener_tls::load_first(&plan)?;
     let metrics = Arc::new(Metrics::new());
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();

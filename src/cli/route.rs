@@ -1,5 +1,7 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
+mod termination;
+
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
@@ -19,9 +21,10 @@ use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
-use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict, TlsMode};
+use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
 use crate::tls::ListenerTls;
+use termination::write_tls;
 
 /// What is known of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -163,37 +166,12 @@ fn write_explanation(
         RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
-    write_tls(text, context, name, &explanation.choice)?;
+    let name = name.and_then(|name| name.as_ref().ok());
+    write_tls(text, listener, context.tls, name, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
         Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),
         None => Ok(()),
-    }
-}
-
-/// What happens to TLS, if any ends at the listener.
-fn write_tls(
-    text: &mut String,
-    context: &RouteContext<'_>,
-    name: Option<&Result<Sni, NameError>>,
-    choice: &RouteChoice<'_, PoolId>,
-) -> fmt::Result {
-    if context.listener.tls.is_none() {
-        return Ok(());
-    }
-    if context.listener.routes.tls_mode(choice) != Some(TlsMode::Terminate) {
-        return writeln!(text, "TLS is passed on");
-    }
-    let valid = name
-        .and_then(|name| name.as_ref().ok()?.valid())
-        .map(ServerName::as_str);
-    match context.tls.and_then(|tls| tls.certificate_for(valid)) {
-        Some(certificate) => writeln!(
-            text,
-            "TLS ends here, with the certificate {}",
-            certificate.path().display()
-        ),
-        None => writeln!(text, "TLS ends here, but the certificates cannot be read"),
     }
 }
 

@@ -53,13 +53,13 @@ pub struct ListenerTls {
     plan: ListenerTlsPlan,
     provider: Arc<CryptoProvider>,
     resolver: Arc<CertificateResolver>,
-    policy: ArcSwap<Policy>,
+    policy: ArcSwap<HandshakePolicy>,
     state: Mutex<ReloadState>,
 }
 
 /// What handshakes are made with, apart from certificates.
 #[derive(Debug)]
-struct Policy {
+struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
     /// A configuration for each list of protocols.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
@@ -105,7 +105,7 @@ impl ListenerTlsPlan {
         &self,
         resolver: &Arc<CertificateResolver>,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Policy, TlsFileError> {
+    ) -> Result<HandshakePolicy, TlsFileError> {
         let versions = self.versions();
         let auth = self
             .client_auth
@@ -139,7 +139,7 @@ impl ListenerTlsPlan {
             Arc::new(config)
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
-        Ok(Policy {
+        Ok(HandshakePolicy {
             versions,
             configs: lists.into_iter().map(|alpn| (alpn.clone(), config(alpn))).collect(),
         })
