@@ -55,13 +55,13 @@ pub struct DescriptorDemand {
     pub checks: usize,
     /// Host names among the servers.
     pub names: usize,
-    /// What the process has given at its start; `None`: it starts.
-    pub given: Option<GivenShares>,
+    /// The shares of the first division; `None`: this is the first.
+    pub fixed: Option<FixedShares>,
 }
 
-/// The shares that a reload does not change: every worker has its pipes, and the admin server its connections.
+/// The shares that a reload cannot change, because workers and the admin server get them when they start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenShares {
+pub struct FixedShares {
     /// [`DescriptorShares::pipes`].
     pub pipes: usize,
     /// [`DescriptorShares::admin`].
@@ -74,14 +74,14 @@ impl DescriptorShares {
     pub fn new(limit: usize, open: usize, demand: DescriptorDemand) -> Self {
         let free = limit.saturating_sub(open + OTHERS);
         let checks = demand.checks.min(free / 8).max(1);
-        let given = demand.given;
-        let admin = given.map_or(ADMIN_MAX.min(free / 16).max(1), |given| given.admin);
+        let fixed = demand.fixed;
+        let admin = fixed.map_or(ADMIN_MAX.min(free / 16).max(1), |fixed| fixed.admin);
         let lookups = demand
             .names
             .clamp(LOOKUPS_MIN, LOOKUPS_MAX)
             .min(LOOKUPS_MIN + free / 16);
         let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN);
-        let pipes = given.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |given| given.pipes);
+        let pipes = fixed.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |fixed| fixed.pipes);
         let sessions = rest.saturating_sub(2 * pipes) / 2;
         Self {
             sessions: demand.sessions.unwrap_or(sessions).min(sessions).max(1),
@@ -162,19 +162,19 @@ mod tests {
             sessions,
             checks: 64,
             names,
-            given: None,
+            fixed: None,
         }
     }
 
     #[test]
-    fn what_was_given_at_the_start_is_no_longer_there_for_sessions() {
+    fn shares_that_are_fixed_leave_fewer_sessions() {
         let start = DescriptorShares::new(1000, 20, demand(None, 0));
-        let given = GivenShares {
+        let fixed = FixedShares {
             pipes: start.pipes,
             admin: start.admin,
         };
         let demand = DescriptorDemand {
-            given: Some(given),
+            fixed: Some(fixed),
             ..demand(None, 0)
         };
         for open in [20, 100, 500, 800] {

@@ -27,7 +27,8 @@ pub struct Drain {
     workers: TaskTracker,
 }
 
-/// Reports the loss of a worker, or of a part of it, when it is dropped before the shutdown, by a return or by a panic.
+/// Held by a worker, and by each of its tasks for listening sockets. If it is dropped before the shutdown, by a return or a
+/// panic, [`Drain::worker_lost`] returns.
 #[derive(Debug)]
 #[must_use = "dropping it reports a loss"]
 pub struct ShutdownGuard(DropGuard);
@@ -57,7 +58,7 @@ impl Drain {
         self.stop.child_token()
     }
 
-    /// Waits until a [`ShutdownGuard`] is dropped, which before the shutdown never should happen. Cancel safe.
+    /// Waits until a [`ShutdownGuard`] is dropped, which should never happen before the shutdown. Cancel safe.
     pub async fn worker_lost(&self) {
         self.worker_lost.cancelled().await;
     }

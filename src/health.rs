@@ -84,8 +84,8 @@ impl HealthMonitor {
     }
 }
 
-/// Monitors these pools from now on. In a pool that stays nothing begins anew: its names are looked up when that is due, and
-/// servers whose checks are configured as before are checked when that is due. Yields to other tasks now and then, since
+/// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those of the
+/// checks whose configuration has not changed. Yields to other tasks now and then, since
 /// very many pools may change.
 async fn adopt(tasks: &mut PoolTasks, now: &InForce, context: &Arc<CheckContext>) {
     let is_removed = |name: &&Arc<str>| now.pool(name).is_none();

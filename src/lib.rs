@@ -18,25 +18,27 @@
 //!
 //! **From accept to the access log.** Each [`worker`] is a thread with a runtime and listening sockets of its own; a
 //! session never leaves it. [`listen`] accepts a client with a permit of the listener's limits ([`capacity`]).
-//! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the stages.
-//! The [`guard`]s of the listener are asked first, those of a route when it has won; what they count is returned at the end.
-//! Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client wants, within a time
-//! and a size; on other listeners it reads nothing, because a server may be the one to speak first. [`route`] finds a
-//! pool, or [`refuse`] ends the client with a TLS alert. Where the client's TLS ends here, [`tls`] has the certificates and
-//! completes the handshake. [`pool`] picks a server among those that are up and gives a
-//! lease; [`dial`] connects within a time, and asks for another pick when that fails. The listener's state is dropped, a
-//! PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the rest
-//! between the two [`ends`]: each direction copies, and splices while it is bulk, until both sides have finished, one has
-//! failed, or both were silent for too long. Then the sockets close, the lease is returned, and the entry is closed with
-//! one [`account::Ending`]: it counts the session and writes its record. The permit is returned last. A session that is
-//! cancelled or panics drops the same values, so that no count is ever off.
+//! [`session::serve`] gets it with the listener's state, opens its entry in the [`account::Ledger`], and runs the
+//! stages. The [`guard`]s of the listener are asked first, those of a route when it has won; what they count is
+//! returned at the end. Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client
+//! wants, within a time and a size; on other listeners it reads nothing, because a server may be the one to speak
+//! first. [`route`] finds a pool, or [`refuse`] ends the client with a TLS alert. Where the client's TLS ends here,
+//! [`tls`] has the certificates and completes the handshake. A listener that redirects reads an
+//! HTTP request instead, and answers it ([`redirect`]). [`pool`] picks a server among those that are up and gives a
+//! lease; [`dial`] connects within a time, and asks for another pick when that fails. The listener's state is dropped,
+//! a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the
+//! rest between the two [`ends`]: each direction copies, and splices while it is bulk, until both sides have finished,
+//! one has failed, or both were silent for too long. Then the sockets close, the lease is returned, and the entry is
+//! closed with one [`account::Ending`]: it counts the session and writes its record. The permit is returned last. A
+//! session that is cancelled or panics drops the same values, so that no count is ever off.
 //!
-//! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when
-//! which server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
-//! sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run
-//! time. [`fallback`] logs which pools have none. [`sever`] cuts sessions of servers that should have none, by their [`account::Record`]; [`drain`]
-//! lets all sessions end and cuts what is left. [`admin`] shows the state, and changes it on request. [`app`] binds and
-//! starts all this, handles signals, and alone may use everything; [`cli`] is the command line.
+//! **Not on the path of a connection.** [`discover`] resolves the names of servers; [`health`] decides when which
+//! server is checked, by one of the kinds in [`check`], and writes the results into the servers, where the next pick
+//! sees them. [`config`] turns a file into a plan, or reports all its errors; nothing uses it at run time. [`fallback`]
+//! logs when a pool without a usable server begins to use its fallback, and when it stops. [`sever`] cuts sessions of
+//! servers that should have none, by their [`account::Record`]; [`drain`] lets all sessions end and cuts what is left.
+//! [`admin`] shows the state, and changes it on request. [`app`] binds and starts all this, handles signals, and alone
+//! may use everything; [`cli`] is the command line.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the
 //! plan, and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does
@@ -77,6 +79,7 @@ pub mod account;
 pub mod check;
 pub mod plan;
 pub mod live;
+pub mod state_dir;
 pub mod sever;
 pub mod fallback;
 pub mod session;

@@ -28,6 +28,8 @@ pub use pools::{PoolId, PoolPlans};
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
+    /// `state_dir` of `[runtime]`: a folder for what outlives a restart; `None`: nothing does.
+    pub state_dir: Option<PathBuf>,
     /// The admin port and the API.
     pub admin: AdminPlan,
     /// The logs.

@@ -1,8 +1,8 @@
-//! The answer of a listener that redirects HTTP requests to another listener, mostly from HTTP to HTTPS.
+//! The response of a listener that redirects HTTP requests to another listener, by https.
 
 use std::sync::Arc;
 
-use crate::name::NamePattern;
+use crate::name::{NamePattern, Sni};
 use crate::sniff::http::{Host, RequestHead};
 
 /// Where requests are redirected to.
@@ -79,17 +79,9 @@ impl Redirect {
     }
 }
 
-/// An IP address matches no pattern of names.
+/// Whether the pattern matches the host. None matches an IP address.
 fn matches_host(pattern: &NamePattern, host: &Host) -> bool {
-    let Host::Name(name) = host else { return false };
-    match pattern {
-        NamePattern::Exact(exact) => name == exact,
-        NamePattern::Suffix(suffix) => {
-            let labels = name.as_str().strip_suffix(suffix.as_str());
-            labels.is_some_and(|labels| labels.ends_with('.'))
-        }
-        NamePattern::Any => true,
-    }
+    matches!(host, Host::Name(name) if pattern.rank(&Sni::Valid(name.clone())).is_some())
 }
 
 #[cfg(test)]

@@ -89,14 +89,14 @@ impl Changes {
         ];
         let of_kind = |(what, difference): &(&str, &Difference)| {
             let changed = &difference.changed;
-            let told = changed.iter().take(NAMES_LOGGED_MAX);
-            let mut told: Vec<_> = told
+            let first = changed.iter().take(NAMES_LOGGED_MAX);
+            let mut entries: Vec<_> = first
                 .map(|one| format!("{} ({})", one.name, one.keys.join(", ")))
                 .collect();
             if changed.len() > NAMES_LOGGED_MAX {
-                told.push(format!("and {} more", changed.len() - NAMES_LOGGED_MAX));
+                entries.push(format!("and {} more", changed.len() - NAMES_LOGGED_MAX));
             }
-            format!("{} changed: {}", counted(changed.len(), what), told.join(", "))
+            format!("{} changed: {}", counted(changed.len(), what), entries.join(", "))
         };
         let kinds = kinds.iter().filter(|(_, difference)| !difference.changed.is_empty());
         let mut lines: Vec<_> = kinds.map(of_kind).collect();
@@ -337,7 +337,7 @@ mod tests {
                    [pools.orders.health]\ninterval = \"2s\"\n[pools.web]\nservers = [\"10.0.0.3:1\"]\n\
                    [pools.web.health]\nrise = 2\n";
         assert_eq!(changes(old, old).changed(), Vec::<String>::new());
-        for (from, to, told) in [
+        for (from, to, expected) in [
             (
                 "interval = \"2s\"",
                 "interval = \"3s\"",
@@ -364,7 +364,7 @@ mod tests {
         ] {
             let new = old.replace(from, to);
             assert_ne!(old, new);
-            assert_eq!(changes(old, &new).changed(), [told]);
+            assert_eq!(changes(old, &new).changed(), [expected]);
         }
     }
 }

@@ -301,18 +301,10 @@ impl<T> Route<T> {
 
     /// The entry of its name condition that fits best, and how well.
     fn name_entry(&self, name: Option<&Sni>) -> Match<(Rank, &NamePattern)> {
-        let rank = |pattern: &NamePattern| match (pattern, name?) {
-            (NamePattern::Exact(exact), name) => (name.valid() == Some(exact)).then_some(Rank::Exact),
-            (NamePattern::Suffix(suffix), name) => {
-                let mut parents = name.parents();
-                let matches = parents.any(|parent| parent == suffix.as_str().as_bytes());
-                matches.then(|| Rank::Suffix {
-                    labels: suffix.labels(),
-                })
-            }
-            (NamePattern::Any, _) => Some(Rank::Any),
-        };
-        let held = self.sni.iter().filter_map(|pattern| Some((rank(pattern)?, pattern)));
+        let held = self
+            .sni
+            .iter()
+            .filter_map(|pattern| Some((pattern.rank(name?)?, pattern)));
         // The first of equals, as among routes.
         Match::of(
             &self.sni,

@@ -79,13 +79,13 @@ pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
     }
 }
 
-/// The servers whose sessions are to be closed, of those that have any. A server that leaves the plan meanwhile stays among
-/// them. What an operator has set precedes, and may still be changed for a server that has left.
+/// The servers whose sessions are to be closed, of those that have any. A server that a reload has removed keeps its cause,
+/// unless an operator drains it or ends its drain. An operator's drain has precedence over the other causes.
 fn wanted(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> HashMap<Group, Cause> {
-    let by_itself = severings
+    let without_drains = severings
         .iter()
         .filter(|(_, severing)| severing.cause.ending != Ending::ServerDrained);
-    let mut wanted: HashMap<_, _> = by_itself
+    let mut wanted: HashMap<_, _> = without_drains
         .map(|(group, severing)| (group.clone(), severing.cause))
         .collect();
     for pool in live.in_force().pools.iter() {

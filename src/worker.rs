@@ -50,7 +50,8 @@ impl Heartbeat {
         self.0.load(Relaxed)
     }
 
-    fn beat(&self) {
+    /// Counts a beat.
+    pub fn beat(&self) {
         self.0.fetch_add(1, Relaxed);
     }
 }
@@ -65,7 +66,7 @@ pub struct WorkerSetup {
     pub pipes: usize,
     /// Where its sessions are accounted for.
     pub ledger: Arc<Ledger>,
-    /// Where it shows that it runs.
+    /// Where it shows that it runs. It is dropped when the worker ends.
     pub heartbeat: Arc<Heartbeat>,
     /// How it learns of the shutdown, and reports its own end.
     pub handle: WorkerHandle,

@@ -44,18 +44,19 @@ endings! {
     IdleTimeout = "idle_timeout",
     /// No byte for the half-close timeout after one side had closed.
     HalfCloseTimeout = "half_close_timeout",
-    /// The ClientHello, or the rest of the TLS handshake, did not arrive in time, or this session waited longest for one when `hello_memory` was used up.
+    /// The ClientHello, the rest of the TLS handshake, or the HTTP request on a listener that redirects did not arrive in
+    /// time; or this session waited longest for one when `hello_memory` was used up.
     HelloTimeout = "hello_timeout",
-    /// The ClientHello is larger than `hello_max`.
+    /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
     /// The first bytes look like TLS but are not a valid ClientHello; or they are none that a client of PostgreSQL sends,
     /// on a listener for those.
     HelloInvalid = "hello_invalid",
-    /// The first bytes are no HTTP request that can be redirected, on a listener that redirects.
+    /// On a listener that redirects: not a valid HTTP request, or for a host that is not redirected.
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
-    /// The client closed before its ClientHello, or the TLS handshake, was complete.
+    /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete.
     ClientLeftEarly = "client_left_early",
     /// The TLS handshake with the client failed, or what a peer sent later was not valid.
     TlsFailed = "tls_failed",

@@ -168,14 +168,15 @@ impl Metrics {
     }
 
     /// Renders all metrics in the text exposition format. `sessions` are the current sessions of each listener by its name,
-    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used, `guards` the
-    /// guards in force.
+    /// `pools` the configured pools, `fallbacks` those that have a fallback, each with whether it is used, `primaries` those
+    /// whose servers have roles, each with the number of servers that call themselves primary, `guards` the guards in force.
     #[must_use]
     pub fn render<'a>(
         &self,
         sessions: impl IntoIterator<Item = (Arc<str>, usize)>,
         pools: impl IntoIterator<Item = &'a Pool>,
         fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>,
+        primaries: impl IntoIterator<Item = (Arc<str>, usize)>,
         guards: &[Arc<Guard>],
     ) -> String {
         let _rendering = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,6 +192,7 @@ impl Metrics {
         let mut own = String::new();
         registry.write_gauges(sessions, pools, &mut own);
         Registry::write_fallbacks(fallbacks, &mut own);
+        Registry::write_primaries(primaries, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
         drop(registry);
@@ -211,7 +213,7 @@ impl Metrics {
         loop {
             sleep(UPKEEP_INTERVAL).await;
             let metrics = Arc::clone(&self);
-            let _ = spawn_blocking(move || drop(metrics.render([], [], [], &[]))).await; // the panic hook has logged a panic
+            let _ = spawn_blocking(move || drop(metrics.render([], [], [], [], &[]))).await; // the panic hook has logged a panic
         }
     }
 

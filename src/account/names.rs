@@ -4,6 +4,7 @@ pub(super) const BUILD_INFO: &str = "acequia_build_info";
 pub(super) const CONNECTIONS: &str = "acequia_connections_total";
 pub(super) const SESSIONS: &str = "acequia_sessions_total";
 pub(super) const POOL_SESSIONS: &str = "acequia_pool_sessions_total";
+pub(super) const POOL_PRIMARIES: &str = "acequia_pool_primaries";
 pub(super) const POOL_FALLBACK: &str = "acequia_pool_fallback";
 pub(super) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
 pub(super) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";

@@ -79,7 +79,8 @@ impl Record {
         self.cancel.cancel(ending)
     }
 
-    /// Ends the session as denied if it has passed this guard and its client is in the network; whether it does.
+    /// Ends the session as denied if it has passed this guard and its client is in the network. Returns whether this call
+    /// ended it.
     pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {
         let mut info = self.info();
         let client = info.client;

@@ -156,6 +156,12 @@ pub struct PoolBody {
     /// The pool that serves its new sessions, because it has no usable server; absent: it serves them itself.
     #[serde(default)]
     pub served_by: Option<String>,
+    /// The server that is its primary; absent: none is, or roles do not matter.
+    #[serde(default)]
+    pub primary: Option<String>,
+    /// The servers that call themselves primary.
+    #[serde(default)]
+    pub primaries: Vec<String>,
     /// In the order of the configuration.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.

@@ -12,6 +12,7 @@ mod state;
 pub mod sessions;
 pub mod route;
 pub mod servers;
+mod pools;
 
 use std::collections::VecDeque;
 use std::io;
@@ -120,6 +121,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/guards/{guard}", get(guards::show))
         .route("/guards/{guard}/deny", post(guards::deny))
         .route("/guards/{guard}/deny/{network}", delete(guards::undo))
+        .route("/pools/{pool}/trust", post(pools::trust))
         .route("/reload", post(servers::reload))
         .route("/route", get(route::explain))
         .fallback(async || ApiError::not_found("no such path: see docs/api.md"))
@@ -200,9 +202,14 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         let fallbacks = in_force.pools.with_fallback(Instant::now());
         let fallbacks = fallbacks.map(|(pool, serving)| (Arc::clone(pool.name()), !Arc::ptr_eq(pool, serving)));
         let pools = in_force.pools.iter().map(|pool| &***pool);
+        let with_roles = in_force
+            .pools
+            .iter()
+            .filter(|pool| pool.plan().health.required.is_set());
+        let primaries = with_roles.map(|pool| (Arc::clone(pool.name()), pool.roles().claimants().len()));
         let text = admin
             .metrics
-            .render(admin.limits.sessions(), pools, fallbacks, &in_force.guards);
+            .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
         text + &certificate_expiries(&in_force.tls)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;

@@ -75,7 +75,7 @@ impl SessionQuery {
         }
         let parse = |key: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(crate::units::parse_duration).transpose();
-            let parsed = parsed.map_err(|label| format!("`{key}` is not a duration: {label}"));
+            let parsed = parsed.map_err(|error| format!("`{key}` is not a duration: {error}"));
             parsed.map(Option::unwrap_or_default)
         };
         Ok(SessionFilter {

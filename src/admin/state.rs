@@ -163,6 +163,8 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         panic: pool.is_panicking(now),
         fallback: pool.plan().fallback.as_ref().map(ToString::to_string),
         served_by: (serving.name() != pool.name()).then(|| serving.name().to_string()),
+        primary: pool.roles().primary_in_force().as_deref().map(str::to_owned),
+        primaries: pool.roles().claimants().iter().map(ToString::to_string).collect(),
         servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::Failure;
-use crate::descriptors::{DescriptorDemand, DescriptorShares, GivenShares, open_now};
+use crate::descriptors::{DescriptorDemand, DescriptorShares, FixedShares, open_now};
 use crate::plan::Plan;
 
 /// File descriptors of a worker's runtime: its epoll, its eventfd, its ends of the signal pipe.
@@ -15,8 +15,8 @@ pub(super) struct DescriptorBudget {
     /// Open without a session, except for the listening sockets.
     open: usize,
     workers: usize,
-    /// What the first division gave.
-    given: Cell<Option<GivenShares>>,
+    /// The shares of the first division that later ones keep.
+    fixed: Cell<Option<FixedShares>>,
     /// The number of sessions that was logged last.
     logged: Cell<usize>,
 }
@@ -30,7 +30,7 @@ impl DescriptorBudget {
             limit,
             open: open.saturating_sub(addresses) + workers * RUNTIME_DESCRIPTORS,
             workers,
-            given: Cell::new(None),
+            fixed: Cell::new(None),
             logged: Cell::new(0),
         })
     }
@@ -43,10 +43,10 @@ impl DescriptorBudget {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
-            given: self.given.get(),
+            fixed: self.fixed.get(),
         };
         let shares = DescriptorShares::new(self.limit, self.open + addresses * self.workers, wanted);
-        self.given.set(Some(GivenShares {
+        self.fixed.set(Some(FixedShares {
             pipes: shares.pipes,
             admin: shares.admin,
         }));
@@ -83,7 +83,7 @@ mod tests {
             limit: 1000,
             open: 20,
             workers: 4,
-            given: Cell::new(None),
+            fixed: Cell::new(None),
             logged: Cell::new(0),
         };
         let first = budget.divide(&plan, 1);
@@ -91,7 +91,7 @@ mod tests {
             let shares = budget.divide(&plan, addresses);
             let wanted = DescriptorDemand {
                 checks: shares.checks,
-                given: budget.given.get(),
+                fixed: budget.fixed.get(),
                 ..DescriptorDemand::default()
             };
             assert_eq!(shares, DescriptorShares::new(1000, 20 + 4 * addresses, wanted));

@@ -14,8 +14,8 @@ mod reload;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -35,10 +35,11 @@ use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
 use crate::listen::listen_alone;
-use crate::live::Live;
+use crate::live::{Live, TlsByListener};
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sniff::HelloMemory;
+use crate::state_dir::StateFile;
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
 use crate::{fallback, sever};
 use descriptor_budget::DescriptorBudget;
@@ -131,6 +132,7 @@ struct App {
 /// The settings that cannot be changed without a restart.
 struct FixedSettings {
     workers: Option<usize>,
+    state_dir: Option<PathBuf>,
     admin: AdminPlan,
 }
 
@@ -138,6 +140,7 @@ impl FixedSettings {
     fn of(plan: &Plan) -> Self {
         Self {
             workers: plan.runtime.workers,
+            state_dir: plan.state_dir.clone(),
             admin: plan.admin.clone(),
         }
     }
@@ -161,14 +164,14 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let heartbeats: Vec<Arc<Heartbeat>> = (0..workers).map(|_| Arc::default()).collect();
-    let ledgers = start_workers(of_workers, &heartbeats, shares.pipes / workers, &drain, || {
+    let started = start_workers(of_workers, shares.pipes / workers, &drain, || {
         Ledger::new(Arc::clone(&metrics), log.clone())
     })?;
+    let (ledgers, heartbeats): (Vec<_>, Vec<_>) = started.into_iter().unzip();
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
-    let live = Arc::new(Live::new(plan, addresses).with_tls(tls));
+    let (live, state) = put_in_force(plan, addresses, tls)?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -199,6 +202,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         log,
         log_writer,
     };
+    let _ = state.map(|state| app.tasks.spawn(state.keep(Arc::clone(&app.running.live))));
     let in_force = app.running.live.in_force();
     app.follow(&in_force, listening, &drain);
     let text = std::mem::take(&mut app.source.text);
@@ -206,11 +210,24 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     Ok((app, drain))
 }
 
+/// Puts the first plan in force, with what is remembered in `state_dir`.
+fn put_in_force(
+    plan: Plan,
+    addresses: Vec<Vec<ListenAddr>>,
+    tls: TlsByListener,
+) -> Result<(Arc<Live>, Option<StateFile>), Failure> {
+    let state = plan.state_dir.as_deref().map(StateFile::open).transpose();
+    let state = state.map_err(system("cannot use `state_dir`"))?;
+    let primaries = state.as_ref().map(StateFile::load).unwrap_or_default();
+    let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
+    Ok((Arc::new(live), state))
+}
+
 /// Starts the tasks that run beside the workers.
 fn spawn_tasks(
     admin: &Arc<Admin>,
     memory: &Arc<HelloMemory>,
-    heartbeats: Vec<Arc<Heartbeat>>,
+    heartbeats: Vec<Weak<Heartbeat>>,
     endpoints: Vec<AdminEndpoint>,
     clients_max: usize,
 ) -> JoinSet<()> {
@@ -255,23 +272,23 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
-    heartbeats: &[Arc<Heartbeat>],
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<Vec<Arc<Ledger>>, Failure> {
+) -> Result<Vec<(Arc<Ledger>, Weak<Heartbeat>)>, Failure> {
     let start = |(number, sockets)| {
-        let ledger = Arc::new(ledger());
+        let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
+        let shown = Arc::downgrade(&heartbeat);
         let setup = WorkerSetup {
             number,
             sockets,
             pipes,
             ledger: Arc::clone(&ledger),
-            heartbeat: Arc::clone(&heartbeats[number]),
+            heartbeat,
             handle: drain.worker_handle(),
         };
         worker::start(setup).map_err(system("cannot start a worker"))?;
-        Ok(ledger)
+        Ok((ledger, shown))
     };
     sockets.into_iter().enumerate().map(start).collect()
 }

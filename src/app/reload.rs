@@ -167,6 +167,7 @@ impl App {
         let fixed = &self.fixed;
         let differs = [
             ("runtime.workers", plan.runtime.workers != fixed.workers),
+            ("runtime.state_dir", plan.state_dir != fixed.state_dir),
             ("admin.bind", plan.admin.bind != fixed.admin.bind),
             ("admin.socket", plan.admin.socket != fixed.admin.socket),
         ];

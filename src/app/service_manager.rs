@@ -1,19 +1,19 @@
-//! What the service manager (systemd) is told: ready, reloading, stopping, and that the workers run. The messages are those
-//! of sd_notify(3). Without a service manager nothing is sent.
+//! Notifies the service manager (systemd): ready, reloading, stopping, and that the workers run. The messages are those of
+//! sd_notify(3). Without a service manager nothing is sent.
 //!
-//! A message is one datagram to a local socket. It blocks only while the service manager itself hangs; workers never
+//! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers never
 //! send one.
 
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::worker::Heartbeat;
 
-/// The shortest time between two looks at the workers. They beat once a second.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// The shortest interval in which every worker must count a beat; they do once a second.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
 
 /// Reports that clients are accepted, at the start and after a reload. `status` is shown by `systemctl status`.
 pub(super) fn ready(status: &str) {
@@ -33,21 +33,27 @@ pub(super) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Feeds the watchdog of the service manager, if it has one for this process, as long as every worker beats. A worker that
-/// is stuck stops the feeding, so that the service manager restarts the process.
-pub(super) async fn feed_watchdog(heartbeats: Vec<Arc<Heartbeat>>) {
+/// Feeds the watchdog of the service manager, if it has one for this process, as long as every worker's event loop runs. If
+/// one is stuck the watchdog is not fed, so that the service manager restarts the process. A worker that has ended is not
+/// stuck: it drops its heartbeat.
+pub(super) async fn feed_watchdog(heartbeats: Vec<Weak<Heartbeat>>) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return;
     };
-    // Two looks within the limit: one may be late.
-    let mut looks = interval((limit / 2).max(LOOK_INTERVAL_MIN));
-    looks.tick().await;
+    if limit < 2 * CHECK_INTERVAL_MIN {
+        tracing::warn!(?limit, min = ?2 * CHECK_INTERVAL_MIN, "the watchdog may end a healthy process: raise WatchdogSec");
+    }
+    // Two checks within the limit: one may be late.
+    let mut checks = interval((limit / 2).max(CHECK_INTERVAL_MIN));
+    // After a late check, the next must not follow at once: no worker could have counted a beat in between.
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    checks.tick().await;
     send(&[NotifyState::Watchdog]);
     let mut before = counts(&heartbeats);
     loop {
-        looks.tick().await;
+        checks.tick().await;
         let now = counts(&heartbeats);
-        match stuck(&before, &now) {
+        match stuck_worker(&before, &now) {
             None => send(&[NotifyState::Watchdog]),
             Some(worker) => tracing::error!(worker, ?limit, "a worker is stuck: the watchdog is not fed"),
         }
@@ -55,13 +61,18 @@ pub(super) async fn feed_watchdog(heartbeats: Vec<Arc<Heartbeat>>) {
     }
 }
 
-fn counts(heartbeats: &[Arc<Heartbeat>]) -> Vec<u64> {
-    heartbeats.iter().map(|heartbeat| heartbeat.count()).collect()
+/// The number of beats of each worker; `None`: it has ended.
+fn counts(heartbeats: &[Weak<Heartbeat>]) -> Vec<Option<u64>> {
+    let count = |heartbeat: &Weak<Heartbeat>| Some(heartbeat.upgrade()?.count());
+    heartbeats.iter().map(count).collect()
 }
 
-/// The number of the first worker that has not beaten between two looks.
-fn stuck(before: &[u64], now: &[u64]) -> Option<usize> {
-    before.iter().zip(now).position(|(before, now)| before == now)
+/// The number of the first worker that has not counted a beat between two checks, although it has not ended.
+fn stuck_worker(before: &[Option<u64>], now: &[Option<u64>]) -> Option<usize> {
+    before
+        .iter()
+        .zip(now)
+        .position(|(before, now)| now.is_some() && before == now)
 }
 
 fn send(states: &[NotifyState<'_>]) {
@@ -72,12 +83,22 @@ fn send(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
-    fn a_worker_that_has_not_beaten_between_two_looks_is_stuck() {
-        assert_eq!(stuck(&[3, 7], &[4, 8]), None);
-        assert_eq!(stuck(&[3, 7], &[4, 7]), Some(1));
-        assert_eq!(stuck(&[], &[]), None);
+    fn a_worker_that_counts_no_beat_between_two_checks_is_stuck_unless_it_has_ended() {
+        let [first, second] = [Arc::<Heartbeat>::default(), Arc::default()];
+        let heartbeats = [&first, &second].map(Arc::downgrade);
+        let before = counts(&heartbeats);
+        first.beat();
+        assert_eq!(stuck_worker(&before, &counts(&heartbeats)), Some(1));
+        drop(second);
+        assert_eq!(stuck_worker(&before, &counts(&heartbeats)), None);
+        let before = counts(&heartbeats);
+        assert_eq!(stuck_worker(&before, &counts(&heartbeats)), Some(0));
+        drop(first);
+        assert_eq!(stuck_worker(&before, &counts(&heartbeats)), None);
     }
 }

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod sessions;
 pub mod status;
 pub mod server;
+pub mod pool;
 pub mod guard;
 pub mod reload;
 
@@ -86,6 +87,13 @@ enum Command {
         #[command(subcommand)]
         command: Option<guard::GuardCommand>,
     },
+    /// Say which server is the primary of a pool of a running acequia.
+    Pool {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: pool::PoolCommand,
+    },
     /// Make a running acequia reload its configuration.
     Reload {
         #[command(flatten)]
@@ -118,6 +126,7 @@ impl Arguments {
                 (Some(command), _) => guard::run(&remote, &command),
                 (None, name) => guard::show(&remote, &name.unwrap_or_default()),
             },
+            Command::Pool { remote, command } => pool::run(&remote, &command),
             Command::Reload { remote } => reload::run(&remote),
             Command::Demo => demo::run(),
         }

@@ -51,7 +51,7 @@ fn parse_weight(text: &str) -> Result<WeightArg, String> {
 pub struct ServerArg {
     /// The server, named as in the output of `acequia servers`
     #[arg(value_name = "POOL/SERVER", value_parser = parse_server)]
-    server: (String, String),
+    pub(super) server: (String, String),
 }
 
 /// A server, and what happens to its sessions.
@@ -78,7 +78,6 @@ pub fn run(remote: &Remote, command: &ServerCommand) -> ExitCode {
         ServerCommand::Disable(args) => (&args.target.server, drain_body("disabled", args)),
         ServerCommand::Weight { target, weight } => (&target.server, json!({ "weight": weight.0 })),
     };
-    let encode = |name: &str| form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
     let path = format!("/api/v1/servers/{}/{}", encode(pool), encode(server));
     remote.request(ApiRequest::post(path, body.to_string()), |result: OverrideBody| {
         Ok(match result {
@@ -86,6 +85,11 @@ pub fn run(remote: &Remote, command: &ServerCommand) -> ExitCode {
             OverrideBody::Absent(absent) => absent_server_note(&absent),
         })
     })
+}
+
+/// A name as part of a path.
+pub(super) fn encode(name: &str) -> String {
+    form_urlencoded::byte_serialize(name.as_bytes()).collect()
 }
 
 fn drain_body(usage: &str, args: &DrainArgs) -> Value {

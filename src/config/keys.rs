@@ -30,6 +30,7 @@ pub static RUNTIME: SectionKeys = SectionKeys {
         "drain_timeout",
         "drain_delay",
         "watch",
+        "state_dir",
     ],
 };
 

@@ -227,7 +227,8 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there are no problems.
+    /// All errors and the first 100 warnings with quoted lines, and their number. Ends with a newline; empty if there are no
+    /// problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
         let renderer = match colour {

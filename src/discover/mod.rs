@@ -2,7 +2,7 @@
 //!
 //! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when which name of a pool is looked up,
 //! and hands the addresses that are found to [`crate::live::Live::set_addresses`]. It is the only writer of a pool's
-//! servers while the pool is in force. [`crate::health`] drives it, for a new server is to be checked at once.
+//! servers while the pool is in force. [`crate::health`] polls it, so that a new server is checked at once.
 
 mod resolver;
 mod names;

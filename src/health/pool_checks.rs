@@ -20,8 +20,8 @@ pub(super) struct PoolChecks {
 }
 
 impl PoolChecks {
-    /// Begins the checks of servers that are new in the pool, ends those of servers that have left it. If they are
-    /// configured otherwise than before, all begin anew. To be called within a runtime.
+    /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If
+    /// their configuration has changed, all checks are restarted. To be called within a runtime.
     pub(super) fn update(&mut self, pool: &LivePool, context: &Arc<CheckContext>) {
         let plan = CheckPlan::of(pool.plan());
         let capacity = self.follow(&plan);

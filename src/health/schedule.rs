@@ -30,8 +30,8 @@ impl Ticks {
 }
 
 /// The time between the first and the second check of a server. The first check starts at once; this spreads the later ones
-/// over the interval. Multiples of the golden ratio fill it evenly, however many servers there are. `number`: another one
-/// for each server.
+/// over the interval. Multiples of the golden ratio fill it evenly, however many servers there are. `number`
+/// differs for each server.
 pub(super) fn first_gap(number: u64, interval: Duration) -> Duration {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     interval.mul_f64((number as f64 * GOLDEN).fract())

@@ -14,7 +14,7 @@ use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::{HealthPlan, PoolPlan};
 use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
 
-/// How the servers of a pool are checked. If this changes in a reload, their checks begin anew.
+/// How the servers of a pool are checked. If a reload changes this, their checks are restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CheckPlan {
     pub(super) health: HealthPlan,

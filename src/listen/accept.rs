@@ -28,8 +28,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 /// Clients accepted in a row before sessions that were accepted earlier get to run.
 const ACCEPT_BATCH: u32 = 16;
 
-/// How many clients that join a queue after it was closed are accepted, while those before them are. The kernel lets
-/// hardly any join.
+/// How many clients that join a queue after it was closed are accepted, besides those that were in it. The kernel lets few
+/// join.
 pub(super) const LATE_MAX: u32 = ACCEPT_BATCH;
 
 /// How many clients of a closed queue are accepted where the system does not tell its length: the default of

@@ -25,13 +25,13 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
-    /// Shared with its predecessors and successors.
+    /// Shared with the pools that it has replaced, and with those that will replace it.
     in_force: Arc<PoolInForce>,
     fallback_origin: Arc<FallbackOrigin>,
 }
 
-/// Finds the pool that is in force under the name of another one, which it may have replaced. Sessions hold this: they do
-/// not keep a plan that is no longer in force, and what they say of a server at their end is said to the pool of that time.
+/// A pool and its successors in later plans: leads to the one in force. A session holds this instead of the pool that it
+/// was routed to. So it does not keep an old plan, and reports its end to the pool that is in force then.
 // A std mutex: locked for a line.
 #[derive(Debug, Default)]
 pub struct PoolInForce(Mutex<Weak<LivePool>>);
@@ -94,8 +94,9 @@ impl LivePool {
         }
     }
 
-    /// Copies the addresses of the names that are in the next plan too, as far as it wants them, to `addresses`. What is
-    /// there already is newer if the address family is another one. Returns whether that changed anything.
+    /// Copies the addresses of names that the next plan also has to `addresses`, as far as it wants their family. If the
+    /// plans want different families, addresses of a name that are there already stay: they were looked up for the next
+    /// plan. Returns whether anything changed.
     fn hand_over(&self, next: &PoolPlan, addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;

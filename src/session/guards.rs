@@ -40,7 +40,7 @@ struct KnownClient<'a> {
 }
 
 impl KnownClient<'_> {
-    /// What it is told if it is refused for this reason.
+    /// The reply if it is refused for this reason.
     fn reply(self, reason: GuardReason) -> Reply {
         let error = if reason.is_address() {
             PostgresError::Denied
@@ -90,11 +90,11 @@ fn refuse(guard: &Guard, reason: GuardReason, known: Option<KnownClient<'_>>, no
     } else {
         guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After)
     };
-    let told = known.map_or(Reply::Close, |known| known.reply(reason));
-    let reply = match (told, guard.rules().refuse_with) {
+    let usual = known.map_or(Reply::Close, |known| known.reply(reason));
+    let reply = match (usual, guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
         (Reply::Close, RefuseWith::Close) => Reply::End,
-        (told, _) => told,
+        (usual, _) => usual,
     };
     (reply, line)
 }

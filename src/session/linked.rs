@@ -56,10 +56,10 @@ impl Linked {
 }
 
 /// Waits until the session is linked, relays bytes until it is over, and closes it. The lease is held until the server's
-/// socket is closed. `None`: it was closed before that.
+/// socket is closed. If `linking` returns `None`, the session is over already.
 ///
-/// An idle session must stay small. So what the relay takes is made in here: what a future takes from outside is kept for
-/// as long as the future.
+/// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments, they
+/// would be stored twice in the future.
 pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
     let (ends, server, to_relay, limits, mut entry) = match linking.await {
         Some(linked) => linked.into_parts(),

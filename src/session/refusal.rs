@@ -14,7 +14,7 @@ use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
 use crate::tls::{HandshakeError, is_about_client_certificate};
 
-/// Why a step of a session failed, and what the client is told.
+/// Why a step of a session failed, and the reply to the client.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// A guard refuses the client, in this way.
@@ -116,7 +116,7 @@ fn reply_to_sniffed(error: &SniffError) -> Reply {
     }
 }
 
-/// What a client is told, in the protocol that it has shown to speak, or else in that of the listener.
+/// The reply to a client in the protocol that its first bytes show, or else in that of the listener.
 pub(super) fn reply(
     sniffed: Option<&Sniffed>,
     protocol: Protocol,

@@ -107,7 +107,7 @@ async fn a_session_that_panics_returns_its_permits_is_accounted_for_and_disturbs
     assert_eq!(setup.state.limits.in_use(), 1);
     let text = setup
         .metrics
-        .render([], [&***setup.state.pools.first().unwrap()], [], &[]);
+        .render([], [&***setup.state.pools.first().unwrap()], [], [], &[]);
     let line = format!(
         "acequia_server_sessions_active{{pool=\"p\",server=\"{}\"}} 1\n",
         setup.server.local_addr().unwrap()

@@ -42,14 +42,14 @@ impl fmt::Display for Host {
 /// Why a request cannot be redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRequest {
-    /// It is no HTTP/1.x request.
+    /// It is not an HTTP/1.x request.
     #[error("it is not an HTTP/1.x request")]
     NotHttp,
-    /// `Host` is missing, occurs twice, or is no host.
+    /// `Host` is missing, occurs twice, or is invalid.
     #[error("it has no valid `Host`")]
     Host,
     /// The target is neither a path nor an absolute URI of the scheme http.
-    #[error("its target is not a path")]
+    #[error("its target is neither a path nor an `http` URI")]
     Target,
 }
 
@@ -64,7 +64,7 @@ pub enum HttpVerdict {
     Invalid(InvalidRequest),
 }
 
-/// Finds the end of a head in a growing prefix. It looks at each byte once, however the head is cut.
+/// Finds the end of a head in a growing prefix. Its work is linear in the bytes, however they are cut.
 #[derive(Debug, Default)]
 pub struct HttpReader {
     /// Bytes in which no head ends.
@@ -74,7 +74,7 @@ pub struct HttpReader {
 impl HttpReader {
     /// Looks at all bytes so far. Each call brings the bytes of the one before.
     pub fn advance(&mut self, bytes: &[u8]) -> HttpVerdict {
-        // A method begins with a letter. So garbage and TLS are recognized at once.
+        // Methods begin with a letter: TLS, and most other protocols in binary, are recognized by the first byte.
         if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
             return HttpVerdict::Invalid(InvalidRequest::NotHttp);
         }

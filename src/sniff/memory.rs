@@ -217,8 +217,8 @@ impl FirstBytes {
         self.release(0);
     }
 
-    /// Leaves the queue, and returns this much to the budget. Both under the queue's lock: what an evicted client has
-    /// returned must not be missing from `leaving` only, or one client too many would be evicted.
+    /// Leaves the queue, and returns this much to the budget, both under the queue's lock. If `leaving` fell before `held`,
+    /// another thread could count the bytes of an evicted client as still needed, and evict one client too many.
     fn release(&mut self, bytes: usize) {
         let Some((key, waiting)) = self.waiting.take() else {
             self.memory.held.fetch_sub(bytes, Relaxed);

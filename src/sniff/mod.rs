@@ -211,10 +211,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
     }
 }
 
-/// Reads the head of an HTTP request, of [`HTTP_HEAD_LIMITS`] at most. Returns it and the number of bytes that were read.
+/// Reads the head of an HTTP request, of 16 KiB and within 5 s of accept. Returns it and the number of bytes that were read.
+///
+/// Dropping the future loses what was read: the client cannot be served after that.
 ///
 /// # Errors
-/// As [`sniff`], with the limits of HTTP.
+/// As for [`sniff`], but for a request instead of a ClientHello.
 pub async fn sniff_http<S>(
     socket: &mut S,
     accepted_at: Instant,

@@ -34,10 +34,10 @@ pub struct SniffLimits {
 #[derive(Debug, thiserror::Error)]
 pub enum SniffFailure {
     /// Undecided `hello_timeout` after accept, or the client waited longest when [`HelloMemory`] was used up.
-    #[error("the ClientHello took too long")]
+    #[error("the client's first bytes took too long")]
     TooSlow,
     /// Undecided after `hello_bytes_max`, or sure to be.
-    #[error("the ClientHello is too long")]
+    #[error("the client's first bytes are too many")]
     TooLong,
     /// It begins as TLS but is no valid ClientHello.
     #[error("the ClientHello is invalid")]
@@ -45,11 +45,11 @@ pub enum SniffFailure {
     /// It is no client of PostgreSQL, on a listener for those.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
-    /// It is no HTTP request that can be redirected, on a listener that redirects.
+    /// It is not a valid HTTP request, on a listener that redirects.
     #[error("the request is invalid")]
     Request(#[source] InvalidRequest),
     /// The client finished before it was decided.
-    #[error("the client left before its ClientHello was complete")]
+    #[error("the client left too early")]
     LeftEarly,
     /// Reading failed; mostly a reset.
     #[error("the client is gone")]

@@ -257,3 +257,38 @@ async fn readers_in_turn_share_the_bytes_and_the_deadline() {
     let late = accepted_at.elapsed() - LIMITS.hello_timeout;
     assert!(late <= Duration::from_millis(1), "{late:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_head_of_a_request_is_read_within_5_seconds_of_accept_however_often_bytes_come() {
+    let accepted_at = Instant::now();
+    let (mut client, mut server) = duplex(64);
+    let drip = async {
+        client.write_all(b"GET / HTTP/1.1\r\nA: ").await.unwrap();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.write_all(b"b").await.unwrap();
+        }
+    };
+    let memory = memory();
+    let error = tokio::select! {
+        read = sniff_http(&mut server, accepted_at, &memory) => read.unwrap_err(),
+        () = drip => unreachable!("it never ends"),
+    };
+    assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
+    assert_eq!(accepted_at.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_request_of_exactly_16_kib_is_read_and_a_longer_one_is_not() {
+    for (bytes, is_read) in [(16 << 10, true), ((16 << 10) + 1, false)] {
+        let (begin, end) = ("GET / HTTP/1.1\r\nHost: a.example\r\nA: ", "\r\n\r\n");
+        let sent = format!("{begin}{}{end}", "x".repeat(bytes - begin.len() - end.len()));
+        let (mut client, mut server) = duplex(32 << 10);
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let memory = memory();
+        let read = sniff_http(&mut server, Instant::now(), &memory).await;
+        assert_eq!(read.is_ok(), is_read, "{read:?}");
+        drop(read);
+        assert_eq!(memory.held(), 0);
+    }
+}

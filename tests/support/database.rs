@@ -83,8 +83,7 @@ host all,replication all 127.0.0.1/32 trust
 impl Drop for Postgres {
     /// Stops it with SIGINT: a killed server would leave shared memory behind.
     fn drop(&mut self) {
-        self.signal_children(Signal::CONT);
-        self.process.signal(Signal::CONT);
+        self.thaw();
         self.process.signal(Signal::INT);
         self.process.wait();
     }
@@ -179,6 +178,12 @@ impl Postgres {
     pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
         self.signal_children(Signal::STOP);
+    }
+
+    /// Continues what [`Self::freeze`] stopped.
+    pub fn thaw(&self) {
+        self.signal_children(Signal::CONT);
+        self.process.signal(Signal::CONT);
     }
 
     /// Sends a signal to its child processes. While the server itself is stopped it neither starts nor reaps any, so the

@@ -155,16 +155,17 @@ impl Registry {
 
     /// Writes for pools with a fallback whether sessions go there.
     pub(super) fn write_fallbacks(fallbacks: impl IntoIterator<Item = (Arc<str>, bool)>, text: &mut String) {
-        let mut samples = String::new();
-        for (pool, is_used) in fallbacks {
-            let labels = format_labels(&[("pool", &pool)]);
-            write_sample(&mut samples, names::POOL_FALLBACK, &labels, u8::from(is_used));
-        }
-        if !samples.is_empty() {
-            let help = "Whether new sessions of a pool go to its fallback, because it has no usable server.";
-            write_header(text, names::POOL_FALLBACK, FamilyType::Gauge, help);
-            *text += &samples;
-        }
+        let help = "Whether new sessions of a pool go to its fallback, because it has no usable server.";
+        let values = fallbacks
+            .into_iter()
+            .map(|(pool, is_used)| (pool, usize::from(is_used)));
+        write_pool_gauge(names::POOL_FALLBACK, help, values, text);
+    }
+
+    /// Writes for pools whose servers have roles how many of them call themselves primary.
+    pub(super) fn write_primaries(primaries: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
+        let help = "Servers of a pool that call themselves primary; more than one needs an operator.";
+        write_pool_gauge(names::POOL_PRIMARIES, help, primaries, text);
     }
 
     /// Writes the counters and histograms of pools.
@@ -229,5 +230,16 @@ fn write_listener_gauges(sessions: impl IntoIterator<Item = (Arc<str>, usize)>, 
     for (name, active) in sessions {
         let labels = format_labels(&[("listener", &name)]);
         write_sample(text, names::SESSIONS_ACTIVE, &labels, active);
+    }
+}
+
+fn write_pool_gauge(name: &str, help: &str, values: impl IntoIterator<Item = (Arc<str>, usize)>, text: &mut String) {
+    let mut samples = String::new();
+    for (pool, value) in values {
+        write_sample(&mut samples, name, &format_labels(&[("pool", &pool)]), value);
+    }
+    if !samples.is_empty() {
+        write_header(text, name, FamilyType::Gauge, help);
+        *text += &samples;
     }
 }

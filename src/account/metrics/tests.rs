@@ -88,7 +88,7 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
     record_events(&metrics, &listener, &kept);
     record_events(&metrics, &listener, &removed);
     let configured = pool(&[&kept]);
-    let text = || metrics.render([], [&configured], [], &[]);
+    let text = || metrics.render([], [&configured], [], [], &[]);
     drop(removed);
     // There was no scrape before the server was removed.
     let first = lines_of(&text(), "removed");
@@ -129,12 +129,12 @@ async fn counters_of_a_removed_server_are_kept_for_five_minutes_and_gauges_are_n
 async fn a_server_that_comes_back_continues_its_counters() {
     let (metrics, listener) = metrics();
     record_events(&metrics, &listener, &server("s"));
-    drop(metrics.render([], [], [], &[]));
+    drop(metrics.render([], [], [], [], &[]));
     sleep(RETENTION / 2).await;
     let again = server("s");
     record_events(&metrics, &listener, &again);
     for _ in 0..3 {
-        let lines = lines_of(&metrics.render([], [], [], &[]), "s");
+        let lines = lines_of(&metrics.render([], [], [], [], &[]), "s");
         let ended = lines.iter().find(|line| line.starts_with("acequia_sessions_total"));
         assert!(ended.is_some_and(|line| line.ends_with(" 2")), "{lines:?}");
         sleep(RETENTION).await;
@@ -149,7 +149,7 @@ async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_o
     let pool = pool(&[&server]);
     let client = crate::addr::ClientAddr::new("192.0.2.1:1".parse().unwrap());
     let _lease = pool.pick(client, &[], Instant::now()).unwrap();
-    let lines = lines_of(&metrics.render([], [], [], &[]), "s");
+    let lines = lines_of(&metrics.render([], [], [], [], &[]), "s");
     assert!(
         lines.contains(&"acequia_server_sessions_active{pool=\"p\",server=\"s\"} 1".to_owned()),
         "{lines:?}"
@@ -158,7 +158,7 @@ async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_o
         !lines.iter().any(|line| line.starts_with("acequia_server_up")),
         "{lines:?}"
     );
-    let lines = lines_of(&metrics.render([], [&pool], [], &[]), "s");
+    let lines = lines_of(&metrics.render([], [&pool], [], [], &[]), "s");
     assert!(
         lines.contains(&"acequia_server_up{pool=\"p\",server=\"s\"} 0".to_owned()),
         "{lines:?}"
@@ -169,7 +169,7 @@ async fn a_removed_server_with_sessions_has_the_gauge_of_sessions_and_not_that_o
 async fn series_of_a_pool_exist_as_long_as_it_is_configured() {
     let (metrics, listener) = metrics();
     let value = |series: &str| {
-        let text = metrics.render([], [], [], &[]);
+        let text = metrics.render([], [], [], [], &[]);
         let line = text.lines().find(|line| line.starts_with(series)).map(str::to_owned);
         line.and_then(|line| Some(line.rsplit_once(' ')?.1.to_owned()))
     };
@@ -204,7 +204,7 @@ fn a_server_whose_address_changed_has_one_series() {
     new.record_check(&CheckOutcome::Pass, thresholds);
     old.record_check(&CheckOutcome::Fail("gone".into()), thresholds);
     let configured = pool(&[&new]);
-    let text = || metrics.render([], [&configured], [], &[]);
+    let text = || metrics.render([], [&configured], [], [], &[]);
     let lines = |prefix: &str| text().lines().filter(|line| line.starts_with(prefix)).count();
     assert_eq!(lines("acequia_server_up{"), 1, "{}", text());
     assert_eq!(lines("acequia_connect_duration_seconds_count{"), 1, "{}", text());
@@ -223,7 +223,7 @@ fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     let series = metrics.server(&"p".into(), &server);
     let pool = pool(&[&server]);
     let is_rendered = || {
-        let text = metrics.render([], [&pool], [], &[]);
+        let text = metrics.render([], [&pool], [], [], &[]);
         text.contains("acequia_server_certificate_expiry_timestamp_seconds{pool=\"p\",server=\"s\"} 7\n")
     };
     assert!(!is_rendered());

@@ -183,6 +183,7 @@ fn plan() -> Plan {
             drain_delay: SECOND,
             watch: false,
         },
+        state_dir: None,
         admin: AdminPlan::default(),
         log: LogPlan {
             format: LogFormat::Json,

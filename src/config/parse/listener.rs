@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
-use super::redirect::{self, OpenRedirect};
+use super::redirect::{self, UnresolvedRedirect};
 use super::route::RouteKind;
 use super::{BoundAddresses, Names, Problems, Section, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
@@ -14,14 +14,15 @@ use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
 use crate::route::{Route, RouteTable, TlsMode};
 use crate::tls::Protocols;
 
-/// Converts a listener, without its redirect, which is returned beside it. `None` if it is not a table.
+/// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
+/// not a table.
 pub(super) fn listener<'a>(
     entry: &'a KeyValue,
     inherited: ListenerSettings,
     names: &mut Names<'_, '_>,
     bound: &mut BoundAddresses,
     problems: &mut Problems<'_>,
-) -> Option<(ListenerPlan, Option<OpenRedirect<'a>>)> {
+) -> Option<(ListenerPlan, Option<UnresolvedRedirect<'a>>)> {
     let section = Section::open(&entry.node, &entry.position, &keys::LISTENER, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let bind = section
@@ -67,7 +68,7 @@ pub(super) fn listener<'a>(
         max_connections: process::max_connections(&section, problems),
         guards,
         protocol,
-        redirect: None, // until the listener that it names is known
+        redirect: None, // set by redirect::resolve
         sniff: limits.sniff,
         routes: table,
         tls,

@@ -48,7 +48,9 @@ pub(super) fn plan(source: &SourceText, root: &Table) -> Result<(Plan, Vec<Probl
 
 fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let file = Section::root(root, problems);
-    let runtime = process::runtime(&file.child("runtime", &keys::RUNTIME, problems), problems);
+    let runtime = file.child("runtime", &keys::RUNTIME, problems);
+    let state_dir = runtime.get("state_dir").and_then(|node| value::path(node, problems));
+    let runtime = process::runtime(&runtime, problems);
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);
     let (listener_limits, pool_limits) = limits::defaults(&defaults, problems);
@@ -65,6 +67,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     guards.warn_unused(problems);
     Plan {
         runtime,
+        state_dir,
         admin,
         log,
         guards: guards.in_order,

@@ -11,24 +11,32 @@ use crate::name::NamePattern;
 use crate::plan::ListenerPlan;
 use crate::redirect::{Redirect, RedirectStatus};
 
-/// Keys that have no effect beside `redirect`.
-const USELESS_KEYS: [&str; 4] = ["pool", "routes", "protocol", "hello_timeout"];
+/// Keys of a listener that have no effect if it redirects.
+const UNUSED_KEYS: [&str; 7] = [
+    "pool",
+    "routes",
+    "protocol",
+    "hello_timeout",
+    "hello_max",
+    "idle_timeout",
+    "half_close_timeout",
+];
 
-/// A redirect whose target is not known yet: listeners may refer to later ones.
-pub(super) struct OpenRedirect<'a> {
+/// A redirect whose target is not looked up yet: a listener may refer to a later one.
+pub(super) struct UnresolvedRedirect<'a> {
     redirect: Redirect,
     position: &'a Position,
     has_port: bool,
 }
 
 /// Converts the table `redirect` of a listener, if it has one.
-pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) -> Option<OpenRedirect<'a>> {
+pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) -> Option<UnresolvedRedirect<'a>> {
     let (position, node) = listener.entry("redirect")?;
-    for key in USELESS_KEYS {
+    for key in UNUSED_KEYS {
         if let Some((position, _)) = listener.entry(key) {
             problems.error(
                 position,
-                format!("this listener redirects: `{key}` has no effect"),
+                format!("`{key}` has no effect: this listener redirects"),
                 format!("remove `{key}` or `redirect`"),
             );
         }
@@ -44,7 +52,7 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
         if status.is_none() {
             problems.error(
                 &node.position,
-                format!("{code} is not a redirect"),
+                format!("{code} is not the status of a redirect"),
                 "write 301, 302, 307 or 308",
             );
         }
@@ -54,12 +62,12 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
         NamePattern::from_config(text).map_err(|error| {
             let hint = r#"write a name, "*.SUFFIX" or "*""#;
             (
-                format!("`{}` is no host name: {error}", text.escape_debug()),
+                format!("`{}` is not a host name: {error}", text.escape_debug()),
                 hint.to_owned(),
             )
         })
     });
-    Some(OpenRedirect {
+    Some(UnresolvedRedirect {
         redirect: Redirect {
             to: name.into(),
             port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
@@ -74,10 +82,10 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
 /// Gives every redirect the port of the listener that it names.
 pub(super) fn resolve(
     listeners: &mut [ListenerPlan],
-    open: Vec<(usize, OpenRedirect<'_>)>,
+    unresolved: Vec<(usize, UnresolvedRedirect<'_>)>,
     problems: &mut Problems<'_>,
 ) {
-    let redirecting: Vec<Arc<str>> = open
+    let redirecting: Vec<Arc<str>> = unresolved
         .iter()
         .map(|(index, _)| Arc::clone(&listeners[*index].name))
         .collect();
@@ -90,12 +98,12 @@ pub(super) fn resolve(
             )
         })
         .collect();
-    for (index, open) in open {
-        let OpenRedirect {
+    for (index, redirect) in unresolved {
+        let UnresolvedRedirect {
             mut redirect,
             position,
             has_port,
-        } = open;
+        } = redirect;
         let to = &redirect.to;
         match ports.get(to) {
             _ if redirecting.contains(to) => {
@@ -112,7 +120,7 @@ pub(super) fn resolve(
             }
             Some(Some(0)) if !has_port => problems.error(
                 position,
-                format!("listener `{to}` is bound to port 0, which is another port each time"),
+                format!("listener `{to}` is bound to port 0, which is a different port at each start"),
                 "add port = PORT, the port that clients use",
             ),
             Some(port) => {

@@ -2,6 +2,7 @@
 
 mod endings;
 mod refused;
+mod primary;
 mod redis;
 mod mariadb;
 mod refusals;

@@ -147,12 +147,9 @@ fn nothing_is_smuggled_into_a_session() {
     assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
     let alert = client.send(&Hello::named("a.example").bytes()).read_all();
     assert_eq!(alert, [21, 3, 3, 0, 2, 2, 40], "bytes behind the server's S");
-    let endings: Vec<_> = proxy
-        .access_lines(2)
-        .iter()
-        .map(|line| line["ending"].clone())
-        .collect();
-    assert_eq!(endings, ["hello_invalid", "server_refused_tls"]);
+    let lines = proxy.access_lines(2);
+    let has = |ending: &str| lines.iter().any(|line| line["ending"] == ending);
+    assert!(has("hello_invalid") && has("server_refused_tls"), "{lines:#?}");
     assert_eq!(behind_s.sessions(), 1, "the first client had no server");
 }
 

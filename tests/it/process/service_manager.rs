@@ -1,4 +1,4 @@
-//! What a service manager is told, and the unit for systemd.
+//! The notifications to a service manager, and the unit for systemd.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::PATIENCE;
+use crate::support::client::Client;
 use crate::support::configs::one_pool;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
 /// The receiving end of sd_notify(3).
@@ -35,7 +36,8 @@ impl ServiceManager {
     fn start(&self, server: &Server, variables: &[&str]) -> Proxy {
         let socket = format!("NOTIFY_SOCKET={}", self.path.display());
         let words: Vec<_> = ["env", &socket].iter().chain(variables).copied().collect();
-        Proxy::setup(&one_pool(&[server.address], "")).under(&words).launch()
+        let config = "[runtime]\nworkers = 2\n".to_owned() + &one_pool(&[server.address], "");
+        Proxy::setup(&config).under(&words).launch()
     }
 
     /// The lines of the next message.
@@ -58,7 +60,7 @@ impl ServiceManager {
 }
 
 #[test]
-fn a_service_manager_is_told_of_start_reload_and_end() {
+fn a_service_manager_is_notified_of_start_reload_and_end() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
     let proxy = manager.start(&server, &[]);
     let ready = ["READY=1", "STATUS=1 listener, 1 pool"];
@@ -85,6 +87,32 @@ fn the_watchdog_is_fed_while_the_workers_run() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
+/// The worker without a session ends at once.
+#[test]
+fn the_watchdog_is_fed_during_a_drain() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &["WATCHDOG_USEC=4000000"]);
+    let mut client = Client::connect(proxy.at("l"));
+    assert_eq!(client.send(b"a").read(1), b"a");
+    proxy.signal(Signal::TERM);
+    while manager.next()[0] != "STOPPING=1" {}
+    for _ in 0..3 {
+        assert_eq!(manager.next(), ["WATCHDOG=1"]);
+    }
+    drop(client);
+    let stopped = proxy.wait();
+    assert_eq!(stopped.code, Some(0));
+    assert!(!format!("{:?}", stopped.log).contains("stuck"));
+}
+
+#[test]
+fn a_watchdog_that_leaves_too_little_time_is_reported() {
+    let (manager, server) = (ServiceManager::new(), Server::echo());
+    let proxy = manager.start(&server, &["WATCHDOG_USEC=3999999"]);
+    let log = format!("{:?}", proxy.stop().log);
+    assert!(log.contains("raise WatchdogSec"), "{log}");
+}
+
 #[test]
 fn the_watchdog_of_another_process_is_not_fed() {
     let (manager, server) = (ServiceManager::new(), Server::echo());
@@ -107,11 +135,45 @@ fn a_reload_that_fails_ends_with_ready() {
     assert_eq!(proxy.stop().code, Some(0));
 }
 
+fn shipped_unit() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd/acequia.service");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The default path of the socket is `/run/acequia/admin.sock`, unless `XDG_RUNTIME_DIR` is set, as it is not for root.
+#[test]
+fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
+    let unit = shipped_unit();
+    assert!(unit.lines().any(|line| line == "RuntimeDirectory=acequia"));
+    assert!(!unit.contains("XDG_RUNTIME_DIR"));
+}
+
+#[test]
+fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
+    let unit = shipped_unit();
+    let run = |key: &str, file: &str| {
+        let command = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let command = command.replace("/etc/acequia/acequia.toml", file);
+        let (program, arguments) = command.split_once(' ').unwrap();
+        assert_eq!(program, "/usr/bin/acequia");
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        acequia(&arguments).output().unwrap()
+    };
+    let checked = run(
+        "ExecStartPre=",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.toml"),
+    );
+    assert!(checked.status.success(), "{checked:?}");
+    // Without the file it gets as far as reading it.
+    let started = run("ExecStart=", "/dev/null/acequia.toml");
+    let complaint = String::from_utf8_lossy(&started.stderr);
+    assert!(complaint.contains("cannot read the configuration"), "{started:?}");
+}
+
 #[test]
 fn the_unit_for_systemd_is_valid_and_exposes_little() {
     let folder = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd/acequia.service");
-    let text = std::fs::read_to_string(shipped).unwrap();
+    let text = shipped_unit();
     // The paths of the package, and its manual page, do not exist here.
     let text = text
         .replace("/usr/bin/acequia", "/bin/true")

@@ -113,7 +113,8 @@ impl Half {
         throttle.poll_grant(cx).map(Ok)
     }
 
-    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read; 0 is the end of the stream.
+    /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read;
+    /// 0 is the end of the stream.
     fn poll_read<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,0 +1,170 @@
+//! One primary: no session is sent to an old one, whatever comes back when, and two are told.
+
+use std::net::SocketAddr;
+
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::support::database::{Postgres, psql};
+use crate::support::process::{finished, must};
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, wait_for};
+
+/// A writers' and a readers' pool of these servers. The check's user has no privileges.
+fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -> String {
+    let [a, b] = servers.map(|server| server.address());
+    let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
+                  timeout = \"5s\", rise = 1, fall = 2 }";
+    let state = state_dir.map_or_else(String::new, |folder| {
+        format!("[runtime]\nstate_dir = {:?}\n", folder.path())
+    });
+    format!(
+        "{state}[listeners.write]\nbind = \"127.0.0.1:0\"\npool = \"writers\"\n[listeners.read]\nbind = \"127.0.0.1:0\"\n\
+         pool = \"readers\"\n[pools.writers]\nservers = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
+         role = \"primary\"\nretries = 0\nhealth = {health}\n[pools.readers]\n\
+         servers = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
+         role = \"replica\"\n{readers}\nhealth = {health}\n"
+    )
+}
+
+fn primary_and_replica() -> (Postgres, Postgres) {
+    let primary = Postgres::start();
+    must(&mut psql(
+        primary.address(),
+        "CREATE ROLE watcher LOGIN; CREATE TABLE t (n int)",
+    ));
+    let replica = Postgres::replica_of(&primary);
+    (primary, replica)
+}
+
+/// The port of the server that a session reaches.
+fn reached(address: SocketAddr) -> Option<u16> {
+    let done = finished(psql(address, "SELECT inet_server_port()").env("PGCONNECT_TIMEOUT", "10"));
+    (done.code == Some(0)).then(|| done.stdout.trim().parse().unwrap())
+}
+
+fn is_up(proxy: &Proxy, pool: &str, server: &str) -> bool {
+    proxy.server(pool, server)["health"] == "up"
+}
+
+fn reason(proxy: &Proxy, pool: &str, server: &str) -> String {
+    proxy.server(pool, server)["reason"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn an_old_primary_that_comes_back_gets_no_session_also_after_a_restart_until_it_is_trusted() {
+    let (a, b) = primary_and_replica();
+    let state = tempfile::tempdir().unwrap();
+    let text = config([&a, &b], "", Some(&state));
+    let proxy = Proxy::start(&text);
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    a.freeze();
+    must(&mut psql(b.address(), "SELECT pg_promote()"));
+    eventually("writers reach b", || is_up(&proxy, "writers", "b"));
+    a.thaw();
+    let why = "an old primary: timeline 1, and b is on 2";
+    eventually("a is known to be an old primary", || {
+        reason(&proxy, "writers", "a") == why
+    });
+    for _ in 0..10 {
+        assert_eq!(reached(proxy.at("write")), Some(b.address().port()));
+    }
+    proxy.stop();
+    b.freeze();
+    let proxy = Proxy::start(&text);
+    let why = "an old primary: timeline 1, and b was on 2";
+    eventually("a is still known to be old", || reason(&proxy, "writers", "a") == why);
+    for _ in 0..10 {
+        assert_eq!(reached(proxy.at("write")), None);
+    }
+    let refused = proxy.command(&["pool", "trust", "writers/b"]);
+    assert!(refused.stderr.contains("does not call itself primary"), "{refused:?}");
+    assert_eq!(proxy.command(&["pool", "trust", "writers/a"]).code, Some(0));
+    assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
+    b.thaw();
+    eventually("b is not used, although its timeline is higher", || {
+        reason(&proxy, "writers", "b") == "an operator trusts a as the primary"
+    });
+    assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
+}
+
+#[test]
+fn two_living_primaries_are_told_within_two_checks_and_writers_stay_with_one() {
+    let (a, b) = primary_and_replica();
+    let proxy = Proxy::start(&config([&a, &b], "", None));
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    must(&mut psql(b.address(), "SELECT pg_promote()"));
+    let promoted = Instant::now();
+    let told = wait_for("two primaries are logged", || {
+        let log = proxy.log();
+        log.into_iter()
+            .find(|line| line.to_string().contains("several servers call themselves primary"))
+    });
+    println!("told after {:?}: {told}", promoted.elapsed());
+    eventually("the metric says so", || {
+        proxy
+            .get("/metrics")
+            .1
+            .contains("acequia_pool_primaries{pool=\"writers\"} 2")
+    });
+    eventually("b, with the higher timeline, is the primary", || {
+        is_up(&proxy, "writers", "b")
+    });
+    let why = "an old primary: timeline 1, and b is on 2";
+    eventually("a is an old one", || reason(&proxy, "writers", "a") == why);
+    for _ in 0..10 {
+        assert_eq!(reached(proxy.at("write")), Some(b.address().port()));
+    }
+    let state = proxy.answer(&["status"]);
+    assert_eq!(state["pools"][0]["primary"], "b");
+    assert_eq!(state["pools"][0]["primaries"], serde_json::json!(["a", "b"]));
+}
+
+#[test]
+fn a_bulk_load_after_a_quiet_time_makes_no_replica_leave_and_a_cut_off_replica_leaves_after_max_lag() {
+    let (a, b) = primary_and_replica();
+    let proxy = Proxy::start(&config([&a, &b], "max_lag = \"2s\"", None));
+    eventually("the replica is up", || is_up(&proxy, "readers", "b"));
+    // The last transaction is older than `max_lag`, and then a large one comes.
+    std::thread::sleep(std::time::Duration::from_secs(4)); // the time itself is what is tested
+    let mut load = psql(a.address(), "INSERT INTO t SELECT generate_series(1, 300000)");
+    must(&mut load);
+    eventually("the replica has the rows", || {
+        finished(&mut psql(b.address(), "SELECT count(*) FROM t")).stdout.trim() == "300000"
+    });
+    let transitions = || {
+        let text = proxy.get("/metrics").1;
+        let down = "acequia_health_transitions_total{pool=\"readers\",server=\"b\",to=\"down\"}";
+        text.lines().find_map(|line| line.strip_prefix(down)).map(str::to_owned)
+    };
+    assert_eq!(transitions(), None, "the replica never left");
+    // Without a receiver, while writes go on.
+    must(&mut psql(b.address(), "ALTER SYSTEM SET primary_conninfo = ''"));
+    must(&mut psql(b.address(), "SELECT pg_reload_conf()"));
+    eventually("the receiver ends", || {
+        finished(&mut psql(b.address(), "SELECT count(*) FROM pg_stat_wal_receiver"))
+            .stdout
+            .trim()
+            == "0"
+    });
+    std::thread::sleep(std::time::Duration::from_secs(3)); // a quiet system is not behind, however long
+    assert!(is_up(&proxy, "readers", "b"), "nothing was written");
+    let mut session = psql(proxy.at("read"), "SELECT pg_sleep(6), 'served to the end'");
+    let reader = std::thread::spawn(move || finished(&mut session));
+    eventually("a reader is served", || proxy.server("readers", "b")["sessions"] == 1);
+    let cut_off = Instant::now();
+    eventually("it is behind", || {
+        must(&mut psql(a.address(), "INSERT INTO t VALUES (1)"));
+        reason(&proxy, "readers", "b").contains("behind its primary, at most 2s are allowed")
+    });
+    eventually("it leaves", || !is_up(&proxy, "readers", "b"));
+    println!("left {:?} after the first write that it missed", cut_off.elapsed());
+    assert!(cut_off.elapsed().as_secs() >= 2);
+    assert!(
+        reader.join().unwrap().stdout.contains("served to the end"),
+        "no session is cut for lag"
+    );
+}
