@@ -1,6 +1,7 @@
 //! What is configured, as plain values. A plan is valid by construction, so nothing later checks it again. What changes
 //! at run time is in [`crate::live`].
 
+mod accept_proxy;
 mod files;
 mod pools;
 mod changed;
@@ -21,6 +22,7 @@ use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::ListenerTlsPlan;
+pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use pools::{PoolId, PoolPlans};
 
 /// All that is configured.
@@ -107,6 +109,8 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
+    /// From whom a PROXY header is accepted; `None`: every peer is a client itself.
+    pub accept_proxy: Option<AcceptProxy>,
     /// The guards that every client has to pass before anything else of it is read.
     pub guards: Vec<GuardId>,
     /// What its clients speak.

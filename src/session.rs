@@ -17,6 +17,7 @@ mod cancel;
 mod startup;
 mod terminate;
 mod guards;
+mod accept_proxy;
 mod redirect;
 mod linked;
 #[cfg(test)]
@@ -101,6 +102,10 @@ async fn connect(
         entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
+    };
     let opened = opened.pass_guards()?;
     if let Some(redirect) = &state.plan.redirect {
         return Err(opened.redirect(redirect).await);
@@ -124,6 +129,11 @@ async fn connect_postgres(
         state: &state,
         at,
         entry: &mut *entry,
+    };
+    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
     };
     let identified = opened.pass_guards()?.sniff().await?;
     if let Some(key) = identified.cancel_key() {

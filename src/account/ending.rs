@@ -44,6 +44,8 @@ endings! {
     IdleTimeout = "idle_timeout",
     /// No byte for the half-close timeout after one side had closed.
     HalfCloseTimeout = "half_close_timeout",
+    /// The connection of a peer in front does not begin with a valid PROXY header.
+    ProxyInvalid = "proxy_invalid",
     /// The ClientHello, the rest of the TLS handshake, or the HTTP request on a listener that redirects did not arrive in
     /// time; or this session waited longest for one when `hello_memory` was used up.
     HelloTimeout = "hello_timeout",

@@ -35,7 +35,7 @@ pub struct SessionInfo {
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    /// What guards and a peer in front say of the session; `None`: there are none. Boxed: most sessions have none.
     pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -110,6 +110,7 @@ impl SessionInfo {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info.as_deref().copied().unwrap_or_default();
         let guards = self.guards.as_deref();
+        let forwarded = guards.and_then(|guards| guards.forwarded.as_ref());
         let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
@@ -135,6 +136,8 @@ impl SessionInfo {
             detail: self.detail,
             database: self.startup().map(|startup| startup_name(&startup.database)),
             user: self.startup().map(|startup| startup_name(&startup.user)),
+            proxy_authority: forwarded.and_then(|header| header_text(header.authority.as_deref())),
+            proxy_unique_id: forwarded.and_then(|header| header_text(header.unique_id.as_deref())),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
             suppressed: guards.and_then(|guards| match guards.line {
@@ -180,4 +183,10 @@ impl SessionInfo {
 /// A name in a StartupMessage, as text.
 fn startup_name(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
+}
+
+/// A value of a PROXY header for the log: escaped, and of at most 255 bytes.
+fn header_text(value: Option<&[u8]>) -> Option<String> {
+    const VALUE_BYTES_MAX: usize = 255;
+    value.map(|value| value[..value.len().min(VALUE_BYTES_MAX)].escape_ascii().to_string())
 }

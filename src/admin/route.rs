@@ -89,15 +89,6 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         RouteChoice::Refused { route } => (Some(route), None, &[]),
         RouteChoice::NoRoute => (None, None, &[]),
     };
-    let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
-    let guard_verdict = |id: &GuardId| {
-        let guard = &in_force.guards[*id];
-        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
-        GuardVerdictBody {
-            guard: guard.name().to_string(),
-            refuses: refuses.map(|reason| reason.as_str().to_owned()),
-        }
-    };
     let tls = listener.routes.tls_mode(&explanation.choice);
     let terminates = tls == Some(TlsMode::Terminate);
     let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
@@ -117,10 +108,29 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         fallback_from: wanted
             .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))
             .map(|wanted| wanted.name().to_string()),
-        guards: listener.guards.iter().chain(of_route).map(guard_verdict).collect(),
+        guards: guard_verdicts(in_force, listener, guards, client),
         routes: explanation.routes.iter().map(verdict_body).collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })
+}
+
+/// The guards that are asked: those of the listener, then those of the route.
+fn guard_verdicts(
+    in_force: &InForce,
+    listener: &ListenerPlan,
+    of_route: &[GuardId],
+    client: Option<ClientAddr>,
+) -> Vec<GuardVerdictBody> {
+    let of_route = of_route.iter().filter(|id| !listener.guards.contains(id));
+    let verdict = |id: &GuardId| {
+        let guard = &in_force.guards[*id];
+        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
+        GuardVerdictBody {
+            guard: guard.name().to_string(),
+            refuses: refuses.map(|reason| reason.as_str().to_owned()),
+        }
+    };
+    listener.guards.iter().chain(of_route).map(verdict).collect()
 }
 
 fn find_listener<'a>(plan: &'a Plan, name: Option<&str>) -> Result<&'a ListenerPlan, ApiError> {

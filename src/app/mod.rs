@@ -269,13 +269,16 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
     Ok((bound, endpoints.collect()))
 }
 
+/// The ledger and the heartbeat of a worker.
+type StartedWorker = (Arc<Ledger>, Weak<Heartbeat>);
+
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<Vec<(Arc<Ledger>, Weak<Heartbeat>)>, Failure> {
+) -> Result<Vec<StartedWorker>, Failure> {
     let start = |(number, sockets)| {
         let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
         let shown = Arc::downgrade(&heartbeat);

@@ -1,5 +1,6 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
+mod client;
 mod termination;
 
 use std::fmt::{self, Write as _};
@@ -16,14 +17,14 @@ use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
 use crate::app::load_tls;
 use crate::config;
-use crate::guard::GuardId;
 use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
 use crate::tls::ListenerTls;
+use client::{explain_peer, write_guards};
 use termination::write_tls;
 
 /// What is known of the connection.
@@ -38,6 +39,9 @@ pub struct RouteArgs {
     /// A protocol that the client offers; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
+    /// The address that connects, if that is a balancer in front; --from is the client that its PROXY header names
+    #[arg(long, value_name = "IP")]
+    pub peer: Option<IpAddr>,
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
@@ -100,6 +104,18 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
+    let mut args = args.clone();
+    let mut text = String::new();
+    if let Some(peer) = args.peer {
+        let client = AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, args.from);
+        text = explain_peer(peer, client);
+        match client {
+            ClientOf::Refused => return Ok(text),
+            ClientOf::Peer(peer) => args.from = Some(peer),
+            ClientOf::Named(_) => {}
+        }
+    }
+    let args = &args;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
     let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
@@ -113,7 +129,6 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
         database: database.as_deref(),
         user: user.as_deref(),
     });
-    let mut text = String::new();
     let context = RouteContext {
         plan,
         listener,
@@ -244,26 +259,6 @@ fn write_notes(
     }
     if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;
-    }
-    Ok(())
-}
-
-/// The guards that are asked, and what they say of the address.
-fn write_guards<'a>(
-    text: &mut String,
-    plan: &Plan,
-    guards: impl IntoIterator<Item = &'a GuardId>,
-    from: Option<IpAddr>,
-) -> fmt::Result {
-    for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let reason = from.and_then(|from| rules.address_reason(from));
-        let verdict = match reason {
-            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
-            Some(reason) => format!("refuses it: {}", reason.as_str()),
-            None if from.is_none() => String::from("is asked"),
-            None => String::from("lets this address pass, within its limits"),
-        };
-        writeln!(text, "guard {name} {verdict}")?;
     }
     Ok(())
 }

@@ -73,6 +73,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "tls_required",
         "cancel_unplaced",
         "max_connections",
+        "accept_proxy",
         "guards",
         "redirect",
         "routes",
@@ -139,6 +140,12 @@ pub static GUARD: SectionKeys = SectionKeys {
         "report_only",
         "refuse_with",
     ],
+};
+
+/// `accept_proxy` of a listener
+pub static ACCEPT_PROXY: SectionKeys = SectionKeys {
+    title: "`accept_proxy`",
+    keys: &["from", "require", "others"],
 };
 
 /// `by` of a guard
@@ -214,12 +221,13 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 17] = [
+pub static ALL: [&SectionKeys; 18] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
     &LOG,
     &DEFAULTS,
+    &ACCEPT_PROXY,
     &GUARD,
     &GUARD_BY,
     &LISTENER,

@@ -4,16 +4,17 @@
 //! would change without being reported.
 
 mod checks;
+mod guard;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, GuardPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
-    SeveringPlan, UnplacedCancel,
+    AdminPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry, SeveringPlan,
+    UnplacedCancel,
 };
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::guard::{GuardId, GuardRules};
+use crate::guard::GuardId;
 use crate::pool::{EjectLimits, PoolRules};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
@@ -202,50 +203,6 @@ fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
     ]
 }
 
-impl GuardPlan {
-    /// Keys whose values differ. Networks are not told apart by where they are written.
-    #[must_use]
-    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
-        let mut keys = differing(self.settings(), &next.settings());
-        if self.rules.allow != next.rules.allow {
-            keys.push("allow");
-        }
-        if self.rules.deny != next.rules.deny {
-            keys.push("deny");
-        }
-        keys
-    }
-
-    fn settings(&self) -> Vec<Setting> {
-        let GuardRules {
-            allow: _, // compared by the caller, like `deny`: there may be very many
-            deny: _,
-            sessions,
-            sessions_per_source,
-            rate,
-            rate_per_source,
-            bandwidth,
-            bandwidth_per_session,
-            by,
-            sources_max,
-            report_only,
-            refuse_with,
-        } = &self.rules;
-        vec![
-            setting("sessions", sessions),
-            setting("sessions_per_source", sessions_per_source),
-            setting("rate", rate),
-            setting("rate_per_source", rate_per_source),
-            setting("bandwidth", bandwidth),
-            setting("bandwidth_per_session", bandwidth_per_session),
-            setting("by", by),
-            setting("sources_max", sources_max),
-            setting("report_only", report_only),
-            setting("refuse_with", refuse_with),
-        ]
-    }
-}
-
 impl ListenerPlan {
     /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are those that the two are in; pools
     /// and guards are compared by name.
@@ -281,6 +238,7 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            accept_proxy,
             guards: _, // compared by the caller, like the routes
             protocol,
             redirect,
@@ -308,6 +266,7 @@ impl ListenerPlan {
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
+            setting("accept_proxy", accept_proxy),
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),

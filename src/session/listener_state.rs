@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::account::ListenerSeries;
 use crate::cancel::CancelTable;
 use crate::capacity::ConnectionLimits;
+use crate::guard::LineBudget;
 use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
@@ -30,6 +31,8 @@ pub struct ListenerState {
     pub hello_memory: Arc<HelloMemory>,
     /// Where a query of PostgreSQL is to be cancelled.
     pub cancels: Arc<CancelTable>,
+    /// Bounds the log lines about peers that are refused because they are not trusted.
+    pub(super) untrusted_lines: LineBudget,
     has_logged_postgres_request: AtomicBool,
 }
 
@@ -53,6 +56,7 @@ impl ListenerState {
             series,
             hello_memory,
             cancels,
+            untrusted_lines: LineBudget::new(),
             has_logged_postgres_request: AtomicBool::new(false),
         }
     }

@@ -19,6 +19,10 @@ use crate::tls::{HandshakeError, is_about_client_certificate};
 pub(super) enum Refusal {
     /// A guard refuses the client, in this way.
     Guard(GuardReason, Reply),
+    /// There is no valid PROXY header where one is expected.
+    ProxyHeader(SniffFailure),
+    /// The listener accepts only connections of the peers in front, and this is none of them.
+    UntrustedPeer,
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
@@ -53,16 +57,12 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::ProxyHeader(SniffFailure::ProxyHeader(_) | SniffFailure::TooLong) => Ending::ProxyInvalid,
+            Self::ProxyHeader(failure) => ending_of_sniff(failure),
+            Self::UntrustedPeer => Ending::Denied,
             Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
             Self::Guard(..) => Ending::Limited,
-            Self::Sniff(error) => match &error.reason {
-                SniffFailure::TooSlow => Ending::HelloTimeout,
-                SniffFailure::TooLong => Ending::HelloTooLong,
-                SniffFailure::LeftEarly => Ending::ClientLeftEarly,
-                SniffFailure::Request(_) => Ending::RequestInvalid,
-                SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
-                SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
-            },
+            Self::Sniff(error) => ending_of_sniff(&error.reason),
             Self::NoRoute(_) => Ending::NoRoute,
             Self::Refused(_) => Ending::Refused,
             Self::DialError(DialError::NoServer, _) => Ending::NoServer,
@@ -90,6 +90,8 @@ impl Refusal {
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Sniff(error) => reply_to_sniffed(&error),
+            Self::ProxyHeader(_) => Reply::Close,
+            Self::UntrustedPeer => Reply::Reset,
             Self::Guard(_, reply)
             | Self::NoRoute(reply)
             | Self::Refused(reply)
@@ -101,6 +103,18 @@ impl Refusal {
             Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout | Self::Cancelled => Reply::Close,
             Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
+    }
+}
+
+fn ending_of_sniff(failure: &SniffFailure) -> Ending {
+    match failure {
+        SniffFailure::TooSlow => Ending::HelloTimeout,
+        SniffFailure::TooLong => Ending::HelloTooLong,
+        SniffFailure::LeftEarly => Ending::ClientLeftEarly,
+        SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
+        SniffFailure::ProxyHeader(_) => Ending::ProxyInvalid,
+        SniffFailure::Request(_) => Ending::RequestInvalid,
+        SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
     }
 }
 

@@ -96,7 +96,15 @@ async fn relay_tls_answer(
     if answer[..bytes] != *b"N" {
         return Ok(()); // an end of the stream, or an error, is relayed as it is
     }
-    let sniffed = sniff_postgres(client, &state.plan.sniff, at, &state.hello_memory, TlsAnswer::Given).await;
+    let sniffed = sniff_postgres(
+        client,
+        &state.plan.sniff,
+        at,
+        &state.hello_memory,
+        None,
+        TlsAnswer::Given,
+    )
+    .await;
     let sniffed = sniffed.map_err(|error| {
         entry.traffic().up.add(error.bytes_read);
         Refusal::Sniff(error)

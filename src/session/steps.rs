@@ -21,14 +21,15 @@ use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::proxy_protocol::{ClientInfo, Version, header};
+use crate::plan::PoolId;
+use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::postgres::CancelKey;
-use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
+use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
 use crate::tls::{TlsConnection, TlsSummary};
 
@@ -46,7 +47,7 @@ pub(super) struct Identified<'a> {
     state: &'a ListenerState,
     at: Instant,
     entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes, and none were read.
+    /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
     sniffed: Option<Sniffed>,
 }
 
@@ -92,12 +93,21 @@ impl<'a> Opened<'a> {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let first = take_first(entry);
                 let sniffed = if is_postgres {
                     let answer = tls_answer(plan);
                     // Boxed: the sessions of other listeners stay small.
-                    Box::pin(sniff_postgres(client, &plan.sniff, at, &state.hello_memory, answer)).await
+                    Box::pin(sniff_postgres(
+                        client,
+                        &plan.sniff,
+                        at,
+                        &state.hello_memory,
+                        first,
+                        answer,
+                    ))
+                    .await
                 } else {
-                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                    sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
@@ -157,6 +167,15 @@ pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
     (!text.is_empty()).then(|| text.into())
 }
 
+/// The pool that serves for this one now: itself, or its fallback.
+fn serving_pool<'a>(state: &'a ListenerState, pool: PoolId, entry: &Entry) -> &'a Arc<LivePool> {
+    let serving = state.pools.serving(pool, Instant::now());
+    if serving != pool {
+        entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+    }
+    &state.pools[serving]
+}
+
 impl<'a> Identified<'a> {
     /// The key in a CancelRequest, if that is what the client sent.
     pub(super) fn cancel_key(&self) -> Option<CancelKey> {
@@ -206,11 +225,7 @@ impl<'a> Identified<'a> {
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
-        let serving = state.pools.serving(pool, Instant::now());
-        if serving != pool {
-            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
-        }
-        let pool = &state.pools[serving];
+        let pool = serving_pool(state, pool, entry);
         let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
         if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
             let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
@@ -251,7 +266,7 @@ impl Routed<'_> {
                 Some(version) => {
                     let local = client.local_addr();
                     let tls = tls.as_ref().map(|(connection, hello)| (&**connection, hello));
-                    proxy_header(version, address, local, hello, tls)?
+                    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())?
                 }
                 None => Vec::new(),
             };
@@ -284,7 +299,12 @@ impl Routed<'_> {
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+            let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
+                let behind = take_first(entry).map(|behind| *behind)?;
+                entry.traffic().up.add(behind.as_slice().len());
+                Some(behind)
+            });
+            first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
@@ -297,28 +317,41 @@ impl Routed<'_> {
     }
 }
 
+/// What was read behind a PROXY header.
+pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+    entry.info().guards.as_mut()?.first.take()
+}
+
+/// The PROXY header of the peer in front.
+pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
+    entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
+}
+
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
 pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<SocketAddr>,
-    hello: Option<&Hello>,
-    tls: Option<(&TlsConnection, &Hello)>,
+    (hello, tls): (Option<&Hello>, Option<(&TlsConnection, &Hello)>),
+    forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
-    let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let local = match forwarded.map(|header| &header.source) {
+        Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
+        _ => ListenAddr::new(local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?),
+    };
     let summary = tls.map(|(connection, _)| TlsSummary::of(connection.negotiated()));
     let name = tls.map(|(_, hello)| hello).or(hello).and_then(Hello::server_name);
     let info = ClientInfo {
         client,
-        local: ListenAddr::new(local),
+        local,
         authority: name.map(ServerName::as_str),
         alpn: match tls {
             Some((connection, _)) => connection.negotiated().alpn_protocol(),
             None => hello.and_then(|hello| hello.alpn.iter().next()),
         },
         tls: summary.as_ref(),
-        forwarded: None,
+        forwarded,
     };
     Ok(header(version, &info))
 }
@@ -346,7 +379,7 @@ mod tests {
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         for version in [Version::V1, Version::V2] {
             let gone = Err(io::ErrorKind::NotConnected.into());
-            let refusal = proxy_header(version, client, gone, None, None).unwrap_err();
+            let refusal = proxy_header(version, client, gone, (None, None), None).unwrap_err();
             assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
         }
     }

@@ -156,6 +156,11 @@ impl FirstBytes {
         self.take()
     }
 
+    /// Drops so many bytes in front. What the buffer has reserved stays charged.
+    pub(super) fn drop_front(&mut self, bytes: usize) {
+        self.bytes.drain(..bytes);
+    }
+
     /// Drops the bytes.
     pub(super) fn clear(&mut self) {
         drop(self.take());

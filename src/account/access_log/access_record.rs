@@ -51,6 +51,10 @@ pub struct AccessRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_authority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_unique_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard_reason: Option<&'static str>,

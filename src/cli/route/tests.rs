@@ -102,6 +102,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        accept_proxy: None,
         guards: Vec::new(),
         redirect: None,
         protocol: Protocol::Tcp,

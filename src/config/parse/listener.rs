@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::limits::ListenerSettings;
 use super::redirect::{self, UnresolvedRedirect};
 use super::route::RouteKind;
-use super::{BoundAddresses, Names, Problems, Section, process, route, tls, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
@@ -56,7 +56,8 @@ pub(super) fn listener<'a>(
     if kind.terminates {
         table = table.terminating_by_default();
     }
-    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    let accept_proxy = accept_proxy::accept_proxy(&section, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
     if !kind.terminates {
         unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
@@ -66,6 +67,7 @@ pub(super) fn listener<'a>(
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        accept_proxy,
         guards,
         protocol,
         redirect: None, // set by redirect::resolve

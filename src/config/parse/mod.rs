@@ -20,6 +20,7 @@ mod tls;
 mod unused;
 mod process;
 mod guard;
+mod accept_proxy;
 mod redirect;
 mod listener;
 

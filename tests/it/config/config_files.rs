@@ -36,12 +36,16 @@ fn full_toml_has_every_key_of_every_section() {
     };
     let guards = || file["guards"].as_table().unwrap().values();
     let tls = || listeners().filter_map(|listener| listener.get("tls"));
-    let shown: [BTreeSet<String>; 17] = [
+    let shown: [BTreeSet<String>; 18] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
         of(&file["log"]),
         of(&file["defaults"]),
+        listeners()
+            .filter_map(|listener| listener.get("accept_proxy"))
+            .flat_map(of)
+            .collect(),
         guards().flat_map(of).collect(),
         guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
         listeners().flat_map(of).collect(),
