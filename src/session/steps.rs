@@ -261,15 +261,7 @@ impl Routed<'_> {
         } = self;
         async move {
             let address = entry.info().client;
-            let hello = sniffed.as_ref().and_then(Sniffed::hello);
-            let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => {
-                    let local = client.local_addr();
-                    let tls = tls.as_ref().map(|(connection, hello)| (&**connection, hello));
-                    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())?
-                }
-                None => Vec::new(),
-            };
+            let mut first = header_for(pool, client, entry, sniffed.as_ref(), tls.as_ref())?;
             let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
@@ -280,12 +272,10 @@ impl Routed<'_> {
             let told = |alert| match tls {
                 // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
                 Some(_) => Reply::Reset,
-                None => reply(
-                    sniffed.as_ref(),
-                    state.plan.protocol,
-                    |_| alert,
-                    PostgresError::NoServer,
-                ),
+                None => {
+                    let protocol = state.plan.protocol;
+                    reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer)
+                }
             };
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
@@ -325,6 +315,23 @@ pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
 /// The PROXY header of the peer in front.
 pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
+}
+
+/// The PROXY header for this client, if the servers of the pool expect one.
+fn header_for(
+    pool: &LivePool,
+    client: &TcpStream,
+    entry: &Entry,
+    sniffed: Option<&Sniffed>,
+    tls: Option<&(Box<TlsConnection>, Hello)>,
+) -> Result<Vec<u8>, Refusal> {
+    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
+        return Ok(Vec::new());
+    };
+    let (address, local) = (entry.info().client, client.local_addr());
+    let tls = tls.map(|(connection, hello)| (&**connection, hello));
+    let hello = sniffed.and_then(Sniffed::hello);
+    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())
 }
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
