@@ -54,13 +54,10 @@ pub(super) fn listener<'a>(
             "give each pool a listener of its own",
         );
     }
-<<<<<<< HEAD
     reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
-=======
     if kind.terminates {
         table = table.terminating_by_default();
     }
->>>>>>> main
     let accept_proxy = accept_proxy::accept_proxy(&section, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
