@@ -21,6 +21,7 @@ use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
 pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use pools::{PoolId, PoolPlans};
 
@@ -116,11 +117,13 @@ pub struct ListenerPlan {
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]), and on what a client of
-    /// PostgreSQL sends first.
+    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), on what a client of
+    /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
+    /// The TLS that ends here; `None`: all TLS is passed on.
+    pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
     /// Of the clients' sockets.

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ connect ─► Connected ─► Linked ─ relay ─► closed
-//!                              └──────────────────┴──────── Refusal ──────────┘
+//!                              │                  │            terminate ◄┘ │
+//!                              └──────────────────┴──────── Refusal ────────┘
 //! ```
+//! `terminate` is the TLS handshake with a client whose TLS ends here. The server is connected to after it.
 
 mod listener_state;
 mod refusal;
 mod leased_server;
 mod postgres;
+mod termination;
 mod steps;
 mod cancel;
 mod startup;
+mod terminate;
 mod guards;
 mod accept_proxy;
 mod redirect;
@@ -108,6 +112,7 @@ async fn connect(
     }
     let identified = opened.sniff().await?;
     let routed = identified.route()?.pass_guards()?;
+    let routed = routed.terminate().await?;
     routed.connect().await
 }
 

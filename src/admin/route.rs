@@ -13,9 +13,9 @@ use super::error::ApiError;
 use crate::addr::ClientAddr;
 use crate::guard::GuardId;
 use crate::live::InForce;
-use crate::name::Sni;
+use crate::name::{ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict};
+use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict, TlsMode};
 use crate::sniff::hello::ProtocolList;
 
 /// The query: what is known of the connection.
@@ -84,11 +84,17 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         user: user.map(String::as_bytes),
     });
     let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
-        RouteChoice::Route { route, pool, guards } => (Some(route), Some(pool), guards),
+        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool), &route.guards),
         RouteChoice::Default(pool) => (None, Some(pool), &[]),
         RouteChoice::Refused { route } => (Some(route), None, &[]),
         RouteChoice::NoRoute => (None, None, &[]),
     };
+    let tls = listener.routes.tls_mode(&explanation.choice);
+    let terminates = tls == Some(TlsMode::Terminate);
+    let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
+        let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
+        Some(tls.certificate_for(name)?.path().display().to_string())
+    });
     let now = Instant::now();
     let wanted = pool.map(|id| &in_force.pools[*id]);
     let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
@@ -96,6 +102,8 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        tls: tls.map(|tls| tls.as_str().to_owned()),
+        certificate,
         redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
             .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))

@@ -1,6 +1,7 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
 mod client;
+mod termination;
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -14,14 +15,17 @@ use tokio::time::Instant;
 use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
+use crate::app::load_tls;
 use crate::config;
-use crate::live::{LivePool, NameAddresses};
+use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
 use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
+use crate::tls::ListenerTls;
 use client::{explain_peer, write_guards};
+use termination::write_tls;
 
 /// What is known of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -75,7 +79,9 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match explain(&loaded.plan, args) {
+    // What cannot be read is told by `acequia check`.
+    let tls = load_tls(&loaded.plan, None).unwrap_or_default();
+    match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
         Err(error) => {
             print_message("error", &error.to_string());
@@ -88,7 +94,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
 ///
 /// # Errors
 /// The plan has no listener of this name.
-pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener> {
+pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<String, UnknownListener> {
     let named = |listener: &&Arc<ListenerPlan>| *listener.name == *args.listener;
     let listener = plan.listeners.iter().find(named).ok_or_else(|| UnknownListener {
         name: args.listener.clone(),
@@ -123,19 +129,31 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
         database: database.as_deref(),
         user: user.as_deref(),
     });
-    write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
-        .expect("writing to a String cannot fail");
+    let context = RouteContext {
+        plan,
+        listener,
+        tls: tls.get(&listener.name),
+    };
+    write_explanation(&mut text, &context, args, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
+}
+
+/// What a route is explained with.
+struct RouteContext<'a> {
+    plan: &'a Plan,
+    listener: &'a ListenerPlan,
+    /// The TLS that ends at the listener; `None`: none does, or its files cannot be read.
+    tls: Option<&'a Arc<ListenerTls>>,
 }
 
 fn write_explanation(
     text: &mut String,
-    plan: &Plan,
-    listener: &ListenerPlan,
+    context: &RouteContext<'_>,
     args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
+    let RouteContext { plan, listener, .. } = *context;
     write_client(text, args, name)?;
     if let Some(redirect) = &listener.redirect {
         let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
@@ -148,10 +166,10 @@ fn write_explanation(
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool, guards } => {
+        RouteChoice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
-            writeln!(text, "route {route}: pool {}", pool.name)?;
-            let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
+            writeln!(text, "route {}: pool {}", route.name, pool.name)?;
+            let of_route = route.guards.iter().filter(|id| !listener.guards.contains(id));
             write_guards(text, plan, of_route, args.from)?;
             pool
         }
@@ -163,6 +181,8 @@ fn write_explanation(
         RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
+    let name = name.and_then(|name| name.as_ref().ok());
+    write_tls(text, listener, context.tls, name, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
         Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),

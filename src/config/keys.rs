@@ -77,6 +77,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "guards",
         "redirect",
         "routes",
+        "tls",
         "hello_timeout",
         "hello_max",
         "idle_timeout",
@@ -97,8 +98,26 @@ pub static REDIRECT: SectionKeys = SectionKeys {
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
     keys: &[
-        "name", "sni", "alpn", "from", "database", "user", "guards", "pool", "refuse",
+        "name", "sni", "alpn", "from", "database", "user", "guards", "tls", "pool", "refuse",
     ],
+};
+
+/// `[listeners.NAME.tls]`
+pub static LISTENER_TLS: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.tls]`",
+    keys: &["certificates", "alpn", "min_version", "client_auth", "tickets"],
+};
+
+/// An entry of `certificates`.
+pub static CERTIFICATE: SectionKeys = SectionKeys {
+    title: "a certificate",
+    keys: &["cert", "key", "directory"],
+};
+
+/// `client_auth`
+pub static CLIENT_AUTH: SectionKeys = SectionKeys {
+    title: "`client_auth`",
+    keys: &["ca_file", "mode", "crl_file", "names"],
 };
 
 /// `[guards.NAME]`
@@ -202,7 +221,7 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 15] = [
+pub static ALL: [&SectionKeys; 18] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -214,6 +233,9 @@ pub static ALL: [&SectionKeys; 15] = [
     &LISTENER,
     &REDIRECT,
     &ROUTE,
+    &LISTENER_TLS,
+    &CERTIFICATE,
+    &CLIENT_AUTH,
     &POOL,
     &SERVER,
     &HEALTH,

@@ -20,6 +20,7 @@ use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
 use checks::{differing_of_checks, of_health};
 
 /// A key, and its value as text for comparison.
@@ -246,6 +247,7 @@ impl ListenerPlan {
                 hello_bytes_max,
             },
             routes: _, // compared by the caller: there may be very many
+            tls,
             relay: RelayLimits {
                 idle_timeout,
                 half_close_timeout,
@@ -276,8 +278,36 @@ impl ListenerPlan {
             setting("half_close_timeout", half_close_timeout),
         ];
         settings.extend(of_socket(socket));
+        settings.extend(of_tls(tls.as_ref()));
         settings
     }
+}
+
+fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
+    let (certificates, alpn, min_version, client_auth, tickets) = match tls {
+        None => Default::default(),
+        Some(ListenerTlsPlan {
+            certificates,
+            alpn,
+            min_version,
+            client_auth,
+            tickets,
+            route_alpn: _, // of the routes
+        }) => (
+            Some(certificates),
+            Some(alpn),
+            Some(min_version),
+            Some(client_auth),
+            Some(tickets),
+        ),
+    };
+    [
+        setting("tls.certificates", &certificates),
+        setting("tls.alpn", &alpn),
+        setting("tls.min_version", &min_version),
+        setting("tls.client_auth", &client_auth),
+        setting("tls.tickets", &tickets),
+    ]
 }
 
 fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
@@ -286,6 +316,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         sni,
         alpn,
         from,
+        tls,
         database,
         user,
         guards: _, // compared by the caller: they are indices of their plans
@@ -297,6 +328,6 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         _ => false,
     };
     same_target
-        && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+        && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
         && (database, user) == (&new.database, &new.user)
 }

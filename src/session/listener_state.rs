@@ -10,6 +10,7 @@ use crate::guard::LineBudget;
 use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
+use crate::tls::ListenerTls;
 
 /// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
 /// series go on.
@@ -18,6 +19,8 @@ pub struct ListenerState {
     pub plan: Arc<ListenerPlan>,
     /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
+    /// The TLS that ends at it; `None`: all TLS is passed on.
+    pub tls: Option<Arc<ListenerTls>>,
     /// The guards of the plan in force, which listeners and routes refer to by index.
     pub guards: LiveGuards,
     /// How many sessions it may have, and has.
@@ -45,9 +48,10 @@ impl ListenerState {
         cancels: Arc<CancelTable>,
     ) -> Self {
         Self {
-            plan,
+            tls: in_force.tls.get(&plan.name).cloned(),
             pools: in_force.pools.clone(),
             guards: in_force.guards.clone(),
+            plan,
             limits,
             series,
             hello_memory,

@@ -12,6 +12,7 @@ use crate::sniff::hello::Hello;
 use crate::sniff::postgres::InvalidPacket;
 use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
+use crate::tls::{HandshakeError, is_about_client_certificate};
 
 /// Why a step of a session failed, and the reply to the client.
 #[derive(Debug)]
@@ -30,6 +31,14 @@ pub(super) enum Refusal {
     Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
+    /// What the client sends is not TLS, and its TLS is to end here.
+    NotTls,
+    /// The TLS handshake failed. If there is an alert for that, it was sent.
+    Handshake(HandshakeError),
+    /// The TLS handshake was not complete in time.
+    HandshakeTimeout,
+    /// The client resumed a TLS session, and its certificate has expired since.
+    ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
     /// The client gets an HTTP response instead of a server.
@@ -62,6 +71,15 @@ impl Refusal {
                 ending_of_fault(Side::Client, *fault)
             }
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
+            Self::NotTls => Ending::TlsFailed,
+            Self::Handshake(HandshakeError::LeftEarly) => Ending::ClientLeftEarly,
+            Self::Handshake(HandshakeError::Io(error)) => ending_of_fault(Side::Client, Fault::of(error)),
+            Self::Handshake(HandshakeError::Tls(error)) if is_about_client_certificate(error) => {
+                Ending::TlsClientRefused
+            }
+            Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
+            Self::HandshakeTimeout => Ending::HelloTimeout,
+            Self::ClientCertificateExpired => Ending::TlsClientRefused,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
             Self::Responded(ending, _) | Self::Cut(ending) => *ending,
@@ -80,8 +98,10 @@ impl Refusal {
             | Self::DialError(_, reply)
             | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
-            Self::NoLocalAddress(_) | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
-            Self::Cancelled => Reply::Close,
+            // The alert was sent.
+            Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
+            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout | Self::Cancelled => Reply::Close,
+            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
     }
 }
@@ -136,6 +156,9 @@ pub(super) fn ending_of_fault(side: Side, fault: Fault) -> Ending {
     match (side, fault) {
         (Side::Client, Fault::Reset) => Ending::ClientReset,
         (Side::Client, Fault::Lost) => Ending::ClientLost,
+        (Side::Client, Fault::Truncated) => Ending::ClientTruncated,
+        (Side::Server, Fault::Truncated) => Ending::ServerTruncated,
+        (_, Fault::Tls) => Ending::TlsFailed,
         (Side::Server, Fault::Reset) => Ending::ServerReset,
         (Side::Server, Fault::Lost) => Ending::ServerLost,
     }

@@ -48,7 +48,7 @@ pub(super) async fn start(
     if connected.asks_server {
         relay_tls_answer(client, &mut connected, state, at, entry).await?;
     }
-    let is_clear = entry.info().startup.is_some();
+    let is_clear = entry.info().startup().is_some();
     let key = match is_clear {
         true => relay_login(client, &mut connected, entry).await?,
         false => None,

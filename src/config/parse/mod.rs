@@ -16,6 +16,7 @@ mod server;
 mod pool;
 mod pools;
 mod route;
+mod tls;
 mod unused;
 mod process;
 mod guard;
