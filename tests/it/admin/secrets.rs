@@ -16,8 +16,8 @@ use crate::support::{eventually, wait_for};
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
-/// A server that speaks as much PostgreSQL as a check needs: it asks for the password in clear text and answers that
-/// it is a primary.
+/// A server that speaks as much PostgreSQL as a check needs: it asks for the password in clear text and answers each
+/// query with `f`: it is no replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }
@@ -34,15 +34,11 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     }
     write_message(stream, b'R', &[0; 4])?;
     write_message(stream, b'Z', b"I")?;
-    read_message(stream)?; // the query
-    write_message(stream, b'T', b"\0\x01role\0\0\0\0\0\0\0\0\0\0\x10\0\x01\0\0\0\0\0\0")?;
-    write_message(stream, b'D', b"\0\x01\0\0\0\x01f")?;
-    write_message(stream, b'C', b"SELECT 1\0")?;
-    write_message(stream, b'Z', b"I")?;
-    // The check does without what it may not ask.
     loop {
-        read_message(stream)?;
-        write_message(stream, b'E', b"SERROR\0C42501\0Mpermission denied\0\0")?;
+        read_message(stream)?; // a query
+        write_message(stream, b'T', b"\0\x01role\0\0\0\0\0\0\0\0\0\0\x10\0\x01\0\0\0\0\0\0")?;
+        write_message(stream, b'D', b"\0\x01\0\0\0\x01f")?;
+        write_message(stream, b'C', b"SELECT 1\0")?;
         write_message(stream, b'Z', b"I")?;
     }
 }
