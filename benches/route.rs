@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use acequia::addr::ClientAddr;
 use acequia::name::{NamePattern, Sni};
-use acequia::route::{Route, RouteInput, RouteTable, Target};
+use acequia::route::{Route, RouteInput, RouteTable, Target, TlsMode};
 use acequia::sniff::hello::ProtocolList;
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -28,6 +28,7 @@ fn table(routes: usize, names_each: usize) -> RouteTable<usize> {
             .collect(),
         alpn: Vec::new(),
         from: Vec::new(),
+        tls: TlsMode::Pass,
         database: Vec::new(),
         user: Vec::new(),
         guards: Vec::new(),

@@ -213,8 +213,8 @@ role! {
     PeerAddr(Plain)
 }
 role! {
-    /// The address of the client, which routing, hashing and the log use. It is the address of the peer; it will differ once
-    /// the PROXY protocol is accepted.
+    /// The address of the client, which routing, hashing and the log use. It is that of the
+    /// peer, unless the peer is trusted to name its client by a PROXY header.
     ClientAddr(Plain)
 }
 role! {

@@ -22,7 +22,8 @@
 //! stages. The [`guard`]s of the listener are asked first, those of a route when it has won; what they count is
 //! returned at the end. Where a route depends on the ClientHello, [`sniff`] reads until the bytes prove what the client
 //! wants, within a time and a size; on other listeners it reads nothing, because a server may be the one to speak
-//! first. [`route`] finds a pool, or [`refuse`] ends the client with a TLS alert. A listener that redirects reads an
+//! first. [`route`] finds a pool, or [`refuse`] ends the client with a TLS alert. Where the client's TLS ends here,
+//! [`tls`] has the certificates and completes the handshake. A listener that redirects reads an
 //! HTTP request instead, and answers it ([`redirect`]). [`pool`] picks a server among those that are up and gives a
 //! lease; [`dial`] connects within a time, and asks for another pick when that fails. The listener's state is dropped,
 //! a PROXY header ([`proxy_protocol`]) and the bytes that were read go to the server first, and [`relay`] moves the
@@ -61,6 +62,7 @@ pub mod optional;
 pub mod socket;
 pub mod tcp_info;
 pub mod capacity;
+pub mod tls;
 pub mod proxy_protocol;
 pub mod listen;
 pub mod guard;

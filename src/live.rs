@@ -20,6 +20,7 @@ use crate::addr::ListenAddr;
 use crate::guard::{Guard, GuardId};
 use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
+use crate::tls::ListenerTls;
 pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
 pub use recorded_outcome::RecordedOutcome;
 
@@ -35,7 +36,12 @@ pub struct InForce {
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
+    /// The TLS that ends at listeners, by their names.
+    pub tls: TlsByListener,
 }
+
+/// The TLS that ends at listeners, by their names. Its certificates are replaced when their files change.
+pub type TlsByListener = HashMap<Arc<str>, Arc<ListenerTls>>;
 
 impl InForce {
     /// The pool of this name.
@@ -142,6 +148,7 @@ impl Live {
             guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
+            tls: TlsByListener::new(),
         };
         Self {
             in_force: watch::Sender::new(Arc::new(in_force)),
@@ -150,6 +157,18 @@ impl Live {
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
         }
+    }
+
+    /// The same with the TLS that ends at its listeners. To be called before anybody reads what is in force.
+    ///
+    /// # Panics
+    /// Somebody has read it.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsByListener) -> Self {
+        self.in_force.send_modify(|in_force| {
+            Arc::get_mut(in_force).expect("nobody has read it").tls = tls;
+        });
+        self
     }
 
     /// What is in force at this moment.
@@ -197,6 +216,7 @@ impl Live {
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
+            tls: TlsByListener::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is configured, as plain values. A plan is valid by construction, so nothing later checks it again. What changes
 //! at run time is in [`crate::live`].
 
+mod accept_proxy;
 mod files;
 mod pools;
 mod changed;
@@ -20,6 +21,8 @@ use crate::relay::RelayLimits;
 use crate::route::RouteTable;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
+pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use pools::{PoolId, PoolPlans};
 
 /// All that is configured.
@@ -106,17 +109,21 @@ pub struct ListenerPlan {
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
     pub max_connections: Option<usize>,
+    /// From whom a PROXY header is accepted; `None`: every peer is a client itself.
+    pub accept_proxy: Option<AcceptProxy>,
     /// The guards that every client has to pass before anything else of it is read.
     pub guards: Vec<GuardId>,
     /// What its clients speak.
     pub protocol: Protocol,
     /// Where its clients are redirected to; `None`: they are served.
     pub redirect: Option<Redirect>,
-    /// Bounds on the ClientHello; read only when a route needs it ([`RouteTable::needs_hello`]), and on what a client of
-    /// PostgreSQL sends first.
+    /// Bounds on the ClientHello, which is read only when a route needs it ([`RouteTable::needs_hello`]), on what a client of
+    /// PostgreSQL sends first, and on the time of the rest of the TLS handshake.
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
+    /// The TLS that ends here; `None`: all TLS is passed on.
+    pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
     pub relay: RelayLimits,
     /// Of the clients' sockets.

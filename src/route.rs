@@ -29,7 +29,7 @@ use matched::{Match, text_entry};
 use offered::Offered;
 
 /// Where a route leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target<T> {
     /// To a pool.
     Pool(T),
@@ -37,8 +37,29 @@ pub enum Target<T> {
     Refuse,
 }
 
+/// What happens to the TLS of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// It is passed on, never decrypted. What is not TLS is passed on, too.
+    #[default]
+    Pass,
+    /// It ends here: the server gets the plaintext.
+    Terminate,
+}
+
+impl TlsMode {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
 /// A rule: conditions on the client, and where it leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<T> {
     /// Its name in the log and the API.
     pub name: Arc<str>,
@@ -48,6 +69,8 @@ pub struct Route<T> {
     pub alpn: Vec<Box<[u8]>>,
     /// Any of these networks; empty: no such condition.
     pub from: Vec<IpNet>,
+    /// What happens to TLS.
+    pub tls: TlsMode,
     /// Any of these databases of PostgreSQL; empty: no such condition.
     pub database: Vec<Glob>,
     /// Any of these users of PostgreSQL; empty: no such condition.
@@ -79,12 +102,10 @@ pub struct RouteInput<'a> {
 pub enum RouteChoice<'a, T> {
     /// A route took it to a pool.
     Route {
-        /// The route's name.
-        route: &'a Arc<str>,
+        /// The route.
+        route: &'a Route<T>,
         /// The pool.
         pool: &'a T,
-        /// The guards of the route.
-        guards: &'a [GuardId],
     },
     /// No route took it; it goes to the listener's default pool.
     Default(&'a T),
@@ -97,12 +118,25 @@ pub enum RouteChoice<'a, T> {
     NoRoute,
 }
 
+impl<T> RouteTable<T> {
+    /// What happens to the TLS of a client that goes there; `None`: it is refused.
+    #[must_use]
+    pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
+        match choice {
+            RouteChoice::Route { route, .. } => Some(route.tls),
+            RouteChoice::Default(_) => Some(self.default_tls),
+            RouteChoice::Refused { .. } | RouteChoice::NoRoute => None,
+        }
+    }
+}
+
 /// The routes of one listener.
 #[derive(Debug)]
 pub struct RouteTable<T> {
     /// In the order written.
     routes: Vec<Route<T>>,
     default: Option<T>,
+    default_tls: TlsMode,
     needs_hello: bool,
     needs_startup: bool,
     exact: ByName,
@@ -124,6 +158,7 @@ impl<T> RouteTable<T> {
                 .any(|route| !route.database.is_empty() || !route.user.is_empty()),
             routes: Vec::new(),
             default,
+            default_tls: TlsMode::Pass,
             exact: ByName::default(),
             suffixes: ByName::default(),
             any: Bucket::default(),
@@ -137,6 +172,16 @@ impl<T> RouteTable<T> {
         }
         table.routes = routes;
         table
+    }
+
+    /// The same, where TLS ends here for clients that no route takes. The ClientHello is always needed then.
+    #[must_use]
+    pub fn terminating_by_default(self) -> Self {
+        Self {
+            default_tls: TlsMode::Terminate,
+            needs_hello: true,
+            ..self
+        }
     }
 
     fn enter(&mut self, index: usize, route: &Route<T>) {
@@ -153,7 +198,8 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether a condition needs the ClientHello: a listener of such routes sniffs, others never wait for the client.
+    /// Whether a condition needs the ClientHello, or the TLS that ends here: a listener of such routes sniffs, others never
+    /// wait for the client.
     #[must_use]
     pub fn needs_hello(&self) -> bool {
         self.needs_hello
@@ -175,6 +221,12 @@ impl<T> RouteTable<T> {
     #[must_use]
     pub fn default(&self) -> Option<&T> {
         self.default.as_ref()
+    }
+
+    /// What happens to the TLS of clients that no route takes.
+    #[must_use]
+    pub fn default_tls(&self) -> TlsMode {
+        self.default_tls
     }
 
     /// The pools it leads to: those of the routes in the order written, then the default.
@@ -217,27 +269,10 @@ impl<T> RouteTable<T> {
 
     fn choice(&self, best: Option<usize>) -> RouteChoice<'_, T> {
         match (best.map(|index| &self.routes[index]), &self.default) {
-            (
-                Some(Route {
-                    name,
-                    guards,
-                    to: Target::Pool(pool),
-                    ..
-                }),
-                _,
-            ) => RouteChoice::Route {
-                route: name,
-                pool,
-                guards,
+            (Some(route), _) => match &route.to {
+                Target::Pool(pool) => RouteChoice::Route { route, pool },
+                Target::Refuse => RouteChoice::Refused { route: &route.name },
             },
-            (
-                Some(Route {
-                    name,
-                    to: Target::Refuse,
-                    ..
-                }),
-                _,
-            ) => RouteChoice::Refused { route: name },
             (None, Some(pool)) => RouteChoice::Default(pool),
             (None, None) => RouteChoice::NoRoute,
         }

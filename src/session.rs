@@ -2,17 +2,22 @@
 //!
 //! ```text
 //! Accepted ─ ledger.open ─► Opened ─ sniff ─► Identified ─ route ─► Routed ─ connect ─► Connected ─► Linked ─ relay ─► closed
-//!                              └──────────────────┴──────── Refusal ──────────┘
+//!                              │                  │            terminate ◄┘ │
+//!                              └──────────────────┴──────── Refusal ────────┘
 //! ```
+//! `terminate` is the TLS handshake with a client whose TLS ends here. The server is connected to after it.
 
 mod listener_state;
 mod refusal;
 mod leased_server;
 mod postgres;
+mod termination;
 mod steps;
 mod cancel;
 mod startup;
+mod terminate;
 mod guards;
+mod accept_proxy;
 mod redirect;
 mod linked;
 #[cfg(test)]
@@ -97,12 +102,17 @@ async fn connect(
         entry,
     };
     // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
+    };
     let opened = opened.pass_guards()?;
     if let Some(redirect) = &state.plan.redirect {
         return Err(opened.redirect(redirect).await);
     }
     let identified = opened.sniff().await?;
     let routed = identified.route()?.pass_guards()?;
+    let routed = routed.terminate().await?;
     routed.connect().await
 }
 
@@ -119,6 +129,11 @@ async fn connect_postgres(
         state: &state,
         at,
         entry: &mut *entry,
+    };
+    // Statements of their own: as one expression, the future would hold the parts of all steps at once.
+    let opened = match state.plan.accept_proxy {
+        Some(_) => Box::pin(opened.read_proxy_header()).await?, // boxed: other sessions stay small
+        None => opened,
     };
     let identified = opened.pass_guards()?.sniff().await?;
     if let Some(key) = identified.cancel_key() {

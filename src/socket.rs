@@ -119,13 +119,17 @@ pub fn has_ended(socket: &TcpStream) -> bool {
     }
 }
 
-/// Why a socket broke.
+/// Why a connection broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Its peer reset it.
     Reset,
     /// Its peer no longer answers: keepalive or retransmission gave up.
     Lost,
+    /// Its peer closed the socket without ending the TLS stream on it (RFC 8446, section 6.1): something may be missing.
+    Truncated,
+    /// What its peer sent is not valid TLS, or is a fatal alert.
+    Tls,
 }
 
 impl Fault {
@@ -135,6 +139,8 @@ impl Fault {
         match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
             io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected => Self::Reset, // which was reported before
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one
         }
     }

@@ -33,7 +33,7 @@ impl StateFile {
     /// The folder cannot be created, or no file can be created in it.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
-        is_usable.map_err(|error| with_context(error, &folder.display().to_string()))?;
+        is_usable.map_err(|error| with_context(error, folder.display().to_string()))?;
         Ok(Self {
             folder: folder.to_owned(),
         })

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use metrics::Counter;
 
-pub use access_record::{AccessRecord, LogFormat};
+pub use access_record::{AccessRecord, ClientCertWords, LogFormat, TlsWords};
 pub use output::{AccessTarget, Output};
 
 /// Records that may be queued. Each takes about 1 KB: names and protocol lists are bounded.

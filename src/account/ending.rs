@@ -36,12 +36,18 @@ endings! {
     ClientLost = "client_lost",
     /// The server stopped responding: keepalive or retransmission timed out.
     ServerLost = "server_lost",
+    /// The client closed the connection without ending its TLS stream, while the server was not finished.
+    ClientTruncated = "client_truncated",
+    /// The server closed the connection without ending its TLS stream, while the client was not finished.
+    ServerTruncated = "server_truncated",
     /// No byte in either direction for the idle timeout.
     IdleTimeout = "idle_timeout",
     /// No byte for the half-close timeout after one side had closed.
     HalfCloseTimeout = "half_close_timeout",
-    /// The ClientHello, or the HTTP request on a listener that redirects, did not arrive in time; or this session waited
-    /// longest for one when `hello_memory` was used up.
+    /// The connection of a peer in front does not begin with a valid PROXY header.
+    ProxyInvalid = "proxy_invalid",
+    /// The ClientHello, the rest of the TLS handshake, or the HTTP request on a listener that redirects did not arrive in
+    /// time; or this session waited longest for one when `hello_memory` was used up.
     HelloTimeout = "hello_timeout",
     /// The ClientHello is larger than `hello_max`, or the head of the HTTP request than 16 KiB.
     HelloTooLong = "hello_too_long",
@@ -52,8 +58,12 @@ endings! {
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
-    /// The client closed before its ClientHello or HTTP request was complete.
+    /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete.
     ClientLeftEarly = "client_left_early",
+    /// The TLS handshake with the client failed, or what a peer sent later was not valid.
+    TlsFailed = "tls_failed",
+    /// The client's certificate was refused, or it has none.
+    TlsClientRefused = "tls_client_refused",
     /// No route matched, and the listener has no default pool.
     NoRoute = "no_route",
     /// The matching route refuses sessions.

@@ -7,17 +7,19 @@
 //! series of pools are not kept by the exporter either, because each pool has one for every ending from the start.
 
 mod registry;
+mod certificates;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Key, Label, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+pub use certificates::certificate_expiries;
 use registry::{Registry, get_or_insert};
 
 use super::guard_samples::write_guards;
@@ -39,6 +41,8 @@ pub struct Metrics {
     lines_dropped: Counter,
     /// Successful and failed reloads.
     reloads: [Counter; 2],
+    /// The same of the TLS files of listeners.
+    certificate_reloads: [Counter; 2],
     last_reload: Gauge,
     /// When the current configuration was loaded, in seconds since the Unix epoch.
     configured_at: AtomicU64,
@@ -67,10 +71,8 @@ impl Metrics {
         let metrics = Self {
             build_info: recorder.register_gauge(&Key::from_parts(names::BUILD_INFO, version), &METADATA),
             lines_dropped: recorder.register_counter(&Key::from_name(names::LOG_LINES_DROPPED), &METADATA),
-            reloads: ["ok", "error"].map(|result| {
-                let labels = vec![Label::from_static_parts("result", result)];
-                recorder.register_counter(&Key::from_parts(names::CONFIG_RELOADS, labels), &METADATA)
-            }),
+            reloads: by_result(&recorder, names::CONFIG_RELOADS),
+            certificate_reloads: by_result(&recorder, names::CERTIFICATE_RELOADS),
             last_reload: recorder.register_gauge(&Key::from_name(names::CONFIG_LAST_RELOAD), &METADATA),
             configured_at: AtomicU64::new(unix_seconds()),
             handle: recorder.handle(),
@@ -155,6 +157,11 @@ impl Metrics {
         }
     }
 
+    /// Counts that changed TLS files of a listener were read again.
+    pub fn record_certificate_reload(&self, is_ok: bool) {
+        self.certificate_reloads[usize::from(!is_ok)].increment(1);
+    }
+
     /// The counter of access log lines that could not be written.
     pub fn lines_dropped(&self) -> Counter {
         self.lines_dropped.clone()
@@ -176,7 +183,8 @@ impl Metrics {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.build_info.set(1.0);
         self.lines_dropped.increment(0);
-        self.reloads.iter().for_each(|reloads| reloads.increment(0));
+        let reloads = self.reloads.iter().chain(&self.certificate_reloads);
+        reloads.for_each(|reloads| reloads.increment(0));
         self.last_reload.set(self.configured_at.load(Relaxed) as f64);
         let mut registry = self.registry();
         registry.remove_expired(Instant::now());
@@ -218,6 +226,14 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A counter for success and one for failure.
+fn by_result(recorder: &PrometheusRecorder, name: &'static str) -> [Counter; 2] {
+    ["ok", "error"].map(|result| {
+        let labels = vec![Label::from_static_parts("result", result)];
+        recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    })
 }
 
 fn unix_seconds() -> u64 {

@@ -12,6 +12,7 @@ pub mod access_log;
 mod guard_samples;
 mod series;
 mod metrics;
+mod session_tls;
 mod session_guards;
 mod session_info;
 mod record;
@@ -25,12 +26,15 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::Metrics;
+pub use self::metrics::{Metrics, certificate_expiries};
 pub use ending::Ending;
 pub use record::{Record, SessionView};
-pub use series::{CancelPlacement, CheckResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries};
+pub use series::{
+    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries,
+};
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
+pub use session_tls::{SessionProtocol, SessionTls};
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
@@ -234,6 +238,16 @@ impl Entry {
         let mut info = self.info();
         info.hello_duration = Some(duration);
         info.listener.record_hello_duration(duration);
+    }
+
+    /// A TLS handshake with the client has ended so.
+    pub fn handshake_finished(&self, version: &str, result: HandshakeResult, duration: Duration) {
+        self.info().listener.record_tls_handshake(version, result, duration);
+    }
+
+    /// The client has resumed a TLS session.
+    pub fn session_resumed(&self) {
+        self.info().listener.record_tls_resumption();
     }
 
     /// A pool was chosen.

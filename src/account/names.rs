@@ -10,6 +10,11 @@ pub(super) const SESSIONS_ACTIVE: &str = "acequia_sessions_active";
 pub(super) const SERVER_SESSIONS_ACTIVE: &str = "acequia_server_sessions_active";
 pub(super) const BYTES: &str = "acequia_bytes_total";
 pub(super) const HELLO_DURATION: &str = "acequia_hello_duration_seconds";
+pub(super) const TLS_HANDSHAKES: &str = "acequia_tls_handshakes_total";
+pub(super) const TLS_RESUMPTIONS: &str = "acequia_tls_resumptions_total";
+pub(super) const TLS_HANDSHAKE_DURATION: &str = "acequia_tls_handshake_seconds";
+pub(super) const CERTIFICATE_RELOADS: &str = "acequia_certificate_reloads_total";
+pub(super) const LISTENER_CERTIFICATE_EXPIRY: &str = "acequia_certificate_expiry_timestamp_seconds";
 pub(super) const CONNECT_DURATION: &str = "acequia_connect_duration_seconds";
 pub(super) const CONNECT_FAILURES: &str = "acequia_connect_failures_total";
 pub(super) const SESSION_DURATION: &str = "acequia_session_duration_seconds";
@@ -45,6 +50,15 @@ pub(super) const COUNTERS: &[(&str, &str)] = &[
         ACCEPT_PAUSES,
         "Times that accepting paused although a client was waiting, by reason.",
     ),
+    (
+        TLS_HANDSHAKES,
+        "TLS handshakes with clients, by version (empty if none was agreed) and result.",
+    ),
+    (
+        CERTIFICATE_RELOADS,
+        "Times that changed TLS files of listeners were read again, by result.",
+    ),
+    (TLS_RESUMPTIONS, "TLS sessions of clients that were resumed."),
     (
         CANCELS,
         "Requests to cancel a query of PostgreSQL, by how their servers were found.",

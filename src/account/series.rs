@@ -2,6 +2,7 @@
 //! data path looks a metric up by name.
 
 mod counters;
+mod tls;
 mod listener;
 mod pool;
 mod server;
@@ -12,3 +13,4 @@ pub use listener::{CancelPlacement, ListenerId, ListenerSeries};
 pub use path::{PathKey, PathSeries};
 pub(super) use pool::PoolSeries;
 pub use server::{CheckResult, ServerSeries};
+pub use tls::HandshakeResult;

@@ -1,4 +1,4 @@
-//! What guards say of a session.
+//! What guards, and a peer in front, say of a session.
 
 use std::sync::Arc;
 
@@ -6,14 +6,20 @@ use ipnet::IpNet;
 
 use crate::addr::ClientAddr;
 use crate::guard::{GuardPass, GuardReason, Throttle};
+use crate::proxy_protocol::ProxyHeader;
+use crate::sniff::FirstBytes;
 
-/// What guards say of a session. It holds the passes until the session ends.
+/// What guards, and a peer in front, say of a session. It holds the passes until the session ends.
 #[derive(Debug, Default)]
 pub struct SessionGuards {
     passes: Vec<GuardPass>,
     /// The guard that refused the client, or would have, and why.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
     pub(super) line: RefusalLine,
+    /// The PROXY header of the peer in front.
+    pub forwarded: Option<Box<ProxyHeader>>,
+    /// What was read behind the header, until the next step takes it.
+    pub first: Option<Box<FirstBytes>>,
 }
 
 /// Whether a refusal is logged.
@@ -40,6 +46,11 @@ impl SessionGuards {
     /// Notes why a guard refuses the client.
     pub fn refuse(&mut self, guard: &Arc<str>, reason: GuardReason, line: RefusalLine) {
         self.refusal = Some((Arc::clone(guard), reason));
+        self.line = line;
+    }
+
+    /// Sets whether the session is logged, which is refused for another reason than a guard.
+    pub fn set_line(&mut self, line: RefusalLine) {
         self.line = line;
     }
 

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use super::access_log::AccessRecord;
-use super::{Ending, ListenerSeries, RefusalLine, SessionGuards};
+use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
@@ -25,15 +25,17 @@ pub struct SessionInfo {
     pub alpn: Option<Box<str>>,
     /// Whether the ClientHello was the outer one of Encrypted Client Hello.
     pub ech: bool,
+    /// Whether the client speaks TLS.
+    pub has_hello: bool,
+    /// What is known by reading what the client sends. Boxed: most sessions have none.
+    pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
     pub route: Option<Arc<str>>,
-    /// The StartupMessage of a PostgreSQL session in the clear.
-    pub startup: Option<Box<StartupMessage>>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards say of the session; `None`: there are none. Boxed: most sessions have none.
+    /// What guards and a peer in front say of the session; `None`: there are none. Boxed: most sessions have none.
     pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -59,8 +61,9 @@ impl SessionInfo {
             sni: None,
             alpn: None,
             ech: false,
+            has_hello: false,
+            protocol: None,
             route: None,
-            startup: None,
             detail: None,
             fallback_from: None,
             guards: None,
@@ -77,6 +80,17 @@ impl SessionInfo {
     /// Sets the sockets of the relay.
     pub(super) fn set_endpoints(&mut self, endpoints: &Arc<Endpoints>) {
         self.endpoints = Some(Arc::downgrade(endpoints));
+    }
+
+    /// What is known about the TLS that ends here.
+    pub fn tls_mut(&mut self) -> &mut SessionTls {
+        &mut self.protocol.get_or_insert_default().tls
+    }
+
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    #[must_use]
+    pub fn startup(&self) -> Option<&StartupMessage> {
+        self.protocol.as_ref()?.startup.as_ref()
     }
 
     /// Whether it is one of too many refusals to be logged.
@@ -96,6 +110,7 @@ impl SessionInfo {
         let to_ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let [client, server] = self.tcp_info.as_deref().copied().unwrap_or_default();
         let guards = self.guards.as_deref();
+        let forwarded = guards.and_then(|guards| guards.forwarded.as_ref());
         let refusal = guards.and_then(|guards| guards.refusal.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
@@ -119,18 +134,48 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
-            database: self.startup.as_ref().map(|startup| startup_name(&startup.database)),
-            user: self.startup.as_ref().map(|startup| startup_name(&startup.user)),
+            database: self.startup().map(|startup| startup_name(&startup.database)),
+            user: self.startup().map(|startup| startup_name(&startup.user)),
+            proxy_authority: forwarded.and_then(|header| header_text(header.authority.as_deref())),
+            proxy_unique_id: forwarded.and_then(|header| header_text(header.unique_id.as_deref())),
             guard: refusal.map(|(guard, _)| guard.to_string()),
             guard_reason: refusal.map(|(_, reason)| reason.as_str()),
             suppressed: guards.and_then(|guards| match guards.line {
                 RefusalLine::After(suppressed) => Some(suppressed),
                 RefusalLine::Usual | RefusalLine::Suppressed => None,
             }),
+            tls: self.tls_words(),
             client_rtt_us: client.map(|info| info.rtt_us),
             server_rtt_us: server.map(|info| info.rtt_us),
             client_retrans: client.map(|info| info.retransmits),
             server_retrans: server.map(|info| info.retransmits),
+        }
+    }
+
+    /// The fields of TLS. They are left out for a client that does not speak it.
+    fn tls_words(&self) -> TlsWords {
+        let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
+            return TlsWords {
+                tls: self.has_hello.then_some("pass"),
+                ..TlsWords::default()
+            };
+        };
+        let text = |text: &str| text.to_owned();
+        let (client, server) = (tls.client.as_ref(), tls.server.as_ref());
+        TlsWords {
+            tls: client.map(|client| client.version),
+            tls_cipher: client.and_then(|client| client.cipher.as_deref().map(text)),
+            tls_group: client.and_then(|client| client.group.as_deref().map(text)),
+            tls_resumed: client.map(|client| client.resumed),
+            client_cert: client
+                .and_then(|client| client.peer.as_ref())
+                .map(|peer| ClientCertWords {
+                    subject: text(&peer.subject),
+                    sha256: text(&peer.fingerprint),
+                }),
+            tls_error: tls.error.as_ref().map(ToString::to_string),
+            tls_refusal: tls.client_refusal.as_deref().map(text),
+            server_tls: server.map(|server| server.version),
         }
     }
 }
@@ -138,4 +183,10 @@ impl SessionInfo {
 /// A name in a StartupMessage, as text.
 fn startup_name(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
+}
+
+/// A value of a PROXY header for the log: escaped, and of at most 255 bytes.
+fn header_text(value: Option<&[u8]>) -> Option<String> {
+    const VALUE_BYTES_MAX: usize = 255;
+    value.map(|value| value[..value.len().min(VALUE_BYTES_MAX)].escape_ascii().to_string())
 }

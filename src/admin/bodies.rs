@@ -89,6 +89,8 @@ pub struct ListenerBody {
     pub guards: Vec<String>,
     /// The pool for clients that no route takes; absent: they are refused, or redirected.
     pub pool: Option<String>,
+    /// The TLS that ends at it; absent: all TLS is passed on.
+    pub tls: Option<ListenerTlsBody>,
     /// The listener to which HTTP requests are redirected; absent: it does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,
@@ -96,6 +98,19 @@ pub struct ListenerBody {
     pub routes: Vec<RouteBody>,
     /// The number of routes left out of `routes`.
     pub more_routes: usize,
+}
+
+/// The TLS that ends at a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerTlsBody {
+    /// The number of its certificates.
+    pub certificates: usize,
+    /// The first certificate to expire, by its first name; absent: it has none.
+    pub expires_first: Option<String>,
+    /// When that expires.
+    pub expires: String,
+    /// What is wrong with files that were changed. What was read before is in force still.
+    pub broken: Vec<String>,
 }
 
 /// A route.
@@ -120,6 +135,8 @@ pub struct RouteBody {
     pub more: usize,
     /// Its pool; absent: it refuses.
     pub pool: Option<String>,
+    /// What happens to the TLS of its clients: `pass` or `terminate`.
+    pub tls: String,
 }
 
 /// A pool.
@@ -285,6 +302,10 @@ pub struct RouteExplanationBody {
     pub route: Option<String>,
     /// The pool; absent: the client is refused, or redirected.
     pub pool: Option<String>,
+    /// What happens to TLS: `pass` or `terminate`; absent: the client is refused.
+    pub tls: Option<String>,
+    /// The file of the certificate that the client gets; absent: TLS does not end here.
+    pub certificate: Option<String>,
     /// The listener to which HTTP requests are redirected; absent: the listener does not redirect.
     #[serde(default)]
     pub redirect: Option<String>,

@@ -35,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::account::certificate_expiries;
 use crate::addr::ListenAddr;
 use access::ApiClient;
 pub use context::Admin;
@@ -206,9 +207,10 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
             .iter()
             .filter(|pool| pool.plan().health.required.is_set());
         let primaries = with_roles.map(|pool| (Arc::clone(pool.name()), pool.roles().claimants().len()));
-        admin
+        let text = admin
             .metrics
-            .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards)
+            .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
+        text + &certificate_expiries(&in_force.tls)
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok::<_, StatusCode>((

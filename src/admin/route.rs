@@ -13,9 +13,9 @@ use super::error::ApiError;
 use crate::addr::ClientAddr;
 use crate::guard::GuardId;
 use crate::live::InForce;
-use crate::name::Sni;
+use crate::name::{ServerName, Sni};
 use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict};
+use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict, TlsMode};
 use crate::sniff::hello::ProtocolList;
 
 /// The query: what is known of the connection.
@@ -84,20 +84,17 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
         user: user.map(String::as_bytes),
     });
     let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
-        RouteChoice::Route { route, pool, guards } => (Some(route), Some(pool), guards),
+        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool), &route.guards),
         RouteChoice::Default(pool) => (None, Some(pool), &[]),
         RouteChoice::Refused { route } => (Some(route), None, &[]),
         RouteChoice::NoRoute => (None, None, &[]),
     };
-    let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
-    let guard_verdict = |id: &GuardId| {
-        let guard = &in_force.guards[*id];
-        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
-        GuardVerdictBody {
-            guard: guard.name().to_string(),
-            refuses: refuses.map(|reason| reason.as_str().to_owned()),
-        }
-    };
+    let tls = listener.routes.tls_mode(&explanation.choice);
+    let terminates = tls == Some(TlsMode::Terminate);
+    let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
+        let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
+        Some(tls.certificate_for(name)?.path().display().to_string())
+    });
     let now = Instant::now();
     let wanted = pool.map(|id| &in_force.pools[*id]);
     let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
@@ -105,14 +102,35 @@ fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExpla
     Ok(RouteExplanationBody {
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
+        tls: tls.map(|tls| tls.as_str().to_owned()),
+        certificate,
         redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
             .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))
             .map(|wanted| wanted.name().to_string()),
-        guards: listener.guards.iter().chain(of_route).map(guard_verdict).collect(),
+        guards: guard_verdicts(in_force, listener, guards, client),
         routes: explanation.routes.iter().map(verdict_body).collect(),
         servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
     })
+}
+
+/// The guards that are asked: those of the listener, then those of the route.
+fn guard_verdicts(
+    in_force: &InForce,
+    listener: &ListenerPlan,
+    of_route: &[GuardId],
+    client: Option<ClientAddr>,
+) -> Vec<GuardVerdictBody> {
+    let of_route = of_route.iter().filter(|id| !listener.guards.contains(id));
+    let verdict = |id: &GuardId| {
+        let guard = &in_force.guards[*id];
+        let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
+        GuardVerdictBody {
+            guard: guard.name().to_string(),
+            refuses: refuses.map(|reason| reason.as_str().to_owned()),
+        }
+    };
+    listener.guards.iter().chain(of_route).map(verdict).collect()
 }
 
 fn find_listener<'a>(plan: &'a Plan, name: Option<&str>) -> Result<&'a ListenerPlan, ApiError> {

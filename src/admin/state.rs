@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
 use super::bodies::{
-    AbsentServerBody, ListenerBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody, StateBody, TotalsBody,
+    AbsentServerBody, ListenerBody, ListenerTlsBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody,
+    StateBody, TotalsBody,
 };
 use super::context::{Admin, rfc3339};
 use super::guards::guard_body;
@@ -19,6 +21,7 @@ use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckState, Member, Overrides, RefusedCheck, ServerPath};
 use crate::route::{Route, Target};
+use crate::tls::ListenerTls;
 use crate::units::format_duration;
 
 /// The number of entries shown of a condition of a route.
@@ -52,7 +55,11 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
     let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        listener_body(plan, listener, addresses, sessions)
+        let tls = in_force.tls.get(&listener.name).map(|tls| listener_tls_body(tls));
+        ListenerBody {
+            tls,
+            ..listener_body(plan, listener, addresses, sessions)
+        }
     };
     let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
     let servers = || pools.iter().flat_map(|pool: &PoolBody| &pool.servers);
@@ -97,6 +104,7 @@ fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr],
         redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         guards: plan.guard_names(&listener.guards).map(ToString::to_string).collect(),
         pool: listener.routes.default().map(|pool| plan.pools[*pool].name.to_string()),
+        tls: None,
         routes: routes
             .iter()
             .take(ROUTES_SHOWN)
@@ -128,8 +136,24 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
             Target::Pool(pool) => Some(plan.pools[*pool].name.to_string()),
             Target::Refuse => None,
         },
+        tls: route.tls.as_str().to_owned(),
     }
 }
+
+fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
+    let store = tls.certificates();
+    let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
+    let expires = first.map_or(0, |first| u64::try_from(first.not_after).unwrap_or(0));
+    ListenerTlsBody {
+        certificates: store.all().len(),
+        expires_first: first.and_then(|first| first.names.first().map(ToString::to_string)),
+        expires: rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(expires.min(MAX_SECONDS))),
+        broken: tls.broken(),
+    }
+}
+
+/// 9999-12-31T23:59:59Z, the end of the times that RFC 3339 can write.
+const MAX_SECONDS: u64 = 253_402_300_799;
 
 fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
     PoolBody {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::chain;
 use crate::listen::BindError;
 use crate::text::escape;
+use crate::tls::TlsFileError;
 
 /// Why the process cannot start, reload or continue.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,15 @@ pub enum Failure {
         /// The error of the system.
         #[source]
         cause: io::Error,
+    },
+    /// A certificate, a key or another file of a listener's TLS cannot be used.
+    #[error("listeners.{listener}.tls")]
+    Tls {
+        /// The listener.
+        listener: Arc<str>,
+        /// What is wrong.
+        #[source]
+        cause: TlsFileError,
     },
     /// A worker, or its task for a listening socket, has ended before the shutdown.
     #[error("a worker has ended before the shutdown: this is a fault of acequia")]

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::Failure;
 use crate::plan::Plan;
@@ -43,9 +44,9 @@ pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
 /// whose mode cannot be read gets no warning.
 #[must_use]
 pub fn exposed(plan: &Plan) -> Vec<String> {
-    let warning = |(key, path): (String, &std::path::Path)| {
+    let warning = |(key, path): (String, &Path)| {
         let mode = path.metadata().ok()?.permissions();
-        let (what, remedy) = exposure(&mode, !key.ends_with("ca_file"))?;
+        let (what, remedy) = exposure(&mode, !key.ends_with("ca_file") && !key.ends_with("crl_file"))?;
         let mode = mode.mode() & 0o7777;
         Some(format!(
             "{key}: others may {what} {} (mode {mode:04o}): `chmod {remedy}` it",
@@ -53,6 +54,16 @@ pub fn exposed(plan: &Plan) -> Vec<String> {
         ))
     };
     plan.files().into_iter().filter_map(warning).collect()
+}
+
+/// The warning about the mode of the file of a private key.
+pub(super) fn exposed_key(path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions();
+    let (what, remedy) = exposure(&mode, true)?;
+    let (path, mode) = (path.display(), mode.mode() & 0o7777);
+    Some(format!(
+        "others may {what} the key in {path} (mode {mode:04o}): `chmod {remedy}` it"
+    ))
 }
 
 /// What others may do with a file but should not, and the chmod(1) mode that prevents it.

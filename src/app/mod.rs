@@ -3,6 +3,7 @@
 mod allocator;
 mod failure;
 mod files;
+mod listener_tls;
 mod recoveries;
 mod descriptor_budget;
 mod listen_sockets;
@@ -34,7 +35,7 @@ use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
 use crate::listen::listen_alone;
-use crate::live::Live;
+use crate::live::{Live, TlsByListener};
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sniff::HelloMemory;
@@ -46,6 +47,7 @@ pub use failure::Failure;
 use failure::system;
 pub use files::exposed;
 use listen_sockets::{ListenSockets, NewlyBound};
+pub use listener_tls::{load_tls, tls_warnings};
 use recoveries::log_recoveries;
 use signals::{End, EndSignals, Signals};
 
@@ -150,6 +152,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
     files::check(&plan)?;
+    let tls = listener_tls::load_first(&plan)?;
     let metrics = Arc::new(Metrics::new());
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
@@ -168,7 +171,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
     let fixed = FixedSettings::of(&plan);
-    let (live, state) = put_in_force(plan, addresses)?;
+    let (live, state) = put_in_force(plan, addresses, tls)?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
@@ -208,11 +211,15 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
 }
 
 /// Puts the first plan in force, with what is remembered in `state_dir`.
-fn put_in_force(plan: Plan, addresses: Vec<Vec<ListenAddr>>) -> Result<(Arc<Live>, Option<StateFile>), Failure> {
+fn put_in_force(
+    plan: Plan,
+    addresses: Vec<Vec<ListenAddr>>,
+    tls: TlsByListener,
+) -> Result<(Arc<Live>, Option<StateFile>), Failure> {
     let state = plan.state_dir.as_deref().map(StateFile::open).transpose();
     let state = state.map_err(system("cannot use `state_dir`"))?;
     let primaries = state.as_ref().map(StateFile::load).unwrap_or_default();
-    let live = Live::with_known_primaries(plan, addresses, primaries);
+    let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
     Ok((Arc::new(live), state))
 }
 
@@ -227,6 +234,7 @@ fn spawn_tasks(
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
     tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
+    tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
     tasks.spawn(service_manager::feed_watchdog(heartbeats));
     tasks.spawn(fallback::run(Arc::clone(&admin.live)));
     tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
@@ -261,13 +269,16 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
     Ok((bound, endpoints.collect()))
 }
 
+/// The ledger and the heartbeat of a worker.
+type StartedWorker = (Arc<Ledger>, Weak<Heartbeat>);
+
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<Vec<(Arc<Ledger>, Weak<Heartbeat>)>, Failure> {
+) -> Result<Vec<StartedWorker>, Failure> {
     let start = |(number, sockets)| {
         let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
         let shown = Arc::downgrade(&heartbeat);

@@ -14,12 +14,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::files::{exposed, readable};
 use super::listen_sockets::Listening;
-use super::{App, Failure, service_manager, watch};
+use super::{App, Failure, load_tls, service_manager, tls_warnings, watch};
+use crate::account::Metrics;
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
 use crate::error::chain;
-use crate::live::InForce;
+use crate::live::{InForce, TlsByListener};
 use crate::plan::{LogPlan, Plan};
 use crate::reload::{Changes, Difference, ReloadError};
 
@@ -62,7 +63,7 @@ impl App {
     /// is in force. What takes long where much is configured is done in another thread.
     pub(super) async fn prepare(&mut self) -> Result<Prepared, ReloadError> {
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
-        let (loaded, warnings) = read(file).await?;
+        let (loaded, tls, warnings) = read(file, self.running.live.in_force(), Arc::clone(&self.admin.metrics)).await?;
         let new_names = self.health.resolve_new_names(&loaded.plan).await;
         let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
         let system = |failure: Failure| ReloadError::System(failure.into());
@@ -80,6 +81,7 @@ impl App {
         });
         let (mut next, changes) = prepared.await?;
         let listening = self.sockets.listen(bound).map_err(system)?;
+        next.tls = tls;
         next.addresses = self.sockets.addresses(&next.plan, &listening);
         Ok(Prepared {
             changes: Changes {
@@ -193,15 +195,24 @@ fn log_changes(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the file and checks the files that it names, in another thread. Returns the plan, and the warnings as text:
-/// those of the configuration, and those about the permissions of the other files.
-async fn read(file: PathBuf) -> Result<(Loaded, String), ReloadError> {
+/// Reads the file and the files that it names, in another thread. Returns the plan, the TLS of its listeners, and the
+/// warnings as text: those of the configuration, and those about the other files.
+async fn read(
+    file: PathBuf,
+    now: Arc<InForce>,
+    metrics: Arc<Metrics>,
+) -> Result<(Loaded, TlsByListener, String), ReloadError> {
     in_a_thread(move || {
+        let system = |failure: Failure| ReloadError::System(failure.into());
         let loaded = config::load(&file).map_err(ReloadError::Configuration)?;
-        readable(&loaded.plan).map_err(|failure| ReloadError::System(failure.into()))?;
+        readable(&loaded.plan).map_err(system)?;
+        let tls = load_tls(&loaded.plan, Some((&now, &metrics))).map_err(system)?;
         let of_the_file = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
-        let warnings: Vec<_> = of_the_file.into_iter().chain(exposed(&loaded.plan)).collect();
-        Ok((loaded, warnings.join("\n")))
+        let of_others = exposed(&loaded.plan)
+            .into_iter()
+            .chain(tls_warnings(&loaded.plan, &tls));
+        let warnings: Vec<_> = of_the_file.into_iter().chain(of_others).collect();
+        Ok((loaded, tls, warnings.join("\n")))
     })
     .await
 }

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use super::exit::EXIT_CONFIG;
 use super::terminal::{print, print_message};
-use crate::app::exposed;
+use crate::app::{Failure, exposed, load_tls, tls_warnings};
 use crate::config;
 use crate::config::report::{Report, counted};
+use crate::error::chain;
 use crate::plan::Plan;
 use crate::text::escape;
 
@@ -17,7 +18,8 @@ use crate::text::escape;
 #[must_use]
 pub fn run(path: Option<&Path>) -> ExitCode {
     match check(path) {
-        Ok(summary) => print(&summary),
+        Ok(Some(summary)) => print(&summary),
+        Ok(None) => ExitCode::from(EXIT_CONFIG),
         Err(report) => {
             report.print_to_stderr();
             ExitCode::from(EXIT_CONFIG)
@@ -25,12 +27,32 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     }
 }
 
-fn check(path: Option<&Path>) -> Result<String, Report> {
+/// `None`: a file that it names cannot be used, which was said.
+fn check(path: Option<&Path>) -> Result<Option<String>, Report> {
     let path = config::find(path)?;
     let loaded = config::load(&path)?;
     loaded.warnings.print_to_stderr();
     warn_of_files(&loaded.plan);
-    Ok(summary(&path, &loaded.plan))
+    Ok(check_tls(&loaded.plan).then(|| summary(&path, &loaded.plan)))
+}
+
+/// Reads the certificates and everything else that TLS needs. A file that is there but cannot be used is an error; one that
+/// cannot be read now gets a warning, because the configuration may be for another machine. Returns whether there is no
+/// error.
+fn check_tls(plan: &Plan) -> bool {
+    let failure = match load_tls(plan, None) {
+        Ok(tls) => {
+            for warning in tls_warnings(plan, &tls) {
+                print_message("warning", &escape(&warning, &[]));
+            }
+            return true;
+        }
+        Err(failure) => failure,
+    };
+    let is_missing = matches!(&failure, Failure::Tls { cause, .. } if !cause.can_be_read());
+    let severity = if is_missing { "warning" } else { "error" };
+    print_message(severity, &escape(&chain(&failure), &[]));
+    is_missing
 }
 
 /// Warns of each file named in the plan that cannot be read now, so that `run` would not start, and of each secret file

@@ -1,5 +1,8 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
+mod client;
+mod termination;
+
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,14 +15,17 @@ use tokio::time::Instant;
 use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::addr::ClientAddr;
+use crate::app::load_tls;
 use crate::config;
-use crate::guard::GuardId;
-use crate::live::{LivePool, NameAddresses};
+use crate::live::{LivePool, NameAddresses, TlsByListener};
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
+use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
 use crate::pool::{Member, Policy, ServerRegistry};
 use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
 use crate::sniff::hello::ProtocolList;
+use crate::tls::ListenerTls;
+use client::{explain_peer, write_guards};
+use termination::write_tls;
 
 /// What is known of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -33,6 +39,9 @@ pub struct RouteArgs {
     /// A protocol that the client offers; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Vec<String>,
+    /// The address that connects, if that is a balancer in front; --from is the client that its PROXY header names
+    #[arg(long, value_name = "IP")]
+    pub peer: Option<IpAddr>,
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
@@ -70,7 +79,9 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match explain(&loaded.plan, args) {
+    // What cannot be read is told by `acequia check`.
+    let tls = load_tls(&loaded.plan, None).unwrap_or_default();
+    match explain(&loaded.plan, &tls, args) {
         Ok(text) => print(&text),
         Err(error) => {
             print_message("error", &error.to_string());
@@ -83,7 +94,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
 ///
 /// # Errors
 /// The plan has no listener of this name.
-pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener> {
+pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<String, UnknownListener> {
     let named = |listener: &&Arc<ListenerPlan>| *listener.name == *args.listener;
     let listener = plan.listeners.iter().find(named).ok_or_else(|| UnknownListener {
         name: args.listener.clone(),
@@ -93,6 +104,18 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
             .map(|listener| listener.name.to_string())
             .collect(),
     })?;
+    let mut args = args.clone();
+    let mut text = String::new();
+    if let Some(peer) = args.peer {
+        let client = AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, args.from);
+        text = explain_peer(peer, client);
+        match client {
+            ClientOf::Refused => return Ok(text),
+            ClientOf::Peer(peer) => args.from = Some(peer),
+            ClientOf::Named(_) => {}
+        }
+    }
+    let args = &args;
     let name = args.sni.as_deref().map(Sni::from_config);
     let alpn = ProtocolList::of(&args.alpn);
     let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
@@ -106,20 +129,31 @@ pub fn explain(plan: &Plan, args: &RouteArgs) -> Result<String, UnknownListener>
         database: database.as_deref(),
         user: user.as_deref(),
     });
-    let mut text = String::new();
-    write_explanation(&mut text, plan, listener, args, name.as_ref(), &explanation)
-        .expect("writing to a String cannot fail");
+    let context = RouteContext {
+        plan,
+        listener,
+        tls: tls.get(&listener.name),
+    };
+    write_explanation(&mut text, &context, args, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
+}
+
+/// What a route is explained with.
+struct RouteContext<'a> {
+    plan: &'a Plan,
+    listener: &'a ListenerPlan,
+    /// The TLS that ends at the listener; `None`: none does, or its files cannot be read.
+    tls: Option<&'a Arc<ListenerTls>>,
 }
 
 fn write_explanation(
     text: &mut String,
-    plan: &Plan,
-    listener: &ListenerPlan,
+    context: &RouteContext<'_>,
     args: &RouteArgs,
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
+    let RouteContext { plan, listener, .. } = *context;
     write_client(text, args, name)?;
     if let Some(redirect) = &listener.redirect {
         let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
@@ -132,10 +166,10 @@ fn write_explanation(
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool, guards } => {
+        RouteChoice::Route { route, pool } => {
             let pool = &plan.pools[*pool];
-            writeln!(text, "route {route}: pool {}", pool.name)?;
-            let of_route = guards.iter().filter(|id| !listener.guards.contains(id));
+            writeln!(text, "route {}: pool {}", route.name, pool.name)?;
+            let of_route = route.guards.iter().filter(|id| !listener.guards.contains(id));
             write_guards(text, plan, of_route, args.from)?;
             pool
         }
@@ -147,6 +181,8 @@ fn write_explanation(
         RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
+    let name = name.and_then(|name| name.as_ref().ok());
+    write_tls(text, listener, context.tls, name, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
         Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),
@@ -223,26 +259,6 @@ fn write_notes(
     }
     if args.from.is_none() && explanation.routes.iter().any(|(route, _)| !route.from.is_empty()) {
         writeln!(text, "note: without --from, no `from` condition holds")?;
-    }
-    Ok(())
-}
-
-/// The guards that are asked, and what they say of the address.
-fn write_guards<'a>(
-    text: &mut String,
-    plan: &Plan,
-    guards: impl IntoIterator<Item = &'a GuardId>,
-    from: Option<IpAddr>,
-) -> fmt::Result {
-    for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
-        let reason = from.and_then(|from| rules.address_reason(from));
-        let verdict = match reason {
-            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
-            Some(reason) => format!("refuses it: {}", reason.as_str()),
-            None if from.is_none() => String::from("is asked"),
-            None => String::from("lets this address pass, within its limits"),
-        };
-        writeln!(text, "guard {name} {verdict}")?;
     }
     Ok(())
 }

@@ -25,10 +25,11 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         );
         Ok(format!(
-            "{summary}\n{}\n{}{}{}",
+            "{summary}\n{}\n{}{}{}{}",
             listener_table(&state.listeners),
             pool_table(&state.pools),
             gap_and_guards(&state.guards),
+            tls_notes(&state.listeners),
             missing_server_notes(&state.pools, &state.absent)
         ))
     })
@@ -53,6 +54,24 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
         &rows,
         &["ROUTES"],
     )
+}
+
+/// The certificates that end at listeners, and their broken files.
+fn tls_notes(listeners: &[ListenerBody]) -> String {
+    let mut notes = String::new();
+    for listener in listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let count = counted(tls.certificates, "certificate");
+        let first = tls.expires_first.as_deref().unwrap_or("the first");
+        notes += &format!("\n{}: {count}, {first} expires {}", listener.name, tls.expires);
+        for broken in &tls.broken {
+            notes += &format!(
+                "\n{}: broken, what was read before stays in force: {broken}",
+                listener.name
+            );
+        }
+    }
+    if notes.is_empty() { notes } else { notes + "\n" }
 }
 
 fn pool_table(pools: &[PoolBody]) -> String {

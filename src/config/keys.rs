@@ -73,9 +73,11 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "tls_required",
         "cancel_unplaced",
         "max_connections",
+        "accept_proxy",
         "guards",
         "redirect",
         "routes",
+        "tls",
         "hello_timeout",
         "hello_max",
         "idle_timeout",
@@ -96,8 +98,26 @@ pub static REDIRECT: SectionKeys = SectionKeys {
 pub static ROUTE: SectionKeys = SectionKeys {
     title: "`[[listeners.NAME.routes]]`",
     keys: &[
-        "name", "sni", "alpn", "from", "database", "user", "guards", "pool", "refuse",
+        "name", "sni", "alpn", "from", "database", "user", "guards", "tls", "pool", "refuse",
     ],
+};
+
+/// `[listeners.NAME.tls]`
+pub static LISTENER_TLS: SectionKeys = SectionKeys {
+    title: "`[listeners.NAME.tls]`",
+    keys: &["certificates", "alpn", "min_version", "client_auth", "tickets"],
+};
+
+/// An entry of `certificates`.
+pub static CERTIFICATE: SectionKeys = SectionKeys {
+    title: "a certificate",
+    keys: &["cert", "key", "directory"],
+};
+
+/// `client_auth`
+pub static CLIENT_AUTH: SectionKeys = SectionKeys {
+    title: "`client_auth`",
+    keys: &["ca_file", "mode", "crl_file", "names"],
 };
 
 /// `[guards.NAME]`
@@ -120,6 +140,12 @@ pub static GUARD: SectionKeys = SectionKeys {
         "report_only",
         "refuse_with",
     ],
+};
+
+/// `accept_proxy` of a listener
+pub static ACCEPT_PROXY: SectionKeys = SectionKeys {
+    title: "`accept_proxy`",
+    keys: &["from", "require", "others"],
 };
 
 /// `by` of a guard
@@ -195,8 +221,24 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 14] = [
-    &FILE, &RUNTIME, &ADMIN, &LOG, &DEFAULTS, &GUARD, &GUARD_BY, &LISTENER, &REDIRECT, &ROUTE, &POOL, &SERVER, &HEALTH,
+pub static ALL: [&SectionKeys; 18] = [
+    &FILE,
+    &RUNTIME,
+    &ADMIN,
+    &LOG,
+    &DEFAULTS,
+    &ACCEPT_PROXY,
+    &GUARD,
+    &GUARD_BY,
+    &LISTENER,
+    &REDIRECT,
+    &ROUTE,
+    &LISTENER_TLS,
+    &CERTIFICATE,
+    &CLIENT_AUTH,
+    &POOL,
+    &SERVER,
+    &HEALTH,
     &KEEPALIVE,
 ];
 

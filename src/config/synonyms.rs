@@ -8,8 +8,8 @@ use super::keys::{
 };
 use pool::{HEALTH_SYNONYMS, POOL_SYNONYMS, SERVER_SYNONYMS};
 use words::{
-    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER,
-    RETRIES, USER_TIMEOUT,
+    CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES,
+    USER_TIMEOUT,
 };
 
 /// For one section: groups of normalized key names of other proxies, each with the equivalent here, as a hint shows it.
@@ -184,7 +184,11 @@ const LISTENER_SYNONYMS: Synonyms = &[
     (KEEPALIVE_SWITCH, "`keepalive`"),
     (USER_TIMEOUT, "`user_timeout`"),
     (CONNECT_TIMEOUT, "`connect_timeout` in `[pools.NAME]` or `[defaults]`"),
-    (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+    (
+        &["proxyprotocol", "acceptproxyprotocol", "trustedips", "setrealipfrom"],
+        "`accept_proxy`, or `proxy_protocol` in `[pools.NAME]` to send a header to servers",
+    ),
+    (&["sendproxy", "sendproxyv2"], "`proxy_protocol` in `[pools.NAME]`"),
 ];
 
 const GUARD_SYNONYMS: Synonyms = &[

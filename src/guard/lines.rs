@@ -3,21 +3,38 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::rate::{Nanos, Rate, SharedBucket};
+use tokio::time::Instant;
+
+use super::bandwidth::nanos;
+use super::rate::{Rate, SharedBucket};
 
 /// Refusals that are logged in a second, and at once.
 pub const LINES_PER_SECOND: u32 = 10;
 
 /// Bounds the lines about refusals, so that a flood of clients is no flood of lines.
-#[derive(Debug, Default)]
-pub(super) struct LineBudget {
+#[derive(Debug)]
+pub struct LineBudget {
+    epoch: Instant,
     bucket: SharedBucket,
     suppressed: AtomicU64,
 }
 
 impl LineBudget {
+    /// All lines are left.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it depends on the time")]
+    pub fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            bucket: SharedBucket::default(),
+            suppressed: AtomicU64::new(0),
+        }
+    }
+
     /// Whether to log a refusal: the number of those that were not logged since the line before. `None`: do not log it.
-    pub(super) fn line(&self, now: Nanos) -> Option<u64> {
+    #[must_use]
+    pub fn line(&self, now: Instant) -> Option<u64> {
+        let now = nanos(now.saturating_duration_since(self.epoch));
         if self.bucket.take(
             Rate::new(LINES_PER_SECOND, Duration::from_secs(1), LINES_PER_SECOND),
             now,
@@ -35,10 +52,11 @@ mod tests {
 
     #[test]
     fn ten_lines_a_second_and_the_next_counts_the_others() {
-        let budget = LineBudget::default();
-        let lines: Vec<_> = (0..1_000).filter_map(|_| budget.line(1)).collect();
+        let (budget, start) = (LineBudget::new(), Instant::now());
+        let lines: Vec<_> = (0..1_000).filter_map(|_| budget.line(start)).collect();
         assert_eq!(lines, [0; 10]);
-        assert_eq!(budget.line(2_000_000_000), Some(990));
-        assert_eq!(budget.line(2_000_000_000), Some(0));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(budget.line(later), Some(990));
+        assert_eq!(budget.line(later), Some(0));
     }
 }

@@ -14,8 +14,8 @@ mod debts;
 mod sessions;
 mod refused;
 mod edits;
-mod lines;
 mod bandwidth;
+mod lines;
 mod reason;
 mod rules;
 #[cfg(test)]
@@ -33,8 +33,7 @@ pub use bandwidth::{DirectionThrottle, Throttle};
 use debts::DebtTable;
 use edits::DenyEdits;
 pub use edits::{DenyEdit, EDITS_MAX};
-pub use lines::LINES_PER_SECOND;
-use lines::LineBudget;
+pub use lines::{LINES_PER_SECOND, LineBudget};
 pub use networks::NetworkSet;
 pub use rate::Rate;
 use rate::{Nanos, SharedBucket};
@@ -111,7 +110,7 @@ impl Guard {
             refusals: ReasonCounts::default(),
             reports: ReasonCounts::default(),
             refused: RefusedSources::default(),
-            lines: LineBudget::default(),
+            lines: LineBudget::new(),
         };
         Self {
             name,
@@ -233,7 +232,7 @@ impl Guard {
     /// `None`: do not log it.
     #[must_use]
     pub fn line(&self, now: Instant) -> Option<u64> {
-        self.counts.lines.line(self.counts.now(now))
+        self.counts.lines.line(now)
     }
 
     /// Denies a network from now on, until the edit ends; sessions under way go on. An edit of the same network is replaced.

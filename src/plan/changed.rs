@@ -4,21 +4,23 @@
 //! would change without being reported.
 
 mod checks;
+mod guard;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::{
-    AdminPlan, GuardPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry,
-    SeveringPlan, UnplacedCancel,
+    AdminPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry, SeveringPlan,
+    UnplacedCancel,
 };
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::guard::{GuardId, GuardRules};
+use crate::guard::GuardId;
 use crate::pool::{EjectLimits, PoolRules};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
+use crate::tls::ListenerTlsPlan;
 use checks::{differing_of_checks, of_health};
 
 /// A key, and its value as text for comparison.
@@ -201,50 +203,6 @@ fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
     ]
 }
 
-impl GuardPlan {
-    /// Keys whose values differ. Networks are not told apart by where they are written.
-    #[must_use]
-    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
-        let mut keys = differing(self.settings(), &next.settings());
-        if self.rules.allow != next.rules.allow {
-            keys.push("allow");
-        }
-        if self.rules.deny != next.rules.deny {
-            keys.push("deny");
-        }
-        keys
-    }
-
-    fn settings(&self) -> Vec<Setting> {
-        let GuardRules {
-            allow: _, // compared by the caller, like `deny`: there may be very many
-            deny: _,
-            sessions,
-            sessions_per_source,
-            rate,
-            rate_per_source,
-            bandwidth,
-            bandwidth_per_session,
-            by,
-            sources_max,
-            report_only,
-            refuse_with,
-        } = &self.rules;
-        vec![
-            setting("sessions", sessions),
-            setting("sessions_per_source", sessions_per_source),
-            setting("rate", rate),
-            setting("rate_per_source", rate_per_source),
-            setting("bandwidth", bandwidth),
-            setting("bandwidth_per_session", bandwidth_per_session),
-            setting("by", by),
-            setting("sources_max", sources_max),
-            setting("report_only", report_only),
-            setting("refuse_with", refuse_with),
-        ]
-    }
-}
-
 impl ListenerPlan {
     /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are those that the two are in; pools
     /// and guards are compared by name.
@@ -280,6 +238,7 @@ impl ListenerPlan {
             bind,
             backlog,
             max_connections,
+            accept_proxy,
             guards: _, // compared by the caller, like the routes
             protocol,
             redirect,
@@ -288,6 +247,7 @@ impl ListenerPlan {
                 hello_bytes_max,
             },
             routes: _, // compared by the caller: there may be very many
+            tls,
             relay: RelayLimits {
                 idle_timeout,
                 half_close_timeout,
@@ -306,6 +266,7 @@ impl ListenerPlan {
         let mut settings = vec![
             setting("bind", bind),
             setting("backlog", backlog),
+            setting("accept_proxy", accept_proxy),
             setting("max_connections", max_connections),
             setting("protocol", &protocol),
             setting("tls_required", &tls_required),
@@ -317,8 +278,36 @@ impl ListenerPlan {
             setting("half_close_timeout", half_close_timeout),
         ];
         settings.extend(of_socket(socket));
+        settings.extend(of_tls(tls.as_ref()));
         settings
     }
+}
+
+fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
+    let (certificates, alpn, min_version, client_auth, tickets) = match tls {
+        None => Default::default(),
+        Some(ListenerTlsPlan {
+            certificates,
+            alpn,
+            min_version,
+            client_auth,
+            tickets,
+            route_alpn: _, // of the routes
+        }) => (
+            Some(certificates),
+            Some(alpn),
+            Some(min_version),
+            Some(client_auth),
+            Some(tickets),
+        ),
+    };
+    [
+        setting("tls.certificates", &certificates),
+        setting("tls.alpn", &alpn),
+        setting("tls.min_version", &min_version),
+        setting("tls.client_auth", &client_auth),
+        setting("tls.tickets", &tickets),
+    ]
 }
 
 fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
@@ -327,6 +316,7 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         sni,
         alpn,
         from,
+        tls,
         database,
         user,
         guards: _, // compared by the caller: they are indices of their plans
@@ -338,6 +328,6 @@ fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn
         _ => false,
     };
     same_target
-        && (name, sni, alpn, from) == (&new.name, &new.sni, &new.alpn, &new.from)
+        && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
         && (database, user) == (&new.database, &new.user)
 }

@@ -8,6 +8,14 @@ use super::wire::{
     UNIX_STREAM, VERSION_2_PROXY,
 };
 use crate::addr::{ClientAddr, ListenAddr};
+use crate::tls::TlsSummary;
+
+const SSL_VERSION: u8 = 0x21;
+const SSL_COMMON_NAME: u8 = 0x22;
+const SSL_CIPHER: u8 = 0x23;
+const CLIENT_SSL: u8 = 0x01;
+const CLIENT_CERTIFICATE_IN_CONNECTION: u8 = 0x02;
+const CLIENT_CERTIFICATE_IN_SESSION: u8 = 0x04;
 
 /// A version of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +35,12 @@ pub struct ClientInfo<'a> {
     pub local: ListenAddr,
     /// The server name that the client asked for (version 2 only).
     pub authority: Option<&'a str>,
-    /// The ALPN protocol that the client offers first (version 2 only). Which one the server will select is not known yet.
+    /// The ALPN protocol (version 2 only): what was agreed, if the client's TLS ends here; else what the client offers first,
+    /// because it is not known yet which one the server will select.
     pub alpn: Option<&'a [u8]>,
-    /// The header of the peer in front. What it says of the client is passed on, except where the two fields above are known
+    /// The client's TLS, if it ends here (version 2 only).
+    pub tls: Option<&'a TlsSummary>,
+    /// The header of the peer in front. What it says of the client is passed on, except where the three fields above are known
     /// (version 2 only).
     pub forwarded: Option<&'a ProxyHeader>,
 }
@@ -84,6 +95,7 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
     let forwarded = info.forwarded;
     let known = |own: Option<&'_ [u8]>, theirs: Option<&Box<[u8]>>| own.map(Box::from).or_else(|| theirs.cloned());
     let authority = info.authority.map(str::as_bytes);
+    let tls = info.tls.map(encode_tls);
     for (kind, value) in [
         (
             TYPE_ALPN,
@@ -97,14 +109,18 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
             TYPE_UNIQUE_ID,
             known(None, forwarded.and_then(|header| header.unique_id.as_ref())),
         ),
-        (TYPE_SSL, known(None, forwarded.and_then(|header| header.ssl.as_ref()))),
+        (
+            TYPE_SSL,
+            known(tls.as_deref(), forwarded.and_then(|header| header.ssl.as_ref())),
+        ),
     ] {
         if let Some(value) = value {
             push_value(&mut bytes, kind, &value);
         }
     }
     push_value(&mut bytes, TYPE_CRC32C, &[0; 4]);
-    // At most 216 of addresses, 4,096 of a header that was read, 258 of ALPN, 256 of authority, 7 of checksum.
+    // At most 216 of addresses, 4,096 of a header that was read, 258 of ALPN, 256 of authority, some 350 of TLS, 7 of
+    // checksum.
     let length = (bytes.len() - 16) as u16;
     bytes[14..16].copy_from_slice(&length.to_be_bytes());
     let checksum = CRC32C.checksum(&bytes);
@@ -147,6 +163,30 @@ impl ClientInfo<'_> {
     }
 }
 
+/// The value of TYPE_SSL (section 2.2.6).
+/// ```text
+/// client(1) | verify(4) | { type | length(2) | value }*
+/// ```
+/// `verify` is zero if the client has shown a certificate, which was verified: no other is accepted.
+fn encode_tls(tls: &TlsSummary) -> Vec<u8> {
+    let has_certificate = tls.peer.is_some();
+    let client = match (has_certificate, tls.resumed) {
+        (false, _) => CLIENT_SSL,
+        (true, false) => CLIENT_SSL | CLIENT_CERTIFICATE_IN_CONNECTION | CLIENT_CERTIFICATE_IN_SESSION,
+        (true, true) => CLIENT_SSL | CLIENT_CERTIFICATE_IN_SESSION,
+    };
+    let mut bytes = vec![client];
+    bytes.extend(u32::from(!has_certificate).to_be_bytes());
+    push_value(&mut bytes, SSL_VERSION, format!("TLSv{}", tls.version).as_bytes());
+    if let Some(name) = tls.peer.as_ref().and_then(|peer| peer.common_name.as_ref()) {
+        push_value(&mut bytes, SSL_COMMON_NAME, name.as_bytes());
+    }
+    if let Some(cipher) = &tls.cipher {
+        push_value(&mut bytes, SSL_CIPHER, cipher.as_bytes());
+    }
+    bytes
+}
+
 fn push_value(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
     bytes.push(kind);
     bytes.extend((value.len() as u16).to_be_bytes()); // at most what a header has room for
@@ -169,6 +209,7 @@ fn same_family(a: SocketAddr, b: SocketAddr) -> (SocketAddr, SocketAddr) {
 mod tests {
     use super::*;
     use crate::proxy_protocol::{Decoded, decode};
+    use crate::tls::PeerCertificate;
 
     fn info<'a>(client: &str, local: &str) -> ClientInfo<'a> {
         ClientInfo {
@@ -176,8 +217,37 @@ mod tests {
             local: ListenAddr::new(local.parse().unwrap()),
             authority: None,
             alpn: None,
+            tls: None,
             forwarded: None,
         }
+    }
+
+    #[test]
+    fn version_2_tells_the_tls_that_ends_here() {
+        let mut tls = TlsSummary {
+            version: "1.3",
+            cipher: Some("TLS_AES_128_GCM_SHA256".into()),
+            group: None,
+            resumed: false,
+            peer: Some(PeerCertificate {
+                subject: "CN=joe".into(),
+                common_name: Some("joe".into()),
+                fingerprint: "00".into(),
+                not_after: 0,
+            }),
+        };
+        let expected = b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x03joe\x23\0\x16TLS_AES_128_GCM_SHA256";
+        assert_eq!(encode_tls(&tls), expected);
+        let (v4, value) = (
+            info("192.0.2.1:1", "198.51.100.1:443"),
+            [b"\x20\0\x2e", &expected[..]].concat(),
+        );
+        let bytes = header(Version::V2, &ClientInfo { tls: Some(&tls), ..v4 });
+        assert!(bytes.windows(value.len()).any(|window| window == value));
+        tls.resumed = true;
+        assert_eq!(encode_tls(&tls)[..5], [5, 0, 0, 0, 0]);
+        tls.peer = None;
+        assert_eq!(encode_tls(&tls)[..5], [1, 0, 0, 0, 1]);
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! [`relay`] takes two sockets, the bytes that were read before, limits and a [`Traffic`] to count in, and returns how the
 //! relay ended. The decisions are made in `core`, without IO; the system calls are made in `engine`.
 //!
-//! **TLS.** A connection that uses a TLS implementation in user space will be another `Wire` of `engine::poll`. Its bytes
-//! are the plaintext; a close_notify alert is the end of the stream (`shut_down` sends one), and a TCP FIN without it is a
-//! broken connection. It cannot be spliced, and `Wire` will need a method that says so. The core needs no change.
+//! **TLS.** A connection may use TLS that ends here ([`relay_tls`]): its bytes are the plaintext, a close_notify alert is the
+//! end of its stream, and a socket that is closed without one was cut off. It cannot be spliced. The core is the same.
 
 mod closed;
 mod close_notify;
@@ -15,12 +14,16 @@ mod engine;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use tokio::net::TcpStream;
 
 use crate::guard::Throttle;
+use crate::tls::TlsConnection;
 pub use closed::{Closed, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
-use engine::poll::relay_between;
+use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
 pub use traffic::{ByteCounter, Traffic};
 
 /// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `cut` is ready.
@@ -43,4 +46,47 @@ pub fn relay<'a>(
     cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     relay_between(client, server, first, limits, traffic, throttle, cut)
+}
+
+/// A side of a session of which at least one side uses TLS.
+pub struct TlsSide<'a> {
+    /// Its socket.
+    pub socket: &'a TcpStream,
+    /// The TLS on it, its handshake complete; `None`: it uses none.
+    pub tls: Option<TlsConnection>,
+}
+
+impl<'a> TlsSide<'a> {
+    fn wire(self) -> MaybeTls<'a> {
+        match self.tls {
+            Some(connection) => MaybeTls::Tls(Box::new(TlsWire::new(self.socket, connection))),
+            None => MaybeTls::Tcp(self.socket),
+        }
+    }
+}
+
+/// The same as [`relay`] for a session of which at least one side uses TLS. Returns also what was wrong with the TLS of a
+/// side, if that ended it.
+pub async fn relay_tls(
+    client: TlsSide<'_>,
+    server: TlsSide<'_>,
+    first: Vec<u8>,
+    limits: RelayLimits,
+    traffic: &Traffic,
+    throttle: Option<Box<Throttle>>,
+    cut: impl Future + Unpin,
+) -> (Closed, Option<rustls::Error>) {
+    let (client, server) = (client.wire(), server.wire());
+    let closed = relay_between(&client, &server, first, limits, traffic, throttle, cut).await;
+    if !closed.is_abrupt() {
+        // The end of a stream after too long a silence. Nothing is unsent, so that there is room for it.
+        poll_fn(|cx| {
+            for wire in [&client, &server] {
+                let _ = wire.poll_shut_down(cx);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+    (closed, client.take_error().or_else(|| server.take_error()))
 }

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::core::{DELIVERY_CHECK_INTERVAL, DELIVERY_TIMEOUT, SendQueue};
-use super::engine::poll::Wire;
+use super::engine::poll::Socket;
 use super::*;
 use crate::socket::{Fault, SocketOptions, reset, socket_fault};
 
@@ -178,7 +178,7 @@ async fn fill(socket: &mut TcpStream) -> usize {
 /// Waits until the other end's kernel has everything that was written.
 async fn delivered(stream: &TcpStream) {
     within(async {
-        while !stream.queue().is_some_and(SendQueue::is_delivered) {
+        while !Socket::queue(stream).is_some_and(SendQueue::is_delivered) {
             tokio::task::yield_now().await;
         }
     })

@@ -22,6 +22,11 @@ impl ByteCounter {
         self.0.store(self.0.load(Relaxed) + bytes as u64, Relaxed);
     }
 
+    /// Begins to count anew. Only the session that owns it may call this, and only before its bytes are published.
+    pub fn restart(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Bytes counted so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -17,6 +17,7 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
             .map(|protocol| protocol.as_bytes().into())
             .collect(),
         from: from.split_whitespace().map(|text| text.parse().unwrap()).collect(),
+        tls: TlsMode::Pass,
         database: Vec::new(),
         user: Vec::new(),
         guards: Vec::new(),
@@ -49,9 +50,9 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
         user: None,
     };
     match table.find(&known) {
-        RouteChoice::Route { route, pool, .. } => {
-            assert_eq!(*pool, format!("pool of {route}"));
-            route.to_string()
+        RouteChoice::Route { route, pool } => {
+            assert_eq!(*pool, format!("pool of {}", route.name));
+            route.name.to_string()
         }
         RouteChoice::Refused { route } => format!("refused by {route}"),
         RouteChoice::Default(_) => "default".into(),
@@ -330,7 +331,7 @@ fn a_postgresql_session_is_routed_by_database_and_user() {
             user: Some(user.as_bytes()),
         };
         match table.find(&known) {
-            RouteChoice::Route { route, .. } => route.to_string(),
+            RouteChoice::Route { route, .. } => route.name.to_string(),
             _ => "default".into(),
         }
     };

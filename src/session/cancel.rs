@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::listener_state::ListenerState;
 use super::refusal::Refusal;
-use super::steps::proxy_header;
+use super::steps::{forwarded, proxy_header};
 use crate::account::{CancelPlacement, Entry};
 use crate::cancel::CancelTarget;
 use crate::dial::{ConnectFailure, LastAck, connect};
@@ -88,7 +88,8 @@ async fn send(client: &TcpStream, target: &CancelTarget, request: &[u8], entry: 
     let mut first = match target.connect.proxy_protocol {
         Some(version) => {
             let address = entry.info().client;
-            let header = proxy_header(version, address, client.local_addr(), None);
+            let local = client.local_addr();
+            let header = proxy_header(version, address, local, (None, None), forwarded(entry).as_ref());
             header.map_err(|_| io::ErrorKind::NotConnected)?
         }
         None => Vec::new(),

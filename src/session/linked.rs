@@ -9,13 +9,16 @@ use super::refusal::ending_of_fault;
 use super::steps::Connected;
 use crate::account::{Ending, Entry};
 use crate::ends::Endpoints;
-use crate::relay::{Closed, RelayLimits, Side, relay};
+use crate::guard::Throttle;
+use crate::relay::{Closed, RelayLimits, Side, TlsSide, relay, relay_tls};
+use crate::tls::{TlsConnection, error_word};
 
 /// A client and a server between which bytes can be relayed.
 pub(super) struct Linked {
     ends: Arc<Endpoints>,
     server: LeasedServer,
     first: Vec<u8>,
+    client_tls: Option<Box<TlsConnection>>,
     limits: RelayLimits,
     entry: Entry,
 }
@@ -27,6 +30,7 @@ impl Linked {
             socket,
             server,
             first,
+            client_tls,
             relay,
             asks_server: _,
         } = connected;
@@ -36,13 +40,18 @@ impl Linked {
             ends,
             server,
             first,
+            client_tls,
             limits: relay,
             entry,
         }
     }
 
-    fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, Vec<u8>, RelayLimits, Entry) {
-        (self.ends, self.server, self.first, self.limits, self.entry)
+    fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, ToRelay, RelayLimits, Entry) {
+        let to_relay = match self.client_tls {
+            None => ToRelay::Plain(self.first),
+            Some(client) => ToRelay::Tls(Box::new((*client, self.first))),
+        };
+        (self.ends, self.server, to_relay, self.limits, self.entry)
     }
 }
 
@@ -52,22 +61,28 @@ impl Linked {
 /// An idle session must stay small. So the values that the relay borrows are locals of this function: as arguments, they
 /// would be stored twice in the future.
 pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linked>> + Unpin) {
-    let (ends, server, first, limits, mut entry) = match linking.await {
+    let (ends, server, to_relay, limits, mut entry) = match linking.await {
         Some(linked) => linked.into_parts(),
         None => return,
     };
     let cut = entry.record().until_cut();
     let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
-    let closed = relay(
-        &ends.client,
-        &ends.server,
-        first,
-        limits,
-        entry.traffic(),
-        throttle,
-        cut,
-    )
-    .await;
+    let closed = match to_relay {
+        ToRelay::Plain(first) => {
+            relay(
+                &ends.client,
+                &ends.server,
+                first,
+                limits,
+                entry.traffic(),
+                throttle,
+                cut,
+            )
+            .await
+        }
+        // Boxed, so that a session without TLS stays small.
+        ToRelay::Tls(sides) => Box::pin(relay_over_tls(&ends, sides, limits, &entry, throttle, cut)).await,
+    };
     entry.relay_finished(&ends);
     let finished = server.finished(&ends, closed, &entry);
     if closed.is_abrupt() {
@@ -84,4 +99,35 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         Closed::Cut => entry.record().until_cut().await, // ready: it was cut
     };
     entry.close(ending);
+}
+
+/// What is relayed beyond the sockets: what is sent to the server first, and the TLS that ends here.
+enum ToRelay {
+    Plain(Vec<u8>),
+    Tls(Box<(TlsConnection, Vec<u8>)>),
+}
+
+/// Relays a session of which a side uses TLS that ends here. What goes wrong with that is kept for the log.
+async fn relay_over_tls(
+    ends: &Endpoints,
+    sides: Box<(TlsConnection, Vec<u8>)>,
+    limits: RelayLimits,
+    entry: &Entry,
+    throttle: Option<Box<Throttle>>,
+    cut: impl Future + Unpin,
+) -> Closed {
+    let (client_tls, first) = *sides;
+    let client = TlsSide {
+        socket: &ends.client,
+        tls: Some(client_tls),
+    };
+    let server = TlsSide {
+        socket: &ends.server,
+        tls: None,
+    };
+    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, cut).await;
+    if let Some(error) = error {
+        entry.info().tls_mut().error = Some(error_word(&error));
+    }
+    closed
 }

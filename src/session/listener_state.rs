@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::account::ListenerSeries;
 use crate::cancel::CancelTable;
 use crate::capacity::ConnectionLimits;
+use crate::guard::LineBudget;
 use crate::live::{InForce, LiveGuards, LivePools};
 use crate::plan::ListenerPlan;
 use crate::sniff::HelloMemory;
+use crate::tls::ListenerTls;
 
 /// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
 /// series go on.
@@ -17,6 +19,8 @@ pub struct ListenerState {
     pub plan: Arc<ListenerPlan>,
     /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
+    /// The TLS that ends at it; `None`: all TLS is passed on.
+    pub tls: Option<Arc<ListenerTls>>,
     /// The guards of the plan in force, which listeners and routes refer to by index.
     pub guards: LiveGuards,
     /// How many sessions it may have, and has.
@@ -27,6 +31,8 @@ pub struct ListenerState {
     pub hello_memory: Arc<HelloMemory>,
     /// Where a query of PostgreSQL is to be cancelled.
     pub cancels: Arc<CancelTable>,
+    /// Bounds the log lines about peers that are refused because they are not trusted.
+    pub(super) untrusted_lines: LineBudget,
     has_logged_postgres_request: AtomicBool,
 }
 
@@ -42,13 +48,15 @@ impl ListenerState {
         cancels: Arc<CancelTable>,
     ) -> Self {
         Self {
-            plan,
+            tls: in_force.tls.get(&plan.name).cloned(),
             pools: in_force.pools.clone(),
             guards: in_force.guards.clone(),
+            plan,
             limits,
             series,
             hello_memory,
             cancels,
+            untrusted_lines: LineBudget::new(),
             has_logged_postgres_request: AtomicBool::new(false),
         }
     }

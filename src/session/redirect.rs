@@ -1,7 +1,7 @@
 //! The step in which a client is redirected to another listener.
 
 use super::refusal::Refusal;
-use super::steps::Opened;
+use super::steps::{Opened, take_first};
 use crate::account::Ending;
 use crate::redirect::{BAD_REQUEST, Redirect};
 use crate::refuse::Reply;
@@ -18,7 +18,7 @@ impl Opened<'_> {
         } = self;
         // Boxed: other listeners do not pay for it.
         Box::pin(async move {
-            let read = sniff_http(client, at, &state.hello_memory).await;
+            let read = sniff_http(client, at, &state.hello_memory, take_first(entry)).await;
             entry.sniff_finished();
             let bytes_read = read.as_ref().map_or_else(|error| error.bytes_read, |(_, bytes)| *bytes);
             entry.traffic().up.add(bytes_read);

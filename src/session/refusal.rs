@@ -12,12 +12,17 @@ use crate::sniff::hello::Hello;
 use crate::sniff::postgres::InvalidPacket;
 use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
+use crate::tls::{HandshakeError, is_about_client_certificate};
 
 /// Why a step of a session failed, and the reply to the client.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// A guard refuses the client, in this way.
     Guard(GuardReason, Reply),
+    /// There is no valid PROXY header where one is expected.
+    ProxyHeader(SniffFailure),
+    /// The listener accepts only connections of the peers in front, and this is none of them.
+    UntrustedPeer,
     /// The first bytes do not tell where the client wants to go.
     Sniff(SniffError),
     /// No route takes the client, and the listener has no default pool.
@@ -26,6 +31,14 @@ pub(super) enum Refusal {
     Refused(Reply),
     /// The servers of the pool expect a PROXY header, and the client's socket has no local address for it.
     NoLocalAddress(Fault),
+    /// What the client sends is not TLS, and its TLS is to end here.
+    NotTls,
+    /// The TLS handshake failed. If there is an alert for that, it was sent.
+    Handshake(HandshakeError),
+    /// The TLS handshake was not complete in time.
+    HandshakeTimeout,
+    /// The client resumed a TLS session, and its certificate has expired since.
+    ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
     /// The client gets an HTTP response instead of a server.
@@ -44,16 +57,12 @@ impl Refusal {
     /// How the session is accounted for.
     pub(super) fn ending(&self) -> Ending {
         match self {
+            Self::ProxyHeader(SniffFailure::ProxyHeader(_) | SniffFailure::TooLong) => Ending::ProxyInvalid,
+            Self::ProxyHeader(failure) => ending_of_sniff(failure),
+            Self::UntrustedPeer => Ending::Denied,
             Self::Guard(reason, _) if reason.is_address() => Ending::Denied,
             Self::Guard(..) => Ending::Limited,
-            Self::Sniff(error) => match &error.reason {
-                SniffFailure::TooSlow => Ending::HelloTimeout,
-                SniffFailure::TooLong => Ending::HelloTooLong,
-                SniffFailure::LeftEarly => Ending::ClientLeftEarly,
-                SniffFailure::Request(_) => Ending::RequestInvalid,
-                SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
-                SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
-            },
+            Self::Sniff(error) => ending_of_sniff(&error.reason),
             Self::NoRoute(_) => Ending::NoRoute,
             Self::Refused(_) => Ending::Refused,
             Self::DialError(DialError::NoServer, _) => Ending::NoServer,
@@ -62,6 +71,15 @@ impl Refusal {
                 ending_of_fault(Side::Client, *fault)
             }
             Self::ServerRefusedTls(_) => Ending::ServerRefusedTls,
+            Self::NotTls => Ending::TlsFailed,
+            Self::Handshake(HandshakeError::LeftEarly) => Ending::ClientLeftEarly,
+            Self::Handshake(HandshakeError::Io(error)) => ending_of_fault(Side::Client, Fault::of(error)),
+            Self::Handshake(HandshakeError::Tls(error)) if is_about_client_certificate(error) => {
+                Ending::TlsClientRefused
+            }
+            Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
+            Self::HandshakeTimeout => Ending::HelloTimeout,
+            Self::ClientCertificateExpired => Ending::TlsClientRefused,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
             Self::Responded(ending, _) | Self::Cut(ending) => *ending,
@@ -72,15 +90,31 @@ impl Refusal {
     pub(super) fn reply(self) -> Reply {
         match self {
             Self::Sniff(error) => reply_to_sniffed(&error),
+            Self::ProxyHeader(_) => Reply::Close,
+            Self::UntrustedPeer => Reply::Reset,
             Self::Guard(_, reply)
             | Self::NoRoute(reply)
             | Self::Refused(reply)
             | Self::DialError(_, reply)
             | Self::Responded(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
-            Self::NoLocalAddress(_) | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
-            Self::Cancelled => Reply::Close,
+            // The alert was sent.
+            Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
+            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout | Self::Cancelled => Reply::Close,
+            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
+    }
+}
+
+fn ending_of_sniff(failure: &SniffFailure) -> Ending {
+    match failure {
+        SniffFailure::TooSlow => Ending::HelloTimeout,
+        SniffFailure::TooLong => Ending::HelloTooLong,
+        SniffFailure::LeftEarly => Ending::ClientLeftEarly,
+        SniffFailure::Io(error) => ending_of_fault(Side::Client, Fault::of(error)),
+        SniffFailure::ProxyHeader(_) => Ending::ProxyInvalid,
+        SniffFailure::Request(_) => Ending::RequestInvalid,
+        SniffFailure::Invalid(_) | SniffFailure::Packet(_) => Ending::HelloInvalid,
     }
 }
 
@@ -122,6 +156,9 @@ pub(super) fn ending_of_fault(side: Side, fault: Fault) -> Ending {
     match (side, fault) {
         (Side::Client, Fault::Reset) => Ending::ClientReset,
         (Side::Client, Fault::Lost) => Ending::ClientLost,
+        (Side::Client, Fault::Truncated) => Ending::ClientTruncated,
+        (Side::Server, Fault::Truncated) => Ending::ServerTruncated,
+        (_, Fault::Tls) => Ending::TlsFailed,
         (Side::Server, Fault::Reset) => Ending::ServerReset,
         (Side::Server, Fault::Lost) => Ending::ServerLost,
     }

@@ -48,7 +48,7 @@ pub(super) async fn start(
     if connected.asks_server {
         relay_tls_answer(client, &mut connected, state, at, entry).await?;
     }
-    let is_clear = entry.info().startup.is_some();
+    let is_clear = entry.info().startup().is_some();
     let key = match is_clear {
         true => relay_login(client, &mut connected, entry).await?,
         false => None,
@@ -96,7 +96,15 @@ async fn relay_tls_answer(
     if answer[..bytes] != *b"N" {
         return Ok(()); // an end of the stream, or an error, is relayed as it is
     }
-    let sniffed = sniff_postgres(client, &state.plan.sniff, at, &state.hello_memory, TlsAnswer::Given).await;
+    let sniffed = sniff_postgres(
+        client,
+        &state.plan.sniff,
+        at,
+        &state.hello_memory,
+        None,
+        TlsAnswer::Given,
+    )
+    .await;
     let sniffed = sniffed.map_err(|error| {
         entry.traffic().up.add(error.bytes_read);
         Refusal::Sniff(error)

@@ -14,21 +14,24 @@ use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
 use super::postgres::{request_tls, requires_tls, tls_answer};
 use super::refusal::{Refusal, reply};
+use super::termination::Termination;
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
 use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::proxy_protocol::{ClientInfo, Version, header};
+use crate::plan::PoolId;
+use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
 use crate::route::{RouteChoice, RouteInput};
 use crate::sniff::alert::Alert;
 use crate::sniff::hello::{Hello, ProtocolList};
 use crate::sniff::postgres::CancelKey;
-use crate::sniff::{PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
+use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart, sniff, sniff_postgres};
 use crate::socket::Fault;
+use crate::tls::{TlsConnection, TlsSummary};
 
 /// A client that was accepted, with an entry in the ledger.
 pub(super) struct Opened<'a> {
@@ -42,20 +45,25 @@ pub(super) struct Opened<'a> {
 pub(super) struct Identified<'a> {
     client: &'a TcpStream,
     state: &'a ListenerState,
+    at: Instant,
     entry: &'a mut Entry,
-    /// `None`: the routes do not depend on the first bytes, and none were read.
+    /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
     sniffed: Option<Sniffed>,
 }
 
 /// A client that has a pool.
 pub(super) struct Routed<'a> {
-    client: &'a TcpStream,
+    pub(super) client: &'a TcpStream,
     pub(super) state: &'a ListenerState,
     pub(super) entry: &'a mut Entry,
     pool: &'a Arc<LivePool>,
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
+    /// What its TLS handshake is made with; `None`: its TLS is passed on, or the handshake is complete.
+    pub(super) termination: Option<Termination<'a>>,
+    /// The TLS that ends here, its handshake complete; with the ClientHello.
+    pub(super) tls: Option<(Box<TlsConnection>, Hello)>,
 }
 
 /// A connection to a server for the client.
@@ -64,6 +72,8 @@ pub(super) struct Connected {
     pub(super) server: LeasedServer,
     /// What the server gets before anything else: the PROXY header, and what was read of the client.
     pub(super) first: Vec<u8>,
+    /// The TLS of the client, if it ends here.
+    pub(super) client_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     pub(super) asks_server: bool,
@@ -83,12 +93,21 @@ impl<'a> Opened<'a> {
             let plan = &state.plan;
             let is_postgres = plan.protocol.is_postgres();
             let sniffed = if is_postgres || plan.routes.needs_hello() {
+                let first = take_first(entry);
                 let sniffed = if is_postgres {
                     let answer = tls_answer(plan);
                     // Boxed: the sessions of other listeners stay small.
-                    Box::pin(sniff_postgres(client, &plan.sniff, at, &state.hello_memory, answer)).await
+                    Box::pin(sniff_postgres(
+                        client,
+                        &plan.sniff,
+                        at,
+                        &state.hello_memory,
+                        first,
+                        answer,
+                    ))
+                    .await
                 } else {
-                    sniff(client, &plan.sniff, at, &state.hello_memory).await
+                    sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
                 entry.sniff_finished();
                 let sniffed = sniffed.map_err(|error| {
@@ -103,6 +122,7 @@ impl<'a> Opened<'a> {
             Ok(Identified {
                 client,
                 state,
+                at,
                 entry,
                 sniffed,
             })
@@ -118,6 +138,7 @@ pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &E
     }
     if let Some(hello) = sniffed.hello() {
         let mut info = entry.info();
+        info.has_hello = true;
         info.sni = hello
             .server_name()
             .map(ServerName::shared)
@@ -126,7 +147,7 @@ pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &E
         info.alpn = alpn_text(&hello.alpn);
     }
     if let Some(startup) = sniffed.startup() {
-        entry.info().startup = Some(Box::new(startup.clone()));
+        entry.info().protocol.get_or_insert_default().startup = Some(startup.clone());
     }
 }
 
@@ -146,6 +167,15 @@ pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
     (!text.is_empty()).then(|| text.into())
 }
 
+/// The pool that serves for this one now: itself, or its fallback.
+fn serving_pool<'a>(state: &'a ListenerState, pool: PoolId, entry: &Entry) -> &'a Arc<LivePool> {
+    let serving = state.pools.serving(pool, Instant::now());
+    if serving != pool {
+        entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
+    }
+    &state.pools[serving]
+}
+
 impl<'a> Identified<'a> {
     /// The key in a CancelRequest, if that is what the client sent.
     pub(super) fn cancel_key(&self) -> Option<CancelKey> {
@@ -160,6 +190,7 @@ impl<'a> Identified<'a> {
         let Self {
             client,
             state,
+            at,
             entry,
             sniffed,
         } = self;
@@ -181,29 +212,27 @@ impl<'a> Identified<'a> {
             database: startup.map(|startup| &*startup.database),
             user: startup.map(|startup| &*startup.user),
         };
-        let (pool, guards) = match state.plan.routes.find(&known) {
-            RouteChoice::Route { route, pool, guards } => {
-                entry.info().route = Some(Arc::clone(route));
-                (*pool, guards)
+        let routes = &state.plan.routes;
+        let (pool, guards, mode, alpn) = match routes.find(&known) {
+            RouteChoice::Route { route, pool } => {
+                entry.info().route = Some(Arc::clone(&route.name));
+                (*pool, &*route.guards, route.tls, &*route.alpn)
             }
-            RouteChoice::Default(pool) => (*pool, &[][..]),
+            RouteChoice::Default(pool) => (*pool, &[][..], routes.default_tls(), &[][..]),
             RouteChoice::Refused { route } => {
                 entry.info().route = Some(Arc::clone(route));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
         };
-        let serving = state.pools.serving(pool, Instant::now());
-        if serving != pool {
-            entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
-        }
-        let pool = &state.pools[serving];
+        let pool = serving_pool(state, pool, entry);
         let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
         if let (Some(PostgresOpening::Tls(hello, TlsStart::Direct)), false) = (postgres, pool.plan().direct_tls) {
             let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
             return Err(refused("direct_tls", Reply::Alert(alert)));
         }
         entry.pool_chosen(pool.name());
+        let deadline = at + state.plan.sniff.hello_timeout;
         Ok(Routed {
             client,
             state,
@@ -211,6 +240,8 @@ impl<'a> Identified<'a> {
             pool,
             guards,
             sniffed,
+            termination: Termination::new(state.tls.as_ref(), mode, alpn, deadline),
+            tls: None,
         })
     }
 }
@@ -225,14 +256,12 @@ impl Routed<'_> {
             pool,
             guards: _,
             sniffed,
+            termination: _,
+            tls,
         } = self;
         async move {
             let address = entry.info().client;
-            let hello = sniffed.as_ref().and_then(Sniffed::hello);
-            let mut first = match pool.plan().dial.connect.proxy_protocol {
-                Some(version) => proxy_header(version, address, client.local_addr(), hello)?,
-                None => Vec::new(),
-            };
+            let mut first = header_for(pool, client, entry, sniffed.as_ref(), tls.as_ref())?;
             let on_progress = |progress: Progress<'_>| match progress {
                 Progress::Trying(server) => entry.attempt_started(server),
                 Progress::Ended(attempt) => {
@@ -240,13 +269,13 @@ impl Routed<'_> {
                     log_attempt(pool.name(), &attempt);
                 }
             };
-            let told = |alert| {
-                reply(
-                    sniffed.as_ref(),
-                    state.plan.protocol,
-                    |_| alert,
-                    PostgresError::NoServer,
-                )
+            let told = |alert| match tls {
+                // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
+                Some(_) => Reply::Reset,
+                None => {
+                    let protocol = state.plan.protocol;
+                    reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer)
+                }
             };
             // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
             // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
@@ -260,16 +289,49 @@ impl Routed<'_> {
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            first.extend(sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default());
+            let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
+                let behind = take_first(entry).map(|behind| *behind)?;
+                entry.traffic().up.add(behind.as_slice().len());
+                Some(behind)
+            });
+            first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
             Ok(Connected {
                 socket,
                 server: LeasedServer::new(lease, pool),
                 first,
+                client_tls: tls.map(|(connection, _)| connection),
                 relay: state.plan.relay,
                 asks_server,
             })
         }
     }
+}
+
+/// What was read behind a PROXY header.
+pub(super) fn take_first(entry: &Entry) -> Option<Box<FirstBytes>> {
+    entry.info().guards.as_mut()?.first.take()
+}
+
+/// The PROXY header of the peer in front.
+pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
+    entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
+}
+
+/// The PROXY header for this client, if the servers of the pool expect one.
+fn header_for(
+    pool: &LivePool,
+    client: &TcpStream,
+    entry: &Entry,
+    sniffed: Option<&Sniffed>,
+    tls: Option<&(Box<TlsConnection>, Hello)>,
+) -> Result<Vec<u8>, Refusal> {
+    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
+        return Ok(Vec::new());
+    };
+    let (address, local) = (entry.info().client, client.local_addr());
+    let tls = tls.map(|(connection, hello)| (&**connection, hello));
+    let hello = sniffed.and_then(Sniffed::hello);
+    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())
 }
 
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
@@ -278,15 +340,25 @@ pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<SocketAddr>,
-    hello: Option<&Hello>,
+    (hello, tls): (Option<&Hello>, Option<(&TlsConnection, &Hello)>),
+    forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
-    let local = local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?;
+    let local = match forwarded.map(|header| &header.source) {
+        Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
+        _ => ListenAddr::new(local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?),
+    };
+    let summary = tls.map(|(connection, _)| TlsSummary::of(connection.negotiated()));
+    let name = tls.map(|(_, hello)| hello).or(hello).and_then(Hello::server_name);
     let info = ClientInfo {
         client,
-        local: ListenAddr::new(local),
-        authority: hello.and_then(Hello::server_name).map(ServerName::as_str),
-        alpn: hello.and_then(|hello| hello.alpn.iter().next()),
-        forwarded: None,
+        local,
+        authority: name.map(ServerName::as_str),
+        alpn: match tls {
+            Some((connection, _)) => connection.negotiated().alpn_protocol(),
+            None => hello.and_then(|hello| hello.alpn.iter().next()),
+        },
+        tls: summary.as_ref(),
+        forwarded,
     };
     Ok(header(version, &info))
 }
@@ -308,14 +380,13 @@ fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
 mod tests {
     use super::*;
     use crate::account::Ending;
-    use crate::refuse::Reply;
 
     #[test]
     fn without_a_local_address_there_is_no_session_where_a_proxy_header_is_expected() {
         let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
         for version in [Version::V1, Version::V2] {
             let gone = Err(io::ErrorKind::NotConnected.into());
-            let refusal = proxy_header(version, client, gone, None).unwrap_err();
+            let refusal = proxy_header(version, client, gone, (None, None), None).unwrap_err();
             assert_eq!((refusal.ending(), refusal.reply()), (Ending::ClientReset, Reply::Reset));
         }
     }

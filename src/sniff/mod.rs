@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod http;
 mod memory;
 mod preface;
+mod proxy_header;
 mod negotiation;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ pub use self::negotiation::{TlsAnswer, TlsStart};
 use self::postgres::{CancelKey, StartupMessage};
 use self::preface::{Inspection, Preface, PrefaceReader};
 pub use self::preface::{SniffFailure, SniffLimits};
+use self::proxy_header::ProxyHeaderReader;
+use crate::proxy_protocol::{HEADER_BYTES_MAX, ProxyHeader};
 
 /// What the first bytes of a client say.
 #[derive(Debug)]
@@ -139,7 +142,11 @@ impl SniffError {
             SniffFailure::Invalid(malformed) => Some(malformed.alert),
             SniffFailure::TooLong => self.is_tls.then_some(Alert::IllegalParameter),
             SniffFailure::TooSlow => self.is_tls.then_some(Alert::UserCanceled),
-            SniffFailure::Packet(_) | SniffFailure::Request(_) | SniffFailure::LeftEarly | SniffFailure::Io(_) => None,
+            SniffFailure::ProxyHeader(_)
+            | SniffFailure::Packet(_)
+            | SniffFailure::Request(_)
+            | SniffFailure::LeftEarly
+            | SniffFailure::Io(_) => None,
         }
     }
 }
@@ -156,17 +163,18 @@ const HTTP_HEAD_LIMITS: SniffLimits = SniffLimits {
 ///
 /// # Errors
 /// What keeps the client from being routed. The bounds are those of `limits`; the time counts from `accepted_at`. The
-/// memory for what is read is charged to `memory`.
+/// memory for what is read is charged to `memory`. `first` are bytes that were read already, to which the others are added.
 pub async fn sniff<S>(
     socket: &mut S,
     limits: &SniffLimits,
     accepted_at: Instant,
     memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
 ) -> Result<Sniffed, SniffError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut preface = Preface::new(socket, limits, accepted_at, memory);
+    let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
     let is_tls = preface.bytes_read() >= 2; // if undecided, these are the 16 03 of a TLS record
     preface.finish(read, is_tls)
@@ -182,17 +190,55 @@ pub async fn sniff_postgres<S>(
     limits: &SniffLimits,
     accepted_at: Instant,
     memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
     tls: TlsAnswer,
 ) -> Result<Sniffed, SniffError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut preface = Preface::new(socket, limits, accepted_at, memory);
+    let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
     let answered = preface.answered();
     let opening = read.map(|opening| Opening::Postgres(Box::new((opening, answered))));
     preface.finish(opening, reader.is_tls())
+}
+
+/// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes. Returns
+/// it, and what has come right behind it; without a header, all that was read. `None`: there is no header.
+///
+/// # Errors
+/// The header is invalid, is missing where one is required, or does not come in time.
+pub async fn read_proxy_header<S>(
+    socket: &mut S,
+    is_required: bool,
+    hello_timeout: Duration,
+    accepted_at: Instant,
+    memory: &Arc<HelloMemory>,
+) -> Result<(Option<Box<ProxyHeader>>, FirstBytes), SniffError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = SniffLimits {
+        hello_timeout,
+        hello_bytes_max: HEADER_BYTES_MAX,
+    };
+    let mut preface = Preface::new(socket, &limits, accepted_at, memory, None);
+    match preface.read(&mut ProxyHeaderReader { is_required }).await {
+        Ok(found) => {
+            let mut first = preface.into_bytes();
+            let header = found.map(|(header, length)| {
+                first.drop_front(length);
+                header
+            });
+            Ok((header, first))
+        }
+        Err(reason) => Err(SniffError {
+            reason,
+            bytes_read: preface.bytes_read(),
+            is_tls: false,
+        }),
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
@@ -221,11 +267,12 @@ pub async fn sniff_http<S>(
     socket: &mut S,
     accepted_at: Instant,
     memory: &Arc<HelloMemory>,
+    first: Option<Box<FirstBytes>>,
 ) -> Result<(RequestHead, usize), SniffError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory);
+    let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory, first);
     let read = preface.read(&mut HttpReader::default()).await;
     let bytes_read = preface.bytes_read();
     match read {

@@ -1,9 +1,8 @@
 //! The first bytes of a client: one buffer and one deadline, and readers that look at the same bytes in turn.
 //!
 //! A reader is pure: bytes -> found, need more, reply, or invalid. To add one, implement [`PrefaceReader`] and call
-//! [`Preface::read`] before or after the others. One kind of reader needs more than there is: one whose bytes are not for
-//! the server (a PROXY header) says how many it has used, and `Preface` drops these from the front of its buffer before the
-//! next reader looks.
+//! [`Preface::read`] before or after the others. The bytes of a PROXY header are not for the server: it is read with a `Preface`
+//! of its own, and what follows it is what the next one begins with.
 
 use std::future::poll_fn;
 use std::io;
@@ -20,6 +19,7 @@ use super::hello::Malformed;
 use super::http::InvalidRequest;
 use super::memory::{FirstBytes, HelloMemory};
 use super::postgres::InvalidPacket;
+use crate::proxy_protocol::InvalidHeader;
 
 /// Bounds on what is read before a route is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub enum SniffFailure {
     /// It is no client of PostgreSQL, on a listener for those.
     #[error("the first packet is invalid")]
     Packet(#[source] InvalidPacket),
+    /// The connection of a peer in front does not begin with a valid PROXY header.
+    #[error("the PROXY header is invalid")]
+    ProxyHeader(#[source] InvalidHeader),
     /// It is not a valid HTTP request, on a listener that redirects.
     #[error("the request is invalid")]
     Request(#[source] InvalidRequest),
@@ -91,18 +94,19 @@ pub(super) struct Preface<'s, S> {
 }
 
 impl<'s, S: AsyncRead + AsyncWrite + Unpin> Preface<'s, S> {
-    /// Nothing read yet, of a client that was accepted then.
+    /// These bytes read so far, of a client that was accepted then.
     pub(super) fn new(
         socket: &'s mut S,
         limits: &'s SniffLimits,
         accepted_at: Instant,
         memory: &Arc<HelloMemory>,
+        first: Option<Box<FirstBytes>>,
     ) -> Self {
         Self {
             socket,
             limits,
             accepted_at,
-            bytes: FirstBytes::new(memory, accepted_at),
+            bytes: first.map_or_else(|| FirstBytes::new(memory, accepted_at), |first| *first),
             answered: 0,
         }
     }

@@ -22,7 +22,7 @@ async fn sniffed(server: &mut DuplexStream, bytes_max: usize) -> Result<Sniffed,
         hello_bytes_max: bytes_max,
         ..LIMITS
     };
-    sniff(server, &limits, Instant::now(), &memory()).await
+    sniff(server, &limits, Instant::now(), &memory(), None).await
 }
 
 async fn sniffed_of(sent: &[u8], bytes_max: usize) -> Result<Sniffed, SniffError> {
@@ -124,7 +124,7 @@ async fn a_reset_is_an_error_of_the_socket() {
         .unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     crate::socket::reset(client);
-    let error = sniff(&mut server, &LIMITS, Instant::now(), &memory())
+    let error = sniff(&mut server, &LIMITS, Instant::now(), &memory(), None)
         .await
         .unwrap_err();
     assert!(matches!(error.reason, SniffFailure::Io(_)), "{error}");
@@ -143,7 +143,7 @@ async fn the_deadline_is_absolute_and_counts_from_accept() {
     };
     let memory = memory();
     tokio::select! {
-        sniffed = sniff(&mut server, &LIMITS, accepted_at, &memory) => {
+        sniffed = sniff(&mut server, &LIMITS, accepted_at, &memory, None) => {
             let error = sniffed.unwrap_err();
             assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
             assert_eq!(error.bytes_read, 1); // the second byte comes at 6 s
@@ -211,11 +211,11 @@ async fn the_client_that_waited_longest_is_evicted_when_hello_memory_is_used_up(
     let (mut first, mut to_first) = duplex(128);
     let (mut second, mut to_second) = duplex(128);
     first.write_all(&captured("openssl")[..60]).await.unwrap();
-    let sniff_first = sniff(&mut to_first, &LIMITS, first_at, &memory);
+    let sniff_first = sniff(&mut to_first, &LIMITS, first_at, &memory, None);
     let sniff_second = async {
         second.write_all(&captured("openssl")[..60]).await.unwrap();
         tokio::select! {
-            sniffed = sniff(&mut to_second, &LIMITS, second_at, &memory) => panic!("{sniffed:?}"),
+            sniffed = sniff(&mut to_second, &LIMITS, second_at, &memory, None) => panic!("{sniffed:?}"),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     };
@@ -246,7 +246,7 @@ async fn readers_in_turn_share_the_bytes_and_the_deadline() {
     for (sent, is_whole) in [(&sent[..], true), (&sent[..60], false)] {
         let (mut client, mut server) = duplex(4096);
         let memory = memory();
-        let mut preface = Preface::new(&mut server, &LIMITS, accepted_at, &memory);
+        let mut preface = Preface::new(&mut server, &LIMITS, accepted_at, &memory, None);
         client.write_all(&sent[..1]).await.unwrap();
         assert_eq!(preface.read(&mut FirstByte).await.unwrap(), sent[0]);
         client.write_all(&sent[1..]).await.unwrap();
@@ -271,7 +271,7 @@ async fn the_head_of_a_request_is_read_within_5_seconds_of_accept_however_often_
     };
     let memory = memory();
     let error = tokio::select! {
-        read = sniff_http(&mut server, accepted_at, &memory) => read.unwrap_err(),
+        read = sniff_http(&mut server, accepted_at, &memory, None) => read.unwrap_err(),
         () = drip => unreachable!("it never ends"),
     };
     assert!(matches!(error.reason, SniffFailure::TooSlow), "{error}");
@@ -286,7 +286,7 @@ async fn a_request_of_exactly_16_kib_is_read_and_a_longer_one_is_not() {
         let (mut client, mut server) = duplex(32 << 10);
         client.write_all(sent.as_bytes()).await.unwrap();
         let memory = memory();
-        let read = sniff_http(&mut server, Instant::now(), &memory).await;
+        let read = sniff_http(&mut server, Instant::now(), &memory, None).await;
         assert_eq!(read.is_ok(), is_read, "{read:?}");
         drop(read);
         assert_eq!(memory.held(), 0);

@@ -8,6 +8,7 @@ mod support;
 mod traffic;
 mod hostile;
 mod routing;
+mod tls;
 mod choosing;
 mod health;
 mod databases;

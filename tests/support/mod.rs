@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test that uses it")]
 
 pub mod api;
+pub mod authority;
 pub mod client;
 pub mod configs;
 pub mod counts;
@@ -26,6 +27,7 @@ pub mod server;
 pub mod stop;
 pub mod stream;
 pub mod tls;
+pub mod tls_client;
 pub mod usage;
 
 use std::thread::sleep;

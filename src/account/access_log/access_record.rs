@@ -51,15 +51,52 @@ pub struct AccessRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_authority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_unique_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
+    #[serde(flatten)]
+    pub tls: TlsWords,
     pub client_rtt_us: Option<u32>,
     pub server_rtt_us: Option<u32>,
     pub client_retrans: Option<u32>,
     pub server_retrans: Option<u32>,
+}
+
+/// The fields of TLS. Those without a value are left out.
+#[derive(Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "README.md documents the fields")]
+pub struct TlsWords {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cipher: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_resumed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<ClientCertWords>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_refusal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_tls: Option<&'static str>,
+}
+
+/// The certificate of a client.
+#[derive(Debug, Serialize)]
+pub struct ClientCertWords {
+    /// Its subject.
+    pub subject: String,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
 }
 
 fn rfc3339<S: serde::Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -196,6 +196,21 @@ impl Registry {
             let histogram = &listener.series.hello_duration;
             histogram.write(names::HELLO_DURATION, &labels, text);
         }
+        let mut tls = self
+            .listeners
+            .iter()
+            .filter_map(|(name, listener)| Some((name, listener.series.tls()?)))
+            .peekable();
+        if tls.peek().is_some() {
+            let help = "Duration of TLS handshakes with clients, from the ClientHello on, complete or not.";
+            write_header(text, names::TLS_HANDSHAKE_DURATION, FamilyType::Histogram, help);
+        }
+        for (name, series) in tls {
+            let labels = format_labels(&[("listener", name)]);
+            series
+                .handshake_duration
+                .write(names::TLS_HANDSHAKE_DURATION, &labels, text);
+        }
         let help = "Duration of successful connects to a server.";
         write_header(text, names::CONNECT_DURATION, FamilyType::Histogram, help);
         for (key, server) in &self.servers {

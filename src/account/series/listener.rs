@@ -1,13 +1,14 @@
 //! The series of a listener.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::Counter;
 use tokio::time::Instant;
 
 use super::counters::{LabelledCounters, SharedRecorder, counter, label};
+use super::tls::{HandshakeResult, TlsSeries};
 use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
 use crate::account::names;
 use crate::account::pause_episode::PauseEpisode;
@@ -61,6 +62,9 @@ pub struct ListenerSeries {
     // A std mutex: locked for one statement, and only during an episode.
     episode: Mutex<PauseEpisode>,
     pub(in crate::account) hello_duration: Histogram,
+    recorder: SharedRecorder,
+    /// Made by the first handshake: most listeners have none.
+    tls: OnceLock<TlsSeries>,
 }
 
 impl std::fmt::Debug for ListenerSeries {
@@ -84,6 +88,8 @@ impl ListenerSeries {
             is_pausing: AtomicBool::new(false),
             episode: Mutex::default(),
             hello_duration: Histogram::new(HANDSHAKE_BOUNDS),
+            recorder: Arc::clone(recorder),
+            tls: OnceLock::new(),
         }
     }
 
@@ -141,10 +147,34 @@ impl ListenerSeries {
         self.hello_duration.record(duration);
     }
 
+    /// Counts a TLS handshake with a client, with the time from the ClientHello to its end. `version`: `1.2`, `1.3`, or
+    /// nothing where none was agreed.
+    pub fn record_tls_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
+        self.tls_or_new().record_handshake(version, result, duration);
+    }
+
+    /// Counts a TLS session that was resumed.
+    pub fn record_tls_resumption(&self) {
+        self.tls_or_new().record_resumption();
+    }
+
+    fn tls_or_new(&self) -> &TlsSeries {
+        let make = || TlsSeries::new(&self.recorder, &[label("listener", &self.name)]);
+        self.tls.get_or_init(make)
+    }
+
+    /// The series of TLS; `None`: there was no handshake.
+    pub(in crate::account) fn tls(&self) -> Option<&TlsSeries> {
+        self.tls.get()
+    }
+
     /// Keeps the exporter from forgetting the counters.
     pub(in crate::account) fn touch(&self) {
         self.connections.increment(0);
         self.pauses.touch();
+        if let Some(tls) = self.tls() {
+            tls.touch();
+        }
         self.cancels.touch();
     }
 }

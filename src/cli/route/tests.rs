@@ -8,7 +8,7 @@ use crate::plan::{AdminPlan, Failback, HealthPlan, LogPlan, Protocol, RuntimePla
 use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
-use crate::route::{RouteTable, Target};
+use crate::route::{RouteTable, Target, TlsMode};
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use std::time::Duration;
@@ -102,6 +102,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
         bind: Vec::new(),
         backlog: 1,
         max_connections: None,
+        accept_proxy: None,
         guards: Vec::new(),
         redirect: None,
         protocol: Protocol::Tcp,
@@ -110,6 +111,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
             hello_bytes_max: 1,
         },
         routes: RouteTable::new(routes, default),
+        tls: None,
         relay: RelayLimits {
             idle_timeout: None,
             half_close_timeout: None,
@@ -127,6 +129,7 @@ fn route(name: &str, sni: &[&str], alpn: &[&str], from: &[&str], to: Target<Pool
         database: Vec::new(),
         user: Vec::new(),
         guards: Vec::new(),
+        tls: TlsMode::Pass,
         to,
     }
 }
@@ -206,7 +209,7 @@ fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&s
         from: from.map(|ip| ip.parse().unwrap()),
         ..RouteArgs::default()
     };
-    explain(&plan(), &args).unwrap()
+    explain(&plan(), &TlsByListener::new(), &args).unwrap()
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn a_postgresql_session_is_explained() {
             user: user.map(Into::into),
             ..RouteArgs::default()
         };
-        explain(&plan, &args).unwrap()
+        explain(&plan, &TlsByListener::new(), &args).unwrap()
     };
     let taken = explained(Some("app"), None);
     let client = "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n";
@@ -366,7 +369,7 @@ fn an_unknown_listener_is_an_error_with_the_known_ones() {
         ..RouteArgs::default()
     };
     assert_eq!(
-        explain(&plan(), &args).unwrap_err().to_string(),
+        explain(&plan(), &TlsByListener::new(), &args).unwrap_err().to_string(),
         "there is no listener `http`; known listeners: https, plain, strict"
     );
 }

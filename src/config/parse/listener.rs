@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::limits::ListenerSettings;
 use super::redirect::{self, UnresolvedRedirect};
-use super::{BoundAddresses, Names, Problems, Section, process, route, unused, value};
+use super::route::RouteKind;
+use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, tls, unused, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, UnplacedCancel};
-use crate::route::{Route, RouteTable};
+use crate::route::{Route, RouteTable, TlsMode};
+use crate::tls::Protocols;
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
 /// not a table.
@@ -28,23 +30,22 @@ pub(super) fn listener<'a>(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
-    let routes = routes(&entry.key, &section, protocol, names, problems);
+    let mut tls = tls::listener_tls(&section, protocol, problems);
+    let kind = RouteKind {
+        is_postgres: protocol.is_postgres(),
+        terminates: section.entry("tls").is_some(),
+    };
+    let routes = routes(&entry.key, &section, (protocol, kind), names, problems);
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
+    report_missing_target(&section, &entry.position, problems);
     let pool = section.get("pool");
-    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-    let are_routes_missing = section
-        .get("routes")
-        .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
-        problems.error(
-            &entry.position,
-            "this listener has neither `pool` nor `routes`",
-            r#"add pool = "NAME""#,
-        );
-    }
     let pool = pool.and_then(|node| names.pools.find(node, problems));
-    let table = RouteTable::new(routes, pool);
+    if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
+        tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
+        tls.route_alpn = route_alpn(&routes);
+    }
+    let mut table = RouteTable::new(routes, pool);
     if protocol == Protocol::Mysql && table.needs_hello() {
         problems.error(
             &entry.position,
@@ -52,19 +53,27 @@ pub(super) fn listener<'a>(
             "give each pool a listener of its own",
         );
     }
-    let reads_hello = table.needs_hello() || protocol.is_postgres();
+    if kind.terminates {
+        table = table.terminating_by_default();
+    }
+    let accept_proxy = accept_proxy::accept_proxy(&section, problems);
+    let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
+    if !kind.terminates {
+        unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
+    }
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
+        accept_proxy,
         guards,
         protocol,
         redirect: None, // set by redirect::resolve
         sniff: limits.sniff,
         routes: table,
+        tls,
         relay: limits.relay,
         socket: limits.socket,
     };
@@ -116,7 +125,7 @@ fn protocol(section: &Section<'_>, problems: &mut Problems<'_>) -> Protocol {
 fn routes(
     listener: &str,
     section: &Section<'_>,
-    protocol: Protocol,
+    (protocol, kind): (Protocol, RouteKind),
     names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Vec<Route<PoolId>> {
@@ -129,7 +138,7 @@ fn routes(
     let mut positions = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
         let default_name = format!("{listener}#{}", index + 1);
-        let Some(route) = route::route(&default_name, node, protocol.is_postgres(), names, problems) else {
+        let Some(route) = route::route(&default_name, node, kind, names, problems) else {
             continue;
         };
         if let Some(first) = first_positions.get(&route.name) {
@@ -145,4 +154,28 @@ fn routes(
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes
+}
+
+/// Reports a listener whose clients cannot go anywhere.
+fn report_missing_target(section: &Section<'_>, position: &Position, problems: &mut Problems<'_>) {
+    let is_empty_list = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+    let are_routes_missing = section
+        .get("routes")
+        .map_or_else(|| section.is_missing("routes"), is_empty_list);
+    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
+        problems.error(
+            position,
+            "this listener has neither `pool` nor `routes`",
+            r#"add pool = "NAME""#,
+        );
+    }
+}
+
+/// The lists of protocols that routes agree on instead of the listener's, each once.
+fn route_alpn(routes: &[Route<PoolId>]) -> Vec<Protocols> {
+    let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
+    let mut lists: Vec<_> = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
+    lists.sort();
+    lists.dedup();
+    lists
 }

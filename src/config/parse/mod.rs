@@ -16,9 +16,11 @@ mod server;
 mod pool;
 mod pools;
 mod route;
+mod tls;
 mod unused;
 mod process;
 mod guard;
+mod accept_proxy;
 mod redirect;
 mod listener;
 

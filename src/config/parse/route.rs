@@ -7,20 +7,29 @@ use crate::config::keys;
 use crate::glob::Glob;
 use crate::name::NamePattern;
 use crate::plan::PoolId;
-use crate::route::{Route, Target};
+use crate::route::{Route, Target, TlsMode};
 use crate::sniff::postgres;
+
+/// What the routes of a listener depend on.
+#[derive(Clone, Copy)]
+pub(super) struct RouteKind {
+    /// Whether its clients speak PostgreSQL.
+    pub(super) is_postgres: bool,
+    /// Whether it has certificates.
+    pub(super) terminates: bool,
+}
 
 /// Converts a route, with `default_name` unless it has `name`. `None` if it is not a table.
 pub(super) fn route(
     default_name: &str,
     node: &Node,
-    is_postgres: bool,
+    kind: RouteKind,
     names: &mut Names<'_, '_>,
     problems: &mut Problems<'_>,
 ) -> Option<Route<PoolId>> {
     let section = Section::open(node, &node.position, &keys::ROUTE, problems)?;
     for key in ["database", "user"] {
-        if let (Some((position, _)), false) = (section.entry(key), is_postgres) {
+        if let (Some((position, _)), false) = (section.entry(key), kind.is_postgres) {
             problems.error(
                 position,
                 format!("`{key}` is known only of clients of PostgreSQL"),
@@ -33,6 +42,7 @@ pub(super) fn route(
         sni: entries(&section, "sni", problems, pattern),
         alpn: entries(&section, "alpn", problems, protocol),
         from: entries(&section, "from", problems, address::network),
+        tls: tls_mode(&section, kind.terminates, problems),
         database: entries(&section, "database", problems, glob),
         user: entries(&section, "user", problems, glob),
         guards: names.guards.find(&section, problems),
@@ -41,7 +51,7 @@ pub(super) fn route(
     })
 }
 
-fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
+pub(super) fn pattern(text: &str) -> Result<NamePattern, address::InvalidValue> {
     NamePattern::from_config(text).map_err(|error| {
         let message = format!("`{text}` is not a name pattern: {error}");
         let hint = if text.contains('*') {
@@ -102,4 +112,22 @@ fn target(section: &Section<'_>, pools: &mut Pools<'_>, problems: &mut Problems<
             None
         }
     }
+}
+
+/// How a route of a listener treats TLS. `terminates`: whether the listener has certificates.
+fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) -> TlsMode {
+    let modes = [("pass", TlsMode::Pass), ("terminate", TlsMode::Terminate)];
+    let mode = route.one_of("tls", &modes, problems);
+    if let (Some((position, _)), Some(mode), false) = (route.entry("tls"), mode, terminates) {
+        let hint = "add [listeners.NAME.tls] with `certificates`";
+        match mode {
+            TlsMode::Terminate => problems.error(position, "this listener has no certificates", hint),
+            TlsMode::Pass => problems.warning(
+                position,
+                "`tls` is never used",
+                "a listener without [listeners.NAME.tls] passes all TLS on",
+            ),
+        }
+    }
+    mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
 }

@@ -183,6 +183,7 @@ proptest! {
             local: ListenAddr::new(local),
             authority: Some("a.example"),
             alpn: None,
+            tls: None,
             forwarded: None,
         };
         let header = header(version, &info);

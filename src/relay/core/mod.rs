@@ -41,11 +41,20 @@ pub(super) struct Core<'a> {
     closed: Option<Closed>,
     /// Whether bytes were read or sent since the timer last took note.
     has_moved: bool,
+    /// Whether a connection's end must be sent before it is closed.
+    ends_explicitly: bool,
 }
 
 impl<'a> Core<'a> {
     /// Creates the state of a relay. `first` is the number of bytes already read from the client, not yet sent.
-    pub(super) fn new(first: usize, limits: RelayLimits, traffic: &'a Traffic, now: Instant) -> Self {
+    /// `ends_explicitly`: closing a connection does not tell its peer that the stream is complete.
+    pub(super) fn new(
+        first: usize,
+        limits: RelayLimits,
+        traffic: &'a Traffic,
+        ends_explicitly: bool,
+        now: Instant,
+    ) -> Self {
         let silence = limits.idle_timeout.map(|limit| silence_timer(limit, now));
         Self {
             up: Direction::new(first),
@@ -57,6 +66,7 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
+            ends_explicitly,
         }
     }
 
@@ -125,9 +135,13 @@ impl<'a> Core<'a> {
         self.settle_ends();
     }
 
-    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is
+    /// The connection of this side broke, except that a stream which was cut off counts as finished if the other side has
+    /// finished before: nobody can miss anything then, and many clients end so. A client that breaks ends the relay at once; what a server had sent before is
     /// still delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
     pub(super) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
+        if fault == Fault::Truncated && self.direction(side.other()).has_ended() && !self.is_delivering() {
+            return self.ended(side, now);
+        }
         match side {
             Side::Client => self.closed = Some(self.broken(side, fault)),
             Side::Server if self.is_delivering() => self.down.end(), // reported again after the last byte
@@ -225,11 +239,13 @@ impl<'a> Core<'a> {
     /// Skips forwarding the end of the direction that finishes last: both connections are about to be closed, which has the
     /// same effect and saves a system call, or to be reset.
     fn settle_ends(&mut self) {
-        if self.down.is_done() {
-            self.up.settle();
-        }
-        if self.up.is_done() {
-            self.down.settle();
+        if !self.ends_explicitly || self.is_delivering() {
+            if self.down.is_done() {
+                self.up.settle();
+            }
+            if self.up.is_done() {
+                self.down.settle();
+            }
         }
         if let (true, true, Some(first)) = (self.up.is_done(), self.down.is_done(), self.first_ended)
             && self.closed.is_none()

@@ -21,7 +21,7 @@ fn expire_until_closed(core: &mut Core<'_>, mut now: Instant) -> (Instant, Close
 #[test]
 fn without_send_queue_figures_delivery_after_a_reset_gets_its_whole_time() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, start);
+    let mut core = Core::new(0, IDLE, &traffic, false, start);
     core.received(Side::Server, 100);
     core.sent(Side::Server, 100);
     core.broke(Side::Server, Fault::Reset, start);
@@ -34,7 +34,7 @@ fn without_send_queue_figures_delivery_after_a_reset_gets_its_whole_time() {
 #[test]
 fn without_send_queue_figures_silence_ends_a_session_in_an_orderly_way() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(0, IDLE, &traffic, start);
+    let mut core = Core::new(0, IDLE, &traffic, false, start);
     let (now, closed) = expire_until_closed(&mut core, start);
     assert_eq!(closed, Closed::Idle(Pending::Nothing));
     assert_eq!(Some(now - start), IDLE.idle_timeout);
@@ -43,6 +43,6 @@ fn without_send_queue_figures_silence_ends_a_session_in_an_orderly_way() {
 #[test]
 fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
     let (traffic, start) = (Traffic::default(), Instant::now());
-    let mut core = Core::new(7, IDLE, &traffic, start);
+    let mut core = Core::new(7, IDLE, &traffic, false, start);
     assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
 }

@@ -147,7 +147,7 @@ async fn relay_case(case: &Case) -> Closed {
     let traffic = Traffic::default();
     let referee = Referee::new(case.first, case.limits, &world, &traffic);
     let mut engine = Completions {
-        core: Core::new(case.first, case.limits, &traffic, Instant::now()),
+        core: Core::new(case.first, case.limits, &traffic, false, Instant::now()),
         world: &world,
         up: Held {
             bytes: first(case.first),

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::relay::core::SendQueue;
-use crate::relay::engine::poll::{TURN_BYTES, Wire};
+use crate::relay::engine::poll::{Socket, TURN_BYTES};
 
 /// The most bytes that a peer sends, or the relay sends, at once.
 pub(super) const PIECE_BYTES_MAX: usize = 1 << 20;
@@ -213,6 +213,7 @@ impl End {
             Fault::Lost => Errno::ACCESS,
             Fault::Reset if self.ended && !self.finished => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
+            Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so"),
         });
         self.broke = Some((Instant::now(), fault));
         self.event = true;
@@ -503,7 +504,7 @@ impl Model<'_> {
     }
 }
 
-impl Wire for Model<'_> {
+impl Socket for Model<'_> {
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut world = self.world();
         let end = world.end_mut(self.side);

@@ -50,6 +50,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_guard_sessions", "gauge", &["guard"]),
     ("acequia_guard_sources", "gauge", &["guard"]),
     ("acequia_log_lines_dropped_total", "counter", &[]),
+    ("acequia_certificate_reloads_total", "counter", &["result"]),
     ("acequia_config_reloads_total", "counter", &["result"]),
     ("acequia_config_last_reload_timestamp_seconds", "gauge", &[]),
 ];
@@ -336,8 +337,12 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No server here is checked by TLS or a login, no client cancels a query, and accepting may never have paused.
+    // No TLS ends here, no server is checked by it or a login, no client cancels a query, and accepting may never have paused.
     let may_be_missing = [
+        "acequia_tls_handshakes_total",
+        "acequia_tls_handshake_seconds",
+        "acequia_tls_resumptions_total",
+        "acequia_certificate_expiry_timestamp_seconds",
         "acequia_accept_pauses_total",
         "acequia_cancel_requests_total",
         "acequia_health_check_refused",

@@ -35,12 +35,17 @@ fn full_toml_has_every_key_of_every_section() {
             .collect()
     };
     let guards = || file["guards"].as_table().unwrap().values();
-    let shown: [BTreeSet<String>; 14] = [
+    let tls = || listeners().filter_map(|listener| listener.get("tls"));
+    let shown: [BTreeSet<String>; 18] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
         of(&file["log"]),
         of(&file["defaults"]),
+        listeners()
+            .filter_map(|listener| listener.get("accept_proxy"))
+            .flat_map(of)
+            .collect(),
         guards().flat_map(of).collect(),
         guards().filter_map(|guard| guard.get("by")).flat_map(of).collect(),
         listeners().flat_map(of).collect(),
@@ -52,6 +57,9 @@ fn full_toml_has_every_key_of_every_section() {
             .filter_map(|listener| listener.get("routes"))
             .flat_map(of_all)
             .collect(),
+        tls().flat_map(of).collect(),
+        tls().flat_map(|tls| of_all(&tls["certificates"])).collect(),
+        tls().filter_map(|tls| tls.get("client_auth")).flat_map(of).collect(),
         pools().flat_map(of).collect(),
         pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
         pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),

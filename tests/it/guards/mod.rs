@@ -1,5 +1,6 @@
 //! Guards: who may pass, and how much they may take.
 
+mod accept_proxy;
 mod addresses;
 mod limits;
 mod bandwidth;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::PATIENCE;
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
 /// The receiving end of sd_notify(3).
@@ -146,6 +146,28 @@ fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
     let unit = shipped_unit();
     assert!(unit.lines().any(|line| line == "RuntimeDirectory=acequia"));
     assert!(!unit.contains("XDG_RUNTIME_DIR"));
+}
+
+#[test]
+fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
+    let unit = shipped_unit();
+    let run = |key: &str, file: &str| {
+        let command = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let command = command.replace("/etc/acequia/acequia.toml", file);
+        let (program, arguments) = command.split_once(' ').unwrap();
+        assert_eq!(program, "/usr/bin/acequia");
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        acequia(&arguments).output().unwrap()
+    };
+    let checked = run(
+        "ExecStartPre=",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.toml"),
+    );
+    assert!(checked.status.success(), "{checked:?}");
+    // Without the file it gets as far as reading it.
+    let started = run("ExecStart=", "/dev/null/acequia.toml");
+    let complaint = String::from_utf8_lossy(&started.stderr);
+    assert!(complaint.contains("cannot read the configuration"), "{started:?}");
 }
 
 #[test]

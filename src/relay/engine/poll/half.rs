@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::copy::{Copied, poll_copy, poll_send};
+use super::copy::{Copied, poll_copy};
 use super::read_mode::ReadMode;
 use super::splice::{Filled, Pipe, Sent};
 use super::wire::{TransferError, Wire};
@@ -29,8 +29,13 @@ pub(super) struct Half {
 /// The bytes that were read and not sent yet. The core knows how many.
 enum Unsent {
     Nothing,
-    Bytes { bytes: Box<[u8]>, sent: usize },
+    Bytes {
+        bytes: Box<[u8]>,
+        sent: usize,
+    },
     Pipe(Pipe),
+    /// The receiver has taken so many, and sends them once it can.
+    Taken(usize),
 }
 
 impl Half {
@@ -50,13 +55,13 @@ impl Half {
 
     /// Does what the core decides until it must wait, has used up its turn (then it will be polled again), or has nothing
     /// more to do. `throttle` limits how fast it reads.
-    pub(super) fn poll(
+    pub(super) fn poll<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
         core: &mut Core<'_>,
         from: Side,
-        sender: &impl Wire,
-        receiver: &impl Wire,
+        sender: &W,
+        receiver: &W,
         mut throttle: Option<&mut DirectionThrottle>,
     ) -> Poll<Result<(), TransferError>> {
         let mut turn = 0;
@@ -69,7 +74,7 @@ impl Half {
                 }
                 Next::Send => ready!(self.poll_send(cx, core, from, receiver)).map_err(TransferError::Write)?,
                 Next::ShutDown => {
-                    receiver.shut_down();
+                    ready!(receiver.poll_shut_down(cx));
                     core.shut_down(from);
                 }
                 // A task that wakes itself stays in the run queue, and the runtime does not check whether other sockets
@@ -77,7 +82,7 @@ impl Half {
                 Next::Read if turn >= TURN_BYTES => return pin!(yield_now()).poll(cx).map(Ok),
                 Next::Read => {
                     // Read only while the receiver can accept more; until then TCP flow control stops the sender.
-                    ready!(receiver.poll_write_ready(cx)).map_err(TransferError::Write)?;
+                    ready!(receiver.poll_writable(cx)).map_err(TransferError::Write)?;
                     let granted = match &mut throttle {
                         Some(throttle) => ready!(self.poll_grant(cx, sender, throttle)).map_err(TransferError::Read)?,
                         None => usize::MAX,
@@ -103,26 +108,27 @@ impl Half {
         throttle: &mut DirectionThrottle,
     ) -> Poll<io::Result<usize>> {
         self.is_reading = true;
-        ready!(sender.poll_read_ready(cx))?;
+        ready!(sender.poll_readable(cx))?;
         self.is_reading = false;
         throttle.poll_grant(cx).map(Ok)
     }
 
     /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read;
     /// 0 is the end of the stream.
-    fn poll_read(
+    fn poll_read<W: Wire>(
         &mut self,
         cx: &mut Context<'_>,
         core: &mut Core<'_>,
         from: Side,
-        sender: &impl Wire,
-        receiver: &impl Wire,
+        sender: &W,
+        receiver: &W,
         read_max: usize,
     ) -> Poll<Result<usize, TransferError>> {
         if self.read_mode.is_bulk() {
-            if let Some(mut pipe) = Pipe::take() {
+            let sockets = sender.spliced().zip(receiver.spliced());
+            if let Some(((from_socket, _), mut pipe)) = sockets.zip(Pipe::take()) {
                 // If there is nothing to read, the pipe returns to the pool here: an idle session holds none.
-                match ready!(pipe.poll_fill(cx, sender, read_max)).map_err(TransferError::Read)? {
+                match ready!(pipe.poll_fill(cx, from_socket, read_max)).map_err(TransferError::Read)? {
                     Filled::Bytes(bytes) => {
                         core.received(from, bytes);
                         self.read_mode.record_fill(bytes);
@@ -138,11 +144,13 @@ impl Half {
             }
             self.read_mode.stop_bulk();
         }
-        let read_max = self.read_mode.read_max().min(read_max);
-        let Copied { read, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
-        self.read_mode.record_copy(read, rest.is_none());
+        let read_max = self.read_mode.read_max().max(W::RECV_BYTES_MIN).min(read_max);
+        let Copied { read, taken, rest } = ready!(poll_copy(cx, core, from, sender, receiver, read_max))?;
+        self.read_mode.record_copy(read, taken == 0 && rest.is_none());
         if let Some(rest) = rest {
             self.unsent = Unsent::bytes(rest);
+        } else if taken > 0 {
+            self.unsent = Unsent::Taken(taken);
         }
         Poll::Ready(Ok(read))
     }
@@ -158,17 +166,29 @@ impl Half {
         let now_sent = match &mut self.unsent {
             Unsent::Nothing => unreachable!("the core counts the unsent bytes"),
             Unsent::Bytes { bytes, sent } => {
-                let now_sent = ready!(poll_send(cx, receiver, &bytes[*sent..]))?;
-                *sent += now_sent;
-                now_sent
-            }
-            Unsent::Pipe(pipe) => match ready!(pipe.poll_send(cx, receiver))? {
-                Sent::Bytes(bytes) => bytes,
-                Sent::Refused(rest) => {
-                    self.unsent = Unsent::bytes(rest);
-                    return Poll::Ready(Ok(()));
+                let taken = ready!(receiver.poll_send(cx, &bytes[*sent..]))?;
+                *sent += taken;
+                if receiver.poll_flush(cx)?.is_pending() {
+                    debug_assert_eq!(*sent, bytes.len(), "a connection that holds bytes takes all of them");
+                    self.unsent = Unsent::Taken(taken);
+                    return Poll::Pending;
                 }
-            },
+                taken
+            }
+            Unsent::Taken(taken) => {
+                ready!(receiver.poll_flush(cx))?;
+                *taken
+            }
+            Unsent::Pipe(pipe) => {
+                let socket = receiver.spliced().expect("the pipe was filled for it");
+                match ready!(pipe.poll_send(cx, socket))? {
+                    Sent::Bytes(bytes) => bytes,
+                    Sent::Refused(rest) => {
+                        self.unsent = Unsent::bytes(rest);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
         };
         core.sent(from, now_sent);
         if core.unsent(from) == 0 {

@@ -1,6 +1,8 @@
 //! The engine that waits until sockets are ready. It copies, or splices while a direction carries bulk data.
 
+mod socket;
 mod wire;
+mod tls;
 mod copy;
 mod read_mode;
 mod splice;
@@ -20,9 +22,12 @@ use crate::socket::Fault;
 use half::Half;
 #[cfg(test)]
 pub(in crate::relay) use half::TURN_BYTES;
+#[cfg(test)]
+pub(in crate::relay) use socket::Socket;
 pub use splice::limit_pipes;
 #[cfg(test)]
 pub(in crate::relay) use splice::pipes;
+pub(in crate::relay) use tls::{MaybeTls, TlsWire};
 use wire::TransferError;
 pub(in crate::relay) use wire::Wire;
 
@@ -37,7 +42,7 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
     mut cut: impl Future + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     let mut relay = Relay {
-        core: Core::new(first.len(), limits, traffic, Instant::now()),
+        core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
         client: WatchedWire::new(client),
         server: WatchedWire::new(server),
         up: Half::new(first),

@@ -16,7 +16,7 @@ use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 
-use super::wire::Wire;
+use super::socket::Socket;
 use crate::optional::OptionalCall;
 
 static SPLICE: OptionalCall = OptionalCall::new("splice", "bulk is copied, which takes more CPU time");
@@ -112,7 +112,7 @@ impl Pipe {
     pub(super) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        from: &impl Wire,
+        from: &impl Socket,
         bytes_max: usize,
     ) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.filled_bytes, 0, "a pipe is filled only when it is empty");
@@ -135,7 +135,7 @@ impl Pipe {
     }
 
     /// Sends once, as much as the socket accepts, at least a byte.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Wire) -> Poll<io::Result<Sent>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, to: &impl Socket) -> Poll<io::Result<Sent>> {
         loop {
             ready!(to.poll_write_ready(cx))?;
             let pipe = self.ends();
@@ -235,7 +235,7 @@ fn is_connection_error(error: Errno, pipe: &(OwnedFd, OwnedFd)) -> bool {
     )
 }
 
-fn fill(from: &impl Wire, pipe: &(OwnedFd, OwnedFd), bytes_max: usize) -> io::Result<Filled> {
+fn fill(from: &impl Socket, pipe: &(OwnedFd, OwnedFd), bytes_max: usize) -> io::Result<Filled> {
     let result_without_bytes = match from.splice_into(&pipe.1, bytes_max) {
         Ok(0) => Ok(Filled::End),
         Ok(bytes) => return Ok(Filled::Bytes(bytes)),

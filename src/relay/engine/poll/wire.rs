@@ -1,29 +1,16 @@
-//! The interface of a connection that a relay uses.
+//! The interface of a connection that bytes are moved through.
 
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use rustix::io::Result as CallResult;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::pipe::{SpliceFlags, splice};
-use socket2::SockRef;
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 
+use super::socket::Socket;
 use crate::relay::core::SendQueue;
-use crate::socket::{Fault, socket_fault};
-use crate::tcp_info::TcpInfo;
+use crate::socket::Fault;
 
-/// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
-///
-/// Linux enlarges a receive buffer with what is read from it within a round trip (`tcp_rcv_space_adjust`), up to the
-/// maximum of `net.ipv4.tcp_rmem`. Large splices at the beginning of an answer would let the buffer grow to megabytes,
-/// which then fill up if the receiver is slower than the sender.
-const SPLICE_BYTES_MAX: usize = 128 * 1024;
-
-/// Which socket failed while bytes were moved from one to the other.
+/// Which connection failed while bytes were moved from one to the other.
 #[derive(Debug)]
 pub(super) enum TransferError {
     /// The one that is read from.
@@ -32,88 +19,133 @@ pub(super) enum TransferError {
     Write(io::Error),
 }
 
-/// A connection: non-blocking system calls, and the readiness for them.
-///
-/// Implemented by sockets, and by the model of a socket in the tests.
+/// A connection: a stream of bytes each way. Every socket is one, and so is TLS over a socket.
 pub(in crate::relay) trait Wire: Sync {
-    /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// The socket whose bytes are the bytes of the connection.
+    type Spliced: Socket;
 
-    /// Ready until a [`try_io`](Self::try_io) finds that the send buffer is full.
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Whether the end of the stream must be sent before the socket is closed. A socket sends it by being closed.
+    const ENDS_EXPLICITLY: bool;
 
-    /// Makes the call if the wire is ready for it; a call that would block ends the readiness.
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+    /// The least size of a buffer that it can receive into without a detour.
+    const RECV_BYTES_MIN: usize;
 
-    /// recv(2).
-    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize>;
+    /// The socket, if its bytes are those of the connection: only then they can be spliced.
+    fn spliced(&self) -> Option<&Self::Spliced>;
 
-    /// send(2).
-    fn send(&self, bytes: &[u8]) -> CallResult<usize>;
+    /// Ready if there is something to receive, as far as is known.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Moves received bytes into an empty pipe, at most so many, by splice(2).
-    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize>;
+    /// Ready if bytes that are sent now would be accepted, at least in part.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends up to `bytes` bytes out of a pipe, by splice(2).
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
+    /// Receives at least a byte; 0 is the end of the stream.
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Shuts the connection down for writing.
-    fn shut_down(&self);
+    /// Takes as many bytes as it can, at least one. They are sent once [`poll_flush`](Self::poll_flush) is ready; until then
+    /// no others may be given to it.
+    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
-    /// Waits until the connection breaks; see [`socket_fault`].
+    /// Ready when the kernel has everything that was taken.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ends the stream towards the peer. Ready when the kernel has that, too.
+    fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Waits until the connection breaks, without reading from it.
     fn fault(&self) -> impl Future<Output = Fault> + Send;
 
-    /// The send queue; `None` where the system does not report it.
+    /// What the peer does not have yet; `None` where the system does not report it.
     fn queue(&self) -> Option<SendQueue>;
 }
 
-impl Wire for TcpStream {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Self::poll_read_ready(self, cx)
+impl<S: Socket> Wire for S {
+    type Spliced = S;
+
+    const ENDS_EXPLICITLY: bool = false;
+
+    const RECV_BYTES_MIN: usize = 1;
+
+    fn spliced(&self) -> Option<&S> {
+        Some(self)
     }
 
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Self::poll_write_ready(self, cx)
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
     }
 
-    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        Self::try_io(self, interest, call)
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write_ready(cx)
     }
 
-    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize> {
-        recv(self, buffer, flags).map(|(read, _)| read)
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        poll_recv(self, cx, buffer)
     }
 
-    fn send(&self, bytes: &[u8]) -> CallResult<usize> {
-        send(self, bytes, SendFlags::NOSIGNAL)
+    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        poll_send(self, cx, bytes)
     }
 
-    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
-        spliced(self, pipe, SPLICE_BYTES_MAX.min(bytes_max))
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // what was taken was sent
     }
 
-    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
-        spliced(pipe, self, bytes)
-    }
-
-    fn shut_down(&self) {
-        // Fails only if the connection is broken, which reading reports.
-        let _ = SockRef::from(self).shutdown(Shutdown::Write);
+    fn poll_shut_down(&self, _: &mut Context<'_>) -> Poll<()> {
+        self.shut_down();
+        Poll::Ready(())
     }
 
     fn fault(&self) -> impl Future<Output = Fault> + Send {
-        socket_fault(self)
+        Socket::fault(self)
     }
 
     fn queue(&self) -> Option<SendQueue> {
-        let info = TcpInfo::of(self.as_fd())?;
-        Some(SendQueue {
-            unacknowledged: info.unacknowledged,
-            not_sent_bytes: info.not_sent_bytes,
-        })
+        Socket::queue(self)
     }
 }
 
-fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {
-    splice(from, None, to, None, bytes, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
+/// Receives at least a byte from a socket; 0 is the end of the stream.
+pub(super) fn poll_recv(socket: &impl Socket, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    let all = buffer.len();
+    let mut recv_some = || socket.recv(&mut *buffer, RecvFlags::empty());
+    poll_part(socket, cx, Interest::READABLE, all, &mut recv_some)
+}
+
+/// Sends as much as a socket accepts, at least a byte.
+pub(super) fn poll_send(socket: &impl Socket, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let mut send_some = || socket.send(bytes);
+    poll_part(socket, cx, Interest::WRITABLE, bytes.len(), &mut send_some)
+}
+
+/// Moves up to `all` bytes. If only a part was moved, the socket is known to be empty (or full) without another system
+/// call: epoll is edge-triggered and reports when that changes. The only way to tell tokio so is to return WouldBlock
+/// from the closure.
+fn poll_part(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    interest: Interest,
+    all: usize,
+    operation: &mut dyn FnMut() -> rustix::io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        if interest == Interest::READABLE {
+            ready!(socket.poll_read_ready(cx))?;
+        } else {
+            ready!(socket.poll_write_ready(cx))?;
+        }
+        let mut part = None;
+        let whole = socket.try_io(interest, || {
+            let moved = operation()?;
+            if 0 < moved && moved < all {
+                part = Some(moved);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(moved)
+        });
+        match (part, whole) {
+            (Some(moved), _) | (None, Ok(moved)) => return Poll::Ready(Ok(moved)),
+            (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            (None, Err(error)) => return Poll::Ready(Err(error)),
+        }
+    }
 }

@@ -1,0 +1,87 @@
+//! The series of the TLS that ends at a listener.
+
+use std::time::Duration;
+
+use metrics::{Counter, Label};
+
+use super::counters::{LabelledCounters, SharedRecorder, counter};
+use crate::account::histogram::{HANDSHAKE_BOUNDS, Histogram};
+use crate::account::names;
+
+/// How a TLS handshake with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// It is complete.
+    Ok,
+    /// One of the two refused what the other one sent.
+    Failed,
+    /// The client's certificate was refused, or it has none.
+    ClientRefused,
+    /// It took too long.
+    Timeout,
+    /// The client closed or reset the connection.
+    ClientLeft,
+}
+
+impl HandshakeResult {
+    const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Failed,
+        Self::ClientRefused,
+        Self::Timeout,
+        Self::ClientLeft,
+    ];
+
+    /// The word for metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::ClientRefused => "client_refused",
+            Self::Timeout => "timeout",
+            Self::ClientLeft => "client_left",
+        }
+    }
+}
+
+/// The versions of TLS that may be agreed; none, where a handshake failed before.
+const VERSIONS: [&str; 3] = ["1.2", "1.3", ""];
+
+/// The series of the TLS that ends at a listener.
+pub(in crate::account) struct TlsSeries {
+    handshakes: [LabelledCounters<{ HandshakeResult::ALL.len() }>; VERSIONS.len()],
+    resumptions: Counter,
+    pub(in crate::account) handshake_duration: Histogram,
+}
+
+impl TlsSeries {
+    /// `labels` are those of the listener.
+    pub(super) fn new(recorder: &SharedRecorder, labels: &[Label]) -> Self {
+        let of_version = |version| {
+            let labels = [labels, &[Label::from_static_parts("version", version)]].concat();
+            LabelledCounters::new(recorder, names::TLS_HANDSHAKES, &labels, "result")
+        };
+        Self {
+            handshakes: VERSIONS.map(of_version),
+            resumptions: counter(recorder, names::TLS_RESUMPTIONS, labels.to_vec()),
+            handshake_duration: Histogram::new(HANDSHAKE_BOUNDS),
+        }
+    }
+
+    pub(super) fn record_handshake(&self, version: &str, result: HandshakeResult, duration: Duration) {
+        let index = VERSIONS.iter().position(|known| *known == version);
+        let counters = &self.handshakes[index.unwrap_or(VERSIONS.len() - 1)];
+        counters.get(result as usize, result.as_str()).increment(1);
+        self.handshake_duration.record(duration);
+    }
+
+    pub(super) fn record_resumption(&self) {
+        self.resumptions.increment(1);
+    }
+
+    /// Keeps the exporter from forgetting the counters.
+    pub(super) fn touch(&self) {
+        self.handshakes.iter().for_each(LabelledCounters::touch);
+        self.resumptions.increment(0);
+    }
+}

@@ -1,0 +1,28 @@
+//! What a session's bytes tell, as its access log record shows it: its TLS, and the session that a PostgreSQL client asks for.
+
+use std::borrow::Cow;
+
+use crate::sniff::postgres::StartupMessage;
+use crate::tls::TlsSummary;
+
+/// What is known about the TLS of a session that ends here.
+#[derive(Debug, Default)]
+pub struct SessionTls {
+    /// What was agreed with the client.
+    pub client: Option<TlsSummary>,
+    /// What was agreed with the server.
+    pub server: Option<TlsSummary>,
+    /// Why TLS has failed: the name of an alert, or another word.
+    pub error: Option<Cow<'static, str>>,
+    /// Why the client's certificate was refused.
+    pub client_refusal: Option<Box<str>>,
+}
+
+/// What is known about a session by reading what its client sends.
+#[derive(Debug, Default)]
+pub struct SessionProtocol {
+    /// The TLS that ends here.
+    pub tls: SessionTls,
+    /// The StartupMessage of a PostgreSQL session in the clear.
+    pub startup: Option<StartupMessage>,
+}

@@ -1,0 +1,37 @@
+//! Who a client is, and which guards it is asked to pass.
+
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+
+use crate::guard::GuardId;
+use crate::plan::{ClientOf, GuardPlan, Plan};
+
+/// Says who the client of a peer is.
+pub(super) fn explain_peer(peer: IpAddr, client: ClientOf) -> String {
+    match client {
+        ClientOf::Named(None) => format!("peer {peer} is trusted: its PROXY header names the client, here --from\n"),
+        ClientOf::Named(Some(_)) => format!("peer {peer} is trusted to name its client by a PROXY header\n"),
+        ClientOf::Peer(_) => format!("peer {peer} is not trusted to name a client: it is the client\n"),
+        ClientOf::Refused => format!("peer {peer} is refused: it is not in `from` of `accept_proxy`\n"),
+    }
+}
+
+/// The guards that are asked, and what they say of the address.
+pub(super) fn write_guards<'a>(
+    text: &mut String,
+    plan: &Plan,
+    guards: impl IntoIterator<Item = &'a GuardId>,
+    from: Option<IpAddr>,
+) -> fmt::Result {
+    for GuardPlan { name, rules } in guards.into_iter().map(|id| &*plan.guards[id.0]) {
+        let reason = from.and_then(|from| rules.address_reason(from));
+        let verdict = match reason {
+            Some(reason) if rules.report_only => format!("would refuse it ({}), but only reports", reason.as_str()),
+            Some(reason) => format!("refuses it: {}", reason.as_str()),
+            None if from.is_none() => String::from("is asked"),
+            None => String::from("lets this address pass, within its limits"),
+        };
+        writeln!(text, "guard {name} {verdict}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! What `acequia route` tells about TLS.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use crate::name::{ServerName, Sni};
+use crate::plan::{ListenerPlan, PoolId};
+use crate::route::{RouteChoice, TlsMode};
+use crate::tls::ListenerTls;
+
+/// What happens to TLS, if any ends at the listener. `tls`: what it is ended with; `None`: the files cannot be read.
+pub(super) fn write_tls(
+    text: &mut String,
+    listener: &ListenerPlan,
+    tls: Option<&Arc<ListenerTls>>,
+    name: Option<&Sni>,
+    choice: &RouteChoice<'_, PoolId>,
+) -> fmt::Result {
+    if listener.tls.is_none() {
+        return Ok(());
+    }
+    if listener.routes.tls_mode(choice) != Some(TlsMode::Terminate) {
+        return writeln!(text, "TLS is passed on");
+    }
+    let valid = name.and_then(Sni::valid).map(ServerName::as_str);
+    match tls.and_then(|tls| tls.certificate_for(valid)) {
+        Some(certificate) => writeln!(
+            text,
+            "TLS ends here, with the certificate {}",
+            certificate.path().display()
+        ),
+        None => writeln!(text, "TLS ends here, but the certificates cannot be read"),
+    }
+}

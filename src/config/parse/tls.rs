@@ -1,0 +1,119 @@
+//! `[listeners.NAME.tls]`.
+
+use super::list::{entries, protocol};
+use super::{Problems, Section, route, value};
+use crate::config::file::Node;
+use crate::config::keys;
+use crate::config::report::Position;
+use crate::plan::{PoolId, Protocol};
+use crate::route::{Route, Target, TlsMode};
+use crate::tls::{CertificateSource, ClientAuthPlan, ListenerTlsPlan, MinVersion};
+
+/// The TLS of a listener; `None`: none is terminated there.
+pub(super) fn listener_tls(
+    listener: &Section<'_>,
+    speaks: Protocol,
+    problems: &mut Problems<'_>,
+) -> Option<ListenerTlsPlan> {
+    let (position, node) = listener.entry("tls")?;
+    if matches!(speaks, Protocol::Postgres { .. } | Protocol::Mysql) {
+        let hint = "remove one of them: the servers keep their certificates";
+        problems.error(position, "TLS of clients of this `protocol` cannot end here", hint);
+    }
+    let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
+    let example = r#"certificates = [{ cert = "shop.pem", key = "shop.key" }]"#;
+    let certificates = section.required("certificates", example, problems);
+    let certificates = certificates.map_or(&[][..], |node| value::one_or_many(node, problems));
+    let versions = [("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+    Some(ListenerTlsPlan {
+        certificates: certificates
+            .iter()
+            .filter_map(|node| certificate(node, problems))
+            .collect(),
+        alpn: entries(&section, "alpn", problems, protocol),
+        min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
+        client_auth: client_auth(&section, problems),
+        tickets: section.get("tickets").and_then(|node| value::path(node, problems)),
+        route_alpn: Vec::new(),
+    })
+}
+
+fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSource> {
+    let section = Section::open(node, &node.position, &keys::CERTIFICATE, problems)?;
+    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
+    let (cert, key, directory) = (path("cert"), path("key"), path("directory"));
+    match (section.entry("cert"), section.entry("directory")) {
+        (Some(_), None) => {
+            let cert = cert?;
+            Some(CertificateSource::Files {
+                key: key.unwrap_or_else(|| cert.clone()),
+                cert,
+            })
+        }
+        (None, Some(_)) => {
+            if let Some((position, _)) = section.entry("key") {
+                problems.error(
+                    position,
+                    "`key` belongs to `cert`",
+                    "a directory has the keys beside the certificates",
+                );
+            }
+            directory.map(CertificateSource::Directory)
+        }
+        (Some(_), Some((position, _))) => {
+            problems.error(
+                position,
+                "this certificate has both `cert` and `directory`",
+                "make two entries of it",
+            );
+            None
+        }
+        (None, None) => {
+            if section.is_missing("cert") && section.is_missing("directory") {
+                let hint = r#"write { cert = "shop.pem", key = "shop.key" } or { directory = "sites" }"#;
+                problems.error(
+                    &node.position,
+                    "this certificate has neither `cert` nor `directory`",
+                    hint,
+                );
+            }
+            None
+        }
+    }
+}
+
+fn client_auth(tls: &Section<'_>, problems: &mut Problems<'_>) -> Option<ClientAuthPlan> {
+    let (position, node) = tls.entry("client_auth")?;
+    let section = Section::open(node, position, &keys::CLIENT_AUTH, problems)?;
+    let ca_file = section.required("ca_file", r#"ca_file = "clients.pem""#, problems);
+    let modes = [("require", true), ("request", false)];
+    Some(ClientAuthPlan {
+        is_required: section.one_of("mode", &modes, problems).unwrap_or(true),
+        crl_file: section.get("crl_file").and_then(|node| value::path(node, problems)),
+        names: entries(&section, "names", problems, route::pattern),
+        ca_file: ca_file.and_then(|node| value::path(node, problems))?,
+    })
+}
+
+/// Warns about certificates that are never used.
+pub(super) fn unused_certificates(
+    plan: &ListenerTlsPlan,
+    routes: &[Route<PoolId>],
+    has_pool: bool,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    let terminates = |route: &Route<PoolId>| route.tls == TlsMode::Terminate && matches!(route.to, Target::Pool(_));
+    if !has_pool && !routes.iter().any(terminates) {
+        problems.warning(
+            position,
+            "the certificates are never used",
+            "every route has tls = \"pass\"",
+        );
+    } else if !plan.alpn.is_empty()
+        && !has_pool
+        && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty())
+    {
+        problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");
+    }
+}

@@ -1,0 +1,39 @@
+//! From whom a listener accepts a PROXY header.
+
+use std::net::IpAddr;
+
+use crate::guard::NetworkSet;
+
+/// `accept_proxy` of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcceptProxy {
+    /// Peers that are trusted to say who their client is.
+    pub from: NetworkSet,
+    /// Whether their connections must begin with a header.
+    pub is_required: bool,
+    /// Whether all other peers are refused. Otherwise they are clients themselves.
+    pub refuses_others: bool,
+}
+
+/// Who the client of a peer is, as far as is known before it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientOf {
+    /// The peer itself. A header that it sends is data.
+    Peer(IpAddr),
+    /// Whom the peer names, if that is known.
+    Named(Option<IpAddr>),
+    /// Nobody: the peer is refused.
+    Refused,
+}
+
+impl AcceptProxy {
+    /// Who the client is of a peer that names this client.
+    #[must_use]
+    pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
+        match accept {
+            Some(accept) if accept.from.contains(peer) => ClientOf::Named(named),
+            Some(accept) if accept.refuses_others => ClientOf::Refused,
+            _ => ClientOf::Peer(peer),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The keys of a guard.
+
+use super::{Setting, differing, setting};
+use crate::guard::GuardRules;
+use crate::plan::GuardPlan;
+
+impl GuardPlan {
+    /// Keys whose values differ. Networks are not told apart by where they are written.
+    #[must_use]
+    pub fn changed(&self, next: &Self) -> Vec<&'static str> {
+        let mut keys = differing(self.settings(), &next.settings());
+        if self.rules.allow != next.rules.allow {
+            keys.push("allow");
+        }
+        if self.rules.deny != next.rules.deny {
+            keys.push("deny");
+        }
+        keys
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let GuardRules {
+            allow: _, // compared by the caller, like `deny`: there may be very many
+            deny: _,
+            sessions,
+            sessions_per_source,
+            rate,
+            rate_per_source,
+            bandwidth,
+            bandwidth_per_session,
+            by,
+            sources_max,
+            report_only,
+            refuse_with,
+        } = &self.rules;
+        vec![
+            setting("sessions", sessions),
+            setting("sessions_per_source", sessions_per_source),
+            setting("rate", rate),
+            setting("rate_per_source", rate_per_source),
+            setting("bandwidth", bandwidth),
+            setting("bandwidth_per_session", bandwidth_per_session),
+            setting("by", by),
+            setting("sources_max", sources_max),
+            setting("report_only", report_only),
+            setting("refuse_with", refuse_with),
+        ]
+    }
+}

@@ -1,0 +1,110 @@
+//! The interface of a socket: non-blocking system calls, and the readiness for them.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use rustix::io::Result as CallResult;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::pipe::{SpliceFlags, splice};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::relay::core::SendQueue;
+use crate::socket::{Fault, socket_fault};
+use crate::tcp_info::TcpInfo;
+
+/// Bytes that one splice takes out of a socket at most, although a pipe may hold more.
+///
+/// Linux enlarges a receive buffer with what is read from it within a round trip (`tcp_rcv_space_adjust`), up to the
+/// maximum of `net.ipv4.tcp_rmem`. Large splices at the beginning of an answer would let the buffer grow to megabytes,
+/// which then fill up if the receiver is slower than the sender.
+const SPLICE_BYTES_MAX: usize = 128 * 1024;
+
+/// A socket: non-blocking system calls, and the readiness for them.
+///
+/// Implemented by sockets, and by the model of a socket in the tests.
+pub(in crate::relay) trait Socket: Sync {
+    /// Ready until a [`try_io`](Self::try_io) finds that there is nothing to read.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready until a [`try_io`](Self::try_io) finds that the send buffer is full.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Makes the call if the socket is ready for it; a call that would block ends the readiness.
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// recv(2).
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize>;
+
+    /// send(2).
+    fn send(&self, bytes: &[u8]) -> CallResult<usize>;
+
+    /// Moves received bytes into an empty pipe, at most so many, by splice(2).
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize>;
+
+    /// Sends up to `bytes` bytes out of a pipe, by splice(2).
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize>;
+
+    /// Shuts the connection down for writing.
+    fn shut_down(&self);
+
+    /// Waits until the connection breaks; see [`socket_fault`].
+    fn fault(&self) -> impl Future<Output = Fault> + Send;
+
+    /// The send queue; `None` where the system does not report it.
+    fn queue(&self) -> Option<SendQueue>;
+}
+
+impl Socket for TcpStream {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read_ready(self, cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_write_ready(self, cx)
+    }
+
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        Self::try_io(self, interest, call)
+    }
+
+    fn recv(&self, buffer: &mut [u8], flags: RecvFlags) -> CallResult<usize> {
+        recv(self, buffer, flags).map(|(read, _)| read)
+    }
+
+    fn send(&self, bytes: &[u8]) -> CallResult<usize> {
+        send(self, bytes, SendFlags::NOSIGNAL)
+    }
+
+    fn splice_into(&self, pipe: &OwnedFd, bytes_max: usize) -> CallResult<usize> {
+        spliced(self, pipe, SPLICE_BYTES_MAX.min(bytes_max))
+    }
+
+    fn splice_from(&self, pipe: &OwnedFd, bytes: usize) -> CallResult<usize> {
+        spliced(pipe, self, bytes)
+    }
+
+    fn shut_down(&self) {
+        // Fails only if the connection is broken, which reading reports.
+        let _ = SockRef::from(self).shutdown(Shutdown::Write);
+    }
+
+    fn fault(&self) -> impl Future<Output = Fault> + Send {
+        socket_fault(self)
+    }
+
+    fn queue(&self) -> Option<SendQueue> {
+        let info = TcpInfo::of(self.as_fd())?;
+        Some(SendQueue {
+            unacknowledged: info.unacknowledged,
+            not_sent_bytes: info.not_sent_bytes,
+        })
+    }
+}
+
+fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {
+    splice(from, None, to, None, bytes, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
+}

@@ -1,0 +1,341 @@
+//! TLS over a socket, as a connection that bytes are moved through: its bytes are the plaintext.
+//!
+//! The end of the stream is a `close_notify` alert; a socket that ends without it was cut off
+//! ([`Fault::Truncated`](crate::socket::Fault)). Records are read, decrypted and encrypted in buffers of the thread, so that
+//! an idle session holds nothing but its keys.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use super::socket::Socket;
+use super::wire::{Wire, poll_recv, poll_send};
+use crate::relay::core::SendQueue;
+use crate::socket::{Fault, socket_fault};
+use crate::tls::{RECORD_BYTES_MAX, TlsConnection};
+
+/// Bytes of records that are received at once at most.
+const RECV_BYTES_MAX: usize = 64 * 1024;
+
+/// Plaintext of a record while a burst begins: it fits into one segment, also over IPv6 and with TCP timestamps, so that
+/// the peer can decrypt it as soon as that has come.
+const SMALL_RECORD_BYTES: usize = 1390;
+
+/// Plaintext in small records at the beginning of a burst: about what a new connection may send within the first round trip
+/// (RFC 6928).
+const SMALL_RECORDS_TOTAL: usize = 10 * SMALL_RECORD_BYTES;
+
+/// Plaintext of a record otherwise: the most that TLS allows (RFC 8446, section 5.1).
+const LARGE_RECORD_BYTES: usize = 1 << 14;
+
+/// A pause after which another burst begins. The congestion window is small again then (RFC 2861).
+const PAUSE_BETWEEN_BURSTS: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Records that were received. Borrowed only within a poll.
+    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECV_BYTES_MAX].into());
+    /// Records to be sent. Borrowed only within a poll.
+    static OUTGOING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One side of a session of which at least one side uses TLS.
+pub(in crate::relay) enum MaybeTls<'a> {
+    /// The plaintext is on the socket.
+    Tcp(&'a TcpStream),
+    /// TLS over the socket.
+    Tls(Box<TlsWire<'a>>),
+}
+
+/// TLS over a socket.
+pub(in crate::relay) struct TlsWire<'a> {
+    socket: &'a TcpStream,
+    // A std mutex: both directions of a session need it, which run in one task.
+    state: Mutex<TlsState>,
+}
+
+struct TlsState {
+    connection: TlsConnection,
+    /// Records that the kernel has not taken yet.
+    unsent: Vec<u8>,
+    /// What was received with the handshake may contain whole records.
+    has_unread_records: bool,
+    has_shut_down: bool,
+    /// Plaintext sent in this burst, and when the last of it was.
+    burst_bytes: usize,
+    sent_at: Option<Instant>,
+    error: Option<rustls::Error>,
+}
+
+impl MaybeTls<'_> {
+    /// What was wrong with what the peer sent.
+    pub(in crate::relay) fn take_error(&self) -> Option<rustls::Error> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(wire) => wire.lock().error.take(),
+        }
+    }
+}
+
+impl<'a> TlsWire<'a> {
+    /// A connection whose handshake is complete.
+    pub(in crate::relay) fn new(socket: &'a TcpStream, connection: TlsConnection) -> Self {
+        Self {
+            socket,
+            state: Mutex::new(TlsState {
+                connection,
+                unsent: Vec::new(),
+                has_unread_records: true,
+                has_shut_down: false,
+                burst_bytes: 0,
+                sent_at: None,
+                error: None,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TlsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TlsState {
+    fn poll_flush(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let sent = ready!(poll_send(socket, cx, &self.unsent))?;
+            self.unsent.drain(..sent);
+        }
+        self.unsent = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Receives and decrypts into a buffer that is too small for a record; what does not fit is kept for later.
+    fn poll_decrypt_early(
+        &mut self,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let mut received = vec![0; RECORD_BYTES_MAX];
+        let mut plain = vec![0; RECORD_BYTES_MAX];
+        let Some(bytes) = ready!(self.poll_decrypt(socket, cx, &mut received, &mut plain))? else {
+            return Poll::Ready(Ok(None));
+        };
+        self.connection.keep_early(&plain[..bytes]);
+        Poll::Ready(Ok(Some(self.connection.take_early(buffer))))
+    }
+
+    /// Receives once and decrypts. `Ok(None)`: no plaintext has come of it.
+    fn poll_decrypt(
+        &mut self,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+        received: &mut [u8],
+        plain: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let unread = self.connection.take_unread(received);
+        let mut all = unread;
+        if !std::mem::take(&mut self.has_unread_records) || unread == 0 {
+            match poll_recv(socket, cx, &mut received[unread..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(read)) => all += read,
+                other => {
+                    self.connection.return_unread(&received[..unread]);
+                    return other.map_ok(|_| None);
+                }
+            }
+        }
+        let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
+        let _ = self.poll_flush(socket, cx)?; // an answer to the peer; what it does not take now is sent later
+        match decrypted {
+            Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
+            Ok(0) => Poll::Ready(Ok(None)),
+            Ok(bytes) => Poll::Ready(Ok(Some(bytes))),
+            Err(error) => {
+                self.error = Some(error.clone());
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
+            }
+        }
+    }
+
+    /// Encrypts: the beginning of a burst in small records, which the peer can decrypt one by one as they come.
+    fn encrypt(&mut self, bytes: &[u8], outgoing: &mut Vec<u8>) -> io::Result<()> {
+        let now = Instant::now();
+        let begins = self.sent_at.is_none_or(|sent_at| now - sent_at >= PAUSE_BETWEEN_BURSTS);
+        if begins {
+            self.burst_bytes = 0;
+        }
+        self.sent_at = Some(now);
+        let small = bytes.len().min(SMALL_RECORDS_TOTAL.saturating_sub(self.burst_bytes));
+        self.burst_bytes += small;
+        let (small, large) = bytes.split_at(small);
+        let parts = [(small, SMALL_RECORD_BYTES), (large, LARGE_RECORD_BYTES)];
+        for (part, record_bytes) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
+            let encrypted = self.connection.encrypt(part, record_bytes, outgoing);
+            encrypted.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// The methods of [`Wire`].
+impl TlsWire<'_> {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let state = self.lock();
+        if state.has_unread_records || state.connection.has_early() || state.connection.has_peer_closed() {
+            return Poll::Ready(Ok(()));
+        }
+        self.socket.poll_read_ready(cx)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        self.socket.poll_write_ready(cx)
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        // An answer to the peer may be left from the last time. Whether that fails, reading finds out.
+        let _ = state.poll_flush(self.socket, cx);
+        let early = state.connection.take_early(buffer);
+        if early > 0 {
+            return Poll::Ready(Ok(early));
+        }
+        if state.connection.has_peer_closed() {
+            return Poll::Ready(Ok(0));
+        }
+        RECEIVED.with_borrow_mut(|received| {
+            let room = buffer.len().min(received.len());
+            let decrypted = if room < RECORD_BYTES_MAX {
+                state.poll_decrypt_early(self.socket, cx, buffer)
+            } else {
+                state.poll_decrypt(self.socket, cx, &mut received[..room], buffer)
+            };
+            if let Some(bytes) = ready!(decrypted)? {
+                return Poll::Ready(Ok(bytes));
+            }
+            // A part of a record, or records without plaintext, of which a peer may send any number. If there is more, other
+            // sessions have their turn first.
+            match self.socket.poll_read_ready(cx)? {
+                Poll::Ready(()) => pin!(yield_now()).poll(cx).map(|()| Ok(0)), // pending, as any first poll of it
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        ready!(state.poll_flush(self.socket, cx))?;
+        OUTGOING.with_borrow_mut(|outgoing| {
+            outgoing.clear();
+            state.encrypt(bytes, outgoing)?;
+            let mut sent = 0;
+            while sent < outgoing.len() {
+                match poll_send(self.socket, cx, &outgoing[sent..]) {
+                    Poll::Ready(now_sent) => sent += now_sent?,
+                    Poll::Pending => break,
+                }
+            }
+            state.unsent = outgoing[sent..].to_vec();
+            Poll::Ready(Ok(bytes.len()))
+        })
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_flush(self.socket, cx)
+    }
+
+    fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if !state.has_shut_down {
+            state.has_shut_down = true;
+            let TlsState { connection, unsent, .. } = &mut *state;
+            connection.close(unsent);
+        }
+        // An error is one of the connection, which reading reports.
+        let _ = ready!(state.poll_flush(self.socket, cx));
+        Socket::shut_down(self.socket);
+        Poll::Ready(())
+    }
+
+    fn queue(&self) -> Option<SendQueue> {
+        let mut queue = Socket::queue(self.socket)?;
+        let unsent = u32::try_from(self.lock().unsent.len()).unwrap_or(u32::MAX);
+        queue.not_sent_bytes = queue.not_sent_bytes.saturating_add(unsent);
+        Some(queue)
+    }
+}
+
+impl Wire for MaybeTls<'_> {
+    type Spliced = TcpStream;
+
+    const ENDS_EXPLICITLY: bool = true;
+
+    const RECV_BYTES_MIN: usize = RECORD_BYTES_MAX;
+
+    fn spliced(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_readable(cx),
+            Self::Tls(wire) => wire.poll_readable(cx),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_writable(cx),
+            Self::Tls(wire) => wire.poll_writable(cx),
+        }
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(socket) => poll_recv(*socket, cx, buffer),
+            Self::Tls(wire) => wire.poll_recv(cx, buffer),
+        }
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(socket) => poll_send(*socket, cx, bytes),
+            Self::Tls(wire) => wire.poll_send(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(socket) => socket.poll_flush(cx),
+            Self::Tls(wire) => wire.poll_flush(cx),
+        }
+    }
+
+    fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(socket) => socket.poll_shut_down(cx),
+            Self::Tls(wire) => wire.poll_shut_down(cx),
+        }
+    }
+
+    fn fault(&self) -> impl Future<Output = Fault> + Send {
+        socket_fault(match self {
+            Self::Tcp(socket) => socket,
+            Self::Tls(wire) => wire.socket,
+        })
+    }
+
+    fn queue(&self) -> Option<SendQueue> {
+        match self {
+            Self::Tcp(socket) => Socket::queue(*socket),
+            Self::Tls(wire) => wire.queue(),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The step in which the PROXY header of a peer in front is read.
+
+use tokio::time::Instant;
+
+use super::refusal::Refusal;
+use super::steps::Opened;
+use crate::account::{Entry, RefusalLine};
+use crate::proxy_protocol::{ProxyHeader, ProxySource};
+use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
+
+impl Opened<'_> {
+    /// Reads the PROXY header where the listener accepts one and trusts the peer. From then on the session's client is the
+    /// one that it names.
+    pub(super) async fn read_proxy_header(self) -> Result<Self, Refusal> {
+        let Some(accept) = &self.state.plan.accept_proxy else {
+            return Ok(self);
+        };
+        let peer = self.entry.info().client.ip();
+        if !accept.from.contains(peer) {
+            return if accept.refuses_others {
+                Err(self.refuse_untrusted())
+            } else {
+                Ok(self)
+            };
+        }
+        let timeout = self.state.plan.sniff.hello_timeout;
+        let memory = &self.state.hello_memory;
+        let read = read_proxy_header(self.client, accept.is_required, timeout, self.at, memory).await;
+        let (header, first) = read.map_err(|error| {
+            self.entry.traffic().up.add(error.bytes_read);
+            if let SniffFailure::ProxyHeader(invalid) = &error.reason {
+                self.entry.info().detail = Some(invalid.as_str());
+            }
+            Refusal::ProxyHeader(error.reason)
+        })?;
+        note(header, first, self.entry);
+        Ok(self)
+    }
+
+    /// Peers that may not connect are logged as seldom as refusals of guards are.
+    fn refuse_untrusted(&self) -> Refusal {
+        let line = self.state.untrusted_lines.line(Instant::now());
+        let mut info = self.entry.info();
+        info.detail = Some("untrusted_peer");
+        let session = info.guards.get_or_insert_default();
+        session.set_line(line.map_or(RefusalLine::Suppressed, RefusalLine::After));
+        Refusal::UntrustedPeer
+    }
+}
+
+/// Keeps what was read with the entry: the sessions of other listeners stay small.
+fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
+    let mut info = entry.info();
+    if let Some(ProxySource::Tcp { client, .. }) = header.as_ref().map(|header| &header.source) {
+        info.client = *client;
+    }
+    let session = info.guards.get_or_insert_default();
+    session.forwarded = header;
+    session.first = Some(Box::new(first));
+}

@@ -1,0 +1,252 @@
+//! The TLS of one connection, without IO: records in, plaintext out, and the other way round.
+//!
+//! Built on the unbuffered interface of rustls: what is received is decrypted in the caller's buffer, and an idle
+//! connection keeps no buffer at all.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, CommonState, ServerConfig};
+
+use super::engine::{Engine, Step, Wanted};
+
+/// The longest record on the wire: its header, 2^14 bytes of plaintext, and 2048 that ciphers of TLS 1.2 may add (RFC 5246,
+/// section 6.2.3; TLS 1.3 adds less).
+pub const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 2048;
+
+/// Bytes of a handshake that may be held before it is complete. A chain of certificates may have 64 KiB, the limit of
+/// rustls, and comes in several records.
+const HANDSHAKE_BYTES_MAX: usize = 80 << 10;
+
+/// The TLS of one connection.
+pub struct TlsConnection {
+    engine: Engine,
+    /// Bytes that were received and not decrypted yet: usually nothing, or a part of a record.
+    incoming: Vec<u8>,
+    /// Plaintext that came before anybody could take it.
+    early: Vec<u8>,
+    has_peer_closed: bool,
+    /// Why it has failed. rustls must not be asked for anything then: it would send another alert.
+    failed: Option<rustls::Error>,
+}
+
+impl TlsConnection {
+    /// The server's side of a connection.
+    ///
+    /// # Errors
+    /// Those of rustls; only a configuration that contradicts itself has any.
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self::new(Engine::Server(Box::new(connection))))
+    }
+
+    /// The client's side of a connection to the server of this name.
+    ///
+    /// # Errors
+    /// Those of rustls; only a configuration that contradicts itself has any.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedClientConnection::new(config, name)?;
+        Ok(Self::new(Engine::Client(Box::new(connection))))
+    }
+
+    fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            incoming: Vec::new(),
+            early: Vec::new(),
+            has_peer_closed: false,
+            failed: None,
+        }
+    }
+
+    /// What was negotiated.
+    #[must_use]
+    pub fn negotiated(&self) -> &CommonState {
+        self.engine.negotiated()
+    }
+
+    /// Whether the handshake is under way.
+    #[must_use]
+    pub fn is_handshaking(&self) -> bool {
+        self.negotiated().is_handshaking()
+    }
+
+    /// Whether the peer has ended its stream, and all of its bytes were taken.
+    #[must_use]
+    pub fn has_peer_closed(&self) -> bool {
+        self.has_peer_closed && self.early.is_empty()
+    }
+
+    /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`, also on an error: then
+    /// that is the alert. What was received beyond the handshake is kept.
+    ///
+    /// # Errors
+    /// Why the handshake has failed.
+    pub fn shake_hands(&mut self, received: &[u8], outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.incoming.extend_from_slice(received);
+        let mut incoming = take(&mut self.incoming);
+        let early = &mut self.early;
+        let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
+        let closed = &mut self.has_peer_closed;
+        let (used, result) = process(&mut self.engine, &mut incoming, &mut keep, outgoing, closed, true);
+        incoming.drain(..used);
+        let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
+        self.incoming = incoming;
+        if is_too_long {
+            return Err(rustls::Error::General(String::from("the handshake is too long")));
+        }
+        result
+    }
+
+    /// Moves bytes that were received and not decrypted yet to the front of a buffer, as many as there is room for, so that
+    /// more can be appended for [`decrypt`](Self::decrypt). Returns how many they are: usually less than a record.
+    pub fn take_unread(&mut self, buffer: &mut [u8]) -> usize {
+        let taken = self.incoming.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&self.incoming[..taken]);
+        self.incoming.drain(..taken);
+        taken
+    }
+
+    /// Keeps bytes that [`take_unread`](Self::take_unread) has returned: nothing has come to append to them.
+    pub fn return_unread(&mut self, bytes: &[u8]) {
+        self.incoming.splice(..0, bytes.iter().copied());
+        self.incoming.shrink_to_fit();
+    }
+
+    /// Takes plaintext that has come already: in one flight with the handshake, or while something was sent.
+    pub fn take_early(&mut self, plain: &mut [u8]) -> usize {
+        let taken = self.early.len().min(plain.len());
+        plain[..taken].copy_from_slice(&self.early[..taken]);
+        self.early.drain(..taken);
+        if self.early.is_empty() {
+            self.early = Vec::new();
+        }
+        taken
+    }
+
+    /// Whether there is such plaintext.
+    #[must_use]
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Keeps plaintext that there was no room for.
+    pub fn keep_early(&mut self, plain: &[u8]) {
+        self.early.extend_from_slice(plain);
+    }
+
+    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns how many bytes of
+    /// plaintext there are in `plain`, which must have room for as many bytes as were received. `outgoing` gets what is to
+    /// be sent because of it: the answer to a request for new keys, or the alert on an error.
+    ///
+    /// # Errors
+    /// What the peer has sent is not valid, or is a fatal alert.
+    pub fn decrypt(
+        &mut self,
+        received: &mut [u8],
+        plain: &mut [u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<usize, rustls::Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut decrypted = 0;
+        let mut keep = |payload: &[u8]| {
+            plain[decrypted..decrypted + payload.len()].copy_from_slice(payload);
+            decrypted += payload.len();
+        };
+        let (used, result) = process(
+            &mut self.engine,
+            received,
+            &mut keep,
+            outgoing,
+            &mut self.has_peer_closed,
+            false,
+        );
+        if let Err(error) = result {
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        if self.has_peer_closed {
+            self.incoming = Vec::new();
+        } else {
+            self.return_unread(&received[used..]);
+        }
+        Ok(decrypted)
+    }
+
+    /// Encrypts, in records of at most this many bytes of plaintext; adds them to `outgoing`.
+    ///
+    /// # Errors
+    /// The keys are used up, or the connection has failed before.
+    pub fn encrypt(&mut self, plain: &[u8], record_bytes: usize, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        self.write(Wanted::Encrypt { plain, record_bytes }, outgoing)
+    }
+
+    /// Ends our stream: adds a `close_notify` alert (RFC 8446, section 6.1) to `outgoing`. A connection that has failed has
+    /// none to send.
+    pub fn close(&mut self, outgoing: &mut Vec<u8>) {
+        let _ = self.write(Wanted::Close, outgoing);
+    }
+
+    fn write(&mut self, wanted: Wanted<'_>, outgoing: &mut Vec<u8>) -> Result<(), rustls::Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        loop {
+            // With what was received: it may be in the middle of a message.
+            let early = &mut self.early;
+            let mut keep = |payload: &[u8]| early.extend_from_slice(payload);
+            let (used, step) = self.engine.take_step(&mut self.incoming, wanted, &mut keep, outgoing);
+            self.incoming.drain(..used);
+            match step {
+                Ok(Step::Written) => return Ok(()),
+                Ok(Step::Next) => {}
+                Ok(Step::PeerClosed) => self.has_peer_closed = true,
+                Ok(Step::Wait) => return Err(rustls::Error::HandshakeNotComplete),
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Processes records until more bytes are needed, or until the handshake is complete if that `ends` it. Returns how many
+/// bytes were used.
+fn process(
+    engine: &mut Engine,
+    incoming: &mut [u8],
+    plain: &mut dyn FnMut(&[u8]),
+    outgoing: &mut Vec<u8>,
+    has_peer_closed: &mut bool,
+    ends_with_handshake: bool,
+) -> (usize, Result<(), rustls::Error>) {
+    let mut used = 0;
+    loop {
+        let (discarded, step) = engine.take_step(&mut incoming[used..], Wanted::Nothing, plain, outgoing);
+        used += discarded;
+        match step {
+            Ok(Step::Wait | Step::Written) => return (used, Ok(())),
+            Ok(Step::PeerClosed) => *has_peer_closed = true,
+            Ok(Step::Next) if ends_with_handshake && is_complete(engine.negotiated()) => return (used, Ok(())),
+            Ok(Step::Next) => {}
+            Err(error) => {
+                // The alert.
+                while engine.negotiated().wants_write() {
+                    let _ = engine.take_step(&mut [], Wanted::Nothing, plain, outgoing);
+                }
+                return (used, Err(error));
+            }
+        }
+    }
+}
+
+/// Whether the handshake is complete, and all of it was written.
+fn is_complete(negotiated: &CommonState) -> bool {
+    !negotiated.is_handshaking() && !negotiated.wants_write()
+}

@@ -1,0 +1,164 @@
+//! rustls as it is driven: a step at a time, for servers and clients alike.
+
+use rustls::CommonState;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+
+/// What a record may be longer than its plaintext, generously.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// The connection of rustls. Boxed: it has 1 to 2 KiB.
+pub(super) enum Engine {
+    Server(Box<UnbufferedServerConnection>),
+    Client(Box<UnbufferedClientConnection>),
+}
+
+/// What is to be done next.
+pub(super) enum Step {
+    /// More of the same.
+    Next,
+    /// More bytes must be received first; or there is nothing left to do.
+    Wait,
+    /// The peer has ended its stream.
+    PeerClosed,
+    /// What was wanted is written.
+    Written,
+}
+
+/// What is to be written, if that is possible.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    Nothing,
+    Encrypt { plain: &'a [u8], record_bytes: usize },
+    Close,
+}
+
+impl Engine {
+    /// Takes a step, and returns how many of the bytes received are done with.
+    pub(super) fn take_step(
+        &mut self,
+        incoming: &mut [u8],
+        wanted: Wanted<'_>,
+        plain: &mut dyn FnMut(&[u8]),
+        outgoing: &mut Vec<u8>,
+    ) -> (usize, Result<Step, rustls::Error>) {
+        match self {
+            Self::Server(connection) => {
+                let status = connection.process_tls_records(incoming);
+                take_step(status, wanted, plain, outgoing)
+            }
+            Self::Client(connection) => {
+                let status = connection.process_tls_records(incoming);
+                take_step(status, wanted, plain, outgoing)
+            }
+        }
+    }
+
+    pub(super) fn negotiated(&self) -> &CommonState {
+        match self {
+            Self::Server(connection) => connection,
+            Self::Client(connection) => connection,
+        }
+    }
+}
+
+/// Does what rustls asks for. Returns how many bytes of those received it is done with.
+fn take_step<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    wanted: Wanted<'_>,
+    plain: &mut dyn FnMut(&[u8]),
+    outgoing: &mut Vec<u8>,
+) -> (usize, Result<Step, rustls::Error>) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let step = match state {
+        Err(error) => Err(error),
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    plain(record.payload);
+                }
+                Some(Err(error)) => break Err(error),
+                None => break Ok(Step::Next),
+            }
+        },
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let encoded = write_into(outgoing, 0, |room| {
+                data.encode(room).map_err(|error| missing_of_encode(&error))
+            });
+            encoded.map(|()| Step::Next)
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done(); // the caller sends it before anything else
+            Ok(Step::Next)
+        }
+        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => match wanted {
+            Wanted::Nothing => Ok(Step::Wait),
+            Wanted::Close => {
+                let close = |room: &mut [u8]| {
+                    traffic
+                        .queue_close_notify(room)
+                        .map_err(|error| missing_of_encrypt(&error))
+                };
+                write_into(outgoing, RECORD_OVERHEAD_BYTES, close).map(|()| Step::Written)
+            }
+            Wanted::Encrypt {
+                plain: bytes,
+                record_bytes,
+            } => {
+                let mut pieces = bytes.chunks(record_bytes);
+                let encrypted = pieces.try_for_each(|piece| {
+                    let expected = piece.len() + RECORD_OVERHEAD_BYTES;
+                    write_into(outgoing, expected, |room| {
+                        traffic.encrypt(piece, room).map_err(|error| missing_of_encrypt(&error))
+                    })
+                });
+                encrypted.map(|()| Step::Written)
+            }
+        },
+        // The last of these is early data, which the configurations refuse.
+        Ok(_) => Ok(Step::Wait),
+    };
+    (discard, step)
+}
+
+/// Appends what `write` writes: with `expected` bytes of room, and if these are too few, once more with as many as it needs.
+fn write_into(
+    outgoing: &mut Vec<u8>,
+    expected: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> Result<(), rustls::Error> {
+    let start = outgoing.len();
+    let mut room = expected;
+    loop {
+        outgoing.resize(start + room, 0);
+        match write(&mut outgoing[start..]) {
+            Ok(written) => {
+                outgoing.truncate(start + written);
+                return Ok(());
+            }
+            Err(Some(needed)) if needed > room => room = needed,
+            Err(_) => {
+                outgoing.truncate(start);
+                return Err(rustls::Error::EncryptError);
+            }
+        }
+    }
+}
+
+/// How much room is needed; `None`: that is not the problem.
+fn missing_of_encode(error: &EncodeError) -> Option<usize> {
+    match error {
+        EncodeError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
+        EncodeError::AlreadyEncoded => None,
+    }
+}
+
+fn missing_of_encrypt(error: &EncryptError) -> Option<usize> {
+    match error {
+        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => Some(*required_size),
+        EncryptError::EncryptExhausted => None,
+    }
+}

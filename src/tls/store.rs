@@ -1,0 +1,168 @@
+//! The certificates of a listener, found by the name that a client asks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use rustls::SignatureScheme;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::certificate::{Certificate, CertificateFiles, CertificateSource};
+use super::file::TlsFileError;
+use crate::name::NamePattern;
+
+/// Certificates. A name is found by its hash, whatever their number; a wildcard by the hash of the name without its first
+/// label (RFC 9525, section 6.3).
+#[derive(Debug, Default)]
+pub struct CertificateStore {
+    all: Vec<Arc<Certificate>>,
+    exact: HashMap<Arc<str>, Vec<Arc<Certificate>>>,
+    wildcards: HashMap<Arc<str>, Vec<Arc<Certificate>>>,
+}
+
+/// What came of reading certificates.
+pub(super) struct LoadedStore {
+    pub(super) store: CertificateStore,
+    /// Certificates that are new, or were read again.
+    pub(super) changed: usize,
+    /// Files that are broken. Where there was a certificate before, it is in the store.
+    pub(super) broken: Vec<TlsFileError>,
+}
+
+impl CertificateStore {
+    fn new(all: Vec<Arc<Certificate>>) -> Self {
+        let mut store = Self::default();
+        for certificate in &all {
+            for name in &certificate.names {
+                let named = match name {
+                    NamePattern::Exact(name) => store.exact.entry(name.shared()),
+                    NamePattern::Suffix(suffix) => store.wildcards.entry(suffix.shared()),
+                    NamePattern::Any => continue,
+                };
+                named.or_default().push(Arc::clone(certificate));
+            }
+        }
+        store.all = all;
+        store
+    }
+
+    /// Reads the certificates of these sources; those whose files have not changed since `before` was read are taken from
+    /// it.
+    pub(super) fn load(sources: &[CertificateSource], before: &Self) -> LoadedStore {
+        let known: HashMap<_, _> = before
+            .all
+            .iter()
+            .map(|certificate| (&certificate.files, certificate))
+            .collect();
+        let (mut files, mut broken) = (Vec::<CertificateFiles>::new(), Vec::new());
+        for source in sources {
+            match source.files() {
+                Ok(found) => files.extend(found),
+                Err(error) => {
+                    broken.push(error);
+                    files.extend(before.files_of(source));
+                }
+            }
+        }
+        let kept = |files: &CertificateFiles| {
+            known
+                .get(files)
+                .filter(|kept| kept.is_current())
+                .map(|kept| Arc::clone(kept))
+        };
+        let mut changed = 0;
+        let mut all = Vec::with_capacity(files.len());
+        for (files, loaded) in files.iter().zip(in_parallel(&files, |files| {
+            kept(files).map_or_else(
+                || files.load().map(|loaded| (Arc::new(loaded), true)),
+                |kept| Ok((kept, false)),
+            )
+        })) {
+            match loaded {
+                Ok((certificate, is_new)) => {
+                    changed += usize::from(is_new);
+                    all.push(certificate);
+                }
+                Err(error) => {
+                    broken.push(error);
+                    all.extend(known.get(files).map(|kept| Arc::clone(kept)));
+                }
+            }
+        }
+        changed += before.all.len().saturating_sub(all.len());
+        LoadedStore {
+            store: Self::new(all),
+            changed,
+            broken,
+        }
+    }
+
+    /// The files of certificates from this source.
+    fn files_of(&self, source: &CertificateSource) -> Vec<CertificateFiles> {
+        let CertificateSource::Directory(directory) = source else {
+            return Vec::new();
+        };
+        let files = self.all.iter().map(|certificate| &certificate.files);
+        files
+            .filter(|files| files.cert.starts_with(directory))
+            .cloned()
+            .collect()
+    }
+
+    /// All certificates, in the order of the configuration.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Certificate>] {
+        &self.all
+    }
+
+    /// The certificates for a name, in lower case; empty if there is none.
+    #[must_use]
+    pub fn for_name(&self, name: &str) -> &[Arc<Certificate>] {
+        let wildcard = || self.wildcards.get(name.split_once('.')?.1);
+        self.exact.get(name).or_else(wildcard).map_or(&[], Vec::as_slice)
+    }
+
+    /// The certificate for a client: for the name that it asks for, else the first one; with a key that it can verify.
+    #[must_use]
+    pub fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<Certificate>> {
+        let fits = |certificate: &&Arc<Certificate>| certificate.key.key.choose_scheme(schemes).is_some();
+        let named = name.map_or(&[][..], |name| self.for_name(name));
+        let named = named.iter().find(fits).or(named.first());
+        named.or_else(|| self.all.iter().find(fits)).or(self.all.first())
+    }
+}
+
+/// The results for all items, in their order; computed by as many threads as there are cores.
+fn in_parallel<T: Sync, R: Send>(items: &[T], compute: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let share = items.len().div_ceil(threads).max(16);
+    if items.len() <= share {
+        return items.iter().map(compute).collect();
+    }
+    let compute = &compute;
+    thread::scope(|scope| {
+        let started = items
+            .chunks(share)
+            .map(|chunk| scope.spawn(move || chunk.iter().map(compute).collect::<Vec<_>>()));
+        let started: Vec<_> = started.collect();
+        let results = started.into_iter().map(|thread| thread.join());
+        results
+            .flat_map(|computed| computed.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// Finds the certificate for each handshake, in the store in force.
+#[derive(Debug)]
+pub(super) struct CertificateResolver(pub(super) ArcSwap<CertificateStore>);
+
+impl ResolvesServerCert for CertificateResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let store = self.0.load();
+        let certificate = store.find(name.as_deref(), hello.signature_schemes())?;
+        Some(Arc::clone(&certificate.key))
+    }
+}

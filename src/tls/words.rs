@@ -1,0 +1,192 @@
+//! The words of TLS for logs, metrics and the API.
+
+use std::borrow::Cow;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKind, ProtocolVersion};
+use x509_parser::parse_x509_certificate;
+
+use super::certificate::unix_now;
+use crate::text::escape;
+
+/// The longest subject of a certificate that is logged, in bytes.
+const SUBJECT_BYTES_MAX: usize = 255;
+
+/// What was negotiated, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSummary {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its name in the registry of IANA.
+    pub cipher: Option<Box<str>>,
+    /// The group of the key exchange; `None`: there was none.
+    pub group: Option<Box<str>>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// The peer's certificate, if it has one.
+    pub peer: Option<PeerCertificate>,
+}
+
+/// The certificate of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Its subject, as in RFC 4514.
+    pub subject: Box<str>,
+    /// The common name in the subject.
+    pub common_name: Option<Box<str>>,
+    /// The SHA-256 of the certificate, in hexadecimal digits.
+    pub fingerprint: Box<str>,
+    /// When it expires, in seconds since the Unix epoch.
+    pub not_after: i64,
+}
+
+impl TlsSummary {
+    /// The summary of a connection whose handshake is complete.
+    #[must_use]
+    pub fn of(negotiated: &CommonState) -> Self {
+        let suite = negotiated.negotiated_cipher_suite();
+        // rustls calls suites of TLS 1.3 TLS13_…, IANA TLS_….
+        let cipher = suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
+        let group = negotiated.negotiated_key_exchange_group();
+        Self {
+            version: version_word(negotiated.protocol_version()),
+            cipher: cipher.map(Into::into),
+            group: group.map(|group| format!("{:?}", group.name()).into()),
+            resumed: negotiated.handshake_kind() == Some(HandshakeKind::Resumed),
+            peer: negotiated
+                .peer_certificates()
+                .and_then(|chain| PeerCertificate::of(chain.first()?)),
+        }
+    }
+}
+
+impl PeerCertificate {
+    /// Whether it has expired.
+    #[must_use]
+    pub fn has_expired(&self) -> bool {
+        self.not_after < unix_now()
+    }
+
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+        let common_name = parsed.subject().iter_common_name().next();
+        let common_name = common_name.and_then(|name| name.as_str().ok());
+        let fingerprint = digest(&SHA256, certificate);
+        Some(Self {
+            subject: bounded(&parsed.subject().to_string()),
+            common_name: common_name.map(bounded),
+            fingerprint: fingerprint
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+                .into(),
+            not_after: parsed.validity().not_after.timestamp(),
+        })
+    }
+}
+
+/// Text of a peer, escaped and not too long.
+fn bounded(text: &str) -> Box<str> {
+    let mut text = escape(text, &[]).into_owned();
+    if text.len() > SUBJECT_BYTES_MAX {
+        let end = (0..=SUBJECT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text.into()
+}
+
+/// The word for a version.
+#[must_use]
+pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "",
+    }
+}
+
+/// Whether a handshake failed because of the client's certificate, or because it has none.
+#[must_use]
+pub fn is_about_client_certificate(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
+}
+
+/// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2).
+#[must_use]
+pub fn error_word(error: &Error) -> Cow<'static, str> {
+    let alert = match error {
+        Error::AlertReceived(alert) => *alert,
+        Error::InvalidMessage(invalid) => AlertDescription::from(*invalid),
+        Error::InvalidCertificate(invalid) => AlertDescription::from(CertificateError::clone(invalid)),
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
+            | rustls::PeerIncompatible::Tls13RequiredForQuic
+            | rustls::PeerIncompatible::SupportedVersionsExtensionRequired
+            | rustls::PeerIncompatible::Tls12NotOffered
+            | rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) => AlertDescription::ProtocolVersion,
+        Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            AlertDescription::UnexpectedMessage
+        }
+        Error::DecryptError => AlertDescription::BadRecordMac,
+        Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+        _ => AlertDescription::InternalError,
+    };
+    snake_case(&format!("{alert:?}")).into()
+}
+
+/// `UnknownCA` as the RFC writes it: `unknown_ca`.
+fn snake_case(name: &str) -> String {
+    let mut word = String::with_capacity(name.len() + 4);
+    let mut was_upper = true;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !was_upper {
+            word.push('_');
+        }
+        was_upper = c.is_ascii_uppercase();
+        word.push(c.to_ascii_lowercase());
+    }
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_are_named_as_in_the_rfc() {
+        for (error, word) in [
+            (Error::AlertReceived(AlertDescription::UnknownCA), "unknown_ca"),
+            (
+                Error::AlertReceived(AlertDescription::BadCertificate),
+                "bad_certificate",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::Revoked),
+                "certificate_revoked",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure),
+                "access_denied",
+            ),
+            (Error::NoCertificatesPresented, "certificate_required"),
+            (Error::NoApplicationProtocol, "no_application_protocol"),
+            (Error::DecryptError, "bad_record_mac"),
+        ] {
+            assert_eq!(error_word(&error), word, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_escaped_and_bounded() {
+        assert_eq!(&*bounded("a\nb"), "a\\nb");
+        assert!(bounded(&"é".repeat(1000)).len() <= SUBJECT_BYTES_MAX + '…'.len_utf8());
+    }
+}

@@ -1,0 +1,183 @@
+//! Peers in front that name their client by a PROXY header.
+
+use std::time::Duration;
+
+use acequia::proxy_protocol::{Decoded, ProxySource, decode};
+
+use crate::support::client::Client;
+use crate::support::configs;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const V1: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
+
+/// Version 2: from 192.0.2.7:56324 to 198.51.100.1:443, with an authority, a unique id and an unknown value.
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x21\xc0\x00\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb\
+    \x02\x00\x07a.theirs\x05\x00\x02id\xe0\x00\x00";
+
+fn v2() -> Vec<u8> {
+    let mut bytes = V2.to_vec();
+    bytes[14..16].copy_from_slice(&u16::try_from(V2.len() - 16).unwrap().to_be_bytes());
+    // The authority has eight bytes.
+    bytes[30] = 8;
+    bytes
+}
+
+fn config(server: &Server, accept: &str, keys: &str, of_pool: &str) -> String {
+    [
+        "[guards.g]\ndeny = \"192.0.2.66\"\n".to_owned(),
+        configs::listener(
+            "l",
+            "p",
+            &format!("accept_proxy = {{ from = \"127.0.0.1\"{accept} }}\nguards = \"g\"\n{keys}"),
+        ),
+        configs::pool(
+            "p",
+            &[server.address],
+            &format!("health = {{ check = \"off\" }}\n{of_pool}"),
+        ),
+    ]
+    .concat()
+}
+
+#[test]
+fn headers_of_both_versions_are_read_however_they_are_cut() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&server, "", "", ""));
+    let headers = [V1.to_vec(), v2()];
+    for header in &headers {
+        let whole = [header, &b"data"[..]].concat();
+        for length in [1, 7, header.len(), whole.len()] {
+            let mut client = Client::connect(proxy.at("l"));
+            client.send_in_pieces(&whole, length).finish();
+            assert_eq!(client.read_all(), b"answer");
+        }
+    }
+    assert!(server.received().iter().all(|received| received == b"data"));
+    for line in proxy.access_lines(8) {
+        assert_eq!(line["client"], "192.0.2.7:56324");
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+        assert_eq!(line["bytes_up"], 4);
+    }
+    let last = &proxy.access()[7];
+    assert_eq!(
+        (&last["proxy_authority"], &last["proxy_unique_id"]),
+        (&"a.theirs".into(), &"id".into())
+    );
+}
+
+#[test]
+fn what_the_header_says_is_passed_on_and_a_name_that_was_read_replaces_the_incoming_one() {
+    let server = Server::keeping(b"answer");
+    let routes = "[[listeners.l.routes]]\nsni = \"ours.example\"\nfrom = \"192.0.2.0/24\"\npool = \"p\"";
+    let proxy = Proxy::start(&config(&server, "", routes, "proxy_protocol = \"v2\""));
+    let hello = Hello::named("ours.example").bytes();
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(&[v2(), hello.clone()].concat()).finish();
+    assert_eq!(client.read_all(), b"answer");
+    let received = server.received().remove(0);
+    let Decoded::Header(header, length) = decode(&received) else {
+        panic!("{}", received.escape_ascii())
+    };
+    assert_eq!(&received[length..], hello);
+    assert_eq!(header.authority.as_deref(), Some(&b"ours.example"[..]));
+    assert_eq!(header.unique_id.as_deref(), Some(&b"id"[..]));
+    let ProxySource::Tcp { client, local } = header.source else {
+        panic!("{header:?}")
+    };
+    assert_eq!(
+        (client.to_string(), local.to_string()),
+        ("192.0.2.7:56324".into(), "198.51.100.1:443".into())
+    );
+    assert_eq!(proxy.access_line()["route"], "l#1");
+}
+
+#[test]
+fn a_peer_that_is_not_trusted_is_a_client_whose_header_is_data() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&server, "", "", ""));
+    let mut client = Client::connect_from("127.0.0.2", proxy.at("l"));
+    client.send(V1).finish();
+    assert_eq!(client.read_all(), b"answer");
+    assert_eq!(server.received(), [V1]);
+    assert!(
+        proxy.access_line()["client"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.2:")
+    );
+    assert!(proxy.reload(&config(&server, ", others = \"refuse\"", "", "")));
+    Client::connect_from("127.0.0.2", proxy.at("l")).must_be_reset();
+    wait_for_ended_sessions(&proxy, "denied", 1);
+}
+
+#[test]
+fn guards_judge_the_client_that_is_named() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&server, "", "", ""));
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"PROXY TCP6 ::ffff:192.0.2.66 ::1 1 2\r\n");
+    client.must_be_reset();
+    let line = proxy.access_line();
+    assert_eq!(
+        (&line["ending"], &line["client"]),
+        (&"denied".into(), &"192.0.2.66:1".into())
+    );
+}
+
+#[test]
+fn invalid_and_missing_headers_end_as_proxy_invalid_without_an_answer() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&server, "", "", ""));
+    let mut damaged = v2();
+    damaged[12] = 0x31;
+    for (bytes, detail) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "proxy_header_missing"),
+        (b"PROXY TCP4 192.0.2.7 198.51.100.1 1 x\r\n", "proxy_header_line"),
+        (&damaged, "proxy_header_version"),
+    ] {
+        let before = proxy.access().len();
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(bytes);
+        assert!(client.try_read_all().is_ok_and(|bytes| bytes.is_empty()) || bytes.len() > 1);
+        let line = proxy.access_lines(before + 1).remove(before);
+        assert_eq!(
+            (&line["ending"], &line["detail"]),
+            (&"proxy_invalid".into(), &detail.into())
+        );
+    }
+    assert_eq!(server.sessions(), 0);
+}
+
+#[test]
+fn without_require_a_trusted_peer_may_come_without_a_header() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&server, ", require = false", "", ""));
+    for (sent, received) in [(&b"PROX without"[..], &b"PROX without"[..]), (V1, b"")] {
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(sent).finish();
+        assert_eq!(client.read_all(), b"answer");
+        assert_eq!(server.received().pop().unwrap(), received);
+    }
+}
+
+#[test]
+fn health_checks_of_a_peer_are_counted_and_not_logged_and_a_slow_header_ends_in_time() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "", "hello_timeout = \"300ms\"", ""));
+    drop(Client::connect(proxy.at("l")));
+    wait_for_ended_sessions(&proxy, "client_left_early", 1);
+    let mut local = Client::connect(proxy.at("l"));
+    local.send(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").finish();
+    assert_eq!(local.read_all(), b"");
+    wait_for_ended_sessions(&proxy, "client_closed", 1);
+    let mut slow = Client::connect(proxy.at("l"));
+    slow.send(b"PROXY ");
+    std::thread::sleep(Duration::from_millis(1)); // in a segment of its own
+    assert_eq!(slow.read_all(), b"");
+    wait_for_ended_sessions(&proxy, "hello_timeout", 1);
+    wait_for_active_sessions(&proxy, 0);
+    assert_eq!(proxy.stop().access.len(), 1, "only the slow one");
+}

@@ -1,0 +1,147 @@
+//! Which certificates of clients are accepted.
+
+use super::site::Site;
+use crate::support::authority::{Authority, Issued, replace};
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tls_client::TlsSetup;
+use rustls::version::{TLS12, TLS13};
+
+/// A site whose clients need certificates of an authority of their own.
+struct Guarded {
+    site: Site,
+    clients: Authority,
+    proxy: Proxy,
+    _server: Server,
+}
+
+impl Guarded {
+    fn new(keys: &str) -> Self {
+        let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
+        replace(&site.folder().join("clients.pem"), &clients.certificate());
+        replace(&site.folder().join("clients.crl"), &clients.revocations(&[]));
+        let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
+        let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl}, {keys} }}");
+        let proxy = Proxy::start(&site.config(server.address, &auth, ""));
+        Self {
+            site,
+            clients,
+            proxy,
+            _server: server,
+        }
+    }
+
+    /// Whether a client with this certificate is served, in both versions.
+    fn serves(&self, own: Option<&Issued>) -> bool {
+        let served = [&TLS12, &TLS13].map(|version| {
+            let setup = TlsSetup::new(&self.site.authority, &[version], own);
+            Self::is_served(&setup, &self.proxy)
+        });
+        assert_eq!(served[0], served[1]);
+        served[0]
+    }
+
+    fn is_served(setup: &TlsSetup, proxy: &Proxy) -> bool {
+        let Ok(mut client) = setup.connect(proxy.at("tls"), "shop.example") else {
+            return false;
+        };
+        client.read_greeting() == b"hello"
+    }
+}
+
+trait Greeting {
+    fn read_greeting(&mut self) -> Vec<u8>;
+}
+
+impl Greeting for crate::support::tls_client::TlsClient {
+    /// What comes first; with TLS 1.3 a client learns only there that its certificate was refused.
+    fn read_greeting(&mut self) -> Vec<u8> {
+        let mut bytes = [0; 5];
+        match std::io::Read::read_exact(&mut self.0, &mut bytes) {
+            Ok(()) => bytes.to_vec(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+#[test]
+fn only_valid_certificates_of_the_authority_are_accepted() {
+    let guarded = Guarded::new("mode = \"require\"");
+    let good = guarded.clients.issue(&["joe.clients.example"]);
+    assert!(guarded.serves(Some(&good)));
+    assert!(!guarded.serves(None));
+    assert!(!guarded.serves(Some(&guarded.clients.issue_expired(&["joe.clients.example"]))));
+    assert!(!guarded.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
+    let lines = guarded.proxy.access_lines(8);
+    let of = |ending: &str| lines.iter().filter(|line| line["ending"] == ending).count();
+    assert_eq!(of("tls_client_refused"), 6, "{lines:#?}");
+    let errors: Vec<_> = lines.iter().filter_map(|line| line["tls_error"].as_str()).collect();
+    for error in ["certificate_required", "certificate_expired", "unknown_ca"] {
+        assert_eq!(errors.iter().filter(|word| **word == error).count(), 2, "{errors:?}");
+    }
+    assert!(
+        lines
+            .iter()
+            .filter(|line| line["tls_error"].is_string())
+            .all(|line| line["tls_refusal"].is_string())
+    );
+    let served = lines.iter().find(|line| line["client_cert"].is_object()).unwrap();
+    assert!(
+        served["client_cert"]["subject"]
+            .as_str()
+            .unwrap()
+            .contains("joe.clients.example")
+    );
+    assert_eq!(served["client_cert"]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn with_request_a_client_may_have_no_certificate_but_no_bad_one() {
+    let guarded = Guarded::new("mode = \"request\"");
+    assert!(guarded.serves(None));
+    assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
+    assert!(!guarded.serves(Some(&Authority::new("strangers").issue(&["joe.clients.example"]))));
+}
+
+#[test]
+fn a_certificate_must_be_for_one_of_the_names() {
+    let guarded = Guarded::new("names = [\"*.clients.example\"]");
+    assert!(guarded.serves(Some(&guarded.clients.issue(&["joe.clients.example"]))));
+    assert!(!guarded.serves(Some(&guarded.clients.issue(&["joe.example"]))));
+    let lines = guarded.proxy.access_lines(4);
+    let refused = lines.iter().filter(|line| line["tls_error"] == "access_denied").count();
+    assert_eq!(refused, 2, "{lines:#?}");
+}
+
+#[test]
+fn a_certificate_that_is_revoked_is_refused_also_where_a_ticket_was_issued_for_it() {
+    let guarded = Guarded::new("mode = \"require\"");
+    let (stays, goes) = (
+        guarded.clients.issue(&["a.example"]),
+        guarded.clients.issue(&["b.example"]),
+    );
+    let of = |own| TlsSetup::new(&guarded.site.authority, &[&TLS13], Some(own));
+    let (stays_setup, goes_setup) = (of(&stays), of(&goes));
+    for setup in [&stays_setup, &goes_setup] {
+        assert!(Guarded::is_served(setup, &guarded.proxy));
+    }
+    assert!(guarded.proxy.metrics().sum("acequia_tls_resumptions_total", &[]) == 0.0);
+    replace(
+        &guarded.site.folder().join("clients.crl"),
+        &guarded.clients.revocations(&[&goes]),
+    );
+    eventually("the certificate is refused", || {
+        !Guarded::is_served(&goes_setup, &guarded.proxy)
+    });
+    assert!(
+        !Guarded::is_served(&goes_setup, &guarded.proxy),
+        "its tickets are of no use"
+    );
+    assert!(!guarded.serves(Some(&goes)));
+    assert!(guarded.serves(Some(&stays)) && Guarded::is_served(&stays_setup, &guarded.proxy));
+    eventually("the log tells why", || {
+        let lines = guarded.proxy.access();
+        lines.iter().any(|line| line["tls_error"] == "certificate_revoked")
+    });
+}

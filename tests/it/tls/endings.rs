@@ -1,0 +1,154 @@
+//! A cut never looks like a complete answer, and a complete answer never like a cut.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+
+use super::site::Site;
+use crate::support::counts::wait_for_ended_sessions;
+use crate::support::proxy::Proxy;
+use crate::support::server::{ManualServer, refusing};
+use crate::support::stream::{fill, read_to_end, reset};
+use rustix::process::Signal;
+use socket2::Socket;
+
+const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
+
+#[test]
+fn a_client_that_is_cut_off_resets_the_server() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    client.send(b"half a request");
+    server.read_exact(&mut [0; 14]).unwrap();
+    client.truncate();
+    assert_eq!(read_to_end(&mut server).1, RESET);
+    wait_for_ended_sessions(&proxy, "client_truncated", 1);
+}
+
+#[test]
+fn a_client_that_is_cut_off_within_a_record_resets_the_server() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    client.0.sock.write_all(&[23, 3, 3, 0, 100, 1, 2, 3]).unwrap();
+    client.truncate();
+    assert_eq!(read_to_end(&mut server), (Vec::new(), RESET));
+    wait_for_ended_sessions(&proxy, "client_truncated", 1);
+}
+
+#[test]
+fn a_client_that_just_closes_after_the_servers_end_is_no_cut() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    client.send(b"?");
+    server.read_exact(&mut [0]).unwrap();
+    server.write_all(b"an answer").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read_to_end(), (b"an answer".to_vec(), Ok(())));
+    client.truncate();
+    assert_eq!(read_to_end(&mut server), (Vec::new(), Ok(())));
+    wait_for_ended_sessions(&proxy, "server_closed", 1);
+}
+
+#[test]
+fn a_servers_reset_is_a_reset_after_what_it_had_sent() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    server.write_all(&[9; 50_000]).unwrap();
+    assert_eq!(client.read(50_000), [9; 50_000]);
+    reset(server);
+    assert_eq!(client.read_to_end(), (Vec::new(), RESET));
+    wait_for_ended_sessions(&proxy, "server_reset", 1);
+}
+
+#[test]
+fn a_clients_reset_resets_the_server() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    Socket::from(client.0.sock.try_clone().unwrap())
+        .set_linger(Some(std::time::Duration::ZERO))
+        .unwrap();
+    drop(client);
+    assert_eq!(read_to_end(&mut server).1, RESET);
+    wait_for_ended_sessions(&proxy, "client_reset", 1);
+}
+
+#[test]
+fn records_that_were_changed_on_the_way_end_the_session_by_a_reset() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    client
+        .0
+        .sock
+        .write_all(&[&[23, 3, 3, 0, 40][..], &[7; 40]].concat())
+        .unwrap();
+    assert_eq!(read_to_end(&mut server), (Vec::new(), RESET));
+    let line = proxy.access_line();
+    assert_eq!(
+        (&line["ending"], &line["tls_error"]),
+        (&"tls_failed".into(), &"bad_record_mac".into())
+    );
+}
+
+#[test]
+fn an_idle_session_ends_with_close_notify() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let config = site
+        .config(manual.server.address, "", "")
+        .replace("hello_timeout", "idle_timeout = \"1s\"\nhello_timeout");
+    let proxy = Proxy::start(&config);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    assert_eq!(client.read_to_end(), (Vec::new(), Ok(())));
+    assert_eq!(read_to_end(&mut server), (Vec::new(), Ok(())));
+    wait_for_ended_sessions(&proxy, "idle_timeout", 1);
+}
+
+#[test]
+fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let config = site
+        .config(manual.server.address, "", "")
+        .replace("hello_timeout", "idle_timeout = \"2s\"\nhello_timeout");
+    let proxy = Proxy::start(&config);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    fill(&mut server);
+    wait_for_ended_sessions(&proxy, "idle_timeout", 1);
+    assert_eq!(client.read_to_end().1, RESET);
+    assert_eq!(read_to_end(&mut server).1, RESET);
+}
+
+#[test]
+fn a_session_that_is_cut_at_the_end_of_a_drain_is_reset() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let config = format!(
+        "[runtime]\ndrain_timeout = \"100ms\"\n{}",
+        site.config(manual.server.address, "", "")
+    );
+    let proxy = Proxy::start(&config);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    proxy.signal(Signal::TERM);
+    assert_eq!((client.read_to_end().1, read_to_end(&mut server).1), (RESET, RESET));
+    assert_eq!(proxy.wait().access[0]["ending"], "drained");
+}
+
+#[test]
+fn without_a_server_the_client_is_reset() {
+    let (site, port) = (Site::new(), refusing());
+    let proxy = site.start(port.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(client.read_to_end(), (Vec::new(), RESET));
+    wait_for_ended_sessions(&proxy, "connect_failed", 1);
+}

@@ -1,0 +1,299 @@
+//! What clients and servers of sessions see whose TLS ends here.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread::{scope, spawn};
+
+use super::site::Site;
+use crate::support::client::Client;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::proxy::Proxy;
+use crate::support::server::{ManualServer, Server};
+use crate::support::stream::read_to_end;
+use crate::support::tls::tls_server;
+use crate::support::tls_client::TlsSetup;
+use rustls::version::{TLS12, TLS13};
+
+/// Bytes whose pattern does not repeat at the length of a record.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n % 251) as u8).collect()
+}
+
+#[test]
+fn the_server_gets_the_plaintext_and_the_log_tells_what_was_agreed() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    for (versions, version) in [([&TLS13], "1.3"), ([&TLS12], "1.2")] {
+        let setup = TlsSetup::new(&site.authority, &versions, None);
+        let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+        client.send(b"a request").finish();
+        let mut server = manual.session();
+        assert_eq!(read_to_end(&mut server), (b"a request".to_vec(), Ok(())));
+        server.write_all(b"an answer").unwrap();
+        drop(server);
+        assert_eq!(client.read_to_end(), (b"an answer".to_vec(), Ok(())));
+        let lines = proxy.access_lines(if version == "1.3" { 1 } else { 2 });
+        let line = lines.iter().find(|line| line["tls"] == version).unwrap();
+        assert_eq!(line["ending"], "client_closed");
+        assert_eq!((&line["bytes_up"], &line["bytes_down"]), (&9.into(), &9.into()));
+        assert_eq!(
+            (&line["sni"], &line["tls_resumed"]),
+            (&"shop.example".into(), &false.into())
+        );
+        assert!(line["tls_cipher"].as_str().unwrap().starts_with("TLS_"), "{line:#}");
+        assert!(line["tls_group"].is_string(), "{line:#}");
+    }
+    let metrics = proxy.metrics();
+    for version in ["1.2", "1.3"] {
+        let of = [("version", version), ("result", "ok")];
+        assert_eq!(metrics.sum("acequia_tls_handshakes_total", &of), 1.0);
+    }
+    assert_eq!(metrics.sum("acequia_tls_handshake_seconds_count", &[]), 2.0);
+}
+
+#[test]
+fn megabytes_pass_both_ways_at_once_unchanged() {
+    let (site, server) = (Site::new(), Server::echo());
+    let proxy = site.start(server.address);
+    let bytes = pattern(6_000_000);
+    for versions in [[&TLS13], [&TLS12]] {
+        let setup = TlsSetup::new(&site.authority, &versions, None);
+        let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+        let mut received = Vec::new();
+        // The echo is read while more is sent: neither fits into the buffers on the way.
+        for chunk in bytes.chunks(100_000) {
+            client.send(chunk);
+            received.extend(client.read(chunk.len()));
+        }
+        client.finish();
+        assert_eq!(client.read_to_end(), (Vec::new(), Ok(())));
+        assert!(received == bytes);
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_a_large_answer_whole_and_its_end() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    client.send(b"?").finish();
+    let mut server = manual.session();
+    let bytes = pattern(3_000_000);
+    scope(|all| {
+        all.spawn(|| {
+            server.write_all(&bytes).unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        while received.len() < bytes.len() {
+            received.extend(client.read(1000));
+        }
+        assert!(received == bytes);
+        assert_eq!(client.read_to_end(), (Vec::new(), Ok(())));
+    });
+    wait_for_ended_sessions(&proxy, "client_closed", 1);
+}
+
+#[test]
+fn a_half_close_passes_both_ways() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let proxy = site.start(manual.server.address);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut server = manual.session();
+    server.write_all(b"a greeting").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read_to_end(), (b"a greeting".to_vec(), Ok(())));
+    let upload = pattern(1_000_000);
+    let sent = upload.clone();
+    let sending = spawn(move || {
+        client.send(&sent).finish();
+        client
+    });
+    let (received, end) = read_to_end(&mut server);
+    assert!(received == upload && end.is_ok());
+    drop((server, sending.join().unwrap()));
+    wait_for_ended_sessions(&proxy, "server_closed", 1);
+}
+
+#[test]
+fn one_listener_ends_the_tls_of_one_name_and_passes_that_of_another() {
+    let (site, plain, tls) = (Site::new(), Server::named("plaintext"), tls_server("tenant.example"));
+    let routes = "[[listeners.tls.routes]]\nsni = \"tenant.example\"\ntls = \"pass\"\npool = \"tenants\"\n";
+    let config = site.config(plain.address, "", routes)
+        + &format!(
+            "[pools.tenants]\nservers = [\"{}\"]\nhealth.check = \"off\"\n",
+            tls.address
+        );
+    let proxy = Proxy::start(&config);
+    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(client.read(9), b"plaintext");
+    drop(client);
+    let foreign = site.client().connect(proxy.at("tls"), "tenant.example");
+    let error = foreign.err().unwrap().to_string();
+    assert!(
+        error.contains("UnknownIssuer"),
+        "expected the server's own certificate: {error}"
+    );
+    let lines = proxy.access_lines(2);
+    let passed = lines.iter().find(|line| line["sni"] == "tenant.example").unwrap();
+    assert_eq!(passed["tls"], "pass");
+}
+
+#[test]
+fn a_protocol_is_agreed_by_the_route_or_by_the_listener() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\nalpn = \"h2\"\npool = \"p\"\n";
+    let proxy = Proxy::start(&site.config(server.address, "alpn = [\"http/1.1\"]", routes));
+    let agreed = |name, offered: &[&str]| {
+        let client = site.client().offering(offered).connect(proxy.at("tls"), name);
+        client.map(|client| client.protocol())
+    };
+    assert_eq!(
+        agreed("shop.example", &["h2", "http/1.1"]).unwrap().as_deref(),
+        Some("h2")
+    );
+    assert_eq!(
+        agreed("shop.example", &["http/1.1"]).unwrap().as_deref(),
+        Some("http/1.1")
+    );
+    assert_eq!(
+        agreed("other.example", &["h2", "http/1.1"]).unwrap().as_deref(),
+        Some("http/1.1")
+    );
+    assert_eq!(agreed("other.example", &[]).unwrap(), None);
+    let refused = agreed("other.example", &["h2"]).err().unwrap().to_string();
+    assert!(refused.contains("NoApplicationProtocol"), "{refused}");
+}
+
+#[test]
+fn sessions_are_resumed_whichever_worker_has_the_client() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let config = format!("[runtime]\nworkers = 4\n{}", site.config(server.address, "", ""));
+    let proxy = Proxy::start(&config);
+    for versions in [[&TLS13], [&TLS12]] {
+        let setup = TlsSetup::new(&site.authority, &versions, None);
+        let connect = || {
+            let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+            client.read(5); // a ticket has come before
+            client.is_resumed()
+        };
+        assert!(!connect());
+        assert!((0..12).all(|_| connect()));
+    }
+    assert_eq!(proxy.metrics().sum("acequia_tls_resumptions_total", &[]), 24.0);
+}
+
+#[test]
+fn a_fleet_with_one_file_of_secrets_resumes_each_others_sessions() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    std::fs::write(site.folder().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let config = site.config(server.address, &format!("tickets = {}", site.file("tickets")), "");
+    let (one, two, alone) = (Proxy::start(&config), Proxy::start(&config), site.start(server.address));
+    let setup = site.client();
+    let is_resumed = |proxy: &Proxy| {
+        let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+        client.read(5);
+        client.is_resumed()
+    };
+    assert_eq!([&one, &two, &one].map(is_resumed), [false, true, true]);
+    assert!(!is_resumed(&alone));
+}
+
+#[test]
+fn a_proxy_header_tells_the_tls_that_ended() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let config = site.config(manual.server.address, "alpn = [\"h2\"]", "").replace(
+        "health = { check = \"off\" }",
+        "health = { check = \"off\" }\nproxy_protocol = \"v2\"",
+    );
+    let proxy = Proxy::start(&config);
+    let setup = site.client().offering(&["http/1.1", "h2"]);
+    let _client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+    let mut header = vec![0; 16];
+    let mut server = manual.session();
+    server.read_exact(&mut header).unwrap();
+    let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
+    server.read_exact(&mut rest).unwrap();
+    let has = |wanted: &[u8]| rest.windows(wanted.len()).any(|window| window == wanted);
+    assert!(has(b"\x01\0\x02h2"), "the protocol that was agreed: {rest:?}");
+    assert!(has(b"\x02\0\x0cshop.example"), "{rest:?}");
+    assert!(has(b"\x01\0\0\0\x01\x21\0\x07TLSv1.3"), "{rest:?}");
+}
+
+#[test]
+fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let proxy = site.start(server.address);
+    let requests: [&[u8]; 3] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
+        &[0; 64],
+    ];
+    for request in requests {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(request);
+        let answer = client.try_read_all();
+        assert!(answer.is_err() || answer.is_ok_and(|bytes| bytes.is_empty()));
+    }
+    let lines = proxy.access_lines(3);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["ending"] == "tls_failed" && line["tls_error"] == "not_tls"),
+        "{lines:#?}"
+    );
+    assert_eq!(
+        site.client().connect(proxy.at("tls"), "shop.example").unwrap().read(5),
+        b"hello"
+    );
+}
+
+#[test]
+fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let proxy = site.start(server.address);
+    let hello = {
+        let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
+        let mut connection = rustls::ClientConnection::new(site.client().config, name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    };
+    for round in 0..300 {
+        let mut socket = TcpStream::connect(proxy.at("tls")).unwrap();
+        socket.write_all(&hello).unwrap();
+        if round % 3 == 0 {
+            let _ = socket.read(&mut [0; 100]).unwrap(); // the server's part of the handshake has come
+        }
+        if round % 2 == 0 {
+            Client(socket).reset();
+        }
+    }
+    wait_for_active_sessions(&proxy, 0);
+    assert_eq!(server.sessions(), 0, "the server is connected to after the handshake");
+    assert_eq!(
+        site.client().connect(proxy.at("tls"), "shop.example").unwrap().read(5),
+        b"hello"
+    );
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_ends() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let proxy = site.start(server.address);
+    let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
+    let mut connection = rustls::ClientConnection::new(site.client().config, name).unwrap();
+    let mut client = Client::connect(proxy.at("tls"));
+    connection.write_tls(&mut client.0).unwrap();
+    let answer = client.try_read_all(); // the server's part of the handshake, and then nothing
+    assert!(answer.is_err() || answer.is_ok_and(|bytes| !bytes.is_empty()));
+    let line = proxy.access_line();
+    assert_eq!(line["ending"], "hello_timeout");
+    assert!(line["duration_ms"].as_f64().unwrap() < 3_000.0, "{line:#}");
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_tls_handshakes_total", &[("result", "timeout")]),
+        1.0
+    );
+}

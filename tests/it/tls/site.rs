@@ -1,0 +1,59 @@
+//! A proxy at which TLS ends, with its authority and its certificates.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::support::authority::Authority;
+use crate::support::configs::pool;
+use crate::support::proxy::Proxy;
+use crate::support::tls_client::TlsSetup;
+use tempfile::TempDir;
+
+/// A folder of certificates: `shop` for shop.example and *.shop.example, `other` for other.example.
+pub(super) struct Site {
+    pub(super) authority: Authority,
+    folder: TempDir,
+}
+
+impl Site {
+    pub(super) fn new() -> Self {
+        let (authority, folder) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
+        authority
+            .issue(&["shop.example", "*.shop.example"])
+            .write(folder.path(), "shop");
+        authority.issue(&["other.example"]).write(folder.path(), "other");
+        Self { authority, folder }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The path of a file in the folder, as it stands in a configuration.
+    pub(super) fn file(&self, name: &str) -> String {
+        format!("{:?}", self.folder.path().join(name))
+    }
+
+    /// A listener `tls` with both certificates, and a pool `p` of this server. `tls` and `routes` are further lines.
+    pub(super) fn config(&self, server: SocketAddr, tls: &str, routes: &str) -> String {
+        let certificate = |name: &str| {
+            let (cert, key) = (self.file(&format!("{name}.pem")), self.file(&format!("{name}.key")));
+            format!("{{ cert = {cert}, key = {key} }}")
+        };
+        format!(
+            "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\nhello_timeout = \"2s\"\n\
+             [listeners.tls.tls]\ncertificates = [{}, {}]\n{tls}\n{routes}\n{}",
+            certificate("shop"),
+            certificate("other"),
+            pool("p", &[server], "health = { check = \"off\" }")
+        )
+    }
+
+    pub(super) fn start(&self, server: SocketAddr) -> Proxy {
+        Proxy::start(&self.config(server, "", ""))
+    }
+
+    pub(super) fn client(&self) -> TlsSetup {
+        TlsSetup::trusting(&self.authority)
+    }
+}
