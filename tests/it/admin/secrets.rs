@@ -14,8 +14,8 @@ use crate::support::{eventually, wait_for};
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
-/// A server that speaks as much PostgreSQL as a check needs: it asks for the password in clear text and answers that
-/// it is a primary.
+/// A server that speaks as much PostgreSQL as a check needs: it asks for the password in clear text and answers each
+/// query with `f`: it is no replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
 }
@@ -28,15 +28,17 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     rest(stream, length)?; // StartupMessage
     write_message(stream, b'R', &[0, 0, 0, 3])?; // AuthenticationCleartextPassword
     if read_message(stream)? != [PASSWORD.as_bytes(), b"\0"].concat() {
-        return write_message(stream, b'E', b"SFATAL\0CXX000\0Mthat is not the password\0\0");
+        return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
     }
     write_message(stream, b'R', &[0; 4])?;
     write_message(stream, b'Z', b"I")?;
-    read_message(stream)?; // the query
-    write_message(stream, b'T', b"\0\x01role\0\0\0\0\0\0\0\0\0\0\x10\0\x01\0\0\0\0\0\0")?;
-    write_message(stream, b'D', b"\0\x01\0\0\0\x01f")?;
-    write_message(stream, b'C', b"SELECT 1\0")?;
-    write_message(stream, b'Z', b"I")
+    loop {
+        read_message(stream)?; // a query
+        write_message(stream, b'T', b"\0\x01role\0\0\0\0\0\0\0\0\0\0\x10\0\x01\0\0\0\0\0\0")?;
+        write_message(stream, b'D', b"\0\x01\0\0\0\x01f")?;
+        write_message(stream, b'C', b"SELECT 1\0")?;
+        write_message(stream, b'Z', b"I")?;
+    }
 }
 
 fn write_message(stream: &mut TcpStream, kind: u8, body: &[u8]) -> io::Result<()> {
