@@ -24,6 +24,8 @@ pub struct BackendReader {
     header: Vec<u8>,
     /// Bytes of the current message that are still to come.
     body_left: usize,
+    /// Whether it is BackendKeyData, of a length that a key can have.
+    is_key: bool,
     /// The content of BackendKeyData, as far as it has come.
     content: Vec<u8>,
     key: Option<CancelKey>,
@@ -67,18 +69,20 @@ impl BackendReader {
         match (kind, (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(4)) {
             (READY_FOR_QUERY | ERROR_RESPONSE, _) | (_, None) => self.is_done = true,
             (_, Some(0)) => self.header.clear(),
-            (_, Some(body)) => self.body_left = body,
+            (_, Some(body)) => {
+                self.body_left = body;
+                self.is_key = kind == BACKEND_KEY_DATA && body <= KEY_BYTES_MAX;
+            }
         }
     }
 
     fn take_body(&mut self, body: &[u8]) {
         self.body_left -= body.len();
-        let is_key = self.header.first() == Some(&BACKEND_KEY_DATA);
-        if is_key && self.content.len() + body.len() + self.body_left <= KEY_BYTES_MAX {
+        if self.is_key {
             self.content.extend(body);
         }
         if self.body_left == 0 {
-            if is_key {
+            if self.is_key {
                 self.key = CancelKey::new(&self.content);
                 self.content = Vec::new();
             }
@@ -128,6 +132,11 @@ mod tests {
         assert_eq!(key_of(&long[..BACKEND_BYTES_MAX]), (true, None));
         let too_long = [message(b'K', &[7; 261]), message(b'Z', b"I")].concat();
         assert_eq!(key_of(&too_long), (true, None));
+        let mut reader = BackendReader::default();
+        for piece in too_long.chunks(200) {
+            reader.advance(piece);
+        }
+        assert_eq!(reader.into_key(), None, "no key of its last bytes");
     }
 
     proptest! {

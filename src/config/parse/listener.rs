@@ -47,13 +47,7 @@ pub(super) fn listener<'a>(
         tls.route_alpn = route_alpn(&routes);
     }
     let mut table = RouteTable::new(routes, pool);
-    if protocol == Protocol::Mysql && table.needs_hello() {
-        problems.error(
-            &entry.position,
-            "MySQL servers send first: no `sni` or `alpn` can be read before",
-            "give each pool a listener of its own",
-        );
-    }
+    report_hello_of_mysql(protocol, &table, &entry.position, problems);
     reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
     if kind.terminates {
         table = table.terminating_by_default();
@@ -193,6 +187,22 @@ fn routes(
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes
+}
+
+/// Reports routes that need a ClientHello, which no client of MySQL sends.
+fn report_hello_of_mysql(
+    protocol: Protocol,
+    table: &RouteTable<PoolId>,
+    position: &Position,
+    problems: &mut Problems<'_>,
+) {
+    if protocol == Protocol::Mysql && table.needs_hello() {
+        problems.error(
+            position,
+            "MySQL servers send first: no `sni` or `alpn` can be read before",
+            "give each pool a listener of its own",
+        );
+    }
 }
 
 /// Reports a listener whose clients cannot go anywhere.
