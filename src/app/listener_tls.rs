@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::Failure;
-use super::files::exposed_key;
+use super::files::{self, exposed_key};
 use crate::account::Metrics;
 use crate::live::{InForce, Live, TlsByListener};
 use crate::name::{NamePattern, ServerName};
@@ -48,8 +48,12 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Tls
     Ok(loaded)
 }
 
-/// The same at the start, with the warnings in the log.
+/// The same at the start, after a check of all files that the plan names; with the warnings in the log.
+///
+/// # Errors
+/// The first file that cannot be read or used.
 pub(super) fn load_first(plan: &Plan) -> Result<TlsByListener, Failure> {
+    files::check(plan)?;
     let tls = load_tls(plan, None)?;
     for warning in tls_warnings(plan, &tls) {
         tracing::warn!("{warning}");

@@ -12,10 +12,11 @@ use crate::plan::ListenerPlan;
 use crate::redirect::{Redirect, RedirectStatus};
 
 /// Keys of a listener that have no effect if it redirects.
-const UNUSED_KEYS: [&str; 7] = [
+const UNUSED_KEYS: [&str; 8] = [
     "pool",
     "routes",
     "protocol",
+    "tls",
     "hello_timeout",
     "hello_max",
     "idle_timeout",
