@@ -7,7 +7,7 @@ use crate::support::proxy::Proxy;
 const SESSIONS: usize = 40;
 
 #[test]
-fn psql_sessions_over_tls_end_as_closed_by_the_client() {
+fn psql_sessions_over_tls_end_as_closed() {
     let server = Postgres::start_with_tls();
     let proxy = Proxy::start(&format!(
         "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{}\"]",
@@ -19,6 +19,11 @@ fn psql_sessions_over_tls_end_as_closed_by_the_client() {
         assert_eq!(output, "t\n", "expected TLS");
     }
     let lines = proxy.access_lines(SESSIONS);
-    let others: Vec<_> = lines.iter().filter(|line| line["ending"] != "client_closed").collect();
+    // psql says goodbye and closes at once, and the server closes at the goodbye: now and then its end comes first.
+    let is_closed = |ending: &str| ending == "client_closed" || ending == "server_closed";
+    let others: Vec<_> = lines
+        .iter()
+        .filter(|line| !line["ending"].as_str().is_some_and(is_closed))
+        .collect();
     assert!(others.is_empty(), "{} of {SESSIONS}: {:#?}", others.len(), others[0]);
 }

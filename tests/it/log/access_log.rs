@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "time",
     "session",
     "listener",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 22] = [
     "bytes_up",
     "bytes_down",
     "ending",
+    "tls",
     "client_rtt_us",
     "server_rtt_us",
     "client_retrans",
