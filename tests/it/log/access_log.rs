@@ -331,7 +331,7 @@ fn text_lines_leave_out_unknown_fields() {
         .split(' ')
         .map(|pair| pair.split_once('=').expect(&text).0)
         .collect();
-    let unknown = ["sni", "alpn", "route", "hello_ms"];
+    let unknown = ["sni", "alpn", "route", "hello_ms", "tls"];
     assert_eq!(
         words,
         FIELDS
