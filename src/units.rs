@@ -37,7 +37,7 @@ pub struct RateError;
 /// Why a text is not a bandwidth. Displays what to write instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BandwidthError {
-    /// Less than [`BANDWIDTH_MIN`].
+    /// Less than `BANDWIDTH_MIN`.
     #[error("at least 1KiB/s")]
     TooLow,
     /// Anything else.

@@ -6,8 +6,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = decode(bytes);
-    let decided = (0..=bytes.len()).map(|come| decode(&bytes[..come])).find(|decoded| *decoded != Decoded::NeedMore);
-    assert_eq!(decided.unwrap_or(Decoded::NeedMore), whole, "expected the verdict to stay");
+    let decided = (0..=bytes.len())
+        .map(|come| decode(&bytes[..come]))
+        .find(|decoded| *decoded != Decoded::NeedMore);
+    assert_eq!(
+        decided.unwrap_or(Decoded::NeedMore),
+        whole,
+        "expected the verdict to stay"
+    );
     if let Decoded::Header(header, length) = whole {
         assert!(length <= bytes.len() && length <= HEADER_BYTES_MAX);
         assert!(header.unique_id.is_none_or(|id| id.len() <= 128));

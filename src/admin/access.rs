@@ -6,7 +6,7 @@
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -137,7 +137,7 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &Atom
         let message = "a token is required: send `Authorization: Bearer` with the content of `token_file` in [admin]";
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
     };
-    let expected = spawn_blocking(|| read_token(path)).await;
+    let expected = spawn_blocking(move || read_token(&path)).await;
     let expected = expected.unwrap_or_else(|lost| Err(std::io::Error::other(lost)));
     let was_unreadable = is_unreadable.swap(expected.is_err(), Relaxed);
     match &expected {
@@ -156,9 +156,9 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &Atom
 }
 
 /// Reads the token, without the white space around it.
-fn read_token(path: PathBuf) -> std::io::Result<Vec<u8>> {
+fn read_token(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    regular_file::open(&path)?
+    regular_file::open(path)?
         .take(TOKEN_BYTES_MAX + 1)
         .read_to_end(&mut bytes)?;
     let token = bytes.trim_ascii().to_vec();
@@ -244,7 +244,7 @@ mod tests {
         let file = |bytes: &[u8]| {
             let path = folder.path().join("token");
             std::fs::write(&path, bytes).unwrap();
-            read_token(path)
+            read_token(&path)
         };
         assert_eq!(file(b"abc\n").unwrap(), b"abc");
         assert!(file(b"\n").is_err());
