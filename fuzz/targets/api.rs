@@ -86,7 +86,7 @@ fn route(uri: &Uri) {
     let parsed = RouteQuery::parse(uri.query().unwrap_or_default());
     let documented = each_once(uri, &["alpn"])
         && pairs(uri).iter().all(|(key, value)| match key.as_str() {
-            "listener" | "sni" | "alpn" => true,
+            "listener" | "sni" | "alpn" | "database" | "user" => true,
             "from" => value.parse::<IpAddr>().is_ok(),
             _ => false,
         });
