@@ -33,7 +33,12 @@ pub(super) struct UnresolvedRedirect<'a> {
 /// Converts the table `redirect` of a listener, if it has one.
 pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) -> Option<UnresolvedRedirect<'a>> {
     let (position, node) = listener.entry("redirect")?;
+    // A PROXY header is read within `hello_timeout`, whatever follows it.
+    let reads_header = listener.entry("accept_proxy").is_some();
     for key in UNUSED_KEYS {
+        if reads_header && key == "hello_timeout" {
+            continue;
+        }
         if let Some((position, _)) = listener.entry(key) {
             problems.error(
                 position,
