@@ -8,6 +8,7 @@
 
 mod kind;
 mod file;
+mod credentials;
 mod stream;
 pub mod tcp;
 pub mod tls;
@@ -15,6 +16,7 @@ pub mod postgres;
 pub mod mysql;
 pub mod redis;
 
+pub use credentials::Credentials;
 pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 
 /// Every kind of check.

@@ -10,17 +10,18 @@ mod query;
 mod status;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use super::file::read_password;
 use super::kind::ROLE_KEYS;
 use super::stream::start_tls;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tcp, tls};
+use super::{
+    Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Credentials, Probe, RunningCheck, Service, tcp, tls,
+};
 use crate::error::chain;
 use crate::pool::{Role, ServerFacts};
 use login::{Account, log_in};
@@ -45,18 +46,9 @@ pub static KIND: CheckKind = CheckKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlCheck {
     /// How to log in; `None`: no login, an answer to one that the server denies passes.
-    pub login: Option<MysqlLogin>,
+    pub login: Option<Credentials>,
     /// Whether a member of a Galera cluster that copies its data to another is used.
     pub donor: DonorUse,
-}
-
-/// How to log in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MysqlLogin {
-    /// The user.
-    pub user: Box<str>,
-    /// Contains the password; a line feed at its end is left out. Read when a check needs it. `None`: no password.
-    pub password_file: Option<PathBuf>,
 }
 
 /// What happens to a member of a Galera cluster while it is the donor of a state transfer, or desynchronized.
@@ -76,17 +68,13 @@ impl Check for MysqlCheck {
     fn settings(&self) -> Vec<(&'static str, String)> {
         let Self { login, donor } = self;
         let mut settings = Vec::new();
-        if let Some(MysqlLogin { user, password_file }) = login {
-            settings.push(("health.user", format!("{user:?}")));
-            settings.push(("health.password_file", format!("{password_file:?}")));
-        }
+        settings.extend(login.iter().flat_map(Credentials::settings));
         settings.extend((*donor == DonorUse::Avoid).then(|| ("health.donor", format!("{donor:?}"))));
         settings
     }
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
-        let file = self.login.as_ref().and_then(|login| login.password_file.as_deref());
-        file.map(|path| ("password_file", path)).into_iter().collect()
+        self.login.iter().filter_map(Credentials::file).collect()
     }
 
     fn learns_role(&self) -> bool {
@@ -184,15 +172,11 @@ impl MysqlProbe {
         Ok(())
     }
 
-    async fn log_in_and_ask(&self, login: &MysqlLogin) -> Result<ServerFacts, CheckFailure> {
+    async fn log_in_and_ask(&self, login: &Credentials) -> Result<ServerFacts, CheckFailure> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
-        let password = match &login.password_file {
-            Some(file) => read_password("password_file", file).await?,
-            None => Vec::new(),
-        };
         let account = Account {
             user: &login.user,
-            password,
+            password: login.password().await?.unwrap_or_default(),
         };
         let asked = async {
             let mut packets = self.open_session(&account, Some(Arc::clone(tls))).await?;

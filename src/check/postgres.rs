@@ -1,7 +1,7 @@
 //! The check `postgres`: the server is PostgreSQL and, if a user to log in as is configured, has the right role.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -15,9 +15,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::file::read_password;
 use super::kind::ROLE_KEYS;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Credentials, Probe, RunningCheck, Service, tls};
 use crate::error::chain;
 use crate::pool::{Role, ServerFacts, WalPosition};
 
@@ -43,11 +42,9 @@ pub struct PostgresCheck {
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresLogin {
-    /// The user.
-    pub user: Box<str>,
-    /// Contains the password; a line feed at its end is left out. Read when a check needs it.
-    pub password_file: Option<PathBuf>,
-    /// The database.
+    /// As whom.
+    pub credentials: Credentials,
+    /// To which database.
     pub database: Box<str>,
 }
 
@@ -58,22 +55,16 @@ impl Check for PostgresCheck {
 
     fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
-        if let Some(PostgresLogin {
-            user,
-            password_file,
-            database,
-        }) = &self.login
-        {
-            settings.push(("health.user", format!("{user:?}")));
-            settings.push(("health.password_file", format!("{password_file:?}")));
+        if let Some(PostgresLogin { credentials, database }) = &self.login {
+            settings.extend(credentials.settings());
             settings.push(("health.database", format!("{database:?}")));
         }
         settings
     }
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
-        let file = self.login.as_ref().and_then(|login| login.password_file.as_deref());
-        file.map(|path| ("password_file", path)).into_iter().collect()
+        let login = self.login.iter();
+        login.filter_map(|login| login.credentials.file()).collect()
     }
 
     fn learns_role(&self) -> bool {
@@ -251,12 +242,12 @@ async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
 async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
     let mut config = Config::new();
     config
-        .user(&*login.user)
+        .user(&*login.credentials.user)
         .dbname(&*login.database)
         .application_name("acequia")
         .ssl_mode(SslMode::Prefer);
-    if let Some(file) = &login.password_file {
-        config.password(read_password("password_file", file).await?);
+    if let Some(password) = login.credentials.password().await? {
+        config.password(password);
     }
     Ok(config)
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::account::access_log::AccessTarget;
 use crate::addr::ServerLocation;
-use crate::check::Check;
+use crate::check::{Check, Credentials};
 use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
 use crate::plan::AdminSocket;
@@ -118,8 +118,10 @@ fn a_check_without_keys_has_the_documented_defaults() {
     };
     assert_eq!(pool("").entries[0].member_config.priority, 0);
     let login = PostgresLogin {
-        user: "u".into(),
-        password_file: None,
+        credentials: Credentials {
+            user: "u".into(),
+            password_file: None,
+        },
         database: "u".into(),
     };
     for (user, login) in [("", None), (", user = \"u\"", Some(login))] {

@@ -6,8 +6,10 @@ use crate::dial::TEST_CONNECT;
 
 fn probe(listener: &TcpListener) -> PostgresProbe {
     let login = PostgresLogin {
-        user: "checker".into(),
-        password_file: None,
+        credentials: Credentials {
+            user: "checker".into(),
+            password_file: None,
+        },
         database: "checker".into(),
     };
     let check = PostgresCheck { login: Some(login) };

@@ -2,6 +2,7 @@
 
 use super::super::value;
 use super::{Problems, Section};
+use crate::check::Credentials;
 use crate::config::file::Node;
 
 /// A name of a user or database, in at most so many bytes. It goes into messages whose strings end with a zero byte.
@@ -13,6 +14,18 @@ pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems
         return None;
     }
     Some(text)
+}
+
+/// A user, whose name has at most so many bytes, and a password; `None`: no user is configured.
+pub(super) fn credentials(section: &Section<'_>, bytes_max: usize, problems: &mut Problems<'_>) -> Option<Credentials> {
+    let user = section.get("user").and_then(|node| name(node, bytes_max, problems));
+    let password_file = section
+        .get("password_file")
+        .and_then(|node| value::path(node, problems));
+    Some(Credentials {
+        user: user?.into(),
+        password_file,
+    })
 }
 
 /// Reports these keys of `[pools.NAME.health]` if `user` is missing: they have an effect only with a login.
