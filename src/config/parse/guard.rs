@@ -1,6 +1,5 @@
 //! `[guards.NAME]`, and the guards that listeners and routes refer to.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::list::entries;
+use super::named::NamedSections;
 use super::{Problems, Section, address, process, value};
 use crate::config::file::{KeyValue, Node};
 use crate::config::{FILE_BYTES_MAX, keys, read_bounded, suggest};
@@ -30,31 +30,18 @@ const REFUSE_WITH: [(&str, RefuseWith); 2] = [("reset", RefuseWith::Reset), ("cl
 
 /// The guards of the file, by name.
 pub(super) struct Guards<'a> {
-    entries: &'a [KeyValue],
+    sections: NamedSections<'a, GuardId>,
     pub(super) in_order: Vec<Arc<GuardPlan>>,
-    /// `None`: the guard exists, but is not a table.
-    by_name: HashMap<&'a str, Option<GuardId>>,
-    used: HashSet<&'a str>,
 }
 
 impl<'a> Guards<'a> {
     pub(super) fn read(file: &Section<'a>, problems: &mut Problems<'_>) -> Self {
-        let mut guards = Self {
-            entries: match file.get("guards") {
-                Some(_) => file.subsections("guards", problems),
-                None => &[],
-            },
-            in_order: Vec::new(),
-            by_name: HashMap::new(),
-            used: HashSet::new(),
+        let entries = match file.get("guards") {
+            Some(_) => file.subsections("guards", problems),
+            None => &[],
         };
-        for entry in guards.entries {
-            let plan = guard(entry, problems).map(Arc::new);
-            let id = plan.is_some().then_some(GuardId(guards.in_order.len()));
-            guards.in_order.extend(plan);
-            guards.by_name.insert(&entry.key, id);
-        }
-        guards
+        let (sections, in_order) = NamedSections::convert(entries, GuardId, |entry| guard(entry, problems));
+        Self { sections, in_order }
     }
 
     /// The guards that `guards = […]` of a listener or a route refers to.
@@ -78,9 +65,8 @@ impl<'a> Guards<'a> {
 
     fn find_one(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<GuardId> {
         let name = value::string(node, problems)?;
-        if let Some((name, id)) = self.by_name.get_key_value(name) {
-            self.used.insert(name);
-            return *id;
+        if let Some(id) = self.sections.refer_to(name) {
+            return id;
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = match suggest::nearest(name, &names) {
@@ -91,13 +77,10 @@ impl<'a> Guards<'a> {
         None
     }
 
+    /// Warns of each guard that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
-        for entry in self.entries {
-            if !self.used.contains(entry.key.as_str()) {
-                let message = format!("guard `{}` is never used", entry.key);
-                problems.warning(&entry.position, message, "no listener or route refers to it");
-            }
-        }
+        let missing = "no listener or route refers to it";
+        self.sections.warn_unused("guard", missing, problems);
     }
 }
 

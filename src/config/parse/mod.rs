@@ -8,6 +8,7 @@ mod address;
 mod value;
 mod section;
 mod list;
+mod named;
 mod bound_addresses;
 mod limits;
 mod check;

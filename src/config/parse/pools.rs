@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::limits::PoolSettings;
+use super::named::NamedSections;
 use super::{Problems, Section, pool, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::suggest;
@@ -15,28 +16,22 @@ const NAMES_LISTED_MAX: usize = 8;
 /// The pools of the file, by name.
 pub(super) struct Pools<'a> {
     entries: &'a [KeyValue],
+    sections: NamedSections<'a, PoolId>,
     /// Their plans, without those of pools that could not be converted.
     pub(super) in_order: Vec<Arc<PoolPlan>>,
-    /// `None`: the pool exists, but is not a table.
-    by_name: HashMap<&'a str, Option<PoolId>>,
-    used: HashSet<&'a str>,
 }
 
 impl<'a> Pools<'a> {
     /// Converts all pools of the file.
     pub(super) fn read(file: &Section<'a>, limits: PoolSettings, problems: &mut Problems<'_>) -> Self {
+        let entries = file.subsections("pools", problems);
+        let convert = |entry| pool::pool(entry, limits, problems);
+        let (sections, in_order) = NamedSections::convert(entries, PoolId, convert);
         let mut pools = Self {
-            entries: file.subsections("pools", problems),
-            in_order: Vec::new(),
-            by_name: HashMap::new(),
-            used: HashSet::new(),
+            entries,
+            sections,
+            in_order,
         };
-        for entry in pools.entries {
-            let plan = pool::pool(entry, limits, problems).map(Arc::new);
-            let id = plan.is_some().then_some(PoolId(pools.in_order.len()));
-            pools.in_order.extend(plan);
-            pools.by_name.insert(&entry.key, id);
-        }
         pools.check_fallbacks(problems);
         pools
     }
@@ -50,9 +45,10 @@ impl<'a> Pools<'a> {
         let mut next = HashMap::new();
         for entry in self.entries {
             if let Some(key) = fallback(entry)
-                && let Some(id) = self.find(&key.node, problems)
+                && self.find(&key.node, problems).is_some()
+                && let Value::String(name) = &key.node.value
             {
-                next.insert(&*entry.key, (self.entries_name(id), &key.node.position));
+                next.insert(&*entry.key, (name.as_str(), &key.node.position));
             }
         }
         let mut done = HashSet::new();
@@ -76,19 +72,11 @@ impl<'a> Pools<'a> {
         }
     }
 
-    /// The name of a pool as it is in the file.
-    fn entries_name(&self, id: PoolId) -> &'a str {
-        let name = &self.in_order[id.0].name;
-        let (name, _) = self.by_name.get_key_value(&**name).expect("every plan has an entry");
-        name
-    }
-
     /// The pool that `pool = "…"` refers to.
     pub(super) fn find(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<PoolId> {
         let name = value::string(node, problems)?;
-        if let Some((name, id)) = self.by_name.get_key_value(name) {
-            self.used.insert(name);
-            return *id;
+        if let Some(id) = self.sections.refer_to(name) {
+            return id;
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = match (suggest::nearest(name, &names), names.as_slice()) {
@@ -108,17 +96,7 @@ impl<'a> Pools<'a> {
 
     /// Warns of each pool that nothing refers to.
     pub(super) fn warn_unused(&self, problems: &mut Problems<'_>) {
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| !self.used.contains(entry.key.as_str()))
-        {
-            let message = format!("pool `{}` is never used", entry.key);
-            problems.warning(
-                &entry.position,
-                message,
-                "no listener, route or `fallback` refers to it",
-            );
-        }
+        let missing = "no listener, route or `fallback` refers to it";
+        self.sections.warn_unused("pool", missing, problems);
     }
 }

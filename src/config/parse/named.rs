@@ -1,0 +1,52 @@
+//! Sections whose names the operator chose, such as `[pools.NAME]`, and which other sections refer to by these names.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Problems;
+use crate::config::file::KeyValue;
+
+/// The sections of one kind, and which of them are referred to.
+pub(super) struct NamedSections<'a, Id> {
+    entries: &'a [KeyValue],
+    /// `None`: the section exists, but could not be converted.
+    by_name: HashMap<&'a str, Option<Id>>,
+    used: HashSet<&'a str>,
+}
+
+impl<'a, Id: Copy> NamedSections<'a, Id> {
+    /// Converts the sections in the order of the file. Also returns the plans of those that could be converted; `id` makes
+    /// the identifier of a plan from its index among them.
+    pub(super) fn convert<P>(
+        entries: &'a [KeyValue],
+        id: impl Fn(usize) -> Id,
+        mut convert: impl FnMut(&'a KeyValue) -> Option<P>,
+    ) -> (Self, Vec<Arc<P>>) {
+        let mut plans = Vec::new();
+        let mut by_name = HashMap::new();
+        for entry in entries {
+            let plan = convert(entry).map(Arc::new);
+            by_name.insert(entry.key.as_str(), plan.is_some().then(|| id(plans.len())));
+            plans.extend(plan);
+        }
+        let used = HashSet::new();
+        (Self { entries, by_name, used }, plans)
+    }
+
+    /// The section of this name, which is referred to: `Some(None)` if it could not be converted, `None` if there is none.
+    pub(super) fn refer_to(&mut self, name: &str) -> Option<Option<Id>> {
+        let (name, id) = self.by_name.get_key_value(name)?;
+        self.used.insert(name);
+        Some(*id)
+    }
+
+    /// Warns of each section that nothing refers to. `what`: its kind. `missing`: what could refer to it.
+    pub(super) fn warn_unused(&self, what: &str, missing: &str, problems: &mut Problems<'_>) {
+        for entry in self.entries {
+            if !self.used.contains(entry.key.as_str()) {
+                let message = format!("{what} `{}` is never used", entry.key);
+                problems.warning(&entry.position, message, missing);
+            }
+        }
+    }
+}
