@@ -8,7 +8,7 @@
 
 mod kind;
 mod file;
-mod credentials;
+mod password_login;
 mod stream;
 pub mod tcp;
 pub mod tls;
@@ -16,8 +16,8 @@ pub mod postgres;
 pub mod mysql;
 pub mod redis;
 
-pub use credentials::Credentials;
 pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
+pub use password_login::PasswordLogin;
 
 /// Every kind of check.
 pub static KINDS: [&CheckKind; 5] = [&tcp::KIND, &tls::KIND, &postgres::KIND, &mysql::KIND, &redis::KIND];

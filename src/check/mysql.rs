@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::kind::ROLE_KEYS;
 use super::stream::start_tls;
 use super::{
-    Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Credentials, Probe, RunningCheck, Service, tcp, tls,
+    Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tcp, tls,
 };
 use crate::error::chain;
 use crate::pool::{Role, ServerFacts};
@@ -46,7 +46,7 @@ pub static KIND: CheckKind = CheckKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlCheck {
     /// How to log in; `None`: no login, an answer to one that the server denies passes.
-    pub login: Option<Credentials>,
+    pub login: Option<PasswordLogin>,
     /// Whether a member of a Galera cluster that copies its data to another is used.
     pub donor: DonorUse,
 }
@@ -68,13 +68,13 @@ impl Check for MysqlCheck {
     fn settings(&self) -> Vec<(&'static str, String)> {
         let Self { login, donor } = self;
         let mut settings = Vec::new();
-        settings.extend(login.iter().flat_map(Credentials::settings));
+        settings.extend(login.iter().flat_map(PasswordLogin::settings));
         settings.extend((*donor == DonorUse::Avoid).then(|| ("health.donor", format!("{donor:?}"))));
         settings
     }
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
-        self.login.iter().filter_map(Credentials::file).collect()
+        self.login.iter().filter_map(PasswordLogin::file).collect()
     }
 
     fn learns_role(&self) -> bool {
@@ -172,7 +172,7 @@ impl MysqlProbe {
         Ok(())
     }
 
-    async fn log_in_and_ask(&self, login: &Credentials) -> Result<ServerFacts, CheckFailure> {
+    async fn log_in_and_ask(&self, login: &PasswordLogin) -> Result<ServerFacts, CheckFailure> {
         let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let account = Account {
             user: &login.user,

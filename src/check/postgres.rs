@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::kind::ROLE_KEYS;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Credentials, Probe, RunningCheck, Service, tls};
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tls};
 use crate::error::chain;
 use crate::pool::{Role, ServerFacts, WalPosition};
 
@@ -43,7 +43,7 @@ pub struct PostgresCheck {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresLogin {
     /// As whom.
-    pub credentials: Credentials,
+    pub account: PasswordLogin,
     /// To which database.
     pub database: Box<str>,
 }
@@ -55,8 +55,8 @@ impl Check for PostgresCheck {
 
     fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
-        if let Some(PostgresLogin { credentials, database }) = &self.login {
-            settings.extend(credentials.settings());
+        if let Some(PostgresLogin { account, database }) = &self.login {
+            settings.extend(account.settings());
             settings.push(("health.database", format!("{database:?}")));
         }
         settings
@@ -64,7 +64,7 @@ impl Check for PostgresCheck {
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
         let login = self.login.iter();
-        login.filter_map(|login| login.credentials.file()).collect()
+        login.filter_map(|login| login.account.file()).collect()
     }
 
     fn learns_role(&self) -> bool {
@@ -242,11 +242,11 @@ async fn request_gss(stream: &mut TcpStream) -> io::Result<()> {
 async fn login_config(login: &PostgresLogin) -> io::Result<Config> {
     let mut config = Config::new();
     config
-        .user(&*login.credentials.user)
+        .user(&*login.account.user)
         .dbname(&*login.database)
         .application_name("acequia")
         .ssl_mode(SslMode::Prefer);
-    if let Some(password) = login.credentials.password().await? {
+    if let Some(password) = login.account.password().await? {
         config.password(password);
     }
     Ok(config)

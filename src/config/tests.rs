@@ -5,7 +5,7 @@ use crate::account::access_log::AccessTarget;
 use crate::addr::ServerLocation;
 use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
-use crate::check::{Check, Credentials};
+use crate::check::{Check, PasswordLogin};
 use crate::plan::AdminSocket;
 use crate::pool::Policy;
 use crate::proxy_protocol::Version;
@@ -118,7 +118,7 @@ fn a_check_without_keys_has_the_documented_defaults() {
     };
     assert_eq!(pool("").entries[0].member_config.priority, 0);
     let login = PostgresLogin {
-        credentials: Credentials {
+        account: PasswordLogin {
             user: "u".into(),
             password_file: None,
         },

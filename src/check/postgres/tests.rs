@@ -6,7 +6,7 @@ use crate::dial::TEST_CONNECT;
 
 fn probe(listener: &TcpListener) -> PostgresProbe {
     let login = PostgresLogin {
-        credentials: Credentials {
+        account: PasswordLogin {
             user: "checker".into(),
             password_file: None,
         },

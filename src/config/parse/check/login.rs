@@ -2,7 +2,7 @@
 
 use super::super::value;
 use super::{Problems, Section};
-use crate::check::Credentials;
+use crate::check::PasswordLogin;
 use crate::config::file::Node;
 
 /// A name of a user or database, in at most so many bytes. It goes into messages whose strings end with a zero byte.
@@ -17,12 +17,16 @@ pub(super) fn name<'a>(node: &'a Node, bytes_max: usize, problems: &mut Problems
 }
 
 /// A user, whose name has at most so many bytes, and a password; `None`: no user is configured.
-pub(super) fn credentials(section: &Section<'_>, bytes_max: usize, problems: &mut Problems<'_>) -> Option<Credentials> {
+pub(super) fn password_login(
+    section: &Section<'_>,
+    bytes_max: usize,
+    problems: &mut Problems<'_>,
+) -> Option<PasswordLogin> {
     let user = section.get("user").and_then(|node| name(node, bytes_max, problems));
     let password_file = section
         .get("password_file")
         .and_then(|node| value::path(node, problems));
-    Some(Credentials {
+    Some(PasswordLogin {
         user: user?.into(),
         password_file,
     })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::login::{credentials, keys_without_user};
+use super::login::{keys_without_user, password_login};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
@@ -16,7 +16,7 @@ const DONOR_USES: [(&str, DonorUse); 2] = [("use", DonorUse::Use), ("avoid", Don
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let login = credentials(section, NAME_BYTES_MAX, problems);
+    let login = password_login(section, NAME_BYTES_MAX, problems);
     let donor = section.one_of("donor", &DONOR_USES, problems);
     keys_without_user(section, &["password_file", "donor"], problems);
     Arc::new(MysqlCheck {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::login::{credentials, keys_without_user, name};
+use super::login::{keys_without_user, name, password_login};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
@@ -14,14 +14,14 @@ const NAME_BYTES_MAX: usize = 63;
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
-    let credentials = credentials(section, NAME_BYTES_MAX, problems);
+    let account = password_login(section, NAME_BYTES_MAX, problems);
     let database = section
         .get("database")
         .and_then(|node| name(node, NAME_BYTES_MAX, problems));
     keys_without_user(section, &["password_file", "database"], problems);
-    let login = credentials.map(|credentials| PostgresLogin {
-        database: database.map_or_else(|| credentials.user.clone(), Into::into),
-        credentials,
+    let login = account.map(|account| PostgresLogin {
+        database: database.map_or_else(|| account.user.clone(), Into::into),
+        account,
     });
     Arc::new(PostgresCheck { login })
 }

@@ -7,14 +7,14 @@ use super::file::read_password;
 
 /// A user and a password, as `user` and `password_file` in `[pools.NAME.health]` configure them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credentials {
+pub struct PasswordLogin {
     /// The user.
     pub user: Box<str>,
     /// Contains the password; a line feed at its end is left out. Read when a check needs it. `None`: no password.
     pub password_file: Option<PathBuf>,
 }
 
-impl Credentials {
+impl PasswordLogin {
     /// The keys, each with its value as text.
     pub(super) fn settings(&self) -> [(&'static str, String); 2] {
         let Self { user, password_file } = self;
