@@ -45,7 +45,7 @@ fn pool_of_weights(policy: Policy, servers: u16, weight: impl Fn(u16) -> u16) ->
         };
         let member_config = MemberConfig {
             weight: weight(n),
-            priority: 0,
+            ..MemberConfig::default()
         };
         Member::new(Arc::new(Server::new(spec, false)), member_config)
     };
@@ -63,6 +63,8 @@ fn pool_of_weights(policy: Policy, servers: u16, weight: impl Fn(u16) -> u16) ->
         connect_timeout: second,
         slow_start: None,
         panic_threshold: None,
+        queue: None,
+        wake: None,
     };
     Pool::new("pool".into(), rules, (0..servers).map(server).collect())
 }
@@ -109,7 +111,7 @@ fn changes_and_picks(pool: &Pool, picks: u64) -> Duration {
     let began = Instant::now();
     for (_, outcome) in (0..picks).zip(outcomes.iter().cycle()) {
         changing.record_check(outcome, THRESHOLDS);
-        black_box(pool.pick(client, &[], now));
+        let _ = black_box(pool.pick(client, &[], now));
     }
     began.elapsed()
 }
@@ -125,7 +127,7 @@ fn picks_by(pool: &Pool, threads: u8, picks: u64) -> Duration {
                 for client in 0..picks as u32 {
                     let [_, b, c, d] = client.to_be_bytes();
                     let client = ClientAddr::new(([10 + thread, b, c, d], 1).into());
-                    black_box(pool.pick(client, &[], now));
+                    let _ = black_box(pool.pick(client, &[], now));
                 }
                 ready.wait();
             });

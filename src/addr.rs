@@ -1,48 +1,71 @@
-//! Addresses: a type for each role, all of which contain a `SocketAddr`.
+//! Addresses: a type for each role, all of which contain a `SocketAddr`, or what stands for it on a Unix socket.
 //!
 //! Modules do not exchange a bare `SocketAddr`, so that no code can hash by the address of a server, or log the peer as the
 //! client.
+
+mod interface;
+mod network;
+mod unix;
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
-use ipnet::{IpNet, Ipv4Net};
-use rustix::net::netdevice::name_to_index;
+pub use interface::Interface;
+pub use network::{NetworkError, parse_network};
+pub use unix::{UnixPath, UnixPathError, UnixPeer};
 
 /// Defines an address type, which is compared and displayed as the address in it. Only addresses of listeners and servers
 /// may have the name of an interface, because only these are configured.
 macro_rules! role {
-    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+    ($(#[$doc:meta])* $name:ident($ip:ty, $unix:ty)) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name($inner);
+        pub struct $name(Address<$ip, $unix>);
 
         impl $name {
             /// The address in this role.
             #[must_use]
             pub const fn new(address: SocketAddr) -> Self {
-                Self(<$inner>::new(address))
+                Self(Address::Ip(<$ip>::new(address)))
             }
 
-            /// The address as the system calls take it.
+            /// The end of a Unix socket in this role.
             #[must_use]
-            pub const fn socket(self) -> SocketAddr {
-                self.0.socket
+            pub const fn on_unix(end: $unix) -> Self {
+                Self(Address::Unix(end))
             }
 
-            /// The IP address.
+            /// The address as the system calls of TCP take it; `None` on a Unix socket.
             #[must_use]
-            pub const fn ip(self) -> IpAddr {
-                self.0.socket.ip()
+            pub const fn socket(self) -> Option<SocketAddr> {
+                match self.0 {
+                    Address::Ip(address) => Some(address.socket),
+                    Address::Unix(_) => None,
+                }
             }
 
-            /// The port.
+            /// The end of a Unix socket; `None` over TCP.
             #[must_use]
-            pub const fn port(self) -> u16 {
-                self.0.socket.port()
+            pub const fn unix(&self) -> Option<&$unix> {
+                match &self.0 {
+                    Address::Ip(_) => None,
+                    Address::Unix(end) => Some(end),
+                }
+            }
+
+            /// The IP address; `None` on a Unix socket.
+            #[must_use]
+            pub fn ip(self) -> Option<IpAddr> {
+                self.socket().map(|address| address.ip())
+            }
+
+            /// The port; `None` on a Unix socket.
+            #[must_use]
+            pub fn port(self) -> Option<u16> {
+                self.socket().map(|address| address.port())
             }
         }
 
@@ -58,6 +81,22 @@ macro_rules! role {
             }
         }
     };
+}
+
+/// An address over TCP, or an end of a Unix socket.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Address<I, U> {
+    Ip(I),
+    Unix(U),
+}
+
+impl<I: fmt::Display, U: fmt::Display> fmt::Display for Address<I, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(end) => end.fmt(f),
+        }
+    }
 }
 
 /// An address without the name of an interface.
@@ -135,48 +174,6 @@ impl Ord for Scoped {
     }
 }
 
-/// The name of a network interface.
-#[derive(Clone, Copy)]
-pub struct Interface {
-    name: [u8; Self::BYTES_MAX],
-    length: u8,
-}
-
-impl Interface {
-    /// The limit of the kernel: IFNAMSIZ without the zero byte at the end.
-    const BYTES_MAX: usize = 15;
-
-    /// `None`: the name is empty or too long for an interface.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let mut name = [0; Self::BYTES_MAX];
-        name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        let length = u8::try_from(text.len()).ok().filter(|length| *length > 0)?;
-        Some(Self { name, length })
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.name[..usize::from(self.length)]).unwrap_or_default() // built from a `str`
-    }
-
-    /// The index by which the kernel identifies the interface.
-    ///
-    /// # Errors
-    /// Those of `socket` and SIOCGIFINDEX (netdevice(7)): ENODEV if there is no such interface.
-    pub fn index(&self) -> io::Result<u32> {
-        let any = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(name_to_index(&any, self.as_str())?)
-    }
-}
-
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 macro_rules! with_interface {
     ($($name:ident),*) => {$(
         impl $name {
@@ -187,16 +184,19 @@ macro_rules! with_interface {
             pub fn on_interface(address: SocketAddrV6, interface: Interface) -> io::Result<Self> {
                 let index = interface.index()?;
                 let socket = SocketAddrV6::new(*address.ip(), address.port(), address.flowinfo(), index);
-                Ok(Self(Scoped {
+                Ok(Self(Address::Ip(Scoped {
                     socket: socket.into(),
                     interface: Some(interface),
-                }))
+                })))
             }
 
-            /// The same address and scope with another port.
+            /// The same address and scope with another port. A Unix socket has none, and stays as it is.
             #[must_use]
             pub fn with_port(self, port: u16) -> Self {
-                Self(self.0.with_port(port))
+                match self.0 {
+                    Address::Ip(address) => Self(Address::Ip(address.with_port(port))),
+                    Address::Unix(_) => self,
+                }
             }
         }
     )*};
@@ -206,47 +206,71 @@ with_interface!(ListenAddr, ServerAddr);
 
 role! {
     /// The address of a listener.
-    ListenAddr(Scoped)
+    ListenAddr(Scoped, UnixPath)
 }
 role! {
     /// The remote address of an accepted connection.
-    PeerAddr(Plain)
+    PeerAddr(Plain, UnixPeer)
 }
 role! {
     /// The address of the client, which routing, hashing and the log use. It is that of the
     /// peer, unless the peer is trusted to name its client by a PROXY header.
-    ClientAddr(Plain)
+    ClientAddr(Plain, UnixPeer)
 }
 role! {
     /// The address of one server.
-    ServerAddr(Scoped)
+    ServerAddr(Scoped, UnixPath)
 }
 
 impl ListenAddr {
     /// Whether the kernel rejects binding both addresses. `[::]` is IPv6 only.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
-        let is_any = self.ip().is_unspecified() || other.ip().is_unspecified();
-        let is_same_family = self.ip().is_ipv4() == other.ip().is_ipv4();
-        self.port() == other.port() && is_same_family && (self.ip() == other.ip() || is_any)
+        let (Some(one), Some(two)) = (self.socket(), other.socket()) else {
+            return self == other;
+        };
+        let is_any = one.ip().is_unspecified() || two.ip().is_unspecified();
+        let is_same_family = one.is_ipv4() == two.is_ipv4();
+        one.port() == two.port() && is_same_family && (one.ip() == two.ip() || is_any)
     }
-}
 
-impl ListenAddr {
     /// Whether a connection of this machine to the server is accepted at this address. `false` if only the interfaces of
     /// the machine tell.
     #[must_use]
     pub fn accepts_connections_to(self, server: ServerAddr) -> bool {
-        let ip = server.ip().to_canonical();
-        let is_same_family = self.ip().is_ipv4() == ip.is_ipv4();
-        let is_local = self.ip().is_unspecified() && is_same_family && ip.is_loopback();
-        let is_same = match (self.socket(), server.socket()) {
+        let (Some(own), Some(address)) = (self.socket(), server.socket()) else {
+            return self.unix().is_some() && self.unix() == server.unix();
+        };
+        let ip = address.ip().to_canonical();
+        let is_same_family = own.is_ipv4() == ip.is_ipv4();
+        let is_local = own.ip().is_unspecified() && is_same_family && ip.is_loopback();
+        let is_same = match (own, address) {
             (SocketAddr::V6(listening), SocketAddr::V6(server)) if ip.is_ipv6() => {
                 (listening.ip(), listening.scope_id()) == (server.ip(), server.scope_id())
             }
-            _ => self.ip() == ip,
+            _ => own.ip() == ip,
         };
-        self.port() == server.port() && (is_same || is_local)
+        own.port() == address.port() && (is_same || is_local)
+    }
+}
+
+/// A client without what changes from one of its connections to the next: its port, or the number of its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClientHost {
+    /// The host with this address.
+    Ip(IpAddr),
+    /// The user with this uid, over a Unix socket.
+    User(u32),
+}
+
+impl ClientAddr {
+    /// The client, whichever of its connections this is.
+    #[must_use]
+    pub fn host(self) -> ClientHost {
+        match self.0 {
+            Address::Ip(address) => ClientHost::Ip(address.socket.ip()),
+            Address::Unix(peer) => ClientHost::User(peer.uid),
+        }
     }
 }
 
@@ -258,63 +282,16 @@ pub fn is_of_one_host(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
+impl From<IpAddr> for ClientHost {
+    fn from(ip: IpAddr) -> Self {
+        Self::Ip(ip)
+    }
+}
+
 impl From<PeerAddr> for ClientAddr {
     fn from(peer: PeerAddr) -> Self {
         Self(peer.0)
     }
-}
-
-/// Why a text is not a network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkError {
-    /// It is neither a network nor an address.
-    #[error("`{0}` is not a network")]
-    Malformed(String),
-    /// It has bits set after its prefix; this is the network.
-    #[error("`{0}` has bits set after its prefix")]
-    HostBits(String, IpNet),
-    /// Addresses of clients are IPv4 addresses then; this is the network.
-    #[error("`{0}` is an IPv4-mapped IPv6 network, which matches no client")]
-    Mapped(String, Ipv4Net),
-}
-
-impl NetworkError {
-    /// What to write instead.
-    #[must_use]
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Malformed(_) => String::from(r#"write "10.0.0.0/8", "2001:db8::/32" or a plain address"#),
-            Self::HostBits(_, network) => format!("write \"{network}\""),
-            Self::Mapped(_, network) => format!("write \"{network}\""),
-        }
-    }
-}
-
-/// Parses a network, or a single address.
-///
-/// # Errors
-/// Why it is none that can hold a client.
-pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
-    let network = match text.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => text.parse().map_err(|_| NetworkError::Malformed(text.to_owned()))?,
-    };
-    if network.trunc() != network {
-        return Err(NetworkError::HostBits(text.to_owned(), network.trunc()));
-    }
-    match ipv4_of_mapped(network) {
-        Some(v4) => Err(NetworkError::Mapped(text.to_owned(), v4)),
-        None => Ok(network),
-    }
-}
-
-/// The IPv4 network of an IPv4-mapped one: of a network inside `::ffff:0:0/96` (RFC 4291, section 2.5.5.2).
-fn ipv4_of_mapped(network: IpNet) -> Option<Ipv4Net> {
-    let IpNet::V6(v6) = network else {
-        return None;
-    };
-    let prefix = v6.prefix_len().checked_sub(96)?;
-    Ipv4Net::new(v6.addr().to_ipv4_mapped()?, prefix).ok()
 }
 
 /// The location of a server as configured.
@@ -329,6 +306,29 @@ pub enum ServerLocation {
         /// The port, the same for every address.
         port: u16,
     },
+}
+
+impl ServerLocation {
+    /// With the host name in lower case: host names are compared without case (RFC 4343).
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        match self {
+            Self::Address(_) => self.clone(),
+            Self::Name { host, port } => Self::Name {
+                host: host.to_ascii_lowercase().into(),
+                port: *port,
+            },
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub const fn is_unix(&self) -> bool {
+        match self {
+            Self::Address(address) => address.unix().is_some(),
+            Self::Name { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for ServerLocation {

@@ -52,6 +52,12 @@ impl Capacity {
         *now = size;
     }
 
+    /// The number of permits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Permits in use.
     #[must_use]
     pub fn in_use(&self) -> usize {
@@ -211,6 +217,17 @@ impl ListenerLimits {
         let by_name = self.in_use();
         let sessions = |(name, limits): (&Arc<str>, &ConnectionLimits)| (Arc::clone(name), limits.in_use());
         by_name.iter().map(sessions).collect()
+    }
+
+    /// The most sessions of each listener, within those of the process; of the same listeners as [`Self::sessions`].
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(Arc<str>, usize)> {
+        let by_name = self.in_use();
+        let size = |limits: &ConnectionLimits| limits.listener.size().min(limits.process.size());
+        by_name
+            .iter()
+            .map(|(name, limits)| (Arc::clone(name), size(limits)))
+            .collect()
     }
 
     fn in_use(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {

@@ -20,8 +20,8 @@ const PIPES_MAX: usize = 256;
 /// Pipes get 1/16 of the descriptors for sessions.
 const PIPES_DIVISOR: usize = 16;
 
-/// Concurrent connections of the admin port and the Unix socket; half of them for each.
-const ADMIN_MAX: usize = 16;
+/// Concurrent connections of the admin port and the Unix socket: 32 streams of events, and 8 others of each.
+const ADMIN_MAX: usize = 48;
 
 /// The log file, `/proc` while metrics are read, and the first lookups.
 const OTHERS: usize = 2 + LOOKUPS_MIN;

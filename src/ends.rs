@@ -1,5 +1,8 @@
 //! The two sockets of a session.
 
+use std::net::Shutdown;
+
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::socket::reset_when_closed;
@@ -20,6 +23,13 @@ impl Endpoints {
     pub fn reset_when_closed(&self) {
         reset_when_closed(&self.server);
         reset_when_closed(&self.client);
+    }
+
+    /// Sends both peers the end of the stream.
+    pub fn finish(&self) {
+        for socket in [&self.client, &self.server] {
+            let _ = SockRef::from(socket).shutdown(Shutdown::Write); // an error means that it has ended
+        }
     }
 }
 

@@ -20,11 +20,8 @@ pub async fn run(live: Arc<Live>) {
     loop {
         let now = ticks.tick().await;
         let in_force = live.in_force();
-        let on_fallback = in_force
-            .pools
-            .with_fallback(now)
-            .filter(|(pool, serving)| !Arc::ptr_eq(pool, serving));
-        let names = on_fallback.map(|(pool, serving)| (Arc::clone(pool.name()), Arc::clone(serving.name())));
+        let with_fallback = in_force.pools.with_fallback(now);
+        let names = with_fallback.filter_map(|(pool, in_use)| Some((Arc::clone(pool.name()), in_use?)));
         let present: HashMap<_, _> = names.collect();
         for (pool, fallback) in &present {
             if in_use.get(pool) != Some(fallback) {

@@ -1,12 +1,15 @@
 //! When which check runs, and what follows from its result: timers and tasks. The state machine that decides whether a
 //! server is up is in [`crate::pool`], the kinds of checks are in [`crate::check`].
 //!
-//! Every pool has one task. It has the names of the pool's servers resolved, and runs one more task for each server, which
-//! checks that server again and again. A reload changes what a pool's task works on, without restarting it.
+//! Every pool has one task. It has the names of the pool's servers resolved, and has each server checked by one more task,
+//! again and again. Pools that check a server in the same way share that task: a server is checked once, however many pools
+//! it is in, and each pool judges the result. A reload changes what a pool's task works on, without restarting it.
 
 mod schedule;
 mod server_check;
+mod shared_probe;
 mod context;
+mod shared_checks;
 mod pool_checks;
 
 use std::collections::HashMap;
@@ -25,13 +28,15 @@ use crate::plan::Plan;
 use context::CheckContext;
 use pool_checks::PoolChecks;
 pub use server_check::report_changes;
+use shared_checks::SharedChecks;
+pub use shared_probe::probe;
 
 /// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the reload.
 const NEW_NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves the names and checks the servers of all pools in force.
 pub struct HealthMonitor {
-    context: Arc<CheckContext>,
+    checks: Arc<SharedChecks>,
 }
 
 /// The tasks of all pools, by the names of these.
@@ -48,33 +53,34 @@ impl HealthMonitor {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, live: Arc<Live>) -> Self {
         Self {
-            context: Arc::new(CheckContext::new(metrics, live)),
+            checks: SharedChecks::new(CheckContext::new(metrics, live)),
         }
     }
 
     /// Looks up the names that are new in the next plan, so that its pools begin with servers. Waits for a second at most.
     /// Returns their addresses by pool.
     pub async fn resolve_new_names(&self, next: &Plan) -> HashMap<Arc<str>, NameAddresses> {
+        let context = &self.checks.context;
         let deadline = Instant::now() + NEW_NAMES_TIMEOUT;
-        resolve_new_names(next, &self.context.live.plan(), &self.context.resolver, deadline).await
+        resolve_new_names(next, &context.live.plan(), &context.resolver, deadline).await
     }
 
     /// How many checks, and how many lookups of names, may be under way at once; each at least one. To be called within a
     /// runtime.
     pub fn set_limits(&self, checks: usize, lookups: usize) {
-        self.context.capacity.resize(Some(checks));
-        self.context.resolver.resize(lookups);
+        self.checks.context.capacity.resize(Some(checks));
+        self.checks.context.resolver.resize(lookups);
     }
 
     /// Monitors the pools that are in force, for as long as it is polled.
     pub fn run(&self) -> impl Future<Output = ()> + use<> {
-        let context = Arc::clone(&self.context);
-        let mut in_force = context.live.subscribe();
+        let checks = Arc::clone(&self.checks);
+        let mut in_force = checks.context.live.subscribe();
         async move {
             let mut tasks = PoolTasks::new();
             loop {
                 let now = Arc::clone(&in_force.borrow_and_update());
-                adopt(&mut tasks, &now, &context).await;
+                adopt(&mut tasks, &now, &checks).await;
                 drop(now);
                 if in_force.changed().await.is_err() {
                     return;
@@ -87,7 +93,7 @@ impl HealthMonitor {
 /// Monitors these pools from now on. A pool that was monitored before keeps its timers: those of its names, and those of the
 /// checks whose configuration has not changed. Yields to other tasks now and then, since
 /// very many pools may change.
-async fn adopt(tasks: &mut PoolTasks, now: &InForce, context: &Arc<CheckContext>) {
+async fn adopt(tasks: &mut PoolTasks, now: &InForce, checks: &Arc<SharedChecks>) {
     let is_removed = |name: &&Arc<str>| now.pool(name).is_none();
     let removed: Vec<_> = tasks.keys().filter(is_removed).map(Arc::clone).collect();
     let mut changes = 0;
@@ -99,7 +105,7 @@ async fn adopt(tasks: &mut PoolTasks, now: &InForce, context: &Arc<CheckContext>
         match tasks.get(pool.name()) {
             Some(task) if Arc::ptr_eq(&task.pool.borrow(), pool) => continue,
             Some(task) => drop(task.pool.send_replace(Arc::clone(pool))),
-            None => drop(tasks.insert(Arc::clone(pool.name()), PoolTask::start(pool, context))),
+            None => drop(tasks.insert(Arc::clone(pool.name()), PoolTask::start(pool, checks))),
         }
         yield_after_some(&mut changes).await;
     }
@@ -115,9 +121,9 @@ async fn yield_after_some(changes: &mut usize) {
 }
 
 impl PoolTask {
-    fn start(pool: &Arc<LivePool>, context: &Arc<CheckContext>) -> Self {
+    fn start(pool: &Arc<LivePool>, checks: &Arc<SharedChecks>) -> Self {
         let (sender, pools) = watch::channel(Arc::clone(pool));
-        let task = tokio::spawn(run_pool(pools, Arc::clone(context)));
+        let task = tokio::spawn(run_pool(pools, Arc::clone(checks)));
         Self {
             pool: sender,
             _task: AbortOnDropHandle::new(task),
@@ -126,13 +132,14 @@ impl PoolTask {
 }
 
 /// Resolves the names of a pool and has its servers checked, until the sender of its successors is dropped.
-async fn run_pool(mut pools: watch::Receiver<Arc<LivePool>>, context: Arc<CheckContext>) {
+async fn run_pool(mut pools: watch::Receiver<Arc<LivePool>>, shared: Arc<SharedChecks>) {
     let mut pool = Arc::clone(&pools.borrow_and_update());
+    let mut entries = pool.subscribe_entries();
     let mut names = PoolNames::default();
     let mut checks = PoolChecks::default();
     names.adopt(&pool);
     // Servers with fixed addresses do not wait for the resolver.
-    checks.update(&pool, &context);
+    checks.update(&pool, &shared);
     loop {
         let has_changed = tokio::select! {
             biased; // lookups follow the newest plan
@@ -141,13 +148,18 @@ async fn run_pool(mut pools: watch::Receiver<Arc<LivePool>>, context: Arc<CheckC
                     return;
                 }
                 pool = Arc::clone(&pools.borrow_and_update());
+                entries = pool.subscribe_entries();
                 names.adopt(&pool);
                 true
             }
-            has_changed = names.step(&pool, &context.resolver, &context.live), if pool.plan().has_names() => has_changed,
+            Ok(()) = entries.changed() => {
+                names.adopt(&pool);
+                true
+            }
+            has_changed = names.step(&pool, &shared.context.resolver, &shared.context.live), if pool.has_names() => has_changed,
         };
         if has_changed {
-            checks.update(&pool, &context);
+            checks.update(&pool, &shared);
         }
     }
 }

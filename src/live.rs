@@ -1,27 +1,39 @@
 //! What is in force: a plan, and the pools and addresses that it has at run time.
 //!
 //! [`Live`] is the only holder of it, and the only way to change it: [`Live::apply`] for another plan,
-//! [`Live::set_addresses`] for the servers of a pool, [`Live::apply_override`] for an operator's override of a server.
+//! [`Live::set_servers`], [`Live::add_server`] and [`Live::set_addresses`] for the servers of a pool,
+//! [`Live::apply_override`] for an operator's override of a server.
 
 mod recorded_outcome;
+mod added;
+mod dynamic;
+mod guards;
+mod members;
 mod pool;
+mod checked;
+mod pools;
+mod inherit;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::repeat;
-use std::ops::{Deref, Index};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::addr::ListenAddr;
-use crate::guard::{Guard, GuardId};
-use crate::plan::{Failback, GuardPlan, ListenerPlan, Plan, PoolPlan};
+use crate::plan::{Failback, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{AdminState, KnownPrimary, Member, Override, Overrides, Server, ServerPath, ServerRegistry};
-use crate::tls::ListenerTls;
-pub use pool::{LivePool, LivePools, NameAddresses, PoolInForce};
+use crate::tls::{ListenerTls, PoolTls};
+pub use added::{AddServerError, AddedServer, Addition, KeptServer};
+pub use dynamic::{DynamicServers, ListChange, SourceState};
+pub use guards::LiveGuards;
+use inherit::inherit_primary;
+pub use members::NameAddresses;
+pub use pool::{LivePool, PoolInForce};
+pub use pools::LivePools;
 pub use recorded_outcome::RecordedOutcome;
 
 /// What is in force at one moment. It does not change, except that the servers of a pool do.
@@ -36,12 +48,39 @@ pub struct InForce {
     /// The addresses that each listener of the plan is bound to, in its order; with the port that the system chose where
     /// port 0 is configured.
     pub addresses: Vec<Vec<ListenAddr>>,
-    /// The TLS that ends at listeners, by their names.
-    pub tls: TlsByListener,
+    /// The TLS that ends or begins here.
+    pub tls: LiveTls,
 }
 
-/// The TLS that ends at listeners, by their names. Its certificates are replaced when their files change.
-pub type TlsByListener = HashMap<Arc<str>, Arc<ListenerTls>>;
+/// The TLS that ends or begins here. What it is made with is replaced when its files change.
+#[derive(Clone, Debug, Default)]
+pub struct LiveTls {
+    /// That of listeners, by their names.
+    pub listeners: BTreeMap<Arc<str>, Arc<ListenerTls>>,
+    /// That of the admin port; `None`: it has none.
+    pub admin: Option<Arc<ListenerTls>>,
+    /// That with the servers of pools, by the names of these.
+    pub pools: Arc<TlsByPool>,
+}
+
+impl LiveTls {
+    /// All that ends here: the admin port's as `[admin]`, then that of listeners, sorted by their names.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<ListenerTls>)> {
+        let admin = self.admin.iter().map(|tls| ("[admin]", tls));
+        admin.chain(self.listeners.iter().map(|(name, tls)| (&**name, tls)))
+    }
+
+    /// That with the servers of pools, sorted by the names of these.
+    #[must_use]
+    pub fn of_pools(&self) -> Vec<(&str, &PoolTls)> {
+        let mut pools: Vec<_> = self.pools.iter().map(|(pool, tls)| (&**pool, &**tls)).collect();
+        pools.sort_by_key(|(pool, _)| *pool);
+        pools
+    }
+}
+
+/// The TLS with the servers of pools, by the names of these.
+pub type TlsByPool = HashMap<Arc<str>, Arc<PoolTls>>;
 
 impl InForce {
     /// The pool of this name.
@@ -58,51 +97,10 @@ impl InForce {
 
     fn server_paths(&self) -> HashSet<ServerPath> {
         let of_pool = |pool: &Arc<LivePool>| {
-            let path = |server: &Member| (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
+            let path = |server: &Member| pool.path_of(server);
             pool.servers().iter().map(path).collect::<Vec<_>>()
         };
         self.pools.iter().flat_map(of_pool).collect()
-    }
-}
-
-/// The guards in force, in the order of their plan.
-#[derive(Clone, Debug)]
-pub struct LiveGuards(Arc<[Arc<Guard>]>);
-
-impl LiveGuards {
-    /// A guard that is configured as before stays; one with other rules goes on with the counts.
-    fn new(plans: &[Arc<GuardPlan>], before: Option<&Self>) -> Self {
-        let guard = |plan: &Arc<GuardPlan>| {
-            let before = before.and_then(|guards| guards.named(&plan.name));
-            match before {
-                Some(before) if *before.rules() == plan.rules => Arc::clone(before),
-                Some(before) => Arc::new(before.successor(plan.rules.clone())),
-                None => Arc::new(Guard::new(Arc::clone(&plan.name), plan.rules.clone())),
-            }
-        };
-        Self(plans.iter().map(guard).collect())
-    }
-
-    /// The guard of this name.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
-        self.iter().find(|guard| **guard.name() == *name)
-    }
-}
-
-impl Index<GuardId> for LiveGuards {
-    type Output = Arc<Guard>;
-
-    fn index(&self, id: GuardId) -> &Arc<Guard> {
-        &self.0[id.0]
-    }
-}
-
-impl Deref for LiveGuards {
-    type Target = [Arc<Guard>];
-
-    fn deref(&self) -> &[Arc<Guard>] {
-        &self.0
     }
 }
 
@@ -113,6 +111,8 @@ pub struct Live {
     // A std mutex: locked while what is in force changes, so that a pool's successor misses no address.
     changing: Mutex<()>,
     registry: Arc<ServerRegistry>,
+    listed_changed: Notify,
+    added_changed: watch::Sender<()>,
     started: Instant,
     was_ready: AtomicBool,
 }
@@ -140,31 +140,36 @@ impl Live {
         let registry = Arc::new(ServerRegistry::new(primaries));
         let pool = |plan: &Arc<PoolPlan>| {
             let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
-            pool.put_in_force();
+            pool.put_in_force(&[]);
             pool
         };
         let in_force = InForce {
-            pools: plan.pools.iter().map(pool).collect(),
+            pools: LivePools::new(&plan.pools, pool),
             guards: LiveGuards::new(&plan.guards, None),
             plan: Arc::new(plan),
             addresses,
-            tls: TlsByListener::new(),
+            tls: LiveTls::default(),
         };
+        for pool in in_force.pools.iter() {
+            inherit_primary(pool, |name| in_force.pool(name), &registry);
+        }
         Self {
             in_force: watch::Sender::new(Arc::new(in_force)),
             changing: Mutex::default(),
             registry,
+            listed_changed: Notify::new(),
+            added_changed: watch::Sender::new(()),
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
         }
     }
 
-    /// The same with the TLS that ends at its listeners. To be called before anybody reads what is in force.
+    /// The same with the TLS that ends or begins here. To be called before anybody reads what is in force.
     ///
     /// # Panics
     /// Somebody has read it.
     #[must_use]
-    pub fn with_tls(self, tls: TlsByListener) -> Self {
+    pub fn with_tls(self, tls: LiveTls) -> Self {
         self.in_force.send_modify(|in_force| {
             Arc::get_mut(in_force).expect("nobody has read it").tls = tls;
         });
@@ -208,7 +213,7 @@ impl Live {
                 None => LivePool::new(Arc::clone(plan), addresses, &self.registry),
             })
         };
-        let pools: LivePools = plan.pools.iter().map(pool).collect();
+        let pools = LivePools::new(&plan.pools, pool);
         // The plans of pools that stay are those of before, so that no two copies are kept.
         let plans = pools.iter().map(|pool| Arc::clone(pool.plan())).collect();
         InForce {
@@ -216,7 +221,7 @@ impl Live {
             plan: Arc::new(Plan { pools: plans, ..plan }),
             pools,
             addresses: Vec::new(),
-            tls: TlsByListener::new(),
+            tls: LiveTls::default(),
         }
     }
 
@@ -229,10 +234,14 @@ impl Live {
             if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
                 continue;
             }
-            if let Some(before) = before {
-                pool.catch_up_with(before, &self.registry);
+            match before {
+                Some(before) => pool.catch_up_with(before, &self.registry),
+                None => {
+                    let named = |name: &str| now.pool(name).or_else(|| next.pool(name));
+                    inherit_primary(pool, named, &self.registry);
+                }
             }
-            pool.put_in_force();
+            pool.put_in_force(&before.map_or_else(Vec::new, |before| before.servers().to_vec()));
             if pool.plan().failback == Failback::Auto {
                 self.end_awaiting_failback(pool);
             }
@@ -269,8 +278,7 @@ impl Live {
     fn end_awaiting_failback(&self, pool: &LivePool) {
         for server in pool.servers().iter() {
             if server.overrides().admin_state == AdminState::AwaitingFailback {
-                let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
-                self.apply_override(&path, Override::Enable, BY_FAILBACK.into(), SystemTime::now());
+                self.override_by_failback(pool, server, Override::Enable);
             }
         }
     }
@@ -285,9 +293,12 @@ impl Live {
         else {
             return false;
         };
-        let path = (Arc::clone(pool.name()), Arc::clone(&server.spec().label));
-        self.apply_override(&path, Override::AwaitFailback, BY_FAILBACK.into(), SystemTime::now());
+        self.override_by_failback(pool, server, Override::AwaitFailback);
         true
+    }
+
+    fn override_by_failback(&self, pool: &LivePool, server: &Server, change: Override) {
+        self.apply_override(&pool.path_of(server), change, BY_FAILBACK.into(), SystemTime::now());
     }
 
     /// The overrides of servers that are in no pool of the plan, sorted by name.

@@ -2,8 +2,14 @@
 //! at run time is in [`crate::live`].
 
 mod accept_proxy;
+mod discover;
+mod fallback;
 mod files;
+mod listed;
 mod pools;
+mod retire;
+mod route_question;
+mod severing;
 mod changed;
 
 use std::path::PathBuf;
@@ -11,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
+use crate::acme::AcmePlan;
 use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
@@ -19,11 +26,18 @@ use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, 
 use crate::redirect::Redirect;
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
+use crate::scale::ScalePlan;
 use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
-use crate::tls::ListenerTlsPlan;
+use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
+pub use discover::{DiscoverPlan, DiscoverSource, EtcdLogin, EtcdPlan, HttpSourcePlan};
+pub use fallback::Fallback;
+pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};
+pub use retire::RetirePlan;
+pub use route_question::RouteQuestion;
+pub use severing::{Failback, Sever, SeveringPlan};
 
 /// All that is configured.
 #[derive(Debug)]
@@ -36,6 +50,8 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// The logs.
     pub log: LogPlan,
+    /// The accounts with ACME servers, in the order of the file.
+    pub acme: Vec<AcmePlan>,
     /// In the order of the file, which [`GuardId`] refers to.
     pub guards: Vec<Arc<GuardPlan>>,
     /// At least one, in the order of the file.
@@ -71,6 +87,8 @@ pub struct AdminPlan {
     /// Holds the bearer token for writes over TCP; `None`: there are none. It is read when it is needed, so that it may
     /// be changed at any time.
     pub token_file: Option<PathBuf>,
+    /// The TLS of the admin port; `None`: it speaks plain HTTP.
+    pub tls: Option<ListenerTlsPlan>,
     /// The Unix socket of the API.
     pub socket: AdminSocket,
 }
@@ -105,6 +123,8 @@ pub struct ListenerPlan {
     pub name: Arc<str>,
     /// At least one.
     pub bind: Vec<ListenAddr>,
+    /// The permissions of the Unix sockets among them, as chmod(2) takes them.
+    pub unix_mode: u32,
     /// Of the listening socket.
     pub backlog: u32,
     /// Sessions of this listener; `None`: only the bound of the process.
@@ -180,19 +200,28 @@ pub struct PoolPlan {
     pub health: HealthPlan,
     /// Which sessions are closed when the state of a server changes.
     pub severing: SeveringPlan,
+    /// Which sessions are ended although nothing is wrong with them.
+    pub retiring: RetirePlan,
     /// What happens to a server that went down, once its checks pass.
     pub failback: Failback,
-    /// The name of the pool that is used while this one has no usable server. Pools that refer to each other so form no
-    /// cycle.
-    pub fallback: Option<Arc<str>>,
+    /// What is used while this pool has no usable server.
+    pub fallback: Option<Fallback>,
+    /// How it grows and shrinks; `None`: its servers are those of `entries`.
+    pub scale: Option<Arc<ScalePlan>>,
     /// The servers as configured; the names among them are resolved at run time.
-    pub entries: Vec<ServerEntry>,
+    pub entries: Arc<[ServerEntry]>,
+    /// What a server has where nothing is said of it.
+    pub defaults: MemberConfig,
+    /// Where its other servers are listed; `None`: it has those of `entries` only.
+    pub discover: Option<DiscoverPlan>,
     /// How often names are resolved.
     pub resolve_interval: Duration,
     /// The address family that names are resolved to.
     pub resolve: IpFamily,
     /// Whether the servers take a ClientHello that no SSLRequest of PostgreSQL precedes.
     pub direct_tls: bool,
+    /// The TLS that begins here; `None`: servers get what clients send.
+    pub tls: Option<PoolTlsPlan>,
 }
 
 /// One entry of a pool's `servers`.
@@ -204,8 +233,16 @@ pub struct ServerEntry {
     pub written: Arc<str>,
     /// Its address, or the host name and port.
     pub location: ServerLocation,
-    /// Its weight and priority.
+    /// Its weight, its priority, and the most sessions that it may have.
     pub member_config: MemberConfig,
+}
+
+impl ListenerPlan {
+    /// The first of its addresses that is a Unix socket.
+    #[must_use]
+    pub fn unix_address(&self) -> Option<ListenAddr> {
+        self.bind.iter().copied().find(|address| address.unix().is_some())
+    }
 }
 
 impl Protocol {
@@ -248,7 +285,10 @@ impl ServerEntry {
     #[must_use]
     pub fn resolved(&self, address: ServerAddr) -> ServerSpec {
         ServerSpec {
-            label: format!("{}@{}", self.label(), address.ip()).into(),
+            label: match address.ip() {
+                Some(ip) => format!("{}@{ip}", self.label()).into(),
+                None => Arc::clone(self.label()), // names resolve to IP addresses
+            },
             identity: address.to_string().into(),
             address,
             resolved_from: Some(Arc::clone(&self.written)),
@@ -262,37 +302,12 @@ impl ServerEntry {
     }
 }
 
-/// Which sessions are closed when the state of a server changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeveringPlan {
-    /// Sessions of a server that goes down.
-    pub on_down: Sever,
-    /// Sessions of a server that goes down only because it is behind its primary.
-    pub on_lag: Sever,
-    /// Sessions on a worse tier, when a better one is back.
-    pub on_recover: Sever,
-    /// The time over which they are closed.
-    pub close_over: Duration,
-}
-
-/// What to do with sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sever {
-    /// They go on.
-    #[default]
-    Keep,
-    /// They are closed, spread over a time.
-    Close,
-}
-
-/// What happens to a server that went down, once its checks pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Failback {
-    /// It is used again.
-    #[default]
-    Auto,
-    /// It gets no new sessions until an operator enables it.
-    Manual,
+/// Those of these entries that have a host name, each with that name and its port.
+pub fn names_of(entries: &[ServerEntry]) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
+    entries.iter().filter_map(|entry| match &entry.location {
+        ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
+        ServerLocation::Address(_) => None,
+    })
 }
 
 /// How a pool's servers are checked.
@@ -338,16 +353,13 @@ impl PoolPlan {
 
     /// The entries that have a host name, each with that name and its port.
     pub fn names(&self) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
-        self.entries.iter().filter_map(|entry| match &entry.location {
-            ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
-            ServerLocation::Address(_) => None,
-        })
+        names_of(&self.entries)
     }
 
-    /// Whether there are such entries.
+    /// Whether something lists further servers at run time.
     #[must_use]
-    pub fn has_names(&self) -> bool {
-        self.names().next().is_some()
+    pub fn has_source(&self) -> bool {
+        self.discover.is_some() || self.scale.is_some()
     }
 
     /// Whether this is the host name of an entry, as configured.

@@ -10,8 +10,8 @@ use crate::sniff::http::{Host, RequestHead};
 pub struct Redirect {
     /// The name of the listener.
     pub to: Arc<str>,
-    /// Its port, as clients see it.
-    pub port: u16,
+    /// Its port, as clients see it; `None`: the one that it is bound to, which the system chooses at the start.
+    pub port: Option<u16>,
     /// The status code.
     pub status: RedirectStatus,
     /// Only requests for these hosts are redirected; empty: all.
@@ -59,6 +59,17 @@ impl RedirectStatus {
 /// The response to what cannot be redirected.
 pub const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
+/// The response to an HTTP request at a port that expects TLS, as nginx gives it.
+pub const HTTPS_EXPECTED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\
+     Connection: close\r\n\r\nThis port is for https.\n";
+
+/// The response to a head that has begun and does not end in time (RFC 9110, section 15.5.9).
+pub const REQUEST_TIMEOUT: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The response to a head that is too long, or has too many fields (RFC 6585, section 5).
+pub const HEAD_TOO_LARGE: &str =
+    "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 impl Redirect {
     /// The response to a request; `None`: its host is not among those that are redirected.
     #[must_use]
@@ -68,8 +79,8 @@ impl Redirect {
         }
         let RequestHead { host, path } = head;
         let port = match self.port {
-            443 => String::new(),
-            port => format!(":{port}"),
+            None | Some(443) => String::new(),
+            Some(port) => format!(":{port}"),
         };
         let (code, reason) = (self.status.code(), self.status.reason());
         Some(format!(
@@ -77,6 +88,16 @@ impl Redirect {
              Connection: close\r\n\r\n"
         ))
     }
+}
+
+/// The response to a request of an ACME server (RFC 8555, section 8.3).
+#[must_use]
+pub fn challenge_response(key_authorization: &str) -> String {
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n\
+         {key_authorization}",
+        key_authorization.len()
+    )
 }
 
 /// Whether the pattern matches the host. None matches an IP address.
@@ -92,7 +113,7 @@ mod tests {
     fn redirect(port: u16, hosts: &[&str]) -> Redirect {
         Redirect {
             to: "https".into(),
-            port,
+            port: Some(port),
             status: RedirectStatus::Permanent,
             hosts: hosts
                 .iter()

@@ -1,10 +1,10 @@
-//! Opens files that must be regular ones.
+//! Opens and reads files that must be regular ones, and replaces files as a whole.
 //!
 //! Opening a FIFO blocks until another process opens its other end, and a thread that is blocked in open(2) cannot be
 //! interrupted: a secret replaced by a FIFO would take a thread for every read.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -24,6 +24,29 @@ pub fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::other("not a regular file"))
 }
 
+/// Reads a short file, at most one byte more than `bytes_max`: enough to tell that it is too long.
+///
+/// # Errors
+/// As of [`open`], or the file cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces a file, whole or not at all. Only the user of this process may read it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?; // mode 0600
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(folder)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,7 +62,9 @@ mod tests {
             let error = open(other).unwrap_err();
             assert_eq!(error.to_string(), "not a regular file", "{}", other.display());
         }
-        std::fs::write(path("secret"), "x").unwrap();
+        std::fs::write(path("secret"), "1234").unwrap();
+        assert_eq!(read(&path("secret"), 4).unwrap(), b"1234");
+        assert_eq!(read(&path("secret"), 2).unwrap(), b"123");
         std::os::unix::fs::symlink("secret", path("link")).unwrap();
         assert!(open(&path("link")).is_ok());
         assert_eq!(open(&path("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -1,4 +1,7 @@
-//! Requests for a reload, and their results. [`crate::app`] does the reload.
+//! Requests for a reload, and their results. [`crate::app`] does the reload. Files of TLS are read again without one:
+//! [`reload_tls`].
+
+mod tls_files;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -14,6 +17,7 @@ use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
 use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan};
 use crate::pool::{Member, Pool};
+pub use tls_files::{TlsReloads, reload_listener_tls, reload_pool_tls, reload_tls};
 
 /// What a reload changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,41 +122,41 @@ fn changed(name: impl Into<String>, keys: Vec<&'static str>) -> Option<Changed> 
 }
 
 fn guards(old: &Plan, new: &Plan) -> Difference {
-    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<GuardPlan>> {
-        let guards = plan.guards.iter();
-        guards.map(|plan| (Arc::clone(&plan.name), Arc::clone(plan))).collect()
-    };
-    Difference::between(
-        &by_name(old),
-        &by_name(new),
-        ToString::to_string,
-        |name, before, after| changed(&**name, before.changed(after)),
-    )
+    let name = |guard: &GuardPlan| Arc::clone(&guard.name);
+    by_name(&old.guards, &new.guards, name, |before, after| before.changed(after))
 }
 
 fn listeners(old: &Plan, new: &Plan) -> Difference {
-    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<ListenerPlan>> {
-        let listeners = plan.listeners.iter();
-        listeners
-            .map(|plan| (Arc::clone(&plan.name), Arc::clone(plan)))
-            .collect()
-    };
-    Difference::between(
-        &by_name(old),
-        &by_name(new),
-        ToString::to_string,
-        |name, before, after| changed(&**name, before.changed(old, after, new)),
-    )
+    let name = |listener: &ListenerPlan| Arc::clone(&listener.name);
+    by_name(&old.listeners, &new.listeners, name, |before, after| {
+        before.changed(old, after, new)
+    })
 }
 
 fn pools(old: &Plan, new: &Plan) -> Difference {
-    let by_name = |plan: &Plan| -> BTreeMap<Arc<str>, Arc<PoolPlan>> {
-        let pools = plan.pools.iter();
-        pools.map(|plan| (Arc::clone(&plan.name), Arc::clone(plan))).collect()
+    let name = |pool: &PoolPlan| Arc::clone(&pool.name);
+    by_name(&old.pools, &new.pools, name, |before, after| {
+        if Arc::ptr_eq(before, after) {
+            Vec::new()
+        } else {
+            before.changed(after)
+        }
+    })
+}
+
+/// The difference of plans that have names. `changed_keys` is called for what is in both.
+fn by_name<T>(
+    old: &[Arc<T>],
+    new: &[Arc<T>],
+    name: impl Fn(&T) -> Arc<str>,
+    changed_keys: impl Fn(&Arc<T>, &Arc<T>) -> Vec<&'static str>,
+) -> Difference {
+    let named = |plans: &[Arc<T>]| -> BTreeMap<Arc<str>, Arc<T>> {
+        let plans = plans.iter();
+        plans.map(|plan| (name(plan), Arc::clone(plan))).collect()
     };
-    let (old, new) = (by_name(old), by_name(new));
-    Difference::between(&old, &new, ToString::to_string, |name, old, new| {
-        (!Arc::ptr_eq(old, new)).then(|| changed(&**name, old.changed(new)))?
+    Difference::between(&named(old), &named(new), ToString::to_string, |name, before, after| {
+        changed(&**name, changed_keys(before, after))
     })
 }
 
@@ -250,6 +254,8 @@ pub struct Latest {
     pub by: Box<str>,
     /// Whether it succeeded; otherwise the configuration before it is still in force.
     pub is_done: bool,
+    /// Why it failed.
+    pub error: Option<Box<str>>,
 }
 
 /// Requests reloads. Cheap to clone.
@@ -279,10 +285,15 @@ impl Reloader {
         answered.await.unwrap_or(Err(ReloadError::Ending))
     }
 
-    /// Records the result of a reload. To be called after every reload, also after one that was requested by a signal.
-    pub fn record(&self, by: &str, is_done: bool) {
-        let (at, by) = (SystemTime::now(), by.into());
-        self.latest.store(Some(Arc::new(Latest { at, by, is_done })));
+    /// Records the result of a reload, with the error if it failed. To be called after every reload, also after one that was
+    /// requested by a signal.
+    pub fn record(&self, by: &str, error: Option<String>) {
+        self.latest.store(Some(Arc::new(Latest {
+            at: SystemTime::now(),
+            by: by.into(),
+            is_done: error.is_none(),
+            error: error.map(String::into_boxed_str),
+        })));
     }
 
     /// The result of the latest reload; `None`: there was none yet.

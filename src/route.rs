@@ -11,6 +11,7 @@
 mod offered;
 mod matched;
 mod explain;
+mod tls_mode;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -27,6 +28,7 @@ use crate::sniff::hello::ProtocolList;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use matched::{Match, text_entry};
 use offered::Offered;
+pub use tls_mode::TlsMode;
 
 /// Where a route leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +37,6 @@ pub enum Target<T> {
     Pool(T),
     /// Nowhere: the client is refused.
     Refuse,
-}
-
-/// What happens to the TLS of a client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsMode {
-    /// It is passed on, never decrypted. What is not TLS is passed on, too.
-    #[default]
-    Pass,
-    /// It ends here: the server gets the plaintext.
-    Terminate,
-}
-
-impl TlsMode {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Terminate => "terminate",
-        }
-    }
 }
 
 /// A rule: conditions on the client, and where it leads.
@@ -91,7 +72,7 @@ pub struct RouteInput<'a> {
     pub alpn: &'a ProtocolList,
     /// The client's address. `None`, in a question about no client in particular: no `from` condition holds.
     pub client: Option<ClientAddr>,
-    /// The database in a StartupMessage of PostgreSQL that came in the clear.
+    /// The database in a StartupMessage of PostgreSQL that came in the clear, or within TLS that ends here.
     pub database: Option<&'a [u8]>,
     /// The user in it.
     pub user: Option<&'a [u8]>,
@@ -102,6 +83,8 @@ pub struct RouteInput<'a> {
 pub enum RouteChoice<'a, T> {
     /// A route took it to a pool.
     Route {
+        /// Its index in the table.
+        index: usize,
         /// The route.
         route: &'a Route<T>,
         /// The pool.
@@ -111,23 +94,13 @@ pub enum RouteChoice<'a, T> {
     Default(&'a T),
     /// A route refuses it.
     Refused {
+        /// The index of the route in the table.
+        index: usize,
         /// The route's name.
         route: &'a Arc<str>,
     },
     /// No route took it, and there is no default pool.
     NoRoute,
-}
-
-impl<T> RouteTable<T> {
-    /// What happens to the TLS of a client that goes there; `None`: it is refused.
-    #[must_use]
-    pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
-        match choice {
-            RouteChoice::Route { route, .. } => Some(route.tls),
-            RouteChoice::Default(_) => Some(self.default_tls),
-            RouteChoice::Refused { .. } | RouteChoice::NoRoute => None,
-        }
-    }
 }
 
 /// The routes of one listener.
@@ -268,10 +241,13 @@ impl<T> RouteTable<T> {
     }
 
     fn choice(&self, best: Option<usize>) -> RouteChoice<'_, T> {
-        match (best.map(|index| &self.routes[index]), &self.default) {
-            (Some(route), _) => match &route.to {
-                Target::Pool(pool) => RouteChoice::Route { route, pool },
-                Target::Refuse => RouteChoice::Refused { route: &route.name },
+        match (best.map(|index| (index, &self.routes[index])), &self.default) {
+            (Some((index, route)), _) => match &route.to {
+                Target::Pool(pool) => RouteChoice::Route { index, route, pool },
+                Target::Refuse => RouteChoice::Refused {
+                    index,
+                    route: &route.name,
+                },
             },
             (None, Some(pool)) => RouteChoice::Default(pool),
             (None, None) => RouteChoice::NoRoute,
@@ -321,7 +297,7 @@ impl<T> Route<T> {
     /// The first entry of `from` that holds the client. An IPv4-mapped IPv6 address is the IPv4 address that it stands
     /// for, here as in `source-hash`.
     fn client_entry(&self, client: Option<ClientAddr>) -> Match<&IpNet> {
-        let ip = client.map(|client| client.ip().to_canonical());
+        let ip = client.and_then(ClientAddr::ip).map(|ip| ip.to_canonical());
         let entry = ip.and_then(|ip| self.from.iter().find(|network| network.contains(&ip)));
         Match::of(&self.from, entry)
     }

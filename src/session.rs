@@ -9,13 +9,19 @@
 
 mod listener_state;
 mod refusal;
+mod held_lease;
 mod leased_server;
+mod fallback;
 mod postgres;
 mod termination;
+mod record_sniffed;
 mod steps;
+mod acme;
+mod connect;
 mod cancel;
 mod startup;
 mod terminate;
+mod decrypted;
 mod guards;
 mod accept_proxy;
 mod redirect;
@@ -33,6 +39,7 @@ use crate::account::{Entry, Ledger};
 use crate::listen::Accepted;
 use crate::refuse::refuse;
 use cancel::cancel;
+use decrypted::{connect_decrypted, find_termination};
 use linked::{Linked, relay_when_linked};
 use refusal::Refusal;
 use startup::start;
@@ -107,10 +114,11 @@ async fn connect(
         None => opened,
     };
     let opened = opened.pass_guards()?;
-    if let Some(redirect) = &state.plan.redirect {
+    if let Some(redirect) = &state.redirect {
         return Err(opened.redirect(redirect).await);
     }
     let identified = opened.sniff().await?;
+    let identified = identified.answer_challenge().await?;
     let routed = identified.route()?.pass_guards()?;
     let routed = routed.terminate().await?;
     routed.connect().await
@@ -139,7 +147,9 @@ async fn connect_postgres(
     if let Some(key) = identified.cancel_key() {
         return Err(cancel(client, key, &state, entry).await);
     }
-    let routed = identified.route()?.pass_guards()?;
-    let connected = routed.connect().await?;
-    start(client, connected, &state, at, entry).await
+    let connected = match find_termination(&identified)? {
+        Some(termination) => connect_decrypted(identified, termination).await?,
+        None => identified.route()?.pass_guards()?.connect().await?,
+    };
+    Box::pin(start(client, connected, &state, entry)).await // boxed: clients that are waited for stay small
 }

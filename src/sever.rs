@@ -1,9 +1,11 @@
-//! Closes sessions of servers that should have none: servers that went down, are drained, or are of a worse tier than
-//! the best one that is up again. The sessions are closed over a time, so that their clients do not all reconnect at
-//! once.
+//! Closes sessions of servers that should have none: servers that went down, are drained, are of a worse tier than the
+//! best one that is up again, are those of a fallback whose pool is usable again, or have left their pool. The sessions
+//! are closed over a time, so that their clients do not all reconnect at once.
 //!
 //! It polls the state of the servers instead of handling events. So a reload, a session that connects late, and a
 //! server that is up again early need no code of their own.
+
+mod pace;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::account::{Ending, Ledger, Record};
 use crate::live::{Live, LivePool};
 use crate::plan::Sever;
-use crate::pool::{AdminState, CheckState, Member, Overrides, ServerId};
+use crate::pool::{AdminState, CheckState, Member, Overrides, Server, ServerId};
+pub use pace::Pace;
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_millis(100);
@@ -39,27 +42,16 @@ enum Group {
 #[derive(Clone, Copy, Debug)]
 struct Severing {
     cause: Cause,
-    began: Instant,
-    /// Sessions when it began.
-    first: usize,
+    pace: Pace,
 }
 
 impl Severing {
     fn new(cause: Cause, began: Instant, first: usize) -> Self {
-        Self { cause, began, first }
-    }
-
-    /// How many of the present sessions have to be closed now: those in excess of what may be left at this time. Of n
-    /// sessions the i-th is closed after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves
-    /// count, and at the end none is left, however many were added meanwhile.
-    fn due(&self, now: Instant, there: usize) -> usize {
-        let left = self.cause.over.saturating_sub(now - self.began);
-        if left.is_zero() {
-            return there;
+        let over = cause.over;
+        Self {
+            cause,
+            pace: Pace { over, began, first },
         }
-        let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.cause.over.as_nanos());
-        // At most `first`; one less, because the first is closed at the beginning and not after a part of the time.
-        there.saturating_sub((may_be_left as usize).saturating_sub(1))
     }
 }
 
@@ -89,6 +81,12 @@ fn wanted(live: &Live, severings: &HashMap<Group, Severing>, now: Instant) -> Ha
         .map(|(group, severing)| (group.clone(), severing.cause))
         .collect();
     for pool in live.in_force().pools.iter() {
+        let departed = pool.dynamic().departed();
+        wanted.extend(
+            departed
+                .iter()
+                .filter_map(|server| Some((Group::Server(server.id()), departure(pool)?))),
+        );
         let on_fallback = Group::OnFallback(Arc::clone(pool.name()));
         wanted.remove(&on_fallback);
         wanted.extend(has_recovered(pool, now).map(|cause| (on_fallback, cause)));
@@ -115,14 +113,35 @@ fn drain(overrides: &Overrides) -> Option<Cause> {
     })
 }
 
+/// Why sessions of servers that have left this pool are to be closed.
+fn departure(pool: &LivePool) -> Option<Cause> {
+    let severing = pool.plan().severing;
+    (severing.on_leave == Sever::Close).then_some(Cause {
+        ending: Ending::ServerDrained,
+        over: severing.close_over,
+    })
+}
+
 /// Why sessions on the fallback of a pool are to be closed, if there are any: the pool is usable again.
 fn has_recovered(pool: &LivePool, now: Instant) -> Option<Cause> {
     let severing = pool.plan().severing;
-    let is_wanted = severing.on_recover == Sever::Close && pool.has_fallback_sessions() && pool.is_usable(now);
+    let is_back = || pool.is_usable(now) && !pool.is_on_stand_in(now);
+    let is_wanted = severing.on_recover == Sever::Close && pool.has_fallback_sessions() && is_back();
     is_wanted.then_some(Cause {
         ending: Ending::FailedBack,
         over: severing.close_over,
     })
+}
+
+/// The time over which the sessions of a server that has just gone down are closed; `None`: they go on, or there are none.
+#[must_use]
+pub fn closes_over(pool: &LivePool, server: &Server, now: Instant) -> Option<Duration> {
+    if server.live() == 0 {
+        return None; // before the search, which would take long where thousands of servers change at once
+    }
+    let servers = pool.servers();
+    let member = servers.iter().find(|member| member.id() == server.id())?;
+    Some(cause(pool, member, now)?.over)
 }
 
 fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
@@ -134,7 +153,11 @@ fn cause(pool: &LivePool, server: &Member, now: Instant) -> Option<Cause> {
         severing.on_down
     };
     let is_held = || server.overrides().admin_state == AdminState::AwaitingFailback;
-    let is_down = || (server.check_state() == CheckState::Down || is_held()) && !pool.uses_in_panic(server, now);
+    let is_down = || {
+        (server.check_state() == CheckState::Down || is_held())
+            && !pool.uses_in_panic(server, now)
+            && !server.is_stand_in()
+    };
     if on_down == Sever::Close && is_down() {
         return Some(Cause {
             ending: Ending::ServerDown,
@@ -178,75 +201,9 @@ fn sever(
             *severing = anew;
         }
         there.sort_unstable_by_key(|record| record.id());
-        let due = severing.due(now, there.len());
+        let due = severing.pace.due(now, there.len());
         for record in there.iter().take(due) {
             record.cut(severing.cause.ending);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const TEN: Duration = Duration::from_secs(10);
-
-    fn severing(first: usize, over: Duration) -> Severing {
-        let cause = Cause {
-            ending: Ending::ServerDown,
-            over,
-        };
-        Severing::new(cause, Instant::now(), first)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn sessions_are_closed_evenly_over_the_whole_time() {
-        let five = severing(5, TEN);
-        let mut there = 5;
-        let mut cut_at = Vec::new();
-        for tick in 0..=100 {
-            let due = five.due(five.began + TICK * tick, there);
-            there -= due;
-            cut_at.extend(std::iter::repeat_n(tick / 10, due));
-        }
-        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lone_session_is_closed_at_once() {
-        let one = severing(1, TEN);
-        assert_eq!(one.due(one.began, 1), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn with_a_time_of_zero_all_sessions_are_closed_at_once() {
-        let many = severing(1000, Duration::ZERO);
-        assert_eq!(many.due(many.began, 1000), 1000);
-    }
-
-    proptest! {
-        #[test]
-        fn all_sessions_are_closed_at_the_end_and_never_more_than_the_pace_allows(
-            first in 1usize..5000,
-            millis in 0u64..60_000,
-            steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
-        ) {
-            let severing = severing(first, Duration::from_millis(millis));
-            let (mut now, mut there) = (severing.began, first);
-            for (wait, leave, come) in steps {
-                now += Duration::from_millis(wait);
-                there = there.saturating_sub(leave) + come;
-                let due = severing.due(now, there);
-                prop_assert!(due <= there);
-                there -= due;
-                let left = severing.cause.over.saturating_sub(now - severing.began);
-                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
-                let (over, allowed) = (severing.cause.over.as_nanos(), first as u128 * left.as_nanos());
-                let taken = there as u128 * over;
-                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
-            }
-            prop_assert_eq!(severing.due(severing.began + severing.cause.over, there), there);
         }
     }
 }

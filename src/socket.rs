@@ -1,8 +1,9 @@
 //! Options of a session's sockets (keepalive, user timeout, no delay), their faults, and closing by a reset.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -11,6 +12,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::addr::ListenAddr;
 use crate::optional::OptionalCall;
 
 static NO_DELAY: OptionalCall = OptionalCall::new("setsockopt(TCP_NODELAY)", "small writes may wait for an ACK");
@@ -62,9 +64,7 @@ impl SocketOptions {
             USER_TIMEOUT.try_result(socket.set_tcp_user_timeout(self.user_timeout));
         }
     }
-}
 
-impl SocketOptions {
     /// Sets the options on a socket that had others before.
     pub fn apply_anew(&self, socket: &SockRef<'_>) {
         if self.keepalive.is_none() {
@@ -75,6 +75,34 @@ impl SocketOptions {
         }
         self.apply(socket);
     }
+}
+
+/// Registers a connected socket with the calling thread's runtime, one of TCP or a Unix socket.
+///
+/// A Unix socket has the type of one of TCP, so that one code serves both, and TCP pays nothing for the other. Invariant:
+/// what is called of this type is what all stream sockets have, and means the same there: readiness, recv, send, splice,
+/// shutdown, and the options of `SOL_SOCKET` (SO_LINGER has no effect on a Unix socket). What only TCP has fails there: its
+/// options are set only where the address is one of TCP, TCP_INFO is optional, and the address of the socket is asked for
+/// by [`local_address`].
+///
+/// # Errors
+/// Those of epoll.
+pub fn stream_of(socket: OwnedFd) -> io::Result<TcpStream> {
+    TcpStream::from_std(socket.into())
+}
+
+/// The address that the other end of a socket connected to: `on_unix` if it is a Unix socket, of which the system knows only
+/// the name before its file was renamed.
+///
+/// # Errors
+/// Those of getsockname; [`io::ErrorKind::Unsupported`] if it has another family.
+pub fn local_address(socket: &TcpStream, on_unix: Option<ListenAddr>) -> io::Result<ListenAddr> {
+    let address = SockRef::from(socket).local_addr()?;
+    let known = match address.as_socket() {
+        Some(address) => Some(ListenAddr::new(address)),
+        None => on_unix.filter(|_| address.is_unix()),
+    };
+    known.ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// A socket of the address's family, to be connected.
@@ -143,6 +171,26 @@ impl Fault {
             io::ErrorKind::InvalidData => Self::Tls,
             _ => Self::Lost, // a timeout; or the error of an ICMP message, which TCP returns after one
         }
+    }
+}
+
+/// Waits until the peer has ended its stream, without reading what came before that.
+pub async fn stream_end(socket: &TcpStream) {
+    // The copy has a readiness of its own: who reads the socket later must not miss that there is something to read.
+    let copy = socket.as_fd().try_clone_to_owned();
+    let Ok(copy) = copy.and_then(stream_of) else {
+        return pending().await; // without a descriptor it is not noticed
+    };
+    read_closed(&copy).await;
+}
+
+/// The same for a socket that nobody reads from any more.
+pub async fn read_closed(socket: &TcpStream) {
+    while let Ok(ready) = socket.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        let _ = socket.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 }
 

@@ -1,98 +1,206 @@
-//! What outlives a restart: the primaries that are remembered, in a file of `state_dir`.
+//! What outlives a restart, each in a file of `state_dir`: the primaries that are remembered, and the servers that the
+//! sources of pools have listed and that operators have added.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{chain, with_context};
-use crate::live::Live;
+use crate::live::{KeptServer, Live};
+use crate::plan::ListedServer;
 use crate::pool::KnownPrimary;
+use crate::regular_file;
 
-/// The name of the file.
-const FILE: &str = "primaries.json";
+/// The file with the primaries that are remembered, by pool.
+const PRIMARIES: &str = "primaries.json";
+
+/// The file with the servers that were listed last, by pool.
+const SERVERS: &str = "servers.json";
+
+/// The file with the servers that operators have added, by pool.
+const ADDED: &str = "added-servers.json";
 
 /// The time until a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The file with the primaries that are remembered, by pool.
+/// The least time between two writes of the servers that were listed.
+const SERVERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest time for the last writes: the disk may not answer, and the process must end.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The folder of what outlives a restart.
 #[derive(Clone, Debug)]
-pub struct StateFile {
+pub struct StateDir {
     folder: PathBuf,
 }
 
-impl StateFile {
-    /// Opens the file in this folder, which is created if it does not exist.
+impl StateDir {
+    /// Opens this folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// The folder cannot be created, or no file can be created in it.
+    /// The folder cannot be created, no file can be created in it, or one that is there may not be read: what it remembers
+    /// is not to be forgotten because this process runs as another user than before.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
         is_usable.map_err(|error| with_context(error, folder.display().to_string()))?;
+        for file in [PRIMARIES, SERVERS, ADDED].map(|name| folder.join(name)) {
+            if let Err(error) = regular_file::open(&file)
+                && error.kind() == io::ErrorKind::PermissionDenied
+            {
+                return Err(with_context(error, file.display().to_string()));
+            }
+        }
         Ok(Self {
             folder: folder.to_owned(),
         })
     }
 
-    /// Reads the file. Contents that are not valid are kept in a file beside it, and a warning is logged.
+    /// The primaries that are remembered, by pool.
     #[must_use]
-    pub fn load(&self) -> BTreeMap<Box<str>, KnownPrimary> {
-        let file = self.folder.join(FILE);
-        let read = fs::read(&file).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+    pub fn primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
+        self.load(PRIMARIES)
+    }
+
+    /// The servers that the sources of pools had listed last, by pool.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<Box<str>, Vec<ListedServer>> {
+        self.load(SERVERS)
+    }
+
+    /// The servers that operators had added, by pool.
+    #[must_use]
+    pub fn added_servers(&self) -> BTreeMap<Box<str>, Vec<KeptServer>> {
+        self.load(ADDED)
+    }
+
+    /// Reads a file. Contents that are not valid are kept in a file beside it, and a warning is logged.
+    fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+        let file = self.folder.join(name);
+        let read = regular_file::read(&file, u64::MAX - 1).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
         match read {
-            Ok(primaries) => primaries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Ok(contents) => contents,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
             Err(error) => {
-                let kept = self.folder.join(format!("{FILE}.invalid"));
-                let (file, error) = (file.display(), chain(&error));
-                tracing::warn!(%file, error, kept = %kept.display(), "no primary is remembered: the file is not valid, and is kept under another name");
-                if let Err(error) = fs::rename(self.folder.join(FILE), kept) {
-                    tracing::warn!(%file, %error, "cannot rename the file");
+                let kept = self.folder.join(format!("{name}.invalid"));
+                let (shown, error) = (file.display(), chain(&error));
+                tracing::warn!(file = %shown, error, kept = %kept.display(), "the file is not valid: it is ignored, and kept under another name");
+                if let Err(error) = fs::rename(&file, kept) {
+                    tracing::warn!(file = %shown, %error, "cannot rename the file");
                 }
-                BTreeMap::new()
+                T::default()
             }
         }
     }
 
-    /// Replaces the file, whole or not at all. Only the user of this process may read it.
+    /// Replaces a file, whole or not at all. Only the user of this process may read it.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn save(&self, primaries: &BTreeMap<Box<str>, KnownPrimary>) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?; // mode 0600
-        file.write_all(&serde_json::to_vec_pretty(primaries)?)?;
-        file.as_file().sync_all()?;
-        file.persist(self.folder.join(FILE))?;
-        File::open(&self.folder)?.sync_all()
+    fn save(&self, name: &str, contents: &impl Serialize) -> io::Result<()> {
+        regular_file::replace(&self.folder.join(name), &serde_json::to_vec_pretty(contents)?)
     }
 
-    /// Writes the file whenever a primary changes, for as long as it is polled.
-    pub async fn keep(self, live: Arc<Live>) {
-        loop {
-            live.primary_changed().await;
-            while let Err(error) = self.save_now(live.known_primaries()).await {
-                let folder = self.folder.display();
-                tracing::warn!(%folder, %error, "cannot write which primaries are known: a restart would forget them");
-                sleep(RETRY_AFTER).await;
-            }
+    /// Starts to write the files whenever their contents change.
+    #[must_use = "dropping it ends the writing"]
+    pub fn keep(self, live: Arc<Live>) -> StateKeeper {
+        let end = CancellationToken::new();
+        let keeping = self.keep_until(end.clone(), live);
+        StateKeeper {
+            end,
+            task: AbortOnDropHandle::new(tokio::spawn(keeping)),
         }
     }
 
-    async fn save_now(&self, primaries: BTreeMap<Box<str>, KnownPrimary>) -> io::Result<()> {
-        let file = self.clone();
-        let saved = spawn_blocking(move || file.save(&primaries)).await;
-        saved.unwrap_or_else(|error| Err(io::Error::other(error)))
+    async fn keep_until(self, end: CancellationToken, live: Arc<Live>) {
+        let primaries = async {
+            while is_next(live.primary_changed(), &end).await {
+                self.save_until_done(PRIMARIES, || live.known_primaries(), &end).await;
+            }
+        };
+        let listed = async {
+            while is_next(live.listed_changed(), &end).await {
+                self.save_until_done(SERVERS, || live.listed_servers(), &end).await;
+                let _ = end.run_until_cancelled(sleep(SERVERS_INTERVAL)).await;
+            }
+        };
+        let mut changes = live.subscribe_added();
+        let added = async {
+            while is_next(changes.changed(), &end).await {
+                self.save_until_done(ADDED, || live.added_servers(), &end).await;
+            }
+        };
+        tokio::join!(primaries, listed, added);
+    }
+
+    /// Writes a file, again and again until that succeeds, or fails after `end`.
+    async fn save_until_done<T: Serialize + Send + 'static>(
+        &self,
+        name: &'static str,
+        contents: impl Fn() -> T,
+        end: &CancellationToken,
+    ) {
+        while !self.try_save(name, contents()).await {
+            if end.is_cancelled() {
+                return;
+            }
+            let _ = end.run_until_cancelled(sleep(RETRY_AFTER)).await;
+        }
+    }
+
+    /// Writes a file. A failure is logged.
+    async fn try_save(&self, name: &'static str, contents: impl Serialize + Send + 'static) -> bool {
+        let dir = self.clone();
+        let saved = spawn_blocking(move || dir.save(name, &contents)).await;
+        let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) else {
+            return true;
+        };
+        let file = self.folder.join(name);
+        tracing::warn!(file = %file.display(), %error, "cannot write the file: a restart would forget what it is to hold");
+        false
+    }
+}
+
+/// Waits for a change, and returns true; false: there was none before `end`.
+async fn is_next<T>(changed: impl Future<Output = T>, end: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        _ = changed => true,
+        () = end.cancelled() => false,
+    }
+}
+
+/// Writes the files of a [`StateDir`] until it is dropped.
+#[derive(Debug)]
+pub struct StateKeeper {
+    end: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl StateKeeper {
+    /// Ends after the latest changes are written, or cannot be.
+    pub async fn finish(self) {
+        self.end.cancel();
+        if timeout(FINISH_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("writing to `state_dir` takes too long: a restart may forget the latest changes");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use super::*;
 
@@ -109,12 +217,13 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::open(&folder.path().join("new")).unwrap();
-        assert!(file.load().is_empty());
-        file.save(&BTreeMap::new()).unwrap();
-        file.save(&primaries()).unwrap();
-        assert_eq!(file.load(), primaries());
-        let path = folder.path().join("new").join(FILE);
+        let file = StateDir::open(&folder.path().join("new")).unwrap();
+        assert!(file.primaries().is_empty());
+        file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
+            .unwrap();
+        file.save(PRIMARIES, &primaries()).unwrap();
+        assert_eq!(file.primaries(), primaries());
+        let path = folder.path().join("new").join(PRIMARIES);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(
             fs::read_dir(folder.path().join("new")).unwrap().count(),
@@ -124,22 +233,45 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateDir::open(folder.path()).unwrap();
+        // Before a timeline could be overruled.
+        let contents = format!(
+            r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4}}}}"#,
+            u64::MAX - 1
+        );
+        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+        assert_eq!(file.primaries(), primaries());
+    }
+
+    #[test]
     fn contents_that_are_not_valid_are_kept_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::open(folder.path()).unwrap();
+        let file = StateDir::open(folder.path()).unwrap();
         for contents in ["", "{", "[]", r#"{"p": {"server": "a", "unknown": 1}}"#] {
-            fs::write(folder.path().join(FILE), contents).unwrap();
-            assert!(file.load().is_empty());
-            assert!(!folder.path().join(FILE).exists());
+            fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+            assert!(file.primaries().is_empty());
+            assert!(!folder.path().join(PRIMARIES).exists());
             let kept = fs::read_to_string(folder.path().join("primaries.json.invalid")).unwrap();
             assert_eq!(kept, contents);
         }
     }
 
     #[test]
+    fn a_fifo_in_place_of_a_file_is_kept_aside_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join(PRIMARIES);
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let file = StateDir::open(folder.path()).unwrap();
+        assert!(file.primaries().is_empty());
+        assert!(!fifo.exists());
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_used_is_an_error_that_names_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = StateFile::open(file.path()).unwrap_err().to_string();
+        let error = StateDir::open(file.path()).unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()), "{error}");
     }
 }

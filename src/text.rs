@@ -4,7 +4,7 @@
 //! Such text is escaped and truncated where it enters, so that other code can pass it on as it is.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -13,6 +13,17 @@ pub const REASON_CHARS_MAX: usize = 256;
 
 /// Ends a truncated text.
 const ELLIPSIS: char = '…';
+
+/// The longest name of a listener, pool, route or server, in bytes. Names are repeated in every log line.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Whether this may be the name of a listener, pool, route or server: without white space, invisible characters and
+/// characters that need an escape, because names are used in log lines, labels and commands.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(is_invalid)
+}
 
 /// Whether a character must be escaped before it is displayed: it controls a terminal (C0, DEL, C1), breaks a line (U+2028,
 /// U+2029), changes the direction of the text around it (Unicode Standard Annex #9, section 2), or is invisible.
@@ -44,6 +55,28 @@ pub fn escape<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
             shown.push(c);
         } else {
             shown.extend(c.escape_default());
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// JSON with the characters that are unsafe to display escaped, as in `\u202e`, which is the same to those who parse it.
+/// Control characters below U+007F are escaped in any JSON.
+#[must_use]
+pub fn escape_json(json: &str) -> Cow<'_, str> {
+    let is_safe = |c: char| c < '\u{7f}' || !is_unsafe(c);
+    if json.chars().all(is_safe) {
+        return Cow::Borrowed(json);
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_safe(c) {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
         }
     }
     Cow::Owned(shown)
@@ -144,6 +177,16 @@ mod tests {
                 let longest_escape = '\u{10ffff}'.escape_unicode().count();
                 prop_assert!(reason.chars().count() > REASON_CHARS_MAX - longest_escape);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_json_means_the_same_and_has_no_unsafe_characters(text in any_text()) {
+            let json = serde_json::to_string(&text).unwrap();
+            let escaped = escape_json(&json);
+            prop_assert!(!escaped.chars().any(|c| c.is_control() || UNSAFE_CHARS.contains(c)), "{escaped:?}");
+            prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
     }
 

@@ -17,23 +17,26 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{Ending, Ledger};
 use crate::drain::WorkerHandle;
-use crate::listen::{AcceptPause, Listener};
+use crate::listen::{AcceptPause, Listener, QueueOwner};
 use crate::relay::limit_pipes;
 use crate::session::{ListenerState, serve};
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must end one session and not the process, so it has to unwind");
 
-/// How often a worker adds the bytes that its open sessions have moved to the metrics, and beats.
+/// How often a worker adds the bytes that its open sessions have moved, and the time for which it was busy, to the metrics,
+/// and beats.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A worker's socket for one address of a listener.
 pub struct ListenSocket {
-    /// The socket, which listens already. No other worker has it.
+    /// The socket, which listens already.
     pub socket: OwnedFd,
+    /// Whose the queue of its clients is.
+    pub queue: QueueOwner,
     /// The listener that the address belongs to, and each later one that a reload puts in its place.
     pub state: watch::Receiver<Arc<ListenerState>>,
-    /// Cancelled to close the socket. Clients that wait in its queue then are still accepted.
+    /// Cancelled to close the socket. Clients that wait in a queue of this process then are still accepted.
     pub stop: CancellationToken,
     /// Dropped when the socket is closed.
     pub open: Arc<()>,
@@ -156,11 +159,12 @@ async fn accept_until_stopped(
 ) -> io::Result<()> {
     let ListenSocket {
         socket,
+        queue,
         state: mut states,
         stop,
         open: _open,
     } = socket;
-    let mut listener = Listener::new(socket)?;
+    let mut listener = Listener::new(socket, queue)?;
     let mut state = Arc::clone(&states.borrow_and_update());
     // An accept that is cancelled while it waits has accepted nothing.
     let mut stopped = pin!(stop.cancelled());
@@ -215,9 +219,11 @@ fn on_pause(state: &ListenerState) -> impl Fn(AcceptPause) {
 async fn publish_every_second(ledger: &Ledger, heartbeat: &Heartbeat) {
     let mut ticks = interval(PUBLISH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let runtime = runtime::Handle::current().metrics();
     loop {
         ticks.tick().await;
         ledger.publish_traffic();
+        ledger.record_busy(runtime.worker_total_busy_duration(0));
         heartbeat.beat();
     }
 }
@@ -252,11 +258,12 @@ mod tests {
         let (series, limits) = (metrics.listener(&plan.name), ConnectionLimits::new(None, process));
         let (log, _) = access_log::start(&AccessTarget::Off, LogFormat::Json, metrics.lines_dropped()).unwrap();
         let memory = HelloMemory::new(1 << 20);
-        let state = ListenerState::new(plan, &in_force, limits, series, memory, Arc::default());
+        let state = ListenerState::new(plan, &in_force, limits, series, memory, Default::default());
         let (state, states) = watch::channel(Arc::new(state));
         let (sockets, coming) = unbounded_channel();
         let socket = ListenSocket {
             socket,
+            queue: QueueOwner::Process,
             state: states,
             stop: drain.socket_stop(),
             open: Arc::new(()),
@@ -286,10 +293,10 @@ mod tests {
     async fn a_panic_while_accepting_is_reported() {
         let listener = Arc::clone(&in_force().plan.listeners[0]);
         let bound = Bound::new(listener.bind[0], &listener.socket).unwrap();
-        let address = bound.address().socket();
+        let address = bound.address().socket().unwrap();
         let process = Capacity::new(Some(0));
         process.close(); // which never happens otherwise, so that waiting for a permit panics
-        let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().remove(0));
+        let (drain, socket) = (Drain::default(), bound.listen(1, 16).unwrap().sockets.remove(0));
         let _state = started(socket, process, &drain);
         let _client = TcpStream::connect(address).unwrap();
         drain.worker_lost().await;

@@ -1,11 +1,11 @@
 //! Why a session ended: one word, the same in metrics, access log and API.
 
 macro_rules! endings {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal,)*) => {
         /// Why a session ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Ending {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Ending {
@@ -17,6 +17,14 @@ macro_rules! endings {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
+                }
+            }
+
+            /// What it means, in one or two sentences.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),*).trim_ascii(),)*
                 }
             }
         }
@@ -58,7 +66,10 @@ endings! {
     RequestInvalid = "request_invalid",
     /// The request of the client was redirected to another listener.
     Redirected = "redirected",
-    /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete.
+    /// An ACME server asked whether a name is ours whose certificate is being ordered, and was answered.
+    AcmeChallenge = "acme_challenge",
+    /// The client closed before its ClientHello, the TLS handshake, or its HTTP request was complete, or while it waited in
+    /// the queue of a pool.
     ClientLeftEarly = "client_left_early",
     /// The TLS handshake with the client failed, or what a peer sent later was not valid.
     TlsFailed = "tls_failed",
@@ -74,6 +85,12 @@ endings! {
     Limited = "limited",
     /// No server of the pool could be picked.
     NoServer = "no_server",
+    /// All servers had as many sessions as they may, and the pool has no queue.
+    ServersFull = "servers_full",
+    /// All servers had as many sessions as they may, and as many clients waited for them as may.
+    QueueFull = "queue_full",
+    /// The client waited in the queue as long as it may.
+    QueueTimeout = "queue_timeout",
     /// Every attempt to connect failed.
     ConnectFailed = "connect_failed",
     /// The server did not agree to TLS for a PostgreSQL client to which we had agreed in its stead.
@@ -90,13 +107,36 @@ endings! {
     ServerDrained = "server_drained",
     /// Cut because servers of a better priority are up again.
     FailedBack = "failed_back",
+    /// Ended at rest, or later by a cut, because it was older than `max_session_age`.
+    Aged = "aged",
+    /// Ended at rest because its server had more than its share of the sessions.
+    Rebalanced = "rebalanced",
     /// An internal error.
     Internal = "internal",
 }
 
 impl Ending {
+    /// Whether the session failed because of its server, or because there was none for it; or because of an error here.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::ServerReset
+                | Self::ServerLost
+                | Self::ServerTruncated
+                | Self::NoServer
+                | Self::ServersFull
+                | Self::QueueFull
+                | Self::QueueTimeout
+                | Self::ConnectFailed
+                | Self::ServerRefusedTls
+                | Self::ServerDown
+                | Self::Internal
+        )
+    }
+
     /// Whether this is how a port scan or the health check of a balancer in front of us ends. Such a session is not logged
-    /// by default if it also moved no byte.
+    /// by default if it also moved no byte, and sent no ClientHello.
     #[must_use]
     pub const fn is_probe_like(self) -> bool {
         matches!(self, Self::ClientClosed | Self::ClientReset | Self::ClientLeftEarly)

@@ -13,6 +13,11 @@ pub(super) const HANDSHAKE_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+/// Upper bounds in seconds, 1 ms to 5 minutes: for waits in the queue of a pool.
+pub(super) const QUEUE_BOUNDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
 /// Upper bounds in seconds, 10 ms to 1 day: for sessions.
 pub(super) const SESSION_BOUNDS: &[f64] = &[
     0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0,
@@ -47,6 +52,14 @@ impl Histogram {
             .fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// The number of durations in each bucket.
+    pub(super) fn counts(&self) -> DurationCounts {
+        DurationCounts {
+            bounds: self.bounds,
+            buckets: self.buckets.iter().map(|count| count.load(Relaxed)).collect(),
+        }
+    }
+
     /// Appends its lines in the text exposition format. `labels` are the text between the braces, without `le`.
     pub(super) fn write(&self, name: &str, labels: &str, text: &mut String) {
         const INFALLIBLE: &str = "writing to a String cannot fail";
@@ -62,9 +75,77 @@ impl Histogram {
     }
 }
 
+/// Durations by bucket: those of a `Histogram` at one moment, or the difference between two.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DurationCounts {
+    bounds: &'static [f64],
+    /// One for each bound and one for durations above the last bound; empty: no durations.
+    buckets: Vec<u64>,
+}
+
+impl DurationCounts {
+    /// Adds those of another histogram with the same bounds.
+    pub fn add(&mut self, other: &Self) {
+        if self.buckets.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        let pairs = self.buckets.iter_mut().zip(&other.buckets);
+        pairs.for_each(|(sum, count)| *sum += count);
+    }
+
+    /// Those that were added since `before`, an earlier state of the same histogram.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        let pairs = since.buckets.iter_mut().zip(&before.buckets);
+        pairs.for_each(|(count, before)| *count = count.saturating_sub(*before));
+        since
+    }
+
+    /// The duration in seconds that this share of the durations, 0 to 1, does not exceed, interpolated within its bucket;
+    /// `None` without durations. Durations above the last bound count as that bound.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.buckets.iter().sum();
+        let rank = share * all as f64;
+        let (mut below, mut lower) = (0, 0.0);
+        for (count, upper) in self.buckets.iter().zip(self.bounds) {
+            if *count > 0 && (below + count) as f64 >= rank {
+                let within = (rank - below as f64) / *count as f64;
+                return Some(lower + (upper - lower) * within);
+            }
+            below += count;
+            lower = *upper;
+        }
+        (all > 0).then_some(lower)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_are_interpolated_within_their_bucket() {
+        let histogram = Histogram::new(&[1.0, 2.0, 4.0]);
+        assert_eq!(histogram.counts().quantile(0.5), None);
+        for seconds in [1, 2, 2, 4] {
+            histogram.record(Duration::from_secs(seconds));
+        }
+        let counts = histogram.counts();
+        assert_eq!(
+            [0.25, 0.5, 0.75, 1.0].map(|share| counts.quantile(share).unwrap()),
+            [1.0, 1.5, 2.0, 4.0]
+        );
+        histogram.record(Duration::from_secs(9));
+        let since = histogram.counts().since(&counts);
+        assert_eq!(since.quantile(0.99), Some(4.0), "above the last bound");
+        let mut sum = DurationCounts::default();
+        sum.add(&counts);
+        sum.add(&since);
+        assert_eq!(sum, histogram.counts());
+    }
 
     #[test]
     fn a_duration_equal_to_a_bound_counts_in_the_bucket_of_that_bound() {

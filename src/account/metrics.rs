@@ -19,12 +19,16 @@ use metrics_util::MetricKindMask;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-pub use certificates::certificate_expiries;
+pub use certificates::{acme_renewals, certificate_expiries};
 use registry::{Registry, get_or_insert};
 
 use super::guard_samples::write_guards;
+use super::histogram::DurationCounts;
 use super::names;
-use super::series::{ListenerSeries, METADATA, PathKey, PathSeries, PoolSeries, ServerSeries, SharedRecorder, label};
+use super::series::{
+    ListenerSeries, METADATA, PathKey, PathSeries, PoolCounts, PoolSeries, ServerSeries, SharedRecorder, label,
+};
+use crate::dial::ConnectFailure;
 use crate::guard::Guard;
 use crate::pool::{Pool, Server};
 
@@ -117,6 +121,36 @@ impl Metrics {
         }
     }
 
+    /// What the sessions of these pools sum up to since the start; `None` for a pool without series.
+    pub fn pool_counts<'a>(&self, pools: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Option<PoolCounts>> {
+        let registry = self.registry();
+        let counts = |name| registry.pools.get(name).map(|pool| pool.series.counts());
+        pools.into_iter().map(counts).collect()
+    }
+
+    /// Successful connects to a server of a pool by duration since the start; `None` without series.
+    #[must_use]
+    pub fn connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Option<DurationCounts> {
+        let key = [pool, server].map(Arc::clone);
+        let registry = self.registry();
+        registry
+            .servers
+            .get(&key)
+            .map(|server| server.series.connect_duration.counts())
+    }
+
+    /// Failed attempts to connect to a server of a pool by reason since the start. Reasons that did not occur are left out.
+    #[must_use]
+    pub fn failed_connects(&self, pool: &Arc<str>, server: &Arc<str>) -> Vec<(ConnectFailure, u64)> {
+        let key = [pool, server].map(Arc::clone);
+        let registry = self.registry();
+        let server = registry.servers.get(&key);
+        server
+            .into_iter()
+            .flat_map(|server| server.series.failed_connects())
+            .collect()
+    }
+
     /// Returns the series of a server of the pool `pool`; registers them if there are none.
     pub fn server(&self, pool: &Arc<str>, server: &Arc<Server>) -> Arc<ServerSeries> {
         let key = [pool, &server.spec().label].map(Arc::clone);
@@ -157,6 +191,12 @@ impl Metrics {
         }
     }
 
+    /// When the configuration in force was loaded, to the second.
+    #[must_use]
+    pub fn configured_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.configured_at.load(Relaxed))
+    }
+
     /// Counts that changed TLS files of a listener were read again.
     pub fn record_certificate_reload(&self, is_ok: bool) {
         self.certificate_reloads[usize::from(!is_ok)].increment(1);
@@ -195,6 +235,7 @@ impl Metrics {
         Registry::write_primaries(primaries, &mut own);
         registry.write_pools(&mut own);
         registry.write_handshakes(&mut own);
+        registry.write_routes(&mut own);
         drop(registry);
         write_guards(guards, &mut own);
         // The CPU time is fractional, which the exporter supports in gauges only; but it is a counter.

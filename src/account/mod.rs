@@ -7,15 +7,20 @@ mod ending;
 mod names;
 mod histogram;
 mod exposition;
+mod openmetrics;
 mod pause_episode;
 pub mod access_log;
 mod guard_samples;
+mod scale_samples;
+mod state_samples;
 mod series;
 mod metrics;
 mod session_tls;
+mod queue_wait;
 mod session_guards;
 mod session_info;
 mod record;
+mod totals;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -26,15 +31,21 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-pub use self::metrics::{Metrics, certificate_expiries};
+pub use self::metrics::{Metrics, acme_renewals, certificate_expiries};
 pub use ending::Ending;
+pub use histogram::DurationCounts;
+pub use openmetrics::{METRICS_TYPE, OPENMETRICS_TYPE, openmetrics, prefers_openmetrics};
 pub use record::{Record, SessionView};
+pub use scale_samples::{ScaleSamples, write_scales};
 pub use series::{
-    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, ServerSeries,
+    CancelPlacement, CheckResult, HandshakeResult, ListenerId, ListenerSeries, PathKey, PathSeries, PoolCounts,
+    RouteCount, ServerSeries, SessionRoute,
 };
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
+pub use state_samples::{write_busy, write_connection_limits, write_discovery, write_states};
+pub use totals::TotalCounts;
 
 use crate::addr::PeerAddr;
 use crate::dial::ConnectFailure;
@@ -43,6 +54,8 @@ use crate::pool::Server;
 use crate::relay::Traffic;
 use crate::tcp_info::TcpInfo;
 use access_log::AccessLog;
+use queue_wait::QueueWait;
+use totals::Totals;
 
 /// The id of the next session.
 static NEXT_SESSION_ID: AtomicU64 = AtomicU64::new(1);
@@ -57,6 +70,7 @@ pub fn sessions_opened() -> u64 {
 pub struct Ledger {
     metrics: Arc<Metrics>,
     log: AccessLog,
+    totals: Totals,
     // Std mutexes, locked for a few statements and nearly always by the worker's own thread only.
     open: Mutex<OpenSessions>,
     /// The paths seen by this worker; spares it the lock that all workers share.
@@ -106,6 +120,7 @@ impl Ledger {
         Self {
             metrics,
             log,
+            totals: Totals::new(),
             open: Mutex::new(open),
             paths: Mutex::default(),
         }
@@ -142,6 +157,7 @@ impl Ledger {
         let elapsed = now - std::mem::replace(&mut open.published_at, now);
         for (_, session) in &mut open.sessions {
             if let Some((up, down)) = session.publish_traffic() {
+                self.totals.add_bytes(up, down);
                 session.record.record_rates(up, down, elapsed);
             }
         }
@@ -150,6 +166,23 @@ impl Ledger {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, path| !path.is_gone());
+    }
+
+    /// Records how long the worker has been busy since the start.
+    pub fn record_busy(&self, busy: Duration) {
+        self.totals.record_busy(busy);
+    }
+
+    /// How long the worker has been busy since the start, up to a second late.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        self.totals.busy()
+    }
+
+    /// What the sessions of this worker sum up to since the start.
+    #[must_use]
+    pub fn totals(&self) -> TotalCounts {
+        self.totals.read()
     }
 
     /// Cuts every open session with this ending, and every session opened later.
@@ -255,6 +288,22 @@ impl Entry {
         self.info().pool = Some(Arc::clone(pool));
     }
 
+    /// The session begins to wait at this position of the pool's queue, for a pool that sleeps if so.
+    pub fn queue_joined(&mut self, position: usize, is_asleep: bool) {
+        let mut info = self.info();
+        QueueWait::begin(&mut info.guards.get_or_insert_default().queue, position, is_asleep);
+    }
+
+    /// The session no longer waits in the pool's queue, if it did.
+    pub fn queue_left(&mut self) {
+        let mut info = self.record.info();
+        let wait = info.guards.as_mut().and_then(|guards| guards.queue.as_mut());
+        if let Some(waited) = wait.and_then(QueueWait::end) {
+            let path = self.ledger.path(&info.listener, &info.pool_or_empty(), None);
+            path.record_queue_wait(waited);
+        }
+    }
+
     /// An attempt to connect to a server of the pool has started.
     pub fn attempt_started(&mut self, server: &Arc<Server>) {
         let mut info = self.record.info();
@@ -266,11 +315,12 @@ impl Entry {
 
     /// The latest attempt has ended. If it succeeded, the session stays with this server.
     pub fn attempt_finished(&mut self, duration: Duration, failure: Option<ConnectFailure>) {
-        if let Some(series) = self.path.as_ref().and_then(|path| path.server()) {
-            series.record_attempt(duration, failure);
+        if let Some(path) = &self.path {
+            path.record_attempt(duration, failure);
         }
         if failure.is_none() {
             self.info().connect_duration = Some(duration);
+            self.ledger.totals.record_connect(duration);
             if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
                 session.path.clone_from(&self.path);
             }
@@ -301,19 +351,23 @@ impl Entry {
             return false;
         }
         let bytes = self.traffic().up.bytes() + self.traffic().down.bytes();
-        bytes > 0 || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
+        let is_worth = bytes > 0 || info.has_hello || info.has_waited();
+        is_worth || !self.ending.is_probe_like() || self.ledger.log.is_logging_empty_sessions()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        self.queue_left(); // it may have left while it waited
         let path = self.path.take();
         let mut info = self.record.info();
         let duration = self.record.age();
         let path = path.unwrap_or_else(|| self.ledger.path(&info.listener, &info.pool_or_empty(), None));
         let mut session = self.ledger.open_sessions().sessions.remove(self.key);
         session.path = Some(Arc::clone(&path));
-        session.publish_traffic();
+        let (up, down) = session.publish_traffic().unwrap_or_default();
+        self.ledger.totals.add_bytes(up, down);
+        self.ledger.totals.record_ending(self.ending);
         path.record_session(self.ending, duration);
         if self.ledger.log.is_on() && self.is_logged(&info) {
             let record = info.access_record(self.record.id(), self.traffic(), self.ending, duration);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{Ending, SessionInfo};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::pool::ServerId;
-use crate::relay::Traffic;
+use crate::relay::{EndRequest, Traffic};
 use crate::tcp_info::TcpInfo;
 
 /// An open session. Its entry in the ledger holds it, and other threads may hold it to show the session or to end it.
@@ -90,6 +90,42 @@ impl Record {
         is_denied && self.cut(Ending::Denied)
     }
 
+    /// Asks the session to end at rest, with this ending, if it is at rest now. It does not answer.
+    pub fn end_at_rest(&self, ending: Ending) {
+        self.cancel.end_at_rest(ending);
+    }
+
+    /// The ending of a session that was cut.
+    #[must_use]
+    pub fn cut_ending(&self) -> Ending {
+        self.cancel.cut_ending().unwrap_or(Ending::Internal)
+    }
+
+    /// The ending of a session that has ended at rest.
+    #[must_use]
+    pub fn ending_at_rest(&self) -> Ending {
+        self.cancel.ending_at_rest()
+    }
+
+    /// The pool and the server it relays to; `None` until the relay has started, and when it has ended.
+    #[must_use]
+    pub fn relays_to(&self) -> Option<(Arc<str>, ServerId)> {
+        let info = self.info();
+        let (_, pool, server) = (info.endpoints.as_ref()?, info.pool.as_ref()?, info.server.as_ref()?);
+        Some((Arc::clone(pool), server.id()))
+    }
+
+    /// Bytes that it has relayed so far, in both directions together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.traffic.up.bytes() + self.traffic.down.bytes()
+    }
+
+    /// Ready at each request to end the session. Only one task at a time may await this or [`Self::until_cut`].
+    pub fn end_request(&self) -> impl Future<Output = EndRequest> + Unpin {
+        std::future::poll_fn(|cx| self.cancel.poll_request(cx))
+    }
+
     /// Waits until [`Self::cut`] is called. Only one task at a time may await this: that of the session.
     pub fn until_cut(&self) -> impl Future<Output = Ending> + Unpin {
         std::future::poll_fn(|cx| self.cancel.poll(cx))
@@ -107,8 +143,10 @@ impl Record {
             client: info.client,
             sni: info.sni.clone(),
             alpn: info.alpn.clone(),
+            database: info.database(),
+            user: info.user(),
             listener: Arc::clone(info.listener.name()),
-            route: info.route.clone(),
+            route: info.route.as_ref().map(|route| Arc::clone(route.name())),
             pool: info.pool.clone(),
             server: info.server.as_ref().map(|server| Arc::clone(&server.spec().label)),
             age,
@@ -165,6 +203,10 @@ pub struct SessionView {
     pub sni: Option<Arc<str>>,
     /// The ALPN protocols it offered, separated by commas.
     pub alpn: Option<Box<str>>,
+    /// The database that it asked for, if it is one of PostgreSQL whose StartupMessage could be read.
+    pub database: Option<String>,
+    /// The user that it named, likewise.
+    pub user: Option<String>,
     /// The listener that accepted it.
     pub listener: Arc<str>,
     /// The route that was chosen.
@@ -189,12 +231,23 @@ pub struct SessionView {
 
 /// Any thread may cancel it, once; the session waits for that.
 ///
-/// It is a byte and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
+/// It is two bytes and a waker inside the record. A `CancellationToken` for each session would be an allocation and a mutex.
 #[derive(Debug, Default)]
 struct CancelHandle {
     /// 0: not cancelled; else 1 + the index of the ending.
     ending: AtomicU8,
+    /// How it is to end if it is at rest, as in `ending`; with [`TAKEN`] once the session has seen the request.
+    at_rest: AtomicU8,
     session: AtomicWaker,
+}
+
+/// See [`CancelHandle::at_rest`]. There are far fewer endings.
+const TAKEN: u8 = 0x80;
+
+/// The ending of this number, from 1; `None` for 0.
+fn ending_of(number: u8) -> Option<Ending> {
+    let index = usize::from(number).checked_sub(1)?;
+    Some(Ending::ALL[index])
 }
 
 impl CancelHandle {
@@ -207,11 +260,34 @@ impl CancelHandle {
         first
     }
 
+    fn end_at_rest(&self, ending: Ending) {
+        self.at_rest.store(ending as u8 + 1, Release);
+        self.session.wake();
+    }
+
+    /// [`Ending::Internal`] if that was never asked for.
+    fn ending_at_rest(&self) -> Ending {
+        ending_of(self.at_rest.load(Acquire) & !TAKEN).unwrap_or(Ending::Internal)
+    }
+
+    fn poll_request(&self, cx: &std::task::Context<'_>) -> Poll<EndRequest> {
+        if self.poll(cx).is_ready() {
+            return Poll::Ready(EndRequest::Cut);
+        }
+        let at_rest = self.at_rest.load(Acquire);
+        if at_rest == 0 || at_rest & TAKEN != 0 {
+            return Poll::Pending;
+        }
+        self.at_rest.store(at_rest | TAKEN, Relaxed);
+        Poll::Ready(EndRequest::IfAtRest)
+    }
+
     fn poll(&self, cx: &std::task::Context<'_>) -> Poll<Ending> {
         self.session.register(cx.waker()); // before the load, so that a cancel in between is not missed
-        match self.ending.load(Acquire) {
-            0 => Poll::Pending,
-            number => Poll::Ready(Ending::ALL[usize::from(number) - 1]),
-        }
+        self.cut_ending().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn cut_ending(&self) -> Option<Ending> {
+        ending_of(self.ending.load(Acquire))
     }
 }

@@ -1,21 +1,25 @@
-//! What guards, and a peer in front, say of a session.
+//! What guards, and a peer in front, say of a session; and its wait in a queue.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::queue_wait::QueueWait;
 use crate::addr::ClientAddr;
 use crate::guard::{GuardPass, GuardReason, Throttle};
 use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::FirstBytes;
 
-/// What guards, and a peer in front, say of a session. It holds the passes until the session ends.
+/// What guards, and a peer in front, say of a session, and its wait in a queue: few sessions have any of these. It holds
+/// the passes until the session ends.
 #[derive(Debug, Default)]
 pub struct SessionGuards {
     passes: Vec<GuardPass>,
     /// The guard that refused the client, or would have, and why.
     pub(super) refusal: Option<(Arc<str>, GuardReason)>,
     pub(super) line: RefusalLine,
+    /// The wait in the pool's queue.
+    pub(super) queue: Option<QueueWait>,
     /// The PROXY header of the peer in front.
     pub forwarded: Option<Box<ProxyHeader>>,
     /// What was read behind the header, until the next step takes it.
@@ -68,7 +72,7 @@ impl SessionGuards {
 
     /// Notes that the session is cut because its client is denied now, if it has passed this guard and is in the network.
     pub(super) fn deny(&mut self, guard: &Arc<str>, network: IpNet, client: ClientAddr) -> bool {
-        let is_denied = network.contains(&client.ip().to_canonical()) && self.has_passed(guard);
+        let is_denied = client.ip().is_some_and(|ip| network.contains(&ip.to_canonical())) && self.has_passed(guard);
         if is_denied {
             self.refusal = Some((Arc::clone(guard), GuardReason::Deny));
         }

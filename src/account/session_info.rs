@@ -4,7 +4,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use super::access_log::{AccessRecord, ClientCertWords, TlsWords};
-use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol, SessionTls};
+use super::queue_wait::QueueWait;
+use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol, SessionRoute, SessionTls};
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
@@ -30,12 +31,13 @@ pub struct SessionInfo {
     /// What is known by reading what the client sends. Boxed: most sessions have none.
     pub protocol: Option<Box<SessionProtocol>>,
     /// The matching route.
-    pub route: Option<Arc<str>>,
+    pub route: Option<SessionRoute>,
     /// The field `detail` of the access log: one word.
     pub detail: Option<&'static str>,
     /// The pool that the session was meant for, if that had no usable server, and `pool` is its fallback.
     pub fallback_from: Option<Arc<FallbackOrigin>>,
-    /// What guards and a peer in front say of the session; `None`: there are none. Boxed: most sessions have none.
+    /// What guards and a peer in front say of the session, and its wait in a queue; `None`: there are none. Boxed: most
+    /// sessions have none.
     pub guards: Option<Box<SessionGuards>>,
     pub(super) pool: Option<Arc<str>>,
     pub(super) server: Option<Arc<Server>>,
@@ -93,11 +95,26 @@ impl SessionInfo {
         self.protocol.as_ref()?.startup.as_ref()
     }
 
+    /// The database that a PostgreSQL session asked for, as text.
+    pub(super) fn database(&self) -> Option<String> {
+        self.startup().map(|startup| startup_name(&startup.database))
+    }
+
+    /// The user that a PostgreSQL session named, as text.
+    pub(super) fn user(&self) -> Option<String> {
+        self.startup().map(|startup| startup_name(&startup.user))
+    }
+
     /// Whether it is one of too many refusals to be logged.
     pub(super) fn is_suppressed(&self) -> bool {
         self.guards
             .as_ref()
             .is_some_and(|guards| guards.line == RefusalLine::Suppressed)
+    }
+
+    /// Whether it has waited in the queue of a pool.
+    pub(super) fn has_waited(&self) -> bool {
+        self.guards.as_ref().is_some_and(|guards| guards.queue.is_some())
     }
 
     /// The pool's name; empty if none was chosen.
@@ -112,6 +129,7 @@ impl SessionInfo {
         let guards = self.guards.as_deref();
         let forwarded = guards.and_then(|guards| guards.forwarded.as_ref());
         let refusal = guards.and_then(|guards| guards.refusal.as_ref());
+        let queue = guards.and_then(|guards| guards.queue.as_ref());
         let to_string = |shared: &Option<Arc<str>>| shared.as_deref().map(str::to_owned);
         AccessRecord {
             time: Some(SystemTime::now()),
@@ -122,11 +140,14 @@ impl SessionInfo {
             sni: to_string(&self.sni),
             alpn: self.alpn.as_deref().map(str::to_owned),
             ech: self.ech,
-            route: to_string(&self.route),
+            route: self.route.as_ref().map(|route| route.name().to_string()),
             pool: to_string(&self.pool),
             fallback_from: self.fallback_from.as_ref().map(|origin| origin.pool().to_string()),
             server: self.server.as_ref().map(|server| server.spec().label.to_string()),
             attempts: self.attempts,
+            queue_position: queue.map(QueueWait::position),
+            queue_ms: queue.map(|queue| to_ms(queue.waited())),
+            woken_ms: queue.and_then(QueueWait::woken).map(to_ms),
             hello_ms: self.hello_duration.map(to_ms),
             connect_ms: self.connect_duration.map(to_ms),
             duration_ms: to_ms(duration),
@@ -134,8 +155,8 @@ impl SessionInfo {
             bytes_down: traffic.down.bytes(),
             ending: ending.as_str(),
             detail: self.detail,
-            database: self.startup().map(|startup| startup_name(&startup.database)),
-            user: self.startup().map(|startup| startup_name(&startup.user)),
+            database: self.database(),
+            user: self.user(),
             proxy_authority: forwarded.and_then(|header| header_text(header.authority.as_deref())),
             proxy_unique_id: forwarded.and_then(|header| header_text(header.unique_id.as_deref())),
             guard: refusal.map(|(guard, _)| guard.to_string()),
@@ -156,7 +177,8 @@ impl SessionInfo {
     fn tls_words(&self) -> TlsWords {
         let Some(tls) = self.protocol.as_ref().map(|protocol| &protocol.tls) else {
             return TlsWords {
-                tls: self.has_hello.then_some("pass"),
+                // Without a pool nothing was passed on.
+                tls: (self.has_hello && self.pool.is_some()).then_some("pass"),
                 ..TlsWords::default()
             };
         };
@@ -174,7 +196,7 @@ impl SessionInfo {
                     sha256: text(&peer.fingerprint),
                 }),
             tls_error: tls.error.as_ref().map(ToString::to_string),
-            tls_refusal: tls.client_refusal.as_deref().map(text),
+            tls_refusal: tls.refusal.as_deref().map(text),
             server_tls: server.map(|server| server.version),
         }
     }

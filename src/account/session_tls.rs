@@ -14,8 +14,8 @@ pub struct SessionTls {
     pub server: Option<TlsSummary>,
     /// Why TLS has failed: the name of an alert, or another word.
     pub error: Option<Cow<'static, str>>,
-    /// Why the client's certificate was refused.
-    pub client_refusal: Option<Box<str>>,
+    /// Why a certificate was refused: the client's, or the server's.
+    pub refusal: Option<Box<str>>,
 }
 
 /// What is known about a session by reading what its client sends.

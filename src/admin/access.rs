@@ -4,7 +4,6 @@
 //! machine, which any web page can make send requests here. Therefore the host is checked (DNS rebinding),
 //! cross-origin writes are rejected, and writes need a token.
 
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +25,13 @@ use crate::regular_file;
 
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
+
+/// What is shown only with a token, because it quotes the configuration: the error of a reload. Below `/api/v1`, which the
+/// router has taken off.
+const RELOAD_ERROR_PATH: &str = "/reload";
+
+/// The streams of events. A page of another origin cannot read one, but with all of them it would keep others out.
+const EVENTS_PATH: &str = "/events";
 
 /// The client that sent a request.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +69,11 @@ pub(super) async fn authorize(
         let plan = admin.live.plan();
         let writes = !request.method().is_safe();
         check_host(request.headers(), &plan.admin)?;
-        if writes {
+        if writes || request.uri().path() == EVENTS_PATH {
             check_origin(request.headers())?;
         }
-        if writes || !bound_to_loopback {
+        let is_confidential = request.uri().path() == RELOAD_ERROR_PATH;
+        if writes || !bound_to_loopback || is_confidential {
             check_token(request.headers(), &plan.admin, &admin.is_token_unreadable).await?;
         }
     }
@@ -118,7 +125,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     if texts(&SITE).all(|site| site == "same-origin" || site == "none") && texts(&header::ORIGIN).all(is_ours) {
         return Ok(());
     }
-    let message = "cross-origin requests must not change anything";
+    let message = "pages of another origin must not change anything, nor follow the events";
     Err(ApiError::new(StatusCode::FORBIDDEN, message))
 }
 
@@ -157,10 +164,7 @@ async fn check_token(headers: &HeaderMap, plan: &AdminPlan, is_unreadable: &Atom
 
 /// Reads the token, without the white space around it.
 fn read_token(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    regular_file::open(path)?
-        .take(TOKEN_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
+    let bytes = regular_file::read(path, TOKEN_BYTES_MAX)?;
     let token = bytes.trim_ascii().to_vec();
     if token.is_empty() || bytes.len() as u64 > TOKEN_BYTES_MAX {
         return Err(std::io::Error::other("it is empty, or larger than a token may be"));

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::guard_bodies::GuardBody;
+use super::pool_bodies::{AddedServerBody, DiscoveryBody, PoolTlsBody, QueueBody, ScaleBody};
 
 /// `GET /api/v1/process`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessBody {
     /// The version of the program.
     pub version: String,
@@ -15,10 +16,13 @@ pub struct ProcessBody {
     pub started: String,
     /// The absolute path of its configuration; absent: it runs without a file.
     pub configuration: Option<String>,
+    /// Whether a token for write requests over TCP is configured.
+    #[serde(default)]
+    pub writable: bool,
 }
 
 /// `GET /api/v1/state`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateBody {
     /// As in [`ProcessBody`].
     pub version: String,
@@ -32,6 +36,9 @@ pub struct StateBody {
     pub uptime: u64,
     /// Whether the process is draining before it ends.
     pub draining: bool,
+    /// When the configuration in force was loaded, to the second; a reload that fails does not change it.
+    #[serde(default)]
+    pub in_force_since: String,
     /// The result of the latest reload; absent: there was none.
     pub last_reload: Option<ReloadBody>,
     /// Counts of the whole process.
@@ -39,6 +46,9 @@ pub struct StateBody {
     /// In the order of the configuration.
     #[serde(default)]
     pub guards: Vec<GuardBody>,
+    /// The TLS of the admin port; absent: it has none.
+    #[serde(default)]
+    pub admin_tls: Option<ListenerTlsBody>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerBody>,
     /// In the order of the configuration.
@@ -49,7 +59,7 @@ pub struct StateBody {
 }
 
 /// The result of a reload.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReloadBody {
     /// When it ended.
     pub at: String,
@@ -61,7 +71,7 @@ pub struct ReloadBody {
 }
 
 /// Counts of the whole process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TotalsBody {
     /// Open sessions.
     pub sessions: usize,
@@ -74,7 +84,7 @@ pub struct TotalsBody {
 }
 
 /// A listener.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerBody {
     /// Its name.
     pub name: String,
@@ -101,7 +111,7 @@ pub struct ListenerBody {
 }
 
 /// The TLS that ends at a listener.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerTlsBody {
     /// The number of its certificates.
     pub certificates: usize,
@@ -109,12 +119,15 @@ pub struct ListenerTlsBody {
     pub expires_first: Option<String>,
     /// When that expires.
     pub expires: String,
+    /// The first names of certificates that are ordered by ACME and not issued yet: self-signed ones are in use.
+    #[serde(default)]
+    pub self_signed: Vec<String>,
     /// What is wrong with files that were changed. What was read before is in force still.
     pub broken: Vec<String>,
 }
 
 /// A route.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteBody {
     /// Its name.
     pub name: String,
@@ -137,10 +150,16 @@ pub struct RouteBody {
     pub pool: Option<String>,
     /// What happens to the TLS of its clients: `pass` or `terminate`.
     pub tls: String,
+    /// The open sessions that it has taken.
+    #[serde(default)]
+    pub sessions: usize,
+    /// The sessions that it has taken or refused since the start.
+    #[serde(default)]
+    pub sessions_so_far: u64,
 }
 
 /// A pool.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolBody {
     /// Its name.
     pub name: String,
@@ -150,10 +169,14 @@ pub struct PoolBody {
     pub best_tier: Option<u8>,
     /// Whether so few servers are up that all are used.
     pub panic: bool,
+    /// Whether a server of it gets new sessions, or is started for them.
+    #[serde(default = "yes")]
+    pub usable: bool,
     /// Its configured fallback; absent: none.
     #[serde(default)]
     pub fallback: Option<String>,
-    /// The pool that serves its new sessions, because it has no usable server; absent: it serves them itself.
+    /// The pool, or its own primary, that serves its new sessions, because it has no usable server; absent: it serves them
+    /// itself.
     #[serde(default)]
     pub served_by: Option<String>,
     /// The server that is its primary; absent: none is, or roles do not matter.
@@ -162,15 +185,35 @@ pub struct PoolBody {
     /// The servers that call themselves primary.
     #[serde(default)]
     pub primaries: Vec<String>,
-    /// In the order of the configuration.
+    /// The TLS that its servers get; absent: they get what clients send.
+    #[serde(default)]
+    pub tls: Option<PoolTlsBody>,
+    /// The queue of clients that wait for a server with room; absent: there is none.
+    #[serde(default)]
+    pub queue: Option<QueueBody>,
+    /// Where its servers are listed; absent: in the configuration.
+    #[serde(default)]
+    pub discovery: Option<DiscoveryBody>,
+    /// Its clones; absent: it does not grow or shrink.
+    #[serde(default)]
+    pub scale: Option<ScaleBody>,
+    /// The servers that operators have added.
+    #[serde(default)]
+    pub added: Vec<AddedServerBody>,
+    /// In the order of the configuration, then of the list; added ones are last.
     pub servers: Vec<ServerBody>,
     /// Host names of its servers that have not been resolved yet.
     #[serde(default)]
     pub unresolved: Vec<String>,
 }
 
+/// What a process of an earlier version, which does not say it, is taken to say.
+fn yes() -> bool {
+    true
+}
+
 /// A server.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServerBody {
     /// Its name.
     pub name: String,
@@ -202,14 +245,17 @@ pub struct ServerBody {
     pub set_by: Option<String>,
     /// When the latest override was set.
     pub set_at: Option<String>,
-    /// Open sessions.
+    /// Open sessions; on a limited server also those that it has not ended yet.
     pub sessions: u32,
+    /// The most sessions that it may have at once; absent: any number.
+    #[serde(default)]
+    pub max_sessions: Option<u32>,
     /// Sessions since the start, open ones included.
     pub sessions_so_far: u64,
 }
 
 /// The overrides of a server that no pool has now.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AbsentServerBody {
     /// Its pool.
     pub pool: String,
@@ -229,7 +275,7 @@ pub struct AbsentServerBody {
 }
 
 /// `POST /api/v1/servers/{pool}/{server}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OverrideBody {
     /// A server of the pool.
@@ -238,66 +284,13 @@ pub enum OverrideBody {
     Absent(AbsentServerBody),
 }
 
-/// `GET /api/v1/sessions`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SessionsBody {
-    /// The number of sessions that match the filter.
-    pub total: usize,
-    /// The first of them after `after`, oldest first.
-    pub sessions: Vec<SessionBody>,
-    /// The value of `after` for the next page; absent: this is the last one.
-    pub next: Option<u64>,
-}
-
-/// A session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SessionBody {
-    /// Its number.
-    pub id: u64,
-    /// The listener that accepted it.
-    pub listener: String,
-    /// The remote address of the client's socket.
-    pub peer: String,
-    /// The client's address: that of a PROXY header, otherwise `peer`.
-    pub client: String,
-    /// The server name that the client asked for.
-    pub sni: Option<String>,
-    /// The protocols that the client offered.
-    pub alpn: Option<String>,
-    /// The route that took it.
-    pub route: Option<String>,
-    /// The pool of its server.
-    pub pool: Option<String>,
-    /// Its server.
-    pub server: Option<String>,
-    /// Milliseconds since it was accepted.
-    pub age_ms: u64,
-    /// Milliseconds since the last byte moved.
-    pub idle_ms: u64,
-    /// Bytes from the client.
-    pub bytes_up: u64,
-    /// Bytes from the server.
-    pub bytes_down: u64,
-    /// The current rate from the client, in bytes per second.
-    pub rate_up: u64,
-    /// The current rate from the server, in bytes per second.
-    pub rate_down: u64,
-    /// The kernel's estimate of the round-trip time to the client, in microseconds.
-    pub client_rtt_us: Option<u32>,
-    /// The same to the server.
-    pub server_rtt_us: Option<u32>,
-}
-
-/// `DELETE /api/v1/sessions/{id}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct KilledBody {
-    /// The number of the session that is being reset.
-    pub killed: u64,
-}
-
 /// `GET /api/v1/route`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouteExplanationBody {
+    /// What `accept_proxy` makes of `peer`: `trusted` to name its client, the `client` itself, or `refused`; absent: no peer is
+    /// given.
+    #[serde(default)]
+    pub peer: Option<String>,
     /// The route that takes the client; absent: none does.
     pub route: Option<String>,
     /// The pool; absent: the client is refused, or redirected.
@@ -319,10 +312,13 @@ pub struct RouteExplanationBody {
     pub routes: Vec<VerdictBody>,
     /// The servers that may be picked now, in the order in which they would be tried where the policy has one.
     pub servers: Vec<String>,
+    /// Those of them that have as many sessions as they may have.
+    #[serde(default)]
+    pub full: Vec<String>,
 }
 
 /// A guard that is asked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuardVerdictBody {
     /// Its name.
     pub guard: String,
@@ -331,7 +327,7 @@ pub struct GuardVerdictBody {
 }
 
 /// The verdict on a route.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictBody {
     /// The route's name.
     pub route: String,
@@ -342,7 +338,7 @@ pub struct VerdictBody {
 }
 
 /// Every response with a status of 400 or more.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// What is wrong, and what would be right.
     pub error: String,

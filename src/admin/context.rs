@@ -5,14 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use super::streams::Events;
 use crate::account::{Ledger, Metrics};
+use crate::acme::Renewals;
 use crate::capacity::ListenerLimits;
+use crate::history::History;
 use crate::live::Live;
 use crate::reload::Reloader;
 
 /// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
 pub(super) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// A time in seconds as in all bodies: in milliseconds, to the microsecond.
+pub(super) fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
 }
 
 /// What the handlers of the admin port read and change.
@@ -29,8 +37,14 @@ pub struct Admin {
     pub is_token_unreadable: AtomicBool,
     /// One per worker.
     pub ledgers: Vec<Arc<Ledger>>,
+    /// The recent past.
+    pub history: Arc<History>,
+    /// The streams of events.
+    pub events: Events,
     /// Requests reloads.
     pub reloader: Reloader,
+    /// The certificates that are ordered by ACME.
+    pub renewals: Arc<Renewals>,
     /// When the process started.
     pub started: SystemTime,
     /// The absolute path of the configuration; `None`: the process runs without a file.

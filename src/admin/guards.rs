@@ -59,7 +59,7 @@ pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<GuardDetailBody>, ApiError> {
-    let Path(name) = name.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Path(name) = name?;
     let guard = find(&admin, &name)?;
     let now = Instant::now();
     let count = |(source, count): (Source, u64)| SourceCountBody {
@@ -90,8 +90,8 @@ pub(super) async fn deny(
     name: Result<Path<String>, PathRejection>,
     request: Result<Json<DenyRequest>, JsonRejection>,
 ) -> Result<Json<DeniedBody>, ApiError> {
-    let Path(name) = name.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let Json(request) = request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let Path(name) = name?;
+    let Json(request) = request?;
     let network = network(&request.network)?;
     let time = request.time.as_deref().map(parse_duration).transpose();
     let time = time.map_err(|error| ApiError::bad_request(format!("`for` is not a duration: {error}")))?;
@@ -127,7 +127,7 @@ pub(super) async fn undo(
     Extension(client): Extension<ApiClient>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<UndoneBody>, ApiError> {
-    let Path((name, text)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Path((name, text)) = path?;
     let network = network(&text)?;
     let guard = find(&admin, &name)?;
     if !guard.undo(network, Instant::now()) {

@@ -2,54 +2,61 @@
 //! force.
 
 pub mod guard_bodies;
+pub mod session_bodies;
+pub mod pool_bodies;
 pub mod bodies;
 mod error;
 mod socket;
+mod streams;
+mod escaped_json;
 mod context;
 mod access;
+mod connections;
+mod page;
 mod guards;
+pub mod certificates;
+mod scale;
+mod added;
 mod state;
 pub mod sessions;
 pub mod route;
 pub mod servers;
 mod pools;
+mod history;
+pub mod changes;
+mod events;
 
-use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use serde::Deserialize;
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
-use crate::account::certificate_expiries;
+use crate::account::{
+    METRICS_TYPE, OPENMETRICS_TYPE, acme_renewals, certificate_expiries, openmetrics, prefers_openmetrics, write_busy,
+    write_connection_limits, write_discovery, write_scales, write_states,
+};
 use crate::addr::ListenAddr;
+use crate::live::Live;
+use crate::text::escape;
 use access::ApiClient;
+use connections::{AdminConnection, Connections};
 pub use context::Admin;
 use error::ApiError;
+use escaped_json::escape_body;
+pub use events::publish;
 pub use socket::{AdminListener, bind, default_paths};
-
-/// The time for a client to send the head of its request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The longest life of a connection: [`HEAD_TIMEOUT`] and the 10 s that scrapers usually wait for a response.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
-
-/// The shortest life of a connection when the limit is reached and another client waits. Then the oldest is closed.
-const CROWDED_CONNECTION_TIME: Duration = Duration::from_millis(50);
+pub use streams::Events;
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -59,7 +66,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket of the admin server.
 pub enum AdminEndpoint {
-    /// The admin port.
+    /// The admin port. It speaks TLS if that is in force.
     Tcp(TcpListener),
     /// The Unix socket, which the commands use.
     Unix(AdminListener),
@@ -67,10 +74,10 @@ pub enum AdminEndpoint {
 
 /// Serves at most `connections_max` clients at once, for as long as it is polled.
 pub async fn serve(endpoint: AdminEndpoint, admin: Arc<Admin>, connections_max: usize) {
-    let router = router(admin);
+    let (live, router) = (Arc::clone(&admin.live), router(admin));
     let mut connections = Connections::default();
     loop {
-        let Ok(connection) = endpoint.accept(&router).await else {
+        let Ok(connection) = endpoint.accept(&router, &live).await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -89,8 +96,8 @@ impl AdminEndpoint {
         }
     }
 
-    /// Accepts a client; returns the future that serves it.
-    async fn accept(&self, router: &Router) -> io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    /// Accepts a client.
+    async fn accept(&self, router: &Router, live: &Live) -> io::Result<AdminConnection> {
         let router_for = |client| router.clone().layer(Extension(client));
         Ok(match self {
             Self::Tcp(listener) => {
@@ -100,12 +107,16 @@ impl AdminEndpoint {
                     peer,
                     bound_to_loopback,
                 };
-                Box::pin(serve_connection(stream, router_for(client)))
+                let router = router_for(client);
+                match &live.in_force().tls.admin {
+                    None => AdminConnection::new(stream, router),
+                    Some(tls) => AdminConnection::over_tls(stream, tls.default_config(), router),
+                }
             }
             Self::Unix(socket) => {
                 let (stream, _) = socket.listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                Box::pin(serve_connection(stream, router_for(ApiClient::Unix(uid))))
+                AdminConnection::new(stream, router_for(ApiClient::Unix(uid)))
             }
         })
     }
@@ -117,13 +128,24 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/state", get(state::state))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}", delete(sessions::kill))
+        .route("/servers/{pool}/{server}", get(servers::show))
         .route("/servers/{pool}/{server}", post(servers::set_overrides))
         .route("/guards/{guard}", get(guards::show))
         .route("/guards/{guard}/deny", post(guards::deny))
         .route("/guards/{guard}/deny/{network}", delete(guards::undo))
         .route("/pools/{pool}/trust", post(pools::trust))
+        .route("/pools/{pool}/scale", post(scale::scale))
+        .route("/pools/{pool}/servers", post(added::add))
+        .route("/pools/{pool}/servers/{server}", delete(added::remove))
+        .route("/certificates", get(certificates::list))
+        .route("/certificates/reload", post(certificates::reload))
+        .route("/certificates/{name}/renew", post(certificates::renew))
+        .route("/reload", get(servers::reload_error))
         .route("/reload", post(servers::reload))
         .route("/route", get(route::explain))
+        .route("/endings", get(history::endings))
+        .route("/history", get(history::history))
+        .route("/events", get(events::events))
         .fallback(async || ApiError::not_found("no such path: see docs/api.md"))
         .method_not_allowed_fallback(async || {
             ApiError::new(
@@ -132,165 +154,80 @@ fn router(admin: Arc<Admin>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(map_response(escape_body))
         .layer(from_fn_with_state(Arc::clone(&admin), access::authorize));
     Router::new()
         .nest("/api/v1", api)
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .merge(page::router())
         .with_state(admin)
 }
 
-/// The open connections, limited in number: when the limit is reached, the oldest one gives way to a new one.
-#[derive(Default)]
-struct Connections {
-    tasks: JoinSet<()>,
-    /// Oldest first.
-    by_age: VecDeque<(Instant, AbortHandle)>,
+/// The query of `/ready`.
+#[derive(Debug, Deserialize)]
+struct ReadyQuery {
+    /// Names of pools, separated by commas, each of which needs a usable server, its own or that of its fallback.
+    pools: Option<String>,
 }
 
-impl Connections {
-    fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
-        self.by_age.push_back((Instant::now(), self.tasks.spawn(connection)));
+async fn ready(State(admin): State<Arc<Admin>>, Query(query): Query<ReadyQuery>) -> (StatusCode, String) {
+    let unready = |text: String| (StatusCode::SERVICE_UNAVAILABLE, text);
+    if admin.is_draining.load(Relaxed) {
+        return unready(String::from("draining\n"));
     }
-
-    /// Returns when fewer than `max` connections are open. If none ends by itself, the oldest is aborted at the age of
-    /// [`CROWDED_CONNECTION_TIME`]; connections of one burst reach that age together, so that a queue of new clients
-    /// does not wait that long for each of them.
-    async fn wait_until_below(&mut self, max: usize) {
-        while self.tasks.try_join_next().is_some() {}
-        self.by_age.retain(|(_, task)| !task.is_finished());
-        let Some((since, oldest)) = self.by_age.front().filter(|_| self.tasks.len() >= max) else {
-            return;
+    if let Some(missing) = admin.live.waits_for() {
+        return unready(format!("waiting for {missing}\n"));
+    }
+    let in_force = admin.live.in_force();
+    for name in query.pools.iter().flat_map(|names| names.split(',')) {
+        let Some(id) = in_force.plan.pools.id(name) else {
+            return (StatusCode::NOT_FOUND, format!("unknown pool {}\n", escape(name, &[])));
         };
-        if timeout_at(*since + CROWDED_CONNECTION_TIME, self.tasks.join_next())
-            .await
-            .is_err()
-        {
-            oldest.abort();
-            self.tasks.join_next().await;
+        let now = Instant::now();
+        if !in_force.pools[in_force.pools.serving(id, now)].is_usable(now) {
+            return unready(format!("pool {name} has no usable server\n"));
         }
     }
+    (StatusCode::OK, String::from("ready\n"))
 }
 
-/// Serves one request, then closes: an idle keep-alive connection would use up the limit.
-async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Errors are the client's: it sent no valid request, or closed early.
-    let _ = timeout(CONNECTION_TIME_MAX, connection).await;
-}
-
-async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
-    if admin.is_draining.load(Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
-    }
-    match admin.live.waits_for() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {missing}\n")),
-    }
-}
-
-async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let is_openmetrics = accept.is_some_and(prefers_openmetrics);
     // With many servers this takes long enough to delay other tasks of this runtime.
     let rendered = spawn_blocking(move || {
         let in_force = admin.live.in_force();
         let fallbacks = in_force.pools.with_fallback(Instant::now());
-        let fallbacks = fallbacks.map(|(pool, serving)| (Arc::clone(pool.name()), !Arc::ptr_eq(pool, serving)));
+        let fallbacks = fallbacks.map(|(pool, in_use)| (Arc::clone(pool.name()), in_use.is_some()));
         let pools = in_force.pools.iter().map(|pool| &***pool);
         let with_roles = in_force
             .pools
             .iter()
-            .filter(|pool| pool.plan().health.required.is_set());
+            .filter(|pool| pool.plan().health.required.has_primary());
         let primaries = with_roles.map(|pool| (Arc::clone(pool.name()), pool.roles().claimants().len()));
         let text = admin
             .metrics
             .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
-        text + &certificate_expiries(&in_force.tls)
+        let states = in_force
+            .pools
+            .iter()
+            .map(|pool| (&***pool, pool.plan().health.required.is_set()));
+        let text = text + &write_states(states, Instant::now()) + &write_connection_limits(admin.limits.sizes());
+        let sources = in_force.pools.iter().filter(|pool| pool.plan().discover.is_some());
+        let sources = sources.map(|pool| (pool, pool.dynamic().source()));
+        let text =
+            text + &write_discovery(
+                sources.map(|(pool, state)| (&**pool.name(), state.is_up == Some(true), state.last_success)),
+            ) + &write_scales(&scale::samples(&in_force.pools));
+        let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
+        let text = text
+            + &certificate_expiries(in_force.tls.all(), in_force.tls.of_pools())
+            + &acme_renewals(&admin.renewals.results());
+        if is_openmetrics { openmetrics(&text) } else { text }
     });
     let text = rendered.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok::<_, StatusCode>((
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        text,
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    use super::*;
-
-    fn router() -> Router {
-        Router::new().route("/", get(|| async { "x".repeat(1 << 20) }))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_no_complete_head_is_cut() {
-        for sent in ["", "GET / HTTP/1.1\r\n"] {
-            let (mut client, ours) = duplex(1024);
-            client.write_all(sent.as_bytes()).await.unwrap();
-            let began = Instant::now();
-            serve_connection(ours, router()).await;
-            assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{sent:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_connections_at_the_limit_are_replaced_in_batches() {
-        let (mut connections, began) = (Connections::default(), Instant::now());
-        for _ in 0..3 * 16 {
-            connections.wait_until_below(16).await;
-            connections.spawn(pending());
-        }
-        assert_eq!(connections.tasks.len(), 16);
-        // 1 ms: the resolution of the timer.
-        assert!(began.elapsed() <= 2 * (CROWDED_CONNECTION_TIME + Duration::from_millis(1)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_finish_its_body_is_cut() {
-        let router = Router::new().route("/", post(|body: String| async { body }));
-        let (mut client, ours) = duplex(1024);
-        client
-            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
-            .await
-            .unwrap();
-        let dripping = tokio::spawn(async move {
-            while client.write_all(b"x").await.is_ok() {
-                sleep(Duration::from_secs(1)).await;
-            }
-        });
-        let began = Instant::now();
-        serve_connection(ours, router).await;
-        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
-        dripping.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_does_not_read_is_cut() {
-        let (mut client, ours) = duplex(1024);
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let began = Instant::now();
-        serve_connection(ours, router()).await;
-        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_closes_after_one_response() {
-        let (mut client, ours) = duplex(1024);
-        let serving = tokio::spawn(serve_connection(ours, router()));
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let (mut response, began) = (String::new(), Instant::now());
-        client.read_to_string(&mut response).await.unwrap();
-        serving.await.unwrap();
-        assert!(response.contains("connection: close\r\n") && response.ends_with("xx"));
-        assert_eq!(began.elapsed(), Duration::ZERO);
-    }
+    let media_type = if is_openmetrics { OPENMETRICS_TYPE } else { METRICS_TYPE };
+    Ok::<_, StatusCode>(([(header::CONTENT_TYPE, media_type)], text))
 }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of a pool.
+//! `POST /api/v1/pools/{pool}/trust` says which server is the primary of a pool, and of the other pools that it is in.
 
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ use super::access::ApiClient;
 use super::bodies::ServerBody;
 use super::context::Admin;
 use super::error::ApiError;
+use super::servers::find;
 use super::state::server_body;
 use crate::health::report_changes;
+use crate::live::LivePool;
 
 /// The body of a request.
 #[derive(Debug, Deserialize)]
@@ -28,21 +30,36 @@ pub(super) async fn trust(
     path: Result<Path<String>, PathRejection>,
     request: Result<Json<TrustRequest>, JsonRejection>,
 ) -> Result<Json<ServerBody>, ApiError> {
-    let Path(pool_name) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let Json(TrustRequest { server: name }) =
-        request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let Path(pool_name) = path?;
+    let Json(TrustRequest { server: name }) = request?;
     let in_force = admin.live.in_force();
-    let no_pool = || ApiError::not_found(format!("there is no pool `{pool_name}`"));
-    let pool = in_force.pool(&pool_name).ok_or_else(no_pool)?;
-    let servers = pool.servers();
-    let no_server = || ApiError::not_found(format!("pool `{pool_name}` has no server `{name}`"));
-    let server = servers.iter().find(|server| *server.spec().label == *name);
-    let server = server.ok_or_else(no_server)?;
-    let Some(recorded) = pool.trust(&name) else {
-        let why = format!("`{name}` does not call itself primary at present: there is nothing to trust");
-        return Err(ApiError::new(StatusCode::CONFLICT, why));
+    let (pool, server) = find(&in_force, &pool_name, &name)?;
+    let trust = |pool: &LivePool, server: &str| {
+        let recorded = pool.trust(server)?;
+        tracing::warn!(pool = %pool.name(), server, by = %client, "an operator trusts the server as the primary");
+        report_changes(pool, &admin.metrics, &recorded);
+        Some(())
     };
-    tracing::warn!(pool = pool_name, server = name, by = %client, "an operator trusts the server as the primary");
-    report_changes(pool, &admin.metrics, &recorded);
-    Ok(Json(server_body(server)))
+    if trust(pool, &name).is_none() {
+        let why = match pool.plan().health.required.has_primary() {
+            true => format!(
+                "`{name}` does not call itself primary at present, or takes writes beside others by design: there is nothing \
+                 to trust"
+            ),
+            false => format!(
+                "pool `{pool_name}` has no `role` or `max_lag`, or `single = false`, and selects no primary: there is \
+                 nothing to trust"
+            ),
+        };
+        return Err(ApiError::new(StatusCode::CONFLICT, why));
+    }
+    // What is said of a server is so in each pool that it is in, as in a pool of readers.
+    for other in in_force.pools.iter().filter(|other| other.name() != pool.name()) {
+        let servers = other.servers();
+        let same = servers
+            .iter()
+            .find(|other| other.spec().address == server.spec().address);
+        let _ = same.and_then(|same| trust(other, &same.spec().label));
+    }
+    Ok(Json(server_body(&server)))
 }

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::bodies::{GuardVerdictBody, RouteExplanationBody, VerdictBody};
 use super::context::Admin;
 use super::error::ApiError;
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, ClientHost};
 use crate::guard::GuardId;
 use crate::live::InForce;
 use crate::name::{ServerName, Sni};
-use crate::plan::{ListenerPlan, Plan, PoolId};
-use crate::route::{Route, RouteChoice, RouteInput, RouteVerdict, TlsMode};
-use crate::sniff::hello::ProtocolList;
+use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, RouteQuestion};
+use crate::pool::Member;
+use crate::route::{Route, RouteChoice, RouteVerdict, TlsMode};
 
 /// The query: what is known of the connection.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ pub struct RouteQuery {
     listener: Option<String>,
     sni: Option<String>,
     alpn: Vec<String>,
+    peer: Option<IpAddr>,
     from: Option<IpAddr>,
     database: Option<String>,
     user: Option<String>,
@@ -33,28 +34,40 @@ impl RouteQuery {
     /// Parses a query string.
     ///
     /// # Errors
-    /// A key is unknown or repeated, or `from` is not an IP address.
+    /// A key is unknown or repeated, or `peer` or `from` is not an IP address.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut parsed = Self::default();
+        let address = |key: &str, value: &str| value.parse().map_err(|_| format!("`{key}` must be an IP address"));
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "listener" if parsed.listener.is_none() => parsed.listener = Some(value.into_owned()),
                 "sni" if parsed.sni.is_none() => parsed.sni = Some(value.into_owned()),
                 "alpn" => parsed.alpn.push(value.into_owned()),
-                "from" if parsed.from.is_none() => {
-                    let address = value.parse();
-                    parsed.from = Some(address.map_err(|_| "`from` must be an IP address")?);
-                }
+                "peer" if parsed.peer.is_none() => parsed.peer = Some(address(&key, &value)?),
+                "from" if parsed.from.is_none() => parsed.from = Some(address(&key, &value)?),
                 "database" if parsed.database.is_none() => parsed.database = Some(value.into_owned()),
                 "user" if parsed.user.is_none() => parsed.user = Some(value.into_owned()),
-                "listener" | "sni" | "from" | "database" | "user" => return Err(format!("`{key}` is given twice")),
+                "listener" | "sni" | "peer" | "from" | "database" | "user" => {
+                    return Err(format!("`{key}` is given twice"));
+                }
                 _ => {
-                    let known = "known keys: `listener`, `sni`, `alpn` (may be repeated), `from`, `database`, `user`";
+                    let known =
+                        "known keys: `listener`, `sni`, `alpn` (may be repeated), `peer`, `from`, `database`, `user`";
                     return Err(format!("unknown key `{key}`; {known}"));
                 }
             }
         }
         Ok(parsed)
+    }
+
+    fn question(&self, client: Option<IpAddr>) -> RouteQuestion<'_> {
+        RouteQuestion {
+            sni: self.sni.as_deref(),
+            alpn: &self.alpn,
+            client,
+            database: self.database.as_deref(),
+            user: self.user.as_deref(),
+        }
     }
 }
 
@@ -63,55 +76,87 @@ pub(super) async fn explain(
     RawQuery(query): RawQuery,
 ) -> Result<Json<RouteExplanationBody>, ApiError> {
     let query = RouteQuery::parse(query.as_deref().unwrap_or("")).map_err(ApiError::bad_request)?;
-    explanation_body(&admin.live.in_force(), &query).map(Json)
+    let in_force = admin.live.in_force();
+    let listener = find_listener(&in_force.plan, query.listener.as_deref())?;
+    let (peer, from) = judge_peer(listener, &query);
+    let explained = match peer {
+        Some(REFUSED) => RouteExplanationBody::default(),
+        _ => explanation_body(&in_force, listener, &query, from),
+    };
+    let peer = peer.map(str::to_owned);
+    Ok(Json(RouteExplanationBody { peer, ..explained }))
 }
 
-fn explanation_body(in_force: &InForce, query: &RouteQuery) -> Result<RouteExplanationBody, ApiError> {
-    let listener = find_listener(&in_force.plan, query.listener.as_deref())?;
-    // As for clients, a name that is no server name counts as none.
-    let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
-    let alpn = ProtocolList::of(&query.alpn);
-    let is_tls = query.sni.is_some() || !query.alpn.is_empty();
-    let reads_startup = listener.protocol.is_postgres() && !is_tls;
-    let user = query.user.as_ref().filter(|_| reads_startup);
-    let database = query.database.as_ref().filter(|_| reads_startup).or(user);
-    let client = query.from.map(|ip| ClientAddr::new((ip, 0).into()));
-    let explanation = listener.routes.explain(&RouteInput {
-        name: name.as_ref(),
-        alpn: &alpn,
-        client,
-        database: database.map(String::as_bytes),
-        user: user.map(String::as_bytes),
-    });
+/// What becomes of a peer that is not in `from` of `accept_proxy` where others are refused.
+const REFUSED: &str = "refused";
+
+/// What `accept_proxy` makes of the peer of the query, and the client, as far as they are known.
+fn judge_peer(listener: &ListenerPlan, query: &RouteQuery) -> (Option<&'static str>, Option<IpAddr>) {
+    let Some(peer) = query.peer else {
+        return (None, query.from);
+    };
+    match AcceptProxy::client_of(listener.accept_proxy.as_ref(), peer, query.from) {
+        ClientOf::Peer(peer) => (Some("client"), Some(peer)),
+        ClientOf::Named(client) => (Some("trusted"), client),
+        ClientOf::Refused => (Some(REFUSED), None),
+    }
+}
+
+fn explanation_body(
+    in_force: &InForce,
+    listener: &ListenerPlan,
+    query: &RouteQuery,
+    from: Option<IpAddr>,
+) -> RouteExplanationBody {
+    let explanation = query.question(from).explain(listener);
     let (route, pool, guards): (Option<&Arc<str>>, Option<&PoolId>, &[GuardId]) = match &explanation.choice {
-        RouteChoice::Route { route, pool } => (Some(&route.name), Some(pool), &route.guards),
+        RouteChoice::Route { route, pool, .. } => (Some(&route.name), Some(pool), &route.guards),
         RouteChoice::Default(pool) => (None, Some(pool), &[]),
-        RouteChoice::Refused { route } => (Some(route), None, &[]),
+        RouteChoice::Refused { route, .. } => (Some(route), None, &[]),
         RouteChoice::NoRoute => (None, None, &[]),
     };
     let tls = listener.routes.tls_mode(&explanation.choice);
     let terminates = tls == Some(TlsMode::Terminate);
-    let certificate = in_force.tls.get(&listener.name).filter(|_| terminates).and_then(|tls| {
-        let name = name.as_ref().and_then(Sni::valid).map(ServerName::as_str);
-        Some(tls.certificate_for(name)?.path().display().to_string())
-    });
+    // As for clients, a name that is no server name counts as none.
+    let name = query.sni.as_deref().and_then(|sni| Sni::from_config(sni).ok());
+    let certificate = terminates
+        .then(|| certificate(in_force, listener, name.as_ref()))
+        .flatten();
     let now = Instant::now();
     let wanted = pool.map(|id| &in_force.pools[*id]);
     let pool = pool.map(|id| &in_force.pools[in_force.pools.serving(*id, now)]);
-    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(query.from, now));
-    Ok(RouteExplanationBody {
+    let servers = pool.map_or(Vec::new(), |pool| pool.in_order(from.map(ClientHost::Ip), now));
+    RouteExplanationBody {
+        peer: None,
         route: route.map(ToString::to_string),
         pool: pool.map(|pool| pool.name().to_string()),
         tls: tls.map(|tls| tls.as_str().to_owned()),
         certificate,
         redirect: listener.redirect.as_ref().map(|redirect| redirect.to.to_string()),
         fallback_from: wanted
-            .filter(|wanted| pool.is_some_and(|pool| !Arc::ptr_eq(wanted, pool)))
+            .filter(|wanted| pool.is_some_and(|pool| wanted.fallback_in_use(pool, now).is_some()))
             .map(|wanted| wanted.name().to_string()),
-        guards: guard_verdicts(in_force, listener, guards, client),
+        guards: guard_verdicts(in_force, listener, guards, from),
         routes: explanation.routes.iter().map(verdict_body).collect(),
-        servers: servers.iter().map(|server| server.spec().label.to_string()).collect(),
-    })
+        full: servers.iter().filter(|server| is_full(server)).map(label).collect(),
+        servers: servers.iter().map(label).collect(),
+    }
+}
+
+fn label(server: &Member) -> String {
+    server.spec().label.to_string()
+}
+
+/// Whether it has as many sessions as it may have.
+fn is_full(server: &Member) -> bool {
+    server.sessions_max().is_some_and(|max| server.live() >= max.get())
+}
+
+/// The file of the certificate that a client with this name gets.
+fn certificate(in_force: &InForce, listener: &ListenerPlan, name: Option<&Sni>) -> Option<String> {
+    let name = name.and_then(Sni::valid).map(ServerName::as_str);
+    let certificate = in_force.tls.listeners.get(&listener.name)?.certificate_for(name)?;
+    Some(certificate.path().display().to_string())
 }
 
 /// The guards that are asked: those of the listener, then those of the route.
@@ -119,11 +164,12 @@ fn guard_verdicts(
     in_force: &InForce,
     listener: &ListenerPlan,
     of_route: &[GuardId],
-    client: Option<ClientAddr>,
+    client: Option<IpAddr>,
 ) -> Vec<GuardVerdictBody> {
     let of_route = of_route.iter().filter(|id| !listener.guards.contains(id));
     let verdict = |id: &GuardId| {
         let guard = &in_force.guards[*id];
+        let client = client.map(|ip| ClientAddr::new((ip, 0).into()));
         let refuses = client.and_then(|client| guard.address_reason(client, Instant::now()));
         GuardVerdictBody {
             guard: guard.name().to_string(),

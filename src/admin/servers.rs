@@ -1,5 +1,7 @@
-//! `POST /api/v1/servers/{pool}/{server}` sets overrides of a server; `POST /api/v1/reload` reloads the configuration.
+//! `/api/v1/servers/{pool}/{server}` shows a server, and sets its overrides; `/api/v1/reload` reloads the configuration, and
+//! says why the latest reload failed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,20 +9,19 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::ApiClient;
-use super::bodies::OverrideBody;
-use super::context::Admin;
+use super::bodies::{OverrideBody, ServerBody};
+use super::context::{Admin, milliseconds};
 use super::error::ApiError;
 use super::state::{absent_server_body, server_body};
 use crate::error::chain;
-use crate::pool::{Override, Overrides, ServerPath};
+use crate::live::{InForce, LivePool};
+use crate::plan::WEIGHT_MAX;
+use crate::pool::{Member, Override, Overrides, ServerPath};
 use crate::reload::{Changes, ReloadError};
-
-/// The largest weight; the same as in the configuration.
-const WEIGHT_MAX: u16 = 256;
 
 /// The body of a request: `use`, `weight`, or both.
 #[derive(Debug, Deserialize)]
@@ -81,27 +82,88 @@ impl OverrideRequest {
     }
 }
 
+/// `GET /api/v1/servers/{pool}/{server}`.
+#[derive(Debug, Serialize)]
+pub(super) struct ServerDetailBody {
+    /// As in `state`.
+    #[serde(flatten)]
+    server: ServerBody,
+    /// Half of the successful connects took at most so many milliseconds; absent: there were none.
+    connect_p50_ms: Option<f64>,
+    /// 99 % of them.
+    connect_p99_ms: Option<f64>,
+    /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
+    connect_failures: BTreeMap<&'static str, u64>,
+}
+
+/// `GET /api/v1/reload`.
+#[derive(Debug, Serialize)]
+pub(super) struct ReloadErrorBody {
+    /// Why the latest reload failed; absent: it did not, or there was none.
+    error: Option<String>,
+}
+
+/// A pool and a server of it, by their names.
+pub(super) fn find<'a>(
+    in_force: &'a InForce,
+    pool_name: &str,
+    name: &str,
+) -> Result<(&'a Arc<LivePool>, Member), ApiError> {
+    let no_pool = || ApiError::not_found(format!("there is no pool `{pool_name}`"));
+    let pool = in_force.pool(pool_name).ok_or_else(no_pool)?;
+    let servers = pool.servers();
+    let server = servers.iter().find(|server| *server.spec().label == *name);
+    let no_server = || ApiError::not_found(format!("pool `{pool_name}` has no server `{name}`"));
+    Ok((pool, server.cloned().ok_or_else(no_server)?))
+}
+
+/// A server with what is not in the state, because it takes longer to find.
+pub(super) async fn show(
+    State(admin): State<Arc<Admin>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<ServerDetailBody>, ApiError> {
+    let Path((pool_name, server_name)) = path?;
+    let in_force = admin.live.in_force();
+    let (pool, server) = find(&in_force, &pool_name, &server_name)?;
+    let connects = admin.metrics.connects(pool.name(), &server.spec().label);
+    let failures = admin.metrics.failed_connects(pool.name(), &server.spec().label);
+    let within_ms = |share| connects.as_ref()?.quantile(share).map(milliseconds);
+    Ok(Json(ServerDetailBody {
+        server: server_body(&server),
+        connect_p50_ms: within_ms(0.5),
+        connect_p99_ms: within_ms(0.99),
+        connect_failures: failures
+            .into_iter()
+            .map(|(reason, count)| (reason.as_str(), count))
+            .collect(),
+    }))
+}
+
+/// Why the latest reload failed; for clients with the token, because it quotes the configuration.
+pub(super) async fn reload_error(State(admin): State<Arc<Admin>>) -> Json<ReloadErrorBody> {
+    let latest = admin.reloader.latest();
+    Json(ReloadErrorBody {
+        error: latest.and_then(|latest| latest.error.as_deref().map(str::to_owned)),
+    })
+}
+
 pub(super) async fn set_overrides(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Result<Json<OverrideRequest>, JsonRejection>,
 ) -> Result<Json<OverrideBody>, ApiError> {
-    let Path((pool_name, server_name)) = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let Json(request) = request.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
+    let Path((pool_name, server_name)) = path?;
+    let Json(request) = request?;
     let changes = request.parse().map_err(ApiError::bad_request)?;
     let live = &admin.live;
     let name: ServerPath = (pool_name.as_str().into(), server_name.as_str().into());
     let in_force = live.in_force();
-    let pool = in_force.pool(&pool_name);
-    let servers = pool.map_or_else(Default::default, |pool| pool.servers());
-    let server = servers.iter().find(|server| *server.spec().label == *server_name);
-    if server.is_none() && !live.absent().iter().any(|(absent, _)| *absent == name) {
-        return Err(ApiError::not_found(match pool {
-            Some(_) => format!("pool `{pool_name}` has no server `{server_name}`"),
-            None => format!("there is no pool `{pool_name}`"),
-        }));
-    }
+    let server = match find(&in_force, &pool_name, &server_name) {
+        Ok((_, server)) => Some(server),
+        Err(_) if live.absent().iter().any(|(absent, _)| *absent == name) => None,
+        Err(error) => return Err(error),
+    };
     let by: Arc<str> = client.to_string().into();
     let mut overrides = Overrides::default();
     for change in changes {
@@ -110,7 +172,7 @@ pub(super) async fn set_overrides(
     }
     live.forget_absent();
     Ok(Json(match server {
-        Some(server) => OverrideBody::Present(Box::new(server_body(server))),
+        Some(server) => OverrideBody::Present(Box::new(server_body(&server))),
         None => OverrideBody::Absent(absent_server_body(&name, &overrides)),
     }))
 }

@@ -1,6 +1,9 @@
 //! `/api/v1/sessions`: lists the open sessions, and ends one.
 
-use std::net::SocketAddr;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +13,9 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use tokio::task::yield_now;
 
-use super::bodies::{KilledBody, SessionBody, SessionsBody};
 use super::context::Admin;
 use super::error::ApiError;
+use super::session_bodies::{KilledBody, SessionBody, SessionsBody};
 use crate::account::{Ending, Record, SessionView};
 
 /// The default of `limit`.
@@ -34,6 +37,8 @@ pub struct SessionQuery {
     pool: Option<String>,
     server: Option<String>,
     sni: Option<String>,
+    database: Option<String>,
+    user: Option<String>,
     /// An address, with or without the port.
     peer: Option<String>,
     /// As `peer`.
@@ -48,9 +53,41 @@ pub struct SessionQuery {
     min_rate: Option<u64>,
     /// The minimum round-trip time of either end, as a duration.
     min_rtt: Option<String>,
+    /// Absent: the oldest come first.
+    sort: Option<SessionOrder>,
     limit: Option<usize>,
-    /// Only sessions with a greater number.
+    /// Only sessions with a greater number; not with `sort`.
     after: Option<u64>,
+}
+
+/// What comes first: the sessions with the most of this.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SessionOrder {
+    /// Bytes in both directions together.
+    Bytes,
+    /// Bytes a second in both directions together.
+    Rate,
+    /// The time since the last byte moved.
+    Idle,
+    /// The longer round-trip time of the two ends.
+    Rtt,
+}
+
+impl SessionOrder {
+    /// What is compared. Makes two system calls for round-trip times.
+    fn amount(self, record: &Record, seen: &SessionView) -> u64 {
+        match self {
+            Self::Bytes => seen.bytes_up + seen.bytes_down,
+            Self::Rate => seen.rate_up + seen.rate_down,
+            Self::Idle => u64::try_from(seen.idle.as_millis()).unwrap_or(u64::MAX),
+            Self::Rtt => {
+                let ends = record.tcp_info().unwrap_or_default();
+                let longest = ends.into_iter().flatten().map(|info| info.rtt_us).max();
+                longest.map_or(0, u64::from)
+            }
+        }
+    }
 }
 
 /// A valid query, with its durations parsed.
@@ -67,11 +104,14 @@ impl SessionQuery {
     /// Checks the query.
     ///
     /// # Errors
-    /// A duration is invalid, or `limit` is out of range.
+    /// A duration is invalid, `limit` is out of range, or there is both `sort` and `after`.
     pub fn parse(self) -> Result<SessionFilter, String> {
         let limit = self.limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(format!("`limit` must be 1 to {LIMIT_MAX}"));
+        }
+        if self.sort.is_some() && self.after.is_some() {
+            return Err("`after` is for sessions by their number: leave it or `sort` out".into());
         }
         let parse = |key: &str, text: &Option<String>| {
             let parsed = text.as_deref().map(crate::units::parse_duration).transpose();
@@ -93,8 +133,9 @@ impl SessionFilter {
         let is_name = |expected: &Option<String>, actual: Option<&str>| {
             expected.as_ref().is_none_or(|expected| actual == Some(expected))
         };
-        let is_address = |expected: &Option<String>, actual: SocketAddr| {
-            let is_equal = |expected: &String| *expected == actual.to_string() || *expected == actual.ip().to_string();
+        let is_address = |expected: &Option<String>, actual: &dyn Display, ip: Option<IpAddr>| {
+            let is_ip = |expected: &String| ip.is_some_and(|ip| *expected == ip.to_string());
+            let is_equal = |expected: &String| *expected == actual.to_string() || is_ip(expected);
             expected.as_ref().is_none_or(is_equal)
         };
         let query = &self.query;
@@ -103,8 +144,10 @@ impl SessionFilter {
             && is_name(&query.pool, seen.pool.as_deref())
             && is_name(&query.server, seen.server.as_deref())
             && is_name(&query.sni, seen.sni.as_deref())
-            && is_address(&query.peer, seen.peer.socket())
-            && is_address(&query.client, seen.client.socket())
+            && is_name(&query.database, seen.database.as_deref())
+            && is_name(&query.user, seen.user.as_deref())
+            && is_address(&query.peer, &seen.peer, seen.peer.ip())
+            && is_address(&query.client, &seen.client, seen.client.ip())
             && seen.age >= self.min_age
             && seen.idle >= self.min_idle
             && query.id.is_none_or(|id| id == seen.id)
@@ -125,7 +168,7 @@ pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     query: Result<Query<SessionQuery>, QueryRejection>,
 ) -> Result<Json<SessionsBody>, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Query(query) = query?;
     let filter = query.parse().map_err(ApiError::bad_request)?;
     let after = filter.query.after.unwrap_or(0);
     let mut records: Vec<Arc<Record>> = Vec::new();
@@ -135,6 +178,8 @@ pub(super) async fn list(
     }
     records.sort_unstable_by_key(|record| record.id());
     let (mut total, mut sessions, mut next) = (0, Vec::new(), None);
+    // The first `limit` in the order that is asked for, by what is compared; the least is on top.
+    let mut first = BinaryHeap::new();
     for chunk in records.chunks(YIELD_AFTER) {
         for record in chunk {
             let seen = record.seen();
@@ -142,13 +187,23 @@ pub(super) async fn list(
                 continue;
             }
             total += 1;
-            if seen.id > after && sessions.len() < filter.limit {
+            if let Some(order) = filter.query.sort {
+                first.push(Reverse((order.amount(record, &seen), Reverse(seen.id))));
+                if first.len() > filter.limit {
+                    first.pop();
+                }
+            } else if seen.id > after && sessions.len() < filter.limit {
                 sessions.push(session_body(record, seen));
             } else if seen.id > after {
                 next = sessions.last().map(|last: &SessionBody| last.id);
             }
         }
         yield_now().await;
+    }
+    for Reverse((_, Reverse(id))) in first.into_sorted_vec() {
+        if let Ok(index) = records.binary_search_by_key(&id, |record| record.id()) {
+            sessions.push(session_body(&records[index], records[index].seen()));
+        }
     }
     Ok(Json(SessionsBody { total, sessions, next }))
 }
@@ -164,6 +219,8 @@ fn session_body(record: &Record, seen: SessionView) -> SessionBody {
         client: seen.client.to_string(),
         sni: text(seen.sni),
         alpn: seen.alpn.map(Into::into),
+        database: seen.database,
+        user: seen.user,
         route: text(seen.route),
         pool: text(seen.pool),
         server: text(seen.server),
@@ -182,7 +239,7 @@ pub(super) async fn kill(
     State(admin): State<Arc<Admin>>,
     id: Result<Path<u64>, PathRejection>,
 ) -> Result<Json<KilledBody>, ApiError> {
-    let Path(id) = id.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let Path(id) = id?;
     let records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
     let was_cut = records
         .filter(|record| record.id() == id)

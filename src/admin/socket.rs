@@ -1,14 +1,13 @@
 //! The Unix socket: its path and its permissions.
 
 use std::borrow::Cow;
-use std::fs::{DirBuilder, Metadata, Permissions};
+use std::fs::{DirBuilder, Metadata};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 
@@ -16,6 +15,7 @@ use super::bodies::ProcessBody;
 use crate::error::{chain, with_context};
 use crate::plan::AdminSocket;
 use crate::text::escape;
+use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, peer_of};
 
 /// The path of the socket for the whole system.
 const SYSTEM_PATH: &str = "/run/acequia/admin.sock";
@@ -29,9 +29,6 @@ const RESPONSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// The longest response of such a process, in bytes: enough for an escaped path of 4096 bytes.
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The number of random names to try for the temporary socket. Even one collision is unlikely.
-const NAMES_TRIED: usize = 16;
-
 /// The uid that files of users outside of the user namespace seem to have (`kernel.overflowuid` of sysctl(8)).
 const OVERFLOW_UID: u32 = 65534;
 
@@ -39,8 +36,7 @@ const OVERFLOW_UID: u32 = 65534;
 #[derive(Debug)]
 pub struct AdminListener {
     pub(super) listener: UnixListener,
-    path: PathBuf,
-    inode: (u64, u64),
+    _file: SocketFile,
 }
 
 /// The default paths, the preferred one first: below `$XDG_RUNTIME_DIR` if that is set, then the one of the system.
@@ -129,60 +125,24 @@ impl AdminListener {
     /// Replaces a stale socket. Fails if a process listens on it, or if the file is not a socket.
     fn bind(path: &Path) -> io::Result<Self> {
         prepare_folder(path)?;
-        if let Ok(existing) = path.symlink_metadata() {
-            if !existing.file_type().is_socket() {
-                return Err(io::Error::new(
-                    ErrorKind::AlreadyExists,
-                    "the file exists and is not a socket",
-                ));
-            }
-            if let Some(message) = in_use(path)? {
-                return Err(io::Error::new(ErrorKind::AddrInUse, message));
-            }
+        if let Some(message) = in_use(path)? {
+            return Err(io::Error::new(ErrorKind::AddrInUse, message));
         }
-        // Bound under a temporary name and renamed, so that it is never seen with other permissions or not listening.
-        let (socket, temporary) = listen_on_temporary(path)?;
-        std::fs::rename(&temporary, path).inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-        let metadata = path.symlink_metadata()?;
+        let (socket, file) = BoundUnix::new(path, 0o600)?.listen(BACKLOG)?;
         Ok(Self {
             listener: UnixListener::from_std(socket.into())?,
-            path: path.to_owned(),
-            inode: (metadata.dev(), metadata.ino()),
+            _file: file,
         })
     }
 }
 
-/// Listens under a random, unused name in the same folder. Binding never replaces a file (unix(7)).
-fn listen_on_temporary(path: &Path) -> io::Result<(Socket, PathBuf)> {
-    let mut result = Err(io::Error::from(ErrorKind::AddrInUse));
-    for _ in 0..NAMES_TRIED {
-        let temporary = path.with_file_name(format!(".{:06x}", fastrand::u32(..1 << 24)));
-        result = listen(&temporary).map(|socket| (socket, temporary));
-        if !matches!(&result, Err(error) if error.kind() == ErrorKind::AddrInUse) {
-            break;
-        }
-    }
-    result
-}
-
-fn listen(path: &Path) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let listening = std::fs::set_permissions(path, Permissions::from_mode(0o600)).and_then(|()| socket.listen(BACKLOG));
-    listening.inspect_err(|_| drop(std::fs::remove_file(path)))?;
-    Ok(socket)
-}
-
 /// An error message with the remedy if another process listens on the socket; `None` if the socket is stale.
 fn in_use(path: &Path) -> io::Result<Option<String>> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    let owner = match socket.connect(&SockAddr::unix(path)?) {
-        Ok(()) => describe_owner(socket.into()),
-        Err(error) => match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound => return Ok(None),
-            ErrorKind::WouldBlock => "another process listens there".to_owned(), // its queue is full
-            _ => return Err(error),
-        },
+    let owner = match connect_to_listener(path) {
+        Ok(None) => return Ok(None),
+        Ok(Some(socket)) => describe_owner(socket.into()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => "another process listens there".to_owned(),
+        Err(error) => return Err(error),
     };
     Ok(Some(format!(
         "{owner}: stop it, or give this process a socket of its own, `socket = \"/run/acequia/NAME.sock\"` in [admin]"
@@ -190,7 +150,7 @@ fn in_use(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn describe_owner(stream: UnixStream) -> String {
-    let pid = pid_of(&stream).map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let pid = peer_of(&stream).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
     match request_process(stream) {
         Ok(process) => {
             let file = process.configuration.as_deref();
@@ -199,12 +159,6 @@ fn describe_owner(stream: UnixStream) -> String {
         }
         Err(_) => format!("another process listens there{pid}"),
     }
-}
-
-/// The PID of the peer in our namespace, from the kernel.
-fn pid_of(stream: &UnixStream) -> Option<i32> {
-    let stream = tokio::net::UnixStream::from_std(stream.try_clone().ok()?).ok()?;
-    stream.peer_cred().ok()?.pid()
 }
 
 /// Sends `GET /api/v1/process` and reads the response, within [`RESPONSE_TIME_MAX`]. It blocks, since it is called
@@ -232,17 +186,11 @@ fn request_process(mut stream: UnixStream) -> io::Result<ProcessBody> {
     serde_json::from_slice(&response[body..]).map_err(io::Error::other)
 }
 
-impl Drop for AdminListener {
-    fn drop(&mut self) {
-        let metadata = self.path.symlink_metadata();
-        if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode) {
-            let _ = std::fs::remove_file(&self.path); // if this fails, the next process replaces it
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]
@@ -282,17 +230,6 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(AdminListener::bind(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-    }
-
-    #[tokio::test]
-    async fn other_files_in_the_folder_are_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let neighbour = folder.path().join(format!(".{}", std::process::id()));
-        std::fs::write(&neighbour, "precious").unwrap();
-        drop(AdminListener::bind(&folder.path().join("a.sock")).unwrap());
-        assert_eq!(std::fs::read(&neighbour).unwrap(), b"precious");
-        assert!(listen(&neighbour).is_err(), "a name that is taken is left alone");
-        assert_eq!(std::fs::read(&neighbour).unwrap(), b"precious");
     }
 
     #[tokio::test]

@@ -1,27 +1,31 @@
 //! `GET /api/v1/process` and `GET /api/v1/state`: the process, its listeners and routes, its pools and servers.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
 use tokio::time::Instant;
 
+use super::added::added_server_bodies;
 use super::bodies::{
     AbsentServerBody, ListenerBody, ListenerTlsBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody,
     StateBody, TotalsBody,
 };
+use super::certificates::time;
 use super::context::{Admin, rfc3339};
 use super::guards::guard_body;
-use crate::account::sessions_opened;
+use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
+use super::scale::scale_body;
+use crate::account::{ListenerSeries, sessions_opened};
 use crate::addr::ListenAddr;
 use crate::live::LivePool;
 use crate::plan::{ListenerPlan, Plan, PoolId};
 use crate::pool::{CheckState, Member, Overrides, RefusedCheck, ServerPath};
 use crate::route::{Route, Target};
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, PoolTls};
 use crate::units::format_duration;
 
 /// The number of entries shown of a condition of a route.
@@ -36,6 +40,7 @@ pub(super) async fn process(State(admin): State<Arc<Admin>>) -> Json<ProcessBody
         pid: std::process::id(),
         started: rfc3339(admin.started),
         configuration: configuration(&admin),
+        writable: admin.live.plan().admin.token_file.is_some(),
     })
 }
 
@@ -44,45 +49,55 @@ fn configuration(admin: &Admin) -> Option<String> {
 }
 
 pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
+    Json(state_body(&admin))
+}
+
+/// The state now. Takes milliseconds with thousands of servers.
+pub(super) fn state_body(admin: &Admin) -> StateBody {
     let in_force = admin.live.in_force();
     let plan = &in_force.plan;
     let now = Instant::now();
     let serving = |index| &in_force.pools[in_force.pools.serving(PoolId(index), now)];
     let pools = in_force.pools.iter().enumerate();
     let pools: Vec<_> = pools
-        .map(|(index, pool)| pool_body(pool, serving(index), now))
+        .map(|(index, pool)| PoolBody {
+            tls: in_force.tls.pools.get(pool.name()).map(|tls| pool_tls_body(tls)),
+            ..pool_body(pool, serving(index), now)
+        })
         .collect();
     let sessions: HashMap<_, _> = admin.limits.sessions().into_iter().collect();
+    let series = admin.metrics.listeners();
+    let series: HashMap<_, _> = series.iter().map(|series| (series.name(), series)).collect();
     let listener_body = |(listener, addresses): (&Arc<ListenerPlan>, &[ListenAddr])| {
         let sessions = sessions.get(&listener.name).copied().unwrap_or(0);
-        let tls = in_force.tls.get(&listener.name).map(|tls| listener_tls_body(tls));
+        let tls = in_force
+            .tls
+            .listeners
+            .get(&listener.name)
+            .map(|tls| listener_tls_body(tls));
         ListenerBody {
             tls,
-            ..listener_body(plan, listener, addresses, sessions)
+            ..listener_body(plan, listener, addresses, sessions, series.get(&listener.name).copied())
         }
     };
     let listeners: Vec<_> = in_force.listeners().map(listener_body).collect();
-    let servers = || pools.iter().flat_map(|pool: &PoolBody| &pool.servers);
-    Json(StateBody {
+    StateBody {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        configuration: configuration(&admin),
+        configuration: configuration(admin),
         started: rfc3339(admin.started),
         uptime: admin.started.elapsed().unwrap_or_default().as_secs(),
         draining: admin.is_draining.load(Relaxed),
+        in_force_since: rfc3339(admin.metrics.configured_at()),
         last_reload: admin.reloader.latest().map(|latest| ReloadBody {
             at: rfc3339(latest.at),
             by: latest.by.to_string(),
             done: latest.is_done,
         }),
-        totals: TotalsBody {
-            // Sessions of listeners that a reload has removed are included.
-            sessions: sessions.values().sum(),
-            sessions_so_far: sessions_opened(),
-            servers: servers().count(),
-            servers_up: servers().filter(|server| server.up).count(),
-        },
+        // Sessions of listeners that a reload has removed are included.
+        totals: totals(sessions.values().sum(), &pools),
         guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),
+        admin_tls: in_force.tls.admin.as_deref().map(listener_tls_body),
         listeners,
         pools,
         absent: admin
@@ -91,11 +106,29 @@ pub(super) async fn state(State(admin): State<Arc<Admin>>) -> Json<StateBody> {
             .iter()
             .map(|(name, overrides)| absent_server_body(name, overrides))
             .collect(),
-    })
+    }
 }
 
-fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr], sessions: usize) -> ListenerBody {
+fn totals(sessions: usize, pools: &[PoolBody]) -> TotalsBody {
+    let servers = || pools.iter().flat_map(|pool| &pool.servers);
+    TotalsBody {
+        sessions,
+        sessions_so_far: sessions_opened(),
+        servers: servers().count(),
+        servers_up: servers().filter(|server| server.up).count(),
+    }
+}
+
+fn listener_body(
+    plan: &Plan,
+    listener: &ListenerPlan,
+    addresses: &[ListenAddr],
+    sessions: usize,
+    series: Option<&Arc<ListenerSeries>>,
+) -> ListenerBody {
     let routes = listener.routes.routes();
+    let counts = series.map(|series| series.routes()).unwrap_or_default();
+    let counts: HashMap<_, _> = counts.iter().map(|count| (count.name(), count)).collect();
     ListenerBody {
         name: listener.name.to_string(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -108,7 +141,11 @@ fn listener_body(plan: &Plan, listener: &ListenerPlan, addresses: &[ListenAddr],
         routes: routes
             .iter()
             .take(ROUTES_SHOWN)
-            .map(|route| route_body(plan, route))
+            .map(|route| RouteBody {
+                sessions: counts.get(&route.name).map_or(0, |count| count.open()),
+                sessions_so_far: counts.get(&route.name).map_or(0, |count| count.so_far()),
+                ..route_body(plan, route)
+            })
             .collect(),
         more_routes: routes.len().saturating_sub(ROUTES_SHOWN),
     }
@@ -137,23 +174,35 @@ fn route_body(plan: &Plan, route: &Route<PoolId>) -> RouteBody {
             Target::Refuse => None,
         },
         tls: route.tls.as_str().to_owned(),
+        sessions: 0,
+        sessions_so_far: 0,
     }
 }
 
 fn listener_tls_body(tls: &ListenerTls) -> ListenerTlsBody {
     let store = tls.certificates();
     let first = store.all().iter().min_by_key(|certificate| certificate.not_after);
-    let expires = first.map_or(0, |first| u64::try_from(first.not_after).unwrap_or(0));
     ListenerTlsBody {
         certificates: store.all().len(),
         expires_first: first.and_then(|first| first.names.first().map(ToString::to_string)),
-        expires: rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(expires.min(MAX_SECONDS))),
+        expires: time(first.map_or(0, |first| first.not_after)),
+        self_signed: store
+            .all()
+            .iter()
+            .filter(|certificate| certificate.is_self_signed)
+            .filter_map(|certificate| certificate.names.first().map(ToString::to_string))
+            .collect(),
         broken: tls.broken(),
     }
 }
 
-/// 9999-12-31T23:59:59Z, the end of the times that RFC 3339 can write.
-const MAX_SECONDS: u64 = 253_402_300_799;
+fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {
+    PoolTlsBody {
+        verify: tls.plan().verify,
+        certificate_expires: tls.identity().map(|certificate| time(certificate.not_after)),
+        broken: tls.broken().into_iter().collect(),
+    }
+}
 
 fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
     PoolBody {
@@ -161,17 +210,46 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         balance: pool.policy().as_str().to_owned(),
         best_tier: pool.best_tier(now),
         panic: pool.is_panicking(now),
-        fallback: pool.plan().fallback.as_ref().map(ToString::to_string),
-        served_by: (serving.name() != pool.name()).then(|| serving.name().to_string()),
+        usable: pool.is_usable(now) || pool.is_asleep(now),
+        fallback: pool.plan().fallback.as_ref().map(|fallback| fallback.name().to_owned()),
+        served_by: pool.fallback_in_use(serving, now).as_deref().map(str::to_owned),
         primary: pool.roles().primary_in_force().as_deref().map(str::to_owned),
         primaries: pool.roles().claimants().iter().map(ToString::to_string).collect(),
+        tls: None,
+        queue: queue_body(pool),
+        discovery: discovery_body(pool),
+        added: added_server_bodies(pool),
+        scale: scale_body(pool),
         servers: pool.servers().iter().map(server_body).collect(),
         unresolved: pool.unresolved().iter().map(ToString::to_string).collect(),
     }
 }
 
+/// The source of a pool that has one.
+fn discovery_body(pool: &LivePool) -> Option<DiscoveryBody> {
+    let plan = pool.plan().discover.as_ref()?;
+    let state = pool.dynamic().source();
+    Some(DiscoveryBody {
+        source: plan.source.to_string(),
+        up: state.is_up,
+        last_success: state.last_success.map(rfc3339),
+        error: state.error.as_deref().map(str::to_owned),
+        warning: state.warning.as_deref().map(str::to_owned),
+    })
+}
+
+/// The queue of a pool that has one, or had one until a reload and still has clients in it.
+fn queue_body(pool: &LivePool) -> Option<QueueBody> {
+    let (limits, waiting) = (pool.rules().queue, pool.queue_len());
+    (limits.is_some() || waiting > 0).then(|| QueueBody {
+        waiting,
+        max: limits.map(|limits| limits.clients_max),
+        timeout: limits.map(|limits| format_duration(limits.timeout)),
+    })
+}
+
 pub(super) fn server_body(server: &Member) -> ServerBody {
-    let (health, overrides) = (server.health(), server.overrides());
+    let (health, overrides) = (server.health(), server.shown_overrides());
     ServerBody {
         name: server.spec().label.to_string(),
         address: server.spec().address.to_string(),
@@ -194,6 +272,7 @@ pub(super) fn server_body(server: &Member) -> ServerBody {
         set_by: overrides.set_by.as_ref().map(|(by, _)| by.to_string()),
         set_at: overrides.set_by.as_ref().map(|(_, at)| rfc3339(*at)),
         sessions: server.live(),
+        max_sessions: server.sessions_max().map(NonZeroU32::get),
         sessions_so_far: server.served(),
     }
 }

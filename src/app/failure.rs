@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::error::chain;
 use crate::listen::BindError;
@@ -38,11 +37,11 @@ pub enum Failure {
         #[source]
         cause: io::Error,
     },
-    /// A certificate, a key or another file of a listener's TLS cannot be used.
-    #[error("listeners.{listener}.tls")]
+    /// A certificate, a key or another file of TLS cannot be used.
+    #[error("{section}")]
     Tls {
-        /// The listener.
-        listener: Arc<str>,
+        /// The section that names it, as in `listeners.NAME.tls`.
+        section: String,
         /// What is wrong.
         #[source]
         cause: TlsFileError,
@@ -50,6 +49,14 @@ pub enum Failure {
     /// A worker, or its task for a listening socket, has ended before the shutdown.
     #[error("a worker has ended before the shutdown: this is a fault of acequia")]
     WorkersGone,
+}
+
+impl Failure {
+    /// Whether the configuration is wrong, and not only what it needs is missing: a file of TLS is there, but of no use.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Tls { cause, .. } if cause.can_be_read())
+    }
 }
 
 pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {

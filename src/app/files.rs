@@ -12,20 +12,11 @@ use crate::regular_file;
 /// `root:acequia` with mode 0640 is a common way to give a secret to a process.
 const SECRET_MASK: u32 = 0o026;
 
+/// The ends of the keys of files that everybody may read.
+const PUBLIC_FILES: [&str; 3] = ["ca_file", "crl_file", "tls.cert"];
+
 /// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;
-
-/// Checks at start that the files can be read, and logs a warning for each that others may change or should not read.
-///
-/// # Errors
-/// As of [`readable`].
-pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
-    readable(plan)?;
-    for warning in exposed(plan) {
-        tracing::warn!("{warning}");
-    }
-    Ok(())
-}
 
 /// Checks that every file that the plan names can be read.
 ///
@@ -41,13 +32,17 @@ pub(super) fn readable(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The warnings about file modes: for each file of the plan that others may write, or read if it holds a secret. A file
-/// whose mode cannot be read gets no warning.
+/// The warnings about files: for each file of the plan that is empty, or that others may write, or read if it holds a
+/// secret. A file whose mode cannot be read gets no warning.
 #[must_use]
-pub fn exposed(plan: &Plan) -> Vec<String> {
+pub fn suspect(plan: &Plan) -> Vec<String> {
     let warning = |(key, path): (String, &Path)| {
-        let mode = path.metadata().ok()?.permissions();
-        let (what, remedy) = exposure(&mode, !key.ends_with("ca_file") && !key.ends_with("crl_file"))?;
+        let metadata = path.metadata().ok()?;
+        if metadata.is_file() && metadata.len() == 0 {
+            return Some(format!("{key}: {} is empty", path.display()));
+        }
+        let mode = metadata.permissions();
+        let (what, remedy) = exposure(&mode, !PUBLIC_FILES.iter().any(|public| key.ends_with(public)))?;
         let mode = mode.mode() & 0o7777;
         Some(format!(
             "{key}: others may {what} {} (mode {mode:04o}): `chmod {remedy}` it",

@@ -2,7 +2,6 @@
 //! listener has their address any more.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -11,15 +10,17 @@ use tokio_util::sync::DropGuard;
 
 use super::Failure;
 use crate::account::Metrics;
+use crate::acme::Challenges;
 use crate::addr::ListenAddr;
 use crate::cancel::CancelTable;
 use crate::capacity::ListenerLimits;
 use crate::drain::Drain;
-use crate::listen::{BindError, Bound};
+use crate::listen::{BindError, Bound, Listening, PassedSockets};
 use crate::live::InForce;
 use crate::plan::{ListenerPlan, Plan};
 use crate::session::ListenerState;
 use crate::sniff::HelloMemory;
+use crate::unix_socket::SocketFile;
 use crate::worker::ListenSocket;
 
 /// The listening sockets of all workers.
@@ -31,6 +32,10 @@ pub(super) struct ListenSockets {
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
     cancels: Arc<CancelTable>,
+    /// Shared by all listeners: a validation may come to any.
+    pub(super) challenges: Arc<Challenges>,
+    /// Of the service manager. They are taken by every listener with their address, now and after a reload.
+    passed: PassedSockets,
     open: HashMap<Key, OpenAddress>,
     /// Addresses whose sockets are being closed. The token is held by these sockets.
     closing: Vec<(ListenAddr, Weak<()>)>,
@@ -43,8 +48,19 @@ struct OpenAddress {
     state: watch::Sender<Arc<ListenerState>>,
     /// Held by each of its sockets, too.
     open: Weak<()>,
+    /// Of a Unix socket. It is removed before the socket is closed: nobody connects to a queue that is being closed.
+    file: Option<SocketFile>,
     /// Dropping it closes the sockets, after the connections that are queued have been accepted.
     _stop: DropGuard,
+}
+
+impl OpenAddress {
+    /// Sets the permissions of a Unix socket.
+    fn set_mode(&self, mode: u32) {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_mode(mode)) {
+            tracing::warn!(address = %self.address, %error, "cannot change the permissions of a Unix socket");
+        }
+    }
 }
 
 /// What identifies an address across reloads: the address; for port 0, which is another port each time, also the listener
@@ -55,7 +71,7 @@ struct Key(ListenAddr, Option<(Arc<str>, usize)>);
 impl Key {
     fn all(listener: &ListenerPlan) -> impl Iterator<Item = Self> {
         listener.bind.iter().enumerate().map(|(index, address)| {
-            let port_0 = (address.port() == 0).then(|| (Arc::clone(&listener.name), index));
+            let port_0 = (address.port() == Some(0)).then(|| (Arc::clone(&listener.name), index));
             Self(*address, port_0)
         })
     }
@@ -64,8 +80,8 @@ impl Key {
 /// New addresses, bound; with the name of the listener and its backlog.
 pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
 
-/// New addresses, listened on; with a socket for each worker.
-pub(super) struct Listening(Vec<(Key, ListenAddr, Vec<OwnedFd>)>);
+/// New addresses, listened on.
+pub(super) struct NewlyListening(Vec<(Key, ListenAddr, Listening)>);
 
 impl NewlyBound {
     /// The number of addresses.
@@ -80,6 +96,7 @@ impl ListenSockets {
         workers: Vec<UnboundedSender<ListenSocket>>,
         metrics: Arc<Metrics>,
         hello_memory: Arc<HelloMemory>,
+        passed: PassedSockets,
     ) -> Self {
         Self {
             workers,
@@ -87,22 +104,26 @@ impl ListenSockets {
             limits: Arc::default(),
             hello_memory,
             cancels: Arc::default(),
+            challenges: Arc::default(),
+            passed,
             open: HashMap::new(),
             closing: Vec::new(),
         }
     }
 
-    /// Binds every address of the plan that is not listened on yet. Adds those that cannot be bound to `failed`.
+    /// Binds every address of the plan that is not listened on yet, or takes the socket that was passed for it. Adds those that
+    /// cannot be bound to `failed`.
     pub(super) fn bind(&self, plan: &Plan, failed: &mut Vec<(String, BindError)>) -> NewlyBound {
         let mut bound = Vec::new();
         let ours = self.all_addresses();
         for listener in &plan.listeners {
             for key in Key::all(listener).filter(|key| !self.open.contains_key(key)) {
                 let address = key.0;
-                let result = if ours.overlap(address) {
-                    Bound::with_reuse_port(address, &listener.socket)
-                } else {
-                    Bound::new(address, &listener.socket)
+                let result = match (self.passed.at(address), address.unix()) {
+                    (Some(passed), _) => Bound::passed(address, passed, &listener.socket),
+                    (None, Some(path)) => Bound::on_unix(*path, listener.unix_mode),
+                    (None, None) if ours.overlap(address) => Bound::with_reuse_port(address, &listener.socket),
+                    (None, None) => Bound::new(address, &listener.socket),
                 };
                 match result {
                     Ok(socket) => bound.push((key, Arc::clone(&listener.name), socket, listener.backlog)),
@@ -115,8 +136,8 @@ impl ListenSockets {
 
     /// Listens on the addresses that were bound; from now on connections are queued. On an error none is listened on. An
     /// address that overlaps with one of them shares its port with it.
-    pub(super) fn listen(&self, bound: NewlyBound) -> Result<Listening, Failure> {
-        let mut listening: Vec<(Key, ListenAddr, Vec<OwnedFd>)> = Vec::new();
+    pub(super) fn listen(&self, bound: NewlyBound) -> Result<NewlyListening, Failure> {
+        let mut all: Vec<(Key, ListenAddr, Listening)> = Vec::new();
         let mut ours = ByPort::default();
         for (key, listener, bound, backlog) in bound.0 {
             let address = bound.address();
@@ -124,15 +145,16 @@ impl ListenSockets {
                 bound.share();
             }
             ours.add(address);
-            let sockets = bound.listen(self.workers.len(), backlog);
-            let sockets = sockets.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
-            listening.push((key, address, sockets));
+            let listening = bound.listen(self.workers.len(), backlog);
+            let listening =
+                listening.map_err(|error| Failure::Bind(vec![(format!("listener `{listener}`"), error)]))?;
+            all.push((key, address, listening));
         }
-        Ok(Listening(listening))
+        Ok(NewlyListening(all))
     }
 
     /// The addresses that each listener of the plan has once [`Self::apply`] is done, in the order of the plan.
-    pub(super) fn addresses(&self, plan: &Plan, listening: &Listening) -> Vec<Vec<ListenAddr>> {
+    pub(super) fn addresses(&self, plan: &Plan, listening: &NewlyListening) -> Vec<Vec<ListenAddr>> {
         let new: HashMap<_, _> = listening.0.iter().map(|(key, address, _)| (key, *address)).collect();
         let address = |key: Key| {
             let open = self.open.get(&key).map(|open| open.address);
@@ -146,7 +168,7 @@ impl ListenSockets {
 
     /// Gives every socket the state of its listener, hands the new ones to the workers, and closes those whose address no
     /// listener has any more.
-    pub(super) fn apply(&mut self, in_force: &InForce, listening: Listening, drain: &Drain) {
+    pub(super) fn apply(&mut self, in_force: &InForce, listening: NewlyListening, drain: &Drain) {
         let mut states = HashMap::new();
         for listener in &in_force.plan.listeners {
             let state = self.state(listener, in_force);
@@ -154,6 +176,7 @@ impl ListenSockets {
         }
         let closing = self.open.extract_if(|key, open| match states.get(key) {
             Some(state) => {
+                open.set_mode(state.plan.unix_mode);
                 open.state.send_replace(Arc::clone(state));
                 false
             }
@@ -161,10 +184,15 @@ impl ListenSockets {
         });
         self.closing.extend(closing.map(|(_, open)| (open.address, open.open)));
         self.closing.retain(|(_, open)| open.strong_count() > 0);
-        for (key, address, sockets) in listening.0 {
+        for (key, address, listening) in listening.0 {
             let state = states.get(&key).expect("it was bound for a listener of this plan");
-            let open = self.start(address, Arc::clone(state), sockets, drain);
+            let open = self.start(address, Arc::clone(state), listening, drain);
             self.open.insert(key, open);
+        }
+        for address in self.passed.addresses() {
+            if !self.open.values().any(|open| open.address == address) {
+                tracing::warn!(%address, "no listener has the address of a socket of the service manager: its clients wait");
+            }
         }
     }
 
@@ -173,14 +201,15 @@ impl ListenSockets {
         &self,
         address: ListenAddr,
         state: Arc<ListenerState>,
-        sockets: Vec<OwnedFd>,
+        listening: Listening,
         drain: &Drain,
     ) -> OpenAddress {
         let (state, watched) = watch::channel(state);
         let (stop, open) = (drain.socket_stop(), Arc::new(()));
-        for (worker, socket) in self.workers.iter().zip(sockets) {
+        for (worker, socket) in self.workers.iter().zip(listening.sockets) {
             let socket = ListenSocket {
                 socket,
+                queue: listening.queue,
                 state: watched.clone(),
                 stop: stop.child_token(),
                 open: Arc::clone(&open),
@@ -191,6 +220,7 @@ impl ListenSockets {
             address,
             state,
             open: Arc::downgrade(&open),
+            file: listening.file,
             _stop: stop.drop_guard(),
         }
     }
@@ -205,7 +235,7 @@ impl ListenSockets {
             limits,
             series,
             memory,
-            Arc::clone(&self.cancels),
+            (Arc::clone(&self.cancels), Arc::clone(&self.challenges)),
         ))
     }
 
@@ -223,7 +253,7 @@ impl ListenSockets {
 
 /// Addresses by port.
 #[derive(Default)]
-struct ByPort(HashMap<u16, Vec<ListenAddr>>);
+struct ByPort(HashMap<Option<u16>, Vec<ListenAddr>>);
 
 impl ByPort {
     fn add(&mut self, address: ListenAddr) {

@@ -1,4 +1,5 @@
-//! The TLS of listeners: read before a plan is put in force, checked, and read again when its files change.
+//! The TLS of listeners and of the admin port: read before a plan is put in force, checked, and read again when its files
+//! change.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,15 +8,16 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::Failure;
-use super::files::{self, exposed_key};
+use super::files::{exposed_key, readable, suspect};
+use super::pool_tls::{self, load_pool_tls};
+use super::{Failure, acme};
 use crate::account::Metrics;
-use crate::live::{InForce, Live, TlsByListener};
+use crate::live::{InForce, Live, LiveTls};
 use crate::name::{NamePattern, ServerName};
 use crate::plan::{ListenerPlan, Plan, PoolId};
+use crate::reload::{reload_listener_tls, reload_tls};
 use crate::route::{Route, Target, TlsMode};
-use crate::text::escape;
-use crate::tls::{Certificate, CertificateStore, ListenerTls, TlsReload};
+use crate::tls::{Certificate, CertificateStore, ListenerTls, ListenerTlsPlan};
 
 /// How often the files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -23,62 +25,83 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Warnings about the certificates of a listener that are shown: there may be as many certificates as names on the Internet.
 const WARNINGS_MAX: usize = 20;
 
-/// Reads the certificates of every listener of the plan. Where the TLS of a listener is configured as in the plan before, it
-/// stays, and only what has changed is read.
+/// Reads the certificates of the admin port and of every listener of the plan, and the files of every pool with TLS. Where
+/// TLS is configured as in the plan before, it stays, and only what has changed is read.
 ///
 /// # Errors
 /// The first file that cannot be used.
-pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<TlsByListener, Failure> {
-    let mut loaded = TlsByListener::new();
+pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<LiveTls, Failure> {
+    let load = |name: &str, tls_plan: &ListenerTlsPlan| {
+        let known = before.and_then(|(before, metrics)| {
+            let (_, known) = before.tls.all().find(|(known, _)| *known == name)?;
+            Some((known, metrics))
+        });
+        if let Some((known, metrics)) = known.filter(|(known, _)| known.plan() == tls_plan) {
+            reload_listener_tls(name, known, metrics);
+            return Ok(Arc::clone(known));
+        }
+        ListenerTls::load(tls_plan.clone()).map(Arc::new)
+    };
+    let failed = |section: String| move |cause| Failure::Tls { section, cause };
+    let admin = plan.admin.tls.as_ref().map(|tls| load("[admin]", tls));
+    let mut loaded = LiveTls {
+        admin: admin.transpose().map_err(failed("admin.tls".to_owned()))?,
+        pools: Arc::new(load_pool_tls(plan, before)?),
+        ..LiveTls::default()
+    };
     for listener in &plan.listeners {
         let Some(tls_plan) = &listener.tls else { continue };
-        let known = before.and_then(|(before, metrics)| Some((before.tls.get(&listener.name)?, metrics)));
-        let tls = match known.filter(|(known, _)| known.plan() == tls_plan) {
-            Some((known, metrics)) => {
-                record_reload(&listener.name, &known.reload(), metrics);
-                Arc::clone(known)
-            }
-            None => Arc::new(ListenerTls::load(tls_plan.clone()).map_err(|cause| Failure::Tls {
-                listener: Arc::clone(&listener.name),
-                cause,
-            })?),
-        };
-        loaded.insert(Arc::clone(&listener.name), tls);
+        let tls = load(&listener.name, tls_plan).map_err(failed(format!("listeners.{}.tls", listener.name)))?;
+        loaded.listeners.insert(Arc::clone(&listener.name), tls);
     }
     Ok(loaded)
 }
 
-/// The same at the start, after a check of all files that the plan names; with the warnings in the log.
+/// The same, after a check that all files of the plan can be read. Also returns the warnings about these files.
 ///
 /// # Errors
 /// The first file that cannot be read or used.
-pub(super) fn load_first(plan: &Plan) -> Result<TlsByListener, Failure> {
-    files::check(plan)?;
-    let tls = load_tls(plan, None)?;
-    for warning in tls_warnings(plan, &tls) {
-        tracing::warn!("{warning}");
-    }
+pub(super) fn check_and_load(
+    plan: &Plan,
+    before: Option<(&InForce, &Metrics)>,
+) -> Result<(LiveTls, Vec<String>), Failure> {
+    readable(plan)?;
+    acme::make_folders(plan)?;
+    let tls = load_tls(plan, before)?;
+    let mut warnings = suspect(plan);
+    warnings.extend(tls_warnings(plan, &tls));
+    Ok((tls, warnings))
+}
+
+/// The same at the start, with the warnings in the log.
+pub(super) fn load_first(plan: &Plan) -> Result<LiveTls, Failure> {
+    let (tls, warnings) = check_and_load(plan, None)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(tls)
 }
 
-/// What is probably wrong with the certificates of the plan's listeners, though they can be used.
+/// What is probably wrong with certificates of the plan, though they can be used; and which files are broken, where what was
+/// read before is in force.
 #[must_use]
-pub fn tls_warnings(plan: &Plan, tls: &TlsByListener) -> Vec<String> {
+pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
+    let of_admin = |tls: &Arc<ListenerTls>| {
+        [
+            pool_tls::broken(&tls.broken()),
+            certificate_warnings(&tls.certificates()),
+        ]
+        .concat()
+    };
+    let admin = tls.admin.iter().flat_map(of_admin);
+    all.extend(admin.map(|what| format!("admin.tls: {what}")));
     for listener in &plan.listeners {
-        let Some(tls) = tls.get(&listener.name) else { continue };
+        let Some(tls) = tls.listeners.get(&listener.name) else {
+            continue;
+        };
         let store = tls.certificates();
-        let mut found: Vec<_> = store
-            .all()
-            .iter()
-            .flat_map(|certificate| certificate.warnings.clone())
-            .collect();
-        found.extend(
-            store
-                .all()
-                .iter()
-                .filter_map(|certificate| exposed_key(certificate.key_path())),
-        );
+        let mut found = pool_tls::broken(&tls.broken());
+        found.extend(certificate_warnings(&store));
+        found.extend(tls.client_auth_warnings());
         found.extend(names_without_certificate(listener, &store));
         found.extend(certificates_without_use(listener, &store));
         let more = found.len().saturating_sub(WARNINGS_MAX);
@@ -92,7 +115,24 @@ pub fn tls_warnings(plan: &Plan, tls: &TlsByListener) -> Vec<String> {
             all.push(format!("listeners.{}.tls: {more} more warnings", listener.name));
         }
     }
+    all.extend(pool_tls::warnings(&tls.pools));
     all
+}
+
+/// What is wrong with the certificates themselves, and with the modes of the files of their keys.
+fn certificate_warnings(store: &CertificateStore) -> Vec<String> {
+    let certificates = store.all().iter();
+    let warnings = certificates.clone().flat_map(|certificate| {
+        let is_for_none = certificate.names.is_empty().then(|| {
+            format!(
+                "{}: the certificate is for no host name (it has no DNS name in subjectAltName)",
+                certificate.path().display()
+            )
+        });
+        certificate.warnings.iter().cloned().chain(is_for_none)
+    });
+    let exposed = certificates.filter_map(|certificate| exposed_key(certificate.key_path()));
+    warnings.chain(exposed).collect()
 }
 
 /// The names of routes at which TLS ends, each with the route.
@@ -169,36 +209,12 @@ pub(super) async fn watch(live: Arc<Live>, metrics: Arc<Metrics>) {
     loop {
         sleep(WATCH_INTERVAL).await;
         let in_force = live.in_force();
-        if in_force.tls.is_empty() {
+        if in_force.tls.all().next().is_none() && in_force.tls.pools.is_empty() {
             continue;
         }
         let metrics = Arc::clone(&metrics);
-        let read = spawn_blocking(move || {
-            for (listener, tls) in &in_force.tls {
-                record_reload(listener, &tls.reload(), &metrics);
-            }
-        });
+        let read = spawn_blocking(move || drop(reload_tls(&in_force.tls, &metrics)));
         let _ = read.await; // the panic hook has logged a panic
-    }
-}
-
-/// Logs and counts what came of reading the files again, if any have changed.
-fn record_reload(listener: &str, reload: &TlsReload, metrics: &Metrics) {
-    let has_changed = reload.certificates > 0 || reload.policy;
-    if has_changed || !reload.broken.is_empty() {
-        metrics.record_certificate_reload(reload.broken.is_empty());
-    }
-    if has_changed {
-        tracing::info!(
-            listener,
-            certificates = reload.certificates,
-            policy = reload.policy,
-            "TLS files read again"
-        );
-    }
-    for error in &reload.broken {
-        let error = escape(error, &[]);
-        tracing::error!(listener, %error, "a TLS file is broken: what was read before stays in force");
     }
 }
 

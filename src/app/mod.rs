@@ -3,11 +3,14 @@
 mod allocator;
 mod failure;
 mod files;
+mod acme;
+mod pool_tls;
 mod listener_tls;
 mod recoveries;
 mod descriptor_budget;
 mod listen_sockets;
 mod service_manager;
+mod background;
 mod signals;
 mod watch;
 mod reload;
@@ -17,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime;
 use tokio::signal::unix::Signal;
@@ -30,25 +33,25 @@ use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
 use crate::admin::{self, Admin, AdminEndpoint};
+use crate::clones::CloneSupervisor;
 use crate::config::report::counted;
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
-use crate::listen::listen_alone;
-use crate::live::{Live, TlsByListener};
+use crate::listen::{PassedSockets, listen_alone};
+use crate::live::{Live, LiveTls};
 use crate::plan::{AdminPlan, LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sniff::HelloMemory;
-use crate::state_dir::StateFile;
+use crate::state_dir::{StateDir, StateKeeper};
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
-use crate::{fallback, sever};
+use background::{reopen_on_signal, spawn_tasks, streams_of};
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
-pub use files::exposed;
-use listen_sockets::{ListenSockets, NewlyBound};
+pub use files::suspect;
+use listen_sockets::{ListenSockets, NewlyBound, NewlyListening};
 pub use listener_tls::{load_tls, tls_warnings};
-use recoveries::log_recoveries;
 use signals::{End, EndSignals, Signals};
 
 /// The log target of the messages that tell the addresses. They are logged at every level.
@@ -117,6 +120,7 @@ struct App {
     source: ConfigSource,
     sockets: ListenSockets,
     health: HealthMonitor,
+    clones: CloneSupervisor,
     budget: DescriptorBudget,
     fixed: FixedSettings,
     /// Reloads when the file changes.
@@ -125,6 +129,8 @@ struct App {
     requests: Receiver<Request>,
     log: AccessLog,
     log_writer: AccessLogWriter,
+    /// Writes `state_dir`, if there is one.
+    state: Option<StateKeeper>,
     /// The admin port and other background tasks, which end when this is dropped.
     tasks: JoinSet<()>,
 }
@@ -155,17 +161,14 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
     let metrics = Arc::new(Metrics::new());
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory);
+    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory, PassedSockets::inherited());
     let (bound, endpoints) = bind(&plan, &sockets)?;
-    let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
-    let (log, log_writer) = log.map_err(Failure::AccessLog)?;
-    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
+    let (log, log_writer) = start_log(&plan, &metrics)?;
     let budget = DescriptorBudget::new(limit, workers, bound.len())?;
     let shares = budget.divide(&plan, bound.len());
     let drain = Drain::default();
-    let started = start_workers(of_workers, shares.pipes / workers, &drain, || {
-        Ledger::new(Arc::clone(&metrics), log.clone())
-    })?;
+    let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
+    let started = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let (ledgers, heartbeats): (Vec<_>, Vec<_>) = started.into_iter().unzip();
     let listening = sockets.listen(bound)?;
     let addresses = sockets.addresses(&plan, &listening);
@@ -179,14 +182,19 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         is_draining: AtomicBool::new(false),
         is_token_unreadable: AtomicBool::new(false),
         ledgers,
+        history: Arc::default(),
+        events: admin::Events::new(streams_of(shares.admin)),
         reloader,
-        started: std::time::SystemTime::now(),
+        renewals: Arc::default(),
+        started: SystemTime::now(),
         configuration: source.path(),
     });
     let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
     let mut app = App {
         health: HealthMonitor::new(metrics, Arc::clone(&live)),
-        tasks: spawn_tasks(&admin, &sockets.hello_memory, heartbeats, endpoints, shares.admin),
+        clones: CloneSupervisor::new(Arc::clone(&live)),
+        state: state.map(|state| state.keep(Arc::clone(&live))),
+        tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
         running: Running {
             admin: admin_address,
             live,
@@ -201,47 +209,32 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         log,
         log_writer,
     };
-    let _ = state.map(|state| app.tasks.spawn(state.keep(Arc::clone(&app.running.live))));
-    let in_force = app.running.live.in_force();
-    app.follow(&in_force, listening, &drain);
-    let text = std::mem::take(&mut app.source.text);
-    app.watch(in_force.plan.runtime.watch.then_some(text));
+    app.begin(listening, &drain);
     Ok((app, drain))
+}
+
+/// Starts to write the access log.
+fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
+    let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
+    let (log, writer) = log.map_err(Failure::AccessLog)?;
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
+    Ok((log, writer))
 }
 
 /// Puts the first plan in force, with what is remembered in `state_dir`.
 fn put_in_force(
     plan: Plan,
     addresses: Vec<Vec<ListenAddr>>,
-    tls: TlsByListener,
-) -> Result<(Arc<Live>, Option<StateFile>), Failure> {
-    let state = plan.state_dir.as_deref().map(StateFile::open).transpose();
+    tls: LiveTls,
+) -> Result<(Arc<Live>, Option<StateDir>), Failure> {
+    let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
     let state = state.map_err(system("cannot use `state_dir`"))?;
-    let primaries = state.as_ref().map(StateFile::load).unwrap_or_default();
+    let primaries = state.as_ref().map(StateDir::primaries).unwrap_or_default();
     let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
+    live.restore_listed(state.as_ref().map(StateDir::servers).unwrap_or_default());
+    let added = state.as_ref().map(StateDir::added_servers).unwrap_or_default();
+    live.restore_added(added, SystemTime::now());
     Ok((Arc::new(live), state))
-}
-
-/// Starts the tasks that run beside the workers.
-fn spawn_tasks(
-    admin: &Arc<Admin>,
-    memory: &Arc<HelloMemory>,
-    heartbeats: Vec<Weak<Heartbeat>>,
-    endpoints: Vec<AdminEndpoint>,
-    clients_max: usize,
-) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
-    tasks.spawn(log_recoveries(Arc::clone(&admin.metrics), Arc::clone(memory)));
-    tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
-    tasks.spawn(service_manager::feed_watchdog(heartbeats));
-    tasks.spawn(fallback::run(Arc::clone(&admin.live)));
-    tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
-    for endpoint in endpoints {
-        // Half of the clients each: many clients of the one do not lock out those of the other.
-        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (clients_max / 2).max(1)));
-    }
-    tasks
 }
 
 /// The number of cores that this process may use.
@@ -296,6 +289,14 @@ fn start_workers(
 }
 
 impl App {
+    /// Follows the first plan, and the file if that is configured.
+    fn begin(&mut self, listening: NewlyListening, drain: &Drain) {
+        let in_force = self.running.live.in_force();
+        self.follow(&in_force, listening, drain);
+        let text = std::mem::take(&mut self.source.text);
+        self.watch(in_force.plan.runtime.watch.then_some(text));
+    }
+
     /// What `systemctl status` shows.
     fn status(&self) -> String {
         let plan = self.running.live.plan();
@@ -313,6 +314,7 @@ impl App {
         } = signals;
         self.tasks.spawn(reopen_on_signal(self.log.clone(), reopen));
         self.tasks.spawn(self.health.run());
+        self.tasks.spawn(self.clones.run());
         let ended = tokio::select! {
             grace = self.run_until_signal(&mut signals, reload, &drain) => Ok(grace),
             () = drain.worker_lost() => Err(Failure::WorkersGone),
@@ -320,10 +322,18 @@ impl App {
         let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
         let was_cut = drain.finish(grace, signals.cut_requested()).await;
         tracing::info!(was_cut, "drained");
+        self.clones.stop().await;
         self.tasks.shutdown().await;
         let Self {
-            log, log_writer, admin, ..
+            log,
+            log_writer,
+            admin,
+            state,
+            ..
         } = self;
+        if let Some(state) = state {
+            state.finish().await;
+        }
         drop((log, admin)); // the last senders to the log writer, so that it ends
         if !log_writer.finish() {
             tracing::warn!("nobody reads the access log: its last lines are lost");
@@ -364,13 +374,6 @@ impl App {
             () = signals.cut_requested() => Duration::ZERO,
             () = sleep(runtime.drain_delay) => runtime.drain_timeout,
         }
-    }
-}
-
-/// Reopens the files of the access log on every signal, also while sessions end.
-async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
-    while signal.recv().await.is_some() {
-        log.reopen();
     }
 }
 

@@ -12,15 +12,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::files::{exposed, readable};
-use super::listen_sockets::Listening;
-use super::{App, Failure, load_tls, service_manager, tls_warnings, watch};
+use super::listen_sockets::NewlyListening;
+use super::listener_tls::check_and_load;
+use super::{App, Failure, service_manager, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
 use crate::config::{self, Loaded};
 use crate::drain::Drain;
 use crate::error::chain;
-use crate::live::{InForce, TlsByListener};
+use crate::live::{InForce, LiveTls};
 use crate::plan::{LogPlan, Plan};
 use crate::reload::{Changes, Difference, ReloadError};
 
@@ -30,7 +30,7 @@ pub(super) struct Prepared {
     /// The text it was read from, if the file is to be watched.
     text: Option<String>,
     changes: Changes,
-    listening: Listening,
+    listening: NewlyListening,
     /// The new output of the access log; `None`: it stays. The output itself may be off.
     access_log: Option<Option<Output>>,
 }
@@ -49,7 +49,9 @@ impl App {
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
         self.admin.metrics.record_reload(reloaded.is_ok());
-        self.admin.reloader.record(by, reloaded.is_ok());
+        self.admin
+            .reloader
+            .record(by, reloaded.as_ref().err().map(|error| chain(error)));
         match &reloaded {
             Ok(changes) => log_changes(by, changes),
             Err(error) => {
@@ -119,7 +121,7 @@ impl App {
 
     /// Sets everything that follows what is in force, and does not subscribe to it as the health monitor does: the pools
     /// with metrics, the limits, and last the sockets, through which sessions get the new plan.
-    pub(super) fn follow(&mut self, now: &InForce, listening: Listening, drain: &Drain) {
+    pub(super) fn follow(&mut self, now: &InForce, listening: NewlyListening, drain: &Drain) {
         let metrics = &self.admin.metrics;
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
         let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
@@ -201,16 +203,12 @@ async fn read(
     file: PathBuf,
     now: Arc<InForce>,
     metrics: Arc<Metrics>,
-) -> Result<(Loaded, TlsByListener, String), ReloadError> {
+) -> Result<(Loaded, LiveTls, String), ReloadError> {
     in_a_thread(move || {
         let system = |failure: Failure| ReloadError::System(failure.into());
         let loaded = config::load(&file).map_err(ReloadError::Configuration)?;
-        readable(&loaded.plan).map_err(system)?;
-        let tls = load_tls(&loaded.plan, Some((&now, &metrics))).map_err(system)?;
+        let (tls, of_others) = check_and_load(&loaded.plan, Some((&now, &metrics))).map_err(system)?;
         let of_the_file = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
-        let of_others = exposed(&loaded.plan)
-            .into_iter()
-            .chain(tls_warnings(&loaded.plan, &tls));
         let warnings: Vec<_> = of_the_file.into_iter().chain(of_others).collect();
         Ok((loaded, tls, warnings.join("\n")))
     })

@@ -4,6 +4,12 @@
 //! A message is one datagram to a local socket. Sending blocks only while the service manager itself hangs; workers never
 //! send one.
 
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -76,8 +82,22 @@ fn stuck_worker(before: &[Option<u64>], now: &[Option<u64>]) -> Option<usize> {
 }
 
 fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify the service manager");
+    let Some(name) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let sent = address(&name).and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
+    if let Err(error) = sent {
+        tracing::warn!(%error, socket = %name.display(), "cannot notify the service manager");
+    }
+}
+
+/// The address of the service manager: a path, or a name in the abstract namespace behind `@`, which `sd_notify::notify` does
+/// not know.
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
     }
 }
 

@@ -1,259 +1,39 @@
 //! Requests a reload when the configuration file changes.
-//!
-//! Editors write another file and rename it, and Kubernetes replaces a symbolic link in a parent directory. Therefore two
-//! directories are watched, that of the configured path and that of the file it resolves to, and only a change of the
-//! file's bytes counts.
 
-use std::collections::BTreeSet;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, Event, EventKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::FILE_BYTES_MAX;
+use crate::config::read_bounded;
+use crate::file_watch::FileWatch;
 use crate::reload::Reloader;
-
-/// The file is read when there was no event for this long, because it may still be written before.
-const QUIET_PERIOD: Duration = Duration::from_millis(100);
-
-/// The longest wait for a quiet period: other files in the same directory may change all the time.
-const QUIET_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// The file is also read this often without an event: inotify(7) reports neither writes of other machines nor a change of
-/// a link in a parent directory.
-const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Requests a reload whenever the bytes of the file have changed. `loaded` is the text of the configuration in force.
 /// Never returns while the runtime runs.
 pub(super) async fn run(file: PathBuf, loaded: String, reloader: Reloader) {
-    Watch::new().run(file, loaded, reloader).await;
+    let mut before = Some(loaded.into_bytes());
+    let mut watch = FileWatch::new(file.clone());
+    while let Some(mut watching) = watch.watch().await {
+        let now = bytes(&file).await;
+        if now != before {
+            before = now;
+            // The reload itself logs its result.
+            let _ = reloader.reload("a change of the file".to_owned()).await;
+        }
+        watching.changed().await;
+        watch = watching;
+    }
 }
 
 /// The bytes of the file; `None` if it cannot be read.
 async fn bytes(file: &Path) -> Option<Vec<u8>> {
     let file = file.to_owned();
-    let read = move || {
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1);
-        BufReader::new(file).read_to_end(&mut bytes).map(|_| bytes)
-    };
-    spawn_blocking(read).await.ok()?.ok()
-}
-
-/// Creates a watcher of no directory yet. It sends a message for each event, and drops the sender when it has failed and
-/// will not report events any more.
-type NewWatcher = dyn Fn(Sender<()>) -> notify::Result<RecommendedWatcher> + Send + Sync;
-
-/// Watches the directories of a file and also reads the file regularly. Without inotify it only reads the file.
-struct Watch {
-    new_watcher: Arc<NewWatcher>,
-    poll_interval: Duration,
-    /// `None`: it could not be created, or it failed. It is created again when the file is next read.
-    inotify: Option<Inotify>,
-    /// Whether the log says that the file is only polled.
-    is_polling: bool,
-}
-
-/// The watched directories.
-struct Inotify {
-    watcher: RecommendedWatcher,
-    directories: BTreeSet<PathBuf>,
-    /// One message stands for all events since the last one was received.
-    events: Receiver<()>,
-}
-
-impl Watch {
-    fn new() -> Self {
-        Self::with(Arc::new(new_watcher), POLL_INTERVAL)
-    }
-
-    fn with(new_watcher: Arc<NewWatcher>, poll_interval: Duration) -> Self {
-        Self {
-            new_watcher,
-            poll_interval,
-            inotify: None,
-            is_polling: false,
-        }
-    }
-
-    /// [`run`], with this watch.
-    async fn run(self, file: PathBuf, loaded: String, reloader: Reloader) {
-        let mut watch = self;
-        let mut before = Some(loaded.into_bytes());
-        // The directories are watched before the file is read, so that a change in between causes an event.
-        while let Some(mut watching) = watch.watch_again(file.clone()).await {
-            let now = bytes(&file).await;
-            if now != before {
-                before = now;
-                // The reload itself logs its result.
-                let _ = reloader.reload("a change of the file".to_owned()).await;
-            }
-            watching.changed().await;
-            watch = watching;
-        }
-    }
-
-    /// Waits for an event and a quiet period after it, or until it is time to read the file.
-    async fn changed(&mut self) {
-        let Some(Inotify { events, .. }) = &mut self.inotify else {
-            return sleep(self.poll_interval).await;
-        };
-        match timeout(self.poll_interval, events.recv()).await {
-            Ok(Some(())) => {}
-            Ok(None) => return sleep(self.poll_interval).await, // then a new watcher is created
-            Err(_) => return,
-        }
-        let end = Instant::now() + QUIET_WAIT_MAX;
-        while Instant::now() < end && matches!(timeout(QUIET_PERIOD, events.recv()).await, Ok(Some(()))) {}
-    }
-
-    /// Runs [`Self::watch_directories`] on a thread that may block: the file may be on a network file system that does not
-    /// respond. `None`: the runtime shuts down.
-    async fn watch_again(mut self, file: PathBuf) -> Option<Self> {
-        let (new_watcher, poll_interval) = (Arc::clone(&self.new_watcher), self.poll_interval);
-        let is_polling = self.is_polling;
-        let watch = move || {
-            let result = self.watch_directories(&file);
-            self.log(&file, result);
-            self
-        };
-        match spawn_blocking(watch).await {
-            Ok(watching) => Some(watching),
-            // notify panics if its thread has just ended.
-            Err(lost) => lost.is_panic().then(|| Self {
-                is_polling,
-                ..Self::with(new_watcher, poll_interval)
-            }),
-        }
-    }
-
-    /// Watches the directories anew: a link may resolve to another directory now, or a directory may have been replaced.
-    ///
-    /// # Errors
-    /// The system has no inotify instance or not enough watches left. A directory that does not exist is no error.
-    fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
-        let mut inotify = match self.inotify.take() {
-            Some(inotify) if !inotify.has_failed() => inotify,
-            _ => Inotify::new(&*self.new_watcher)?,
-        };
-        if inotify.has_failed() {
-            return Err(notify::Error::generic("the thread that reads its events has ended"));
-        }
-        let result = inotify.watch_directories(file);
-        self.inotify = Some(inotify);
-        result
-    }
-
-    /// Logs once that the file is only polled, and once that it is watched again.
-    fn log(&mut self, file: &Path, result: notify::Result<()>) {
-        let was_polling = std::mem::replace(&mut self.is_polling, result.is_err());
-        match result {
-            Err(error) if !was_polling => tracing::warn!(
-                file = %file.display(),
-                %error,
-                interval = ?self.poll_interval,
-                "cannot watch the configuration, reading it regularly (see fs.inotify in sysctl)"
-            ),
-            Ok(()) if was_polling => tracing::info!(file = %file.display(), "watching the configuration again"),
-            _ => {}
-        }
-    }
-}
-
-impl Inotify {
-    /// Watches no directory yet.
-    fn new(new_watcher: &NewWatcher) -> notify::Result<Self> {
-        let (sender, events) = mpsc::channel(1);
-        Ok(Self {
-            watcher: new_watcher(sender)?,
-            directories: BTreeSet::new(),
-            events,
-        })
-    }
-
-    /// Whether no event will be reported any more.
-    fn has_failed(&self) -> bool {
-        self.events.is_closed()
-    }
-
-    fn watch_directories(&mut self, file: &Path) -> notify::Result<()> {
-        for before in std::mem::take(&mut self.directories) {
-            let _ = self.watcher.unwatch(&before); // fails if the directory was removed
-        }
-        let mut result = Ok(());
-        for directory in directories(file) {
-            match self.watcher.watch(&directory, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.directories.insert(directory)),
-                Err(_) if !directory.exists() => {} // it may exist next time
-                Err(error) => result = Err(error),
-            }
-        }
-        result
-    }
-}
-
-/// Creates a watcher that uses inotify(7).
-fn new_watcher(sender: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut sender = Some(sender);
-    notify::recommended_watcher(move |event: notify::Result<Event>| match (event, &sender) {
-        (Ok(event), Some(sender)) if may_be_a_change(&event) => drop(sender.try_send(())), // full: one message is enough
-        (Ok(_), _) => {}
-        (Err(_), _) => sender = None, // it cannot read its events
-    })
-}
-
-/// The directory of the path as given, and that of the file it resolves to. Both paths are canonical, because inotify
-/// watches a directory only once, whatever name it is given.
-fn directories(file: &Path) -> BTreeSet<PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let real = std::fs::canonicalize(file).ok();
-    [Some(parent(file)), real.map(|real| parent(&real))]
-        .into_iter()
-        .flatten()
-        .map(|directory| std::fs::canonicalize(&directory).unwrap_or(directory))
-        .collect()
-}
-
-/// Whether the file may have changed. Reading it is an event too, and must not cause another read.
-fn may_be_a_change(event: &Event) -> bool {
-    match event.kind {
-        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-        _ => true,
-    }
+    spawn_blocking(move || read_bounded(&file)).await.ok()?.ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_file_may_be_removed_and_created_again_in_a_directory_with_two_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let alias = folder.path().join("alias");
-        std::fs::create_dir(folder.path().join("real")).unwrap();
-        std::os::unix::fs::symlink("real", &alias).unwrap();
-        let file = alias.join("acequia.toml");
-        std::fs::write(&file, "").unwrap();
-        let mut watch = Watch::new();
-        watch.watch_directories(&file).unwrap();
-        for _ in 0..2 {
-            for change in [|file| std::fs::remove_file(file), |file| std::fs::write(file, "")] {
-                change(&file).unwrap();
-                let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
-                event.expect("an event reports it before the next poll");
-                watch.watch_directories(&file).unwrap();
-            }
-        }
-    }
 
     #[tokio::test]
     async fn a_change_between_the_load_and_the_watch_causes_a_reload() {
@@ -266,72 +46,5 @@ mod tests {
             () = running => panic!("it has stopped watching"),
             request = requests.recv() => assert_eq!(request.unwrap().by, "a change of the file"),
         }
-    }
-
-    #[tokio::test]
-    async fn a_directory_may_be_removed_and_created_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("etc");
-        let file = inner.join("acequia.toml");
-        let mut watch = Watch::new();
-        for _ in 0..2 {
-            std::fs::create_dir(&inner).unwrap();
-            watch.watch_directories(&file).unwrap(); // as at each poll
-            std::fs::write(&file, "").unwrap();
-            let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
-            event.expect("an event reports it before the next poll");
-            std::fs::remove_dir_all(&inner).unwrap();
-            watch.changed().await;
-        }
-    }
-
-    fn no_watcher(_: Sender<()>) -> notify::Result<RecommendedWatcher> {
-        Err(notify::Error::generic("no inotify instance is left"))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_inotify_the_file_is_polled() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("acequia.toml");
-        std::fs::write(&file, "old").unwrap();
-        let (reloader, mut requests) = Reloader::new();
-        let watch = Watch::with(Arc::new(no_watcher), POLL_INTERVAL);
-        let running = watch.run(file.clone(), "old".to_owned(), reloader);
-        let changing = async {
-            for text in ["a", "b", "c"] {
-                sleep(POLL_INTERVAL / 3).await;
-                std::fs::write(&file, text).unwrap();
-                let changed = Instant::now();
-                drop(requests.recv().await);
-                assert!(changed.elapsed() <= POLL_INTERVAL, "{text}: {:?}", changed.elapsed());
-            }
-        };
-        tokio::select! {
-            () = running => panic!("it has stopped watching"),
-            () = changing => {}
-        }
-    }
-
-    #[tokio::test]
-    async fn a_watcher_is_created_again_after_it_could_not_be_created_or_has_failed() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("acequia.toml");
-        std::fs::write(&file, "").unwrap();
-        let attempts = std::sync::atomic::AtomicUsize::new(0);
-        let new = move |sender| match attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 | 1 => no_watcher(sender),
-            2 => notify::recommended_watcher(|_| {}), // drops `sender`, as when its thread ends
-            _ => new_watcher(sender),
-        };
-        let mut watch = Watch::with(Arc::new(new), Duration::from_millis(1));
-        for polls in [true, true, true, false] {
-            watch = watch.watch_again(file.clone()).await.unwrap();
-            assert_eq!(watch.is_polling, polls);
-            watch.changed().await;
-        }
-        watch.poll_interval = POLL_INTERVAL;
-        std::fs::write(&file, "new").unwrap();
-        let event = timeout(POLL_INTERVAL / 2, watch.changed()).await;
-        event.expect("an event reports it before the next poll");
     }
 }

@@ -8,12 +8,12 @@
 mod backend;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::addr::ClientHost;
 use crate::dial::ConnectOptions;
 use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
@@ -42,7 +42,7 @@ pub struct CancelTarget {
 }
 
 /// A client at a listener.
-type ClientAt = (Arc<str>, IpAddr);
+type ClientAt = (Arc<str>, ClientHost);
 
 /// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ struct Sessions {
     /// The servers on which a client has sessions whose keys are not known, and how many.
     by_client: HashMap<ClientAt, HashMap<ServerId, (CancelTarget, usize)>>,
     /// The requests without a known key that were sent on in the last second, by listener.
-    sent: HashMap<Arc<str>, VecDeque<(Instant, IpAddr)>>,
+    sent: HashMap<Arc<str>, VecDeque<(Instant, ClientHost)>>,
 }
 
 /// The entry of an open session. Dropping it removes it.
@@ -90,7 +90,12 @@ impl CancelTable {
     }
 
     /// Enters a session whose key is not known, of this client at this listener.
-    pub fn enter_client(self: &Arc<Self>, listener: &Arc<str>, client: IpAddr, target: CancelTarget) -> CancelEntry {
+    pub fn enter_client(
+        self: &Arc<Self>,
+        listener: &Arc<str>,
+        client: ClientHost,
+        target: CancelTarget,
+    ) -> CancelEntry {
         let (at, server) = ((Arc::clone(listener), client), target.server.id());
         let mut sessions = self.lock();
         let servers = sessions.by_client.entry(at.clone()).or_default();
@@ -110,7 +115,7 @@ impl CancelTable {
     /// The servers on which this client of the listener has sessions whose keys are not known: at most [`SERVERS_MAX`],
     /// those with the most sessions first.
     #[must_use]
-    pub fn servers_of(&self, listener: &Arc<str>, client: IpAddr) -> Vec<CancelTarget> {
+    pub fn servers_of(&self, listener: &Arc<str>, client: ClientHost) -> Vec<CancelTarget> {
         let sessions = self.lock();
         let servers = sessions.by_client.get(&(Arc::clone(listener), client));
         let mut servers: Vec<_> = servers.into_iter().flat_map(HashMap::values).collect();
@@ -121,7 +126,7 @@ impl CancelTable {
 
     /// Whether a request without a known key may be sent on now. If so, it counts.
     #[must_use]
-    pub fn admit(&self, listener: &Arc<str>, client: IpAddr, now: Instant) -> bool {
+    pub fn admit(&self, listener: &Arc<str>, client: ClientHost, now: Instant) -> bool {
         let mut sessions = self.lock();
         sessions.sent.retain(|_, sent| {
             while sent

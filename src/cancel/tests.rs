@@ -22,7 +22,7 @@ fn target(port: u16) -> CancelTarget {
 fn ports(targets: &[CancelTarget]) -> Vec<u16> {
     targets
         .iter()
-        .map(|target| target.server.spec().address.port())
+        .filter_map(|target| target.server.spec().address.port())
         .collect()
 }
 
@@ -30,8 +30,8 @@ fn key(number: u8) -> CancelKey {
     CancelKey::new(&[0, 0, 0, number, 1, 2, 3, 4]).unwrap()
 }
 
-fn client(number: u8) -> IpAddr {
-    [192, 0, 2, number].into()
+fn client(number: u8) -> ClientHost {
+    ClientHost::Ip([192, 0, 2, number].into())
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_key_leads_to_its_server_as_long_as_the_session_is_open() {
     let of = |number| {
         table
             .server_of(&key(number))
-            .map(|target| target.server.spec().address.port())
+            .and_then(|target| target.server.spec().address.port())
     };
     let (first, second) = (table.enter_key(key(1), target(1)), table.enter_key(key(2), target(2)));
     assert_eq!((of(1), of(2), of(3)), (Some(1), Some(2), None));

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 use crate::dial::ConnectFailure;
@@ -23,26 +21,50 @@ pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
     with_context(error, key)
 }
 
-/// Reads the file that `key` names, which contains a password, without a line feed at its end.
+/// Reads the file that `key` names, which contains a password, without the end of its line (LF, or CR and LF).
 ///
 /// # Errors
-/// The file cannot be read or is too long. The error names the key.
+/// The file cannot be read, is too long, or contains no password. The error names the key.
 pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>> {
     read_short(file).await.map_err(|error| file_error(key, error))
 }
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
     let file = file.to_owned();
-    let file = spawn_blocking(move || regular_file::open(&file)).await??;
-    let mut file = File::from_std(file).take(PASSWORD_BYTES_MAX + 1);
-    file.read_to_end(&mut bytes).await?;
+    let mut bytes = spawn_blocking(move || regular_file::read(&file, PASSWORD_BYTES_MAX)).await??;
     if bytes.len() as u64 > PASSWORD_BYTES_MAX {
         let what = format!("more than {PASSWORD_BYTES_MAX} bytes: too long for a password");
         return Err(io::Error::other(what));
     }
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
+    if bytes.pop_if(|byte| *byte == b'\n').is_some() {
+        bytes.pop_if(|byte| *byte == b'\r');
+    }
+    if bytes.is_empty() {
+        return Err(io::Error::other("the file contains no password"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_read_without_the_end_of_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (contents, expected) in [
+            ("secret", Ok("secret")),
+            ("secret\n", Ok("secret")),
+            ("secret\r\n", Ok("secret")),
+            (" se cret \r", Ok(" se cret \r")),
+            ("", Err("password_file: the file contains no password")),
+            ("\r\n", Err("password_file: the file contains no password")),
+        ] {
+            std::fs::write(&file, contents).unwrap();
+            let read = read_password("password_file", file.path()).await;
+            let read = read.map(|bytes| String::from_utf8(bytes).unwrap());
+            let read = read.map_err(|error| crate::error::chain(&error));
+            assert_eq!(read, expected.map(str::to_owned).map_err(str::to_owned), "{contents:?}");
+        }
+    }
 }

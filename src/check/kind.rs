@@ -13,15 +13,20 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::addr::ServerAddr;
 use crate::dial::{ConnectOptions, connect_for_check};
-use crate::pool::ServerFacts;
+use crate::error::with_context;
+use crate::pool::{AgentSettings, ServerFacts, ServerPath};
+use crate::tls::{PoolTls, SniSource};
 
 /// The keys in `[pools.NAME]` of a kind of check that can report the role of a server.
 pub(super) const ROLE_KEYS: [&str; 5] = ["role", "max_lag", "on_lag", "single", "role_trust"];
@@ -76,12 +81,22 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether it needs to know for which pool it runs. Then pools do not share its runs.
+    fn is_of_one_pool(&self) -> bool {
+        false
+    }
+
     /// Prepares the check of one server.
     fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe>;
 }
 
 /// The check of one server, ready to run. It keeps what a later run can use again.
 pub trait Probe: Send + Sync {
+    /// What bounds the runs of its kind in the whole process; the caller holds a permit while the check runs.
+    fn limit(&self) -> Option<&'static Semaphore> {
+        None
+    }
+
     /// Runs the check once. The caller bounds its time; dropping the future leaves nothing behind.
     fn run(&self) -> RunningCheck<'_>;
 }
@@ -98,6 +113,30 @@ pub struct CheckTarget {
     pub host: Option<Box<str>>,
     /// How a connection is opened: as for sessions, so that a check fails where sessions would.
     pub connect: ConnectOptions,
+    /// Where sessions of the server go.
+    pub server: ServerAddr,
+    /// The pool and the name of the server, for [`Check::is_of_one_pool`].
+    pub path: Option<ServerPath>,
+    /// The time that the caller gives a run.
+    pub timeout: Duration,
+    /// The TLS of sessions with the server; `None`: they pass on what their clients send.
+    pub tls: Option<Arc<PoolTls>>,
+}
+
+#[cfg(test)]
+impl CheckTarget {
+    /// A server at this address, with a long timeout.
+    pub(super) fn for_test(address: std::net::SocketAddr) -> Self {
+        Self {
+            address: ServerAddr::new(address),
+            host: None,
+            connect: crate::dial::TEST_CONNECT,
+            server: ServerAddr::new(address),
+            path: Some(("p".into(), "s".into())),
+            timeout: Duration::from_secs(20),
+            tls: None,
+        }
+    }
 }
 
 impl CheckTarget {
@@ -106,7 +145,17 @@ impl CheckTarget {
     /// # Errors
     /// Those of [`connect_for_check`].
     pub(super) async fn connect(&self) -> io::Result<TcpStream> {
-        connect_for_check(self.address, &self.connect).await
+        connect_for_check(&self.address, &self.connect).await
+    }
+
+    /// The IP address of the server; where it is on a Unix socket, that of this machine.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The name that the server is asked for in TLS, and that its certificate must be for if it is verified.
+    pub(super) fn server_name(&self, sni: &SniSource) -> rustls::pki_types::ServerName<'static> {
+        sni.server_name(None, self.host.as_deref(), self.ip())
     }
 }
 
@@ -117,6 +166,17 @@ pub struct CheckPass {
     pub facts: ServerFacts,
     /// When the server's certificate expires, in seconds since the Unix epoch; `None`: not known.
     pub certificate_ends: Option<i64>,
+    /// What the agent of the server has set; with other kinds of checks: nothing.
+    pub agent: AgentSettings,
+}
+
+impl From<ServerFacts> for CheckPass {
+    fn from(facts: ServerFacts) -> Self {
+        Self {
+            facts,
+            ..Self::default()
+        }
+    }
 }
 
 /// Why a check did not pass.
@@ -136,8 +196,12 @@ pub enum CheckFailure {
 }
 
 impl From<io::Error> for CheckFailure {
+    /// Says it plainly where the stream has ended too early: each library has other words for that.
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        Self::Io(match error.kind() {
+            io::ErrorKind::UnexpectedEof => with_context(error, "the server closed the connection"),
+            _ => error,
+        })
     }
 }
 
@@ -172,7 +236,7 @@ mod tests {
     fn checks_are_equal_if_kind_and_configuration_are() {
         let tls = |verify| -> Arc<dyn Check> {
             Arc::new(TlsCheck {
-                verify,
+                verify: Some(verify),
                 ..TlsCheck::default()
             })
         };

@@ -10,14 +10,30 @@ mod kind;
 mod file;
 mod password_login;
 mod stream;
+mod pattern;
 pub mod tcp;
 pub mod tls;
+pub mod http;
+pub mod send_expect;
+pub mod exec;
+pub mod agent;
 pub mod postgres;
 pub mod mysql;
 pub mod redis;
 
 pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 pub use password_login::PasswordLogin;
+pub use pattern::Pattern;
 
 /// Every kind of check.
-pub static KINDS: [&CheckKind; 5] = [&tcp::KIND, &tls::KIND, &postgres::KIND, &mysql::KIND, &redis::KIND];
+pub static KINDS: [&CheckKind; 9] = [
+    &tcp::KIND,
+    &tls::KIND,
+    &http::KIND,
+    &send_expect::KIND,
+    &exec::KIND,
+    &agent::KIND,
+    &postgres::KIND,
+    &mysql::KIND,
+    &redis::KIND,
+];

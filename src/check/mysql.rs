@@ -9,7 +9,6 @@ mod login;
 mod query;
 mod status;
 
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,15 +17,12 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::kind::ROLE_KEYS;
-use super::stream::start_tls;
-use super::{
-    Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tcp, tls,
-};
-use crate::error::chain;
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tcp};
 use crate::pool::{Role, ServerFacts};
+use crate::tls::unverified_config;
 use login::{Account, log_in};
 use packet::{MysqlFailure, Packets};
-use status::{GaleraMember, MysqlStatus};
+use status::{GaleraMember, MysqlStatus, STOPPED};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -110,7 +106,7 @@ struct MysqlProbe {
     check: Arc<MysqlCheck>,
     target: CheckTarget,
     /// For a login: TLS where the server offers it. No certificate is verified: the user should have no other privileges.
-    tls: io::Result<Arc<ClientConfig>>,
+    tls: Arc<ClientConfig>,
     memory: Mutex<Memory>,
 }
 
@@ -126,17 +122,13 @@ struct Memory {
 impl Probe for MysqlProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let facts = match &self.check.login {
-                Some(login) => self.log_in_and_ask(login).await?,
+            match &self.check.login {
+                Some(login) => Ok(self.log_in_and_ask(login).await?.into()),
                 None => {
                     self.expect_denial().await?;
-                    ServerFacts::default()
+                    Ok(CheckPass::default())
                 }
-            };
-            Ok(CheckPass {
-                facts,
-                ..CheckPass::default()
-            })
+            }
         })
     }
 }
@@ -146,7 +138,7 @@ impl MysqlProbe {
         Self {
             check,
             target,
-            tls: tls::unverified().map(Arc::new),
+            tls: unverified_config(),
             memory: Mutex::default(),
         }
     }
@@ -173,13 +165,12 @@ impl MysqlProbe {
     }
 
     async fn log_in_and_ask(&self, login: &PasswordLogin) -> Result<ServerFacts, CheckFailure> {
-        let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let account = Account {
             user: &login.user,
             password: login.password().await?.unwrap_or_default(),
         };
         let asked = async {
-            let mut packets = self.open_session(&account, Some(Arc::clone(tls))).await?;
+            let mut packets = self.open_session(&account, Some(&self.tls)).await?;
             let answer = MysqlStatus::ask(&mut packets).await?;
             packets.quit().await;
             Ok(answer)
@@ -189,6 +180,7 @@ impl MysqlProbe {
         let is_primary = answer.role == Role::Primary;
         Ok(ServerFacts {
             role: Some(answer.role),
+            is_multi_primary: is_primary && answer.galera.is_some(),
             lag: if is_primary {
                 None
             } else {
@@ -202,11 +194,11 @@ impl MysqlProbe {
     async fn open_session(
         &self,
         account: &Account<'_>,
-        tls: Option<Arc<ClientConfig>>,
+        tls: Option<&Arc<ClientConfig>>,
     ) -> Result<Packets, MysqlFailure> {
         let stream = self.target.connect().await?;
-        let start_tls = tls.map(|config| |stream| start_tls(stream, config, &self.target));
-        log_in(Packets::new(Box::new(stream)), account, start_tls).await
+        let tls = tls.map(|config| (config, &self.target));
+        log_in(Packets::new(Box::new(stream)), account, tls).await
     }
 
     /// What a failure says about the server. Whatever error it sends, it lives.
@@ -232,14 +224,14 @@ impl MysqlProbe {
 }
 
 impl Memory {
-    /// How far the replica is behind. `said`: what it says; if a thread of it is stopped it says nothing, and is further
-    /// behind with every second.
+    /// How far the replica is behind. `said`: what it says. While a thread of it is stopped it is further behind with every
+    /// second; [`STOPPED`] if it has not said anything else yet: then the pool counts from its first check.
     fn lag_now(&mut self, said: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
-        if let Some(lag) = said {
+        if let Some(lag) = said.filter(|lag| *lag != STOPPED) {
             self.lag = Some((now, lag));
         }
-        self.lag.map(|(at, lag)| lag.saturating_add(now - at))
+        self.lag.map(|(at, lag)| lag.saturating_add(now - at)).or(said)
     }
 }
 

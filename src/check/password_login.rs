@@ -10,7 +10,7 @@ use super::file::read_password;
 pub struct PasswordLogin {
     /// The user.
     pub user: Box<str>,
-    /// Contains the password; a line feed at its end is left out. Read when a check needs it. `None`: no password.
+    /// Contains the password; the end of its line is left out. Read when a check needs it. `None`: no password.
     pub password_file: Option<PathBuf>,
 }
 

@@ -1,5 +1,7 @@
 //! The check `postgres`: the server is PostgreSQL and, if a user to log in as is configured, has the right role.
 
+mod clear_text;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +18,12 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::kind::ROLE_KEYS;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, PasswordLogin, Probe, RunningCheck, Service, tls};
+use super::{Check, CheckFailure, CheckKind, CheckTarget, PasswordLogin, Probe, RunningCheck, Service};
 use crate::error::chain;
 use crate::pool::{Role, ServerFacts, WalPosition};
+use crate::sniff::postgres::GSSENC_REQUEST;
+use crate::tls::unverified_config;
+use clear_text::{ClearTextPassword, NoClearText};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -76,14 +81,11 @@ impl Check for PostgresCheck {
     }
 }
 
-/// GSSENCRequest: its length and its code ("Message Formats" in the chapter "Frontend/Backend Protocol").
-const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
-
 /// Bytes read from a server in one check: its certificates, its parameters, one row. Usually it sends less than 8 KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read.
-type BoundedStream = Join<Take<OwnedReadHalf>, OwnedWriteHalf>;
+/// A connection from which no more than [`ANSWER_BYTES_MAX`] are read, and over which no password goes in clear text.
+type BoundedStream = Join<NoClearText<Take<OwnedReadHalf>>, OwnedWriteHalf>;
 
 /// Whether the server is a replica.
 const ROLE: &str = "SELECT pg_is_in_recovery()";
@@ -112,21 +114,23 @@ const STARTING_OR_STOPPING: &str = "57P03";
 struct PostgresProbe {
     check: Arc<PostgresCheck>,
     target: CheckTarget,
-    /// For a login: TLS where the server offers it. No certificate is verified, and a server may ask for the password
+    /// For a login: TLS where the server offers it. No certificate is verified, and in TLS a server may ask for the password
     /// itself instead of a proof (SCRAM) that the client knows it: the user should have no other privileges.
-    tls: io::Result<ClientConfig>,
-    /// What the server does not let this user ask: a check that asked again would leave an error in its log each time.
+    tls: Arc<ClientConfig>,
+    /// What the server does not let this user ask: a check that asked again would leave an error in its log each time. Asked
+    /// again after a check that failed.
     denied: [AtomicBool; 2],
 }
 
 impl Probe for PostgresProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let facts = self.connect_and_ask().await?;
-            Ok(CheckPass {
-                facts,
-                ..CheckPass::default()
-            })
+            let asked = self.connect_and_ask().await;
+            if asked.is_err() {
+                // It may have been set up anew meanwhile.
+                self.denied.iter().for_each(|denied| denied.store(false, Relaxed));
+            }
+            Ok(asked?.into())
         })
     }
 }
@@ -136,7 +140,7 @@ impl PostgresProbe {
         Self {
             check,
             target,
-            tls: tls::unverified(),
+            tls: unverified_config(),
             denied: [const { AtomicBool::new(false) }; 2],
         }
     }
@@ -152,16 +156,15 @@ impl PostgresProbe {
             return Ok(ServerFacts::default());
         };
         let (from, to) = stream.into_split();
-        let stream = join(from.take(ANSWER_BYTES_MAX), to);
+        let stream = join(NoClearText::new(from.take(ANSWER_BYTES_MAX)), to);
         self.query_role(login, stream).await
     }
 
     /// Logs in, and asks for the role of the server.
     async fn query_role(&self, login: &PostgresLogin, stream: BoundedStream) -> Result<ServerFacts, CheckFailure> {
-        let tls = self.tls.as_ref().map_err(|error| io::Error::other(chain(error)))?;
         let tls = MakeTlsConnect::<BoundedStream>::make_tls_connect(
-            &mut MakeRustlsConnect::new(tls.clone()),
-            &self.target.address.ip().to_string(),
+            &mut MakeRustlsConnect::new(ClientConfig::clone(&self.tls)),
+            &self.target.ip().to_string(),
         );
         let tls = tls.map_err(io::Error::other)?;
         let config = login_config(login).await?;
@@ -178,7 +181,7 @@ impl PostgresProbe {
             (role, position, system)
         };
         let ((role, position, system), _) = tokio::join!(ask, connection);
-        let role = read_role(&role.map_err(server_error)?)?;
+        let role = read_role(Row::of(&role.map_err(server_error)?).text(0))?;
         let mut facts = ServerFacts {
             role: Some(role),
             ..ServerFacts::default()
@@ -216,7 +219,7 @@ impl PostgresProbe {
     }
 }
 
-/// The errors of a query that will not be allowed later either.
+/// The errors of a query that will most likely not be allowed at the next check either.
 const DENIALS: [SqlState; 3] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,
@@ -268,8 +271,17 @@ fn server_error(error: tokio_postgres::Error) -> CheckFailure {
             _ => io::Error::other(reason).into(),
         };
     }
-    let kind = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-    let kind = kind.map_or(io::ErrorKind::Other, io::Error::kind);
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+    let refused = source
+        .and_then(io::Error::get_ref)
+        .filter(|source| source.is::<ClearTextPassword>());
+    if let Some(refused) = refused {
+        return CheckFailure::Refused {
+            reason: refused.to_string(),
+            accepts_sessions: true,
+        };
+    }
+    let kind = source.map_or(io::ErrorKind::Other, io::Error::kind);
     io::Error::new(kind, error).into()
 }
 
@@ -293,11 +305,12 @@ impl<'a> Row<'a> {
     }
 }
 
-fn read_role(answer: &[SimpleQueryMessage]) -> io::Result<Role> {
-    match Row::of(answer).text(0) {
+/// Reads the answer to `pg_is_in_recovery()`. Only a clear "no" makes a server a primary: it may get writes.
+fn read_role(is_replica: Option<&str>) -> io::Result<Role> {
+    match is_replica {
         Some("t") => Ok(Role::Replica),
-        Some(_) => Ok(Role::Primary),
-        None => Err(io::Error::other(
+        Some("f") => Ok(Role::Primary),
+        _ => Err(io::Error::other(
             "the answer does not say whether the server is a replica",
         )),
     }

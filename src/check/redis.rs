@@ -14,9 +14,9 @@ use rustls::ClientConfig;
 
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
-use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service, tls};
-use crate::error::chain;
+use super::{Check, CheckFailure, CheckKind, CheckTarget, Probe, RunningCheck, Service};
 use crate::pool::{Role, ServerFacts};
+use crate::tls::unverified_config;
 use conversation::{Credentials, Pipeline};
 use resp::RespValue;
 use sentinel::{NamedPrimary, Sentinels};
@@ -49,7 +49,7 @@ pub static KIND: CheckKind = CheckKind {
 pub struct RedisCheck {
     /// How to log in; `None`: as the default user, without a password.
     pub login: Option<RedisLogin>,
-    /// Whether servers and Sentinels are spoken to in TLS. No certificate is verified.
+    /// Whether servers and Sentinels are spoken to in TLS: as sessions do, or else without verifying certificates.
     pub tls: bool,
     /// The Sentinels that say which server is the primary; `None`: what a server says of itself is taken.
     pub sentinels: Option<SentinelGroup>,
@@ -91,19 +91,12 @@ impl Check for RedisCheck {
 struct RedisProbe {
     check: Arc<RedisCheck>,
     target: CheckTarget,
-    tls: Option<io::Result<Arc<ClientConfig>>>,
     sentinels: Option<Sentinels>,
 }
 
 impl Probe for RedisProbe {
     fn run(&self) -> RunningCheck<'_> {
-        Box::pin(async {
-            let facts = self.learn_facts().await?;
-            Ok(CheckPass {
-                facts,
-                ..CheckPass::default()
-            })
-        })
+        Box::pin(async { Ok(self.learn_facts().await?.into()) })
     }
 }
 
@@ -118,11 +111,16 @@ impl RedisProbe {
     fn new(check: Arc<RedisCheck>, target: CheckTarget) -> Self {
         let group = check.sentinels.clone();
         Self {
-            tls: check.tls.then(|| tls::unverified().map(Arc::new)),
             sentinels: group.map(|group| Sentinels::new(group, &target)),
             check,
             target,
         }
+    }
+
+    /// What TLS begins with; `None`: there is none.
+    fn tls(&self) -> Option<Arc<ClientConfig>> {
+        let of_sessions = self.target.tls.as_ref().map(|tls| tls.config());
+        self.check.tls.then(|| of_sessions.unwrap_or_else(unverified_config))
     }
 
     /// Asks the server, and the Sentinels if there are some.
@@ -131,25 +129,16 @@ impl RedisProbe {
     /// Those of connecting; that the server speaks another protocol, refuses the check, is not in sync with its primary, or
     /// calls itself the primary while the Sentinels name another server.
     async fn learn_facts(&self) -> Result<ServerFacts, CheckFailure> {
-        let tls = self.tls()?;
-        let answer = self.ask_server(tls.clone()).await?;
+        let answer = self.ask_server().await?;
         let Some(sentinels) = &self.sentinels else {
             return Ok(answer.facts);
         };
         // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
-        let named = sentinels.ask(tls).await;
+        let named = sentinels.ask(self.tls().as_ref()).await;
         self.judge(answer, named)
     }
 
-    fn tls(&self) -> io::Result<Option<Arc<ClientConfig>>> {
-        match &self.tls {
-            None => Ok(None),
-            Some(Ok(config)) => Ok(Some(Arc::clone(config))),
-            Some(Err(error)) => Err(io::Error::other(chain(error))),
-        }
-    }
-
-    async fn ask_server(&self, tls: Option<Arc<ClientConfig>>) -> Result<Answer, CheckFailure> {
+    async fn ask_server(&self) -> Result<Answer, CheckFailure> {
         let credentials = Credentials::read(self.check.login.as_ref(), "password_file").await?;
         let mut pipeline = Pipeline::new(credentials.as_ref());
         pipeline.add(&[b"ROLE"]);
@@ -157,7 +146,7 @@ impl RedisProbe {
         if self.sentinels.is_some() {
             pipeline.add(&[b"INFO", b"server"]);
         }
-        let replies = pipeline.send(open_stream(&self.target, tls).await?).await?;
+        let replies = pipeline.send(open_stream(&self.target, self.tls()).await?).await?;
         let lag = field(replies.get(1), "master_last_io_seconds_ago").and_then(|seconds| seconds.parse().ok());
         Ok(Answer {
             facts: ServerFacts {

@@ -4,18 +4,18 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::CheckTarget;
+use crate::tls::SniSource;
 
 /// A stream of bytes to a server and from it.
 pub(super) trait CheckStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> CheckStream for T {}
 
-/// Begins TLS. The server name is the host name of the server, if it has one.
+/// Begins TLS. The server name is that of the pool's sessions, else the host name of the server, if it has one.
 ///
 /// # Errors
 /// Those of the handshake.
@@ -24,10 +24,8 @@ pub(super) async fn start_tls(
     config: Arc<ClientConfig>,
     target: &CheckTarget,
 ) -> io::Result<Box<dyn CheckStream>> {
-    let name = target.host.as_deref();
-    let name = name.and_then(|host| ServerName::try_from(host.to_owned()).ok());
-    // No name is sent for an IP address (RFC 6066, section 3).
-    let name = name.unwrap_or_else(|| ServerName::IpAddress(target.address.ip().into()));
+    let sni = target.tls.as_ref().map(|tls| &tls.plan().sni);
+    let name = target.server_name(sni.unwrap_or(&SniSource::Host));
     let encrypted = TlsConnector::from(config).connect(name, stream).await?;
     Ok(Box::new(encrypted))
 }

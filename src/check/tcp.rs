@@ -50,14 +50,13 @@ impl Probe for TcpProbe {
 /// # Errors
 /// Those of connecting.
 pub(super) async fn connect_and_reset(target: &CheckTarget) -> io::Result<()> {
-    reset(connect(target.address, &target.connect, LastAck::Delayed).await?);
+    reset(connect(&target.address, &target.connect, None, LastAck::Delayed).await?);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::ServerAddr;
     use crate::dial::{ConnectOptions, TEST_CONNECT};
     use crate::proxy_protocol::Version;
 
@@ -66,12 +65,11 @@ mod tests {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         server.set_nonblocking(true).unwrap();
         let target = CheckTarget {
-            address: ServerAddr::new(server.local_addr().unwrap()),
-            host: None,
             connect: ConnectOptions {
                 proxy_protocol: Some(Version::V2),
                 ..TEST_CONNECT
             },
+            ..CheckTarget::for_test(server.local_addr().unwrap())
         };
         for _ in 0..20 {
             connect_and_reset(&target).await.unwrap();

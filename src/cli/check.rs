@@ -1,63 +1,110 @@
 //! `acequia check`: prints every error of a configuration, and warns of parts that have no effect.
 
-use std::path::Path;
+mod live;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+
 use super::exit::EXIT_CONFIG;
-use super::terminal::{print, print_message};
-use crate::app::{Failure, exposed, load_tls, tls_warnings};
-use crate::config;
+use super::terminal::{print, print_json, print_message};
+use crate::app::{load_tls, suspect, tls_warnings};
 use crate::config::report::{Report, counted};
+use crate::config::{self, Loaded};
+use crate::discover::listed_now;
 use crate::error::chain;
 use crate::plan::Plan;
 use crate::regular_file;
 use crate::text::escape;
 
-/// Checks the file at `path`, otherwise the one that `run` would find. Errors and warnings go to standard error; only
-/// errors make it fail, with exit code 1.
+/// How the result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// For people: errors and warnings on standard error, a summary on standard output.
+    Text,
+    /// For programs: one object on standard output.
+    Json,
+}
+
+/// Checks the file at `path`, otherwise the one that `run` would find. Only errors make it fail, with exit code 1.
+/// `is_live`: if there are none, the servers are tried, too.
 #[must_use]
-pub fn run(path: Option<&Path>) -> ExitCode {
-    match check(path) {
-        Ok(Some(summary)) => print(&summary),
-        Ok(None) => ExitCode::from(EXIT_CONFIG),
-        Err(report) => {
+pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode {
+    let (report, summary, found) = match check(path) {
+        Ok((path, loaded)) => {
+            let mut found = check_files(&loaded.plan);
+            let mut summary = summary(&path, &loaded.plan);
+            if is_live && found.iter().all(|finding| !finding.is_error) {
+                let (servers, more) = live::try_out(loaded.plan);
+                summary += &servers;
+                found.extend(more);
+            }
+            (loaded.warnings, Some(summary), found)
+        }
+        Err(report) => (report, None, Vec::new()),
+    };
+    let is_valid = summary.is_some() && found.iter().all(|finding| !finding.is_error);
+    let printed = match format {
+        CheckFormat::Json => print_json(&json(&report, &found, is_valid)),
+        CheckFormat::Text => {
             report.print_to_stderr();
-            ExitCode::from(EXIT_CONFIG)
+            for finding in &found {
+                print_message(finding.severity(), &finding.message);
+            }
+            summary
+                .filter(|_| is_valid || is_live)
+                .map_or(ExitCode::SUCCESS, |summary| print(&summary))
+        }
+    };
+    if is_valid { printed } else { ExitCode::from(EXIT_CONFIG) }
+}
+
+fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
+    let path = config::find(path)?;
+    let loaded = config::load(&path)?;
+    Ok((path, loaded))
+}
+
+fn json(report: &Report, found: &[Finding], is_valid: bool) -> String {
+    let mut problems = report.to_json();
+    problems.extend(
+        found
+            .iter()
+            .map(|finding| serde_json::json!({ "severity": finding.severity(), "message": finding.message })),
+    );
+    serde_json::json!({ "valid": is_valid, "problems": problems }).to_string()
+}
+
+/// What is found about the files that a configuration names.
+struct Finding {
+    is_error: bool,
+    message: String,
+}
+
+impl Finding {
+    fn severity(&self) -> &'static str {
+        if self.is_error { "error" } else { "warning" }
+    }
+
+    fn error(message: String) -> Self {
+        Self {
+            is_error: true,
+            message,
+        }
+    }
+
+    fn warning(message: String) -> Self {
+        Self {
+            is_error: false,
+            message,
         }
     }
 }
 
-/// `None`: a file that it names cannot be used, which was said.
-fn check(path: Option<&Path>) -> Result<Option<String>, Report> {
-    let path = config::find(path)?;
-    let loaded = config::load(&path)?;
-    loaded.warnings.print_to_stderr();
-    warn_of_files(&loaded.plan);
-    Ok(check_tls(&loaded.plan).then(|| summary(&path, &loaded.plan)))
-}
-
-/// Reads the certificates and everything else that TLS needs. A file that is there but cannot be used is an error; one that
-/// cannot be read now gets a warning, because the configuration may be for another machine. Returns whether there is no
-/// error.
-fn check_tls(plan: &Plan) -> bool {
-    let failure = match load_tls(plan, None) {
-        Ok(tls) => {
-            for warning in tls_warnings(plan, &tls) {
-                print_message("warning", &escape(&warning, &[]));
-            }
-            return true;
-        }
-        Err(failure) => failure,
-    };
-    let is_missing = matches!(&failure, Failure::Tls { cause, .. } if !cause.can_be_read());
-    let severity = if is_missing { "warning" } else { "error" };
-    print_message(severity, &escape(&chain(&failure), &[]));
-    is_missing
-}
-
-/// Warns of each file named in the plan that cannot be read now, so that `run` would not start, and of each secret file
-/// that other users may read or write.
-fn warn_of_files(plan: &Plan) {
+/// Tries the files named in the plan. Warns of each that cannot be read now, so that `run` would not start, and of each
+/// secret file that other users may read or write.
+fn check_files(plan: &Plan) -> Vec<Finding> {
     let unreadable = plan.files().into_iter().filter_map(|(key, path)| {
         let error = regular_file::open(path).err()?;
         Some(format!(
@@ -65,9 +112,38 @@ fn warn_of_files(plan: &Plan) {
             escape(&path.to_string_lossy(), &[])
         ))
     });
-    for warning in unreadable.chain(exposed(plan)) {
-        print_message("warning", &warning);
-    }
+    let mut found: Vec<Finding> = unreadable.chain(suspect(plan)).map(Finding::warning).collect();
+    found.extend(check_lists(plan));
+    found.extend(check_tls(plan));
+    found
+}
+
+/// Reads the files that list servers. Warns of each that is not usable now: the configuration may be for another machine.
+fn check_lists(plan: &Plan) -> impl Iterator<Item = Finding> {
+    plan.pools.iter().filter_map(|pool| {
+        let discover = pool.discover.as_ref()?;
+        let error = listed_now(discover)?.err()?;
+        let source = discover.source.to_string();
+        let message = format!("pools.{}.discover: {}: {error}", pool.name, escape(&source, &[]));
+        Some(Finding::warning(message))
+    })
+}
+
+/// Reads the certificates and everything else that TLS needs. A file that is there but cannot be used is an error; one that
+/// cannot be read now gets a warning, because the configuration may be for another machine.
+fn check_tls(plan: &Plan) -> Vec<Finding> {
+    let failure = match load_tls(plan, None) {
+        Ok(tls) => {
+            let warnings = tls_warnings(plan, &tls);
+            let finding = |warning: String| Finding::warning(escape(&warning, &[]).into_owned());
+            return warnings.into_iter().map(finding).collect();
+        }
+        Err(failure) => failure,
+    };
+    vec![Finding {
+        is_error: failure.is_configuration(),
+        message: escape(&chain(&failure), &[]).into_owned(),
+    }]
 }
 
 fn summary(path: &Path, plan: &Plan) -> String {

@@ -7,6 +7,7 @@ mod servers;
 mod configuration;
 mod instructions;
 mod screen;
+mod traffic;
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -14,9 +15,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::thread;
 
+use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use tempfile::TempDir;
 use tokio::runtime;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -26,14 +30,14 @@ use super::terminal::print_message;
 use crate::app::{self, ConfigSource, Failure, Running};
 use crate::config;
 use crate::error::chain;
-use configuration::ListenerAddresses;
+use configuration::{CERTIFICATE_FILE, ListenerAddresses};
 use screen::Screen;
 use servers::{DemoServers, ServerAddresses};
 
-/// Runs the demo until a signal ends it.
+/// Runs the demo until a signal ends it; `quiet`: without clients of its own.
 #[must_use]
-pub fn run() -> ExitCode {
-    match run_demo() {
+pub fn run(quiet: bool) -> ExitCode {
+    match run_demo(quiet) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_message("error", &chain(&error));
@@ -42,14 +46,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn run_demo() -> Result<(), Failure> {
+fn run_demo(quiet: bool) -> Result<(), Failure> {
     let failed = |cause| Failure::System {
         what: "cannot run the demo",
         cause,
     };
     let (announce, running) = oneshot::channel();
     let ended = CancellationToken::new();
-    let demo = Demo::bind(running, ended.clone()).map_err(failed)?;
+    let demo = Demo::bind(running, ended.clone(), quiet).map_err(failed)?;
     let plan = config::read("demo.toml", &demo.configuration(&ListenerAddresses::REQUESTED))
         .expect("a test checks this configuration")
         .plan;
@@ -71,26 +75,31 @@ fn run_demo() -> Result<(), Failure> {
 struct Demo {
     servers: DemoServers,
     addresses: ServerAddresses,
-    /// For the configuration and the access log; removed on drop.
+    /// For the configuration, the access log and the certificate; removed on drop.
     folder: TempDir,
     /// Receives the load balancer's addresses once it accepts clients.
     running: oneshot::Receiver<Running>,
     /// Cancelled when the load balancer has ended.
     ended: CancellationToken,
+    /// Whether it has no clients of its own.
+    is_quiet: bool,
 }
 
 impl Demo {
-    fn bind(running: oneshot::Receiver<Running>, ended: CancellationToken) -> io::Result<Self> {
+    fn bind(running: oneshot::Receiver<Running>, ended: CancellationToken, is_quiet: bool) -> io::Result<Self> {
         let (servers, addresses) = DemoServers::bind()?;
+        let folder = tempfile::Builder::new()
+            .prefix("acequia-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()?;
+        tls::write_certificate(&folder.path().join(CERTIFICATE_FILE), "edge.demo.test")?;
         Ok(Self {
             servers,
             addresses,
-            folder: tempfile::Builder::new()
-                .prefix("acequia-")
-                .permissions(fs::Permissions::from_mode(0o700))
-                .tempdir()?,
+            folder,
             running,
             ended,
+            is_quiet,
         })
     }
 
@@ -98,18 +107,23 @@ impl Demo {
         configuration::text(listeners, &self.addresses, self.folder.path())
     }
 
-    /// Serves and prints until the load balancer has ended. If the output fails, this ends the process with SIGINT.
+    /// Serves and prints until the load balancer has ended. If the terminal closes or the output fails, this ends the process
+    /// with SIGINT.
     async fn run(mut self) -> io::Result<()> {
         let Ok(running) = (&mut self.running).await else {
             return Ok(()); // the load balancer could not start, and reports why
         };
         let ended = self.ended.clone();
-        let result = self.serve_and_print(running).await;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let result = select! {
+            result = self.serve_and_print(running) => result,
+            _ = hang_up.recv() => Ok(()),
+        };
         if !ended.is_cancelled() {
             kill_process(getpid(), Signal::INT)?;
         }
-        result.or_else(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Ok(()), // the reader has gone
+        result.or_else(|error| match Errno::from_io_error(&error) {
+            Some(Errno::PIPE | Errno::IO) => Ok(()), // the reader or the terminal has gone
             _ => Err(error),
         })
     }
@@ -120,6 +134,9 @@ impl Demo {
         fs::write(path, self.configuration(&listeners))?;
         let instructions = instructions::text(&listeners, &self.addresses, self.folder.path());
         self.servers.spawn()?;
+        if !self.is_quiet {
+            tokio::spawn(traffic::run(listeners)); // ends with this runtime
+        }
         let in_force = running.live.in_force();
         let servers = in_force.pools.iter().flat_map(|pool| pool.servers().to_vec());
         let out = io::stdout();
@@ -134,7 +151,7 @@ mod tests {
     use super::*;
 
     fn demo() -> Demo {
-        Demo::bind(oneshot::channel().1, CancellationToken::new()).unwrap()
+        Demo::bind(oneshot::channel().1, CancellationToken::new(), true).unwrap()
     }
 
     #[test]
@@ -152,6 +169,8 @@ mod tests {
             admin: widest,
             tls: widest,
             tcp: widest,
+            edge: widest,
+            http: widest,
         };
         let text = instructions::text(&listeners, &demo.addresses, "/tmp/acequia-AbCdEf".as_ref());
         for line in text.lines() {

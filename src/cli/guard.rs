@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::remote::{ApiRequest, Remote};
+use super::server::encode;
 use super::status::{guard_table, since};
 use super::table::{or_dash, table};
 use crate::admin::guard_bodies::{DeniedBody, DenyEditBody, GuardDetailBody, SourceCountBody, UndoneBody};
@@ -107,8 +108,4 @@ fn source_table(what: &'static str, sources: &[SourceCountBody]) -> String {
         return String::new();
     }
     format!("\n{}", table(["SOURCE", what], &rows, &[]))
-}
-
-fn encode(name: &str) -> String {
-    form_urlencoded::byte_serialize(name.as_bytes()).collect()
 }

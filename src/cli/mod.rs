@@ -5,15 +5,22 @@ mod terminal;
 mod table;
 mod remote;
 pub mod check;
+pub mod import;
+pub mod init;
+mod generate;
 pub mod route;
 pub mod run;
 pub mod demo;
 pub mod sessions;
+mod primaries;
 pub mod status;
 pub mod server;
 pub mod pool;
 pub mod guard;
 pub mod reload;
+pub mod cert;
+#[cfg(feature = "top")]
+pub mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +49,12 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigFile,
+        /// How the result is printed.
+        #[arg(long, default_value = "text")]
+        format: check::CheckFormat,
+        /// Also resolve the names, check each server once, and compare the certificates of servers with the routes.
+        #[arg(long)]
+        live: bool,
     },
     /// Explain where a connection would go, from the configuration alone. Opens no socket.
     Route {
@@ -50,6 +63,10 @@ enum Command {
         #[command(flatten)]
         args: route::RouteArgs,
     },
+    /// Write a first configuration, from flags or from answers to three questions.
+    Init(init::InitArgs),
+    /// Convert a configuration of HAProxy or nginx, and print it. What cannot be carried over is a comment in it.
+    Import(import::ImportArgs),
     /// Show the listeners and pools of a running acequia.
     Status {
         #[command(flatten)]
@@ -69,7 +86,14 @@ enum Command {
         #[command(flatten)]
         args: sessions::SessionsArgs,
     },
-    /// Set an override on a server of a running acequia. Overrides survive reloads, but not a restart.
+    /// Show the servers and sessions of a running acequia, live, and drain, enable or end them with a key.
+    #[cfg(feature = "top")]
+    Top {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Set an override on a server of a running acequia, or add a server. Overrides survive reloads, but not a restart; added
+    /// servers survive both, a restart with `state_dir`.
     Server {
         #[command(flatten)]
         remote: Remote,
@@ -87,20 +111,45 @@ enum Command {
         #[command(subcommand)]
         command: Option<guard::GuardCommand>,
     },
-    /// Say which server is the primary of a pool of a running acequia.
+    /// Say which server is the primary of a pool of a running acequia, or how many clones it has.
     Pool {
         #[command(flatten)]
         remote: Remote,
         #[command(subcommand)]
         command: pool::PoolCommand,
     },
+    /// List the certificates of a running acequia, or make it read their files again.
+    Cert {
+        #[command(flatten)]
+        remote: Remote,
+        #[command(subcommand)]
+        command: cert::CertCommand,
+    },
     /// Make a running acequia reload its configuration.
     Reload {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Hold the clones of a running acequia, which starts this command itself.
+    #[command(hide = true)]
+    Keeper,
     /// Demonstrate load balancing on this machine, with servers of its own and commands to try.
-    Demo,
+    Demo {
+        /// Make no traffic: only the clients that you start are seen
+        #[arg(long)]
+        quiet: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -116,19 +165,37 @@ impl Arguments {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run { config } => run::run(config.path.as_deref()),
-            Command::Check { config } => check::run(config.path.as_deref()),
+            Command::Check { config, format, live } => check::run(config.path.as_deref(), format, live),
             Command::Route { config, args } => route::run(config.path.as_deref(), &args),
+            Command::Init(args) => init::run(&args),
+            Command::Import(args) => import::run(&args),
             Command::Status { remote } => status::status(&remote),
             Command::Servers { remote, pool } => status::servers(&remote, pool.as_deref()),
             Command::Sessions { remote, args } => sessions::run(&remote, &args),
+            #[cfg(feature = "top")]
+            Command::Top { remote } => top::run(&remote),
             Command::Server { remote, command } => server::run(&remote, &command),
             Command::Guard { remote, name, command } => match (command, name) {
                 (Some(command), _) => guard::run(&remote, &command),
                 (None, name) => guard::show(&remote, &name.unwrap_or_default()),
             },
             Command::Pool { remote, command } => pool::run(&remote, &command),
+            Command::Cert { remote, command } => cert::run(&remote, &command),
             Command::Reload { remote } => reload::run(&remote),
-            Command::Demo => demo::run(),
+            Command::Completions { shell } => generate::completions(shell),
+            Command::Man { directory } => generate::man(&directory),
+            Command::Keeper => keeper(),
+            Command::Demo { quiet } => demo::run(quiet),
+        }
+    }
+}
+
+fn keeper() -> ExitCode {
+    match crate::scale::keeper::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acequia keeper: {}", crate::error::chain(&error));
+            ExitCode::from(EXIT_RUN)
         }
     }
 }

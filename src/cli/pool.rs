@@ -1,4 +1,4 @@
-//! `acequia pool`: says which server is the primary of a pool.
+//! `acequia pool`: says which server is the primary of a pool, and how many clones it has.
 
 use std::process::ExitCode;
 
@@ -7,23 +7,61 @@ use serde_json::json;
 
 use super::remote::{ApiRequest, Remote};
 use super::server::{ServerArg, encode};
-use super::status::server_table;
+use super::status::{clone_table, scale_note, server_table};
 use crate::admin::bodies::ServerBody;
+use crate::admin::pool_bodies::ScaleBody;
 
 /// A request about a pool.
 #[derive(Debug, Subcommand)]
 pub enum PoolCommand {
     /// Use this server as the primary, although another one may have been, or may be on a higher timeline
     Trust(ServerArg),
+    /// Set how many clones the pool has, or leave that to its load
+    Scale {
+        /// The pool
+        pool: String,
+        /// A number within `min` and `max` of the pool, or "auto"
+        #[arg(value_name = "N|auto", value_parser = parse_clones)]
+        clones: Clones,
+    },
 }
 
-/// Sends the request and prints the state of the server.
+/// A number of clones; `None`: the load decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Clones(Option<u32>);
+
+fn parse_clones(text: &str) -> Result<Clones, String> {
+    match text {
+        "auto" => Ok(Clones(None)),
+        number => match number.parse() {
+            Ok(clones) => Ok(Clones(Some(clones))),
+            Err(_) => Err(String::from("expected a number, or \"auto\"")),
+        },
+    }
+}
+
+/// Sends the request and prints the state of the server, or of the clones.
 #[must_use]
 pub fn run(remote: &Remote, command: &PoolCommand) -> ExitCode {
-    let PoolCommand::Trust(ServerArg { server: (pool, server) }) = command;
-    let path = format!("/api/v1/pools/{}/trust", encode(pool));
-    let body = json!({ "server": server }).to_string();
-    remote.request(ApiRequest::post(path, body), |server: ServerBody| {
-        Ok(server_table(&[(pool, &server)]))
-    })
+    match command {
+        PoolCommand::Trust(ServerArg { server: (pool, server) }) => {
+            let path = format!("/api/v1/pools/{}/trust", encode(pool));
+            let body = json!({ "server": server }).to_string();
+            remote.request(ApiRequest::post(path, body), |server: ServerBody| {
+                Ok(server_table(&[(pool, &server, Some("primary".to_owned()))]))
+            })
+        }
+        PoolCommand::Scale {
+            pool,
+            clones: Clones(clones),
+        } => {
+            let path = format!("/api/v1/pools/{}/scale", encode(pool));
+            let clones = clones.map_or_else(|| json!("auto"), |clones| json!(clones));
+            let body = json!({ "clones": clones }).to_string();
+            remote.request(ApiRequest::post(path, body), |scale: ScaleBody| {
+                let note = scale_note(pool, &scale);
+                Ok(format!("{note}\n\n{}", clone_table(&[(pool, &scale)])))
+            })
+        }
+    }
 }

@@ -1,37 +1,45 @@
-//! Requests to a running process over its Unix socket.
+//! Requests to a running process over its Unix socket, or to its admin port.
 
-use std::error::Error;
+mod error;
+mod admin_port;
+#[cfg(feature = "top")]
+mod events;
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header, http};
-use hyper_util::rt::TokioIo;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode, header};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::exit::{EXIT_CONFIG, EXIT_RUN};
-use super::terminal::{print, print_json, print_message};
+use super::terminal::{print, print_json};
 use crate::admin::bodies::{ErrorBody, ProcessBody};
 use crate::admin::default_paths;
-use crate::config;
-use crate::error::chain;
+use crate::http_client::Connection;
 use crate::plan::AdminSocket;
+use crate::{config, http_client};
+use admin_port::AdminPort;
+use error::ConnectError;
+pub(super) use error::RemoteError;
+#[cfg(feature = "top")]
+pub(super) use events::EventStream;
 
 /// The time limit for a response. It is longer than the process keeps a connection open.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest response, in bytes: enough for the state of about 100,000 servers.
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+/// The host in requests over the Unix socket.
+const LOCAL_HOST: &str = "localhost";
 
 /// Selects the process, and the output format. The arguments are also accepted after a subcommand.
 #[derive(Clone, Debug, Args)]
@@ -48,99 +56,15 @@ pub struct Remote {
         global = true
     )]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    admin_port: AdminPort,
     /// Print the response of the API as JSON
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// Why a request has no result to print.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RemoteError {
-    /// The configuration turns the socket off.
-    #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
-    SocketOff,
-    /// The configuration is too broken to find the socket.
-    #[error("cannot read the configuration (`acequia check` shows the errors): name the socket with --socket")]
-    Configuration,
-    /// The client's runtime cannot start.
-    #[error("cannot start a runtime")]
-    Runtime(#[source] io::Error),
-    /// The process took longer than [`REQUEST_TIMEOUT`].
-    #[error("no response within {0:?}")]
-    Timeout(Duration),
-    /// No process listens on any of these sockets.
-    #[error("no acequia is running there (name its socket with --socket): {}", list(.0))]
-    NotRunning(Vec<ConnectError>),
-    /// The socket of the process that was found first is gone at the second connect.
-    #[error("cannot connect")]
-    Connect(#[from] ConnectError),
-    /// A process listens, but its response is not one of the API.
-    #[error("the process at {} is not an acequia", .socket.display())]
-    OtherProgram {
-        /// The socket.
-        socket: PathBuf,
-        /// The error in its response.
-        #[source]
-        error: serde_json::Error,
-    },
-    /// The process runs another configuration than the one named or found.
-    #[error(
-        "the acequia at {} (pid {pid}) runs {}, not {}: name the socket of the right process with --socket",
-        .socket.display(),
-        .running.as_deref().unwrap_or("no file"),
-        .expected.display()
-    )]
-    OtherFile {
-        /// The socket.
-        socket: PathBuf,
-        /// The PID of the process, in its own namespace.
-        pid: u32,
-        /// Its configuration.
-        running: Option<String>,
-        /// The configuration that was named or found.
-        expected: PathBuf,
-    },
-    /// The arguments make no valid request.
-    #[error("invalid request")]
-    InvalidRequest(#[from] http::Error),
-    /// The connection failed before the end of the response.
-    #[error("the connection was lost")]
-    Connection(#[source] Box<dyn Error + Send + Sync>),
-    /// The response is not the expected JSON.
-    #[error("invalid response")]
-    InvalidResponse(#[source] serde_json::Error),
-    /// The API's error message, or an equivalent one.
-    #[error("{0}")]
-    Rejected(String),
-}
-
-/// A socket that cannot be connected to.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .socket.display())]
-pub(super) struct ConnectError {
-    socket: PathBuf,
-    source: io::Error,
-}
-
-fn list(errors: &[ConnectError]) -> String {
-    let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
-    errors.join("; ")
-}
-
-impl RemoteError {
-    /// Prints the error and its sources; returns the exit code.
-    fn print(&self) -> ExitCode {
-        let message = chain(self);
-        // Errors of a configuration, which a reload returns, begin with this prefix already.
-        print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
-        ExitCode::from(match self {
-            Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) => EXIT_CONFIG,
-            _ => EXIT_RUN,
-        })
-    }
-}
-
 /// A request to the API.
+#[derive(Debug)]
 pub(super) struct ApiRequest {
     method: Method,
     path: String,
@@ -201,15 +125,41 @@ impl Remote {
     }
 
     fn send(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {
-        let (sockets, file) = self.sockets()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(RemoteError::Runtime)?.block_on(async {
-            let response = timeout(REQUEST_TIMEOUT, async {
-                let stream = find_process(&sockets, file.as_deref()).await?;
-                exchange(stream, request).await
-            });
-            response.await.map_err(|_| RemoteError::Timeout(REQUEST_TIMEOUT))?
-        })
+        runtime.map_err(RemoteError::Runtime)?.block_on(self.fetch(request))
+    }
+
+    /// Sends a request; returns the response.
+    pub(super) async fn fetch(&self, request: ApiRequest) -> Result<Bytes, RemoteError> {
+        let response = timeout(REQUEST_TIMEOUT, async { self.connect().await?.exchange(request).await });
+        response.await.map_err(|_| RemoteError::Timeout(REQUEST_TIMEOUT))?
+    }
+
+    /// Opens the stream of events.
+    #[cfg(feature = "top")]
+    pub(super) async fn events(&self) -> Result<EventStream, RemoteError> {
+        let stream = timeout(REQUEST_TIMEOUT, async {
+            EventStream::open(self.connect().await?).await
+        });
+        stream.await.map_err(|_| RemoteError::Timeout(REQUEST_TIMEOUT))?
+    }
+
+    /// Connects to the process, for one request.
+    async fn connect(&self) -> Result<Peer, RemoteError> {
+        if self.admin_port.is_incomplete() {
+            return Err(RemoteError::NoUrl);
+        }
+        if let Some(url) = &self.admin_port.url {
+            return self.admin_port.connect(url).await;
+        }
+        let (sockets, file) = self.sockets()?;
+        find_process(&sockets, file.as_deref()).await.map(Peer::local)
+    }
+
+    /// Whether the response is printed as JSON.
+    #[cfg(feature = "top")]
+    pub(super) fn wants_json(&self) -> bool {
+        self.json
     }
 
     /// The sockets to try, and the configuration that the process must run if the sockets come from one.
@@ -244,7 +194,7 @@ async fn find_process(sockets: &[PathBuf], file: Option<&Path>) -> Result<UnixSt
             }
         };
         let Some(file) = file else { return Ok(stream) };
-        let bytes = exchange(stream, ApiRequest::get("/api/v1/process")).await?;
+        let bytes = Peer::local(stream).exchange(ApiRequest::get("/api/v1/process")).await?;
         let process: ProcessBody = serde_json::from_slice(&bytes).map_err(|error| RemoteError::OtherProgram {
             socket: socket.clone(),
             error,
@@ -282,24 +232,49 @@ async fn connect(socket: &Path) -> Result<UnixStream, ConnectError> {
     })
 }
 
-async fn exchange(stream: UnixStream, request: ApiRequest) -> Result<Bytes, RemoteError> {
-    let lost = |error: hyper::Error| RemoteError::Connection(error.into());
-    let request = Request::builder()
-        .method(request.method)
-        .uri(request.path)
-        .header(header::HOST, "localhost")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(request.body)))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(lost)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
-    let bytes = body.map_err(RemoteError::Connection)?.to_bytes();
-    connection.abort();
-    if status == StatusCode::OK {
-        return Ok(bytes);
+/// A connection to the process. It serves one request.
+struct Peer {
+    stream: Box<dyn Connection>,
+    host: String,
+    /// The value of `Authorization`.
+    token: Option<HeaderValue>,
+}
+
+impl Peer {
+    fn local(stream: UnixStream) -> Self {
+        Self {
+            stream: Box::new(stream),
+            host: LOCAL_HOST.to_owned(),
+            token: None,
+        }
     }
-    let message = serde_json::from_slice(&bytes).map(|ErrorBody { error }| error);
-    Err(RemoteError::Rejected(message.unwrap_or_else(|_| status.to_string())))
+
+    /// Sends a request; returns the response.
+    async fn exchange(self, request: ApiRequest) -> Result<Bytes, RemoteError> {
+        let request = self.address(request)?;
+        let response = http_client::exchange(self.stream, request, RESPONSE_BYTES_MAX).await;
+        let (head, bytes) = response.map_err(RemoteError::Connection)?.into_parts();
+        if head.status == StatusCode::OK {
+            return Ok(bytes);
+        }
+        Err(rejection(head.status, &bytes))
+    }
+
+    /// The request as it is sent to this process.
+    fn address(&self, request: ApiRequest) -> Result<Request<Full<Bytes>>, RemoteError> {
+        let builder = Request::builder().method(request.method).uri(request.path);
+        let builder = builder
+            .header(header::HOST, &self.host)
+            .header(header::CONTENT_TYPE, "application/json");
+        let mut request = builder.body(Full::new(Bytes::from(request.body)))?;
+        let token = self.token.clone().map(|token| (header::AUTHORIZATION, token));
+        request.headers_mut().extend(token);
+        Ok(request)
+    }
+}
+
+/// The error in a response.
+fn rejection(status: StatusCode, body: &[u8]) -> RemoteError {
+    let message = serde_json::from_slice(body).map(|ErrorBody { error }| error);
+    RemoteError::Rejected(message.unwrap_or_else(|_| status.to_string()))
 }

@@ -1,6 +1,7 @@
 //! `acequia route`: explains where a connection would go. Opens no socket and resolves no name.
 
 mod client;
+mod servers;
 mod termination;
 
 use std::fmt::{self, Write as _};
@@ -10,21 +11,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::time::Instant;
 
 use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
-use crate::addr::ClientAddr;
 use crate::app::load_tls;
 use crate::config;
-use crate::live::{LivePool, NameAddresses, TlsByListener};
+use crate::live::LiveTls;
 use crate::name::{NameError, ServerName, Sni};
-use crate::plan::{AcceptProxy, ClientOf, ListenerPlan, Plan, PoolId, PoolPlan, ServerEntry};
-use crate::pool::{Member, Policy, ServerRegistry};
-use crate::route::{Explanation, RouteChoice, RouteInput, RouteVerdict};
-use crate::sniff::hello::ProtocolList;
+use crate::plan::{AcceptProxy, ClientOf, Fallback, ListenerPlan, Plan, PoolId, RouteQuestion};
+use crate::route::{Explanation, RouteChoice, RouteVerdict, TlsMode};
 use crate::tls::ListenerTls;
 use client::{explain_peer, write_guards};
+use servers::write_servers;
 use termination::write_tls;
 
 /// What is known of the connection.
@@ -45,18 +43,23 @@ pub struct RouteArgs {
     /// The address of the client; without it no `from` condition holds
     #[arg(long, value_name = "IP")]
     pub from: Option<IpAddr>,
-    /// The database that a PostgreSQL client names in the clear [default: as --user]
+    /// The database that a PostgreSQL client names, if that is not encrypted [default: as --user]
     #[arg(long, value_name = "NAME")]
     pub database: Option<String>,
-    /// The user that a PostgreSQL client names in the clear
+    /// The user that a PostgreSQL client names, if that is not encrypted
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
 }
 
 impl RouteArgs {
-    /// Whether the client uses TLS for sure.
-    fn is_tls(&self) -> bool {
-        self.sni.is_some() || !self.alpn.is_empty()
+    fn question(&self) -> RouteQuestion<'_> {
+        RouteQuestion {
+            sni: self.sni.as_deref(),
+            alpn: &self.alpn,
+            client: self.from,
+            database: self.database.as_deref(),
+            user: self.user.as_deref(),
+        }
     }
 }
 
@@ -94,7 +97,7 @@ pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
 ///
 /// # Errors
 /// The plan has no listener of this name.
-pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<String, UnknownListener> {
+pub fn explain(plan: &Plan, tls: &LiveTls, args: &RouteArgs) -> Result<String, UnknownListener> {
     let named = |listener: &&Arc<ListenerPlan>| *listener.name == *args.listener;
     let listener = plan.listeners.iter().find(named).ok_or_else(|| UnknownListener {
         name: args.listener.clone(),
@@ -117,22 +120,11 @@ pub fn explain(plan: &Plan, tls: &TlsByListener, args: &RouteArgs) -> Result<Str
     }
     let args = &args;
     let name = args.sni.as_deref().map(Sni::from_config);
-    let alpn = ProtocolList::of(&args.alpn);
-    let reads_startup = listener.protocol.is_postgres() && !args.is_tls();
-    let of_startup = |name: &Option<String>| name.clone().filter(|_| reads_startup).map(String::into_bytes);
-    let user = of_startup(&args.user);
-    let database = of_startup(&args.database).or_else(|| user.clone());
-    let explanation = listener.routes.explain(&RouteInput {
-        name: name.as_ref().and_then(|name| name.as_ref().ok()),
-        alpn: &alpn,
-        client: args.from.map(|ip| ClientAddr::new((ip, 0).into())),
-        database: database.as_deref(),
-        user: user.as_deref(),
-    });
+    let explanation = args.question().explain(listener);
     let context = RouteContext {
         plan,
         listener,
-        tls: tls.get(&listener.name),
+        tls: tls.listeners.get(&listener.name),
     };
     write_explanation(&mut text, &context, args, name.as_ref(), &explanation).expect("writing to a String cannot fail");
     Ok(text)
@@ -156,17 +148,18 @@ fn write_explanation(
     let RouteContext { plan, listener, .. } = *context;
     write_client(text, args, name)?;
     if let Some(redirect) = &listener.redirect {
-        let (to, port, code) = (&redirect.to, redirect.port, redirect.status.code());
+        let (to, code) = (&redirect.to, redirect.status.code());
+        let port = redirect.port.map(|port| format!(", port {port},")).unwrap_or_default();
         return writeln!(
             text,
-            "\nHTTP requests are redirected to https, port {port}, of listener {to} ({code})"
+            "\nHTTP requests are redirected to https{port} of listener {to} ({code})"
         );
     }
     write_notes(text, listener, args, name, explanation)?;
     write_guards(text, plan, &listener.guards, args.from)?;
     write_routes(text, explanation)?;
     let pool = match explanation.choice {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             let pool = &plan.pools[*pool];
             writeln!(text, "route {}: pool {}", route.name, pool.name)?;
             let of_route = route.guards.iter().filter(|id| !listener.guards.contains(id));
@@ -178,14 +171,15 @@ fn write_explanation(
             writeln!(text, "no route takes it: the listener's pool {}", pool.name)?;
             pool
         }
-        RouteChoice::Refused { route } => return writeln!(text, "route {route}: refused"),
+        RouteChoice::Refused { route, .. } => return writeln!(text, "route {route}: refused"),
         RouteChoice::NoRoute => return writeln!(text, "no route takes it and the listener has no pool: refused"),
     };
     let name = name.and_then(|name| name.as_ref().ok());
     write_tls(text, listener, context.tls, name, &explanation.choice)?;
     write_servers(text, pool, args.from)?;
     match &pool.fallback {
-        Some(fallback) => writeln!(text, "if none of them is usable: pool {fallback}"),
+        Some(Fallback::Pool(name)) => writeln!(text, "if none of them is usable: pool {name}"),
+        Some(Fallback::Primary) => writeln!(text, "if none of them is usable: the primary among them"),
         None => Ok(()),
     }
 }
@@ -225,6 +219,7 @@ fn write_notes(
     name: Option<&Result<Sni, NameError>>,
     explanation: &Explanation<'_, PoolId>,
 ) -> fmt::Result {
+    let is_tls = args.question().is_tls();
     if let (Some(sni), Some(name)) = (&args.sni, name) {
         let shown = sni.escape_debug();
         match (name, ServerName::from_config(sni)) {
@@ -238,19 +233,20 @@ fn write_notes(
             (Ok(_), Ok(_)) => {}
         }
     }
-    if !listener.routes.needs_hello() && args.is_tls() {
+    if !listener.routes.needs_hello() && is_tls {
         writeln!(
             text,
             "note: no route has sni or alpn, so this listener does not read them"
         )?;
     }
+    let ends_here = listener.tls.is_some() && listener.routes.tls_mode(&explanation.choice) != Some(TlsMode::Pass);
     if args.database.is_some() || args.user.is_some() {
         if !listener.protocol.is_postgres() {
             writeln!(
                 text,
                 "note: this listener does not read database and user: it has no protocol = \"postgres\""
             )?;
-        } else if args.is_tls() {
+        } else if is_tls && !ends_here {
             writeln!(
                 text,
                 "note: a client with sni or alpn uses TLS, and its database and user are encrypted"
@@ -291,82 +287,6 @@ fn write_routes(text: &mut String, explanation: &Explanation<'_, PoolId>) -> fmt
         writeln!(text)?;
     }
     Ok(())
-}
-
-fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
-    let policy = pool.policy();
-    let names: Vec<_> = pool
-        .entries
-        .iter()
-        .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
-        .collect();
-    let fixed_servers = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
-    let servers = fixed_servers.in_order(from, Instant::now());
-    match (policy, from) {
-        (Policy::SourceHash, Some(_)) => {
-            writeln!(
-                text,
-                "{}; the servers in the order in which they are tried:",
-                policy.as_str()
-            )?;
-            for (number, server) in (1..).zip(&servers) {
-                writeln!(text, "  {number}. {}", server_line(server))?;
-            }
-            if !names.is_empty() {
-                writeln!(text, "and, anywhere in this order, the servers of these names:")?;
-            }
-        }
-        _ => {
-            writeln!(text, "{}; the candidates:", policy.as_str())?;
-            servers
-                .iter()
-                .try_for_each(|server| writeln!(text, "  {}", server_line(server)))?;
-        }
-    }
-    names
-        .iter()
-        .try_for_each(|entry| writeln!(text, "  {}", unresolved_line(entry)))?;
-    if policy == Policy::SourceHash && from.is_none() {
-        writeln!(
-            text,
-            "note: with --from, the servers are shown in the order in which they are tried"
-        )?;
-    }
-    let idle = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
-    idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
-        .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))
-}
-
-fn server_line(server: &Member) -> String {
-    let spec = server.spec();
-    let address = spec.address.to_string();
-    let at = if *spec.label == *address {
-        String::new()
-    } else {
-        format!(" at {address}")
-    };
-    format!("{}{at}{}", spec.label, weight_suffix(server.weight()))
-}
-
-fn unresolved_line(entry: &ServerEntry) -> String {
-    let label = entry
-        .name
-        .as_ref()
-        .map(|name| format!("{name} at "))
-        .unwrap_or_default();
-    format!(
-        "{label}{}{}, a name: resolved only while acequia runs",
-        entry.written,
-        weight_suffix(entry.member_config.weight)
-    )
-}
-
-fn weight_suffix(weight: u16) -> String {
-    if weight == 1 {
-        String::new()
-    } else {
-        format!(", weight {weight}")
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `acequia run`: runs the load balancer until a signal ends it.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
@@ -20,6 +22,7 @@ use crate::app::{self, ANNOUNCE, ConfigSource, Running};
 use crate::config;
 use crate::error::chain;
 use crate::plan::LogPlan;
+use crate::text::{escape, escape_json};
 
 /// Runs the configuration at `path`, otherwise the one at the default path.
 #[must_use]
@@ -45,7 +48,11 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             for line in chain(&error).lines() {
                 tracing::error!("{line}");
             }
-            ExitCode::from(EXIT_RUN)
+            ExitCode::from(if error.is_configuration() {
+                EXIT_CONFIG
+            } else {
+                EXIT_RUN
+            })
         }
     }
 }
@@ -68,7 +75,7 @@ fn announce(running: &Running) {
 pub fn start_log(plan: &LogPlan) -> (WorkerGuard, app::ReconfigureLog) {
     // The queue has the same length as that of the access log.
     let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES);
-    let (writer, guard) = queue.finish(std::io::stderr());
+    let (writer, guard) = queue.finish(io::stderr());
     let (reloaded, handle) = reload::Layer::new(layer(plan, &writer));
     tracing_subscriber::registry().with(reloaded).init();
     std::panic::set_hook(Box::new(log_panic));
@@ -97,15 +104,52 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
+/// Escapes what is unsafe to display, in whichever field of a line it is.
+#[derive(Clone)]
+struct EscapingWriter {
+    to: NonBlocking,
+    format: LogFormat,
+}
+
+impl Write for EscapingWriter {
+    /// Writes a whole line: a line is written at once.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let escaped = match self.format {
+            LogFormat::Json => escape_json(&text),
+            LogFormat::Text => escape(&text, &['\n', '\t']),
+        };
+        self.to.write_all(escaped.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl MakeWriter<'_> for EscapingWriter {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
 /// The layer that writes lines at the configured level in the configured format.
 fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send + Sync> {
     let levels = Targets::new()
         .with_default(LevelFilter::from_level(plan.level))
         .with_target(ANNOUNCE, Level::INFO)
         // It logs every change in the directory of the configuration: a log in this directory would log itself for ever.
-        .with_target("notify", LevelFilter::OFF);
+        .with_target("notify", LevelFilter::OFF)
+        // It warns of what clients send, with their bytes, at any rate. What fails is in the access log.
+        .with_target("rustls", LevelFilter::ERROR);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(writer.clone())
+        .with_writer(EscapingWriter {
+            to: writer.clone(),
+            format: plan.format,
+        })
         .with_target(false);
     // The levels come last, because tracing takes the maximum level from the last layer. With a maximum level, disabled
     // events cost nothing, such as the trace events of the runtime's I/O driver for every socket.

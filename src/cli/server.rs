@@ -1,4 +1,4 @@
-//! `acequia server`: sets and reverts overrides of a server.
+//! `acequia server`: sets and reverts overrides of a server, and adds and removes servers.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use super::remote::{ApiRequest, Remote};
 use super::status::{absent_server_note, server_table};
 use crate::admin::bodies::OverrideBody;
+use crate::admin::pool_bodies::AddedServerBody;
+use crate::plan::WEIGHT_MAX;
 
-/// The largest weight; the same as in the configuration.
-const WEIGHT_MAX: u16 = 256;
-
-/// An override of a server.
+/// A change of a server.
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
     /// Send new sessions to the server again
@@ -21,6 +20,10 @@ pub enum ServerCommand {
     Drain(DrainArgs),
     /// Stop sending new sessions to the server, and stop checking it
     Disable(DrainArgs),
+    /// Add a server to a pool; it stays over a reload and, with `state_dir`, over a restart
+    Add(AddArgs),
+    /// Remove a server that was added by hand
+    Remove(ServerArg),
     /// Set the weight of the server
     Weight {
         /// The server.
@@ -30,6 +33,29 @@ pub enum ServerCommand {
         #[arg(value_parser = parse_weight)]
         weight: WeightArg,
     },
+}
+
+/// A server to be added to a pool.
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// The pool
+    #[arg(value_name = "POOL")]
+    pool: String,
+    /// Its address, such as "10.0.0.7:5432", or a host name and a port
+    #[arg(value_name = "ADDRESS")]
+    address: String,
+    /// Its name; without it, its address
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// 0 to 256; without it, 1
+    #[arg(long, value_name = "WEIGHT")]
+    weight: Option<u16>,
+    /// Its tier, 0 (the best) to 255; without it, 0
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<u8>,
+    /// Remove it after this time, such as "1h"; without it, it stays until it is removed
+    #[arg(long = "for", value_name = "DURATION")]
+    time: Option<String>,
 }
 
 /// A weight; `None`: the configured one.
@@ -76,15 +102,41 @@ pub fn run(remote: &Remote, command: &ServerCommand) -> ExitCode {
         ServerCommand::Enable(target) => (&target.server, json!({ "use": "enabled" })),
         ServerCommand::Drain(args) => (&args.target.server, drain_body("draining", args)),
         ServerCommand::Disable(args) => (&args.target.server, drain_body("disabled", args)),
+        ServerCommand::Add(args) => return add(remote, args),
+        ServerCommand::Remove(target) => return remove(remote, &target.server),
         ServerCommand::Weight { target, weight } => (&target.server, json!({ "weight": weight.0 })),
     };
     let path = format!("/api/v1/servers/{}/{}", encode(pool), encode(server));
     remote.request(ApiRequest::post(path, body.to_string()), |result: OverrideBody| {
         Ok(match result {
-            OverrideBody::Present(server) => server_table(&[(pool, &server)]),
-            OverrideBody::Absent(absent) => absent_server_note(&absent),
+            OverrideBody::Present(server) => server_table(&[(pool, &server, None)]),
+            OverrideBody::Absent(absent) => absent_server_note(&absent) + "\n",
         })
     })
+}
+
+fn add(remote: &Remote, args: &AddArgs) -> ExitCode {
+    let AddArgs {
+        pool,
+        address,
+        name,
+        weight,
+        priority,
+        time,
+    } = args;
+    let body = json!({ "address": address, "name": name, "weight": weight, "priority": priority, "for": time });
+    let path = format!("/api/v1/pools/{}/servers", encode(pool));
+    let shown = |AddedServerBody { pool, name, until, .. }| {
+        let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+        Ok(format!("{pool}/{name}: added{until}\n"))
+    };
+    remote.request(ApiRequest::post(path, body.to_string()), shown)
+}
+
+fn remove(remote: &Remote, (pool, server): &(String, String)) -> ExitCode {
+    let path = format!("/api/v1/pools/{}/servers/{}", encode(pool), encode(server));
+    let shown = |removed: AddedServerBody| Ok(format!("{}/{}: removed\n", removed.pool, removed.name));
+    remote.request(ApiRequest::delete(path), shown)
 }
 
 /// A name as part of a path.

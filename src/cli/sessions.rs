@@ -7,18 +7,21 @@ use clap::Args;
 
 use super::remote::{ApiRequest, Remote};
 use super::table::{duration, or_dash, size, table};
-use crate::admin::bodies::{KilledBody, SessionBody, SessionsBody};
+use crate::admin::session_bodies::{KilledBody, SessionBody, SessionsBody};
 
 /// The arguments of `acequia sessions`.
 #[derive(Debug, Args)]
 pub struct SessionsArgs {
     /// End this session by a reset of both sides
-    #[arg(long, value_name = "ID", conflicts_with_all = ["filters", "limit", "after"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["filters", "sort", "limit", "after"])]
     kill: Option<u64>,
-    /// List only sessions whose id, listener, route, pool, server, sni, peer or client equals VALUE, or that have at
-    /// least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated
+    /// List only sessions whose id, listener, route, pool, server, sni, database, user, peer or client equals VALUE, or
+    /// that have at least VALUE for min_age, min_idle, min_rtt, min_bytes or min_rate; may be repeated
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = parse_filter)]
     filters: Vec<(String, String)>,
+    /// List those with the most first: bytes, rate, idle or rtt [default: the oldest first]
+    #[arg(long, value_name = "KEY", conflicts_with = "after")]
+    sort: Option<String>,
     /// List at most this many sessions [default: 100]
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
@@ -36,6 +39,9 @@ impl SessionsArgs {
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(&self.filters);
+        if let Some(key) = &self.sort {
+            query.append_pair("sort", key);
+        }
         if let Some(limit) = self.limit {
             query.append_pair("limit", &limit.to_string());
         }
@@ -61,33 +67,43 @@ pub fn run(remote: &Remote, args: &SessionsArgs) -> ExitCode {
 
 fn session_table(sessions: &SessionsBody) -> String {
     let header = [
-        "ID", "LISTENER", "CLIENT", "SNI", "SERVER", "AGE", "IDLE", "UP", "DOWN", "RATES", "RTTS",
+        "ID", "LISTENER", "CLIENT", "SNI", "DATABASE", "USER", "SERVER", "AGE", "IDLE", "UP", "DOWN", "RATES", "RTTS",
     ];
     let rows: Vec<_> = sessions.sessions.iter().map(row).collect();
     let count = sessions.sessions.len();
     let more = sessions.next.map(|next| format!("; continue with --after {next}"));
     format!(
         "{}{count} of {}{}\n",
-        table(header, &rows, &["RTTS", "LISTENER", "SNI", "RATES", "IDLE"]),
+        table(
+            header,
+            &rows,
+            &["RTTS", "LISTENER", "SNI", "RATES", "IDLE", "USER", "DATABASE"]
+        ),
         sessions.total,
         more.unwrap_or_default()
     )
 }
 
-fn row(session: &SessionBody) -> [String; 11] {
+/// The pool and the server of a session, as far as it has them.
+pub(super) fn server_of(session: &SessionBody) -> Option<String> {
+    match (&session.pool, &session.server) {
+        (Some(pool), Some(server)) => Some(format!("{pool}/{server}")),
+        (pool, _) => pool.clone(),
+    }
+}
+
+fn row(session: &SessionBody) -> [String; 13] {
     let ms = |ms| duration(Duration::from_millis(ms));
     let rtt = |us: u32| format!("{:.1}", f64::from(us) / 1000.0);
     let rtts = session.client_rtt_us.zip(session.server_rtt_us);
-    let server = match (&session.pool, &session.server) {
-        (Some(pool), Some(server)) => Some(format!("{pool}/{server}")),
-        (pool, _) => pool.clone(),
-    };
     [
         session.id.to_string(),
         session.listener.clone(),
         session.client.clone(),
         or_dash(session.sni.clone()),
-        or_dash(server),
+        or_dash(session.database.clone()),
+        or_dash(session.user.clone()),
+        or_dash(server_of(session)),
         ms(session.age_ms),
         ms(session.idle_ms),
         size(session.bytes_up),

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use super::primaries;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::table::{duration, or_dash, table};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::admin::guard_bodies::GuardBody;
+use crate::admin::pool_bodies::{AddedServerBody, CloneBody, QueueBody, ScaleBody};
 use crate::config::report::counted;
 
 /// Prints the listeners and pools.
@@ -25,12 +27,14 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         );
         Ok(format!(
-            "{summary}\n{}\n{}{}{}{}",
+            "{summary}\n{}\n{}{}{}{}{}{}",
             listener_table(&state.listeners),
             pool_table(&state.pools),
+            gap_and_clones(&state.pools),
             gap_and_guards(&state.guards),
-            tls_notes(&state.listeners),
-            missing_server_notes(&state.pools, &state.absent)
+            tls_notes(&state),
+            notes_after_gap(state.pools.iter().flat_map(primaries::refused_checks)),
+            pool_notes(&state.pools, &state.absent)
         ))
     })
 }
@@ -56,19 +60,36 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
     )
 }
 
-/// The certificates that end at listeners, and their broken files.
-fn tls_notes(listeners: &[ListenerBody]) -> String {
+/// The certificates of the admin port, of listeners and of pools, and their broken files.
+fn tls_notes(state: &StateBody) -> String {
     let mut notes = String::new();
-    for listener in listeners {
-        let Some(tls) = &listener.tls else { continue };
+    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, what was read before stays in force: {what}");
+    let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
+    let listeners = state.listeners.iter();
+    let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
+    for (listener, tls) in admin.chain(listeners) {
         let count = counted(tls.certificates, "certificate");
         let first = tls.expires_first.as_deref().unwrap_or("the first");
-        notes += &format!("\n{}: {count}, {first} expires {}", listener.name, tls.expires);
-        for broken in &tls.broken {
+        notes += &format!("\n{listener}: {count}, {first} expires {}", tls.expires);
+        for name in &tls.self_signed {
             notes += &format!(
-                "\n{}: broken, what was read before stays in force: {broken}",
-                listener.name
+                "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
             );
+        }
+        for broken in &tls.broken {
+            notes += &is_broken(listener, broken);
+        }
+    }
+    for (name, tls) in state
+        .pools
+        .iter()
+        .filter_map(|pool| Some((&pool.name, pool.tls.as_ref()?)))
+    {
+        if let Some(expires) = &tls.certificate_expires {
+            notes += &format!("\npool {name}: its certificate for servers expires {expires}");
+        }
+        for broken in &tls.broken {
+            notes += &is_broken(&format!("pool {name}"), broken);
         }
     }
     if notes.is_empty() { notes } else { notes + "\n" }
@@ -85,14 +106,71 @@ fn pool_table(pools: &[PoolBody]) -> String {
             pool.servers.len().to_string(),
             up.to_string(),
             if pool.panic { format!("{tier} (panic)") } else { tier },
+            or_dash(primaries::primary(pool)),
             sessions.to_string(),
+            or_dash(pool.queue.as_ref().map(queue)),
         ]
     };
     let rows: Vec<_> = pools.iter().map(row).collect();
     table(
-        ["POOL", "BALANCE", "SERVERS", "UP", "TIER", "SESSIONS"],
+        [
+            "POOL", "BALANCE", "SERVERS", "UP", "TIER", "PRIMARY", "SESSIONS", "QUEUE",
+        ],
         &rows,
-        &["BALANCE"],
+        &["BALANCE", "QUEUE"],
+    )
+}
+
+/// How many wait, of how many that may.
+fn queue(queue: &QueueBody) -> String {
+    match queue.max {
+        Some(max) => format!("{} of {max}", queue.waiting),
+        None => queue.waiting.to_string(),
+    }
+}
+
+/// The clones of pools after an empty line; nothing if no pool has any.
+fn gap_and_clones(pools: &[PoolBody]) -> String {
+    let scaled = pools
+        .iter()
+        .filter_map(|pool| Some((&*pool.name, pool.scale.as_ref()?)));
+    let scaled: Vec<_> = scaled.collect();
+    if scaled.is_empty() {
+        return String::new();
+    }
+    let notes: Vec<_> = scaled.iter().map(|(pool, scale)| scale_note(pool, scale)).collect();
+    format!("\n{}\n{}\n", clone_table(&scaled), notes.join("\n"))
+}
+
+/// How many clones a pool has, of how many that it may have.
+pub(super) fn scale_note(pool: &str, scale: &ScaleBody) -> String {
+    let ScaleBody { min, max, .. } = scale;
+    let clones = counted(scale.clones.len(), "clone");
+    match (scale.wanted, &scale.set_by) {
+        (Some(wanted), Some(by)) => format!("{pool}: {clones} of {min} to {max}, {wanted} set by {by}"),
+        _ => format!("{pool}: {clones} of {min} to {max}"),
+    }
+}
+
+/// A table with a row for each clone.
+pub(super) fn clone_table(pools: &[(&str, &ScaleBody)]) -> String {
+    let row = |pool: &str, clone: &CloneBody| {
+        [
+            format!("{pool}/{}", clone.name),
+            or_dash(clone.address.clone()),
+            or_dash(clone.pid.map(|pid| pid.to_string())),
+            clone.state.clone(),
+            clone.restarts.to_string(),
+            or_dash(clone.reason.clone()),
+        ]
+    };
+    let rows_of =
+        |(pool, scale): &(&str, &ScaleBody)| scale.clones.iter().map(|clone| row(pool, clone)).collect::<Vec<_>>();
+    let rows: Vec<_> = pools.iter().flat_map(rows_of).collect();
+    table(
+        ["CLONE", "ADDRESS", "PID", "STATE", "RESTARTS", "REASON"],
+        &rows,
+        &["REASON"],
     )
 }
 
@@ -144,28 +222,68 @@ pub fn servers(remote: &Remote, pool: Option<&str>) -> ExitCode {
         if let (Some(name), true, true) = (pool, pools.is_empty(), absent.is_empty()) {
             return Err(RemoteError::Rejected(format!("there is no pool `{name}`")));
         }
-        let servers = pools
-            .iter()
-            .flat_map(|pool| pool.servers.iter().map(|server| (pool.name.as_str(), server)));
+        let servers = pools.iter().flat_map(|pool| {
+            pool.servers
+                .iter()
+                .map(|server| (pool.name.as_str(), server, primaries::role(pool, server)))
+        });
         let servers: Vec<_> = servers.collect();
-        Ok(server_table(&servers) + &missing_server_notes(pools, absent))
+        Ok(server_table(&servers) + &pool_notes(pools, absent))
     })
 }
 
-/// A line for each unresolved host name and each absent server with overrides, after an empty line if there are any.
-fn missing_server_notes<'a>(
+/// A line for each thing to know about the servers of pools, for each unresolved host name, and for each absent server with
+/// overrides, after an empty line if there are any.
+fn pool_notes<'a>(
     pools: impl IntoIterator<Item = &'a PoolBody>,
     absent: impl IntoIterator<Item = &'a AbsentServerBody>,
 ) -> String {
-    let of_pool = |pool: &PoolBody| -> String {
-        let served_by = pool.served_by.as_ref();
-        let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}\n", pool.name));
-        let note = |name: &String| format!("{}/{name}: not resolved yet\n", pool.name);
-        fallback.into_iter().chain(pool.unresolved.iter().map(note)).collect()
+    let of_pool = |pool: &PoolBody| -> Vec<String> {
+        let served_by = pool.served_by.as_ref().map(|by| match &pool.primary {
+            Some(primary) if primary == by => format!("its primary {primary}"),
+            _ => format!("pool {by}"),
+        });
+        let fallback = served_by.map(|by| format!("{}: no usable server, new sessions go to {by}", pool.name));
+        let unusable = (!pool.usable && fallback.is_none()).then(|| format!("{}: no usable server", pool.name));
+        let unresolved = pool.unresolved.iter();
+        let unresolved = unresolved.map(|name| format!("{}/{name}: not resolved yet", pool.name));
+        let source = pool.discovery.as_ref().and_then(|discovery| {
+            let (name, source) = (&pool.name, &discovery.source);
+            match (&discovery.error, &discovery.warning) {
+                (Some(error), _) => Some(format!("{name}: keeps its last servers, because of {source}: {error}")),
+                (None, Some(warning)) => Some(format!("{name}: {source}: {warning}")),
+                (None, None) => None,
+            }
+        });
+        let added = pool.added.iter().map(added_server_note);
+        let roles = primaries::notes(pool).into_iter();
+        let notes = roles.chain(fallback).chain(unusable).chain(source);
+        notes.chain(added).chain(unresolved).collect()
     };
-    let unresolved = pools.into_iter().map(of_pool);
-    let notes: String = unresolved.chain(absent.into_iter().map(absent_server_note)).collect();
+    let of_pools = pools.into_iter().flat_map(of_pool);
+    notes_after_gap(of_pools.chain(absent.into_iter().map(absent_server_note)))
+}
+
+/// These lines after an empty line; nothing if there are none.
+fn notes_after_gap(notes: impl Iterator<Item = String>) -> String {
+    let notes: String = notes.map(|note| note + "\n").collect();
     if notes.is_empty() { notes } else { format!("\n{notes}") }
+}
+
+/// Who has added a server, and for how long it stays.
+fn added_server_note(added: &AddedServerBody) -> String {
+    let AddedServerBody {
+        pool,
+        name,
+        added_by,
+        added_at,
+        until,
+        ..
+    } = added;
+    let until = until
+        .as_ref()
+        .map_or_else(String::new, |until| format!(", until {until}"));
+    format!("{pool}/{name}: added by {added_by}, {} ago{until}", since(added_at))
 }
 
 /// The overrides of a server that its pool does not have now.
@@ -173,7 +291,7 @@ pub(super) fn absent_server_note(absent: &AbsentServerBody) -> String {
     let name = format!("{}/{}", absent.pool, absent.name);
     let weight = absent.weight.map(|weight| format!("weight {weight}"));
     if weight.is_none() && absent.usage == "enabled" {
-        return format!("{name}: not in the pool, no overrides kept\n");
+        return format!("{name}: not in the pool, no overrides kept");
     }
     let usage = absent.close_over.as_ref().map_or_else(
         || absent.usage.clone(),
@@ -186,30 +304,39 @@ pub(super) fn absent_server_note(absent: &AbsentServerBody) -> String {
         .as_deref()
         .map_or(String::new(), |at| format!(", {} ago", since(at)));
     format!(
-        "{name}: not in the pool, overrides kept: {}: set by {by}{ago}\n",
+        "{name}: not in the pool, overrides kept: {}: set by {by}{ago}",
         overrides.join(", ")
     )
 }
 
 /// A table with a row for each server, and below it notes on checks and overrides.
-pub(super) fn server_table(servers: &[(&str, &ServerBody)]) -> String {
-    let row = |(pool, server): &(&str, &ServerBody)| {
+///
+/// Each is given with its pool and, if known, its role there.
+pub(super) fn server_table(servers: &[(&str, &ServerBody, Option<String>)]) -> String {
+    let row = |(pool, server, role): &(&str, &ServerBody, Option<String>)| {
         [
             format!("{pool}/{}", server.name),
             or_dash(Some(server.address.clone()).filter(|address| *address != server.name)),
             health(server).to_owned(),
             since(&server.since),
+            or_dash(role.clone()),
             server.usage.clone(),
             server.weight.to_string(),
             server.priority.to_string(),
-            server.sessions.to_string(),
+            match server.max_sessions {
+                Some(max) => format!("{} of {max}", server.sessions),
+                None => server.sessions.to_string(),
+            },
         ]
     };
     let header = [
-        "SERVER", "ADDRESS", "HEALTH", "FOR", "USE", "WEIGHT", "TIER", "SESSIONS",
+        "SERVER", "ADDRESS", "HEALTH", "FOR", "ROLE", "USE", "WEIGHT", "TIER", "SESSIONS",
     ];
     let rows: Vec<_> = servers.iter().map(row).collect();
-    let notes: String = servers.iter().flat_map(|(pool, server)| notes(pool, server)).collect();
+    let notes: String = servers
+        .iter()
+        .flat_map(|(pool, server, _)| notes(pool, server))
+        .collect();
     let gap = if notes.is_empty() { "" } else { "\n" };
     let optional = ["ADDRESS", "TIER", "FOR", "WEIGHT"];
     format!("{}{gap}{notes}", table(header, &rows, &optional))
@@ -241,8 +368,13 @@ fn health(server: &ServerBody) -> &str {
     if server.ejected { "ejected" } else { &server.health }
 }
 
-/// The duration since an RFC 3339 time.
+/// The duration since an RFC 3339 time, for people.
 pub(super) fn since(time: &str) -> String {
+    duration(age(time))
+}
+
+/// The duration since an RFC 3339 time.
+pub(super) fn age(time: &str) -> Duration {
     let at = humantime::parse_rfc3339(time).unwrap_or(SystemTime::UNIX_EPOCH);
-    duration(at.elapsed().unwrap_or_default())
+    at.elapsed().unwrap_or_default()
 }

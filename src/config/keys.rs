@@ -1,9 +1,13 @@
 //! The keys of each section of a configuration.
 //!
 //! This table is complete: the parser reads no other key, and a test compares `conf/full.toml` with it. The keys of certain
-//! kinds of checks come from [`KINDS`].
+//! kinds of checks come from [`crate::check::KINDS`].
 
-use crate::check::KINDS;
+mod list;
+mod pool;
+
+use list::{CheckKeys, KeyList};
+pub use pool::{DISCOVER, QUEUE, SCALE, SCALE_HOOK, SERVER};
 
 /// The keys of one kind of section.
 #[derive(Debug)]
@@ -17,7 +21,17 @@ pub struct SectionKeys {
 /// The top level of the file.
 pub static FILE: SectionKeys = SectionKeys {
     title: "the file",
-    keys: &["runtime", "admin", "log", "defaults", "guards", "listeners", "pools"],
+    keys: &[
+        "runtime",
+        "admin",
+        "log",
+        "acme",
+        "defaults",
+        "guards",
+        "providers",
+        "listeners",
+        "pools",
+    ],
 };
 
 /// `[runtime]`
@@ -37,13 +51,31 @@ pub static RUNTIME: SectionKeys = SectionKeys {
 /// `[admin]`
 pub static ADMIN: SectionKeys = SectionKeys {
     title: "`[admin]`",
-    keys: &["bind", "hosts", "token_file", "socket"],
+    keys: &["bind", "hosts", "token_file", "tls", "socket"],
+};
+
+/// `[admin.tls]`
+pub static ADMIN_TLS: SectionKeys = SectionKeys {
+    title: "`[admin.tls]`",
+    keys: &["cert", "key"],
 };
 
 /// `[log]`
 pub static LOG: SectionKeys = SectionKeys {
     title: "`[log]`",
     keys: &["format", "level", "access"],
+};
+
+/// `[acme.NAME]`
+pub static ACME: SectionKeys = SectionKeys {
+    title: "`[acme.NAME]`",
+    keys: &["directory", "contact", "ca_file", "eab", "challenge", "state_dir"],
+};
+
+/// `eab` of `[acme.NAME]`
+pub static EAB: SectionKeys = SectionKeys {
+    title: "`eab`",
+    keys: &["key_id", "key_file"],
 };
 
 /// `[defaults]`
@@ -68,6 +100,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
     title: "`[listeners.NAME]`",
     keys: &[
         "bind",
+        "unix_mode",
         "pool",
         "protocol",
         "tls_required",
@@ -111,7 +144,13 @@ pub static LISTENER_TLS: SectionKeys = SectionKeys {
 /// An entry of `certificates`.
 pub static CERTIFICATE: SectionKeys = SectionKeys {
     title: "a certificate",
-    keys: &["cert", "key", "directory"],
+    keys: &["cert", "key", "directory", "acme", "names"],
+};
+
+/// `[pools.NAME.tls]`
+pub static POOL_TLS: SectionKeys = SectionKeys {
+    title: "`[pools.NAME.tls]`",
+    keys: &["sni", "verify", "ca_file", "cert", "key", "alpn"],
 };
 
 /// `client_auth`
@@ -163,7 +202,16 @@ pub static POOL: SectionKeys = SectionKeys {
 static POOL_KEYS: KeyList = KeyList::new(&[
     "balance",
     "servers",
+    "discover",
+    "max_sessions",
+    "queue",
+    "scale",
+    "max_session_age",
+    "rebalance",
+    "idle_for",
+    "bind_source",
     "proxy_protocol",
+    "tls",
     "resolve",
     "resolve_interval",
     "health",
@@ -173,6 +221,7 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "user_timeout",
     "on_down",
     "on_recover",
+    "on_leave",
     "close_over",
     "failback",
     "fallback",
@@ -180,12 +229,6 @@ static POOL_KEYS: KeyList = KeyList::new(&[
     "direct",
 ])
 .with_checks(CheckKeys::Pool);
-
-/// An entry of a pool's `servers`.
-pub static SERVER: SectionKeys = SectionKeys {
-    title: "a server",
-    keys: &["address", "weight", "name", "priority"],
-};
 
 /// `[pools.NAME.health]`
 pub static HEALTH: SectionKeys = SectionKeys {
@@ -214,18 +257,39 @@ static HEALTH_KEYS: KeyList = KeyList::new(&[
     "panic_threshold",
 ]);
 
+/// An entry of `steps`.
+pub static CHECK_STEP: SectionKeys = SectionKeys {
+    title: "a step",
+    keys: &["send", "expect"],
+};
+
 /// `keepalive`
 pub static KEEPALIVE: SectionKeys = SectionKeys {
     title: "`keepalive`",
     keys: &["idle", "interval", "probes"],
 };
 
+/// `[providers]`
+pub static PROVIDERS: SectionKeys = SectionKeys {
+    title: "`[providers]`",
+    keys: &["etcd"],
+};
+
+/// `[providers.etcd]`
+pub static ETCD: SectionKeys = SectionKeys {
+    title: "`[providers.etcd]`",
+    keys: &["endpoints", "user", "password_file", "ca_file"],
+};
+
 /// All sections.
-pub static ALL: [&SectionKeys; 18] = [
+pub static ALL: [&SectionKeys; 29] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
+    &ADMIN_TLS,
     &LOG,
+    &ACME,
+    &EAB,
     &DEFAULTS,
     &ACCEPT_PROXY,
     &GUARD,
@@ -237,83 +301,15 @@ pub static ALL: [&SectionKeys; 18] = [
     &CERTIFICATE,
     &CLIENT_AUTH,
     &POOL,
+    &POOL_TLS,
     &SERVER,
+    &DISCOVER,
+    &QUEUE,
+    &SCALE,
+    &SCALE_HOOK,
     &HEALTH,
+    &CHECK_STEP,
     &KEEPALIVE,
+    &PROVIDERS,
+    &ETCD,
 ];
-
-/// A list of keys that is built at compile time.
-struct KeyList {
-    keys: [&'static str; Self::KEYS_MAX],
-    count: usize,
-}
-
-/// Which section's keys of checks to add.
-#[derive(Clone, Copy)]
-enum CheckKeys {
-    Pool,
-    Health,
-}
-
-impl KeyList {
-    /// A longer list does not compile; then raise this.
-    const KEYS_MAX: usize = 64;
-
-    const fn new(keys: &[&'static str]) -> Self {
-        let empty = Self {
-            keys: [""; Self::KEYS_MAX],
-            count: 0,
-        };
-        empty.with(keys)
-    }
-
-    /// Adds the keys of every kind of check.
-    const fn with_checks(mut self, section: CheckKeys) -> Self {
-        let mut at = 0;
-        while at < KINDS.len() {
-            self = self.with(match section {
-                CheckKeys::Pool => KINDS[at].pool_keys,
-                CheckKeys::Health => KINDS[at].health_keys,
-            });
-            at += 1;
-        }
-        self
-    }
-
-    /// Adds the keys that are not in the list yet: kinds of checks may have keys in common.
-    const fn with(mut self, keys: &[&'static str]) -> Self {
-        let mut at = 0;
-        while at < keys.len() {
-            if !self.contains(keys[at]) {
-                self.keys[self.count] = keys[at];
-                self.count += 1;
-            }
-            at += 1;
-        }
-        self
-    }
-
-    const fn contains(&self, key: &str) -> bool {
-        let mut at = 0;
-        while at < self.count {
-            if is_equal(self.keys[at].as_bytes(), key.as_bytes()) {
-                return true;
-            }
-            at += 1;
-        }
-        false
-    }
-
-    const fn as_slice(&self) -> &[&'static str] {
-        self.keys.split_at(self.count).0
-    }
-}
-
-/// `==` is not `const` yet.
-const fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    let mut at = 0;
-    while at < a.len() && at < b.len() && a[at] == b[at] {
-        at += 1;
-    }
-    at == a.len() && at == b.len()
-}

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::plan::{AdminSocket, Plan};
 use file::{Table, Value};
+pub(crate) use parse::address;
 use report::{Position, Problem, Report, SourceText};
 
 /// The files that are tried, in this order, when the command line names none.
@@ -89,7 +90,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 
 /// Reads at most one byte more than [`FILE_BYTES_MAX`]: enough to tell that a file is too long, whatever size its
 /// metadata claims.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -260,6 +260,33 @@ impl Report {
         out
     }
 
+    /// All problems for programs: a list of objects with `severity`, `message`, and, where they are known, `hint`, `line` and
+    /// `column` (from 1), or the `path` of the key.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<serde_json::Value> {
+        let problem = |problem: &Problem| {
+            let severity = match problem.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            let mut object = serde_json::json!({ "severity": severity, "message": problem.message });
+            if !problem.hint.is_empty() {
+                object["hint"] = problem.hint.as_str().into();
+            }
+            match &problem.position {
+                Position::File => {}
+                Position::Bytes(bytes) => {
+                    let (line, text, span) = self.source.first_line(bytes);
+                    object["line"] = line.into();
+                    object["column"] = (text[..span.start].chars().count() + 1).into();
+                }
+                Position::Path { path, .. } => object["path"] = (**path).into(),
+            }
+            object
+        };
+        self.problems.iter().map(problem).collect()
+    }
+
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,

@@ -19,7 +19,10 @@ fn hint(section: &SectionKeys, key: &str) -> String {
         return format!("write `{known}`");
     }
     if let Some(equivalent) = equivalent(section, &normalized) {
-        return format!("acequia calls it {equivalent}");
+        return match equivalent.strip_prefix("none: ") {
+            Some(why) => format!("remove it: {why}"),
+            None => format!("acequia calls it {equivalent}"),
+        };
     }
     if let Some(known) = nearest(key, section.keys) {
         return format!("did you mean `{known}`?");

@@ -1,12 +1,18 @@
 //! Key names of HAProxy, Envoy, nginx and Traefik, each with the key of acequia that does the same.
 
 mod words;
+mod tls;
 mod pool;
 
 use super::keys::{
-    ADMIN, DEFAULTS, FILE, GUARD, HEALTH, KEEPALIVE, LISTENER, LOG, POOL, ROUTE, RUNTIME, SERVER, SectionKeys,
+    ACME, ADMIN, CERTIFICATE, CLIENT_AUTH, DEFAULTS, FILE, GUARD, HEALTH, KEEPALIVE, LISTENER, LISTENER_TLS, LOG, POOL,
+    POOL_TLS, REDIRECT, ROUTE, RUNTIME, SERVER, SectionKeys,
 };
 use pool::{HEALTH_SYNONYMS, POOL_SYNONYMS, SERVER_SYNONYMS};
+use tls::{
+    ACME_RESOLVER, ACME_SYNONYMS, CERTIFICATE_SYNONYMS, CLIENT_AUTH_SYNONYMS, HTTPS_REDIRECT, LISTENER_CERTIFICATE,
+    LISTENER_TLS_SYNONYMS, POOL_TLS_SYNONYMS, REDIRECT_SYNONYMS,
+};
 use words::{
     CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, HELLO_MAX, HELLO_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, RETRIES,
     USER_TIMEOUT,
@@ -23,14 +29,14 @@ pub(super) fn normalize(word: &str) -> String {
         .collect()
 }
 
-/// The equivalent of another proxy's key name, which must be normalized.
+/// The equivalent of another proxy's key name, which must be normalized; `none: `, and why none is needed.
 pub(super) fn equivalent(section: &SectionKeys, normalized: &str) -> Option<&'static str> {
     let (_, groups) = SYNONYMS.iter().find(|(of, _)| std::ptr::eq(*of, section))?;
     let (_, equivalent) = groups.iter().find(|(names, _)| names.contains(&normalized))?;
     Some(equivalent)
 }
 
-static SYNONYMS: [(&SectionKeys, Synonyms); 12] = [
+static SYNONYMS: [(&SectionKeys, Synonyms); 18] = [
     (&FILE, FILE_SYNONYMS),
     (&RUNTIME, RUNTIME_SYNONYMS),
     (&ADMIN, ADMIN_SYNONYMS),
@@ -43,6 +49,12 @@ static SYNONYMS: [(&SectionKeys, Synonyms); 12] = [
     (&SERVER, SERVER_SYNONYMS),
     (&HEALTH, HEALTH_SYNONYMS),
     (&KEEPALIVE, KEEPALIVE_SYNONYMS),
+    (&LISTENER_TLS, LISTENER_TLS_SYNONYMS),
+    (&CERTIFICATE, CERTIFICATE_SYNONYMS),
+    (&CLIENT_AUTH, CLIENT_AUTH_SYNONYMS),
+    (&POOL_TLS, POOL_TLS_SYNONYMS),
+    (&ACME, ACME_SYNONYMS),
+    (&REDIRECT, REDIRECT_SYNONYMS),
 ];
 
 const FILE_SYNONYMS: Synonyms = &[
@@ -76,6 +88,7 @@ const FILE_SYNONYMS: Synonyms = &[
         &["middleware", "middlewares", "acl", "sticktable", "limitconnzone"],
         "`[guards.NAME]`",
     ),
+    (ACME_RESOLVER, "`[acme.NAME]`"),
     (&["global", "process"], "`[runtime]`"),
     (&["api", "metrics", "prometheus", "ping", "stats"], "`[admin]`"),
     (&["accesslog"], "`access` in `[log]`"),
@@ -134,7 +147,25 @@ const DEFAULTS_SYNONYMS: Synonyms = &[
 ];
 
 const LISTENER_SYNONYMS: Synonyms = &[
-    (&["listen", "address", "addr", "addresses", "port"], "`bind`"),
+    (
+        &[
+            "listen",
+            "address",
+            "addr",
+            "addresses",
+            "port",
+            "listenaddr",
+            "listenport",
+        ],
+        "`bind`",
+    ),
+    (&["postgresproxy"], "`protocol = \"postgres\"`"),
+    (&["mysqlproxy"], "`protocol = \"mysql\"`"),
+    (&["redisproxy"], "`protocol = \"redis\"`"),
+    (
+        &["requiressl", "sslrequired", "clienttlssslmode", "downstreamssl"],
+        "`tls_required`",
+    ),
     (
         &[
             "backend",
@@ -149,7 +180,7 @@ const LISTENER_SYNONYMS: Synonyms = &[
         ],
         "`pool`",
     ),
-    (&["maxconn", "connectionlimit"], "`max_connections`"),
+    (&["maxconn", "connectionlimit", "maxclientconn"], "`max_connections`"),
     (
         &["limitconn", "inflightconn"],
         "`sessions_per_source` in `[guards.NAME]`, and `guards = [\"NAME\"]` here",
@@ -189,6 +220,12 @@ const LISTENER_SYNONYMS: Synonyms = &[
         "`accept_proxy`, or `proxy_protocol` in `[pools.NAME]` to send a header to servers",
     ),
     (&["sendproxy", "sendproxyv2"], "`proxy_protocol` in `[pools.NAME]`"),
+    (LISTENER_CERTIFICATE, "`certificates` in `[listeners.NAME.tls]`"),
+    (
+        ACME_RESOLVER,
+        "`certificates = [{ acme = \"NAME\", names = [\"shop.example.com\"] }]` in `[listeners.NAME.tls]`",
+    ),
+    (HTTPS_REDIRECT, "`redirect = { to = \"NAME\" }`: the name of a listener"),
 ];
 
 const GUARD_SYNONYMS: Synonyms = &[
@@ -270,6 +307,8 @@ const ROUTE_SYNONYMS: Synonyms = &[
         ],
         "`pool`",
     ),
+    (&["dbname", "datname", "databases"], "`database`"),
+    (&["username", "usename", "users"], "`user`"),
     (&["deny", "reject", "drop"], "`refuse = true`"),
     (&["rule", "match", "if", "acl"], "`sni`, `alpn` and `from`"),
     (&["middleware", "middlewares", "ipallowlist", "ipwhitelist"], "`guards`"),

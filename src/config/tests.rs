@@ -45,10 +45,10 @@ fn the_admin_socket_is_found_even_in_an_invalid_file() {
 
 #[test]
 fn full_toml_is_converted() {
-    let loaded = read("conf/full.toml", include_str!("../../conf/full.toml")); // beside the files that it names
+    let loaded = read("full.toml", include_str!("../../conf/full.toml"));
     let plan = loaded.ok().unwrap().plan;
     let listener = &plan.listeners[0];
-    assert_eq!(listener.bind.len(), 2);
+    assert_eq!(listener.bind.len(), 3);
     assert_eq!(listener.max_connections, Some(50_000));
     assert!(listener.routes.needs_hello());
     let shop = plan.pool("shop").unwrap();
@@ -99,7 +99,7 @@ fn sections_inherit_missing_settings() {
     };
     assert_eq!(seconds(keepalive), (30, 10, 3));
     assert_eq!(b.socket.keepalive, None);
-    let dial = plan.pools.first().unwrap().dial;
+    let dial = &plan.pools.first().unwrap().dial;
     assert_eq!((dial.connect.timeout, dial.retries), (Duration::from_millis(250), 0));
     assert_eq!(seconds(dial.connect.socket.keepalive.unwrap()), (30, 1, 3));
     assert_eq!(dial.connect.socket.user_timeout, Some(Duration::from_secs(9)));
@@ -131,7 +131,7 @@ fn a_check_without_keys_has_the_documented_defaults() {
     let tls: Arc<dyn Check> = Arc::new(TlsCheck {
         sni: None,
         alpn: Vec::new(),
-        verify: false,
+        verify: None,
         ca_file: None,
     });
     assert_eq!(pool("check = \"tls\"").health.check, Some(tls));

@@ -1,24 +1,30 @@
 //! Opens a connection to a server: in the same way for sessions and for checks.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::addr::ServerAddr;
+use super::source::BindSource;
+use crate::addr::{ClientAddr, ServerAddr, UnixPath};
 use crate::proxy_protocol::{Version, local_header};
-use crate::socket::{SocketOptions, delay_ack, reset, tcp_socket_for};
+use crate::socket::{SocketOptions, delay_ack, reset, stream_of, tcp_socket_for};
+use crate::unix_socket::unix_socket;
 
 /// How connections to the servers of a pool are opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// The time limit of one attempt.
     pub timeout: Duration,
     /// Options of the sockets.
     pub socket: SocketOptions,
+    /// Where connections come from; `None`: the system chooses.
+    pub source: Option<BindSource>,
     /// The header that a server expects before anything else; `None`: none is sent.
     pub proxy_protocol: Option<Version>,
 }
@@ -33,22 +39,59 @@ pub enum LastAck {
     Delayed,
 }
 
+/// The pause before another attempt to connect to a Unix socket whose queue is full: the kernel does not tell when there is
+/// room (connect(2), EAGAIN).
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Opens a socket with these options and connects it to a server. No PROXY header is sent: a session sends it together
-/// with the first bytes of its client. Dropping the future closes the socket.
+/// with the first bytes of its client. Dropping the future closes the socket. `client`: on whose behalf; `None`: a check.
 ///
 /// # Errors
 /// Those of `socket` and `connect`; [`io::ErrorKind::TimedOut`] after [`ConnectOptions::timeout`];
 /// [`io::ErrorKind::ConnectionRefused`] also for a connection to itself.
-pub async fn connect(server: ServerAddr, options: &ConnectOptions, last_ack: LastAck) -> io::Result<TcpStream> {
+pub async fn connect(
+    server: &ServerAddr,
+    options: &ConnectOptions,
+    client: Option<ClientAddr>,
+    last_ack: LastAck,
+) -> io::Result<TcpStream> {
     let connected = timeout(options.timeout, async {
-        let socket = tcp_socket_for(server.socket())?;
-        options.socket.apply(&SockRef::from(&socket));
-        if last_ack == LastAck::Delayed {
-            delay_ack(&socket);
+        let Some(address) = server.socket() else {
+            return connect_unix(server).await;
+        };
+        let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
+        let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
+        for _ in 0..sources {
+            let socket = tcp_socket_for(address)?;
+            options.socket.apply(&SockRef::from(&socket));
+            if last_ack == LastAck::Delayed {
+                delay_ack(&socket);
+            }
+            if let Some(source) = &options.source {
+                source.bind(&socket, address, client).map_err(io::Error::other)?;
+            }
+            connected = socket.connect(address).await;
+            // Another source may have a port left.
+            if !matches!(&connected, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable) {
+                break;
+            }
         }
-        refuse_itself(socket.connect(server.socket()).await?, server)
+        refuse_itself(connected?, address)
     });
     connected.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Connects to a Unix socket, as soon as there is room in its queue.
+async fn connect_unix(server: &ServerAddr) -> io::Result<TcpStream> {
+    let path = server.unix().map(UnixPath::as_path).unwrap_or(Path::new(""));
+    loop {
+        let socket = unix_socket()?;
+        match socket.connect(&SockAddr::unix(path)?) {
+            Ok(()) => return stream_of(socket.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL_QUEUE_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Connects for a health check. Where the server expects a PROXY header it gets the one of a connection that is not on
@@ -56,8 +99,8 @@ pub async fn connect(server: ServerAddr, options: &ConnectOptions, last_ack: Las
 ///
 /// # Errors
 /// Those of [`connect`], and of sending the header.
-pub async fn connect_for_check(server: ServerAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
-    let mut socket = connect(server, options, LastAck::AtOnce).await?;
+pub async fn connect_for_check(server: &ServerAddr, options: &ConnectOptions) -> io::Result<TcpStream> {
+    let mut socket = connect(server, options, None, LastAck::AtOnce).await?;
     if let Some(version) = options.proxy_protocol {
         socket.write_all(local_header(version)).await?;
     }
@@ -69,7 +112,7 @@ pub async fn connect_for_check(server: ServerAddr, options: &ConnectOptions) -> 
 /// If nothing listens on a local port of the ephemeral range, the kernel may choose that very port as the source. The
 /// socket's SYN then meets the socket itself: a simultaneous open (RFC 9293, section 3.5, figure 7). The connection would
 /// echo what is sent, and keep the server from binding its port. It is reset, so that no TIME_WAIT keeps the port either.
-fn refuse_itself(socket: TcpStream, server: ServerAddr) -> io::Result<TcpStream> {
+fn refuse_itself(socket: TcpStream, server: SocketAddr) -> io::Result<TcpStream> {
     let local = socket.local_addr()?;
     // Comparing the ports first saves a system call. The peer's address is asked for because the server's may be 0.0.0.0.
     // There is none if the peer has reset the connection; the caller finds that out when it uses the socket.
@@ -89,5 +132,6 @@ pub(crate) const TEST_CONNECT: ConnectOptions = ConnectOptions {
         keepalive: None,
         user_timeout: None,
     },
+    source: None,
     proxy_protocol: None,
 };

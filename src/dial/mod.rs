@@ -3,7 +3,11 @@
 //!
 //! This is the one stage that uses another: after a failed attempt it asks the pool for another server.
 
+mod late_port;
+mod source;
 mod connect;
+mod queued;
+mod tls;
 #[cfg(test)]
 mod tests;
 
@@ -12,17 +16,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
-use crate::pool::{Lease, Pool, Server, ServerId};
+use crate::pool::{Lease, NoLease, Pool, QueueTurn, Server, ServerId};
 use crate::socket::{Fault, socket_fault};
+use crate::tls::{HandshakeError, TlsConnection};
 #[cfg(test)]
 pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
+pub use source::{BindSource, SourceError, Sources};
+pub use tls::DialTls;
+use tls::{TlsFailure, begin_tls};
 
 /// How a session is connected to a server of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialLimits {
     /// How a connection is opened.
     pub connect: ConnectOptions,
@@ -33,7 +41,7 @@ pub struct DialLimits {
 /// Why an attempt to connect failed. Metrics and logs use the same word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// The server's host refused the connection.
+    /// The server's host refused the connection, or there is no such Unix socket.
     Refused,
     /// No answer within [`ConnectOptions::timeout`].
     Timeout,
@@ -41,20 +49,26 @@ pub enum ConnectFailure {
     Unreachable,
     /// No local port is left for connections to the server (EADDRNOTAVAIL).
     NoPorts,
+    /// The connection cannot come from the address that [`BindSource`] says.
+    NoSource,
     /// No file descriptor or no memory is left.
     NoDescriptors,
+    /// The TLS handshake with the server failed.
+    Tls,
     /// Another error.
     Other,
 }
 
 impl ConnectFailure {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
         Self::NoPorts,
+        Self::NoSource,
         Self::NoDescriptors,
+        Self::Tls,
         Self::Other,
     ];
 
@@ -66,7 +80,9 @@ impl ConnectFailure {
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::NoPorts => "no_ports",
+            Self::NoSource => "no_source",
             Self::NoDescriptors => "no_descriptors",
+            Self::Tls => "tls",
             Self::Other => "other",
         }
     }
@@ -74,7 +90,7 @@ impl ConnectFailure {
     /// Whether it counts as a failure of the server.
     #[must_use]
     pub const fn is_server_fault(self) -> bool {
-        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
+        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable | Self::Tls)
     }
 
     /// Whether this host is short of a resource, which says nothing about the server.
@@ -86,12 +102,17 @@ impl ConnectFailure {
     /// Classifies an error of connecting.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
+        if SourceError::is(error) {
+            return Self::NoSource;
+        }
         match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => return Self::NoPorts,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoDescriptors,
             _ => {}
         }
         match error.kind() {
+            // No process has made the Unix socket yet.
+            io::ErrorKind::NotFound => Self::Refused,
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Self::Refused,
             io::ErrorKind::TimedOut => Self::Timeout,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
@@ -100,9 +121,41 @@ impl ConnectFailure {
     }
 }
 
+/// The client that a server is connected to for.
+#[derive(Clone, Copy, Debug)]
+pub struct DialClient<'a> {
+    /// Its socket, from which nothing is read.
+    pub socket: &'a TcpStream,
+    /// Where it connects from.
+    pub address: ClientAddr,
+    /// Whether it may end its stream and still wait for an answer. Otherwise it has left when it does.
+    pub may_half_close: bool,
+}
+
+impl<'a> DialClient<'a> {
+    /// A client with these values.
+    #[must_use]
+    pub const fn new(socket: &'a TcpStream, address: ClientAddr, may_half_close: bool) -> Self {
+        Self {
+            socket,
+            address,
+            may_half_close,
+        }
+    }
+}
+
 /// The progress of [`dial`], reported while it runs.
 #[derive(Debug)]
 pub enum Progress<'a> {
+    /// The client begins to wait because all servers are full, or because the pool sleeps.
+    Queued {
+        /// Its position in the pool's queue, from 1.
+        position: usize,
+        /// Whether the pool sleeps.
+        is_asleep: bool,
+    },
+    /// It no longer waits.
+    Dequeued,
     /// An attempt to connect to this server begins.
     Trying(&'a Arc<Server>),
     /// The attempt has ended.
@@ -118,6 +171,8 @@ pub struct Attempt<'a> {
     pub took: Duration,
     /// `None`: it connected.
     pub failure: Option<ConnectFailure>,
+    /// Why the TLS handshake failed, if that is the failure.
+    pub tls_error: Option<&'a HandshakeError>,
     /// The back-off, if the failure ejected the server.
     pub ejected_for: Option<Duration>,
     /// Whether success ended an ejection of the server.
@@ -129,48 +184,76 @@ pub struct Attempt<'a> {
 pub enum DialError {
     /// The pool has no server to try.
     NoServer,
+    /// All servers have as many sessions as they may, and the pool has no queue.
+    ServersFull,
+    /// As many clients wait as may.
+    QueueFull,
+    /// The client has waited as long as it may.
+    QueueTimeout,
+    /// The client ended its stream while it waited.
+    ClientLeft,
     /// Every attempt failed.
     ConnectFailed,
     /// The client's connection failed meanwhile.
     ClientFault(Fault),
 }
 
-/// Connects to a server that the pool picks. `report` is called when an attempt begins and when it has ended.
+impl DialError {
+    /// There is no server, or none besides those that were tried.
+    fn no_server_after(tried: &[ServerId]) -> Self {
+        if tried.is_empty() {
+            Self::NoServer
+        } else {
+            Self::ConnectFailed
+        }
+    }
+}
+
+/// A server that was connected to.
+pub struct Dialled {
+    /// The connection.
+    pub socket: TcpStream,
+    /// The TLS on it, its handshake complete; `None`: none was asked for.
+    pub tls: Option<Box<TlsConnection>>,
+    /// The server.
+    pub lease: Lease,
+}
+
+/// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
+/// in the pool's queue if all are full. `report` is called when an attempt begins and when it has ended.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
 /// the lease.
 ///
 /// # Errors
-/// [`DialError`]: no server is left to try, or 1 + [`DialLimits::retries`] attempts have failed.
+/// [`DialError`]: no server is left to try or has room, or 1 + [`DialLimits::retries`] attempts have failed.
 pub async fn dial(
     pool: &Pool,
     limits: &DialLimits,
-    client: &TcpStream,
-    address: ClientAddr,
+    tls: Option<&DialTls<'_>>,
+    client: DialClient<'_>,
     mut report: impl FnMut(Progress<'_>),
-) -> Result<(TcpStream, Lease), DialError> {
+) -> Result<Dialled, DialError> {
     let mut tried: Vec<ServerId> = Vec::new();
+    let mut turn = QueueTurn::default();
     loop {
-        let began = Instant::now();
-        let lease = pool.pick(address, &tried, began);
-        let Some(lease) = lease else {
-            return Err(if tried.is_empty() {
-                DialError::NoServer
-            } else {
-                DialError::ConnectFailed
-            });
+        let lease = match pool.pick(client.address, &tried, Instant::now()) {
+            Ok(lease) => lease,
+            Err(NoLease::NoServer) => return Err(DialError::no_server_after(&tried)),
+            // Boxed: only a client that waits needs the room.
+            Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, &tried, &mut turn, &mut report)).await?,
         };
+        let began = Instant::now();
         report(Progress::Trying(lease.server()));
-        let connecting = connect(lease.server().spec().address, &limits.connect, LastAck::AtOnce);
-        // Cancel safe: a dropped connect closes its socket, and `socket_fault` reads nothing from the client.
+        // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
         let connected = tokio::select! {
             biased;
-            connected = connecting => connected,
-            fault = socket_fault(client) => return Err(DialError::ClientFault(fault)),
+            connected = attempt(lease.server(), &limits.connect, client.address, tls) => connected,
+            fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
         };
-        let failure = connected.as_ref().err().map(ConnectFailure::of);
-        let ejected_for = match failure {
-            Some(failure) if failure.is_server_fault() => pool.connect_failed(&lease, Instant::now()),
+        let failure = connected.as_ref().err().map(AttemptError::failure);
+        let ejected_for = match &connected {
+            Err(error) if error.is_server_fault() => pool.connect_failed(&lease, Instant::now()),
             _ => None,
         };
         let ended_ejection = failure.is_none() && pool.connected(&lease);
@@ -178,13 +261,70 @@ pub async fn dial(
             server: lease.server(),
             took: began.elapsed(),
             failure,
+            tls_error: connected.as_ref().err().and_then(AttemptError::tls_error),
             ejected_for,
             ended_ejection,
         }));
         match connected {
-            Ok(socket) => return Ok((socket, lease)),
+            Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
             Err(_) if tried.len() < limits.retries as usize => tried.push(lease.server().id()),
             Err(_) => return Err(DialError::ConnectFailed),
         }
+    }
+}
+
+/// Why an attempt failed.
+enum AttemptError {
+    Connect(io::Error),
+    Tls(TlsFailure),
+}
+
+impl AttemptError {
+    fn failure(&self) -> ConnectFailure {
+        match self {
+            Self::Connect(error) => ConnectFailure::of(error),
+            Self::Tls(_) => ConnectFailure::Tls,
+        }
+    }
+
+    fn tls_error(&self) -> Option<&HandshakeError> {
+        match self {
+            Self::Connect(_) => None,
+            Self::Tls(failure) => Some(&failure.error),
+        }
+    }
+
+    /// Whether it counts as a failure of the server.
+    fn is_server_fault(&self) -> bool {
+        let is_clients = matches!(self, Self::Tls(failure) if failure.may_be_clients);
+        self.failure().is_server_fault() && !is_clients
+    }
+}
+
+/// Connects to a server once.
+async fn attempt(
+    server: &Server,
+    options: &ConnectOptions,
+    client: ClientAddr,
+    tls: Option<&DialTls<'_>>,
+) -> Result<(TcpStream, Option<Box<TlsConnection>>), AttemptError> {
+    let deadline = Instant::now() + options.timeout;
+    let address = &server.spec().address;
+    let socket = connect(address, options, Some(client), LastAck::AtOnce).await;
+    let socket = socket.map_err(|error| {
+        if let (Some(source), true) = (&options.source, SourceError::is(&error)) {
+            source.log(address, &error);
+        }
+        AttemptError::Connect(error)
+    })?;
+    let Some(tls) = tls else {
+        return Ok((socket, None));
+    };
+    // Boxed: sessions without it stay small.
+    let begun = timeout_at(deadline, Box::pin(begin_tls(&socket, server, tls))).await;
+    match begun {
+        Ok(Ok(connection)) => Ok((socket, Some(connection))),
+        Ok(Err(failure)) => Err(AttemptError::Tls(failure)),
+        Err(_) => Err(AttemptError::Connect(io::ErrorKind::TimedOut.into())),
     }
 }

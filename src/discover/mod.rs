@@ -1,11 +1,28 @@
-//! Where the servers of pools are. So far there is one source besides fixed addresses: host names, resolved by the system.
+//! Where the servers of pools are, apart from fixed addresses: host names are resolved, and sources list servers.
 //!
 //! [`Resolver`] bounds the lookups of all pools together; [`PoolNames`] decides when which name of a pool is looked up,
-//! and hands the addresses that are found to [`crate::live::Live::set_addresses`]. It is the only writer of a pool's
-//! servers while the pool is in force. [`crate::health`] polls it, so that a new server is checked at once.
+//! and hands the addresses that are found to [`crate::live::Live::set_addresses`]. [`crate::health`] polls it, so that a
+//! new server is checked at once.
+//!
+//! [`run`] follows the sources that pools have by `discover`. A source reports whole lists, never changes of a list, and
+//! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
+//! nothing.
+//!
+//! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys in
+//! `config/parse/discover.rs`.
 
 mod resolver;
 mod names;
+mod source;
+mod file;
+mod http;
+mod etcd_gateway;
+mod etcd;
+mod sources;
+mod followers;
 
+pub use followers::run;
 pub use names::{PoolNames, resolve_new_names};
 pub use resolver::Resolver;
+pub use source::{ListAnswer, ServerList};
+pub use sources::{listed_now, with_listed_servers};

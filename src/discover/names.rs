@@ -14,7 +14,7 @@ use super::resolver::{LookupResult, Resolver};
 use crate::addr::{IpFamily, ServerAddr, is_of_one_host};
 use crate::error::chain;
 use crate::live::{Live, LivePool, NameAddresses};
-use crate::plan::{Plan, PoolPlan};
+use crate::plan::{Plan, PoolPlan, names_of};
 use crate::text::Reason;
 
 /// After this time a lookup without an answer has failed; the last known addresses stay.
@@ -75,7 +75,8 @@ impl PoolNames {
             self.lookups.abort_all();
         }
         let now = Instant::now();
-        let wanted: HashSet<&str> = plan.names().map(|(entry, ..)| &*entry.written).collect();
+        let entries = pool.entries();
+        let wanted: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
         self.names.retain(|name, state| {
             let is_wanted = wanted.contains(&**name);
             if let (false, Some(lookup)) = (is_wanted, &state.lookup) {
@@ -83,7 +84,7 @@ impl PoolNames {
             }
             is_wanted
         });
-        for (entry, host, port) in plan.names() {
+        for (entry, host, port) in names_of(&entries) {
             let name = Arc::clone(&entry.written);
             self.names
                 .entry(name)

@@ -1,8 +1,15 @@
 //! Bandwidth: how fast bytes may be read.
 //!
 //! A bucket is a queue of time slots. A direction that has something to read reserves a slot for a few bytes, sleeps until
-//! the slot begins, reads, and gives back what it did not need. Directions that share a bucket get their slots in turn, so
-//! that each gets the same share, and nobody has to be woken.
+//! the slot begins, reads, and gives back what it did not need. Directions that share a bucket get their slots in turn, and
+//! nobody has to be woken.
+//!
+//! Those that wake late leave slots behind that have begun. A direction that runs at that moment would take them all, and do
+//! so again and again. Therefore each direction also keeps to its share: with n of them waiting, it gets a slot each n slots.
+//! One that is behind its own share catches up.
+//!
+//! Slots that are given back before they begin leave a gap. One that waits long looks from time to time whether it could
+//! have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +34,9 @@ const SLOTS_PER_SECOND: u64 = 50;
 /// throughput.
 const SAVED: Nanos = 50_000_000;
 
+/// How often a direction that waits for a late slot looks whether others have left and an earlier one is free.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The bandwidth of one direction of a session, or of all sessions of a guard.
 #[derive(Debug)]
 pub(super) struct ByteBucket {
@@ -36,6 +46,8 @@ pub(super) struct ByteBucket {
     rate: AtomicU64,
     /// When the slots end that are reserved.
     reserved_until: AtomicU64,
+    /// The directions that have reserved a slot and not used it yet.
+    waiting: AtomicU64,
 }
 
 impl ByteBucket {
@@ -45,6 +57,7 @@ impl ByteBucket {
             epoch: Instant::now(),
             rate: AtomicU64::new(rate.unwrap_or(0)),
             reserved_until: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
         }
     }
 
@@ -61,23 +74,31 @@ impl ByteBucket {
         }
     }
 
-    /// Reserves a slot for so many bytes. Returns when it begins, and how long it is.
-    fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Nanos) {
+    /// Reserves a slot for so many bytes. Returns when it begins, how long it is, and how many directions wait now.
+    fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Nanos, u64) {
+        let waiting = self.waiting.fetch_add(1, Relaxed) + 1;
         let rate = self.rate.load(Relaxed);
         if rate == 0 {
-            return (now, 0);
+            return (now, 0, waiting);
         }
         let now = nanos(now.saturating_duration_since(self.epoch));
         let length = (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as Nanos; // bounded by the rate: see `slot_bytes`
         let begin = |reserved: Nanos| reserved.max(now.saturating_sub(SAVED));
         let update = |reserved: Nanos| Some(begin(reserved) + length);
         let before = self.reserved_until.fetch_update(Relaxed, Relaxed, update);
-        (self.epoch + Duration::from_nanos(begin(before.unwrap_or(now))), length)
+        let begins = self.epoch + Duration::from_nanos(begin(before.unwrap_or(now)));
+        (begins, length, waiting)
     }
 
-    /// Gives back a part of a slot.
+    /// When a slot would begin that replaces one of this length.
+    fn next_begins_without(&self, length: Nanos) -> Instant {
+        self.epoch + Duration::from_nanos(self.reserved_until.load(Relaxed).saturating_sub(length))
+    }
+
+    /// The slot is used. Gives back a part of it.
     fn give_back(&self, length: Nanos) {
         self.reserved_until.fetch_sub(length, Relaxed);
+        self.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -90,10 +111,21 @@ pub struct Throttle {
     pub down: DirectionThrottle,
 }
 
+#[cfg(test)]
+impl Throttle {
+    /// So many bytes a second of the client, and of the server.
+    pub(crate) fn to_rates(rates: [u64; 2]) -> Self {
+        let [up, down] = rates.map(|rate| DirectionThrottle::new(vec![Arc::new(ByteBucket::new(Some(rate)))]));
+        Self { up, down }
+    }
+}
+
 /// The limits of one direction. Dropping it gives back what is reserved.
 #[derive(Debug)]
 pub struct DirectionThrottle {
     buckets: Vec<Arc<ByteBucket>>,
+    /// From when on it may have its next slot, so that it keeps to its share.
+    turn: Instant,
     slot: Option<Slot>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -105,6 +137,8 @@ struct Slot {
     /// What was reserved of each bucket.
     lengths: Vec<Nanos>,
     begins: Instant,
+    /// When its turn began, and after how long the next one does if all is read.
+    turn: (Instant, Duration),
 }
 
 impl DirectionThrottle {
@@ -112,6 +146,7 @@ impl DirectionThrottle {
     pub(super) fn new(buckets: Vec<Arc<ByteBucket>>) -> Self {
         Self {
             buckets,
+            turn: Instant::now(),
             slot: None,
             timer: None,
         }
@@ -119,21 +154,38 @@ impl DirectionThrottle {
 
     /// Ready when bytes may be read: at most so many. To be called when there is something to read.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let now = Instant::now();
-        let slot = match self.slot.take() {
-            Some(slot) => slot,
-            None => self.reserve(now),
-        };
-        let (bytes, begins) = (slot.bytes as usize, slot.begins);
-        self.slot = Some(slot);
-        if begins > now {
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(begins)));
-            if timer.deadline() != begins {
-                timer.as_mut().reset(begins);
+        let mut now = Instant::now();
+        loop {
+            if self.slot.as_ref().is_some_and(|slot| self.can_move_up(slot, now)) {
+                self.settle(0);
+            }
+            let slot = match self.slot.take() {
+                Some(slot) => slot,
+                None => self.reserve(now),
+            };
+            let (bytes, begins) = (slot.bytes as usize, slot.begins);
+            self.slot = Some(slot);
+            if begins <= now {
+                return Poll::Ready(bytes);
+            }
+            let wakes = begins.min(now + RECHECK_INTERVAL);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(wakes)));
+            if timer.deadline() != wakes {
+                timer.as_mut().reset(wakes);
             }
             ready!(timer.as_mut().poll(cx));
+            now = Instant::now().max(wakes);
         }
-        Poll::Ready(bytes)
+    }
+
+    /// Whether there is a slot that begins much earlier, because others have left that had reserved theirs before.
+    fn can_move_up(&self, slot: &Slot, now: Instant) -> bool {
+        if slot.begins <= now + RECHECK_INTERVAL {
+            return false; // most slots
+        }
+        let next = |(bucket, length): (&Arc<ByteBucket>, &Nanos)| bucket.next_begins_without(*length);
+        let begins = self.buckets.iter().zip(&slot.lengths).map(next).max();
+        begins.is_some_and(|begins| begins.max(self.turn) + RECHECK_INTERVAL < slot.begins)
     }
 
     /// So many bytes were read. What else was granted is given back.
@@ -144,21 +196,30 @@ impl DirectionThrottle {
             let share = u128::from(*length) * u128::from(unused) / u128::from(slot.bytes);
             bucket.give_back(share as Nanos); // at most `length`
         }
+        let (began, interval) = slot.turn;
+        let used = (slot.bytes - unused) as f64 / slot.bytes as f64;
+        // At most: a long queue of slots is fair by itself, and shrinks when others leave.
+        self.turn = began + interval.mul_f64(used).min(RECHECK_INTERVAL);
     }
 
     fn reserve(&self, now: Instant) -> Slot {
         let bytes = self.buckets.iter().map(|bucket| bucket.slot_bytes()).min();
         let bytes = bytes.unwrap_or(SLOT_BYTES_MAX);
-        let mut begins = now;
+        let turn = now
+            .checked_sub(Duration::from_nanos(SAVED))
+            .map_or(self.turn, |saved| self.turn.max(saved));
+        let (mut begins, mut interval) = (turn, 0);
         let reserved = self.buckets.iter().map(|bucket| {
-            let (begin, length) = bucket.reserve(bytes, now);
+            let (begin, length, waiting) = bucket.reserve(bytes, now);
             begins = begins.max(begin);
+            interval = interval.max(length.saturating_mul(waiting));
             length
         });
         Slot {
             bytes,
             lengths: reserved.collect(),
             begins,
+            turn: (turn, Duration::from_nanos(interval)),
         }
     }
 }
@@ -226,6 +287,33 @@ mod tests {
         }
     }
 
+    /// A prompt direction does not take the slots that those leave behind who wake late.
+    #[tokio::test(start_paused = true)]
+    async fn a_prompt_direction_gets_no_more_than_late_ones() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(50 * MIB))), Instant::now());
+        let end = start + Duration::from_secs(5);
+        let direction = |late: Duration| {
+            let mut throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+            tokio::spawn(async move {
+                let mut total = 0;
+                while Instant::now() < end {
+                    let granted = poll_fn(|cx| throttle.poll_grant(cx)).await;
+                    tokio::time::sleep(late).await;
+                    throttle.settle(granted);
+                    total += granted as u64;
+                }
+                total
+            })
+        };
+        let late: Vec<_> = (0..7).map(|_| direction(Duration::from_millis(9))).collect();
+        let prompt = direction(Duration::ZERO).await.unwrap();
+        for task in late {
+            let fair = prompt as f64 / task.await.unwrap() as f64;
+            assert!((0.9..1.1).contains(&fair), "{fair}");
+        }
+        assert!((prompt as f64 * 8.0 / (250 * MIB) as f64 - 1.0).abs() < 0.1, "{prompt}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_narrowest_of_several_limits_counts() {
         let start = Instant::now();
@@ -248,6 +336,22 @@ mod tests {
         drop(idle);
         let total = bytes_until(DirectionThrottle::new(vec![bucket]), start + Duration::from_secs(5)).await;
         assert!((total as f64 / (5 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+    }
+
+    /// A crowd that asks for bandwidth and leaves does not leave a queue of unused slots behind.
+    #[tokio::test(start_paused = true)]
+    async fn slots_of_those_who_leave_are_used_by_others() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
+        let direction = || DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+        let mut crowd: Vec<_> = (0..2_000).map(|_| direction()).collect();
+        for throttle in &mut crowd {
+            let _ = poll_fn(|cx| Poll::Ready(throttle.poll_grant(cx))).await;
+        }
+        let reading = tokio::spawn(bytes_until(direction(), start + Duration::from_secs(20)));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(crowd);
+        let total = reading.await.unwrap();
+        assert!(total > 13 * (10 << 10), "{total} bytes in 15 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -142,7 +142,7 @@ mod tests {
     const SECOND: Nanos = 1_000_000_000;
 
     fn source(number: u32) -> Source {
-        Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default())
+        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default())
     }
 
     fn rate(burst: u32) -> Rate {

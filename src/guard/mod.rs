@@ -166,7 +166,7 @@ impl Guard {
     /// # Errors
     /// Why it may not. It is counted.
     pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
-        let source = Source::of(client.ip(), self.rules.by);
+        let source = Source::of(client.host(), self.rules.by);
         let reason = match self.check(client, source, now) {
             Ok(session) => return Ok(self.pass(session, None)),
             Err(reason) => reason,
@@ -220,11 +220,12 @@ impl Guard {
     /// Why a client may not pass because of its address; `None`: because of that it may. Counts nothing.
     #[must_use]
     pub fn address_reason(&self, client: ClientAddr, now: Instant) -> Option<GuardReason> {
-        let is_denied = self.counts.edits.deny(client.ip(), now);
+        let address = client.ip();
+        let is_denied = address.is_some_and(|address| self.counts.edits.deny(address, now));
         if is_denied {
             Some(GuardReason::Deny)
         } else {
-            self.rules.address_reason(client.ip())
+            self.rules.address_reason(address)
         }
     }
 

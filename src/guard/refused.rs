@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_source_that_is_refused_often_is_found_among_very_many() {
         let refused = RefusedSources::default();
-        let source = |number: u32| Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default());
+        let source = |number: u32| Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default());
         for number in 0..20_000 {
             refused.record(source(1_000 + number));
             if number % 10 == 0 {

@@ -37,13 +37,15 @@ pub struct GuardRules {
 }
 
 impl GuardRules {
-    /// Why a client may not pass because of its address; `None`: because of that it may.
+    /// Why a client may not pass because of its address; `None`: because of that it may. A client without an address, on a
+    /// Unix socket, is in no network.
     #[must_use]
-    pub fn address_reason(&self, address: IpAddr) -> Option<GuardReason> {
-        if self.deny.contains(address) {
+    pub fn address_reason(&self, address: Option<IpAddr>) -> Option<GuardReason> {
+        let is_in = |networks: &NetworkSet| address.is_some_and(|address| networks.contains(address));
+        if is_in(&self.deny) {
             return Some(GuardReason::Deny);
         }
-        let is_allowed = self.allow.as_ref().is_none_or(|allow| allow.contains(address));
+        let is_allowed = self.allow.as_ref().is_none_or(is_in);
         (!is_allowed).then_some(GuardReason::NotAllowed)
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn source(number: u32) -> Source {
-        Source::of(IpAddr::from(number.to_be_bytes()), SourceBits::default())
+        Source::of(IpAddr::from(number.to_be_bytes()).into(), SourceBits::default())
     }
 
     proptest! {

@@ -1,9 +1,10 @@
 //! What counts as one source of sessions.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use crate::addr::ClientHost;
 
 /// How many bits of a client's address tell one source from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,45 +22,62 @@ impl Default for SourceBits {
     }
 }
 
-/// One source: all addresses with the same first bits.
+/// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(IpNet);
+pub enum Source {
+    /// All addresses with the same first bits.
+    Network(IpNet),
+    /// A user of this machine, over a Unix socket.
+    User(u32),
+}
 
 impl Source {
-    /// The source of an address. An IPv4-mapped IPv6 address is an IPv4 address.
+    /// The source of a client. An IPv4-mapped IPv6 address is an IPv4 address.
     #[must_use]
-    pub fn of(address: IpAddr, bits: SourceBits) -> Self {
-        let address = address.to_canonical();
+    pub fn of(client: ClientHost, bits: SourceBits) -> Self {
+        let address = match client {
+            ClientHost::Ip(address) => address.to_canonical(),
+            ClientHost::User(uid) => return Self::User(uid),
+        };
         let length = if address.is_ipv4() { bits.ipv4 } else { bits.ipv6 };
-        Self(IpNet::new(address, length).unwrap_or_else(|_| address.into()).trunc())
+        Self::Network(IpNet::new(address, length).unwrap_or_else(|_| address.into()).trunc())
     }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() {
-            self.0.addr().fmt(f)
-        } else {
-            self.0.fmt(f)
+        match self {
+            Self::Network(network) if network.prefix_len() == network.max_prefix_len() => network.addr().fmt(f),
+            Self::Network(network) => network.fmt(f),
+            Self::User(uid) => write!(f, "unix:uid={uid}"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+
+    fn source_of(address: &str, bits: SourceBits) -> String {
+        Source::of(address.parse::<IpAddr>().unwrap().into(), bits).to_string()
+    }
 
     #[test]
     fn addresses_with_the_same_first_bits_are_one_source() {
-        let source = |text: &str| Source::of(text.parse().unwrap(), SourceBits::default()).to_string();
+        let source = |text: &str| source_of(text, SourceBits::default());
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
         assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(source("2001:db8::1:2:3"), "2001:db8::/64");
         let wide = SourceBits { ipv4: 24, ipv6: 0 };
-        assert_eq!(
-            Source::of("192.0.2.1".parse().unwrap(), wide).to_string(),
-            "192.0.2.0/24"
-        );
-        assert_eq!(Source::of("2001:db8::1".parse().unwrap(), wide).to_string(), "::/0");
+        assert_eq!(source_of("192.0.2.1", wide), "192.0.2.0/24");
+        assert_eq!(source_of("2001:db8::1", wide), "::/0");
+    }
+
+    #[test]
+    fn a_user_of_this_machine_is_one_source() {
+        let user = Source::of(ClientHost::User(1000), SourceBits { ipv4: 0, ipv6: 0 });
+        assert_eq!(user.to_string(), "unix:uid=1000");
     }
 }

@@ -1,4 +1,4 @@
-//! What the checks of all pools share, and the loop that checks one server.
+//! What all checks share, and the loop that runs one of them.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use super::schedule::{Ticks, first_gap, jittered};
-use super::server_check::ServerCheck;
+use super::shared_probe::SharedProbe;
 use crate::account::Metrics;
 use crate::capacity::Capacity;
 use crate::check::{CheckFailure, CheckPass};
@@ -24,7 +23,7 @@ use crate::live::Live;
 /// and some not.
 const SHORTAGE_ENDS_AFTER: Duration = Duration::from_secs(60);
 
-/// What the checks of all pools share.
+/// What all checks share.
 pub(super) struct CheckContext {
     /// For checks under way, over all pools: each needs a file descriptor.
     pub(super) capacity: Arc<Capacity>,
@@ -53,52 +52,49 @@ impl CheckContext {
         }
     }
 
-    /// Checks one server again and again, except while it is disabled. Its checks never overlap. `pool_capacity` bounds the
-    /// checks of its pool that are under way. Ends only by being dropped.
-    pub(super) async fn check_repeatedly(
-        self: Arc<Self>,
-        pool: Arc<str>,
-        check: ServerCheck,
-        pool_capacity: Arc<Semaphore>,
-    ) {
+    /// Runs a check again and again, except while its server is disabled. Its runs never overlap. Ends only by being
+    /// dropped.
+    pub(super) async fn check_repeatedly(self: Arc<Self>, probe: Arc<SharedProbe>) {
         let number = self.next_number.fetch_add(1, Relaxed);
         let mut first = Some(number);
         let mut next = Instant::now();
-        check.await_role();
         loop {
-            // Created before `is_disabled` is read, so that no change in between is missed.
-            let admin_state_changed = check.server.admin_state_changed();
-            if check.server.is_disabled() {
-                admin_state_changed.await;
-                check.await_role();
-                next = Instant::now();
-                continue;
-            }
-            tokio::select! {
-                () = admin_state_changed => {}
-                began = contain_panic(self.check_once(&pool, &check, &pool_capacity, next)) => {
-                    let interval = check.interval();
-                    let gap = first.take().map_or_else(|| jittered(interval), |number| first_gap(number, interval));
-                    next = began + gap;
-                }
-            }
+            probe.wait(sleep_until(self.ticks.next(next))).await;
+            let began = contain_panic(self.check_once(&probe)).await;
+            let interval = probe.interval();
+            next = began
+                + first
+                    .take()
+                    .map_or_else(|| jittered(interval), |number| first_gap(number, interval));
         }
     }
 
-    /// Waits for the time and for a permit, checks, and records the result. Returns when the check began.
-    async fn check_once(&self, pool: &str, check: &ServerCheck, pool_capacity: &Semaphore, at: Instant) -> Instant {
-        sleep_until(self.ticks.next(at)).await;
-        let permits = (pool_capacity.acquire().await, self.capacity.acquire().await);
+    /// Waits for a permit, checks, and records the result in each pool. Returns when the check began.
+    async fn check_once(&self, probe: &SharedProbe) -> Instant {
+        let Some(user) = probe.active().into_iter().next() else {
+            return Instant::now();
+        };
+        let permits = (
+            user.capacity.acquire().await,
+            probe.permit().await,
+            self.capacity.acquire().await,
+        );
         let began = Instant::now();
-        let result = check.run().await;
+        let result = probe.run().await;
         drop(permits);
-        if !self.is_local_shortage(&result) {
-            let Some(pool) = self.live.in_force().pool(pool).map(Arc::clone) else {
-                return began;
+        let took = began.elapsed();
+        probe.active().iter().for_each(|user| user.record_duration(took));
+        if self.is_local_shortage(&result) {
+            return began;
+        }
+        let in_force = self.live.in_force();
+        for user in probe.active() {
+            let Some(pool) = in_force.pool(&user.pool) else {
+                continue;
             };
-            for went_down in check.record(&pool, &self.metrics, result) {
-                if self.live.await_failback(pool.name(), &went_down) {
-                    let (pool, server) = (pool.name(), &went_down.spec().label);
+            for failed in user.record(pool, &self.metrics, &result) {
+                if self.live.await_failback(pool.name(), &failed) {
+                    let (pool, server) = (pool.name(), &failed.spec().label);
                     tracing::warn!(%pool, %server, "server awaits failback: it is used again after `acequia server enable`");
                 }
             }

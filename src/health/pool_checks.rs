@@ -1,62 +1,77 @@
-//! The running checks of one pool.
+//! The checks of the servers of one pool.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::context::CheckContext;
-use super::server_check::{CheckPlan, ServerCheck};
+use super::server_check::ServerCheck;
+use super::shared_checks::{CheckUse, SharedChecks};
+use super::shared_probe::CheckSetup;
+use crate::dial::ConnectOptions;
 use crate::live::LivePool;
+use crate::plan::HealthPlan;
 use crate::pool::ServerId;
+use crate::tls::PoolTlsPlan;
 
-/// The running checks of one pool: a task for each server. A task that is dropped ends, and leaves nothing behind.
+/// The checks of the servers of one pool.
 #[derive(Default)]
 pub(super) struct PoolChecks {
-    pub(super) running: HashMap<ServerId, AbortOnDropHandle<()>>,
-    /// The plan of the running checks, and the permits for those under way at once.
-    current: Option<(CheckPlan, Arc<Semaphore>)>,
+    pub(super) uses: HashMap<ServerId, CheckUse>,
+    current: Option<CurrentChecks>,
+}
+
+/// How the servers are checked.
+struct CurrentChecks {
+    health: HealthPlan,
+    connect: ConnectOptions,
+    tls: Option<PoolTlsPlan>,
+    /// For the checks that are under way at once.
+    capacity: Arc<Semaphore>,
 }
 
 impl PoolChecks {
-    /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If
-    /// their configuration has changed, all checks are restarted. To be called within a runtime.
-    pub(super) fn update(&mut self, pool: &LivePool, context: &Arc<CheckContext>) {
-        let plan = CheckPlan::of(pool.plan());
-        let capacity = self.follow(&plan);
-        let servers = pool.servers();
-        let wanted: HashSet<ServerId> = servers.iter().map(|server| server.id()).collect();
-        self.running.retain(|id, _| wanted.contains(id));
+    /// Begins the checks of servers that are new in the pool, and ends those of servers that have left it. If their
+    /// configuration has changed, all servers are checked anew. To be called within a runtime.
+    pub(super) fn update(&mut self, pool: &LivePool, checks: &Arc<SharedChecks>) {
+        // Ended at last, so that checks that stay the same go on.
+        let mut before = std::mem::take(&mut self.uses);
+        let (capacity, is_same) = self.follow(pool);
         let check = pool.plan().health.check.as_ref();
         let reads_certificate = check.is_some_and(|check| check.reads_certificate());
-        for server in servers.iter() {
-            let series = context.metrics.server(pool.name(), server);
+        for server in pool.servers().iter() {
+            let series = checks.context.metrics.server(pool.name(), server);
             if !reads_certificate {
                 series.clear_certificate_expiry();
             }
             series.publish_may_refuse_checks(pool.plan().health.service().is_some());
-            let is_running = self.running.contains_key(&server.id());
-            if let (Some(check), false) = (check, is_running) {
-                let check = ServerCheck::new(Arc::clone(check), plan.clone(), Arc::clone(server), series);
-                let name = Arc::clone(pool.name());
-                let task = Arc::clone(context).check_repeatedly(name, check, Arc::clone(&capacity));
-                self.running
-                    .insert(server.id(), AbortOnDropHandle::new(tokio::spawn(task)));
-            }
+            let kept = if is_same { before.remove(&server.id()) } else { None };
+            let used = kept.or_else(|| {
+                let tls = checks.context.live.in_force().tls.pools.get(pool.name()).cloned();
+                let setup = CheckSetup::of(pool.plan(), server.spec(), tls)?;
+                let check = ServerCheck::new(pool, Arc::clone(server), series, Arc::clone(&capacity));
+                Some(checks.begin(setup, check))
+            });
+            self.uses.extend(used.map(|used| (server.id(), used)));
         }
     }
 
-    /// Ends all checks unless they are of this plan. Returns the permits for its checks.
-    fn follow(&mut self, plan: &CheckPlan) -> Arc<Semaphore> {
-        if let Some((current, capacity)) = &self.current
-            && current == plan
-        {
-            return Arc::clone(capacity);
+    /// Takes over the plan of the pool. Returns the permits for its checks, and whether these are as before.
+    fn follow(&mut self, pool: &LivePool) -> (Arc<Semaphore>, bool) {
+        let (plan, health) = (pool.plan(), &pool.plan().health);
+        let is_same = |current: &&CurrentChecks| {
+            current.health == *health && current.connect == plan.dial.connect && current.tls == plan.tls
+        };
+        if let Some(current) = self.current.as_ref().filter(is_same) {
+            return (Arc::clone(&current.capacity), true);
         }
-        self.running.clear();
-        let capacity = Arc::new(Semaphore::new(plan.health.concurrency));
-        self.current = Some((plan.clone(), Arc::clone(&capacity)));
-        capacity
+        let capacity = Arc::new(Semaphore::new(health.concurrency));
+        self.current = Some(CurrentChecks {
+            health: health.clone(),
+            connect: plan.dial.connect.clone(),
+            tls: plan.tls.clone(),
+            capacity: Arc::clone(&capacity),
+        });
+        (capacity, false)
     }
 }

@@ -1,83 +1,75 @@
-//! The checks of one server, and what follows from their results.
+//! The checks of one server for one pool, and what follows from their results.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
-use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
-use crate::dial::ConnectOptions;
+use crate::check::{CheckFailure, CheckPass};
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
-use crate::plan::{HealthPlan, PoolPlan};
+use crate::plan::HealthPlan;
 use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
+use crate::sever::closes_over;
+use crate::text::Reason;
+use crate::units::format_duration;
 
-/// How the servers of a pool are checked. If a reload changes this, their checks are restarted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CheckPlan {
-    pub(super) health: HealthPlan,
-    /// The same as for sessions: what keeps these from connecting must fail a check, too.
-    connect: ConnectOptions,
-}
-
-impl CheckPlan {
-    pub(super) fn of(pool: &PoolPlan) -> Self {
-        Self {
-            health: pool.health.clone(),
-            connect: pool.dial.connect,
-        }
-    }
-}
-
-/// The check of one server of a pool.
+/// The checks of one server for one pool.
 pub(super) struct ServerCheck {
-    probe: Box<dyn Probe>,
-    plan: CheckPlan,
+    pub(super) pool: Arc<str>,
     pub(super) server: Arc<Server>,
     series: Arc<ServerSeries>,
+    /// For the checks of the pool that are under way.
+    pub(super) capacity: Arc<Semaphore>,
+    /// Whether the server must have a role.
+    needs_role: bool,
+    /// Whether the server was to be checked when that was last asked.
+    was_active: AtomicBool,
 }
 
 impl ServerCheck {
-    /// `check`: that of the plan.
-    pub(super) fn new(check: Arc<dyn Check>, plan: CheckPlan, server: Arc<Server>, series: Arc<ServerSeries>) -> Self {
+    pub(super) fn new(
+        pool: &LivePool,
+        server: Arc<Server>,
+        series: Arc<ServerSeries>,
+        capacity: Arc<Semaphore>,
+    ) -> Self {
         Self {
-            probe: check.probe(target(&plan, &server)),
-            plan,
+            pool: Arc::clone(pool.name()),
             server,
             series,
+            capacity,
+            needs_role: pool.plan().health.required.is_set(),
+            was_active: AtomicBool::new(false),
         }
     }
 
-    /// If the server must have a role, a panic does not use it before a check has found that it has. As an unchecked server
-    /// it is still used while no server of its pool is up.
-    pub(super) fn await_role(&self) {
-        if self.plan.health.required.is_set() {
+    /// Whether the server is to be checked and was not so far. If it must have a role, a panic then does not use it before a
+    /// check has found that it has.
+    pub(super) fn begins(&self) -> bool {
+        let is_active = !self.server.is_disabled();
+        let begins = is_active && !self.was_active.load(Relaxed);
+        self.was_active.store(is_active, Relaxed);
+        if begins && self.needs_role {
             self.server.assume_unfit();
         }
+        begins
     }
 
-    /// The time between the starts of two checks, by the present state of the server.
-    pub(super) fn interval(&self) -> Duration {
-        if self.server.check_state() == CheckState::Down {
-            self.plan.health.interval_down
-        } else {
-            self.plan.health.interval
-        }
-    }
-
-    /// Runs the check once, for its timeout at most.
-    pub(super) async fn run(&self) -> Result<CheckPass, CheckFailure> {
-        let result = timeout(self.plan.health.timeout, self.probe.run()).await;
-        result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    /// Records how long a check took.
+    pub(super) fn record_duration(&self, took: Duration) {
+        self.series.record_check_duration(took);
     }
 
     /// Whether the server's role need not be known, or was found to be right a short time ago.
-    fn is_role_trusted(&self) -> bool {
+    fn is_role_trusted(&self, plan: &HealthPlan) -> bool {
         let HealthPlan {
             required, role_trust, ..
-        } = &self.plan.health;
+        } = plan;
         !required.is_set() || self.server.passed_within(*role_trust)
     }
 
@@ -101,60 +93,76 @@ impl ServerCheck {
         }
     }
 
-    /// Has the pool judge and record a result, and counts it. Returns the servers that were up and are down now.
+    /// Has the pool judge and record a result, and counts it. Returns the servers that were up, and are down now because
+    /// of a failure.
     pub(super) fn record(
         &self,
         pool: &LivePool,
         metrics: &Metrics,
-        result: Result<CheckPass, CheckFailure>,
+        result: &Result<CheckPass, CheckFailure>,
     ) -> Vec<Arc<Server>> {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
-        let timed_out = matches!(&result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        let timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
         let found = match result {
             Ok(CheckPass {
                 facts,
                 certificate_ends,
+                agent,
             }) => {
-                if let Some(end) = certificate_ends {
-                    self.series.publish_certificate_expiry(end);
+                if self.server.set_agent(*agent) {
+                    tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %agent, "set by the server's agent");
                 }
-                Ok(facts)
+                if let Some(end) = certificate_ends {
+                    self.series.publish_certificate_expiry(*end);
+                }
+                Ok(*facts)
             }
             Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
             }) => Err(CheckOutcome::Refused {
-                reason: reason.into(),
-                accepts_sessions: accepts_sessions && self.is_role_trusted(),
+                reason: reason_given(reason),
+                accepts_sessions: *accepts_sessions && self.is_role_trusted(&pool.plan().health),
             }),
-            Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason.into())),
-            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(chain(&error).into())),
+            Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason_given(reason))),
+            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(reason_given(&chain(error)))),
         };
         let was_refused = matches!(found, Err(CheckOutcome::Refused { .. }));
         let recorded = pool.record_check(&self.server, found);
-        let is_own_failure = |recorded: &RecordedOutcome| {
-            recorded.server.id() == self.server.id() && recorded.outcome.reason().is_some()
-        };
-        self.series.record_check(match recorded.iter().any(is_own_failure) {
+        let of_server = recorded
+            .iter()
+            .filter(|recorded| recorded.server.id() == self.server.id());
+        let failed = of_server
+            .map(|recorded| &recorded.outcome)
+            .find(|outcome| outcome.reason().is_some());
+        self.series.record_check(match failed {
             _ if timed_out => CheckResult::Timeout,
             _ if was_refused => CheckResult::Refused,
-            true => CheckResult::Fail,
-            false => CheckResult::Pass,
+            Some(CheckOutcome::Unfit(_) | CheckOutcome::Behind(_)) => CheckResult::WrongRole,
+            Some(_) => CheckResult::Fail,
+            None => CheckResult::Pass,
         });
         if was_ejected && !self.server.is_ejected() {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, "server is back");
         }
         self.log_refusal(pool, refusal_before);
         report_changes(pool, metrics, &recorded);
-        let went_down = recorded.into_iter().filter(RecordedOutcome::took_down);
-        went_down.map(|recorded| recorded.server).collect()
+        let failed = recorded.into_iter().filter(RecordedOutcome::is_failure);
+        failed.map(|recorded| recorded.server).collect()
     }
 }
 
-/// Counts and logs which servers have changed their state.
+/// The reason, which may be in the words of a server that has none.
+fn reason_given(reason: &str) -> Reason {
+    match reason.trim() {
+        "" => "the server gives no reason".into(),
+        _ => reason.into(),
+    }
+}
+
+/// Counts and logs which servers have changed their state, and which sessions are cut for it.
 pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOutcome]) {
-    let pool = pool.name();
     for RecordedOutcome {
         server,
         outcome,
@@ -163,25 +171,18 @@ pub fn report_changes(pool: &LivePool, metrics: &Metrics, recorded: &[RecordedOu
     } in recorded
     {
         let Some(state) = *changed else { continue };
-        metrics.server(pool, server).record_transition(state == CheckState::Up);
-        let server = &server.spec().label;
+        metrics
+            .server(pool.name(), server)
+            .record_transition(state == CheckState::Up);
+        let over = closes_over(pool, server, Instant::now());
+        let sessions_cut = over.map(|_| server.live());
+        let within = over.map(format_duration);
+        let (pool, server) = (pool.name(), &server.spec().label);
         if state == CheckState::Down {
             let reason = outcome.reason().map(|reason| &**reason).unwrap_or_default();
-            tracing::warn!(%pool, %server, reason, "server is down");
+            tracing::warn!(%pool, %server, reason, sessions_cut, within, "server is down");
         } else {
             tracing::info!(%pool, %server, "server is up"); // also if its first check was refused
         }
-    }
-}
-
-fn target(plan: &CheckPlan, server: &Server) -> CheckTarget {
-    let spec = server.spec();
-    let address = plan.health.address.unwrap_or(spec.address);
-    let port = plan.health.port.unwrap_or(spec.address.port());
-    let host_and_port = spec.resolved_from.as_deref().and_then(|from| from.rsplit_once(':'));
-    CheckTarget {
-        address: address.with_port(port),
-        host: host_and_port.map(|(host, _)| host.into()),
-        connect: plan.connect,
     }
 }

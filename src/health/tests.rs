@@ -1,6 +1,7 @@
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::server_check::{CheckPlan, ServerCheck};
+use super::server_check::ServerCheck;
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
 use crate::pool::{Member, MemberConfig, Role, Server, ServerFacts};
@@ -17,24 +18,26 @@ fn live(lines: &str) -> Arc<Live> {
     Arc::new(Live::new(plan(lines), Vec::new()))
 }
 
-/// What its checks share, and its pool.
-fn context(lines: &str) -> (Arc<CheckContext>, Arc<LivePool>) {
+/// What runs its checks, and its pool.
+fn shared_checks(lines: &str) -> (Arc<SharedChecks>, Arc<LivePool>) {
     let live = live(lines);
     let pool = Arc::clone(live.in_force().pool("p").unwrap());
-    (Arc::new(CheckContext::new(Arc::new(Metrics::new()), live)), pool)
+    (
+        SharedChecks::new(CheckContext::new(Arc::new(Metrics::new()), live)),
+        pool,
+    )
 }
 
 /// The check of the pool's first server.
 fn first_check(pool: &LivePool) -> ServerCheck {
     let server = &pool.servers()[0];
     let series = Metrics::new().server(pool.name(), server);
-    let check = pool.plan().health.check.clone().unwrap();
-    ServerCheck::new(check, CheckPlan::of(pool.plan()), Arc::clone(server), series)
+    ServerCheck::new(pool, Arc::clone(server), series, Arc::new(Semaphore::new(1)))
 }
 
 #[tokio::test]
 async fn checks_of_removed_servers_leave_no_task_behind() {
-    let (context, pool) = context(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#);
+    let (shared, pool) = shared_checks(r#"servers = ["127.0.0.1:1", "127.0.0.1:2"]"#);
     let mut checks = PoolChecks::default();
     for _ in 0..100 {
         let new = |server: &Member| {
@@ -44,10 +47,10 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
             )
         };
         pool.replace_servers(pool.servers().iter().map(new).collect());
-        checks.update(&pool, &context);
+        checks.update(&pool, &shared);
         yield_now().await;
     }
-    assert_eq!(checks.running.len(), 2);
+    assert_eq!(checks.uses.len(), 2);
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(alive(), 2);
     drop(checks);
@@ -57,12 +60,12 @@ async fn checks_of_removed_servers_leave_no_task_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_check_does_not_end_later_ones() {
-    let (context, pool) = context(r#"servers = ["127.0.0.1:1"]"#);
-    context.capacity.close(); // taking a permit panics from now on
+    let (shared, pool) = shared_checks(r#"servers = ["127.0.0.1:1"]"#);
+    shared.context.capacity.close(); // taking a permit panics from now on
     let mut checks = PoolChecks::default();
-    checks.update(&pool, &context);
+    checks.update(&pool, &shared);
     tokio::time::sleep(3 * pool.plan().health.interval).await;
-    assert!(checks.running.values().all(|task| !task.is_finished()));
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +74,7 @@ async fn a_reload_changes_how_many_checks_run_at_once() {
     for concurrency in [2, 4, 1] {
         monitor.set_limits(concurrency, 1);
         let mut permits = Vec::new();
-        while let Ok(permit) = timeout(Duration::from_secs(1), monitor.context.capacity.acquire()).await {
+        while let Ok(permit) = timeout(Duration::from_secs(1), monitor.checks.context.capacity.acquire()).await {
             permits.push(permit);
         }
         assert_eq!(permits.len(), concurrency);
@@ -80,7 +83,7 @@ async fn a_reload_changes_how_many_checks_run_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn no_panic_uses_a_server_of_unknown_role() {
-    let (_, pool) = context(
+    let (_, pool) = shared_checks(
         "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\n[pools.p.health]\n\
          check = \"postgres\"\nuser = \"u\"\nfall = 1\npanic_threshold = 100",
     );
@@ -98,9 +101,9 @@ async fn no_panic_uses_a_server_of_unknown_role() {
     };
     let is_used = || {
         let client = crate::addr::ClientAddr::new("10.0.0.1:1".parse().unwrap());
-        pool.pick(client, &[], Instant::now()).is_some()
+        pool.pick(client, &[], Instant::now()).is_ok()
     };
-    check.await_role();
+    assert!(check.begins());
     for (result, used) in [
         (timed_out(), false), // its role was never known
         (found(Role::Primary), true),
@@ -108,14 +111,14 @@ async fn no_panic_uses_a_server_of_unknown_role() {
         (found(Role::Replica), false),
         (timed_out(), false), // it was last known to be a replica
     ] {
-        check.record(&pool, &metrics, result);
+        check.record(&pool, &metrics, &result);
         assert_eq!(is_used(), used);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_reason_of_a_failure_is_truncated_and_escaped() {
-    let (_, pool) = context("servers = [\"127.0.0.1:1\"]");
+    let (_, pool) = shared_checks("servers = [\"127.0.0.1:1\"]");
     let server = &pool.servers()[0];
     let (check, metrics) = (first_check(&pool), Metrics::new());
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
@@ -123,7 +126,7 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
         CheckFailure::Io(std::io::Error::other(text.clone())),
         CheckFailure::Unfit(text),
     ] {
-        check.record(&pool, &metrics, Err(failure));
+        check.record(&pool, &metrics, &Err(failure));
         let reason = server.health().reason.unwrap();
         assert!(reason.starts_with("\\u{1b}[2J\\u{202e}\\nxxx"), "{reason}");
         assert_eq!(reason.chars().count(), crate::text::REASON_CHARS_MAX);

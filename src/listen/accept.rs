@@ -6,17 +6,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use super::watch;
+use super::QueueOwner;
 use crate::addr::PeerAddr;
 use crate::capacity::{ConnectionLimits, Permit};
-use crate::socket::SocketOptions;
+use crate::readiness::watch;
+use crate::socket::{SocketOptions, stream_of};
 use crate::tcp_info::TcpInfo;
+use crate::unix_socket::peer_of;
 
 /// The pause after an accept that failed for want of a descriptor or of memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -79,6 +81,7 @@ pub struct Accepted {
 #[derive(Debug)]
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
+    queue: QueueOwner,
     batch: u32,
     /// How many more clients may be accepted, once the queue is closed.
     left: u32,
@@ -96,9 +99,10 @@ impl Listener {
     ///
     /// # Errors
     /// Those of registering it with the runtime.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd, queue: QueueOwner) -> io::Result<Self> {
         Ok(Self {
-            socket: watch::watch(socket)?,
+            socket: watch(socket)?,
+            queue,
             batch: 0,
             left: 0,
         })
@@ -123,14 +127,24 @@ impl Listener {
         }
     }
 
-    /// Changes the socket's options and the length of its queue. Clients accepted from now on inherit the options.
+    /// Changes the socket's options, and the length of its queue if that is of this process. Clients accepted from now on
+    /// inherit the options.
     pub fn adjust(&self, options: &SocketOptions, backlog: u32) {
-        options.apply_anew(&SockRef::from(self.socket.get_ref()));
-        let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
+        let socket = SockRef::from(self.socket.get_ref());
+        if socket.local_addr().is_ok_and(|address| !address.is_unix()) {
+            options.apply_anew(&socket);
+        }
+        if self.queue == QueueOwner::Process {
+            let _ = rustix::net::listen(self.socket.get_ref(), i32::try_from(backlog).unwrap_or(i32::MAX));
+        }
     }
 
-    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty.
+    /// Closes the queue, as far as the kernel can: with a backlog of 0 a client joins it only while it is empty. That of the
+    /// service manager stays open: whoever is in it waits for the next process.
     pub fn close_queue(&mut self) {
+        if self.queue == QueueOwner::ServiceManager {
+            return; // `left` is 0
+        }
         // Where it fails, those who join later are reset with the socket, like all that come too late.
         let _ = rustix::net::listen(self.socket.get_ref(), 0);
         self.left = self.queue_length().unwrap_or(UNKNOWN_QUEUE_MAX) + LATE_MAX;
@@ -163,10 +177,13 @@ impl Listener {
         None
     }
 
-    /// Clients in the queue, as far as is known. They are reset when this is dropped.
+    /// Clients in the queue that are reset when this is dropped, as far as is known.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.queue_length().unwrap_or(0)
+        match self.queue {
+            QueueOwner::Process => self.queue_length().unwrap_or(0),
+            QueueOwner::ServiceManager => 0,
+        }
     }
 
     /// The length of the queue; `None` where the system does not tell.
@@ -224,18 +241,25 @@ impl Listener {
 /// accept(2)) is [`AcceptOutcome::NoClient`]; EAGAIN is the only error.
 pub(super) fn accept(listener: &OwnedFd) -> io::Result<AcceptOutcome> {
     let (socket, peer) = match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok((socket, Some(peer))) => (socket, peer),
-        Ok((_, None)) => return Ok(AcceptOutcome::NoClient),
+        Ok((socket, peer)) => (socket, peer),
         Err(error) => return outcome_of(error),
     };
-    let Ok(peer) = SocketAddr::try_from(peer) else {
+    let Some(peer) = peer.and_then(|peer| peer_of_accepted(&socket, peer)) else {
         return Ok(AcceptOutcome::NoClient);
     };
-    Ok(match TcpStream::from_std(socket.into()) {
-        Ok(socket) => AcceptOutcome::Client(socket, PeerAddr::new(peer)),
+    Ok(match stream_of(socket) {
+        Ok(socket) => AcceptOutcome::Client(socket, peer),
         // epoll is full (ENOMEM, ENOSPC). This client is lost; those behind it wait instead of being lost, too.
         Err(_) => AcceptOutcome::Pause(AcceptPause::Memory),
     })
+}
+
+/// Who is at the other end of an accepted socket. On a Unix socket the address of nearly every client is empty.
+fn peer_of_accepted(socket: &OwnedFd, address: SocketAddrAny) -> Option<PeerAddr> {
+    if address.address_family() == AddressFamily::UNIX {
+        return peer_of(socket).map(PeerAddr::on_unix);
+    }
+    SocketAddr::try_from(address).ok().map(PeerAddr::new)
 }
 
 /// What an error of accept means.

@@ -15,7 +15,7 @@ pub struct BindError {
     pub address: ListenAddr,
     /// Why, and what to do about it.
     #[source]
-    pub cause: BindCause,
+    pub cause: Box<BindCause>,
 }
 
 /// Why an address could not be bound. Its text ends with the remedy.
@@ -24,9 +24,17 @@ pub struct BindError {
 pub struct BindCause {
     /// The error of the system.
     pub error: io::Error,
-    is_ipv4: bool,
+    family: AddressFamily,
     /// What holds the address, where that is the cause and can be found out.
     holder: Option<Holder>,
+}
+
+/// What decides about the remedies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AddressFamily {
+    Ipv4,
+    Ipv6,
+    Unix,
 }
 
 /// What holds an address that cannot be bound.
@@ -45,15 +53,25 @@ impl BindError {
         let is_taken = error.raw_os_error() == Some(libc::EADDRINUSE);
         let cause = BindCause {
             error,
-            is_ipv4: address.ip().is_ipv4(),
+            family: match address.ip() {
+                Some(IpAddr::V4(_)) => AddressFamily::Ipv4,
+                Some(IpAddr::V6(_)) => AddressFamily::Ipv6,
+                None => AddressFamily::Unix,
+            },
             holder: is_taken.then(|| holder(address)).flatten(),
         };
-        Self { address, cause }
+        Self {
+            address,
+            cause: Box::new(cause),
+        }
     }
 }
 
 impl BindCause {
     fn remedy(&self) -> &'static str {
+        if self.family == AddressFamily::Unix {
+            return self.remedy_on_unix();
+        }
         match (self.error.raw_os_error(), self.holder) {
             (Some(libc::EADDRINUSE), Some(Holder::Listener)) => {
                 "another process listens there, `ss -ltnp` shows which: stop it, or bind another port"
@@ -67,7 +85,7 @@ impl BindCause {
                 "another socket has it, `ss -ltnp` and `ss -tanp` show those that listen or are connected: stop its \
                  process, or bind another port"
             }
-            (Some(libc::EADDRNOTAVAIL), _) if self.is_ipv4 => {
+            (Some(libc::EADDRNOTAVAIL), _) if self.family == AddressFamily::Ipv4 => {
                 "no interface of this machine has that address, `ip address` shows those there are; for one that moves \
                  between machines set net.ipv4.ip_nonlocal_bind to 1"
             }
@@ -82,6 +100,16 @@ impl BindCause {
             (Some(libc::EMFILE | libc::ENFILE), _) => "raise the limit of open files (`ulimit -n`)",
             (None, _) => "allow that call in the sandbox or seccomp profile that this process runs in",
             _ => "bind another address",
+        }
+    }
+
+    fn remedy_on_unix(&self) -> &'static str {
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock => "stop that process, or use another path",
+            io::ErrorKind::AlreadyExists => "use another path, or move the file away",
+            io::ErrorKind::NotFound => "create its folder",
+            io::ErrorKind::PermissionDenied => "let this process's user write in its folder, or use another path",
+            _ => "use another path",
         }
     }
 }
@@ -108,10 +136,10 @@ fn holder_in(line: &str, address: ListenAddr) -> Option<Holder> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (ip, port) = words.next()?.split_once(':')?;
     let state = words.nth(1)?;
-    if u16::from_str_radix(port, 16).ok()? != address.port() {
+    if u16::from_str_radix(port, 16).ok()? != address.port()? {
         return None;
     }
-    let (ours, theirs) = (address.ip(), ip_of(ip)?);
+    let (ours, theirs) = (address.ip()?, ip_of(ip)?);
     let is_any_address = theirs == IpAddr::V6(Ipv6Addr::UNSPECIFIED); // it may accept IPv4, too
     let conflicts = match theirs.to_canonical() {
         same if same == ours => true,

@@ -1,24 +1,26 @@
 //! Listening sockets, and an accept that cannot fail.
 //!
-//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients.
+//! Every worker has its own socket for every address (SO_REUSEPORT); the kernel distributes the clients. A socket that the
+//! service manager has passed is shared by all workers: in one of their own, clients would be lost at a restart.
 
 mod conflict;
-mod watch;
+mod passed;
 mod accept;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::addr::ListenAddr;
+use crate::addr::{ListenAddr, UnixPath};
 use crate::error::with_context;
 use crate::optional::OptionalCall;
 use crate::socket::SocketOptions;
+use crate::unix_socket::{BoundUnix, SocketFile, connect_to_listener, peer_of};
 pub use accept::{AcceptPause, Accepted, Listener};
 pub use conflict::BindError;
+pub use passed::PassedSockets;
 
 static REUSE_ADDRESS: OptionalCall = OptionalCall::new(
     "setsockopt(SO_REUSEADDR)",
@@ -33,8 +35,36 @@ static REUSE_PORT: OptionalCall = OptionalCall::new(
 #[derive(Debug)]
 pub struct Bound {
     address: ListenAddr,
-    first: Socket,
-    options: SocketOptions,
+    socket: BoundSocket,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    /// The first socket, and the options of the others.
+    Tcp(Socket, SocketOptions),
+    Unix(BoundUnix),
+    /// It listens already.
+    Passed(Socket),
+}
+
+/// An address that is listened on.
+#[derive(Debug)]
+pub struct Listening {
+    /// A socket for each worker.
+    pub sockets: Vec<OwnedFd>,
+    /// The file of a Unix socket, to be dropped when nobody is to connect any more.
+    pub file: Option<SocketFile>,
+    /// Whose the queue of clients is.
+    pub queue: QueueOwner,
+}
+
+/// Whose the queue of clients at a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueOwner {
+    /// This process: clients that are left in the queue at the end are reset.
+    Process,
+    /// The service manager, which has set its length: clients wait there for the next process.
+    ServiceManager,
 }
 
 impl Bound {
@@ -57,12 +87,46 @@ impl Bound {
     }
 
     fn bind(address: ListenAddr, options: &SocketOptions, is_shared: bool) -> Result<Self, BindError> {
-        let first = bind(address.socket(), is_shared, options).map_err(|cause| BindError::new(address, cause))?;
+        let first = bind(address, is_shared, options).map_err(|cause| BindError::new(address, cause))?;
         let real = first.local_addr().ok().and_then(|real| real.as_socket());
         Ok(Self {
             address: real.map_or(address, |real| address.with_port(real.port())),
-            first,
-            options: *options,
+            socket: BoundSocket::Tcp(first, *options),
+        })
+    }
+
+    /// Binds a Unix socket with these permissions. The file that a process has left there is replaced once this one listens.
+    ///
+    /// # Errors
+    /// The path and why it cannot be bound: a process listens there, or the file is not a socket.
+    pub fn on_unix(path: UnixPath, mode: u32) -> Result<Self, BindError> {
+        let address = ListenAddr::on_unix(path);
+        let bound = || {
+            if let Some(living) = connect_to_listener(path.as_path())? {
+                let process = peer_of(&living).map_or_else(String::new, |peer| format!(" (pid {})", peer.pid));
+                let message = format!("another process listens there{process}");
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+            }
+            BoundUnix::new(path.as_path(), mode)
+        };
+        Ok(Self {
+            address,
+            socket: BoundSocket::Unix(bound().map_err(|cause| BindError::new(address, cause))?),
+        })
+    }
+
+    /// Takes a socket that the service manager has passed.
+    ///
+    /// # Errors
+    /// The address, and why its descriptor cannot be copied.
+    pub fn passed(address: ListenAddr, socket: &Socket, options: &SocketOptions) -> Result<Self, BindError> {
+        let copy = socket.try_clone().map_err(|cause| BindError::new(address, cause))?;
+        if address.unix().is_none() {
+            options.apply_anew(&SockRef::from(&copy));
+        }
+        Ok(Self {
+            address,
+            socket: BoundSocket::Passed(copy),
         })
     }
 
@@ -75,41 +139,69 @@ impl Bound {
     /// Sets SO_REUSEPORT. To be called before [`Self::listen`] where this process has begun to listen on an overlapping
     /// address since this one was bound.
     pub fn share(&self) {
-        // Where it fails, listening fails too, and reports it.
-        REUSE_PORT.try_result(self.first.set_reuse_port(true));
+        if let BoundSocket::Tcp(first, _) = &self.socket {
+            REUSE_PORT.try_result(first.set_reuse_port(true)); // where it fails, listening fails too, and reports it
+        }
     }
 
-    /// Listens: from now on clients are queued. One socket a worker, or one shared by all where SO_REUSEPORT is refused.
+    /// Listens: from now on clients are queued. One socket a worker, or one shared by all where SO_REUSEPORT is refused,
+    /// does not exist (Unix sockets), or would split the queue of the service manager.
     ///
     /// The first socket listens before SO_REUSEPORT is set: where two processes have bound the address and neither
     /// listened yet, the second one fails here. Then the other sockets join it.
     ///
     /// # Errors
     /// The address and why it cannot be listened on.
-    pub fn listen(self, workers: usize, backlog: u32) -> Result<Vec<OwnedFd>, BindError> {
-        let Self {
-            address,
-            first,
-            options,
-        } = self;
+    pub fn listen(self, workers: usize, backlog: u32) -> Result<Listening, BindError> {
+        let Self { address, socket } = self;
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        let all = || -> io::Result<Vec<OwnedFd>> {
-            first.listen(backlog).map_err(|error| refused("listen", error))?;
-            let is_shared = REUSE_PORT.try_result(first.set_reuse_port(true));
-            let mut sockets = vec![OwnedFd::from(first)];
-            while sockets.len() < workers {
-                sockets.push(if is_shared {
-                    let next = bind(address.socket(), true, &options)?;
-                    next.listen(backlog)?;
-                    next.into()
-                } else {
-                    sockets[0].try_clone()?
-                });
-            }
-            Ok(sockets)
+        let listening = match socket {
+            BoundSocket::Tcp(first, options) => listen_tcp(first, address, &options, workers, backlog),
+            BoundSocket::Unix(bound) => bound.listen(backlog).and_then(|(socket, file)| {
+                Ok(Listening {
+                    sockets: shared_by(workers, vec![socket.into()])?,
+                    file: Some(file),
+                    queue: QueueOwner::Process,
+                })
+            }),
+            BoundSocket::Passed(socket) => shared_by(workers, vec![socket.into()]).map(|sockets| Listening {
+                sockets,
+                file: None,
+                queue: QueueOwner::ServiceManager,
+            }),
         };
-        all().map_err(|cause| BindError::new(address, cause))
+        listening.map_err(|cause| BindError::new(address, cause))
     }
+}
+
+fn listen_tcp(
+    first: Socket,
+    address: ListenAddr,
+    options: &SocketOptions,
+    workers: usize,
+    backlog: i32,
+) -> io::Result<Listening> {
+    first.listen(backlog).map_err(|error| refused("listen", error))?;
+    let is_shared = REUSE_PORT.try_result(first.set_reuse_port(true));
+    let mut sockets = vec![OwnedFd::from(first)];
+    while is_shared && sockets.len() < workers {
+        let next = bind(address, true, options)?;
+        next.listen(backlog)?;
+        sockets.push(next.into());
+    }
+    Ok(Listening {
+        sockets: shared_by(workers, sockets)?,
+        file: None,
+        queue: QueueOwner::Process,
+    })
+}
+
+/// As many sockets as there are workers: those without one of their own share the first.
+fn shared_by(workers: usize, mut sockets: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+    while sockets.len() < workers {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok(sockets)
 }
 
 /// Listens on an address by one socket, for the admin port. To be called within a runtime.
@@ -123,14 +215,15 @@ pub fn listen_alone(address: ListenAddr) -> Result<TcpListener, BindError> {
         user_timeout: None,
     };
     let listening = || {
-        let socket = bind(address.socket(), false, &OPTIONS)?;
+        let socket = bind(address, false, &OPTIONS)?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
     listening().map_err(|cause| BindError::new(address, cause))
 }
 
-fn bind(address: SocketAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {
+fn bind(address: ListenAddr, reuse_port: bool, options: &SocketOptions) -> io::Result<Socket> {
+    let address = address.socket().ok_or(io::ErrorKind::Unsupported)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(|error| refused("socket", error))?;
     // Only `[::]` would take IPv4 clients too, and conflict with `0.0.0.0`.
@@ -166,171 +259,4 @@ fn refused(call: &str, error: io::Error) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::sync::mpsc::channel;
-    use std::thread;
-    use std::time::Duration;
-
-    use rustix::io::Errno;
-    use rustix::net::{SocketFlags, acceptfrom_with};
-    use tokio::net::TcpStream;
-    use tokio::time::timeout;
-
-    use super::accept::{AcceptOutcome, LATE_MAX, accept, outcome_of};
-    use super::*;
-    use crate::capacity::{Capacity, ConnectionLimits};
-
-    const OPTIONS: SocketOptions = SocketOptions {
-        keepalive: None,
-        user_timeout: None,
-    };
-
-    fn loopback() -> ListenAddr {
-        ListenAddr::new("127.0.0.1:0".parse().unwrap())
-    }
-
-    fn limits(listener: Option<usize>, process: usize) -> ConnectionLimits {
-        ConnectionLimits::new(listener, Capacity::new(Some(process)))
-    }
-
-    #[test]
-    fn an_address_that_is_listened_on_is_not_bound_again() {
-        let first = Bound::new(loopback(), &OPTIONS).unwrap();
-        let address = first.address();
-        let sockets = first.listen(2, 16).unwrap();
-        assert_eq!(sockets.len(), 2);
-        let error = Bound::new(address, &OPTIONS).unwrap_err();
-        assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
-        assert!(
-            crate::error::chain(&error).contains("another process listens there"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn of_two_processes_that_bound_an_address_only_one_listens() {
-        let first = Bound::new(loopback(), &OPTIONS).unwrap();
-        let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
-        let _sockets = first.listen(2, 16).unwrap();
-        let error = second.listen(2, 16).unwrap_err();
-        assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
-    }
-
-    #[test]
-    fn the_kernel_distributes_clients_among_the_sockets() {
-        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
-        let address = bound.address().socket();
-        let sockets = bound.listen(2, 256).unwrap();
-        let _clients: Vec<_> = (0..200)
-            .map(|_| std::net::TcpStream::connect(address).unwrap())
-            .collect();
-        for socket in &sockets {
-            let waiting = std::iter::from_fn(|| acceptfrom_with(socket, SocketFlags::CLOEXEC).ok()).count();
-            assert!(waiting > 50, "{waiting} of 200 on one of two sockets");
-        }
-    }
-
-    #[test]
-    fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
-        let pause = |error| match outcome_of(error) {
-            Ok(AcceptOutcome::Pause(reason)) => Some(reason),
-            Ok(_) => None,
-            Err(error) => unreachable!("{error}"),
-        };
-        for error in [Errno::MFILE, Errno::NFILE] {
-            assert_eq!(pause(error), Some(AcceptPause::Descriptors), "{error}");
-        }
-        for error in [Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(pause(error), Some(AcceptPause::Memory), "{error}");
-        }
-        for error in [
-            Errno::CONNABORTED,
-            Errno::PERM,
-            Errno::PROTO,
-            Errno::INTR,
-            Errno::NETDOWN,
-            Errno::HOSTUNREACH,
-        ] {
-            assert_eq!(pause(error), None, "{error}");
-        }
-        assert_eq!(
-            outcome_of(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
-    }
-
-    #[test]
-    fn a_persistent_accept_error_does_not_block_the_worker() {
-        let (result_sender, result) = channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let accepting = async {
-                let bound = bind("127.0.0.1:0".parse().unwrap(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
-                let (mut listener, limits) = (Listener::new(bound.into()).unwrap(), limits(None, 1));
-                timeout(Duration::from_millis(50), listener.accept(&limits, |_| {}))
-                    .await
-                    .is_err()
-            };
-            result_sender.send(runtime.unwrap().block_on(accepting))
-        });
-        assert_eq!(result.recv_timeout(Duration::from_secs(20)), Ok(true));
-    }
-
-    #[test]
-    fn a_client_that_the_runtime_cannot_watch_pauses_accepting() {
-        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
-        let address = bound.address().socket();
-        let socket = bound.listen(1, 16).unwrap().remove(0);
-        let _client = std::net::TcpStream::connect(address).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .unwrap();
-        let handle = runtime.handle().clone();
-        drop(runtime);
-        let _within = handle.enter(); // a runtime that is gone registers no socket, like one whose epoll is full
-        assert!(matches!(accept(&socket), Ok(AcceptOutcome::Pause(AcceptPause::Memory))));
-    }
-
-    #[tokio::test]
-    async fn clients_beyond_the_limit_wait_until_a_session_ends() {
-        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
-        let address = bound.address().socket();
-        let socket = bound.listen(1, 16).unwrap().remove(0);
-        let (mut listener, limits) = (Listener::new(socket).unwrap(), limits(Some(1), 9));
-        let _clients = [
-            TcpStream::connect(address).await.unwrap(),
-            TcpStream::connect(address).await.unwrap(),
-        ];
-        let first = listener.accept(&limits, |_| unreachable!("there is a permit")).await;
-        let mut pauses = Vec::new();
-        let mut second = Box::pin(listener.accept(&limits, |pause| pauses.push(pause)));
-        poll_fn(|cx| {
-            assert!(second.as_mut().poll(cx).is_pending(), "no permit yet");
-            std::task::Poll::Ready(())
-        })
-        .await;
-        drop(first);
-        drop(second.await);
-        assert_eq!(pauses, [AcceptPause::Limit]);
-    }
-
-    #[tokio::test]
-    async fn a_closed_queue_accepts_those_already_queued_and_few_later_ones() {
-        let bound = Bound::new(loopback(), &OPTIONS).unwrap();
-        let address = bound.address().socket();
-        let socket = bound.listen(1, 16).unwrap().remove(0);
-        let (mut listener, limits) = (Listener::new(socket).unwrap(), limits(None, 9));
-        let mut clients = vec![TcpStream::connect(address).await.unwrap()];
-        clients.push(TcpStream::connect(address).await.unwrap());
-        listener.close_queue();
-        assert!(listener.accept_waiting(&limits, |_| {}).await.is_some());
-        let mut accepted = 1;
-        while listener.accept_waiting(&limits, |_| {}).await.is_some() {
-            accepted += 1;
-            clients.push(TcpStream::connect(address).await.unwrap()); // the queue is empty
-        }
-        assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
-    }
-}
+mod tests;

@@ -1,21 +1,18 @@
 //! A pool in force: its plan, its servers, and the addresses of the names among them.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::{Deref, Index};
+use std::collections::HashSet;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::recorded_outcome::{RecordedOutcome, follow};
+use super::dynamic::DynamicServers;
+use super::members::{NameAddresses, members};
 use crate::addr::ServerAddr;
-use crate::plan::{HealthPlan, PoolId, PoolPlan};
-use crate::pool::{
-    CheckOutcome, CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerFacts, ServerRegistry,
-};
-
-/// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
-/// not in it.
-pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
+use crate::plan::{Fallback, PoolPlan, ServerEntry, names_of};
+use crate::pool::{CheckState, FallbackOrigin, Member, Pool, PoolRoles, Server, ServerId, ServerPath, ServerRegistry};
+use crate::scale::PoolScale;
 
 /// A pool in force. It dereferences to its servers and the choice among them.
 #[derive(Debug)]
@@ -25,9 +22,15 @@ pub struct LivePool {
     roles: Arc<PoolRoles>,
     // A std mutex: locked for a few lines, and by no session.
     addresses: Mutex<NameAddresses>,
+    /// Those of its plan, those that its source lists, and those that operators have added.
+    entries: watch::Sender<Arc<[ServerEntry]>>,
+    /// Shared with the pools that it has replaced, and with those that will replace it.
+    dynamic: Arc<DynamicServers>,
     /// Shared with the pools that it has replaced, and with those that will replace it.
     in_force: Arc<PoolInForce>,
     fallback_origin: Arc<FallbackOrigin>,
+    /// What is known of its clones; that of the pools that it has replaced.
+    scale: Arc<PoolScale>,
 }
 
 /// A pool and its successors in later plans: leads to the one in force. A session holds this instead of the pool that it
@@ -52,15 +55,28 @@ impl LivePool {
     /// A pool whose names have these addresses. A server that the registry knows stays the same.
     #[must_use]
     pub fn new(plan: Arc<PoolPlan>, addresses: NameAddresses, registry: &ServerRegistry) -> Self {
-        let members = members(&plan, &addresses, registry);
+        Self::with_dynamic_servers(plan, addresses, Arc::default(), registry)
+    }
+
+    fn with_dynamic_servers(
+        plan: Arc<PoolPlan>,
+        addresses: NameAddresses,
+        dynamic: Arc<DynamicServers>,
+        registry: &ServerRegistry,
+    ) -> Self {
+        let entries = dynamic.entries(&plan);
+        let members = members(&plan, &entries, &addresses, registry);
         let fallback_origin = FallbackOrigin::new(Arc::clone(&plan.name));
         Self {
-            pool: Pool::new(Arc::clone(&plan.name), plan.rules, members),
+            pool: Pool::with_queue(Arc::clone(&plan.name), plan.rules, members, registry.queue(&plan.name)),
             roles: registry.roles(&plan.name),
             addresses: Mutex::new(addresses),
+            entries: watch::Sender::new(entries),
+            dynamic,
             plan,
             in_force: Arc::default(),
             fallback_origin,
+            scale: Arc::default(),
         }
     }
 
@@ -71,11 +87,13 @@ impl LivePool {
         mut addresses: NameAddresses,
         registry: &ServerRegistry,
     ) -> Self {
-        self.hand_over(&plan, &mut addresses);
+        self.dynamic.prepare(&plan, &self.plan);
+        self.hand_over(&plan, &self.dynamic.entries(&plan), &mut addresses);
         let next = Self {
             in_force: Arc::clone(&self.in_force),
             fallback_origin: Arc::clone(&self.fallback_origin),
-            ..Self::new(plan, addresses, registry)
+            scale: Arc::clone(&self.scale),
+            ..Self::with_dynamic_servers(plan, addresses, Arc::clone(&self.dynamic), registry)
         };
         if self.is_resolved() {
             next.mark_resolved();
@@ -83,25 +101,42 @@ impl LivePool {
         next
     }
 
-    /// Repeats what [`Self::successor`] did: names may have been resolved again since.
+    /// Repeats what [`Self::successor`] did: names may have been resolved again since, and the source may have listed other
+    /// servers.
     pub(super) fn catch_up_with(&self, before: &Self, registry: &ServerRegistry) {
         if before.is_resolved() {
             self.mark_resolved();
         }
-        let has_changed = before.hand_over(&self.plan, &mut self.lock());
-        if has_changed {
-            self.update_servers(registry);
+        let entries = self.dynamic.entries(&self.plan);
+        let has_changed = before.hand_over(&self.plan, &entries, &mut self.lock());
+        if has_changed || *self.entries.borrow() != entries {
+            self.update_entries(entries, &before.servers(), registry);
         }
+        self.dynamic.note_departures(&before.servers(), &self.servers());
+    }
+
+    /// Takes the servers that its source lists now, and those that operators have added.
+    pub(super) fn update_dynamic_servers(&self, registry: &ServerRegistry) {
+        self.update_entries(self.dynamic.entries(&self.plan), &self.servers(), registry);
+    }
+
+    /// Replaces its entries; its servers follow, and then the subscribers. `before`: its servers so far, or those of the pool
+    /// that it replaces.
+    fn update_entries(&self, entries: Arc<[ServerEntry]>, before: &[Member], registry: &ServerRegistry) {
+        let names: HashSet<&str> = names_of(&entries).map(|(entry, ..)| &*entry.written).collect();
+        self.lock().retain(|name, _| names.contains(&**name));
+        self.update_servers(&entries, before, registry);
+        self.entries.send_replace(entries);
     }
 
     /// Copies the addresses of names that the next plan also has to `addresses`, as far as it wants their family. If the
     /// plans want different families, addresses of a name that are there already stay: they were looked up for the next
     /// plan. Returns whether anything changed.
-    fn hand_over(&self, next: &PoolPlan, addresses: &mut NameAddresses) -> bool {
+    fn hand_over(&self, next: &PoolPlan, entries: &[ServerEntry], addresses: &mut NameAddresses) -> bool {
         let known = self.lock();
         let has_same_family = self.plan.resolve == next.resolve;
         let mut has_changed = false;
-        for (entry, ..) in next.names() {
+        for (entry, ..) in names_of(entries) {
             let present = addresses.get(&entry.written);
             let Some(same) = known
                 .get(&entry.written)
@@ -109,7 +144,9 @@ impl LivePool {
             else {
                 continue;
             };
-            let wanted = same.iter().filter(|address| next.resolve.includes(address.ip()));
+            let wanted = same
+                .iter()
+                .filter(|address| address.ip().is_some_and(|ip| next.resolve.includes(ip)));
             let wanted: Vec<_> = wanted.copied().collect();
             if !wanted.is_empty() && present != Some(&wanted) {
                 addresses.insert(Arc::clone(&entry.written), wanted);
@@ -123,45 +160,24 @@ impl LivePool {
     pub(super) fn set_addresses(&self, found: NameAddresses, registry: &ServerRegistry) {
         let mut addresses = self.lock();
         for (name, mut found) in found {
-            found.retain(|address| self.plan.resolve.includes(address.ip()));
+            found.retain(|address| address.ip().is_some_and(|ip| self.plan.resolve.includes(ip)));
             if !found.is_empty() {
                 addresses.insert(name, found);
             }
         }
         drop(addresses);
-        self.update_servers(registry);
-        self.update_checked();
+        self.update_servers(&self.entries(), &self.servers(), registry);
     }
 
-    /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
-    pub fn record_check(
-        &self,
-        server: &Arc<Server>,
-        result: Result<ServerFacts, CheckOutcome>,
-    ) -> Vec<RecordedOutcome> {
-        let HealthPlan {
-            required, thresholds, ..
-        } = self.plan.health;
-        let members = self.servers();
-        let mut recorded = Vec::new();
-        let judgement = match result {
-            Ok(facts) => self.roles.judge(server, &facts, &members, required, Instant::now()),
-            Err(outcome) => {
-                recorded.push(RecordedOutcome::record(server, outcome, thresholds));
-                self.roles.note_failure(server, &members, required)
-            }
-        };
-        recorded.extend(follow(judgement, self.name(), &self.roles, thresholds));
-        recorded
-    }
-
-    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not
-    /// call itself one.
+    /// The name of the pool, or of the primary, that stands in for this pool: `serving` serves for it now.
     #[must_use]
-    pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
-        let judgement = self.roles.trust(server, &self.servers(), self.plan.health.required)?;
-        let thresholds = self.plan.health.thresholds;
-        Some(follow(judgement, self.name(), &self.roles, thresholds).collect())
+    pub fn fallback_in_use(&self, serving: &Self, now: Instant) -> Option<Arc<str>> {
+        if serving.name() != self.name() {
+            return Some(Arc::clone(serving.name()));
+        }
+        self.is_on_stand_in(now)
+            .then(|| self.roles.primary_in_force())
+            .flatten()
     }
 
     /// What is known of the roles of its servers.
@@ -170,15 +186,44 @@ impl LivePool {
         &self.roles
     }
 
-    fn update_servers(&self, registry: &ServerRegistry) {
-        let members = members(&self.plan, &self.lock(), registry);
+    fn update_servers(&self, entries: &[ServerEntry], before: &[Member], registry: &ServerRegistry) {
+        let members = members(&self.plan, entries, &self.lock(), registry);
+        self.update_checked(before, &members); // before one of them gets a session
         self.replace_servers(members);
+        self.dynamic.note_departures(before, &self.servers());
     }
 
-    /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on.
-    pub(super) fn put_in_force(self: &Arc<Self>) {
-        *self.in_force.lock() = Arc::downgrade(self);
-        self.update_checked();
+    /// Its entries: those of its plan, those that its source lists, and those that operators have added.
+    #[must_use]
+    pub fn entries(&self) -> Arc<[ServerEntry]> {
+        Arc::clone(&self.entries.borrow())
+    }
+
+    /// Its entries, now and whenever they change without a reload.
+    #[must_use]
+    pub fn subscribe_entries(&self) -> watch::Receiver<Arc<[ServerEntry]>> {
+        self.entries.subscribe()
+    }
+
+    /// Its servers that are not in its plan, and the state of its source.
+    #[must_use]
+    pub fn dynamic(&self) -> &DynamicServers {
+        &self.dynamic
+    }
+
+    /// Whether it has entries with host names.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        names_of(&self.entries.borrow()).next().is_some()
+    }
+
+    /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on. `before`: the
+    /// servers of the pool that it replaces.
+    pub(super) fn put_in_force(self: &Arc<Self>, before: &[Member]) {
+        let shared = Arc::downgrade(self);
+        *self.in_force.lock() = Weak::clone(&shared);
+        self.update_checked(before, &self.servers());
+        self.lead_queue(shared);
     }
 
     /// How sessions find the pool that will be in force at their end.
@@ -193,18 +238,40 @@ impl LivePool {
         &self.fallback_origin
     }
 
+    /// What is known of its clones.
+    #[must_use]
+    pub fn scale(&self) -> &Arc<PoolScale> {
+        &self.scale
+    }
+
     /// Whether there may be sessions on its fallback: something besides the pool and its successors holds their origin.
     #[must_use]
     pub fn has_fallback_sessions(&self) -> bool {
         Arc::strong_count(&self.fallback_origin) > 1
     }
 
-    /// Tells the servers whether they are checked from now on.
-    fn update_checked(&self) {
+    /// Tells the servers whether they are checked from now on, and must have a role. One that is no stand-in any more gets
+    /// no further sessions. One that is not among those of `before` may have been in the pool earlier, and is not used for
+    /// what it was then.
+    fn update_checked(&self, before: &[Member], members: &[Member]) {
+        let known: HashSet<ServerId> = before.iter().map(|server| server.id()).collect();
         let is_checked = self.plan.is_checked();
-        for server in self.servers().iter() {
-            server.set_checked(is_checked);
+        let requires_role = is_checked && self.plan.health.required.is_set();
+        for server in members {
+            let is_new = !known.contains(&server.id());
+            server.set_checked(is_checked, requires_role);
+            if is_new {
+                server.forget_role();
+            }
+            if is_new || self.plan.fallback != Some(Fallback::Primary) {
+                server.set_stand_in(false, false);
+            }
         }
+    }
+
+    /// The name of one of its servers.
+    pub(super) fn path_of(&self, server: &Server) -> ServerPath {
+        (Arc::clone(self.name()), Arc::clone(&server.spec().label))
     }
 
     /// What is configured.
@@ -223,7 +290,8 @@ impl LivePool {
     #[must_use]
     pub fn unresolved(&self) -> Vec<Arc<str>> {
         let addresses = self.lock();
-        let names = self.plan.names().map(|(entry, ..)| &entry.written);
+        let entries = self.entries();
+        let names = names_of(&entries).map(|(entry, ..)| &entry.written);
         names
             .filter(|name| !addresses.contains_key(*name))
             .map(Arc::clone)
@@ -234,7 +302,9 @@ impl LivePool {
     pub(super) fn waits_for(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
-        if servers.is_empty() && needs_address || self.plan.has_names() && !self.is_resolved() {
+        if servers.is_empty() && needs_address && !self.is_asleep(Instant::now())
+            || self.has_names() && !self.is_resolved()
+        {
             let unresolved = self.unresolved();
             let unresolved = unresolved
                 .first()
@@ -262,84 +332,8 @@ impl Deref for LivePool {
     }
 }
 
-/// The servers of a pool's entries, as far as their addresses are known.
-fn members(plan: &PoolPlan, addresses: &NameAddresses, registry: &ServerRegistry) -> Vec<Member> {
-    let mut seen = HashSet::new();
-    let mut members = Vec::new();
-    for entry in &plan.entries {
-        let resolved = addresses.get(&entry.written).into_iter().flatten();
-        let specs = match entry.fixed() {
-            Some(fixed) => vec![fixed],
-            None => resolved.map(|address| entry.resolved(*address)).collect(),
-        };
-        for spec in specs {
-            // An address of two names of a pool is one server: it has one load and one health.
-            if seen.insert((Arc::clone(&spec.identity), spec.address)) {
-                let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
-                members.push(Member::new(server, entry.member_config));
-            }
-        }
-    }
-    members
-}
-
-/// The pools in force, in the order of their plan.
-#[derive(Clone, Debug)]
-pub struct LivePools {
-    in_order: Arc<[Arc<LivePool>]>,
-    /// By pool: the one that is used while it has no usable server.
-    fallbacks: Arc<[Option<PoolId>]>,
-}
-
-impl LivePools {
-    /// The pool whose servers sessions of this one get now: the pool itself or, while it has no usable server, the first of
-    /// its fallbacks that has one.
-    #[must_use]
-    pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
-        let mut serving = id;
-        // Bounded: fallbacks form no cycle.
-        while !self[serving].is_usable(now) {
-            match self.fallbacks[serving.0] {
-                Some(fallback) => serving = fallback,
-                None => return id,
-            }
-        }
-        serving
-    }
-
-    /// The pools that have a fallback, each with the one that serves its sessions now.
-    pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, &Arc<LivePool>)> {
-        let has_fallback = |(_, fallback): &(usize, &Option<PoolId>)| fallback.is_some();
-        let ids = self.fallbacks.iter().enumerate().filter(has_fallback);
-        ids.map(move |(index, _)| (&self.in_order[index], &self[self.serving(PoolId(index), now)]))
-    }
-}
-
-impl FromIterator<Arc<LivePool>> for LivePools {
-    fn from_iter<I: IntoIterator<Item = Arc<LivePool>>>(pools: I) -> Self {
-        let in_order: Arc<[Arc<LivePool>]> = pools.into_iter().collect();
-        let index = |(index, pool): (usize, &Arc<LivePool>)| (Arc::clone(pool.name()), PoolId(index));
-        let ids: HashMap<_, _> = in_order.iter().enumerate().map(index).collect();
-        let fallback = |pool: &Arc<LivePool>| ids.get(pool.plan.fallback.as_ref()?).copied();
-        Self {
-            fallbacks: in_order.iter().map(fallback).collect(),
-            in_order,
-        }
-    }
-}
-
-impl Index<PoolId> for LivePools {
-    type Output = Arc<LivePool>;
-
-    fn index(&self, id: PoolId) -> &Arc<LivePool> {
-        &self.in_order[id.0]
-    }
-}
-
-impl Deref for LivePools {
-    type Target = [Arc<LivePool>];
-
-    fn deref(&self) -> &[Arc<LivePool>] {
-        &self.in_order
+impl AsRef<Pool> for LivePool {
+    fn as_ref(&self) -> &Pool {
+        &self.pool
     }
 }

@@ -29,10 +29,12 @@ impl RecordedOutcome {
         }
     }
 
-    /// Whether the server was up and is down now.
+    /// Whether the server was up, and is down now because of a failure. One that has another role, or is behind, works: if it
+    /// were kept out for that, nothing would be left of a pool after two switchovers, or one long transaction.
     #[must_use]
-    pub fn took_down(&self) -> bool {
-        self.before == CheckState::Up && self.changed == Some(CheckState::Down)
+    pub fn is_failure(&self) -> bool {
+        let went_down = self.before == CheckState::Up && self.changed == Some(CheckState::Down);
+        went_down && !matches!(self.outcome, CheckOutcome::Unfit(_) | CheckOutcome::Behind(_))
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::addr::{ClientAddr, ServerAddr};
-use crate::pool::{CheckOutcome, CheckState, Thresholds};
+use crate::pool::{CheckOutcome, CheckState, Role, ServerFacts, Thresholds};
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
@@ -84,7 +84,7 @@ fn reload_keeps_weights_for_sessions_on_the_old_plan() {
     );
     let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
     let lease = before.pool("p").unwrap().pick(client, &[], Instant::now());
-    assert_eq!(lease.map(|lease| lease.server().id()), Some(after[0].id()));
+    assert_eq!(lease.map(|lease| lease.server().id()), Ok(after[0].id()));
 }
 
 #[test]
@@ -176,4 +176,104 @@ fn a_pool_that_is_configured_as_before_stays_though_its_index_changes() {
     assert!(Arc::ptr_eq(before.pool("p").unwrap(), after.pool("p").unwrap()));
     let default = *after.plan.listeners[0].routes.default().unwrap();
     assert_eq!(&**after.pools[default].name(), "p");
+}
+
+fn plan_of_primaries(pools: &[(&str, &str)]) -> Plan {
+    let pool = |(name, address): &(&str, &str)| {
+        format!(
+            "[pools.{name}]\nservers = [{{ name = \"a\", address = \"{address}\" }}, \"10.0.0.2:1\"]\nrole = \"primary\"\n\
+             health = {{ check = \"postgres\", user = \"u\" }}\n"
+        )
+    };
+    let text: String = pools.iter().map(pool).collect();
+    let listener = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"{}\"\n", pools[0].0);
+    crate::config::read("a.toml", &(listener + &text)).ok().unwrap().plan
+}
+
+#[test]
+fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_another_pool() {
+    let live = Live::new(plan_of_primaries(&[("p", "10.0.0.1:1")]), Vec::new());
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    for (server, role) in pool.servers().iter().zip([Role::Primary, Role::Replica]) {
+        let facts = ServerFacts {
+            role: Some(role),
+            timeline: (role == Role::Primary).then_some(4),
+            ..ServerFacts::default()
+        };
+        pool.record_check(server, Ok(facts));
+    }
+    let known = pool.roles().known_primary();
+    assert_eq!(known.as_ref().and_then(|known| known.timeline), Some(4));
+    let next = [("q", "10.0.0.1:1"), ("r", "10.0.0.1:1"), ("s", "10.0.0.3:1")];
+    let next = live.apply(live.prepare(plan_of_primaries(&next), HashMap::new()));
+    let of = |pool: &str| next.pool(pool).unwrap().roles().known_primary();
+    assert_eq!([of("q"), of("r"), of("s")], [known.clone(), known.clone(), None]);
+    // It is remembered under the new name, too, and after a restart with another name again.
+    let remembered = live.known_primaries();
+    assert_eq!(
+        remembered.keys().map(|pool| &**pool).collect::<Vec<_>>(),
+        ["p", "q", "r"]
+    );
+    let again = plan_of_primaries(&[("t", "10.0.0.1:1")]);
+    let restarted = Live::with_known_primaries(again, Vec::new(), remembered);
+    assert_eq!(restarted.in_force().pool("t").unwrap().roles().known_primary(), known);
+}
+
+#[test]
+fn a_server_that_returns_to_a_pool_gets_no_session_before_a_check_has_found_its_role() {
+    let with = |servers: &str| {
+        let text = format!(
+            "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]\nrole = \"replica\"\n\
+             health = {{ check = \"postgres\", user = \"u\" }}"
+        );
+        crate::config::read("a.toml", &text).ok().unwrap().plan
+    };
+    let live = Live::new(with(r#""10.0.0.1:1", "a.test:1""#), Vec::new());
+    let replica = || ServerFacts {
+        role: Some(Role::Replica),
+        ..ServerFacts::default()
+    };
+    let pass_all = || {
+        let pool = Arc::clone(live.in_force().pool("p").unwrap());
+        for server in pool.servers().iter() {
+            pool.record_check(server, Ok(replica()));
+        }
+        pool.servers().to_vec() // as sessions hold them
+    };
+    let states = || -> Vec<_> {
+        let members = servers(&live);
+        let used = |member: &Member| (member.check_state(), !member.is_unfit());
+        members.iter().map(used).collect()
+    };
+    let (used, unused) = ((CheckState::Up, true), (CheckState::Unchecked, false));
+    resolve(&live, "a.test:1", &["10.0.0.8:1"]);
+    assert_eq!(states(), [unused, unused]);
+    let held = pass_all();
+    resolve(&live, "a.test:1", &["10.0.0.9:1"]);
+    resolve(&live, "a.test:1", &["10.0.0.8:1"]);
+    assert_eq!(servers(&live)[1].id(), held[1].id());
+    assert_eq!(states(), [used, unused]);
+    pass_all();
+    for servers in [r#""a.test:1""#, r#""10.0.0.1:1", "a.test:1""#] {
+        live.apply(live.prepare(with(servers), HashMap::new()));
+    }
+    assert_eq!(servers(&live)[0].id(), held[0].id());
+    assert_eq!(states(), [unused, used]);
+}
+
+#[test]
+fn only_a_failure_lets_a_server_await_failback() {
+    let reason = || "why".into();
+    for (outcome, expected) in [
+        (CheckOutcome::Fail(reason()), true),
+        (CheckOutcome::Unfit(reason()), false),
+        (CheckOutcome::Behind(reason()), false),
+    ] {
+        let live = live(r#""10.0.0.1:1""#);
+        let server = servers(&live).remove(0);
+        server.record_check(&CheckOutcome::Pass, THRESHOLDS);
+        let recorded = RecordedOutcome::record(&server, outcome, THRESHOLDS);
+        assert_eq!(recorded.changed, Some(CheckState::Down));
+        assert_eq!(recorded.is_failure(), expected, "{recorded:?}");
+    }
 }

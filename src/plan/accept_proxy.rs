@@ -9,6 +9,8 @@ use crate::guard::NetworkSet;
 pub struct AcceptProxy {
     /// Peers that are trusted to say who their client is.
     pub from: NetworkSet,
+    /// Whether peers on the Unix sockets of the listener are trusted, too.
+    pub trusts_unix: bool,
     /// Whether their connections must begin with a header.
     pub is_required: bool,
     /// Whether all other peers are refused. Otherwise they are clients themselves.
@@ -27,11 +29,17 @@ pub enum ClientOf {
 }
 
 impl AcceptProxy {
+    /// Whether a peer with this address is trusted; `None`: it is on a Unix socket.
+    #[must_use]
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(self.trusts_unix, |peer| self.from.contains(peer))
+    }
+
     /// Who the client is of a peer that names this client.
     #[must_use]
     pub fn client_of(accept: Option<&Self>, peer: IpAddr, named: Option<IpAddr>) -> ClientOf {
         match accept {
-            Some(accept) if accept.from.contains(peer) => ClientOf::Named(named),
+            Some(accept) if accept.trusts(Some(peer)) => ClientOf::Named(named),
             Some(accept) if accept.refuses_others => ClientOf::Refused,
             _ => ClientOf::Peer(peer),
         }

@@ -5,22 +5,15 @@
 
 mod checks;
 mod guard;
+mod listener;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::{
-    AdminPlan, ListenerPlan, LogPlan, Plan, PoolId, PoolPlan, Protocol, RuntimePlan, ServerEntry, SeveringPlan,
-    UnplacedCancel,
-};
+use super::{AdminPlan, LogPlan, Plan, PoolPlan, RetirePlan, RuntimePlan, ServerEntry, SeveringPlan};
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::guard::GuardId;
 use crate::pool::{EjectLimits, PoolRules};
-use crate::relay::RelayLimits;
-use crate::route::{Route, Target};
-use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
-use crate::tls::ListenerTlsPlan;
 use checks::{differing_of_checks, of_health};
 
 /// A key, and its value as text for comparison.
@@ -39,7 +32,7 @@ fn differing(old: Vec<Setting>, new: &[Setting]) -> Vec<&'static str> {
 }
 
 impl Plan {
-    /// Keys of `[runtime]`, `[admin]` and `[log]` whose values differ and take effect without a restart.
+    /// Keys of `[runtime]`, `[admin]`, `[log]` and `[acme]` whose values differ and take effect without a restart.
     #[must_use]
     pub fn changed_settings(&self, next: &Self) -> Vec<&'static str> {
         differing(self.settings(), &next.settings())
@@ -58,6 +51,7 @@ impl Plan {
             bind: _,
             hosts,
             token_file,
+            tls,
             socket: _,
         } = &self.admin;
         let LogPlan { format, level, access } = &self.log;
@@ -69,9 +63,11 @@ impl Plan {
             setting("runtime.watch", watch),
             setting("admin.hosts", hosts),
             setting("admin.token_file", token_file),
+            setting("admin.tls", tls),
             setting("log.format", format),
             setting("log.level", level),
             setting("log.access", access),
+            setting("acme", &self.acme),
         ]
     }
 }
@@ -107,6 +103,7 @@ impl PoolPlan {
             let keys = [
                 ("weight", old.weight != new.weight),
                 ("priority", old.priority != new.priority),
+                ("max_sessions", old.sessions_max != new.sessions_max),
             ];
             let keys: Vec<_> = keys
                 .iter()
@@ -125,57 +122,99 @@ impl PoolPlan {
             dial,
             health,
             severing,
+            retiring,
             failback,
             fallback,
+            scale,
             entries: _,
+            defaults: _, // those of its servers
+            discover,
             resolve_interval,
             resolve,
             direct_tls,
+            tls,
         } = self;
-        let PoolRules {
-            policy,
-            eject,
-            connect_timeout: _, // that of `dial`
-            slow_start,
-            panic_threshold,
-        } = rules;
         let DialLimits {
             connect:
                 ConnectOptions {
                     timeout,
                     socket,
+                    source,
                     proxy_protocol,
                 },
             retries,
         } = dial;
-        let SeveringPlan {
-            on_down,
-            on_lag,
-            on_recover,
-            close_over,
-        } = severing;
         let mut settings = vec![
-            setting("balance", policy),
             setting("connect_timeout", timeout),
             setting("retries", retries),
+            setting("discover", discover),
+            setting("bind_source", source),
             setting("proxy_protocol", proxy_protocol),
             setting("resolve_interval", resolve_interval),
             setting("resolve", resolve),
             setting("direct", direct_tls),
-            setting("slow_start", slow_start),
-            setting("on_down", on_down),
-            setting("on_lag", on_lag),
-            setting("on_recover", on_recover),
-            setting("close_over", close_over),
+            setting("tls", tls),
             setting("failback", failback),
             setting("fallback", fallback),
-            setting("health.panic_threshold", panic_threshold),
+            setting("scale", scale),
         ];
+        settings.extend(of_rules(rules));
         settings.extend(of_socket(socket));
-        settings.extend(of_ejection(eject));
+        settings.extend(of_severing(severing));
+        settings.extend(of_retiring(retiring));
         settings.extend(of_health(health));
         settings
     }
+}
+
+fn of_rules(rules: &PoolRules) -> Vec<Setting> {
+    let PoolRules {
+        policy,
+        eject,
+        connect_timeout: _, // that of `dial`
+        slow_start,
+        panic_threshold,
+        queue,
+        wake: _, // that of `scale`
+    } = rules;
+    let mut settings = vec![
+        setting("balance", policy),
+        setting("slow_start", slow_start),
+        setting("queue", queue),
+        setting("health.panic_threshold", panic_threshold),
+    ];
+    settings.extend(of_ejection(eject));
+    settings
+}
+
+fn of_severing(severing: &SeveringPlan) -> [Setting; 5] {
+    let SeveringPlan {
+        on_down,
+        on_lag,
+        on_recover,
+        on_leave,
+        close_over,
+    } = severing;
+    [
+        setting("on_down", on_down),
+        setting("on_lag", on_lag),
+        setting("on_recover", on_recover),
+        setting("on_leave", on_leave),
+        setting("close_over", close_over),
+    ]
+}
+
+fn of_retiring(retiring: &RetirePlan) -> [Setting; 3] {
+    let RetirePlan {
+        max_age,
+        rebalance,
+        idle_for,
+    } = retiring;
+    [
+        setting("max_session_age", max_age),
+        setting("rebalance", rebalance),
+        setting("idle_for", idle_for),
+    ]
 }
 
 fn of_socket(socket: &SocketOptions) -> [Setting; 2] {
@@ -201,133 +240,4 @@ fn of_ejection(eject: &EjectLimits) -> [Setting; 5] {
         setting("health.eject_max_percent", percent_max),
         setting("health.eject_on_reset", on_reset),
     ]
-}
-
-impl ListenerPlan {
-    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are those that the two are in; pools
-    /// and guards are compared by name.
-    #[must_use]
-    pub fn changed(&self, plan: &Plan, next: &Self, next_plan: &Plan) -> Vec<&'static str> {
-        let mut keys = differing(self.settings(), &next.settings());
-        let is_same_pool = |old: &PoolId, new: &PoolId| plan.pools[*old].name == next_plan.pools[*new].name;
-        let are_same_guards = |old: &[GuardId], new: &[GuardId]| plan.guard_names(old).eq(next_plan.guard_names(new));
-        let has_same_default = match (self.routes.default(), next.routes.default()) {
-            (Some(old), Some(new)) => is_same_pool(old, new),
-            (None, None) => true,
-            _ => false,
-        };
-        if !has_same_default {
-            keys.push("pool");
-        }
-        if !are_same_guards(&self.guards, &next.guards) {
-            keys.push("guards");
-        }
-        let (old, new) = (self.routes.routes(), next.routes.routes());
-        let is_same = |(old, new): (&Route<PoolId>, &Route<PoolId>)| {
-            is_same_route(old, new, is_same_pool) && are_same_guards(&old.guards, &new.guards)
-        };
-        if old.len() != new.len() || !old.iter().zip(new).all(is_same) {
-            keys.push("routes");
-        }
-        keys
-    }
-
-    fn settings(&self) -> Vec<Setting> {
-        let Self {
-            name: _,
-            bind,
-            backlog,
-            max_connections,
-            accept_proxy,
-            guards: _, // compared by the caller, like the routes
-            protocol,
-            redirect,
-            sniff: SniffLimits {
-                hello_timeout,
-                hello_bytes_max,
-            },
-            routes: _, // compared by the caller: there may be very many
-            tls,
-            relay: RelayLimits {
-                idle_timeout,
-                half_close_timeout,
-            },
-            socket,
-        } = self;
-        let (protocol, tls_required, cancel_unplaced) = match protocol {
-            Protocol::Postgres {
-                tls_required,
-                cancel_unplaced,
-            } => ("postgres", *tls_required, *cancel_unplaced),
-            Protocol::Tcp => ("tcp", false, UnplacedCancel::Drop),
-            Protocol::Mysql => ("mysql", false, UnplacedCancel::Drop),
-            Protocol::Redis => ("redis", false, UnplacedCancel::Drop),
-        };
-        let mut settings = vec![
-            setting("bind", bind),
-            setting("backlog", backlog),
-            setting("accept_proxy", accept_proxy),
-            setting("max_connections", max_connections),
-            setting("protocol", &protocol),
-            setting("tls_required", &tls_required),
-            setting("cancel_unplaced", &cancel_unplaced),
-            setting("redirect", redirect),
-            setting("hello_timeout", hello_timeout),
-            setting("hello_max", hello_bytes_max),
-            setting("idle_timeout", idle_timeout),
-            setting("half_close_timeout", half_close_timeout),
-        ];
-        settings.extend(of_socket(socket));
-        settings.extend(of_tls(tls.as_ref()));
-        settings
-    }
-}
-
-fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
-    let (certificates, alpn, min_version, client_auth, tickets) = match tls {
-        None => Default::default(),
-        Some(ListenerTlsPlan {
-            certificates,
-            alpn,
-            min_version,
-            client_auth,
-            tickets,
-            route_alpn: _, // of the routes
-        }) => (
-            Some(certificates),
-            Some(alpn),
-            Some(min_version),
-            Some(client_auth),
-            Some(tickets),
-        ),
-    };
-    [
-        setting("tls.certificates", &certificates),
-        setting("tls.alpn", &alpn),
-        setting("tls.min_version", &min_version),
-        setting("tls.client_auth", &client_auth),
-        setting("tls.tickets", &tickets),
-    ]
-}
-
-fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
-    let Route {
-        name,
-        sni,
-        alpn,
-        from,
-        tls,
-        database,
-        user,
-        guards: _, // compared by the caller: they are indices of their plans
-        to,
-    } = old;
-    let same_target = match (to, &new.to) {
-        (Target::Pool(old), Target::Pool(new)) => is_same_pool(old, new),
-        (Target::Refuse, Target::Refuse) => true,
-        _ => false,
-    };
-    same_target
-        && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
-        && (database, user) == (&new.database, &new.user)
 }

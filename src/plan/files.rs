@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Plan;
-use crate::tls::ListenerTlsPlan;
+use super::{DiscoverSource, EtcdPlan, Plan};
+use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 
 impl Plan {
     /// The files that are read at run time, each with the key that names it.
@@ -14,11 +14,30 @@ impl Plan {
             .map(|path| (String::from("admin.token_file"), path))
             .into_iter()
             .collect();
+        for acme in &self.acme {
+            let read = acme.files().into_iter();
+            files.extend(read.map(|(key, path)| (format!("acme.{}.{key}", acme.name), path)));
+        }
+        let etcd = self
+            .pools
+            .iter()
+            .find_map(|pool| match &pool.discover.as_ref()?.source {
+                DiscoverSource::Etcd { etcd, .. } => Some(&**etcd), // all pools have the same
+                DiscoverSource::File(_) | DiscoverSource::Http(_) => None,
+            });
+        let read = etcd.into_iter().flat_map(EtcdPlan::files);
+        files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));
         for listener in &self.listeners {
             let read = listener.tls.iter().flat_map(ListenerTlsPlan::files);
             files.extend(read.map(|(key, path)| (format!("listeners.{}.tls.{key}", listener.name), path)));
         }
         for pool in &self.pools {
+            if let Some(DiscoverSource::Http(http)) = pool.discover.as_ref().map(|discover| &discover.source) {
+                let authorities = http.ca_file.as_deref();
+                files.extend(authorities.map(|path| (format!("pools.{}.discover.ca_file", pool.name), path)));
+            }
+            let read = pool.tls.iter().flat_map(PoolTlsPlan::files);
+            files.extend(read.map(|(key, path)| (format!("pools.{}.tls.{key}", pool.name), path)));
             let read = pool.health.check.iter().flat_map(|check| check.files());
             files.extend(read.map(|(key, path)| (format!("pools.{}.health.{key}", pool.name), path)));
         }

@@ -1,5 +1,6 @@
 //! The servers that may be picked: the usable servers of the best tier that has any.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -18,15 +19,44 @@ pub(super) struct Candidate {
     pub(super) weight: u16,
     /// XXH3-64 of its identity.
     pub(super) identity_hash: u64,
+    /// See [`MemberConfig::sessions_max`](super::MemberConfig::sessions_max).
+    pub(super) sessions_max: Option<NonZeroU32>,
     /// A session must claim the one trial to get it.
     is_trial: bool,
 }
 
 impl Candidate {
+    fn new(index: usize, member: &Member, is_trial: bool) -> Self {
+        Self {
+            server: Arc::clone(member),
+            index,
+            weight: member.weight(),
+            identity_hash: member.identity_hash(),
+            sessions_max: member.sessions_max(),
+            is_trial,
+        }
+    }
+
     /// Its open sessions now, over all workers.
     #[inline] // a call for each candidate would double the cost of `least-conn`
     pub(super) fn live(&self) -> u32 {
         self.server.live()
+    }
+
+    /// Whether it may have another session.
+    pub(super) fn has_room(&self) -> bool {
+        self.sessions_max.is_none_or(|max| self.live() < max.get())
+    }
+
+    /// Counts another session if it may have one. Returns whether it did.
+    pub(super) fn take_place(&self) -> bool {
+        match self.sessions_max {
+            Some(max) => self.server.add_session_below(max.get()),
+            None => {
+                self.server.add_session();
+                true
+            }
+        }
     }
 }
 
@@ -36,10 +66,14 @@ pub(super) struct CandidateSet {
     pub(super) candidates: Vec<Candidate>,
     /// The best tier that has a server that is up.
     pub(super) best_tier: Option<u8>,
+    /// Whether a server of the pool takes only so many sessions.
+    pub(super) is_limited: bool,
     /// The tier of which all servers are used because too few are healthy.
     pub(super) panic_tier: Option<u8>,
     /// Whether the candidates belong to `panic_tier`.
     in_panic: bool,
+    /// Whether the candidates stand in for servers of another role, of which none is left.
+    pub(super) are_stand_ins: bool,
     /// The earliest instant at which time alone changes any of this; `None`: never.
     expires: Option<Instant>,
 }
@@ -48,7 +82,7 @@ impl CandidateSet {
     /// The candidates among these servers that are not excluded.
     ///
     /// A lower tier number is preferred. Within a tier, checked servers are preferred to unchecked ones; an ejected server
-    /// whose trial is due counts as one that is up.
+    /// whose trial is due counts as one that is up. Without any of them, a stand-in is the candidate.
     pub(super) fn new(
         members: &[Member],
         rules: &PoolRules,
@@ -61,14 +95,13 @@ impl CandidateSet {
         let mut best = (u8::MAX, true);
         for (index, member) in members.iter().enumerate() {
             let tier = member.priority();
-            let usable = match panic_tier {
-                Some(panic_tier) if panic_tier == tier => member.is_usable_in_panic(),
-                _ => availability[index] != Availability::Unavailable,
+            let (usable, unchecked) = if panic_tier == Some(tier) {
+                (member.is_usable_in_panic(), false)
+            } else {
+                let is_available = availability[index] != Availability::Unavailable;
+                (is_available, member.check_state() == CheckState::Unchecked)
             };
-            let preference = match panic_tier {
-                Some(panic_tier) if panic_tier == tier => (tier, false),
-                _ => (tier, member.check_state() == CheckState::Unchecked),
-            };
+            let preference = (tier, unchecked);
             if !usable || preference > best || excluded(member.id()) {
                 continue;
             }
@@ -76,20 +109,23 @@ impl CandidateSet {
                 candidates.clear();
                 best = preference;
             }
-            candidates.push(Candidate {
-                server: Arc::clone(member),
-                index,
-                weight: member.weight(),
-                identity_hash: member.identity_hash(),
-                is_trial: availability[index] == Availability::TrialDue,
-            });
+            let is_trial = availability[index] == Availability::TrialDue;
+            candidates.push(Candidate::new(index, member, is_trial));
+        }
+        let are_stand_ins = candidates.is_empty();
+        if are_stand_ins {
+            let stand_ins = members.iter().enumerate().filter(|(_, member)| member.stands_in());
+            let left = stand_ins.filter(|(_, member)| !excluded(member.id()));
+            candidates.extend(left.map(|(index, member)| Candidate::new(index, member, false)));
         }
         let up = (0..members.len()).filter(|index| availability[*index] == Availability::Up);
         let mut set = Self {
             candidates,
             best_tier: up.map(|index| members[index].priority()).min(),
+            is_limited: members.iter().any(|member| member.sessions_max().is_some()),
             panic_tier,
             in_panic: panic_tier == Some(best.0),
+            are_stand_ins,
             expires: None,
         };
         let trials = members.iter().filter_map(|member| member.trial_due_at());
@@ -106,6 +142,11 @@ impl CandidateSet {
             let next = candidate.server.next_percent_at(now, slow_start);
             self.expires = self.expires.into_iter().chain(next).min();
         }
+    }
+
+    /// The earliest instant at which time alone changes any of this; `None`: never.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        self.expires
     }
 
     /// Whether no time limit of the set has passed. An instant before the set was built counts as the time it was built:
@@ -138,8 +179,7 @@ fn panic_tier(members: &[Member], availability: &[Availability], rules: &PoolRul
         usable_in_panic.map(Member::priority).min()
     })?;
     let of_tier = || all().filter(|(member, _)| member.priority() == tier && member.is_in_service());
-    let is_healthy = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
-    let healthy = of_tier().filter(|(_, availability)| is_healthy(**availability));
+    let healthy = of_tier().filter(|(_, availability)| availability.is_healthy());
     (healthy.count() * 100 < threshold * of_tier().count()).then_some(tier)
 }
 
@@ -160,6 +200,7 @@ impl Candidate {
             server: Arc::new(server),
             index,
             weight,
+            sessions_max: None,
             is_trial: false,
         }
     }

@@ -10,25 +10,35 @@
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::awaited::Awaited;
+
 /// Counts changes of the state that a snapshot is built from. Each pick reads it, hence its own cache line.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(super) struct ChangeCounter(AtomicU64);
+pub(super) struct ChangeCounter {
+    count: AtomicU64,
+    /// Those who wait for a server, and have to look again after each change.
+    queue: Arc<dyn Awaited>,
+}
 
 impl ChangeCounter {
     /// A counter that starts at 1, so that the default snapshot (version 0) is out of date.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicU64::new(1)))
+    pub(super) fn new(queue: Arc<dyn Awaited>) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicU64::new(1),
+            queue,
+        })
     }
 
     /// The number of changes. To build a snapshot, read this before any of the state.
     pub(super) fn count(&self) -> u64 {
-        self.0.load(Acquire)
+        self.count.load(Acquire)
     }
 
     /// Counts a change. Call it after the change was stored.
     pub(super) fn increment(&self) {
-        self.0.fetch_add(1, Release);
+        self.count.fetch_add(1, Release);
+        self.queue.notify_change();
     }
 }
 
@@ -62,13 +72,14 @@ impl Subscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::PoolQueue;
 
     #[test]
     fn the_subscription_of_a_dropped_pool_is_removed() {
         let subscribers = Subscribers::default();
-        let kept = ChangeCounter::new();
+        let kept = ChangeCounter::new(Arc::<PoolQueue>::default());
         for _ in 0..100 {
-            subscribers.add(&ChangeCounter::new());
+            subscribers.add(&ChangeCounter::new(Arc::<PoolQueue>::default()));
             subscribers.add(&kept);
         }
         assert_eq!(subscribers.locked().len(), 1);

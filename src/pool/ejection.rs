@@ -2,12 +2,12 @@
 //!
 //! [`Ejection`] is a pure state machine. Sessions write it when they connect, fail to connect, or end; the clock is passed in.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::session_outcome::{SERVED_AFTER, UnservedSessions};
+use crate::addr::ClientHost;
 
 /// When, and for how long, failed connects take a server out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Ejection {
     /// Records that a session of this client was not served. Parameters and result as for [`Self::record_failure`].
     pub(super) fn record_unserved(
         &mut self,
-        client: IpAddr,
+        client: ClientHost,
         now: Instant,
         limits: EjectLimits,
         permitted: bool,

@@ -18,6 +18,8 @@ pub enum Role {
 pub struct ServerFacts {
     /// The role that the server says it has.
     pub role: Option<Role>,
+    /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
+    pub is_multi_primary: bool,
     /// The identity of the data. A server and its replicas have the same; a database that was set up anew has another.
     pub system_identifier: Option<u64>,
     /// The history of the data that a primary writes to. The promotion of a replica begins a new one with a higher number.

@@ -2,7 +2,7 @@
 //!
 //! [`RiseFall`] is a pure state machine over check results. Only the server's health monitor writes it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -19,6 +19,13 @@ pub(super) enum Availability {
     TrialDue,
     /// It is down, ejected, of weight 0, drained or disabled.
     Unavailable,
+}
+
+impl Availability {
+    /// Whether it is up, or not checked yet.
+    pub(super) const fn is_healthy(self) -> bool {
+        matches!(self, Self::Up | Self::Unchecked)
+    }
 }
 
 /// The state of a server according to its active checks.
@@ -145,11 +152,8 @@ impl RiseFall {
     pub(super) const fn disabled() -> Self {
         Self {
             state: CheckState::Up,
-            streak: 0,
-            failures: 0,
             latest: LatestResult::Disabled,
-            unfit: false,
-            behind: false,
+            ..Self::unchecked()
         }
     }
 
@@ -228,6 +232,12 @@ impl RiseFall {
         )
     }
 
+    /// Whether the server is down, and not only because its role is wrong.
+    #[must_use]
+    pub(super) fn has_failed(&self, fall: u32) -> bool {
+        self.state == CheckState::Down && !(self.unfit && self.failures < fall)
+    }
+
     /// Whether the latest check was refused.
     #[must_use]
     pub(super) const fn refusal(&self) -> RefusedCheck {
@@ -247,10 +257,30 @@ impl RiseFall {
         self.unfit || self.behind
     }
 
+    /// Whether the server answers its checks, whatever its role: it is up, or down although its latest check was answered.
+    #[must_use]
+    pub(super) const fn is_healthy(&self) -> bool {
+        match self.state {
+            CheckState::Up => true,
+            CheckState::Unchecked => false,
+            CheckState::Down => matches!(
+                self.latest,
+                LatestResult::Unfit | LatestResult::Behind | LatestResult::Refused { .. }
+            ),
+        }
+    }
+
     /// Whether the server is down only because it is behind its primary.
     #[must_use]
     pub(super) const fn is_behind(&self) -> bool {
         self.behind
+    }
+
+    /// Sets whether a role is required, as far as that matters before the first result.
+    pub(super) fn require_role(&mut self, is_required: bool) {
+        if self.state == CheckState::Unchecked {
+            self.unfit = is_required;
+        }
     }
 
     /// Treats the role as wrong until the next check that passes.
@@ -263,25 +293,33 @@ impl RiseFall {
 #[derive(Debug)]
 pub(super) struct CheckRecord {
     pub(super) rise_fall: RiseFall,
+    /// Whether it must have a role: it gets no session before a check has found that it has.
+    pub(super) requires_role: bool,
     /// Why the latest check did not pass; `None`: it passed, or there was none.
     pub(super) reason: Option<Reason>,
     /// When the state last changed, or checks began or ceased to be refused.
     pub(super) since: SystemTime,
-    /// When a check last passed; `None`: never, or it has had the wrong role since.
+    /// When a check last found that it has the right role, or is a stand-in; `None`: never, or it has had the wrong role since.
     pub(super) passed_at: Option<Instant>,
+    /// How long it was behind its primary at the latest check; `None`: it is no replica, or does not tell.
+    pub(super) lag: Option<Duration>,
 }
 
 impl CheckRecord {
-    pub(super) fn new(is_checked: bool) -> Self {
+    pub(super) fn new(is_checked: bool, requires_role: bool) -> Self {
         Self {
-            rise_fall: if is_checked {
-                RiseFall::unchecked()
-            } else {
-                RiseFall::disabled()
+            rise_fall: match is_checked {
+                true => RiseFall {
+                    unfit: requires_role,
+                    ..RiseFall::unchecked()
+                },
+                false => RiseFall::disabled(),
             },
+            requires_role,
             reason: None,
             since: SystemTime::now(),
             passed_at: None,
+            lag: None,
         }
     }
 }
@@ -300,101 +338,4 @@ pub struct Health {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TWO_THREE: Thresholds = Thresholds { rise: 2, fall: 3 };
-
-    fn outcome(sign: char) -> CheckOutcome {
-        match sign {
-            '+' => CheckOutcome::Pass,
-            '-' => CheckOutcome::Fail("gone".into()),
-            '<' => CheckOutcome::Behind("7s".into()),
-            '!' | '|' => CheckOutcome::Refused {
-                reason: "too many clients".into(),
-                accepts_sessions: sign == '!',
-            },
-            _ => CheckOutcome::Unfit("a replica".into()),
-        }
-    }
-
-    fn run(machine: &mut RiseFall, results: &str) -> Vec<Option<CheckState>> {
-        results
-            .chars()
-            .map(|c| machine.record(&outcome(c), TWO_THREE))
-            .collect()
-    }
-
-    #[test]
-    fn one_unfit_result_takes_a_server_out_and_one_pass_brings_it_back() {
-        use CheckState::{Down, Up};
-        assert_eq!(
-            run(&mut RiseFall::unchecked(), "+?+?"),
-            [Some(Up), Some(Down), Some(Up), Some(Down)]
-        );
-        assert_eq!(run(&mut RiseFall::unchecked(), "?+"), [Some(Down), Some(Up)]);
-        // A failed check in between requires `rise` passes again.
-        assert_eq!(
-            run(&mut RiseFall::unchecked(), "+?-++"),
-            [Some(Up), Some(Down), None, None, Some(Up)]
-        );
-        assert_eq!(
-            run(&mut RiseFall::unchecked(), "+-?+"),
-            [Some(Up), None, Some(Down), Some(Up)]
-        );
-    }
-
-    #[test]
-    fn a_server_that_is_behind_obeys_rise_and_fall_and_stays_so_until_it_fails_by_itself() {
-        use CheckState::{Down, Up};
-        let mut machine = RiseFall::unchecked();
-        assert_eq!(run(&mut machine, "+<<"), [Some(Up), None, None]);
-        assert!(!machine.is_behind(), "it is still up");
-        assert_eq!(run(&mut machine, "+<-<"), [None, None, None, Some(Down)]);
-        assert!(machine.is_behind());
-        assert_eq!(run(&mut machine, "--"), [None, None]);
-        assert!(machine.is_behind());
-        run(&mut machine, "-");
-        assert!(!machine.is_behind(), "it has failed `fall` times");
-        run(&mut machine, "<");
-        assert!(machine.is_behind(), "it works again");
-        assert_eq!(run(&mut machine, "+<++"), [None, None, None, Some(Up)]);
-        assert!(!machine.is_behind());
-        run(&mut machine, "<<<?");
-        assert!(!machine.is_behind(), "its role is wrong");
-    }
-
-    #[test]
-    fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accepted() {
-        use CheckState::{Down, Up};
-        assert_eq!(run(&mut RiseFall::unchecked(), "!"), [Some(Up)]);
-        assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
-        let mut machine = RiseFall::unchecked();
-        assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
-        assert_eq!(machine.refusal(), RefusedCheck::Suspended);
-        // It proves that the server lives: failures before it do not count.
-        assert_eq!(run(&mut machine, "--!--"), [None; 5]);
-        assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
-        assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
-        // But it does not tell the role.
-        assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
-    }
-
-    #[test]
-    fn the_first_result_alone_decides_the_state() {
-        assert_eq!(run(&mut RiseFall::unchecked(), "+"), [Some(CheckState::Up)]);
-        assert_eq!(run(&mut RiseFall::unchecked(), "-"), [Some(CheckState::Down)]);
-    }
-
-    #[test]
-    fn fall_and_rise_count_results_in_a_row() {
-        let mut machine = RiseFall::unchecked();
-        assert_eq!(
-            run(&mut machine, "+--+--"),
-            [Some(CheckState::Up), None, None, None, None, None]
-        );
-        assert_eq!(run(&mut machine, "-"), [Some(CheckState::Down)]);
-        assert_eq!(run(&mut machine, "+-+"), [None, None, None]);
-        assert_eq!(run(&mut machine, "+"), [Some(CheckState::Up)]);
-    }
-}
+mod tests;

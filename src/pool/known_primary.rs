@@ -19,7 +19,7 @@ pub struct KnownPrimary {
 
 impl KnownPrimary {
     /// A server on a higher timeline than this one is the primary.
-    pub(super) fn highest_timeline(&self) -> Option<u32> {
+    pub(crate) fn highest_timeline(&self) -> Option<u32> {
         self.timeline.max(self.overruled)
     }
 }

@@ -64,10 +64,21 @@ impl PositionHistory {
     }
 }
 
+/// What is remembered of the primary.
+#[derive(Clone, Debug)]
+struct PrimaryHistory {
+    label: Arc<str>,
+    timeline: Option<u32>,
+    /// Where it has been.
+    written: PositionHistory,
+    /// When it last told where it is.
+    told_at: Instant,
+}
+
 /// What is remembered of a replica.
 #[derive(Clone, Debug)]
 struct ReplicaHistory {
-    /// What it has received, while the position of its primary is not known.
+    /// What it has received, while the present position of its primary is not known.
     received: PositionHistory,
     /// When it last was connected to a server that it follows; when it was first seen, if it was not since.
     followed_at: Instant,
@@ -78,8 +89,7 @@ struct ReplicaHistory {
 /// The lags of the replicas of a pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LagWatch {
-    /// The primary, its timeline, and where it has been.
-    primary: Option<(Arc<str>, Option<u32>, PositionHistory)>,
+    primary: Option<PrimaryHistory>,
     replicas: HashMap<Arc<str>, ReplicaHistory>,
 }
 
@@ -87,6 +97,7 @@ impl LagWatch {
     /// Forgets the servers that are not among these.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
         self.replicas.retain(|label, _| is_known(label));
+        self.primary = self.primary.take().filter(|primary| is_known(&primary.label));
     }
 
     /// Records the position of the primary in force. Positions of another primary or timeline do not compare: they are
@@ -95,12 +106,16 @@ impl LagWatch {
         let Some(WalPosition { written, .. }) = facts.wal else {
             return;
         };
-        let is_same =
-            |(server, timeline, _): &(Arc<str>, Option<u32>, _)| server == label && *timeline == facts.timeline;
+        let is_same = |known: &PrimaryHistory| known.label == *label && known.timeline == facts.timeline;
         let mut known = self.primary.take().filter(is_same);
-        let (.., history) =
-            known.get_or_insert_with(|| (Arc::clone(label), facts.timeline, PositionHistory::default()));
-        history.record(now, written, max_lag);
+        let primary = known.get_or_insert_with(|| PrimaryHistory {
+            label: Arc::clone(label),
+            timeline: facts.timeline,
+            written: PositionHistory::default(),
+            told_at: now,
+        });
+        primary.written.record(now, written, max_lag);
+        primary.told_at = now;
         self.primary = known;
     }
 
@@ -126,13 +141,19 @@ impl LagWatch {
             if wal.is_following {
                 replica.followed_at = now;
             }
-            if let Some((.., history)) = &self.primary {
-                return Some(lag_since(history.behind_since(wal.applied)));
+            let is_recent = |primary: &PrimaryHistory| now.saturating_duration_since(primary.told_at) <= max_lag;
+            let of_primary = |primary: &PrimaryHistory| lag_since(primary.written.behind_since(wal.applied));
+            if let Some(primary) = self.primary.as_ref().filter(|primary| is_recent(primary)) {
+                replica.received = PositionHistory::default();
+                return Some(of_primary(primary));
             }
-            // How far the primary is cannot be known without a connection to it.
+            // The primary may have gone on.
             replica.received.record(now, wal.written, max_lag);
-            let since = replica.received.behind_since(wal.applied);
-            return Some(lag_since(since).max(lag_since(Some(replica.followed_at))));
+            let behind = lag_since(replica.received.behind_since(wal.applied));
+            // One that has followed no server since the primary was last seen may be as far as that was; without a primary,
+            // that cannot be known.
+            let unknown = || lag_since(Some(replica.followed_at));
+            return Some(behind.max(self.primary.as_ref().map_or_else(unknown, of_primary)));
         }
         let told = facts.lag?;
         if told < Duration::from_secs(1).min(max_lag) {

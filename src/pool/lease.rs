@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Server;
+use super::candidates::Candidate;
 use super::ejection::LeaseKind;
 
 /// One session's claim on a server: it counts as an open session there until the lease is dropped.
@@ -11,6 +12,16 @@ use super::ejection::LeaseKind;
 pub struct Lease {
     server: Arc<Server>,
     kind: LeaseKind,
+    is_limited: bool,
+}
+
+/// Why a pick gives no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoLease {
+    /// No server is left that could be picked.
+    NoServer,
+    /// Those that could be picked have as many sessions as they may, or others wait for them.
+    Full,
 }
 
 impl Lease {
@@ -19,7 +30,24 @@ impl Lease {
         Self {
             server: Arc::clone(server),
             kind,
+            is_limited: false,
         }
+    }
+
+    /// The lease of a place that was taken ([`Candidate::take_place`]).
+    pub(super) fn of_place(candidate: Candidate, kind: LeaseKind) -> Self {
+        Self {
+            is_limited: candidate.sessions_max.is_some(),
+            server: candidate.server,
+            kind,
+        }
+    }
+
+    /// Whether the server takes only so many sessions: then the lease should be held until the server has ended the
+    /// session, too.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     pub(super) fn kind(&self) -> LeaseKind {
@@ -35,6 +63,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.remove_session();
+        self.server.end_session();
     }
 }

@@ -1,15 +1,16 @@
-//! A server as a member of a pool: the shared server, and its weight and priority in one plan.
+//! A server as a member of a pool: the shared server, and its configuration in one plan.
 
+use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::health::Availability;
-use super::{MemberConfig, Server};
+use super::{AdminState, MemberConfig, Overrides, Server};
 
-/// A member of a pool. The server is shared with earlier and later plans and with their sessions. Weight and priority
-/// belong to one plan, so that a pick never mixes those of two plans.
+/// A member of a pool. The server is shared with earlier and later plans and with their sessions. Its configuration
+/// belongs to one plan, so that a pick never mixes those of two plans.
 #[derive(Clone, Debug)]
 pub struct Member {
     server: Arc<Server>,
@@ -17,16 +18,29 @@ pub struct Member {
 }
 
 impl Member {
-    /// This server with this weight and priority.
+    /// This server with this configuration.
     #[must_use]
     pub fn new(server: Arc<Server>, member_config: MemberConfig) -> Self {
         Self { server, member_config }
     }
 
-    /// Its share of new sessions, 0 to 256: what an operator has set, else what is configured.
+    /// Its share of new sessions, 0 to 256: what an operator has set, else what its agent has, else what is configured.
     #[must_use]
     pub fn weight(&self) -> u16 {
-        self.server.weight_override().unwrap_or(self.member_config.weight)
+        let configured = self.member_config.weight;
+        let by_agent = || self.server.weight_by_agent(configured).unwrap_or(configured);
+        self.server.weight_override().unwrap_or_else(by_agent)
+    }
+
+    /// Its overrides as API and commands show them: those of an operator and, where he has set none, those of its agent and
+    /// of the source that lists it.
+    #[must_use]
+    pub fn shown_overrides(&self) -> Overrides {
+        let mut shown = self.server.shown_overrides(self.member_config.weight);
+        if self.member_config.is_draining && shown.admin_state == AdminState::Enabled {
+            shown.admin_state = AdminState::Draining;
+        }
+        shown
     }
 
     /// Its tier; 0 is the best.
@@ -35,10 +49,16 @@ impl Member {
         self.member_config.priority
     }
 
+    /// The most sessions that it may have at once; `None`: any number.
+    #[must_use]
+    pub fn sessions_max(&self) -> Option<NonZeroU32> {
+        self.member_config.sessions_max
+    }
+
     /// Whether it gets sessions while it is healthy: its weight is not 0, and it is neither draining nor disabled.
     #[must_use]
     pub(super) fn is_in_service(&self) -> bool {
-        self.weight() > 0 && self.server.is_enabled()
+        self.weight() > 0 && self.server.is_enabled() && !self.member_config.is_draining
     }
 
     /// Whether it may be picked now.
@@ -48,6 +68,11 @@ impl Member {
         } else {
             Availability::Unavailable
         }
+    }
+
+    /// Whether it may be picked while no other server is left: it is in service, and the stand-in of its pool.
+    pub(super) fn stands_in(&self) -> bool {
+        self.is_in_service() && self.server.stands_in()
     }
 
     /// Whether it may be picked while the pool is in panic: it is in service, its role is not wrong, and it does not refuse

@@ -5,6 +5,7 @@
 //! no lock and allocates nothing. This file picks from the snapshot and returns a [`Lease`].
 
 mod turn_counter;
+mod awaited;
 mod changes;
 mod spec;
 mod facts;
@@ -18,45 +19,54 @@ mod ejection;
 mod rules;
 mod slow_start;
 mod overrides;
+mod agent;
 mod server;
 mod member;
+mod member_state;
 mod roles;
-mod registry;
 mod candidates;
+mod server_load;
 mod lease;
 mod least_conn;
 mod random_two;
 mod round_robin;
 mod source_hash;
 mod snapshot;
+mod queue;
+mod limited;
+mod registry;
 mod fallback;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
-use crate::addr::ClientAddr;
+use crate::addr::{ClientAddr, ClientHost};
+pub use agent::AgentSettings;
+use awaited::Awaited;
 use candidates::{Candidate, CandidateSet};
 pub use ejection::EjectLimits;
 use ejection::Ejection;
 pub use facts::{Role, ServerFacts, WalPosition};
 pub use fallback::FallbackOrigin;
-use health::Availability;
 pub use health::{CheckOutcome, CheckState, Health, RefusedCheck, Thresholds};
 pub use known_primary::KnownPrimary;
-pub use lease::Lease;
+pub use lease::{Lease, NoLease};
+pub use limited::QueueFailure;
 pub use member::Member;
+pub use member_state::MemberState;
 pub use overrides::{AdminState, Override, Overrides};
+pub use queue::{PoolQueue, QueueTurn};
 pub use registry::{ServerPath, ServerRegistry};
 pub use requirement::RoleRequirement;
 pub use roles::{PoolRoles, RoleJudgement};
 use round_robin::RoundRobin;
-pub use rules::{Policy, PoolRules};
+pub use rules::{Policy, PoolRules, QueueLimits};
 pub use server::Server;
+pub use server_load::ServerLoad;
 pub use session_outcome::{FinishedSession, SERVED_AFTER, ServerEnd, SessionOutcome};
 use snapshot::{Snapshot, SnapshotCell};
 pub use spec::{MemberConfig, ServerId, ServerSpec};
@@ -71,6 +81,8 @@ pub struct Pool {
     members: ArcSwap<Vec<Member>>,
     snapshot: SnapshotCell,
     was_resolved: AtomicBool,
+    /// Of all pools of this name.
+    queue: Arc<PoolQueue>,
     /// Turns of equally loaded servers, and of retries.
     ties: TurnCounter,
     // A std mutex: held for a few lines after a failure.
@@ -78,15 +90,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool of these servers.
+    /// Creates a pool of these servers, in which nobody waits for a place.
     #[must_use]
     pub fn new(name: Arc<str>, rules: PoolRules, servers: Vec<Member>) -> Self {
+        Self::with_queue(name, rules, servers, Arc::default())
+    }
+
+    /// Creates a pool of these servers with a queue that its servers know.
+    #[must_use]
+    pub fn with_queue(name: Arc<str>, rules: PoolRules, servers: Vec<Member>, queue: Arc<PoolQueue>) -> Self {
         let pool = Self {
             name,
             rules,
             members: ArcSwap::default(),
-            snapshot: SnapshotCell::new(),
+            snapshot: SnapshotCell::new(Arc::clone(&queue) as Arc<dyn Awaited>),
             was_resolved: AtomicBool::new(false),
+            queue,
             ties: TurnCounter::default(),
             ejecting: Mutex::new(()),
         };
@@ -127,6 +146,11 @@ impl Pool {
         drop(self.snapshot(Instant::now()));
     }
 
+    /// Makes those who wait in the queue wait for its servers from now on.
+    pub fn lead_queue(&self, shared: Weak<dyn AsRef<Self> + Send + Sync>) {
+        self.queue.put_in_force(shared);
+    }
+
     /// Records that its names have been resolved, as far as possible.
     pub fn mark_resolved(&self) {
         self.was_resolved.store(true, Release);
@@ -144,10 +168,26 @@ impl Pool {
         !self.snapshot(now).set.candidates.is_empty()
     }
 
+    /// Whether a session would be given the primary, because no replica is usable.
+    #[must_use]
+    pub fn is_on_stand_in(&self, now: Instant) -> bool {
+        let snapshot = self.snapshot(now);
+        snapshot.set.are_stand_ins && !snapshot.set.candidates.is_empty()
+    }
+
     /// The best tier that has a server that is up; `None`: no server is up.
     #[must_use]
     pub fn best_tier(&self, now: Instant) -> Option<u8> {
         self.snapshot(now).set.best_tier
+    }
+
+    /// The load of each server that may be picked now; empty in panic.
+    #[must_use]
+    pub fn loads(&self, now: Instant) -> Vec<ServerLoad> {
+        let set = &self.snapshot(now).set;
+        let is_panicking = set.panic_tier.is_some();
+        let candidates = set.candidates.iter().filter(|_| !is_panicking);
+        candidates.map(ServerLoad::of).collect()
     }
 
     /// Whether all servers of the best tier are used because too few are healthy.
@@ -162,38 +202,45 @@ impl Pool {
         self.snapshot(now).set.panic_tier == Some(server.priority()) && server.is_usable_in_panic()
     }
 
-    /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has failed);
-    /// `None`: no server is left.
+    /// A lease on the server that the policy picks for this client, excluding `tried` (on which this session has failed).
+    ///
+    /// A lease on a limited server is one of at most so many at a time, over all workers.
     ///
     /// Concurrent picks may see the same session counts; the error is at most the number of concurrent picks, and turns
     /// among equals spread it. A first pick takes no lock and allocates nothing unless something has changed since the last
     /// one; a retry computes its candidates anew.
-    #[must_use]
-    pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Option<Lease> {
+    ///
+    /// # Errors
+    /// [`NoLease`]: no server is left, or none with room.
+    pub fn pick(&self, client: ClientAddr, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
         let snapshot = self.snapshot(now);
+        if snapshot.set.is_limited {
+            return self.pick_limited(client.host(), tried, now);
+        }
         if !tried.is_empty() {
-            return self.pick_again(client.ip(), tried.to_vec(), now);
+            return self.pick_again(client.host(), tried.to_vec(), now);
         }
         let chosen = match self.rules.policy {
-            Policy::RoundRobin => snapshot.next_turn()?,
-            _ => self.choose(&snapshot.set, client.ip())?,
+            Policy::RoundRobin => snapshot.next_turn(),
+            _ => self.choose(&snapshot.set.candidates, client.host()),
         };
+        let chosen = chosen.ok_or_else(|| self.none_for(tried))?;
         match snapshot.set.admit(chosen, &self.rules, now) {
-            Some(kind) => Some(Lease::take(&chosen.server, kind)),
-            None => self.pick_again(client.ip(), vec![chosen.server.id()], now),
+            Some(kind) => Ok(Lease::take(&chosen.server, kind)),
+            None => self.pick_again(client.host(), vec![chosen.server.id()], now),
         }
     }
 
     /// A lease on a server that is not excluded.
     #[cold]
-    fn pick_again(&self, client: IpAddr, mut excluded: Vec<ServerId>, now: Instant) -> Option<Lease> {
+    fn pick_again(&self, client: ClientHost, mut excluded: Vec<ServerId>, now: Instant) -> Result<Lease, NoLease> {
         let members = self.members.load();
         // Bounded: each round either returns or excludes one more server.
         loop {
             let set = CandidateSet::new(&members, &self.rules, now, |id| excluded.contains(&id));
-            let chosen = self.choose(&set, client)?;
+            let chosen = self.choose(&set.candidates, client).ok_or(NoLease::NoServer)?;
             if let Some(kind) = set.admit(chosen, &self.rules, now) {
-                return Some(Lease::take(&chosen.server, kind));
+                return Ok(Lease::take(&chosen.server, kind));
             }
             excluded.push(chosen.server.id());
         }
@@ -202,7 +249,7 @@ impl Pool {
     /// The servers that may be picked now, best tier first. Within a tier they are in the order of preference if the policy
     /// has a fixed one for a client (source-hash), else as listed.
     #[must_use]
-    pub fn in_order(&self, client: Option<IpAddr>, now: Instant) -> Vec<Member> {
+    pub fn in_order(&self, client: Option<ClientHost>, now: Instant) -> Vec<Member> {
         let servers = self.members.load();
         let mut order: Vec<usize> = Vec::with_capacity(servers.len());
         loop {
@@ -219,8 +266,7 @@ impl Pool {
         order.into_iter().map(|index| servers[index].clone()).collect()
     }
 
-    fn choose<'a>(&self, set: &'a CandidateSet, client: IpAddr) -> Option<&'a Candidate> {
-        let candidates = &set.candidates;
+    fn choose<'a>(&self, candidates: &'a [Candidate], client: ClientHost) -> Option<&'a Candidate> {
         match self.rules.policy {
             Policy::LeastConn => least_conn::choose(candidates, |equals| self.ties.take() % equals),
             Policy::SourceHash => source_hash::choose(candidates, client),
@@ -298,12 +344,17 @@ impl Pool {
                 .iter()
                 .filter(|server| server.id() != lease.server().id() && server.is_in_service())
         };
-        let is_usable = |availability| matches!(availability, Availability::Up | Availability::Unchecked);
-        let others_usable = others().any(|server| is_usable(server.availability(now)));
+        let others_usable = others().any(|server| server.availability(now).is_healthy());
         let ejected = 1 + others().filter(|server| server.is_ejected()).count();
         let permitted =
             others_usable && ejected * 100 <= (1 + others().count()) * self.rules.eject.percent_max as usize;
         lease.server().record_failure(|ejection| record(ejection, permitted))
+    }
+}
+
+impl AsRef<Self> for Pool {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

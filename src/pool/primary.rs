@@ -3,9 +3,13 @@
 //! The promotion of a replica begins a new timeline with a higher number. So of several primaries of one database the one
 //! on the highest timeline is the primary, and the others are old ones whose writes are lost. What is known of the primary
 //! is remembered: an old primary that comes back alone is not taken for one. Where timelines do not decide (two primaries
-//! on one timeline, or a kind of server that has none), the remembered primary stays.
+//! on one timeline, or a kind of server that has none), the remembered primary stays. Where there are none, another server
+//! follows it once it is down, unless both have been primaries at one time. Where some have a timeline, a server whose
+//! timeline cannot be read is not the primary.
 //!
 //! This is no consensus: it decides where this process sends sessions, not who may write.
+
+mod rejection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,12 +26,14 @@ pub(super) enum Sighting {
         /// Its timeline.
         timeline: Option<u32>,
     },
-    /// It calls itself replica.
+    /// It does not call itself primary, or takes writes beside others by design.
     Replica {
         /// The identity of its data.
         system_identifier: Option<u64>,
     },
-    /// The check failed. `is_down`: so often that the server is down.
+    /// It answers, but did not let the check in: this tells nothing of its role.
+    Refused,
+    /// The check failed. `is_down`: so often that the server is down. This is not taken back by fewer failures.
     Failed {
         /// Whether the server is down.
         is_down: bool,
@@ -43,6 +49,10 @@ struct Seen {
     claim: Option<Claim>,
     /// It is down. Its claim is kept only to be recognised when it is back.
     is_down: bool,
+    /// Its latest check failed, or was refused: it may have been restarted.
+    has_failed: bool,
+    /// It was a replica after an operator last said which server is the primary: a promotion since then counts.
+    was_replica: bool,
 }
 
 /// A server calls itself primary.
@@ -69,7 +79,8 @@ pub(super) enum PrimaryVerdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrimaryWatch {
     known: Option<KnownPrimary>,
-    /// The servers of the pool by label, except disabled ones; `None`: no result yet.
+    /// The servers of the pool by label, except disabled ones; `None`: no result yet, or refused ones only. Such a server may
+    /// be the primary.
     servers: BTreeMap<Arc<str>, Option<Seen>>,
 }
 
@@ -87,6 +98,13 @@ impl PrimaryWatch {
         self.known.as_ref()
     }
 
+    /// Takes over what another pool remembers, if nothing is remembered yet. Returns whether it does.
+    pub(super) fn inherit(&mut self, known: KnownPrimary) -> bool {
+        let inherits = self.known.is_none();
+        self.known.get_or_insert(known);
+        inherits
+    }
+
     /// Sets the servers of the pool that are checked. What was seen of others is forgotten.
     pub(super) fn set_servers<'a>(&mut self, labels: impl Iterator<Item = &'a Arc<str>>) {
         let mut before = std::mem::take(&mut self.servers);
@@ -100,25 +118,39 @@ impl PrimaryWatch {
         let Some(slot) = self.servers.get_mut(server) else {
             return;
         };
+        if slot.is_none() && matches!(sighting, Sighting::Refused) {
+            return;
+        }
         let before = slot.unwrap_or_default();
         let (told, claim) = match sighting {
             Sighting::Primary {
                 system_identifier,
                 timeline,
             } => {
+                // A server cannot lose its timeline without a restart, during which a check would fail.
+                let known = before.claim.filter(|_| !before.has_failed);
+                let timeline = timeline.or_else(|| known?.timeline);
                 let same = before.claim.filter(|claim| claim.timeline == timeline);
                 let is_contested = same.is_some_and(|claim| claim.is_contested);
                 (system_identifier, Some(Claim { timeline, is_contested }))
             }
             Sighting::Replica { system_identifier } => (system_identifier, None),
-            Sighting::Failed { .. } => (None, before.claim),
+            Sighting::Refused | Sighting::Failed { .. } => (None, before.claim),
         };
         *slot = Some(Seen {
             system_identifier: told.or(before.system_identifier),
             claim,
-            is_down: sighting == Sighting::Failed { is_down: true },
+            // One that is down stays so until it tells its role.
+            is_down: match sighting {
+                Sighting::Failed { is_down } => is_down || before.is_down,
+                Sighting::Refused => before.is_down,
+                Sighting::Primary { .. } | Sighting::Replica { .. } => false,
+            },
+            has_failed: matches!(sighting, Sighting::Refused | Sighting::Failed { .. }),
+            was_replica: before.was_replica || matches!(sighting, Sighting::Replica { .. }),
         });
-        self.decide();
+        let is_answer = !matches!(sighting, Sighting::Failed { .. });
+        self.decide(is_answer.then_some(server));
     }
 
     /// An operator says that this server is the primary. Returns whether it calls itself one; if not, nothing changes.
@@ -137,8 +169,11 @@ impl PrimaryWatch {
             timeline: claim.timeline,
             overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
         });
+        for seen in self.servers.values_mut().flatten() {
+            seen.was_replica &= seen.claim.is_none() && !seen.is_down;
+        }
         self.set_contested(server, false);
-        self.decide();
+        self.decide(Some(server));
         true
     }
 
@@ -151,7 +186,7 @@ impl PrimaryWatch {
     pub(super) fn in_force(&self) -> Option<&str> {
         let known = self.known.as_ref()?;
         let (_, seen, claim) = self.claims().find(|(server, ..)| ***server == *known.server)?;
-        let is_ordered = known.timeline.is_none() || claim.timeline.is_none() || claim.timeline >= known.timeline;
+        let is_ordered = claim.timeline >= known.timeline; // a timeline that is not known is the lowest
         let is_it = is_same_system(seen.system_identifier, known.system_identifier) && is_ordered;
         (is_it && self.higher(known).is_empty()).then_some(&*known.server)
     }
@@ -170,54 +205,6 @@ impl PrimaryWatch {
         }
     }
 
-    fn why_rejected(&self, server: &str, seen: Seen, claim: Claim) -> String {
-        if let Some(known) = &self.known
-            && !is_same_system(known.system_identifier, seen.system_identifier)
-            && let (Some(other), Some(own)) = (known.system_identifier, seen.system_identifier)
-        {
-            let primary = &known.server;
-            return format!("another database: its system identifier is {own}, and that of {primary} is {other}");
-        }
-        let of_system = |other: &Seen| is_same_system(other.system_identifier, seen.system_identifier);
-        let claims = || self.claims().filter(|(.., other, _)| of_system(other));
-        let highest = claims().max_by_key(|(.., claim)| claim.timeline);
-        if let Some((
-            other,
-            _,
-            Claim {
-                timeline: Some(high), ..
-            },
-        )) = highest
-            && let Some(low) = claim.timeline
-            && low < high
-        {
-            return format!("an old primary: timeline {low}, and {other} is on {high}");
-        }
-        if let Some(known) = &self.known {
-            let primary = &known.server;
-            return match (claim.timeline, known.highest_timeline()) {
-                (Some(timeline), _) if known.overruled >= Some(timeline) => {
-                    format!("an operator trusts {primary} as the primary")
-                }
-                (Some(low), Some(high)) if low < high => {
-                    format!("an old primary: timeline {low}, and {primary} was on {high}")
-                }
-                (Some(timeline), _) => format!("a second primary on timeline {timeline}: {primary} is the first"),
-                (None, _) => format!("a second primary: {primary} is the first"),
-            };
-        }
-        let others: Vec<_> = self
-            .claims()
-            .map(|(label, ..)| &**label)
-            .filter(|label| *label != server)
-            .collect();
-        if others.is_empty() {
-            return "another server called itself primary too, and none is known to be the right one".to_owned();
-        }
-        let others = others.join(", ");
-        format!("{others} calls itself primary too, and none is known to be the right one")
-    }
-
     /// All claims of the servers of the pool that are not down.
     fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Seen, Claim)> {
         self.servers.iter().filter_map(|(label, seen)| {
@@ -231,14 +218,16 @@ impl PrimaryWatch {
         self.servers.values().all(Option::is_some)
     }
 
-    /// The claims to a higher timeline than what is remembered, of the same database.
+    /// The claims to a higher timeline than what is remembered, of the same database. Up to the highest timeline that an
+    /// operator has overruled, only promotions since then count.
     fn higher(&self, known: &KnownPrimary) -> Vec<Arc<str>> {
-        let Some(highest) = known.highest_timeline().filter(|_| known.timeline.is_some()) else {
-            return Vec::new();
-        };
+        if known.highest_timeline().is_none() {
+            return Vec::new(); // there are none
+        }
         let is_higher = |(_, seen, claim): &(&Arc<str>, Seen, Claim)| {
             is_same_system(seen.system_identifier, known.system_identifier)
-                && claim.timeline.is_some_and(|timeline| timeline > highest)
+                && claim.timeline > known.timeline
+                && (seen.was_replica || claim.timeline > known.overruled)
         };
         let higher: Vec<_> = self.claims().filter(is_higher).collect();
         let top = higher.iter().map(|(.., claim)| claim.timeline).max().flatten();
@@ -247,7 +236,8 @@ impl PrimaryWatch {
         tops.map(|(label, ..)| Arc::clone(label)).collect()
     }
 
-    fn decide(&mut self) {
+    /// `answered`: the server whose check this is, if it has answered.
+    fn decide(&mut self, answered: Option<&str>) {
         if self.is_new_database() {
             self.known = None;
         }
@@ -258,11 +248,14 @@ impl PrimaryWatch {
         match higher.as_slice() {
             [] => {}
             [server] => return self.adopt(server),
-            several => return several.iter().for_each(|label| self.set_contested(label, true)),
+            _ => return, // nothing decides between them
         }
         if self.in_force().is_some() {
             let server = &*known.server;
-            self.contest_equals_of(server);
+            // It lives beside the others. Before its next answer it may have died, and one of them may follow it.
+            if answered == Some(server) {
+                self.contest_equals_of(server);
+            }
             let seen = self.servers.get(server).copied().flatten();
             if let (Some(seen), Some(known)) = (seen, &mut self.known) {
                 known.system_identifier = known.system_identifier.or(seen.system_identifier);
@@ -291,7 +284,8 @@ impl PrimaryWatch {
         let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
         let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
         let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
-        self.settle(|_, claim| !is_one_database || claim.timeline == top);
+        // One whose timeline is not known may be on the highest.
+        self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
     /// The remembered primary calls itself primary no more. Accepts another server without a higher timeline if there are no
@@ -331,11 +325,14 @@ impl PrimaryWatch {
             return;
         };
         let known = self.known.as_ref();
+        let timeline = seen.claim.and_then(|claim| claim.timeline);
         self.known = Some(KnownPrimary {
             server: (**server).into(),
             system_identifier: seen.system_identifier.or_else(|| known?.system_identifier),
-            timeline: seen.claim.and_then(|claim| claim.timeline),
-            overruled: None,
+            timeline,
+            overruled: known
+                .and_then(|known| known.overruled)
+                .filter(|overruled| Some(*overruled) > timeline),
         });
         self.set_contested(server, false);
         self.contest_equals_of(server);

@@ -1,16 +1,16 @@
 //! The registry of all servers, of the operators' overrides, and of what is known of the roles in each pool.
 //!
-//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Overrides are kept
-//! for servers that do not exist at the moment, too.
+//! A server that stays over a reload, or leaves and returns while something holds it, keeps its state. Only the role that it
+//! had when it left does not count any more. Overrides are kept for servers that do not exist at the moment, too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-use super::{KnownPrimary, Override, Overrides, PoolRoles, Server, ServerSpec};
+use super::{KnownPrimary, Override, Overrides, PoolQueue, PoolRoles, Server, ServerSpec};
+use crate::addr::ServerAddr;
 
 /// The name of a server: its pool and its label, as in `POOL/SERVER` of the commands. Over time, and with resolved names
 /// at the same time, several servers with different addresses may have one name.
@@ -27,12 +27,14 @@ pub struct ServerRegistry {
     entries: Mutex<RegistryEntries>,
     /// By pool, absent ones included. A std mutex: locked at the start and at a reload, and when a primary changes.
     roles: Mutex<HashMap<Arc<str>, Arc<PoolRoles>>>,
+    /// By pool, absent ones included. A std mutex: locked at the start, at a reload, and when a server is new.
+    queues: Mutex<HashMap<Arc<str>, Arc<PoolQueue>>>,
     primary_changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct RegistryEntries {
-    servers: HashMap<ServerPath, Vec<(SocketAddr, Weak<Server>)>>,
+    servers: HashMap<ServerPath, Vec<(ServerAddr, Weak<Server>)>>,
     /// The number of names in `servers` at which those of dropped servers are removed.
     sweep_at: usize,
     /// Overrides that change something.
@@ -67,6 +69,13 @@ impl ServerRegistry {
         Arc::clone(roles.entry(Arc::clone(pool)).or_insert_with(new))
     }
 
+    /// The queue of a pool. It outlives the pool, as its servers may.
+    #[must_use]
+    pub fn queue(&self, pool: &Arc<str>) -> Arc<PoolQueue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(Arc::clone(pool)).or_default())
+    }
+
     /// The primaries to be remembered, by pool.
     #[must_use]
     pub fn known_primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
@@ -88,7 +97,7 @@ impl ServerRegistry {
     #[must_use]
     pub fn get_or_create(&self, pool: &Arc<str>, spec: ServerSpec, is_checked: bool) -> Arc<Server> {
         let path = (Arc::clone(pool), Arc::clone(&spec.label));
-        let address = spec.address.socket();
+        let address = spec.address;
         let mut entries = self.lock();
         let same = entries.servers.get(&path).and_then(|named| {
             let (_, server) = named.iter().find(|(at, _)| *at == address)?;
@@ -99,11 +108,11 @@ impl ServerRegistry {
             return server;
         }
         if entries.servers.len() >= entries.sweep_at {
-            let is_held = |(_, server): &(SocketAddr, Weak<Server>)| server.strong_count() > 0;
+            let is_held = |(_, server): &(ServerAddr, Weak<Server>)| server.strong_count() > 0;
             entries.servers.retain(|_, named| named.iter().any(is_held));
             entries.sweep_at = 2 * entries.servers.len() + 16;
         }
-        let server = Arc::new(Server::new(spec, is_checked));
+        let server = Arc::new(Server::new(spec, is_checked).with_queue(self.queue(pool)));
         if let Some(stored) = entries.overrides.get(&path) {
             server.set_overrides(stored.overrides.clone());
         }
@@ -198,7 +207,6 @@ impl ServerRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::ServerAddr;
     use crate::pool::AdminState;
 
     fn spec(label: &str, port: u16) -> ServerSpec {

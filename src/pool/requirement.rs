@@ -34,9 +34,15 @@ impl RoleRequirement {
         self.role.is_some() || self.max_lag.is_some()
     }
 
+    /// Whether roles matter, and one of the servers at most is the primary.
+    #[must_use]
+    pub fn has_primary(&self) -> bool {
+        self.is_set() && self.single
+    }
+
     /// Whether the pool uses one primary at most.
     pub(super) fn is_one_primary(&self) -> bool {
-        self.is_set() && self.single && self.role != Some(Role::Replica)
+        self.has_primary() && self.role != Some(Role::Replica)
     }
 
     /// Judges a server by its role, and by how long it has been behind its primary; `None`: not known.

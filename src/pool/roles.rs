@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::facts::{Role, ServerFacts};
-use super::health::{CheckOutcome, CheckState};
+use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{PrimaryVerdict, PrimaryWatch, Sighting};
 use super::{KnownPrimary, Member, RoleRequirement, Server};
@@ -25,8 +25,8 @@ pub struct PoolRoles {
 struct RolesState {
     primaries: PrimaryWatch,
     lags: LagWatch,
-    /// What servers that call themselves primary said last, and whether they were accepted; by label.
-    claims: HashMap<Arc<str>, (ServerFacts, PrimaryVerdict)>,
+    /// Whether servers that call themselves primary were accepted, by label.
+    verdicts: HashMap<Arc<str>, PrimaryVerdict>,
 }
 
 /// What follows from one check.
@@ -39,6 +39,8 @@ pub struct RoleJudgement {
     pub rivals: Option<Vec<Arc<str>>>,
     /// Set if another server or timeline is the primary now.
     pub new_primary: Option<KnownPrimary>,
+    /// Whether what is to be remembered of the primary has changed; also by what was learned of the same one.
+    is_memory_changed: bool,
 }
 
 impl PoolRoles {
@@ -59,6 +61,15 @@ impl PoolRoles {
     #[must_use]
     pub fn known_primary(&self) -> Option<KnownPrimary> {
         self.lock().primaries.known().cloned()
+    }
+
+    /// Takes over the primary that another pool remembers, if none is remembered yet. Returns whether it does.
+    pub fn inherit(&self, known: KnownPrimary) -> bool {
+        let inherits = self.lock().primaries.inherit(known);
+        if inherits {
+            self.changed.notify_one();
+        }
+        inherits
     }
 
     /// The servers that call themselves primary, as far as is known.
@@ -84,53 +95,58 @@ impl PoolRoles {
     ) -> RoleJudgement {
         let ServerFacts {
             role,
+            is_multi_primary,
             system_identifier,
             timeline,
             ..
         } = *facts;
         let label = &server.spec().label;
         let sighting = match role {
-            Some(Role::Primary) => Sighting::Primary {
+            Some(Role::Primary) if !is_multi_primary => Sighting::Primary {
                 system_identifier,
                 timeline,
             },
-            Some(Role::Replica) | None => Sighting::Replica { system_identifier },
+            Some(_) | None => Sighting::Replica { system_identifier },
         };
         let mut state = self.lock();
-        let mut judgement = state.observe(label, sighting, members, required, |state| {
-            if role == Some(Role::Primary) {
-                state
-                    .claims
-                    .insert(Arc::clone(label), (*facts, PrimaryVerdict::Undecided));
-            } else {
-                state.claims.remove(label);
-            }
-        });
+        let mut judgement = state.observe(label, sighting, members, required);
         if let Some(max_lag) = required.max_lag
             && state.primaries.in_force() == Some(label)
         {
             state.lags.record_primary(label, facts, max_lag, now);
         }
-        let is_judged = |(other, _): &(Arc<Server>, _)| other.id() == server.id();
-        if !(role == Some(Role::Primary) && required.is_one_primary() || judgement.outcomes.iter().any(is_judged)) {
-            let lags = &mut state.lags;
-            let lag = required
-                .max_lag
-                .filter(|_| role != Some(Role::Primary))
-                .and_then(|max_lag| lags.of_replica(label, facts, max_lag, now));
+        let is_primary = role == Some(Role::Primary);
+        let lags = &mut state.lags;
+        let max_lag = required.max_lag.filter(|_| !is_primary);
+        let lag = max_lag.and_then(|max_lag| lags.of_replica(label, facts, max_lag, now));
+        server.set_lag(lag.or(facts.lag).filter(|_| !is_primary));
+        // Of one that calls itself the primary, the verdict is the result, once there is one.
+        if !(is_primary && !is_multi_primary && required.is_one_primary()) {
             judgement.outcomes.push((Arc::clone(server), required.judge(role, lag)));
         }
         self.notify(&judgement);
         judgement
     }
 
-    /// Takes note of a check that failed. The server's own result is recorded already.
-    pub fn note_failure(&self, server: &Server, members: &[Member], required: RoleRequirement) -> RoleJudgement {
-        let is_down = server.check_state() == CheckState::Down;
-        let sighting = Sighting::Failed { is_down };
-        let judgement = self
-            .lock()
-            .observe(&server.spec().label, sighting, members, required, |_| ());
+    /// Takes note of a check that did not pass. The server's own result is recorded already.
+    ///
+    /// `fall`: failed checks that take a server out.
+    pub fn note_failure(
+        &self,
+        server: &Server,
+        outcome: &CheckOutcome,
+        members: &[Member],
+        required: RoleRequirement,
+        fall: u32,
+    ) -> RoleJudgement {
+        server.set_lag(None);
+        let sighting = match outcome {
+            CheckOutcome::Refused { .. } => Sighting::Refused,
+            _ => Sighting::Failed {
+                is_down: server.has_failed(fall),
+            },
+        };
+        let judgement = self.lock().observe(&server.spec().label, sighting, members, required);
         self.notify(&judgement);
         judgement
     }
@@ -149,7 +165,7 @@ impl PoolRoles {
     }
 
     fn notify(&self, judgement: &RoleJudgement) {
-        if judgement.new_primary.is_some() {
+        if judgement.is_memory_changed {
             self.changed.notify_one();
         }
     }
@@ -166,28 +182,37 @@ fn checked(members: &[Member]) -> impl Iterator<Item = &Arc<str>> {
 }
 
 impl RolesState {
-    /// Takes note of what was seen of a server; `store` keeps what it said.
+    /// Takes note of what was seen of a server.
     fn observe(
         &mut self,
         label: &Arc<str>,
         sighting: Sighting,
         members: &[Member],
         required: RoleRequirement,
-        store: impl FnOnce(&mut Self),
     ) -> RoleJudgement {
-        if !required.is_set() {
+        let is_member = |label: &str| members.iter().any(|member| *member.spec().label == *label);
+        self.lags.retain(is_member);
+        if !required.has_primary() {
+            // What was seen before a reload is not followed any more.
+            self.primaries.set_servers(std::iter::empty());
+            self.verdicts.clear();
             return RoleJudgement::default();
         }
         let before = self.primaries.known().cloned();
         let had_rivals = self.primaries.claimants().count() > 1;
         self.primaries.set_servers(checked(members));
         self.primaries.observe(label, sighting);
-        store(self);
-        let is_member = |label: &str| members.iter().any(|member| *member.spec().label == *label);
-        self.claims.retain(|label, _| is_member(label));
-        self.lags.retain(is_member);
-        let is_primary = matches!(sighting, Sighting::Primary { .. });
-        let mut judgement = self.reconsider(before.as_ref(), is_primary.then_some(label), members, required);
+        let mut claimant = None;
+        match sighting {
+            Sighting::Primary { .. } => {
+                self.verdicts.insert(Arc::clone(label), PrimaryVerdict::Undecided);
+                claimant = Some(label);
+            }
+            Sighting::Replica { .. } => drop(self.verdicts.remove(label)),
+            Sighting::Refused | Sighting::Failed { .. } => {} // what it said before still counts
+        }
+        self.verdicts.retain(|label, _| is_member(label));
+        let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
         judgement
@@ -203,21 +228,24 @@ impl RolesState {
         required: RoleRequirement,
     ) -> RoleJudgement {
         let known = self.primaries.known();
+        let identity = |known: &KnownPrimary| (known.server.clone(), known.timeline);
+        let is_new = |known: &&KnownPrimary| Some(identity(known)) != before.map(identity);
         let mut judgement = RoleJudgement {
-            new_primary: known.filter(|known| Some(*known) != before).cloned(),
+            new_primary: known.filter(is_new).cloned(),
+            is_memory_changed: known != before,
             ..RoleJudgement::default()
         };
         if !required.is_one_primary() {
             return judgement;
         }
-        for (label, (facts, verdict)) in &mut self.claims {
+        for (label, verdict) in &mut self.verdicts {
             let now = self.primaries.verdict(label);
             let is_news = Some(label) == checked || now != *verdict;
             *verdict = now;
             let outcome = match verdict {
                 _ if !is_news => continue,
                 PrimaryVerdict::Undecided => continue,
-                PrimaryVerdict::Primary => required.judge(facts.role, None),
+                PrimaryVerdict::Primary => required.judge(Some(Role::Primary), None),
                 PrimaryVerdict::Rejected(why) => CheckOutcome::Unfit((&**why).into()),
             };
             let same_label = members.iter().filter(|member| member.spec().label == *label);

@@ -30,6 +30,15 @@ impl Policy {
     }
 }
 
+/// How many clients may wait for a server of a pool, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Clients that wait at once; at least 1.
+    pub clients_max: usize,
+    /// How long one client may wait.
+    pub timeout: Duration,
+}
+
 /// How a pool picks and ejects its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolRules {
@@ -44,4 +53,8 @@ pub struct PoolRules {
     /// If less than this percentage (1 to 100) of the servers in service in the best tier is healthy, all of them are used;
     /// `None`: never.
     pub panic_threshold: Option<u8>,
+    /// Who may wait for a server with room; `None`: nobody.
+    pub queue: Option<QueueLimits>,
+    /// How long a client may wait for a server of a pool that sleeps; `None`: the pool never sleeps.
+    pub wake: Option<Duration>,
 }

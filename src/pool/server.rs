@@ -1,27 +1,34 @@
 //! One server: its identity, health, operator overrides and session counts.
 
+mod administration;
+mod findings;
 mod picking;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::agent::{AgentRecord, AgentSettings};
+use super::awaited::Awaited;
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
 use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
-use super::overrides::{AdminState, Overrides};
+use super::overrides::Overrides;
 use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
+use crate::tls::ResumableSessions;
 
 /// One server of a pool.
 #[derive(Debug)]
 #[repr(C)] // the first field usually shares a cache line with the reference count, which a pick writes too
 pub struct Server {
     live: AtomicU32,
+    /// The queue of its pools; `None`: nobody ever waits for it.
+    queue: Option<Arc<dyn Awaited>>,
     id: ServerId,
     spec: ServerSpec,
     identity_hash: u64,
@@ -31,49 +38,69 @@ pub struct Server {
     /// A copy of the state in `checks`, to be read without a lock.
     check_state: AtomicU8,
     /// Bits such as [`EJECTED`]: copies of what the locked fields say, to be read without a lock.
-    flags: AtomicU8,
+    flags: AtomicU16,
     slow_start: SlowStart,
     // Std mutexes: held for a few lines, and not by sessions on a server without recent failures.
     checks: Mutex<CheckRecord>,
     ejection: Mutex<Ejection>,
     overrides: Mutex<Overrides>,
+    /// What its agent has set. Locked after `overrides`.
+    agent: Mutex<AgentRecord>,
+    /// A copy of the percentage in `agent`, or [`NO_WEIGHT`], to be read without a lock.
+    weight_percent: AtomicU16,
     admin_state_changed: Notify,
+    /// Set when a session first uses TLS with it.
+    tls_sessions: OnceLock<ResumableSessions>,
     /// The pools whose snapshots are built from this server's state.
     subscribers: Subscribers,
 }
 
-/// The value of `weight_override` without an override; larger than any weight.
+/// The value of `weight_override` without an override, and of `weight_percent` without an agent's; larger than any weight.
 const NO_WEIGHT: u16 = u16::MAX;
 
-const HAS_FAILURES: u8 = 1; // `ejection` is not clean
-const EJECTED: u8 = 2; // `ejection` says so
-const FAILING: u8 = 4; // the latest check did not pass
-const UNFIT: u8 = 8; // the role is wrong, or required and not known
-const NOT_ENABLED: u8 = 16; // draining or disabled
-const DISABLED: u8 = 32;
-const BEHIND: u8 = 64; // down only because it is behind its primary
-const SUSPENDED: u8 = 128; // the latest check was refused, and it gets no new sessions
+const HAS_FAILURES: u16 = 1; // `ejection` is not clean
+const EJECTED: u16 = 2; // `ejection` says so
+const FAILING: u16 = 4; // the latest check did not pass
+const UNFIT: u16 = 8; // the role is wrong, or required and not known
+const NOT_ENABLED: u16 = 16; // draining or disabled
+const DISABLED: u16 = 32;
+const BEHIND: u16 = 64; // down only because it is behind its primary
+const SUSPENDED: u16 = 128; // the latest check was refused, and it gets no new sessions
+const STAND_IN: u16 = 256; // it is the primary of a pool of replicas that falls back to it
 
 impl Server {
     /// A server without sessions; `is_checked` tells whether active checks run for it.
     #[must_use]
     pub fn new(spec: ServerSpec, is_checked: bool) -> Self {
-        let checks = CheckRecord::new(is_checked);
+        let checks = CheckRecord::new(is_checked, false);
         Self {
             id: ServerId::next(),
             identity_hash: xxh3_64(spec.identity.as_bytes()),
             spec,
             weight_override: AtomicU16::new(NO_WEIGHT),
             live: AtomicU32::new(0),
+            queue: None,
             served: AtomicU64::new(0),
             check_state: AtomicU8::new(checks.rise_fall.state() as u8),
-            flags: AtomicU8::new(0),
+            flags: AtomicU16::new(0),
             slow_start: SlowStart::new(),
             checks: Mutex::new(checks),
             ejection: Mutex::new(Ejection::default()),
             overrides: Mutex::new(Overrides::default()),
+            agent: Mutex::default(),
+            weight_percent: AtomicU16::new(NO_WEIGHT),
             admin_state_changed: Notify::new(),
+            tls_sessions: OnceLock::new(),
             subscribers: Subscribers::default(),
+        }
+    }
+
+    /// The same as a server of the pools with this queue: the end of each of its sessions serves it.
+    #[must_use]
+    pub(super) fn with_queue(self, queue: Arc<dyn Awaited>) -> Self {
+        Self {
+            queue: Some(queue),
+            ..self
         }
     }
 
@@ -87,6 +114,11 @@ impl Server {
     #[must_use]
     pub fn spec(&self) -> &ServerSpec {
         &self.spec
+    }
+
+    /// The sessions of TLS that can be resumed with it.
+    pub fn tls_sessions(&self) -> &ResumableSessions {
+        self.tls_sessions.get_or_init(ResumableSessions::default)
     }
 
     /// XXH3-64 of its identity, for source-hash.
@@ -148,19 +180,33 @@ impl Server {
         self.has(SUSPENDED)
     }
 
-    /// Whether a check has passed within this time, and found no other role since.
-    #[must_use]
-    pub fn passed_within(&self, time: Duration) -> bool {
-        self.lock_checks().passed_at.is_some_and(|at| at.elapsed() <= time)
-    }
-
     /// Whether it is neither draining nor disabled.
     pub(super) fn is_enabled(&self) -> bool {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether its role is wrong, or required and not known yet.
-    pub(super) fn is_unfit(&self) -> bool {
+    /// Whether it is the primary of a pool of replicas that falls back to its primary.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.has(STAND_IN)
+    }
+
+    /// Sets whether it is. `is_confirmed`: a check has just found that it is a primary.
+    pub fn set_stand_in(&self, is_stand_in: bool, is_confirmed: bool) {
+        if is_stand_in && is_confirmed {
+            self.lock_checks().passed_at = Some(Instant::now());
+        }
+        self.set_flag(STAND_IN, is_stand_in);
+    }
+
+    /// Whether it is down, and not only because of its role: at least `fall` checks in a row have failed since that was seen.
+    pub(super) fn has_failed(&self, fall: u32) -> bool {
+        self.lock_checks().rise_fall.has_failed(fall)
+    }
+
+    /// Whether its role is wrong, or required and not known yet, or it is too far behind.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
         self.has(UNFIT)
     }
 
@@ -215,58 +261,32 @@ impl Server {
         }
     }
 
-    /// Sets whether active checks run for it. Results so far are kept unless this changes.
-    pub fn set_checked(&self, is_checked: bool) {
+    /// Forgets what its checks have found if it must have a role: it may have lost it while it was in no pool and was not
+    /// checked.
+    pub fn forget_role(&self) {
+        let mut checks = self.lock_checks();
+        if checks.requires_role {
+            *checks = CheckRecord::new(checks.rise_fall.is_enabled(), true);
+            self.publish_checks(&checks);
+        }
+    }
+
+    /// Sets whether active checks run for it, and whether it must have a role: before its first result it gets no session
+    /// then. Results so far are kept unless checks begin or end.
+    pub fn set_checked(&self, is_checked: bool, requires_role: bool) {
         let mut checks = self.lock_checks();
         if checks.rise_fall.is_enabled() != is_checked {
-            *checks = CheckRecord::new(is_checked);
+            *checks = CheckRecord::new(is_checked, requires_role);
+            self.publish_checks(&checks);
+        } else if checks.requires_role != requires_role {
+            checks.requires_role = requires_role;
+            checks.rise_fall.require_role(requires_role);
             self.publish_checks(&checks);
         }
-    }
-
-    /// Puts an operator's overrides in force. Disabling a server clears its health, so that it starts anew when it is
-    /// enabled.
-    pub(super) fn set_overrides(&self, new: Overrides) {
-        let mut overrides = self.lock_overrides();
-        let before = std::mem::replace(&mut *overrides, new).admin_state;
-        let admin_state = overrides.admin_state;
-        self.weight_override
-            .store(overrides.weight.unwrap_or(NO_WEIGHT), Relaxed);
-        self.subscribers.notify();
-        if admin_state == before {
-            return;
+        drop(checks);
+        if !is_checked {
+            self.set_agent(AgentSettings::default());
         }
-        self.set_flag(NOT_ENABLED, admin_state != AdminState::Enabled);
-        self.set_flag(DISABLED, admin_state == AdminState::Disabled);
-        if admin_state == AdminState::Disabled {
-            let mut checks = self.lock_checks();
-            *checks = CheckRecord::new(checks.rise_fall.is_enabled());
-            self.publish_checks(&checks);
-            let mut ejection = self.lock_ejection();
-            *ejection = Ejection::default();
-            self.publish_ejection(&ejection);
-        }
-        if admin_state == AdminState::Enabled {
-            self.begin_slow_start();
-        }
-        self.admin_state_changed.notify_waiters();
-    }
-
-    /// The overrides in force.
-    #[must_use]
-    pub fn overrides(&self) -> Overrides {
-        self.lock_overrides().clone()
-    }
-
-    /// Whether an operator has disabled it: no new sessions and no checks.
-    #[must_use]
-    pub fn is_disabled(&self) -> bool {
-        self.has(DISABLED)
-    }
-
-    /// Waits for the next change of its administrative state. A change after this call, even before the first poll, counts.
-    pub fn admin_state_changed(&self) -> impl Future<Output = ()> {
-        self.admin_state_changed.notified()
     }
 
     /// Records that a session has connected. Returns whether that ended an ejection.
@@ -342,11 +362,11 @@ impl Server {
         }
     }
 
-    fn has(&self, flag: u8) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags.load(Relaxed) & flag != 0
     }
 
-    fn set_flag(&self, flag: u8, value: bool) {
+    fn set_flag(&self, flag: u16, value: bool) {
         let before = if value {
             self.flags.fetch_or(flag, Relaxed)
         } else {

@@ -3,23 +3,24 @@
 //! A server that accepts connections and closes them before any byte has passed does not serve its sessions, although every
 //! connect works.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::addr::ClientHost;
+
 /// A session that lasts at least this long counts as served, even if no byte has passed.
 pub const SERVED_AFTER: Duration = Duration::from_secs(1);
 
-/// Client addresses from which unserved sessions must come before they count. With fewer, the server may be refusing
+/// Clients from which unserved sessions must come before they count. With fewer, the server may be refusing
 /// these clients for good reasons.
 const CLIENTS_MIN: usize = 3;
 
 /// The facts of a finished session that its server's health depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct FinishedSession {
-    /// The client's address.
-    pub client: IpAddr,
+    /// The client.
+    pub client: ClientHost,
     /// When the connection to the server was made.
     pub connected_at: Instant,
     /// From then to the end of the session.
@@ -74,14 +75,14 @@ impl FinishedSession {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UnservedSessions {
     consecutive: u32,
-    clients: [Option<IpAddr>; CLIENTS_MIN],
+    clients: [Option<ClientHost>; CLIENTS_MIN],
     /// When the first of them ended.
     first_ended_at: Option<Instant>,
 }
 
 impl UnservedSessions {
     /// Adds a session of this client that ended now.
-    pub(super) fn add(&mut self, client: IpAddr, now: Instant) {
+    pub(super) fn add(&mut self, client: ClientHost, now: Instant) {
         self.consecutive = self.consecutive.saturating_add(1);
         self.first_ended_at.get_or_insert(now);
         if !self.clients.contains(&Some(client))
@@ -122,7 +123,7 @@ mod tests {
         server_sent: bool,
     ) -> FinishedSession {
         FinishedSession {
-            client: IpAddr::from([192, 0, 2, 1]),
+            client: ClientHost::Ip([192, 0, 2, 1].into()),
             connected_at: Instant::now(),
             duration: Duration::from_millis(duration_ms),
             client_sent,
@@ -134,47 +135,16 @@ mod tests {
     #[test]
     fn only_an_early_end_by_the_server_before_any_byte_is_unserved() {
         use ServerEnd::{Aborted, Closed};
+        use SessionOutcome::{Inconclusive, Served, Unserved};
         for (session, by_default, with_resets) in [
-            (
-                finished(Some(Aborted), 999, false, false),
-                SessionOutcome::Unserved,
-                SessionOutcome::Unserved,
-            ),
-            (
-                finished(Some(Closed), 0, false, false),
-                SessionOutcome::Unserved,
-                SessionOutcome::Unserved,
-            ),
-            (
-                finished(Some(Aborted), 0, true, false),
-                SessionOutcome::Inconclusive,
-                SessionOutcome::Unserved,
-            ),
-            (
-                finished(Some(Closed), 0, true, false),
-                SessionOutcome::Inconclusive,
-                SessionOutcome::Inconclusive,
-            ),
-            (
-                finished(None, 0, false, false),
-                SessionOutcome::Inconclusive,
-                SessionOutcome::Inconclusive,
-            ),
-            (
-                finished(None, 0, true, false),
-                SessionOutcome::Inconclusive,
-                SessionOutcome::Inconclusive,
-            ),
-            (
-                finished(Some(Aborted), 0, true, true),
-                SessionOutcome::Served,
-                SessionOutcome::Served,
-            ),
-            (
-                finished(Some(Aborted), 1000, false, false),
-                SessionOutcome::Served,
-                SessionOutcome::Served,
-            ),
+            (finished(Some(Aborted), 999, false, false), Unserved, Unserved),
+            (finished(Some(Closed), 0, false, false), Unserved, Unserved),
+            (finished(Some(Aborted), 0, true, false), Inconclusive, Unserved),
+            (finished(Some(Closed), 0, true, false), Inconclusive, Inconclusive),
+            (finished(None, 0, false, false), Inconclusive, Inconclusive),
+            (finished(None, 0, true, false), Inconclusive, Inconclusive),
+            (finished(Some(Aborted), 0, true, true), Served, Served),
+            (finished(Some(Aborted), 1000, false, false), Served, Served),
         ] {
             let outcomes = (session.outcome(false), session.outcome(true));
             assert_eq!(outcomes, (by_default, with_resets), "{session:?}");
@@ -186,7 +156,7 @@ mod tests {
         let mut unserved = UnservedSessions::default();
         let now = Instant::now();
         for (client, counted) in [(1, 0), (1, 0), (2, 0), (1, 0), (3, 5), (4, 6), (1, 7)] {
-            unserved.add(IpAddr::from([192, 0, 2, client]), now);
+            unserved.add(ClientHost::Ip([192, 0, 2, client].into()), now);
             assert_eq!(unserved.countable(), counted);
         }
         assert!(

@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::time::Instant;
 
 use super::Server;
+use super::awaited::Awaited;
 use super::candidates::{Candidate, CandidateSet};
 use super::changes::ChangeCounter;
 use super::round_robin::RoundRobin;
@@ -37,11 +38,11 @@ pub(super) struct SnapshotCell {
 }
 
 impl SnapshotCell {
-    /// A cell whose first snapshot is built at the first [`Self::get`].
-    pub(super) fn new() -> Self {
+    /// A cell whose first snapshot is built at the first [`Self::get`]. Changes are told to the queue, too.
+    pub(super) fn new(queue: Arc<dyn Awaited>) -> Self {
         Self {
             current: ArcSwap::default(),
-            changes: ChangeCounter::new(),
+            changes: ChangeCounter::new(queue),
             rebuilding: Mutex::new(()),
         }
     }

@@ -9,7 +9,8 @@
 //! ```text
 //! server = XXH3-64, seed 0, of the bytes of the identity (UTF-8)
 //! client = XXH3-64, seed 0, of the 4 bytes of an IPv4 address or the first 8 of an IPv6 address;
-//!          an IPv4-mapped IPv6 address (::ffff:0:0/96) is the IPv4 address
+//!          an IPv4-mapped IPv6 address (::ffff:0:0/96) is the IPv4 address;
+//!          on a Unix socket, of the 4 bytes of the client's uid, the highest first
 //! hash   = finaliser of SplitMix64 of (server xor client):
 //!          z ^= z >> 30;  z *= 0xbf58476d1ce4e5b9;  z ^= z >> 27;  z *= 0x94d049bb133111eb;  z ^= z >> 31
 //! u      = (hash | 1) / 2^64                               between 0 and 1, both excluded
@@ -39,9 +40,10 @@ use std::net::IpAddr;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::candidates::Candidate;
+use crate::addr::ClientHost;
 
 /// The candidate with the highest score for this client; `None` if there is none.
-pub(super) fn choose(candidates: &[Candidate], client: IpAddr) -> Option<&Candidate> {
+pub(super) fn choose(candidates: &[Candidate], client: ClientHost) -> Option<&Candidate> {
     let client = client_key(client);
     let mut best: Option<Scored<'_>> = None;
     for candidate in candidates {
@@ -61,7 +63,7 @@ pub(super) fn choose(candidates: &[Candidate], client: IpAddr) -> Option<&Candid
 }
 
 /// The indices of all candidates, highest score first: the order in which they are tried.
-pub(super) fn in_order(candidates: &[Candidate], client: IpAddr) -> Vec<usize> {
+pub(super) fn in_order(candidates: &[Candidate], client: ClientHost) -> Vec<usize> {
     let client = client_key(client);
     let scored = |candidate| Scored::new(candidate, finalise(candidate.identity_hash ^ client));
     let mut order: Vec<_> = candidates.iter().map(scored).collect();
@@ -106,8 +108,12 @@ impl<'a> Scored<'a> {
 }
 
 /// The hash of a client's address. Of IPv6 only the first 8 bytes count: a host changes the others at will (RFC 8981).
-fn client_key(client: IpAddr) -> u64 {
-    match client.to_canonical() {
+fn client_key(client: ClientHost) -> u64 {
+    let address = match client {
+        ClientHost::Ip(address) => address.to_canonical(),
+        ClientHost::User(uid) => return xxh3_64(&uid.to_be_bytes()),
+    };
+    match address {
         IpAddr::V4(address) => xxh3_64(&address.octets()),
         IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
     }

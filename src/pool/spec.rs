@@ -1,5 +1,7 @@
 //! The identity of a server, and its configuration in a pool.
 
+use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,6 +15,12 @@ impl ServerId {
     pub(super) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Relaxed))
+    }
+
+    /// A number that no server has.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::next()
     }
 }
 
@@ -29,6 +37,27 @@ pub struct ServerSpec {
     pub resolved_from: Option<Arc<str>>,
 }
 
+impl ServerSpec {
+    /// The host name in its configured address; `None`: the address itself is configured.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        let (host, _) = self.resolved_from.as_deref()?.rsplit_once(':')?;
+        Some(host)
+    }
+}
+
+/// Its label, and its address unless that is its label.
+impl fmt::Display for ServerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)?;
+        let address = self.address.to_string();
+        if *self.label == *address {
+            return Ok(());
+        }
+        write!(f, " at {address}")
+    }
+}
+
 /// The configuration of a server in a pool. A later plan may have another one for the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberConfig {
@@ -36,10 +65,19 @@ pub struct MemberConfig {
     pub weight: u16,
     /// Its tier; 0 is the best. A tier is used only when no better one has a usable server.
     pub priority: u8,
+    /// The most sessions that it may have at once; `None`: any number.
+    pub sessions_max: Option<NonZeroU32>,
+    /// Whether it gets no new sessions because its source says that it is about to end.
+    pub is_draining: bool,
 }
 
 impl Default for MemberConfig {
     fn default() -> Self {
-        Self { weight: 1, priority: 0 }
+        Self {
+            weight: 1,
+            priority: 0,
+            sessions_max: None,
+            is_draining: false,
+        }
     }
 }

@@ -1,7 +1,9 @@
+mod queued;
 mod snapshot;
 mod tiers;
 
 use super::ejection::LeaseKind;
+use super::health::Availability;
 use super::*;
 use crate::addr::ServerAddr;
 use proptest::prelude::*;
@@ -42,7 +44,14 @@ const EJECT: EjectLimits = EjectLimits {
 };
 
 fn server(n: usize, weight: u16, is_checked: bool) -> Member {
-    of_tier(n, MemberConfig { weight, priority: 0 }, is_checked)
+    of_tier(
+        n,
+        MemberConfig {
+            weight,
+            ..MemberConfig::default()
+        },
+        is_checked,
+    )
 }
 
 fn of_tier(n: usize, member_config: MemberConfig, is_checked: bool) -> Member {
@@ -70,6 +79,8 @@ fn unchecked(policy: Policy, weights: &[u16]) -> Pool {
         connect_timeout: CONNECT_TIMEOUT,
         slow_start: None,
         panic_threshold: None,
+        queue: None,
+        wake: None,
     };
     Pool::new("pool".into(), rules, servers)
 }
@@ -108,7 +119,7 @@ fn fail_connects(pool: &Pool, server: &Arc<Server>, times: u32, now: Instant) ->
 
 /// The labels of the servers picked for 100 concurrent clients, sorted.
 fn picked(pool: &Pool, now: Instant) -> Vec<Arc<str>> {
-    let leases: Vec<_> = (0..100).filter_map(|n| pool.pick(client(n), &[], now)).collect();
+    let leases: Vec<_> = (0..100).filter_map(|n| pool.pick(client(n), &[], now).ok()).collect();
     let mut labels: Vec<_> = leases
         .iter()
         .map(|lease| Arc::clone(&lease.server().spec().label))
@@ -134,12 +145,12 @@ fn a_server_that_is_down_or_of_weight_0_is_never_picked() {
     assert!(
         up(Policy::RandomTwo, &[0, 0])
             .pick(client(0), &[], Instant::now())
-            .is_none()
+            .is_err()
     );
     assert!(
         up(Policy::RoundRobin, &[])
             .pick(client(0), &[], Instant::now())
-            .is_none()
+            .is_err()
     );
 }
 
@@ -262,7 +273,7 @@ async fn after_the_back_off_one_session_tries_and_others_follow_if_it_connects()
         let other = [servers[1].id()];
         let trial = pool.pick(client(0), &other, due).expect("the back-off is over");
         assert_eq!(picked(&pool, due), labels(&["s1"]), "the one trial is taken");
-        assert!(pool.pick(client(0), &other, due).is_none());
+        assert!(pool.pick(client(0), &other, due).is_err());
         assert_eq!(pool.connect_failed(&trial, due), Some(EJECT.first * 2), "{policy:?}");
         let trial = pool
             .pick(client(0), &other, due + EJECT.first * 2)
@@ -287,9 +298,9 @@ async fn a_trial_that_is_never_reported_is_granted_again() {
     drop(pool.pick(client(0), &other, due).unwrap());
     assert!(
         pool.pick(client(0), &other, due + CONNECT_TIMEOUT - Duration::from_millis(1))
-            .is_none()
+            .is_err()
     );
-    assert!(pool.pick(client(0), &other, due + CONNECT_TIMEOUT).is_some());
+    assert!(pool.pick(client(0), &other, due + CONNECT_TIMEOUT).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,7 +346,7 @@ fn the_reported_order_of_source_hash_is_the_order_of_its_picks() {
     let pool = up(Policy::SourceHash, &[1, 2, 3, 0, 5]);
     let now = Instant::now();
     for n in 0..100 {
-        let order = pool.in_order(Some(client(n).ip()), now);
+        let order = pool.in_order(Some(client(n).host()), now);
         assert_eq!(order.len(), 4);
         let mut tried = Vec::new();
         for expected in order {
@@ -388,7 +399,7 @@ proptest! {
         let usable = servers.iter().filter(|server| server.availability(now) != Availability::Unavailable).count();
         let mut tried = Vec::new();
         let mut seen_unchecked = false;
-        while let Some(lease) = pool.pick(client(n), &tried, now) {
+        while let Ok(lease) = pool.pick(client(n), &tried, now) {
             let server = servers.iter().find(|server| server.id() == lease.server().id()).expect("it is in the pool");
             prop_assert!(!tried.contains(&server.id()));
             prop_assert!(server.availability(now) != Availability::Unavailable);

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::decode::{ProxyHeader, ProxySource};
 use super::wire::{
     CRC32C, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TYPE_ALPN, TYPE_AUTHORITY, TYPE_CRC32C, TYPE_SSL, TYPE_UNIQUE_ID,
-    UNIX_STREAM, VERSION_2_PROXY,
+    UNIX_BYTES, UNIX_STREAM, VERSION_2_PROXY,
 };
-use crate::addr::{ClientAddr, ListenAddr};
+use crate::addr::{ClientAddr, ListenAddr, UnixPath};
 use crate::tls::TlsSummary;
 
 const SSL_VERSION: u8 = 0x21;
@@ -66,13 +66,9 @@ pub const fn local_header(version: Version) -> &'static [u8] {
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
 fn encode_v1(info: &ClientInfo<'_>) -> String {
-    let (from, to) = (info.client.socket(), info.local.socket());
-    if info.unix_paths().is_some() {
-        return "PROXY UNKNOWN\r\n".to_owned();
-    }
-    let family = match (from, to) {
-        (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
-        (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
+    let (family, from, to) = match info.tcp_addresses() {
+        Some((from @ SocketAddr::V4(_), to @ SocketAddr::V4(_))) => ("TCP4", from, to),
+        Some((from @ SocketAddr::V6(_), to @ SocketAddr::V6(_))) => ("TCP6", from, to),
         _ => return "PROXY UNKNOWN\r\n".to_owned(),
     };
     format!(
@@ -131,12 +127,12 @@ fn encode_v2(info: &ClientInfo<'_>) -> Vec<u8> {
 
 /// Version, command, family, room for the length, and the addresses.
 fn push_addresses(bytes: &mut Vec<u8>, info: &ClientInfo<'_>) {
-    if let Some(paths) = info.unix_paths() {
+    let Some((from, to)) = info.tcp_addresses() else {
         bytes.extend([VERSION_2_PROXY, UNIX_STREAM, 0, 0]);
-        bytes.extend(paths);
+        bytes.extend(info.unix_paths());
         return;
-    }
-    let (from, to) = same_family(info.client.socket(), info.local.socket());
+    };
+    let (from, to) = same_family(from, to);
     bytes.extend([
         VERSION_2_PROXY,
         if from.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 },
@@ -154,12 +150,23 @@ fn push_addresses(bytes: &mut Vec<u8>, info: &ClientInfo<'_>) {
 }
 
 impl ClientInfo<'_> {
-    /// Both paths of a client that is on a Unix socket of the peer in front.
-    fn unix_paths(&self) -> Option<&[u8]> {
-        match &self.forwarded?.source {
-            ProxySource::Unix(paths) => Some(&paths[..]),
-            ProxySource::Peer | ProxySource::Tcp { .. } => None,
+    /// Where the client connected from and to; `None`: it is on a Unix socket, ours or that of the peer in front.
+    fn tcp_addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self.forwarded.map(|header| &header.source) {
+            Some(ProxySource::Unix(_)) => None,
+            _ => self.client.socket().zip(self.local.socket()),
         }
+    }
+
+    /// Both paths of a client that is on a Unix socket. That of its own end is empty, as nearly always.
+    fn unix_paths(&self) -> [u8; UNIX_BYTES] {
+        if let Some(ProxySource::Unix(paths)) = self.forwarded.map(|header| &header.source) {
+            return **paths;
+        }
+        let mut paths = [0; UNIX_BYTES];
+        let local = self.local.unix().map_or("", UnixPath::as_str);
+        paths[UNIX_BYTES / 2..][..local.len()].copy_from_slice(local.as_bytes());
+        paths
     }
 }
 

@@ -4,8 +4,10 @@
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainRefusal {
-    /// No route takes it, or one refuses it.
+    /// No route takes it, or a route or a guard refuses it.
     NotAllowed,
+    /// It, or all clients together, have taken what a guard allows.
+    Limited,
     /// There is no server for it.
     NoServer,
 }
@@ -14,6 +16,7 @@ impl PlainRefusal {
     const fn message(self) -> &'static str {
         match self {
             Self::NotAllowed => "this client may not connect here",
+            Self::Limited => "too many connections",
             Self::NoServer => "no server is available",
         }
     }
@@ -28,6 +31,7 @@ impl PlainRefusal {
     pub fn mysql(self) -> Vec<u8> {
         let code: u16 = match self {
             Self::NotAllowed => 1130, // ER_HOST_NOT_PRIVILEGED
+            Self::Limited => 1040,    // ER_CON_COUNT_ERROR
             Self::NoServer => 1053,   // ER_SERVER_SHUTDOWN: drivers try again, or elsewhere
         };
         let length = 3 + self.message().len() as u8; // the messages are short

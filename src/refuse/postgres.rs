@@ -23,7 +23,7 @@ pub enum PostgresError {
     Refused,
     /// A guard refuses its address.
     Denied,
-    /// It, or all clients together, have taken what a guard allows.
+    /// It, or all clients together, have taken what a guard or the servers allow.
     Limited,
     /// There is no server for it.
     NoServer,

@@ -49,6 +49,17 @@ pub enum Closed {
     HalfClosed(Pending),
     /// The session was cut.
     Cut,
+    /// The session was asked to end at rest, and was at rest: nothing is unsent, and the last byte came from the server.
+    AtRest,
+}
+
+/// How a session is asked to end from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndRequest {
+    /// At once, whatever it does.
+    Cut,
+    /// Only if it is at rest now ([`Closed::AtRest`]).
+    IfAtRest,
 }
 
 /// Whether bytes were still to be delivered when a relay ended by silence.
@@ -66,7 +77,9 @@ impl Closed {
     #[must_use]
     pub const fn is_abrupt(self) -> bool {
         match self {
-            Self::Finished(_) | Self::Idle(Pending::Nothing) | Self::HalfClosed(Pending::Nothing) => false,
+            Self::Finished(_) | Self::Idle(Pending::Nothing) | Self::HalfClosed(Pending::Nothing) | Self::AtRest => {
+                false
+            }
             Self::ResetAfterEnd(_)
             | Self::Broke(..)
             | Self::Idle(Pending::Bytes)

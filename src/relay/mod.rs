@@ -11,6 +11,7 @@ mod close_notify;
 mod traffic;
 mod core;
 mod engine;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +22,14 @@ use tokio::net::TcpStream;
 
 use crate::guard::Throttle;
 use crate::tls::TlsConnection;
-pub use closed::{Closed, Pending, RelayLimits, Side};
+pub use closed::{Closed, EndRequest, Pending, RelayLimits, Side};
 pub use engine::poll::limit_pipes;
 use engine::poll::{MaybeTls, TlsWire, Wire, relay_between};
+pub use stream::SideStream;
 pub use traffic::{ByteCounter, Traffic};
 
-/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `cut` is ready.
+/// Moves bytes both ways until both sides have finished, one breaks, nothing has moved for too long, or `end` asks for it.
+/// `end` is polled again after a request that was not granted.
 ///
 /// `first` is sent to the server before anything else. After a server's reset, what the server had sent is still delivered
 /// to the client. The caller closes the sockets, and resets them if the end [is abrupt](Closed::is_abrupt).
@@ -43,9 +46,9 @@ pub fn relay<'a>(
     limits: RelayLimits,
     traffic: &'a Traffic,
     throttle: Option<Box<Throttle>>,
-    cut: impl Future + Unpin + 'a,
+    end: impl Future<Output = EndRequest> + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
-    relay_between(client, server, first, limits, traffic, throttle, cut)
+    relay_between(client, server, first, limits, traffic, throttle, end)
 }
 
 /// A side of a session of which at least one side uses TLS.
@@ -74,10 +77,10 @@ pub async fn relay_tls(
     limits: RelayLimits,
     traffic: &Traffic,
     throttle: Option<Box<Throttle>>,
-    cut: impl Future + Unpin,
+    end: impl Future<Output = EndRequest> + Unpin,
 ) -> (Closed, Option<rustls::Error>) {
     let (client, server) = (client.wire(), server.wire());
-    let closed = relay_between(&client, &server, first, limits, traffic, throttle, cut).await;
+    let closed = relay_between(&client, &server, first, limits, traffic, throttle, end).await;
     if !closed.is_abrupt() {
         // The end of a stream after too long a silence. Nothing is unsent, so that there is room for it.
         poll_fn(|cx| {

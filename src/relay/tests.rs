@@ -87,7 +87,11 @@ impl Session {
         let (server, inner_server) = connected(setup.buffers.outer, setup.buffers.inner).await;
         let (traffic, cut) = (Arc::new(Traffic::default()), CancellationToken::new());
         let counted = Arc::clone(&traffic);
-        let cut_signal = Box::pin(cut.clone().cancelled_owned());
+        let cancelled = cut.clone().cancelled_owned();
+        let cut_signal = Box::pin(async move {
+            cancelled.await;
+            EndRequest::Cut
+        });
         let relay = tokio::spawn(async move {
             let closed = relay(
                 &inner_client,

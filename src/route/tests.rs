@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// A route as a test writes it: `sni`, `alpn` and `from`, separated by spaces each.
-fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
+pub(super) fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
     let pool = Box::leak(format!("pool of {name}").into_boxed_str());
     Route {
         name: name.into(),
@@ -26,7 +26,7 @@ fn route(name: &str, sni: &str, alpn: &str, from: &str) -> Route<&'static str> {
 }
 
 /// A route for PostgreSQL: `database` and `user`, separated by spaces each.
-fn postgres_route(name: &str, database: &str, user: &str) -> Route<&'static str> {
+pub(super) fn postgres_route(name: &str, database: &str, user: &str) -> Route<&'static str> {
     let globs = |text: &str| text.split_whitespace().map(Glob::new).collect();
     Route {
         database: globs(database),
@@ -50,11 +50,11 @@ fn found(table: &RouteTable<&str>, name: &str, alpn: &str, client: &str) -> Stri
         user: None,
     };
     match table.find(&known) {
-        RouteChoice::Route { route, pool } => {
+        RouteChoice::Route { route, pool, .. } => {
             assert_eq!(*pool, format!("pool of {}", route.name));
             route.name.to_string()
         }
-        RouteChoice::Refused { route } => format!("refused by {route}"),
+        RouteChoice::Refused { route, .. } => format!("refused by {route}"),
         RouteChoice::Default(_) => "default".into(),
         RouteChoice::NoRoute => "no route".into(),
     }
@@ -230,7 +230,7 @@ fn reference_choice(routes: &[Route<&'static str>], known: &RouteInput<'_>) -> O
                 .alpn
                 .iter()
                 .any(|offered| route.alpn.iter().any(|wanted| **wanted == *offered));
-        let ip = known.client.map(ClientAddr::ip);
+        let ip = known.client.and_then(ClientAddr::ip);
         let from = route.from.is_empty() || ip.is_some_and(|ip| route.from.iter().any(|net| net.contains(&ip)));
         let text = |patterns: &[Glob], text: Option<&[u8]>| {
             patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))

@@ -16,7 +16,7 @@ impl Opened<'_> {
             return Ok(self);
         };
         let peer = self.entry.info().client.ip();
-        if !accept.from.contains(peer) {
+        if !accept.trusts(peer) {
             return if accept.refuses_others {
                 Err(self.refuse_untrusted())
             } else {

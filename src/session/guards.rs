@@ -15,7 +15,13 @@ use crate::sniff::alert::Alert;
 impl Opened<'_> {
     /// Asks the guards of the listener, before anything of the client is read.
     pub(super) fn pass_guards(self) -> Result<Self, Refusal> {
-        ask(self.state, &self.state.plan.guards, self.entry, None)?;
+        let plan = &self.state.plan;
+        let known = KnownClient {
+            sniffed: None,
+            // Within TLS that ends here there is no message before the handshake.
+            protocol: plan.tls.as_ref().map_or(plan.protocol, |_| Protocol::Tcp),
+        };
+        ask(self.state, &plan.guards, self.entry, known)?;
         Ok(self)
     }
 }
@@ -27,12 +33,15 @@ impl Routed<'_> {
             sniffed: self.sniffed.as_ref(),
             protocol: self.state.plan.protocol,
         };
-        ask(self.state, self.guards, self.entry, Some(known))?;
+        if self.termination.is_some() {
+            self.entry.info().tls_mut(); // for the log: its TLS is not passed on, also if it does not come to a handshake
+        }
+        ask(self.state, self.guards, self.entry, known)?;
         Ok(self)
     }
 }
 
-/// What is known of a client when its route was chosen.
+/// What is known of a client when a guard is asked.
 #[derive(Clone, Copy)]
 struct KnownClient<'a> {
     sniffed: Option<&'a Sniffed>,
@@ -59,7 +68,7 @@ impl KnownClient<'_> {
 
 /// Asks guards in this order. The entry holds what they let pass until the session ends. A guard of both the listener and
 /// the route is asked once, so that it counts the session once.
-fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: Option<KnownClient<'_>>) -> Result<(), Refusal> {
+fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient<'_>) -> Result<(), Refusal> {
     if ids.is_empty() {
         return Ok(()); // most sessions
     }
@@ -84,14 +93,13 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: Option<Know
 }
 
 /// How a client is refused, and whether that is logged. Clients that have shown what they speak are no flood.
-fn refuse(guard: &Guard, reason: GuardReason, known: Option<KnownClient<'_>>, now: Instant) -> (Reply, RefusalLine) {
-    let line = if known.is_some_and(KnownClient::has_spoken) {
+fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, RefusalLine) {
+    let line = if known.has_spoken() {
         RefusalLine::Usual
     } else {
         guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After)
     };
-    let usual = known.map_or(Reply::Close, |known| known.reply(reason));
-    let reply = match (usual, guard.rules().refuse_with) {
+    let reply = match (known.reply(reason), guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
         (Reply::Close, RefuseWith::Close) => Reply::End,
         (usual, _) => usual,

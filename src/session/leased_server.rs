@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::held_lease::HeldLease;
 use crate::account::Entry;
 use crate::cancel::{CancelEntry, CancelTarget};
 use crate::ends::Endpoints;
@@ -14,7 +15,7 @@ use crate::socket::has_ended;
 
 /// The server of a session that has connected.
 pub(super) struct LeasedServer {
-    lease: Lease,
+    lease: HeldLease,
     pool: Arc<PoolInForce>,
     connected_at: Instant,
     /// Where cancel requests look for the session, if it is one of PostgreSQL.
@@ -25,7 +26,7 @@ impl LeasedServer {
     /// A server of this pool, which was just connected to.
     pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
         Self {
-            lease,
+            lease: HeldLease::new(lease),
             pool: Arc::clone(pool.in_force()),
             connected_at: Instant::now(),
             cancel: None,
@@ -36,9 +37,9 @@ impl LeasedServer {
     pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
         let pool = self.pool.get()?;
         Some(CancelTarget {
-            server: Arc::clone(self.lease.server()),
+            server: Arc::clone(self.lease.lease().server()),
             pool: Arc::clone(pool.name()),
-            connect: pool.plan().dial.connect,
+            connect: pool.plan().dial.connect.clone(),
         })
     }
 
@@ -47,8 +48,8 @@ impl LeasedServer {
         self.cancel = Some(Box::new(cancel));
     }
 
-    /// What the relayed session says of the server. To be called before the sockets are closed.
-    pub(super) fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
+    /// What the relayed session says of the server.
+    fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;
         let server_ended = match closed {
@@ -59,7 +60,7 @@ impl LeasedServer {
             _ => None,
         };
         FinishedSession {
-            client: entry.info().client.ip(),
+            client: entry.info().client.host(),
             connected_at: self.connected_at,
             duration: self.connected_at.elapsed(),
             client_sent: traffic.up.bytes() > 0,
@@ -68,14 +69,20 @@ impl LeasedServer {
         }
     }
 
-    /// Reports the session to the pool that is in force now, and returns the lease.
-    pub(super) fn release(self, session: &FinishedSession) {
-        if session.outcome(false) == SessionOutcome::Served && self.lease.server().has_clean_record() {
+    /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
+    pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
+        self.report(&self.finished(&ends, closed, entry));
+        self.lease.close(ends, closed);
+    }
+
+    fn report(&self, session: &FinishedSession) {
+        let lease = self.lease.lease();
+        if session.outcome(false) == SessionOutcome::Served && lease.server().has_clean_record() {
             return; // nearly every session
         }
         let Some(pool) = self.pool.get() else { return };
-        let server = &self.lease.server().spec().label;
-        match pool.finished(&self.lease, session, Instant::now()) {
+        let server = &lease.server().spec().label;
+        match pool.finished(lease, session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {
                 tracing::warn!(pool = %pool.name(), %server, reason = "unserved", ?back_off, "server is ejected");
             }

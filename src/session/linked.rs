@@ -1,16 +1,19 @@
 //! A session whose client and server are connected, until its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::leased_server::LeasedServer;
 use super::refusal::ending_of_fault;
 use super::steps::Connected;
-use crate::account::{Ending, Entry};
+use crate::account::{Ending, Entry, Record};
 use crate::ends::Endpoints;
 use crate::guard::Throttle;
-use crate::relay::{Closed, RelayLimits, Side, TlsSide, relay, relay_tls};
+use crate::relay::{Closed, EndRequest, RelayLimits, Side, TlsSide, relay, relay_tls};
+use crate::socket::read_closed;
 use crate::tls::{TlsConnection, error_word};
 
 /// A client and a server between which bytes can be relayed.
@@ -19,6 +22,7 @@ pub(super) struct Linked {
     server: LeasedServer,
     first: Vec<u8>,
     client_tls: Option<Box<TlsConnection>>,
+    server_tls: Option<Box<TlsConnection>>,
     limits: RelayLimits,
     entry: Entry,
 }
@@ -31,6 +35,7 @@ impl Linked {
             server,
             first,
             client_tls,
+            server_tls,
             relay,
             asks_server: _,
         } = connected;
@@ -41,15 +46,21 @@ impl Linked {
             server,
             first,
             client_tls,
+            server_tls,
             limits: relay,
             entry,
         }
     }
 
     fn into_parts(self) -> (Arc<Endpoints>, LeasedServer, ToRelay, RelayLimits, Entry) {
-        let to_relay = match self.client_tls {
-            None => ToRelay::Plain(self.first),
-            Some(client) => ToRelay::Tls(Box::new((*client, self.first))),
+        let to_relay = if self.client_tls.is_none() && self.server_tls.is_none() {
+            ToRelay::Plain(self.first)
+        } else {
+            ToRelay::Tls(Box::new(TlsToRelay {
+                client: self.client_tls,
+                server: self.server_tls,
+                first: self.first,
+            }))
         };
         (self.ends, self.server, to_relay, self.limits, self.entry)
     }
@@ -65,7 +76,7 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
         Some(linked) => linked.into_parts(),
         None => return,
     };
-    let cut = entry.record().until_cut();
+    let end = entry.record().end_request();
     let throttle = entry.info().guards.as_ref().and_then(|guards| guards.throttle());
     let closed = match to_relay {
         ToRelay::Plain(first) => {
@@ -76,56 +87,80 @@ pub(super) async fn relay_when_linked(linking: impl Future<Output = Option<Linke
                 limits,
                 entry.traffic(),
                 throttle,
-                cut,
+                end,
             )
             .await
         }
         // Boxed, so that a session without TLS stays small.
-        ToRelay::Tls(sides) => Box::pin(relay_over_tls(&ends, sides, limits, &entry, throttle, cut)).await,
+        ToRelay::Tls(to_relay) => Box::pin(relay_over_tls(&ends, to_relay, limits, &entry, throttle, end)).await,
     };
     entry.relay_finished(&ends);
-    let finished = server.finished(&ends, closed, &entry);
-    if closed.is_abrupt() {
-        ends.reset_when_closed();
+    let at_rest = (closed == Closed::AtRest).then(|| Arc::clone(&ends));
+    server.release(ends, closed, &entry);
+    let ending = ending_of(closed, entry.record());
+    match at_rest {
+        Some(ends) => Box::pin(close_at_rest(ends, entry, ending)).await,
+        None => entry.close(ending),
     }
-    drop(ends);
-    server.release(&finished);
-    let ending = match closed {
+}
+
+fn ending_of(closed: Closed, record: &Record) -> Ending {
+    match closed {
         Closed::Finished(Side::Client) | Closed::ResetAfterEnd(Side::Client) => Ending::ClientClosed,
         Closed::Finished(Side::Server) | Closed::ResetAfterEnd(Side::Server) => Ending::ServerClosed,
         Closed::Broke(side, fault) => ending_of_fault(side, fault),
         Closed::Idle(_) => Ending::IdleTimeout,
         Closed::HalfClosed(_) => Ending::HalfCloseTimeout,
-        Closed::Cut => entry.record().until_cut().await, // ready: it was cut
+        Closed::Cut => record.cut_ending(),
+        Closed::AtRest => record.ending_at_rest(),
+    }
+}
+
+/// How long the peers of a session that ends at rest have to end it, too.
+const REST_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Ends both connections, resets what the peers have not ended in time, and closes the entry.
+async fn close_at_rest(ends: Arc<Endpoints>, entry: Entry, ending: Ending) {
+    ends.finish();
+    let both = async {
+        read_closed(&ends.client).await;
+        read_closed(&ends.server).await;
     };
+    if timeout(REST_TIME_MAX, both).await.is_err() {
+        ends.reset_when_closed();
+    }
+    drop(ends);
     entry.close(ending);
 }
 
-/// What is relayed beyond the sockets: what is sent to the server first, and the TLS that ends here.
+/// What is relayed beyond the sockets: what is sent to the server first, and the TLS that ends or begins here.
 enum ToRelay {
     Plain(Vec<u8>),
-    Tls(Box<(TlsConnection, Vec<u8>)>),
+    Tls(Box<TlsToRelay>),
 }
 
-/// Relays a session of which a side uses TLS that ends here. What goes wrong with that is kept for the log.
+struct TlsToRelay {
+    client: Option<Box<TlsConnection>>,
+    server: Option<Box<TlsConnection>>,
+    first: Vec<u8>,
+}
+
+/// Relays a session of which a side uses TLS that ends or begins here. What goes wrong with that is kept for the log.
 async fn relay_over_tls(
     ends: &Endpoints,
-    sides: Box<(TlsConnection, Vec<u8>)>,
+    to_relay: Box<TlsToRelay>,
     limits: RelayLimits,
     entry: &Entry,
     throttle: Option<Box<Throttle>>,
-    cut: impl Future + Unpin,
+    end: impl Future<Output = EndRequest> + Unpin,
 ) -> Closed {
-    let (client_tls, first) = *sides;
-    let client = TlsSide {
-        socket: &ends.client,
-        tls: Some(client_tls),
+    let TlsToRelay { client, server, first } = *to_relay;
+    let side = |socket, tls: Option<Box<TlsConnection>>| TlsSide {
+        socket,
+        tls: tls.map(|connection| *connection),
     };
-    let server = TlsSide {
-        socket: &ends.server,
-        tls: None,
-    };
-    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, cut).await;
+    let (client, server) = (side(&ends.client, client), side(&ends.server, server));
+    let (closed, error) = relay_tls(client, server, first, limits, entry.traffic(), throttle, end).await;
     if let Some(error) = error {
         entry.info().tls_mut().error = Some(error_word(&error));
     }

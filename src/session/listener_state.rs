@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::account::ListenerSeries;
+use crate::account::{ListenerSeries, RouteCount, SessionRoute};
+use crate::acme::Challenges;
 use crate::cancel::CancelTable;
 use crate::capacity::ConnectionLimits;
 use crate::guard::LineBudget;
-use crate::live::{InForce, LiveGuards, LivePools};
+use crate::live::{InForce, LiveGuards, LivePool, LivePools, TlsByPool};
 use crate::plan::ListenerPlan;
+use crate::redirect::Redirect;
 use crate::sniff::HelloMemory;
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, PoolTls};
 
 /// A listener in force: what the sessions that it accepts need of it. A reload replaces it as a whole; its limits and its
 /// series go on.
@@ -19,18 +21,26 @@ pub struct ListenerState {
     pub plan: Arc<ListenerPlan>,
     /// The pools of the plan in force, which the routes refer to by index.
     pub pools: LivePools,
+    /// Where its clients are redirected to, with the port; `None`: they are served.
+    pub(super) redirect: Option<Redirect>,
     /// The TLS that ends at it; `None`: all TLS is passed on.
     pub tls: Option<Arc<ListenerTls>>,
+    /// The TLS with the servers of the pools.
+    pool_tls: Arc<TlsByPool>,
     /// The guards of the plan in force, which listeners and routes refer to by index.
     pub guards: LiveGuards,
     /// How many sessions it may have, and has.
     pub limits: ConnectionLimits,
     /// The metrics it counts in.
     pub series: Arc<ListenerSeries>,
+    /// Counts the sessions of each route.
+    route_counts: Arc<[Arc<RouteCount>]>,
     /// The budget for bytes that are read before a session has a server.
     pub hello_memory: Arc<HelloMemory>,
     /// Where a query of PostgreSQL is to be cancelled.
     pub cancels: Arc<CancelTable>,
+    /// The challenges of ACME that are pending.
+    pub challenges: Arc<Challenges>,
     /// Bounds the log lines about peers that are refused because they are not trusted.
     pub(super) untrusted_lines: LineBudget,
     has_logged_postgres_request: AtomicBool,
@@ -45,20 +55,35 @@ impl ListenerState {
         limits: ConnectionLimits,
         series: Arc<ListenerSeries>,
         hello_memory: Arc<HelloMemory>,
-        cancels: Arc<CancelTable>,
+        (cancels, challenges): (Arc<CancelTable>, Arc<Challenges>),
     ) -> Self {
         Self {
-            tls: in_force.tls.get(&plan.name).cloned(),
+            redirect: plan.redirect.as_ref().map(|redirect| with_port(redirect, in_force)),
+            tls: in_force.tls.listeners.get(&plan.name).cloned(),
+            pool_tls: Arc::clone(&in_force.tls.pools),
             pools: in_force.pools.clone(),
             guards: in_force.guards.clone(),
+            route_counts: series.configure_routes(plan.routes.routes().iter().map(|route| &route.name)),
             plan,
             limits,
             series,
             hello_memory,
             cancels,
+            challenges,
             untrusted_lines: LineBudget::new(),
             has_logged_postgres_request: AtomicBool::new(false),
         }
+    }
+
+    /// Counts a session of the route at this index, as open until the result is dropped.
+    pub(super) fn count_route(&self, index: usize) -> SessionRoute {
+        SessionRoute::open(&self.route_counts[index])
+    }
+
+    /// The TLS with the servers of this pool; `None`: they get what clients send.
+    pub(super) fn tls_with(&self, pool: &LivePool) -> Option<&PoolTls> {
+        pool.plan().tls.as_ref()?;
+        self.pool_tls.get(pool.name()).map(|tls| &**tls)
     }
 
     /// Logs why no name matches a client that sends an SSLRequest or a GSSENCRequest instead of a ClientHello: once for each
@@ -72,5 +97,19 @@ impl ListenerState {
                  set protocol = \"postgres\" on the listener"
             );
         }
+    }
+}
+
+/// The redirect with the port that its listener is bound to, if it has none of its own.
+fn with_port(redirect: &Redirect, in_force: &InForce) -> Redirect {
+    let bound = || {
+        let (_, addresses) = in_force
+            .listeners()
+            .find(|(listener, _)| listener.name == redirect.to)?;
+        addresses.iter().find_map(|address| address.port())
+    };
+    Redirect {
+        port: redirect.port.or_else(bound),
+        ..redirect.clone()
     }
 }

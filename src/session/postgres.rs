@@ -50,13 +50,8 @@ pub(super) async fn request_tls(
     entry: &Entry,
     told: impl Fn(Alert) -> Reply,
 ) -> Result<(), Refusal> {
-    let ask = async {
-        server.write_all(&[header, &SSL_REQUEST].concat()).await?;
-        let mut answer = [0; 2]; // with room for what must not come
-        let bytes = server.read(&mut answer).await?;
-        entry.traffic().down.add(bytes);
-        io::Result::Ok((answer, bytes))
-    };
+    let request = [header, &SSL_REQUEST].concat();
+    let ask = ask_for_tls(server, &request, entry);
     let asked = tokio::select! {
         biased;
         asked = timeout(pool.dial.connect.timeout, ask) => asked,
@@ -70,4 +65,14 @@ pub(super) async fn request_tls(
         }
         Err(_) => Err(Refusal::DialError(DialError::ConnectFailed, told(Alert::InternalError))),
     }
+}
+
+/// Sends a server this request, which ends with an SSLRequest. Returns its answer and the number of bytes that have come: a
+/// second one must not.
+pub(super) async fn ask_for_tls(server: &mut TcpStream, request: &[u8], entry: &Entry) -> io::Result<([u8; 2], usize)> {
+    server.write_all(request).await?;
+    let mut answer = [0; 2];
+    let bytes = server.read(&mut answer).await?;
+    entry.traffic().down.add(bytes);
+    Ok((answer, bytes))
 }

@@ -3,9 +3,10 @@
 use super::refusal::Refusal;
 use super::steps::{Opened, take_first};
 use crate::account::Ending;
-use crate::redirect::{BAD_REQUEST, Redirect};
+use crate::redirect::{BAD_REQUEST, HEAD_TOO_LARGE, REQUEST_TIMEOUT, Redirect, challenge_response};
 use crate::refuse::Reply;
-use crate::sniff::{SniffFailure, sniff_http};
+use crate::sniff::http::InvalidRequest;
+use crate::sniff::{SniffError, SniffFailure, sniff_http};
 
 impl Opened<'_> {
     /// Reads a request, and returns the response to it.
@@ -23,15 +24,27 @@ impl Opened<'_> {
             let bytes_read = read.as_ref().map_or_else(|error| error.bytes_read, |(_, bytes)| *bytes);
             entry.traffic().up.add(bytes_read);
             match read {
-                Ok((head, _)) => match redirect.response(&head) {
-                    Some(response) => Refusal::Responded(Ending::Redirected, Reply::Message(response.into())),
-                    None => Refusal::Responded(Ending::RequestInvalid, Reply::Message(BAD_REQUEST.into())),
-                },
-                Err(error) if matches!(error.reason, SniffFailure::TooLong) => {
-                    Refusal::Responded(Ending::HelloTooLong, Reply::Message(BAD_REQUEST.into()))
+                Ok((head, _)) => {
+                    let answer = state.challenges.key_authorization(&head.path);
+                    let answer = answer.map(|answer| (Ending::AcmeChallenge, challenge_response(&answer)));
+                    let redirected = || Some((Ending::Redirected, redirect.response(&head)?));
+                    let invalid = || (Ending::RequestInvalid, BAD_REQUEST.to_owned());
+                    let (ending, response) = answer.or_else(redirected).unwrap_or_else(invalid);
+                    Refusal::Responded(ending, Reply::Message(response.into()))
                 }
-                Err(error) => Refusal::Sniff(error),
+                Err(error) => refusal(error),
             }
         })
     }
+}
+
+/// A client that has sent nothing in time is closed without a response: it may be a browser that connects in advance.
+fn refusal(error: SniffError) -> Refusal {
+    let (ending, response) = match error.reason {
+        SniffFailure::TooSlow if error.bytes_read > 0 => (Ending::HelloTimeout, REQUEST_TIMEOUT),
+        SniffFailure::TooLong => (Ending::HelloTooLong, HEAD_TOO_LARGE),
+        SniffFailure::Request(InvalidRequest::TooManyFields) => (Ending::RequestInvalid, HEAD_TOO_LARGE),
+        _ => return Refusal::Sniff(error),
+    };
+    Refusal::Responded(ending, Reply::Message(response.into()))
 }

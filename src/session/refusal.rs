@@ -12,7 +12,7 @@ use crate::sniff::hello::Hello;
 use crate::sniff::postgres::InvalidPacket;
 use crate::sniff::{SniffError, SniffFailure, Sniffed};
 use crate::socket::Fault;
-use crate::tls::{HandshakeError, is_about_client_certificate};
+use crate::tls::{HandshakeError, TlsConnection, is_about_client_certificate};
 
 /// Why a step of a session failed, and the reply to the client.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) enum Refusal {
     ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
-    /// The client gets an HTTP response instead of a server.
+    /// The client gets a response of ours instead of a server: to its HTTP request, or within its TLS, which ends here.
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
@@ -67,6 +67,10 @@ impl Refusal {
             Self::Refused(_) => Ending::Refused,
             Self::DialError(DialError::NoServer, _) => Ending::NoServer,
             Self::DialError(DialError::ConnectFailed, _) => Ending::ConnectFailed,
+            Self::DialError(DialError::ServersFull, _) => Ending::ServersFull,
+            Self::DialError(DialError::QueueFull, _) => Ending::QueueFull,
+            Self::DialError(DialError::QueueTimeout, _) => Ending::QueueTimeout,
+            Self::DialError(DialError::ClientLeft, _) => Ending::ClientLeftEarly,
             Self::DialError(DialError::ClientFault(fault), _) | Self::NoLocalAddress(fault) => {
                 ending_of_fault(Side::Client, *fault)
             }
@@ -78,7 +82,7 @@ impl Refusal {
                 Ending::TlsClientRefused
             }
             Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
-            Self::HandshakeTimeout => Ending::HelloTimeout,
+            Self::Handshake(HandshakeError::NoRoom) | Self::HandshakeTimeout => Ending::HelloTimeout,
             Self::ClientCertificateExpired => Ending::TlsClientRefused,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
@@ -104,6 +108,30 @@ impl Refusal {
             Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
     }
+
+    /// The same, told within the client's TLS, which ends here.
+    pub(super) fn within_tls(self, tls: &mut TlsConnection) -> Self {
+        Self::Responded(self.ending(), within_tls(self.reply(), tls))
+    }
+}
+
+/// The same reply within TLS that ends here. A stream that ends there ends by a close_notify alert.
+pub(super) fn within_tls(reply: Reply, tls: &mut TlsConnection) -> Reply {
+    let message = match reply {
+        Reply::Message(message) => message,
+        Reply::Close | Reply::End => Vec::new(),
+        Reply::Alert(_) | Reply::Reset => return reply,
+    };
+    let mut records = Vec::new();
+    let encrypted = match &*message {
+        [] => Ok(()),
+        message => tls.encrypt(message, message.len(), &mut records),
+    };
+    if encrypted.is_err() {
+        return Reply::Close; // the peer sent an alert, or what is no TLS
+    }
+    tls.close(&mut records);
+    Reply::Message(records)
 }
 
 fn ending_of_sniff(failure: &SniffFailure) -> Ending {
@@ -140,6 +168,7 @@ pub(super) fn reply(
     let (hello, startup) = (sniffed.and_then(Sniffed::hello), sniffed.and_then(Sniffed::startup));
     let plain = match error {
         PostgresError::NoServer => PlainRefusal::NoServer,
+        PostgresError::Limited => PlainRefusal::Limited,
         _ => PlainRefusal::NotAllowed,
     };
     match (hello, startup, protocol) {

@@ -1,27 +1,28 @@
 //! What passes between a PostgreSQL client and its server before bytes are relayed: the server's answer to an SSLRequest,
 //! and, in the clear, everything up to the key by which the session's queries are cancelled.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::requires_tls;
+use super::postgres::{ask_for_tls, requires_tls};
+use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
-use super::steps::{Connected, record_sniffed};
+use super::steps::Connected;
 use crate::account::Entry;
 use crate::cancel::BackendReader;
 use crate::dial::DialError;
 use crate::refuse::{PostgresError, Reply};
-use crate::relay::Side;
+use crate::relay::{Side, SideStream, TlsSide};
 use crate::sniff::alert::Alert;
 use crate::sniff::postgres::CancelKey;
 use crate::sniff::{PostgresOpening, TlsAnswer, sniff_postgres};
 use crate::socket::{Fault, close_cleanly_again, reset_when_closed};
+use crate::tls::error_word;
 
 /// How long the server's messages are read for the key; the session goes on without it. `authentication_timeout` of
 /// PostgreSQL is 1 min.
@@ -42,19 +43,18 @@ pub(super) async fn start(
     client: &mut TcpStream,
     mut connected: Connected,
     state: &ListenerState,
-    at: Instant,
     entry: &mut Entry,
 ) -> Result<Connected, Refusal> {
     if connected.asks_server {
-        relay_tls_answer(client, &mut connected, state, at, entry).await?;
+        relay_tls_answer(client, &mut connected, state, entry).await?;
     }
-    let is_clear = entry.info().startup().is_some();
-    let key = match is_clear {
+    let is_readable = entry.info().startup().is_some();
+    let key = match is_readable {
         true => relay_login(client, &mut connected, entry).await?,
         false => None,
     };
     if let Some(target) = connected.server.cancel_target() {
-        let address = entry.info().client.ip();
+        let address = entry.info().client.host();
         connected.server.keep(match key {
             Some(key) => state.cancels.enter_key(key, target),
             None => state.cancels.enter_client(&state.plan.name, address, target),
@@ -64,7 +64,8 @@ pub(super) async fn start(
 }
 
 /// Sends the client's SSLRequest to its server, and the answer to the client. After an `N` the client goes on in the clear:
-/// reads its StartupMessage, which is to be sent first then.
+/// reads its StartupMessage, which is to be sent first then. Server and client have `hello_timeout` each, whenever the client
+/// was accepted: it may have waited in a queue.
 ///
 /// # Errors
 /// The server does not answer in time, or something comes behind its answer (CVE-2021-23222); or what the client sends is
@@ -73,21 +74,14 @@ async fn relay_tls_answer(
     client: &mut TcpStream,
     connected: &mut Connected,
     state: &ListenerState,
-    at: Instant,
     entry: &mut Entry,
 ) -> Result<(), Refusal> {
     let first = std::mem::take(&mut connected.first);
     let server = &mut connected.socket;
-    let ask = async {
-        server.write_all(&first).await?;
-        let mut answer = [0; 2]; // with room for what must not come
-        let bytes = server.read(&mut answer).await?;
-        io::Result::Ok((answer, bytes))
-    };
-    let Ok(Ok((answer, bytes))) = timeout_at(at + state.plan.sniff.hello_timeout, ask).await else {
+    let ask = ask_for_tls(server, &first, entry);
+    let Ok(Ok((answer, bytes))) = timeout(state.plan.sniff.hello_timeout, ask).await else {
         return Err(Refusal::DialError(DialError::ConnectFailed, Reply::Close));
     };
-    entry.traffic().down.add(bytes);
     if bytes > 1 && matches!(answer[0], b'S' | b'N') {
         return Err(Refusal::ServerRefusedTls(Reply::Close));
     }
@@ -99,16 +93,13 @@ async fn relay_tls_answer(
     let sniffed = sniff_postgres(
         client,
         &state.plan.sniff,
-        at,
+        Instant::now(),
         &state.hello_memory,
         None,
         TlsAnswer::Given,
     )
     .await;
-    let sniffed = sniffed.map_err(|error| {
-        entry.traffic().up.add(error.bytes_read);
-        Refusal::Sniff(error)
-    })?;
+    let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry))?;
     record_sniffed(&sniffed, state, entry);
     if let Some(PostgresOpening::Cancel(key)) = sniffed.postgres() {
         return Err(cancel(client, key.clone(), state, entry).await);
@@ -127,8 +118,9 @@ async fn relay_tls_answer(
     Ok(())
 }
 
-/// Relays the login of a session in the clear until the server is ready for its first query, and returns the key that it
-/// sends before. Where that takes too long or too many bytes, or a side ends, the relay goes on from there.
+/// Relays the login of a session in the clear, or of one whose TLS ends here, until the server is ready for its first query,
+/// and returns the key that it sends before. Where that takes too long or too many bytes, or a side ends, the relay goes on
+/// from there.
 ///
 /// # Errors
 /// A connection broke. While this runs, the end of the session resets the server's connection.
@@ -138,50 +130,66 @@ async fn relay_login(
     entry: &Entry,
 ) -> Result<Option<CancelKey>, Refusal> {
     let first = std::mem::take(&mut connected.first);
-    let server = &connected.socket;
-    reset_when_closed(server);
-    send(server, &first, Side::Server).await?;
+    reset_when_closed(&connected.socket);
+    let mut server = SideStream::new(TlsSide {
+        socket: &connected.socket,
+        tls: None,
+    });
+    let mut client = SideStream::new(TlsSide {
+        socket: client,
+        tls: connected.client_tls.take().map(|tls| *tls),
+    });
+    let key = relay_until_ready(&mut client, &mut server, &first, entry).await;
+    if let Some(error) = client.take_error() {
+        entry.info().tls_mut().error = Some(error_word(&error));
+    }
+    let key = key?;
+    connected.client_tls = client.into_tls().map(Box::new);
+    close_cleanly_again(&connected.socket);
+    Ok(key)
+}
+
+async fn relay_until_ready(
+    client: &mut SideStream<'_>,
+    server: &mut SideStream<'_>,
+    first: &[u8],
+    entry: &Entry,
+) -> Result<Option<CancelKey>, Refusal> {
+    send(server, first, Side::Server).await?;
     let until = Instant::now() + LOGIN_TIME_MAX;
     let mut reader = BackendReader::default();
-    let mut bytes = [0; READ_BYTES_MAX];
+    let (mut of_server, mut of_client) = ([0; READ_BYTES_MAX], [0; READ_BYTES_MAX]);
     let mut is_done = false;
     while !is_done {
-        let side = tokio::select! {
+        let (side, read) = tokio::select! {
             biased;
-            _ = server.readable() => Side::Server,
-            _ = client.readable() => Side::Client,
+            read = server.read(&mut of_server) => (Side::Server, read),
+            read = client.read(&mut of_client) => (Side::Client, read),
             () = sleep_until(until) => break,
         };
-        let (from, traffic, to, other) = match side {
-            Side::Server => (server, &entry.traffic().down, client, Side::Client),
-            Side::Client => (client, &entry.traffic().up, server, Side::Server),
-        };
-        let count = match from.try_read(&mut bytes) {
-            Ok(0) => break, // the relay reads it again
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(Refusal::Broke(side, Fault::of(&error))),
-        };
-        traffic.add(count);
-        is_done = side == Side::Server && reader.advance(&bytes[..count]);
-        send(to, &bytes[..count], other).await?;
+        let count = read.map_err(|error| Refusal::Broke(side, Fault::of(&error)))?;
+        match side {
+            _ if count == 0 => break, // the relay reads it again
+            Side::Server => {
+                entry.traffic().down.add(count);
+                is_done = reader.advance(&of_server[..count]);
+                send(client, &of_server[..count], Side::Client).await?;
+            }
+            Side::Client => {
+                entry.traffic().up.add(count);
+                send(server, &of_client[..count], Side::Server).await?;
+            }
+        }
     }
-    close_cleanly_again(server);
+    send(client, &[], Side::Client).await?; // TLS may have an answer to the client
     Ok(reader.into_key())
 }
 
 /// Sends all these bytes to one side.
-async fn send(to: &TcpStream, mut bytes: &[u8], side: Side) -> Result<(), Refusal> {
+async fn send(to: &mut SideStream<'_>, bytes: &[u8], side: Side) -> Result<(), Refusal> {
     let sending = async {
-        while !bytes.is_empty() {
-            to.writable().await?;
-            match to.try_write(bytes) {
-                Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        to.write_all(bytes).await?;
+        to.flush().await
     };
     match timeout(SEND_TIME_MAX, sending).await {
         Ok(Ok(())) => Ok(()),

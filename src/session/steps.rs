@@ -4,24 +4,23 @@
 //! ClientHello must stay cheap.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::fallback::serving_pool;
 use super::leased_server::LeasedServer;
 use super::listener_state::ListenerState;
-use super::postgres::{request_tls, requires_tls, tls_answer};
+use super::postgres::{requires_tls, tls_answer};
+use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
 use super::termination::Termination;
 use crate::account::Entry;
 use crate::addr::{ClientAddr, ListenAddr};
-use crate::dial::{Attempt, Progress, dial};
 use crate::guard::GuardId;
 use crate::live::LivePool;
 use crate::name::ServerName;
-use crate::plan::PoolId;
 use crate::proxy_protocol::{ClientInfo, ProxyHeader, ProxySource, Version, header};
 use crate::refuse::{PostgresError, Reply, alert_without_route};
 use crate::relay::RelayLimits;
@@ -43,12 +42,12 @@ pub(super) struct Opened<'a> {
 
 /// A client of which all is known that its listener's routes depend on.
 pub(super) struct Identified<'a> {
-    client: &'a TcpStream,
-    state: &'a ListenerState,
-    at: Instant,
-    entry: &'a mut Entry,
+    pub(super) client: &'a TcpStream,
+    pub(super) state: &'a ListenerState,
+    pub(super) at: Instant,
+    pub(super) entry: &'a mut Entry,
     /// `None`: the routes do not depend on the first bytes, and none were read but a PROXY header and what came with it.
-    sniffed: Option<Sniffed>,
+    pub(super) sniffed: Option<Sniffed>,
 }
 
 /// A client that has a pool.
@@ -56,7 +55,7 @@ pub(super) struct Routed<'a> {
     pub(super) client: &'a TcpStream,
     pub(super) state: &'a ListenerState,
     pub(super) entry: &'a mut Entry,
-    pool: &'a Arc<LivePool>,
+    pub(super) pool: &'a Arc<LivePool>,
     /// The guards of the route.
     pub(super) guards: &'a [GuardId],
     pub(super) sniffed: Option<Sniffed>,
@@ -74,6 +73,8 @@ pub(super) struct Connected {
     pub(super) first: Vec<u8>,
     /// The TLS of the client, if it ends here.
     pub(super) client_tls: Option<Box<TlsConnection>>,
+    /// The TLS with the server, if it begins here.
+    pub(super) server_tls: Option<Box<TlsConnection>>,
     pub(super) relay: RelayLimits,
     /// Whether `first` ends with an SSLRequest of PostgreSQL, which the server is to answer.
     pub(super) asks_server: bool,
@@ -110,10 +111,7 @@ impl<'a> Opened<'a> {
                     sniff(client, &plan.sniff, at, &state.hello_memory, first).await
                 };
                 entry.sniff_finished();
-                let sniffed = sniffed.map_err(|error| {
-                    entry.traffic().up.add(error.bytes_read);
-                    Refusal::Sniff(error)
-                })?;
+                let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry))?;
                 record_sniffed(&sniffed, state, entry);
                 Some(sniffed)
             } else {
@@ -130,52 +128,6 @@ impl<'a> Opened<'a> {
     }
 }
 
-pub(super) fn record_sniffed(sniffed: &Sniffed, state: &ListenerState, entry: &Entry) {
-    entry.traffic().up.add(sniffed.bytes_read());
-    if let Some(request) = sniffed.stray_postgres_request() {
-        entry.info().detail = Some(request);
-        state.log_postgres_request(request);
-    }
-    if let Some(hello) = sniffed.hello() {
-        let mut info = entry.info();
-        info.has_hello = true;
-        info.sni = hello
-            .server_name()
-            .map(ServerName::shared)
-            .or_else(|| hello.raw_name.as_deref().map(Arc::from));
-        info.ech = hello.ech;
-        info.alpn = alpn_text(&hello.alpn);
-    }
-    if let Some(startup) = sniffed.startup() {
-        entry.info().protocol.get_or_insert_default().startup = Some(startup.clone());
-    }
-}
-
-/// The protocols offered, as text for the log: `h2,http/1.1`. Bounded, because it is kept as long as the session.
-pub(super) fn alpn_text(alpn: &ProtocolList) -> Option<Box<str>> {
-    const TEXT_BYTES_MAX: usize = 255;
-    let mut text = String::new();
-    for (number, name) in alpn.iter().enumerate() {
-        let name = name.escape_ascii().to_string();
-        if text.len() + name.len() > TEXT_BYTES_MAX {
-            text.push_str(if number == 0 { "…" } else { ",…" });
-            break;
-        }
-        text.push_str(if number == 0 { "" } else { "," });
-        text.push_str(&name);
-    }
-    (!text.is_empty()).then(|| text.into())
-}
-
-/// The pool that serves for this one now: itself, or its fallback.
-fn serving_pool<'a>(state: &'a ListenerState, pool: PoolId, entry: &Entry) -> &'a Arc<LivePool> {
-    let serving = state.pools.serving(pool, Instant::now());
-    if serving != pool {
-        entry.info().fallback_from = Some(Arc::clone(state.pools[pool].fallback_origin()));
-    }
-    &state.pools[serving]
-}
-
 impl<'a> Identified<'a> {
     /// The key in a CancelRequest, if that is what the client sent.
     pub(super) fn cancel_key(&self) -> Option<CancelKey> {
@@ -187,6 +139,11 @@ impl<'a> Identified<'a> {
 
     /// Finds the pool that the listener's routes give the client.
     pub(super) fn route(self) -> Result<Routed<'a>, Refusal> {
+        self.route_within(None)
+    }
+
+    /// The same for a client whose TLS has ended here, with this ClientHello.
+    pub(super) fn route_within(self, tls: Option<&Hello>) -> Result<Routed<'a>, Refusal> {
         let Self {
             client,
             state,
@@ -194,14 +151,14 @@ impl<'a> Identified<'a> {
             entry,
             sniffed,
         } = self;
-        let hello = sniffed.as_ref().and_then(Sniffed::hello);
+        let hello = tls.or(sniffed.as_ref().and_then(Sniffed::hello));
         let startup = sniffed.as_ref().and_then(Sniffed::startup);
         let refused = |detail, reply| {
             entry.info().detail = Some(detail);
             Refusal::Refused(reply)
         };
         let reply = |error| reply(sniffed.as_ref(), state.plan.protocol, alert_without_route, error);
-        if startup.is_some() && requires_tls(&state.plan) {
+        if startup.is_some() && tls.is_none() && requires_tls(&state.plan) {
             return Err(refused("tls_required", reply(PostgresError::TlsRequired)));
         }
         let no_protocols = ProtocolList::default();
@@ -214,13 +171,13 @@ impl<'a> Identified<'a> {
         };
         let routes = &state.plan.routes;
         let (pool, guards, mode, alpn) = match routes.find(&known) {
-            RouteChoice::Route { route, pool } => {
-                entry.info().route = Some(Arc::clone(&route.name));
+            RouteChoice::Route { index, route, pool } => {
+                entry.info().route = Some(state.count_route(index));
                 (*pool, &*route.guards, route.tls, &*route.alpn)
             }
             RouteChoice::Default(pool) => (*pool, &[][..], routes.default_tls(), &[][..]),
-            RouteChoice::Refused { route } => {
-                entry.info().route = Some(Arc::clone(route));
+            RouteChoice::Refused { index, .. } => {
+                entry.info().route = Some(state.count_route(index));
                 return Err(Refusal::Refused(reply(PostgresError::Refused)));
             }
             RouteChoice::NoRoute => return Err(Refusal::NoRoute(reply(PostgresError::NoRoute))),
@@ -232,7 +189,6 @@ impl<'a> Identified<'a> {
             return Err(refused("direct_tls", Reply::Alert(alert)));
         }
         entry.pool_chosen(pool.name());
-        let deadline = at + state.plan.sniff.hello_timeout;
         Ok(Routed {
             client,
             state,
@@ -240,70 +196,9 @@ impl<'a> Identified<'a> {
             pool,
             guards,
             sniffed,
-            termination: Termination::new(state.tls.as_ref(), mode, alpn, deadline),
+            termination: tls.is_none().then(|| Termination::new(state, mode, alpn, at)).flatten(),
             tls: None,
         })
-    }
-}
-
-impl Routed<'_> {
-    /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
-    pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
-        let Self {
-            client,
-            state,
-            entry,
-            pool,
-            guards: _,
-            sniffed,
-            termination: _,
-            tls,
-        } = self;
-        async move {
-            let address = entry.info().client;
-            let mut first = header_for(pool, client, entry, sniffed.as_ref(), tls.as_ref())?;
-            let on_progress = |progress: Progress<'_>| match progress {
-                Progress::Trying(server) => entry.attempt_started(server),
-                Progress::Ended(attempt) => {
-                    entry.attempt_finished(attempt.took, attempt.failure);
-                    log_attempt(pool.name(), &attempt);
-                }
-            };
-            let told = |alert| match tls {
-                // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
-                Some(_) => Reply::Reset,
-                None => {
-                    let protocol = state.plan.protocol;
-                    reply(sniffed.as_ref(), protocol, |_| alert, PostgresError::NoServer)
-                }
-            };
-            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
-            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
-            let dialled = Box::pin(dial(pool, &pool.plan().dial, client, address, on_progress));
-            let (mut socket, lease) = dialled
-                .await
-                .map_err(|reason| Refusal::DialError(reason, told(Alert::InternalError)))?;
-            let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
-            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
-                Box::pin(request_tls(&mut socket, &first, pool.plan(), client, entry, told)).await?;
-                first.clear();
-            }
-            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
-            let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
-                let behind = take_first(entry).map(|behind| *behind)?;
-                entry.traffic().up.add(behind.as_slice().len());
-                Some(behind)
-            });
-            first.extend(read.map(FirstBytes::into_vec).unwrap_or_default());
-            Ok(Connected {
-                socket,
-                server: LeasedServer::new(lease, pool),
-                first,
-                client_tls: tls.map(|(connection, _)| connection),
-                relay: state.plan.relay,
-                asks_server,
-            })
-        }
     }
 }
 
@@ -317,35 +212,18 @@ pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
 }
 
-/// The PROXY header for this client, if the servers of the pool expect one.
-fn header_for(
-    pool: &LivePool,
-    client: &TcpStream,
-    entry: &Entry,
-    sniffed: Option<&Sniffed>,
-    tls: Option<&(Box<TlsConnection>, Hello)>,
-) -> Result<Vec<u8>, Refusal> {
-    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
-        return Ok(Vec::new());
-    };
-    let (address, local) = (entry.info().client, client.local_addr());
-    let tls = tls.map(|(connection, hello)| (&**connection, hello));
-    let hello = sniffed.and_then(Sniffed::hello);
-    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())
-}
-
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
 pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
-    local: io::Result<SocketAddr>,
+    local: io::Result<ListenAddr>,
     (hello, tls): (Option<&Hello>, Option<(&TlsConnection, &Hello)>),
     forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
     let local = match forwarded.map(|header| &header.source) {
         Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
-        _ => ListenAddr::new(local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?),
+        _ => local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?,
     };
     let summary = tls.map(|(connection, _)| TlsSummary::of(connection.negotiated()));
     let name = tls.map(|(_, hello)| hello).or(hello).and_then(Hello::server_name);
@@ -361,19 +239,6 @@ pub(super) fn proxy_header(
         forwarded,
     };
     Ok(header(version, &info))
-}
-
-/// Logs an attempt that changed the health of its server. Single failures are logged at debug level only.
-fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
-    let server = &attempt.server.spec().label;
-    match (attempt.failure, attempt.ejected_for) {
-        (Some(failure), Some(back_off)) => {
-            tracing::warn!(pool, %server, reason = failure.as_str(), ?back_off, "server is ejected");
-        }
-        (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), "cannot connect"),
-        (None, _) if attempt.ended_ejection => tracing::info!(pool, %server, "server is back"),
-        (None, _) => {}
-    }
 }
 
 #[cfg(test)]

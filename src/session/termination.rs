@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::listener_state::ListenerState;
 use crate::route::TlsMode;
+use crate::sniff::HelloMemory;
 use crate::tls::ListenerTls;
 
 /// What a client's handshake is made with.
@@ -14,22 +16,30 @@ pub(super) struct Termination<'a> {
     pub(super) alpn: &'a [Box<[u8]>],
     /// Until when it must be complete.
     pub(super) deadline: Instant,
+    /// The budget for what it sends meanwhile.
+    pub(super) memory: &'a Arc<HelloMemory>,
 }
 
 impl<'a> Termination<'a> {
-    /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener.
+    /// `None`: the client's TLS is passed on. The protocols of the route take precedence over those of the listener. `at`: when
+    /// the client was accepted.
     pub(super) fn new(
-        tls: Option<&'a Arc<ListenerTls>>,
+        state: &'a ListenerState,
         mode: TlsMode,
         route_alpn: &'a [Box<[u8]>],
-        deadline: Instant,
+        at: Instant,
     ) -> Option<Self> {
-        let tls = tls.filter(|_| mode == TlsMode::Terminate)?;
+        let tls = state.tls.as_ref().filter(|_| mode == TlsMode::Terminate)?;
         let alpn = if route_alpn.is_empty() {
             &tls.plan().alpn
         } else {
             route_alpn
         };
-        Some(Self { tls, alpn, deadline })
+        Some(Self {
+            tls,
+            alpn,
+            deadline: at + state.plan.sniff.hello_timeout,
+            memory: &state.hello_memory,
+        })
     }
 }

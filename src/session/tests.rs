@@ -11,7 +11,7 @@ use super::*;
 use crate::account::access_log::{self, AccessLogWriter, AccessTarget, LogFormat};
 use crate::account::{Metrics, Record};
 use crate::capacity::{Capacity, ConnectionLimits};
-use crate::listen::{Bound, Listener};
+use crate::listen::{Bound, Listener, QueueOwner};
 use crate::live::Live;
 use crate::sniff::HelloMemory;
 use crate::socket::SocketOptions;
@@ -48,8 +48,8 @@ impl Setup {
         };
         let bound = Bound::new(plan.bind[0], &options).unwrap();
         Self {
-            address: bound.address().socket(),
-            listener: Listener::new(bound.listen(1, 16).unwrap().remove(0)).unwrap(),
+            address: bound.address().socket().unwrap(),
+            listener: Listener::new(bound.listen(1, 16).unwrap().sockets.remove(0), QueueOwner::Process).unwrap(),
             server,
             state: Arc::new(ListenerState::new(
                 plan,
@@ -57,7 +57,7 @@ impl Setup {
                 limits,
                 series,
                 HelloMemory::new(1 << 20),
-                Arc::default(),
+                Default::default(),
             )),
             ledger: Arc::new(Ledger::new(Arc::clone(&metrics), log)),
             metrics,

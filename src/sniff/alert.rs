@@ -24,6 +24,8 @@ pub enum Alert {
     AccessDenied = 49,
     /// The ClientHello cannot be read: a length or a value is out of its range.
     DecodeError = 50,
+    /// TLS ends here, and the client offers no version that is agreed.
+    ProtocolVersion = 70,
     /// There is no server for the client.
     InternalError = 80,
     /// The ClientHello took longer than `hello_timeout`.

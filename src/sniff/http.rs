@@ -45,6 +45,9 @@ pub enum InvalidRequest {
     /// It is not an HTTP/1.x request.
     #[error("it is not an HTTP/1.x request")]
     NotHttp,
+    /// It has more header fields than are read.
+    #[error("it has more than {FIELDS_MAX} header fields")]
+    TooManyFields,
     /// `Host` is missing, occurs twice, or is invalid.
     #[error("it has no valid `Host`")]
     Host,
@@ -67,6 +70,8 @@ pub enum HttpVerdict {
 /// Finds the end of a head in a growing prefix. Its work is linear in the bytes, however they are cut.
 #[derive(Debug, Default)]
 pub struct HttpReader {
+    /// Bytes of empty lines before the head.
+    empty: usize,
     /// Bytes in which no head ends.
     scanned: usize,
 }
@@ -74,22 +79,33 @@ pub struct HttpReader {
 impl HttpReader {
     /// Looks at all bytes so far. Each call brings the bytes of the one before.
     pub fn advance(&mut self, bytes: &[u8]) -> HttpVerdict {
+        self.empty += empty_lines(&bytes[self.empty..]);
+        let head = &bytes[self.empty..];
         // Methods begin with a letter: TLS, and most other protocols in binary, are recognized by the first byte.
-        if bytes.first().is_some_and(|first| !first.is_ascii_alphabetic()) {
+        if head.first().is_some_and(|first| !first.is_ascii_alphabetic()) && head != b"\r" {
             return HttpVerdict::Invalid(InvalidRequest::NotHttp);
         }
-        let from = self.scanned.saturating_sub(3);
+        let from = self.scanned.saturating_sub(3).max(self.empty);
         let is_complete = bytes[from..].windows(2).any(|pair| pair == b"\n\n")
             || bytes[from..].windows(3).any(|three| three == b"\n\r\n");
         if !is_complete {
             self.scanned = bytes.len();
             return HttpVerdict::NeedMore;
         }
-        match read_head(bytes) {
+        match read_head(head) {
             Ok(head) => HttpVerdict::Head(head),
             Err(invalid) => HttpVerdict::Invalid(invalid),
         }
     }
+}
+
+/// The bytes of the empty lines that come first. Old clients send one after the body of a request (RFC 9112, section 2.2).
+fn empty_lines(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while let Some(next) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+        rest = next;
+    }
+    bytes.len() - rest.len()
 }
 
 fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
@@ -97,6 +113,7 @@ fn read_head(bytes: &[u8]) -> Result<RequestHead, InvalidRequest> {
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(InvalidRequest::TooManyFields),
         Ok(httparse::Status::Partial) | Err(_) => return Err(InvalidRequest::NotHttp),
     }
     let target = request.path.ok_or(InvalidRequest::NotHttp)?;
@@ -201,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_has_no_single_valid_host_or_no_path_is_invalid() {
-        use InvalidRequest::{Host, NotHttp, Target};
+        use InvalidRequest::{Host, NotHttp, Target, TooManyFields};
         for (request, reason) in [
             ("GET / HTTP/1.1\r\nA: b\r\n\r\n", Host),
             ("GET / HTTP/1.1\r\nHost: a.example\r\nHost: a.example\r\n\r\n", Host),
@@ -217,6 +234,16 @@ mod tests {
             ("GET https://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", Target),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NotHttp),
             ("GET /\r\n\r\n", NotHttp),
+            ("\r\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n", NotHttp),
+            // What another parser may read in another way.
+            ("GET / HTTP/1.1\r\nHost : a.example\r\n\r\n", NotHttp),
+            ("GET / HTTP/1.1\r\nHost: a.example\r\n .evil.example\r\n\r\n", NotHttp),
+            ("GET / HTTP/1.1\r\nHost: a.example\rHost: b.example\r\n\r\n", NotHttp),
+            ("GET / HTTP/1.1\r\n Host: a.example\r\n\r\n", NotHttp),
+            ("GET / HTTP/1.1\r\nHost: a.example\u{0}\r\n\r\n", NotHttp),
+            ("GET / HTTP/1.1\r\nHost: a.example, b.example\r\n\r\n", Host),
+            ("GET / HTTP/1.1\r\nHost: a.example\r\nhOST: b.example\r\n\r\n", Host),
+            ("GET /\tx HTTP/1.1\r\nHost: a.example\r\n\r\n", NotHttp),
             ("\u{16}\u{3}\u{1}", NotHttp),
         ] {
             assert_eq!(location(request), Err(reason), "{request}");
@@ -225,7 +252,18 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a.example\r\n{}\r\n",
             "A: b\r\n".repeat(FIELDS_MAX)
         );
-        assert_eq!(location(&many), Err(NotHttp));
+        assert_eq!(location(&many), Err(TooManyFields));
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_skipped_however_they_are_cut() {
+        let text = b"\r\n\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+        let mut reader = HttpReader::default();
+        for end in 0..text.len() {
+            assert_eq!(reader.advance(&text[..end]), HttpVerdict::NeedMore, "{end}");
+        }
+        assert!(matches!(reader.advance(text), HttpVerdict::Head(_)));
+        assert!(matches!(HttpReader::default().advance(text), HttpVerdict::Head(_)));
     }
 
     #[test]

@@ -83,6 +83,22 @@ impl HelloMemory {
         Some(evicted)
     }
 
+    /// Charges bytes that are held elsewhere. Returns whether they fit, if need be after others were evicted.
+    pub(super) fn charge(&self, bytes: usize) -> bool {
+        self.held.fetch_add(bytes, Relaxed);
+        if !self.is_exceeded(0) {
+            return true;
+        }
+        self.evict();
+        let leaving = self.queue().leaving;
+        !self.is_exceeded(leaving)
+    }
+
+    /// Returns such bytes to the budget.
+    pub(super) fn refund(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+
     fn is_exceeded(&self, leaving: usize) -> bool {
         self.held().saturating_sub(leaving) > self.bytes_max.load(Relaxed)
     }

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod postgres;
 pub mod http;
 mod memory;
+mod held;
 mod preface;
 mod proxy_header;
 mod negotiation;
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use self::alert::Alert;
+pub use self::held::HeldBytes;
 use self::hello::{Hello, HelloReader, HelloVerdict};
 use self::http::{HttpReader, HttpVerdict, RequestHead};
 pub use self::memory::{FirstBytes, HelloMemory, LARGE_BUFFER_BYTES};
@@ -79,6 +81,17 @@ impl Sniffed {
         }
     }
 
+    /// Whether the client has begun with an HTTP request instead of TLS (RFC 9112, section 3). One whose method comes in pieces
+    /// is not recognized.
+    #[must_use]
+    pub fn is_http_request(&self) -> bool {
+        let mut words = self.first.as_slice().split(|byte| *byte == b' ');
+        let method = words.next().unwrap_or_default();
+        let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
+        let has_target = words.next().is_some_and(|target| target.starts_with(b"/"));
+        matches!(self.opening, Opening::NotTls) && is_method && has_target
+    }
+
     /// The ClientHello, if the client speaks TLS.
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
@@ -90,6 +103,20 @@ impl Sniffed {
                 _ => None,
             },
         }
+    }
+
+    /// The ClientHello, and the bytes that it came in.
+    #[must_use]
+    pub fn into_hello(self) -> Option<(Hello, FirstBytes)> {
+        let hello = match self.opening {
+            Opening::Hello(hello) => hello,
+            Opening::NotTls => return None,
+            Opening::Postgres(client) => match client.0 {
+                PostgresOpening::Tls(hello, _) => hello,
+                _ => return None,
+            },
+        };
+        Some((hello, self.first))
     }
 
     /// How the client begins, on a listener that expects PostgreSQL.
@@ -177,7 +204,8 @@ where
     let mut preface = Preface::new(socket, limits, accepted_at, memory, first);
     let read = preface.read(&mut HelloReader::new(limits.hello_bytes_max)).await;
     let is_tls = preface.bytes_read() >= 2; // if undecided, these are the 16 03 of a TLS record
-    preface.finish(read, is_tls)
+    let (opening, first) = preface.finish(read, is_tls)?;
+    Ok(Sniffed { opening, first })
 }
 
 /// The same for a client of PostgreSQL, whose requests for encryption are answered on the way: `tls` says how those for TLS
@@ -200,8 +228,11 @@ where
     let mut reader = PostgresReader::new(tls, limits.hello_bytes_max);
     let read = preface.read(&mut reader).await;
     let answered = preface.answered();
-    let opening = read.map(|opening| Opening::Postgres(Box::new((opening, answered))));
-    preface.finish(opening, reader.is_tls())
+    let (opening, first) = preface.finish(read, reader.is_tls())?;
+    Ok(Sniffed {
+        opening: Opening::Postgres(Box::new((opening, answered))),
+        first,
+    })
 }
 
 /// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes. Returns
@@ -224,37 +255,13 @@ where
         hello_bytes_max: HEADER_BYTES_MAX,
     };
     let mut preface = Preface::new(socket, &limits, accepted_at, memory, None);
-    match preface.read(&mut ProxyHeaderReader { is_required }).await {
-        Ok(found) => {
-            let mut first = preface.into_bytes();
-            let header = found.map(|(header, length)| {
-                first.drop_front(length);
-                header
-            });
-            Ok((header, first))
-        }
-        Err(reason) => Err(SniffError {
-            reason,
-            bytes_read: preface.bytes_read(),
-            is_tls: false,
-        }),
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
-    fn finish(self, read: Result<Opening, SniffFailure>, is_tls: bool) -> Result<Sniffed, SniffError> {
-        match read {
-            Ok(opening) => Ok(Sniffed {
-                opening,
-                first: self.into_bytes(),
-            }),
-            Err(reason) => Err(SniffError {
-                reason,
-                bytes_read: self.bytes_read(),
-                is_tls,
-            }),
-        }
-    }
+    let read = preface.read(&mut ProxyHeaderReader { is_required }).await;
+    let (found, mut first) = preface.finish(read, false)?;
+    let header = found.map(|(header, length)| {
+        first.drop_front(length);
+        header
+    });
+    Ok((header, first))
 }
 
 /// Reads the head of an HTTP request, of 16 KiB and within 5 s of accept. Returns it and the number of bytes that were read.
@@ -274,14 +281,21 @@ where
 {
     let mut preface = Preface::new(socket, &HTTP_HEAD_LIMITS, accepted_at, memory, first);
     let read = preface.read(&mut HttpReader::default()).await;
-    let bytes_read = preface.bytes_read();
-    match read {
-        Ok(head) => Ok((head, bytes_read)),
-        Err(reason) => Err(SniffError {
-            reason,
-            bytes_read,
-            is_tls: false,
-        }),
+    let (head, bytes) = preface.finish(read, false)?;
+    Ok((head, bytes.as_slice().len()))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Preface<'_, S> {
+    /// What was found, with the bytes that were read; or the error, with their number.
+    fn finish<T>(self, read: Result<T, SniffFailure>, is_tls: bool) -> Result<(T, FirstBytes), SniffError> {
+        match read {
+            Ok(found) => Ok((found, self.into_bytes())),
+            Err(reason) => Err(SniffError {
+                reason,
+                bytes_read: self.bytes_read(),
+                is_tls,
+            }),
+        }
     }
 }
 

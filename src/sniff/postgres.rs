@@ -27,6 +27,9 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// SSLRequest.
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
+/// The name of the protocol that clients offer (RFC 7301).
+pub const ALPN: &[u8] = b"postgresql";
+
 /// GSSENCRequest, which a client with a Kerberos ticket sends before an SSLRequest.
 pub const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 

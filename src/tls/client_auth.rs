@@ -1,19 +1,20 @@
 //! Certificates of clients: who issued them, whether they are revoked, and for which names they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use x509_parser::extensions::GeneralName;
-use x509_parser::parse_x509_certificate;
+use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
-use super::file::{FileStamp, TlsFileError, file_version, read, read_authorities, read_revocations};
+use super::certificate::dns_names;
+use super::file::{FileStamp, TlsFileError, authorities, certificates, file_version, read, revocations};
+use super::words::{bounded, unix_now};
 use crate::name::{NamePattern, Sni};
 
 /// `client_auth`: which certificates clients need.
@@ -32,6 +33,14 @@ pub struct ClientAuthPlan {
 /// What identifies the version of a policy, on every machine that has the same files: a hash of the plan and the files.
 pub(super) type PolicyHash = [u8; 32];
 
+/// What verifies clients, as it was read.
+pub(super) struct ClientVerification {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) hash: PolicyHash,
+    /// What is wrong with the files, though they can be used.
+    pub(super) warnings: Vec<String>,
+}
+
 impl ClientAuthPlan {
     /// The versions of the files.
     pub(super) fn versions(&self) -> Vec<Option<FileStamp>> {
@@ -39,78 +48,111 @@ impl ClientAuthPlan {
         files.into_iter().flatten().map(|path| file_version(path)).collect()
     }
 
-    /// Reads the files. Returns what verifies clients, and the hash of it.
-    pub(super) fn verifier(
-        &self,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<(Arc<dyn ClientCertVerifier>, PolicyHash), TlsFileError> {
+    /// Reads the files.
+    pub(super) fn read(&self, provider: &Arc<CryptoProvider>) -> Result<ClientVerification, TlsFileError> {
         let mut hash = Context::new(&SHA256);
-        hash.update(&read(&self.ca_file)?);
-        let roots = Arc::new(read_authorities(&self.ca_file)?);
-        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+        let text = read(&self.ca_file)?;
+        hash.update(&text);
+        let anchors = certificates(&self.ca_file, &text)?;
+        let roots = Arc::new(authorities(&self.ca_file, &text)?);
+        let mut warnings = expired(&self.ca_file, &anchors);
+        let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+        let (mut chain, mut authorities) = (builder(), None);
         if let Some(path) = &self.crl_file {
+            let text = read(path)?;
             hash.update(&[1]);
-            hash.update(&read(path)?);
-            // Only the certificates of clients themselves are looked up: a list for each authority in between is rare.
-            builder = builder
-                .with_crls(read_revocations(path)?)
-                .only_check_end_entity_revocation();
+            hash.update(&text);
+            let lists = revocations(path, &text)?;
+            warnings.extend(lists.iter().filter_map(|list| outdated(path, list)));
+            warnings.extend(unlisted(path, &anchors, &lists));
+            // The certificate of a client has to be looked up. Those of the authorities in between are looked up where there
+            // is a list: one for each of them is rare.
+            authorities = Some(builder().with_crls(lists.clone()).allow_unknown_revocation_status());
+            chain = chain.with_crls(lists).only_check_end_entity_revocation();
         }
         if !self.is_required {
-            builder = builder.allow_unauthenticated();
+            chain = chain.allow_unauthenticated();
         }
         let about = self.crl_file.as_ref().unwrap_or(&self.ca_file);
-        let chain = builder
-            .build()
-            .map_err(|error| TlsFileError::new(about, error.to_string()))?;
-        hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
-        let verifier: Arc<dyn ClientCertVerifier> = if self.names.is_empty() {
-            chain
-        } else {
-            Arc::new(NamedClients {
-                chain,
-                names: self.names.clone(),
-            })
+        let build = |builder: ClientCertVerifierBuilder| {
+            let built = builder.build();
+            built.map_err(|error| TlsFileError::new(about, error.to_string()))
         };
+        let chain = build(chain)?;
+        let authorities = authorities.map(build).transpose()?;
+        hash.update(format!("{:?} {:?}", self.is_required, self.names).as_bytes());
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(Clients {
+            chain,
+            authorities,
+            names: self.names.clone(),
+        });
         let hash = hash.finish();
-        Ok((verifier, hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
+        Ok(ClientVerification {
+            verifier,
+            hash: hash.as_ref().try_into().expect("SHA-256 has 32 bytes"),
+            warnings,
+        })
     }
+}
+
+/// The warning about a list that should have been replaced. It stays in force: to refuse all clients then, as if they were
+/// revoked, would be an outage that an authority causes by being late.
+fn outdated(path: &Path, list: &[u8]) -> Option<String> {
+    let (_, list) = parse_x509_crl(list).ok()?;
+    let next = list.next_update().filter(|next| next.timestamp() < unix_now())?;
+    let path = path.display();
+    Some(format!(
+        "{path}: the list of revoked certificates should have been replaced by {next}: what was revoked since is accepted"
+    ))
+}
+
+/// The warnings about authorities that have expired. What they have issued is accepted: their own certificates are trusted as
+/// they are (RFC 5280, section 6.1.1).
+fn expired(path: &Path, anchors: &[CertificateDer<'_>]) -> Vec<String> {
+    let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
+    let warnings = anchors.filter_map(|(_, anchor)| {
+        let end = anchor.validity().not_after;
+        let (path, subject) = (path.display(), bounded(&anchor.subject().to_string()));
+        (end.timestamp() < unix_now())
+            .then(|| format!("{path}: `{subject}` has expired on {end}: certificates that it has issued are accepted"))
+    });
+    warnings.collect()
+}
+
+/// The warnings about authorities that issue certificates of clients, and have no list: such clients are refused.
+fn unlisted(path: &Path, anchors: &[CertificateDer<'_>], lists: &[CertificateRevocationListDer<'_>]) -> Vec<String> {
+    let lists: Vec<_> = lists.iter().filter_map(|list| parse_x509_crl(list).ok()).collect();
+    let anchors = anchors.iter().filter_map(|anchor| parse_x509_certificate(anchor).ok());
+    let subjects = anchors.map(|(_, anchor)| anchor.tbs_certificate.subject);
+    let unlisted = subjects.filter(|subject| lists.iter().all(|(_, list)| list.issuer().as_raw() != subject.as_raw()));
+    let warnings = unlisted.map(|subject| {
+        let (path, subject) = (path.display(), bounded(&subject.to_string()));
+        format!("{path}: there is no list of `{subject}`: clients whose certificates it has issued itself are refused")
+    });
+    warnings.collect()
 }
 
 /// Accepts clients whose chain is valid, and whose certificate is for one of these names.
 #[derive(Debug)]
-struct NamedClients {
+struct Clients {
     chain: Arc<dyn ClientCertVerifier>,
+    /// Refuses a chain with a revoked authority; `None`: there are no lists.
+    authorities: Option<Arc<dyn ClientCertVerifier>>,
+    /// Empty: any name, or none.
     names: Vec<NamePattern>,
 }
 
-impl NamedClients {
+impl Clients {
     fn has_name(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
-            return false;
-        };
-        let Ok(Some(extension)) = parsed.subject_alternative_name() else {
-            return false;
-        };
-        extension.value.general_names.iter().any(|name| match name {
-            GeneralName::DNSName(name) => self.matches(name),
-            _ => false,
-        })
+        parse_x509_certificate(certificate).is_ok_and(|(_, parsed)| dns_names(&parsed).any(|name| self.matches(name)))
     }
 
     fn matches(&self, name: &str) -> bool {
-        let Ok(name) = Sni::from_config(name) else {
-            return false;
-        };
-        self.names.iter().any(|pattern| match pattern {
-            NamePattern::Exact(exact) => name.valid() == Some(exact),
-            NamePattern::Suffix(suffix) => name.parents().any(|parent| parent == suffix.as_str().as_bytes()),
-            NamePattern::Any => true,
-        })
+        Sni::from_config(name).is_ok_and(|name| self.names.iter().any(|pattern| pattern.rank(&name).is_some()))
     }
 }
 
-impl ClientCertVerifier for NamedClients {
+impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
         self.chain.client_auth_mandatory()
     }
@@ -126,7 +168,10 @@ impl ClientCertVerifier for NamedClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(certificate, intermediates, now)?;
-        if self.has_name(certificate) {
+        if let Some(authorities) = &self.authorities {
+            authorities.verify_client_cert(certificate, intermediates, now)?;
+        }
+        if self.names.is_empty() || self.has_name(certificate) {
             Ok(verified)
         } else {
             // Sent as `access_denied`.

@@ -43,12 +43,16 @@ impl TlsConnection {
         Ok(Self::new(Engine::Server(Box::new(connection))))
     }
 
-    /// The client's side of a connection to the server of this name.
+    /// The client's side of a connection to the server of this name, which is offered these protocols.
     ///
     /// # Errors
     /// Those of rustls; only a configuration that contradicts itself has any.
-    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, rustls::Error> {
-        let connection = UnbufferedClientConnection::new(config, name)?;
+    pub fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Self, rustls::Error> {
+        let connection = UnbufferedClientConnection::new_with_alpn(config, name, protocols)?;
         Ok(Self::new(Engine::Client(Box::new(connection))))
     }
 
@@ -80,6 +84,12 @@ impl TlsConnection {
         self.has_peer_closed && self.early.is_empty()
     }
 
+    /// How many bytes are reserved for what was received and not taken yet.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.incoming.capacity() + self.early.capacity()
+    }
+
     /// Continues the handshake with what was received, and adds what is to be sent to `outgoing`, also on an error: then
     /// that is the alert. What was received beyond the handshake is kept.
     ///
@@ -93,6 +103,7 @@ impl TlsConnection {
         let closed = &mut self.has_peer_closed;
         let (used, result) = process(&mut self.engine, &mut incoming, &mut keep, outgoing, closed, true);
         incoming.drain(..used);
+        incoming.shrink_to_fit();
         let is_too_long = result.is_ok() && incoming.len() > HANDSHAKE_BYTES_MAX;
         self.incoming = incoming;
         if is_too_long {
@@ -138,9 +149,9 @@ impl TlsConnection {
         self.early.extend_from_slice(plain);
     }
 
-    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns how many bytes of
-    /// plaintext there are in `plain`, which must have room for as many bytes as were received. `outgoing` gets what is to
-    /// be sent because of it: the answer to a request for new keys, or the alert on an error.
+    /// Decrypts what was received, beginning with what [`take_unread`](Self::take_unread) returned, in place. Returns how
+    /// many bytes of plaintext there are in `plain`, which must have room for as many bytes as were received. `outgoing`
+    /// gets what is to be sent because of it: the answer to a request for new keys, or the alert on an error.
     ///
     /// # Errors
     /// What the peer has sent is not valid, or is a fatal alert.
@@ -250,3 +261,6 @@ fn process(
 fn is_complete(negotiated: &CommonState) -> bool {
     !negotiated.is_handshaking() && !negotiated.wants_write()
 }
+
+#[cfg(test)]
+mod tests;

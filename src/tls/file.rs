@@ -8,7 +8,12 @@ use std::path::{Path, PathBuf};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::asn1_rs::{Any, FromDer, Tag};
+use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
+
+use super::words::bounded;
+use crate::regular_file;
 
 /// A longer file is not one of these, but named by mistake. A list of revoked certificates may be long.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -21,6 +26,8 @@ pub struct TlsFileError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub what: String,
+    /// The number of the error, if it is one of the system.
+    os_error: Option<i32>,
 }
 
 impl TlsFileError {
@@ -34,7 +41,17 @@ impl TlsFileError {
         Self {
             path: path.to_owned(),
             what: what.into(),
+            os_error: None,
         }
+    }
+}
+
+impl From<TlsFileError> for io::Error {
+    fn from(error: TlsFileError) -> Self {
+        // As it was: a shortage of descriptors is told apart by its number.
+        error
+            .os_error
+            .map_or_else(|| Self::other(error), Self::from_raw_os_error)
     }
 }
 
@@ -59,7 +76,7 @@ pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
 /// The bytes of a file, which are erased when they are dropped: it may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     let read = || {
-        let file = File::open(path)?;
+        let file = regular_file::open(path)?;
         let length = file.metadata()?.len().min(FILE_BYTES_MAX);
         // Reserved at once: a buffer that grows leaves copies of a key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
@@ -69,40 +86,82 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
         }
         Ok(bytes)
     };
-    read().map_err(|error| TlsFileError::new(path, error.to_string()))
+    read().map_err(|error| TlsFileError {
+        os_error: error.raw_os_error(),
+        ..TlsFileError::new(path, error.to_string())
+    })
+}
+
+/// What is wrong with a file in which nothing was found: `nothing`, unless it is in another format than PEM. `command` is the
+/// one of openssl(1) that converts DER.
+pub(super) fn nothing_found(text: &[u8], nothing: &str, command: &str) -> String {
+    match Any::from_der(text) {
+        // A PFX begins with version 3 (RFC 7292, section 4).
+        Ok((_, element)) if element.data.starts_with(&[2, 1, 3]) => {
+            "it is in PKCS#12, not in PEM: convert it (openssl pkcs12 -nodes -in FILE -out FILE.pem)".to_owned()
+        }
+        Ok((_, element)) if element.tag() == Tag::Sequence => {
+            format!("it is in DER, not in PEM: convert it (openssl {command} -inform der -in FILE -out FILE.pem)")
+        }
+        _ => nothing.to_owned(),
+    }
 }
 
 /// The certificates in a PEM file; at least one.
 pub(super) fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(TlsFileError::new(path, "there is no certificate in it")),
+        Ok(certificates) if certificates.is_empty() => {
+            let what = nothing_found(text, "there is no certificate in it", "x509");
+            Err(TlsFileError::new(path, what))
+        }
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(TlsFileError::new(path, format!("not PEM: {error}"))),
     }
 }
 
-/// The authorities in a PEM file.
-///
-/// # Errors
-/// The file cannot be read, or has no usable certificate.
-pub fn read_authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
+/// The authorities in a PEM file; at least one.
+pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsFileError> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(path, &read(path)?)? {
+    let certificates = certificates(path, text)?;
+    if let Some(what) = not_authorities(&certificates) {
+        return Err(TlsFileError::new(path, what));
+    }
+    for certificate in certificates {
         let added = store.add(certificate);
         added.map_err(|error| TlsFileError::new(path, error.to_string()))?;
     }
     Ok(store)
 }
 
+/// What is wrong if none of these certificates is one of an authority. A self-signed one always is, its own at least.
+fn not_authorities(certificates: &[CertificateDer<'_>]) -> Option<String> {
+    let mut first = None;
+    for certificate in certificates {
+        let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+        if parsed.is_ca() || parsed.issuer().as_raw() == parsed.subject().as_raw() {
+            return None;
+        }
+        let (subject, issuer) = (parsed.subject().to_string(), parsed.issuer().to_string());
+        first = first.or_else(|| Some((bounded(&subject), bounded(&issuer))));
+    }
+    let (subject, issuer) = first?;
+    Some(format!(
+        "`{subject}` is not an authority: the certificate of `{issuer}`, which has issued it, belongs here"
+    ))
+}
+
 /// The lists of revoked certificates in a PEM file; at least one.
-pub(super) fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
-    let lists: Result<Vec<_>, pem::Error> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
+pub(super) fn revocations(
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFileError> {
+    let lists: Result<Vec<_>, pem::Error> = CertificateRevocationListDer::pem_slice_iter(text).collect();
     match lists {
-        Ok(lists) if lists.is_empty() => Err(TlsFileError::new(
-            path,
-            "there is no list of revoked certificates (X509 CRL) in it",
-        )),
+        Ok(lists) if lists.is_empty() => {
+            let what = nothing_found(text, "there is no list of revoked certificates (X509 CRL) in it", "crl");
+            Err(TlsFileError::new(path, what))
+        }
         Ok(lists) => Ok(lists),
         Err(error) => Err(TlsFileError::new(path, format!("not PEM: {error}"))),
     }

@@ -5,6 +5,7 @@
 //! under way.
 
 use std::io;
+use std::mem::take;
 use std::sync::Arc;
 
 use tokio::io::Interest;
@@ -28,6 +29,9 @@ pub enum HandshakeError {
     /// The peer has closed the connection meanwhile.
     #[error("the peer closed the connection during the TLS handshake")]
     LeftEarly,
+    /// It has sent so much that there is no room for it.
+    #[error("there is no room for what the peer has sent of the TLS handshake")]
+    NoRoom,
     /// The connection broke.
     #[error("the connection broke during the TLS handshake")]
     Io(#[from] io::Error),
@@ -36,7 +40,8 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Completes a handshake. `first` is what was read of the peer already.
+/// Completes a handshake. `first` is what was read of the peer already; `unsent` is sent before anything else. `hold` is told
+/// how many bytes of the peer are held while it is waited for, and returns whether there is room for them.
 ///
 /// Dropping the future leaves the connection useless.
 ///
@@ -46,13 +51,18 @@ pub async fn shake_hands(
     socket: &TcpStream,
     connection: &mut TlsConnection,
     first: Vec<u8>,
+    unsent: Vec<u8>,
+    mut hold: impl FnMut(usize) -> bool,
 ) -> Result<(), HandshakeError> {
     let turn = TURN.with(Arc::clone);
-    let mut outgoing = Vec::new();
+    let mut outgoing = unsent;
     let mut received = first;
     loop {
+        if !hold(connection.held_bytes() + received.capacity()) {
+            return Err(HandshakeError::NoRoom);
+        }
         let permit = turn.acquire().await.expect("it is never closed");
-        let result = connection.shake_hands(&received, &mut outgoing);
+        let result = connection.shake_hands(&take(&mut received), &mut outgoing);
         yield_now().await;
         drop(permit);
         if !outgoing.is_empty() {
@@ -65,6 +75,9 @@ pub async fn shake_hands(
         result?;
         if !connection.is_handshaking() {
             return Ok(());
+        }
+        if !hold(connection.held_bytes()) {
+            return Err(HandshakeError::NoRoom);
         }
         received = read_some(socket).await?;
     }

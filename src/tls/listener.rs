@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 
 use super::certificate::{Certificate, CertificateSource};
-use super::client_auth::{ClientAuthPlan, PolicyHash};
+use super::client_auth::ClientAuthPlan;
 use super::file::{FileStamp, TlsFileError, file_version};
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
 use super::tickets::{TicketSecrets, Ticketer};
@@ -63,6 +63,8 @@ struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
     /// A configuration for each list of protocols.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
+    /// What is wrong with the files of `client_auth`, though they can be used.
+    warnings: Vec<String>,
 }
 
 /// What the next reading of the files needs to know. Only one thread reads at a time.
@@ -79,6 +81,8 @@ pub struct TlsReload {
     pub certificates: usize,
     /// Whether the rules for clients' certificates or the secrets of tickets have changed.
     pub policy: bool,
+    /// What is wrong with certificates that are new or changed, though they can be used.
+    pub warnings: Vec<String>,
     /// What is broken now and was not before. What was in force stays.
     pub broken: Vec<String>,
 }
@@ -96,6 +100,17 @@ impl ListenerTlsPlan {
         files
     }
 
+    /// The error if no source has a certificate: the directories are empty.
+    fn no_certificate(&self) -> TlsFileError {
+        let mut sources = self.certificates.iter();
+        let directory = sources.find_map(|source| match source {
+            CertificateSource::Directory(path) => Some(&**path),
+            CertificateSource::Files(_) | CertificateSource::Acme(_) => None,
+        });
+        let directory = directory.unwrap_or(Path::new(""));
+        TlsFileError::new(directory, "there is no certificate with its key in it")
+    }
+
     fn versions(&self) -> Vec<Option<FileStamp>> {
         let auth = self.client_auth.iter().flat_map(ClientAuthPlan::versions);
         auth.chain(self.tickets.iter().map(|path| file_version(path))).collect()
@@ -107,17 +122,14 @@ impl ListenerTlsPlan {
         provider: &Arc<CryptoProvider>,
     ) -> Result<HandshakePolicy, TlsFileError> {
         let versions = self.versions();
-        let auth = self
-            .client_auth
-            .as_ref()
-            .map(|auth| auth.verifier(provider))
-            .transpose()?;
-        let (verifier, hash) = auth.map_or((None, PolicyHash::default()), |(verifier, hash)| (Some(verifier), hash));
-        let secrets = self
-            .tickets
-            .as_deref()
-            .map_or_else(|| Ok(TicketSecrets::random()), TicketSecrets::read)?;
-        let ticketer = Arc::new(Ticketer::new(&secrets, &hash));
+        let auth = self.client_auth.as_ref().map(|auth| auth.read(provider)).transpose()?;
+        let hash = auth.as_ref().map_or_else(Default::default, |auth| auth.hash);
+        let ticketer: Arc<dyn ProducesTickets> = match &self.tickets {
+            Some(path) => Arc::new(Ticketer::new(&TicketSecrets::read(path)?, &hash)),
+            // Its keys are of this policy alone, because they are new. They are replaced every six hours, and tickets are good
+            // for twelve: whoever gets hold of the keys cannot decrypt sessions of TLS 1.2 that are older.
+            None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
+        };
         let config = |alpn: &Protocols| {
             let versions: &[_] = match self.min_version {
                 MinVersion::Tls12 => &[&TLS13, &TLS12],
@@ -127,21 +139,22 @@ impl ListenerTlsPlan {
             let builder = builder
                 .with_protocol_versions(versions)
                 .expect("the provider has suites of both");
-            let builder = match &verifier {
-                Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            let builder = match &auth {
+                Some(auth) => builder.with_client_cert_verifier(Arc::clone(&auth.verifier)),
                 None => builder.with_no_client_auth(),
             };
             let mut config = builder.with_cert_resolver(Arc::clone(resolver) as _);
             config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             // Sessions are resumed by tickets alone: a cache would be one lock for all workers.
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.ticketer = Arc::clone(&ticketer) as _;
+            config.ticketer = Arc::clone(&ticketer);
             Arc::new(config)
         };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
         Ok(HandshakePolicy {
             versions,
             configs: lists.into_iter().map(|alpn| (alpn.clone(), config(alpn))).collect(),
+            warnings: auth.map_or_else(Vec::new, |auth| auth.warnings),
         })
     }
 }
@@ -159,15 +172,7 @@ impl ListenerTls {
             return Err(broken.remove(0));
         }
         if store.all().is_empty() {
-            let directory = plan.certificates.iter().find_map(|source| match source {
-                CertificateSource::Directory(path) => Some(&**path),
-                CertificateSource::Files { .. } => None,
-            });
-            let directory = directory.unwrap_or(Path::new(""));
-            return Err(TlsFileError::new(
-                directory,
-                "there is no certificate with its key in it",
-            ));
+            return Err(plan.no_certificate());
         }
         let resolver = Arc::new(CertificateResolver(ArcSwap::from_pointee(store)));
         let policy = plan.policy(&resolver, &provider)?;
@@ -183,10 +188,19 @@ impl ListenerTls {
     /// Reads the files that have changed, and puts in force what is not broken. Takes time where there are many.
     pub fn reload(&self) -> TlsReload {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let LoadedStore { store, changed, broken } =
-            CertificateStore::load(&self.plan.certificates, &self.certificates());
+        let LoadedStore {
+            store,
+            mut changed,
+            mut warnings,
+            mut broken,
+        } = CertificateStore::load(&self.plan.certificates, &self.certificates());
+        if store.all().is_empty() {
+            changed = 0;
+            warnings.clear();
+            broken.push(self.plan.no_certificate());
+        }
         let mut broken: Vec<_> = broken.iter().map(ToString::to_string).collect();
-        if changed > 0 && !store.all().is_empty() {
+        if changed > 0 {
             self.resolver.0.store(Arc::new(store));
         }
         let mut has_policy_changed = false;
@@ -204,6 +218,7 @@ impl ListenerTls {
         TlsReload {
             certificates: changed,
             policy: has_policy_changed,
+            warnings,
             broken,
         }
     }
@@ -225,10 +240,26 @@ impl ListenerTls {
             .map(|(_, config)| Arc::clone(config))
     }
 
+    /// What a handshake is made with, if the protocols of the listener may be agreed.
+    ///
+    /// # Panics
+    /// Never: there is one for each list of protocols of the plan.
+    #[must_use]
+    pub fn default_config(&self) -> Arc<ServerConfig> {
+        self.config(&self.plan.alpn)
+            .expect("there is one for the list of the plan")
+    }
+
     /// The certificates in force.
     #[must_use]
     pub fn certificates(&self) -> Arc<CertificateStore> {
         self.resolver.0.load_full()
+    }
+
+    /// What is wrong with the files of `client_auth`, though they can be used.
+    #[must_use]
+    pub fn client_auth_warnings(&self) -> Vec<String> {
+        self.policy.load().warnings.clone()
     }
 
     /// The certificate for a client that can verify any.

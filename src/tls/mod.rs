@@ -1,10 +1,13 @@
-//! TLS that ends here: certificates of listeners and what is agreed with clients, and the TLS of one connection.
+//! TLS that ends or begins here: certificates of listeners and what is agreed with clients, what servers of pools are asked
+//! for, and the TLS of one connection.
 //!
-//! A [`ListenerTls`] holds what handshakes are made with. Its files are read again while it is in force; what is broken does
-//! not replace what is not. A [`TlsConnection`] is the TLS of one connection without IO; [`shake_hands`] completes its
-//! handshake on a socket.
+//! A [`ListenerTls`] holds what handshakes with clients are made with, a [`PoolTls`] what those with servers are made with.
+//! Their files are read again while they are in force; what is broken does not replace what is not. A [`TlsConnection`] is
+//! the TLS of one connection without IO; [`shake_hands`] completes its handshake on a socket.
 
+mod words;
 mod file;
+mod ocsp;
 mod certificate;
 mod store;
 mod client_auth;
@@ -12,14 +15,23 @@ mod tickets;
 mod listener;
 mod engine;
 mod connection;
+mod verification;
+mod pool;
 mod handshake;
-mod words;
 
-pub use certificate::{Certificate, CertificateSource};
+pub use certificate::{
+    AcmeSource, Certificate, CertificateFiles, CertificateSource, certificate_names, check_certificate,
+};
 pub use client_auth::ClientAuthPlan;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
-pub use file::{TlsFileError, read_authorities};
+pub use file::TlsFileError;
 pub use handshake::{HandshakeError, shake_hands};
 pub use listener::{ListenerTls, ListenerTlsPlan, MinVersion, Protocols, TlsReload};
+pub use pool::{
+    ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SniSource, client_config,
+    unverified_config,
+};
 pub use store::CertificateStore;
-pub use words::{PeerCertificate, TlsSummary, error_word, is_about_client_certificate, version_word};
+pub use words::{
+    PeerCertificate, TlsSummary, error_text, error_word, has_unknown_issuer, is_about_client_certificate, version_word,
+};

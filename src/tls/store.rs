@@ -9,7 +9,7 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::{Certificate, CertificateFiles, CertificateSource};
+use super::certificate::{AcmeSource, Certificate, CertificateFiles, CertificateSource};
 use super::file::TlsFileError;
 use crate::name::NamePattern;
 
@@ -27,6 +27,8 @@ pub(super) struct LoadedStore {
     pub(super) store: CertificateStore,
     /// Certificates that are new, or were read again.
     pub(super) changed: usize,
+    /// What is wrong with these, though they can be used.
+    pub(super) warnings: Vec<String>,
     /// Files that are broken. Where there was a certificate before, it is in the store.
     pub(super) broken: Vec<TlsFileError>,
 }
@@ -56,15 +58,17 @@ impl CertificateStore {
             .iter()
             .map(|certificate| (&certificate.files, certificate))
             .collect();
-        let (mut files, mut broken) = (Vec::<CertificateFiles>::new(), Vec::new());
+        let (mut files, mut broken) = (Vec::<(CertificateFiles, Option<&AcmeSource>)>::new(), Vec::new());
         for source in sources {
-            match source.files() {
-                Ok(found) => files.extend(found),
-                Err(error) => {
-                    broken.push(error);
-                    files.extend(before.files_of(source));
-                }
-            }
+            let acme = match source {
+                CertificateSource::Acme(acme) => Some(acme),
+                CertificateSource::Files(_) | CertificateSource::Directory(_) => None,
+            };
+            let found = source.files().unwrap_or_else(|error| {
+                broken.push(error);
+                before.files_of(source)
+            });
+            files.extend(found.into_iter().map(|files| (files, acme)));
         }
         let kept = |files: &CertificateFiles| {
             known
@@ -72,17 +76,21 @@ impl CertificateStore {
                 .filter(|kept| kept.is_current())
                 .map(|kept| Arc::clone(kept))
         };
-        let mut changed = 0;
+        let (mut changed, mut warnings) = (0, Vec::new());
         let mut all = Vec::with_capacity(files.len());
-        for (files, loaded) in files.iter().zip(in_parallel(&files, |files| {
+        for ((files, _), loaded) in files.iter().zip(in_parallel(&files, |(files, acme)| {
+            let load = || acme.map_or_else(|| files.load(), |acme| acme.load(files));
             kept(files).map_or_else(
-                || files.load().map(|loaded| (Arc::new(loaded), true)),
+                || load().map(|loaded| (Arc::new(loaded), true)),
                 |kept| Ok((kept, false)),
             )
         })) {
             match loaded {
                 Ok((certificate, is_new)) => {
-                    changed += usize::from(is_new);
+                    if is_new {
+                        changed += 1;
+                        warnings.extend_from_slice(&certificate.warnings);
+                    }
                     all.push(certificate);
                 }
                 Err(error) => {
@@ -95,6 +103,7 @@ impl CertificateStore {
         LoadedStore {
             store: Self::new(all),
             changed,
+            warnings,
             broken,
         }
     }

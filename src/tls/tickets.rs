@@ -1,11 +1,11 @@
-//! Tickets by which clients resume their TLS sessions (RFC 5077; RFC 8446, section 4.6.1).
+//! Tickets by which clients resume their TLS sessions on any machine of a fleet (RFC 5077; RFC 8446, section 4.6.1).
 //!
 //! ```text
 //! ticket: name of the key (16) | nonce (12) | AES-256-GCM of { time of issue (8) | state of the session } | tag (16)
 //! ```
-//! The keys are derived from secrets that all workers share, or all machines of a fleet, and from the policy for clients'
-//! certificates: rustls does not verify a client's certificate again when its session is resumed, so that a ticket must not
-//! outlive the policy that it was issued under.
+//! The keys are derived from secrets that all machines of a fleet share, and from the policy for clients' certificates: rustls
+//! does not verify a client's certificate again when its session is resumed, so that a ticket must not outlive the policy that
+//! it was issued under. A process without such secrets uses the tickets of rustls.
 
 use std::fmt;
 use std::path::Path;
@@ -16,9 +16,9 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
-use super::certificate::unix_now;
 use super::client_auth::PolicyHash;
 use super::file::{TlsFileError, read};
+use super::words::unix_now;
 
 /// How long a ticket may be used, in seconds.
 const LIFETIME: u32 = 12 * 60 * 60;
@@ -36,13 +36,6 @@ const TIME_BYTES: usize = 8;
 pub(super) struct TicketSecrets(Vec<Zeroizing<Vec<u8>>>);
 
 impl TicketSecrets {
-    /// A secret of this process alone.
-    pub(super) fn random() -> Self {
-        let mut secret = Zeroizing::new(vec![0; SECRET_BYTES_MIN]);
-        rand::fill(&mut secret).expect("the system has random bytes");
-        Self(vec![secret])
-    }
-
     /// The lines of a file.
     pub(super) fn read(path: &Path) -> Result<Self, TlsFileError> {
         let text = read(path)?;

@@ -1,16 +1,17 @@
 //! The words of TLS for logs, metrics and the API.
 
 use std::borrow::Cow;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, CertificateError, CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion};
 use x509_parser::parse_x509_certificate;
 
-use super::certificate::unix_now;
 use crate::text::escape;
 
-/// The longest subject of a certificate that is logged, in bytes.
+/// The longest subject or issuer of a certificate that is logged or shown, in bytes.
 const SUBJECT_BYTES_MAX: usize = 255;
 
 /// What was negotiated, for the log.
@@ -87,8 +88,8 @@ impl PeerCertificate {
     }
 }
 
-/// Text of a peer, escaped and not too long.
-fn bounded(text: &str) -> Box<str> {
+/// Text of a certificate, escaped and not too long.
+pub(super) fn bounded(text: &str) -> Box<str> {
     let mut text = escape(text, &[]).into_owned();
     if text.len() > SUBJECT_BYTES_MAX {
         let end = (0..=SUBJECT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
@@ -106,6 +107,24 @@ pub fn version_word(version: Option<ProtocolVersion>) -> &'static str {
         Some(ProtocolVersion::TLSv1_2) => "1.2",
         _ => "",
     }
+}
+
+/// Whether a handshake failed because no trusted authority has issued the peer's certificate.
+#[must_use]
+pub fn has_unknown_issuer(error: &io::Error) -> bool {
+    let mut causes = std::iter::successors(
+        error.get_ref().map(|cause| cause as &(dyn std::error::Error + 'static)),
+        |cause| match cause.downcast_ref::<io::Error>() {
+            Some(wrapped) => wrapped.get_ref().map(|cause| cause as _),
+            None => cause.source(),
+        },
+    );
+    causes.any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        )
+    })
 }
 
 /// Whether a handshake failed because of the client's certificate, or because it has none.
@@ -142,6 +161,25 @@ pub fn error_word(error: &Error) -> Cow<'static, str> {
     snake_case(&format!("{alert:?}")).into()
 }
 
+/// What an error says, for people: in words where rustls has only the name of a variant.
+#[must_use]
+pub fn error_text(error: &Error) -> Cow<'static, str> {
+    let text = match error {
+        Error::InvalidCertificate(invalid) => match invalid {
+            CertificateError::UnknownIssuer => "no trusted authority has issued it (UnknownIssuer)",
+            CertificateError::Revoked => "it is revoked (Revoked)",
+            CertificateError::UnknownRevocationStatus => {
+                "there is no list of revoked certificates of the authority that issued it (UnknownRevocationStatus)"
+            }
+            CertificateError::ApplicationVerificationFailure => "it is for none of the `names` of client_auth",
+            _ => return error.to_string().into(),
+        },
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => return "the peer does not speak TLS".into(),
+        _ => return error.to_string().into(),
+    };
+    format!("invalid peer certificate: {text}").into()
+}
+
 /// `UnknownCA` as the RFC writes it: `unknown_ca`.
 fn snake_case(name: &str) -> String {
     let mut word = String::with_capacity(name.len() + 4);
@@ -154,6 +192,12 @@ fn snake_case(name: &str) -> String {
         word.push(c.to_ascii_lowercase());
     }
     word
+}
+
+/// Seconds since the Unix epoch.
+pub(super) fn unix_now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| elapsed.as_secs().cast_signed())
 }
 
 #[cfg(test)]
@@ -182,6 +226,27 @@ mod tests {
         ] {
             assert_eq!(error_word(&error), word, "{error:?}");
         }
+    }
+
+    #[test]
+    fn refusals_of_certificates_are_told_in_words() {
+        let told = |error: CertificateError| error_text(&Error::InvalidCertificate(error)).into_owned();
+        for (error, text) in [
+            (CertificateError::UnknownIssuer, "no trusted authority has issued it"),
+            (CertificateError::Revoked, "it is revoked"),
+            (
+                CertificateError::UnknownRevocationStatus,
+                "there is no list of revoked certificates",
+            ),
+            (
+                CertificateError::ApplicationVerificationFailure,
+                "it is for none of the `names`",
+            ),
+        ] {
+            let told = told(error);
+            assert!(told.starts_with(&format!("invalid peer certificate: {text}")), "{told}");
+        }
+        assert_eq!(told(CertificateError::Expired), "invalid peer certificate: Expired");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rustix::net::netdevice::name_to_index;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client::{Client, server_reached};
-use crate::support::counts::log_count;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::namespaces::Namespaces;
 use crate::support::proxy::Proxy;
@@ -106,9 +106,7 @@ fn a_listener_may_be_bound_to_a_link_local_address() {
         "[listeners.l]\nbind = \"[fe80::1%v1]:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
         server.address
     ));
-    assert_eq!(log_count(&proxy, "listening"), 1);
-    let log = proxy.log();
-    let line = log.iter().find(|line| line["message"] == "listening").unwrap();
+    let line = &log_lines(&proxy, "listening", 1)[0];
     let port = proxy.at("l").port();
     assert_eq!(line["address"], format!("[fe80::1%v1]:{port}"), "as it was written");
     let heard = star.at(1, || {

@@ -6,6 +6,7 @@
 mod support;
 
 mod addresses;
+mod bind_source;
 mod clock;
 mod least_privilege;
 mod network;

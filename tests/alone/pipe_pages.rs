@@ -5,6 +5,7 @@ use std::thread::scope;
 
 use crate::support::client::{Client, assert_echoes};
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
@@ -37,6 +38,7 @@ fn bulk_data_is_copied_while_the_pipe_quota_is_used_up_and_spliced_afterwards() 
     let config = one_pool(&[server.address], "");
     let proxy = Proxy::setup(&config).under(&as_user).start();
     let before = pipes(&proxy);
+    log_lines(&proxy, "server is up", 1); // the last line of a start
     let lines = proxy.log().len();
     scope(|all| {
         for _ in 0..SESSIONS {

@@ -11,6 +11,7 @@ mod routing;
 mod tls;
 mod choosing;
 mod health;
+mod discovery;
 mod databases;
 mod limits;
 mod guards;

@@ -17,6 +17,10 @@ pub struct Line {
     pub pool: String,
     pub server: String,
     pub ending: String,
+    /// The client, if a proxy in front gave another one than the peer.
+    pub client: String,
+    /// Refusals that were not logged since the line before.
+    pub suppressed: u64,
     pub up: u64,
     pub down: u64,
 }
@@ -33,6 +37,8 @@ impl Line {
             pool: word("pool"),
             server: word("server"),
             ending: word("ending"),
+            client: word("client"),
+            suppressed: line["suppressed"].as_u64().unwrap_or(0),
             up: line["bytes_up"].as_u64()?,
             down: line["bytes_down"].as_u64()?,
         })

@@ -68,7 +68,7 @@ impl Client {
     fn leave(&self) -> Option<Leave> {
         match &self.script {
             Script::Talk(talk) => talk.leaves,
-            Script::PartOfHello(_, leave) | Script::Nothing(leave) => Some(*leave),
+            Script::PartOfHello(_, leave) | Script::PartOfHeader(_, leave) | Script::Nothing(leave) => Some(*leave),
             Script::Bytes(_) | Script::Drip => None,
         }
     }
@@ -81,7 +81,14 @@ impl Client {
     }
 
     async fn act(&self, clients: &Clients, tally: &Arc<Tally>, wire: &mut Option<Box<dyn Wire>>) -> io::Result<()> {
-        let socket = Counted::new(self.connect().await?, tally);
+        let mut socket = self.connect().await?;
+        if let Script::Talk(Talk {
+            header: Some(header), ..
+        }) = &self.script
+        {
+            send_parts(&mut socket, header.parts(self.number)).await?;
+        }
+        let socket = Counted::new(socket, tally);
         match &self.script {
             Script::Talk(talk) => {
                 let wire = match talk.name {
@@ -104,6 +111,11 @@ impl Client {
                 // Never the whole hello.
                 wire.write_all(&hello[..hello.len() * usize::from(*share) / (1 << 16)])
                     .await?;
+                std::future::pending().await
+            }
+            Script::PartOfHeader(header, _) => {
+                let [part, _] = header.parts(self.number);
+                wire.insert(Box::new(socket)).write_all(&part).await?;
                 std::future::pending().await
             }
             Script::Drip => {
@@ -164,6 +176,16 @@ impl Client {
         }
         receive_end(wire).await
     }
+}
+
+/// Sends a PROXY header in two segments. It is no content: its bytes are not counted.
+async fn send_parts(socket: &mut TcpStream, parts: [Vec<u8>; 2]) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    for part in parts {
+        socket.write_all(&part).await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// Reads until the end of the stream.

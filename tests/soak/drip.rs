@@ -18,7 +18,7 @@ use crate::client::{Client, Clients, hello};
 use crate::cost::Cost;
 use crate::kinds::{Script, good};
 use crate::records::{End, address};
-use crate::support::counts::{active_sessions, ended_sessions};
+use crate::support::counts::{active_sessions, ended_sessions, log_lines};
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::usage::cpu_time;
@@ -100,9 +100,8 @@ pub fn run(stage: &Stage, time: Duration) -> ExitCode {
 
 /// The largest number of sessions, as acequia logs it at the start.
 fn capacity(proxy: &Proxy) -> usize {
-    let log = proxy.log();
-    let line = log.iter().find(|line| line["message"] == "room");
-    usize::try_from(line.unwrap()["sessions"].as_u64().unwrap()).unwrap()
+    let sessions = &log_lines(proxy, "room", 1)[0]["sessions"];
+    usize::try_from(sessions.as_u64().unwrap()).unwrap()
 }
 
 /// Measurements of good clients over part_of_clients time.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::header::Header;
 use crate::order::{Manner, Order, Pace};
 use crate::site::{SHOP, WEB};
 
@@ -25,6 +26,8 @@ pub enum Script {
     Bytes(Vec<u8>),
     /// Sends this part of a real hello, in 65,536ths, and leaves.
     PartOfHello(u16, Leave),
+    /// Sends the first part of a PROXY header, and leaves.
+    PartOfHeader(Header, Leave),
     /// Sends a real hello a byte at a time.
     Drip,
     /// Sends nothing.
@@ -39,6 +42,8 @@ pub struct Talk {
     pub manner: Manner,
     /// The pace of the client, and of the server.
     pub paces: [Pace; 2],
+    /// A PROXY header before everything else.
+    pub header: Option<Header>,
     /// With TLS, for this server name.
     pub name: Option<&'static str>,
     pub leaves: Option<Leave>,
@@ -73,6 +78,7 @@ fn talk(up: u32, down: u32, manner: Manner) -> Talk {
         down,
         manner,
         paces: [Pace::Full; 2],
+        header: None,
         name: None,
         leaves: None,
     }
@@ -111,6 +117,21 @@ fn named(rng: &mut Rng, bytes_max: u32) -> Talk {
     Talk {
         name: Some(names[rng.usize(..names.len())]),
         ..any(rng, bytes_max)
+    }
+}
+
+fn fronted(rng: &mut Rng) -> Talk {
+    Talk {
+        header: Some(Header::any(rng)),
+        ..any(rng, 20_000)
+    }
+}
+
+/// A session that holds its place for about a second.
+fn lasting(rng: &mut Rng) -> Talk {
+    Talk {
+        paces: [Pace::Full, Pace::Trickle],
+        ..talk(rng.u32(..500), rng.u32(500..1_500), Manner::Both)
     }
 }
 
@@ -197,6 +218,25 @@ pub const KINDS: &[Kind] = &[
         script: |rng| to("refused.example.com", rng) },
     Kind { name: "unknown name", share: 2, listener: "names", endings: &["no_route"],
         script: |rng| to("unknown.example.com", rng) },
+    Kind { name: "waits in a queue", share: 14, listener: "queued",
+        endings: &["client_closed", "server_closed", "queue_full", "queue_timeout"],
+        script: |rng| Script::Talk(lasting(rng)) },
+    Kind { name: "leaves a queue", share: 5, listener: "queued",
+        endings: &["client_closed", "server_closed", "client_reset", "server_reset", "client_left_early", "queue_full", "queue_timeout"],
+        script: |rng| broken_off(lasting(rng), Leave::within(rng, 1_500)) },
+    Kind { name: "denied or not", share: 8, listener: "denying", endings: &["client_closed", "server_closed", "denied"],
+        script: |rng| session(rng.u32(..2_000), rng.u32(..50_000), Manner::Both) },
+    Kind { name: "limited at times", share: 10, listener: "limited", endings: &["client_closed", "server_closed", "limited"],
+        script: |rng| paced(rng.u32(..400), rng.u32(..400), Manner::Both, [Pace::Full, Pace::Trickle]) },
+    Kind { name: "behind a proxy", share: 8, listener: "fronted", endings: WELL,
+        script: |rng| Script::Talk(fronted(rng)) },
+    Kind { name: "behind a proxy, leaves", share: 3, listener: "fronted",
+        endings: &["client_closed", "server_closed", "client_reset", "server_reset", "client_left_early"],
+        script: |rng| broken_off(fronted(rng), Leave::within(rng, 30)) },
+    Kind { name: "part of a PROXY header", share: 2, listener: "fronted", endings: NO_HELLO,
+        script: |rng| Script::PartOfHeader(Header::any(rng), Leave::within(rng, 10)) },
+    Kind { name: "bad PROXY header", share: 2, listener: "fronted", endings: &["proxy_invalid"],
+        script: |rng| Script::Bytes(random(rng, b'P', 20..300)) },
     Kind { name: "refusing servers", share: 2, listener: "refusing", endings: &["connect_failed"],
         script: |_| session(100, 100, Manner::Both) },
     Kind { name: "hanging server", share: 1, listener: "hanging", endings: &["connect_failed"],

@@ -12,6 +12,7 @@ mod records;
 mod client;
 mod cost;
 mod drip;
+mod header;
 mod kinds;
 mod load;
 mod operator;
@@ -131,6 +132,7 @@ fn soak(stage: Stage, rng: &mut Rng, time: Duration) -> ExitCode {
     let Stopped { code, log, .. } = proxy.stop();
     let (lines, broken_lines) = access::read(site.logs.path());
     let evidence = Evidence {
+        servers,
         records: load.records.all().clone(),
         lines,
         broken_lines,
@@ -167,7 +169,10 @@ fn at_rest(proxy: &Proxy, before: &Cost) -> Cost {
     loop {
         let now = Cost::of(proxy);
         let is_over = active_sessions(proxy) == 0.0 && now.sockets <= before.sockets && now.threads <= before.threads;
-        if is_over && verdict::down(&proxy.metrics()).is_empty() || Instant::now() > end {
+        // A place on a limited server comes back up to a second after its session.
+        let metrics = proxy.metrics();
+        let has_all_places = metrics.sum("acequia_server_sessions_active", &[]) == 0.0;
+        if is_over && has_all_places && verdict::down(&metrics).is_empty() || Instant::now() > end {
             return now;
         }
         sleep(Duration::from_millis(100));

@@ -89,15 +89,24 @@ impl Records {
     }
 }
 
+/// The network of the clients' own addresses, and that of those which a proxy in front gives for them.
+const OWN: u32 = 127 << 24;
+pub const NAMED: u32 = 10 << 24;
+
 /// The loopback address of a session's client: each has its own, so that servers and logs identify the session.
 pub fn address(session: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits((127 << 24 | 1 << 16) + session)
+    Ipv4Addr::from_bits(OWN + (1 << 16) + session)
+}
+
+/// The address that a proxy in front gives for a session's client.
+pub fn named(session: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(address(session).to_bits() - OWN + NAMED)
 }
 
 /// The session whose client has this address; `None` for addresses that the soak does not use.
 pub fn session(address: Ipv4Addr) -> Option<u32> {
     address
         .to_bits()
-        .checked_sub(127 << 24 | 1 << 16)
+        .checked_sub(OWN + (1 << 16))
         .filter(|session| *session < 254 << 16)
 }

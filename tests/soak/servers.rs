@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use crate::client::{GREETING, PATIENCE};
 use crate::order::{Manner, Order};
 use crate::pattern::{Direction, Pattern};
-use crate::records::{End, Records, Side, session};
+use crate::records::{End, Records, Side, address, named};
 use crate::site::{Host, Nature};
 use crate::support::process::Port;
 use crate::wire::{Counted, Tally, Wire, exchange, receive, receive_end, reset_when_closed, send};
@@ -23,6 +24,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 
 /// A running server, until it is dropped.
 pub struct Server {
+    pub pool: &'static str,
     pub is_mortal: bool,
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -32,6 +34,9 @@ pub struct Server {
 /// What a server's sessions share.
 struct Shared {
     nature: Nature,
+    /// Connections at the moment, and at most so far.
+    open: AtomicUsize,
+    most: AtomicUsize,
     acceptor: Option<TlsAcceptor>,
     records: Arc<Records>,
 }
@@ -40,10 +45,13 @@ impl Server {
     /// Starts it. Must be called within a runtime.
     pub fn start(host: &Host, acceptor: Option<TlsAcceptor>, records: &Arc<Records>) -> Self {
         let server = Self {
+            pool: host.pool,
             is_mortal: host.is_mortal,
             address: host.port.address,
             shared: Arc::new(Shared {
                 nature: host.nature,
+                open: AtomicUsize::new(0),
+                most: AtomicUsize::new(0),
                 acceptor,
                 records: Arc::clone(records),
             }),
@@ -51,6 +59,11 @@ impl Server {
         };
         server.listen();
         server
+    }
+
+    /// The most connections that it had at a time.
+    pub fn most(&self) -> usize {
+        self.shared.most.load(Relaxed)
     }
 
     /// Closes its port and resets its sessions, and listens again after this time.
@@ -73,6 +86,7 @@ impl Server {
                     accepted = listener.accept() => accepted,
                 };
                 if let Ok((socket, _)) = accepted {
+                    reset_when_closed(&socket, true);
                     tokio::spawn(Arc::clone(&shared).serve(socket, dies.clone()));
                 }
             }
@@ -84,21 +98,24 @@ impl Shared {
     async fn serve(self: Arc<Self>, socket: TcpStream, mut dies: watch::Receiver<bool>) {
         let tally = Arc::<Tally>::default();
         let mut known = None;
+        // Connections whose end has arrived already are not counted any more.
+        tokio::task::yield_now().await;
+        self.most.fetch_max(self.open.fetch_add(1, Relaxed) + 1, Relaxed);
         let end = tokio::select! {
             end = self.talk(socket, &tally, &mut known) => end,
             _ = dies.wait_for(|is_alive| !is_alive) => End::Died,
         };
+        self.open.fetch_sub(1, Relaxed);
         if let Some(session) = known {
             self.records.server(session, Side::new(&tally, end));
         }
     }
 
-    /// Dropping this resets the session, unless it has ended well.
+    /// Dropping this resets the session, as accepted sockets do, unless it has ended well.
     async fn talk(&self, mut socket: TcpStream, tally: &Arc<Tally>, known: &mut Option<u32>) -> End {
-        reset_when_closed(&socket, true);
-        let from_header = if self.nature == Nature::Proxied {
+        let from_header = if let Nature::Proxied { is_named } = self.nature {
             match read_proxy_header(&mut socket).await {
-                Ok(session) => Some(session),
+                Ok(client) => Some((is_named, client)),
                 Err(error) => return End::of(Err(error)),
             }
         } else {
@@ -127,8 +144,15 @@ impl Shared {
             return End::Wrong;
         };
         *known = Some(order.session);
-        if from_header.is_some_and(|session| session != order.session) {
-            return End::Wrong;
+        if let Some((is_named, client)) = from_header {
+            let expected = if is_named {
+                named(order.session)
+            } else {
+                address(order.session)
+            };
+            if client != expected {
+                return End::Wrong;
+            }
         }
         let stalled = |_| Err(std::io::ErrorKind::TimedOut.into());
         match timeout(PATIENCE, obey(&mut *wire, order)).await.unwrap_or_else(stalled) {
@@ -183,14 +207,14 @@ async fn obey(wire: &mut dyn Wire, order: Order) -> std::io::Result<()> {
     wire.shutdown().await
 }
 
-/// Reads a PROXY header of version 2, and returns the session of the client address in it: signature (12 bytes), version
+/// Reads a PROXY header of version 2, and returns the client address in it: signature (12 bytes), version
 /// and command, family, length (2), then for TCP over IPv4 both addresses (4 each) and ports (2 each).
-async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<u32> {
+async fn read_proxy_header(socket: &mut TcpStream) -> std::io::Result<Ipv4Addr> {
     let mut head = [0; 16];
     socket.read_exact(&mut head).await?;
     let mut rest = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];
     socket.read_exact(&mut rest).await?;
-    let known = rest.first_chunk::<4>().and_then(|ip| session(Ipv4Addr::from(*ip)));
+    let known = rest.first_chunk::<4>().map(|ip| Ipv4Addr::from(*ip));
     let is_right = head.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
     known
         .filter(|_| is_right)

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
+use crate::records::address;
 use crate::support::process::Port;
 use crate::support::server::{Hanging, hanging, refusing};
 
@@ -16,26 +17,33 @@ pub enum Nature {
     Greets,
     /// Speaks TLS, as the pool of this name.
     Tls(&'static str),
-    /// Requires a PROXY header of version 2.
-    Proxied,
+    /// Requires a PROXY header of version 2, with a client in 127/8 or in [`NAMED`](crate::records::NAMED).
+    Proxied { is_named: bool },
 }
 
 /// The pools: name, number of servers, nature, whether the servers may die, and further lines of the configuration.
-pub const POOLS: [(&str, usize, Nature, bool, &str); 9] = [
-    ("plain", 3, Nature::Plain, true, CHECKED),
+pub const POOLS: [(&str, usize, Nature, bool, &str); 11] = [
+    ("plain", 3, Nature::Plain, true, LIMITED),
     ("hash", 3, Nature::Plain, true, HASH),
     ("greeting", 2, Nature::Greets, true, TURNS),
     ("shop", 3, Nature::Tls("shop"), true, CHECKED),
     ("web", 2, Nature::Tls("web"), true, CHECKED),
     ("mixed", 1, Nature::Plain, false, UNCHECKED),
     ("quiet", 1, Nature::Plain, false, CHECKED),
-    ("proxied", 2, Nature::Proxied, true, PROXIED),
+    ("proxied", 2, Nature::Proxied { is_named: false }, true, PROXIED),
+    ("fronted", 2, Nature::Proxied { is_named: true }, true, PROXIED),
+    (QUEUED, 2, Nature::Plain, false, QUEUE),
     (MOVING, 3, Nature::Plain, false, UNCHECKED),
 ];
 
 const UNCHECKED: &str = "health.check = \"off\"";
 /// With a timeout that even a busy machine meets: a server that is down has died.
 const CHECKED: &str = "health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
+/// With a limit that is never reached: no session is refused for it, and every place comes back.
+const LIMITED: &str = "max_sessions = 10000\nqueue = {}\n\
+                       health = { interval = \"500ms\", timeout = \"5s\", fall = 2 }";
+/// With too few places: clients wait, and some in vain. No check takes a place.
+const QUEUE: &str = "max_sessions = 4\nqueue = { max = 12, timeout = \"1s\" }\nhealth.check = \"off\"";
 const HASH: &str = "balance = \"source-hash\"\non_down = \"close\"\nclose_over = \"1s\"\n\
                     health = { interval = \"200ms\", timeout = \"5s\" }";
 const TURNS: &str = "balance = \"round-robin\"\nslow_start = \"2s\"\nhealth.interval = \"1s\"\nhealth.timeout = \"5s\"";
@@ -48,6 +56,15 @@ pub const WEB: [&str; 2] = ["web.example.com", "anything.example.org"];
 
 /// The pool whose servers differ between the configurations: their series are removed with them.
 pub const MOVING: &str = "moving";
+
+/// The pool whose servers take a few sessions at a time, and how many each.
+pub const QUEUED: &str = "queued";
+pub const QUEUED_SESSIONS_MAX: usize = 4;
+
+/// Whether the guard `even` denies a client: every other network of 256 addresses.
+pub fn is_denied(session: u32) -> bool {
+    address(session).octets()[2] % 2 == 1
+}
 
 /// A server, with its reserved port.
 pub struct Host {
@@ -90,8 +107,9 @@ impl Site {
     /// One of the two configurations.
     pub fn config(&self, turn: Turn) -> String {
         let mut text = format!(
-            "[log]\naccess = \"{}/access.log\"\n{LISTENERS}",
-            self.logs.path().display()
+            "[log]\naccess = \"{}/access.log\"\n{LISTENERS}\n[guards.even]\ndeny = {:?}\n",
+            self.logs.path().display(),
+            denied()
         );
         if turn == Turn::Second {
             text = text.replace("# in the second turn: ", "");
@@ -128,6 +146,13 @@ pub enum Turn {
     Second,
 }
 
+/// The networks of [`is_denied`].
+fn denied() -> Vec<String> {
+    let networks = (0..1 << 16).step_by(256).map(|at| address(at + 256));
+    let denied = networks.filter(|network| network.octets()[2] % 2 == 1);
+    denied.map(|network| format!("{network}/24")).collect()
+}
+
 fn server(address: SocketAddr, name: &str) -> String {
     format!("{{ address = \"{address}\", name = \"{name}\" }}")
 }
@@ -142,13 +167,64 @@ const LISTENERS: &str = r#"
 connect_timeout = "1s"
 # in the second turn: half_close_timeout = "30m"
 
+# Limits that nobody reaches, except the bandwidth of a session.
+[guards.wide]
+sessions = 100000
+sessions_per_source = 100000
+rate = "1000000/s"
+rate_per_source = "1000000/s"
+bandwidth = "4GiB/s"
+bandwidth_per_session = "64MiB/s"
+# in the second turn: deny = "192.0.2.0/24"
+
+# Limits that some clients exceed.
+[guards.narrow]
+by.ipv4 = 24
+sessions = 6
+sessions_per_source = 4
+rate = "15/s"
+rate_per_source = "10/s"
+burst = 3
+sources_max = 1000
+# in the second turn: refuse_with = "close"
+
+# Limits that many would exceed.
+[guards.reporting]
+sessions = 1
+rate = "1/s"
+bandwidth = "1KiB/s"
+report_only = true
+
+[listeners.denying]
+bind = "127.0.0.1:0"
+pool = "plain"
+guards = ["even", "reporting"]
+
+[listeners.limited]
+bind = "127.0.0.1:0"
+pool = "plain"
+guards = "narrow"
+
+[listeners.queued]
+bind = "127.0.0.1:0"
+pool = "queued"
+
+[listeners.fronted]
+bind = "127.0.0.1:0"
+pool = "fronted"
+accept_proxy = { from = "127.0.0.0/8", require = true }
+hello_timeout = "8s"
+guards = "wide"
+
 [listeners.plain]
 bind = "127.0.0.1:0"
 pool = "plain"
+guards = "wide"
 
 [listeners.hash]
 bind = "127.0.0.1:0"
 pool = "hash"
+guards = "wide"
 # in the second turn: max_connections = 5000
 
 [listeners.greeting]
@@ -186,6 +262,7 @@ half_close_timeout = "500ms"
 bind = "127.0.0.1:0"
 hello_timeout = "8s"
 hello_max = "16KiB"
+guards = "wide"
 # in the second turn: keepalive = "off"
 
 [[listeners.names.routes]]

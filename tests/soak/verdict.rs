@@ -1,18 +1,21 @@
 //! Compares clients, servers, access log and metrics, and lists what does not agree.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::access::Line;
 use crate::cost::Cost;
 use crate::kinds::{KINDS, Kind};
 use crate::load::Outcome;
 use crate::operator::Done;
-use crate::records::{End, Record};
-use crate::site::MOVING;
+use crate::records::{End, Record, named};
+use crate::servers::Server;
+use crate::site::{MOVING, QUEUED, QUEUED_SESSIONS_MAX, is_denied};
 use crate::support::metrics::Metrics;
 
 /// Everything that was recorded in a run.
 pub struct Evidence {
+    pub servers: Vec<Arc<Server>>,
     pub records: HashMap<u32, Record>,
     pub lines: Vec<Line>,
     /// Lines of the access log that cannot be parsed.
@@ -41,7 +44,7 @@ const FATE: [&str; 6] = [
 const WELL: [&str; 2] = ["client_closed", "server_closed"];
 
 /// Endings that the client may see as an early end of the stream.
-const NEVER_BEGAN: [&str; 9] = [
+const NEVER_BEGAN: [&str; 15] = [
     "hello_timeout",
     "hello_too_long",
     "hello_invalid",
@@ -51,7 +54,16 @@ const NEVER_BEGAN: [&str; 9] = [
     "no_server",
     "connect_failed",
     "idle_timeout",
+    "denied",
+    "limited",
+    "servers_full",
+    "queue_full",
+    "queue_timeout",
+    "proxy_invalid",
 ];
+
+/// Endings by guards. Of those only some are logged.
+const REFUSED_BY_GUARD: [&str; 2] = ["denied", "limited"];
 
 /// The violations found.
 #[derive(Default)]
@@ -81,6 +93,7 @@ impl Evidence {
         self.unlogged(&mut found);
         self.sums(&mut found);
         self.gauges(&mut found);
+        self.limits(&mut found);
         self.costs(&mut found);
         self.log(&mut found);
         found.0
@@ -153,7 +166,8 @@ impl Evidence {
         if dropped == 0 {
             for (session, record) in unlogged {
                 let client = record.client.map(|(_, side)| side);
-                let is_visit = client.is_some_and(|side| side.end == End::Left && side.received == 0);
+                let is_refused = may_be_refused(*session, record);
+                let is_visit = client.is_some_and(|side| (side.end == End::Left || is_refused) && side.received == 0);
                 found.must(is_visit && record.server.is_none(), || {
                     format!("no line: {session} {record:?}")
                 });
@@ -181,7 +195,8 @@ impl Evidence {
                 let labels = [("listener", key[0]), ("pool", key[1]), ("server", key[2])];
                 let labels = labels.map(|(key, value)| (key, value.as_str()));
                 let counted = self.metrics.sum(name, &[&labels[..], &[(label, value)]].concat()) as u64;
-                let is_visit = ["client_closed", "client_reset", "client_left_early"].contains(value);
+                let is_visit = ["client_closed", "client_reset", "client_left_early"].contains(value)
+                    || REFUSED_BY_GUARD.contains(value);
                 more += if is_visit { counted.saturating_sub(*logged) } else { 0 };
                 let holds = counted == *logged || counted > *logged && (is_visit || !whole);
                 found.must(holds, || {
@@ -224,13 +239,53 @@ impl Evidence {
     }
 
     fn gauges(&self, found: &mut Violations) {
-        for name in ["acequia_sessions_active", "acequia_server_sessions_active"] {
+        for name in [
+            "acequia_sessions_active",
+            "acequia_server_sessions_active",
+            "acequia_guard_sessions",
+            "acequia_guard_sources",
+            "acequia_pool_queue",
+        ] {
             for gauge in self.metrics.series(name, &[]) {
                 found.must(gauge.value == 0.0, || format!("not 0: {gauge:?}"));
             }
         }
         let down = down(&self.metrics);
         found.must(down.is_empty(), || format!("not up again: {down:?}"));
+    }
+
+    /// No limit is exceeded, all are reached, and every refusal is counted, and logged or counted as suppressed.
+    fn limits(&self, found: &mut Violations) {
+        for server in self.servers.iter().filter(|server| server.pool == QUEUED) {
+            found.must(server.most() <= QUEUED_SESSIONS_MAX, || {
+                format!(
+                    "{} sessions at a server that takes {QUEUED_SESSIONS_MAX}",
+                    server.most()
+                )
+            });
+        }
+        for ending in REFUSED_BY_GUARD.iter().chain(&["queue_timeout"]) {
+            let ended = self.metrics.sum("acequia_sessions_total", &[("ending", ending)]);
+            found.must(ended > 0.0, || format!("{ending}: nobody ended so"));
+        }
+        let refusals = self.metrics.sum("acequia_guard_refusals_total", &[]) as u64;
+        let ended = |ending: &&str| self.metrics.sum("acequia_sessions_total", &[("ending", ending)]) as u64;
+        let ended = REFUSED_BY_GUARD.iter().map(ended).sum::<u64>();
+        found.must(refusals == ended, || {
+            format!("{refusals} refusals by guards, {ended} sessions")
+        });
+        let logged = REFUSED_BY_GUARD.iter().map(|ending| self.ended(ending)).sum::<u64>();
+        let suppressed = self.lines.iter().map(|line| line.suppressed).sum::<u64>();
+        // Those since the last line are told by no line.
+        found.must(logged + suppressed <= refusals, || {
+            format!("{refusals} refusals, but {logged} logged and {suppressed} suppressed")
+        });
+        let reports = self
+            .metrics
+            .sum("acequia_guard_reports_total", &[("guard", "reporting")]);
+        found.must(reports > 0.0, || {
+            "a guard that only reports has nothing to report".to_owned()
+        });
     }
 
     fn costs(&self, found: &mut Violations) {
@@ -322,7 +377,19 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         "an ending that this kind must not have",
     );
     must(line.listener == kind.listener, "another listener");
-    must(line.up <= client.sent, "more bytes up than the client sent");
+    if let Some(session) = line.session {
+        let is_denied = kind.listener == "denying" && is_denied(session);
+        must((ending == "denied") == is_denied, "denied, or not, by mistake");
+        let is_named = kind.listener == "fronted" && line.client.starts_with(&format!("{}:", named(session)));
+        let has_header = kind.listener == "fronted" && (is_well || record.server.is_some());
+        must(is_named || !has_header, "another client than its PROXY header names");
+    }
+    // A part of a PROXY header counts, a whole one does not; for the client none does.
+    let is_part_of_header = kind.listener == "fronted" && line.server.is_empty();
+    must(
+        is_part_of_header || line.up <= client.sent,
+        "more bytes up than the client sent",
+    );
     must(
         client.received <= line.down || line.down == 0,
         "more bytes received by the client than down",
@@ -357,6 +424,18 @@ fn judge(line: &Line, record: &Record) -> Vec<&'static str> {
         "server_reset without a reset by the server",
     );
     wrong
+}
+
+/// Whether a guard may have refused this client.
+fn may_be_refused(session: u32, record: &Record) -> bool {
+    let listener = record
+        .client
+        .and_then(|(name, _)| KINDS.iter().find(|kind| kind.name == name))
+        .map(|kind| kind.listener);
+    match listener {
+        Some("denying") => is_denied(session),
+        listener => listener == Some("limited"),
+    }
 }
 
 fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool {

@@ -1,8 +1,10 @@
 //! Certificate authorities of the tests, and what they issue.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
@@ -25,12 +27,42 @@ pub struct Issued {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
+        Self::of(Self::params(name))
+    }
+
+    pub fn expired(name: &str) -> Self {
+        let mut params = Self::params(name);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        Self::of(params)
+    }
+
+    fn of(params: CertificateParams) -> Self {
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { issuer }
+    }
+
+    /// An authority whose certificate this one has issued; and that certificate.
+    pub fn subordinate(&self, name: &str) -> (Self, Issued) {
+        let serial = fastrand::u64(1..u64::MAX / 2);
+        let mut params = Self::params(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let key = KeyPair::generate().unwrap();
+        let key_text = key.serialize_pem();
+        let issuer = CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap();
+        let issued = Issued {
+            certificate: issuer.as_ref().pem(),
+            key: key_text,
+            serial,
+        };
+        (Self { issuer }, issued)
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
+        params
     }
 
     /// Its own certificate.
@@ -47,6 +79,19 @@ impl Authority {
         self.issue_with(names, |params| {
             params.not_before = date_time_ymd(2019, 1, 1);
             params.not_after = date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    /// A certificate that is valid from and until so many days from now.
+    pub fn issue_between(&self, names: &[&str], days: Range<i64>) -> Issued {
+        let at = |days: i64| {
+            let distance = Duration::from_secs(days.unsigned_abs() * 86_400);
+            let now = SystemTime::now();
+            if days < 0 { now - distance } else { now + distance }
+        };
+        self.issue_with(names, |params| {
+            params.not_before = at(days.start).into();
+            params.not_after = at(days.end).into();
         })
     }
 
@@ -67,6 +112,11 @@ impl Authority {
 
     /// The list of these revoked certificates.
     pub fn revocations(&self, revoked: &[&Issued]) -> String {
+        self.revocations_until(revoked, 2090)
+    }
+
+    /// The same, to be replaced at the beginning of this year.
+    pub fn revocations_until(&self, revoked: &[&Issued], year: i32) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from(issued.serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -75,7 +125,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -91,6 +141,12 @@ impl Issued {
         for (ending, text) in [("pem", &self.certificate), ("key", &self.key)] {
             replace(&folder.join(format!("{name}.{ending}")), text);
         }
+    }
+
+    /// The same with the certificate of its authority behind it.
+    pub fn followed_by(mut self, authority: &Self) -> Self {
+        self.certificate.push_str(&authority.certificate);
+        self
     }
 
     /// For rustls.

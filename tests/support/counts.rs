@@ -1,5 +1,7 @@
 //! Counts that a proxy reports: its sessions, and messages in its diagnostic log.
 
+use serde_json::Value;
+
 use super::proxy::Proxy;
 use super::{eventually, wait_for};
 
@@ -28,7 +30,20 @@ pub fn wait_for_ended_sessions(proxy: &Proxy, ending: &str, sessions: usize) {
     assert_eq!(ended_sessions(proxy, ending), sessions as f64, "{ending}");
 }
 
-/// The number of diagnostic log lines with this message.
+/// The diagnostic log lines with this message, once there are exactly this many: a line may be written later than a
+/// client sees what it tells.
+#[track_caller]
+pub fn log_lines(proxy: &Proxy, message: &str, wanted: usize) -> Vec<Value> {
+    let all = || -> Vec<_> {
+        let lines = proxy.log().into_iter();
+        lines.filter(|line| line["message"] == message).collect()
+    };
+    let lines = wait_for(message, || Some(all()).filter(|lines| lines.len() >= wanted));
+    assert_eq!(lines.len(), wanted, "{lines:#?}");
+    lines
+}
+
+/// The number of diagnostic log lines with this message so far.
 pub fn log_count(proxy: &Proxy, message: &str) -> usize {
     proxy.log().iter().filter(|line| line["message"] == message).count()
 }

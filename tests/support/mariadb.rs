@@ -16,7 +16,12 @@ pub struct MariaDb {
     port: Port,
     process: Process,
     folder: TempDir,
+    /// At which it speaks to the other nodes of its Galera cluster, and gets data from them.
+    cluster: [Port; 3],
 }
+
+/// Where the Debian package `galera-4` has it.
+const GALERA: &str = "/usr/lib/galera/libgalera_smm.so";
 
 /// The password of `checker`.
 pub const PASSWORD: &str = "correct horse battery";
@@ -30,6 +35,40 @@ const ACCOUNTS: &str = "SET sql_log_bin = 0; \
 impl MariaDb {
     /// A server with this number, and these settings.
     pub fn start(number: u32, settings: &[&str]) -> Self {
+        let server = Self::run_with(number, settings, [Port::keep(), Port::keep(), Port::keep()]);
+        server.run(ACCOUNTS);
+        server
+    }
+
+    /// A node of a Galera cluster: the first, or one that joins it.
+    pub fn galera_node(number: u32, first: Option<&Self>) -> Self {
+        let cluster = [Port::keep(), Port::keep(), Port::keep()];
+        let [own, increments, state] = cluster.each_ref().map(|port| port.address);
+        let peers = first.map_or_else(String::new, |first| first.cluster[0].address.to_string());
+        let mut settings = vec![
+            "--binlog-format=ROW".to_owned(),
+            "--innodb-autoinc-lock-mode=2".to_owned(),
+            "--wsrep-on=ON".to_owned(),
+            format!("--wsrep-provider={GALERA}"),
+            format!("--wsrep-node-address={own}"),
+            format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{own};ist.recv_addr={increments}"),
+            format!("--wsrep-sst-receive-address={state}"),
+            "--wsrep-sst-method=rsync".to_owned(),
+            format!("--wsrep-cluster-address=gcomm://{peers}"),
+        ];
+        settings.extend(first.is_none().then(|| "--wsrep-new-cluster".to_owned()));
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let node = Self::run_with(number, &settings, cluster);
+        if first.is_none() {
+            node.run(ACCOUNTS); // the others get the data
+        }
+        eventually("the node is ready", || {
+            node.run("SHOW STATUS LIKE 'wsrep_ready'").contains("ON")
+        });
+        node
+    }
+
+    fn run_with(number: u32, settings: &[&str], cluster: [Port; 3]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         must(Command::new("chown").arg("mysql").arg(folder.path()));
         let mut install = as_mysql("mariadb-install-db");
@@ -39,12 +78,15 @@ impl MariaDb {
             "--skip-test-db",
         ]);
         install.arg(format!("--datadir={}", folder.path().join("data").display()));
+        install.arg(format!("--tmpdir={}", folder.path().display()));
         must(&mut install);
         let port = Port::keep();
         let mut command = as_mysql("mariadbd");
         command
             .arg("--no-defaults")
             .arg(format!("--datadir={}", folder.path().join("data").display()))
+            // A server that starts removes the temporary tables that it finds there: those of others, if it is shared.
+            .arg(format!("--tmpdir={}", folder.path().display()))
             .arg(format!("--socket={}", folder.path().join("socket").display()))
             .arg(format!("--pid-file={}", folder.path().join("pid").display()))
             .arg(format!("--port={}", port.number()))
@@ -53,11 +95,15 @@ impl MariaDb {
             .args(["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"])
             .args(settings);
         let process = Process::start(&mut command);
-        let server = Self { port, process, folder };
+        let server = Self {
+            port,
+            process,
+            folder,
+            cluster,
+        };
         eventually("MariaDB answers", || {
             finished(&mut server.client("SELECT 1")).code == Some(0)
         });
-        server.run(ACCOUNTS);
         server
     }
 

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod authority;
+pub mod browser;
 pub mod client;
 pub mod configs;
 pub mod counts;
@@ -18,6 +19,8 @@ pub mod limits;
 pub mod mariadb;
 pub mod metrics;
 pub mod namespaces;
+pub mod path;
+pub mod pebble;
 pub mod process;
 pub mod proxy;
 pub mod queue;
@@ -28,6 +31,9 @@ pub mod stop;
 pub mod stream;
 pub mod tls;
 pub mod tls_client;
+pub mod tls_peer;
+pub mod tls_server;
+pub mod tmux;
 pub mod usage;
 
 use std::thread::sleep;

@@ -161,7 +161,9 @@ impl Proxy {
         });
         for line in self.log() {
             let address = || without_interface(&field(&line, "address")).parse().unwrap();
-            if has_message(&line, "listening") {
+            if has_message(&line, "listening") && field(&line, "address").starts_with("unix:") {
+                continue; // the test has chosen the path
+            } else if has_message(&line, "listening") {
                 self.listeners.push((field(&line, "listener"), address()));
             } else if has_message(&line, "admin port") {
                 self.admin = Some(address());
@@ -218,11 +220,19 @@ impl Proxy {
         parsed(&self.process.stdout)
     }
 
-    /// The access log, once it has at least this many lines.
+    /// The access log, once it has at least this many lines, in the order in which the sessions began. Each worker writes the
+    /// lines of its sessions: those of two workers may come in either order.
     pub fn access_lines(&self, wanted: usize) -> Vec<Value> {
-        wait_for("the access log is written", || {
+        let mut lines = wait_for("the access log is written", || {
             Some(self.access()).filter(|lines| lines.len() >= wanted)
-        })
+        });
+        lines.sort_by_key(|line| line["session"].as_u64());
+        lines
+    }
+
+    /// Waits for a line of the access log.
+    pub fn wait_for_access(&self, what: &str, is_wanted: impl Fn(&Value) -> bool) {
+        eventually(what, || self.access().iter().any(&is_wanted));
     }
 
     /// The access log, which must have exactly one line.

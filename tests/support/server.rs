@@ -186,7 +186,12 @@ impl ManualServer {
 
     /// The next session. Waits for at most [`PATIENCE`].
     pub fn session(&self) -> TcpStream {
-        self.sessions.recv_timeout(PATIENCE).unwrap()
+        self.try_session().unwrap()
+    }
+
+    /// The same; `None`: there was none.
+    pub fn try_session(&self) -> Option<TcpStream> {
+        self.sessions.recv_timeout(PATIENCE).ok()
     }
 }
 

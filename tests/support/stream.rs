@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::thread::sleep;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -11,6 +12,19 @@ use socket2::Socket;
 pub fn fill(stream: &mut TcpStream) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0xaa; 1 << 16]).is_ok_and(|written| written > 0) {}
+}
+
+/// The receive buffer of a client that is to read slowly, as given to the kernel. With a larger one the kernel reports late
+/// that the client has read.
+pub const SLOW_READER_BUFFER: usize = 32 << 10;
+
+/// Reads like a slow client with a buffer of [`SLOW_READER_BUFFER`], for two seconds. Each call of `read` has to read as many
+/// bytes as it is told: they empty the buffer, so that the kernel reports it.
+pub fn read_slowly(mut read: impl FnMut(usize)) {
+    for _ in 0..20 {
+        sleep(Duration::from_millis(100));
+        read(2 * SLOW_READER_BUFFER);
+    }
 }
 
 /// All bytes until the end of the stream, and the error that ended it, if any.

@@ -1,16 +1,17 @@
 //! TLS clients.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::PATIENCE;
 use super::authority::{Authority, Issued};
+use super::tls_peer::TlsPeer;
 
 /// How a client connects.
 #[derive(Clone)]
@@ -25,8 +26,17 @@ impl TlsSetup {
     }
 
     pub fn new(authority: &Authority, versions: &[&'static SupportedProtocolVersion], own: Option<&Issued>) -> Self {
+        Self::with_root(&authority.certificate(), versions, own)
+    }
+
+    /// Trusts the authority in this PEM text.
+    pub fn trusting_pem(root: &str) -> Self {
+        Self::with_root(root, rustls::ALL_VERSIONS, None)
+    }
+
+    fn with_root(root: &str, versions: &[&'static SupportedProtocolVersion], own: Option<&Issued>) -> Self {
         let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap();
+        let root = CertificateDer::from_pem_slice(root.as_bytes()).unwrap();
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
@@ -66,64 +76,11 @@ impl TlsSetup {
     }
 
     /// The same over a socket that is connected.
-    pub fn over(&self, mut socket: TcpStream, name: &str) -> io::Result<TlsClient> {
+    pub fn over(&self, socket: TcpStream, name: &str) -> io::Result<TlsClient> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut connection = ClientConnection::new(Arc::clone(&self.config), name).unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut socket)?;
-        }
-        Ok(TlsClient(StreamOwned::new(connection, socket)))
+        TlsPeer::over(socket, ClientConnection::new(Arc::clone(&self.config), name).unwrap())
     }
 }
 
-/// A TLS client whose handshake is complete.
-pub struct TlsClient(pub StreamOwned<ClientConnection, TcpStream>);
-
-impl TlsClient {
-    pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.write_all(bytes).unwrap();
-        self.0.flush().unwrap();
-        self
-    }
-
-    /// Ends its stream: `close_notify`, and the end of the TCP stream.
-    pub fn finish(&mut self) -> &mut Self {
-        self.0.conn.send_close_notify();
-        self.0.flush().unwrap();
-        self.0.sock.shutdown(Shutdown::Write).unwrap();
-        self
-    }
-
-    /// Ends its TCP stream without `close_notify`.
-    pub fn truncate(&mut self) -> &mut Self {
-        self.0.sock.shutdown(Shutdown::Write).unwrap();
-        self
-    }
-
-    pub fn read(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).unwrap();
-        bytes
-    }
-
-    /// All bytes until the end of the stream, and what ended it, if that is not `close_notify`.
-    pub fn read_to_end(&mut self) -> (Vec<u8>, Result<(), io::ErrorKind>) {
-        let mut bytes = Vec::new();
-        let end = self.0.read_to_end(&mut bytes);
-        (bytes, end.map(|_| ()).map_err(|error| error.kind()))
-    }
-
-    /// The certificate that the server has shown.
-    pub fn certificate(&self) -> CertificateDer<'static> {
-        self.0.conn.peer_certificates().unwrap()[0].clone().into_owned()
-    }
-
-    pub fn is_resumed(&self) -> bool {
-        self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)
-    }
-
-    pub fn protocol(&self) -> Option<String> {
-        let protocol = self.0.conn.alpn_protocol()?;
-        Some(String::from_utf8(protocol.to_vec()).unwrap())
-    }
-}
+/// The client's end of a connection.
+pub type TlsClient = TlsPeer<ClientConnection>;

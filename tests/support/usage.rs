@@ -49,10 +49,11 @@ pub fn pipes(proxy: &Proxy) -> usize {
         .count()
 }
 
-/// The resident memory of a process, in bytes.
-pub fn resident_bytes(proxy: &Proxy) -> u64 {
+/// The resident memory of a process in bytes, without that of files: pages of its program that it has not used before come in
+/// at any time, and belong to no client.
+pub fn anonymous_bytes(proxy: &Proxy) -> u64 {
     let status = read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::text::escape_json;
+
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -38,6 +40,12 @@ pub struct AccessRecord {
     pub fallback_from: Option<String>,
     pub server: Option<String>,
     pub attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub woken_ms: Option<f64>,
     pub hello_ms: Option<f64>,
     pub connect_ms: Option<f64>,
     pub duration_ms: f64,
@@ -112,10 +120,12 @@ impl AccessRecord {
     #[must_use]
     pub fn render(&self, format: LogFormat) -> String {
         const SERIALIZABLE: &str = "numbers, bools and strings always serialize";
-        let mut text = match format {
+        let text = match format {
             LogFormat::Json => serde_json::to_string(self).expect(SERIALIZABLE),
             LogFormat::Text => key_values(&serde_json::to_value(self).expect(SERIALIZABLE)),
         };
+        // The values of the text are JSON, too.
+        let mut text = escape_json(&text).into_owned();
         text.push('\n');
         text
     }
@@ -160,6 +170,21 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("\"server_retrans\":null}\n"), "{text}");
+    }
+
+    #[test]
+    fn what_controls_a_terminal_or_reorders_text_is_escaped_in_both_formats() {
+        let record = AccessRecord {
+            database: Some("\u{1b}\u{9b}31m\u{202e}x".to_owned()),
+            ..record()
+        };
+        for (format, expected) in [
+            (LogFormat::Json, r#""database":"\u001b\u009b31m\u202ex""#),
+            (LogFormat::Text, r#" database="\u001b\u009b31m\u202ex""#),
+        ] {
+            let text = record.render(format);
+            assert!(text.contains(expected), "{text:?}");
+        }
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub(super) const RETENTION: Duration = Duration::from_secs(300);
 
 const SERVER_SESSIONS_ACTIVE_HELP: &str = "Current sessions of a server, including those still connecting.";
 const SERVER_UP_HELP: &str =
-    "Whether a server is up: its health checks pass or it has none, and it is not ejected after failed connects.";
+    "Whether a server is up: its health checks pass or it has none, its role is right, and it is not ejected.";
+const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
+const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
 const HEALTH_CHECK_REFUSED_HELP: &str =
     "Whether a server refused its latest health check, for instance because it has too many connections.";
 const CERTIFICATE_EXPIRY_HELP: &str =
@@ -109,9 +111,10 @@ impl Registry {
     ) {
         write_listener_gauges(sessions, text);
         let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
-        let mut refused = String::new();
+        let (mut refused, mut limits, mut queues) = (String::new(), String::new(), String::new());
         let mut written = HashSet::new();
         for pool in pools {
+            self.write_queue(pool, &mut queues);
             for server in pool.servers().iter() {
                 let key = [pool.name(), &server.spec().label].map(Arc::clone);
                 let labels = server_labels(&key);
@@ -127,6 +130,9 @@ impl Registry {
                 let of_others = series.map_or(0, |series| series.active_sessions_except_on(server.id()));
                 let active_sessions = server.live() + of_others;
                 write_sample(&mut active, names::SERVER_SESSIONS_ACTIVE, &labels, active_sessions);
+                if let Some(max) = server.sessions_max() {
+                    write_sample(&mut limits, names::SERVER_MAX_SESSIONS, &labels, max);
+                }
                 if let Some(expiry) = series.and_then(|series| series.certificate_expiry()) {
                     write_sample(&mut certificates, names::CERTIFICATE_EXPIRY, &labels, expiry);
                 }
@@ -142,6 +148,8 @@ impl Registry {
         }
         for (name, help, samples) in [
             (names::SERVER_SESSIONS_ACTIVE, SERVER_SESSIONS_ACTIVE_HELP, active),
+            (names::SERVER_MAX_SESSIONS, SERVER_MAX_SESSIONS_HELP, limits),
+            (names::POOL_QUEUE, POOL_QUEUE_HELP, queues),
             (names::SERVER_UP, SERVER_UP_HELP, up),
             (names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP, refused),
             (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, certificates),
@@ -151,6 +159,18 @@ impl Registry {
                 *text += &samples;
             }
         }
+    }
+
+    /// Writes how many wait in the queue of a pool, if it has one.
+    fn write_queue(&self, pool: &Pool, text: &mut String) {
+        if pool.rules().queue.is_none() && pool.queue_len() == 0 {
+            return;
+        }
+        if let Some(tracked) = self.pools.get(pool.name()) {
+            tracked.series.queue_wait(); // shown from the start, not from the first wait on
+        }
+        let labels = format_labels(&[("pool", pool.name())]);
+        write_sample(text, names::POOL_QUEUE, &labels, pool.queue_len());
     }
 
     /// Writes for pools with a fallback whether sessions go there.
@@ -185,9 +205,41 @@ impl Registry {
             let histogram = &pool.series.session_duration;
             histogram.write(names::SESSION_DURATION, &labels, text);
         }
+        let waits = |(name, pool): (_, &Tracked<PoolSeries>)| {
+            Some((name, Arc::clone(&pool.series))).filter(|(_, series)| series.queue_wait_if_any().is_some())
+        };
+        let mut with_queue = self.pools.iter().filter_map(waits).peekable();
+        if with_queue.peek().is_some() {
+            let help = "Time that sessions have waited in the queue of a pool, whether they got a server or not.";
+            write_header(text, names::QUEUE_WAIT, FamilyType::Histogram, help);
+        }
+        for (name, series) in with_queue {
+            series
+                .queue_wait()
+                .write(names::QUEUE_WAIT, &format_labels(&[("pool", name)]), text);
+        }
     }
 
-    /// Writes the histograms of reading ClientHellos and of connecting.
+    /// Writes the counters of routes.
+    pub(super) fn write_routes(&self, text: &mut String) {
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|(name, listener)| (name, listener.series.routes()));
+        let mut with_routes = listeners.filter(|(_, routes)| !routes.is_empty()).peekable();
+        if with_routes.peek().is_some() {
+            let help = "Sessions that a route has taken, or refused.";
+            write_header(text, names::ROUTE_SESSIONS, FamilyType::Counter, help);
+        }
+        for (listener, routes) in with_routes {
+            for route in &*routes {
+                let labels = format_labels(&[("listener", listener), ("route", &route.name)]);
+                write_sample(text, names::ROUTE_SESSIONS, &labels, route.so_far());
+            }
+        }
+    }
+
+    /// Writes the histograms of reading ClientHellos, of connecting and of health checks.
     pub(super) fn write_handshakes(&self, text: &mut String) {
         let help = "Time from accept until the ClientHello was read or the attempt to read it failed.";
         write_header(text, names::HELLO_DURATION, FamilyType::Histogram, help);
@@ -216,6 +268,12 @@ impl Registry {
         for (key, server) in &self.servers {
             let histogram = &server.series.connect_duration;
             histogram.write(names::CONNECT_DURATION, &server_labels(key), text);
+        }
+        let help = "Duration of health checks of a server, whatever their result.";
+        write_header(text, names::HEALTH_CHECK_DURATION, FamilyType::Histogram, help);
+        for (key, server) in &self.servers {
+            let histogram = &server.series.check_duration;
+            histogram.write(names::HEALTH_CHECK_DURATION, &server_labels(key), text);
         }
     }
 }

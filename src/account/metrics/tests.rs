@@ -45,6 +45,8 @@ fn pool(servers: &[&Arc<Server>]) -> Pool {
         connect_timeout: Duration::from_secs(1),
         slow_start: None,
         panic_threshold: None,
+        queue: None,
+        wake: None,
     };
     Pool::new("p".into(), rules, servers.iter().map(member).collect())
 }

@@ -1,6 +1,7 @@
 //! The series of a listener.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,60 @@ impl CancelPlacement {
     }
 }
 
+/// How many sessions a route has taken or refused.
+#[derive(Debug)]
+pub struct RouteCount {
+    pub(in crate::account) name: Arc<str>,
+    so_far: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl RouteCount {
+    /// The name of the route.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The sessions so far.
+    #[must_use]
+    pub fn so_far(&self) -> u64 {
+        self.so_far.load(Relaxed)
+    }
+
+    /// The open sessions.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+}
+
+/// The route of an open session, which is counted until this is dropped.
+#[derive(Debug)]
+pub struct SessionRoute(Arc<RouteCount>);
+
+impl SessionRoute {
+    /// Counts a session.
+    #[must_use]
+    pub fn open(route: &Arc<RouteCount>) -> Self {
+        route.so_far.fetch_add(1, Relaxed);
+        route.open.fetch_add(1, Relaxed);
+        Self(Arc::clone(route))
+    }
+
+    /// The name of the route.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+}
+
+impl Drop for SessionRoute {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
 /// The series of a listener.
 pub struct ListenerSeries {
     id: ListenerId,
@@ -62,6 +117,9 @@ pub struct ListenerSeries {
     // A std mutex: locked for one statement, and only during an episode.
     episode: Mutex<PauseEpisode>,
     pub(in crate::account) hello_duration: Histogram,
+    /// The routes of the configuration in force, in its order.
+    // A std mutex: locked when a configuration is put in force, and by those who read.
+    routes: Mutex<Arc<[Arc<RouteCount>]>>,
     recorder: SharedRecorder,
     /// Made by the first handshake: most listeners have none.
     tls: OnceLock<TlsSeries>,
@@ -88,9 +146,39 @@ impl ListenerSeries {
             is_pausing: AtomicBool::new(false),
             episode: Mutex::default(),
             hello_duration: Histogram::new(HANDSHAKE_BOUNDS),
+            routes: Mutex::new(Arc::new([])),
             recorder: Arc::clone(recorder),
             tls: OnceLock::new(),
         }
+    }
+
+    /// Sets which routes are configured, in their order. Those that were there before go on counting.
+    pub fn configure_routes<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Arc<[Arc<RouteCount>]> {
+        let mut routes = self.lock_routes();
+        let before: HashMap<_, _> = routes.iter().map(|route| (&route.name, route)).collect();
+        let new = |name: &Arc<str>| RouteCount {
+            name: Arc::clone(name),
+            so_far: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+        };
+        let count = |name| match before.get(name) {
+            Some(&known) => Arc::clone(known),
+            None => Arc::new(new(name)),
+        };
+        let now: Arc<[Arc<RouteCount>]> = names.into_iter().map(count).collect();
+        drop(before);
+        *routes = Arc::clone(&now);
+        now
+    }
+
+    /// The routes that are configured, in their order.
+    #[must_use]
+    pub fn routes(&self) -> Arc<[Arc<RouteCount>]> {
+        Arc::clone(&self.lock_routes())
+    }
+
+    fn lock_routes(&self) -> MutexGuard<'_, Arc<[Arc<RouteCount>]>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The id of these series.

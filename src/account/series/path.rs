@@ -10,6 +10,7 @@ use super::listener::{ListenerId, ListenerSeries};
 use super::pool::PoolSeries;
 use super::server::ServerSeries;
 use crate::account::{Ending, names};
+use crate::dial::ConnectFailure;
 use crate::pool::{Server, ServerId};
 
 /// Identifies a path: the listener of a session, and the pool and server chosen for it.
@@ -66,12 +67,30 @@ impl PathSeries {
         if down > 0 {
             self.bytes_down.increment(down);
         }
+        if up + down > 0 {
+            self.pool.add_bytes(up, down);
+        }
     }
 
     /// Counts a session that has ended, with the time since it was accepted.
     pub fn record_session(&self, ending: Ending, duration: Duration) {
         self.sessions.get(ending as usize, ending.as_str()).increment(1);
         self.pool.record_session(ending, duration);
+    }
+
+    /// Counts an attempt to connect to the server: its duration if it succeeded, else the reason of the failure.
+    pub fn record_attempt(&self, duration: Duration, failure: Option<ConnectFailure>) {
+        if let Some(server) = self.server() {
+            server.record_attempt(duration, failure);
+        }
+        if failure.is_none() {
+            self.pool.record_connect(duration);
+        }
+    }
+
+    /// Counts a wait in the pool's queue.
+    pub fn record_queue_wait(&self, waited: Duration) {
+        self.pool.queue_wait().record(waited);
     }
 
     /// Whether no further session can take this path: the listener is gone, or the server is, or (for sessions without a

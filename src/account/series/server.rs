@@ -1,6 +1,6 @@
 //! The series of a server.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,11 +23,13 @@ pub enum CheckResult {
     Timeout,
     /// The server answered, but did not let the check in.
     Refused,
+    /// The server works, but has another role than its pool requires, or is too far behind.
+    WrongRole,
 }
 
 impl CheckResult {
     /// All results, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Pass, Self::Fail, Self::Timeout, Self::Refused];
+    pub const ALL: [Self; 5] = [Self::Pass, Self::Fail, Self::Timeout, Self::Refused, Self::WrongRole];
 
     /// The value of the label `result`.
     #[must_use]
@@ -37,6 +39,7 @@ impl CheckResult {
             Self::Fail => "fail",
             Self::Timeout => "timeout",
             Self::Refused => "refused",
+            Self::WrongRole => "wrong_role",
         }
     }
 }
@@ -52,7 +55,10 @@ pub struct ServerSeries {
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
     pub(in crate::account) connect_duration: Histogram,
+    pub(in crate::account) check_duration: Histogram,
     connect_failures: LabelledCounters<{ ConnectFailure::ALL.len() }>,
+    /// The same counts, which a counter of the exporter does not tell.
+    failed_connects: [AtomicU64; ConnectFailure::ALL.len()],
     checks: LabelledCounters<{ CheckResult::ALL.len() }>,
     transitions: LabelledCounters<2>,
 }
@@ -64,7 +70,9 @@ impl ServerSeries {
             certificate_expiry: Mutex::default(),
             may_refuse_checks: AtomicBool::new(false),
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
+            check_duration: Histogram::new(HANDSHAKE_BOUNDS),
             connect_failures: LabelledCounters::new(recorder, names::CONNECT_FAILURES, labels, "reason"),
+            failed_connects: [const { AtomicU64::new(0) }; ConnectFailure::ALL.len()],
             checks: LabelledCounters::new(recorder, names::HEALTH_CHECKS, labels, "result"),
             transitions: LabelledCounters::new(recorder, names::HEALTH_TRANSITIONS, labels, "to"),
         }
@@ -74,11 +82,26 @@ impl ServerSeries {
     pub fn record_attempt(&self, duration: Duration, failure: Option<ConnectFailure>) {
         match failure {
             None => self.connect_duration.record(duration),
-            Some(failure) => self
-                .connect_failures
-                .get(failure as usize, failure.as_str())
-                .increment(1),
+            Some(failure) => {
+                let index = failure as usize;
+                self.failed_connects[index].fetch_add(1, Relaxed);
+                self.connect_failures.get(index, failure.as_str()).increment(1);
+            }
         }
+    }
+
+    /// Failed attempts to connect, by reason. Reasons that did not occur are left out.
+    pub(in crate::account) fn failed_connects(&self) -> impl Iterator<Item = (ConnectFailure, u64)> {
+        let count = |failure: ConnectFailure| (failure, self.failed_connects[failure as usize].load(Relaxed));
+        ConnectFailure::ALL
+            .into_iter()
+            .map(count)
+            .filter(|(_, count)| *count > 0)
+    }
+
+    /// Counts the duration of a health check.
+    pub fn record_check_duration(&self, duration: Duration) {
+        self.check_duration.record(duration);
     }
 
     /// Counts a health check.

@@ -14,14 +14,16 @@
 //! ```
 
 use std::io;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
+use rustls::ClientConfig;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::packet::{Fields, MysqlFailure, Packets, malformed};
-use crate::check::stream::CheckStream;
+use crate::check::CheckTarget;
 
 /// The version of the greeting.
 const PROTOCOL_VERSION: u8 = 10;
@@ -55,26 +57,23 @@ enum Plugin {
     CachingSha2,
 }
 
-/// Logs in, in TLS if the server offers it and `start_tls` is given.
+/// Logs in, in TLS if the server offers it and `tls` is given: how to begin it, and with which server.
 ///
 /// # Errors
 /// The server's error if it denies the login; that the account needs another plugin; those of the connection.
-pub(super) async fn log_in<F>(
+pub(super) async fn log_in(
     mut packets: Packets,
     account: &Account<'_>,
-    start_tls: Option<impl FnOnce(Box<dyn CheckStream>) -> F>,
-) -> Result<Packets, MysqlFailure>
-where
-    F: Future<Output = io::Result<Box<dyn CheckStream>>>,
-{
+    tls: Option<(&Arc<ClientConfig>, &CheckTarget)>,
+) -> Result<Packets, MysqlFailure> {
     let greeting = packets.receive().await?;
     let greeting = Greeting::read(&greeting).ok_or_else(malformed)?;
     let mut capabilities = LONG_PASSWORD | PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
     let mut is_encrypted = false;
-    if let Some(start_tls) = start_tls.filter(|_| greeting.capabilities & SSL != 0) {
+    if let Some((config, target)) = tls.filter(|_| greeting.capabilities & SSL != 0) {
         capabilities |= SSL;
         packets.send(&response_head(capabilities)).await?;
-        packets = packets.replace_stream(start_tls).await?;
+        packets = packets.start_tls(Arc::clone(config), target).await?;
         is_encrypted = true;
     }
     let plugin = Plugin::named(greeting.plugin).unwrap_or(Plugin::Native);

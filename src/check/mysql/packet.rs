@@ -8,10 +8,13 @@
 //! ```
 
 use std::io;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::check::stream::CheckStream;
+use crate::check::CheckTarget;
+use crate::check::stream::{CheckStream, start_tls};
 
 /// Bytes read from a server in one check. The status of a replica has about 3 KiB, but may contain long GTID sets.
 const ANSWER_BYTES_MAX: usize = 256 << 10;
@@ -62,12 +65,12 @@ impl Packets {
         }
     }
 
-    /// Replaces the stream, as by one in TLS.
-    pub(super) async fn replace_stream<F>(self, replace: impl FnOnce(Box<dyn CheckStream>) -> F) -> io::Result<Self>
-    where
-        F: Future<Output = io::Result<Box<dyn CheckStream>>>,
-    {
-        let stream = replace(self.stream).await?;
+    /// Begins TLS.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub(super) async fn start_tls(self, config: Arc<ClientConfig>, target: &CheckTarget) -> io::Result<Self> {
+        let stream = start_tls(self.stream, config, target).await?;
         Ok(Self { stream, ..self })
     }
 

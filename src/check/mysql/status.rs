@@ -22,11 +22,13 @@ const PARSE_ERROR: u16 = 1064;
 /// ER_SPECIFIC_ACCESS_DENIED_ERROR
 const NO_PRIVILEGE: u16 = 1227;
 
+/// The lag of a replica of which a thread is stopped: it does not say how far it is behind.
+pub(super) const STOPPED: Duration = Duration::MAX;
+
 /// What a server says of itself.
 pub(super) struct MysqlStatus {
     pub(super) role: Role,
-    /// How far it is behind; `None`: it is no replica, a thread of the replication is stopped, or the user has not the
-    /// privilege to know.
+    /// How far it is behind, or [`STOPPED`]; `None`: it is no replica, or the user has not the privilege to know.
     pub(super) lag: Option<Duration>,
     /// `None`: it is not a member of a Galera cluster.
     pub(super) galera: Option<GaleraMember>,
@@ -95,13 +97,13 @@ async fn replica_status(packets: &mut Packets) -> Result<Option<Rows>, MysqlFail
     }
 }
 
-/// How far a replica is behind: of several sources, the one it is furthest behind. `None` if one of its threads is stopped.
+/// How far a replica is behind: of several sources, the one it is furthest behind. `None` if it has no source.
 fn read_lag(status: &Rows) -> Option<Duration> {
     let runs = |names: &[&str]| status.column(names).all(|state| state == Some("Yes"));
     if !runs(&["Replica_IO_Running", "Slave_IO_Running"]) || !runs(&["Replica_SQL_Running", "Slave_SQL_Running"]) {
-        return None;
+        return Some(STOPPED);
     }
     let lags = status.column(&["Seconds_Behind_Source", "Seconds_Behind_Master"]);
-    let lags: Option<Vec<u64>> = lags.map(|lag| lag?.parse().ok()).collect();
-    lags?.into_iter().max().map(Duration::from_secs)
+    let lags = lags.map(|lag| Some(Duration::from_secs(lag?.parse().ok()?)));
+    lags.map(|lag| lag.unwrap_or(STOPPED)).max()
 }

@@ -1,7 +1,6 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::check::stream::CheckStream;
 
 /// The other end of a conversation: a server that plays back packets.
 struct PlaybackServer(DuplexStream);
@@ -43,14 +42,12 @@ fn greeting(plugin: &str) -> Vec<u8> {
     greeting
 }
 
-type NoTls = fn(Box<dyn CheckStream>) -> std::future::Ready<io::Result<Box<dyn CheckStream>>>;
-
 async fn logged_in(packets: Packets) -> Result<Packets, MysqlFailure> {
     let account = Account {
         user: "checker",
         password: b"secret".to_vec(),
     };
-    log_in(packets, &account, None::<NoTls>).await
+    log_in(packets, &account, None).await
 }
 
 #[tokio::test]
@@ -176,7 +173,7 @@ async fn an_account_with_another_plugin_is_a_refusal_and_without_a_password_an_e
         user: "acequia",
         password: Vec::new(),
     };
-    let (login, ()) = tokio::join!(log_in(packets, &account, None::<NoTls>), serve);
+    let (login, ()) = tokio::join!(log_in(packets, &account, None), serve);
     assert!(matches!(login, Err(MysqlFailure::Server { code: 1045, .. })));
 }
 
@@ -286,9 +283,10 @@ async fn a_stopped_thread_is_not_a_lag_of_0() {
         ("Connecting", "Yes", "0", None),
         ("Yes", "No", "0", None),
     ] {
+        let lag = lag.map_or(STOPPED, Duration::from_secs);
         let status = status(&replica(io, sql, behind)).await;
         assert_eq!(status.role, Role::Replica);
-        assert_eq!(status.lag, lag.map(Duration::from_secs), "{io} {sql} {behind}");
+        assert_eq!(status.lag, Some(lag), "{io} {sql} {behind}");
     }
     assert_eq!(status(&[variables(&[])]).await.role, Role::Primary);
     assert_eq!(status(&[variables(&["super_read_only"])]).await.role, Role::Replica);
@@ -298,9 +296,11 @@ async fn a_stopped_thread_is_not_a_lag_of_0() {
 async fn a_replica_whose_thread_stops_is_further_behind_with_every_second() {
     let mut memory = Memory::default();
     assert_eq!(memory.lag_now(None), None);
+    assert_eq!(memory.lag_now(Some(STOPPED)), Some(STOPPED));
     let seconds = |lag| Some(Duration::from_secs(lag));
     assert_eq!(memory.lag_now(seconds(2)), seconds(2));
     tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(memory.lag_now(Some(STOPPED)), seconds(7));
     assert_eq!(memory.lag_now(None), seconds(7));
     assert_eq!(memory.lag_now(seconds(0)), seconds(0));
 }

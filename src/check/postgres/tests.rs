@@ -1,8 +1,6 @@
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::addr::ServerAddr;
-use crate::dial::TEST_CONNECT;
 
 fn probe(listener: &TcpListener) -> PostgresProbe {
     let login = PostgresLogin {
@@ -13,11 +11,7 @@ fn probe(listener: &TcpListener) -> PostgresProbe {
         database: "checker".into(),
     };
     let check = PostgresCheck { login: Some(login) };
-    let target = CheckTarget {
-        address: ServerAddr::new(listener.local_addr().unwrap()),
-        host: None,
-        connect: TEST_CONNECT,
-    };
+    let target = CheckTarget::for_test(listener.local_addr().unwrap());
     PostgresProbe::new(Arc::new(check), target)
 }
 
@@ -48,6 +42,45 @@ async fn checked(answer: &[u8], times: usize) -> (String, usize) {
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(4 + body.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], body].concat()
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_the_password_in_clear_text_without_tls_lives_and_does_not_get_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&password, "secret\n").unwrap();
+    let mut probe = probe(&listener);
+    let mut check = PostgresCheck::clone(&probe.check);
+    let login = check.login.as_mut().unwrap();
+    login.account.password_file = Some(password.path().to_owned());
+    probe.check = Arc::new(check);
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 8]).await.unwrap();
+        stream.write_all(b"N").await.unwrap();
+        stream.write_all(&message(b'R', &[0, 0, 0, 3])).await.unwrap();
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received).await; // it may be reset
+        String::from_utf8_lossy(&received).into_owned()
+    };
+    let checked = async {
+        let result = probe.connect_and_ask().await;
+        drop(probe);
+        result
+    };
+    let (checked, received) = tokio::join!(checked, serve);
+    let Err(CheckFailure::Refused {
+        reason,
+        accepts_sessions: true,
+    }) = checked
+    else {
+        panic!("{checked:?}")
+    };
+    assert!(reason.contains("scram-sha-256"), "{reason}");
+    assert!(
+        received.contains("checker") && !received.contains("secret"),
+        "{received}"
+    );
 }
 
 #[tokio::test]
@@ -106,7 +139,26 @@ async fn a_row_that_does_not_fit_the_query_fails_the_check() {
 }
 
 #[tokio::test]
+async fn what_was_denied_is_asked_again_after_a_check_that_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let probe = probe(&listener);
+    drop(listener);
+    probe.denied[1].store(true, Relaxed);
+    assert!(probe.run().await.is_err());
+    assert!(!probe.denied[1].load(Relaxed));
+}
+
+#[tokio::test]
 async fn an_error_of_the_server_is_reported_in_its_words() {
     let (error, _) = checked(&message(b'E', b"SFATAL\0CXX000\0Mnot you\0\0"), 1).await;
     assert_eq!(error, "not you");
+}
+
+#[test]
+fn only_a_clear_answer_makes_a_server_a_primary() {
+    assert_eq!(read_role(Some("t")).unwrap(), Role::Replica);
+    assert_eq!(read_role(Some("f")).unwrap(), Role::Primary);
+    for other in [None, Some(""), Some("banana"), Some("F")] {
+        assert!(read_role(other).is_err(), "{other:?}");
+    }
 }

@@ -18,7 +18,7 @@ const REPLY_BYTES_MAX: u64 = 64 << 10;
 pub struct RedisLogin {
     /// The user; `None`: the default user.
     pub user: Option<Box<str>>,
-    /// Contains the password; a line feed at its end is left out. Read when a check needs it.
+    /// Contains the password; the end of its line is left out. Read when a check needs it.
     pub password_file: PathBuf,
 }
 

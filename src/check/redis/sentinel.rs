@@ -68,10 +68,10 @@ impl NamedPrimary {
     /// Whether it is the server that is checked. Sentinel may know it under another address: then its run id tells.
     pub(super) fn is(&self, target: &CheckTarget, run_id: &str) -> bool {
         let is_host = match self.host.parse::<IpAddr>() {
-            Ok(ip) => target.address.ip() == ip,
+            Ok(ip) => target.address.ip() == Some(ip),
             Err(_) => target.host.as_deref() == Some(self.host.as_str()),
         };
-        is_host && self.port == target.address.port() || !run_id.is_empty() && self.run_id == run_id
+        is_host && target.address.port() == Some(self.port) || !run_id.is_empty() && self.run_id == run_id
     }
 }
 
@@ -90,6 +90,7 @@ impl Sentinels {
             group: Arc::new(group),
             connect: ConnectOptions {
                 proxy_protocol: None,
+                source: None,
                 ..target.connect
             },
             last: Mutex::default(),
@@ -101,16 +102,20 @@ impl Sentinels {
     ///
     /// # Errors
     /// Why the last Sentinel did not answer, if none ever has.
-    pub(super) async fn ask(&self, tls: Option<Arc<ClientConfig>>) -> Result<NamedPrimary, String> {
+    pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>) -> Result<NamedPrimary, String> {
         let deadline = Instant::now() + ANSWER_TIME_MAX;
         let mut asked = JoinSet::new();
         for address in self.group.addresses.iter().copied() {
             let target = CheckTarget {
                 address: ServerAddr::new(address),
                 host: None,
-                connect: self.connect,
+                connect: self.connect.clone(),
+                server: ServerAddr::new(address),
+                path: None,
+                timeout: ANSWER_TIME_MAX,
+                tls: None,
             };
-            let (group, tls) = (Arc::clone(&self.group), tls.clone());
+            let (group, tls) = (Arc::clone(&self.group), tls.cloned());
             asked.spawn(async move {
                 let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
                 let answer = asked.unwrap_or_else(|_| Err("timed out".to_owned()));

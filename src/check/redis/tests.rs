@@ -2,8 +2,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::addr::ServerAddr;
-use crate::dial::TEST_CONNECT;
 
 /// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.
 async fn checked(answer: &str, sentinels: &[&str]) -> Result<ServerFacts, CheckFailure> {
@@ -25,11 +23,7 @@ async fn checked(answer: &str, sentinels: &[&str]) -> Result<ServerFacts, CheckF
         tls: false,
         sentinels: (!sentinels.is_empty()).then_some(group),
     };
-    let target = CheckTarget {
-        address: ServerAddr::new(address),
-        host: None,
-        connect: TEST_CONNECT,
-    };
+    let target = CheckTarget::for_test(address);
     RedisProbe::new(Arc::new(check), target).learn_facts().await
 }
 
@@ -156,11 +150,7 @@ async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_count
         master: "orders".into(),
         login: None,
     };
-    let target = CheckTarget {
-        address: ServerAddr::new("127.0.0.1:3".parse().unwrap()),
-        host: None,
-        connect: TEST_CONNECT,
-    };
+    let target = CheckTarget::for_test("127.0.0.1:3".parse().unwrap());
     let serve = async {
         for answer in [earlier, later] {
             let (mut stream, _) = listener.accept().await.unwrap();

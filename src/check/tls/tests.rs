@@ -9,8 +9,6 @@ use tokio_rustls::TlsAcceptor;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::addr::ServerAddr;
-use crate::dial::TEST_CONNECT;
 use crate::error::chain;
 
 const NAME: &str = "db.example";
@@ -42,7 +40,7 @@ fn keys() -> Keys {
 
 /// A server that completes handshakes, and then reads until the client closes.
 async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     let config = config
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -65,11 +63,7 @@ async fn server(keys: &Keys, alpn: &[&str]) -> SocketAddr {
 }
 
 fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
-    let target = CheckTarget {
-        address: ServerAddr::new(address),
-        host: None,
-        connect: TEST_CONNECT,
-    };
+    let target = CheckTarget::for_test(address);
     TlsProbe::new(Arc::new(check), target)
 }
 
@@ -82,8 +76,8 @@ fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, authority).unwrap();
     TlsCheck {
-        sni: Some(sni.into()),
-        verify: true,
+        sni: Some(ServerName::from_config(sni).unwrap()),
+        verify: Some(true),
         ca_file: Some(file),
         alpn: Vec::new(),
     }
@@ -160,8 +154,8 @@ async fn an_unknown_authority_fails_by_the_systems_authorities() {
     let keys = keys();
     let address = server(&keys, &[]).await;
     let check = TlsCheck {
-        verify: true,
-        sni: Some(NAME.into()),
+        verify: Some(true),
+        sni: Some(ServerName::from_config(NAME).unwrap()),
         ..TlsCheck::default()
     };
     assert!(checked(check, address).await.is_err());

@@ -16,6 +16,8 @@ pub(super) struct ListenerAddresses {
     pub(super) admin: SocketAddr,
     pub(super) tls: SocketAddr,
     pub(super) tcp: SocketAddr,
+    pub(super) edge: SocketAddr,
+    pub(super) http: SocketAddr,
 }
 
 impl ListenerAddresses {
@@ -24,6 +26,8 @@ impl ListenerAddresses {
         admin: ANY_PORT,
         tls: ANY_PORT,
         tcp: ANY_PORT,
+        edge: ANY_PORT,
+        http: ANY_PORT,
     };
 
     /// The addresses that are bound.
@@ -31,23 +35,27 @@ impl ListenerAddresses {
         let in_force = running.live.in_force();
         let first = |name: &str| {
             let listener = in_force.listeners().find(|(listener, _)| *listener.name == *name);
-            listener.map_or(ANY_PORT, |(_, addresses)| addresses[0].socket())
+            listener.map_or(ANY_PORT, |(_, addresses)| addresses[0].socket().unwrap_or(ANY_PORT))
         };
         Self {
-            admin: running.admin.map_or(ANY_PORT, |admin| admin.socket()),
+            admin: running.admin.and_then(|admin| admin.socket()).unwrap_or(ANY_PORT),
             tls: first("tls"),
             tcp: first("tcp"),
+            edge: first("edge"),
+            http: first("http"),
         }
     }
 }
 
-/// The text of the configuration. `folder` is for the access log and the Unix socket.
+/// The file of the balancer's own certificate, with its key.
+pub(super) const CERTIFICATE_FILE: &str = "edge.pem";
+
+/// The text of the configuration. `folder` is for the access log, the Unix socket and the certificate.
 pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
-    let ListenerAddresses { admin, tls, tcp } = listeners;
-    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
+    let ListenerAddresses { admin, tls, tcp, .. } = listeners;
     // Quoted as TOML strings.
-    let [access, socket] =
-        ["access.log", "admin.sock"].map(|name| Value::from(folder.join(name).display().to_string()));
+    let [access, socket, certificate] =
+        ["access.log", "admin.sock", CERTIFICATE_FILE].map(|name| Value::from(folder.join(name).display().to_string()));
     format!(
         r#"# The configuration of `acequia demo`. Its servers end with it.
 
@@ -86,7 +94,37 @@ pool = "c"                            # clients that no route takes
 bind = "{tcp}"
 pool = "echo"
 
-[pools]
+{edge}
+
+{pools}"#,
+        edge = edge_listeners(listeners, &certificate),
+        pools = pools(servers)
+    )
+}
+
+/// The sections of the listeners whose clients do not reach a server with what they send: their TLS ends, or they are
+/// redirected.
+fn edge_listeners(listeners: &ListenerAddresses, certificate: &Value) -> String {
+    let ListenerAddresses { edge, http, .. } = listeners;
+    format!(
+        r#"# TLS that ends here: the servers get the plaintext.
+[listeners.edge]
+bind = "{edge}"
+pool = "echo"
+tls.certificates = [{{ cert = {certificate} }}]   # its key is in the same file
+
+# HTTP: every request is redirected to https.
+[listeners.http]
+bind = "{http}"
+redirect = {{ to = "tls" }}"#
+    )
+}
+
+/// The sections of the pools.
+fn pools(servers: &ServerAddresses) -> String {
+    let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
+    format!(
+        r#"[pools]
 a.servers = [{{ address = "{a}", name = "a" }}]
 b.servers = [{{ address = "{b}", name = "b" }}]
 c.servers = [{{ address = "{c}", name = "c" }}]

@@ -7,14 +7,24 @@ use super::servers::ServerAddresses;
 
 /// The text. Each command works as printed.
 pub(super) fn text(listeners: &ListenerAddresses, servers: &ServerAddresses, folder: &Path) -> String {
-    let ListenerAddresses { admin, tls, tcp } = listeners;
+    let ListenerAddresses {
+        admin,
+        tls,
+        tcp,
+        edge,
+        http,
+    } = listeners;
     let ([a, b, c], [one, two, three]) = (servers.tls, servers.echo);
     let (tcp_host, tcp_port) = (tcp.ip(), tcp.port());
     let folder = folder.display();
-    let (tls_column, tcp_column) = (tls.to_string(), tcp.to_string());
+    let [tls_column, tcp_column, edge_column, http_column] = [tls, tcp, edge, http].map(ToString::to_string);
+    let (http_host, http_port) = (http.ip(), http.port());
     format!(
         "\
 acequia balances six servers of its own on this machine. Ctrl-C ends it.
+
+  in a browser         http://{admin}/
+  in a terminal        acequia top --socket {folder}/admin.sock
 
   listener             a client that ...              goes to server
   tls {tls_column:<15}  asks for a.demo.test           a      {a}
@@ -24,6 +34,8 @@ acequia balances six servers of its own on this machine. Ctrl-C ends it.
   tcp {tcp_column:<15}  connects (policy least-conn)   one    {one}
                                                       two    {two}
                                                       three  {three}
+  edge {edge_column:<15} speaks TLS, which ends here    one, two or three
+  http {http_column:<15} speaks HTTP                    none: redirected to tls
 
 Commands to try in another terminal:
 
@@ -34,14 +46,18 @@ Commands to try in another terminal:
   curl -k --connect-to ::{tls} https://closed.demo.test
   # TCP; the next terminal gets another server
   nc {tcp_host} {tcp_port}
+  # the same servers over TLS; the balancer has the key
+  openssl s_client -quiet -connect {edge} -servername edge.demo.test
+  # HTTP, which is redirected to https
+  curl -kL --connect-to ::{http_host}: http://a.demo.test:{http_port}
   # the metrics, the access log, and the configuration
   curl -s http://{admin}/metrics
   tail -f {folder}/access.log
   cat {folder}/demo.toml
   # the sessions, the servers, and draining a server
-  acequia sessions -c {folder}/demo.toml
-  acequia servers -c {folder}/demo.toml
-  acequia server drain echo/one -c {folder}/demo.toml
+  acequia sessions --socket {folder}/admin.sock
+  acequia servers --socket {folder}/admin.sock
+  acequia server drain echo/one --socket {folder}/admin.sock
 
 ",
     )

@@ -1,7 +1,10 @@
 //! An HTTPS server with a self-signed certificate. Its responses and its certificate contain its name.
 
 use std::convert::Infallible;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{Certificate, CertificateParams, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -20,17 +23,33 @@ use tokio_rustls::TlsAcceptor;
 /// The time for the handshake, and for the head of each request.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Creates a self-signed certificate for one name, and an acceptor that uses it.
-///
-/// # Errors
-/// The certificate cannot be created: a bug.
-pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor> {
+/// A self-signed certificate for one name, and its key.
+fn self_signed(owner: &str, certified: &str) -> io::Result<(Certificate, KeyPair)> {
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let mut params = CertificateParams::new([certified.to_owned()]).map_err(io::Error::other)?;
     params
         .distinguished_name
-        .push(DnType::CommonName, format!("acequia demo, server {server}"));
+        .push(DnType::CommonName, format!("acequia demo, {owner}"));
     let certificate = params.self_signed(&key).map_err(io::Error::other)?;
+    Ok((certificate, key))
+}
+
+/// Writes a self-signed certificate for one name with its key to a new file, which only this user may read.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn write_certificate(path: &Path, certified: &str) -> io::Result<()> {
+    let (certificate, key) = self_signed("balancer", certified)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all((certificate.pem() + &key.serialize_pem()).as_bytes())
+}
+
+/// An acceptor with a self-signed certificate for one name.
+///
+/// # Errors
+/// The certificate cannot be created: a bug.
+pub(super) fn acceptor(server: &str, certified: &str) -> io::Result<TlsAcceptor> {
+    let (certificate, key) = self_signed(&format!("server {server}"), certified)?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

@@ -24,6 +24,11 @@ pub(super) fn write_tls(
     }
     let valid = name.and_then(Sni::valid).map(ServerName::as_str);
     match tls.and_then(|tls| tls.certificate_for(valid)) {
+        Some(certificate) if certificate.is_self_signed => writeln!(
+            text,
+            "TLS ends here, with a self-signed certificate, until there is {}",
+            certificate.path().display()
+        ),
         Some(certificate) => writeln!(
             text,
             "TLS ends here, with the certificate {}",

@@ -4,8 +4,11 @@ use crate::addr::{ServerAddr, ServerLocation};
 use crate::check::tcp::TcpCheck;
 use crate::dial::{ConnectOptions, DialLimits};
 use crate::name::NamePattern;
-use crate::plan::{AdminPlan, Failback, HealthPlan, LogPlan, Protocol, RuntimePlan, Sever, SeveringPlan};
-use crate::pool::{EjectLimits, MemberConfig, PoolRules, RoleRequirement, Thresholds};
+use crate::plan::{
+    AdminPlan, Failback, HealthPlan, LogPlan, PoolPlan, Protocol, RetirePlan, RuntimePlan, ServerEntry, Sever,
+    SeveringPlan,
+};
+use crate::pool::{EjectLimits, MemberConfig, Policy, PoolRules, RoleRequirement, Thresholds};
 use crate::relay::RelayLimits;
 use crate::route::Route;
 use crate::route::{RouteTable, Target, TlsMode};
@@ -32,7 +35,10 @@ fn entry(name: Option<&str>, written: &str, weight: u16) -> ServerEntry {
         name: name.map(Into::into),
         written: written.into(),
         location,
-        member_config: MemberConfig { weight, priority: 0 },
+        member_config: MemberConfig {
+            weight,
+            ..MemberConfig::default()
+        },
     }
 }
 
@@ -50,6 +56,8 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         connect_timeout: SECOND,
         slow_start: None,
         panic_threshold: None,
+        queue: None,
+        wake: None,
     };
     let thresholds = Thresholds { rise: 2, fall: 3 };
     Arc::new(PoolPlan {
@@ -57,6 +65,7 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
         rules,
         dial: DialLimits {
             connect: ConnectOptions {
+                source: None,
                 timeout: SECOND,
                 socket: SOCKET,
                 proxy_protocol: None,
@@ -79,12 +88,22 @@ fn pool(name: &str, policy: Policy, entries: Vec<ServerEntry>) -> Arc<PoolPlan> 
             on_down: Sever::Keep,
             on_lag: Sever::Keep,
             on_recover: Sever::Keep,
+            on_leave: Sever::Keep,
             close_over: SECOND,
+        },
+        retiring: RetirePlan {
+            max_age: None,
+            rebalance: None,
+            idle_for: SECOND,
         },
         failback: Failback::Auto,
         fallback: None,
-        entries,
+        entries: entries.into(),
+        defaults: MemberConfig::default(),
+        discover: None,
+        scale: None,
         resolve_interval: SECOND,
+        tls: None,
         direct_tls: true,
         resolve: crate::addr::IpFamily::Both,
     })
@@ -98,6 +117,7 @@ type Routes = Vec<Route<PoolId>>;
 
 fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<ListenerPlan> {
     Arc::new(ListenerPlan {
+        unix_mode: 0o660,
         name: name.into(),
         bind: Vec::new(),
         backlog: 1,
@@ -191,6 +211,7 @@ fn plan() -> Plan {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         },
+        acme: Vec::new(),
         guards: Vec::new(),
         listeners: vec![
             listener("https", routes, Some(WEB)),
@@ -209,7 +230,7 @@ fn explanation(listener: &str, sni: Option<&str>, alpn: &[&str], from: Option<&s
         from: from.map(|ip| ip.parse().unwrap()),
         ..RouteArgs::default()
     };
-    explain(&plan(), &TlsByListener::new(), &args).unwrap()
+    explain(&plan(), &LiveTls::default(), &args).unwrap()
 }
 
 #[test]
@@ -335,7 +356,7 @@ fn a_postgresql_session_is_explained() {
                 [[listeners.db.routes]]\ndatabase = [\"orders\", \"orders_*\"]\nuser = \"app\"\npool = \"p\"\n\
                 [pools.p]\nservers = [\"10.0.0.1:5432\"]";
     let plan = config::read("test.toml", text).ok().unwrap().plan;
-    let explained = |user: Option<&str>, sni: Option<&str>| {
+    let explained = |plan: &Plan, user: Option<&str>, sni: Option<&str>| {
         let args = RouteArgs {
             listener: "db".into(),
             sni: sni.map(Into::into),
@@ -343,23 +364,39 @@ fn a_postgresql_session_is_explained() {
             user: user.map(Into::into),
             ..RouteArgs::default()
         };
-        explain(&plan, &TlsByListener::new(), &args).unwrap()
+        explain(plan, &LiveTls::default(), &args).unwrap()
     };
-    let taken = explained(Some("app"), None);
+    let taken = explained(&plan, Some("app"), None);
     let client = "listener db: a client from anywhere, no sni, no alpn, database orders_2, user app\n";
     assert!(taken.starts_with(client), "{taken}");
     assert!(
         taken.contains("  db#1  taken: database matches orders_*; user matches app\n"),
         "{taken}"
     );
-    let passed = explained(None, None);
+    let passed = explained(&plan, None, None);
     assert!(passed.contains("  db#1  passed over: user is not app\n"), "{passed}");
-    let encrypted = explained(Some("app"), Some("a.example"));
+    let encrypted = explained(&plan, Some("app"), Some("a.example"));
     assert!(
         encrypted.contains("note: a client with sni or alpn uses TLS, and its database and user are encrypted\n"),
         "{encrypted}"
     );
     assert!(encrypted.contains("passed over: database is not"), "{encrypted}");
+    let tls = "[listeners.db.tls]\ncertificates = { directory = \"/none\" }\n[[listeners.db.routes]]\n\
+               sni = \"passed.example\"\ntls = \"pass\"\npool = \"p\"\n[pools.p]";
+    let plan = config::read("test.toml", &text.replace("[pools.p]", tls))
+        .ok()
+        .unwrap()
+        .plan;
+    let decrypted = explained(&plan, Some("app"), Some("a.example"));
+    assert!(
+        decrypted.contains("db#1  taken: database matches orders_*"),
+        "{decrypted}"
+    );
+    let passed = explained(&plan, Some("app"), Some("passed.example"));
+    assert!(
+        passed.contains("are encrypted\n") && passed.contains("db#2  taken"),
+        "{passed}"
+    );
 }
 
 #[test]
@@ -369,7 +406,7 @@ fn an_unknown_listener_is_an_error_with_the_known_ones() {
         ..RouteArgs::default()
     };
     assert_eq!(
-        explain(&plan(), &TlsByListener::new(), &args).unwrap_err().to_string(),
+        explain(&plan(), &LiveTls::default(), &args).unwrap_err().to_string(),
         "there is no listener `http`; known listeners: https, plain, strict"
     );
 }

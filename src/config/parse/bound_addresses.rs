@@ -29,7 +29,7 @@ impl BoundAddresses {
                 return None;
             }
         };
-        if address.port() == 0 {
+        if address.port() == Some(0) {
             return Some(address);
         }
         let overlapping = self.admin.as_ref().filter(|(admin, _)| admin.overlaps(address));
@@ -48,8 +48,13 @@ impl BoundAddresses {
 
     /// The same for the admin port.
     pub(super) fn add_admin(&mut self, node: &Node, problems: &mut Problems<'_>) -> Option<ListenAddr> {
+        if matches!(&node.value, Value::String(text) if text.starts_with("unix:")) {
+            let hint = r#"write socket = "/run/acequia/admin.sock": the Unix socket of the API"#;
+            problems.error(&node.position, "`bind` of [admin] is a TCP address", hint);
+            return None;
+        }
         let address = self.add(node, problems)?;
-        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != 0);
+        self.admin = Some((address, node.position.clone())).filter(|_| address.port() != Some(0));
         Some(address)
     }
 }

@@ -10,10 +10,11 @@ use super::list::entries;
 use super::named::NamedSections;
 use super::{Problems, Section, address, process, value};
 use crate::config::file::{KeyValue, Node};
-use crate::config::{FILE_BYTES_MAX, keys, read_bounded, suggest};
+use crate::config::{FILE_BYTES_MAX, keys, suggest};
 use crate::guard::{GuardId, GuardRules, NetworkSet, Rate, RefuseWith, SourceBits};
 use crate::plan::GuardPlan;
-use crate::units;
+use crate::text::Reason;
+use crate::{regular_file, units};
 
 /// Sources that `rate_per_source` remembers unless the file says otherwise; they take 3.4 MB.
 const SOURCES_DEFAULT: u32 = 100_000;
@@ -209,7 +210,8 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
 /// Reads a file with a network or an address a line. An error names the file and the line.
 fn read_networks(path: &Path) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
-    let bytes = read_bounded(path).map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
+    let bytes = regular_file::read(path, FILE_BYTES_MAX);
+    let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(vec![(
             format!("{name} is too long"),
@@ -225,7 +227,10 @@ fn read_networks(path: &Path) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> 
         }
         match address::network(line) {
             Ok(network) => networks.push(network),
-            Err((message, hint)) => errors.push((format!("{name}, line {number}: {message}"), hint)),
+            Err((message, hint)) => {
+                let message = Reason::new(&message); // a line may be as long as the file
+                errors.push((format!("{name}, line {number}: {message}"), hint));
+            }
         }
         if errors.len() == BAD_LINES_MAX {
             break;
@@ -295,6 +300,14 @@ mod tests {
                 .unwrap_err()
                 .contains("networks, line 2: `10.0.0.1/33` is not a network")
         );
+        fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        assert!(file("deny_file").unwrap_err().len() < 1_000);
+        fs::remove_file(&path).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = file("deny_file").unwrap_err();
+        assert!(error.contains("not a regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
         fs::write(&path, "# nothing\n").unwrap();
         assert_eq!(file("deny_file").unwrap().deny.ranges(), 0);
         assert!(file("allow_file").unwrap_err().contains("nobody would be allowed"));

@@ -1,19 +1,20 @@
 //! `[listeners.NAME]`.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::limits::ListenerSettings;
+use super::pools::Pools;
 use super::redirect::{self, UnresolvedRedirect};
 use super::route::RouteKind;
-use super::{BoundAddresses, Names, Problems, Section, accept_proxy, process, route, tls, unused, value};
+use super::{BoundAddresses, Names, Problems, Section, accept_proxy, double_tls, process, route, tls, unused, value};
 use crate::addr::{ListenAddr, ServerLocation};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
-use crate::route::{Route, RouteTable, Target, TlsMode};
-use crate::tls::Protocols;
+use crate::route::{Route, RouteTable, Target};
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
 /// not a table.
@@ -31,7 +32,7 @@ pub(super) fn listener<'a>(
         .map_or(&[][..], |node| value::one_or_many(node, problems));
     let bind: Vec<ListenAddr> = bind.iter().filter_map(|node| bound.add(node, problems)).collect();
     let protocol = protocol(&section, problems);
-    let mut tls = tls::listener_tls(&section, protocol, problems);
+    let mut tls = tls::listener_tls(&section, protocol, names.acme, problems);
     let kind = RouteKind {
         is_postgres: protocol.is_postgres(),
         terminates: section.entry("tls").is_some(),
@@ -40,26 +41,25 @@ pub(super) fn listener<'a>(
     let guards = names.guards.find(&section, problems);
     let redirect = redirect::redirect(&section, problems);
     report_missing_target(&section, &entry.position, problems);
-    let pool = section.get("pool");
-    let pool = pool.and_then(|node| names.pools.find(node, problems));
+    let pool = section.get("pool").and_then(|node| names.pools.find(node, problems));
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
         tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
-        tls.route_alpn = route_alpn(&routes);
+        tls::set_protocols(tls, &routes, protocol);
     }
     let mut table = RouteTable::new(routes, pool);
     report_hello_of_mysql(protocol, &table, &entry.position, problems);
-    reject_own_servers(&bind, &table, &names.pools.in_order, &entry.position, problems);
+    let pools = &*names.pools;
+    reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
     if kind.terminates {
         table = table.terminating_by_default();
     }
     let accept_proxy = accept_proxy::accept_proxy(&section, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
-    if !kind.terminates {
-        unsuited(protocol, &table, &names.pools.in_order, &entry.position, problems);
-    }
+    unsuited((protocol, kind), &table, pools, &entry.position, problems);
     let plan = ListenerPlan {
         name: entry.key.as_str().into(),
+        unix_mode: unix_mode(&section, &bind, problems),
         bind,
         backlog: limits.backlog,
         max_connections: process::max_connections(&section, problems),
@@ -76,15 +76,19 @@ pub(super) fn listener<'a>(
     Some((plan, redirect))
 }
 
-/// Warns about pools of a service whose clients need another `protocol`.
+/// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need another
+/// `protocol`.
 fn unsuited(
-    protocol: Protocol,
+    (protocol, kind): (Protocol, RouteKind),
     table: &RouteTable<PoolId>,
-    pools: &[Arc<PoolPlan>],
+    pools: &Pools<'_>,
     position: &Position,
     problems: &mut Problems<'_>,
 ) {
+    double_tls::reject(table, (protocol, kind.terminates), pools, position, problems);
+    let pools = &pools.in_order;
     match protocol {
+        _ if kind.terminates => {}
         Protocol::Tcp if table.needs_hello() => unused::clients_without_hello(table, pools, position, problems),
         Protocol::Tcp => unused::stray_cancels(table, pools, position, problems),
         Protocol::Postgres { .. } | Protocol::Mysql | Protocol::Redis => {}
@@ -103,8 +107,9 @@ fn reject_own_servers(
     let is_own = |entry: &ServerEntry| match &entry.location {
         ServerLocation::Address(server) => bind.iter().any(|own| own.accepts_connections_to(*server)),
         ServerLocation::Name { host, port } => {
-            let is_local = |own: &ListenAddr| own.ip().is_unspecified() || own.ip().is_loopback();
-            &**host == "localhost" && bind.iter().any(|own| own.port() == *port && is_local(own))
+            let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+            let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());
+            &**host == "localhost" && bind.iter().filter_map(|own| own.socket()).any(is_own)
         }
     };
     let routes = table.routes().iter().filter(|route| route.from.is_empty());
@@ -124,6 +129,34 @@ fn reject_own_servers(
             );
             let hint = "every session would open another one: write the address of the server";
             problems.error(position, message, hint);
+        }
+    }
+}
+
+/// The permissions of the listener's Unix sockets, as octal digits.
+fn unix_mode(section: &Section<'_>, bind: &[ListenAddr], problems: &mut Problems<'_>) -> u32 {
+    const DEFAULT: u32 = 0o660;
+    let Some((position, node)) = section.entry("unix_mode") else {
+        return DEFAULT;
+    };
+    if !bind.iter().any(|address| address.unix().is_some()) {
+        let message = "`unix_mode` has no effect: the listener has no Unix socket";
+        problems.warning(
+            position,
+            message,
+            r#"add "unix:/run/NAME.sock" to `bind`, or remove it"#,
+        );
+    }
+    let digits = match &node.value {
+        Value::String(digits) => digits,
+        _ => "",
+    };
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o777 && (3..=4).contains(&digits.len()) => mode,
+        _ => {
+            let message = "the permissions of a file are three octal digits, as in chmod(1)";
+            problems.error(&node.position, message, r#"write "0660""#);
+            DEFAULT
         }
     }
 }
@@ -183,7 +216,7 @@ fn routes(
         positions.push(&node.position);
         routes.push(route);
     }
-    unused::unmatched_sessions(&routes, &positions, protocol, problems);
+    unused::unmatched_sessions(&routes, &positions, protocol, kind.terminates, problems);
     unused::shadowed_routes(&routes, &positions, problems);
     unused::default_pool(&routes, section.get("pool"), problems);
     routes
@@ -218,13 +251,4 @@ fn report_missing_target(section: &Section<'_>, position: &Position, problems: &
             r#"add pool = "NAME""#,
         );
     }
-}
-
-/// The lists of protocols that routes agree on instead of the listener's, each once.
-fn route_alpn(routes: &[Route<PoolId>]) -> Vec<Protocols> {
-    let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
-    let mut lists: Vec<_> = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
-    lists.sort();
-    lists.dedup();
-    lists
 }

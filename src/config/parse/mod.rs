@@ -4,19 +4,27 @@
 //! found too. The plan of a file with errors is dropped at the end.
 
 mod problems;
-mod address;
+pub(crate) use crate::addr_text as address;
 mod value;
 mod section;
 mod list;
 mod named;
 mod bound_addresses;
 mod limits;
+mod pool_tls;
 mod check;
 mod health;
 mod server;
+mod providers;
+mod discover;
+mod retiring;
+mod scale;
+mod bind_source;
 mod pool;
 mod pools;
+mod double_tls;
 mod route;
+mod acme;
 mod tls;
 mod unused;
 mod process;
@@ -31,11 +39,13 @@ use super::file::{Node, Table, Value};
 use super::keys;
 use super::report::{Position, Problem, SourceText};
 use crate::plan::{ListenerPlan, Plan, RuntimePlan};
+use acme::AcmeAccounts;
 use bound_addresses::BoundAddresses;
 use guard::Guards;
 use limits::ListenerSettings;
 use pools::Pools;
 use problems::Problems;
+use providers::Providers;
 use section::Section;
 
 /// Converts the whole file. Returns the plan and the warnings.
@@ -56,22 +66,28 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);
     let (listener_limits, pool_limits) = limits::defaults(&defaults, problems);
-    let mut pools = Pools::read(&file, pool_limits, problems);
+    let providers = Providers::read(&file, problems);
+    let mut pools = Pools::read(&file, pool_limits, &providers, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
     let mut guards = Guards::read(&file, problems);
+    let mut acme = AcmeAccounts::read(&file, state_dir.as_deref(), problems);
     let mut names = Names {
         pools: &mut pools,
         guards: &mut guards,
+        acme: &mut acme,
     };
     let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
+    providers.warn_unused(&pools.in_order, problems);
     guards.warn_unused(problems);
+    acme.warn(listeners.iter().any(|listener| listener.redirect.is_some()), problems);
     Plan {
         runtime,
         state_dir,
         admin,
         log,
+        acme: acme.in_order,
         guards: guards.in_order,
         listeners,
         pools: pools.into_plans(),
@@ -112,4 +128,5 @@ fn listeners(
 struct Names<'n, 'a> {
     pools: &'n mut Pools<'a>,
     guards: &'n mut Guards<'a>,
+    acme: &'n mut AcmeAccounts<'a>,
 }

@@ -8,7 +8,7 @@ use crate::config::file::KeyValue;
 
 /// The sections of one kind, and which of them are referred to.
 pub(super) struct NamedSections<'a, Id> {
-    entries: &'a [KeyValue],
+    pub(super) entries: &'a [KeyValue],
     /// `None`: the section exists, but could not be converted.
     by_name: HashMap<&'a str, Option<Id>>,
     used: HashSet<&'a str>,
@@ -38,6 +38,11 @@ impl<'a, Id: Copy> NamedSections<'a, Id> {
         let (name, id) = self.by_name.get_key_value(name)?;
         self.used.insert(name);
         Some(*id)
+    }
+
+    /// The section of this name, if it exists and could be converted. This does not count as a reference.
+    pub(super) fn id(&self, name: &str) -> Option<Id> {
+        *self.by_name.get(name)?
     }
 
     /// Warns of each section that nothing refers to. `what`: its kind. `missing`: what could refer to it.

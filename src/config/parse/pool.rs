@@ -1,17 +1,23 @@
 //! `[pools.NAME]`.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::bind_source::bind_source;
+use super::discover::discover;
 use super::health::{HealthConfig, health};
 use super::limits::{ANY_DURATION, NONZERO_DURATION, PoolSettings};
-use super::{Problems, Section, server};
+use super::pool_tls::pool_tls;
+use super::providers::Providers;
+use super::retiring::retiring;
+use super::scale::scale;
+use super::{Problems, Section, server, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
+use crate::config::report::Position;
 use crate::dial::{ConnectOptions, DialLimits};
-use crate::plan::{Failback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
-use crate::pool::{Policy, PoolRules, Role};
+use crate::plan::{Failback, Fallback, HealthPlan, PoolPlan, ServerEntry, Sever, SeveringPlan};
+use crate::pool::{MemberConfig, Policy, PoolRules, QueueLimits, Role, RoleRequirement};
 use crate::proxy_protocol::Version;
 
 /// The system's resolver hardly caches: a shorter interval would only add load on the name server.
@@ -19,6 +25,15 @@ const RESOLVE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=
 
 /// The default of `close_over`.
 const CLOSE_OVER_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Clients in the queue of a pool. Each is a connection, of which the process has only so many.
+const QUEUE_CLIENTS: RangeInclusive<u32> = 1..=1_000_000;
+
+/// The default of `max` of a queue.
+const QUEUE_CLIENTS_DEFAULT: usize = 1_000;
+
+/// The default of `timeout` of a queue.
+const QUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Values of `balance`.
 const POLICIES: [(&str, Policy); 4] = [
@@ -41,22 +56,116 @@ const POLICY_SYNONYMS: [(&str, &str); 8] = [
 ];
 
 /// Converts a pool. `None` if it is not a table.
-pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Problems<'_>) -> Option<PoolPlan> {
+///
+/// `fallback` and `"primary"` there: see [`fallback`].
+pub(super) fn pool(
+    entry: &KeyValue,
+    inherited: PoolSettings,
+    has_pool_primary: bool,
+    providers: &Providers,
+    problems: &mut Problems<'_>,
+) -> Option<PoolPlan> {
     let section = Section::open(&entry.node, &entry.position, &keys::POOL, problems)?;
     let limits = inherited.overridden_by(&section, problems);
     let policy = section.get("balance").and_then(|node| balance(node, problems));
-    let entries = server::servers(&section, problems);
+    let of_pool = server::of_pool(&section, problems);
+    let entries = server::servers(&section, of_pool, problems);
     let HealthConfig {
         plan: health,
         eject,
         panic_threshold,
     } = health(&section, problems);
+    check_port(&entries, &health, &entry.position, problems);
     let is_checked = health.check.is_some();
-    let severing = severing(&section, &entries, &health, problems);
+    let fallback = fallback(&section, has_pool_primary, health.required, problems);
+    let severing = severing(&section, &entries, &health, fallback.as_ref(), problems);
+    let proxy_protocol = proxy_protocol(&section, &health, problems);
+    let scale = scale(&section, &health, of_pool, problems);
+    let rules = PoolRules {
+        policy: policy.unwrap_or(Policy::LeastConn),
+        eject,
+        connect_timeout: limits.connect_timeout,
+        slow_start: section
+            .duration_or_off("slow_start", NONZERO_DURATION, problems)
+            .flatten(),
+        panic_threshold,
+        queue: queue(&section, &entries, of_pool, problems),
+        wake: scale.as_ref().and_then(|scale| scale.wake()),
+    };
+    Some(PoolPlan {
+        name: entry.key.as_str().into(),
+        rules,
+        dial: dial_limits(&section, limits, &entries, proxy_protocol, problems),
+        health,
+        severing,
+        retiring: retiring(&section, rules.policy, problems),
+        fallback,
+        failback: failback(&section, is_checked, problems),
+        entries: entries.into(),
+        defaults: of_pool,
+        discover: discover(&section, of_pool, providers, problems),
+        scale,
+        resolve_interval: section
+            .duration("resolve_interval", RESOLVE_INTERVAL, problems)
+            .unwrap_or(Duration::from_secs(30)),
+        resolve: limits.resolve,
+        direct_tls: section
+            .one_of("direct", &[("on", true), ("off", false)], problems)
+            .unwrap_or(true),
+        tls: pool_tls(&section, problems),
+    })
+}
+
+/// How a server is reached.
+fn dial_limits(
+    section: &Section<'_>,
+    limits: PoolSettings,
+    entries: &[ServerEntry],
+    proxy_protocol: Option<Version>,
+    problems: &mut Problems<'_>,
+) -> DialLimits {
+    DialLimits {
+        connect: ConnectOptions {
+            timeout: limits.connect_timeout,
+            socket: limits.socket,
+            source: bind_source(section, entries, problems),
+            proxy_protocol,
+        },
+        retries: limits.retries,
+    }
+}
+
+/// Who may wait for a server with room.
+fn queue(
+    pool: &Section<'_>,
+    entries: &[ServerEntry],
+    of_pool: MemberConfig,
+    problems: &mut Problems<'_>,
+) -> Option<QueueLimits> {
+    let (position, node) = pool.entry("queue")?;
+    if value::is_off(node) {
+        return None;
+    }
+    let section = Section::open(node, position, &keys::QUEUE, problems)?;
+    let mut configs = entries.iter().map(|entry| entry.member_config).chain([of_pool]);
+    if configs.all(|config| config.sessions_max.is_none()) {
+        let hint = "set `max_sessions` of the pool or of a server: others are never full";
+        problems.warning(position, "`queue` is never used", hint);
+    }
+    let clients_max = section.integer("max", QUEUE_CLIENTS, problems);
+    Some(QueueLimits {
+        clients_max: clients_max.map_or(QUEUE_CLIENTS_DEFAULT, |clients| clients as usize),
+        timeout: section
+            .duration("timeout", NONZERO_DURATION, problems)
+            .unwrap_or(QUEUE_TIMEOUT_DEFAULT),
+    })
+}
+
+/// The version of the header that the servers expect.
+fn proxy_protocol(section: &Section<'_>, health: &HealthPlan, problems: &mut Problems<'_>) -> Option<Version> {
     let headers = [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))];
-    let proxy_protocol = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
-    if let (Some((position, _)), Some(_), Some(service)) =
-        (section.entry("proxy_protocol"), proxy_protocol, health.service())
+    let version = section.one_of("proxy_protocol", &headers, problems).unwrap_or(None);
+    if let (Some((position, _)), Some(_), Some(service)) = (section.entry("proxy_protocol"), version, health.service())
         && !service.accepts_proxy_header
     {
         let service = service.name;
@@ -66,39 +175,18 @@ pub(super) fn pool(entry: &KeyValue, inherited: PoolSettings, problems: &mut Pro
             format!("remove it, unless something in front of {service} strips the header"),
         );
     }
-    let rules = PoolRules {
-        policy: policy.unwrap_or(Policy::LeastConn),
-        eject,
-        connect_timeout: limits.connect_timeout,
-        slow_start: section
-            .duration_or_off("slow_start", NONZERO_DURATION, problems)
-            .flatten(),
-        panic_threshold,
-    };
-    Some(PoolPlan {
-        name: entry.key.as_str().into(),
-        rules,
-        dial: DialLimits {
-            connect: ConnectOptions {
-                timeout: limits.connect_timeout,
-                socket: limits.socket,
-                proxy_protocol,
-            },
-            retries: limits.retries,
-        },
-        health,
-        severing,
-        fallback: fallback(&section),
-        failback: failback(&section, is_checked, problems),
-        entries,
-        resolve_interval: section
-            .duration("resolve_interval", RESOLVE_INTERVAL, problems)
-            .unwrap_or(Duration::from_secs(30)),
-        resolve: limits.resolve,
-        direct_tls: section
-            .one_of("direct", &[("on", true), ("off", false)], problems)
-            .unwrap_or(true),
-    })
+    version
+}
+
+/// Reports checks that go to a port of a Unix socket, or to another host without a port.
+fn check_port(entries: &[ServerEntry], health: &HealthPlan, position: &Position, problems: &mut Problems<'_>) {
+    if health.address.is_some() != health.port.is_some()
+        && let Some(entry) = entries.iter().find(|entry| entry.location.is_unix())
+    {
+        let message = format!("`{}` has no port for its checks", entry.written);
+        let hint = "write both `address` and `port` of `health`, or neither: then the checks go to the socket";
+        problems.error(position, message, hint);
+    }
 }
 
 fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
@@ -114,13 +202,33 @@ fn balance(node: &Node, problems: &mut Problems<'_>) -> Option<Policy> {
             return None;
         }
     }
-    super::value::one_of(node, &POLICIES, problems)
+    value::one_of(node, &POLICIES, problems)
 }
 
-/// The pool that is used while this one has no usable server. That it exists is checked when all pools are known.
-fn fallback(section: &Section<'_>) -> Option<Arc<str>> {
-    match &section.get("fallback")?.value {
-        Value::String(name) => Some(name.as_str().into()),
+/// What is used while the pool has no usable server. That a pool exists is checked when all pools are known.
+/// `has_pool_primary`: there is a pool of the name "primary", which is then meant.
+fn fallback(
+    section: &Section<'_>,
+    has_pool_primary: bool,
+    required: RoleRequirement,
+    problems: &mut Problems<'_>,
+) -> Option<Fallback> {
+    let node = section.get("fallback")?;
+    match &node.value {
+        Value::String(name)
+            if *name == *Fallback::Primary.name() && !has_pool_primary && required.role == Some(Role::Replica) =>
+        {
+            if !required.single {
+                let hint = "remove `single`, or use the name of another pool";
+                problems.error(
+                    &node.position,
+                    "`single = false`: no server of the pool is its one primary",
+                    hint,
+                );
+            }
+            Some(Fallback::Primary)
+        }
+        Value::String(name) => Some(Fallback::Pool(name.as_str().into())),
         _ => None,
     }
 }
@@ -144,6 +252,7 @@ fn severing(
     section: &Section<'_>,
     entries: &[ServerEntry],
     health: &HealthPlan,
+    fallback: Option<&Fallback>,
     problems: &mut Problems<'_>,
 ) -> SeveringPlan {
     let values = [("keep", Sever::Keep), ("close", Sever::Close)];
@@ -157,6 +266,9 @@ fn severing(
         on_down: section.one_of("on_down", &values, problems).unwrap_or(on_down),
         on_lag: section.one_of("on_lag", &values, problems).unwrap_or_default(),
         on_recover: section.one_of("on_recover", &values, problems).unwrap_or_default(),
+        on_leave: section
+            .one_of("on_leave", &[("drain", Sever::Keep), ("close", Sever::Close)], problems)
+            .unwrap_or_default(),
         close_over: section
             .duration("close_over", ANY_DURATION, problems)
             .unwrap_or(CLOSE_OVER_DEFAULT),
@@ -166,10 +278,10 @@ fn severing(
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     };
-    let never_closes = [plan.on_down, plan.on_lag, plan.on_recover] == [Sever::Keep; 3];
+    let never_closes = [plan.on_down, plan.on_lag, plan.on_recover, plan.on_leave] == [Sever::Keep; 4];
     warn(
         "close_over",
-        "none of `on_down`, `on_lag` and `on_recover` is \"close\"",
+        "none of `on_down`, `on_lag`, `on_recover` and `on_leave` is \"close\"",
         never_closes,
     );
     let never_behind = plan.on_lag == Sever::Close && health.required.max_lag.is_none();
@@ -177,8 +289,9 @@ fn severing(
     let never_down = plan.on_down == Sever::Close && health.check.is_none();
     warn("on_down", "a server without checks never goes down", never_down);
     let priority = |entry: &ServerEntry| entry.member_config.priority;
-    let one_tier = entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
-    let never_worse = plan.on_recover == Sever::Close && one_tier;
+    let one_tier = !entries.is_empty() // those of a source are not known yet
+        && entries.windows(2).all(|two| priority(&two[0]) == priority(&two[1]));
+    let never_worse = plan.on_recover == Sever::Close && one_tier && fallback.is_none();
     warn("on_recover", "all servers have the same `priority`", never_worse);
     plan
 }

@@ -1,21 +1,22 @@
 //! Converts `[pools]`, and finds the pools that listeners and routes refer to.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::successors;
 use std::sync::Arc;
 
 use super::limits::PoolSettings;
 use super::named::NamedSections;
+use super::providers::Providers;
 use super::{Problems, Section, pool, value};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::suggest;
-use crate::plan::{PoolId, PoolPlan, PoolPlans};
+use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
 
 /// The longest list of names in a hint.
 const NAMES_LISTED_MAX: usize = 8;
 
 /// The pools of the file, by name.
 pub(super) struct Pools<'a> {
-    entries: &'a [KeyValue],
     sections: NamedSections<'a, PoolId>,
     /// Their plans, without those of pools that could not be converted.
     pub(super) in_order: Vec<Arc<PoolPlan>>,
@@ -23,15 +24,17 @@ pub(super) struct Pools<'a> {
 
 impl<'a> Pools<'a> {
     /// Converts all pools of the file.
-    pub(super) fn read(file: &Section<'a>, limits: PoolSettings, problems: &mut Problems<'_>) -> Self {
+    pub(super) fn read(
+        file: &Section<'a>,
+        limits: PoolSettings,
+        providers: &Providers,
+        problems: &mut Problems<'_>,
+    ) -> Self {
         let entries = file.subsections("pools", problems);
-        let convert = |entry| pool::pool(entry, limits, problems);
+        let has_pool_primary = entries.iter().any(|entry| *entry.key == *Fallback::Primary.name());
+        let convert = |entry| pool::pool(entry, limits, has_pool_primary, providers, problems);
         let (sections, in_order) = NamedSections::convert(entries, PoolId, convert);
-        let mut pools = Self {
-            entries,
-            sections,
-            in_order,
-        };
+        let mut pools = Self { sections, in_order };
         pools.check_fallbacks(problems);
         pools
     }
@@ -43,8 +46,10 @@ impl<'a> Pools<'a> {
             _ => None,
         };
         let mut next = HashMap::new();
-        for entry in self.entries {
+        for entry in self.sections.entries {
+            let plan = self.sections.id(&entry.key).map(|id| &self.in_order[id.0]);
             if let Some(key) = fallback(entry)
+                && plan.is_none_or(|plan| plan.fallback != Some(Fallback::Primary))
                 && self.find(&key.node, problems).is_some()
                 && let Value::String(name) = &key.node.value
             {
@@ -52,7 +57,7 @@ impl<'a> Pools<'a> {
             }
         }
         let mut done = HashSet::new();
-        for entry in self.entries {
+        for entry in self.sections.entries {
             let mut path = Vec::new();
             let mut name = entry.key.as_str();
             while let Some((following, position)) = next.get(name).filter(|_| !done.contains(name)) {
@@ -80,6 +85,10 @@ impl<'a> Pools<'a> {
         }
         let names: Vec<&str> = self.in_order.iter().map(|plan| &*plan.name).collect();
         let hint = match (suggest::nearest(name, &names), names.as_slice()) {
+            _ if name == Fallback::Primary.name() => {
+                "with role = \"replica\", `fallback = \"primary\"` is the primary among the servers of the pool"
+                    .to_owned()
+            }
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, []) => format!("add [pools.{name}]"),
             (None, few) if few.len() <= NAMES_LISTED_MAX => format!("known pools: `{}`", few.join("`, `")),
@@ -87,6 +96,17 @@ impl<'a> Pools<'a> {
         };
         problems.error(&node.position, format!("unknown pool `{name}`"), hint);
         None
+    }
+
+    /// The pools that may serve the sessions of this one: the pool itself, its fallback, the fallback of that, and so on.
+    pub(super) fn serving(&self, id: PoolId) -> impl Iterator<Item = &Arc<PoolPlan>> {
+        let plan = |id: PoolId| &self.in_order[id.0];
+        let fallback = move |pool: &&Arc<PoolPlan>| match pool.fallback.as_ref()? {
+            Fallback::Pool(name) => self.sections.id(name).map(plan),
+            Fallback::Primary => None,
+        };
+        // Bounded also where fallbacks form a cycle, which is reported elsewhere.
+        successors(Some(plan(id)), fallback).take(self.in_order.len())
     }
 
     /// The plans, in the order of the file.

@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::limits::ANY_DURATION;
-use super::{BoundAddresses, Problems, Section, address, list, value};
+use super::{BoundAddresses, Problems, Section, address, list, tls, value};
 use crate::account::access_log::{AccessTarget, LogFormat};
+use crate::addr::ListenAddr;
 use crate::config::file::{Node, Value};
 use crate::config::{keys, suggest};
 use crate::name::{NameError, ServerName};
@@ -68,15 +69,25 @@ pub(super) fn admin(file: &Section<'_>, bound: &mut BoundAddresses, problems: &m
         bind: section.get("bind").and_then(|node| bound.add_admin(node, problems)),
         hosts: list::entries(&section, "hosts", problems, host),
         token_file: section.get("token_file").and_then(|node| value::path(node, problems)),
+        tls: tls::admin_tls(&section, problems),
         socket: section
             .get("socket")
             .and_then(|node| admin_socket(node, problems))
             .unwrap_or_default(),
     };
-    for key in ["hosts", "token_file"] {
+    for key in ["hosts", "token_file", "tls"] {
         if let (Some((position, _)), true) = (section.entry(key), section.is_missing("bind")) {
             problems.warning(position, format!("`{key}` is never used"), "`bind` is missing");
         }
+    }
+    let is_remote = |address: ListenAddr| address.ip().is_some_and(|ip| !ip.is_loopback());
+    if let (Some((position, _)), true, None) = (section.entry("bind"), plan.bind.is_some_and(is_remote), &plan.tls) {
+        let hint = "add [admin.tls] with `cert` and `key`, or bind to a loopback address";
+        problems.warning(
+            position,
+            "tokens travel in the clear: this is not a loopback address",
+            hint,
+        );
     }
     plan
 }

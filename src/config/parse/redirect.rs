@@ -27,7 +27,6 @@ const UNUSED_KEYS: [&str; 8] = [
 pub(super) struct UnresolvedRedirect<'a> {
     redirect: Redirect,
     position: &'a Position,
-    has_port: bool,
 }
 
 /// Converts the table `redirect` of a listener, if it has one.
@@ -76,12 +75,11 @@ pub(super) fn redirect<'a>(listener: &Section<'a>, problems: &mut Problems<'_>) 
     Some(UnresolvedRedirect {
         redirect: Redirect {
             to: name.into(),
-            port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
+            port: port.and_then(|port| u16::try_from(port).ok()),
             status: status.unwrap_or(RedirectStatus::Permanent),
             hosts,
         },
         position: &to.position,
-        has_port: port.is_some(),
     })
 }
 
@@ -100,16 +98,12 @@ pub(super) fn resolve(
         .map(|listener| {
             (
                 Arc::clone(&listener.name),
-                listener.bind.first().map(|bind| bind.port()),
+                listener.bind.iter().find_map(|bind| bind.port()),
             )
         })
         .collect();
     for (index, redirect) in unresolved {
-        let UnresolvedRedirect {
-            mut redirect,
-            position,
-            has_port,
-        } = redirect;
+        let UnresolvedRedirect { mut redirect, position } = redirect;
         let to = &redirect.to;
         match ports.get(to) {
             _ if redirecting.contains(to) => {
@@ -124,15 +118,10 @@ pub(super) fn resolve(
                 let hint = suggest::nearest(to, &names).map_or(String::new(), |near| format!("did you mean `{near}`?"));
                 problems.error(position, format!("unknown listener `{to}`"), hint);
             }
-            Some(Some(0)) if !has_port => problems.error(
-                position,
-                format!("listener `{to}` is bound to port 0, which is a different port at each start"),
-                "add port = PORT, the port that clients use",
-            ),
             Some(port) => {
-                if !has_port {
-                    redirect.port = port.unwrap_or(443); // without a valid `bind` there is an error already
-                }
+                // It has none on Unix sockets alone, and without a valid `bind`. Port 0 stands for another one at each start.
+                let bound = Some(port.unwrap_or(443)).filter(|port| *port != 0);
+                redirect.port = redirect.port.or(bound);
             }
         }
         listeners[index].redirect = Some(redirect);

@@ -129,5 +129,10 @@ fn tls_mode(route: &Section<'_>, terminates: bool, problems: &mut Problems<'_>) 
             ),
         }
     }
+    let names_session = route.entry("database").or_else(|| route.entry("user"));
+    if let (Some((position, _)), Some(TlsMode::Pass), true) = (names_session, mode, terminates) {
+        let hint = "remove tls = \"pass\", or `database` and `user`";
+        problems.error(position, "this is encrypted in TLS that is passed on", hint);
+    }
     mode.unwrap_or(if terminates { TlsMode::Terminate } else { TlsMode::Pass })
 }

@@ -8,12 +8,9 @@ use crate::config::file::{KeyValue, Node, Table};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::config::suggest;
-use crate::text::is_unsafe;
+use crate::text::{NAME_BYTES_MAX, is_name};
 
 static EMPTY: Table = Table { entries: Vec::new() };
-
-/// The longest name of a listener, pool, route or server, in bytes. Names are repeated in every log line.
-const NAME_BYTES_MAX: usize = 128;
 
 /// A section of the file; empty if the file does not have it.
 #[derive(Clone, Copy)]
@@ -161,8 +158,7 @@ impl<'a> Section<'a> {
 /// Reports a name with white space, invisible characters or characters that need an escape: names are used in log lines,
 /// labels and commands.
 fn check_name(name: &str, position: &Position, problems: &mut Problems<'_>) {
-    let is_invalid = |c: char| c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(is_invalid) {
+    if !is_name(name) {
         let hint =
             format!("write 1 to {NAME_BYTES_MAX} bytes without spaces, `\"`, `\\`, control and invisible characters");
         problems.error(position, "invalid name", hint);

@@ -1,6 +1,7 @@
 //! `servers` of a pool.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 
 use super::{Problems, Section, address, value};
@@ -8,36 +9,63 @@ use crate::addr::ServerLocation;
 use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::ServerEntry;
+use crate::plan::{ServerEntry, WEIGHT_MAX};
 use crate::pool::MemberConfig;
 
-const WEIGHT: RangeInclusive<u32> = 0..=256;
+const WEIGHT: RangeInclusive<u32> = 0..=WEIGHT_MAX as u32;
 
 /// More tiers than any pool needs.
 const PRIORITY: RangeInclusive<u32> = 0..=255;
 
-/// The servers of a pool: at least one, with different identities, not all with weight 0.
-pub(super) fn servers(pool: &Section<'_>, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
+/// Sessions of one server at once.
+const SESSIONS: RangeInclusive<u32> = 1..=1_000_000;
+
+/// What servers of a pool have unless they say otherwise.
+pub(super) fn of_pool(pool: &Section<'_>, problems: &mut Problems<'_>) -> MemberConfig {
+    MemberConfig {
+        sessions_max: sessions_max(pool, problems),
+        ..MemberConfig::default()
+    }
+}
+
+/// `max_sessions` of a pool, or of one of its servers.
+fn sessions_max(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<NonZeroU32> {
+    NonZeroU32::new(section.integer("max_sessions", SESSIONS, problems)?)
+}
+
+/// The servers of a pool: at least one unless it has clones, with different identities, not all with weight 0. None if a
+/// source lists them.
+pub(super) fn servers(pool: &Section<'_>, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Vec<ServerEntry> {
+    let is_discovered = !pool.is_missing("discover");
+    let has_clones = pool.get("scale").is_some();
     let Some((key, node)) = pool.entry("servers") else {
-        if pool.is_missing("servers") {
+        if pool.is_missing("servers") && !is_discovered && !has_clones {
             problems.error(
                 pool.position(),
                 "this pool has no servers",
-                r#"add servers = ["host:port"]"#,
+                r#"add servers = ["host:port"], or `discover`"#,
             );
         }
         return Vec::new();
     };
+    if is_discovered {
+        problems.error(
+            key,
+            "this pool has both `servers` and `discover`",
+            "remove one of them: the servers of a pool come from one place",
+        );
+        return Vec::new();
+    }
     let Some(items) = value::list(node, problems) else {
         return Vec::new();
     };
-    if items.is_empty() {
+    if items.is_empty() && !has_clones {
         problems.error(&node.position, "this pool has no servers", r#"write ["host:port"]"#);
     }
     let mut identities = ServerIdentities::default();
     let mut entries = Vec::with_capacity(items.len());
     for node in items {
-        if let Some(entry) = server(node, problems) {
+        if let Some(entry) = server(node, of_pool, problems) {
             identities.add(&entry, node, problems);
             entries.push(entry);
         }
@@ -55,14 +83,14 @@ pub(super) fn servers(pool: &Section<'_>, problems: &mut Problems<'_>) -> Vec<Se
     entries
 }
 
-fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
+fn server(node: &Node, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Option<ServerEntry> {
     if let Value::String(_) = node.value {
         let (written, location) = location(node, problems)?;
         return Some(ServerEntry {
             name: None,
             written: written.into(),
             location,
-            member_config: MemberConfig::default(),
+            member_config: of_pool,
         });
     }
     if !matches!(node.value, Value::Table(_)) {
@@ -87,6 +115,7 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
     }
     let weight = section.integer("weight", WEIGHT, problems).unwrap_or(1);
     let priority = section.integer("priority", PRIORITY, problems).unwrap_or(0);
+    let sessions_max = sessions_max(&section, problems).or(of_pool.sessions_max);
     let (written, location) = location?;
     Some(ServerEntry {
         name: name.map(Into::into),
@@ -95,6 +124,8 @@ fn server(node: &Node, problems: &mut Problems<'_>) -> Option<ServerEntry> {
         member_config: MemberConfig {
             weight: u16::try_from(weight).expect("bounded by WEIGHT"),
             priority: u8::try_from(priority).expect("bounded by PRIORITY"),
+            sessions_max,
+            is_draining: false,
         },
     })
 }
@@ -120,7 +151,7 @@ struct ServerIdentities<'a> {
 impl<'a> ServerIdentities<'a> {
     fn add(&mut self, entry: &ServerEntry, node: &'a Node, problems: &mut Problems<'_>) {
         let identity = entry.name.as_ref().unwrap_or(&entry.written);
-        let unnamed_location = entry.name.is_none().then(|| normalized(&entry.location));
+        let unnamed_location = entry.name.is_none().then(|| entry.location.normalized());
         let first = self.by_identity.get(identity.as_ref());
         let first = first.or_else(|| {
             unnamed_location
@@ -139,16 +170,5 @@ impl<'a> ServerIdentities<'a> {
         if let Some(location) = unnamed_location {
             self.by_location.insert(location, &node.position);
         }
-    }
-}
-
-/// With the host name in lower case: host names are compared without case (RFC 4343).
-fn normalized(location: &ServerLocation) -> ServerLocation {
-    match location {
-        ServerLocation::Address(_) => location.clone(),
-        ServerLocation::Name { host, port } => ServerLocation::Name {
-            host: host.to_ascii_lowercase().into(),
-            port: *port,
-        },
     }
 }

@@ -1,24 +1,28 @@
-//! `[listeners.NAME.tls]`.
+//! `[listeners.NAME.tls]` and `[admin.tls]`.
 
+use super::acme::AcmeAccounts;
 use super::list::{entries, protocol};
+use super::pool_tls::certificate_files;
 use super::{Problems, Section, route, value};
 use crate::config::file::Node;
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{PoolId, Protocol};
 use crate::route::{Route, Target, TlsMode};
+use crate::sniff::postgres;
 use crate::tls::{CertificateSource, ClientAuthPlan, ListenerTlsPlan, MinVersion};
 
 /// The TLS of a listener; `None`: none is terminated there.
 pub(super) fn listener_tls(
     listener: &Section<'_>,
     speaks: Protocol,
+    acme: &mut AcmeAccounts<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<ListenerTlsPlan> {
     let (position, node) = listener.entry("tls")?;
-    if matches!(speaks, Protocol::Postgres { .. } | Protocol::Mysql) {
-        let hint = "remove one of them: the servers keep their certificates";
-        problems.error(position, "TLS of clients of this `protocol` cannot end here", hint);
+    if speaks == Protocol::Mysql {
+        let hint = "remove one of them: MySQL servers send first, and keep their certificates";
+        problems.error(position, "the TLS of MySQL clients cannot end here", hint);
     }
     let section = Section::open(node, position, &keys::LISTENER_TLS, problems)?;
     let example = r#"certificates = [{ cert = "shop.pem", key = "shop.key" }]"#;
@@ -28,7 +32,7 @@ pub(super) fn listener_tls(
     Some(ListenerTlsPlan {
         certificates: certificates
             .iter()
-            .filter_map(|node| certificate(node, problems))
+            .filter_map(|node| certificate(node, acme, problems))
             .collect(),
         alpn: entries(&section, "alpn", problems, protocol),
         min_version: section.one_of("min_version", &versions, problems).unwrap_or_default(),
@@ -38,19 +42,45 @@ pub(super) fn listener_tls(
     })
 }
 
-fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSource> {
+/// `[admin.tls]`; `None`: the admin port has no TLS.
+pub(super) fn admin_tls(admin: &Section<'_>, problems: &mut Problems<'_>) -> Option<ListenerTlsPlan> {
+    let (position, node) = admin.entry("tls")?;
+    let section = Section::open(node, position, &keys::ADMIN_TLS, problems)?;
+    section.required("cert", r#"cert = "admin.pem""#, problems);
+    Some(ListenerTlsPlan {
+        certificates: vec![CertificateSource::Files(certificate_files(&section, problems)?)],
+        alpn: vec![Box::from(*b"http/1.1")],
+        min_version: MinVersion::default(),
+        client_auth: None,
+        tickets: None,
+        route_alpn: Vec::new(),
+    })
+}
+
+fn certificate(node: &Node, acme: &mut AcmeAccounts<'_>, problems: &mut Problems<'_>) -> Option<CertificateSource> {
     let section = Section::open(node, &node.position, &keys::CERTIFICATE, problems)?;
-    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
-    let (cert, key, directory) = (path("cert"), path("key"), path("directory"));
-    match (section.entry("cert"), section.entry("directory")) {
-        (Some(_), None) => {
-            let cert = cert?;
-            Some(CertificateSource::Files {
-                key: key.unwrap_or_else(|| cert.clone()),
-                cert,
-            })
+    if section.entry("acme").is_some() {
+        for key in ["cert", "key", "directory"] {
+            if let Some((position, _)) = section.entry(key) {
+                problems.error(
+                    position,
+                    format!("this certificate has both `acme` and `{key}`"),
+                    "make two entries of it",
+                );
+            }
         }
-        (None, Some(_)) => {
+        return acme.certificate(&section, problems).map(CertificateSource::Acme);
+    }
+    if let Some((position, _)) = section.entry("names") {
+        problems.error(
+            position,
+            "`names` belongs to `acme`",
+            "a file says for which names its certificate is",
+        );
+    }
+    match (section.entry("cert"), section.entry("directory")) {
+        (Some(_), None) => certificate_files(&section, problems).map(CertificateSource::Files),
+        (None, Some((_, directory))) => {
             if let Some((position, _)) = section.entry("key") {
                 problems.error(
                     position,
@@ -58,7 +88,7 @@ fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSo
                     "a directory has the keys beside the certificates",
                 );
             }
-            directory.map(CertificateSource::Directory)
+            value::path(directory, problems).map(CertificateSource::Directory)
         }
         (Some(_), Some((position, _))) => {
             problems.error(
@@ -70,10 +100,10 @@ fn certificate(node: &Node, problems: &mut Problems<'_>) -> Option<CertificateSo
         }
         (None, None) => {
             if section.is_missing("cert") && section.is_missing("directory") {
-                let hint = r#"write { cert = "shop.pem", key = "shop.key" } or { directory = "sites" }"#;
+                let hint = r#"write { cert = "shop.pem", key = "shop.key" }, { directory = "sites" } or { acme = "NAME", names = […] }"#;
                 problems.error(
                     &node.position,
-                    "this certificate has neither `cert` nor `directory`",
+                    "this certificate has neither `cert` nor `directory` nor `acme`",
                     hint,
                 );
             }
@@ -115,5 +145,17 @@ pub(super) fn unused_certificates(
         && routes.iter().all(|route| !terminates(route) || !route.alpn.is_empty())
     {
         problems.warning(position, "`alpn` is never used", "every route has its own `alpn`");
+    }
+}
+
+/// Sets what is agreed: the lists of routes instead of the listener's, each once; and with clients of PostgreSQL its protocol,
+/// without which they do not accept a TLS that no SSLRequest precedes.
+pub(super) fn set_protocols(plan: &mut ListenerTlsPlan, routes: &[Route<PoolId>], speaks: Protocol) {
+    let own = |route: &&Route<PoolId>| route.tls == TlsMode::Terminate && !route.alpn.is_empty();
+    plan.route_alpn = routes.iter().filter(own).map(|route| route.alpn.clone()).collect();
+    plan.route_alpn.sort();
+    plan.route_alpn.dedup();
+    if plan.alpn.is_empty() && speaks.is_postgres() {
+        plan.alpn.push(postgres::ALPN.into());
     }
 }

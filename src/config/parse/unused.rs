@@ -12,7 +12,7 @@ use crate::config::report::Position;
 use crate::glob::Glob;
 use crate::name::NamePattern;
 use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, RuntimePlan};
-use crate::route::{Route, RouteTable};
+use crate::route::{Route, RouteTable, TlsMode};
 
 type PoolRoute = Route<PoolId>;
 
@@ -85,16 +85,18 @@ fn is_implied_by(earlier: &PoolRoute, later: &PoolRoute) -> bool {
         && covered(&earlier.user, &later.user)
 }
 
-/// Warns about routes by `database` or `user`, which are known of PostgreSQL sessions in the clear only, where there can be
-/// no such session.
+/// Warns about routes by `database` or `user` where these are never known: within TLS that is passed on. `terminates`: whether
+/// the listener has certificates.
 pub(super) fn unmatched_sessions(
     routes: &[PoolRoute],
     positions: &[&Position],
     protocol: Protocol,
+    terminates: bool,
     problems: &mut Problems<'_>,
 ) {
     for (route, position) in routes.iter().zip(positions) {
-        let hint = if route.database.is_empty() && route.user.is_empty() {
+        let is_readable = terminates && route.tls == TlsMode::Terminate;
+        let hint = if is_readable || route.database.is_empty() && route.user.is_empty() {
             continue;
         } else if matches!(protocol, Protocol::Postgres { tls_required: true, .. }) {
             "`database` and `user` are encrypted, and `tls_required` refuses sessions in the clear"
@@ -157,7 +159,7 @@ pub(super) fn stray_cancels(
     let is_stray = |pool: &&Arc<PoolPlan>| {
         let check = pool.health.check.as_ref();
         let is_postgres = check.is_some_and(|check| check.kind().name == postgres::KIND.name);
-        is_postgres && (pool.entries.len() > 1 || pool.has_names())
+        is_postgres && (pool.entries.len() > 1 || pool.names().next().is_some())
     };
     if let Some(pool) = table.targets().map(|id| &pools[id.0]).find(is_stray) {
         problems.warning(

@@ -77,6 +77,31 @@ pub(super) fn one_or_many<'a>(node: &'a Node, problems: &mut Problems<'_>) -> &'
     }
 }
 
+/// A command: the absolute path of a program, and each argument by itself. Has at least one word unless an error was
+/// reported.
+pub(super) fn command(node: &Node, example: &str, problems: &mut Problems<'_>) -> Vec<Box<str>> {
+    let nodes = one_or_many(node, problems);
+    let words: Vec<_> = nodes.iter().filter_map(|node| word(node, problems)).collect();
+    if let (Some(first), Some(program)) = (nodes.first(), words.first())
+        && !program.is_empty()
+        && !program.starts_with('/')
+    {
+        let message = format!("`{program}` is not an absolute path");
+        let hint = format!("write the path of a program, and each argument by itself, as in {example}");
+        problems.error(&first.position, message, hint);
+    }
+    words
+}
+
+fn word(node: &Node, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let text = string(node, problems)?;
+    if text.contains('\0') {
+        problems.error(&node.position, "an argument has a zero byte", "remove it");
+        return None;
+    }
+    Some(text.into())
+}
+
 /// A boolean.
 pub(super) fn boolean(node: &Node, problems: &mut Problems<'_>) -> Option<bool> {
     match &node.value {
@@ -111,7 +136,12 @@ pub(super) fn integer(node: &Node, bounds: RangeInclusive<u32>, problems: &mut P
 
 /// Whether the value is `"off"`.
 pub(super) fn is_off(node: &Node) -> bool {
-    matches!(&node.value, Value::String(text) if text == "off")
+    is_text(node, "off")
+}
+
+/// Whether the value is this text.
+pub(super) fn is_text(node: &Node, expected: &str) -> bool {
+    matches!(&node.value, Value::String(text) if text == expected)
 }
 
 /// A duration within bounds.

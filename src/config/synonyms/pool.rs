@@ -1,9 +1,20 @@
 //! For pools, their servers and checks.
 
 use super::Synonyms;
+use super::tls::SERVER_TLS;
 use super::words::{
     CONNECT_TIMEOUT, HALF_CLOSE_TIMEOUT, IDLE_TIMEOUT, KEEPALIVE_SWITCH, PROXY_HEADER, RETRIES, USER_TIMEOUT,
 };
+
+const HTTP_CHECK: &[&str] = &["httpchk", "optionhttpchk", "httpcheck", "httphealthcheck"];
+const SEND_EXPECT_CHECK: &[&str] = &["tcpcheck", "optiontcpcheck", "tcphealthcheck", "customhealthcheck"];
+
+const EXEC_CHECK: &[&str] = &["externalcheck", "optionexternalcheck", "externalcheckcommand"];
+const AGENT_CHECK: &[&str] = &["agentcheck", "agentport", "agentinter", "agentaddr", "agentsend"];
+
+const POSTGRES_CHECK: &[&str] = &["pgsqlcheck", "optionpgsqlcheck", "postgrescheck"];
+const MYSQL_CHECK: &[&str] = &["mysqlcheck", "optionmysqlcheck", "mariadbcheck"];
+const REDIS_CHECK: &[&str] = &["redischeck", "optionredischeck", "redishealthcheck"];
 
 pub(super) const POOL_SYNONYMS: Synonyms = &[
     (
@@ -37,11 +48,58 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
     ),
     (CONNECT_TIMEOUT, "`connect_timeout`"),
     (RETRIES, "`retries`"),
+    (
+        &[
+            "source",
+            "usesrc",
+            "proxybind",
+            "sourceaddress",
+            "bindaddress",
+            "upstreambindconfig",
+        ],
+        "`bind_source`",
+    ),
     (&["sendproxy"], "`proxy_protocol = \"v1\"`"),
     (&["sendproxyv2"], "`proxy_protocol = \"v2\"`"),
     (
         &["healthcheck", "healthchecks", "check", "checks", "outlierdetection"],
         "`[pools.NAME.health]`",
+    ),
+    (HTTP_CHECK, "`check = \"http\"` in `[pools.NAME.health]`"),
+    (SEND_EXPECT_CHECK, "`check = \"send-expect\"` in `[pools.NAME.health]`"),
+    (EXEC_CHECK, "`check = \"exec\"` in `[pools.NAME.health]`"),
+    (AGENT_CHECK, "`check = \"agent\"` in `[pools.NAME.health]`"),
+    (POSTGRES_CHECK, "`check = \"postgres\"` in `[pools.NAME.health]`"),
+    (MYSQL_CHECK, "`check = \"mysql\"` in `[pools.NAME.health]`"),
+    (REDIS_CHECK, "`check = \"redis\"` in `[pools.NAME.health]`"),
+    (
+        &[
+            "targetsessionattrs",
+            "targetrole",
+            "servertype",
+            "hostgroup",
+            "writer",
+            "readonly",
+        ],
+        "`role`",
+    ),
+    (
+        &["maxreplicationlag", "replicationlag", "maximumlagonfailover", "lag"],
+        "`max_lag`",
+    ),
+    (
+        &["multimaster", "multiprimary", "multiwriter", "maxwriters"],
+        "`single = false`: all primaries are used",
+    ),
+    (&["preempt", "nopreempt", "autofailback", "nofailback"], "`failback`"),
+    (
+        &["failover", "failoverpool", "fallbackpool", "aggregatecluster"],
+        "`fallback`",
+    ),
+    (&["onmarkedup"], "`on_recover = \"close\"`"),
+    (
+        &["poolsize", "defaultpoolsize", "maxdbconnections", "reservepoolsize"],
+        "`max_sessions`: of each server; acequia shares no connection among clients",
     ),
     (&["dnsrefreshrate", "dnsinterval"], "`resolve_interval`"),
     (&["resolver", "resolvers"], "`resolve_interval`"),
@@ -59,6 +117,39 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
         "`on_down = \"close\"`",
     ),
     (&["slowstartconfig", "slowstartwindow"], "`slow_start`"),
+    (SERVER_TLS, "`[pools.NAME.tls]`: TLS with the servers"),
+    (
+        &[
+            "maxconnectionduration",
+            "maxconnectionage",
+            "maxlifetime",
+            "serverlifetime",
+        ],
+        "`max_session_age`",
+    ),
+    (
+        &[
+            "maxconn",
+            "maxconns",
+            "maxconnections",
+            "fullconn",
+            "circuitbreakers",
+            "inflightconn",
+            "limitconn",
+        ],
+        "`max_sessions`: of each server",
+    ),
+    (
+        &[
+            "backlogqueue",
+            "maxqueue",
+            "maxpendingrequests",
+            "timeoutqueue",
+            "queuetimeout",
+            "querywaittimeout",
+        ],
+        "`queue = { max = 1000, timeout = \"5s\" }`",
+    ),
     (
         &["panicthreshold", "healthypanicthreshold"],
         "`panic_threshold` in `[pools.NAME.health]`",
@@ -66,6 +157,7 @@ pub(super) const POOL_SYNONYMS: Synonyms = &[
 ];
 
 pub(super) const SERVER_SYNONYMS: Synonyms = &[
+    (AGENT_CHECK, "`check = \"agent\"` in `[pools.NAME.health]`"),
     (
         &["addr", "host", "ip", "url", "server", "target", "socketaddress"],
         "`address`",
@@ -79,13 +171,70 @@ pub(super) const SERVER_SYNONYMS: Synonyms = &[
         &["check", "health", "healthcheck", "inter", "rise", "fall"],
         "`[pools.NAME.health]`, which applies to all servers of the pool",
     ),
+    (&["maxconn", "maxconns", "maxconnections"], "`max_sessions`"),
+    (&["maxqueue", "minconn"], "`queue` in `[pools.NAME]`"),
     (&["maxfails"], "`eject_after` in `[pools.NAME.health]`"),
     (&["failtimeout"], "`eject_for` in `[pools.NAME.health]`"),
     (PROXY_HEADER, "`proxy_protocol` in `[pools.NAME]`"),
+    (
+        SERVER_TLS,
+        "`[pools.NAME.tls]`, which applies to all servers of the pool",
+    ),
 ];
 
 pub(super) const HEALTH_SYNONYMS: Synonyms = &[
     (&["type", "kind", "mode", "protocol"], "`check`"),
+    (HTTP_CHECK, "`check = \"http\"`"),
+    (POSTGRES_CHECK, "`check = \"postgres\"`"),
+    (MYSQL_CHECK, "`check = \"mysql\"`"),
+    (REDIS_CHECK, "`check = \"redis\"`"),
+    (
+        &["query", "servercheckquery", "sql"],
+        "`check = \"postgres\"` or `\"mysql\"` with `user`, which ask for what `role` and `max_lag` need",
+    ),
+    (
+        &[
+            "username",
+            "login",
+            "authuser",
+            "authusername",
+            "monitoruser",
+            "monitorusername",
+        ],
+        "`user`",
+    ),
+    (&["sentinelusername", "sentinelauthuser"], "`sentinel_user`"),
+    (
+        &["sentinelpassword", "sentinelauthpass"],
+        "`sentinel_password_file`: a file that contains it",
+    ),
+    (SEND_EXPECT_CHECK, "`check = \"send-expect\"`"),
+    (&["uri", "url", "httppath", "httpchkuri"], "`path`"),
+    (&["httpmethod", "meth"], "`method`"),
+    (&["hostname", "authority", "hdr"], "`host`"),
+    (&["requestheaderstoadd", "header", "httpheaders"], "`headers`"),
+    (
+        &[
+            "status",
+            "rstatus",
+            "expectedstatus",
+            "expectedstatuses",
+            "codes",
+            "httpcheckexpect",
+        ],
+        "`expect`",
+    ),
+    (&["rstring", "string", "receive", "httpbody"], "`body`"),
+    (&["recv", "sendbinary", "tcpcheckexpect", "tcpchecksend"], "`steps`"),
+    (&["scheme", "ssl", "checkssl"], "`tls`"),
+    (
+        &["externalcheck", "externalcheckcommand", "script", "exec"],
+        "`check = \"exec\"` with `command`",
+    ),
+    (&["agentcheck", "agent"], "`check = \"agent\"`"),
+    (&["agentport"], "`port`, with `check = \"agent\"`"),
+    (&["agentaddr"], "`address`, with `check = \"agent\"`"),
+    (&["agentsend"], "`send`"),
     (&["inter", "every", "period"], "`interval`"),
     (&["downinter", "fastinter", "unhealthyinterval"], "`interval_down`"),
     (&["healthythreshold", "passes", "successes"], "`rise`"),
@@ -104,9 +253,19 @@ pub(super) const HEALTH_SYNONYMS: Synonyms = &[
     (&["maxejectionpercent"], "`eject_max_percent`"),
     (&["healthypanicthreshold"], "`panic_threshold`"),
     (&["checksni", "servername"], "`sni`"),
-    (&["password"], "`password_file`: a file that contains it"),
+    (
+        &[
+            "password",
+            "passwd",
+            "authpassword",
+            "authpass",
+            "requirepass",
+            "monitorpassword",
+        ],
+        "`password_file`: a file that contains it",
+    ),
     (&["mastername", "servicename", "sentinelmaster"], "`master`"),
     (&["sentinel", "sentinelnodes"], "`sentinels`"),
-    (&["dbname"], "`database`"),
+    (&["dbname", "datname"], "`database`"),
     (&["enabled", "disabled"], "`check`; \"off\" disables checks"),
 ];

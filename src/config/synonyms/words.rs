@@ -1,6 +1,11 @@
 //! Words that are used in several sections.
 
-pub(super) const CONNECT_TIMEOUT: &[&str] = &["timeoutconnect", "proxyconnecttimeout", "dialtimeout"];
+pub(super) const CONNECT_TIMEOUT: &[&str] = &[
+    "timeoutconnect",
+    "proxyconnecttimeout",
+    "dialtimeout",
+    "serverconnecttimeout",
+];
 pub(super) const RETRIES: &[&str] = &[
     "maxconnectattempts",
     "proxynextupstreamtries",
@@ -13,6 +18,7 @@ pub(super) const IDLE_TIMEOUT: &[&str] = &[
     "timeoutserver",
     "timeouttunnel",
     "proxytimeout",
+    "clientidletimeout",
     "timeout",
 ];
 pub(super) const HALF_CLOSE_TIMEOUT: &[&str] = &[
@@ -26,6 +32,7 @@ pub(super) const HELLO_TIMEOUT: &[&str] = &[
     "inspectdelay",
     "prereadtimeout",
     "listenerfilterstimeout",
+    "clientlogintimeout",
 ];
 pub(super) const HELLO_MAX: &[&str] = &["prereadbuffersize", "maxclienthellosize"];
 pub(super) const KEEPALIVE_SWITCH: &[&str] = &[

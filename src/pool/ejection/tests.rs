@@ -114,8 +114,8 @@ async fn an_expired_back_off_grants_one_trial() {
 }
 
 /// The address of client number `n`.
-fn client(n: u8) -> IpAddr {
-    IpAddr::from([192, 0, 2, n])
+fn client(n: u8) -> ClientHost {
+    ClientHost::Ip([192, 0, 2, n].into())
 }
 
 /// A server that served none of `clients` sessions, each from a different address.

@@ -132,6 +132,43 @@ async fn a_lag_that_a_server_tells_counts_only_as_long_as_it_has_lasted() {
     assert_eq!(lags.of_replica(&label, &unknown, MAX_LAG, start), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_position_of_a_primary_that_is_not_seen_any_more_says_nothing_of_what_it_wrote_since() {
+    let (primary, label) = labels();
+    let mut lags = LagWatch::default();
+    let start = Instant::now();
+    lags.record_primary(&primary, &at(1001), MAX_LAG, start);
+    let mut lag = |seconds, facts| {
+        let now = start + Duration::from_secs(seconds);
+        lags.of_replica(&label, &facts, MAX_LAG, now).unwrap().as_secs()
+    };
+    assert_eq!(lag(5, replica(2001, 1001, true)), 0);
+    assert_eq!(lag(6, replica(3001, 1001, true)), 0);
+    assert_eq!(
+        lag(9, replica(3001, 2001, true)),
+        3,
+        "it applies too little of what it receives"
+    );
+    assert_eq!(
+        lag(60, replica(3001, 3001, false)),
+        0,
+        "as far as the primary was when it was last seen"
+    );
+    assert_eq!(lag(61, replica(999, 999, false)), 61);
+    // It is not listed any more.
+    lags.retain(|label| label == "replica");
+    assert_eq!(
+        lags.of_replica(
+            &label,
+            &replica(3001, 3001, false),
+            MAX_LAG,
+            start + Duration::from_secs(65)
+        ),
+        Some(Duration::from_secs(56)),
+        "it follows no server"
+    );
+}
+
 proptest! {
     /// A primary writes at random times, a replica applies each write after its own delay. The lag that is found is never
     /// more than the real one, and less by an interval, the resolution and the time between two checks at most.
@@ -167,7 +204,7 @@ proptest! {
             let least = millis(real).min(2 * MAX_LAG).saturating_sub(millis(2 * interval) + MAX_LAG / 32);
             prop_assert!(found >= least, "{found:?} at {now}, really {real} ms");
         }
-        let (_, _, history) = lags.primary.as_ref().unwrap();
+        let history = &lags.primary.as_ref().unwrap().written;
         prop_assert!(history.reached.len() <= 4 * RESOLUTION as usize + 4);
     }
 }

@@ -70,8 +70,12 @@ fn a_server_that_is_down_is_rejected_when_another_one_is_promoted() {
     assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
     in_force(&mut pool, &[("b", primary(2))]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+    // Its failures are counted anew after that verdict, but it has not answered: it is no rival.
     in_force(&mut pool, &[("a", FAILED)]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 1, and b is on 2");
+    assert_eq!(pool.claimants().count(), 1);
+    in_force(&mut pool, &[("a", primary(1))]);
+    assert_eq!(pool.claimants().count(), 2);
 }
 
 #[test]
@@ -130,6 +134,83 @@ fn trust_in_an_old_primary_overrules_the_timelines_so_far_but_no_later_one() {
 }
 
 #[test]
+fn a_promotion_after_the_trust_in_an_old_primary_counts_and_an_overruled_one_stays_out() {
+    let mut pool = watch(None, &["a", "b", "c", "d"]);
+    let steps = [("a", primary(3)), ("b", primary(7)), ("c", REPLICA), ("d", DOWN)];
+    in_force(&mut pool, &steps);
+    assert!(pool.trust("a"));
+    let steps = [
+        ("b", primary(7)),
+        ("d", primary(5)), // promoted before an operator decided
+        ("a", DOWN),
+        ("c", primary(4)), // follows a, and is promoted
+        ("b", primary(7)),
+        ("d", primary(5)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "c", "c", "c"]);
+    assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and c is on 4");
+    let mut restarted = watch(pool.known().cloned(), &["a", "b", "c", "d"]);
+    let steps = [
+        ("b", primary(7)),
+        ("c", primary(4)),
+        ("b", REPLICA), // follows c, and is promoted later
+        ("b", primary(5)),
+    ];
+    assert_eq!(in_force(&mut restarted, &steps), ["", "c", "c", "b"]);
+}
+
+#[test]
+fn a_primary_whose_timeline_cannot_be_read_is_not_taken_for_the_one_on_a_known_timeline() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("b", REPLICA),
+        ("a", primary(4)),
+        ("a", primary(None)), // it has answered all the time
+        ("b", primary(None)),
+        ("a", FAILED),
+        ("a", primary(None)), // it may have started anew on an old timeline
+        ("a", primary(4)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a", "a", "", "a"]);
+    let expected = "the timeline of the server cannot be read, and a was on 4";
+    assert_eq!(reason(&pool, "b"), expected);
+    let mut restarted = watch(pool.known().cloned(), &["a"]);
+    assert_eq!(in_force(&mut restarted, &[("a", primary(None))]), [""]);
+    assert_eq!(reason(&restarted, "a"), expected);
+    let mut restarted = watch(restarted.known().cloned(), &["a", "b"]);
+    assert_eq!(
+        in_force(&mut restarted, &[("b", REPLICA), ("a", primary(None))]),
+        ["", ""]
+    );
+    assert!(restarted.trust("a"));
+    assert_eq!(restarted.in_force(), Some("a"));
+    assert_eq!(in_force(&mut restarted, &[("b", primary(5))]), ["b"], "a promotion");
+}
+
+#[test]
+fn without_memory_no_primary_is_used_beside_one_whose_timeline_cannot_be_read() {
+    let mut pool = watch(None, &["a", "b"]);
+    assert_eq!(
+        in_force(&mut pool, &[("a", primary(None)), ("b", primary(4))]),
+        ["", ""]
+    );
+}
+
+#[test]
+fn of_two_primaries_on_one_higher_timeline_neither_is_used() {
+    let mut pool = watch(None, &["a", "b", "c"]);
+    in_force(&mut pool, &[("b", REPLICA), ("c", REPLICA), ("a", primary(None))]);
+    let steps = [
+        ("b", primary(5)),
+        ("c", primary(5)),
+        ("a", primary(4)), // only now it is known that the others are higher
+        ("b", primary(5)),
+        ("c", primary(6)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "", "c"]);
+}
+
+#[test]
 fn another_database_is_used_once_all_servers_have_it() {
     let known = KnownPrimary {
         server: "a".into(),
@@ -164,7 +245,6 @@ fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
         ("b", REPLICA),
         ("a", FAILED),
         ("b", primary(None)), // a may be alive
-        ("b", REPLICA),
         ("a", DOWN),
         ("b", primary(None)),
         ("a", primary(None)),
@@ -173,8 +253,25 @@ fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
         ("a", REPLICA),
         ("a", primary(None)),
     ];
-    let expected = ["", "a", "a", "a", "a", "a", "a", "", "b", "b", "", "", "", "a"];
+    let expected = ["", "a", "a", "a", "a", "a", "b", "b", "b", "", "", "", "a"];
     assert_eq!(in_force(&mut pool, &steps), expected);
+}
+
+#[test]
+fn without_timelines_one_that_was_promoted_beside_a_living_primary_does_not_follow_it() {
+    let promoted = [("b", REPLICA), ("a", primary(None)), ("b", primary(None))];
+    let lives = [("a", primary(None)), ("a", FAILED), ("a", DOWN), ("b", primary(None))];
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &promoted);
+    assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""]);
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &promoted);
+    in_force(&mut pool, &[("a", FAILED), ("b", primary(None))]);
+    assert_eq!(in_force(&mut pool, &lives), ["a", "a", "", ""], "it failed once only");
+    // It has not answered since: it had died before the other one was promoted.
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &promoted);
+    assert_eq!(in_force(&mut pool, &lives[1..]), ["a", "b", "b"]);
 }
 
 #[test]
@@ -185,6 +282,32 @@ fn a_server_that_is_configured_under_another_name_takes_over() {
     pool.set_servers(labels.iter());
     let steps = [("db1", primary(3)), ("db2", primary(2))];
     assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
+}
+
+#[test]
+fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refused() {
+    let mut pool = watch(None, &["a", "b"]);
+    let refused = [("a", Sighting::Refused), ("b", primary(3)), ("a", Sighting::Refused)];
+    assert_eq!(in_force(&mut pool, &refused), ["", "", ""]);
+    assert_eq!(pool.verdict("b"), PrimaryVerdict::Undecided);
+    assert_eq!(in_force(&mut pool, &[("a", primary(4))]), ["a"]);
+    // It keeps what it has told, and lives.
+    assert_eq!(in_force(&mut pool, &refused), ["a", "a", "a"]);
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &refused);
+    assert!(pool.trust("b"));
+    assert_eq!(pool.in_force(), Some("b"));
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &refused);
+    assert_eq!(in_force(&mut pool, &[("a", FAILED)]), ["b"]);
+}
+
+#[test]
+fn a_refused_check_is_an_answer_beside_which_another_primary_is_a_rival() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", primary(None)), ("b", primary(None))]);
+    let steps = [("a", Sighting::Refused), ("a", DOWN), ("b", primary(None))];
+    assert_eq!(in_force(&mut pool, &steps), ["a", "", ""]);
 }
 
 /// Servers of one database, as they really are.

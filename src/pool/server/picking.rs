@@ -1,7 +1,7 @@
 //! The part of a server that picks read and write.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,6 +37,11 @@ impl Server {
         } else {
             Availability::Unchecked
         }
+    }
+
+    /// Whether it may be picked as the stand-in for servers of another role. It is never ejected as such: it is the last one.
+    pub(in crate::pool) fn stands_in(&self) -> bool {
+        self.is_stand_in() && !self.is_suspended()
     }
 
     /// When its trial is due, if it is ejected.
@@ -79,8 +84,22 @@ impl Server {
         self.live.fetch_add(1, Relaxed);
     }
 
-    /// Counts a session that ends.
+    /// Counts a session that begins, if there are fewer than `max`. Returns whether it did.
+    pub(in crate::pool) fn add_session_below(&self, max: u32) -> bool {
+        let next = |live| (live < max).then_some(live + 1);
+        self.live.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
+    /// Counts a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
         self.live.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts a session that ends, and gives its place to the first in line.
+    pub(in crate::pool) fn end_session(&self) {
+        self.live.fetch_sub(1, SeqCst); // before the queue is looked at: see there
+        if let Some(queue) = &self.queue {
+            queue.place_freed();
+        }
     }
 }

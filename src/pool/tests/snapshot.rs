@@ -79,7 +79,7 @@ impl Model<'_> {
     }
 
     /// The index that the policy must pick; `None`: the model does not determine it. `ties` counts turns among equals so far.
-    fn chosen(&self, candidates: &[(usize, u16)], client: IpAddr, ties: &mut usize) -> Option<usize> {
+    fn chosen(&self, candidates: &[(usize, u16)], client: ClientHost, ties: &mut usize) -> Option<usize> {
         let load = |(index, weight): &(usize, u16)| (u64::from(self.servers[*index].live()) + 1, u64::from(*weight));
         let compare = |a: &(usize, u16), b: &(usize, u16)| (load(a).0 * load(b).1).cmp(&(load(b).0 * load(a).1));
         match self.rules.policy {
@@ -130,6 +130,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
             let member_config = MemberConfig {
                 weight: 1 + u16::from(amount % 5),
                 priority: amount % 2,
+                ..MemberConfig::default()
             };
             next.push(of_tier(n, member_config, amount.is_multiple_of(3)));
         }
@@ -143,7 +144,7 @@ async fn change(pool: &Pool, (kind, which, amount): (u8, prop::sample::Index, u8
         3 => fails(server, 1 + u32::from(amount % 3)),
         4 => drop(server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS)),
         5 => server.assume_unfit(),
-        6 => server.set_checked(amount.is_multiple_of(2)),
+        6 => server.set_checked(amount.is_multiple_of(2), amount.is_multiple_of(3)),
         7 => set(Override::Drain { close_over: None }),
         8 => set(Override::Disable { close_over: None }),
         9 | 10 => set(Override::Enable),
@@ -173,7 +174,7 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
     assert_eq!(pool.is_panicking(now), model.panic_tier().is_some());
     let candidates = model.candidates(tried);
     fastrand::seed(u64::from(n));
-    let expected = model.chosen(&candidates, client(n).ip(), ties);
+    let expected = model.chosen(&candidates, client(n).host(), ties);
     let due: Vec<_> = servers
         .iter()
         .map(|server| server.availability(now) == Availability::TrialDue)
@@ -181,8 +182,8 @@ fn compare(pool: &Pool, tried: &[ServerId], ties: &mut usize, n: u16, leases: &m
     let panic_tier = model.panic_tier();
     fastrand::seed(u64::from(n));
     let lease = pool.pick(client(n), tried, now);
-    assert_eq!(lease.is_some(), !candidates.is_empty());
-    let Some(lease) = lease else { return };
+    assert_eq!(lease.is_ok(), !candidates.is_empty());
+    let Ok(lease) = lease else { return };
     let index = servers
         .iter()
         .position(|server| server.id() == lease.server().id())

@@ -14,6 +14,7 @@ fn tiers(priorities: &[u8], rules: impl Fn(&mut PoolRules)) -> Pool {
         let member_config = MemberConfig {
             weight: 1,
             priority: *priority,
+            ..MemberConfig::default()
         };
         of_tier(n, member_config, true)
     };
@@ -51,6 +52,27 @@ async fn a_retry_uses_the_next_tier_when_the_first_has_no_server_left() {
     assert_eq!(next.server().id(), servers[0].id());
     let order = pool.in_order(None, now);
     assert_eq!(order.iter().map(|s| s.priority()).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stand_in_is_used_only_when_no_other_server_is_left() {
+    let pool = tiers(&[0, 0, 1], |_| {});
+    let (servers, now) = (pool.servers(), Instant::now());
+    let unfit = CheckOutcome::Unfit("it is the primary".into());
+    servers[0].record_check(&unfit, THRESHOLDS);
+    servers[0].set_stand_in(true, true);
+    assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s1"]), false));
+    fails(&servers[1], 3);
+    assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s2"]), false));
+    let retry = pool.pick(client(0), &[servers[2].id()], now).unwrap();
+    assert_eq!(retry.server().id(), servers[0].id());
+    fails(&servers[2], 3);
+    assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s0"]), true));
+    apply(&servers[0], Override::Drain { close_over: None });
+    assert!(pool.pick(client(0), &[], now).is_err() && !pool.is_on_stand_in(now));
+    apply(&servers[0], Override::Enable);
+    servers[0].set_stand_in(false, false);
+    assert!(pool.pick(client(0), &[], now).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +138,7 @@ async fn a_server_that_came_back_starts_with_a_tenth_of_its_weight() {
         let servers = pool.servers();
         let share = || {
             let leases: Vec<_> = (0..110)
-                .filter_map(|n| pool.pick(client(n), &[], Instant::now()))
+                .filter_map(|n| pool.pick(client(n), &[], Instant::now()).ok())
                 .collect();
             let of_first = leases.iter().filter(|lease| lease.server().id() == servers[0].id());
             of_first.count()
@@ -196,7 +218,14 @@ async fn a_weight_override_replaces_the_configured_weight_until_it_is_revoked() 
     apply(&server, Override::Weight(Some(0)));
     apply(&server, Override::Enable);
     assert_eq!(server.weight(), 0);
-    let next = Member::new(Arc::clone(&server), MemberConfig { weight: 9, priority: 3 });
+    let next = Member::new(
+        Arc::clone(&server),
+        MemberConfig {
+            weight: 9,
+            priority: 3,
+            ..MemberConfig::default()
+        },
+    );
     assert_eq!((next.weight(), next.priority()), (0, 3));
     apply(&server, Override::Weight(None));
     assert_eq!((server.weight(), next.weight()), (5, 9));
@@ -207,20 +236,36 @@ async fn a_weight_override_replaces_the_configured_weight_until_it_is_revoked() 
 async fn check_results_are_kept_until_checks_are_turned_on_or_off() {
     let server = server(0, 1, true);
     fails(&server, 1);
-    server.set_checked(true);
+    server.set_checked(true, false);
     assert_eq!(server.check_state(), CheckState::Down);
     assert_eq!(server.health().reason.as_deref(), Some("no"));
-    server.set_checked(false);
+    server.set_checked(false, false);
     assert_eq!((server.check_state(), server.health().reason), (CheckState::Up, None));
-    server.set_checked(true);
+    server.set_checked(true, false);
     assert_eq!(server.check_state(), CheckState::Unchecked);
+}
+
+#[test]
+fn a_server_that_must_have_a_role_gets_no_session_before_its_first_check_and_after_it_is_enabled() {
+    let server = server(0, 1, true);
+    let is_used = || server.availability(Instant::now()) != Availability::Unavailable;
+    assert!(is_used());
+    server.set_checked(true, true);
+    assert!(!is_used());
+    passes(&server, 1);
+    assert!(is_used());
+    apply(&server, Override::Disable { close_over: None });
+    apply(&server, Override::Enable);
+    assert_eq!((server.check_state(), is_used()), (CheckState::Unchecked, false));
+    server.set_checked(true, false);
+    assert!(is_used(), "a reload has removed the role");
 }
 
 #[test]
 fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
     let server = server(0, 1, true);
     server.record_check(&CheckOutcome::Pass, THRESHOLDS);
-    server.set_checked(false);
+    server.set_checked(false, false);
     assert_eq!(
         server.record_check(&CheckOutcome::Unfit("a replica".into()), THRESHOLDS),
         None
@@ -228,4 +273,24 @@ fn a_result_that_comes_after_checks_were_switched_off_is_ignored() {
     server.assume_unfit();
     assert_eq!(server.check_state(), CheckState::Up);
     assert_eq!(server.health().reason, None);
+}
+
+#[test]
+fn what_an_agent_has_set_is_the_state_of_its_server_where_an_operator_has_set_none() {
+    let (now, member) = (Instant::now(), server(0, 1, true));
+    passes(&member, 1);
+    for (admin_state, weight_percent, expected) in [
+        (AdminState::Draining, None, MemberState::Draining),
+        (AdminState::Disabled, None, MemberState::Disabled),
+        (AdminState::Enabled, Some(0), MemberState::ZeroWeight),
+        (AdminState::Enabled, None, MemberState::Usable),
+    ] {
+        member.set_agent(AgentSettings {
+            admin_state,
+            weight_percent,
+        });
+        assert_eq!(member.state(now), expected);
+    }
+    apply(&member, Override::Drain { close_over: None });
+    assert_eq!(member.state(now), MemberState::Draining);
 }

@@ -8,6 +8,8 @@ pub(super) struct Direction {
     state: DirectionState,
     /// Whether the sender has said all it has to say: its stream has ended or, in TLS, its latest bytes are a close_notify.
     is_complete: bool,
+    /// Whether the sender's bytes wait for bandwidth.
+    is_held_back: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,7 @@ impl Direction {
             unsent: count(unsent),
             state: DirectionState::Open,
             is_complete: false,
+            is_held_back: false,
         }
     }
 
@@ -61,6 +64,14 @@ impl Direction {
 
     pub(super) fn is_done(&self) -> bool {
         self.state == DirectionState::Done
+    }
+
+    pub(super) fn is_held_back(&self) -> bool {
+        self.is_held_back
+    }
+
+    pub(super) fn hold_back(&mut self, is_held_back: bool) {
+        self.is_held_back = is_held_back;
     }
 
     pub(super) fn received(&mut self, bytes: usize) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::closed::{Closed, Pending, RelayLimits, Side};
+use super::closed::{Closed, EndRequest, Pending, RelayLimits, Side};
 use super::traffic::Traffic;
 use crate::socket::Fault;
 use direction::Direction;
@@ -41,6 +41,8 @@ pub(super) struct Core<'a> {
     closed: Option<Closed>,
     /// Whether bytes were read or sent since the timer last took note.
     has_moved: bool,
+    /// Whether the last byte that was read came from the server.
+    server_was_last: bool,
     /// Whether a connection's end must be sent before it is closed.
     ends_explicitly: bool,
 }
@@ -66,6 +68,7 @@ impl<'a> Core<'a> {
             first_close_notify: None,
             closed: None,
             has_moved: false,
+            server_was_last: first == 0 && traffic.down.bytes() > 0, // it ended a login that was relayed before
             ends_explicitly,
         }
     }
@@ -90,6 +93,12 @@ impl<'a> Core<'a> {
         matches!(self.timer.as_deref(), Some(RelayTimer::Delivery(_)))
     }
 
+    /// Whether the engine does not read what this side has sent, because it waits for bandwidth. That is no silence of the
+    /// peers, however long it lasts.
+    pub(super) fn hold_back(&mut self, from: Side, is_held_back: bool) {
+        self.direction_mut(from).hold_back(is_held_back);
+    }
+
     /// Bytes were read from this side, at least one.
     pub(super) fn received(&mut self, from: Side, bytes: usize) {
         match from {
@@ -99,6 +108,7 @@ impl<'a> Core<'a> {
         self.direction_mut(from).received(bytes);
         self.first_close_notify = self.first_close_notify.filter(|first| *first != from);
         self.has_moved = true;
+        self.server_was_last = from == Side::Server;
     }
 
     /// The bytes just received from this side end with what is probably its close_notify.
@@ -177,9 +187,20 @@ impl<'a> Core<'a> {
         self.up.is_complete() && self.up.unsent() == 0
     }
 
-    /// Ends the relay at once, because the session is cut.
-    pub(super) fn cut(&mut self) {
-        self.closed = Some(Closed::Cut);
+    /// Ends the relay because that is asked for, if it may end.
+    pub(super) fn end(&mut self, request: EndRequest) {
+        self.closed = match request {
+            EndRequest::Cut => Some(Closed::Cut),
+            EndRequest::IfAtRest if self.is_at_rest() => Some(Closed::AtRest),
+            EndRequest::IfAtRest => return,
+        };
+    }
+
+    /// Whether nothing is under way, as far as it can be told: the client has its answer, and has asked for nothing since.
+    fn is_at_rest(&self) -> bool {
+        let is_still =
+            |direction: &Direction| direction.unsent() == 0 && !direction.has_ended() && !direction.is_held_back();
+        self.server_was_last && is_still(&self.up) && is_still(&self.down) && !self.is_delivering()
     }
 
     /// To be called before waiting, when nothing more can be done at the moment.
@@ -201,6 +222,9 @@ impl<'a> Core<'a> {
         match self.timer.as_deref_mut() {
             None => {}
             Some(RelayTimer::Silence(silence)) => {
+                if self.up.is_held_back() || self.down.is_held_back() {
+                    silence.restart(now);
+                }
                 let queues = || [queue(Side::Client), queue(Side::Server)];
                 if let Some(queues) = silence.expire(now, queues) {
                     self.closed = Some(self.given_up(queues));
@@ -210,7 +234,8 @@ impl<'a> Core<'a> {
                 let is_sent = self.down.has_ended() && self.down.unsent() == 0;
                 // Where the system does not report send queues, delivery takes the whole timeout.
                 let is_delivered = || is_sent && queue(Side::Client).is_some_and(SendQueue::is_delivered);
-                if delivery.expire(now, is_delivered, || std::mem::take(&mut self.has_moved)) {
+                let has_moved = || std::mem::take(&mut self.has_moved) || self.down.is_held_back();
+                if delivery.expire(now, is_delivered, has_moved) {
                     let fault = delivery.fault;
                     self.closed = Some(self.broken(Side::Server, fault));
                 }

@@ -46,3 +46,84 @@ fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
     let mut core = Core::new(7, IDLE, &traffic, false, start);
     assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
 }
+
+#[test]
+fn a_session_is_at_rest_when_the_server_was_the_last_to_say_something() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    let is_at_rest = |core: &Core<'_>| core.is_at_rest();
+    assert!(!is_at_rest(&core), "nothing was said");
+    core.received(Side::Client, 5);
+    core.sent(Side::Client, 5);
+    assert!(!is_at_rest(&core), "the server works on it");
+    core.end(EndRequest::IfAtRest);
+    assert_eq!(core.closed(), None);
+    core.received(Side::Server, 7);
+    assert!(!is_at_rest(&core), "the client has not got it");
+    core.sent(Side::Server, 7);
+    assert!(is_at_rest(&core));
+    core.ended(Side::Client, start);
+    assert!(!is_at_rest(&core), "it ends by itself");
+    let mut after_login = Core::new(0, IDLE, &traffic, false, start);
+    after_login.end(EndRequest::IfAtRest);
+    assert_eq!(after_login.closed(), Some(Closed::AtRest));
+    assert!(!Closed::AtRest.is_abrupt());
+    let mut after_login = Core::new(3, IDLE, &traffic, false, start);
+    after_login.end(EndRequest::IfAtRest);
+    assert_eq!(after_login.closed(), None, "the client has asked for something");
+    after_login.end(EndRequest::Cut);
+    assert_eq!(after_login.closed(), Some(Closed::Cut));
+}
+
+/// The session waits for bandwidth for ten minutes. Its limit on silence counts from then on.
+#[test]
+fn bytes_that_wait_for_bandwidth_are_no_silence() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    for side in [Side::Client, Side::Server] {
+        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        core.hold_back(side, true);
+        let mut now = start;
+        while now < start + Duration::from_secs(600) {
+            now = core.deadline().expect("a relay with a limit has a deadline").max(now);
+            core.expire(now, |_| Some(SendQueue::EMPTY));
+            assert_eq!(core.closed(), None, "after {:?}", now - start);
+        }
+        core.hold_back(side, false);
+        core.received(side, 1);
+        core.sent(side, 1);
+        core.settle(|| now);
+        let (ended, closed) = expire_until_closed(&mut core, now);
+        assert_eq!(closed, Closed::Idle(Pending::Nothing));
+        assert_eq!(Some(ended - now), IDLE.idle_timeout);
+    }
+}
+
+#[test]
+fn delivery_after_a_reset_waits_for_bandwidth() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    core.broke(Side::Server, Fault::Reset, start);
+    core.hold_back(Side::Server, true);
+    let mut now = start;
+    while now < start + 10 * DELIVERY_TIMEOUT {
+        now = core.deadline().expect("delivery has a deadline").max(now);
+        core.expire(now, |_| Some(SendQueue::EMPTY));
+        assert_eq!(core.closed(), None, "after {:?}", now - start);
+    }
+    core.hold_back(Side::Server, false);
+    core.ended(Side::Server, now);
+    now += DELIVERY_CHECK_INTERVAL;
+    core.expire(now, |_| Some(SendQueue::EMPTY));
+    assert_eq!(core.closed(), Some(Closed::Broke(Side::Server, Fault::Reset)));
+}
+
+#[test]
+fn a_session_whose_bytes_wait_for_bandwidth_is_not_at_rest() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    let mut core = Core::new(0, IDLE, &traffic, false, start);
+    core.received(Side::Server, 7);
+    core.sent(Side::Server, 7);
+    assert!(core.is_at_rest());
+    core.hold_back(Side::Client, true);
+    assert!(!core.is_at_rest(), "the client has asked for something");
+}

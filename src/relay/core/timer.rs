@@ -23,6 +23,12 @@ pub(in crate::relay) struct SendQueue {
 }
 
 impl SendQueue {
+    /// Nothing is queued.
+    pub(in crate::relay) const EMPTY: Self = Self {
+        unacknowledged: 0,
+        not_sent_bytes: 0,
+    };
+
     /// Whether the peer has acknowledged everything.
     pub(in crate::relay) fn is_delivered(self) -> bool {
         self.unacknowledged == 0 && self.not_sent_bytes == 0
@@ -72,7 +78,7 @@ impl SilenceTimer {
         }
     }
 
-    /// Starts a new silence, because bytes have moved.
+    /// Starts a new silence, because bytes have moved or wait for bandwidth.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
         self.queues = None;
@@ -121,7 +127,7 @@ impl DeliveryTimer {
     }
 
     /// To be called at the deadline. Returns whether delivery is over; otherwise sets a new deadline. `is_delivered` tells
-    /// whether the client has everything, `has_moved` whether bytes have moved since the last check.
+    /// whether the client has everything, `has_moved` whether bytes have moved since the last check, or wait for bandwidth.
     pub(super) fn expire(
         &mut self,
         now: Instant,

@@ -20,6 +20,8 @@ pub(super) struct Referee<'a> {
     polled_at: Option<Instant>,
     /// Polls without another cause that are still allowed: one for each turn, and one to begin delivery.
     causeless: u32,
+    /// How long bytes, an end of stream or an error may wait to be read, because the bandwidth is limited.
+    pub(super) slot_wait: Duration,
 }
 
 /// What a direction is about to do.
@@ -44,13 +46,13 @@ impl Direction<'_> {
     }
 
     /// Nothing can move.
-    fn assert_stuck(&self) {
+    fn assert_stuck(&self, is_throttled: bool) {
         assert!(
             self.held() == 0 || !self.to.is_writable(),
             "it holds bytes that could be sent"
         );
         assert!(
-            !self.from.is_readable() || self.held() > 0 || !self.to.is_writable(),
+            is_throttled || !self.from.is_readable() || self.held() > 0 || !self.to.is_writable(),
             "it does not read bytes that could be read"
         );
     }
@@ -72,6 +74,7 @@ impl<'a> Referee<'a> {
             traffic,
             polled_at: None,
             causeless: 1,
+            slot_wait: Duration::ZERO,
         }
     }
 
@@ -99,16 +102,17 @@ impl<'a> Referee<'a> {
         let [up, down] = directions(&world);
         assert!(!world.is_cut(), "it was cut and still runs");
         assert!(world.client.broke.is_none(), "the client has broken and it still runs");
-        down.assert_stuck();
+        let is_throttled = self.slot_wait > Duration::ZERO;
+        down.assert_stuck(is_throttled);
         if let Some((broke_at, _)) = world.server.broke {
-            let wait = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
+            let wait = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait;
             assert!(
                 Instant::now() <= world.moved_at.max(broke_at) + wait,
                 "delivery is waited for too long"
             );
             return; // the rest is checked when it ends
         }
-        up.assert_stuck();
+        up.assert_stuck(is_throttled);
         for direction in [&up, &down] {
             assert!(
                 !direction.is_done() || direction.to.finished,
@@ -161,11 +165,12 @@ impl<'a> Referee<'a> {
                         .consumed_at
                         .map_or(stuck_since, |consumed_at| consumed_at.max(stuck_since));
                     assert!(
-                        now - delivered_at <= DELIVERY_CHECK_INTERVAL + ROUNDING,
+                        now - delivered_at <= DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait,
                         "all was delivered long ago"
                     );
                 } else {
-                    let wait = DELIVERY_TIMEOUT..=DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING;
+                    let longest = DELIVERY_TIMEOUT + DELIVERY_CHECK_INTERVAL + ROUNDING + self.slot_wait;
+                    let wait = DELIVERY_TIMEOUT..=longest;
                     assert!(
                         wait.contains(&(now - stuck_since)),
                         "delivery was waited for {:?}",
@@ -181,6 +186,7 @@ impl<'a> Referee<'a> {
                 assert_eq!(pending == Pending::Bytes, bytes > 0, "{bytes} bytes were on their way");
             }
             Closed::Cut => assert!(world.is_cut()),
+            Closed::AtRest => panic!("nobody asks for it"),
         }
     }
 
@@ -203,7 +209,7 @@ impl<'a> Referee<'a> {
         };
         Some(Silence {
             from,
-            to: to + ROUNDING,
+            to: to + ROUNDING + self.slot_wait,
             is_half_close: Some(limit) != self.limits.idle_timeout,
         })
     }

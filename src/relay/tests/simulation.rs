@@ -17,12 +17,17 @@ use tokio::time::sleep_until;
 use super::model::{Act, Model, Step, When, World, first};
 use super::referee::Referee;
 use super::*;
+use crate::guard::Throttle;
 use crate::relay::engine::poll::{pipes, relay_between};
 
 /// After the last step: the time between the steps in which peers end well; and the silence after which the session is
 /// cut, if no limit has ended it.
 const END_AFTER: Duration = Duration::from_millis(1);
 const CUT_AFTER: Duration = Duration::from_secs(3_600);
+
+/// The least bandwidth of a throttled session, bytes a second; and how long it waits for a slot of 1 KiB at most.
+const BANDWIDTH_MIN: u64 = 1_000;
+const SLOT_WAIT_MAX: Duration = Duration::from_millis(1_024 + 1);
 
 /// The script of a session.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub(super) struct Case {
     /// Whether the system splices, out of sockets and into them.
     pub(super) splices: [Result<(), Errno>; 2],
     pub(super) steps: Vec<Step>,
+    /// Bytes a second that may be read of the client, and of the server; `None`: any number.
+    pub(super) bandwidth: Option<[u64; 2]>,
     /// Whether the peers, after all this, take all they are sent and end; otherwise they fall silent.
     pub(super) ends_well: bool,
 }
@@ -47,8 +54,10 @@ struct RelayWaker {
 
 impl Wake for RelayWaker {
     fn wake(self: Arc<Self>) {
-        self.since_poll.store(true, Relaxed);
-        self.notify.notify_one();
+        // Two wake-ups make one poll, as in a task: two timers may expire at once.
+        if !self.since_poll.swap(true, Relaxed) {
+            self.notify.notify_one();
+        }
     }
 }
 
@@ -63,17 +72,24 @@ async fn relay_case(case: &Case) -> Closed {
     let world = Mutex::new(World::new(case.first, case.queue_sizes, case.splices, &case.steps, cut));
     let [client, server] = [Side::Client, Side::Server].map(|side| Model { world: &world, side });
     let traffic = Traffic::default();
+    let cut_signal = Box::pin(async move {
+        let _ = cut_signal.await;
+        EndRequest::Cut
+    });
     let relay = relay_between(
         &client,
         &server,
         first(case.first),
         case.limits,
         &traffic,
-        None,
+        case.bandwidth.map(|rates| Box::new(Throttle::to_rates(rates))),
         cut_signal,
     );
     let mut relay = pin!(unconstrained(relay));
     let mut referee = Referee::new(case.first, case.limits, &world, &traffic);
+    if case.bandwidth.is_some() {
+        referee.slot_wait = SLOT_WAIT_MAX;
+    }
     let woken = Arc::new(RelayWaker::default());
     let waker = Waker::from(Arc::clone(&woken));
     waker.wake_by_ref();
@@ -152,6 +168,7 @@ prop_compose! {
         half_close in option::of(2..4_000_u64),
         queue_sizes in [queue_sizes(), queue_sizes()],
         splices in [splices(), splices()],
+        bandwidth in option::weighted(0.3, [BANDWIDTH_MIN..100_000_000, BANDWIDTH_MIN..100_000_000]),
         steps in vec(steps(), 0..60),
         ends_well: bool,
     ) -> Case {
@@ -159,7 +176,7 @@ prop_compose! {
             idle_timeout: idle.map(Duration::from_millis),
             half_close_timeout: half_close.map(Duration::from_millis),
         };
-        Case { first, limits, queue_sizes, splices, steps, ends_well }
+        Case { first, limits, queue_sizes, splices, steps, bandwidth, ends_well }
     }
 }
 
@@ -203,6 +220,7 @@ fn a_silence_that_starts_right_after_a_check_is_checked_twice() {
         queue_sizes: [1_000; 2],
         splices: [Ok(()); 2],
         steps,
+        bandwidth: None,
         ends_well: false,
     };
     assert_eq!(run_case(&case), Closed::Idle(Pending::Bytes));

@@ -8,7 +8,7 @@ use crate::support::client::{Client, served_client};
 use crate::support::configs::one_pool;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::usage::{descriptors, descriptors_fall_to, resident_bytes};
+use crate::support::usage::{anonymous_bytes, descriptors, descriptors_fall_to};
 
 /// Bad requests: what is sent first, and what is then repeated for as long as it is read.
 const FLOODS: [(&str, &str); 4] = [
@@ -40,7 +40,7 @@ fn flood(proxy: &Proxy, (first, then): (&str, &str), stop: &AtomicBool) {
 fn a_flood_does_not_affect_traffic_or_good_api_clients() {
     let server = Server::echo();
     let proxy = Proxy::start(&one_pool(&[server.address], ""));
-    let (open, before) = (descriptors(&proxy), resident_bytes(&proxy));
+    let (open, before) = (descriptors(&proxy), anonymous_bytes(&proxy));
     let stop = AtomicBool::new(false);
     scope(|all| {
         for kind in FLOODS {
@@ -59,7 +59,7 @@ fn a_flood_does_not_affect_traffic_or_good_api_clients() {
         stop.store(true, Relaxed); // also on failure
         good.unwrap();
     });
-    let grown = resident_bytes(&proxy).saturating_sub(before);
+    let grown = anonymous_bytes(&proxy).saturating_sub(before);
     assert!(
         grown < 16 << 20,
         "expected less than 16 MiB more memory, got {grown} bytes"

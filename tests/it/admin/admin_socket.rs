@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::support::client::Client;
 use crate::support::configs::one_pool;
+use crate::support::eventually;
 use crate::support::process::{Finished, finished};
 use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
@@ -308,7 +309,7 @@ fn an_unusable_default_path_is_only_a_warning_and_off_disables_the_socket() {
         .under(&["env", "XDG_RUNTIME_DIR=/dev/null"])
         .start();
     let is_warning = |line: &Value| line["level"] == "WARN" && line["path"] == "/dev/null/acequia/admin.sock";
-    assert!(without.log().iter().any(is_warning), "{:#?}", without.log());
+    eventually("the warning is logged", || without.log().iter().any(is_warning));
     assert_eq!(Client::connect(without.at("l")).send(b"hi").read(2), b"hi");
     let off = Proxy::start(&text(&server, "off"));
     let failed = off.command(&["status"]);

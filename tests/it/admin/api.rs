@@ -12,10 +12,10 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use serde_json::Value;
 
-const TOKEN: &str = "a-token-nobody-guesses";
+pub(super) const TOKEN: &str = "a-token-nobody-guesses";
 
 /// A file with the token, which lives as long as its folder.
-fn token() -> (tempfile::TempDir, String) {
+pub(super) fn token() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
@@ -63,9 +63,20 @@ fn over_tcp_writes_need_the_token_and_cross_origin_requests_are_rejected() {
     assert_eq!(status("POST", reload, &[]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Bearer wrong"]), 401);
     assert_eq!(status("POST", reload, &["Authorization: Basic YTpi"]), 401);
+    assert_eq!(status("GET", reload, &[]), 401, "it quotes the configuration");
+    assert_eq!(
+        status("GET", "/api/v1/servers/shop/reload", &[]),
+        404,
+        "a server's name"
+    );
     assert_eq!(status("POST", reload, &[&bearer, "Origin: http://evil.example"]), 403);
     assert_eq!(status("POST", reload, &[&bearer, "Sec-Fetch-Site: cross-site"]), 403);
     // One of ours does not speak for another one.
+    assert_eq!(
+        status("GET", "/api/v1/events", &["Sec-Fetch-Site: cross-site"]),
+        403,
+        "it would keep others out"
+    );
     let own = &format!("Origin: http://{}", proxy.admin());
     let host = &format!("Host: {}", proxy.admin());
     for foreign in [
@@ -151,12 +162,27 @@ fn errors_are_json_and_name_the_mistake() {
         ("POST", "/api/v1/state", "", 405, "docs/api.md"),
         ("GET", "/api/v1/sessions?limit=0", "", 400, "1 to 1000"),
         ("GET", "/api/v1/sessions?zzz=1", "", 400, "zzz"),
+        (
+            "GET",
+            "/api/v1/sessions?sort=age",
+            "",
+            400,
+            "`bytes`, `rate`, `idle`, `rtt`",
+        ),
+        (
+            "GET",
+            "/api/v1/sessions?sort=idle&after=1",
+            "",
+            400,
+            "leave it or `sort` out",
+        ),
         ("GET", "/api/v1/sessions?min_idle=5", "", 400, "min_idle"),
         ("DELETE", "/api/v1/sessions/x", "", 400, "x"),
         ("DELETE", "/api/v1/sessions/99", "", 404, "99"),
         ("GET", "/api/v1/route?listener=zzz", "", 404, "known listeners: https"),
         ("GET", "/api/v1/route", "", 400, "`listener` is missing"),
         ("GET", "/api/v1/route?listener=https&from=x", "", 400, "`from`"),
+        ("GET", "/api/v1/route?listener=https&peer=x", "", 400, "`peer`"),
         ("GET", "/api/v1/route?listener=https&sni=a&sni=b", "", 400, "`sni`"),
         ("POST", path, "{", 400, "EOF"),
         ("POST", path, "{}", 400, "set `use`"),
@@ -233,6 +259,37 @@ fn each_filter_matches_exactly_its_sessions() {
         eventually(passes, || total(passes) == 1);
         assert_eq!(total(does_not), 0, "{does_not}");
     }
+}
+
+#[test]
+fn the_sessions_with_the_most_come_first() {
+    let server = Server::echo();
+    let proxy = start(&[&server], "");
+    // One after the other: sessions are numbered as they are accepted, by several workers.
+    let open = |bytes: usize| {
+        let mut client = Client::connect(proxy.at("https"));
+        client.send(&vec![b'x'; bytes]).read(bytes);
+        client
+    };
+    let mut clients = [10, 3000, 200].map(open);
+    let first = |sort: &str| {
+        let path = format!("/api/v1/sessions?limit=2&sort={sort}");
+        let page = unix(&proxy, "GET", &path, "").1;
+        assert_eq!((&page["total"], &page["next"]), (&3.into(), &Value::Null), "{page}");
+        let sessions = page["sessions"].as_array().unwrap().clone();
+        sessions
+            .iter()
+            .map(|one| one["id"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    eventually("the order by bytes", || first("bytes") == [2, 3]);
+    for sort in ["rate", "rtt", "idle"] {
+        assert_eq!(first(sort).len(), 2, "{sort}");
+    }
+    eventually("the longest idle first", || {
+        clients[0].send(b"x").read(1);
+        first("idle")[0] == 2
+    });
 }
 
 #[test]

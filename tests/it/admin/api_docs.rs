@@ -11,12 +11,16 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 
+/// The path whose answer does not end: events.rs tests it.
+const STREAM: &str = "/api/v1/events";
+
 /// One documented request and its answer.
 struct Chapter {
     method: String,
     path: String,
     /// The shell command that makes the request.
     request: &'static str,
+    /// Null: the answer is a stream of events.
     answer: Value,
 }
 
@@ -32,7 +36,10 @@ fn chapters() -> Vec<Chapter> {
             method: method.to_owned(),
             path: path.to_owned(),
             request: block("```sh\n"),
-            answer: serde_json::from_str(block("```json\n")).unwrap(),
+            answer: match path {
+                STREAM => Value::Null,
+                _ => serde_json::from_str(block("```json\n")).unwrap(),
+            },
         }
     };
     text.split("\n## ").skip(1).map(chapter).collect()
@@ -95,8 +102,14 @@ fn documented_requests_get_answers_of_the_documented_shape() {
             request,
             answer: documented,
         } = chapter;
-        if path.ends_with("/trust") {
-            continue; // needs servers with roles: databases/primary.rs
+        if path.ends_with("/trust") || path == STREAM {
+            continue; // the one needs servers with roles: databases/primary.rs
+        }
+        if path.ends_with("/scale") {
+            continue; // needs clones: limits/scale.rs
+        }
+        if path.ends_with("/renew") {
+            continue; // needs an ACME server: tls/acme.rs
         }
         let answer = printed(&proxy, request, first);
         same_shape(&format!("{method} {path}"), &documented, &answer);
@@ -127,6 +140,9 @@ fn documented_requests_get_answers_of_the_documented_shape() {
                 assert_eq!(answer["denied"][0]["network"], "198.51.100.0/24");
             }
             ("DELETE", "/api/v1/guards/{guard}/deny/{network}") => assert_eq!(answer["undone"], "198.51.100.0/24"),
+            ("POST", "/api/v1/pools/{pool}/servers") | ("DELETE", "/api/v1/pools/{pool}/servers/{server}") => {
+                assert_eq!(answer["name"], "10.0.1.9:443");
+            }
             ("DELETE", _) => {
                 assert_eq!(answer["killed"].to_string(), *first);
                 its_client.must_be_reset();
@@ -135,6 +151,24 @@ fn documented_requests_get_answers_of_the_documented_shape() {
                 (&answer["name"], &answer["use"], &answer["close_over"]),
                 (&"big".into(), &"draining".into(), &"30s".into())
             ),
+            ("GET", "/api/v1/servers/{pool}/{server}") => {
+                assert_eq!((&answer["name"], &answer["use"]), (&"big".into(), &"enabled".into()));
+            }
+            ("GET", "/api/v1/endings") => {
+                let no_server = answer
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|one| one["ending"] == "no_server");
+                assert_eq!(
+                    no_server.unwrap()["description"],
+                    "No server of the pool could be picked."
+                );
+            }
+            ("GET", "/api/v1/history") => assert!(answer["pools"].is_array()), // events.rs
+            ("GET", "/api/v1/reload") => assert_eq!(answer["error"], Value::Null),
+            ("GET", "/api/v1/certificates") => assert_eq!(answer["certificates"], json!([])), // tls/certificates.rs
+            ("POST", "/api/v1/certificates/reload") => assert_eq!(answer["listeners"], json!([])),
             ("POST", "/api/v1/reload") => assert_eq!(answer["listeners"]["kept"], json!(["https"])),
             other => panic!("no expectation for {other:?}: add one"),
         }

@@ -25,6 +25,8 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         &["listener", "pool", "server", "ending"],
     ),
     ("acequia_pool_sessions_total", "counter", &["pool", "ending"]),
+    ("acequia_route_sessions_total", "counter", &["listener", "route"]),
+    ("acequia_worker_busy_seconds_total", "counter", &["worker"]),
     ("acequia_sessions_active", "gauge", &["listener"]),
     ("acequia_server_sessions_active", "gauge", &["pool", "server"]),
     (
@@ -40,7 +42,23 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         &["pool", "server", "reason"],
     ),
     ("acequia_session_duration_seconds", "histogram", &["pool"]),
+    ("acequia_pool_queue", "gauge", &["pool"]),
+    ("acequia_queue_wait_seconds", "histogram", &["pool"]),
+    ("acequia_server_max_sessions", "gauge", &["pool", "server"]),
     ("acequia_server_up", "gauge", &["pool", "server"]),
+    ("acequia_server_healthy", "gauge", &["pool", "server"]),
+    ("acequia_server_use", "gauge", &["pool", "server", "state"]),
+    ("acequia_server_ejected", "gauge", &["pool", "server"]),
+    ("acequia_server_usable", "gauge", &["pool", "server"]),
+    ("acequia_server_weight", "gauge", &["pool", "server"]),
+    ("acequia_pool_servers", "gauge", &["pool", "state"]),
+    ("acequia_pool_usable", "gauge", &["pool"]),
+    ("acequia_max_connections", "gauge", &["listener"]),
+    (
+        "acequia_health_check_duration_seconds",
+        "histogram",
+        &["pool", "server"],
+    ),
     ("acequia_health_checks_total", "counter", &["pool", "server", "result"]),
     ("acequia_health_transitions_total", "counter", &["pool", "server", "to"]),
     ("acequia_accept_pauses_total", "counter", &["listener", "reason"]),
@@ -72,7 +90,7 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
         pool("good", &[good], ""),
         pool("resets", &[resets], ""),
         pool("dead", &[dead], unchecked),
-        pool("down", &[dead], ""),
+        pool("down", &[dead], "max_sessions = 10\nqueue = {}"),
         pool("hanging", &[hanging], unchecked),
     ]
     .concat()
@@ -80,7 +98,7 @@ fn config(good: SocketAddr, resets: SocketAddr, dead: SocketAddr, hanging: Socke
 
 /// Runs sessions with every kind of ending. Returns their number, and the bytes that clients of the pool `good` sent and
 /// received.
-fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
+pub(super) fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
     let read_to_end = |mut client: Client| drop(client.try_read_all());
     let (tls, good) = (proxy.at("tls"), Hello::named("good.example").bytes());
     for round in 0..8 {
@@ -131,15 +149,15 @@ fn mixed_load(proxy: &Proxy) -> (usize, usize, usize) {
 }
 
 /// A proxy in front of servers that echo, reset, refuse and hang.
-struct Setting {
-    proxy: Proxy,
+pub(super) struct Setting {
+    pub(super) proxy: Proxy,
     _servers: [Server; 2],
     _dead: Port,
     _hanging: Hanging,
 }
 
 impl Setting {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let servers = [Server::echo(), Server::run(reset_after_first_bytes)];
         let (dead, hanging) = (refusing(), hanging());
         let [good, resets] = servers.each_ref().map(|server| server.address);
@@ -221,6 +239,13 @@ fn after_failures_in_every_phase_gauges_return_to_0_and_counters_add_up() {
     ] {
         assert_eq!(sessions_of(labels), count, "{labels:?}");
     }
+    let of_route = |route| metrics.sum("acequia_route_sessions_total", &[("listener", "tls"), ("route", route)]);
+    assert_eq!((of_route("tls#1"), of_route("tls#2")), (8.0, 8.0));
+    let state = proxy.answer(&["status"]);
+    let mut listeners = state["listeners"].as_array().unwrap().iter();
+    let tls = listeners.find(|listener| listener["name"] == "tls").unwrap();
+    assert_eq!(tls["routes"][1]["name"], "tls#2");
+    assert_eq!(tls["routes"][1]["sessions_so_far"], 8);
     let failures = |reason| metrics.sum("acequia_connect_failures_total", &[("reason", reason)]);
     assert_eq!((failures("refused"), failures("timeout")), (8.0, 1.0));
     let bytes = |direction| metrics.sum("acequia_bytes_total", &[("pool", "good"), ("direction", direction)]);
@@ -307,6 +332,32 @@ fn metrics_have_the_documented_names_types_and_labels() {
 }
 
 #[test]
+fn a_scraper_that_asks_for_openmetrics_gets_it() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&one_pool(&[server.address], ""));
+    let scrape = |accept: &str| {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n");
+        let mut client = Client::connect(proxy.admin());
+        client.send(request.as_bytes());
+        String::from_utf8(client.try_read_all().unwrap()).unwrap()
+    };
+    let openmetrics = scrape("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3");
+    assert!(openmetrics.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
+    assert!(
+        openmetrics.contains("\n# TYPE acequia_connections counter\n"),
+        "{openmetrics}"
+    );
+    assert!(
+        openmetrics.contains("\nacequia_connections_total{listener="),
+        "{openmetrics}"
+    );
+    assert!(openmetrics.trim_end().ends_with("\n# EOF"), "{openmetrics}");
+    let text = scrape("*/*");
+    assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n") && !text.contains("# EOF"));
+}
+
+#[test]
 fn promtool_accepts_the_text_and_every_series_is_documented() {
     let setting = Setting::start();
     let (sessions, ..) = mixed_load(&setting.proxy);
@@ -337,18 +388,26 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         rendered.difference(&documented).collect::<Vec<_>>(),
         Vec::<&(String, String)>::new()
     );
-    // No TLS ends here, no server is checked by it or a login, no pool needs a role, no client cancels a query, and accepting
-    // may never have paused.
+    // No TLS ends here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role, grows or
+    // has a source of its servers, no client cancels a query, and accepting may never have paused.
     let may_be_missing = [
+        "acequia_discovery_last_success_timestamp_seconds",
+        "acequia_discovery_up",
+        "acequia_pool_clones",
+        "acequia_pool_scale_total",
+        "acequia_pool_cold_starts_total",
         "acequia_tls_handshakes_total",
         "acequia_tls_handshake_seconds",
         "acequia_tls_resumptions_total",
         "acequia_certificate_expiry_timestamp_seconds",
+        "acequia_acme_renewals_total",
         "acequia_accept_pauses_total",
         "acequia_cancel_requests_total",
         "acequia_health_check_refused",
         "acequia_pool_fallback",
         "acequia_pool_primaries",
+        "acequia_server_role_ok",
+        "acequia_server_lag_seconds",
         "acequia_server_certificate_expiry_timestamp_seconds",
     ];
     let missing = documented.difference(&rendered).map(|(name, _)| name.as_str());
@@ -522,7 +581,7 @@ fn live_ready_and_metrics_answer_before_checks_and_while_draining() {
         head.to_lowercase().contains("content-type: text/plain; version=0.0.4"),
         "{head}"
     );
-    assert_eq!(proxy.get("/").0, 404);
+    assert_eq!(proxy.get("/no-such-path").0, 404);
     proxy.signal(Signal::TERM);
     eventually("draining begins", || proxy.get("/ready").0 == 503);
     assert_eq!(proxy.get("/live").0, 200);

@@ -8,3 +8,8 @@ mod api_docs;
 mod secrets;
 mod server_overrides;
 mod metrics;
+mod prometheus;
+mod tls;
+mod events;
+mod page;
+mod page_hostile;

@@ -16,7 +16,10 @@ use crate::support::{eventually, wait_for};
 const PASSWORD: &str = "xyzzy-open-sesame";
 const TOKEN: &str = "plugh-let-me-in";
 
-/// A server that speaks as much PostgreSQL as a check needs: it asks for the password in clear text and answers each
+/// What `checker` sends for this password and the salt `salt`.
+const PROOF: &[u8] = b"md55ae17172e7a5e472248e5c8625a63e3a\0";
+
+/// A server that speaks as much PostgreSQL as a check needs: it asks for a proof of the password and answers each
 /// query with `f`: it is no replica.
 fn postgres() -> Server {
     Server::run(|mut stream| drop(primary(&mut stream))) // an error means that the check has closed its connection
@@ -28,8 +31,8 @@ fn primary(stream: &mut TcpStream) -> io::Result<()> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     rest(stream, length)?; // StartupMessage
-    write_message(stream, b'R', &[0, 0, 0, 3])?; // AuthenticationCleartextPassword
-    if read_message(stream)? != [PASSWORD.as_bytes(), b"\0"].concat() {
+    write_message(stream, b'R', b"\0\0\0\x05salt")?; // AuthenticationMD5Password
+    if read_message(stream)? != PROOF {
         return write_message(stream, b'E', b"SFATAL\0C28P01\0Mthat is not the password\0\0");
     }
     write_message(stream, b'R', &[0; 4])?;

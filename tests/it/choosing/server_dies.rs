@@ -6,6 +6,7 @@ use std::thread::scope;
 
 use crate::support::client::{Client, ask};
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::database::Redis;
 use crate::support::hello::Hello;
 use crate::support::process::Port;
@@ -107,12 +108,7 @@ fn a_dead_server_is_not_tried_again_after_eject_after_failures() {
     assert_eq!(attempts.iter().sum::<u64>(), 43);
     let refused = [("reason", "refused"), ("server", &dead.address.to_string())];
     assert_eq!(proxy.metrics().sum("acequia_connect_failures_total", &refused), 3.0);
-    let logged = proxy
-        .log()
-        .iter()
-        .filter(|line| line["message"].as_str().unwrap().contains("ejected"))
-        .count();
-    assert_eq!(logged, 1, "expected one log line: {:#?}", proxy.log());
+    log_lines(&proxy, "server is ejected", 1);
 }
 
 #[test]

@@ -18,10 +18,43 @@ fn shipped_configurations_load_without_a_warning() {
     }
 }
 
+/// `full.toml` with the keys that are commented out: `#key = …`, without a space.
+fn full_with_all_keys() -> String {
+    let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
+    let is_key = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_lowercase());
+    let line = |line: &str| line.strip_prefix('#').filter(is_key).unwrap_or(line).to_owned() + "\n";
+    text.lines().map(line).collect()
+}
+
+/// Users copy it without the files around it.
+#[test]
+fn full_toml_can_be_loaded_where_nothing_is_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("full.toml");
+    std::fs::copy(shipped("full.toml"), &path).unwrap();
+    let loaded = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+
+    std::fs::write(&path, full_with_all_keys()).unwrap();
+    let report = config::load(&path).unwrap_err();
+    assert_eq!(report.errors(), 2, "{report}");
+    for file in ["allowed.txt", "denied.txt"] {
+        std::fs::write(folder.path().join(file), "192.0.2.0/24 # one\n").unwrap();
+    }
+    let loaded = config::load(&path).unwrap_or_else(|report| panic!("{report}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let office = loaded
+        .plan
+        .guards
+        .iter()
+        .find(|guard| &*guard.name == "office")
+        .unwrap();
+    assert_eq!(office.rules.deny.ranges(), 2);
+}
+
 #[test]
 fn full_toml_has_every_key_of_every_section() {
-    let text = std::fs::read_to_string(shipped("full.toml")).unwrap();
-    let file: toml::Table = text.parse().unwrap();
+    let file: toml::Table = full_with_all_keys().parse().unwrap();
     let listeners = || file["listeners"].as_table().unwrap().values();
     let pools = || file["pools"].as_table().unwrap().values();
     let of = |value: &toml::Value| -> BTreeSet<String> { value.as_table().unwrap().keys().cloned().collect() };
@@ -34,13 +67,19 @@ fn full_toml_has_every_key_of_every_section() {
             .flat_map(of)
             .collect()
     };
+    let acme = || file["acme"].as_table().unwrap().values();
     let guards = || file["guards"].as_table().unwrap().values();
     let tls = || listeners().filter_map(|listener| listener.get("tls"));
-    let shown: [BTreeSet<String>; 18] = [
+    let scales = || pools().filter_map(|pool| pool.get("scale"));
+    let queues = pools().filter_map(|pool| pool.get("queue"));
+    let shown: [BTreeSet<String>; 29] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
+        of(&file["admin"]["tls"]),
         of(&file["log"]),
+        acme().flat_map(of).collect(),
+        acme().filter_map(|acme| acme.get("eab")).flat_map(of).collect(),
         of(&file["defaults"]),
         listeners()
             .filter_map(|listener| listener.get("accept_proxy"))
@@ -61,9 +100,23 @@ fn full_toml_has_every_key_of_every_section() {
         tls().flat_map(|tls| of_all(&tls["certificates"])).collect(),
         tls().filter_map(|tls| tls.get("client_auth")).flat_map(of).collect(),
         pools().flat_map(of).collect(),
-        pools().flat_map(|pool| of_all(&pool["servers"])).collect(),
+        pools().filter_map(|pool| pool.get("tls")).flat_map(of).collect(),
+        pools()
+            .filter_map(|pool| pool.get("servers"))
+            .flat_map(of_all)
+            .collect(),
+        pools().filter_map(|pool| pool.get("discover")).flat_map(of).collect(),
+        queues.filter(|queue| queue.is_table()).flat_map(of).collect(),
+        scales().flat_map(of).collect(),
+        scales().filter_map(|scale| scale.get("hook")).flat_map(of).collect(),
         pools().filter_map(|pool| pool.get("health")).flat_map(of).collect(),
+        pools()
+            .filter_map(|pool| pool.get("health")?.get("steps"))
+            .flat_map(of_all)
+            .collect(),
         of(&file["defaults"]["keepalive"]),
+        of(&file["providers"]),
+        of(&file["providers"]["etcd"]),
     ];
     for (section, shown) in keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();
@@ -91,8 +144,8 @@ fn full_toml_shows_the_defaults() {
     let mut health = a.health.clone();
     (health.address, health.port) = (None, None);
     assert_eq!(
-        (a.dial, &health, a.severing, a.resolve_interval, a.resolve),
-        (b.dial, &b.health, b.severing, b.resolve_interval, b.resolve)
+        (a.dial.clone(), &health, a.severing, a.resolve_interval, a.resolve),
+        (b.dial.clone(), &b.health, b.severing, b.resolve_interval, b.resolve)
     );
     assert_eq!(a.rules, b.rules);
     let closing = full
@@ -113,4 +166,22 @@ fn full_toml_shows_the_defaults() {
         (a.by, a.sources_max, a.report_only, a.refuse_with, a.rate_per_source),
         (b.by, b.sources_max, b.report_only, b.refuse_with, b.rate_per_source)
     );
+}
+
+/// `cargo deb` fails where a file of the package is missing.
+#[test]
+fn the_files_of_the_package_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = std::fs::read_to_string(root.join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let sources = assets.iter().map(|asset| asset[0].as_str().unwrap());
+    let shipped: Vec<&str> = sources.filter(|source| !source.starts_with("target/")).collect();
+    assert!(shipped.len() > 5, "{shipped:?}");
+    for source in shipped {
+        let folder = source.split_once("/*").map_or(source, |(folder, _)| folder);
+        assert!(root.join(folder).exists(), "{source}");
+    }
 }

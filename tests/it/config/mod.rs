@@ -2,4 +2,6 @@
 
 mod config_errors;
 mod config_files;
+mod live;
 mod readme;
+mod schema;

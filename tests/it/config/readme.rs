@@ -20,7 +20,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 /// The configurations, each with the file name from its first line.
-fn configurations() -> Vec<(&'static str, &'static str)> {
+pub(super) fn configurations() -> Vec<(&'static str, &'static str)> {
     let named = |text: &'static str| {
         let name = text.lines().next().unwrap().strip_prefix("# ").unwrap();
         (name, text)
@@ -56,7 +56,7 @@ fn examples(block: &str) -> Vec<(String, String)> {
 /// Whether the command needs no server and no tool other than sed.
 fn can_be_run(command: &str) -> bool {
     let starts = ["acequia check ", "acequia route ", "sed "];
-    starts.iter().any(|start| command.starts_with(start))
+    starts.iter().any(|start| command.starts_with(start)) && !command.contains("--live")
 }
 
 #[test]
@@ -87,6 +87,25 @@ fn minimal_toml_passes_check() {
     assert_eq!(output, "conf/minimal.toml: 1 listener, 1 pool, 2 servers: fine\n");
 }
 
+#[test]
+fn the_configurations_of_the_package_and_of_kubernetes_pass_check() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let manifests = fs::read_to_string(root.join("conf/kubernetes/acequia.yaml")).unwrap();
+    let inside = manifests.split("acequia.toml: |\n").nth(1).unwrap();
+    let indented = inside
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with("    "));
+    let text: String = indented.map(|line| format!("{}\n", line.trim_start())).collect();
+    fs::write(folder.path().join("kubernetes.toml"), text).unwrap();
+    fs::copy(root.join("conf/debian/acequia.toml"), folder.path().join("debian.toml")).unwrap();
+    for name in ["kubernetes.toml", "debian.toml"] {
+        let output = run(&format!("acequia check -c {name}"), folder.path());
+        let fine = format!("{name}: 1 listener, 1 pool, 1 server: fine\n");
+        assert!(output.starts_with(&fine) || output.ends_with(&fine), "{output}");
+    }
+}
+
 /// The output of a command: both streams, as a terminal would show them.
 fn run(command: &str, folder: &Path) -> String {
     let here = Path::new(env!("CARGO_BIN_EXE_acequia")).parent().unwrap();
@@ -110,7 +129,7 @@ fn readme_links_to_files_resolve() {
 
 /// The configuration for servers in replication works on a fresh cluster with the role that stands beside it.
 #[test]
-fn readme_replication_example_finds_the_primary() {
+fn readme_replication_example_finds_the_primary_and_the_replica() {
     let primary = Postgres::start();
     let [create_role] = blocks("sql")[..] else {
         panic!("one statement")
@@ -128,6 +147,8 @@ fn readme_replication_example_finds_the_primary() {
         .unwrap();
     let text = [
         ("127.0.0.1:6432", "127.0.0.1:0".to_owned()),
+        ("127.0.0.1:6433", "127.0.0.1:0".to_owned()),
+        ("/var/lib/acequia", folder.path().display().to_string()),
         ("127.0.0.1:5432", replica.address().to_string()),
         ("127.0.0.1:5433", primary.address().to_string()),
         ("/etc/acequia/postgres.password", file.display().to_string()),
@@ -135,17 +156,17 @@ fn readme_replication_example_finds_the_primary() {
     .iter()
     .fold((*text).to_owned(), |text, (written, here)| text.replace(written, here));
     let proxy = Proxy::start(&text);
-    eventually("the primary is up", || {
-        let up = proxy
-            .metrics()
-            .sum("acequia_server_up", &[("server", &primary.address().to_string())]);
-        up == 1.0
+    for (listener, pool, server) in [("write", "primary", &primary), ("read", "replicas", &replica)] {
+        let address = server.address().to_string();
+        eventually("the server of this role is up", || {
+            let of_server = [("pool", pool), ("server", &address)];
+            proxy.metrics().sum("acequia_server_up", &of_server) == 1.0
+        });
+        let port = must(&mut psql(proxy.at(listener), "SELECT inet_server_port()"));
+        assert_eq!(port.trim(), server.address().port().to_string());
+    }
+    let replica = replica.address().to_string();
+    eventually("the replica was checked, too", || {
+        proxy.server("primary", &replica)["reason"] == "the server is a replica, a primary is required"
     });
-    let port = must(&mut psql(proxy.at("postgres"), "SELECT inet_server_port()"));
-    assert_eq!(port.trim(), primary.address().port().to_string());
-    let replica = proxy.server("primary", &replica.address().to_string());
-    assert_eq!(
-        replica["reason"], "the server is a replica, a primary is required",
-        "{replica:#}"
-    );
 }

@@ -68,8 +68,7 @@ fn after_a_switch_writers_reach_the_new_primary_also_if_the_old_one_hung() {
         answer(read, "SELECT count(*) FROM shop.orders").is_some()
     });
     first.freeze();
-    eventually("a hung server is down", || has_state(&proxy, "primary", &first, "down"));
-    second.run("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF");
+    second.run("STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF"); // before the first one is found to be down
     let written = wait_for("a writer reaches the new primary", || {
         answer(
             write,
@@ -77,7 +76,23 @@ fn after_a_switch_writers_reach_the_new_primary_also_if_the_old_one_hung() {
         )
     });
     assert_eq!(written, "2");
+    eventually("a hung server is down", || has_state(&proxy, "primary", &first, "down"));
     eventually("no replica is left", || answer(read, "SELECT 1").is_none());
+    first.thaw();
+    eventually("the old primary is told to be a second one", || {
+        reason(&proxy, "primary", &first).contains("a second primary")
+    });
+    for _ in 0..10 {
+        assert_eq!(answer(write, "SELECT @@server_id").as_deref(), Some("2"));
+    }
+    second.run("SET GLOBAL read_only = ON");
+    eventually("no server takes writes that may be used", || {
+        answer(write, "SELECT 1").is_none()
+    });
+    second.run("SET GLOBAL read_only = OFF");
+    eventually("writers reach it again", || {
+        answer(write, "SELECT @@server_id").as_deref() == Some("2")
+    });
 }
 
 #[test]
@@ -95,6 +110,15 @@ fn a_replica_whose_thread_stops_is_down_after_max_lag() {
     eventually("it has caught up and is up", || {
         has_state(&proxy, "replica", &replica, "up")
     });
+    replica.run("STOP SLAVE SQL_THREAD");
+    proxy.stop();
+    let proxy = Proxy::start(&config(&[&primary, &replica], &password, "max_lag = \"2s\""));
+    eventually("after a start, the lag counts from the first check", || {
+        reason(&proxy, "replica", &replica).contains("behind its primary, at most 2s are allowed")
+    });
+    let label = replica.address().to_string();
+    let up = [("pool", "replica"), ("server", label.as_str()), ("to", "up")];
+    assert_eq!(proxy.metrics().sum("acequia_health_transitions_total", &up), 1.0);
 }
 
 #[test]
@@ -121,6 +145,27 @@ fn a_full_server_lives_and_keeps_its_sessions() {
     );
     drop(clients);
     eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
+}
+
+#[test]
+fn all_nodes_of_a_galera_cluster_take_writes_and_none_is_a_rival() {
+    let first = MariaDb::galera_node(1, None);
+    let second = MariaDb::galera_node(2, Some(&first));
+    let (_folder, password) = password();
+    let proxy = Proxy::start(&config(&[&first, &second], &password, ""));
+    eventually("both are up", || {
+        has_state(&proxy, "primary", &first, "up") && has_state(&proxy, "primary", &second, "up")
+    });
+    let state = proxy.answer(&["status"]);
+    assert_eq!(state["pools"][0]["primaries"], serde_json::json!([]), "{state:#}");
+    for node in ["1", "2"] {
+        eventually("sessions reach both", || {
+            answer(proxy.at("primary"), "SELECT @@server_id").as_deref() == Some(node)
+        });
+    }
+    let label = second.address().to_string();
+    let refused = proxy.command(&["pool", "trust", &format!("primary/{label}")]);
+    assert!(refused.stderr.contains("nothing to trust"), "{refused:?}");
 }
 
 #[test]
@@ -158,14 +203,14 @@ fn checks_leave_no_line_in_the_servers_log_and_no_output_shows_the_password() {
         let passed = [("server", label.as_str()), ("pool", "primary"), ("result", "pass")];
         proxy.metrics().sum("acequia_health_checks_total", &passed) >= 10.0
     });
-    let state = proxy.answer(&["status"]).to_string();
-    let stopped = proxy.stop();
     assert_eq!(
         finished(mariadb(server.address(), "").args(["-u", "missing"])).code,
         Some(1)
     );
     let line = wait_for("the line of a denied login", || server.log().get(before).cloned());
     assert!(line.contains("Access denied for user 'missing'"), "{line}");
+    let state = proxy.answer(&["status"]).to_string();
+    let stopped = proxy.stop(); // only now: a check that is cut off leaves a line
     let all = format!("{state}{:?}{:?}{:?}", stopped.log, stopped.access, server.log());
     assert!(!all.contains(PASSWORD));
 }

@@ -2,9 +2,13 @@
 
 mod endings;
 mod refused;
+mod told;
 mod primary;
+mod less_known;
 mod redis;
+mod own_primary;
 mod mariadb;
 mod refusals;
 mod postgres_names;
 mod postgres_cancels;
+mod postgres_decrypted;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 
+use crate::support::authority::Authority;
 use crate::support::client::Client;
 use crate::support::database::{Postgres, psql};
 use crate::support::eventually;
@@ -28,9 +29,9 @@ fn sleepers(server: &Postgres) -> String {
 }
 
 /// Each of so many sessions, half of them on each of two servers, cancels its query.
-fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str) {
+fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, more: &str) {
     let servers = [Postgres::start_with_tls(), Postgres::start_with_tls()];
-    let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], ""));
+    let proxy = Proxy::start(&config([servers[0].address(), servers[1].address()], more));
     let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", mode));
     let mut sessions: Vec<_> = (0..count).map(|_| sleep()).collect();
     eventually("half of the queries run on each server", || {
@@ -59,13 +60,26 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str) {
 
 #[test]
 fn a_cancel_reaches_the_session_in_the_clear_whose_key_it_has() {
-    cancels_reach_their_own_sessions(6, "disable", "by_key");
+    cancels_reach_their_own_sessions(6, "disable", "by_key", "");
 }
 
 #[test]
 fn a_cancel_of_a_session_in_tls_reaches_the_servers_of_its_client() {
     // Two a second of one client are sent on.
-    cancels_reach_their_own_sessions(2, "require", "by_client");
+    cancels_reach_their_own_sessions(2, "require", "by_client", "");
+}
+
+#[test]
+fn a_cancel_reaches_the_session_whose_tls_ends_here() {
+    let folder = tempfile::tempdir().unwrap();
+    Authority::new("test authority")
+        .issue(&["db.example"])
+        .write(folder.path(), "db");
+    let tls = format!(
+        "[listeners.db.tls]\ncertificates = {{ directory = {:?} }}",
+        folder.path()
+    );
+    cancels_reach_their_own_sessions(6, "require", "by_key", &tls);
 }
 
 #[test]

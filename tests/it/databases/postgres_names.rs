@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::support::client::Client;
 use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::process::{finished, must};
 use crate::support::proxy::Proxy;
@@ -129,6 +130,37 @@ fn requests_in_single_bytes_are_answered_and_the_hello_is_replayed_unchanged() {
     assert_eq!(client.send_in_pieces(&hello, 7).read(length), hello);
     drop(client);
     assert_eq!(proxy.access_line()["pool"], "a");
+}
+
+#[test]
+fn a_client_that_waits_for_a_server_longer_than_hello_timeout_gets_the_answer_to_its_request_for_tls() {
+    const STARTUP: [u8; 16] = *b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    let server = Server::run(|mut stream| {
+        let _ = stream.read_exact(&mut [0; 8]);
+        let _ = stream.write_all(b"N");
+        let _ = stream.read_exact(&mut [0; STARTUP.len()]);
+        let _ = stream.write_all(READY);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let proxy = Proxy::start(&format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\nhello_timeout = \"1s\"\npool = \"p\"\n[pools.p]\n\
+         servers = [\"{}\"]\nhealth.check = \"off\"\nmax_sessions = 1\nqueue = {{ max = 9, timeout = \"60s\" }}",
+        server.address
+    ));
+    let log_in = |client: &mut Client| {
+        assert_eq!(client.read(1), b"N");
+        assert_eq!(client.send(&STARTUP).read(READY.len()), READY);
+    };
+    let mut first = Client::connect(proxy.at("db"));
+    log_in(first.send(&SSL_REQUEST));
+    let mut waits = Client::connect(proxy.at("db"));
+    waits.send(&SSL_REQUEST);
+    let queued = || proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")]) == 1.0;
+    eventually("it waits", queued);
+    std::thread::sleep(std::time::Duration::from_millis(1200)); // longer than hello_timeout
+    drop(first);
+    log_in(&mut waits);
 }
 
 #[test]

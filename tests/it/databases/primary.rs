@@ -11,7 +11,7 @@ use crate::support::proxy::Proxy;
 use crate::support::{eventually, wait_for};
 
 /// A writers' and a readers' pool of these servers. The check's user has no privileges.
-fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -> String {
+pub(super) fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -> String {
     let [a, b] = servers.map(|server| server.address());
     let health = "{ check = \"postgres\", user = \"watcher\", database = \"postgres\", interval = \"100ms\", \
                   timeout = \"5s\", rise = 1, fall = 2 }";
@@ -27,7 +27,7 @@ fn config(servers: [&Postgres; 2], readers: &str, state_dir: Option<&TempDir>) -
     )
 }
 
-fn primary_and_replica() -> (Postgres, Postgres) {
+pub(super) fn primary_and_replica() -> (Postgres, Postgres) {
     let primary = Postgres::start();
     must(&mut psql(
         primary.address(),
@@ -38,16 +38,16 @@ fn primary_and_replica() -> (Postgres, Postgres) {
 }
 
 /// The port of the server that a session reaches.
-fn reached(address: SocketAddr) -> Option<u16> {
+pub(super) fn reached(address: SocketAddr) -> Option<u16> {
     let done = finished(psql(address, "SELECT inet_server_port()").env("PGCONNECT_TIMEOUT", "10"));
     (done.code == Some(0)).then(|| done.stdout.trim().parse().unwrap())
 }
 
-fn is_up(proxy: &Proxy, pool: &str, server: &str) -> bool {
+pub(super) fn is_up(proxy: &Proxy, pool: &str, server: &str) -> bool {
     proxy.server(pool, server)["health"] == "up"
 }
 
-fn reason(proxy: &Proxy, pool: &str, server: &str) -> String {
+pub(super) fn reason(proxy: &Proxy, pool: &str, server: &str) -> String {
     proxy.server(pool, server)["reason"]
         .as_str()
         .unwrap_or_default()
@@ -84,9 +84,16 @@ fn an_old_primary_that_comes_back_gets_no_session_also_after_a_restart_until_it_
     assert!(refused.stderr.contains("does not call itself primary"), "{refused:?}");
     assert_eq!(proxy.command(&["pool", "trust", "writers/a"]).code, Some(0));
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
+    let known = || proxy.answer(&["status"])["pools"][1]["primary"].clone();
+    assert_eq!(known(), "a", "the pool of readers is told, too");
+    let renamed = text.replace("pool = \"writers\"", "pool = \"orders\"");
+    assert!(proxy.reload(&renamed.replace("[pools.writers]", "[pools.orders]")));
+    eventually("the pool is renamed, and remembers its primary", || {
+        is_up(&proxy, "orders", "a")
+    });
     b.thaw();
     eventually("b is not used, although its timeline is higher", || {
-        reason(&proxy, "writers", "b") == "an operator trusts a as the primary"
+        reason(&proxy, "orders", "b") == "an operator trusts a as the primary"
     });
     assert_eq!(reached(proxy.at("write")), Some(a.address().port()));
 }
@@ -121,6 +128,11 @@ fn two_living_primaries_are_told_within_two_checks_and_writers_stay_with_one() {
     let state = proxy.answer(&["status"]);
     assert_eq!(state["pools"][0]["primary"], "b");
     assert_eq!(state["pools"][0]["primaries"], serde_json::json!(["a", "b"]));
+    let rivals = "writers: 2 servers call themselves primary (a, b): b is used\n";
+    for command in ["status", "servers"] {
+        let printed = proxy.command(&[command]).stdout;
+        assert!(printed.contains(rivals), "{printed}");
+    }
 }
 
 #[test]

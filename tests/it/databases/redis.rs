@@ -78,7 +78,8 @@ fn a_failover_of_sentinel_moves_the_writers_and_the_old_primary_gets_none() {
         if is_written(proxy.at("primary"), &key) {
             written.push(key);
         }
-        old.ask("ROLE").contains("slave")
+        // Sentinel closes all connections of a server that it makes a replica.
+        redis_answer(old.address(), "ROLE").is_ok_and(|role| role.contains("slave"))
     });
     assert!(!written.is_empty());
     for key in &written {
@@ -129,5 +130,38 @@ fn the_check_speaks_tls_if_it_is_told_to() {
     let plain = Proxy::start(&config(&[&server], "tls = false"));
     eventually("without TLS the check fails", || {
         has_state(&plain, "primary", &server, "down")
+    });
+}
+
+#[test]
+fn with_single_false_all_primaries_are_used_and_none_is_a_rival() {
+    let (a, b) = (RedisNode::start(&[]), RedisNode::start(&[]));
+    let replica = RedisNode::replica_of(&a, &[]);
+    let text = config(&[&a, &b, &replica], "").replace("role = \"primary\"", "role = \"primary\"\nsingle = false");
+    let proxy = Proxy::start(&text);
+    eventually("both are up", || {
+        has_state(&proxy, "primary", &a, "up") && has_state(&proxy, "primary", &b, "up")
+    });
+    assert!(has_state(&proxy, "primary", &replica, "down"));
+    let state = proxy.answer(&["status"]);
+    assert_eq!(state["pools"][0]["primaries"], serde_json::json!([]), "{state:#}");
+    let metrics = proxy.get("/metrics").1;
+    assert!(
+        !metrics.contains("acequia_pool_primaries{pool=\"primary\"}"),
+        "it is no alert"
+    );
+    assert!(
+        metrics.contains("acequia_pool_primaries{pool=\"replica\"} 2"),
+        "the readers' pool knows one primary"
+    );
+    // Only one of them is used from the reload on, and which one is not known.
+    assert!(proxy.reload(&text.replace("single = false", "")));
+    eventually("neither is trusted", || {
+        reason(&proxy, "primary", &a).contains("none is known to be the right one")
+            && reason(&proxy, "primary", &b).contains("none is known to be the right one")
+    });
+    assert!(proxy.reload(&text));
+    eventually("both are used again", || {
+        has_state(&proxy, "primary", &a, "up") && has_state(&proxy, "primary", &b, "up")
     });
 }

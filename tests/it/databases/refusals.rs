@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::support::client::Client;
 use crate::support::mariadb::mariadb;
 use crate::support::process::finished;
 use crate::support::proxy::Proxy;
@@ -35,4 +36,29 @@ fn the_client_of_redis_prints_that_no_server_is_available() {
     let done = finished(&mut client);
     let printed = format!("{}{}", done.stdout, done.stderr);
     assert!(printed.contains("no server is available"), "{done:#?}");
+}
+
+#[test]
+fn clients_that_a_guard_of_the_listener_refuses_print_that() {
+    let guarded = |protocol: &str, guard: &str| {
+        let config = config(protocol).replace("protocol =", "guards = \"g\"\nprotocol =");
+        Proxy::start(&format!("[guards.g]\n{guard}\n{config}"))
+    };
+    let (deny, limit) = ("deny = \"127.0.0.0/8\"", "rate = \"1/h\"\nburst = 1");
+    for (guard, refused_at, told) in [
+        (deny, 1, "this client may not connect here"),
+        (limit, 2, "too many connections"),
+    ] {
+        let proxy = guarded("mysql", guard);
+        let printed: Vec<_> = (0..refused_at)
+            .map(|_| finished(&mut mariadb(proxy.at("db"), "SELECT 1")).stderr)
+            .collect();
+        assert!(printed[refused_at - 1].contains(told), "{printed:?}");
+        let proxy = guarded("redis", guard);
+        for _ in 1..refused_at {
+            Client::connect(proxy.at("db")).send(b"PING\r\n").read_all();
+        }
+        let answer = Client::connect(proxy.at("db")).send(b"PING\r\n").read_all();
+        assert_eq!(answer, format!("-ERR {told}\r\n").as_bytes());
+    }
 }

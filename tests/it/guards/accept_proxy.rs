@@ -56,12 +56,13 @@ fn headers_of_both_versions_are_read_however_they_are_cut() {
         }
     }
     assert!(server.received().iter().all(|received| received == b"data"));
-    for line in proxy.access_lines(8) {
+    let lines = proxy.access_lines(8);
+    for line in &lines {
         assert_eq!(line["client"], "192.0.2.7:56324");
         assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
         assert_eq!(line["bytes_up"], 4);
     }
-    let last = &proxy.access()[7];
+    let last = &lines[7];
     assert_eq!(
         (&last["proxy_authority"], &last["proxy_unique_id"]),
         (&"a.theirs".into(), &"id".into())

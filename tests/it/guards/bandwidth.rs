@@ -99,3 +99,23 @@ fn a_limited_session_does_not_slow_others_on_its_worker() {
     limited.reset();
     crate::support::counts::wait_for_ended_sessions(&proxy, "client_reset", 1);
 }
+
+/// Four sessions share a KiB a second: each waits for four seconds, longer than it may be silent.
+#[test]
+fn a_session_that_waits_for_bandwidth_is_not_silent() {
+    let server = Server::echo();
+    let config = [
+        String::from("[guards.g]\nbandwidth = \"1KiB/s\"\n"),
+        configs::listener("limited", "p", "guards = \"g\"\nidle_timeout = \"2s\""),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ];
+    let proxy = Proxy::start(&config.concat());
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(proxy.at("limited"))).collect();
+    for client in &mut clients {
+        client.send(&[1; 2 << 10]);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read(2 << 10), [1; 2 << 10]);
+    }
+    crate::support::counts::wait_for_ended_sessions(&proxy, "idle_timeout", 4);
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::support::client::server_reached;
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::process::Port;
 use crate::support::proxy::Proxy;
@@ -76,9 +77,7 @@ fn a_certificate_with_thousands_of_names_makes_a_short_reason() {
     let reason = reason.as_str().unwrap();
     assert!(reason.contains("other.example") && reason.ends_with('…'), "{reason}");
     assert_eq!(reason.chars().count(), REASON_CHARS_MAX);
-    let said = proxy.log();
-    let said = said.iter().find(|line| line["message"] == "server is down").unwrap();
-    assert_eq!(said["reason"], reason);
+    assert_eq!(log_lines(&proxy, "server is down", 1)[0]["reason"], reason);
     assert!(proxy.command(&["servers"]).stdout.len() < 2_000);
 }
 

@@ -2,8 +2,14 @@
 
 mod checks;
 mod same_way;
+mod shared;
 pub(crate) mod roles;
 mod names;
 mod severing;
 mod failback;
 mod fallback;
+mod outage;
+mod http;
+mod send_expect;
+mod exec;
+mod agent;

@@ -82,6 +82,13 @@ fn after_a_promotion_writers_reach_the_new_primary_and_sessions_on_the_old_one_a
     }
     let reason = &proxy.server("primary", &replica.address().to_string())["reason"];
     assert_eq!(reason, "the server is a replica, a primary is required");
+    let checks = |pool, result| {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("pool", pool), ("result", result)])
+    };
+    assert!(checks("primary", "wrong_role") >= 1.0 && checks("replica", "wrong_role") >= 1.0);
+    assert!(checks("primary", "pass") >= 1.0);
     let mut bench = Process::start(&mut pgbench(write, &["-n", "-c", "8", "-T", "3600"]));
     eventually("eight sessions write", || {
         let on_it = |server: &Postgres| proxy.server("primary", &server.address().to_string())["sessions"].clone();
@@ -162,6 +169,14 @@ fn a_lagging_replica_is_down_and_an_idle_one_is_not() {
             .unwrap()
             .contains("behind its primary, at most 1s are allowed"),
         "{state:#}"
+    );
+    let metrics = proxy.metrics();
+    assert!(metrics.sum("acequia_server_lag_seconds", &[("pool", "replica"), ("server", &label)]) > 1.0);
+    let primary = primary.address().to_string();
+    assert!(
+        metrics
+            .series("acequia_server_lag_seconds", &[("server", &primary)])
+            .is_empty()
     );
     must(&mut psql(replica.address(), "SELECT pg_wal_replay_resume()"));
     eventually("the replica has caught up and is up", || health()["health"] == "up");

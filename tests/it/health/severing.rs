@@ -59,6 +59,40 @@ fn sessions_of_a_server_that_goes_down_are_kept_unless_on_down_is_close() {
 }
 
 #[test]
+fn the_log_says_how_many_sessions_of_a_server_that_goes_down_are_cut_and_within_which_time() {
+    let (server, unused) = (Server::echo(), Server::echo());
+    let alive = Port::keep();
+    let config = config(
+        &[(server.address, 0), (unused.address, 1)],
+        "on_down = \"close\"\nclose_over = \"1500ms\"",
+        &format!("port = {}", alive.number()),
+    );
+    let listening = alive.listen();
+    let proxy = Proxy::start(&config);
+    let mut clients: Vec<_> = (0..3).map(|_| session(&proxy)).collect();
+    drop(listening);
+    clients.iter_mut().for_each(Client::must_be_reset);
+    let log = proxy.log();
+    let line_of = |server: &Server| {
+        let is_it = |line: &&serde_json::Value| {
+            line["message"] == "server is down" && line["server"] == server.address.to_string()
+        };
+        log.iter().find(is_it).unwrap()
+    };
+    let line = line_of(&server);
+    assert_eq!(
+        (&line["sessions_cut"], &line["within"]),
+        (&3.into(), &"1500ms".into()),
+        "{line}"
+    );
+    let line = line_of(&unused);
+    assert!(
+        line.get("sessions_cut").is_none() && line.get("within").is_none(),
+        "{line}"
+    );
+}
+
+#[test]
 fn when_a_better_tier_returns_on_recover_close_cuts_sessions_of_the_worse_tier() {
     let (worse, better) = (Server::echo(), Port::keep());
     let address = better.address;

@@ -1,15 +1,21 @@
 //! What clients hold before they have a server is bounded for all of them together, and goes back when they do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::authority::Authority;
 use crate::support::client::{Client, ask};
-use crate::support::counts::{ended_sessions, log_count, wait_for_active_sessions};
+use crate::support::counts::{ended_sessions, log_count, log_lines, wait_for_active_sessions};
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::usage::resident_bytes;
+use crate::support::tls_client::TlsSetup;
+use crate::support::usage::anonymous_bytes;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS12;
 
 const USED_UP: &str =
     "`hello_memory` is used up: clients that wait longest for the rest of their ClientHello end as hello_timeout";
@@ -51,23 +57,23 @@ fn half_hellos_leave_no_memory_behind() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "hello_memory = \"1GiB\""));
     good_client(&proxy);
-    let before = resident_bytes(&proxy);
+    let before = anonymous_bytes(&proxy);
     let clients = half_hellos(&proxy, CLIENTS);
     wait_for_active_sessions(&proxy, CLIENTS);
     eventually("what they have sent is held", || {
-        resident_bytes(&proxy) > before + (CLIENTS as u64) * 60_000
+        anonymous_bytes(&proxy) > before + (CLIENTS as u64) * 60_000
     });
-    let during = resident_bytes(&proxy);
+    let during = anonymous_bytes(&proxy);
     drop(clients);
     wait_for_active_sessions(&proxy, 0);
     eventually("the memory is given back", || {
-        resident_bytes(&proxy) < before + (30 << 20)
+        anonymous_bytes(&proxy) < before + (30 << 20)
     });
     println!(
         "before {} KiB, during {} KiB, after {} KiB",
         before >> 10,
         during >> 10,
-        resident_bytes(&proxy) >> 10
+        anonymous_bytes(&proxy) >> 10
     );
     good_client(&proxy);
 }
@@ -108,12 +114,50 @@ fn beyond_the_budget_those_who_wait_longest_end_and_new_ones_are_served() {
         "the last still wait, but for {left} of {}",
         late.len()
     );
-    assert_eq!(log_count(&proxy, USED_UP), 1, "one line for all of them");
+    log_lines(&proxy, USED_UP, 1); // one for all of them
     eventually("the end of the episode is told", || {
         log_count(&proxy, "`hello_memory` is enough again") == 1
     });
     drop(late);
     wait_for_active_sessions(&proxy, 0);
+}
+
+#[test]
+fn what_clients_send_during_a_handshake_counts_too() {
+    const BUDGET: usize = 8 << 20;
+    const CLIENTS: usize = 400; // each sends 64 KB
+    raise_descriptor_limit();
+    let (server, authority, folder) = (Server::echo(), Authority::new("a"), tempfile::tempdir().unwrap());
+    authority.issue(&["good.example"]).write(folder.path(), "good");
+    let certificates = format!(
+        "[listeners.tls.tls]\ncertificates = [{{ directory = {:?} }}]\n",
+        folder.path()
+    );
+    let proxy = Proxy::start(&(config(&server, "hello_memory = \"8MiB\"") + &certificates));
+    let setup = TlsSetup::new(&authority, &[&TLS12], None);
+    let name = ServerName::try_from("good.example").unwrap();
+    let mut hello = Vec::new();
+    let mut connection = ClientConnection::new(Arc::clone(&setup.config), name).unwrap();
+    connection.write_tls(&mut hello).unwrap();
+    // The beginning of a ClientKeyExchange of 65,000 bytes (RFC 5246, section 7.4.7).
+    let message = [&[16, 0, 0xfd, 0xe8][..], &[0; 64_000]].concat();
+    let record = |part: &[u8]| [&[22, 3, 3][..], &(part.len() as u16).to_be_bytes(), part].concat();
+    let rest: Vec<u8> = message.chunks(16_000).flat_map(record).collect();
+    let before = anonymous_bytes(&proxy);
+    let send = |_| {
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&hello);
+        let _ = std::io::Write::write_all(&mut client.0, &rest); // it may be told to end meanwhile
+        client
+    };
+    let _clients: Vec<_> = (0..CLIENTS).map(send).collect();
+    eventually("those who are too many have ended", || {
+        ended_sessions(&proxy, "hello_timeout") >= (CLIENTS - 2 * BUDGET / rest.len()) as f64
+    });
+    let grown = anonymous_bytes(&proxy).saturating_sub(before);
+    assert!(grown < 3 * BUDGET as u64, "{grown}");
+    let mut client = setup.connect(proxy.at("tls"), "good.example").unwrap();
+    assert_eq!(client.send(b"ping").read(4), b"ping");
 }
 
 #[test]

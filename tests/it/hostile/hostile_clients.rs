@@ -8,13 +8,14 @@ use std::time::Duration;
 use crate::support::client::{Client, ask, served_client};
 use crate::support::configs::{listener, pool, tls_listener};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
-use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::usage::{cpu_time_over, descriptors, descriptors_fall_to, tcp_sockets};
+use crate::support::{eventually, wait_for};
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::time::Instant;
 
 /// A listener `tls` that reads names, with limits as given, and one `plain` that does not.
@@ -239,16 +240,11 @@ fn a_connection_without_tls_is_closed_or_goes_to_the_listeners_pool_at_once() {
     let detail = &without_pool.access_lines(2)[1]["detail"];
     assert_eq!(detail, "postgres_gssenc_request");
     good_client(&with_pool);
-    let hints: Vec<_> = with_pool
-        .log()
-        .into_iter()
-        .filter(|line| line["reason"] == "postgres_ssl_request")
-        .collect();
-    assert_eq!(
-        (hints.len(), &hints[0]["listener"]),
-        (1, &"tls".into()),
-        "once for each listener: {hints:#?}"
-    );
+    let is_hint = |line: &Value| line["reason"] == "postgres_ssl_request";
+    let line = wait_for("the hint is logged", || with_pool.log().into_iter().find(is_hint));
+    assert_eq!(line["listener"], "tls");
+    let hints = with_pool.log().into_iter().filter(is_hint).count();
+    assert_eq!(hints, 1, "once for each listener");
 }
 
 #[test]

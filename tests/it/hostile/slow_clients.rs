@@ -13,7 +13,7 @@ use crate::support::hello::Hello;
 use crate::support::limits::raise_descriptor_limit;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
-use crate::support::usage::{cpu_time, descriptors, descriptors_fall_to, resident_bytes};
+use crate::support::usage::{anonymous_bytes, cpu_time, descriptors, descriptors_fall_to};
 use tokio::time::Instant;
 
 const CROWD: usize = 1_000;
@@ -98,7 +98,7 @@ fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
     let proxy = Proxy::start(&config(&server));
     let good = Hello::named("good.example").bytes();
     assert!(ask(proxy.at("tls"), &good) == good);
-    let (baseline, used, held) = (descriptors(&proxy), cpu_time(&proxy), resident_bytes(&proxy));
+    let (baseline, used, held) = (descriptors(&proxy), cpu_time(&proxy), anonymous_bytes(&proxy));
     let (mut crowd, mut ended, mut held_most) = (Crowd::of(CROWD, proxy.at("tls")), 0, 0);
     for _ in 0..ROUNDS {
         let began = Instant::now();
@@ -109,7 +109,7 @@ fn a_crowd_that_drips_its_hellos_and_reconnects_delays_nobody() {
                 "expected a good client to be served beside the crowd"
             );
         }
-        held_most = held_most.max(resident_bytes(&proxy));
+        held_most = held_most.max(anonymous_bytes(&proxy));
         sleep(Duration::from_secs(1).saturating_sub(began.elapsed())); // the pace of the drip
     }
     assert!(

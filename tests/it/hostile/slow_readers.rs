@@ -8,20 +8,30 @@ use std::process::Command;
 use std::thread::spawn;
 use std::time::Duration;
 
+use crate::over_each_path;
 use crate::support::PATIENCE;
 use crate::support::client::Client;
-use crate::support::configs::two_listeners;
 use crate::support::counts::wait_for_active_sessions;
+use crate::support::path::{OpenPath, Path};
 use crate::support::process::must;
-use crate::support::proxy::Proxy;
 use crate::support::server::ManualServer;
-use crate::support::usage::resident_bytes;
+use crate::support::usage::anonymous_bytes;
+
+over_each_path! {
+    a_server_that_never_reads_costs_bounded_memory,
+    clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte,
+}
 
 /// Sessions at once; in each, one side has far more to send than the buffers hold.
 const SESSIONS: usize = 4;
 
-/// Bytes that one side has to send.
-const STREAM_BYTES: usize = 1 << 30;
+/// Bytes that one side has to send; far more than the buffers hold.
+const fn stream_bytes(path: Path) -> usize {
+    match path {
+        Path::Plain => 1 << 30,
+        _ => 1 << 28,
+    }
+}
 
 /// Allowed growth of the process for all sessions: a megabyte per session would be too much.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
@@ -41,7 +51,8 @@ fn write_until_full(stream: &mut TcpStream, bytes: usize) -> usize {
     taken
 }
 
-/// The most bytes that the kernel buffers from one end to the other: two send and two receive buffers.
+/// The most bytes that the kernel buffers from one end of a connection through a proxy to the other: two send and two receive
+/// buffers.
 fn kernel_buffer_bytes() -> usize {
     let most = |kind: &str| {
         let sizes = read_to_string(format!("/proc/sys/net/ipv4/tcp_{kind}mem")).unwrap();
@@ -51,7 +62,7 @@ fn kernel_buffer_bytes() -> usize {
 }
 
 /// The kernel memory of the process's sockets, overhead included.
-fn kernel_memory(manual: &ManualServer, proxy: &Proxy) -> usize {
+fn kernel_memory(manual: &ManualServer, proxy: &OpenPath) -> usize {
     let [here, there] = [proxy.at("plain"), manual.server.address].map(|address| address.port());
     let ours = format!("( sport = :{here} or dport = :{there} )");
     let output = must(Command::new("ss").args(["-tnmOH", &ours]));
@@ -71,17 +82,18 @@ fn kernel_memory(manual: &ManualServer, proxy: &Proxy) -> usize {
 /// Sessions in which one side sends and the other does not read. Asserts bounds on memory.
 fn stalled_sessions(
     manual: &ManualServer,
-    proxy: &Proxy,
+    proxy: &OpenPath,
+    path: Path,
     pick: fn(&mut Client, &mut TcpStream) -> TcpStream,
 ) -> Vec<(Client, TcpStream)> {
     drop(served_session(manual, proxy));
     wait_for_active_sessions(proxy, 0);
-    let before = resident_bytes(proxy);
+    let before = anonymous_bytes(proxy);
     let sessions = (0..SESSIONS).map(|_| {
         let mut client = Client::connect(proxy.at("plain"));
         let mut server = manual.session();
-        let taken = write_until_full(&mut pick(&mut client, &mut server), STREAM_BYTES);
-        let most = kernel_buffer_bytes() + (512 << 10);
+        let taken = write_until_full(&mut pick(&mut client, &mut server), stream_bytes(path));
+        let most = path.proxies() * (kernel_buffer_bytes() + (512 << 10));
         assert!(
             taken <= most,
             "expected at most {most} bytes to be accepted, got {taken}"
@@ -89,7 +101,7 @@ fn stalled_sessions(
         (client, server)
     });
     let sessions: Vec<_> = sessions.collect();
-    let grown = resident_bytes(proxy).saturating_sub(before);
+    let grown = anonymous_bytes(proxy).saturating_sub(before);
     assert!(
         grown < GROWTH_BYTES_MAX,
         "expected less than {GROWTH_BYTES_MAX} bytes of growth, got {grown}"
@@ -103,7 +115,7 @@ fn stalled_sessions(
     sessions
 }
 
-fn served_session(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
+fn served_session(manual: &ManualServer, proxy: &OpenPath) -> (Client, TcpStream) {
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     server.write_all(b"hello").unwrap();
@@ -111,33 +123,29 @@ fn served_session(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     (client, server)
 }
 
-#[test]
-fn a_server_that_never_reads_costs_bounded_memory() {
+fn a_server_that_never_reads_costs_bounded_memory(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
-    let stalled = stalled_sessions(&manual, &proxy, |client, _| client.0.try_clone().unwrap());
+    let proxy = path.open(manual.server.address, "");
+    let stalled = stalled_sessions(&manual, &proxy, path, |client, _| client.0.try_clone().unwrap());
     (0..100).for_each(|_| drop(served_session(&manual, &proxy)));
     drop(stalled);
     wait_for_active_sessions(&proxy, 0);
 }
 
-#[test]
-fn clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte() {
+fn clients_that_never_read_cost_bounded_memory_and_a_late_reader_gets_every_byte(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
-    let mut stalled = stalled_sessions(&manual, &proxy, |_, server| server.try_clone().unwrap());
+    let proxy = path.open(manual.server.address, "");
+    let mut stalled = stalled_sessions(&manual, &proxy, path, |_, server| server.try_clone().unwrap());
     served_session(&manual, &proxy);
     let (mut client, mut server) = stalled.remove(0);
     drop(stalled);
     wait_for_active_sessions(&proxy, 1);
-    let rest = spawn(move || write_until_full(&mut server, STREAM_BYTES));
+    let rest = spawn(move || write_until_full(&mut server, stream_bytes(path)));
     let received = copy(&mut client.0, &mut sink()).unwrap();
-    assert_eq!(rest.join().unwrap(), STREAM_BYTES);
-    assert!(received >= STREAM_BYTES as u64);
+    assert_eq!(rest.join().unwrap(), stream_bytes(path));
+    assert!(received >= stream_bytes(path) as u64);
     drop(client);
-    let line = &proxy.access_lines(SESSIONS + 2)[SESSIONS + 1];
-    assert_eq!(
-        (&line["ending"], &line["bytes_down"]),
-        (&"server_closed".into(), &received.into())
-    );
+    let lines = proxy.access_lines(SESSIONS + 2);
+    let late = lines.iter().find(|line| line["bytes_down"] == received);
+    assert_eq!(late.unwrap()["ending"], "server_closed", "{lines:#?}");
 }

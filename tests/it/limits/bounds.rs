@@ -59,6 +59,9 @@ const BOUNDS: &[(&str, &[&str], &[&str])] = &[
     ("pools.p.health:eject_max_percent", &["0", "100"], &["-1", "101"]),
     ("pools.p.health:panic_threshold", &["1", "100"], &["0", "101"]),
     ("pools.p.health:concurrency", &["1", "1024"], &["0", "1025"]),
+    ("pools.p:max_session_age", &["1s", "8760h"], &["999ms", "31536001s"]),
+    ("pools.p:rebalance", &["1s", "8760h"], &["999ms", "31536001s"]),
+    ("pools.p:max_sessions", &["1", "1000000"], &["0", "1000001"]),
     ("pools.p.health:port", &["1", "65535"], &["0", "65536"]),
 ];
 

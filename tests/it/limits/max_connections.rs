@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::client::{Client, served_client};
-use crate::support::counts::{active_sessions, wait_for_active_sessions};
+use crate::support::counts::{active_sessions, log_lines, wait_for_active_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::queue::{serve_in_turn, take_answered, waiting_clients};
 use crate::support::server::Server;
@@ -91,9 +91,7 @@ fn waiting_clients_cost_no_cpu_and_are_logged_once() {
     );
     drop(served);
     serve_in_turn(waiting);
-    let warnings: Vec<_> = proxy.log().into_iter().filter(|line| line["level"] == "WARN").collect();
-    assert_eq!(warnings.len(), 1, "expected one warning: {warnings:#?}");
-    assert_eq!(warnings[0]["reason"], "limit");
+    assert_eq!(log_lines(&proxy, "accepting pauses", 1)[0]["reason"], "limit");
 }
 
 /// A draining proxy with one session, the most it may have, and this many clients in the accept queue.

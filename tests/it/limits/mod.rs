@@ -3,3 +3,7 @@
 mod max_connections;
 mod backlog;
 mod bounds;
+mod max_sessions;
+mod queue;
+mod retire;
+mod scale;

@@ -348,3 +348,17 @@ fn a_path_that_cannot_be_opened_is_escaped_in_the_error() {
         assert!(!stderr.chars().any(drives), "{stderr:?}");
     }
 }
+
+#[test]
+fn an_import_reads_a_pipe_and_not_more_than_a_configuration_can_have() {
+    let pipe = "printf 'listen a\\nmode tcp\\nbind :1\\nserver s 10.0.0.1:2\\n' | \"$0\" import haproxy /dev/stdin";
+    let imported = must(Command::new("sh").args(["-c", pipe, BINARY]));
+    assert!(imported.contains("\"10.0.0.1:2\""), "{imported}");
+    let endless = finished(&mut acequia(&["import", "nginx", "/dev/zero"]));
+    assert_eq!(endless.code, Some(1));
+    assert!(
+        endless.stderr.contains("/dev/zero: longer than 16 MiB"),
+        "{}",
+        endless.stderr
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,8 +16,13 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
+        Self::start_with(&["--quiet"])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_acequia"))
             .arg("demo")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -30,6 +35,13 @@ impl Demo {
             intro,
             rows: Some(rows),
         }
+    }
+
+    /// Its folder, by the path of its access log.
+    fn folder(&self) -> PathBuf {
+        let mut words = self.intro.iter().flat_map(|line| line.split(' '));
+        let log = words.find(|word| word.ends_with("/access.log")).unwrap();
+        Path::new(log).parent().unwrap().to_owned()
     }
 
     /// The printed command that contains all of these words.
@@ -90,6 +102,13 @@ fn printed_tls_commands_are_routed_by_name() {
 }
 
 #[test]
+fn the_printed_redirect_leads_to_a_listener_whose_port_the_system_chose() {
+    let demo = Demo::start();
+    let answer = text(&demo.output(&["curl", "http://a."]).stdout);
+    assert_eq!(answer, "server a answers a client that asked for a.demo.test\n");
+}
+
+#[test]
 fn printed_nc_commands_reach_the_server_with_the_fewest_sessions() {
     let demo = Demo::start();
     let mut greetings = Vec::new();
@@ -110,6 +129,25 @@ fn printed_nc_commands_reach_the_server_with_the_fewest_sessions() {
         client.kill().unwrap();
         client.wait().unwrap();
     }
+}
+
+#[test]
+fn the_printed_openssl_command_reaches_the_echo_servers_in_tls_that_ends_here() {
+    let demo = Demo::start();
+    let mut client = demo.command(&["openssl", "edge.demo.test"]);
+    let mut client = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"agua\n").unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    let greeting = lines.next().unwrap().unwrap();
+    assert!(greeting.ends_with("sends back what you type"), "{greeting}");
+    assert_eq!(lines.next().unwrap().unwrap(), "agua");
+    client.kill().unwrap();
+    client.wait().unwrap();
 }
 
 #[test]
@@ -146,6 +184,44 @@ fn sessions_show_up_in_the_table_the_metrics_and_the_access_log() {
 }
 
 #[test]
+fn the_printed_commands_show_and_drain_the_servers() {
+    let demo = Demo::start();
+    let command = |words: &str| {
+        let printed = demo.intro.iter().find(|line| line.contains(words)).unwrap();
+        let arguments = printed.split_whitespace().skip(1);
+        let output = Command::new(env!("CARGO_BIN_EXE_acequia"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{printed}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(command("acequia servers").contains("echo/one"));
+    assert!(command("acequia sessions").contains("0 of 0"));
+    assert!(command("acequia server drain").contains("draining"));
+}
+
+#[test]
+fn the_page_is_printed_first_and_shows_traffic() {
+    let mut demo = Demo::start_with(&[]);
+    let page = demo.intro[2].split_whitespace().last().unwrap().to_owned();
+    assert!(page.starts_with("http://127.0.0.1:"), "{:#?}", demo.intro);
+    let state = || {
+        Command::new("curl")
+            .args(["-s", &format!("{page}api/v1/state")])
+            .output()
+            .unwrap()
+    };
+    let moves = || {
+        let state: serde_json::Value = serde_json::from_slice(&state().stdout).unwrap();
+        let sessions = |listener: usize| state["listeners"][listener]["sessions"].as_u64().unwrap();
+        sessions(0) + sessions(1) > 0
+    };
+    crate::support::eventually("sessions of its own", moves);
+    assert_eq!(demo.end().code(), Some(0));
+}
+
+#[test]
 fn the_printed_configuration_loads_and_is_removed_at_the_end() {
     let mut demo = Demo::start();
     let shown = text(&demo.output(&["cat ", "demo.toml"]).stdout);
@@ -155,7 +231,7 @@ fn the_printed_configuration_loads_and_is_removed_at_the_end() {
             .plan
             .listeners
             .iter()
-            .all(|listener| listener.bind[0].socket().port() != 0)
+            .all(|listener| listener.bind[0].port() != Some(0))
     );
     let line = demo.intro.iter().find(|line| line.contains("demo.toml")).unwrap();
     let path = Path::new(line.trim().trim_start_matches("cat ")).to_owned();
@@ -172,12 +248,17 @@ fn closing_its_output_ends_the_demo() {
 }
 
 #[test]
+fn it_ends_when_its_terminal_hangs_up_and_leaves_nothing() {
+    let mut demo = Demo::start_with(&[]); // with sessions of its own
+    let folder = demo.folder();
+    kill_process(Pid::from_child(&demo.process), Signal::HUP).unwrap();
+    assert_eq!(demo.process.wait().unwrap().code(), Some(0));
+    assert!(!folder.exists());
+}
+
+#[test]
 fn its_folder_is_its_owners_alone() {
     let demo = Demo::start();
-    let told = demo
-        .intro
-        .iter()
-        .find_map(|line| line.split(' ').find(|word| word.ends_with("/access.log")));
-    let folder = Path::new(told.unwrap()).parent().unwrap();
+    let folder = demo.folder();
     assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
 }

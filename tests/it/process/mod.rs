@@ -6,3 +6,5 @@ mod restart;
 mod commands;
 mod demo;
 mod service_manager;
+mod socket_activation;
+mod top;

@@ -1,6 +1,7 @@
 //! The notifications to a service manager, and the unit for systemd.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,6 +75,24 @@ fn a_service_manager_is_notified_of_start_reload_and_end() {
     proxy.signal(Signal::TERM);
     assert_eq!(manager.next(), ["STOPPING=1", "STATUS=draining"]);
     assert_eq!(proxy.wait().code, Some(0));
+}
+
+/// sd_notify(3): a name that begins with `@`.
+#[test]
+fn a_service_manager_may_have_an_abstract_name() {
+    let name = format!("acequia-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = Server::echo();
+    let variable = format!("NOTIFY_SOCKET=@{name}");
+    let proxy = Proxy::setup(&one_pool(&[server.address], ""))
+        .under(&["env", &variable])
+        .launch();
+    let mut bytes = [0; 4096];
+    let read = socket.recv(&mut bytes).expect("a message is sent");
+    assert!(bytes[..read].starts_with(b"READY=1\n"));
+    assert_eq!(proxy.stop().code, Some(0));
 }
 
 #[test]

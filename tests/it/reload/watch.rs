@@ -81,7 +81,7 @@ fn without_inotify_it_is_found_within_ten_seconds() {
     let under = ["unshare", "--map-root-user", "sh", "-c", none, "sh"];
     let proxy = Proxy::setup(&text(&a)).under(&under).start();
     let said = || {
-        let is_it = |line: &serde_json::Value| line["message"].to_string().contains("cannot watch the configuration");
+        let is_it = |line: &serde_json::Value| line["message"].to_string().contains("cannot watch a file");
         proxy.log().iter().filter(|line| is_it(line)).count()
     };
     eventually("it is said", || said() == 1);

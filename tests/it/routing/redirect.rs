@@ -75,9 +75,56 @@ fn what_cannot_be_redirected_gets_status_400() {
 #[test]
 fn a_head_over_16_kib_is_refused() {
     let proxy = redirecting("");
+    let too_large = "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nA: {}", "x".repeat(16 << 10));
-    assert!(response(&proxy, &request, 4096).starts_with("HTTP/1.1 400 "));
-    assert_eq!(proxy.access_line()["ending"], "hello_too_long");
+    assert_eq!(response(&proxy, &request, 4096), too_large);
+    let fields = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{}\r\n", "A: b\r\n".repeat(101));
+    assert_eq!(response(&proxy, &fields, 4096), too_large);
+    let lines = proxy.access_lines(2);
+    let endings: Vec<_> = lines.iter().map(|line| &line["ending"]).collect();
+    assert_eq!(endings, ["hello_too_long", "request_invalid"]);
+}
+
+#[test]
+fn a_request_that_does_not_end_in_time_gets_status_408_and_a_silent_client_nothing() {
+    let proxy = redirecting("");
+    let mut slow = Client::connect(proxy.at("http"));
+    let mut silent = Client::connect(proxy.at("http"));
+    slow.send(b"GET / HTTP/1.1\r\nHost: a.ex");
+    let response = String::from_utf8(slow.read_all()).unwrap();
+    assert_eq!(
+        response,
+        "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(silent.read_all(), b"");
+    let lines = proxy.access_lines(2);
+    assert!(lines.iter().all(|line| line["ending"] == "hello_timeout"), "{lines:?}");
+}
+
+#[test]
+fn one_connection_gets_one_response() {
+    let proxy = redirecting("");
+    let second = "GET /second HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    for request in [
+        format!("\r\nGET /first HTTP/1.1\r\nHost: a.example\r\n\r\n{second}"),
+        format!(
+            "POST /first HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n{second}"
+        ),
+        format!(
+            "POST /first HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n{second}",
+            second.len()
+        ),
+    ] {
+        let response = response(&proxy, &request, 4096);
+        assert!(
+            response.starts_with("HTTP/1.1 308 ") && response.contains("https://a.example:8443/first\r\n"),
+            "{response}"
+        );
+        assert!(
+            !response.contains("second") && response.matches("HTTP/1.1").count() == 1,
+            "{response}"
+        );
+    }
 }
 
 #[test]

@@ -152,12 +152,10 @@ fn openssl_gets_unrecognized_name_without_a_route_and_from_a_refusing_route() {
             "{name}: {output}"
         );
     }
-    let endings: Vec<_> = proxy
-        .access_lines(2)
-        .iter()
-        .map(|line| line["ending"].clone())
-        .collect();
+    let lines = proxy.access_lines(2);
+    let endings: Vec<_> = lines.iter().map(|line| line["ending"].clone()).collect();
     assert_eq!(endings, ["no_route", "refused"]);
+    assert!(lines.iter().all(|line| line.get("tls").is_none()), "{lines:#?}");
     assert_eq!(shop.sessions(), 0);
 }
 

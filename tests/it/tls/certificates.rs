@@ -1,13 +1,15 @@
 //! Which certificate a client gets, and what becomes of certificates that change.
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::scope;
 
 use super::site::Site;
 use crate::support::authority::{Authority, replace};
+use crate::support::configs::pool;
 use crate::support::eventually;
-use crate::support::process::finished;
+use crate::support::process::{finished, must};
 use crate::support::proxy::{Proxy, acequia, config_folder};
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
@@ -134,6 +136,12 @@ fn a_broken_file_changes_nothing_and_is_reported() {
     assert_eq!(shown(), before);
     let status = proxy.command(&["status"]).stdout;
     assert!(status.contains("broken") && status.contains("shop.key"), "{status}");
+    let reloaded = proxy.command(&["reload"]);
+    let told = reloaded.stdout.clone() + &reloaded.stderr;
+    assert!(
+        reloaded.code == Some(0) && told.contains("does not fit"),
+        "{reloaded:#?}"
+    );
     assert!(
         proxy
             .metrics()
@@ -200,6 +208,12 @@ fn check_tells_what_is_wrong_with_which_file() {
         code == Some(1) && said.contains("other.key: the key does not fit the certificate in"),
         "{said}"
     );
+    let folder = config_folder("acequia.toml", &config(""));
+    let run = finished(acequia(&["run", "-c", "acequia.toml"]).current_dir(folder.path()));
+    assert!(
+        run.code == Some(1) && run.stderr.contains("the key does not fit"),
+        "{run:?}"
+    );
     replace(&site.folder().join("other.key"), "no key");
     let (code, said) = checked(&config(""));
     assert!(
@@ -212,6 +226,171 @@ fn check_tells_what_is_wrong_with_which_file() {
         code == Some(0) && said.starts_with("warning: ") && said.contains("other.key"),
         "{said}"
     );
+}
+
+#[test]
+fn check_tells_how_to_convert_what_is_not_pem() {
+    let site = Site::new();
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
+    let openssl = |arguments: &str| {
+        must(
+            Command::new("openssl")
+                .current_dir(site.folder())
+                .args(arguments.split(' ')),
+        );
+    };
+    let keep = || site.authority.issue(&["shop.example"]).write(site.folder(), "shop");
+    for (made, hint) in [
+        (
+            "x509 -in shop.pem -outform der -out made",
+            "shop.pem: it is in DER, not in PEM: convert it (openssl x509 -inform der",
+        ),
+        (
+            "pkey -in shop.key -outform der -out made",
+            "shop.key: it is in DER, not in PEM: convert it (openssl pkey -inform der",
+        ),
+        (
+            "pkcs12 -export -in shop.pem -inkey shop.key -passout pass: -out made",
+            "shop.pem: it is in PKCS#12, not in PEM: convert it (openssl pkcs12",
+        ),
+    ] {
+        keep();
+        openssl(made);
+        let (file, _) = hint.split_once(':').unwrap();
+        fs::rename(site.folder().join("made"), site.folder().join(file)).unwrap();
+        let (code, said) = checked(&config);
+        assert!(code == Some(1) && said.contains(hint), "{said}");
+    }
+}
+
+#[test]
+fn check_tells_that_a_certificate_is_not_one_of_an_authority() {
+    let site = Site::new();
+    site.authority.issue(&["client.example"]).write(site.folder(), "client");
+    let auth = format!("client_auth = {{ ca_file = {} }}", site.file("client.pem"));
+    let config = site.config("127.0.0.1:9".parse().unwrap(), &auth, "");
+    let (code, said) = checked(&config);
+    let told = "client.pem: `CN=client.example` is not an authority: the certificate of `CN=test authority`";
+    assert!(code == Some(1) && said.contains(told), "{said}");
+    let both = site.authority.certificate() + &fs::read_to_string(site.folder().join("client.pem")).unwrap();
+    replace(&site.folder().join("client.pem"), &both);
+    assert_eq!(checked(&config), (Some(0), String::new()));
+}
+
+#[test]
+fn check_warns_about_certificates_that_are_not_valid_yet_or_not_much_longer() {
+    let site = Site::new();
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", "");
+    for (days, warning) in [
+        (1..90, Some("other.pem: the certificate is not valid before ")),
+        (-77..13, Some("other.pem: the certificate expires soon, on ")),
+        (-75..15, None),
+        (-5..1, Some("other.pem: the certificate expires soon, on ")),
+        (-4..2, None),
+    ] {
+        let issued = site.authority.issue_between(&["other.example"], days.clone());
+        issued.write(site.folder(), "other");
+        let (code, said) = checked(&config);
+        assert_eq!(code, Some(0), "{said}");
+        match warning {
+            Some(warning) => assert!(said.contains(warning), "{days:?}: {said}"),
+            None => assert_eq!(said, "", "{days:?}"),
+        }
+    }
+}
+
+#[test]
+fn check_warns_about_a_certificate_that_no_route_is_for() {
+    let site = Site::new();
+    let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\npool = \"p\"\n";
+    let config = site.config("127.0.0.1:9".parse().unwrap(), "", routes);
+    assert_eq!(checked(&config), (Some(0), String::new()), "the pool takes every name");
+    let (code, said) = checked(&config.replacen("pool = \"p\"\n", "", 1));
+    assert!(
+        code == Some(0) && said.contains("other.pem: no route is for a name of this certificate"),
+        "{said}"
+    );
+    assert!(!said.contains("shop.pem"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_being_written_changes_nothing() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let proxy = site.start(server.address);
+    let shown = || {
+        let client = site.client().connect(proxy.at("tls"), "shop.example");
+        client.unwrap().certificate()
+    };
+    let before = shown();
+    let next = site.authority.issue(&["shop.example"]);
+    // Each file is written in place and in two parts; every state on the way is read.
+    let written = |ending: &str, text: &str| {
+        let path = site.folder().join(format!("shop.{ending}"));
+        for part in [&text[..0], &text[..text.len() / 2], text] {
+            fs::write(&path, part).unwrap();
+            proxy.command(&["cert", "reload"]);
+            if part.len() < text.len() || ending == "pem" {
+                assert_eq!(shown(), before, "after {} bytes of {ending}", part.len());
+            }
+        }
+    };
+    written("pem", &next.certificate);
+    written("key", &next.key);
+    assert_eq!(shown(), next.chain_and_key().0[0]);
+    assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+}
+
+#[test]
+fn a_fifo_in_place_of_an_ocsp_response_blocks_nothing() {
+    let site = Site::new();
+    must(Command::new("mkfifo").arg(site.folder().join("shop.ocsp")));
+    let (code, said) = checked(&site.config("127.0.0.1:9".parse().unwrap(), "", ""));
+    assert!(
+        code == Some(0) && said.contains("shop.ocsp") && said.contains("no OCSP response is sent along"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_directory_that_loses_its_last_certificate_is_broken() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let folder = site.folder().join("sites");
+    fs::create_dir(&folder).unwrap();
+    for name in ["shop.example", "other.example"] {
+        site.authority.issue(&[name]).write(&folder, name);
+    }
+    let config = format!(
+        "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [listeners.tls.tls]\ncertificates = [{{ directory = {} }}]\n{}",
+        site.file("sites"),
+        pool("p", &[server.address], "health = { check = \"off\" }")
+    );
+    let proxy = Proxy::start(&config);
+    let remove = |name: &str| {
+        for ending in ["pem", "key"] {
+            fs::remove_file(folder.join(format!("{name}.{ending}"))).unwrap();
+        }
+        proxy.command(&["cert", "reload"])
+    };
+    let is_served = |name| site.client().connect(proxy.at("tls"), name).is_ok();
+    assert_eq!(remove("other.example").code, Some(0));
+    assert!(is_served("shop.example") && !is_served("other.example"));
+    for failed in [remove("shop.example"), proxy.command(&["cert", "reload"])] {
+        assert!(
+            failed.code == Some(1)
+                && failed
+                    .stderr
+                    .contains("sites: there is no certificate with its key in it"),
+            "{failed:?}"
+        );
+    }
+    assert!(is_served("shop.example"));
+    let read_again = proxy
+        .log()
+        .iter()
+        .filter(|line| line["message"] == "TLS files read again")
+        .count();
+    assert_eq!(read_again, 1, "for the first one");
 }
 
 #[test]
@@ -233,4 +412,47 @@ fn route_tells_whether_tls_ends_and_with_which_certificate() {
         said.contains("TLS ends here, with the certificate ") && said.contains("shop.pem"),
         "{said}"
     );
+}
+
+#[test]
+fn cert_list_shows_every_certificate_and_cert_reload_reads_the_files_again() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    site.authority
+        .issue_expired(&["other.example"])
+        .write(site.folder(), "other");
+    let proxy = site.start(server.address);
+    let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    let shop = &listed[0];
+    assert_eq!(shop["listener"], "tls");
+    assert_eq!(shop["names"], serde_json::json!(["shop.example", "*.shop.example"]));
+    assert_eq!(shop["issuer"], "test authority");
+    assert_eq!(shop["file"], site.folder().join("shop.pem").to_str().unwrap());
+    let table = proxy.command(&["cert", "list"]).stdout;
+    let lines: Vec<_> = table.lines().collect();
+    assert!(
+        lines[0].starts_with("NAMES") && lines[0].contains("DAYS LEFT"),
+        "{table}"
+    );
+    assert!(
+        lines[1].starts_with("other.example") && lines[1].contains("expired"),
+        "{table}"
+    );
+    assert!(lines[2].starts_with("shop.example *.shop.example"), "{table}");
+
+    site.authority.issue(&["new.example"]).write(site.folder(), "other");
+    let reloaded = proxy.answer(&["cert", "reload"]);
+    // The files are also watched: whichever is first reads them.
+    assert!(reloaded["listeners"][0]["changed"].as_u64().unwrap() <= 1, "{reloaded}");
+    let names = |number: usize| proxy.answer(&["cert", "list"])["certificates"][number]["names"].clone();
+    assert_eq!(names(1), serde_json::json!(["new.example"]));
+
+    replace(&site.folder().join("other.key"), "no key");
+    let failed = proxy.command(&["cert", "reload"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.stderr.contains("stays in force") && failed.stderr.contains("other.key: there is no private key in it"),
+        "{failed:?}"
+    );
+    assert_eq!(names(1), serde_json::json!(["new.example"]));
 }

@@ -140,8 +140,80 @@ fn a_certificate_that_is_revoked_is_refused_also_where_a_ticket_was_issued_for_i
     );
     assert!(!guarded.serves(Some(&goes)));
     assert!(guarded.serves(Some(&stays)) && Guarded::is_served(&stays_setup, &guarded.proxy));
-    eventually("the log tells why", || {
-        let lines = guarded.proxy.access();
-        lines.iter().any(|line| line["tls_error"] == "certificate_revoked")
-    });
+    let proxy = &guarded.proxy;
+    proxy.wait_for_access("the log tells why", |line| line["tls_error"] == "certificate_revoked");
+}
+
+#[test]
+fn a_client_of_a_revoked_authority_is_refused() {
+    let guarded = Guarded::new("mode = \"require\"");
+    let (between, issued) = guarded.clients.subordinate("between");
+    let client = between.issue(&["a.example"]).followed_by(&issued);
+    let lists = |text: String| replace(&guarded.site.folder().join("clients.crl"), &text);
+    let reload = || assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
+    assert!(!guarded.serves(Some(&client)), "there is no list of its authority");
+    lists(guarded.clients.revocations(&[]) + &between.revocations(&[]));
+    reload();
+    assert!(guarded.serves(Some(&client)));
+    // Without a list of the authority above, nothing is known about the one in between.
+    lists(between.revocations(&[]));
+    reload();
+    assert!(guarded.serves(Some(&client)));
+    let checked = guarded.proxy.command(&["check", "-c", "acequia.toml"]);
+    let warning = "there is no list of `CN=clients`";
+    assert!(checked.stderr.contains(warning), "{checked:#?}");
+    let warned = |line: &serde_json::Value| line["message"].as_str().is_some_and(|text| text.contains(warning));
+    eventually("the log has the warning", || guarded.proxy.log().iter().any(warned));
+    lists(guarded.clients.revocations(&[&issued]) + &between.revocations(&[]));
+    reload();
+    assert!(!guarded.serves(Some(&client)));
+    assert!(guarded.serves(Some(&guarded.clients.issue(&["b.example"]))));
+    let refusals: Vec<_> = guarded.proxy.access_lines(10);
+    let told = |words: &str| {
+        let refusals = refusals.iter().filter_map(|line| line["tls_refusal"].as_str());
+        refusals.filter(|refusal| refusal.contains(words)).count()
+    };
+    assert_eq!(told("there is no list of revoked certificates"), 2, "{refusals:#?}");
+    assert_eq!(told("it is revoked"), 2, "{refusals:#?}");
+}
+
+#[test]
+fn check_warns_about_an_authority_that_has_expired() {
+    let (site, clients, server) = (Site::new(), Authority::expired("clients"), Server::named("hello"));
+    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    let auth = format!("client_auth = {{ ca_file = {} }}", site.file("clients.pem"));
+    let proxy = Proxy::start(&site.config(server.address, &auth, ""));
+    let own = clients.issue(&["a.example"]);
+    assert!(Guarded::is_served(
+        &TlsSetup::new(&site.authority, &[&TLS13], Some(&own)),
+        &proxy
+    ));
+    let checked = proxy.command(&["check", "-c", "acequia.toml"]);
+    assert!(
+        checked
+            .stderr
+            .contains("`CN=clients` has expired on Jan  1 00:00:00 2020"),
+        "{checked:#?}"
+    );
+}
+
+#[test]
+fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
+    let (site, clients, server) = (Site::new(), Authority::new("clients"), Server::named("hello"));
+    let (stays, goes) = (clients.issue(&["a.example"]), clients.issue(&["b.example"]));
+    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    replace(
+        &site.folder().join("clients.crl"),
+        &clients.revocations_until(&[&goes], 2025),
+    );
+    let (ca, crl) = (site.file("clients.pem"), site.file("clients.crl"));
+    let auth = format!("client_auth = {{ ca_file = {ca}, crl_file = {crl} }}");
+    let proxy = Proxy::start(&site.config(server.address, &auth, ""));
+    let is_served = |own| Guarded::is_served(&TlsSetup::new(&site.authority, &[&TLS13], Some(own)), &proxy);
+    assert!(is_served(&stays) && !is_served(&goes));
+    let warned = |line: &serde_json::Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("clients.crl: the list of revoked certificates should have been replaced by ")
+    };
+    eventually("a warning", || proxy.log().iter().any(warned));
 }

@@ -2,12 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use super::site::Site;
-use crate::support::counts::wait_for_ended_sessions;
+use crate::support::client::small_buffer_client;
+use crate::support::counts::{ended_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, refusing};
-use crate::support::stream::{fill, read_to_end, reset};
+use crate::support::stream::{SLOW_READER_BUFFER, fill, read_slowly, read_to_end, reset};
 use rustix::process::Signal;
 use socket2::Socket;
 
@@ -74,7 +76,7 @@ fn a_clients_reset_resets_the_server() {
     let client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
     let mut server = manual.session();
     Socket::from(client.0.sock.try_clone().unwrap())
-        .set_linger(Some(std::time::Duration::ZERO))
+        .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(client);
     assert_eq!(read_to_end(&mut server).1, RESET);
@@ -127,6 +129,22 @@ fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
     wait_for_ended_sessions(&proxy, "idle_timeout", 1);
     assert_eq!(client.read_to_end().1, RESET);
     assert_eq!(read_to_end(&mut server).1, RESET);
+}
+
+#[test]
+fn a_slow_reader_does_not_count_as_idle() {
+    let (site, manual) = (Site::new(), ManualServer::new());
+    let config = site
+        .config(manual.server.address, "", "")
+        .replace("hello_timeout", "idle_timeout = \"1s\"\nhello_timeout");
+    let proxy = Proxy::start(&config);
+    let socket = small_buffer_client(proxy.at("tls"), SLOW_READER_BUFFER).0;
+    let mut client = site.client().over(socket, "shop.example").unwrap();
+    let mut server = manual.session();
+    fill(&mut server);
+    read_slowly(|bytes| assert_eq!(client.read(bytes).len(), bytes));
+    assert_eq!(ended_sessions(&proxy, "idle_timeout"), 0.0);
+    wait_for_ended_sessions(&proxy, "idle_timeout", 1);
 }
 
 #[test]

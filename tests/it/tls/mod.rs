@@ -2,7 +2,11 @@
 
 mod site;
 
+mod acme;
 mod certificates;
 mod client_certificates;
+mod clients;
 mod endings;
+mod ocsp;
+mod servers;
 mod sessions;

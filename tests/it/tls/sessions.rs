@@ -7,6 +7,7 @@ use std::thread::{scope, spawn};
 use super::site::Site;
 use crate::support::client::Client;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
 use crate::support::stream::read_to_end;
@@ -140,6 +141,26 @@ fn one_listener_ends_the_tls_of_one_name_and_passes_that_of_another() {
 }
 
 #[test]
+fn tls_that_would_end_here_is_not_logged_as_passed_on_where_a_guard_refuses_the_client() {
+    let (site, server) = (Site::new(), Server::named("plaintext"));
+    let routes = "[[listeners.tls.routes]]\nsni = \"other.example\"\nguards = \"nobody\"\npool = \"p\"\n\
+                  [[listeners.tls.routes]]\nsni = \"shop.example\"\nguards = \"nobody\"\ntls = \"pass\"\npool = \"p\"\n";
+    let config = site.config(server.address, "", routes) + "[guards.nobody]\ndeny = \"127.0.0.0/8\"\n";
+    let proxy = Proxy::start(&config);
+    for name in ["other.example", "shop.example"] {
+        assert!(site.client().connect(proxy.at("tls"), name).is_err());
+    }
+    for line in proxy.access_lines(2) {
+        let is_passed = line["sni"] == "shop.example";
+        assert_eq!(
+            (&line["ending"], line["tls"] == "pass"),
+            (&"denied".into(), is_passed),
+            "{line:#?}"
+        );
+    }
+}
+
+#[test]
 fn a_protocol_is_agreed_by_the_route_or_by_the_listener() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let routes = "[[listeners.tls.routes]]\nsni = \"shop.example\"\nalpn = \"h2\"\npool = \"p\"\n";
@@ -224,11 +245,7 @@ fn a_proxy_header_tells_the_tls_that_ended() {
 fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
     let (site, server) = (Site::new(), Server::named("hello"));
     let proxy = site.start(server.address);
-    let requests: [&[u8]; 3] = [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
-        &[0; 64],
-    ];
+    let requests: [&[u8]; 3] = [b"GET ", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", &[0; 64]];
     for request in requests {
         let mut client = Client::connect(proxy.at("tls"));
         client.send(request);
@@ -246,6 +263,68 @@ fn a_client_that_does_not_speak_tls_is_closed_and_a_later_one_served() {
         site.client().connect(proxy.at("tls"), "shop.example").unwrap().read(5),
         b"hello"
     );
+}
+
+#[test]
+fn a_client_that_speaks_http_without_tls_is_told_so() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let proxy = site.start(server.address);
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    let answer = String::from_utf8(client.read_all()).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 400 ") && head.contains(&format!("Content-Length: {}", body.len())),
+        "{head}"
+    );
+    assert_eq!(body, "This port is for https.\n");
+    let line = proxy.access_line();
+    assert!(
+        line["ending"] == "tls_failed" && line["tls_error"] == "http_request",
+        "{line}"
+    );
+}
+
+#[test]
+fn a_client_that_offers_no_version_that_is_agreed_is_told_so() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    for (keys, hello, alert) in [
+        // A ClientHello without extensions (RFC 4346, section 7.4.1.2).
+        ("", old_hello(1), [21, 3, 1, 0, 2, 2, 70]),
+        ("", old_hello(2), [21, 3, 3, 0, 2, 2, 70]),
+        (
+            "min_version = \"1.3\"",
+            hello_of(&site, &TLS12),
+            [21, 3, 3, 0, 2, 2, 70],
+        ),
+    ] {
+        let proxy = Proxy::start(&site.config(server.address, keys, ""));
+        let mut client = Client::connect(proxy.at("tls"));
+        client.send(&hello);
+        assert_eq!(client.read(7), alert);
+        let line = proxy.access_line();
+        assert_eq!(
+            (&line["ending"], &line["tls_error"]),
+            (&"tls_failed".into(), &"protocol_version".into())
+        );
+        let failed = [("result", "failed")];
+        assert_eq!(proxy.metrics().sum("acequia_tls_handshakes_total", &failed), 1.0);
+    }
+}
+
+/// The ClientHello of a client that offers TLS 1.0 (1) or 1.1 (2) at most.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let rest = [0, 0, 2, 0, 0x2f, 1, 0]; // no session, one suite, no compression
+    [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()
+}
+
+fn hello_of(site: &Site, version: &'static rustls::SupportedProtocolVersion) -> Vec<u8> {
+    let name = rustls::pki_types::ServerName::try_from("shop.example").unwrap();
+    let config = TlsSetup::new(&site.authority, &[version], None).config;
+    let mut bytes = Vec::new();
+    let mut connection = rustls::ClientConnection::new(config, name).unwrap();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]
@@ -296,4 +375,15 @@ fn a_handshake_that_takes_too_long_ends() {
             .sum("acequia_tls_handshakes_total", &[("result", "timeout")]),
         1.0
     );
+}
+
+#[test]
+fn what_clients_send_is_not_logged_by_the_tls_library() {
+    let (site, server) = (Site::new(), Server::echo());
+    let proxy = site.start(server.address);
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(&Hello::named("192.0.2.1").bytes()).read(1); // it was parsed
+    site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    let log = proxy.log();
+    assert!(!log.iter().any(|line| line.to_string().contains("SNI")), "{log:#?}");
 }

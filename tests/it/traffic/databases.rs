@@ -9,7 +9,11 @@ use crate::support::proxy::Proxy;
 
 fn config(servers: &[std::net::SocketAddr; 2]) -> String {
     let [a, b] = servers;
-    format!("[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pools.db]\nservers = [\"{a}\", \"{b}\"]")
+    // With least-conn the server that happens to be slower would get fewer.
+    format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n\
+         [pools.db]\nbalance = \"round-robin\"\nservers = [\"{a}\", \"{b}\"]"
+    )
 }
 
 /// Asserts that each server had at least 40 % of the sessions and that all ended cleanly.

@@ -1,4 +1,4 @@
-//! Relayed traffic: half-close, resets, timeouts, idle cost, the PROXY header, real databases.
+//! Relayed traffic: half-close, resets, timeouts, idle cost, the PROXY header, Unix sockets, real databases.
 
 mod first_answer;
 mod half_close;
@@ -9,3 +9,4 @@ mod idle_cost;
 mod proxy_protocol;
 mod databases;
 mod shares;
+mod unix_sockets;

@@ -5,10 +5,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread::scope;
 
+use crate::over_each_path;
 use crate::support::client::Client;
 use crate::support::configs::two_listeners;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::hello::Hello;
+use crate::support::path::{OpenPath, Path};
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, hanging};
 use crate::support::stream::{fill, read_to_end, reset};
@@ -24,6 +26,11 @@ enum Seen {
     ResetAfterTheEnd,
 }
 use Seen::{Reset, ResetAfterTheEnd};
+
+over_each_path! {
+    a_clients_reset_in_any_phase_resets_the_server,
+    a_servers_reset_in_any_phase_resets_the_client,
+}
 
 /// Brings a connected client and server into a phase.
 type Enter = fn(&mut TcpStream, &mut TcpStream);
@@ -108,7 +115,7 @@ fn pending_error(socket: &TcpStream, phase: &str) -> ErrorKind {
 }
 
 /// An established session. (A server's reset before that would be a failed connect.)
-fn established(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
+fn established(manual: &ManualServer, proxy: &OpenPath) -> (Client, TcpStream) {
     let client = Client::connect(proxy.at("plain"));
     let server = manual.session();
     wait_for("acequia has counted the connect", || {
@@ -118,11 +125,10 @@ fn established(manual: &ManualServer, proxy: &Proxy) -> (Client, TcpStream) {
     (client, server)
 }
 
-#[test]
-fn a_clients_reset_in_any_phase_resets_the_server() {
+fn a_clients_reset_in_any_phase_resets_the_server(path: Path) {
     for (phase, enter, seen, _) in PHASES {
         let manual = ManualServer::new();
-        let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+        let proxy = path.open(manual.server.address, "");
         let (mut client, mut server) = established(&manual, &proxy);
         enter(&mut client.0, &mut server);
         client.reset();
@@ -138,11 +144,10 @@ fn a_clients_reset_in_any_phase_resets_the_server() {
     }
 }
 
-#[test]
-fn a_servers_reset_in_any_phase_resets_the_client() {
+fn a_servers_reset_in_any_phase_resets_the_client(path: Path) {
     for (phase, enter, _, seen) in PHASES {
         let manual = ManualServer::new();
-        let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+        let proxy = path.open(manual.server.address, "");
         let (mut client, mut server) = established(&manual, &proxy);
         enter(&mut client.0, &mut server);
         reset(server);

@@ -4,22 +4,30 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
+use crate::over_each_path;
 use crate::support::client::{Client, small_buffer_client};
-use crate::support::configs::two_listeners;
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
-use crate::support::proxy::Proxy;
+use crate::support::path::Path;
 use crate::support::server::ManualServer;
 use crate::support::stream::{fill, read_to_end, reset};
 use crate::support::wait_for;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
+over_each_path! {
+    bytes_before_a_servers_reset_arrive_and_then_the_reset,
+    a_servers_reset_ends_the_session_though_the_client_never_reads,
+    a_clients_reset_resets_the_server_at_once,
+    a_clients_reset_resets_a_server_that_does_not_read,
+    a_reset_after_the_servers_end_does_not_spoil_the_complete_answer,
+    a_session_cut_at_the_drain_timeout_is_reset_on_both_sides,
+}
+
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-#[test]
-fn bytes_before_a_servers_reset_arrive_and_then_the_reset() {
+fn bytes_before_a_servers_reset_arrive_and_then_the_reset(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let proxy = path.open(manual.server.address, "");
     for round in 1..=5 {
         let mut client = small_buffer_client(proxy.at("plain"), 4_096);
         let mut server = manual.session();
@@ -36,10 +44,9 @@ fn bytes_before_a_servers_reset_arrive_and_then_the_reset() {
     wait_for_ended_sessions(&proxy, "server_reset", 5);
 }
 
-#[test]
-fn a_servers_reset_ends_the_session_though_the_client_never_reads() {
+fn a_servers_reset_ends_the_session_though_the_client_never_reads(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let proxy = path.open(manual.server.address, "");
     let client = small_buffer_client(proxy.at("plain"), 4_096);
     let mut server = manual.session();
     fill(&mut server);
@@ -48,10 +55,9 @@ fn a_servers_reset_ends_the_session_though_the_client_never_reads() {
     drop(client);
 }
 
-#[test]
-fn a_clients_reset_resets_the_server_at_once() {
+fn a_clients_reset_resets_the_server_at_once(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let proxy = path.open(manual.server.address, "");
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     client.send(b"request");
@@ -63,10 +69,9 @@ fn a_clients_reset_resets_the_server_at_once() {
     assert_eq!(proxy.access_lines(1)[0]["ending"], "client_reset");
 }
 
-#[test]
-fn a_clients_reset_resets_a_server_that_does_not_read() {
+fn a_clients_reset_resets_a_server_that_does_not_read(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let proxy = path.open(manual.server.address, "");
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     fill(&mut client.0);
@@ -75,11 +80,10 @@ fn a_clients_reset_resets_a_server_that_does_not_read() {
     assert_eq!(read_to_end(&mut server).1, RESET, "expected a reset, not a clean end");
 }
 
-#[test]
-fn a_reset_after_the_servers_end_does_not_spoil_the_complete_answer() {
+fn a_reset_after_the_servers_end_does_not_spoil_the_complete_answer(path: Path) {
     const ANSWER_BYTES: usize = 300_000;
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, ""));
+    let proxy = path.open(manual.server.address, "");
     let mut client = small_buffer_client(proxy.at("plain"), 4_096);
     let mut server = manual.session();
     client.send(b"a request that nobody reads");
@@ -96,14 +100,9 @@ fn a_reset_after_the_servers_end_does_not_spoil_the_complete_answer() {
     wait_for_active_sessions(&proxy, 0);
 }
 
-#[test]
-fn a_session_cut_at_the_drain_timeout_is_reset_on_both_sides() {
+fn a_session_cut_at_the_drain_timeout_is_reset_on_both_sides(path: Path) {
     let manual = ManualServer::new();
-    let config = format!(
-        "[runtime]\ndrain_timeout = \"100ms\"\n{}",
-        two_listeners(manual.server.address, "")
-    );
-    let proxy = Proxy::start(&config);
+    let proxy = path.open_with(manual.server.address, "[runtime]\ndrain_timeout = \"100ms\"", "");
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     client.send(b"half of");
@@ -111,7 +110,7 @@ fn a_session_cut_at_the_drain_timeout_is_reset_on_both_sides() {
     proxy.signal(Signal::TERM);
     assert_eq!(read_to_end(&mut server).1, RESET);
     client.must_be_reset();
-    let stopped = proxy.wait();
+    let stopped = proxy.into_observed().wait();
     assert_eq!(stopped.code, Some(0));
     assert_eq!(stopped.access[0]["ending"], "drained");
 }

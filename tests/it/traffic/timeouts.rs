@@ -6,22 +6,37 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::over_each_path;
 use crate::support::client::{Client, small_buffer_client};
 use crate::support::configs::two_listeners;
 use crate::support::counts::{ended_sessions, wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::path::Path;
 use crate::support::process::must;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
-use crate::support::stream::{fill, read_to_end};
+use crate::support::stream::{SLOW_READER_BUFFER, fill, read_slowly, read_to_end};
 use crate::support::{eventually, wait_for};
 use tokio::time::Instant;
 
+over_each_path! {
+    an_idle_session_is_closed_cleanly,
+    an_idle_session_with_undelivered_bytes_is_reset_on_both_sides,
+    silent_half_closed_sessions_end_and_trickling_ones_stay,
+}
+
+// Where another proxy is between the client and the observed one, its buffers hide when the client reads.
+mod slow_reader {
+    use super::a_slow_reader_does_not_count_as_idle;
+
+    crate::over_path!(plain Plain: a_slow_reader_does_not_count_as_idle);
+    crate::over_path!(encrypted Encrypted: a_slow_reader_does_not_count_as_idle);
+}
+
 const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
 
-#[test]
-fn an_idle_session_is_closed_cleanly() {
+fn an_idle_session_is_closed_cleanly(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"1s\""));
+    let proxy = path.open(manual.server.address, "idle_timeout = \"1s\"");
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     client.send(b"once");
@@ -33,10 +48,9 @@ fn an_idle_session_is_closed_cleanly() {
     assert_eq!(line["ending"], "idle_timeout");
 }
 
-#[test]
-fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
+fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"2s\""));
+    let proxy = path.open(manual.server.address, "idle_timeout = \"2s\"");
     let mut client = Client::connect(proxy.at("plain"));
     let mut server = manual.session();
     fill(&mut client.0);
@@ -45,11 +59,10 @@ fn an_idle_session_with_undelivered_bytes_is_reset_on_both_sides() {
     assert_eq!(read_to_end(&mut client.0).1, RESET);
 }
 
-#[test]
-fn silent_half_closed_sessions_end_and_trickling_ones_stay() {
+fn silent_half_closed_sessions_end_and_trickling_ones_stay(path: Path) {
     const SESSIONS: usize = 200;
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, "half_close_timeout = \"2s\""));
+    let proxy = path.open(manual.server.address, "half_close_timeout = \"2s\"");
     let begin = |is_clients_end: bool| {
         let mut client = Client::connect(proxy.at("plain"));
         let server = manual.session();
@@ -136,18 +149,13 @@ fn user_timeout_ends_a_session_whose_client_does_not_read() {
     drop(client);
 }
 
-#[test]
-fn a_slow_reader_does_not_count_as_idle() {
+fn a_slow_reader_does_not_count_as_idle(path: Path) {
     let manual = ManualServer::new();
-    let proxy = Proxy::start(&two_listeners(manual.server.address, "idle_timeout = \"1s\""));
-    // A small buffer: with a large one the kernel reports late that the client has read.
-    let mut client = small_buffer_client(proxy.at("plain"), 32_768);
+    let proxy = path.open(manual.server.address, "idle_timeout = \"1s\"");
+    let mut client = small_buffer_client(proxy.at("plain"), SLOW_READER_BUFFER);
     let mut server = manual.session();
     fill(&mut server);
-    for _ in 0..20 {
-        sleep(Duration::from_millis(100));
-        assert_eq!(client.read(20_000).len(), 20_000);
-    }
+    read_slowly(|bytes| assert_eq!(client.read(bytes).len(), bytes));
     assert_eq!(ended_sessions(&proxy, "idle_timeout"), 0.0);
     eventually("the client stops reading and the session ends as idle", || {
         ended_sessions(&proxy, "idle_timeout") == 1.0

@@ -3,8 +3,13 @@
 mod reader;
 mod role;
 mod login;
+mod pattern;
 mod tcp;
 mod tls;
+mod http;
+mod send_expect;
+mod exec;
+mod agent;
 mod postgres;
 mod mysql;
 mod redis;
@@ -20,13 +25,42 @@ use reader::KindReader;
 use role::role_requirement;
 
 /// Every kind of check that can be configured.
-static READERS: [KindReader; 5] = [tcp::READER, tls::READER, postgres::READER, mysql::READER, redis::READER];
+static READERS: [KindReader; 9] = [
+    tcp::READER,
+    tls::READER,
+    http::READER,
+    send_expect::READER,
+    exec::READER,
+    agent::READER,
+    postgres::READER,
+    mysql::READER,
+    redis::READER,
+];
 
 /// The kind without `check`.
 const DEFAULT: KindReader = tcp::READER;
 
-/// Kinds that are planned, but not supported yet.
-const PLANNED: [&str; 3] = ["http", "send-expect", "exec"];
+/// What HAProxy, Envoy and Traefik call kinds of checks.
+const PEERS_KINDS: [(&[&str], &str); 8] = [
+    (&["httpchk", "http-check", "http_health_check", "https"], "http"),
+    (
+        &[
+            "tcp-check",
+            "tcp_health_check",
+            "smtpchk",
+            "ldap-check",
+            "spop-check",
+            "smtp",
+        ],
+        "send-expect",
+    ),
+    (&["ssl-hello-chk", "ssl", "check-ssl"], "tls"),
+    (&["pgsql-check", "postgresql", "pgsql"], "postgres"),
+    (&["mysql-check", "mariadb"], "mysql"),
+    (&["external-check", "script", "command"], "exec"),
+    (&["agent-check"], "agent"),
+    (&["redis-check", "redis_health_check"], "redis"),
+];
 
 /// Converts the check of a pool from `[pools.NAME]` and `[pools.NAME.health]`, and what the pool requires of the role of its
 /// servers. `None`: "off".
@@ -62,17 +96,20 @@ fn reader(node: &Node, problems: &mut Problems<'_>) -> Option<Option<KindReader>
     let kinds = READERS.iter().map(|reader| (reader.kind.name, Some(*reader)));
     let values: Vec<_> = kinds.chain([("off", None)]).collect();
     if let Value::String(text) = &node.value
-        && PLANNED.contains(&text.as_str())
+        && let Some(kind) = kind_of_peer(text)
     {
-        let names: Vec<_> = READERS
-            .iter()
-            .map(|reader| format!("\"{}\"", reader.kind.name))
-            .collect();
-        let hint = format!("write {} or \"off\"", names.join(", "));
-        problems.error(&node.position, format!("`{text}` checks are not supported yet"), hint);
+        let message = format!("unknown value `{text}`");
+        problems.error(&node.position, message, format!("acequia calls it \"{kind}\""));
         return None;
     }
     value::one_of(node, &values, problems)
+}
+
+/// The kind that another proxy calls so.
+fn kind_of_peer(word: &str) -> Option<&'static str> {
+    let word = word.trim_start_matches("option ");
+    let (_, kind) = PEERS_KINDS.iter().find(|(words, _)| words.contains(&word))?;
+    Some(kind)
 }
 
 /// Reports keys of a section that belong only to other kinds of checks.
@@ -105,6 +142,10 @@ mod tests {
     fn every_kind_can_be_configured() {
         let kinds = KINDS.map(|kind| kind.name);
         assert_eq!(READERS.map(|reader| reader.kind.name), kinds);
-        assert!(!PLANNED.iter().any(|name| kinds.contains(name)));
+        assert!(
+            PEERS_KINDS
+                .iter()
+                .all(|(words, kind)| kinds.contains(kind) && !words.iter().any(|word| kinds.contains(word)))
+        );
     }
 }

@@ -2,17 +2,38 @@
 
 use std::sync::Arc;
 
-use super::super::{list, value};
+use super::super::{list, pool_tls::server_name, value};
 use super::reader::KindReader;
 use super::{Problems, Section};
 use crate::check::Check;
 use crate::check::tls::{KIND, TlsCheck};
-use crate::config::file::Node;
-use crate::name::ServerName;
 
 pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
 
 fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
+    Arc::new(settings(section, problems))
+}
+
+/// The TLS of a kind of check that can do without; `None`: it does without.
+pub(super) fn optional_tls(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<TlsCheck> {
+    let node = section.get("tls");
+    if node.and_then(|node| value::boolean(node, problems)) == Some(true) {
+        return Some(TlsCheck {
+            alpn: Vec::new(),
+            ..settings(section, problems)
+        });
+    }
+    let is_without = section.is_missing("tls") || node.is_some(); // otherwise `tls` itself is wrong, and reported
+    for key in ["sni", "verify", "ca_file"] {
+        if let Some((position, _)) = section.entry(key).filter(|_| is_without) {
+            let hint = "add tls = true to [pools.NAME.health]";
+            problems.error(position, format!("`{key}` needs TLS"), hint);
+        }
+    }
+    None
+}
+
+fn settings(section: &Section<'_>, problems: &mut Problems<'_>) -> TlsCheck {
     let sni = section.get("sni").and_then(|node| server_name(node, problems));
     let alpn = list::entries(section, "alpn", problems, |text| {
         list::protocol(text).map(|_| Box::<str>::from(text))
@@ -21,27 +42,15 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let check = TlsCheck {
         sni,
         alpn,
-        verify: verify.unwrap_or(false),
+        verify,
         ca_file: section.get("ca_file").and_then(|node| value::path(node, problems)),
     };
-    if let (Some((position, _)), false) = (section.entry("ca_file"), check.verify) {
+    if let (Some((position, _)), Some(false)) = (section.entry("ca_file"), check.verify) {
         problems.warning(
             position,
             "`ca_file` is never used",
-            "certificates are verified only with verify = true",
+            "certificates are not verified with verify = false",
         );
     }
-    Arc::new(check)
-}
-
-fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let text = value::string(node, problems)?;
-    match ServerName::from_config(text) {
-        Ok(name) => Some(name.as_str().into()),
-        Err(error) => {
-            let hint = "write a host name, as in \"shop.example.com\"";
-            problems.error(&node.position, format!("`{text}` is not a host name: {error}"), hint);
-            None
-        }
-    }
+    check
 }

@@ -66,6 +66,7 @@ impl Half {
     ) -> Poll<Result<(), TransferError>> {
         let mut turn = 0;
         self.is_reading = false;
+        core.hold_back(from, false);
         loop {
             match core.next(from) {
                 Next::Nothing => {
@@ -84,7 +85,9 @@ impl Half {
                     // Read only while the receiver can accept more; until then TCP flow control stops the sender.
                     ready!(receiver.poll_writable(cx)).map_err(TransferError::Write)?;
                     let granted = match &mut throttle {
-                        Some(throttle) => ready!(self.poll_grant(cx, sender, throttle)).map_err(TransferError::Read)?,
+                        Some(throttle) => {
+                            ready!(self.poll_grant(cx, core, from, sender, throttle)).map_err(TransferError::Read)?
+                        }
                         None => usize::MAX,
                     };
                     self.is_reading = true;
@@ -104,13 +107,17 @@ impl Half {
     fn poll_grant(
         &mut self,
         cx: &mut Context<'_>,
+        core: &mut Core<'_>,
+        from: Side,
         sender: &impl Wire,
         throttle: &mut DirectionThrottle,
     ) -> Poll<io::Result<usize>> {
         self.is_reading = true;
         ready!(sender.poll_readable(cx))?;
         self.is_reading = false;
-        throttle.poll_grant(cx).map(Ok)
+        let granted = throttle.poll_grant(cx);
+        core.hold_back(from, granted.is_pending());
+        granted.map(Ok)
     }
 
     /// Reads once, at most `read_max` bytes, and sends what the receiver accepts at once. Returns the number of bytes read;

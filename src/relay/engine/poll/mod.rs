@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::guard::Throttle;
-use crate::relay::closed::{Closed, RelayLimits, Side};
+use crate::relay::closed::{Closed, EndRequest, RelayLimits, Side};
 use crate::relay::core::Core;
 use crate::relay::traffic::Traffic;
 use crate::socket::Fault;
@@ -39,7 +39,7 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
     limits: RelayLimits,
     traffic: &'a Traffic,
     throttle: Option<Box<Throttle>>,
-    mut cut: impl Future + Unpin + 'a,
+    mut end: impl Future<Output = EndRequest> + Unpin + 'a,
 ) -> impl Future<Output = Closed> + 'a {
     let mut relay = Relay {
         core: Core::new(first.len(), limits, traffic, W::ENDS_EXPLICITLY, Instant::now()),
@@ -51,13 +51,17 @@ pub(in crate::relay) fn relay_between<'a, W: Wire>(
         timer: None,
     };
     poll_fn(move |cx| {
-        // Data first: a cut is rare, and may wait until the relay was polled.
+        // Data first: a request to end is rare, and may wait until the relay was polled.
         if let Poll::Ready(closed) = relay.poll(cx) {
             return Poll::Ready(closed);
         }
-        ready!(Pin::new(&mut cut).poll(cx));
-        relay.core.cut();
-        relay.core.closed().map_or(Poll::Pending, Poll::Ready)
+        while let Poll::Ready(request) = Pin::new(&mut end).poll(cx) {
+            relay.core.end(request);
+            if let Some(closed) = relay.core.closed() {
+                return Poll::Ready(closed);
+            }
+        }
+        Poll::Pending
     })
 }
 

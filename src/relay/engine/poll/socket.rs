@@ -97,12 +97,22 @@ impl Socket for TcpStream {
     }
 
     fn queue(&self) -> Option<SendQueue> {
-        let info = TcpInfo::of(self.as_fd())?;
-        Some(SendQueue {
-            unacknowledged: info.unacknowledged,
-            not_sent_bytes: info.not_sent_bytes,
-        })
+        match TcpInfo::of(self.as_fd()) {
+            Some(info) => Some(SendQueue {
+                unacknowledged: info.unacknowledged,
+                not_sent_bytes: info.not_sent_bytes,
+            }),
+            None => is_unix(self).then_some(SendQueue::EMPTY),
+        }
     }
+}
+
+/// Whether it is a Unix socket. What is sent on one is in the receive queue of the other end at once, and stays there when
+/// the socket is closed.
+fn is_unix(socket: &TcpStream) -> bool {
+    SockRef::from(socket)
+        .local_addr()
+        .is_ok_and(|address| address.is_unix())
 }
 
 fn spliced(from: impl AsFd, to: impl AsFd, bytes: usize) -> CallResult<usize> {

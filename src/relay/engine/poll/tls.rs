@@ -71,6 +71,9 @@ struct TlsState {
     burst_bytes: usize,
     sent_at: Option<Instant>,
     error: Option<rustls::Error>,
+    /// The first error of the socket that nobody was told. The kernel reports it once: a read sees the end of the stream
+    /// then, which is none.
+    fault: Option<io::ErrorKind>,
 }
 
 impl MaybeTls<'_> {
@@ -79,6 +82,19 @@ impl MaybeTls<'_> {
         match self {
             Self::Tcp(_) => None,
             Self::Tls(wire) => wire.lock().error.take(),
+        }
+    }
+
+    /// The TLS, whose records must all have been flushed.
+    pub(in crate::relay) fn into_connection(self) -> Option<TlsConnection> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(wire) => Some(
+                wire.state
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .connection,
+            ),
         }
     }
 }
@@ -96,6 +112,7 @@ impl<'a> TlsWire<'a> {
                 burst_bytes: 0,
                 sent_at: None,
                 error: None,
+                fault: None,
             }),
         }
     }
@@ -106,6 +123,7 @@ impl<'a> TlsWire<'a> {
 }
 
 impl TlsState {
+    /// Sends all that the kernel has not taken yet.
     fn poll_flush(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             let sent = ready!(poll_send(socket, cx, &self.unsent))?;
@@ -113,6 +131,15 @@ impl TlsState {
         }
         self.unsent = Vec::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// The same where nobody can be told that the socket has failed: reading will tell.
+    fn poll_flush_untold(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flush(socket, cx).map(|flushed| {
+            if let Err(error) = flushed {
+                self.fault.get_or_insert(error.kind());
+            }
+        })
     }
 
     /// Receives and decrypts into a buffer that is too small for a record; what does not fit is kept for later.
@@ -143,7 +170,10 @@ impl TlsState {
         let mut all = unread;
         if !std::mem::take(&mut self.has_unread_records) || unread == 0 {
             match poll_recv(socket, cx, &mut received[unread..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(0)) => {
+                    let fault = self.fault.unwrap_or(io::ErrorKind::UnexpectedEof);
+                    return Poll::Ready(Err(fault.into()));
+                }
                 Poll::Ready(Ok(read)) => all += read,
                 other => {
                     self.connection.return_unread(&received[..unread]);
@@ -152,7 +182,7 @@ impl TlsState {
             }
         }
         let decrypted = self.connection.decrypt(&mut received[..all], plain, &mut self.unsent);
-        let _ = self.poll_flush(socket, cx)?; // an answer to the peer; what it does not take now is sent later
+        let _ = self.poll_flush_untold(socket, cx); // an answer to the peer; what it does not take now is sent later
         match decrypted {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
             Ok(0) => Poll::Ready(Ok(None)),
@@ -201,8 +231,8 @@ impl TlsWire<'_> {
 
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
-        // An answer to the peer may be left from the last time. Whether that fails, reading finds out.
-        let _ = state.poll_flush(self.socket, cx);
+        // An answer to the peer may be left from the last time.
+        let _ = state.poll_flush_untold(self.socket, cx);
         let early = state.connection.take_early(buffer);
         if early > 0 {
             return Poll::Ready(Ok(early));
@@ -258,8 +288,7 @@ impl TlsWire<'_> {
             let TlsState { connection, unsent, .. } = &mut *state;
             connection.close(unsent);
         }
-        // An error is one of the connection, which reading reports.
-        let _ = ready!(state.poll_flush(self.socket, cx));
+        ready!(state.poll_flush_untold(self.socket, cx));
         Socket::shut_down(self.socket);
         Poll::Ready(())
     }

@@ -1,0 +1,91 @@
+//! The text format of OpenMetrics 1.0, made of that of Prometheus.
+
+use std::collections::HashSet;
+
+/// The media type of the text format of Prometheus.
+pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The media type of OpenMetrics.
+pub const OPENMETRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether a request with this `Accept` is to be answered in OpenMetrics: it is accepted, and no less than plain text (RFC
+/// 9110, section 12.5.1).
+#[must_use]
+pub fn prefers_openmetrics(accept: &str) -> bool {
+    let quality = |wanted: &str| {
+        let of_type = accept.split(',').filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_wanted = parts.next()?.eq_ignore_ascii_case(wanted);
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            is_wanted.then(|| {
+                weight
+                    .map_or(Some(1.0), |weight| weight.parse::<f32>().ok())
+                    .unwrap_or(0.0)
+            })
+        });
+        of_type.fold(0.0, f32::max)
+    };
+    let openmetrics = quality("application/openmetrics-text");
+    openmetrics > 0.0 && openmetrics >= quality("text/plain")
+}
+
+/// Converts the text format of Prometheus: families of counters are named without `_total`, no line is empty, and the last
+/// one marks the end.
+#[must_use]
+pub fn openmetrics(text: &str) -> String {
+    let counter = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
+        name.strip_suffix("_total").map(str::to_owned)
+    };
+    let counters: HashSet<String> = text.lines().filter_map(counter).collect();
+    let mut converted = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let header = ["# HELP ", "# TYPE "]
+            .iter()
+            .find_map(|kind| Some((*kind, line.strip_prefix(kind)?)));
+        let family = header.and_then(|(kind, rest)| {
+            let (name, rest) = rest.split_once(' ')?;
+            let family = name
+                .strip_suffix("_total")
+                .filter(|family| counters.contains(*family))?;
+            Some((kind, family, rest))
+        });
+        match family {
+            Some((kind, family, rest)) => converted.extend([kind, family, " ", rest]),
+            None => converted.push_str(line),
+        }
+        converted.push('\n');
+    }
+    converted + "# EOF\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_sent_to_those_who_want_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        for (accept, expected) in [
+            (prometheus, true),
+            ("application/openmetrics-text", true),
+            ("text/plain", false),
+            ("*/*", false),
+            ("", false),
+            ("text/plain, application/openmetrics-text; q=0.5", false),
+            ("application/openmetrics-text;q=0", false),
+            ("application/openmetrics-text;q=x", false),
+        ] {
+            assert_eq!(prefers_openmetrics(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn families_of_counters_have_no_suffix() {
+        let text =
+            "# HELP a_total How many_total.\n# TYPE a_total counter\na_total{b=\"# TYPE\"} 1\n\n# TYPE g gauge\ng 2\n";
+        let expected =
+            "# HELP a How many_total.\n# TYPE a counter\na_total{b=\"# TYPE\"} 1\n# TYPE g gauge\ng 2\n# EOF\n";
+        assert_eq!(openmetrics(text), expected);
+    }
+}

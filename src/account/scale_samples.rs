@@ -1,0 +1,55 @@
+//! The samples of pools that grow and shrink. They are read at each rendering, and leave with the pools.
+
+use std::sync::Arc;
+
+use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::names;
+
+/// What is shown of a pool that grows and shrinks.
+#[derive(Clone, Debug)]
+pub struct ScaleSamples {
+    /// Its name.
+    pub pool: Arc<str>,
+    /// How many clones are in each state.
+    pub clones: Vec<(&'static str, usize)>,
+    /// Steps, by their direction.
+    pub steps: [(&'static str, u64); 2],
+    /// How often a client has woken it.
+    pub cold_starts: u64,
+}
+
+/// Writes the samples of all such pools; nothing if there are none.
+#[must_use]
+pub fn write_scales(pools: &[ScaleSamples]) -> String {
+    let mut text = String::new();
+    if pools.is_empty() {
+        return text;
+    }
+    write_header(
+        &mut text,
+        names::POOL_CLONES,
+        FamilyType::Gauge,
+        "Clones of a pool, each in one state.",
+    );
+    for ScaleSamples { pool, clones, .. } in pools {
+        for (state, count) in clones {
+            let labels = format_labels(&[("pool", pool), ("state", state)]);
+            write_sample(&mut text, names::POOL_CLONES, &labels, count);
+        }
+    }
+    let help = "Steps in which a pool has grown or shrunk, by direction.";
+    write_header(&mut text, names::POOL_SCALE, FamilyType::Counter, help);
+    for ScaleSamples { pool, steps, .. } in pools {
+        for (direction, count) in steps {
+            let labels = format_labels(&[("pool", pool), ("direction", direction)]);
+            write_sample(&mut text, names::POOL_SCALE, &labels, count);
+        }
+    }
+    let help = "How often a client has woken a pool that slept.";
+    write_header(&mut text, names::POOL_COLD_STARTS, FamilyType::Counter, help);
+    for pool in pools {
+        let labels = format_labels(&[("pool", &pool.pool)]);
+        write_sample(&mut text, names::POOL_COLD_STARTS, &labels, pool.cold_starts);
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! The samples of the state of pools and their servers. They are read at each rendering, and leave with them.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::exposition::{FamilyType, format_labels, write_header, write_sample};
+use super::names;
+use crate::pool::{AdminState, Member, MemberState, Pool};
+
+/// The samples of one family.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: String,
+}
+
+impl Family {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            samples: String::new(),
+        }
+    }
+
+    fn add(&mut self, labels: &str, value: impl Display) {
+        write_sample(&mut self.samples, self.name, labels, value);
+    }
+}
+
+/// Writes the states of pools and servers. `pools`: the configured pools, each with whether it requires a role.
+#[must_use]
+pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool)>, now: Instant) -> String {
+    let mut usable = Family::new(
+        names::POOL_USABLE,
+        "Whether a pool has a server for new sessions; a fallback does not count.",
+    );
+    let mut counts = Family::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
+    let mut servers = ServerFamilies::new();
+    for (pool, requires_role) in pools {
+        usable.add(&format_labels(&[("pool", pool.name())]), u64::from(pool.is_usable(now)));
+        let mut by_state = [0; MemberState::ALL.len()];
+        let mut seen = HashSet::new();
+        for member in pool.servers().iter() {
+            // Two servers have one label while a name moves to another address.
+            if !seen.insert(&*member.spec().label) {
+                continue;
+            }
+            by_state[member.state(now) as usize] += 1;
+            servers.add(pool, member, requires_role, now);
+        }
+        for state in MemberState::ALL {
+            let labels = format_labels(&[("pool", pool.name()), ("state", state.as_str())]);
+            counts.add(&labels, by_state[state as usize]);
+        }
+    }
+    write_families([&usable, &counts].into_iter().chain(servers.all()))
+}
+
+/// The families with a sample for each server.
+struct ServerFamilies {
+    healthy: Family,
+    role_ok: Family,
+    uses: Family,
+    ejected: Family,
+    usable: Family,
+    weight: Family,
+    lag: Family,
+}
+
+impl ServerFamilies {
+    fn new() -> Self {
+        Self {
+            healthy: Family::new(
+                names::SERVER_HEALTHY,
+                "Whether a server answers its health checks, whatever its role, or has none.",
+            ),
+            role_ok: Family::new(
+                names::SERVER_ROLE_OK,
+                "Whether a server of a pool with role or max_lag has the role, and is not too far behind.",
+            ),
+            uses: Family::new(
+                names::SERVER_USE,
+                "What an operator or its agent has set for a server; one of the states is 1.",
+            ),
+            ejected: Family::new(
+                names::SERVER_EJECTED,
+                "Whether a server is ejected because connects of sessions failed.",
+            ),
+            usable: Family::new(
+                names::SERVER_USABLE,
+                "Whether a server gets new sessions, if no better tier is usable.",
+            ),
+            weight: Family::new(names::SERVER_WEIGHT, "The weight of a server in force."),
+            lag: Family::new(
+                names::SERVER_LAG,
+                "How long a replica has been behind its primary at the latest check, if that is known.",
+            ),
+        }
+    }
+
+    fn add(&mut self, pool: &Pool, member: &Member, requires_role: bool, now: Instant) {
+        let (pool_name, server) = (pool.name(), &*member.spec().label);
+        let labels = format_labels(&[("pool", pool_name), ("server", server)]);
+        self.healthy.add(&labels, u64::from(member.is_healthy()));
+        if requires_role {
+            self.role_ok.add(&labels, u64::from(!member.is_unfit()));
+        }
+        let admin_state = member.shown_overrides().admin_state;
+        for state in [
+            AdminState::Enabled,
+            AdminState::Draining,
+            AdminState::Disabled,
+            AdminState::AwaitingFailback,
+        ] {
+            let state_labels = format_labels(&[("pool", pool_name), ("server", server), ("state", state.as_str())]);
+            self.uses.add(&state_labels, u64::from(state == admin_state));
+        }
+        self.ejected.add(&labels, u64::from(member.is_ejected()));
+        let is_usable = member.state(now) == MemberState::Usable || pool.uses_in_panic(member, now);
+        self.usable.add(&labels, u64::from(is_usable));
+        self.weight.add(&labels, u64::from(member.weight()));
+        if let Some(lag) = member.lag() {
+            self.lag.add(&labels, lag.as_secs_f64());
+        }
+    }
+
+    fn all(&self) -> [&Family; 7] {
+        [
+            &self.healthy,
+            &self.role_ok,
+            &self.uses,
+            &self.ejected,
+            &self.usable,
+            &self.weight,
+            &self.lag,
+        ]
+    }
+}
+
+/// Writes the most sessions that each listener may have.
+#[must_use]
+pub fn write_connection_limits(limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>) -> String {
+    let mut family = Family::new(
+        names::MAX_CONNECTIONS,
+        "The most sessions of a listener at once: its own limit, or that of the process.",
+    );
+    for (listener, limit) in limits {
+        family.add(&format_labels(&[("listener", &listener)]), limit as u64);
+    }
+    let mut text = String::new();
+    write_header(&mut text, family.name, FamilyType::Gauge, family.help);
+    text + &family.samples
+}
+
+/// Writes how long each worker has been busy since the start.
+#[must_use]
+pub fn write_busy(workers: impl IntoIterator<Item = Duration>) -> String {
+    let mut family = Family::new(
+        names::WORKER_BUSY,
+        "Time for which a worker was not waiting for events, up to a second late.",
+    );
+    for (number, busy) in workers.into_iter().enumerate() {
+        family.add(&format_labels(&[("worker", &number.to_string())]), busy.as_secs_f64());
+    }
+    let mut text = String::new();
+    write_header(&mut text, family.name, FamilyType::Counter, family.help);
+    text + &family.samples
+}
+
+/// Writes the states of the sources of servers: by pool, whether its source is up, and when it last gave a usable answer.
+#[must_use]
+pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Option<SystemTime>)>) -> String {
+    let mut up = Family::new(
+        names::DISCOVERY_UP,
+        "Whether the latest answer of the source of a pool's servers was usable.",
+    );
+    let mut last_success = Family::new(
+        names::DISCOVERY_LAST_SUCCESS,
+        "When the source of a pool's servers last gave a usable answer, in seconds since the Unix epoch.",
+    );
+    for (pool, is_up, succeeded) in pools {
+        let labels = format_labels(&[("pool", pool)]);
+        up.add(&labels, u64::from(is_up));
+        let since_epoch = succeeded.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        last_success.add(&labels, since_epoch.map_or(0, |since| since.as_secs()));
+    }
+    write_families([&up, &last_success])
+}
+
+/// The text of the families that have samples.
+fn write_families<'a>(families: impl IntoIterator<Item = &'a Family>) -> String {
+    let mut text = String::new();
+    for family in families {
+        if !family.samples.is_empty() {
+            write_header(&mut text, family.name, FamilyType::Gauge, family.help);
+            text += &family.samples;
+        }
+    }
+    text
+}

@@ -1,0 +1,171 @@
+//! The account with a server: opened once, and kept in `account.json` of `state_dir`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::http::AcmeHttp;
+use super::plan::{AcmePlan, ExternalAccount};
+use crate::error::with_context;
+use crate::regular_file;
+use crate::tls::{TlsFileError, client_config};
+
+/// The name of the file.
+const FILE: &str = "account.json";
+
+/// A longer file is not a key for `eab`.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// The type of the error of a server that does not know the account (RFC 8555, section 6.7).
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum AcmeError {
+    /// The server refuses, cannot be reached, or does not answer as RFC 8555 says.
+    #[error("{error}")]
+    Server {
+        /// What it says.
+        #[source]
+        error: instant_acme::Error,
+        /// When it wants to be asked again, if it says so.
+        retry_after: Option<SystemTime>,
+    },
+    /// The server could not find out that a name is ours.
+    #[error("{name} was not validated: {detail}")]
+    NotValidated {
+        /// The name.
+        name: String,
+        /// What the server says.
+        detail: String,
+    },
+    /// The server does not offer the challenge that is configured.
+    #[error("the server offers no challenge {0}")]
+    NoChallenge(&'static str),
+    /// The order was not complete in time.
+    #[error("the order was not complete within {0:?}")]
+    Timeout(std::time::Duration),
+    /// A certificate or a request for one cannot be made.
+    #[error("cannot make a request for a certificate")]
+    Request(#[from] rcgen::Error),
+    /// What the server issued, or an authority of `ca_file`, cannot be used.
+    #[error(transparent)]
+    File(#[from] TlsFileError),
+    /// A file of the account cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The file of an account.
+#[derive(Serialize, Deserialize)]
+struct AccountFile {
+    /// The directory of its server.
+    directory: Box<str>,
+    contact: Vec<Box<str>>,
+    credentials: AccountCredentials,
+}
+
+/// An account whose server has answered.
+pub(super) struct OpenAccount<'a> {
+    pub(super) account: Account,
+    http: AcmeHttp,
+    plan: &'a AcmePlan,
+}
+
+impl<'a> OpenAccount<'a> {
+    /// The account of this plan: the one that is kept, if it is one with this server, otherwise a new one.
+    pub(super) async fn open(plan: &'a AcmePlan) -> Result<Self, AcmeError> {
+        let http = AcmeHttp::new(client_config(plan.ca_file.as_deref())?);
+        let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
+        let known = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory);
+        let builder = Account::builder_with_http(Box::new(http.clone()));
+        let opened = async {
+            let Some(known) = known else {
+                let new = NewAccount {
+                    contact: &contact,
+                    terms_of_service_agreed: true,
+                    only_return_existing: false,
+                };
+                let eab = plan.eab.as_ref().map(external_key).transpose();
+                let eab = eab.map_err(|error| instant_acme::Error::Other(Box::new(error)))?;
+                let (account, credentials) = builder.create(&new, plan.directory.to_string(), eab.as_ref()).await?;
+                return Ok((account, Some(credentials)));
+            };
+            let is_changed = known.contact != plan.contact;
+            // The credentials cannot be copied: read back what would be written.
+            let again = is_changed
+                .then(|| serde_json::to_value(&known.credentials))
+                .transpose()?;
+            let account = builder.from_credentials(known.credentials).await?;
+            if is_changed {
+                account.update_contacts(&contact).await?;
+            }
+            Ok((account, again.map(serde_json::from_value).transpose()?))
+        };
+        let (account, changed) = opened.await.map_err(|error| AcmeError::Server {
+            error,
+            retry_after: http.retry_after(),
+        })?;
+        if let Some(credentials) = changed {
+            let file = AccountFile {
+                directory: plan.directory.clone(),
+                contact: plan.contact.clone(),
+                credentials,
+            };
+            let text = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(io::Error::other)?);
+            regular_file::replace(&plan.state_dir.join(FILE), &text)?;
+        }
+        Ok(Self { account, http, plan })
+    }
+
+    /// An error of the server. If it does not know the account any more, the next attempt opens another one.
+    pub(super) fn error(&self, error: instant_acme::Error) -> AcmeError {
+        let is_unknown =
+            matches!(&error, instant_acme::Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT));
+        if is_unknown {
+            let file = self.plan.state_dir.join(FILE);
+            if let Err(error) = fs::rename(&file, file.with_extension("unknown")) {
+                tracing::warn!(file = %file.display(), %error, "cannot put an account aside that the server does not know");
+            }
+        }
+        AcmeError::Server {
+            error,
+            retry_after: self.http.retry_after(),
+        }
+    }
+}
+
+fn load(folder: &Path) -> io::Result<Option<AccountFile>> {
+    let file = folder.join(FILE);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(with_context(error, file.display().to_string())),
+    };
+    let account = serde_json::from_slice(&bytes);
+    account.map(Some).map_err(|_| {
+        // The error of the parser may quote the key.
+        io::Error::other(format!("{}: not an account: remove it for a new one", file.display()))
+    })
+}
+
+fn external_key(eab: &ExternalAccount) -> io::Result<ExternalAccountKey> {
+    let read = || {
+        let mut text = Zeroizing::new(String::new());
+        regular_file::open(&eab.key_file)?
+            .take(KEY_BYTES_MAX)
+            .read_to_string(&mut text)?;
+        let key = BASE64_URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('='));
+        key.map(Zeroizing::new)
+            .map_err(|_| io::Error::other("not a key in base64url"))
+    };
+    let key = read().map_err(|error| with_context(error, format!("eab.key_file {}", eab.key_file.display())))?;
+    Ok(ExternalAccountKey::new(eab.key_id.to_string(), &key))
+}

@@ -1,0 +1,126 @@
+//! One order: from the account to a chain with its key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::{AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::account::{AcmeError, OpenAccount};
+use super::challenges::{Challenges, PendingChallenge};
+use super::plan::{AcmePlan, ChallengeKind};
+use crate::name::ServerName;
+
+/// The time for a whole order. Servers validate within seconds.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long the server is asked whether it has validated all names, and then whether it has issued the certificate.
+const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(120));
+
+/// Orders a certificate for these names. Returns, in PEM, a new key and the chain. `challenges` are answered meanwhile.
+///
+/// # Errors
+/// Why there is no certificate.
+pub async fn issue(
+    plan: &AcmePlan,
+    names: &[ServerName],
+    challenges: &Arc<Challenges>,
+) -> Result<Zeroizing<String>, AcmeError> {
+    let ordered = timeout(ORDER_TIMEOUT, place(plan, names, challenges)).await;
+    ordered.unwrap_or(Err(AcmeError::Timeout(ORDER_TIMEOUT)))
+}
+
+async fn place(
+    plan: &AcmePlan,
+    names: &[ServerName],
+    challenges: &Arc<Challenges>,
+) -> Result<Zeroizing<String>, AcmeError> {
+    let opened = OpenAccount::open(plan).await?;
+    let identifiers: Vec<_> = names
+        .iter()
+        .map(|name| Identifier::Dns(name.as_str().to_owned()))
+        .collect();
+    let new = NewOrder::new(&identifiers);
+    let mut order = opened
+        .account
+        .new_order(&new)
+        .await
+        .map_err(|error| opened.error(error))?;
+    let _pending = begin_challenges(&opened, &mut order, names, plan.challenge, challenges).await?;
+    let status = order.poll_ready(&POLLING).await;
+    if !matches!(status, Ok(OrderStatus::Ready)) {
+        let failed = failed_authorization(&mut order).await;
+        return Err(match (failed, status) {
+            (Some(failed), _) => failed,
+            (None, Err(error)) => opened.error(error),
+            (None, Ok(_)) => opened.error(instant_acme::Error::Str("the order is invalid")),
+        });
+    }
+    let key = KeyPair::generate()?;
+    let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key)?;
+    let finalized = async {
+        order.finalize_csr(request.der()).await?;
+        order.poll_certificate(&POLLING).await
+    };
+    let chain = finalized.await.map_err(|error| opened.error(error))?;
+    let mut text = Zeroizing::new(key.serialize_pem());
+    text.push_str(&chain);
+    Ok(text)
+}
+
+/// Begins to answer a challenge for every name that is not validated yet, and tells the server.
+async fn begin_challenges(
+    opened: &OpenAccount<'_>,
+    order: &mut Order,
+    names: &[ServerName],
+    kind: ChallengeKind,
+    challenges: &Arc<Challenges>,
+) -> Result<Vec<PendingChallenge>, AcmeError> {
+    let wanted = match kind {
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        ChallengeKind::Http01 => ChallengeType::Http01,
+    };
+    let mut pending = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|error| opened.error(error))?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let name = names.iter().find(|known| *known.as_str() == *name);
+        let unknown = instant_acme::Error::Str("the server asks about a name that was not ordered");
+        let name = name.ok_or_else(|| opened.error(unknown))?;
+        let challenge = authorization.challenge(wanted.clone());
+        let mut challenge = challenge.ok_or(AcmeError::NoChallenge(kind.as_str()))?;
+        let answer = challenge.key_authorization();
+        pending.push(match kind {
+            ChallengeKind::TlsAlpn01 => challenges.answer_tls(name, answer.digest().as_ref())?,
+            ChallengeKind::Http01 => challenges.answer_http(&challenge.token, answer.as_str()),
+        });
+        challenge.set_ready().await.map_err(|error| opened.error(error))?;
+    }
+    Ok(pending)
+}
+
+/// What the server says about a name that it could not validate.
+async fn failed_authorization(order: &mut Order) -> Option<AcmeError> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.ok()?;
+        let state = authorization.refresh().await.ok()?;
+        let mut errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        if let Some(problem) = errors.next() {
+            return Some(AcmeError::NotValidated {
+                name: state.identifier().to_string(),
+                detail: problem.to_string(),
+            });
+        }
+    }
+    None
+}

@@ -1,0 +1,86 @@
+//! The certificates that are ordered, as the API shows them, and requests to order one now.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::schedule::Attempts;
+use crate::tls::AcmeSource;
+
+/// The state of a certificate that is ordered.
+#[derive(Clone, Debug)]
+pub struct RenewalState {
+    /// The certificate.
+    pub wanted: AcmeSource,
+    /// The time of the next order.
+    pub next: SystemTime,
+    /// The failed attempts since the last order that succeeded; `None`: there are none.
+    pub failed: Option<Attempts>,
+    /// Whether an order is under way.
+    pub is_under_way: bool,
+}
+
+/// The state of all certificates that are ordered, and requests to order them now.
+#[derive(Debug, Default)]
+pub struct Renewals {
+    state: ArcSwap<Vec<RenewalState>>,
+    /// First names of certificates. A std mutex: locked for a line.
+    requested: Mutex<Vec<Box<str>>>,
+    request: Notify,
+    /// Orders that succeeded, and that failed, by first name.
+    results: Mutex<BTreeMap<Box<str>, [u64; 2]>>,
+}
+
+impl Renewals {
+    /// The state of all certificates that are ordered.
+    #[must_use]
+    pub fn state(&self) -> Arc<Vec<RenewalState>> {
+        self.state.load_full()
+    }
+
+    /// Publishes the state.
+    pub fn publish(&self, state: Vec<RenewalState>) {
+        self.state.store(Arc::new(state));
+    }
+
+    /// Requests that the certificate for a name is ordered now. Returns the name that the certificate goes by; `None`: no
+    /// certificate for it is ordered.
+    pub fn request(&self, name: &str) -> Option<String> {
+        let state = self.state();
+        let mut wanted = state.iter().map(|state| &state.wanted);
+        let wanted = wanted.find(|wanted| wanted.names.iter().any(|known| known.as_str() == name))?;
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        if !requested.iter().any(|known| **known == *wanted.name()) {
+            requested.push(wanted.name().into());
+        }
+        drop(requested);
+        self.request.notify_one();
+        Some(wanted.name().to_owned())
+    }
+
+    /// Counts an order.
+    pub fn count(&self, name: &str, is_issued: bool) {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.entry(name.into()).or_default()[usize::from(!is_issued)] += 1;
+    }
+
+    /// The orders that succeeded, and that failed, by the name that the certificate goes by.
+    #[must_use]
+    pub fn results(&self) -> BTreeMap<Box<str>, [u64; 2]> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a request.
+    pub async fn requested(&self) {
+        self.request.notified().await;
+    }
+
+    /// Takes the requests.
+    #[must_use]
+    pub fn take_requests(&self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.requested.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

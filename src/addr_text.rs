@@ -1,0 +1,306 @@
+//! Parses addresses: `10.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`, `db.internal:5432`, `unix:/run/db.sock`, `10.0.0.0/8`.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use ipnet::IpNet;
+
+use crate::addr::{Interface, ListenAddr, ServerAddr, ServerLocation, UnixPath, is_of_one_host, parse_network};
+use crate::name::ServerName;
+
+/// Why a value is invalid, and what to write instead: the message and the hint of an error.
+pub(crate) type InvalidValue = (String, String);
+
+/// An address to listen on.
+pub(crate) fn listen(text: &str) -> Result<ListenAddr, InvalidValue> {
+    if let Some(path) = unix_path(text)? {
+        return Ok(ListenAddr::on_unix(path));
+    }
+    if let Some((address, interface)) = split_interface(text) {
+        return with_interface(interface, |interface| ListenAddr::on_interface(address, interface));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        check_scope(address)?;
+        // Listening sockets are IPv6 only, so that the kernel would reject such an address.
+        if let IpAddr::V6(v6) = address.ip()
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            let message = format!("`{text}` is an IPv4-mapped IPv6 address");
+            return Err((message, format!("write \"{v4}:{}\"", address.port())));
+        }
+        if !address.ip().is_unspecified() {
+            check_kind(address.ip())?;
+        }
+        return Ok(ListenAddr::new(address));
+    }
+    if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:"))
+        && port.parse::<u16>().is_ok()
+    {
+        let hint = format!("write [\"0.0.0.0:{port}\", \"[::]:{port}\"]");
+        return Err((format!("`{text}` has no address"), hint));
+    }
+    if text.parse::<u16>().is_ok() {
+        let hint = format!("write [\"0.0.0.0:{text}\", \"[::]:{text}\"]");
+        return Err((format!("`{text}` is only a port"), hint));
+    }
+    let (host, _) = split(text)?;
+    let hint = String::from(r#"write an IP address and a port, as in "0.0.0.0:443" or "[::]:443""#);
+    Err((format!("`{host}` is not an IP address"), hint))
+}
+
+/// The location of a server.
+pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
+    if let Some(path) = unix_path(text)? {
+        return Ok(ServerLocation::Address(ServerAddr::on_unix(path)));
+    }
+    if let Some((address, interface)) = split_interface(text).filter(|(address, _)| address.port() != 0) {
+        return with_interface(interface, |interface| ServerAddr::on_interface(address, interface))
+            .map(ServerLocation::Address);
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        check_scope(address)?;
+        check_kind(address.ip())?;
+        return match address.port() {
+            0 => Err(port_zero(text)),
+            _ => Ok(ServerLocation::Address(ServerAddr::new(address))),
+        };
+    }
+    let (host, port) = split(text)?;
+    if port == 0 {
+        return Err(port_zero(text));
+    }
+    let name = ServerName::from_config(host).map_err(|error| {
+        let hint = String::from(r#"write "name:port", "10.0.0.1:port" or "[::1]:port""#);
+        (format!("`{host}` is neither a name nor an IP address: {error}"), hint)
+    })?;
+    // The resolver would parse such a name as an IPv4 address in an old notation.
+    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next();
+    if last.is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) {
+        return Err((
+            format!("`{host}` is not an IP address"),
+            String::from("an IPv4 address has four numbers, 0 to 255"),
+        ));
+    }
+    // As written, because a trailing dot matters to the resolver. Only a name that is not ASCII must be converted.
+    let host = if host.is_ascii() { host } else { name.as_str() };
+    Ok(ServerLocation::Name {
+        host: host.into(),
+        port,
+    })
+}
+
+/// An IP address without a port. The port of the result is 0.
+pub(crate) fn host(text: &str) -> Result<ServerAddr, InvalidValue> {
+    let invalid = || {
+        let hint = "write an address such as \"10.0.0.11\"; the port has a key of its own, `port`";
+        (format!("`{text}` is not an IP address"), String::from(hint))
+    };
+    let bracketed = if text.contains('.') && !text.contains(':') {
+        format!("{text}:0")
+    } else {
+        format!("[{text}]:0")
+    };
+    if let Some((address, interface)) = split_interface(&bracketed) {
+        return with_interface(interface, |interface| ServerAddr::on_interface(address, interface));
+    }
+    let address: SocketAddr = bracketed.parse().map_err(|_| invalid())?;
+    check_scope(address)?;
+    check_kind(address.ip())?;
+    Ok(ServerAddr::new(address))
+}
+
+/// The path of `unix:/run/db.sock`; `None`: the text has another form. What HAProxy and others write instead gets a hint.
+fn unix_path(text: &str) -> Result<Option<UnixPath>, InvalidValue> {
+    let others = ["unix@", "uds@"].iter().find_map(|prefix| text.strip_prefix(prefix));
+    if let Some(path) = others.or_else(|| text.starts_with('/').then_some(text)) {
+        return Err((format!("`{text}` is no address"), format!("write \"unix:{path}\"")));
+    }
+    let Some(path) = text.strip_prefix("unix:") else {
+        return Ok(None);
+    };
+    UnixPath::new(path).map(Some).map_err(|error| {
+        let hint = match path.strip_prefix("//") {
+            Some(path) => format!("write \"unix:{path}\""),
+            None => String::from("write \"unix:/run/NAME.sock\""),
+        };
+        (format!("`{text}`: {error}"), hint)
+    })
+}
+
+/// The address and the interface of `[fe80::1%eth0]:443`. `None`: the text has another form, or the scope is a number.
+fn split_interface(text: &str) -> Option<(SocketAddrV6, &str)> {
+    let (host, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, interface) = host.split_once('%')?;
+    if text.parse::<SocketAddr>().is_ok() {
+        return None;
+    }
+    Some((SocketAddrV6::new(ip.parse().ok()?, port.parse().ok()?, 0, 0), interface))
+}
+
+/// The address with the index of the interface, or the error if the interface does not exist.
+fn with_interface<T>(name: &str, resolve: impl FnOnce(Interface) -> io::Result<T>) -> Result<T, InvalidValue> {
+    let absent = || {
+        let hint = "write a name or a number that `ip link` shows";
+        (format!("unknown interface `{name}`"), String::from(hint))
+    };
+    let interface = Interface::new(name).ok_or_else(absent)?;
+    resolve(interface).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENODEV) => absent(),
+        _ => (format!("cannot look up the interface `{name}`: {error}"), String::new()),
+    })
+}
+
+/// A link-local address is unique on one link only (RFC 4007, section 6); the kernel rejects one without a scope.
+fn check_scope(address: SocketAddr) -> Result<(), InvalidValue> {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            let message = format!("`{}` is a link-local address without an interface", v6.ip());
+            Err((message, format!("add the interface, as in \"[{}%eth0]\"", v6.ip())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A connection to an unspecified address would be one to this machine, perhaps to a listener of this process.
+fn check_kind(ip: IpAddr) -> Result<(), InvalidValue> {
+    if is_of_one_host(ip) {
+        return Ok(());
+    }
+    let hint = match ip.to_canonical() {
+        ip if !ip.is_unspecified() => String::from("multicast and broadcast addresses have no TCP"),
+        IpAddr::V4(_) => String::from("for this machine write 127.0.0.1"),
+        IpAddr::V6(_) => String::from("for this machine write [::1]"),
+    };
+    Err((format!("`{ip}` is not the address of one host"), hint))
+}
+
+/// A network, or a single address.
+pub(crate) fn network(text: &str) -> Result<IpNet, InvalidValue> {
+    parse_network(text).map_err(|error| (error.to_string(), error.hint()))
+}
+
+/// Host and port of `host:port`.
+fn split(text: &str) -> Result<(&str, u16), InvalidValue> {
+    if text.is_empty() {
+        return Err((
+            String::from("the address is empty"),
+            String::from("write \"HOST:PORT\""),
+        ));
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        return Err((
+            format!("`{text}` is a URL"),
+            format!("write it without `{scheme}://`: \"{rest}\""),
+        ));
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(bare_ipv6(text));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let hint = format!("write \"{text}:PORT\"");
+        return Err((format!("`{text}` has no port"), hint));
+    };
+    if host.is_empty() {
+        return Err((format!("`{text}` has no host"), format!("write \"HOST:{port}\"")));
+    }
+    if text.starts_with('[') && text.ends_with(']') {
+        return Err((format!("`{text}` has no port"), format!("write \"{text}:PORT\"")));
+    }
+    if !port.bytes().all(|b| b.is_ascii_digit()) || port.is_empty() {
+        return Err((
+            format!("`{port}` is not a port"),
+            String::from("write a number, 1 to 65535"),
+        ));
+    }
+    let number = port
+        .parse()
+        .map_err(|_| (format!("port {port} is out of range"), String::from("at most 65535")))?;
+    Ok((host, number))
+}
+
+/// `::1:80` is a valid address by itself, so that it is ambiguous where the port begins.
+fn bare_ipv6(text: &str) -> InvalidValue {
+    let hint = match text.rsplit_once(':') {
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() => {
+            format!("write \"[{host}]:{port}\", or \"[{text}]:PORT\"")
+        }
+        _ => format!("write \"[{text}]:PORT\""),
+    };
+    (format!("`{text}` is an IPv6 address without brackets"), hint)
+}
+
+fn port_zero(text: &str) -> InvalidValue {
+    (
+        format!("`{text}`: port 0 is not valid for a server"),
+        String::from("at least 1"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn valid_addresses_are_accepted() {
+        for text in ["0.0.0.0:0", "[::]:443", "127.0.0.1:65535", "unix:/run/app.sock"] {
+            assert_eq!(listen(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "10.0.0.1:1",
+            "[::1]:80",
+            "db.internal:5432",
+            "db.internal.:5432",
+            "my_db:1",
+            "1a:1",
+            "unix:/run/db.sock",
+        ] {
+            assert_eq!(server(text).unwrap().to_string(), text);
+        }
+        assert_eq!(
+            server("bücher.example:1").unwrap().to_string(),
+            "xn--bcher-kva.example:1"
+        );
+        for (text, network_of) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), network_of);
+        }
+    }
+
+    #[test]
+    fn hints_for_invalid_addresses_say_what_to_write() {
+        for (text, hint) in [
+            (":80", r#"write ["0.0.0.0:80", "[::]:80"]"#),
+            ("80", r#"write ["0.0.0.0:80", "[::]:80"]"#),
+            ("::1:80", r#"write "[::1]:80", or "[::1:80]:PORT""#),
+            ("::1", r#"write "[::1]:PORT""#),
+            ("[::1]", r#"write "[::1]:PORT""#),
+            ("10.0.0.1", r#"write "10.0.0.1:PORT""#),
+            ("[::ffff:10.0.0.1]:80", r#"write "10.0.0.1:80""#),
+            ("10.0.0.1:65536", "at most 65535"),
+            ("224.0.0.1:80", "multicast and broadcast addresses have no TCP"),
+            ("[ff02::1]:80", "multicast and broadcast addresses have no TCP"),
+        ] {
+            assert_eq!(listen(text).unwrap_err().1, hint, "{text}");
+        }
+        for (text, hint) in [
+            ("10.0.0.1:0", "at least 1"),
+            ("0.0.0.0:80", "for this machine write 127.0.0.1"),
+            ("[::]:80", "for this machine write [::1]"),
+            ("[::ffff:0.0.0.0]:80", "for this machine write 127.0.0.1"),
+            ("255.255.255.255:80", "multicast and broadcast addresses have no TCP"),
+            ("a:+80", "write a number, 1 to 65535"),
+            ("tcp://10.0.0.1:80/", r#"write it without `tcp://`: "10.0.0.1:80""#),
+            ("10.0.0.256:80", "an IPv4 address has four numbers, 0 to 255"),
+        ] {
+            assert_eq!(server(text).unwrap_err().1, hint, "{text}");
+        }
+        assert!(host("0.0.0.0").is_err() && host("127.0.0.1").is_ok());
+        assert_eq!(network("10.0.0.1/8").unwrap_err().1, r#"write "10.0.0.0/8""#);
+        assert_eq!(network("::ffff:10.0.0.0/104").unwrap_err().1, r#"write "10.0.0.0/8""#);
+        assert!(network("10.0.0.0/33").is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! `/api/v1/certificates` lists the certificates of listeners, of pools and of the admin port, reads their files again, and
+//! orders one by ACME.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use super::access::ApiClient;
+use super::context::{Admin, rfc3339};
+use super::error::ApiError;
+use crate::acme::RenewalState;
+use crate::reload::{TlsReloads, reload_tls};
+use crate::tls::{Certificate, ListenerTls, PoolTls, TlsReload};
+
+/// `GET /api/v1/certificates`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificatesBody {
+    /// That of the admin port first, then by the name of the listener, then by that of the pool.
+    pub certificates: Vec<CertificateBody>,
+}
+
+/// A certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateBody {
+    /// The name of the listener that has it; `[admin]`: the admin port; absent: a pool has it.
+    pub listener: Option<String>,
+    /// The name of the pool whose servers get it; absent: a listener has it.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// The host names it is for.
+    pub names: Vec<String>,
+    /// Its issuer's common name, or whole name.
+    pub issuer: String,
+    /// From when it is valid.
+    pub valid_from: String,
+    /// When it expires: the earliest of its chain.
+    pub expires: String,
+    /// The path of its file.
+    pub file: String,
+    /// The `[acme.NAME]` that it is ordered by; absent: it is not ordered.
+    pub acme: Option<String>,
+    /// Whether it is a self-signed one until the one that is ordered is issued.
+    pub self_signed: bool,
+    /// Its next order; absent: it is not ordered.
+    pub renewal: Option<RenewalBody>,
+}
+
+/// The next order of a certificate by ACME.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewalBody {
+    /// When it is due.
+    pub at: String,
+    /// Whether it is under way.
+    pub under_way: bool,
+    /// The failed orders since the last that succeeded.
+    pub failures: u32,
+    /// Why the latest failed.
+    pub error: Option<String>,
+}
+
+/// `POST /api/v1/certificates/{name}/renew`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewBody {
+    /// The first name of the certificate that is being ordered.
+    pub renewing: String,
+}
+
+/// `POST /api/v1/certificates/reload`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReloadsBody {
+    /// The admin port and the listeners at which TLS ends.
+    pub listeners: Vec<CertificateReloadBody>,
+    /// The pools with a `[pools.NAME.tls]`.
+    #[serde(default)]
+    pub pools: Vec<PoolTlsReloadBody>,
+}
+
+/// What came of reading the files of a pool again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolTlsReloadBody {
+    /// The name of the pool.
+    pub pool: String,
+    /// Whether a file has changed.
+    pub changed: bool,
+    /// What is wrong with files that were changed. What was read before is in force still.
+    pub broken: Vec<String>,
+}
+
+/// What came of reading the files of a listener again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReloadBody {
+    /// The name of the listener; `[admin]`: the admin port.
+    pub listener: String,
+    /// How many certificates are new, changed or gone.
+    pub changed: usize,
+    /// Whether the rules for clients' certificates or the secrets of tickets have changed.
+    pub policy_changed: bool,
+    /// What is wrong with files that were changed. What was read before is in force still.
+    pub broken: Vec<String>,
+}
+
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<CertificatesBody> {
+    let renewals = admin.renewals.state();
+    let of_listener = |(name, tls): (&str, &Arc<ListenerTls>)| -> Vec<CertificateBody> {
+        let store = tls.certificates();
+        store
+            .all()
+            .iter()
+            .map(|certificate| CertificateBody {
+                listener: Some(name.to_owned()),
+                ..body(certificate, &renewals)
+            })
+            .collect()
+    };
+    let of_pool = |(name, tls): (&str, &PoolTls)| {
+        Some(CertificateBody {
+            pool: Some(name.to_owned()),
+            ..body(&*tls.identity()?, &renewals)
+        })
+    };
+    let in_force = admin.live.in_force();
+    let mut certificates: Vec<_> = in_force.tls.all().flat_map(of_listener).collect();
+    certificates.extend(in_force.tls.of_pools().into_iter().filter_map(of_pool));
+    Json(CertificatesBody { certificates })
+}
+
+fn body(certificate: &Certificate, renewals: &[RenewalState]) -> CertificateBody {
+    let mut renewal = renewals.iter().filter(|_| certificate.acme.is_some());
+    let renewal = renewal.find(|renewal| renewal.wanted.file == certificate.path());
+    CertificateBody {
+        acme: certificate.acme.as_deref().map(str::to_owned),
+        self_signed: certificate.is_self_signed,
+        renewal: renewal.map(renewal_body),
+        listener: None,
+        pool: None,
+        names: certificate.names.iter().map(ToString::to_string).collect(),
+        issuer: certificate.issuer.to_string(),
+        valid_from: time(certificate.not_before),
+        expires: time(certificate.not_after),
+        file: certificate.path().display().to_string(),
+    }
+}
+
+fn renewal_body(renewal: &RenewalState) -> RenewalBody {
+    RenewalBody {
+        at: rfc3339(renewal.next),
+        under_way: renewal.is_under_way,
+        failures: renewal.failed.as_ref().map_or(0, |failed| failed.failures),
+        error: renewal.failed.as_ref().map(|failed| failed.error.clone()),
+    }
+}
+
+pub(super) async fn renew(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<RenewBody>, ApiError> {
+    let Path(name) = path?;
+    let Some(renewing) = admin.renewals.request(&name) else {
+        return Err(ApiError::not_found(format!(
+            "no certificate for `{name}` is ordered by ACME"
+        )));
+    };
+    tracing::info!(name = renewing, by = %client, "a certificate is ordered on request");
+    Ok(Json(RenewBody { renewing }))
+}
+
+/// A time in seconds since the Unix epoch, which the issuer of a certificate has chosen.
+pub(super) fn time(seconds: i64) -> String {
+    /// 9999-12-31T23:59:59Z, the end of the times that RFC 3339 can write.
+    const MAX_SECONDS: u64 = 253_402_300_799;
+    let seconds = u64::try_from(seconds).unwrap_or(0).min(MAX_SECONDS);
+    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Extension(client): Extension<ApiClient>,
+) -> Result<Json<CertificateReloadsBody>, ApiError> {
+    tracing::info!(by = %client, "TLS files are read again on request");
+    let read = spawn_blocking(move || {
+        let in_force = admin.live.in_force();
+        let TlsReloads { listeners, pools } = reload_tls(&in_force.tls, &admin.metrics);
+        let of_listener = |(listener, tls, reload): (&str, &ListenerTls, TlsReload)| CertificateReloadBody {
+            changed: reload.certificates,
+            policy_changed: reload.policy,
+            broken: tls.broken(),
+            listener: listener.to_owned(),
+        };
+        let of_pool = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
+            pool: pool.to_owned(),
+            changed: reload.policy,
+            broken: tls.broken().into_iter().collect(),
+        };
+        CertificateReloadsBody {
+            listeners: listeners.into_iter().map(of_listener).collect(),
+            pools: pools.into_iter().map(of_pool).collect(),
+        }
+    });
+    let reloads = read.await;
+    reloads
+        .map(Json)
+        .map_err(|lost| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, lost.to_string()))
+}

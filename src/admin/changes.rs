@@ -1,0 +1,279 @@
+//! What has changed between two states, for the streams of events.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem::take;
+
+use serde::{Deserialize, Serialize};
+
+use super::bodies::{AbsentServerBody, ListenerBody, PoolBody, ReloadBody, ServerBody, StateBody, TotalsBody};
+use super::guard_bodies::GuardBody;
+
+/// The event `changes` of `GET /api/v1/events`: what has changed of [`StateBody`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ChangesBody {
+    /// As in [`StateBody`].
+    uptime: u64,
+    /// As in [`StateBody`].
+    draining: bool,
+    /// As in [`StateBody`].
+    #[serde(default)]
+    in_force_since: String,
+    /// As in [`StateBody`].
+    last_reload: Option<ReloadBody>,
+    /// As in [`StateBody`].
+    totals: TotalsBody,
+    /// All guards, if one has changed.
+    guards: Option<Vec<GuardBody>>,
+    /// All overrides of absent servers, if one has changed.
+    absent: Option<Vec<AbsentServerBody>>,
+    /// The open sessions of listeners where they have changed, by name.
+    listeners: BTreeMap<String, usize>,
+    /// The open sessions and those so far of routes where they have changed, by listener and name.
+    #[serde(default)]
+    routes: BTreeMap<String, BTreeMap<String, (usize, u64)>>,
+    /// Pools that have changed, or have other servers.
+    pools: Vec<PoolBody>,
+    /// Servers of other pools that have changed, by pool.
+    servers: BTreeMap<String, Vec<ServerBody>>,
+    /// The open sessions and those so far of other servers where they have changed, by pool and name.
+    sessions: BTreeMap<String, BTreeMap<String, (u32, u64)>>,
+}
+
+/// What has changed between two states.
+#[derive(Debug)]
+pub(super) enum StateChanges {
+    /// Everything but this is the same.
+    Some(Box<ChangesBody>),
+    /// The TLS of the admin port, listeners or the list of pools: the whole state is to be shown again.
+    Many,
+}
+
+/// Compares two states of one process, and uses the earlier one up.
+pub(super) fn changes_between(mut before: StateBody, now: &mut StateBody) -> StateChanges {
+    let mut changes = ChangesBody {
+        uptime: now.uptime,
+        draining: now.draining,
+        in_force_since: now.in_force_since.clone(),
+        last_reload: now.last_reload.clone(),
+        totals: now.totals.clone(),
+        guards: (before.guards != now.guards).then(|| now.guards.clone()),
+        absent: (before.absent != now.absent).then(|| now.absent.clone()),
+        ..ChangesBody::default()
+    };
+    for (before, now) in before.listeners.iter_mut().zip(&now.listeners) {
+        changes.add_listener(before, now);
+    }
+    let names_before = before.pools.iter().map(|pool| &pool.name);
+    let has_tls_changed = before.admin_tls != now.admin_tls;
+    if has_tls_changed || before.listeners != now.listeners || !names_before.eq(now.pools.iter().map(|pool| &pool.name))
+    {
+        return StateChanges::Many;
+    }
+    for (before, now) in before.pools.into_iter().zip(&mut now.pools) {
+        changes.add_pool(before, now);
+    }
+    StateChanges::Some(Box::new(changes))
+}
+
+impl ChangesBody {
+    /// Makes the later state out of the earlier one.
+    pub fn apply(mut self, state: &mut StateBody) {
+        state.uptime = self.uptime;
+        state.draining = self.draining;
+        state.in_force_since = self.in_force_since;
+        state.last_reload = self.last_reload;
+        state.totals = self.totals;
+        state.guards = self.guards.unwrap_or_else(|| take(&mut state.guards));
+        state.absent = self.absent.unwrap_or_else(|| take(&mut state.absent));
+        for listener in &mut state.listeners {
+            listener.sessions = self.listeners.remove(&listener.name).unwrap_or(listener.sessions);
+            let counts = self.routes.remove(&listener.name).unwrap_or_default();
+            for route in &mut listener.routes {
+                if let Some(counts) = counts.get(&route.name) {
+                    (route.sessions, route.sessions_so_far) = *counts;
+                }
+            }
+        }
+        let mut pools: HashMap<_, _> = self.pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        for pool in &mut state.pools {
+            if let Some(changed) = pools.remove(&pool.name) {
+                *pool = changed;
+                continue;
+            }
+            let servers = self.servers.remove(&pool.name).unwrap_or_default();
+            let mut servers: HashMap<_, _> = servers
+                .into_iter()
+                .map(|server| (server.name.clone(), server))
+                .collect();
+            let sessions = self.sessions.remove(&pool.name).unwrap_or_default();
+            for server in &mut pool.servers {
+                if let Some(changed) = servers.remove(&server.name) {
+                    *server = changed;
+                } else if let Some(counts) = sessions.get(&server.name) {
+                    (server.sessions, server.sessions_so_far) = *counts;
+                }
+            }
+        }
+    }
+
+    /// Adds the counts that have changed, and makes them equal.
+    fn add_listener(&mut self, before: &mut ListenerBody, now: &ListenerBody) {
+        if before.sessions != now.sessions {
+            self.listeners.insert(now.name.clone(), now.sessions);
+            before.sessions = now.sessions;
+        }
+        for (before, route) in before.routes.iter_mut().zip(&now.routes) {
+            let counts = (route.sessions, route.sessions_so_far);
+            if before.name == route.name && (before.sessions, before.sessions_so_far) != counts {
+                let of_listener = self.routes.entry(now.name.clone()).or_default();
+                of_listener.insert(route.name.clone(), counts);
+                (before.sessions, before.sessions_so_far) = counts;
+            }
+        }
+    }
+
+    fn add_pool(&mut self, mut before: PoolBody, now: &mut PoolBody) {
+        // Without their servers both are compared by all other fields.
+        let (servers_before, servers_now) = (take(&mut before.servers), take(&mut now.servers));
+        let names_before = servers_before.iter().map(|server| &server.name);
+        let is_same = before == *now && names_before.eq(servers_now.iter().map(|server| &server.name));
+        now.servers = servers_now;
+        if !is_same {
+            self.pools.push(now.clone());
+            return;
+        }
+        for (before, now_server) in servers_before.into_iter().zip(&now.servers) {
+            self.add_server(&now.name, before, now_server);
+        }
+    }
+
+    fn add_server(&mut self, pool: &str, mut before: ServerBody, now: &ServerBody) {
+        if before == *now {
+            return;
+        }
+        (before.sessions, before.sessions_so_far) = (now.sessions, now.sessions_so_far);
+        if before == *now {
+            let of_pool = self.sessions.entry(pool.to_owned()).or_default();
+            of_pool.insert(now.name.clone(), (now.sessions, now.sessions_so_far));
+        } else {
+            self.servers.entry(pool.to_owned()).or_default().push(now.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> StateBody {
+        let server = |name: &str| {
+            serde_json::json!({
+                "name": name, "address": "127.0.0.1:9", "priority": 0, "weight": 1, "up": true, "health": "up",
+                "reason": null, "since": "2026-11-24T02:16:06.530Z", "ejected": false, "use": "enabled",
+                "close_over": null, "weight_is_set": false, "set_by": null, "set_at": null, "sessions": 0,
+                "sessions_so_far": 0
+            })
+        };
+        let route = |name: &str| {
+            serde_json::json!({
+                "name": name, "sni": [], "alpn": [], "from": [], "database": [], "user": [], "more": 0, "pool": "a",
+                "tls": "pass"
+            })
+        };
+        let state = serde_json::json!({
+            "version": "0.1.0", "pid": 1, "configuration": null, "started": "2026-11-24T02:16:06.512Z", "uptime": 5,
+            "draining": false, "last_reload": null,
+            "totals": { "sessions": 0, "sessions_so_far": 0, "servers": 3, "servers_up": 3 },
+            "listeners": [{
+                "name": "l", "addresses": [], "sessions": 0, "max_connections": null, "pool": "a", "tls": null,
+                "routes": [route("x"), route("y")], "more_routes": 0
+            }],
+            "pools": [
+                { "name": "a", "balance": "least-conn", "best_tier": 0, "panic": false, "servers": [server("1"), server("2")] },
+                { "name": "b", "balance": "least-conn", "best_tier": 0, "panic": false, "servers": [server("1")] }
+            ]
+        });
+        serde_json::from_value(state).unwrap()
+    }
+
+    /// What is seen after this change.
+    fn changes(change: impl FnOnce(&mut StateBody)) -> StateChanges {
+        let mut now = state();
+        change(&mut now);
+        let expected = now.clone();
+        let changes = changes_between(state(), &mut now);
+        assert_eq!(now, expected, "the new state is complete");
+        if let StateChanges::Some(changes) = &changes {
+            let sent = serde_json::to_string(changes).unwrap();
+            let mut applied = state();
+            serde_json::from_str::<ChangesBody>(&sent).unwrap().apply(&mut applied);
+            assert_eq!(
+                applied, expected,
+                "a client that applies the changes knows the new state"
+            );
+        }
+        changes
+    }
+
+    fn some(change: impl FnOnce(&mut StateBody)) -> ChangesBody {
+        match changes(change) {
+            StateChanges::Some(changes) => *changes,
+            StateChanges::Many => panic!("the whole state"),
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_the_same_is_listed() {
+        let same = some(|_| ());
+        assert!(same.pools.is_empty() && same.servers.is_empty() && same.sessions.is_empty());
+        assert!(same.listeners.is_empty() && same.guards.is_none() && same.absent.is_none());
+    }
+
+    #[test]
+    fn a_server_of_which_only_sessions_changed_is_listed_by_their_numbers() {
+        let changed = some(|state| {
+            state.pools[0].servers[1].sessions = 7;
+            state.listeners[0].sessions = 7;
+        });
+        assert_eq!(changed.sessions["a"]["2"], (7, 0));
+        assert_eq!(changed.listeners["l"], 7);
+        assert!(changed.servers.is_empty() && changed.pools.is_empty());
+    }
+
+    #[test]
+    fn a_route_with_other_sessions_is_listed_by_their_numbers() {
+        let changed = some(|state| {
+            (
+                state.listeners[0].routes[1].sessions_so_far,
+                state.listeners[0].sessions,
+            ) = (7, 3)
+        });
+        assert_eq!(changed.routes["l"]["y"], (0, 7));
+        assert_eq!(changed.routes["l"].len(), 1);
+        assert!(matches!(
+            changes(|state| state.listeners[0].routes[1].more = 1),
+            StateChanges::Many
+        ));
+    }
+
+    #[test]
+    fn a_server_that_changed_is_listed_and_so_is_a_pool_with_other_servers() {
+        let changed = some(|state| {
+            state.pools[0].servers[1].health = "down".into();
+            state.pools[1].servers.clear();
+        });
+        assert_eq!(changed.servers["a"][0].name, "2");
+        assert_eq!(changed.servers.len(), 1);
+        assert_eq!(changed.pools.len(), 1);
+        assert!(changed.pools[0].servers.is_empty());
+    }
+
+    #[test]
+    fn other_listeners_or_pools_are_the_whole_state() {
+        assert!(matches!(changes(|state| state.pools.truncate(1)), StateChanges::Many));
+        assert!(matches!(
+            changes(|state| state.listeners[0].pool = None),
+            StateChanges::Many
+        ));
+    }
+}

@@ -1,0 +1,256 @@
+//! The connections of an admin endpoint: each serves one request, within a time, except for streams of events.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use super::streams::StreamMark;
+
+/// The time for a client to send the head of its request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest life of a connection: [`HEAD_TIMEOUT`] and the 10 s that scrapers usually wait for a response.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// The shortest life of a connection when the limit is reached and another client waits. Then the oldest is closed.
+const CROWDED_CONNECTION_TIME: Duration = Duration::from_millis(50);
+
+/// A connection that was accepted.
+pub(super) struct AdminConnection {
+    serving: Pin<Box<dyn Future<Output = ()> + Send>>,
+    mark: StreamMark,
+}
+
+impl AdminConnection {
+    /// One that is served by this router.
+    pub(super) fn new(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) -> Self {
+        let mark = StreamMark::default();
+        Self {
+            serving: Box::pin(serve(stream, router, mark.clone())),
+            mark,
+        }
+    }
+
+    /// The same after a TLS handshake.
+    pub(super) fn over_tls(stream: TcpStream, config: Arc<ServerConfig>, router: Router) -> Self {
+        let mark = StreamMark::default();
+        let serving = {
+            let mark = mark.clone();
+            async move {
+                let handshake = timeout(HEAD_TIMEOUT, TlsAcceptor::from(config).accept(stream));
+                // Errors are the client's: it does not speak TLS, does not trust the certificate, or closed early.
+                if let Ok(Ok(stream)) = handshake.await {
+                    serve(stream, router, mark).await;
+                }
+            }
+        };
+        Self {
+            serving: Box::pin(serving),
+            mark,
+        }
+    }
+}
+
+/// The open connections, limited in number: when the limit is reached, the oldest one gives way to a new one.
+#[derive(Default)]
+pub(super) struct Connections {
+    tasks: JoinSet<()>,
+    /// Oldest first.
+    by_age: VecDeque<OpenConnection>,
+}
+
+struct OpenConnection {
+    since: Instant,
+    task: AbortHandle,
+    mark: StreamMark,
+}
+
+impl Connections {
+    pub(super) fn spawn(&mut self, connection: AdminConnection) {
+        self.by_age.push_back(OpenConnection {
+            since: Instant::now(),
+            task: self.tasks.spawn(connection.serving),
+            mark: connection.mark,
+        });
+    }
+
+    /// Returns when fewer than `max` connections are open, not counting streams of events, which have a limit of their own. If
+    /// none ends by itself, the oldest is aborted at the age of [`CROWDED_CONNECTION_TIME`]; connections of one burst reach
+    /// that age together, so that a queue of new clients does not wait that long for each of them.
+    pub(super) async fn wait_until_below(&mut self, max: usize) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|open| !open.task.is_finished());
+        let mut counted = self.by_age.iter().filter(|open| !open.mark.is_open());
+        let (Some(oldest), others) = (counted.next(), counted.count()) else {
+            return;
+        };
+        if 1 + others < max {
+            return;
+        }
+        if timeout_at(oldest.since + CROWDED_CONNECTION_TIME, self.tasks.join_next())
+            .await
+            .is_err()
+        {
+            oldest.task.abort();
+            self.tasks.join_next().await;
+        }
+    }
+}
+
+/// Serves one request, then closes: an idle keep-alive connection would use up the limit.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, mark: StreamMark) {
+    let router = router.layer(Extension(mark.clone()));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    // Errors are the client's: it sent no valid request, or closed early.
+    if timeout(CONNECTION_TIME_MAX, &mut connection).await.is_ok() || !mark.is_open() {
+        return;
+    }
+    tokio::select! {
+        _ = &mut connection => {}
+        // What the client has not read by then is dropped with the connection: it does not read.
+        () = mark.ended() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Mutex;
+
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn endless(mark: StreamMark) -> AdminConnection {
+        AdminConnection {
+            serving: Box::pin(pending()),
+            mark,
+        }
+    }
+
+    fn router() -> Router {
+        Router::new().route("/", get(|| async { "x".repeat(1 << 20) }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_complete_head_is_cut() {
+        for sent in ["", "GET / HTTP/1.1\r\n"] {
+            let (mut client, ours) = duplex(1024);
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            serve(ours, router(), StreamMark::default()).await;
+            assert_eq!(began.elapsed(), HEAD_TIMEOUT, "{sent:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_at_the_limit_are_replaced_in_batches() {
+        let (mut connections, began) = (Connections::default(), Instant::now());
+        for _ in 0..3 * 16 {
+            connections.wait_until_below(16).await;
+            connections.spawn(endless(StreamMark::default()));
+        }
+        assert_eq!(connections.tasks.len(), 16);
+        // 1 ms: the resolution of the timer.
+        assert!(began.elapsed() <= 2 * (CROWDED_CONNECTION_TIME + Duration::from_millis(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_neither_count_nor_give_way() {
+        let mut connections = Connections::default();
+        let (stream, other) = (StreamMark::default(), StreamMark::default());
+        stream.begin();
+        for mark in [&stream, &other, &stream, &other, &other] {
+            connections.wait_until_below(2).await;
+            connections.spawn(endless(mark.clone()));
+        }
+        connections.by_age.retain(|open| !open.task.is_finished());
+        let are_streams: Vec<_> = connections.by_age.iter().map(|open| open.mark.is_open()).collect();
+        assert_eq!(are_streams, [true, true, false, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_outlives_the_limit_and_ends_with_its_last_event() {
+        use http_body_util::channel::Channel;
+
+        let (sender, body) = Channel::<axum::body::Bytes>::new(1);
+        let (body, mark) = (Arc::new(Mutex::new(Some(body))), StreamMark::default());
+        let router = Router::new().route(
+            "/",
+            get(move |Extension(mark): Extension<StreamMark>| {
+                mark.begin();
+                let body = body.lock().unwrap().take().unwrap();
+                async { axum::body::Body::new(body) }
+            }),
+        );
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let (began, serving) = (Instant::now(), tokio::spawn(serve(ours, router, mark.clone())));
+        sleep(10 * CONNECTION_TIME_MAX).await;
+        assert!(!serving.is_finished());
+        drop(mark.clone().end_with());
+        drop(sender);
+        serving.await.unwrap();
+        assert_eq!(began.elapsed(), 10 * CONNECTION_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_finish_its_body_is_cut() {
+        let router = Router::new().route("/", post(|body: String| async { body }));
+        let (mut client, ours) = duplex(1024);
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n")
+            .await
+            .unwrap();
+        let dripping = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        serve(ours, router, StreamMark::default()).await;
+        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
+        dripping.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut() {
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let began = Instant::now();
+        serve(ours, router(), StreamMark::default()).await;
+        assert_eq!(began.elapsed(), CONNECTION_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_closes_after_one_response() {
+        let (mut client, ours) = duplex(1024);
+        let serving = tokio::spawn(serve(ours, router(), StreamMark::default()));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let (mut response, began) = (String::new(), Instant::now());
+        client.read_to_string(&mut response).await.unwrap();
+        serving.await.unwrap();
+        assert!(response.contains("connection: close\r\n") && response.ends_with("xx"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

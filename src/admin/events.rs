@@ -1,0 +1,167 @@
+//! `GET /api/v1/events`: the state and its changes as server-sent events (WHATWG HTML, section 9.2).
+//!
+//! One task makes the events for all streams, and only while there are any. A client that does not read in time is cut; it
+//! gets the whole state when it connects again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use http_body_util::channel::{Channel, Sender};
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+
+use super::bodies::StateBody;
+use super::changes::{StateChanges, changes_between};
+use super::context::Admin;
+use super::error::ApiError;
+use super::history::sample_body;
+use super::state::state_body;
+use super::streams::StreamMark;
+use crate::text::escape_json;
+
+/// The time for a client to take an event.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// After a look for changes, this many times the time that it took passes until the next one: with very many servers it
+/// takes at most a hundredth of a core.
+const PAUSE_FACTOR: u32 = 99;
+
+pub(super) async fn events(
+    State(admin): State<Arc<Admin>>,
+    Extension(mark): Extension<StreamMark>,
+) -> Result<impl IntoResponse, ApiError> {
+    let permit = Arc::clone(&admin.events.permits).try_acquire_owned();
+    let permit = permit.map_err(|_| {
+        let message = format!(
+            "{} streams of events are open already: try again later",
+            admin.events.streams_max
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    })?;
+    let coming = admin.events.sender.subscribe(); // before the state is read, so that no change is missed
+    let first = whole_state(&admin).await?;
+    let (sender, body) = Channel::<Bytes>::new(1);
+    mark.begin();
+    tokio::spawn(async move {
+        let _permit = permit;
+        let _ends = mark.end_with();
+        send(sender, first, coming).await;
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, Body::new(body)))
+}
+
+async fn whole_state(admin: &Arc<Admin>) -> Result<Bytes, ApiError> {
+    let admin = Arc::clone(admin);
+    let made = spawn_blocking(move || event("state", &state_body(&admin))).await;
+    made.map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "cannot show the state"))
+}
+
+/// Sends events until the client has gone or is too slow.
+async fn send(mut sender: Sender<Bytes>, first: Bytes, mut coming: broadcast::Receiver<Bytes>) {
+    let mut next = first;
+    while let Ok(Ok(())) = timeout(SEND_TIME_MAX, sender.send_data(next)).await {
+        next = match coming.recv().await {
+            Ok(event) => event,
+            Err(_) => return, // behind by more than the backlog
+        };
+    }
+}
+
+/// Makes the events for as long as it is polled: one second's sample, then what has changed.
+pub async fn publish(admin: Arc<Admin>) {
+    let mut latest = admin.history.latest();
+    let mut seen: Option<StateBody> = None;
+    let mut next_look = Instant::now();
+    while latest.changed().await.is_ok() {
+        if admin.events.sender.receiver_count() == 0 {
+            seen = None;
+            continue;
+        }
+        let sample = latest.borrow_and_update().as_deref().map(sample_body);
+        if let Some(sample) = sample {
+            send_to_all(&admin, event("sample", &sample));
+        }
+        if Instant::now() < next_look {
+            continue;
+        }
+        let before = seen.take();
+        let (look, began) = (Arc::clone(&admin), Instant::now());
+        let looked = spawn_blocking(move || {
+            let mut now = state_body(&look);
+            let event = match before.map(|before| changes_between(before, &mut now)) {
+                Some(StateChanges::Some(changes)) => event("changes", &changes),
+                None | Some(StateChanges::Many) => event("state", &now),
+            };
+            (now, event)
+        });
+        let Ok((now, event)) = looked.await else { continue }; // the panic hook has logged a panic
+        next_look = Instant::now() + began.elapsed() * PAUSE_FACTOR;
+        seen = Some(now);
+        send_to_all(&admin, event);
+    }
+}
+
+fn send_to_all(admin: &Admin, event: Bytes) {
+    let _ = admin.events.sender.send(event); // fails if the last client has gone meanwhile
+}
+
+/// An event. JSON has no line breaks, so that it is one line of data.
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_string(data).expect("a body has string keys only");
+    format!("event: {name}\ndata: {}\n\n", escape_json(&data)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::admin::streams::BACKLOG_MAX;
+
+    #[test]
+    fn an_event_is_one_line_of_data() {
+        let event = event("sample", &["a\nb"]);
+        assert_eq!(event, "event: sample\ndata: [\"a\\nb\"]\n\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_is_cut() {
+        let events = broadcast::Sender::new(BACKLOG_MAX);
+        let (sender, body) = Channel::<Bytes>::new(1);
+        let sending = tokio::spawn(send(sender, "first".into(), events.subscribe()));
+        for number in 0..3 * BACKLOG_MAX {
+            let _ = events.send(Bytes::from(number.to_string()));
+            tokio::task::yield_now().await;
+        }
+        sending.await.unwrap();
+        drop(body);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_gets_every_event() {
+        let events = broadcast::Sender::new(BACKLOG_MAX);
+        let (sender, mut body) = Channel::<Bytes>::new(1);
+        let sending = tokio::spawn(send(sender, "first".into(), events.subscribe()));
+        for expected in ["first", "second", "third"] {
+            if expected != "first" {
+                events.send(expected.into()).unwrap();
+            }
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), expected);
+        }
+        drop(body);
+        events.send("last".into()).unwrap();
+        sending.await.unwrap();
+    }
+}

@@ -1,0 +1,205 @@
+// Details of one thing, and what can be done with it. Each act says first what it will do, and shows the answer.
+
+import { byId, bytes, count, counted, duration, element, facts, localTime, openDialog, show, since } from "./dom.js";
+import { known, serverState } from "./state.js";
+import { ApiError, get, hasToken, send } from "./source.js";
+
+const detail = () => byId("detail");
+
+/** Whether the process has a token that this page could send. */
+let canWrite = false;
+
+export const mayWrite = () => canWrite;
+
+export const setCanWrite = (can) => {
+  canWrite = can;
+};
+
+function openDetail(title, ...content) {
+  const close = element("button", { onclick: () => detail().close(), "data-key": "close" }, "Close");
+  show(detail(), element("h2", { id: "detail-title" }, title), ...content, element("p", { class: "actions" }, close));
+  openDialog(detail());
+}
+
+export function showListener(name) {
+  const listener = known.state.listeners.find((listener) => listener.name === name);
+  if (!listener) return;
+  const { tls } = listener;
+  openDetail(
+    `Listener ${name}`,
+    facts([
+      ["Addresses", listener.addresses.join(" ")],
+      ["Sessions", `${count(listener.sessions)}${listener.max_connections ? ` of at most ${count(listener.max_connections)}` : ""}`],
+      ["Guards", listener.guards.join(", ")],
+      ["Clients that no route takes", listener.redirect ? `are redirected to ${listener.redirect}` : listener.pool ? `go to ${listener.pool}` : "are refused"],
+      ["Certificates", tls ? `${tls.certificates}, the first to expire: ${tls.expires_first ?? "–"} at ${localTime(tls.expires)}` : null],
+    ]),
+    guardsOf(listener),
+  );
+}
+
+function guardsOf(listener) {
+  const guards = known.state.guards.filter((guard) => listener.guards.includes(guard.name));
+  return guards.map((guard) => {
+    const refused = Object.entries(guard.report_only ? guard.reports : guard.refusals).filter(([, number]) => number > 0);
+    const list = refused.map(([reason, number]) => `${reason} ${count(number)}`).join(", ") || "none";
+    const deny = element("button", { onclick: () => denyNetwork(guard.name), disabled: !canWrite }, `Deny a network in ${guard.name}`);
+    return [
+      element("h3", {}, `Guard ${guard.name}`),
+      facts([["Sessions", count(guard.sessions)], [guard.report_only ? "Reported" : "Refused", list], ["Denied by edits", count(guard.edits)]]),
+      element("p", { class: "actions" }, deny),
+    ];
+  });
+}
+
+export async function showPool(name) {
+  const pool = known.state.pools.find((pool) => pool.name === name);
+  if (!pool) return;
+  const history = await get("history").catch(() => null); // what it tells is left out
+  const samples = history?.pools.find((past) => past.name === name);
+  const p99 = samples?.connect_p99_ms.findLast((value) => value !== null) ?? null;
+  openDetail(
+    `Pool ${name}`,
+    facts([
+      ["Balanced by", pool.balance],
+      ["Servers", `${pool.servers.filter((server) => server.up).length} of ${pool.servers.length} up`],
+      ["Priority in use", pool.best_tier === null ? "none: no server is usable" : String(pool.best_tier)],
+      ["Primary", pool.primary],
+      ["Primaries", pool.primaries.length > 1 ? pool.primaries.join(", ") : null],
+      ["Queue", pool.queue ? queueOf(pool.queue) : null],
+      ["Not resolved yet", pool.unresolved.join(", ")],
+      ["Fallback", pool.fallback],
+      ["Served by", pool.served_by],
+      ["Connect p99", p99 === null ? null : duration(p99 / 1000)],
+      ["Discovered by", pool.discovery ? `${pool.discovery.source}${pool.discovery.error ? `: ${pool.discovery.error}` : ""}` : null],
+      ["Clones", pool.scale ? clonesOf(pool.scale) : null],
+      ["New sessions", samples ? `${count(samples.opened.at(-1) ?? 0)}/s` : null],
+      ["Bytes", samples ? `${bytes(samples.bytes_up.at(-1) ?? 0)}/s from clients, ${bytes(samples.bytes_down.at(-1) ?? 0)}/s from servers` : null],
+      ["Sessions ended", samples ? endingsOf(samples.endings) : null],
+    ]),
+  );
+}
+
+function clonesOf({ clones, min, max, wanted, set_by }) {
+  const states = clones.map(({ name, state }) => `${name} ${state}`).join(", ") || "none";
+  return `${states}; ${min} to ${max}${wanted === null ? "" : `, ${wanted} wanted by ${set_by}`}`;
+}
+
+/** Counts by ending since the start, the most frequent first. */
+function endingsOf(endings) {
+  const counts = Object.entries(endings).toSorted(([, a], [, b]) => b - a);
+  return counts.map(([ending, number]) => `${ending} ${count(number)}`).join(", ") || "none";
+}
+
+function queueOf({ waiting, max, timeout }) {
+  const most = max === null ? ", and no others may join them" : ` of at most ${count(max)}`;
+  return `${counted(waiting, "client")}${most}${timeout ? `, each for at most ${timeout}` : ""}`;
+}
+
+export async function showServer(poolName, name) {
+  const label = `${poolName}/${name}`;
+  const path = `${encodeURIComponent(poolName)}/${encodeURIComponent(name)}`;
+  const server = await get(`servers/${path}`).catch((error) => error);
+  if (server instanceof Error) {
+    openDetail(`Server ${label}`, element("p", { class: "notice bad" }, server.message));
+    return;
+  }
+  const { word, sign } = serverState(server);
+  const goOn = server.sessions > 0 ? ` Its open sessions (${count(server.sessions)}) go on until they end.` : "";
+  const act = (title, what, body, properties = {}) => {
+    const onclick = () => ask(title, what, () => send("POST", `servers/${path}`, body));
+    return element("button", { disabled: !canWrite, onclick, ...properties }, title);
+  };
+  openDetail(
+    `Server ${label}`,
+    facts([
+      ["State", `${sign} ${word}, for ${since(server.since)}`],
+      ["Last check", server.reason],
+      ["Address", server.address],
+      ["Sessions", `${count(server.sessions)}${server.max_sessions ? ` of at most ${count(server.max_sessions)}` : ""}, ${count(server.sessions_so_far)} so far`],
+      ["Weight", `${server.weight}${server.weight_is_set ? " (set by an operator)" : ""}`],
+      ["Priority", String(server.priority)],
+      ["Connects", server.connect_p50_ms === null ? null : `half within ${duration(server.connect_p50_ms / 1000)}, 99 % within ${duration(server.connect_p99_ms / 1000)}`],
+      ["Failed connects", Object.entries(server.connect_failures).map(([reason, number]) => `${reason} ${count(number)}`).join(", ") || "none"],
+      ["Use", server.use],
+      ["Set by", server.set_by ? `${server.set_by}, ${since(server.set_at)} ago` : null],
+    ]),
+    element("p", { class: "actions" },
+      server.use === "enabled" ? null : act("Enable", `${label} gets new sessions again.`, { use: "enabled" }),
+      server.use === "draining" ? null : act("Drain", `${label} gets no new sessions.${goOn}`, { use: "draining" }),
+      server.use === "disabled" ? null : act("Disable", `${label} gets no new sessions and is no longer checked.${goOn}`, { use: "disabled" }),
+      act(
+        "Drain and cut",
+        `${label} gets no new sessions, and its open sessions (${count(server.sessions)}) are cut over 10 s.`,
+        { use: "draining", close_over: "10s" },
+        { class: "danger", disabled: !canWrite || server.sessions === 0 },
+      ),
+      weightForm(label, server, path),
+      server.weight_is_set ? act("Use the configured weight", `The weight of ${label} is that of the configuration again.`, { weight: null }) : null),
+    canWrite ? null : element("p", { class: "hint" }, writeHint()),
+  );
+}
+
+const writeHint = () => byId("access").textContent;
+
+function weightForm(label, server, path) {
+  const input = element("input", { type: "number", min: 0, max: 256, value: server.weight, "aria-label": "Weight", disabled: !canWrite });
+  const set = () => {
+    const weight = Number(input.value);
+    ask("Set weight", `${label} gets weight ${weight} instead of ${server.weight}.`, () => send("POST", `servers/${path}`, { weight }));
+  };
+  return [input, element("button", { disabled: !canWrite, onclick: set }, "Set weight")];
+}
+
+export const killSession = (session) => ask(
+  `End session ${session.id}`,
+  `The session of ${session.client}, open for ${duration(session.age_ms / 1000)}, is reset on both sides.`,
+  () => send("DELETE", `sessions/${session.id}`),
+);
+
+export const reloadConfiguration = () => ask(
+  "Reload the configuration",
+  "The file is read and checked. If it is valid it is in force at once; sessions go on as they are. If not, nothing changes.",
+  () => send("POST", "reload"),
+);
+
+function denyNetwork(guard) {
+  const network = element("input", { placeholder: "198.51.100.0/24", "aria-label": "Network", spellcheck: "false" });
+  const time = element("input", { placeholder: "10m", "aria-label": "For how long", spellcheck: "false" });
+  ask(
+    `Deny a network in ${guard}`,
+    "New sessions from it are refused for this time, or until the edit is undone. Open sessions go on.",
+    () => send("POST", `guards/${encodeURIComponent(guard)}/deny`, { network: network.value.trim(), ...(time.value.trim() ? { for: time.value.trim() } : {}) }),
+    element("p", { class: "filters" }, element("label", {}, "Network", network), element("label", {}, "For how long", time)),
+  );
+}
+
+/** Asks once, acts, and shows the answer. */
+function ask(title, what, act, ...fields) {
+  const dialog = byId("question");
+  const answer = element("p", { role: "status" });
+  const go = element("button", { class: "danger", onclick: async () => {
+    go.disabled = true;
+    answer.textContent = "…";
+    try {
+      const done = await act();
+      show(answer, element("strong", {}, "Done. "), element("code", {}, summary(done)));
+      go.remove();
+      cancel.textContent = "Close";
+    } catch (error) {
+      const hint = error instanceof ApiError && error.status === 401 && !hasToken() ? " Enter the token above." : "";
+      show(answer, element("strong", {}, "Not done. "), element("span", { class: "mono" }, error.message + hint));
+      go.disabled = false;
+    }
+  } }, title);
+  const cancel = element("button", { onclick: () => dialog.close() }, "Cancel");
+  show(dialog, element("h2", { id: "question-title" }, title), element("p", {}, what), ...fields, element("p", { class: "actions" }, go, cancel), answer);
+  if (detail().open) detail().close();
+  openDialog(dialog);
+}
+
+/** The answer of the API in a line. */
+function summary(done) {
+  const text = JSON.stringify(done);
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
+}

@@ -1,0 +1,125 @@
+// Lines of the last 15 minutes.
+
+import { byId, bytes, count, duration, element, show } from "./dom.js";
+import { known } from "./state.js";
+
+/** The samples across a chart: those that there are, and at least so many. */
+const SAMPLES_MIN = 120;
+
+const HEIGHT = 100;
+
+const rate = (value) => `${bytes(value)}/s`;
+const perSecond = (value) => `${count(value)}/s`;
+
+/** The charts of the process; those with two lines have a name for each. */
+const TOTALS = [
+  { title: "Sessions", lines: [["", (totals) => totals.sessions]], format: count },
+  { title: "New sessions", lines: [["", (totals) => totals.opened]], format: perSecond },
+  { title: "Bytes", lines: [["from servers", (totals) => totals.bytes_down], ["from clients", (totals) => totals.bytes_up]], format: rate },
+  { title: "Connect p99", lines: [["", (totals) => totals.connect_p99_ms]], format: (ms) => duration(ms / 1000) },
+  { title: "Ended", lines: [["all", ended], ["failed", failed]], format: perSecond },
+];
+
+/** Those of a pool. */
+const POOL = [
+  { title: "Sessions", lines: [["", (pool) => pool.sessions]], format: count },
+  { title: "New sessions", lines: [["", (pool) => pool.opened]], format: perSecond },
+  { title: "Bytes", lines: [["from servers", (pool) => pool.bytes_down], ["from clients", (pool) => pool.bytes_up]], format: rate },
+  { title: "Connect p99", lines: [["", (pool) => pool.connect_p99_ms]], format: (ms) => duration(ms / 1000) },
+  { title: "Ended", lines: [["all", endedOf], ["failed", (pool) => pool.failed]], format: perSecond },
+];
+
+const sum = (lists, length) => Array.from({ length }, (_, at) => lists.reduce((all, list) => all + list[at], 0));
+
+function ended(totals) {
+  return sum(Object.values(totals.endings), totals.sessions.length);
+}
+
+function failed(totals) {
+  const lists = Object.entries(totals.endings).filter(([ending]) => known.endings[ending]?.failure);
+  return sum(lists.map(([, list]) => list), totals.sessions.length);
+}
+
+/** The sessions that have come and are no longer there. */
+function endedOf({ sessions, opened }) {
+  return opened.map((number, at) => Math.max(0, number - sessions[at] + (sessions[at - 1] ?? sessions[at] - number)));
+}
+
+export function showCharts() {
+  const { history } = known;
+  if (!history) return;
+  const select = byId("chart-pool");
+  const names = history.pools.map((pool) => pool.name);
+  if (names.join("\n") !== select.dataset.names) {
+    const chosen = select.value;
+    select.dataset.names = names.join("\n");
+    show(select, element("option", { value: "" }, "all pools"), names.map((name) => element("option", { value: name }, name)));
+    select.value = names.includes(chosen) ? chosen : "";
+  }
+  const pool = history.pools.find((pool) => pool.name === select.value);
+  const charts = pool ? POOL : TOTALS;
+  show(byId("chart-list"), charts.map((chart) => figure(chart, pool ?? history.totals)));
+}
+
+function figure({ title, lines, format }, source) {
+  const drawn = lines.map(([name, valuesOf]) => {
+    const values = valuesOf(source);
+    return { label: name ? `${name}: ` : "", values, last: values.findLast((value) => value !== null) };
+  });
+  const highest = Math.max(...drawn.flatMap(({ values }) => values.map((value) => value ?? 0)), 0);
+  const top = highest > 0 ? highest : 1;
+  const now = drawn.map(({ label, last }, index) => {
+    const key = drawn.length > 1 ? element("span", { class: `key k${index}` }) : null;
+    return element("span", {}, key, label, element("b", {}, last === undefined ? "–" : format(last)));
+  });
+  const described = drawn.map(({ label, last }) => `${label}now ${last === undefined ? "none" : format(last)}`);
+  const width = Math.max(SAMPLES_MIN, source.sessions.length);
+  const svg = element(
+    "svg:svg",
+    { viewBox: `0 0 ${width} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${described.join(", ")}, peak ${format(highest)}` },
+    element("svg:path", { class: "grid", d: `M0 25H${width}M0 50H${width}M0 75H${width}`, "vector-effect": "non-scaling-stroke" }),
+    drawn.length === 1 ? element("svg:path", { class: "area", d: area(drawn[0].values, top, width) }) : null,
+    drawn.map(({ values }, index) => element("svg:path", { class: `series s${index}`, d: path(values, top, width) })),
+  );
+  return element(
+    "figure",
+    {},
+    element("figcaption", {}, element("strong", {}, title), element("span", { class: "highest" }, `peak ${format(highest)}`), element("span", { class: "now" }, now)),
+    svg,
+    element("div", { class: "axis", "aria-hidden": "true" }, element("span", {}, `${duration(width)} ago`), element("span", {}, "now")),
+  );
+}
+
+const height = (value, top) => (HEIGHT - 2 - (HEIGHT - 6) * (value / top)).toFixed(1);
+
+/** A line from the right: the newest sample is at the edge, and gaps stay gaps. */
+function path(values, top, width) {
+  const start = width - values.length;
+  let text = "";
+  let isGap = true;
+  values.forEach((value, at) => {
+    if (value === null) {
+      isGap = true;
+      return;
+    }
+    const y = height(value, top);
+    // A value between two gaps is a short stroke.
+    text += isGap ? `M${start + at} ${y}h1` : `L${start + at} ${y}`;
+    isGap = false;
+  });
+  return text;
+}
+
+/** What is below the line; gaps are left out. */
+function area(values, top, width) {
+  const start = width - values.length;
+  let text = "";
+  values.forEach((value, at) => {
+    if (value === null) return;
+    const isFirst = (values[at - 1] ?? null) === null;
+    const isLast = (values[at + 1] ?? null) === null;
+    const x = start + at;
+    text += `${isFirst ? `M${x} ${HEIGHT}` : ""}L${x} ${height(value, top)}${isLast ? `L${x} ${HEIGHT}Z` : ""}`;
+  });
+  return text;
+}

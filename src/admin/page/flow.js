@@ -1,0 +1,160 @@
+// The picture: listeners, routes, pools and servers, with lines as thick as their share of the sessions.
+
+import { byId, count, counted, element, show } from "./dom.js";
+import { allServers, known, serverState } from "./state.js";
+import { showListener, showPool, showServer } from "./actions.js";
+
+/** The most boxes in a column; what needs attention comes first, and the rest is counted. */
+const BOXES_MAX = 16;
+
+/** The pool whose servers are shown alone. */
+let selected = null;
+
+/** `1 session`, `2 of 10 sessions`. */
+const sessionCount = (number, limit) => (limit ? `${count(number)} of ${count(limit)} sessions` : counted(number, "session"));
+
+const sessionsOf = (pool) => pool.servers.reduce((sum, server) => sum + server.sessions, 0);
+
+export function showFlow() {
+  const { state } = known;
+  if (!state) return;
+  if (selected && !state.pools.some((pool) => pool.name === selected)) selected = null;
+  const links = [];
+  const columns = [listeners(state), routes(state, links), pools(state), servers(links)];
+  const chart = byId("flow-chart");
+  show(
+    chart,
+    element("svg:svg", { "aria-hidden": "true" }),
+    columns.map(({ title, boxes, more }) => {
+      const note = more > 0 ? `and ${count(more)} more` : boxes.length === 0 ? "none" : null;
+      const rest = note && element("li", { class: "hint" }, note);
+      return element("div", {}, element("h3", {}, title), element("ul", {}, boxes, rest));
+    }),
+  );
+  draw(chart, links, Math.max(1, state.totals.sessions));
+}
+
+function box(id, kind, title, notes, onclick, pressed) {
+  const button = element(
+    "button",
+    { class: `node ${kind}`, id, "data-key": id, onclick, "aria-pressed": pressed === undefined ? null : String(pressed) },
+    element("strong", {}, title),
+    notes.filter(Boolean).map((note) => (note instanceof Element ? note : element("small", {}, note))),
+  );
+  return element("li", {}, button);
+}
+
+function listeners(state) {
+  const all = state.listeners;
+  const boxes = all.slice(0, BOXES_MAX).map((listener) => {
+    const full = listener.max_connections && listener.sessions >= listener.max_connections;
+    return box(
+      `l:${listener.name}`,
+      full ? "is-warn" : "",
+      listener.name,
+      [listener.addresses.join(" "), `${sessionCount(listener.sessions, listener.max_connections)}${full ? ", full" : ""}`],
+      () => showListener(listener.name),
+    );
+  });
+  return { title: "Listeners", boxes, more: all.length - boxes.length };
+}
+
+function routes(state, links) {
+  const all = [];
+  let more = 0;
+  for (const listener of state.listeners) {
+    const entries = listener.routes.map((route) => ({
+      ...route,
+      listener,
+      key: route.name,
+      notes: [conditions(route), route.tls === "terminate" ? "TLS ends here" : null, route.pool ? narrow(`to ${route.pool}`) : "refused", routeCount(route)],
+    }));
+    const sessions = Math.max(0, listener.sessions - listener.routes.reduce((sum, route) => sum + route.sessions, 0));
+    const rest = { listener, sessions, notes: [`of ${listener.name}`, listener.pool ? narrow(`to ${listener.pool}`) : null, sessionCount(sessions)] };
+    if (listener.pool) all.push({ ...rest, name: entries.length > 0 ? "any other client" : "any client", key: "*", pool: listener.pool });
+    if (listener.redirect) all.push({ ...rest, name: `redirect to ${listener.redirect}`, key: "redirect" });
+    all.push(...entries);
+    more += listener.more_routes;
+  }
+  const order = new Map(state.listeners.map((listener, at) => [listener, at]));
+  const chosen = all.length > BOXES_MAX ? all.toSorted((a, b) => b.sessions - a.sessions).slice(0, BOXES_MAX) : all;
+  // By listener; what is left to the last of its routes comes last.
+  chosen.sort((a, b) => order.get(a.listener) - order.get(b.listener) || (a.key === "*") - (b.key === "*"));
+  const boxes = chosen.map(({ listener, key, name, notes, sessions, pool }) => {
+    const id = `r:${listener.name}:${key}`;
+    links.push([`l:${listener.name}`, id, sessions]);
+    if (pool) links.push([id, `p:${pool}`, sessions]);
+    return box(id, "", name, notes, () => showListener(listener.name));
+  });
+  return { title: "Routes", boxes, more: more + all.length - boxes.length };
+}
+
+/** A note for narrow screens, where there are no lines. */
+const narrow = (text) => element("small", { class: "narrow" }, text);
+
+const routeCount = (route) => `${sessionCount(route.sessions)}, ${count(route.sessions_so_far)} so far`;
+
+function conditions(route) {
+  const parts = ["sni", "alpn", "from", "database", "user"].flatMap((key) => route[key] ?? []);
+  const shown = parts.slice(0, 3).join(", ");
+  const more = parts.length - 3 + route.more;
+  return more > 0 ? `${shown} and ${more} more` : shown;
+}
+
+function pools(state) {
+  const rank = (pool) => (pool.best_tier === null ? 0 : pool.servers.some((server) => !server.up) ? 1 : 2);
+  const all = state.pools.map((pool) => ({ pool, sessions: sessionsOf(pool) }));
+  const chosen = all.length > BOXES_MAX
+    ? all.toSorted((a, b) => rank(a.pool) - rank(b.pool) || b.sessions - a.sessions).slice(0, BOXES_MAX)
+    : all;
+  const boxes = chosen.map(({ pool, sessions }) => {
+    const up = pool.servers.filter((server) => server.up).length;
+    const kind = up === 0 && pool.servers.length > 0 ? "is-bad" : up < pool.servers.length ? "is-warn" : up > 0 ? "is-good" : "";
+    const notes = [
+      `${up} of ${counted(pool.servers.length, "server")} up`,
+      sessionCount(sessions),
+      pool.queue?.waiting > 0 ? `${counted(pool.queue.waiting, "client")} waiting` : null,
+      pool.scale ? `${counted(pool.scale.clones.length, "clone")} of at most ${count(pool.scale.max)}` : null,
+      pool.served_by ? `served by ${pool.served_by}` : null,
+      pool.primary ? `primary: ${pool.primary}` : null,
+    ];
+    const isSelected = selected === pool.name;
+    return box(`p:${pool.name}`, `${kind} ${isSelected ? "selected" : ""}`, pool.name, notes, () => {
+      selected = isSelected ? null : pool.name;
+      showFlow();
+      if (selected) showPool(pool.name);
+    }, isSelected);
+  });
+  return { title: "Pools", boxes, more: all.length - boxes.length };
+}
+
+function servers(links) {
+  const all = allServers().filter(({ pool }) => selected === null || pool.name === selected);
+  const rank = ({ server }) => ({ bad: 0, warn: 1 })[serverState(server).kind] ?? 2;
+  const shown = all.length > BOXES_MAX
+    ? all.toSorted((a, b) => rank(a) - rank(b) || b.server.sessions - a.server.sessions).slice(0, BOXES_MAX)
+    : all;
+  const boxes = shown.map(({ pool, server }) => {
+    const { word, sign, kind } = serverState(server);
+    const id = `s:${pool.name}/${server.name}`;
+    links.push([`p:${pool.name}`, id, server.sessions]);
+    const notes = [element("small", { class: `state ${kind}` }, `${sign} ${word}`), narrow(`of ${pool.name}`), sessionCount(server.sessions, server.max_sessions)];
+    return box(id, `is-${kind}`, server.name, notes, () => showServer(pool.name, server.name));
+  });
+  return { title: selected ? `Servers of ${selected}` : "Servers", boxes, more: all.length - boxes.length };
+}
+
+function draw(chart, links, all) {
+  const svg = chart.querySelector("svg");
+  const area = chart.getBoundingClientRect();
+  const at = (id) => document.getElementById(id)?.getBoundingClientRect();
+  const lines = links.flatMap(([from, to, sessions]) => {
+    const [a, b] = [at(from), at(to)];
+    if (!a || !b || a.right >= b.left) return [];
+    const [x1, y1, x2, y2] = [a.right - area.left, (a.top + a.bottom) / 2 - area.top, b.left - area.left, (b.top + b.bottom) / 2 - area.top];
+    const middle = (x1 + x2) / 2;
+    const width = 1 + 11 * Math.min(1, sessions / all);
+    return [element("svg:path", { d: `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, "stroke-width": width.toFixed(1), class: sessions > 0 ? "busy" : null })];
+  });
+  svg.replaceChildren(...lines);
+}

@@ -1,0 +1,145 @@
+// The tables of servers, sessions and endings.
+
+import { byId, bytes, count, counted, duration, element, show, since } from "./dom.js";
+import { SERVER_STATES, allServers, known, serverState } from "./state.js";
+import { get } from "./source.js";
+import { killSession, mayWrite, showServer } from "./actions.js";
+import { Table } from "./tables.js";
+
+const badge = ({ word, sign, kind }) => element("span", { class: `badge ${kind}` }, `${sign} ${word}`);
+
+let servers;
+
+export function setUpServers() {
+  servers = new Table(byId("server-table"), byId("server-pages"), [
+    {
+      title: "Server",
+      name: true,
+      value: ({ pool, server }) => `${pool.name}/${server.name}`,
+      cell: ({ pool, server }) => element(
+        "button",
+        { class: "plain", "data-key": `${pool.name}/${server.name}`, onclick: () => showServer(pool.name, server.name) },
+        `${pool.name}/${server.name}`,
+      ),
+    },
+    { title: "Address", word: true, value: ({ server }) => server.address },
+    { title: "State", word: true, value: ({ server }) => serverState(server).word, cell: ({ server }) => badge(serverState(server)) },
+    { title: "For", word: true, value: ({ server }) => Date.now() - Date.parse(server.since), cell: ({ server }) => since(server.since) },
+    { title: "Sessions", number: true, value: ({ server }) => server.sessions, cell: ({ server }) => count(server.sessions) },
+    { title: "So far", number: true, value: ({ server }) => server.sessions_so_far, cell: ({ server }) => count(server.sessions_so_far) },
+    { title: "Weight", number: true, value: ({ server }) => server.weight },
+    { title: "Priority", number: true, value: ({ server }) => server.priority },
+    { title: "Last check", long: true, value: ({ server }) => server.reason ?? "", cell: ({ server }) => server.reason ?? "–" },
+  ]);
+  show(byId("server-state"), element("option", { value: "" }, "any"), SERVER_STATES.map((word) => element("option", { value: word }, word)));
+  for (const id of ["server-filter", "server-state"]) byId(id).addEventListener("input", showServers);
+}
+
+export function showServers() {
+  const text = byId("server-filter").value.toLowerCase();
+  const word = byId("server-state").value;
+  const rows = allServers().filter(({ pool, server }) =>
+    (text === "" || `${pool.name}/${server.name} ${server.address}`.toLowerCase().includes(text))
+    && (word === "" || serverState(server).word === word));
+  servers.update(rows);
+}
+
+/** The sessions that are read at once: the most that the API gives. */
+const SESSIONS_READ = 1000;
+
+const FILTERS = [
+  ["listener", "Listener", ""], ["pool", "Pool", ""], ["server", "Server", ""], ["client", "Client", "192.0.2.7"],
+  ["sni", "Server name", "shop.example.com"], ["database", "Database", ""], ["user", "User", ""], ["min_age", "Older than", "5m"], ["min_idle", "Idle for", "30s"],
+  ["min_bytes", "Bytes, at least", "1000000"], ["min_rtt", "Round trip, at least", "50ms"],
+];
+
+/** By the bytes from servers, until another column is chosen. */
+const FIRST_SORT = 9;
+
+/** What the columns with an `order` mean for sessions that are not all read. */
+const ORDERS = { bytes: "the most bytes", rate: "the highest rates", idle: "the longest silence", rtt: "the longest round trips" };
+
+let sessions;
+
+/** Whether there are more sessions than can be read at once: the order decides which ones are. */
+let isPart = false;
+
+export function setUpSessions() {
+  const rtt = (us) => (us === null ? "–" : duration(us / 1e6));
+  sessions = new Table(byId("session-table"), byId("session-pages"), [
+    { title: "Session", number: true, value: (session) => session.id },
+    { title: "Client", word: true, value: (session) => session.client },
+    { title: "Server name", value: (session) => session.sni ?? "", cell: (session) => session.sni ?? "–" },
+    { title: "Database", when: (session) => session.database !== null, value: (session) => session.database ?? "", cell: (session) => session.database ?? "–" },
+    { title: "User", when: (session) => session.user !== null, value: (session) => session.user ?? "", cell: (session) => session.user ?? "–" },
+    { title: "Listener", name: true, value: (session) => `${session.listener} ${session.route ?? ""}`, cell: (session) => [session.listener, session.route ? element("small", {}, ` ${session.route}`) : null] },
+    { title: "Server", name: true, value: (session) => `${session.pool ?? ""}/${session.server ?? ""}`, cell: (session) => (session.server ? `${session.pool}/${session.server}` : "–") },
+    { title: "Age", number: true, value: (session) => session.age_ms, cell: (session) => duration(session.age_ms / 1000) },
+    { title: "Idle", order: "idle", number: true, value: (session) => session.idle_ms, cell: (session) => duration(session.idle_ms / 1000) },
+    { title: "From client", order: "bytes", number: true, value: (session) => session.bytes_up, cell: (session) => bytes(session.bytes_up) },
+    { title: "From server", order: "bytes", number: true, value: (session) => session.bytes_down, cell: (session) => bytes(session.bytes_down) },
+    { title: "Rate", order: "rate", number: true, value: (session) => session.rate_up + session.rate_down, cell: (session) => `${bytes(session.rate_up + session.rate_down)}/s` },
+    {
+      title: "Round trips",
+      order: "rtt",
+      number: true,
+      value: (session) => Math.max(session.client_rtt_us ?? -1, session.server_rtt_us ?? -1),
+      cell: (session) => element("span", { title: "of the client, of the server" }, `${rtt(session.client_rtt_us)}, ${rtt(session.server_rtt_us)}`),
+    },
+    {
+      title: "",
+      word: true,
+      when: mayWrite,
+      value: () => 0,
+      cell: (session) => element("button", { class: "danger", "data-key": `kill:${session.id}`, "aria-label": `End session ${session.id}`, onclick: () => killSession(session) }, "End"),
+    },
+  ], { sort: FIRST_SORT, descending: true, onsort: () => isPart && readSessions() });
+  const field = ([name, title, example]) => element("label", {}, title, element("input", { name, placeholder: example, spellcheck: "false" }));
+  show(byId("session-form"), FILTERS.map(field), element("button", { type: "submit" }, "Show"));
+  byId("session-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    readSessions();
+  });
+}
+
+/** Reads the sessions that match the filters. */
+export async function readSessions() {
+  const entered = [...new FormData(byId("session-form"))].filter(([, value]) => value.trim() !== "");
+  const query = new URLSearchParams({ limit: SESSIONS_READ });
+  for (const [name, value] of entered) query.set(name, value.trim());
+  byId("session-filters").textContent = entered.length > 0 ? `Filters: ${entered.length} in use` : "Filters";
+  const order = sessions.descending ? sessions.columns[sessions.sort].order : undefined;
+  if (order) query.set("sort", order);
+  try {
+    const { total, sessions: rows } = await get(`sessions?${query}`);
+    isPart = total > rows.length;
+    sessions.update(rows);
+    const which = order ? `those with ${ORDERS[order]}` : "the oldest";
+    const part = isPart ? `; below are ${which}, ${rows.length.toLocaleString("en")} of them` : "";
+    byId("session-total").textContent = `${counted(total, "session")}${part}`;
+  } catch (error) {
+    byId("session-total").textContent = error.message;
+  }
+}
+
+let endings;
+
+export function setUpEndings() {
+  const column = (title, span) => ({
+    title,
+    number: true,
+    value: (ending) => known.history?.endings[span][ending] ?? 0,
+    cell: (ending) => count(known.history?.endings[span][ending] ?? 0),
+  });
+  endings = new Table(byId("ending-table"), byId("ending-pages"), [
+    { title: "Ending", word: true, value: (ending) => ending, cell: (ending) => element("code", { title: known.endings[ending]?.description }, ending) },
+    column("Last minute", "minute"),
+    column("Last hour", "hour"),
+    column("Since the start", "start"),
+    { title: "Meaning", long: true, value: (ending) => known.endings[ending]?.description ?? "" },
+  ], { sort: 3, descending: true });
+}
+
+export function showEndings() {
+  if (known.history) endings.update(Object.keys(known.history.endings.start));
+}

@@ -1,0 +1,88 @@
+// The top line, and what somebody should look at.
+
+import { byId, bytes, count, counted, duration, element, localTime, show, since } from "./dom.js";
+import { known, latest } from "./state.js";
+
+export function showOverview() {
+  const { state } = known;
+  if (!state) return;
+  byId("version").textContent = state.version;
+  const { totals } = state;
+  const p99 = known.history?.totals.connect_p99_ms.findLast((value) => value !== null);
+  const reload = state.last_reload;
+  const tile = (term, value, note, kind = "") =>
+    element("div", { class: kind && `is-${kind}` }, element("dt", {}, term), element("dd", {}, value, note ? element("small", {}, note) : null));
+  show(
+    byId("tiles"),
+    tile("Sessions now", count(totals.sessions), `${count(totals.sessions_so_far)} so far`),
+    tile("New sessions", `${count(latest("opened"))}/s`),
+    tile("From clients", `${bytes(latest("bytes_up"))}/s`),
+    tile("From servers", `${bytes(latest("bytes_down"))}/s`),
+    tile("Servers up", `${count(totals.servers_up)} of ${count(totals.servers)}`, null, totals.servers_up < totals.servers ? "warn" : ""),
+    tile("Connect p99", p99 === undefined ? "–" : duration(p99 / 1000)),
+    tile("Up for", duration(state.uptime), `since ${localTime(state.started)}`),
+    tile("Config in force", since(state.in_force_since), reloadNote(reload), reload && !reload.done ? "bad" : ""),
+  );
+  show(byId("notices"), notices(state));
+}
+
+function reloadNote(reload) {
+  if (!reload) return "since the start";
+  return reload.done ? `✓ reloaded by ${reload.by}` : `✕ reload failed ${since(reload.at)} ago`;
+}
+
+function notices(state) {
+  const notice = (kind, title, text) => element("p", { class: `notice ${kind}` }, element("strong", {}, title), ` ${text}`);
+  const list = [];
+  if (state.draining) list.push(notice("warn", "Draining.", "No new sessions are accepted; the process ends when all are over."));
+  if (state.last_reload && !state.last_reload.done) list.push(failedReload(state.last_reload));
+  for (const pool of state.pools) {
+    if (pool.best_tier === null && pool.servers.length > 0) {
+      const instead = pool.served_by ? `new sessions go to ${pool.served_by}` : "new sessions end with an error";
+      list.push(notice("bad", `Pool ${pool.name} has no usable server:`, `${instead}.`));
+    }
+    if (pool.panic) list.push(notice("warn", `Pool ${pool.name} is in panic:`, "so few servers are healthy that all are used."));
+    if (pool.primaries.length > 1) {
+      list.push(notice("bad", `Pool ${pool.name} has ${pool.primaries.length} primaries:`, `${pool.primaries.join(", ")}.`));
+    }
+    if (pool.discovery?.error) {
+      list.push(notice("warn", `Pool ${pool.name} keeps its last servers, because of ${pool.discovery.source}:`, pool.discovery.error));
+    }
+    if (pool.unresolved.length > 0) {
+      list.push(notice("warn", `Pool ${pool.name}:`, `not resolved yet: ${pool.unresolved.join(", ")}.`));
+    }
+  }
+  const ends = state.listeners.map(({ name, tls }) => [`Listener ${name}:`, tls]);
+  for (const [what, tls] of [["The admin port:", state.admin_tls], ...ends]) {
+    for (const broken of tls?.broken ?? []) {
+      list.push(notice("bad", what, `${broken}. What was read before stays in force.`));
+    }
+    const days = tls?.expires ? (Date.parse(tls.expires) - Date.now()) / 86_400_000 : Infinity;
+    if (tls?.certificates > 0 && days < 14) {
+      const when = days < 0 ? "has expired" : `expires in ${counted(Math.floor(days), "day")}`;
+      list.push(notice(days < 3 ? "bad" : "warn", what, `the certificate of ${tls.expires_first ?? "a name"} ${when}.`));
+    }
+  }
+  for (const { pool, name, use } of state.absent) {
+    list.push(notice("warn", `${pool}/${name}`, `is not in the pool now; what was set for it is kept: ${use}.`));
+  }
+  const shown = list.slice(0, 12);
+  if (list.length > shown.length) shown.push(notice("warn", "And", `${counted(list.length - shown.length, "more notice")}.`));
+  return shown;
+}
+
+/** The text of the error: read with the token, because it quotes the configuration. */
+export const reloadError = { at: null, text: null };
+
+function failedReload(reload) {
+  const text = reloadError.at === reload.at && reloadError.text
+    ? element("pre", { tabindex: 0 }, reloadError.text)
+    : element("span", {}, " Enter the token to see the errors here; they are in the log, too.");
+  return element(
+    "div",
+    { class: "notice bad" },
+    element("strong", {}, "The last reload failed."),
+    ` It was requested by ${reload.by}, ${since(reload.at)} ago. The configuration of ${localTime(known.state.in_force_since)} stays in force.`,
+    text,
+  );
+}

@@ -1,0 +1,111 @@
+// The page of a running acequia. docs/api.md describes the data.
+
+import { byId } from "./dom.js";
+import { known } from "./state.js";
+import { follow, get, hasToken, resume, setToken } from "./source.js";
+import { reloadError, showOverview } from "./overview.js";
+import { showFlow } from "./flow.js";
+import { showCharts } from "./charts.js";
+import { readSessions, setUpEndings, setUpServers, setUpSessions, showEndings, showServers } from "./lists.js";
+import { setUpRoute, showRouteForm } from "./route.js";
+import { reloadConfiguration, setCanWrite } from "./actions.js";
+
+/** The page is drawn at most so often. */
+const DRAW_INTERVAL_MS = 250;
+
+/** How often the sessions are read while their table can be seen. */
+const SESSIONS_INTERVAL_MS = 5000;
+
+let drawing = false;
+
+function draw() {
+  if (drawing || document.hidden) return;
+  drawing = true;
+  setTimeout(() => requestAnimationFrame(() => {
+    drawing = false;
+    showOverview();
+    showRouteForm();
+    if (isSeen.get("flow")) showFlow();
+    if (isSeen.get("charts")) showCharts();
+    if (isSeen.get("servers")) showServers();
+    if (isSeen.get("endings")) showEndings();
+  }), DRAW_INTERVAL_MS);
+}
+
+/** Which sections are on the screen, or nearly: only they are drawn. */
+const isSeen = new Map();
+
+function watchSections() {
+  const observer = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const wasSeen = isSeen.get(target.id);
+      isSeen.set(target.id, isIntersecting);
+      if (isIntersecting && !wasSeen && target.id === "sessions") readSessions();
+    }
+    draw();
+  }, { rootMargin: "200px" });
+  document.querySelectorAll("section").forEach((section) => observer.observe(section));
+  document.addEventListener("visibilitychange", draw);
+  addEventListener("resize", draw);
+  setInterval(() => {
+    if (isSeen.get("sessions") && !document.hidden && !byId("sessions").contains(document.activeElement)) readSessions();
+  }, SESSIONS_INTERVAL_MS);
+}
+
+const WORDS = {
+  live: ["live", "good"],
+  polling: ["polling", "warn"],
+  lost: ["connection lost", "bad"],
+  token: ["token needed", "warn"],
+};
+
+function report(what, reason) {
+  const [word, kind] = WORDS[what];
+  const badge = byId("connection");
+  if (badge.textContent !== word) badge.textContent = word;
+  badge.className = `badge ${kind}`;
+  badge.title = reason ?? "";
+  if (what === "token") byId("access").textContent = reason;
+}
+
+/** Finds out whether this page may change anything. */
+async function showAccess() {
+  const { writable } = await get("process");
+  setCanWrite(writable && hasToken());
+  byId("reload").hidden = !(writable && hasToken());
+  byId("token-form").hidden = !writable;
+  byId("access").textContent = writable
+    ? (hasToken() ? "" : "Read-only until the token is entered: it is in the file that token_file of [admin] names.")
+    : "Read-only: no token is configured. Set token_file in [admin], or use the commands on the machine itself.";
+}
+
+/** Reads the errors of a failed reload, which need the token. */
+async function readReloadError() {
+  const reload = known.state?.last_reload;
+  if (!reload || reload.done || reloadError.at === reload.at || !hasToken()) return;
+  reloadError.at = reload.at;
+  reloadError.text = await get("reload").then(({ error }) => error, (error) => error.message);
+  draw();
+}
+
+byId("token-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  setToken(byId("token").value.trim());
+  byId("token").value = "";
+  resume();
+  reloadError.at = null;
+  await showAccess().catch((error) => report("token", error.message));
+  await readReloadError();
+});
+byId("reload").addEventListener("click", reloadConfiguration);
+byId("chart-pool").addEventListener("change", draw);
+setUpServers();
+setUpSessions();
+setUpEndings();
+setUpRoute();
+watchSections();
+showAccess().catch((error) => report("token", error.message));
+follow(report, () => {
+  draw();
+  readReloadError();
+});

@@ -1,0 +1,55 @@
+// "Where would it go?": the answer of `acequia route`.
+
+import { byId, element, facts, show } from "./dom.js";
+import { known } from "./state.js";
+import { get } from "./source.js";
+
+export function setUpRoute() {
+  byId("route-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const form = new FormData(event.target);
+    const query = new URLSearchParams();
+    for (const name of ["listener", "sni", "from"]) {
+      if (form.get(name)?.trim()) query.set(name, form.get(name).trim());
+    }
+    for (const protocol of form.get("alpn").split(/[\s,]+/).filter(Boolean)) query.append("alpn", protocol);
+    try {
+      show(byId("route-answer"), answer(await get(`route?${query}`)));
+    } catch (error) {
+      show(byId("route-answer"), element("p", { class: "notice bad" }, error.message));
+    }
+  });
+}
+
+/** Keeps the list of listeners current. */
+export function showRouteForm() {
+  const names = (known.state?.listeners ?? []).map((listener) => listener.name);
+  const select = byId("route-listener");
+  if (names.join("\n") === select.dataset.names) return;
+  const chosen = select.value;
+  select.dataset.names = names.join("\n");
+  show(select, names.map((name) => element("option", { value: name }, name)));
+  if (names.includes(chosen)) select.value = chosen;
+}
+
+function answer(found) {
+  const to = found.redirect
+    ? `It is redirected to ${found.redirect}.`
+    : found.pool
+      ? `It goes to pool ${found.pool}${found.route ? ` by route ${found.route}` : ", as no route matches"}.`
+      : "It is refused.";
+  const guards = found.guards.map(({ guard, refuses }) => (refuses ? `${guard} refuses it (${refuses})` : guard)).join(", ");
+  const verdicts = found.routes.map(({ route, verdict, why }) =>
+    element("li", {}, element("strong", {}, route), ` is ${verdict}${why.length > 0 ? `: ${why.join("; ")}` : ""}`));
+  return [
+    element("p", {}, element("strong", {}, to)),
+    facts([
+      ["TLS", found.tls],
+      ["Certificate", found.certificate],
+      ["Fallback of", found.fallback_from],
+      ["Guards", guards],
+      ["Servers", found.servers.join(", ")],
+    ]),
+    verdicts.length > 0 ? element("ul", { class: "verdicts" }, verdicts) : null,
+  ];
+}

@@ -1,0 +1,113 @@
+// What the page knows: the state of the process with its changes, and the samples of the last 15 minutes.
+
+/** The number of samples that are kept, as by the process. */
+const SAMPLES_MAX = 900;
+
+export const known = {
+  state: null,
+  history: null,
+  /** Words and descriptions of endings. */
+  endings: {},
+  /** When the last event came. */
+  heardAt: 0,
+};
+
+/** A history with objects by ending in place of lists. */
+export function byEnding(history) {
+  const span = (name) => Object.fromEntries(history.endings.map((one) => [one.ending, one[name]]));
+  history.totals.endings = Object.fromEntries(history.totals.endings.map(({ ending, counts }) => [ending, counts]));
+  history.endings = { minute: span("minute"), hour: span("hour"), start: span("start") };
+  return history;
+}
+
+/** Applies an event of the stream. */
+export function apply(name, data) {
+  known.heardAt = Date.now();
+  if (name === "state") known.state = data;
+  else if (name === "changes" && known.state) applyChanges(known.state, data);
+  else if (name === "sample" && known.history) applySample(known.history, data);
+}
+
+function applyChanges(state, changes) {
+  const { uptime, draining, in_force_since, last_reload, totals } = changes;
+  Object.assign(state, { uptime, draining, in_force_since, last_reload, totals });
+  if (changes.guards) state.guards = changes.guards;
+  if (changes.absent) state.absent = changes.absent;
+  for (const listener of state.listeners) {
+    if (Object.hasOwn(changes.listeners, listener.name)) listener.sessions = changes.listeners[listener.name];
+    const counts = Object.hasOwn(changes.routes, listener.name) ? changes.routes[listener.name] : {};
+    for (const route of listener.routes) {
+      if (Object.hasOwn(counts, route.name)) [route.sessions, route.sessions_so_far] = counts[route.name];
+    }
+  }
+  const pools = new Map(changes.pools.map((pool) => [pool.name, pool]));
+  state.pools = state.pools.map((pool) => pools.get(pool.name) ?? pool);
+  for (const pool of state.pools) {
+    const changed = new Map((changes.servers[pool.name] ?? []).map((server) => [server.name, server]));
+    if (changed.size > 0) pool.servers = pool.servers.map((server) => changed.get(server.name) ?? server);
+    const sessions = changes.sessions[pool.name];
+    if (!sessions) continue;
+    for (const server of pool.servers) {
+      if (Object.hasOwn(sessions, server.name)) [server.sessions, server.sessions_so_far] = sessions[server.name];
+    }
+  }
+}
+
+function applySample(history, sample) {
+  if (history.at && Date.parse(sample.at) <= Date.parse(history.at)) return;
+  history.at = sample.at;
+  const { endings, ...totals } = sample.totals;
+  const length = history.totals.sessions.length;
+  append(history.totals, totals);
+  for (const [ending, number] of Object.entries(endings)) {
+    history.totals.endings[ending] ??= new Array(length).fill(0);
+    for (const span of ["minute", "hour", "start"]) {
+      history.endings[span][ending] = (history.endings[span][ending] ?? 0) + number;
+    }
+  }
+  for (const [ending, list] of Object.entries(history.totals.endings)) {
+    push(list, endings[ending] ?? 0);
+    // The minute ends a sample later, too.
+    const gone = list.at(-61) ?? 0;
+    if (gone > 0) history.endings.minute[ending] = Math.max(0, (history.endings.minute[ending] ?? 0) - gone);
+  }
+  for (const [name, pool] of Object.entries(sample.pools)) {
+    const past = history.pools.find((past) => past.name === name);
+    if (past) append(past, pool);
+    else history.pools.push({ name, endings: {}, ...Object.fromEntries(Object.entries(pool).map(([key, value]) => [key, [value]])) });
+  }
+}
+
+function append(lists, sample) {
+  for (const [key, value] of Object.entries(sample)) push(lists[key], value);
+}
+
+function push(list, value) {
+  list.push(value);
+  if (list.length > SAMPLES_MAX) list.shift();
+}
+
+/** The newest value of a list of the process; 0 without one. */
+export const latest = (key) => known.history?.totals[key].at(-1) ?? 0;
+
+/** The word, the sign and the colour for the state of a server. The words are those of `acequia servers`, and `full`. */
+export function serverState(server) {
+  if (server.use === "disabled") return { word: "disabled", sign: "–", kind: "unknown" };
+  if (server.use === "draining") return { word: "draining", sign: "↓", kind: "warn" };
+  if (server.use === "awaiting failback") return { word: "awaiting failback", sign: "⏸", kind: "warn" };
+  if (server.ejected) return { word: "ejected", sign: "⏏", kind: "bad" };
+  if (server.health === "down") return { word: "down", sign: "✕", kind: "bad" };
+  if (server.health === "check refused") return { word: "check refused", sign: "!", kind: "warn" };
+  if (server.max_sessions && server.sessions >= server.max_sessions) return { word: "full", sign: "■", kind: "warn" };
+  if (server.health === "unchecked") return { word: "unchecked", sign: "?", kind: "unknown" };
+  return { word: "up", sign: "✓", kind: "good" };
+}
+
+export const SERVER_STATES = [
+  "up", "down", "unchecked", "check refused", "ejected", "full", "draining", "awaiting failback", "disabled",
+];
+
+/** All servers, each with its pool. */
+export function allServers() {
+  return (known.state?.pools ?? []).flatMap((pool) => pool.servers.map((server) => ({ pool, server })));
+}

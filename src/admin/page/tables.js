@@ -1,0 +1,70 @@
+// Tables that are sorted and paged.
+
+import { element, show } from "./dom.js";
+
+/** Rows of one page. */
+const PAGE = 50;
+
+const byName = new Intl.Collator("en", { numeric: true });
+
+function compare(a, b) {
+  if (typeof a === "string" && typeof b === "string") return byName.compare(a, b);
+  return a > b ? 1 : a < b ? -1 : 0;
+}
+
+/**
+ * A table. `columns`: `title`, `value` (what is sorted by), `cell` (an element or text; default: the value), and `number`, `word`,
+ * `long` or `name` if it is one. With `when`, it is shown only if that holds for a row.
+ * `sort`: the index of the column at first, and whether the highest comes first. `onsort` is called when another is chosen.
+ */
+export class Table {
+  constructor(table, pages, columns, { sort = 0, descending = false, onsort } = {}) {
+    Object.assign(this, { table, pages, columns, sort, descending, onsort, page: 0, rows: [] });
+  }
+
+  update(rows) {
+    this.rows = rows;
+    this.draw();
+  }
+
+  draw() {
+    const { columns, sort, descending } = this;
+    const direction = descending ? -1 : 1;
+    const keyed = this.rows.map((row) => ({ row, key: columns[sort].value(row) ?? -Infinity }));
+    const sorted = keyed.sort((a, b) => direction * compare(a.key, b.key)).map(({ row }) => row);
+    const last = Math.max(0, Math.ceil(sorted.length / PAGE) - 1);
+    this.page = Math.min(this.page, last);
+    const shown = sorted.slice(this.page * PAGE, (this.page + 1) * PAGE);
+    const visible = columns.filter(({ when }) => !when || this.rows.some(when));
+    const head = visible.map((column) => {
+      const index = columns.indexOf(column);
+      const sorting = index === sort ? (descending ? "descending" : "ascending") : null;
+      const arrow = index === sort ? (descending ? " ↓" : " ↑") : "";
+      const choose = () => {
+        this.descending = index === this.sort ? !this.descending : Boolean(column.number);
+        this.sort = index;
+        this.draw();
+        this.onsort?.();
+      };
+      const content = column.title ? element("button", { onclick: choose, "data-key": `sort:${index}` }, `${column.title}${arrow}`) : element("span", {}, "Actions");
+      return element("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": sorting }, content);
+    });
+    const body = shown.map((row) =>
+      element("tr", {}, visible.map((column) => {
+        const content = column.cell ? column.cell(row) : column.value(row) ?? "–";
+        return element("td", { class: ["number", "long", "word", "name"].find((kind) => column[kind]) }, content);
+      })));
+    show(this.table, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body));
+    if (!this.pages) return;
+    const turn = (by, text) => element("button", {
+      "data-key": text,
+      disabled: this.page + by < 0 || this.page + by > last,
+      onclick: () => {
+        this.page += by;
+        this.draw();
+      },
+    }, text);
+    const range = `${this.page * PAGE + 1} to ${this.page * PAGE + shown.length} of ${sorted.length.toLocaleString("en")}`;
+    show(this.pages, ...(last > 0 ? [turn(-1, "Previous"), range, turn(1, "Next")] : sorted.length === 0 ? ["Nothing to show."] : []));
+  }
+}

@@ -1,0 +1,103 @@
+//! The JSON bodies about parts of a pool, see `docs/api.md`.
+
+use serde::{Deserialize, Serialize};
+
+/// The source of a pool's servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiscoveryBody {
+    /// What it is.
+    pub source: String,
+    /// Whether its latest answer was usable; absent: it has not answered yet.
+    pub up: Option<bool>,
+    /// When it last gave a usable answer; absent: it has not since the start.
+    pub last_success: Option<String>,
+    /// Why its latest answer was not usable; absent: it was.
+    pub error: Option<String>,
+    /// What is wrong with parts of its latest usable answer; absent: nothing.
+    #[serde(default)]
+    pub warning: Option<String>,
+}
+
+/// A server that an operator has added to a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AddedServerBody {
+    /// Its pool.
+    pub pool: String,
+    /// Its name, else its address.
+    pub name: String,
+    /// Its address, or its host name and port.
+    pub address: String,
+    /// Who has added it.
+    pub added_by: String,
+    /// When.
+    pub added_at: String,
+    /// When it is removed; absent: not before an operator removes it.
+    pub until: Option<String>,
+}
+
+/// The TLS with the servers of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolTlsBody {
+    /// Whether certificates of servers are verified.
+    pub verify: bool,
+    /// When our certificate for the servers expires; absent: there is none.
+    #[serde(default)]
+    pub certificate_expires: Option<String>,
+    /// What is wrong with files that were changed. What was read before is in force still.
+    pub broken: Vec<String>,
+}
+
+/// The queue of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueBody {
+    /// Clients that wait.
+    pub waiting: usize,
+    /// The most clients that may wait; absent: the queue was switched off, and these are left.
+    pub max: Option<usize>,
+    /// How long one client may wait.
+    pub timeout: Option<String>,
+}
+
+/// The clones of a pool that grows and shrinks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScaleBody {
+    /// The fewest clones.
+    pub min: u32,
+    /// The most clones.
+    pub max: u32,
+    /// The target of sessions of each server.
+    pub sessions_per_server: u32,
+    /// How many clones an operator wants; absent: the load decides.
+    pub wanted: Option<u32>,
+    /// Who has set it.
+    pub set_by: Option<String>,
+    /// When.
+    pub set_at: Option<String>,
+    /// Steps up since the start.
+    pub up: u64,
+    /// Steps down since the start.
+    pub down: u64,
+    /// How often a client has woken the pool.
+    pub cold_starts: u64,
+    /// In the order of their numbers.
+    pub clones: Vec<CloneBody>,
+}
+
+/// A clone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloneBody {
+    /// Its name; that of its server.
+    pub name: String,
+    /// "starting", "running", "waiting" (to be started again), "draining" or "stopping".
+    pub state: String,
+    /// Since when.
+    pub since: String,
+    /// Its address; absent: it has none yet.
+    pub address: Option<String>,
+    /// Its process; absent: there is none at present, or a hook has started it.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Why, the last time.
+    pub reason: Option<String>,
+}

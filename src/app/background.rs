@@ -1,0 +1,65 @@
+//! The tasks that run beside the workers.
+
+use std::sync::{Arc, Weak};
+
+use tokio::signal::unix::Signal;
+use tokio::task::JoinSet;
+
+use super::acme::AcmeOrders;
+use super::listen_sockets::ListenSockets;
+use super::recoveries::log_recoveries;
+use super::{listener_tls, service_manager};
+use crate::account::access_log::AccessLog;
+use crate::admin::{self, Admin, AdminEndpoint};
+use crate::history::HistorySources;
+use crate::worker::Heartbeat;
+use crate::{discover, fallback, outage, retire, sever};
+
+/// Starts the tasks that run beside the workers.
+pub(super) fn spawn_tasks(
+    admin: &Arc<Admin>,
+    sockets: &ListenSockets,
+    heartbeats: Vec<Weak<Heartbeat>>,
+    endpoints: Vec<AdminEndpoint>,
+    clients_max: usize,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(&admin.metrics).run_upkeep());
+    tasks.spawn(log_recoveries(
+        Arc::clone(&admin.metrics),
+        Arc::clone(&sockets.hello_memory),
+    ));
+    tasks.spawn(listener_tls::watch(Arc::clone(&admin.live), Arc::clone(&admin.metrics)));
+    tasks.spawn(service_manager::feed_watchdog(heartbeats));
+    tasks.spawn(AcmeOrders::new(admin, Arc::clone(&sockets.challenges)).run());
+    tasks.spawn(fallback::run(Arc::clone(&admin.live)));
+    tasks.spawn(discover::run(Arc::clone(&admin.live)));
+    tasks.spawn(outage::run(Arc::clone(&admin.live)));
+    tasks.spawn(sever::run(Arc::clone(&admin.live), admin.ledgers.clone()));
+    tasks.spawn(Arc::clone(&admin.history).run(HistorySources {
+        live: Arc::clone(&admin.live),
+        limits: Arc::clone(&admin.limits),
+        ledgers: admin.ledgers.clone(),
+        metrics: Arc::clone(&admin.metrics),
+    }));
+    tasks.spawn(admin::publish(Arc::clone(admin)));
+    tasks.spawn(retire::run(Arc::clone(&admin.live), admin.ledgers.clone()));
+    let others_max = clients_max - streams_of(clients_max);
+    for endpoint in endpoints {
+        // Half of them each: many clients of the one do not lock out those of the other.
+        tasks.spawn(admin::serve(endpoint, Arc::clone(admin), (others_max / 2).max(1)));
+    }
+    tasks
+}
+
+/// The streams of events among so many clients of the admin endpoints.
+pub(super) fn streams_of(clients_max: usize) -> usize {
+    clients_max * 2 / 3
+}
+
+/// Reopens the files of the access log on every signal, also while sessions end.
+pub(super) async fn reopen_on_signal(log: AccessLog, mut signal: Signal) {
+    while signal.recv().await.is_some() {
+        log.reopen();
+    }
+}

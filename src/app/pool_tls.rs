@@ -1,0 +1,58 @@
+//! The TLS with the servers of pools: read before a plan is put in force, and read again when its files change.
+
+use std::sync::Arc;
+
+use super::Failure;
+use crate::account::Metrics;
+use crate::live::{InForce, TlsByPool};
+use crate::plan::Plan;
+use crate::reload::reload_pool_tls;
+use crate::tls::PoolTls;
+
+/// Reads the files of every pool with TLS. Where it is configured as in the plan before, it stays, and only what has changed
+/// is read.
+///
+/// # Errors
+/// The first file that cannot be used.
+pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<TlsByPool, Failure> {
+    let mut loaded = TlsByPool::new();
+    for pool in &plan.pools {
+        let Some(tls_plan) = &pool.tls else { continue };
+        let known = before.and_then(|(before, metrics)| Some((before.tls.pools.get(&pool.name)?, metrics)));
+        let tls = match known.filter(|(known, _)| known.plan() == tls_plan) {
+            Some((known, metrics)) => {
+                reload_pool_tls(&pool.name, known, metrics);
+                Arc::clone(known)
+            }
+            None => Arc::new(PoolTls::load(tls_plan.clone()).map_err(|cause| Failure::Tls {
+                section: format!("pools.{}.tls", pool.name),
+                cause,
+            })?),
+        };
+        loaded.insert(Arc::clone(&pool.name), tls);
+    }
+    Ok(loaded)
+}
+
+/// What is probably wrong with our certificates for servers, though they can be used; and which files are broken.
+pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
+    let of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
+        let identity = tls.identity();
+        let mut found = broken(tls.broken().as_slice());
+        found.extend(
+            identity
+                .iter()
+                .flat_map(|certificate| certificate.warnings.iter().cloned()),
+        );
+        found.iter().map(|what| format!("pools.{pool}.tls: {what}")).collect()
+    };
+    let mut warnings: Vec<_> = tls.iter().flat_map(of_pool).collect();
+    warnings.sort();
+    warnings
+}
+
+/// The warnings about files that were changed and cannot be used.
+pub(super) fn broken(errors: &[String]) -> Vec<String> {
+    let warning = |error: &String| format!("{error} (broken: what was read before stays in force)");
+    errors.iter().map(warning).collect()
+}

@@ -1,0 +1,201 @@
+//! The check `agent`: a program on the server's host says whether the server is to be used, and with which weight; the server
+//! itself is checked as by `tcp`.
+//!
+//! The protocol is that of HAProxy's `agent-check`: the agent sends a line and closes.
+
+mod reply;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::tcp::connect_and_reset;
+use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::pool::AgentSettings;
+use reply::AgentReply;
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "agent",
+    health_keys: &["send", "tls", "sni", "verify", "ca_file"],
+    pool_keys: &[],
+    service: None,
+};
+
+/// The most bytes of a reply.
+const REPLY_BYTES_MAX: u64 = 1024;
+
+/// So many checks in a row without a reply, and what the agent has set no longer holds.
+const MISSES_MAX: u32 = 3;
+
+/// The check `agent`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// What is sent first; empty: nothing.
+    pub send: Box<[u8]>,
+    /// The TLS of the agent; `None`: none.
+    pub tls: Option<TlsCheck>,
+}
+
+impl Check for AgentCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { send, tls } = self;
+        let mut settings = vec![("health.send", format!("{send:?}"))];
+        settings.extend(optional_settings(tls.as_ref()));
+        settings
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.tls.iter().flat_map(TlsCheck::files).collect()
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(AgentProbe::new(self, target))
+    }
+}
+
+struct AgentProbe {
+    check: Arc<AgentCheck>,
+    /// The agent. It is not the service, so that it gets no PROXY header.
+    agent: CheckTarget,
+    tls: Option<TlsProbe>,
+    server: CheckTarget,
+    // A std mutex: locked for a few lines.
+    heard: Mutex<Heard>,
+}
+
+/// What an agent has said so far: a reply changes only what it mentions.
+#[derive(Debug, Default)]
+struct Heard {
+    settings: AgentSettings,
+    /// Why the server is down, in the agent's words; `None`: it is not.
+    down: Option<String>,
+    /// Checks in a row without a reply.
+    misses: u32,
+}
+
+impl Probe for AgentProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            connect_and_reset(&self.server).await?;
+            // A silent agent must not fail the check of the server.
+            let reply = timeout(self.agent_timeout(), self.ask()).await;
+            let reply = reply.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).record(reply)
+        })
+    }
+}
+
+impl AgentProbe {
+    fn new(check: Arc<AgentCheck>, target: CheckTarget) -> Self {
+        let mut agent = target.clone();
+        agent.connect.proxy_protocol = None;
+        let tls = check.tls.clone();
+        let mut server = target;
+        server.address = server.server;
+        Self {
+            tls: tls.map(|tls| TlsProbe::new(Arc::new(tls), agent.clone())),
+            check,
+            agent,
+            server,
+            heard: Mutex::default(),
+        }
+    }
+
+    /// The time that the agent has.
+    fn agent_timeout(&self) -> Duration {
+        self.agent.timeout / 2
+    }
+
+    /// Asks the agent.
+    ///
+    /// # Errors
+    /// Those of connecting; the reply is not one of an agent.
+    async fn ask(&self) -> io::Result<AgentReply> {
+        let (mut stream, _) = open(&self.agent, self.tls.as_ref()).await?;
+        if !self.check.send.is_empty() {
+            stream.write_all(&self.check.send).await?;
+            stream.flush().await?;
+        }
+        let mut bytes = Vec::new();
+        let mut stream = stream.take(REPLY_BYTES_MAX);
+        while !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) && stream.read_buf(&mut bytes).await? > 0 {}
+        AgentReply::parse(&bytes).ok_or_else(|| {
+            let said = String::from_utf8_lossy(&bytes).into_owned();
+            io::Error::other(format!("not the reply of an agent: {said}"))
+        })
+    }
+}
+
+impl Heard {
+    /// Records a reply, or that there is none. Returns what follows for the server, which has accepted a connection.
+    fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
+        match reply {
+            Ok(reply) => {
+                self.misses = 0;
+                reply.apply(&mut self.settings, &mut self.down);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no reply of an agent");
+                self.misses = self.misses.saturating_add(1);
+                if self.misses >= MISSES_MAX {
+                    (self.settings, self.down) = (AgentSettings::default(), None);
+                }
+            }
+        }
+        match &self.down {
+            Some(reason) => Err(CheckFailure::Unfit(reason.clone())),
+            None => Ok(CheckPass {
+                agent: self.settings,
+                ..CheckPass::default()
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::AdminState;
+
+    fn said(text: &str) -> io::Result<AgentReply> {
+        Ok(AgentReply::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn what_an_agent_set_holds_until_it_says_otherwise_or_is_gone() {
+        let mut heard = Heard::default();
+        let mut settings = |reply| heard.record(reply).map(|pass| pass.agent);
+        let gone = || Err(io::ErrorKind::ConnectionRefused.into());
+        let set = |admin_state, weight_percent| AgentSettings {
+            admin_state,
+            weight_percent,
+        };
+        assert_eq!(
+            settings(said("drain 75%\n")).unwrap(),
+            set(AdminState::Draining, Some(75))
+        );
+        assert_eq!(settings(said("50%\n")).unwrap(), set(AdminState::Draining, Some(50)));
+        assert!(
+            matches!(settings(said("fail#disk")), Err(CheckFailure::Unfit(reason)) if reason == "the agent says: fail: disk")
+        );
+        assert!(settings(gone()).is_err(), "one missing reply changes nothing");
+        assert_eq!(
+            settings(said("up ready\n")).unwrap(),
+            set(AdminState::Enabled, Some(50))
+        );
+        assert!(settings(said("down\n")).is_err());
+        assert!(settings(gone()).is_err());
+        assert!(settings(gone()).is_err());
+        assert_eq!(settings(gone()).unwrap(), AgentSettings::default());
+    }
+}

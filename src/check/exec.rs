@@ -1,0 +1,238 @@
+//! The check `exec`: a command of the operator decides.
+//!
+//! The command runs without a shell, in a process group of its own that is killed when the check ends, and gets nothing of
+//! this process: no environment, no descriptors, no ambient capabilities.
+
+mod descriptors;
+mod group;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::addr::ServerAddr;
+pub(crate) use descriptors::close_on_exec;
+use group::ProcessGroup;
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "exec",
+    health_keys: &["command"],
+    pool_keys: &[],
+    service: None,
+};
+
+/// The most commands that run at once, over all pools.
+const PROCESSES_MAX: usize = 64;
+
+/// The part of the output that is read, in bytes. Then the pipe is closed: a command that writes more is killed by SIGPIPE,
+/// unless it ignores that.
+const OUTPUT_BYTES_MAX: usize = 1 << 16;
+
+/// The environment besides what describes the server.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+static PROCESSES: Semaphore = Semaphore::const_new(PROCESSES_MAX);
+
+/// The check `exec`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecCheck {
+    /// The absolute path of a program.
+    pub program: Box<str>,
+    /// Its arguments.
+    pub arguments: Vec<Box<str>>,
+}
+
+impl Check for ExecCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { program, arguments } = self;
+        vec![("health.command", format!("{program:?} {arguments:?}"))]
+    }
+
+    fn is_of_one_pool(&self) -> bool {
+        true // it gets the pool's name
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        Box::new(ExecProbe { check: self, target })
+    }
+}
+
+struct ExecProbe {
+    check: Arc<ExecCheck>,
+    target: CheckTarget,
+}
+
+impl Probe for ExecProbe {
+    fn limit(&self) -> Option<&'static Semaphore> {
+        Some(&PROCESSES)
+    }
+
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            execute(self.command()).await?;
+            Ok(CheckPass::default())
+        })
+    }
+}
+
+impl ExecProbe {
+    fn command(&self) -> Command {
+        let CheckTarget { address, path, .. } = &self.target;
+        let (pool, name) = path.as_ref().expect("it is set for a check of one pool");
+        let mut command = Command::new(&*self.check.program);
+        command
+            .args(self.check.arguments.iter().map(|argument| &**argument))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("ACEQUIA_POOL", &**pool)
+            .env("ACEQUIA_SERVER", &**name)
+            .env("ACEQUIA_ADDRESS", host(*address))
+            .env(
+                "ACEQUIA_PORT",
+                address.port().map_or_else(String::new, |port| port.to_string()),
+            )
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+/// The IP address, or the path of a Unix socket.
+fn host(address: ServerAddr) -> String {
+    address
+        .ip()
+        .as_ref()
+        .map_or_else(|| address.to_string(), IpAddr::to_string)
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It cannot be started, or fails: its exit status, and the first line of its output.
+async fn execute(command: Command) -> Result<(), CheckFailure> {
+    output(command).await?;
+    Ok(())
+}
+
+/// Runs a command to its end, and returns the first line of its output, without white space around it. The standard output
+/// of the command must be piped. Dropping the future kills it.
+///
+/// # Errors
+/// It cannot be started, or fails: its exit status, and that line.
+pub(crate) async fn output(command: Command) -> io::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    // A thread that may block, because starting a program reads its file. If nobody waits for the result any more, it is
+    // dropped there, and the command is killed.
+    let started = spawn_blocking(move || ProcessGroup::start(command))
+        .await
+        .map_err(io::Error::other)?;
+    let (group, output) =
+        started.map_err(|error| crate::error::with_context(error, format!("cannot run {program}")))?;
+    let (status, output) = wait(group, output).await?;
+    let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim();
+    if status.success() {
+        return Ok(line.to_owned());
+    }
+    let gap = if line.is_empty() { "" } else { ": " };
+    Err(io::Error::other(format!("{status}{gap}{line}")))
+}
+
+/// Waits until the command ends. Also returns its output, as far as that is read. What the command has started and left is
+/// killed.
+async fn wait(group: ProcessGroup, output: OwnedFd) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let exits = group.watch()?;
+    let mut pipe = Some(Receiver::from_owned_fd(output)?);
+    let mut bytes = Vec::new();
+    loop {
+        let read = async {
+            match pipe.as_mut() {
+                Some(pipe) => {
+                    pipe.take((OUTPUT_BYTES_MAX - bytes.len()) as u64)
+                        .read_buf(&mut bytes)
+                        .await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased; // what was written before the exit is read
+            read = read => if read.is_err() || matches!(read, Ok(0)) || bytes.len() == OUTPUT_BYTES_MAX {
+                pipe = None;
+            },
+            exited = exits.readable() => {
+                let _ready = exited?;
+                break;
+            }
+        }
+    }
+    Ok((group.reap()?, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command
+    }
+
+    async fn run(script: &str) -> Result<(), String> {
+        let ran = timeout(Duration::from_secs(20), execute(shell(script)))
+            .await
+            .expect("it ends");
+        ran.map_err(|failure| match failure {
+            CheckFailure::Io(error) => crate::error::chain(&error),
+            failure => format!("{failure:?}"),
+        })
+    }
+
+    #[tokio::test]
+    async fn the_exit_status_decides_and_the_first_line_is_the_reason() {
+        assert_eq!(run("echo fine").await, Ok(()));
+        let failed = run("echo; echo 'disk full'; exit 2").await.unwrap_err();
+        assert_eq!(failed, "exit status: 2");
+        let failed = run("printf 'disk full \\n more'; exit 2").await.unwrap_err();
+        assert_eq!(failed, "exit status: 2: disk full");
+        assert!(run("kill -9 $$").await.unwrap_err().starts_with("signal: 9"));
+        let missing = execute(Command::new("/nonexistent/check")).await;
+        assert!(matches!(missing, Err(CheckFailure::Io(error)) if error.to_string().contains("/nonexistent/check")));
+    }
+
+    #[tokio::test]
+    async fn much_output_is_not_waited_for() {
+        assert!(run("yes").await.is_err(), "it is killed by SIGPIPE");
+        assert_eq!(run("head -c 60000 /dev/zero").await, Ok(()));
+        assert_eq!(
+            run("sleep 1000 & echo left").await,
+            Ok(()),
+            "a process that is left does not delay the result"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! A running command with all that it has started, as one process group.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::thread::clear_ambient_capability_set;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+
+use super::descriptors::close_on_exec;
+use crate::readiness;
+
+/// A running command. Dropping it kills its process group with SIGKILL, which no process can ignore. Processes that have left
+/// the group are not found.
+pub(super) struct ProcessGroup {
+    /// `None`: it has been reaped. Its PID, and so the group, cannot belong to another process before that.
+    child: Option<Child>,
+}
+
+impl ProcessGroup {
+    /// Starts a command whose standard output is a pipe. Also returns the end of the pipe to read from. May block.
+    ///
+    /// # Errors
+    /// Those of starting it.
+    pub(super) fn start(mut command: Command) -> io::Result<(Self, OwnedFd)> {
+        // Of this thread, which the command inherits from. Without ambient capabilities there are none to clear.
+        let _ = clear_ambient_capability_set();
+        close_on_exec();
+        let mut child = command.process_group(0).spawn()?;
+        let output = child.stdout.take();
+        let group = Self { child: Some(child) };
+        Ok((group, output.expect("the standard output is a pipe").into()))
+    }
+
+    /// Becomes readable when the command itself has ended. To be called within a runtime.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(super) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        watch(self.pid().expect("it is not reaped yet"))
+    }
+
+    /// Kills what is left of the group, and reaps the command, which must have ended.
+    ///
+    /// # Errors
+    /// Those of wait(2).
+    pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
+        self.kill();
+        let mut child = self.child.take().expect("it is not reaped yet");
+        child.wait()
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(Pid::from_child)
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill_process_group(pid, Signal::KILL); // all may have ended
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        self.kill();
+        let Some(mut child) = self.child.take() else { return };
+        // It dies soon, unless the kernel holds it. Where nothing runs tasks any more, this process ends.
+        if let (Ok(None), Ok(runtime)) = (child.try_wait(), Handle::try_current()) {
+            runtime.spawn(async move {
+                if let Ok(ended) = watch(Pid::from_child(&child)) {
+                    let _ = ended.readable().await;
+                    let _ = child.try_wait();
+                }
+            });
+        }
+    }
+}
+
+fn watch(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    readiness::watch(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+}

@@ -1,0 +1,129 @@
+//! Keeps a password from being sent in clear text over a connection without TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// The server asks for the password itself, and others could read it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server asks for the password in clear text, and the connection is not encrypted: switch on TLS at the server, or \
+     let its pg_hba.conf ask for scram-sha-256"
+)]
+pub(super) struct ClearTextPassword;
+
+/// What comes from a server. If that is AuthenticationCleartextPassword and the server has not agreed to TLS, reading it fails
+/// ("Message Formats" in the chapter "Frontend/Backend Protocol").
+pub(super) struct NoClearText<R> {
+    from: R,
+    next: AwaitedByte,
+}
+
+/// What the next byte belongs to.
+enum AwaitedByte {
+    /// The answer to SSLRequest.
+    SslAnswer,
+    /// The kind of a message, and its length; so many bytes of both are there.
+    Head([u8; 5], usize),
+    /// The code of the first request for authentication; so many bytes of it are there.
+    AuthenticationCode([u8; 4], usize),
+    /// So many bytes of a message that is none.
+    OtherMessage(u32),
+    /// Nothing matters any more.
+    Decided,
+}
+
+/// The kind of a request for authentication.
+const AUTHENTICATION: u8 = b'R';
+
+/// The code of AuthenticationCleartextPassword.
+const CLEAR_TEXT_PASSWORD: [u8; 4] = [0, 0, 0, 3];
+
+impl<R> NoClearText<R> {
+    pub(super) fn new(from: R) -> Self {
+        Self {
+            from,
+            next: AwaitedByte::SslAnswer,
+        }
+    }
+}
+
+impl AwaitedByte {
+    /// Takes the next byte.
+    fn after(self, byte: u8) -> Result<Self, ClearTextPassword> {
+        Ok(match self {
+            Self::SslAnswer if byte == b'S' => Self::Decided,
+            Self::SslAnswer => Self::Head([0; 5], 0), // whatever else it is, the client goes on without TLS
+            Self::Decided => Self::Decided,
+            Self::Head(mut head, there) => {
+                head[there] = byte;
+                let [kind, length @ ..] = head;
+                match (there + 1 == head.len(), u32::from_be_bytes(length)) {
+                    (false, _) => Self::Head(head, there + 1),
+                    (true, _) if kind == AUTHENTICATION => Self::AuthenticationCode([0; 4], 0),
+                    // The length counts its own 4 bytes.
+                    (true, length @ 5..) => Self::OtherMessage(length - 4),
+                    (true, _) => Self::Head([0; 5], 0),
+                }
+            }
+            Self::OtherMessage(left) if left > 1 => Self::OtherMessage(left - 1),
+            Self::OtherMessage(_) => Self::Head([0; 5], 0),
+            Self::AuthenticationCode(mut code, there) => {
+                code[there] = byte;
+                match there + 1 == code.len() {
+                    false => Self::AuthenticationCode(code, there + 1),
+                    true if code == CLEAR_TEXT_PASSWORD => return Err(ClearTextPassword),
+                    true => Self::Decided,
+                }
+            }
+        })
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for NoClearText<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.from).poll_read(cx, buffer))?;
+        for byte in &buffer.filled()[before..] {
+            if matches!(self.next, AwaitedByte::Decided) {
+                break;
+            }
+            let next = std::mem::replace(&mut self.next, AwaitedByte::Decided);
+            self.next = next.after(*byte).map_err(io::Error::other)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_refused(bytes: &[u8]) -> bool {
+        let mut next = AwaitedByte::SslAnswer;
+        for byte in bytes {
+            match next.after(*byte) {
+                Ok(following) => next = following,
+                Err(ClearTextPassword) => return true,
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn only_a_request_for_the_password_without_tls_is_refused() {
+        for (bytes, expected) in [
+            (&b"NR\0\0\0\x08\0\0\0\x03"[..], true),
+            (b"NN\0\0\0\x06xxR\0\0\0\x08\0\0\0\x03", true), // after a notice
+            (b"NN\0\0\0\x04R\0\0\0\x08\0\0\0\x03", true),
+            (b"xR\0\0\0\x08\0\0\0\x03", true),
+            (b"SR\0\0\0\x08\0\0\0\x03", false), // in TLS
+            (b"NR\0\0\0\x0c\0\0\0\x05salt", false),
+            (b"NR\0\0\0\x08\0\0\0\0Z\0\0\0\x05IR\0\0\0\x08\0\0\0\x03", false), // logged in
+        ] {
+            assert_eq!(is_refused(bytes), expected, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The check `send-expect`: a conversation with the server. What is sent and what the answers must match is configured.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::pattern::Pattern;
+use super::stream::CheckStream;
+use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
+use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+
+/// The kind.
+pub static KIND: CheckKind = CheckKind {
+    name: "send-expect",
+    health_keys: &["steps", "tls", "sni", "verify", "ca_file"],
+    pool_keys: &[],
+    service: None,
+};
+
+/// The most bytes that are read in all.
+const BYTES_MAX: usize = 1 << 16;
+
+/// The most reads. Each is followed by a search of all bytes so far; a server that sends byte by byte must not make them
+/// many. 64 KiB in the smallest packets that IPv4 hosts may use (576 bytes, RFC 1122, section 3.3.3) are 123 reads.
+const READS_MAX: usize = 256;
+
+/// The check `send-expect`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendExpectCheck {
+    /// What is done, in this order.
+    pub steps: Vec<ConversationStep>,
+    /// `None`: no TLS.
+    pub tls: Option<TlsCheck>,
+}
+
+/// A step of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConversationStep {
+    /// Send these bytes.
+    Send(Box<[u8]>),
+    /// Read until the pattern matches what has come since the last match.
+    Expect(Pattern),
+}
+
+impl Check for SendExpectCheck {
+    fn kind(&self) -> &'static CheckKind {
+        &KIND
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let Self { steps, tls } = self;
+        let mut settings = vec![("health.steps", format!("{steps:?}"))];
+        settings.extend(optional_settings(tls.as_ref()));
+        settings
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        self.tls.iter().flat_map(TlsCheck::files).collect()
+    }
+
+    fn reads_certificate(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    fn probe(self: Arc<Self>, target: CheckTarget) -> Box<dyn Probe> {
+        let tls = self.tls.clone().map(|tls| TlsProbe::new(Arc::new(tls), target.clone()));
+        Box::new(SendExpectProbe {
+            check: self,
+            target,
+            tls,
+        })
+    }
+}
+
+struct SendExpectProbe {
+    check: Arc<SendExpectCheck>,
+    target: CheckTarget,
+    tls: Option<TlsProbe>,
+}
+
+impl Probe for SendExpectProbe {
+    fn run(&self) -> RunningCheck<'_> {
+        Box::pin(async {
+            let (stream, certificate_ends) = open(&self.target, self.tls.as_ref()).await?;
+            converse(&self.check.steps, stream).await?;
+            Ok(CheckPass {
+                certificate_ends,
+                ..CheckPass::default()
+            })
+        })
+    }
+}
+
+/// Does the steps, and closes.
+///
+/// # Errors
+/// Those of the connection; a pattern is not found before the server closes or a limit is reached.
+async fn converse(steps: &[ConversationStep], stream: Box<dyn CheckStream>) -> io::Result<()> {
+    let mut answers = Answers::new(stream);
+    for (number, step) in (1..).zip(steps) {
+        match step {
+            ConversationStep::Send(bytes) => {
+                answers.stream.write_all(bytes).await?;
+                answers.stream.flush().await?;
+            }
+            ConversationStep::Expect(pattern) => answers.expect(number, pattern).await?,
+        }
+    }
+    let _ = answers.stream.shutdown().await; // the server has passed
+    Ok(())
+}
+
+/// The bytes of a server.
+struct Answers {
+    stream: Box<dyn CheckStream>,
+    bytes: Vec<u8>,
+    /// Where the last match ends.
+    matched: usize,
+    reads: usize,
+}
+
+impl Answers {
+    fn new(stream: Box<dyn CheckStream>) -> Self {
+        Self {
+            stream,
+            bytes: Vec::new(),
+            matched: 0,
+            reads: 0,
+        }
+    }
+
+    /// Reads until the pattern matches. `number`: of the step.
+    async fn expect(&mut self, number: usize, pattern: &Pattern) -> io::Result<()> {
+        loop {
+            if let Some(end) = pattern.find_end(&self.bytes[self.matched..]) {
+                self.matched += end;
+                return Ok(());
+            }
+            let why = if self.bytes.len() == BYTES_MAX {
+                format!("it has sent {BYTES_MAX} bytes")
+            } else if self.reads == READS_MAX {
+                format!("its answer came in more than {READS_MAX} parts")
+            } else if self.read().await? > 0 {
+                continue;
+            } else {
+                "it closed the connection".to_owned()
+            };
+            let sent = String::from_utf8_lossy(&self.bytes[self.matched..]);
+            let what = format!(
+                "step {number}: the server did not send `{}`: {why}; it sent: {sent}",
+                pattern.as_str()
+            );
+            return Err(io::Error::other(what));
+        }
+    }
+
+    /// Reads some bytes. Returns how many; 0: the server has closed.
+    async fn read(&mut self) -> io::Result<usize> {
+        self.reads += 1;
+        let room = (BYTES_MAX - self.bytes.len()) as u64;
+        (&mut self.stream).take(room).read_buf(&mut self.bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    fn expect(pattern: &str) -> ConversationStep {
+        ConversationStep::Expect(Pattern::new(pattern).unwrap())
+    }
+
+    /// Runs the steps with a server.
+    async fn run<F: Future<Output = ()> + Send + 'static>(
+        steps: &[ConversationStep],
+        server: impl FnOnce(DuplexStream) -> F,
+    ) -> Result<(), String> {
+        let (ours, theirs) = duplex(4096);
+        tokio::spawn(server(theirs));
+        converse(steps, Box::new(ours)).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn each_step_looks_at_what_follows_the_last_match() {
+        let steps = [
+            expect(r"^220 .*\r\n"),
+            ConversationStep::Send((*b"EHLO a\r\n").into()),
+            expect("(?m)^250 OK"),
+            ConversationStep::Send((*b"QUIT\r\n").into()),
+            expect("^\r\n221"),
+        ];
+        let smtp = |mut stream: DuplexStream| async move {
+            stream.write_all(b"220 m").await.unwrap();
+            stream.write_all(b"ail\r\n").await.unwrap();
+            stream.read_exact(&mut [0; 8]).await.unwrap();
+            stream.write_all(b"250-SIZE\n250 OK\r\n").await.unwrap();
+            stream.read_exact(&mut [0; 6]).await.unwrap();
+            stream.write_all(b"221").await.unwrap();
+        };
+        assert_eq!(run(&steps, smtp).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn the_error_says_which_step_failed_and_what_came() {
+        let closing = |mut stream: DuplexStream| async move {
+            stream.write_all(b"-NOAUTH\r\n").await.unwrap();
+        };
+        let failed = run(
+            &[ConversationStep::Send((*b"PING\r\n").into()), expect(r"^\+PONG")],
+            closing,
+        )
+        .await;
+        let reason = "step 2: the server did not send `^\\+PONG`: it closed the connection; it sent: -NOAUTH\r\n";
+        assert_eq!(failed.unwrap_err(), reason);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_has_a_limit() {
+        let endless = |mut stream: DuplexStream| async move { while stream.write_all(&[b'x'; 999]).await.is_ok() {} };
+        let failed = run(&[expect("y")], endless).await.unwrap_err();
+        assert!(failed.contains("it has sent 65536 bytes"), "{}", &failed[..100]);
+        let dripping = |mut stream: DuplexStream| async move {
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let failed = run(&[expect("y")], dripping).await.unwrap_err();
+        assert!(failed.contains("in more than 256 parts"), "{failed}");
+    }
+}

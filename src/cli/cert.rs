@@ -1,0 +1,165 @@
+//! `acequia cert`: shows the certificates of a running process, and makes it read their files again.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Subcommand;
+
+use super::remote::{ApiRequest, Remote, RemoteError};
+use super::server::encode;
+use super::table::table;
+use crate::admin::certificates::{
+    CertificateBody, CertificateReloadBody, CertificateReloadsBody, CertificatesBody, PoolTlsReloadBody, RenewBody,
+};
+use crate::config::report::counted;
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// List the certificates of all listeners and pools, the first to expire first
+    List,
+    /// Order the certificate for this name by ACME now, also if it is not due or an order has failed
+    Renew {
+        /// One of its names
+        name: String,
+    },
+    /// Read the files of certificates and keys again now; changed files are otherwise found within seconds
+    Reload,
+}
+
+/// The names of a certificate that are shown.
+const NAMES_SHOWN: usize = 4;
+
+/// Runs the command.
+#[must_use]
+pub fn run(remote: &Remote, command: &CertCommand) -> ExitCode {
+    match command {
+        CertCommand::List => remote.request(ApiRequest::get("/api/v1/certificates"), |body: CertificatesBody| {
+            Ok(certificate_table(body.certificates))
+        }),
+        CertCommand::Renew { name } => {
+            let request = ApiRequest::post(format!("/api/v1/certificates/{}/renew", encode(name)), String::new());
+            remote.request(request, |RenewBody { renewing }| {
+                Ok(format!(
+                    "{renewing} is being ordered: `acequia cert list` and the log show the result\n"
+                ))
+            })
+        }
+        CertCommand::Reload => {
+            let request = ApiRequest::post("/api/v1/certificates/reload", String::new());
+            remote.request(request, |body: CertificateReloadsBody| reloaded(&body))
+        }
+    }
+}
+
+fn certificate_table(mut certificates: Vec<CertificateBody>) -> String {
+    certificates.sort_by(|a, b| a.expires.cmp(&b.expires)); // all are in UTC, and of one length
+    let row = |certificate: &CertificateBody| {
+        let shown = certificate.names.iter().take(NAMES_SHOWN).cloned();
+        let more = certificate.names.len().saturating_sub(NAMES_SHOWN);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        [
+            shown.chain(more).collect::<Vec<_>>().join(" "),
+            user(certificate),
+            certificate.issuer.clone(),
+            days_left(&certificate.expires),
+            from(certificate),
+        ]
+    };
+    let rows: Vec<_> = certificates.iter().map(row).collect();
+    let header = ["NAMES", "USED BY", "ISSUER", "DAYS LEFT", "FROM"];
+    let notes: String = certificates.iter().filter_map(failure).collect();
+    let gap = if notes.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{notes}", table(header, &rows, &["ISSUER", "USED BY"]))
+}
+
+/// The listener or the pool that has a certificate.
+fn user(certificate: &CertificateBody) -> String {
+    let pool = certificate.pool.as_ref().map(|pool| format!("pool {pool}"));
+    pool.or_else(|| certificate.listener.clone()).unwrap_or_default()
+}
+
+/// Where a certificate comes from.
+fn from(certificate: &CertificateBody) -> String {
+    match &certificate.acme {
+        None => certificate.file.clone(),
+        Some(acme) if certificate.self_signed => format!("self-signed, until acme {acme} has issued one"),
+        Some(acme) => format!("acme {acme}"),
+    }
+}
+
+/// The failed orders of a certificate.
+fn failure(certificate: &CertificateBody) -> Option<String> {
+    let renewal = certificate.renewal.as_ref()?;
+    let error = renewal.error.as_ref()?;
+    let name = certificate.names.first().map_or("", String::as_str);
+    let failures = counted(usize::try_from(renewal.failures).unwrap_or(usize::MAX), "failed order");
+    let next = if renewal.under_way {
+        String::from("an order is under way")
+    } else {
+        format!("the next is at {}", renewal.at)
+    };
+    Some(format!("{name}: {failures}, {next}: {error}\n"))
+}
+
+/// The whole days until an RFC 3339 time.
+fn days_left(expires: &str) -> String {
+    let expires = humantime::parse_rfc3339(expires).unwrap_or(SystemTime::UNIX_EPOCH);
+    match expires.duration_since(SystemTime::now()) {
+        Ok(left) => (left.as_secs() / 86_400).to_string(),
+        Err(_) => String::from("expired"),
+    }
+}
+
+fn reloaded(body: &CertificateReloadsBody) -> Result<String, RemoteError> {
+    let of_listener = |listener: &CertificateReloadBody| -> Vec<String> {
+        let broken = listener.broken.iter();
+        broken.map(|what| format!("{}: {what}", listener.listener)).collect()
+    };
+    let of_pool = |pool: &PoolTlsReloadBody| -> Vec<String> {
+        let broken = pool.broken.iter();
+        broken.map(|what| format!("pool {}: {what}", pool.pool)).collect()
+    };
+    let of_pools = body.pools.iter().flat_map(of_pool);
+    let broken: Vec<_> = body.listeners.iter().flat_map(of_listener).chain(of_pools).collect();
+    if !broken.is_empty() {
+        let what = format!("what was read before stays in force: {}", broken.join("; "));
+        return Err(RemoteError::Rejected(what));
+    }
+    let line = |listener: &CertificateReloadBody| {
+        let policy = if listener.policy_changed {
+            ", client certificates or tickets changed"
+        } else {
+            ""
+        };
+        let changed = counted(listener.changed, "certificate");
+        format!("{}: {changed} changed{policy}\n", listener.listener)
+    };
+    let line_of_pool = |pool: &PoolTlsReloadBody| {
+        let what = if pool.changed { "changed" } else { "unchanged" };
+        format!("pool {}: {what}\n", pool.pool)
+    };
+    if body.listeners.is_empty() && body.pools.is_empty() {
+        return Ok(String::from("no listener or pool has files of TLS\n"));
+    }
+    let pools = body.pools.iter().map(line_of_pool);
+    Ok(body.listeners.iter().map(line).chain(pools).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_days_are_left() {
+        let in_hours = |hours: u64| {
+            let at = SystemTime::now() + std::time::Duration::from_secs(hours * 3600 + 60);
+            days_left(&humantime::format_rfc3339_millis(at).to_string())
+        };
+        assert_eq!(
+            [in_hours(0), in_hours(23), in_hours(24), in_hours(49)],
+            ["0", "0", "1", "2"]
+        );
+        assert_eq!(days_left("2020-01-01T00:00:00.000Z"), "expired");
+    }
+}

@@ -1,0 +1,103 @@
+//! A few clients, so that there is something to see: requests over TLS, and TCP sessions that last a while.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+
+use super::configuration::ListenerAddresses;
+use crate::tls::unverified_config;
+
+/// The names that TLS clients ask for, in turn. The last one is refused.
+const NAMES: [&str; 8] = [
+    "a.demo.test",
+    "x.b.demo.test",
+    "a.demo.test",
+    "c.demo.test",
+    "y.b.demo.test",
+    "a.demo.test",
+    "other.demo.test",
+    "closed.demo.test",
+];
+
+/// The time between two TLS clients.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(300);
+
+/// TCP sessions at a time.
+const SESSIONS: u64 = 7;
+
+/// The time between two messages of a TCP session.
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The longest message, in bytes.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// The time to wait after a failure, such as a server that was disabled.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes traffic until a signal ends the demo. Its sessions end then, so that the load balancer waits only for those of others.
+pub(super) async fn run(listeners: ListenerAddresses) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut clients = JoinSet::new();
+    clients.spawn(make_requests(listeners.tls));
+    for number in 0..SESSIONS {
+        clients.spawn(make_sessions(listeners.tcp, number));
+    }
+    select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn make_requests(address: SocketAddr) {
+    let config = unverified_config();
+    for name in NAMES.iter().cycle() {
+        sleep(REQUEST_INTERVAL).await;
+        let _ = request(address, name, Arc::clone(&config)).await; // a refusal is an error, and is meant to be seen
+    }
+}
+
+async fn request(address: SocketAddr, name: &'static str, config: Arc<ClientConfig>) -> io::Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    let asked = ServerName::try_from(name).map_err(io::Error::other)?;
+    let mut stream = TlsConnector::from(config).connect(asked, stream).await?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    copy(&mut stream, &mut sink()).await?;
+    stream.shutdown().await
+}
+
+/// Makes one session after the other. Each client sends in an order of its own.
+async fn make_sessions(address: SocketAddr, number: u64) {
+    let mut random = fastrand::Rng::with_seed(number);
+    loop {
+        if make_session(address, &mut random).await.is_err() {
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+}
+
+/// Sends messages for a few seconds, and reads what comes back.
+async fn make_session(address: SocketAddr, random: &mut fastrand::Rng) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut received = vec![0; MESSAGE_BYTES_MAX];
+    for _ in 0..random.u32(20..100) {
+        let message = vec![b'a'; random.usize(1..MESSAGE_BYTES_MAX)];
+        stream.write_all(&message).await?;
+        stream.read_exact(&mut received[..message.len()]).await?;
+        sleep(MESSAGE_INTERVAL).await;
+    }
+    Ok(())
+}

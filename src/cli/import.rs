@@ -1,0 +1,72 @@
+//! `acequia import`: converts a configuration of HAProxy or nginx.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::exit::EXIT_CONFIG;
+use super::terminal::{print, print_message};
+use crate::config::report::counted;
+use crate::import::{Origin, import};
+
+/// The longest file that is read, in bytes. A real one has a few kilobytes; tens of thousands of routes have a few megabytes.
+const BYTES_MAX: u64 = 16 << 20;
+
+/// The arguments of `acequia import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The program whose configuration it is.
+    program: Program,
+    /// The file: sections of HAProxy in `mode tcp`, or the `stream` block of nginx.
+    file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Program {
+    Haproxy,
+    Nginx,
+}
+
+/// Prints the configuration to standard output, and to standard error how many lines could not be carried over.
+#[must_use]
+pub fn run(args: &ImportArgs) -> ExitCode {
+    let origin = match args.program {
+        Program::Haproxy => Origin::Haproxy,
+        Program::Nginx => Origin::Nginx,
+    };
+    match convert(origin, &args.file) {
+        Ok(text) => print(&text),
+        Err(message) => {
+            print_message("error", &message);
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn convert(origin: Origin, file: &Path) -> Result<String, String> {
+    let name = file.display();
+    let bytes = read(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(format!("{name}: longer than {} MiB", BYTES_MAX >> 20));
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let imported = import(origin, &text).map_err(|error| format!("{name}: {error}"))?;
+    if imported.left_out > 0 {
+        let lines = counted(imported.left_out, "line");
+        print_message(
+            "warning",
+            &format!("{name}: {lines} not carried over; see the comments"),
+        );
+    }
+    Ok(imported.text)
+}
+
+/// Reads at most one byte more than [`BYTES_MAX`]. The file may be a pipe, as in `nginx -T | acequia import nginx /dev/stdin`.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

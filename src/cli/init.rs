@@ -1,0 +1,211 @@
+//! `acequia init`: writes a first configuration, from flags or from answers to three questions.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use toml::Value;
+
+use super::exit::EXIT_CONFIG;
+use super::terminal::{print, print_message};
+use crate::config;
+
+/// The arguments of `acequia init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The address on which clients are accepted, as in 0.0.0.0:5432.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// The servers, separated by commas.
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    servers: Vec<String>,
+    /// What the servers speak: it decides how they are checked.
+    #[arg(long)]
+    service: Option<ServiceKind>,
+    /// The file to write; an existing file is not replaced.
+    #[arg(long, short = 'o', value_name = "FILE", default_value = "acequia.toml")]
+    output: PathBuf,
+}
+
+/// What the servers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServiceKind {
+    Tcp,
+    Tls,
+    Postgres,
+    Mysql,
+    Redis,
+}
+
+impl ServiceKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// Asks for what the flags do not say, checks the answers and writes the file.
+#[must_use]
+pub fn run(args: &InitArgs) -> ExitCode {
+    match write(args) {
+        Ok(message) => print(&message),
+        Err(error) => {
+            print_message("error", &error);
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn write(args: &InitArgs) -> Result<String, String> {
+    let file = args.output.display().to_string();
+    if args.output.exists() {
+        return Err(format!("{file} exists: name another file with --output"));
+    }
+    let answers = InitAnswers::complete(args, &mut io::stdin().lock())?;
+    let text = answers.configuration();
+    config::read("acequia.toml", &text).map_err(|report| format!("these answers are not valid\n{report}"))?;
+    let created = OpenOptions::new().write(true).create_new(true).open(&args.output);
+    created
+        .and_then(|mut created| created.write_all(text.as_bytes()))
+        .map_err(|error| format!("cannot write {file}: {error}"))?;
+    Ok(format!(
+        "wrote {file}\nnext: acequia check -c {file} && acequia run -c {file}\n"
+    ))
+}
+
+/// What the configuration depends on.
+struct InitAnswers {
+    listen: String,
+    servers: Vec<String>,
+    service: ServiceKind,
+}
+
+impl InitAnswers {
+    /// The flags, and answers to questions for those that are missing.
+    fn complete(args: &InitArgs, input: &mut impl BufRead) -> Result<Self, String> {
+        let listen = match &args.listen {
+            Some(listen) => listen.clone(),
+            None => ask(input, "Accept clients on (ADDRESS:PORT)")?,
+        };
+        let servers = match args.servers.as_slice() {
+            [] => ask(input, "Servers (HOST:PORT, separated by commas)")?
+                .split(',')
+                .map(|server| server.trim().to_owned())
+                .collect(),
+            servers => servers.to_vec(),
+        };
+        let service = match args.service {
+            Some(service) => service,
+            None => {
+                let answer = ask(input, "They speak (tcp, tls, postgres, mysql, redis)")?;
+                ServiceKind::from_str(&answer, true).map_err(|_| format!("`{answer}` is none of these"))?
+            }
+        };
+        Ok(Self {
+            listen,
+            servers,
+            service,
+        })
+    }
+
+    fn configuration(&self) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        let service = self.service.as_str();
+        let (name, protocol, roles) = match self.service {
+            ServiceKind::Tcp | ServiceKind::Tls => ("service", String::new(), ""),
+            ServiceKind::Postgres | ServiceKind::Mysql | ServiceKind::Redis => (
+                service,
+                format!(
+                    "{:44}# Refused clients get an error that they can show.\n",
+                    format!("protocol = \"{service}\"")
+                ),
+                "# With `user` and `password_file` in [pools.NAME.health], role = \"primary\" or \"replica\" uses only such \
+                 servers.\n",
+            ),
+        };
+        let servers: Vec<String> = self
+            .servers
+            .iter()
+            .map(|server| format!("  {},\n", quoted(server)))
+            .collect();
+        format!(
+            "# Written by `acequia init`. All keys: conf/full.toml, or /usr/share/doc/acequia/examples/full.toml.\n\
+             \n\
+             [listeners.{name}]\n\
+             bind = {listen}\n\
+             pool = \"{name}\"\n\
+             {protocol}\
+             # max_connections = 10000                   # Further clients wait in the kernel.\n\
+             # guards = \"fair\"                           # Limits: see [guards.NAME].\n\
+             \n\
+             [pools.{name}]\n\
+             # balance = \"least-conn\"                    # Or \"source-hash\", \"round-robin\", \"random-two\".\n\
+             {roles}\
+             servers = [\n{servers}]\n\
+             \n\
+             [pools.{name}.health]\n\
+             check = \"{service}\"\n\
+             # interval = \"2s\"\n\
+             \n\
+             [admin]\n\
+             bind = \"127.0.0.1:9090\"                     # /live, /ready, /metrics and the API.\n",
+            listen = quoted(&self.listen),
+            servers = servers.concat(),
+        )
+    }
+}
+
+/// Asks on standard error; returns the line that is the answer.
+fn ask(input: &mut impl BufRead, question: &str) -> Result<String, String> {
+    let mut err = io::stderr();
+    let _ = write!(err, "{question}: ").and_then(|()| err.flush());
+    let mut answer = String::new();
+    match input.read_line(&mut answer) {
+        Ok(0) => Err(String::from("no answer: use --listen, --servers and --service")),
+        Ok(_) => Ok(answer.trim().to_owned()),
+        Err(error) => Err(format!("cannot read the answer: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_gets_a_valid_configuration_from_three_answers() {
+        for service in ServiceKind::value_variants() {
+            let args = InitArgs {
+                listen: None,
+                servers: Vec::new(),
+                service: None,
+                output: PathBuf::new(),
+            };
+            let input = format!("127.0.0.1:6432\n10.0.0.1:1, db.internal:2\n{}\n", service.as_str());
+            let answers = InitAnswers::complete(&args, &mut input.as_bytes()).unwrap();
+            let text = answers.configuration();
+            let loaded = config::read("acequia.toml", &text).unwrap_or_else(|report| panic!("{report}\n{text}"));
+            assert_eq!(loaded.plan.pools.iter().next().unwrap().entries.len(), 2);
+            assert_eq!(loaded.warnings.to_string(), "", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_wrong_answer_is_an_error() {
+        let args = InitArgs {
+            listen: Some(String::from("127.0.0.1:1")),
+            servers: vec![String::from("10.0.0.1:1")],
+            service: None,
+            output: PathBuf::new(),
+        };
+        for input in ["", "smtp\n"] {
+            assert!(InitAnswers::complete(&args, &mut input.as_bytes()).is_err());
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The admin port of a process, which may be on another machine.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hyper::Uri;
+use hyper::header::HeaderValue;
+
+use super::{Peer, RemoteError};
+use crate::error::with_context;
+use crate::{http_client, regular_file, tls};
+
+/// The largest token file, in bytes. A larger one was named by mistake.
+const TOKEN_BYTES_MAX: u64 = 4096;
+
+/// Selects the admin port of a process instead of its socket.
+#[derive(Clone, Debug, Args)]
+pub(super) struct AdminPort {
+    /// The admin port of the process, instead of its socket: https://HOST:PORT, or http://HOST:PORT without [admin.tls]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "config"], global = true)]
+    pub(super) url: Option<Uri>,
+    /// With --url: the authorities of the certificate of the admin port, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
+    /// With --url: contains the token, as `token_file` in [admin]
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminPort {
+    /// Whether there is an argument that has no meaning without `url`.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.url.is_none() && (self.ca_file.is_some() || self.token_file.is_some())
+    }
+
+    /// Connects to the port.
+    pub(super) async fn connect(&self, url: &Uri) -> Result<Peer, RemoteError> {
+        let token = self.token_file.as_deref().map(authorization).transpose();
+        let token = token.map_err(RemoteError::TokenFile)?;
+        let config = tls::client_config(self.ca_file.as_deref()).map_err(RemoteError::CaFile)?;
+        let stream = http_client::connect(url, config).await.map_err(|error| {
+            if tls::has_unknown_issuer(&error) {
+                RemoteError::UnknownIssuer
+            } else {
+                RemoteError::AdminPort(error)
+            }
+        })?;
+        let host = url.authority().map_or("", |authority| authority.as_str()).to_owned();
+        Ok(Peer { stream, host, token })
+    }
+}
+
+/// The header field with the token in a file (RFC 6750, section 2.1).
+fn authorization(file: &Path) -> std::io::Result<HeaderValue> {
+    let read = || {
+        let mut token = String::new();
+        let file = regular_file::open(file)?;
+        file.take(TOKEN_BYTES_MAX).read_to_string(&mut token)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim())).map_err(std::io::Error::other)?;
+        value.set_sensitive(true);
+        Ok(value)
+    };
+    read().map_err(|error| with_context(error, file.display().to_string()))
+}

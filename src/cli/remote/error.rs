@@ -1,0 +1,120 @@
+//! Why a request has no result.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use hyper::http;
+
+use crate::cli::exit::{EXIT_CONFIG, EXIT_RUN};
+use crate::cli::terminal::print_message;
+use crate::error::chain;
+use crate::tls::TlsFileError;
+
+/// Why a request has no result to print.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum RemoteError {
+    /// The configuration turns the socket off.
+    #[error("the process has no socket: `socket` in [admin] of its configuration is \"off\"")]
+    SocketOff,
+    /// The configuration is too broken to find the socket.
+    #[error("cannot read the configuration (`acequia check` shows the errors): name the socket with --socket")]
+    Configuration,
+    /// The client's runtime cannot start.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] io::Error),
+    /// The process did not answer, or was silent, for so long.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    /// Arguments about the admin port without its URL.
+    #[error("--ca-file and --token-file are about the admin port: name it with --url")]
+    NoUrl,
+    /// The token cannot be read.
+    #[error("cannot read the token")]
+    TokenFile(#[source] io::Error),
+    /// The authorities of the admin port's certificate cannot be read.
+    #[error("cannot use --ca-file")]
+    CaFile(#[source] TlsFileError),
+    /// The admin port cannot be reached.
+    #[error("cannot reach the admin port")]
+    AdminPort(#[source] io::Error),
+    /// No known authority has issued the certificate of the admin port.
+    #[error("no trusted authority has issued the certificate of the admin port: name its authority with --ca-file")]
+    UnknownIssuer,
+    /// No process listens on any of these sockets.
+    #[error("no acequia is running there (name its socket with --socket): {}", list(.0))]
+    NotRunning(Vec<ConnectError>),
+    /// The socket of the process that was found first is gone at the second connect.
+    #[error("cannot connect")]
+    Connect(#[from] ConnectError),
+    /// A process listens, but its response is not one of the API.
+    #[error("the process at {} is not an acequia", .socket.display())]
+    OtherProgram {
+        /// The socket.
+        socket: PathBuf,
+        /// The error in its response.
+        #[source]
+        error: serde_json::Error,
+    },
+    /// The process runs another configuration than the one named or found.
+    #[error(
+        "the acequia at {} (pid {pid}) runs {}, not {}: name the socket of the right process with --socket",
+        .socket.display(),
+        .running.as_deref().unwrap_or("no file"),
+        .expected.display()
+    )]
+    OtherFile {
+        /// The socket.
+        socket: PathBuf,
+        /// The PID of the process, in its own namespace.
+        pid: u32,
+        /// Its configuration.
+        running: Option<String>,
+        /// The configuration that was named or found.
+        expected: PathBuf,
+    },
+    /// The arguments make no valid request.
+    #[error("invalid request")]
+    InvalidRequest(#[from] http::Error),
+    /// The process has ended the stream of events.
+    #[cfg(feature = "top")]
+    #[error("acequia has ended")]
+    Ended,
+    /// The connection failed before the end of the response.
+    #[error("the connection was lost")]
+    Connection(#[source] Box<dyn Error + Send + Sync>),
+    /// The response is not the expected JSON.
+    #[error("invalid response")]
+    InvalidResponse(#[source] serde_json::Error),
+    /// The API's error message, or an equivalent one.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+/// A socket that cannot be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .socket.display())]
+pub(in crate::cli) struct ConnectError {
+    pub(super) socket: PathBuf,
+    pub(super) source: io::Error,
+}
+
+fn list(errors: &[ConnectError]) -> String {
+    let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
+    errors.join("; ")
+}
+
+impl RemoteError {
+    /// Prints the error and its sources; returns the exit code.
+    pub(in crate::cli) fn print(&self) -> ExitCode {
+        let message = chain(self);
+        // Errors of a configuration, which a reload returns, begin with this prefix already.
+        print_message("error", message.strip_prefix("error: ").unwrap_or(&message));
+        ExitCode::from(match self {
+            Self::OtherFile { .. } | Self::InvalidRequest(_) | Self::Rejected(_) | Self::NoUrl => EXIT_CONFIG,
+            _ => EXIT_RUN,
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! The servers that a client may get.
+
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::addr::ClientHost;
+use crate::discover::with_listed_servers;
+use crate::live::{LivePool, NameAddresses};
+use crate::plan::{PoolPlan, ServerEntry};
+use crate::pool::{Member, Policy, QueueLimits, ServerRegistry};
+use crate::units::format_duration;
+
+/// Writes the servers of a pool, and what happens while they are full.
+pub(super) fn write_servers(text: &mut String, pool: &Arc<PoolPlan>, from: Option<IpAddr>) -> fmt::Result {
+    let policy = pool.policy();
+    let pool = &with_listed_servers(pool);
+    let names: Vec<_> = pool
+        .entries
+        .iter()
+        .filter(|entry| entry.member_config.weight > 0 && entry.fixed().is_none())
+        .collect();
+    let fixed_servers = LivePool::new(Arc::clone(pool), NameAddresses::new(), &ServerRegistry::default());
+    let servers = fixed_servers.in_order(from.map(ClientHost::Ip), Instant::now());
+    match (policy, from) {
+        (Policy::SourceHash, Some(_)) => {
+            writeln!(
+                text,
+                "{}; the servers in the order in which they are tried:",
+                policy.as_str()
+            )?;
+            for (number, server) in (1..).zip(&servers) {
+                writeln!(text, "  {number}. {}", server_line(server))?;
+            }
+            if !names.is_empty() {
+                writeln!(text, "and, anywhere in this order, the servers of these names:")?;
+            }
+        }
+        _ => {
+            writeln!(text, "{}; the candidates:", policy.as_str())?;
+            servers
+                .iter()
+                .try_for_each(|server| writeln!(text, "  {}", server_line(server)))?;
+        }
+    }
+    names
+        .iter()
+        .try_for_each(|entry| writeln!(text, "  {}", unresolved_line(entry)))?;
+    if policy == Policy::SourceHash && from.is_none() {
+        writeln!(
+            text,
+            "note: with --from, the servers are shown in the order in which they are tried"
+        )?;
+    }
+    if let Some(discover) = &pool.discover {
+        writeln!(text, "note: the servers are listed by {}", discover.source)?;
+    }
+    let idle = pool.entries.iter().filter(|entry| entry.member_config.weight == 0);
+    idle.map(|entry| entry.name.as_ref().unwrap_or(&entry.written))
+        .try_for_each(|label| writeln!(text, "note: {label} has weight 0 and takes no new session"))?;
+    write_full(text, pool)
+}
+
+/// What happens when servers have as many sessions as they may have.
+fn write_full(text: &mut String, pool: &PoolPlan) -> fmt::Result {
+    let limits = || pool.entries.iter().map(|entry| entry.member_config.sessions_max);
+    if limits().all(|limit| limit.is_none()) {
+        return Ok(());
+    }
+    match &pool.rules.queue {
+        Some(QueueLimits { clients_max, timeout }) if pool.policy() == Policy::SourceHash => writeln!(
+            text,
+            "while its server is full: it waits for that one, {} at most; the queue has {clients_max} places",
+            format_duration(*timeout)
+        ),
+        Some(QueueLimits { clients_max, timeout }) if limits().all(|limit| limit.is_some()) => writeln!(
+            text,
+            "while all are full: it waits, {} at most; the queue has {clients_max} places",
+            format_duration(*timeout)
+        ),
+        None if limits().all(|limit| limit.is_some()) => {
+            writeln!(
+                text,
+                "while all are full: refused (servers_full); full servers are passed over"
+            )
+        }
+        _ => writeln!(text, "full servers are passed over"),
+    }
+}
+
+fn server_line(server: &Member) -> String {
+    let limit = server
+        .sessions_max()
+        .map_or_else(String::new, |max| format!(", at most {max} sessions"));
+    format!("{}{}{limit}", server.spec(), weight_suffix(server.weight()))
+}
+
+fn unresolved_line(entry: &ServerEntry) -> String {
+    let label = entry
+        .name
+        .as_ref()
+        .map(|name| format!("{name} at "))
+        .unwrap_or_default();
+    format!(
+        "{label}{}{}, a name: resolved only while acequia runs",
+        entry.written,
+        weight_suffix(entry.member_config.weight)
+    )
+}
+
+fn weight_suffix(weight: u16) -> String {
+    if weight == 1 {
+        String::new()
+    } else {
+        format!(", weight {weight}")
+    }
+}

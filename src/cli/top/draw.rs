@@ -1,0 +1,285 @@
+//! Draws the view. Text of others is escaped, so that it cannot control the terminal.
+
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Block, Clear, Padding, Paragraph, Wrap};
+
+use super::header::{process_line, rates_line, tabs_line, worst_notice};
+use super::palette::{BOLD, DIM, Palette, REVERSED};
+use super::rows::{ServerRow, Urgency, server_columns, session_columns};
+use super::table::draw_list;
+use super::view::{Tab, View};
+use crate::admin::session_bodies::SessionBody;
+use crate::cli::sessions::server_of;
+use crate::cli::status::since;
+use crate::cli::table::duration;
+use crate::text::escape;
+
+/// The width of questions and of the help, at most.
+const BOX_WIDTH: u16 = 64;
+
+pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, palette: &Palette) {
+    let [totals, rates, notice, tabs, table, detail, keys] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(0),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let Some(state) = &view.state else {
+        frame.render_widget("waiting for the process", totals);
+        return;
+    };
+    frame.render_widget(process_line(state, palette), totals);
+    frame.render_widget(rates_line(view, state), rates);
+    if let Some((severity, text)) = worst_notice(state) {
+        frame.render_widget(Line::styled(safe(&text), palette.of(severity).patch(BOLD)), notice);
+    }
+    let selected = match view.tab {
+        Tab::Servers => draw_servers(frame, table, view, palette),
+        Tab::Sessions => draw_sessions(frame, table, view, palette),
+    };
+    frame.render_widget(tabs_line(view), tabs);
+    frame.render_widget(Line::styled(safe(&selected), DIM), detail);
+    frame.render_widget(last_line(view, palette), keys);
+    if view.shows_help {
+        draw_box(frame, "Keys", HELP.into());
+    }
+    if let Some(question) = &view.question {
+        let mut text = Text::from(safe(&question.text));
+        text.push_line("");
+        for choice in &question.choices {
+            text.push_line(key_line(&choice.key.to_string(), choice.meaning));
+        }
+        text.push_line(key_line("n", "no"));
+        draw_box(frame, &safe(&question.title), text);
+    }
+}
+
+fn key_line(key: &str, meaning: &str) -> Line<'static> {
+    Line::from(vec![
+        Span::styled(format!(" {key} "), REVERSED),
+        format!(" {meaning}").into(),
+    ])
+}
+
+fn draw_servers(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Palette) -> String {
+    let mut list = view.servers.clone();
+    let mut rows = view.server_rows();
+    let id = |row: &ServerRow<'_>| (row.pool.to_owned(), row.server.name.clone());
+    let style = |row: &ServerRow<'_>, title: &str| match title {
+        "STATE" => palette.of(row.state().2),
+        _ => Style::new(),
+    };
+    let (shown, selected) = draw_list(frame, area, &server_columns(), &mut list, &mut rows, id, style);
+    let detail = selected.map_or_else(|| "no server matches the filter".to_owned(), server_detail);
+    (view.servers, view.columns_shown) = (list, shown);
+    detail
+}
+
+fn draw_sessions(frame: &mut Frame<'_>, area: Rect, view: &mut View, palette: &Palette) -> String {
+    let mut list = view.sessions.clone();
+    let mut rows = view.session_rows();
+    let id = |row: &&SessionBody| row.id;
+    let style = |_: &&SessionBody, _: &str| Style::new();
+    let (shown, selected) = draw_list(frame, area, &session_columns(), &mut list, &mut rows, id, style);
+    let detail = match &view.sessions_read {
+        None => "reading the sessions".to_owned(),
+        Some(Err(error)) => error.clone(),
+        Some(Ok(read)) => {
+            let session = selected.map(|session| session_detail(session));
+            let part = read
+                .next
+                .map(|_| format!("the oldest {} of {}", read.sessions.len(), read.total));
+            let parts: Vec<_> = part.into_iter().chain(session).collect();
+            if parts.is_empty() {
+                "no session matches the filter".to_owned()
+            } else {
+                parts.join("; ")
+            }
+        }
+    };
+    if let Some(Err(_)) = view.sessions_read {
+        frame.render_widget(Line::styled(safe(&detail), palette.of(Urgency::Bad)), area);
+    }
+    (view.sessions, view.columns_shown) = (list, shown);
+    detail
+}
+
+/// What has no room in the row.
+fn server_detail(row: &ServerRow<'_>) -> String {
+    let (sign, word, _) = row.state();
+    let reason = row
+        .server
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(": {reason}"));
+    let set_by = row
+        .server
+        .set_by
+        .as_ref()
+        .map_or_else(String::new, |by| format!("; set by {by}"));
+    format!(
+        "{} at {}: {sign} {word}, for {}{reason}{set_by}",
+        row.label(),
+        row.server.address,
+        since(&row.server.since)
+    )
+}
+
+fn session_detail(session: &SessionBody) -> String {
+    let sni = session
+        .sni
+        .as_ref()
+        .map_or_else(String::new, |sni| format!(" asking for {sni}"));
+    let server = server_of(session).map_or_else(String::new, |server| format!(" to {server}"));
+    let age = duration(Duration::from_millis(session.age_ms));
+    format!(
+        "{}: {}{sni}, at {}{server}, for {age}",
+        session.id, session.client, session.listener
+    )
+}
+
+/// The answer to the last act, or the keys.
+fn last_line(view: &View, palette: &Palette) -> Line<'static> {
+    match &view.answer {
+        Some(Ok(done)) => return Line::styled(format!("done: {}", safe(done)), palette.of(Urgency::Good)),
+        Some(Err(error)) => {
+            let text = format!("not done: {}", safe(error).replace('\n', " "));
+            return Line::styled(text, palette.of(Urgency::Bad));
+        }
+        None => {}
+    }
+    let keys: &[(&str, &str)] = match (view.is_typing, view.tab) {
+        (true, _) => &[("Enter", "keep"), ("Esc", "clear")],
+        (false, Tab::Servers) => &[
+            ("q", "quit"),
+            ("Tab", "sessions"),
+            ("/", "filter"),
+            ("< >", "sort"),
+            ("d", "drain"),
+            ("e", "enable"),
+            ("?", "keys"),
+        ],
+        (false, Tab::Sessions) => &[
+            ("q", "quit"),
+            ("Tab", "servers"),
+            ("/", "filter"),
+            ("< >", "sort"),
+            ("k", "kill"),
+            ("?", "keys"),
+        ],
+    };
+    Line::from_iter(keys.iter().flat_map(|(key, meaning)| {
+        [
+            Span::styled(format!(" {key} "), REVERSED),
+            format!(" {meaning} ").into(),
+        ]
+    }))
+}
+
+/// The text without characters that control the terminal.
+fn safe(text: &str) -> String {
+    escape(text, &[]).into_owned()
+}
+
+/// A box in the middle of the screen, over what is there.
+fn draw_box(frame: &mut Frame<'_>, title: &str, text: Text<'_>) {
+    let screen = frame.area();
+    let width = BOX_WIDTH.min(screen.width);
+    let inside = usize::from(width.saturating_sub(4)).max(1);
+    let lines: usize = text.lines.iter().map(|line| line.width().div_ceil(inside).max(1)).sum();
+    // Words that are not broken may need a line more.
+    let height = u16::try_from(lines + 3).unwrap_or(u16::MAX).min(screen.height);
+    let area = screen.centered(Constraint::Length(width), Constraint::Length(height));
+    let block = Block::bordered()
+        .title(Line::styled(format!(" {title} "), BOLD))
+        .padding(Padding::horizontal(1));
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), area);
+}
+
+const HELP: &str = "\
+Tab        servers, or sessions
+↑ ↓ PgUp PgDn Home End   select
+/          filter; words are looked for in every name and address;
+           of sessions also pool=NAME, server=NAME, min_bytes=N, …
+           as for `acequia sessions --filter`
+Esc        no filter
+< >        sort by another column
+r          reverse the order
+Enter      sessions of the selected server
+d e x      drain, enable, disable the selected server
+k          end the selected session
+q Ctrl-C   quit";
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use ratatui::style::Color;
+
+    use super::*;
+    use crate::cli::top::view::tests::view_of;
+
+    fn drawn(view: &mut View, palette: &Palette, width: u16, height: u16) -> (String, bool) {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, view, palette)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let has_colors = buffer
+            .content
+            .iter()
+            .any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset);
+        let lines = buffer.content.chunks(width.into());
+        let lines = lines.map(|line| line.iter().map(ratatui::buffer::Cell::symbol).collect::<String>() + "\n");
+        (lines.collect(), has_colors)
+    }
+
+    #[test]
+    fn without_colors_all_is_said_in_text() {
+        let mut view = view_of(&[("a", 2), ("b", 1)]);
+        let (screen, has_colors) = drawn(&mut view, &Palette::PLAIN, 80, 24);
+        assert!(!has_colors);
+        for part in [
+            "acequia 0.1.0, up 1m 30s",
+            "servers 2 of 2 up",
+            "shop/a",
+            "✓ up",
+            "SESSIONS↓",
+            " q  quit",
+            "?  keys",
+        ] {
+            assert!(screen.contains(part), "{part}: {screen}");
+        }
+        assert!(drawn(&mut view, &Palette::COLORED, 80, 24).1);
+    }
+
+    #[test]
+    fn every_size_of_the_terminal_is_drawn() {
+        let mut view = view_of(&[("a", 2), ("b", 1)]);
+        view.shows_help = true;
+        for (width, height) in [(1, 1), (3, 2), (20, 5), (80, 24), (500, 200)] {
+            drawn(&mut view, &Palette::COLORED, width, height);
+        }
+    }
+
+    #[test]
+    fn text_of_others_cannot_control_the_terminal() {
+        let mut view = view_of(&[("a\u{1b}[31m\u{202e}b", 2)]);
+        view.take_answer(Err("no\u{1b}]0;x\u{7}".to_owned()));
+        let (screen, _) = drawn(&mut view, &Palette::PLAIN, 120, 24);
+        assert!(screen.contains(r"shop/a\u{1b}[31m\u{202e}b"), "{screen}");
+        assert!(screen.contains(r"not done: no\u{1b}]0;x\u{7}"), "{screen}");
+        assert!(
+            !screen.chars().any(|c| c != '\n' && crate::text::is_unsafe(c)),
+            "{screen:?}"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! The lines above the table.
+
+use std::time::Duration;
+
+use ratatui::text::{Line, Span};
+
+use super::palette::{BOLD, DIM, Palette, REVERSED};
+use super::rows::Urgency;
+use super::view::{Tab, View};
+use crate::admin::bodies::StateBody;
+use crate::cli::status::since;
+use crate::cli::table::{duration, size};
+use crate::text::escape;
+
+pub(super) fn process_line(state: &StateBody, palette: &Palette) -> Line<'static> {
+    let up_for = duration(Duration::from_secs(state.uptime));
+    let mut spans = vec![
+        Span::styled("acequia", BOLD),
+        format!(" {}, up {up_for}", escape(&state.version, &[])).into(),
+    ];
+    if state.draining {
+        spans.push(Span::styled("  draining", palette.of(Urgency::Warning).patch(BOLD)));
+    }
+    Line::from(spans)
+}
+
+pub(super) fn rates_line(view: &View, state: &StateBody) -> Line<'static> {
+    let (totals, rates) = (&state.totals, &view.rates);
+    let parts = [
+        ("sessions ", totals.sessions.to_string()),
+        ("new ", format!("{}/s", rates.opened)),
+        ("up ", format!("{}/s", size(rates.bytes_up))),
+        ("down ", format!("{}/s", size(rates.bytes_down))),
+        ("servers ", format!("{} of {} up", totals.servers_up, totals.servers)),
+    ];
+    let spans = parts.into_iter().enumerate().flat_map(|(index, (name, value))| {
+        let gap = if index == 0 { "" } else { "   " };
+        [gap.into(), Span::styled(name, DIM), Span::styled(value, BOLD)]
+    });
+    Line::from_iter(spans)
+}
+
+/// What somebody should look at first, and how many more there are.
+pub(super) fn worst_notice(state: &StateBody) -> Option<(Urgency, String)> {
+    let mut notices = Vec::new();
+    for pool in &state.pools {
+        if pool.best_tier.is_none() && !pool.servers.is_empty() {
+            let instead = pool.served_by.as_ref();
+            let instead = instead.map_or_else(String::new, |by| format!(", new sessions go to {by}"));
+            notices.push((
+                Urgency::Bad,
+                format!("✕ pool {} has no usable server{instead}", pool.name),
+            ));
+        }
+        if pool.primaries.len() > 1 {
+            let primaries = pool.primaries.join(", ");
+            notices.push((
+                Urgency::Bad,
+                format!("✕ pool {} has several primaries: {primaries}", pool.name),
+            ));
+        }
+    }
+    if let Some(reload) = state.last_reload.as_ref().filter(|reload| !reload.done) {
+        let ago = since(&reload.at);
+        let text = format!(
+            "! the last reload failed {ago} ago, requested by {}: `acequia check` says why",
+            reload.by
+        );
+        notices.push((Urgency::Warning, text));
+    }
+    for pool in state.pools.iter().filter(|pool| pool.panic) {
+        notices.push((
+            Urgency::Warning,
+            format!("! pool {} uses all its servers: too few are up", pool.name),
+        ));
+    }
+    let others = notices.len().saturating_sub(1);
+    let (severity, text) = notices.into_iter().next()?;
+    let more = if others > 0 {
+        format!(" (and {others} more)")
+    } else {
+        String::new()
+    };
+    Some((severity, text + &more))
+}
+
+pub(super) fn tabs_line(view: &View) -> Line<'static> {
+    let servers = view.state.as_ref().map_or(0, |state| state.totals.servers);
+    let sessions = view.state.as_ref().map_or(0, |state| state.totals.sessions);
+    let tab = |tab, name: &str, count: usize| {
+        let style = if view.tab == tab { REVERSED } else { DIM };
+        Span::styled(format!(" {name} {count} "), style)
+    };
+    let mut spans = vec![
+        tab(Tab::Servers, "Servers", servers),
+        " ".into(),
+        tab(Tab::Sessions, "Sessions", sessions),
+    ];
+    if view.is_typing || !view.filter().is_empty() {
+        let cursor = if view.is_typing { "▏" } else { "" };
+        spans.push(format!("  filter: {}{cursor}", view.filter()).into());
+    }
+    Line::from(spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::top::view::tests::view_of;
+
+    #[test]
+    fn the_worst_is_shown_first() {
+        let mut view = view_of(&[("a", 2)]);
+        let state = view.state.as_mut().unwrap();
+        assert!(worst_notice(state).is_none());
+        state.pools[0].panic = true;
+        state.pools[0].best_tier = None;
+        let (severity, text) = worst_notice(state).unwrap();
+        assert_eq!(
+            (severity, &*text),
+            (Urgency::Bad, "✕ pool shop has no usable server (and 1 more)")
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! What a table remembers between two drawings: its order, its filter and the selected row.
+
+use super::columns::Column;
+
+/// The longest filter, in characters.
+const FILTER_CHARS_MAX: usize = 200;
+
+/// `I` identifies a row.
+#[derive(Clone)]
+pub(super) struct List<I> {
+    /// The index of the column that it is sorted by.
+    pub(super) sort: usize,
+    pub(super) is_descending: bool,
+    filter: String,
+    /// The row that the user has moved to; without one the first row is selected, whichever it is.
+    chosen: Option<I>,
+    /// The row that was selected at the last drawing.
+    selected: Option<I>,
+    /// Where it was.
+    position: usize,
+    /// The rows to move by at the next drawing.
+    movement: isize,
+    /// The first row on the screen.
+    offset: usize,
+}
+
+impl<I: Clone + PartialEq> List<I> {
+    /// Sorted by this column, the highest first.
+    pub(super) fn sorted_by(sort: usize) -> Self {
+        Self {
+            sort,
+            is_descending: true,
+            filter: String::new(),
+            chosen: None,
+            selected: None,
+            position: 0,
+            movement: 0,
+            offset: 0,
+        }
+    }
+
+    /// The row that the user sees as selected.
+    pub(super) fn selected(&self) -> Option<&I> {
+        self.selected.as_ref()
+    }
+
+    pub(super) fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// Adds a character to the filter.
+    pub(super) fn type_char(&mut self, c: char) {
+        if self.filter.chars().count() < FILTER_CHARS_MAX && !crate::text::is_unsafe(c) {
+            self.filter.push(c);
+        }
+        self.forget_selection();
+    }
+
+    /// Removes the last character of the filter.
+    pub(super) fn erase_char(&mut self) {
+        self.filter.pop();
+        self.forget_selection();
+    }
+
+    pub(super) fn set_filter(&mut self, filter: String) {
+        self.filter = filter;
+        self.forget_selection();
+    }
+
+    fn forget_selection(&mut self) {
+        (self.chosen, self.position, self.offset) = (None, 0, 0);
+    }
+
+    /// Selects a row this far below, at the next drawing.
+    pub(super) fn move_by(&mut self, rows: isize) {
+        self.movement = self.movement.saturating_add(rows);
+    }
+
+    pub(super) fn reverse(&mut self) {
+        self.is_descending = !self.is_descending;
+    }
+
+    /// Sorts by another of the columns on the screen: the next one, or the one before.
+    pub(super) fn sort_by_neighbour<R>(&mut self, columns: &[Column<R>], shown: &[usize], forward: bool) {
+        let Some(at) = shown.iter().position(|index| *index >= self.sort) else {
+            return;
+        };
+        let to = if forward { at + 1 } else { at.wrapping_sub(1) };
+        if let Some(index) = shown.get(to) {
+            self.sort = *index;
+            self.is_descending = columns[*index].is_number;
+        }
+    }
+
+    /// Sorts the rows, and decides which one is selected: returns the rows that fit a screen of this height, and the
+    /// index of the selected one among them. Rows that are equal stay in their order.
+    pub(super) fn arrange<'r, R>(
+        &mut self,
+        rows: &'r mut [R],
+        columns: &[Column<R>],
+        id: impl Fn(&R) -> I,
+        height: usize,
+    ) -> (&'r [R], usize) {
+        let value = columns[self.sort].value;
+        let compare = |a: &R, b: &R| value(a).order(&value(b));
+        if self.is_descending {
+            rows.sort_by(|a, b| compare(b, a));
+        } else {
+            rows.sort_by(compare);
+        }
+        let chosen = self.chosen.as_ref();
+        let found = chosen.and_then(|chosen| rows.iter().position(|row| id(row) == *chosen));
+        let current = found.unwrap_or(if chosen.is_some() { self.position } else { 0 });
+        let last = rows.len().saturating_sub(1);
+        self.position = current.min(last).saturating_add_signed(self.movement).min(last);
+        self.selected = rows.get(self.position).map(id);
+        if self.movement != 0 {
+            self.chosen.clone_from(&self.selected);
+            self.movement = 0;
+        }
+        self.offset = self
+            .offset
+            .min(self.position)
+            .max((self.position + 1).saturating_sub(height.max(1)));
+        self.offset = self.offset.min(rows.len().saturating_sub(height));
+        let end = rows.len().min(self.offset + height);
+        (&rows[self.offset..end], self.position - self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::top::columns::CellValue;
+
+    fn columns() -> [Column<u32>; 2] {
+        [
+            Column::number("", 1, 0, |row: &u32| CellValue::Count((*row).into())),
+            Column::number("", 1, 0, |row: &u32| CellValue::Text((row % 10).to_string().into())),
+        ]
+    }
+
+    fn shown(list: &mut List<u32>, rows: &[u32]) -> (Vec<u32>, usize) {
+        let mut rows = rows.to_vec();
+        let (rows, selected) = list.arrange(&mut rows, &columns(), |row| *row, 3);
+        (rows.to_vec(), selected)
+    }
+
+    #[test]
+    fn the_first_row_is_selected_until_the_user_moves_and_then_the_same_one() {
+        let mut list = List::sorted_by(0);
+        assert_eq!(shown(&mut list, &[1, 3, 2]), (vec![3, 2, 1], 0));
+        assert_eq!(shown(&mut list, &[1, 3, 2, 4]), (vec![4, 3, 2], 0));
+        list.move_by(1);
+        assert_eq!(shown(&mut list, &[1, 3, 2, 4]), (vec![4, 3, 2], 1));
+        assert_eq!(shown(&mut list, &[1, 3, 2, 4, 5]), (vec![5, 4, 3], 2), "it is 3 still");
+        assert_eq!(list.selected(), Some(&3));
+        assert_eq!(
+            shown(&mut list, &[1, 2, 4, 5]),
+            (vec![5, 4, 2], 2),
+            "3 has gone: the one in its place"
+        );
+        list.move_by(isize::MAX);
+        assert_eq!(shown(&mut list, &[1, 2, 4, 5]), (vec![4, 2, 1], 2));
+        list.move_by(isize::MIN);
+        assert_eq!(shown(&mut list, &[1, 2, 4, 5]), (vec![5, 4, 2], 0));
+        assert_eq!(shown(&mut list, &[]), (vec![], 0));
+        assert_eq!(list.selected(), None);
+    }
+
+    #[test]
+    fn the_order_follows_the_columns_on_the_screen() {
+        let mut list = List::sorted_by(0);
+        list.sort_by_neighbour(&columns(), &[0, 1], true);
+        assert_eq!(shown(&mut list, &[11, 30, 22]).0, [22, 11, 30]);
+        list.reverse();
+        assert_eq!(shown(&mut list, &[11, 30, 22]).0, [30, 11, 22]);
+        list.sort_by_neighbour(&columns(), &[0, 1], true);
+        assert_eq!(list.sort, 1, "there is none after it");
+        list.sort_by_neighbour(&columns(), &[0, 1], false);
+        assert_eq!(list.sort, 0);
+    }
+
+    #[test]
+    fn a_filter_takes_only_so_many_characters_and_none_that_control_the_terminal() {
+        let mut list = List::<u32>::sorted_by(0);
+        for c in ['a', '\u{1b}', 'b'] {
+            list.type_char(c);
+        }
+        assert_eq!(list.filter(), "ab");
+        (0..1000).for_each(|_| list.type_char('x'));
+        assert_eq!(list.filter().len(), FILTER_CHARS_MAX);
+        list.erase_char();
+        assert_eq!(list.filter().len(), FILTER_CHARS_MAX - 1);
+    }
+}

@@ -1,0 +1,104 @@
+//! What is asked before something is changed.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::rows::ServerRow;
+use crate::admin::session_bodies::SessionBody;
+use crate::cli::remote::ApiRequest;
+use crate::cli::server::encode;
+use crate::cli::sessions::server_of;
+use crate::cli::table::duration;
+use crate::config::report::counted;
+
+/// The time over which the sessions of a server are cut.
+const CLOSE_OVER: &str = "10s";
+
+/// A question, and the choices besides "no".
+pub(super) struct Question {
+    pub(super) title: String,
+    /// What will happen.
+    pub(super) text: String,
+    pub(super) choices: Vec<Choice>,
+}
+
+/// What is chosen by a key.
+pub(super) struct Choice {
+    pub(super) key: char,
+    pub(super) meaning: &'static str,
+    pub(super) request: ApiRequest,
+    /// What is shown when the process has done it.
+    pub(super) done: String,
+}
+
+/// What is done with a server.
+#[derive(Clone, Copy)]
+pub(super) enum ServerAct {
+    Drain,
+    Enable,
+    Disable,
+}
+
+impl Question {
+    pub(super) fn about_server(row: &ServerRow<'_>, act: ServerAct) -> Self {
+        let label = row.label();
+        let path = format!("/api/v1/servers/{}/{}", encode(row.pool), encode(&row.server.name));
+        let choice = |key, meaning, body: Value, done: String| Choice {
+            key,
+            meaning,
+            request: ApiRequest::post(&*path, body.to_string()),
+            done,
+        };
+        let sessions = counted(row.server.sessions as usize, "open session");
+        let (verb, usage, effect) = match act {
+            ServerAct::Enable => {
+                let done = format!("{label} is enabled");
+                return Self {
+                    title: format!("Enable {label}?"),
+                    text: "It gets new sessions again.".to_owned(),
+                    choices: vec![choice('y', "yes", json!({ "use": "enabled" }), done)],
+                };
+            }
+            ServerAct::Drain => ("Drain", "draining", "It gets no new sessions."),
+            ServerAct::Disable => (
+                "Disable",
+                "disabled",
+                "It gets no new sessions and is no longer checked.",
+            ),
+        };
+        let done = format!("{label} is {usage}");
+        let mut choices = vec![choice('y', "yes", json!({ "use": usage }), done)];
+        let mut text = effect.to_owned();
+        if row.server.sessions > 0 {
+            text += &format!(" Its {sessions} go on until they end.");
+            let body = json!({ "use": usage, "close_over": CLOSE_OVER });
+            let done = format!("{label} is {usage}, and its sessions are cut over {CLOSE_OVER}");
+            choices.push(choice('c', "yes, and cut its sessions over 10 s", body, done));
+        }
+        Self {
+            title: format!("{verb} {label}?"),
+            text,
+            choices,
+        }
+    }
+
+    pub(super) fn about_session(session: &SessionBody) -> Self {
+        let id = session.id;
+        let to = server_of(session).map_or_else(String::new, |server| format!(" to {server}"));
+        let age = duration(Duration::from_millis(session.age_ms));
+        Self {
+            title: format!("End session {id}?"),
+            text: format!(
+                "The session of {}{to}, open for {age}, is reset on both sides.",
+                session.client
+            ),
+            choices: vec![Choice {
+                key: 'y',
+                meaning: "yes",
+                request: ApiRequest::delete(format!("/api/v1/sessions/{id}")),
+                done: format!("session {id} is ended"),
+            }],
+        }
+    }
+}

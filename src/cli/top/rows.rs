@@ -1,0 +1,130 @@
+//! Rows of the two tables: servers and sessions.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::columns::{CellValue, Column};
+use crate::admin::bodies::ServerBody;
+use crate::admin::session_bodies::SessionBody;
+use crate::cli::sessions::server_of;
+use crate::cli::status::age;
+
+/// A server with its pool.
+pub(super) struct ServerRow<'a> {
+    pub(super) pool: &'a str,
+    pub(super) server: &'a ServerBody,
+    /// New sessions per second.
+    pub(super) rate: f64,
+}
+
+/// Whether somebody should look at it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Urgency {
+    Good,
+    Warning,
+    Bad,
+    Unknown,
+}
+
+impl ServerRow<'_> {
+    pub(super) fn label(&self) -> String {
+        format!("{}/{}", self.pool, self.server.name)
+    }
+
+    /// Its state in a word with a sign, as on the page.
+    pub(super) fn state(&self) -> (&'static str, &str, Urgency) {
+        let server = self.server;
+        let is_full = server.max_sessions.is_some_and(|max| server.sessions >= max);
+        match (&*server.usage, &*server.health) {
+            ("disabled", _) => ("–", "disabled", Urgency::Unknown),
+            ("draining", _) => ("↓", "draining", Urgency::Warning),
+            ("awaiting failback", _) => ("‖", "awaiting failback", Urgency::Warning),
+            _ if server.ejected => ("^", "ejected", Urgency::Bad),
+            (_, "down") => ("✕", "down", Urgency::Bad),
+            (_, "check refused") => ("!", "check refused", Urgency::Warning),
+            _ if is_full => ("■", "full", Urgency::Warning),
+            (_, "up") => ("✓", "up", Urgency::Good),
+            (_, other) => ("?", other, Urgency::Unknown),
+        }
+    }
+
+    pub(super) fn matches(&self, filter: &str) -> bool {
+        let text = format!("{} {} {}", self.label(), self.server.address, self.state().1);
+        contains_all(&text, filter)
+    }
+}
+
+/// The columns of servers.
+pub(super) fn server_columns<'a>() -> [Column<ServerRow<'a>>; 10] {
+    [
+        Column::text("SERVER", (22, 2), 10, |row| CellValue::Text(row.label().into())),
+        Column::text("ADDRESS", (21, 1), 1, |row| text(&row.server.address)),
+        Column::text("STATE", (15, 0), 9, |row| CellValue::Text(state_cell(row).into())),
+        Column::number("FOR", 7, 5, |row| CellValue::Duration(age(&row.server.since))),
+        Column::number("SESSIONS", 9, 8, |row| {
+            CellValue::Share(row.server.sessions, row.server.max_sessions)
+        }),
+        Column::number("NEW/S", 7, 7, |row| CellValue::Rate(row.rate)),
+        Column::number("SO FAR", 12, 3, |row| CellValue::Count(row.server.sessions_so_far)),
+        Column::number("WEIGHT", 7, 4, |row| CellValue::Count(row.server.weight.into())),
+        Column::number("TIER", 5, 2, |row| CellValue::Count(row.server.priority.into())),
+        Column::text("LAST CHECK", (16, 4), 0, |row| {
+            text(row.server.reason.as_deref().unwrap_or_default())
+        }),
+    ]
+}
+
+fn state_cell(row: &ServerRow<'_>) -> String {
+    let (sign, word, _) = row.state();
+    format!("{sign} {word}")
+}
+
+pub(super) fn session_matches(session: &SessionBody, filter: &str) -> bool {
+    let optional = [&session.sni, &session.route, &session.pool, &session.server];
+    let optional: Vec<_> = optional.into_iter().flatten().map(String::as_str).collect();
+    let text = format!(
+        "{} {} {} {}",
+        session.id,
+        session.client,
+        session.listener,
+        optional.join(" ")
+    );
+    contains_all(&text, filter)
+}
+
+/// The columns of sessions.
+pub(super) fn session_columns<'a>() -> [Column<&'a SessionBody>; 11] {
+    [
+        Column::number("ID", 9, 2, |row| CellValue::Count(row.id)),
+        Column::text("CLIENT", (21, 1), 10, |row| text(&row.client)),
+        Column::text("SNI", (16, 2), 1, |row| text(row.sni.as_deref().unwrap_or("-"))),
+        Column::text("LISTENER", (10, 1), 0, |row| text(&row.listener)),
+        Column::text("SERVER", (15, 1), 9, |row| {
+            CellValue::Text(server_of(row).unwrap_or_default().into())
+        }),
+        Column::number("AGE", 7, 5, |row| milliseconds(row.age_ms)),
+        Column::number("IDLE", 7, 4, |row| milliseconds(row.idle_ms)),
+        Column::number("UP", 8, 6, |row| CellValue::Bytes(row.bytes_up)),
+        Column::number("DOWN", 8, 7, |row| CellValue::Bytes(row.bytes_down)),
+        Column::number("RATE", 11, 8, |row| {
+            CellValue::ByteRate(row.rate_up.saturating_add(row.rate_down))
+        }),
+        Column::number("RTT", 8, 3, |row| CellValue::RoundTrip(row.client_rtt_us)),
+    ]
+}
+
+fn milliseconds(ms: u64) -> CellValue<'static> {
+    CellValue::Duration(Duration::from_millis(ms))
+}
+
+fn text(text: &str) -> CellValue<'_> {
+    CellValue::Text(Cow::Borrowed(text))
+}
+
+/// Whether the text contains each word of the filter, in any case.
+fn contains_all(text: &str, filter: &str) -> bool {
+    let text = text.to_lowercase();
+    filter
+        .split_whitespace()
+        .all(|word| text.contains(&word.to_lowercase()))
+}

@@ -1,0 +1,377 @@
+//! What is shown, and what keys do. Nothing here waits or draws.
+
+use std::collections::HashMap;
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::list::List;
+use super::question::{Question, ServerAct};
+use super::rows::{ServerRow, server_columns, session_columns, session_matches};
+use crate::admin::bodies::{ServerBody, StateBody};
+use crate::admin::changes::ChangesBody;
+use crate::admin::session_bodies::{SessionBody, SessionsBody};
+use crate::cli::remote::ApiRequest;
+
+/// The sessions that are read at once: the most that the API gives.
+const SESSIONS_READ: usize = 1000;
+
+/// Rows by which a page key moves.
+const PAGE: isize = 10;
+
+/// The conditions on sessions that the process checks: words of the filter such as `pool=shop`.
+const CONDITIONS: [&str; 15] = [
+    "id",
+    "listener",
+    "route",
+    "pool",
+    "server",
+    "sni",
+    "peer",
+    "client",
+    "database",
+    "user",
+    "min_age",
+    "min_idle",
+    "min_bytes",
+    "min_rate",
+    "min_rtt",
+];
+
+/// What the process is asked to do.
+pub(super) enum Action {
+    Quit,
+    ReadSessions,
+    Change { request: ApiRequest, done: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Tab {
+    Servers,
+    Sessions,
+}
+
+/// The newest second of the process.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Rates {
+    pub(super) opened: u64,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+}
+
+/// The event `sample`: what is used of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct SampleEvent {
+    totals: Rates,
+}
+
+/// How many sessions each server has had, by pool and server, and how many came in the last second.
+#[derive(Default)]
+struct ServerRates {
+    counts: HashMap<(String, String), (u64, f64)>,
+    counted_at: Option<Instant>,
+}
+
+pub(super) struct View {
+    pub(super) state: Option<StateBody>,
+    pub(super) rates: Rates,
+    server_rates: ServerRates,
+    /// The sessions that were read last, or why they could not be read.
+    pub(super) sessions_read: Option<Result<SessionsBody, String>>,
+    pub(super) tab: Tab,
+    pub(super) servers: List<(String, String)>,
+    pub(super) sessions: List<u64>,
+    /// The columns that the last drawing had room for.
+    pub(super) columns_shown: Vec<usize>,
+    /// Whether keys are characters of the filter.
+    pub(super) is_typing: bool,
+    pub(super) shows_help: bool,
+    pub(super) question: Option<Question>,
+    /// The answer to the last act.
+    pub(super) answer: Option<Result<String, String>>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        let sessions_column = server_columns().iter().position(|column| column.title == "SESSIONS");
+        let rate_column = session_columns().iter().position(|column| column.title == "RATE");
+        Self {
+            state: None,
+            rates: Rates::default(),
+            server_rates: ServerRates::default(),
+            sessions_read: None,
+            tab: Tab::Servers,
+            servers: List::sorted_by(sessions_column.expect("there is such a column")),
+            sessions: List::sorted_by(rate_column.expect("there is such a column")),
+            columns_shown: Vec::new(),
+            is_typing: false,
+            shows_help: false,
+            question: None,
+            answer: None,
+        }
+    }
+}
+
+impl View {
+    pub(super) fn take_state(&mut self, state: StateBody) {
+        self.server_rates.count(&state);
+        self.state = Some(state);
+    }
+
+    pub(super) fn take_changes(&mut self, changes: ChangesBody) {
+        if let Some(state) = &mut self.state {
+            changes.apply(state);
+            self.server_rates.count(state);
+        }
+    }
+
+    pub(super) fn take_sample(&mut self, sample: SampleEvent) {
+        self.rates = sample.totals;
+    }
+
+    pub(super) fn take_sessions(&mut self, read: Result<SessionsBody, String>) {
+        self.sessions_read = Some(read);
+    }
+
+    pub(super) fn take_answer(&mut self, answer: Result<String, String>) {
+        self.answer = Some(answer);
+    }
+
+    pub(super) fn shows_sessions(&self) -> bool {
+        self.tab == Tab::Sessions
+    }
+
+    /// The servers that match the filter.
+    pub(super) fn server_rows(&self) -> Vec<ServerRow<'_>> {
+        let pools = self.state.iter().flat_map(|state| &state.pools);
+        let rows = pools.flat_map(|pool| pool.servers.iter().map(|server| self.server_row(&pool.name, server)));
+        rows.filter(|row| row.matches(self.servers.filter())).collect()
+    }
+
+    fn server_row<'a>(&self, pool: &'a str, server: &'a ServerBody) -> ServerRow<'a> {
+        ServerRow {
+            pool,
+            server,
+            rate: self.server_rates.of(pool, &server.name),
+        }
+    }
+
+    /// The sessions that were read and match the filter.
+    pub(super) fn session_rows(&self) -> Vec<&SessionBody> {
+        let read = self.sessions_read.as_ref().and_then(|read| read.as_ref().ok());
+        let (_, words) = split_filter(self.sessions.filter());
+        let matching = read.into_iter().flat_map(|read| &read.sessions);
+        matching.filter(|session| session_matches(session, &words)).collect()
+    }
+
+    /// The path of the sessions that match the conditions in the filter.
+    pub(super) fn sessions_path(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &SESSIONS_READ.to_string());
+        // Where there are more, the order decides which ones are read.
+        let order = session_order(session_columns()[self.sessions.sort].title);
+        if let Some(order) = order.filter(|_| self.sessions.is_descending) {
+            query.append_pair("sort", order);
+        }
+        // One that is being typed is not a condition yet.
+        if !self.is_typing {
+            query.extend_pairs(split_filter(self.sessions.filter()).0);
+        }
+        format!("/api/v1/sessions?{}", query.finish())
+    }
+
+    pub(super) fn filter(&self) -> &str {
+        match self.tab {
+            Tab::Servers => self.servers.filter(),
+            Tab::Sessions => self.sessions.filter(),
+        }
+    }
+
+    /// Does what a key means.
+    pub(super) fn press(&mut self, key: KeyEvent) -> Option<Action> {
+        if key.kind == KeyEventKind::Release {
+            return None;
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
+            return Some(Action::Quit);
+        }
+        self.answer = None;
+        if let Some(question) = self.question.take() {
+            let given = |c| question.choices.into_iter().find(|choice| choice.key == c);
+            let KeyCode::Char(c) = key.code else { return None };
+            return given(c).map(|choice| Action::Change {
+                request: choice.request,
+                done: choice.done,
+            });
+        }
+        if std::mem::take(&mut self.shows_help) {
+            return None;
+        }
+        if self.is_typing {
+            return self.type_key(key);
+        }
+        self.command(key.code)
+    }
+
+    fn command(&mut self, code: KeyCode) -> Option<Action> {
+        match code {
+            KeyCode::Char('q') => return Some(Action::Quit),
+            KeyCode::Tab | KeyCode::BackTab => {
+                self.tab = match self.tab {
+                    Tab::Servers => Tab::Sessions,
+                    Tab::Sessions => Tab::Servers,
+                };
+            }
+            KeyCode::Up => self.move_by(-1),
+            KeyCode::Down => self.move_by(1),
+            KeyCode::PageUp => self.move_by(-PAGE),
+            KeyCode::PageDown => self.move_by(PAGE),
+            KeyCode::Home => self.move_by(isize::MIN),
+            KeyCode::End => self.move_by(isize::MAX),
+            KeyCode::Char('<') => self.sort_by_neighbour(false),
+            KeyCode::Char('>') => self.sort_by_neighbour(true),
+            KeyCode::Char('r') => match self.tab {
+                Tab::Servers => self.servers.reverse(),
+                Tab::Sessions => self.sessions.reverse(),
+            },
+            KeyCode::Char('/') => self.is_typing = true,
+            KeyCode::Esc => return self.set_filter(String::new()),
+            KeyCode::Char('?' | 'h') => self.shows_help = true,
+            KeyCode::Char('d') => self.ask_about_server(ServerAct::Drain),
+            KeyCode::Char('e') => self.ask_about_server(ServerAct::Enable),
+            KeyCode::Char('x') => self.ask_about_server(ServerAct::Disable),
+            KeyCode::Char('k') => self.ask_about_session(),
+            KeyCode::Enter => return self.show_sessions_of_server(),
+            _ => {}
+        }
+        None
+    }
+
+    fn type_key(&mut self, key: KeyEvent) -> Option<Action> {
+        match (self.tab, key.code) {
+            (_, KeyCode::Enter) => {
+                self.is_typing = false;
+                return self.shows_sessions().then_some(Action::ReadSessions);
+            }
+            (_, KeyCode::Esc) => {
+                self.is_typing = false;
+                return self.set_filter(String::new());
+            }
+            (_, KeyCode::Up) => self.move_by(-1),
+            (_, KeyCode::Down) => self.move_by(1),
+            (Tab::Servers, KeyCode::Backspace) => self.servers.erase_char(),
+            (Tab::Sessions, KeyCode::Backspace) => self.sessions.erase_char(),
+            _ if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {}
+            (Tab::Servers, KeyCode::Char(c)) => self.servers.type_char(c),
+            (Tab::Sessions, KeyCode::Char(c)) => self.sessions.type_char(c),
+            _ => {}
+        }
+        None
+    }
+
+    fn set_filter(&mut self, filter: String) -> Option<Action> {
+        match self.tab {
+            Tab::Servers => self.servers.set_filter(filter),
+            Tab::Sessions => self.sessions.set_filter(filter),
+        }
+        self.shows_sessions().then_some(Action::ReadSessions)
+    }
+
+    fn move_by(&mut self, rows: isize) {
+        match self.tab {
+            Tab::Servers => self.servers.move_by(rows),
+            Tab::Sessions => self.sessions.move_by(rows),
+        }
+    }
+
+    fn sort_by_neighbour(&mut self, forward: bool) {
+        let shown = &self.columns_shown;
+        match self.tab {
+            Tab::Servers => self.servers.sort_by_neighbour(&server_columns(), shown, forward),
+            Tab::Sessions => self.sessions.sort_by_neighbour(&session_columns(), shown, forward),
+        }
+    }
+
+    /// The server that is selected in the table of servers.
+    pub(super) fn selected_server(&self) -> Option<ServerRow<'_>> {
+        let (pool, name) = self.servers.selected()?;
+        let pool = self.state.as_ref()?.pools.iter().find(|one| one.name == *pool)?;
+        let server = pool.servers.iter().find(|one| one.name == *name)?;
+        Some(self.server_row(&pool.name, server))
+    }
+
+    /// The session that is selected in the table of sessions.
+    pub(super) fn selected_session(&self) -> Option<&SessionBody> {
+        let id = self.sessions.selected()?;
+        let read = self.sessions_read.as_ref()?.as_ref().ok()?;
+        read.sessions.iter().find(|session| session.id == *id)
+    }
+
+    fn ask_about_server(&mut self, act: ServerAct) {
+        if self.tab == Tab::Servers {
+            self.question = self.selected_server().map(|row| Question::about_server(&row, act));
+        }
+    }
+
+    fn ask_about_session(&mut self) {
+        if self.shows_sessions() {
+            self.question = self.selected_session().map(Question::about_session);
+        }
+    }
+
+    fn show_sessions_of_server(&mut self) -> Option<Action> {
+        let (pool, server) = self.servers.selected().filter(|_| self.tab == Tab::Servers)?;
+        let filter = format!("pool={pool} server={server}");
+        self.tab = Tab::Sessions;
+        self.set_filter(filter)
+    }
+}
+
+impl ServerRates {
+    fn count(&mut self, state: &StateBody) {
+        let now = Instant::now();
+        let seconds = self.counted_at.map(|at| (now - at).as_secs_f64());
+        let servers = state
+            .pools
+            .iter()
+            .flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        let counts = servers.map(|(pool, server)| {
+            let key = (pool.name.clone(), server.name.clone());
+            let before = self.counts.get(&key).map(|(count, _)| *count);
+            let came = before.zip(seconds).map_or(0.0, |(before, seconds)| {
+                server.sessions_so_far.saturating_sub(before) as f64 / seconds.max(0.1)
+            });
+            (key, (server.sessions_so_far, came))
+        });
+        self.counts = counts.collect();
+        self.counted_at = Some(now);
+    }
+
+    fn of(&self, pool: &str, server: &str) -> f64 {
+        let key = (pool.to_owned(), server.to_owned());
+        self.counts.get(&key).map_or(0.0, |(_, rate)| *rate)
+    }
+}
+
+/// The order of the process that begins as this column does, from the highest down.
+fn session_order(title: &str) -> Option<&'static str> {
+    match title {
+        "IDLE" => Some("idle"),
+        "UP" | "DOWN" => Some("bytes"),
+        "RATE" => Some("rate"),
+        "RTT" => Some("rtt"),
+        _ => None,
+    }
+}
+
+/// Divides a filter of sessions into conditions for the process, and words that are looked for here.
+fn split_filter(filter: &str) -> (Vec<(&str, &str)>, String) {
+    let condition = |word: &str| word.split_once('=').is_some_and(|(key, _)| CONDITIONS.contains(&key));
+    let (conditions, words): (Vec<&str>, Vec<&str>) = filter.split_whitespace().partition(|word| condition(word));
+    let conditions = conditions.into_iter().filter_map(|word| word.split_once('=')).collect();
+    (conditions, words.join(" "))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,332 @@
+//! The life of one clone: started, checked, a server of its pool, drained, stopped; and started again when it fails.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::CloneContext;
+use super::instance::{Instance, Launch};
+use crate::addr::ServerAddr;
+use crate::health::probe;
+use crate::live::LivePool;
+use crate::pool::{CheckState, Member, ServerSpec};
+use crate::scale::{CloneState, CloneStatus, ScalePlan};
+
+/// The time between two checks of a clone that starts.
+const FAST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the sessions of a clone that drains, and the state of one that runs, are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The pause before a clone that failed is started again; it doubles with each failure in a row.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest such pause.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// A clone that has run for so long has started well: the next failure is the first again.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+
+/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
+const KILL_AFTER: Duration = Duration::from_secs(10);
+
+/// What a clone shows.
+pub(super) struct StatusCell {
+    // Std mutexes: locked for a line.
+    status: Mutex<CloneStatus>,
+    /// Its server, since its pool has it.
+    server: Mutex<Option<Member>>,
+    has_left: AtomicBool,
+    /// Told at each change.
+    changed: Arc<Notify>,
+}
+
+impl StatusCell {
+    pub(super) fn new(name: Arc<str>, changed: Arc<Notify>) -> Self {
+        Self {
+            status: Mutex::new(CloneStatus {
+                name,
+                state: CloneState::Starting,
+                since: SystemTime::now(),
+                address: None,
+                pid: None,
+                restarts: 0,
+                reason: None,
+            }),
+            server: Mutex::default(),
+            has_left: AtomicBool::new(false),
+            changed,
+        }
+    }
+
+    /// Whether there is nothing left of it.
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left.load(Acquire)
+    }
+
+    /// To be called with its server as soon as its pool has it, and before that can be taken from it.
+    pub(super) fn set_server(&self, server: Option<Member>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    fn server(&self) -> Option<Member> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn get(&self) -> CloneStatus {
+        self.lock().clone()
+    }
+
+    fn set(&self, state: CloneState, change: impl FnOnce(&mut CloneStatus)) {
+        let mut status = self.lock();
+        status.state = state;
+        status.since = SystemTime::now();
+        change(&mut status);
+        drop(status);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CloneStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One clone.
+pub(super) struct CloneTask {
+    pub(super) context: Arc<CloneContext>,
+    pub(super) pool: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) status: Arc<StatusCell>,
+    /// Cancelled when it shall leave its pool.
+    pub(super) leave: CancellationToken,
+    /// What was last configured: its pool may be gone.
+    pub(super) plan: Arc<ScalePlan>,
+}
+
+/// Why a clone no longer runs.
+enum CloneEnd {
+    /// It shall leave its pool.
+    Leaves,
+    /// It has ended by itself, in these words.
+    Exited(String),
+    /// It has been down for too long.
+    Ill,
+}
+
+impl CloneTask {
+    /// Runs it until it has left its pool.
+    pub(super) async fn run(mut self) {
+        self.run_until_left().await;
+        self.status.has_left.store(true, Release);
+        self.status.changed.notify_one();
+    }
+
+    async fn run_until_left(&mut self) {
+        let leave = self.leave.clone();
+        let mut failures = 0;
+        while !leave.is_cancelled() {
+            self.follow_plan();
+            self.status.set_server(None);
+            self.status.set(CloneState::Starting, |status| status.address = None);
+            let began = Instant::now();
+            let (pause, reason) = match self.start().await {
+                None => break,
+                Some(Err(reason)) => {
+                    let pause = back_off(&mut failures);
+                    tracing::warn!(pool = %self.pool, clone = %self.name, reason, ?pause, "a clone cannot be started");
+                    (pause, reason)
+                }
+                Some(Ok(mut instance)) => {
+                    self.join(&instance, began.elapsed());
+                    let end = self.serve(&mut instance).await;
+                    if began.elapsed() >= STEADY_AFTER {
+                        failures = 0;
+                    }
+                    let Some(failure) = self.finish(instance, end, &mut failures).await else {
+                        break;
+                    };
+                    failure
+                }
+            };
+            self.status.set(CloneState::Waiting, |status| {
+                (status.pid, status.address) = (None, None);
+                status.restarts += 1;
+                status.reason = Some(reason.into());
+            });
+            let _ = leave.run_until_cancelled(sleep(pause)).await;
+        }
+    }
+
+    /// Takes what is configured now.
+    fn follow_plan(&mut self) -> Option<Arc<LivePool>> {
+        let pool = self.context.live.in_force().pool(&self.pool).map(Arc::clone)?;
+        if let Some(plan) = &pool.plan().scale {
+            self.plan = Arc::clone(plan);
+        }
+        Some(pool)
+    }
+
+    /// Starts it, and waits for its first good check. `None`: it shall leave.
+    async fn start(&mut self) -> Option<Result<Instance, String>> {
+        let limit = self.plan.start_timeout;
+        let began = Instant::now();
+        let launch = Launch {
+            pool: &self.pool,
+            name: &self.name,
+            keeper: &self.context.keeper,
+            ports: &self.context.ports,
+        };
+        let mut instance = match launch.start(&self.plan.source, limit).await {
+            Ok(instance) => instance,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let (address, pid) = (instance.address, instance.pid);
+        self.status.set(CloneState::Starting, |status| {
+            (status.address, status.pid) = (Some(address.to_string().into()), pid);
+        });
+        // Cancel safe, all of them: a check that is dropped closes its connection.
+        let failed = tokio::select! {
+            biased;
+            () = self.first_good_check(address) => return Some(Ok(instance)),
+            how = instance.ended() => Some(format!("it has ended before its first good check: {how}")),
+            () = sleep(limit.saturating_sub(began.elapsed())) => Some(format!("no good check within {limit:?}")),
+            () = self.leave.cancelled() => None,
+        };
+        self.status.set(CloneState::Stopping, |_| ());
+        instance.stop(KILL_AFTER).await;
+        failed.map(Err)
+    }
+
+    /// Checks it again and again until a check passes.
+    async fn first_good_check(&self, address: ServerAddr) {
+        loop {
+            let in_force = self.context.live.in_force();
+            let checked = in_force.pool(&self.pool).and_then(|pool| {
+                let tls = in_force.tls.pools.get(&self.pool).cloned();
+                Some((
+                    probe(pool.plan(), &self.spec(address), tls)?,
+                    pool.plan().health.timeout,
+                ))
+            });
+            drop(in_force);
+            if let Some((probe, limit)) = checked
+                && matches!(timeout(limit, probe.run()).await, Ok(Ok(_)))
+            {
+                return;
+            }
+            sleep(FAST_CHECK_INTERVAL).await;
+        }
+    }
+
+    fn spec(&self, address: ServerAddr) -> ServerSpec {
+        ServerSpec {
+            label: Arc::clone(&self.name),
+            identity: Arc::clone(&self.name),
+            address,
+            resolved_from: None,
+        }
+    }
+
+    /// Makes it a server of its pool.
+    fn join(&self, instance: &Instance, took: Duration) {
+        let (address, pid) = (instance.address.to_string(), instance.pid);
+        tracing::info!(pool = %self.pool, clone = %self.name, address, pid, ?took, "a clone has started");
+        self.status.set(CloneState::Running, |_| ());
+    }
+
+    /// Waits for a reason to stop it.
+    async fn serve(&self, instance: &mut Instance) -> CloneEnd {
+        tokio::select! {
+            biased;
+            () = self.leave.cancelled() => CloneEnd::Leaves,
+            how = instance.ended() => CloneEnd::Exited(how),
+            () = self.ill() => CloneEnd::Ill,
+        }
+    }
+
+    /// Waits until it has been down for too long.
+    async fn ill(&self) {
+        let mut down_since = None;
+        loop {
+            sleep(POLL_INTERVAL).await;
+            let server = self.status.server();
+            let is_down = server.is_some_and(|server| server.check_state() == CheckState::Down);
+            if !is_down {
+                down_since = None;
+                continue;
+            }
+            let since = *down_since.get_or_insert_with(Instant::now);
+            let pool = self.context.live.in_force().pool(&self.pool).map(Arc::clone);
+            let plan = pool.and_then(|pool| pool.plan().scale.clone());
+            if since.elapsed() >= plan.map_or(self.plan.replace_after, |plan| plan.replace_after) {
+                return;
+            }
+        }
+    }
+
+    /// Stops it. Returns the pause before it is started again, and the reason for that; `None`: it leaves.
+    async fn finish(
+        &mut self,
+        mut instance: Instance,
+        end: CloneEnd,
+        failures: &mut u32,
+    ) -> Option<(Duration, String)> {
+        self.follow_plan();
+        let (pool, clone) = (Arc::clone(&self.pool), Arc::clone(&self.name));
+        match end {
+            CloneEnd::Leaves => {
+                let kill_after = self.drain(&mut instance).await;
+                self.status.set(CloneState::Stopping, |_| ());
+                instance.stop(kill_after).await;
+                tracing::info!(%pool, %clone, "a clone has left");
+                None
+            }
+            CloneEnd::Exited(how) => {
+                let pause = back_off(failures);
+                tracing::warn!(%pool, %clone, how, ?pause, "a clone has ended: it is started again");
+                Some((pause, how))
+            }
+            CloneEnd::Ill => {
+                tracing::warn!(%pool, %clone, after = ?self.plan.replace_after, "a clone is down for too long: it is replaced");
+                self.status.set(CloneState::Stopping, |_| ());
+                instance.stop(KILL_AFTER).await;
+                Some((Duration::ZERO, "it was down for too long".into()))
+            }
+        }
+    }
+
+    /// Lets its sessions end. Returns how long its process may take to end.
+    async fn drain(&self, instance: &mut Instance) -> Duration {
+        let server = self.status.server();
+        self.status.set(CloneState::Draining, |_| ());
+        let drained = async {
+            loop {
+                // A pick that has begun before it left the list may still end with a session on it: so not at once.
+                sleep(POLL_INTERVAL).await;
+                if server.as_ref().is_none_or(|server| server.live() == 0) {
+                    return;
+                }
+            }
+        };
+        let drained = pin!(timeout(self.plan.drain, drained));
+        tokio::select! {
+            _ = drained => self.plan.drain,
+            _ = instance.ended() => Duration::ZERO,
+            () = self.context.ending.cancelled() => self.plan.drain.min(KILL_AFTER),
+        }
+    }
+}
+
+/// The pause before the next start.
+fn back_off(failures: &mut u32) -> Duration {
+    let pause = BACK_OFF_FIRST
+        .saturating_mul(1 << (*failures).min(16))
+        .min(BACK_OFF_MAX);
+    *failures += 1;
+    pause
+}

@@ -1,0 +1,100 @@
+//! Starts and stops the clones of pools that grow and shrink. When is decided in [`crate::scale`].
+//!
+//! Every such pool has one task, which looks at its load, and one more for each clone. A clone becomes a server of its pool
+//! with its first good check. A reload keeps clones; they end with this process.
+
+mod ports;
+mod instance;
+mod clone;
+mod pool;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::live::{InForce, Live, LivePool};
+use crate::scale::keeper::Keeper;
+use pool::PoolClones;
+use ports::Ports;
+
+/// Keeps the clones of all pools.
+pub struct CloneSupervisor {
+    context: Arc<CloneContext>,
+    pools: TaskTracker,
+}
+
+/// What the clones of all pools share.
+struct CloneContext {
+    live: Arc<Live>,
+    keeper: Keeper,
+    ports: Ports,
+    /// Cancelled when this process ends.
+    ending: CancellationToken,
+}
+
+/// The tasks of pools, by the names of these. Each gets its pool, `None` when it no longer has clones.
+type CloneTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
+
+impl CloneSupervisor {
+    /// One that has started nothing yet.
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
+        Self {
+            context: Arc::new(CloneContext {
+                live,
+                keeper: Keeper::default(),
+                ports: Ports::default(),
+                ending: CancellationToken::new(),
+            }),
+            pools: TaskTracker::new(),
+        }
+    }
+
+    /// Keeps the clones of the pools in force, for as long as it is polled.
+    pub fn run(&self) -> impl Future<Output = ()> + use<> {
+        let (context, pools) = (Arc::clone(&self.context), self.pools.clone());
+        let mut in_force = context.live.subscribe();
+        async move {
+            let mut tasks = CloneTasks::new();
+            loop {
+                let now = Arc::clone(&in_force.borrow_and_update());
+                adopt(&mut tasks, &now, &context, &pools);
+                drop(now);
+                if in_force.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Stops all clones, and waits until they have ended. To be called when there are no sessions any more.
+    pub async fn stop(&self) {
+        self.context.ending.cancel();
+        self.pools.close();
+        self.pools.wait().await;
+    }
+}
+
+/// Follows what is in force now.
+fn adopt(tasks: &mut CloneTasks, now: &InForce, context: &Arc<CloneContext>, pools: &TaskTracker) {
+    let scaled = |name: &str| now.pool(name).filter(|pool| pool.plan().scale.is_some());
+    tasks.retain(|name, task| {
+        task.send_if_modified(|pool| {
+            let next = scaled(name);
+            let is_same = pool.as_ref().map(Arc::as_ptr) == next.map(Arc::as_ptr);
+            *pool = next.map(Arc::clone);
+            !is_same
+        });
+        !task.is_closed()
+    });
+    for pool in now.pools.iter().filter(|pool| pool.plan().scale.is_some()) {
+        if !tasks.contains_key(pool.name()) {
+            let (sender, receiver) = watch::channel(Some(Arc::clone(pool)));
+            pools.spawn(PoolClones::new(Arc::clone(context), Arc::clone(pool)).run(receiver));
+            tasks.insert(Arc::clone(pool.name()), sender);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The clones of one pool.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::CloneContext;
+use super::clone::{CloneTask, StatusCell};
+use crate::addr::{ServerAddr, ServerLocation};
+use crate::live::LivePool;
+use crate::plan::ServerEntry;
+use crate::pool::Member;
+use crate::scale::{CloneState, CloneStatus, ScaleLoad, ScalePlan, ScaleStep, Scaler};
+
+/// How often the load is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The clones of one pool.
+pub(super) struct PoolClones {
+    context: Arc<CloneContext>,
+    pool: Arc<LivePool>,
+    scaler: Scaler,
+    /// By number.
+    clones: BTreeMap<u32, Clone>,
+    /// Told when a clone has changed its state.
+    changed: Arc<Notify>,
+    /// The servers that the pool was given.
+    published: Vec<ServerEntry>,
+}
+
+struct Clone {
+    status: Arc<StatusCell>,
+    leave: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl PoolClones {
+    pub(super) fn new(context: Arc<CloneContext>, pool: Arc<LivePool>) -> Self {
+        Self {
+            context,
+            pool,
+            scaler: Scaler::default(),
+            clones: BTreeMap::new(),
+            changed: Arc::default(),
+            published: Vec::new(),
+        }
+    }
+
+    /// Keeps as many clones as the load needs. `pools`: the pool in force, `None` when it no longer has clones. Ends when
+    /// all have left then, or when this process ends and they have ended.
+    pub(super) async fn run(mut self, mut pools: watch::Receiver<Option<Arc<LivePool>>>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ending = self.context.ending.clone();
+        let mut is_wanted = true;
+        while is_wanted || !self.clones.is_empty() {
+            let scale = Arc::clone(self.pool.scale());
+            tokio::select! {
+                () = ending.cancelled(), if is_wanted => is_wanted = false,
+                pool = next(&mut pools), if !ending.is_cancelled() => {
+                    is_wanted = pool.is_some();
+                    self.pool = pool.unwrap_or(self.pool);
+                }
+                _ = ticks.tick() => {}
+                () = self.pool.queue_joined() => {}
+                () = scale.wanted_changed() => {}
+                () = self.changed.notified() => {}
+            }
+            self.clones.retain(|_, clone| !clone.status.has_left());
+            match self.pool.plan().scale.clone().filter(|_| is_wanted) {
+                Some(plan) => self.decide(&plan),
+                None => self.clones.values().for_each(|clone| clone.leave.cancel()),
+            }
+            self.publish();
+        }
+        self.publish();
+    }
+
+    fn decide(&mut self, plan: &Arc<ScalePlan>) {
+        let wanted = self.pool.scale().wanted();
+        let load = self.load();
+        let step = self.scaler.decide(
+            &plan.rules,
+            wanted.as_ref().map(|wanted| wanted.clones),
+            load,
+            Instant::now(),
+        );
+        let Some(step) = step else { return };
+        let is_cold_start = load.clones == 0 && load.waiting > 0;
+        self.pool.scale().count_step(step, is_cold_start);
+        let (sessions, waiting) = (load.sessions, load.waiting);
+        let by = wanted.as_ref().map(|wanted| &*wanted.by);
+        let (pool, clones) = (self.pool.name(), load.clones);
+        match step {
+            ScaleStep::Up(more) => {
+                tracing::info!(%pool, clones, more, sessions, waiting, by, "the pool grows");
+                (0..more).for_each(|_| self.start(plan));
+            }
+            ScaleStep::Down(fewer) => {
+                tracing::info!(%pool, clones, fewer, sessions, by, "the pool shrinks");
+                (0..fewer).for_each(|_| self.stop_one());
+            }
+        }
+    }
+
+    fn load(&self) -> ScaleLoad {
+        let servers = self.pool.servers();
+        let is_clone = |name: &Arc<str>| self.published.iter().any(|entry| entry.label() == name);
+        let is_fixed = |server: &&Member| server.is_up() && !is_clone(&server.spec().label);
+        let staying = self.clones.values().filter(|clone| !clone.is_leaving());
+        ScaleLoad {
+            sessions: servers.iter().map(|server| u64::from(server.live())).sum(),
+            waiting: self.pool.queue_len() as u64,
+            fixed: u32::try_from(servers.iter().filter(is_fixed).count()).unwrap_or(u32::MAX),
+            clones: u32::try_from(staying.count()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Starts a clone with the lowest free number.
+    fn start(&mut self, plan: &Arc<ScalePlan>) {
+        let number = (1..).find(|number| !self.clones.contains_key(number));
+        let number = number.expect("there are fewer clones than numbers");
+        let name: Arc<str> = format!("{}-{number}", self.pool.name()).into();
+        let status = Arc::new(StatusCell::new(Arc::clone(&name), Arc::clone(&self.changed)));
+        let leave = CancellationToken::new();
+        let task = CloneTask {
+            context: Arc::clone(&self.context),
+            pool: Arc::clone(self.pool.name()),
+            name,
+            status: Arc::clone(&status),
+            leave: leave.clone(),
+            plan: Arc::clone(plan),
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run()));
+        let clone = Clone {
+            status,
+            leave,
+            _task: task,
+        };
+        self.clones.insert(number, clone);
+    }
+
+    /// Has a clone leave: one that is no server yet, else the one with the fewest sessions, of equals the latest.
+    fn stop_one(&mut self) {
+        let servers = self.pool.servers();
+        let sessions = |status: &CloneStatus| {
+            let server = servers.iter().find(|server| server.spec().label == status.name);
+            server
+                .filter(|_| status.state == CloneState::Running)
+                .map(|server| server.live())
+        };
+        let staying = self.clones.iter().filter(|(_, clone)| !clone.is_leaving());
+        let first = staying.min_by_key(|(number, clone)| (sessions(&clone.status.get()), std::cmp::Reverse(**number)));
+        if let Some((_, clone)) = first {
+            clone.leave.cancel();
+        }
+    }
+
+    /// Gives the pool the clones that run as its servers, and shows all.
+    fn publish(&mut self) {
+        let clones: Vec<_> = self.clones.values().map(Clone::shown).collect();
+        let Some(plan) = self.pool.plan().scale.clone() else {
+            self.pool.scale().publish(clones);
+            return;
+        };
+        let running = clones.iter().filter(|clone| clone.state == CloneState::Running);
+        let servers: Vec<_> = running.filter_map(|clone| entry(clone, &plan)).collect();
+        self.pool.scale().publish(clones);
+        if servers != self.published {
+            self.context.live.set_servers(self.pool.name(), servers.clone());
+            self.published = servers;
+            self.tell_servers();
+        }
+    }
+
+    /// Tells the clones which server each of them is.
+    fn tell_servers(&self) {
+        let Some(pool) = self.context.live.in_force().pool(self.pool.name()).map(Arc::clone) else {
+            return;
+        };
+        let servers = pool.servers();
+        for clone in self.clones.values().filter(|clone| !clone.is_leaving()) {
+            let CloneStatus { name, address, .. } = clone.status.get();
+            let is_own = |server: &&Member| {
+                let spec = server.spec();
+                spec.label == name && address.as_deref() == Some(&*spec.address.to_string())
+            };
+            clone.status.set_server(servers.iter().find(is_own).cloned());
+        }
+    }
+}
+
+/// The next pool; none after the last sender is gone, when this process ends.
+async fn next(pools: &mut watch::Receiver<Option<Arc<LivePool>>>) -> Option<Arc<LivePool>> {
+    match pools.changed().await {
+        Ok(()) => pools.borrow_and_update().clone(),
+        Err(_) => pending().await,
+    }
+}
+
+impl Clone {
+    /// Whether it has been told to leave.
+    fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    /// Its status. It drains from the moment at which it is told to leave.
+    fn shown(&self) -> CloneStatus {
+        let mut status = self.status.get();
+        if self.is_leaving() && status.state == CloneState::Running {
+            (status.state, status.since) = (CloneState::Draining, SystemTime::now());
+        }
+        status
+    }
+}
+
+/// The clone as a server of its pool.
+fn entry(clone: &CloneStatus, plan: &ScalePlan) -> Option<ServerEntry> {
+    let written = clone.address.clone()?;
+    let address: SocketAddr = written.parse().ok()?;
+    Some(ServerEntry {
+        name: Some(Arc::clone(&clone.name)),
+        written,
+        location: ServerLocation::Address(ServerAddr::new(address)),
+        member_config: plan.member_config,
+    })
+}

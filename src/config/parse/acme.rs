@@ -1,0 +1,178 @@
+//! `[acme.NAME]`, and the certificates of listeners that are ordered there.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::list::entries;
+use super::{Problems, Section, value};
+use crate::acme::{AcmePlan, ChallengeKind, ExternalAccount};
+use crate::config::file::Node;
+use crate::config::report::Position;
+use crate::config::{keys, suggest};
+use crate::name::ServerName;
+use crate::tls::AcmeSource;
+
+/// The most names of one certificate that common servers issue.
+const NAMES_MAX: usize = 100;
+
+/// The accounts of the file, and which of them are used.
+pub(super) struct AcmeAccounts<'a> {
+    pub(super) in_order: Vec<AcmePlan>,
+    positions: Vec<&'a Position>,
+    is_used: Vec<bool>,
+    /// The names of certificates by the file that they are in.
+    files: HashMap<PathBuf, Arc<[ServerName]>>,
+}
+
+impl<'a> AcmeAccounts<'a> {
+    /// Reads `[acme]`. `state_dir`: that of `[runtime]`.
+    pub(super) fn read(file: &Section<'a>, state_dir: Option<&Path>, problems: &mut Problems<'_>) -> Self {
+        let (mut in_order, mut positions) = (Vec::<AcmePlan>::new(), Vec::new());
+        for entry in file.subsections("acme", problems) {
+            let Some(plan) = account(&entry.key, &entry.node, &entry.position, state_dir, problems) else {
+                continue;
+            };
+            if let Some(other) = in_order.iter().find(|other| other.state_dir == plan.state_dir) {
+                let message = format!("`{}` has the same `state_dir` as `{}`", plan.name, other.name);
+                problems.error(&entry.position, message, "give each its own");
+            }
+            in_order.push(plan);
+            positions.push(&entry.position);
+        }
+        Self {
+            is_used: vec![false; in_order.len()],
+            in_order,
+            positions,
+            files: HashMap::new(),
+        }
+    }
+
+    /// The certificate that an entry with `acme` and `names` asks for.
+    pub(super) fn certificate(&mut self, section: &Section<'_>, problems: &mut Problems<'_>) -> Option<AcmeSource> {
+        let names_node = section.required("names", r#"names = ["shop.example.com"]"#, problems);
+        let names = entries(section, "names", problems, host_name);
+        let node = section.get("acme")?;
+        let wanted = value::string(node, problems)?;
+        let Some(index) = self.in_order.iter().position(|account| *account.name == *wanted) else {
+            let known: Vec<_> = self.in_order.iter().map(|account| &*account.name).collect();
+            let hint = match suggest::nearest(wanted, &known) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => format!("add [acme.{wanted}] with `directory`"),
+            };
+            problems.error(&node.position, format!("unknown account `{wanted}`"), hint);
+            return None;
+        };
+        self.is_used[index] = true;
+        let first = names.first()?;
+        let position = names_node.map_or(&node.position, |node| &node.position);
+        if names.len() > NAMES_MAX {
+            problems.error(
+                position,
+                "too many names for one certificate",
+                format!("at most {NAMES_MAX}"),
+            );
+        }
+        let account = &self.in_order[index];
+        let file = account.state_dir.join(format!("{}.pem", first.as_str()));
+        let names: Arc<[ServerName]> = names.into();
+        let known = self.files.entry(file.clone()).or_insert_with(|| Arc::clone(&names));
+        if *known != names {
+            let hint = "write the same names everywhere, or another one first";
+            problems.error(
+                position,
+                "another certificate has the same first name, but other names",
+                hint,
+            );
+        }
+        Some(AcmeSource {
+            acme: Arc::clone(&account.name),
+            names,
+            file,
+        })
+    }
+
+    /// Warns of accounts that order nothing, and of challenges that no listener answers.
+    pub(super) fn warn(&self, has_redirect: bool, problems: &mut Problems<'_>) {
+        for ((account, position), is_used) in self.in_order.iter().zip(&self.positions).zip(&self.is_used) {
+            if !is_used {
+                let hint = format!(
+                    "add certificates = [{{ acme = \"{}\", names = [\"…\"] }}] to a listener",
+                    account.name
+                );
+                problems.warning(position, format!("`{}` orders no certificate", account.name), hint);
+            } else if account.challenge == ChallengeKind::Http01 && !has_redirect {
+                let hint = "add a listener with `bind` at port 80 and `redirect`";
+                problems.warning(position, "no listener answers the challenge http-01", hint);
+            }
+        }
+    }
+}
+
+fn account(
+    name: &str,
+    node: &Node,
+    position: &Position,
+    state_dir: Option<&Path>,
+    problems: &mut Problems<'_>,
+) -> Option<AcmePlan> {
+    let section = Section::open(node, position, &keys::ACME, problems)?;
+    let directory = section.required("directory", r#"directory = "https://acme.example/directory""#, problems);
+    let directory = directory.and_then(|node| {
+        let text = value::string(node, problems)?;
+        let is_https = text.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
+        if !is_https || text.parse::<hyper::Uri>().is_err() {
+            problems.error(
+                &node.position,
+                format!("`{text}` is not a URL of https"),
+                "write https://HOST/PATH",
+            );
+        }
+        Some(text)
+    });
+    let challenges = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01].map(|kind| (kind.as_str(), kind));
+    let own = section.get("state_dir").and_then(|node| value::path(node, problems));
+    let state_dir = own.or_else(|| Some(state_dir?.join("acme").join(name)));
+    if state_dir.is_none() && section.is_missing("state_dir") {
+        let hint = format!("add state_dir = \"/var/lib/acequia/acme/{name}\", or `state_dir` to [runtime]");
+        problems.error(position, "`state_dir` is missing", hint);
+    }
+    Some(AcmePlan {
+        name: name.into(),
+        directory: directory.unwrap_or_default().into(),
+        contact: entries(&section, "contact", problems, contact),
+        ca_file: section.get("ca_file").and_then(|node| value::path(node, problems)),
+        eab: external_account(&section, problems),
+        challenge: section.one_of("challenge", &challenges, problems).unwrap_or_default(),
+        state_dir: state_dir?,
+    })
+}
+
+fn external_account(account: &Section<'_>, problems: &mut Problems<'_>) -> Option<ExternalAccount> {
+    let (position, node) = account.entry("eab")?;
+    let section = Section::open(node, position, &keys::EAB, problems)?;
+    let key_id = section.required("key_id", r#"key_id = "kid-1""#, problems);
+    let key_file = section.required("key_file", r#"key_file = "/etc/acequia/eab""#, problems);
+    Some(ExternalAccount {
+        key_id: value::string(key_id?, problems)?.into(),
+        key_file: value::path(key_file?, problems)?,
+    })
+}
+
+fn contact(text: &str) -> Result<Box<str>, super::address::InvalidValue> {
+    if text.starts_with("mailto:") && text.contains('@') {
+        return Ok(text.into());
+    }
+    let hint = String::from("write \"mailto:ops@example.com\"");
+    Err((format!("`{text}` is not a URL of a mail address"), hint))
+}
+
+fn host_name(text: &str) -> Result<ServerName, super::address::InvalidValue> {
+    if text.starts_with("*.") {
+        let hint = String::from(
+            "its challenge is dns-01, which acequia does not have: order it elsewhere, and use `directory`",
+        );
+        return Err((format!("`{text}`: no wildcard can be ordered"), hint));
+    }
+    ServerName::from_config(text).map_err(|error| (format!("`{text}` is not a host name: {error}"), String::new()))
+}

@@ -1,0 +1,21 @@
+//! The keys of `check = "agent"`.
+
+use std::sync::Arc;
+
+use super::reader::KindReader;
+use super::send_expect::bytes;
+use super::tls::optional_tls;
+use super::{Problems, Section};
+use crate::check::Check;
+use crate::check::agent::{AgentCheck, KIND};
+
+pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
+
+fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
+    section.required("port", "the port of the agent, as in port = 9999", problems);
+    let send = section.get("send").and_then(|node| bytes(node, problems));
+    Arc::new(AgentCheck {
+        send: send.unwrap_or_default(),
+        tls: optional_tls(section, problems),
+    })
+}

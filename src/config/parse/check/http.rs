@@ -1,0 +1,139 @@
+//! The keys of `check = "http"`.
+
+use std::sync::Arc;
+
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::{Method, Uri};
+
+use super::super::value;
+use super::pattern::pattern;
+use super::reader::KindReader;
+use super::tls::optional_tls;
+use super::{Problems, Section};
+use crate::check::Check;
+use crate::check::http::{HttpCheck, KIND, StatusList};
+use crate::config::file::{KeyValue, Node, Value};
+
+pub(super) const READER: KindReader = KindReader { kind: &KIND, read };
+
+/// Without `expect`: as nginx and HAProxy.
+const EXPECT_DEFAULT: &str = "200-399";
+
+/// The most header fields of a request.
+const FIELDS_MAX: usize = 32;
+
+/// Fields that a check sets itself, or that change how the message is read.
+const RESERVED_FIELDS: [HeaderName; 5] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, EXPECT];
+
+fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
+    let method = section.get("method").and_then(|node| method(node, problems));
+    let path = section.get("path").and_then(|node| path(node, problems));
+    let expect = section.get("expect").and_then(|node| statuses(node, problems));
+    let wrong_role = section.get("wrong_role").and_then(|node| statuses(node, problems));
+    Arc::new(HttpCheck {
+        method: method.unwrap_or(Method::GET),
+        path: path.unwrap_or_else(|| Uri::from_static("/")),
+        host: section.get("host").and_then(|node| field_value(node, problems)),
+        headers: headers(section, problems),
+        expect: expect.unwrap_or_else(|| EXPECT_DEFAULT.parse().expect("the default is valid")),
+        wrong_role: wrong_role.unwrap_or_default(),
+        body: section.get("body").and_then(|node| pattern(node, problems)),
+        tls: optional_tls(section, problems),
+    })
+}
+
+fn method(node: &Node, problems: &mut Problems<'_>) -> Option<Method> {
+    let text = value::string(node, problems)?;
+    let is_upper_case = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    let method = Method::from_bytes(text.as_bytes()).ok();
+    let method = method.filter(|method| is_upper_case && *method != Method::CONNECT);
+    if method.is_none() {
+        let hint = "write a method in upper case, as in \"GET\" or \"HEAD\"";
+        problems.error(&node.position, format!("`{text}` is not a method for checks"), hint);
+    }
+    method
+}
+
+fn path(node: &Node, problems: &mut Problems<'_>) -> Option<Uri> {
+    let text = value::string(node, problems)?;
+    let uri = text
+        .parse()
+        .ok()
+        .filter(|uri: &Uri| text.starts_with('/') && *uri == *text);
+    if uri.is_none() {
+        let hint = "write a path that begins with /, as in \"/health\"; other characters than visible ASCII as %XX";
+        problems.error(&node.position, format!("`{text}` is not a path"), hint);
+    }
+    uri
+}
+
+/// A text with statuses, a number, or a list of these.
+fn statuses(node: &Node, problems: &mut Problems<'_>) -> Option<StatusList> {
+    let mut list = StatusList::default();
+    for node in value::one_or_many(node, problems) {
+        let text = match &node.value {
+            Value::Integer(status) => status.to_string(),
+            _ => value::string(node, problems)?.to_owned(),
+        };
+        match text.parse() {
+            Ok(more) => list = list.and(more),
+            Err(error) => {
+                let message = format!("`{text}` is not a list of statuses");
+                problems.error(&node.position, message, format!("{error}"));
+                return None;
+            }
+        }
+    }
+    Some(list)
+}
+
+fn headers(section: &Section<'_>, problems: &mut Problems<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(node) = section.get("headers") else {
+        return Vec::new();
+    };
+    let Some(table) = value::table(node, problems) else {
+        return Vec::new();
+    };
+    if table.entries.len() > FIELDS_MAX {
+        problems.error(
+            &node.position,
+            "too many header fields",
+            format!("at most {FIELDS_MAX}"),
+        );
+    }
+    let fields = table.entries.iter().filter_map(|entry| field(entry, problems));
+    fields.collect()
+}
+
+fn field(entry: &KeyValue, problems: &mut Problems<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(entry.key.as_bytes()).ok();
+    let (message, hint) = match name {
+        None => (
+            format!("`{}` is not the name of a header field", entry.key),
+            "write letters, digits and hyphens, as in \"X-Probe\"",
+        ),
+        Some(HOST) => (
+            "`Host` is not among `headers`".to_owned(),
+            "write host = \"shop.example.com\" in [pools.NAME.health]",
+        ),
+        Some(name) if RESERVED_FIELDS.contains(&name) => (
+            format!("`{}` cannot be set", entry.key),
+            "remove it: checks send a request without a body and close the connection",
+        ),
+        Some(name) => return field_value(&entry.node, problems).map(|value| (name, value)),
+    };
+    problems.error(&entry.position, message, hint);
+    None
+}
+
+/// The value is not shown in errors: it may be a secret.
+fn field_value(node: &Node, problems: &mut Problems<'_>) -> Option<HeaderValue> {
+    let text = value::string(node, problems)?;
+    let is_visible = !text.is_empty() && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let value = HeaderValue::from_str(text.trim()).ok().filter(|_| is_visible);
+    if value.is_none() {
+        let hint = "write visible ASCII characters";
+        problems.error(&node.position, "invalid value of a header field", hint);
+    }
+    value
+}

@@ -1,0 +1,137 @@
+//! `discover` of a pool.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::providers::Providers;
+use super::{Problems, Section, value};
+use crate::config::keys;
+use crate::plan::{DiscoverPlan, DiscoverSource, HttpSourcePlan};
+use crate::pool::MemberConfig;
+
+/// `settle`. A longer time would only delay changes.
+const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+
+/// The default of `settle`.
+const SETTLE_DEFAULT: Duration = Duration::from_millis(200);
+
+/// `interval` of a URL.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// The default of `interval`.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The keys that name a source, each with an example.
+const SOURCES: [(&str, &str); 3] = [
+    ("file", r#"file = "/etc/acequia/servers.json""#),
+    ("http", r#"http = "https://registry.internal/orders""#),
+    ("etcd", r#"etcd = "/services/orders/""#),
+];
+
+/// Where the servers of a pool are listed; `None`: it has no `discover`, or that is not valid.
+pub(super) fn discover(
+    pool: &Section<'_>,
+    defaults: MemberConfig,
+    providers: &Providers,
+    problems: &mut Problems<'_>,
+) -> Option<DiscoverPlan> {
+    let (position, node) = pool.entry("discover")?;
+    if pool.get("scale").is_some() {
+        problems.error(
+            position,
+            "this pool has both `scale` and `discover`",
+            "remove one of them: clones are started here, listed servers elsewhere",
+        );
+    }
+    let section = Section::open(node, position, &keys::DISCOVER, problems)?;
+    let mut named = SOURCES.iter().filter(|(key, _)| section.get(key).is_some());
+    let (first, second) = (named.next(), named.next());
+    if let (Some((first, _)), Some((second, _))) = (first, second) {
+        let message = format!("`discover` has both `{first}` and `{second}`");
+        problems.error(
+            position,
+            message,
+            "the servers of a pool come from one source: remove one of them",
+        );
+        return None;
+    }
+    let source = match first {
+        Some(("file", _)) => value::path(section.get("file")?, problems).map(DiscoverSource::File),
+        Some(("http", _)) => http(&section, problems),
+        Some(("etcd", _)) => etcd(&section, providers, problems),
+        _ if SOURCES.iter().all(|(key, _)| section.is_missing(key)) => {
+            let examples: Vec<_> = SOURCES.iter().map(|(_, example)| *example).collect();
+            problems.error(
+                position,
+                "`discover` names no source",
+                format!("write {}", examples.join(", or ")),
+            );
+            None
+        }
+        _ => None,
+    };
+    for key in ["interval", "ca_file"] {
+        warn_unless_of("http", key, &section, problems);
+    }
+    let settle = section.duration("settle", SETTLE, problems).unwrap_or(SETTLE_DEFAULT);
+    let allow_empty = section
+        .get("allow_empty")
+        .and_then(|node| value::boolean(node, problems));
+    Some(DiscoverPlan {
+        source: source?,
+        settle,
+        allow_empty: allow_empty.unwrap_or(false),
+        defaults,
+    })
+}
+
+/// Warns about a key that only a source of the key `owner` has.
+fn warn_unless_of(owner: &str, key: &str, section: &Section<'_>, problems: &mut Problems<'_>) {
+    if let (Some((position, _)), None) = (section.entry(key), section.get(owner)) {
+        let hint = format!("it belongs to `{owner}`");
+        problems.warning(position, format!("`{key}` is never used"), hint);
+    }
+}
+
+fn http(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
+    let node = section.get("http")?;
+    let text = value::string(node, problems)?;
+    let url = text.parse().ok().filter(|url: &Uri| {
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
+        is_http && !has_user
+    });
+    if url.is_none() {
+        let hint = r#"write "https://HOST/PATH" or "http://HOST:PORT/PATH", without a user"#;
+        problems.error(&node.position, "invalid URL", hint);
+    }
+    let ca_file = section.get("ca_file").and_then(|node| value::path(node, problems));
+    Some(DiscoverSource::Http(HttpSourcePlan {
+        interval: section
+            .duration("interval", INTERVAL, problems)
+            .unwrap_or(INTERVAL_DEFAULT),
+        ca_file,
+        url: url?,
+    }))
+}
+
+fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
+    let (position, node) = section.entry("etcd")?;
+    let prefix = value::string(node, problems)?;
+    if prefix.is_empty() {
+        let hint = "write what the keys of the servers begin with, as in \"/services/orders/\"";
+        problems.error(&node.position, "the prefix is empty", hint);
+        return None;
+    }
+    if !providers.has_etcd() {
+        let hint = r#"add [providers.etcd] with endpoints = ["https://10.0.0.2:2379"]"#;
+        problems.error(position, "how etcd is reached is not configured", hint);
+    }
+    Some(DiscoverSource::Etcd {
+        etcd: Arc::clone(providers.etcd.as_ref()?),
+        prefix: prefix.into(),
+    })
+}

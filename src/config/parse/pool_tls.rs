@@ -1,0 +1,87 @@
+//! `[pools.NAME.tls]`.
+
+use super::list::{entries, protocol};
+use super::{Problems, Section, value};
+use crate::config::file::{Node, Value};
+use crate::config::keys;
+use crate::name::ServerName;
+use crate::tls::{CertificateFiles, OfferedProtocols, PoolTlsPlan, SniSource};
+
+/// The TLS with the servers of a pool; `None`: they get what clients send.
+pub(super) fn pool_tls(pool: &Section<'_>, problems: &mut Problems<'_>) -> Option<PoolTlsPlan> {
+    let (position, node) = pool.entry("tls")?;
+    let section = Section::open(node, position, &keys::POOL_TLS, problems)?;
+    let verify = section.get("verify").and_then(|node| value::boolean(node, problems));
+    if let (Some((position, _)), Some(false)) = (section.entry("verify"), verify) {
+        problems.warning(
+            position,
+            "certificates of servers are not verified: whoever answers at their addresses can read all sessions",
+            r#"remove it, and name the authority of their certificates if it is not one of the system: ca_file = "ca.pem""#,
+        );
+    }
+    let verify = verify.unwrap_or(true);
+    let ca_file = section.get("ca_file").and_then(|node| value::path(node, problems));
+    if let (Some((position, _)), false) = (section.entry("ca_file"), verify) {
+        problems.warning(
+            position,
+            "`ca_file` is never used",
+            "certificates are not verified with verify = false",
+        );
+    }
+    Some(PoolTlsPlan {
+        sni: section.get("sni").map_or(SniSource::Host, |node| sni(node, problems)),
+        alpn: if section.get("alpn").is_some_and(is_client) {
+            OfferedProtocols::Client
+        } else {
+            OfferedProtocols::List(entries(&section, "alpn", problems, protocol))
+        },
+        verify,
+        ca_file,
+        identity: identity(&section, problems),
+    })
+}
+
+/// Whether the value is that of the client's TLS.
+fn is_client(node: &Node) -> bool {
+    matches!(&node.value, Value::String(text) if text == "client")
+}
+
+fn sni(node: &Node, problems: &mut Problems<'_>) -> SniSource {
+    if is_client(node) {
+        return SniSource::Client;
+    }
+    server_name(node, problems).map_or(SniSource::Host, SniSource::Name)
+}
+
+/// A host name.
+pub(super) fn server_name(node: &Node, problems: &mut Problems<'_>) -> Option<ServerName> {
+    let text = value::string(node, problems)?;
+    let name = ServerName::from_config(text);
+    if let Err(error) = &name {
+        let hint = "write a host name, as in \"shop.example.com\"";
+        problems.error(&node.position, format!("`{text}` is not a host name: {error}"), hint);
+    }
+    name.ok()
+}
+
+/// A certificate by its files. Its key may be in the same one.
+pub(super) fn certificate_files(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
+    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
+    let (cert, key) = (path("cert"), path("key"));
+    let cert = cert?;
+    Some(CertificateFiles {
+        key: key.unwrap_or_else(|| cert.clone()),
+        cert,
+    })
+}
+
+/// Our certificate.
+fn identity(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
+    let files = certificate_files(section, problems);
+    if let Some((position, _)) = section.entry("key")
+        && section.is_missing("cert")
+    {
+        problems.error(position, "`key` belongs to `cert`", r#"add cert = "client.pem""#);
+    }
+    files
+}

@@ -1,0 +1,89 @@
+//! `[providers]`: what several sources of servers are reached by.
+
+use std::sync::Arc;
+
+use hyper::Uri;
+
+use super::address::InvalidValue;
+use super::list::entries;
+use super::{Problems, Section, value};
+use crate::config::keys;
+use crate::config::report::Position;
+use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, PoolPlan};
+
+/// What the sources of pools refer to.
+#[derive(Debug)]
+pub(super) struct Providers {
+    /// Where the section for etcd is, if there is one, valid or not.
+    etcd_position: Option<Position>,
+    pub(super) etcd: Option<Arc<EtcdPlan>>,
+}
+
+impl Providers {
+    pub(super) fn read(file: &Section<'_>, problems: &mut Problems<'_>) -> Self {
+        let section = file.child("providers", &keys::PROVIDERS, problems);
+        Self {
+            etcd_position: section.entry("etcd").map(|(position, _)| position.clone()),
+            etcd: etcd(&section, problems).map(Arc::new),
+        }
+    }
+
+    /// Whether there is a section for etcd, valid or not.
+    pub(super) fn has_etcd(&self) -> bool {
+        self.etcd_position.is_some()
+    }
+
+    /// Warns about what no source of these pools refers to.
+    pub(super) fn warn_unused(&self, pools: &[Arc<PoolPlan>], problems: &mut Problems<'_>) {
+        let is_of_etcd = |pool: &Arc<PoolPlan>| {
+            let discover = pool.discover.as_ref();
+            discover.is_some_and(|discover| matches!(discover.source, DiscoverSource::Etcd { .. }))
+        };
+        if let (Some(position), Some(_)) = (&self.etcd_position, &self.etcd)
+            && !pools.iter().any(is_of_etcd)
+        {
+            let hint = r#"no pool has `discover = { etcd = "…" }`"#;
+            problems.warning(position, "`[providers.etcd]` is never used", hint);
+        }
+    }
+}
+
+fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan> {
+    let (position, node) = providers.entry("etcd")?;
+    let section = Section::open(node, position, &keys::ETCD, problems)?;
+    section.required("endpoints", r#"endpoints = ["https://10.0.0.2:2379"]"#, problems);
+    let endpoints = entries(&section, "endpoints", problems, endpoint);
+    let path = |key, problems: &mut Problems<'_>| section.get(key).and_then(|node| value::path(node, problems));
+    let ca_file = path("ca_file", problems);
+    let password_file = path("password_file", problems);
+    let user = section.get("user").and_then(|node| value::string(node, problems));
+    if section.is_missing("user") != section.is_missing("password_file") {
+        let hint = "write both, or neither";
+        problems.error(position, "`user` and `password_file` belong together", hint);
+    }
+    let login = user.zip(password_file).map(|(user, password_file)| EtcdLogin {
+        user: user.into(),
+        password_file,
+    });
+    let is_plain = |url: &Uri| url.scheme_str() == Some("http");
+    if login.is_some() && endpoints.iter().any(is_plain) {
+        let hint = "use https:// unless nobody else can read the connection";
+        problems.warning(position, "the password is sent in the clear to an endpoint", hint);
+    }
+    (!endpoints.is_empty()).then_some(EtcdPlan {
+        endpoints,
+        login,
+        ca_file,
+    })
+}
+
+/// The URL of a member: a scheme, a host and a port. The password has a key of its own, since URLs are shown.
+fn endpoint(text: &str) -> Result<Uri, InvalidValue> {
+    let valid = text.parse().ok().filter(|url: &Uri| {
+        let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        is_http && !has_user && url.path_and_query().is_none_or(|path| path == "/")
+    });
+    let hint = || String::from("write \"http://HOST:PORT\" or \"https://HOST:PORT\", without a user and a path");
+    valid.ok_or_else(|| (String::from("invalid endpoint"), hint()))
+}

@@ -1,0 +1,40 @@
+//! `max_session_age`, `rebalance` and `idle_for` of a pool.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::limits::NONZERO_DURATION;
+use super::{Problems, Section};
+use crate::plan::RetirePlan;
+use crate::pool::Policy;
+
+/// Sessions are looked at once a second.
+const SECONDS: RangeInclusive<Duration> = Duration::from_secs(1)..=*NONZERO_DURATION.end();
+
+/// The default of `idle_for`.
+const IDLE_FOR_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Which sessions are ended although nothing is wrong with them.
+pub(super) fn retiring(pool: &Section<'_>, policy: Policy, problems: &mut Problems<'_>) -> RetirePlan {
+    let plan = RetirePlan {
+        max_age: pool.duration_or_off("max_session_age", SECONDS, problems).flatten(),
+        rebalance: pool.duration_or_off("rebalance", SECONDS, problems).flatten(),
+        idle_for: pool.duration("idle_for", SECONDS, problems).unwrap_or(IDLE_FOR_DEFAULT),
+    };
+    if let (Some((position, _)), Some(_), Policy::SourceHash) = (pool.entry("rebalance"), plan.rebalance, policy) {
+        let message = "`rebalance` does not go with `balance = \"source-hash\"`";
+        problems.error(
+            position,
+            message,
+            "remove one of them: each client would come back to its server",
+        );
+    }
+    if let (Some((position, _)), false) = (pool.entry("idle_for"), plan.is_on()) {
+        problems.warning(
+            position,
+            "`idle_for` is never used",
+            "set `max_session_age` or `rebalance`",
+        );
+    }
+    plan
+}

@@ -1,0 +1,242 @@
+//! For TLS, ACME and redirects.
+
+use super::Synonyms;
+
+/// A certificate of a listener, where its table of TLS is not written yet.
+pub(super) const LISTENER_CERTIFICATE: &[&str] = &[
+    "ssl",
+    "crt",
+    "crtlist",
+    "cert",
+    "certs",
+    "certfile",
+    "certificate",
+    "certificates",
+    "sslcertificate",
+    "sslcertificatekey",
+    "tlscertificates",
+    "transportsocket",
+    "downstreamtlscontext",
+];
+
+/// TLS with servers, where its table is not written yet.
+pub(super) const SERVER_TLS: &[&str] = &[
+    "ssl",
+    "proxyssl",
+    "transportsocket",
+    "upstreamtlscontext",
+    "serverstransport",
+    "scheme",
+];
+
+/// ACME.
+pub(super) const ACME_RESOLVER: &[&str] = &["certificatesresolver", "certificatesresolvers", "certresolver"];
+
+/// A redirect to https.
+pub(super) const HTTPS_REDIRECT: &[&str] = &["redirectscheme", "httpsredirect", "redirections", "return", "rewrite"];
+
+pub(super) const LISTENER_TLS_SYNONYMS: Synonyms = &[
+    (
+        &[
+            "crt",
+            "crtlist",
+            "cert",
+            "certs",
+            "certfile",
+            "certificate",
+            "sslcertificate",
+            "tlscertificates",
+            "defaultcertificate",
+            "stores",
+        ],
+        "`certificates = [{ cert = \"FILE\", key = \"FILE\" }]`",
+    ),
+    (
+        &["key", "keyfile", "privatekey", "sslcertificatekey"],
+        "`key` in an entry of `certificates`",
+    ),
+    (
+        ACME_RESOLVER,
+        "`certificates = [{ acme = \"NAME\", names = [\"shop.example.com\"] }]`",
+    ),
+    (&["alpnprotocols", "protocols", "nextprotocols", "http2"], "`alpn`"),
+    (
+        &[
+            "sslminver",
+            "sslprotocols",
+            "minversion",
+            "tlsminimumprotocolversion",
+            "tlsparams",
+            "minprotocol",
+            "nosslv3",
+            "notlsv10",
+            "notlsv11",
+        ],
+        "`min_version`: \"1.2\" or \"1.3\"",
+    ),
+    (
+        &[
+            "verify",
+            "verifyclient",
+            "sslverifyclient",
+            "clientauthtype",
+            "requireclientcertificate",
+            "cafile",
+            "cafiles",
+            "sslclientcertificate",
+            "sslcrl",
+            "crlfile",
+            "validationcontext",
+        ],
+        "`client_auth = { ca_file = \"FILE\", mode = \"require\", crl_file = \"FILE\" }`",
+    ),
+    (
+        &[
+            "tlsticketkeys",
+            "sslsessionticketkey",
+            "sessionticketkeys",
+            "sslsessiontickets",
+        ],
+        "`tickets`",
+    ),
+    (
+        &["passthrough"],
+        "`tls = \"pass\"` in `[[listeners.NAME.routes]]`; without this table all TLS is passed on",
+    ),
+    (
+        &[
+            "ciphers",
+            "ciphersuites",
+            "sslciphers",
+            "sslciphersuites",
+            "curves",
+            "curvepreferences",
+            "ecdhe",
+        ],
+        "none: suites and groups are the safe ones of TLS 1.2 and 1.3",
+    ),
+    (
+        &["snistrict", "strictsni", "sslrejecthandshake"],
+        "`refuse = true` in a route: without `pool` in the listener, names without a route are refused",
+    ),
+];
+
+pub(super) const CERTIFICATE_SYNONYMS: Synonyms = &[
+    (
+        &[
+            "crt",
+            "certfile",
+            "certificate",
+            "certificatechain",
+            "sslcertificate",
+            "file",
+        ],
+        "`cert`",
+    ),
+    (&["keyfile", "privatekey", "sslcertificatekey"], "`key`"),
+    (&["crtbase", "crtdir", "dir", "folder", "path"], "`directory`"),
+    (ACME_RESOLVER, "`acme`"),
+    (&["domain", "domains", "main", "sans", "hosts", "servername"], "`names`"),
+    (
+        &["ocsp", "ocspstaple", "sslstapling", "sslstaplingfile"],
+        "none: a response in NAME.ocsp beside NAME.pem is sent along",
+    ),
+];
+
+pub(super) const CLIENT_AUTH_SYNONYMS: Synonyms = &[
+    (
+        &["cafiles", "trustedca", "sslclientcertificate", "ssltrustedcertificate"],
+        "`ca_file`",
+    ),
+    (
+        &[
+            "verify",
+            "clientauthtype",
+            "sslverifyclient",
+            "requireclientcertificate",
+            "required",
+            "optional",
+        ],
+        "`mode`: \"require\" or \"request\"",
+    ),
+    (&["crl", "sslcrl"], "`crl_file`"),
+    (
+        &[
+            "san",
+            "sans",
+            "subjectaltname",
+            "matchsubjectaltnames",
+            "matchtypedsubjectaltnames",
+        ],
+        "`names`",
+    ),
+];
+
+pub(super) const POOL_TLS_SYNONYMS: Synonyms = &[
+    (&["servername", "proxysslname", "host", "hostname"], "`sni`"),
+    (
+        &["proxysslservername"],
+        "`sni`; the name of the server's address is sent without it",
+    ),
+    (
+        &[
+            "proxysslverify",
+            "insecureskipverify",
+            "insecure",
+            "trustchainverification",
+            "verifynone",
+        ],
+        "`verify`: true unless it says false",
+    ),
+    (
+        &[
+            "cafiles",
+            "rootcas",
+            "trustedca",
+            "proxyssltrustedcertificate",
+            "validationcontext",
+        ],
+        "`ca_file`",
+    ),
+    (
+        &[
+            "crt",
+            "certfile",
+            "certificate",
+            "certificates",
+            "proxysslcertificate",
+            "tlscertificates",
+        ],
+        "`cert`",
+    ),
+    (&["keyfile", "privatekey", "proxysslcertificatekey"], "`key`"),
+    (&["alpnprotocols", "protocols"], "`alpn`"),
+    (
+        &["minversion", "proxysslprotocols", "sslminver"],
+        "none: servers are offered TLS 1.2 and 1.3",
+    ),
+];
+
+pub(super) const ACME_SYNONYMS: Synonyms = &[
+    (&["caserver", "server", "url", "directoryurl"], "`directory`"),
+    (&["email", "mail"], "`contact = [\"mailto:ops@example.com\"]`"),
+    (&["storage", "store", "statedir", "dir"], "`state_dir`"),
+    (&["tlschallenge"], "`challenge = \"tls-alpn-01\"`, the default"),
+    (&["httpchallenge"], "`challenge = \"http-01\"`"),
+    (&["dnschallenge"], "none: names are validated by tls-alpn-01 or http-01"),
+    (&["cacertificates", "cafile"], "`ca_file`"),
+    (
+        &["domain", "domains", "names"],
+        "`names` in an entry of `certificates` of `[listeners.NAME.tls]`",
+    ),
+];
+
+pub(super) const REDIRECT_SYNONYMS: Synonyms = &[
+    (
+        &["target", "location", "entrypoint", "listener"],
+        "`to`: the name of a listener",
+    ),
+    (&["permanent", "status", "responsecode"], "`code`: 301, 302, 307 or 308"),
+    (&["host", "servername"], "`hosts`"),
+    (&["scheme"], "none: it is always https"),
+];

@@ -1,0 +1,31 @@
+//! `IP_BIND_ADDRESS_NO_PORT` of ip(7).
+
+#![allow(unsafe_code)] // neither socket2 nor rustix wraps this option
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Lets the kernel choose the port of a socket that is bound to port 0 when it is connected: then any port will do that no
+/// other connection to the same server has, instead of one that no socket has. For IPv6, too.
+///
+/// # Errors
+/// Those of `setsockopt`.
+pub(super) fn choose_port_late(socket: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` lives through the call, and its size is the length that is given.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

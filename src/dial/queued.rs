@@ -1,0 +1,42 @@
+//! Waits in a pool's queue for a server, as long as the client waits.
+
+use tokio::time::Instant;
+
+use super::{DialClient, DialError, Progress};
+use crate::pool::{Lease, Pool, QueueFailure, QueueTurn, ServerId};
+use crate::socket::{socket_fault, stream_end};
+
+/// Waits for a lease on a server that is not in `tried`.
+///
+/// # Errors
+/// Why there is none; also that the client has left.
+pub(super) async fn wait(
+    pool: &Pool,
+    client: &DialClient<'_>,
+    tried: &[ServerId],
+    turn: &mut QueueTurn,
+    report: &mut impl FnMut(Progress<'_>),
+) -> Result<Lease, DialError> {
+    let mut has_waited = false;
+    let is_asleep = pool.is_asleep(Instant::now());
+    let on_join = |position| {
+        has_waited = true;
+        report(Progress::Queued { position, is_asleep });
+    };
+    // Cancel safe: who is dropped while it waits leaves the queue, and nothing is read from the client.
+    let lease = tokio::select! {
+        biased;
+        lease = pool.wait_for_lease(client.address, tried, turn, on_join) => lease.map_err(|failure| match failure {
+            QueueFailure::NoServer => DialError::no_server_after(tried),
+            QueueFailure::Off => DialError::ServersFull,
+            QueueFailure::Full => DialError::QueueFull,
+            QueueFailure::Timeout => DialError::QueueTimeout,
+        }),
+        fault = socket_fault(client.socket) => Err(DialError::ClientFault(fault)),
+        () = stream_end(client.socket), if !client.may_half_close => Err(DialError::ClientLeft),
+    };
+    if has_waited {
+        report(Progress::Dequeued);
+    }
+    lease
+}

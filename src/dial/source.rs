@@ -1,0 +1,162 @@
+//! The address that connections to servers come from: `bind_source` of a pool.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use socket2::SockRef;
+use tokio::net::TcpSocket;
+
+use super::late_port::choose_port_late;
+use crate::addr::{ClientAddr, ServerAddr};
+use crate::error::chain;
+use crate::optional::OptionalCall;
+
+static LATE_PORT: OptionalCall = OptionalCall::new(
+    "setsockopt(IP_BIND_ADDRESS_NO_PORT)",
+    "each address of `bind_source` has ports for 28,000 connections to all servers together",
+);
+
+/// The addresses that connections to the servers of a pool come from. All its connections take turns.
+#[derive(Clone, Debug)]
+pub struct BindSource(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    from: Sources,
+    turn: AtomicUsize,
+    was_logged: AtomicBool,
+}
+
+/// Which addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// Addresses of this machine, in turn.
+    Addresses(Vec<IpAddr>),
+    /// The address of the client; for checks, any.
+    Client,
+}
+
+/// Why a connection cannot come from the address that it should.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The server has another address family than all of the addresses.
+    #[error("no address of `bind_source` has the address family of the server")]
+    NoneFits,
+    /// The server has another address family than the client.
+    #[error("`bind_source` is \"client\", and client and server have different address families")]
+    OtherFamily,
+    /// The system does not let the process use addresses of others.
+    #[error(
+        "`bind_source` is \"client\", and the system refuses IP_TRANSPARENT: it needs CAP_NET_RAW or CAP_NET_ADMIN, and \
+         routes that bring the servers' answers back to this machine"
+    )]
+    Transparent(#[source] io::Error),
+    /// The address cannot be bound.
+    #[error("cannot bind {0} of `bind_source`; `ip address` shows the addresses of this machine")]
+    Bind(IpAddr, #[source] io::Error),
+}
+
+impl PartialEq for BindSource {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.from == other.0.from
+    }
+}
+
+impl Eq for BindSource {}
+
+impl BindSource {
+    /// Connections come from these addresses.
+    #[must_use]
+    pub fn new(from: Sources) -> Self {
+        Self(Arc::new(Shared {
+            from,
+            turn: AtomicUsize::new(0),
+            was_logged: AtomicBool::new(false),
+        }))
+    }
+
+    /// How many addresses a connection to this server may come from: so many attempts find out that all their ports are in
+    /// use.
+    pub(super) fn count(&self, server: SocketAddr) -> usize {
+        match &self.0.from {
+            Sources::Addresses(addresses) => fitting(addresses, server).count(),
+            Sources::Client => 1,
+        }
+    }
+
+    /// Binds a socket that is to be connected to this server on behalf of a client, to the next address. The port is chosen
+    /// when it is connected.
+    pub(super) fn bind(
+        &self,
+        socket: &TcpSocket,
+        server: SocketAddr,
+        client: Option<ClientAddr>,
+    ) -> Result<(), SourceError> {
+        let address = match (&self.0.from, client.and_then(ClientAddr::ip)) {
+            (Sources::Addresses(addresses), _) => self.next(addresses, server).ok_or(SourceError::NoneFits)?,
+            (Sources::Client, None) if client.is_none() => return Ok(()),
+            (Sources::Client, Some(ip)) if ip.is_ipv4() == server.is_ipv4() => {
+                set_transparent(socket, ip).map_err(SourceError::Transparent)?;
+                ip
+            }
+            (Sources::Client, _) => return Err(SourceError::OtherFamily),
+        };
+        LATE_PORT.try_result(choose_port_late(socket));
+        let bound = socket.bind(SocketAddr::new(address, 0));
+        bound.map_err(|error| SourceError::Bind(address, error))
+    }
+
+    fn next(&self, addresses: &[IpAddr], server: SocketAddr) -> Option<IpAddr> {
+        let count = fitting(addresses, server).count();
+        let turn = self.0.turn.fetch_add(1, Relaxed).checked_rem(count)?;
+        fitting(addresses, server).nth(turn)
+    }
+
+    /// Logs why connections do not come from the address that they should: once for each configuration of the pool.
+    pub(super) fn log(&self, server: &ServerAddr, error: &io::Error) {
+        if !self.0.was_logged.swap(true, Relaxed) {
+            tracing::warn!(%server, error = %chain(error), "cannot connect as `bind_source` says");
+        }
+    }
+}
+
+impl SourceError {
+    /// Whether an error of connecting is one of these.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+fn fitting(addresses: &[IpAddr], server: SocketAddr) -> impl Iterator<Item = IpAddr> {
+    let addresses = addresses.iter().copied();
+    addresses.filter(move |address| address.is_ipv4() == server.is_ipv4())
+}
+
+/// Lets a socket be bound to an address that is not of this machine.
+fn set_transparent(socket: &TcpSocket, address: IpAddr) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    match address {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_the_servers_family_take_turns() {
+        let addresses = ["10.0.0.1", "2001:db8::1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let source = BindSource::new(Sources::Addresses(addresses.to_vec()));
+        let (v4, v6): (SocketAddr, SocketAddr) = ("10.0.0.9:1".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap());
+        let next = |server| source.next(&addresses, server).map(|address| address.to_string());
+        let four: Vec<_> = (0..4).filter_map(|_| next(v4)).collect();
+        assert_eq!(four, ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2"]);
+        assert_eq!(next(v6).as_deref(), Some("2001:db8::1"));
+        assert_eq!((source.count(v4), source.count(v6)), (2, 1));
+        assert_eq!(source.next(&addresses[..1], v6), None);
+    }
+}

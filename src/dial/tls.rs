@@ -1,0 +1,51 @@
+//! The TLS handshake with a server that was connected to.
+
+use std::net::Ipv4Addr;
+
+use tokio::net::TcpStream;
+
+use crate::pool::Server;
+use crate::tls::{ClientChoice, HandshakeError, PoolTls, SniSource, TlsConnection, shake_hands};
+
+/// The TLS that begins when a server is connected to.
+#[derive(Clone, Copy, Debug)]
+pub struct DialTls<'a> {
+    /// That of the pool.
+    pub tls: &'a PoolTls,
+    /// What the client has chosen.
+    pub client: ClientChoice<'a>,
+    /// What the server gets before: a PROXY header, or nothing.
+    pub header: &'a [u8],
+}
+
+/// Why TLS did not begin.
+#[derive(Debug)]
+pub(super) struct TlsFailure {
+    pub(super) error: HandshakeError,
+    /// Whether the name that the client has asked for may be the reason. Then it does not count as a failure of the server: a
+    /// client could eject servers by names that they do not have.
+    pub(super) may_be_clients: bool,
+}
+
+/// Sends the PROXY header, and completes a handshake. The caller bounds the time.
+pub(super) async fn begin_tls(
+    socket: &TcpStream,
+    server: &Server,
+    DialTls { tls, client, header }: &DialTls<'_>,
+) -> Result<Box<TlsConnection>, TlsFailure> {
+    let begin = async {
+        let spec = server.spec();
+        // A server on a Unix socket is on this machine.
+        let ip = spec.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let connection = tls.connection(*client, spec.host(), ip, server.tls_sessions())?;
+        let mut connection = Box::new(connection);
+        shake_hands(socket, &mut connection, Vec::new(), header.to_vec(), |_| true).await?;
+        Ok(connection)
+    };
+    begin.await.map_err(|error| TlsFailure {
+        may_be_clients: client.name.is_some()
+            && tls.plan().sni == SniSource::Client
+            && matches!(error, HandshakeError::Tls(_)),
+        error,
+    })
+}

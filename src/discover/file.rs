@@ -1,0 +1,200 @@
+//! Servers that are listed in a file, which is watched: JSON, TOML, or one server a line.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+
+use super::source::{Following, ListAnswer, Reports, ServerSource};
+use crate::error::chain;
+use crate::file_watch::FileWatch;
+use crate::plan::{ListedServer, listed_entries};
+use crate::pool::MemberConfig;
+use crate::regular_file;
+use crate::text::Reason;
+
+/// The longest file: enough for 10,000 servers with all their keys.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// A file that lists servers.
+pub(super) struct FileSource {
+    path: PathBuf,
+    defaults: MemberConfig,
+}
+
+impl FileSource {
+    pub(super) fn new(path: PathBuf, defaults: MemberConfig) -> Self {
+        Self { path, defaults }
+    }
+}
+
+impl ServerSource for FileSource {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+        Box::pin(async {
+            let mut watch = FileWatch::new(self.path.clone());
+            while let Some(mut watching) = watch.watch().await {
+                let (path, defaults) = (self.path.clone(), self.defaults);
+                let read = spawn_blocking(move || read(&path, defaults)).await;
+                reports.report(read.unwrap_or_else(|lost| Err(Reason::new(&lost.to_string()))));
+                watching.changed().await;
+                watch = watching;
+            }
+            Reason::new("the process ends")
+        })
+    }
+}
+
+/// Reads the list. `.json`: an array of servers, or an object with the key `servers`; `.toml`: the key `servers`; other
+/// names: one server a line, its address and then `KEY=VALUE` as in `10.0.0.1:5432 weight=2`, with comments after `#`.
+///
+/// # Errors
+/// The file cannot be read or is too long, or is not a whole valid list.
+pub(super) fn read(path: &Path, defaults: MemberConfig) -> ListAnswer {
+    let bytes = regular_file::read(path, FILE_BYTES_MAX).map_err(|error| Reason::from(chain(&error)))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Reason::new("the file is longer than 4 MiB"));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Reason::new("the file is not UTF-8"))?;
+    if text.is_empty() {
+        // Programs truncate a file before they write it.
+        return Err(Reason::new("the file is empty"));
+    }
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let listed = match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("json") => json(&text),
+        Some("toml") => toml::from_str(&text)
+            .map(|ListFile { servers }| servers)
+            .map_err(|error| Reason::new(error.to_string().trim_end())),
+        _ => lines(&text),
+    };
+    listed_entries(listed?, defaults).map(Into::into)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListFile {
+    servers: Vec<ListedServer>,
+}
+
+/// The servers of a JSON text: an array, or an object with the key `servers`.
+pub(super) fn json(text: &str) -> Result<Vec<ListedServer>, Reason> {
+    let list = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text)
+    } else {
+        serde_json::from_str(text).map(|ListFile { servers }| servers)
+    };
+    list.map_err(|error| {
+        let what = if error.is_data() { "" } else { "not valid JSON: " };
+        Reason::from(format!("{what}{error}"))
+    })
+}
+
+fn lines(text: &str) -> Result<Vec<ListedServer>, Reason> {
+    if !text.ends_with('\n') {
+        return Err(Reason::new(
+            "the last line does not end: the file may be half written; end it with a line feed",
+        ));
+    }
+    let without_comments = text
+        .lines()
+        .map(|line| line.split_once('#').map_or(line, |(before, _)| before).trim());
+    let numbered = (1..).zip(without_comments).filter(|(_, line)| !line.is_empty());
+    let server =
+        |(number, text): (usize, &str)| line(text).map_err(|message| Reason::new(&format!("line {number}: {message}")));
+    numbered.map(server).collect()
+}
+
+/// A server of a line.
+fn line(text: &str) -> Result<ListedServer, String> {
+    let mut words = text.split_whitespace();
+    let mut server = ListedServer::at(words.next().unwrap_or_default().to_owned());
+    for word in words {
+        let (key, value) = word
+            .split_once('=')
+            .ok_or_else(|| format!("`{word}` is not KEY=VALUE"))?;
+        let number = |_| format!("`{value}` is not a number that `{key}` can have");
+        match key {
+            "name" => server.name = Some(value.to_owned()),
+            "weight" => server.weight = Some(value.parse().map_err(number)?),
+            "priority" => server.priority = Some(value.parse().map_err(number)?),
+            "draining" => server.draining = value.parse().map_err(|_| "`draining` is true or false".to_owned())?,
+            _ => {
+                return Err(format!(
+                    "unknown key `{key}`; known keys: `name`, `weight`, `priority`, `draining`"
+                ));
+            }
+        }
+    }
+    Ok(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as(name: &str, text: &str) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let shown = |entry: &crate::plan::ServerEntry| {
+            let config = entry.member_config;
+            format!("{}={} {}", entry.label(), entry.written, config.weight)
+        };
+        let entries = read(&path, MemberConfig::default()).map_err(|reason| reason.to_string())?;
+        Ok(entries.servers.iter().map(shown).collect())
+    }
+
+    #[test]
+    fn all_three_forms_say_the_same() {
+        let expected = Ok(vec!["10.0.0.1:1=10.0.0.1:1 1".to_owned(), "b=b.test:2 3".to_owned()]);
+        let json = r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3}]"#;
+        assert_eq!(read_as("list.json", json), expected);
+        assert_eq!(read_as("list.json", &format!(r#"{{"servers": {json}}}"#)), expected);
+        let toml = "servers = [\"10.0.0.1:1\", { address = \"b.test:2\", name = \"b\", weight = 3 }]";
+        assert_eq!(read_as("list.toml", toml), expected);
+        let lines = "# ours\n10.0.0.1:1\n\n  b.test:2 name=b weight=3 # big\n";
+        assert_eq!(read_as("list", lines), expected);
+        assert_eq!(read_as("list.txt", "# none\n"), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_anywhere_is_never_a_list() {
+        for (name, text) in [
+            ("list.json", r#"["10.0.0.1:10", {"address": "b.test:2", "weight": 30}]"#),
+            (
+                "list.toml",
+                "servers = [\"10.0.0.1:10\", { address = \"b.test:2\", weight = 30 }]",
+            ),
+            ("list", "10.0.0.1:1 name=abc\n"),
+        ] {
+            assert!(read_as(name, text).is_ok(), "{name}");
+            for length in 0..text.len() {
+                let cut = read_as(name, &text[..length]);
+                assert!(cut.is_err(), "{name}: {}: {cut:?}", &text[..length]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_place() {
+        for (name, text, error) in [
+            (
+                "list",
+                "10.0.0.1:1\n10.0.0.2:1 wieght=3\n",
+                "line 2: unknown key `wieght`",
+            ),
+            ("list", "10.0.0.1:1 weight\n", "line 1: `weight` is not KEY=VALUE"),
+            (
+                "list",
+                "10.0.0.1:1 weight=x\n",
+                "`x` is not a number that `weight` can have",
+            ),
+            ("list.toml", "servers = [\"10.0.0.1:1\"\n", "line"),
+            ("list.toml", "server = []\n", "unknown field `server`"),
+            ("list.json", "[\"10.0.0.1:1\",\n 7]", "line 2"),
+        ] {
+            let found = read_as(name, text).unwrap_err();
+            assert!(found.contains(error), "{text}: {found}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Follows the sources of all pools: reports of a source become servers of its pool.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::source::{ListAnswer, Reports, ServerList, ServerSource};
+use super::sources;
+use crate::live::{InForce, Live};
+use crate::plan::DiscoverPlan;
+use crate::text::Reason;
+
+/// The time between a failure of a source and the next try, before jitter. It doubles with each failure without a list in
+/// between.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest such time.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The longest time between two looks for added servers whose time is over.
+const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
+
+/// The task that follows a source, by the name of the pool, with its plan.
+type Followers = HashMap<Arc<str>, (DiscoverPlan, AbortOnDropHandle<()>)>;
+
+/// Follows the sources of the pools that are in force, and removes added servers whose time is over, for as long as it is
+/// polled.
+pub async fn run(live: Arc<Live>) {
+    tokio::join!(follow_sources(&live), remove_expired(&live));
+}
+
+/// Removes the servers that operators have added for a time that is over.
+async fn remove_expired(live: &Live) {
+    let mut added = live.subscribe_added();
+    loop {
+        let now = SystemTime::now();
+        for (pool, server) in live.remove_expired_servers(now) {
+            let (server, by) = (server.entry.label(), &server.addition.by);
+            tracing::info!(%pool, %server, %by, "the time of an added server is over: it is removed");
+        }
+        let time_left = live
+            .next_expiry()
+            .map(|next| next.duration_since(now).unwrap_or_default());
+        // The clock may be set meanwhile.
+        let gap = time_left.map_or(EXPIRY_GAP_MAX, |left| left.min(EXPIRY_GAP_MAX));
+        tokio::select! {
+            () = sleep(gap) => {}
+            changed = added.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn follow_sources(live: &Arc<Live>) {
+    let mut in_force = live.subscribe();
+    let mut followers = Followers::new();
+    loop {
+        let now = Arc::clone(&in_force.borrow_and_update());
+        adopt(&mut followers, &now, live);
+        drop(now);
+        if in_force.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Follows the sources of these pools from now on. One that is configured as before is not started again.
+fn adopt(followers: &mut Followers, now: &InForce, live: &Arc<Live>) {
+    let plan = |name: &str| now.pool(name)?.plan().discover.as_ref();
+    followers.retain(|name, (before, _)| plan(name) == Some(&*before));
+    for pool in now.pools.iter() {
+        if let Some(plan) = &pool.plan().discover
+            && !followers.contains_key(pool.name())
+        {
+            let following = follow(Arc::clone(pool.name()), plan.clone(), Arc::clone(live));
+            let task = AbortOnDropHandle::new(tokio::spawn(following));
+            followers.insert(Arc::clone(pool.name()), (plan.clone(), task));
+        }
+    }
+}
+
+/// Follows the source of a pool. Never returns.
+async fn follow(pool: Arc<str>, plan: DiscoverPlan, live: Arc<Live>) {
+    let (reports, answers) = Reports::channel();
+    let source = sources::open(&plan);
+    tokio::join!(
+        run_source(source, &reports),
+        apply_answers(&pool, &plan, &live, answers)
+    );
+}
+
+/// Runs a source again and again, with a back-off.
+async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
+    let mut gap = RETRY_FIRST;
+    loop {
+        let error = source.follow(reports).await;
+        if reports.take_success() {
+            gap = RETRY_FIRST;
+        }
+        reports.report(Err(error));
+        sleep(gap.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        gap = (2 * gap).min(RETRY_MAX);
+    }
+}
+
+/// Applies what a source reports. The first answer is applied at once, later ones when nothing but the newest of those
+/// within `settle` is of interest.
+async fn apply_answers(
+    pool: &Arc<str>,
+    plan: &DiscoverPlan,
+    live: &Live,
+    mut answers: watch::Receiver<Option<ListAnswer>>,
+) {
+    let mut settle = Duration::ZERO;
+    while answers.changed().await.is_ok() {
+        sleep(settle).await;
+        settle = plan.settle;
+        let answer = answers.borrow_and_update().clone();
+        if let Some(answer) = answer {
+            apply(pool, plan, live, answer);
+        }
+    }
+}
+
+/// Makes the servers of a pool those of this answer. One that is not usable changes nothing; that is logged when it begins
+/// and when it ends.
+fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAnswer) {
+    let in_force = live.in_force();
+    let Some(pool) = in_force.pool(pool_name) else {
+        return; // a reload has removed it just now
+    };
+    let source = &plan.source;
+    let answer = answer.and_then(|list| match list.servers.is_empty() && !plan.allow_empty {
+        true => Err(list
+            .warning
+            .unwrap_or_else(|| Reason::new("it lists no server (see `allow_empty`)"))),
+        false => Ok(list),
+    });
+    match answer {
+        Ok(ServerList { servers, warning }) => {
+            let count = servers.len();
+            let is_back = pool.dynamic().record_success(SystemTime::now(), warning);
+            if let Some(change) = live.set_servers(pool_name, servers) {
+                let (added, removed) = (change.added, change.removed);
+                tracing::info!(pool = %pool_name, %source, servers = count, added, removed, "servers listed");
+            } else if is_back {
+                tracing::info!(pool = %pool_name, %source, servers = count, "the source of servers answers");
+            }
+        }
+        Err(error) => {
+            let kept = pool.servers().len();
+            if pool.dynamic().record_failure(error.clone()) {
+                tracing::warn!(pool = %pool_name, %source, %error, kept, "cannot take the list of servers, keeping the last one");
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Servers that a URL lists, which is asked again and again.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
+use hyper::{Request, StatusCode};
+use rustls::ClientConfig;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use super::file::json;
+use super::source::{Following, Reports, ServerList, ServerSource};
+use crate::error::chain;
+use crate::http_client::{connect, exchange, take_url};
+use crate::plan::{HttpSourcePlan, listed_entries};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+use crate::tls::client_config;
+
+/// The time for one request with its response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest response: enough for 10,000 servers with all their keys.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// A URL that answers with a list of servers.
+pub(super) struct HttpSource {
+    plan: HttpSourcePlan,
+    defaults: MemberConfig,
+    /// The latest list that came with an `ETag`, and that.
+    tagged: Option<(HeaderValue, ServerList)>,
+}
+
+impl HttpSource {
+    pub(super) fn new(plan: HttpSourcePlan, defaults: MemberConfig) -> Self {
+        Self {
+            plan,
+            defaults,
+            tagged: None,
+        }
+    }
+
+    /// Asks until a request fails. The files of authorities are read again then.
+    async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
+        let ca_file = self.plan.ca_file.clone();
+        let tls = match spawn_blocking(move || client_config(ca_file.as_deref())).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => return error.into(),
+            Err(lost) => return lost.into(),
+        };
+        loop {
+            match timeout(REQUEST_TIMEOUT, self.ask(Arc::clone(&tls))).await {
+                Ok(Ok(list)) => reports.report(Ok(list)),
+                Ok(Err(error)) => return error,
+                Err(_) => return format!("no answer within {REQUEST_TIMEOUT:?}").into(),
+            }
+            sleep(self.plan.interval.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        }
+    }
+
+    /// Asks once. If the server says that the list has not changed, it is the one of before (RFC 9110, section 13.1.2).
+    async fn ask(&mut self, tls: Arc<ClientConfig>) -> Result<ServerList, Box<dyn Error + Send + Sync>> {
+        let mut request = Request::get(self.plan.url.clone()).header(ACCEPT, "application/json");
+        if let Some((tag, _)) = &self.tagged {
+            request = request.header(IF_NONE_MATCH, tag);
+        }
+        let mut request = request.body(Full::default())?;
+        let stream = connect(&take_url(&mut request)?, tls).await?;
+        let response = exchange(stream, request, BODY_BYTES_MAX).await?;
+        match (response.status(), &self.tagged) {
+            (StatusCode::NOT_MODIFIED, Some((_, same))) => return Ok(same.clone()),
+            (StatusCode::OK, _) => {}
+            (status, _) => return Err(format!("the server answers {status}").into()),
+        }
+        let tag = response.headers().get(ETAG).cloned();
+        let text = std::str::from_utf8(response.body()).map_err(|_| "the answer is not UTF-8")?;
+        let entries = json(text).and_then(|listed| listed_entries(listed, self.defaults));
+        let list = ServerList::from(entries.map_err(|reason| reason.to_string())?);
+        self.tagged = tag.map(|tag| (tag, list.clone()));
+        Ok(list)
+    }
+}
+
+impl ServerSource for HttpSource {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+        Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
+    }
+}

@@ -1,0 +1,41 @@
+//! All sources of servers.
+
+use std::sync::Arc;
+
+use super::etcd::EtcdSource;
+use super::file::{self, FileSource};
+use super::http::HttpSource;
+use super::source::{ListAnswer, ServerSource};
+use crate::plan::{DiscoverPlan, DiscoverSource, PoolPlan};
+
+/// The source of this plan.
+pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
+    match &plan.source {
+        DiscoverSource::File(path) => Box::new(FileSource::new(path.clone(), plan.defaults)),
+        DiscoverSource::Http(http) => Box::new(HttpSource::new(http.clone(), plan.defaults)),
+        DiscoverSource::Etcd { etcd, prefix } => {
+            Box::new(EtcdSource::new(Arc::clone(etcd), prefix.clone(), plan.defaults))
+        }
+    }
+}
+
+/// What a source lists at this moment, as far as that can be known without a connection; `None`: it cannot.
+#[must_use]
+pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
+    match &plan.source {
+        DiscoverSource::File(path) => Some(file::read(path, plan.defaults)),
+        DiscoverSource::Http(_) | DiscoverSource::Etcd { .. } => None,
+    }
+}
+
+/// The pool with the servers that its source lists at this moment, as far as [`listed_now`] can tell.
+#[must_use]
+pub fn with_listed_servers(pool: &Arc<PoolPlan>) -> Arc<PoolPlan> {
+    match pool.discover.as_ref().and_then(listed_now) {
+        Some(Ok(listed)) => Arc::new(PoolPlan {
+            entries: listed.servers.into(),
+            ..PoolPlan::clone(pool)
+        }),
+        _ => Arc::clone(pool),
+    }
+}

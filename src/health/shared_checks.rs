@@ -1,0 +1,94 @@
+//! The running checks of all pools.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::context::CheckContext;
+use super::server_check::ServerCheck;
+use super::shared_probe::{CheckSetup, SharedProbe};
+use crate::addr::ServerAddr;
+
+/// The running checks of all pools.
+pub(super) struct SharedChecks {
+    pub(super) context: Arc<CheckContext>,
+    /// By the addresses that they go to.
+    // A std mutex: locked for a few lines when a server begins or ceases to be checked.
+    by_address: Mutex<HashMap<ServerAddr, Vec<Weak<SharedCheck>>>>,
+}
+
+impl SharedChecks {
+    /// None yet.
+    pub(super) fn new(context: CheckContext) -> Arc<Self> {
+        Arc::new(Self {
+            context: Arc::new(context),
+            by_address: Mutex::default(),
+        })
+    }
+
+    /// Has a server checked: by a check that runs already, if there is one like it. To be called within a runtime.
+    pub(super) fn begin(self: &Arc<Self>, setup: CheckSetup, user: ServerCheck) -> CheckUse {
+        let user = Arc::new(user);
+        let mut checks = self.lock();
+        let there = checks.entry(setup.address()).or_default();
+        let is_like = |check: &Arc<SharedCheck>| check.probe.setup().is_like(&setup);
+        let shared = there.iter().filter_map(Weak::upgrade).find(is_like);
+        let shared = shared.unwrap_or_else(|| {
+            let shared = Arc::new(SharedCheck::begin(self, setup));
+            there.push(Arc::downgrade(&shared));
+            shared
+        });
+        drop(checks);
+        shared.probe.join(Arc::clone(&user));
+        CheckUse { shared, user }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ServerAddr, Vec<Weak<SharedCheck>>>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A check and its task, which ends when this is dropped, and leaves nothing behind.
+struct SharedCheck {
+    probe: Arc<SharedProbe>,
+    checks: Arc<SharedChecks>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl SharedCheck {
+    fn begin(checks: &Arc<SharedChecks>, setup: CheckSetup) -> Self {
+        let probe = Arc::new(SharedProbe::new(setup));
+        let task = tokio::spawn(Arc::clone(&checks.context).check_repeatedly(Arc::clone(&probe)));
+        Self {
+            probe,
+            checks: Arc::clone(checks),
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+impl Drop for SharedCheck {
+    fn drop(&mut self) {
+        let address = self.probe.setup().address();
+        let mut checks = self.checks.lock();
+        if let Some(there) = checks.get_mut(&address) {
+            there.retain(|check| check.strong_count() > 0);
+            if there.is_empty() {
+                checks.remove(&address);
+            }
+        }
+    }
+}
+
+/// The use that a pool makes of a running check for one of its servers. Ends when this is dropped.
+pub(super) struct CheckUse {
+    shared: Arc<SharedCheck>,
+    user: Arc<ServerCheck>,
+}
+
+impl Drop for CheckUse {
+    fn drop(&mut self) {
+        self.shared.probe.leave(&self.user);
+    }
+}

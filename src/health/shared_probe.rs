@@ -1,0 +1,203 @@
+//! How a server is checked, and one check of it for all pools that check it so.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{Notify, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::server_check::ServerCheck;
+use crate::addr::ServerAddr;
+use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
+use crate::plan::PoolPlan;
+use crate::pool::{CheckState, ServerSpec};
+use crate::tls::PoolTls;
+
+/// How a server is checked. Pools for which this is the same share one running check.
+#[derive(Clone, Debug)]
+pub(super) struct CheckSetup {
+    check: Arc<dyn Check>,
+    target: CheckTarget,
+    interval: Duration,
+    interval_down: Duration,
+}
+
+impl CheckSetup {
+    /// That of a server in a pool of this plan; `None`: it is not checked. `tls`: that of the pool's sessions.
+    pub(super) fn of(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Self> {
+        let health = &plan.health;
+        let check = Arc::clone(health.check.as_ref()?);
+        let address = health.address.unwrap_or(spec.address);
+        let port = health.port.or(spec.address.port());
+        let path = || (Arc::clone(&plan.name), Arc::clone(&spec.label));
+        Some(Self {
+            target: CheckTarget {
+                address: port.map_or(address, |port| address.with_port(port)),
+                host: spec.host().map(Into::into),
+                // The same as for sessions: what keeps these from connecting must fail a check, too.
+                connect: plan.dial.connect.clone(),
+                server: spec.address,
+                path: check.is_of_one_pool().then(path),
+                timeout: health.timeout,
+                tls,
+            },
+            check,
+            interval: health.interval,
+            interval_down: health.interval_down,
+        })
+    }
+
+    /// Where its checks go.
+    pub(super) fn address(&self) -> ServerAddr {
+        self.target.address
+    }
+
+    /// Whether one running check serves both. It does not for pools that speak TLS with their servers: the files of each are
+    /// read again by themselves.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let Self {
+            check,
+            target,
+            interval,
+            interval_down,
+        } = self;
+        let CheckTarget {
+            address,
+            host,
+            connect,
+            server,
+            path,
+            timeout,
+            tls,
+        } = target;
+        let same_tls = tls.as_ref().map(Arc::as_ptr) == other.target.tls.as_ref().map(Arc::as_ptr);
+        **check == *other.check
+            && (address, host, connect, server, path)
+                == (
+                    &other.target.address,
+                    &other.target.host,
+                    &other.target.connect,
+                    &other.target.server,
+                    &other.target.path,
+                )
+            && [interval, interval_down, timeout] == [&other.interval, &other.interval_down, &other.target.timeout]
+            && same_tls
+    }
+
+    /// The time between the starts of two checks: the shorter one, where the pools differ about the state of the server.
+    fn interval(&self, users: &[Arc<ServerCheck>]) -> Duration {
+        let is_down = |check: &Arc<ServerCheck>| check.server.check_state() == CheckState::Down;
+        let intervals = users.iter().map(|check| match is_down(check) {
+            true => self.interval_down,
+            false => self.interval,
+        });
+        intervals.min().unwrap_or(self.interval)
+    }
+}
+
+/// The check of a pool for what may become one of its servers; `None`: the pool has no check. `tls`: that of its sessions.
+pub fn probe(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Box<dyn Probe>> {
+    let setup = CheckSetup::of(plan, spec, tls)?;
+    Some(setup.check.probe(setup.target))
+}
+
+/// A check, and the servers that it is for: one server, as each pool sees it.
+pub(super) struct SharedProbe {
+    setup: CheckSetup,
+    probe: Box<dyn Probe>,
+    // A std mutex: locked for a line.
+    users: Mutex<Vec<Arc<ServerCheck>>>,
+    has_joined: Notify,
+}
+
+impl SharedProbe {
+    /// One without servers yet.
+    pub(super) fn new(setup: CheckSetup) -> Self {
+        Self {
+            probe: Arc::clone(&setup.check).probe(setup.target.clone()),
+            setup,
+            users: Mutex::default(),
+            has_joined: Notify::new(),
+        }
+    }
+
+    /// How it checks.
+    pub(super) fn setup(&self) -> &CheckSetup {
+        &self.setup
+    }
+
+    /// Adds a server, which is checked at once.
+    pub(super) fn join(&self, user: Arc<ServerCheck>) {
+        self.lock().push(user);
+        self.has_joined.notify_one();
+    }
+
+    /// Removes a server.
+    pub(super) fn leave(&self, user: &Arc<ServerCheck>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, user));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ServerCheck>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users(&self) -> Vec<Arc<ServerCheck>> {
+        self.lock().clone()
+    }
+
+    /// The servers to be checked now: those that are not disabled.
+    pub(super) fn active(&self) -> Vec<Arc<ServerCheck>> {
+        let mut users = self.users();
+        users.retain(|user| !user.server.is_disabled());
+        users
+    }
+
+    /// The time between the starts of two checks, by the present state of the server.
+    pub(super) fn interval(&self) -> Duration {
+        self.setup.interval(&self.active())
+    }
+
+    /// Waits for `due`, and for a server that is to be checked. Does not wait for a server that was not to be checked before.
+    pub(super) async fn wait(&self, due: impl Future<Output = ()>) {
+        let mut due = pin!(due);
+        loop {
+            let users = self.users();
+            // Created before the states are read, so that no change in between is missed.
+            let state_changed = any(users.iter().map(|user| user.server.admin_state_changed()));
+            let new_ones = users.iter().filter(|user| user.begins()).count(); // asks each of them
+            if new_ones > 0 {
+                return;
+            }
+            let is_idle = users.iter().all(|user| user.server.is_disabled());
+            tokio::select! {
+                () = state_changed => {}
+                () = self.has_joined.notified() => {}
+                () = &mut due, if !is_idle => return,
+            }
+        }
+    }
+
+    /// A permit of its kind of checks, if these are limited.
+    pub(super) async fn permit(&self) -> Option<SemaphorePermit<'static>> {
+        self.probe.limit()?.acquire().await.ok() // never closed
+    }
+
+    /// Runs the check once, for its timeout at most.
+    pub(super) async fn run(&self) -> Result<CheckPass, CheckFailure> {
+        let result = timeout(self.setup.target.timeout, self.probe.run()).await;
+        result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+}
+
+/// Waits for the first of these.
+fn any(futures: impl Iterator<Item = impl Future<Output = ()>>) -> impl Future<Output = ()> {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    poll_fn(move |cx| {
+        let is_done = futures.iter_mut().any(|future| future.as_mut().poll(cx).is_ready());
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+}

@@ -1,0 +1,142 @@
+//! The recent past: 15 minutes by the second, and an hour of endings by the minute, in rings that do not grow.
+//!
+//! Pools have rings of their own, at most [`POOLS_MAX`] of them: the ones with most sessions since the start. All rings
+//! together take less than 2 MB.
+
+mod recorder;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::account::{Ledger, Metrics, PoolCounts, TotalCounts, sessions_opened};
+use crate::capacity::ListenerLimits;
+use crate::live::{InForce, Live, LivePool};
+pub use recorder::{EndingCounts, PastPool, PoolSample, Recorder, Sample, TotalsSample};
+use recorder::{PoolReading, Reading};
+
+/// The number of samples that are kept: one a second.
+pub const SAMPLES_MAX: usize = 15 * 60;
+
+/// The number of pools that have samples of their own.
+pub const POOLS_MAX: usize = 64;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Workers publish the bytes of their sessions every second from their start on. Samples are taken half a second later, so
+/// that each contains the bytes of exactly one second.
+const PHASE: Duration = Duration::from_millis(500);
+
+/// The seconds between two choices of the pools that have samples.
+const CHOICE_INTERVAL: u64 = 60;
+
+/// What is sampled.
+pub struct HistorySources {
+    /// The pools in force, with the sessions of their servers.
+    pub live: Arc<Live>,
+    /// The open sessions of listeners.
+    pub limits: Arc<ListenerLimits>,
+    /// The totals of workers.
+    pub ledgers: Vec<Arc<Ledger>>,
+    /// The counters of pools.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Holds the samples.
+pub struct History {
+    // A std mutex: held while a sample is added, and while the rings are copied for a client.
+    recorder: Mutex<Recorder>,
+    latest: watch::Sender<Option<Arc<Sample>>>,
+}
+
+impl History {
+    /// A history without samples.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            recorder: Mutex::default(),
+            latest: watch::Sender::new(None),
+        }
+    }
+
+    /// The rings. Holds a lock: not to be kept across an await.
+    pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest sample, now and each time that there is another one.
+    #[must_use]
+    pub fn latest(&self) -> watch::Receiver<Option<Arc<Sample>>> {
+        self.latest.subscribe()
+    }
+
+    /// Takes a sample every second for as long as it is polled.
+    pub async fn run(self: Arc<Self>, sources: HistorySources) {
+        let mut ticks = interval_at(Instant::now() + PHASE, INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        for count in 0.. {
+            ticks.tick().await;
+            let in_force = sources.live.in_force();
+            let mut recorder = self.recorder();
+            if count % CHOICE_INTERVAL == 0 || recorder.is_out_of_date(&in_force.plan) {
+                recorder.choose_pools(&in_force.plan, busiest(&in_force, &sources.metrics));
+            }
+            let reading = sources.read(&in_force, recorder.pools());
+            let sample = recorder.record(reading);
+            drop(recorder);
+            if let Some(sample) = sample {
+                self.latest.send_replace(Some(Arc::new(sample)));
+            }
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HistorySources {
+    fn read<'a>(&self, in_force: &InForce, pools: impl Iterator<Item = &'a Arc<str>> + Clone) -> Reading {
+        let mut totals = TotalCounts::default();
+        self.ledgers.iter().for_each(|ledger| totals.add(&ledger.totals()));
+        let counts = self.metrics.pool_counts(pools.clone());
+        let pools = pools.zip(counts).map(|(name, counts)| PoolReading {
+            counts: counts.unwrap_or_default(),
+            sessions: in_force.pool(name).map_or(0, |pool| sessions(pool)),
+        });
+        Reading {
+            at: SystemTime::now(),
+            sessions: self.limits.sessions().iter().map(|(_, sessions)| sessions).sum(),
+            opened: sessions_opened(),
+            totals,
+            pools: pools.collect(),
+        }
+    }
+}
+
+/// The names of the pools with most sessions since the start, at most [`POOLS_MAX`], in the order of the plan.
+fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
+    let all: Vec<_> = in_force.pools.iter().map(|pool| Arc::clone(pool.name())).collect();
+    if all.len() <= POOLS_MAX {
+        return all;
+    }
+    let counts = metrics.pool_counts(&all);
+    let activity = |(index, pool): (usize, &Arc<LivePool>)| {
+        let ended = counts[index].as_ref().map_or(0, PoolCounts::ended);
+        (std::cmp::Reverse(ended + u64::from(sessions(pool))), index)
+    };
+    let mut ranked: Vec<_> = in_force.pools.iter().enumerate().map(activity).collect();
+    ranked.sort_unstable();
+    ranked.truncate(POOLS_MAX);
+    ranked.sort_unstable_by_key(|(_, index)| *index);
+    ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
+}
+
+/// The open sessions on the servers of a pool. Those of another pool with the same servers are among them.
+fn sessions(pool: &LivePool) -> u32 {
+    pool.servers().iter().map(|server| server.live()).sum()
+}

@@ -1,0 +1,133 @@
+//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, and to etcd.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::with_context;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A connection to a server, with or without TLS.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Connects to the server of a URL. `tls` is used if the scheme is `https`. No deadline: the caller has one.
+///
+/// # Errors
+/// The URL is not one of HTTP, the host cannot be resolved or connected to, or the handshake fails.
+pub async fn connect(url: &Uri, tls: Arc<ClientConfig>) -> io::Result<Box<dyn Connection>> {
+    let with_tls = match url.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(io::Error::other("the URL must begin with https:// or http://")),
+    };
+    let host = url.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']'); // RFC 3986, section 3.2.2
+    let port = url.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
+    let connected = TcpStream::connect((host, port)).await;
+    let stream = connected.map_err(|error| with_context(error, format!("cannot connect to {host}:{port}")))?;
+    if !with_tls {
+        return Ok(Box::new(stream));
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let agreed = TlsConnector::from(tls).connect(name, stream).await;
+    let agreed = agreed.map_err(|error| with_context(error, format!("no TLS with {host}:{port}")))?;
+    Ok(Box::new(agreed))
+}
+
+/// Takes the URL from a request, which then has its path and `Host` (RFC 9112, section 3.2.1).
+///
+/// # Errors
+/// The URL has no valid host or path.
+pub fn take_url<B>(request: &mut Request<B>) -> Result<Uri, BoxError> {
+    let path = Uri::try_from(request.uri().path_and_query().map_or("/", |path| path.as_str()))?;
+    let url = std::mem::replace(request.uri_mut(), path);
+    let host = url.authority().map_or("", |authority| authority.as_str());
+    request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
+    Ok(url)
+}
+
+/// A response whose body is read as it comes.
+pub struct StreamedResponse {
+    /// Its status.
+    pub status: StatusCode,
+    body: Incoming,
+    _connection: ConnectionTask,
+}
+
+impl StreamedResponse {
+    /// The next part of the body; `None` at its end. No deadline: the caller has one. A part is not lost if this future is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The connection fails, or the body is not HTTP.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+        loop {
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            if let Ok(bytes) = frame?.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+}
+
+/// Sends a request and reads the head of the response. No deadline: the caller has one.
+///
+/// # Errors
+/// The connection fails, or the response is not HTTP.
+pub async fn open(
+    stream: impl Connection + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<StreamedResponse, BoxError> {
+    let (response, connection) = send(stream, request).await?;
+    Ok(StreamedResponse {
+        status: response.status(),
+        body: response.into_body(),
+        _connection: connection,
+    })
+}
+
+/// Sends a request and reads the response, whose body may have this many bytes. No deadline: the caller has one.
+///
+/// # Errors
+/// The connection fails, the response is not HTTP, or its body is too long.
+pub async fn exchange(
+    stream: impl Connection + 'static,
+    request: Request<Full<Bytes>>,
+    body_bytes_max: usize,
+) -> Result<Response<Bytes>, BoxError> {
+    let (response, connection) = send(stream, request).await?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, body_bytes_max).collect().await?.to_bytes();
+    drop(connection);
+    Ok(Response::from_parts(head, body))
+}
+
+/// Runs a connection; ends it when it is dropped.
+type ConnectionTask = AbortOnDropHandle<Result<(), hyper::Error>>;
+
+async fn send(
+    stream: impl Connection + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, ConnectionTask), BoxError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    Ok((sender.send_request(request).await?, connection))
+}

@@ -1,0 +1,332 @@
+//! Makes what was imported consistent: valid names, nothing twice, and no reference to what is missing.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark};
+use crate::addr::{ListenAddr, ServerAddr, ServerLocation};
+use crate::config;
+use crate::config::address;
+use crate::name::NamePattern;
+use crate::text::is_unsafe;
+
+/// The longest name, in bytes, with room for a number that makes it unique.
+const NAME_BYTES_MAX: usize = 120;
+
+pub(super) fn complete(imported: &mut Imported) {
+    separate_plain_listeners(imported);
+    name_sections(imported);
+    remove_double_binds(imported);
+    remove_own_servers(imported);
+    for pool in &mut imported.pools {
+        tidy_servers(pool);
+    }
+    remove_empty_pools(imported);
+    remove_double_tls(imported);
+    for pool in &mut imported.pools {
+        remove_unfit_source(pool);
+        remove_invalid_check(pool);
+    }
+    let names: HashSet<&str> = imported.pools.iter().map(|pool| pool.name.as_str()).collect();
+    for listener in &mut imported.listeners {
+        remove_missing_pools(listener, &names);
+        remove_duplicates(listener);
+        note_order_of_routes(listener);
+    }
+    let (kept, unusable) = std::mem::take(&mut imported.listeners)
+        .into_iter()
+        .partition(|listener| !listener.bind.is_empty() && (listener.pool.is_some() || !listener.routes.is_empty()));
+    imported.listeners = kept;
+    for listener in unusable {
+        let why = if listener.bind.is_empty() {
+            "no address is left"
+        } else {
+            "no pool is left"
+        };
+        let what = format!("listener {}", listener.name);
+        imported.remarks.push(Remark::left_out(0, &what, why));
+        imported.remarks.extend(listener.section.remarks);
+        imported.remarks.extend(listener.tls.remarks);
+    }
+}
+
+/// Gives addresses at which no TLS ends a listener of their own, where it ends at others.
+fn separate_plain_listeners(imported: &mut Imported) {
+    let mut plain_listeners = Vec::new();
+    for listener in &mut imported.listeners {
+        let plain = std::mem::take(&mut listener.plain);
+        if listener.certificates.is_empty() || plain.is_empty() {
+            continue;
+        }
+        listener.bind.retain(|address| !plain.contains(address));
+        if listener.bind.is_empty() {
+            listener.bind = plain; // certificates that no address uses
+            listener.certificates.clear();
+            continue;
+        }
+        let mut of_plain = listener.clone();
+        of_plain.name = format!("{}-plain", listener.name);
+        of_plain.bind = plain;
+        of_plain.certificates.clear();
+        plain_listeners.push(of_plain);
+    }
+    imported.listeners.extend(plain_listeners);
+}
+
+/// Gives listeners and pools valid and unique names.
+fn name_sections(imported: &mut Imported) {
+    let mut seen = HashMap::new();
+    for listener in &mut imported.listeners {
+        listener.name = unique(&valid_name(&listener.name), &mut seen);
+    }
+    seen.clear();
+    for pool in &mut imported.pools {
+        pool.name = unique(&valid_name(&pool.name), &mut seen);
+    }
+    for listener in &mut imported.listeners {
+        let routes = listener.routes.iter_mut().filter_map(|route| route.pool.as_mut());
+        for pool in routes.chain(listener.pool.as_mut()) {
+            *pool = valid_name(pool);
+        }
+    }
+}
+
+/// The name with `-` for each character that names cannot have.
+pub(super) fn valid_name(name: &str) -> String {
+    let valid = |c: char| !(c.is_whitespace() || is_unsafe(c) || matches!(c, '"' | '\\' | '/' | '@'));
+    let mut text: String = name.chars().map(|c| if valid(c) { c } else { '-' }).collect();
+    let end = (0..=NAME_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    text.truncate(end.unwrap_or_default());
+    if text.is_empty() { String::from("unnamed") } else { text }
+}
+
+/// The name, or with a number behind it if it is taken. `seen` has the names that are taken, each with the last number that
+/// was tried behind it: each is tried once, however often a name occurs.
+fn unique(name: &str, seen: &mut HashMap<String, usize>) -> String {
+    let mut number = seen.get(name).copied().unwrap_or(0);
+    let mut free = name.to_owned();
+    while seen.contains_key(&free) {
+        number = number.max(1) + 1;
+        free = format!("{name}-{number}");
+    }
+    seen.insert(name.to_owned(), number);
+    seen.entry(free.clone()).or_default();
+    free
+}
+
+/// Removes addresses that an earlier listener has. Addresses that overlap are no error.
+fn remove_double_binds(imported: &mut Imported) {
+    let mut seen = HashSet::new();
+    for listener in &mut imported.listeners {
+        let double: Vec<String> = listener
+            .bind
+            .extract_if(.., |bind| match address::listen(bind) {
+                Ok(address) => address.port() != Some(0) && !seen.insert(address),
+                Err(_) => true,
+            })
+            .collect();
+        for bind in double {
+            let remark = Remark::left_out(0, &format!("address {bind}"), "it is bound already");
+            listener.section.remarks.push(remark);
+        }
+    }
+}
+
+/// Removes servers that are a listener which uses their pool: each session would open another one.
+fn remove_own_servers(imported: &mut Imported) {
+    let mut binds_of: HashMap<&str, HashSet<ListenAddr>> = HashMap::new();
+    for listener in &imported.listeners {
+        let binds = listener.bind.iter().filter_map(|bind| address::listen(bind).ok());
+        let binds: Vec<ListenAddr> = binds.collect();
+        let routed = listener.routes.iter().filter_map(|route| route.pool.as_deref());
+        for pool in routed.chain(listener.pool.as_deref()) {
+            binds_of.entry(pool).or_default().extend(&binds);
+        }
+    }
+    for pool in &mut imported.pools {
+        let Some(binds) = binds_of.get(pool.name.as_str()) else {
+            continue;
+        };
+        let own = pool
+            .servers
+            .extract_if(.., |server| match address::server(&server.address) {
+                Ok(ServerLocation::Address(server)) => binds.iter().any(|bind| bind.accepts_connections_to(server)),
+                Ok(ServerLocation::Name { host, port }) => {
+                    &*host == "localhost" && binds.iter().any(|bind| bind.port() == Some(port))
+                }
+                Err(_) => true,
+            });
+        for server in own {
+            let what = format!("server {}", server.address);
+            pool.section
+                .remarks
+                .push(Remark::left_out(0, &what, "it is the listener itself"));
+        }
+    }
+}
+
+/// Gives servers valid names, removes those that are in the pool already, and weights that are all 0.
+fn tidy_servers(pool: &mut ImportedPool) {
+    let mut locations = HashSet::new();
+    let mut names = HashMap::new();
+    let mut kept: Vec<ImportedServer> = Vec::with_capacity(pool.servers.len());
+    for mut server in std::mem::take(&mut pool.servers) {
+        if !locations.insert(server.address.to_ascii_lowercase()) {
+            let what = format!("server {}", server.address);
+            pool.section
+                .remarks
+                .push(Remark::left_out(0, &what, "it is in this pool already"));
+            continue;
+        }
+        server.name = server.name.map(|name| unique(&valid_name(&name), &mut names));
+        kept.push(server);
+    }
+    if kept.iter().all(|server| server.weight == Some(0)) {
+        for server in &mut kept {
+            server.weight = None;
+        }
+    }
+    pool.servers = kept;
+}
+
+fn remove_empty_pools(imported: &mut Imported) {
+    let empty = imported.pools.extract_if(.., |pool| pool.servers.is_empty());
+    for pool in empty {
+        let what = format!("pool {}", pool.name);
+        imported.remarks.push(Remark::left_out(0, &what, "no server is left"));
+        imported.remarks.extend(pool.section.remarks);
+        imported.remarks.extend(pool.health.remarks);
+    }
+}
+
+/// Removes the TLS of pools whose clients are recognized by their own TLS, which is passed on.
+fn remove_double_tls(imported: &mut Imported) {
+    let passing = imported
+        .listeners
+        .iter()
+        .filter(|listener| listener.certificates.is_empty());
+    let by_hello = passing
+        .flat_map(|listener| &listener.routes)
+        .filter(|route| !route.sni.is_empty() || !route.alpn.is_empty());
+    let pools: HashSet<&String> = by_hello.filter_map(|route| route.pool.as_ref()).collect();
+    for pool in imported.pools.iter_mut().filter(|pool| pools.contains(&pool.name)) {
+        if let Some(tls) = pool.tls.take() {
+            let why = "routes by server name or protocol pass the TLS of clients on to it";
+            pool.section
+                .remarks
+                .push(Remark::left_out(0, "TLS with the servers", why));
+            pool.section.remarks.extend(tls.remarks);
+        }
+    }
+}
+
+/// Removes the address that connections come from if a server has no address of its family, or all are on Unix sockets.
+fn remove_unfit_source(pool: &mut ImportedPool) {
+    let Some(source) = &pool.source else { return };
+    let source_ip = address::host(source).ok().and_then(ServerAddr::ip); // `client` has none
+    let is_reachable = |server: &ImportedServer| match (source_ip, address::server(&server.address)) {
+        (Some(source), Ok(ServerLocation::Address(server))) => {
+            server.ip().is_none_or(|ip| source.is_ipv4() == ip.is_ipv4())
+        }
+        _ => true,
+    };
+    let is_fit = pool.servers.iter().all(is_reachable);
+    let has_effect = pool.servers.iter().any(|server| !server.address.starts_with("unix:"));
+    if !(is_fit && has_effect) {
+        let what = format!("bind_source {source}");
+        let why = "servers cannot be reached from there";
+        pool.section.remarks.push(Remark::left_out(0, &what, why));
+        pool.source = None;
+    }
+}
+
+/// Removes the kind of check of a pool if the configuration would not accept it, so that servers are checked by a connect.
+fn remove_invalid_check(pool: &mut ImportedPool) {
+    let alone = Imported {
+        listeners: vec![ImportedListener {
+            name: String::from("l"),
+            bind: vec![String::from("0.0.0.0:0")],
+            pool: Some(pool.name.clone()),
+            ..ImportedListener::default()
+        }],
+        pools: vec![std::mem::take(pool)],
+        ..Imported::default()
+    };
+    let is_valid = config::read("", &super::toml::write(&alone).text).is_ok();
+    *pool = alone.pools.into_iter().next().expect("it has one");
+    if is_valid {
+        return;
+    }
+    let common = ["interval", "interval_down", "timeout", "rise", "fall"];
+    let special = pool.health.keys.extract_if(.., |(key, _)| !common.contains(key));
+    let what: Vec<String> = special.map(|(key, value)| format!("{key} = {value}")).collect();
+    pool.section.remove("role");
+    let why = "not a valid check; servers are checked by a connect";
+    pool.health.remarks.push(Remark::left_out(0, &what.join(", "), why));
+}
+
+fn remove_missing_pools(listener: &mut ImportedListener, names: &HashSet<&str>) {
+    if let Some(pool) = listener.pool.take_if(|pool| !names.contains(pool.as_str())) {
+        let what = format!("pool {pool}");
+        listener
+            .section
+            .remarks
+            .push(Remark::left_out(0, &what, "there is no such pool"));
+    }
+    let is_missing = |route: &mut ImportedRoute| route.pool.as_ref().is_some_and(|pool| !names.contains(pool.as_str()));
+    for route in listener.routes.extract_if(.., is_missing) {
+        let what = format!("route to pool {}", route.pool.unwrap_or_default());
+        let remark = Remark::left_out(route.line, &what, "there is no such pool");
+        listener.section.remarks.push(remark);
+    }
+}
+
+/// Leaves each entry of the lists of a listener and its routes there once.
+fn remove_duplicates(listener: &mut ImportedListener) {
+    for networks in [&mut listener.proxied_by, &mut listener.allow, &mut listener.deny] {
+        keep_first(networks, |network| address::network(network).ok());
+    }
+    keep_first(&mut listener.alpn, |protocol| Some(protocol.to_owned()));
+    for route in &mut listener.routes {
+        keep_first(&mut route.sni, |name| NamePattern::from_config(name).ok());
+        keep_first(&mut route.alpn, |protocol| Some(protocol.to_owned()));
+        keep_first(&mut route.from, |network| address::network(network).ok());
+    }
+}
+
+/// Removes texts that are not valid, and those that mean the same as an earlier one.
+fn keep_first<T: Eq + Hash>(texts: &mut Vec<String>, parse: impl Fn(&str) -> Option<T>) {
+    let mut seen = HashSet::new();
+    texts.retain(|text| parse(text).is_some_and(|entry| seen.insert(entry)));
+}
+
+/// Notes each route that comes before another one with a more exact name and another pool. The first one won there, the
+/// other one wins here.
+fn note_order_of_routes(listener: &mut ImportedListener) {
+    /// A listener with more routes gets no such notes: each is compared with each.
+    const ROUTES_MAX: usize = 500;
+    if listener.routes.len() > ROUTES_MAX {
+        return;
+    }
+    let mut notes = Vec::new();
+    for (index, first) in listener.routes.iter().enumerate() {
+        let suffixes: Vec<&str> = first.sni.iter().filter_map(|name| name.strip_prefix('*')).collect();
+        let is_inside = |name: &String| {
+            suffixes
+                .iter()
+                .any(|suffix| name.len() > suffix.len() + 1 && name.ends_with(suffix))
+        };
+        let later = listener.routes[index + 1..].iter();
+        let mut others = later.filter(|route| route.pool != first.pool);
+        if let Some(later) = others.find(|route| route.sni.iter().any(is_inside)) {
+            let text = format!(
+                "the more exact name of line {} wins here, where this line came first",
+                later.line
+            );
+            notes.push(Remark::note(first.line, text));
+        }
+    }
+    listener.section.remarks.extend(notes);
+}

@@ -1,0 +1,144 @@
+//! Addresses as HAProxy writes them (configuration manual, section 11).
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::super::number::own_address;
+use crate::addr::{NetworkError, parse_network};
+use crate::config::address;
+
+/// The addresses of `bind`, separated by commas; `None` for each that cannot be carried over.
+pub(super) fn binds(text: &str, is_for_both: bool) -> Vec<Option<String>> {
+    text.split(',').flat_map(|text| bind(text, is_for_both)).collect()
+}
+
+fn bind(text: &str, is_for_both: bool) -> Vec<Option<String>> {
+    if let Some(path) = unix_path(text) {
+        return vec![Some(path).filter(|text| address::listen(text).is_ok())];
+    }
+    let (text, family) = without_family(text);
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return vec![None];
+    };
+    let hosts = match (host.trim_matches(['[', ']']), family) {
+        ("" | "*", 6) => vec![String::from("[::]")],
+        ("" | "*", _) if is_for_both => vec![String::from("0.0.0.0"), String::from("[::]")],
+        ("" | "*", _) => vec![String::from("0.0.0.0")],
+        ("::", _) if is_for_both => vec![String::from("0.0.0.0"), String::from("[::]")],
+        (ip, _) => vec![with_brackets(ip)],
+    };
+    let address = |host: String| Some(format!("{host}:{port}")).filter(|text| address::listen(text).is_ok());
+    hosts.into_iter().map(address).collect()
+}
+
+/// The address of a server, which needs a port. `None`: it cannot be carried over.
+pub(super) fn server(text: &str) -> Option<String> {
+    let text = match unix_path(text) {
+        Some(path) => path,
+        None => {
+            let (text, _) = without_family(text);
+            let (host, port) = text.rsplit_once(':')?;
+            format!("{}:{port}", with_brackets(host.trim_matches(['[', ']'])))
+        }
+    };
+    address::server(&text).is_ok().then_some(text)
+}
+
+/// Whether the address of a server has no host: `0.0.0.0:443`, `*:443` or `:443`.
+pub(super) fn is_unspecified(text: &str) -> bool {
+    let (text, _) = without_family(text);
+    let host = text
+        .rsplit_once(':')
+        .map_or(text, |(host, _)| host)
+        .trim_matches(['[', ']']);
+    matches!(host, "" | "*") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// A network or an address; bits after the prefix are dropped, as HAProxy does. `None`: it is none.
+pub(super) fn network(text: &str) -> Option<String> {
+    match parse_network(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(NetworkError::HostBits(_, masked)) => network(&masked.to_string()),
+        Err(NetworkError::Mapped(_, network)) => Some(network.to_string()),
+        Err(NetworkError::Malformed(_)) => None,
+    }
+}
+
+/// The address of a Unix socket; `None`: the text has another form.
+fn unix_path(text: &str) -> Option<String> {
+    let path = text.strip_prefix("unix@").unwrap_or(text);
+    path.starts_with('/').then(|| format!("unix:{path}"))
+}
+
+/// An address of this machine, which may have a port. `None`: it is none.
+pub(super) fn source(text: &str) -> Option<String> {
+    let (text, _) = without_family(text);
+    let host = text.trim_matches(['[', ']']);
+    own_address(host).or_else(|| own_address(text.rsplit_once(':')?.0.trim_matches(['[', ']'])))
+}
+
+/// Without a prefix such as `ipv4@`, and the family that it names, 0 for none.
+fn without_family(text: &str) -> (&str, u8) {
+    for (prefix, family) in [("ipv4@", 4), ("ipv6@", 6), ("tcp@", 0), ("tcp4@", 4), ("tcp6@", 6)] {
+        if let Some(rest) = text.strip_prefix(prefix) {
+            return (rest, family);
+        }
+    }
+    (text, 0)
+}
+
+fn with_brackets(host: &str) -> String {
+    if host.parse::<Ipv6Addr>().is_ok() {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_the_form_that_the_configuration_accepts() {
+        for (text, both, expected) in [
+            (":443", false, &["0.0.0.0:443"][..]),
+            ("*:80,[::]:80", false, &["0.0.0.0:80", "[::]:80"]),
+            (":::443", true, &["0.0.0.0:443", "[::]:443"]),
+            ("/run/a.sock,unix@/run/b", false, &["unix:/run/a.sock", "unix:/run/b"]),
+            ("ipv6@:1", false, &["[::]:1"]),
+            ("ipv4@10.0.0.1:1", false, &["10.0.0.1:1"]),
+        ] {
+            let found: Vec<String> = binds(text, both).into_iter().flatten().collect();
+            assert_eq!(found, expected, "{text}");
+        }
+        for text in ["", "unix@a", "abns@a", ":80-90", "host:80", "fd@${FD}", ":$PORT"] {
+            assert_eq!(binds(text, false).into_iter().flatten().count(), 0, "{text}");
+        }
+        assert_eq!(server("2001:db8::1:443").unwrap(), "[2001:db8::1]:443");
+        assert_eq!(server("[::1]:443").unwrap(), "[::1]:443");
+        assert_eq!(server("db.internal:1").unwrap(), "db.internal:1");
+        assert_eq!(server("unix@/run/db.sock").unwrap(), "unix:/run/db.sock");
+        for text in ["10.0.0.1", "10.0.0.1:0", "abns@a", "0.0.0.0:1", ":80", "a b:1"] {
+            assert_eq!(server(text), None, "{text}");
+        }
+        assert!(
+            ["0.0.0.0:1", ":80", "*:80", ":::80", "ipv6@[::]:80"]
+                .into_iter()
+                .all(is_unspecified)
+        );
+        assert!(!["a:80", "10.0.0.1", "abns@a"].into_iter().any(is_unspecified));
+        for (text, address) in [
+            ("10.0.0.5", "10.0.0.5"),
+            ("10.0.0.5:0", "10.0.0.5"),
+            ("::1", "::1"),
+            ("[::1]:0", "::1"),
+        ] {
+            assert_eq!(source(text).unwrap(), address, "{text}");
+        }
+        for text in ["0.0.0.0", "*", "a", ""] {
+            assert_eq!(source(text), None, "{text}");
+        }
+        assert_eq!(network("10.1.2.3/8").unwrap(), "10.0.0.0/8");
+        assert_eq!(network("all"), None);
+    }
+}

@@ -1,0 +1,355 @@
+//! What is behind: `backend`, and the second half of `listen`.
+
+use std::time::Duration;
+
+use super::super::imported::{ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list};
+use super::super::number::{duration, duration_value};
+use super::Silence;
+use super::address;
+use super::check::Checks;
+use super::line::{Line, LineOutcome, set_duration, set_integer};
+use super::server::{self, ServerOptions};
+use crate::config::address::host;
+
+/// The shortest interval of checks.
+const INTERVAL_LEAST: Duration = Duration::from_millis(10);
+
+/// A backend that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Backend {
+    pool: ImportedPool,
+    checks: Checks,
+    default_server: ServerOptions,
+    servers: Vec<(usize, ImportedServer, ServerOptions)>,
+    balance: Option<&'static str>,
+    silence: Silence,
+    uses_all_backups: bool,
+    /// `timeout queue`
+    queue_timeout: Option<Duration>,
+    /// Whether the certificates of servers are verified that do not say.
+    verifies: bool,
+    pub(super) remarks: Vec<Remark>,
+}
+
+impl Backend {
+    /// `verifies`: `ssl-server-verify`.
+    pub(super) fn new(name: &str, verifies: bool) -> Self {
+        let mut backend = Self {
+            verifies,
+            ..Self::default()
+        };
+        name.clone_into(&mut backend.pool.name);
+        backend
+    }
+
+    /// The timeouts of its sessions.
+    pub(super) fn silence(&self) -> Silence {
+        self.silence
+    }
+
+    /// Reads a line of the section.
+    pub(super) fn read(&mut self, line: &Line) -> LineOutcome {
+        let words = line.words.as_slice();
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        match (word(0), word(1)) {
+            ("balance", policy) => self.balance(policy, word(2)),
+            ("hash-type", "consistent") => LineOutcome::Carried, // it always is
+            ("default-server", _) => {
+                self.default_server.read(&words[1..]);
+                LineOutcome::Carried
+            }
+            ("server", _) => self.server(line, word(2), Some(word(1)), words.get(3..)),
+            ("server-template", _) => self.server(line, word(3), None, words.get(4..)),
+            ("timeout", "server") => {
+                self.silence.server = duration(word(2), 1);
+                LineOutcome::Carried
+            }
+            ("timeout", "tunnel") => {
+                self.silence.tunnel = duration(word(2), 1);
+                LineOutcome::Carried
+            }
+            ("timeout", "connect") => set_duration(&mut self.pool.section, "connect_timeout", word(2)),
+            ("timeout", "check") => set_duration(&mut self.pool.health, "timeout", word(2)),
+            ("timeout", "server-fin") => {
+                LineOutcome::LeftOut("`half_close_timeout` of the listener holds for both sides")
+            }
+            ("timeout", "queue") => {
+                self.queue_timeout = duration(word(2), 1);
+                LineOutcome::Carried
+            }
+            ("source", _) => {
+                let (source, _) = server::source(&words[1..]);
+                match source {
+                    Some(source) => self.default_server.source = Some(source),
+                    None => return LineOutcome::LeftOut("write an address of this machine"),
+                }
+                LineOutcome::Carried
+            }
+            ("retries", text) => set_integer(&mut self.pool.section, "retries", text, 0..=100),
+            // A retry is always on another server; keepalive is always on.
+            ("option", "redispatch" | "srvtcpka" | "tcpka" | "splice-response" | "tcp-smart-connect") => {
+                LineOutcome::Carried
+            }
+            ("option", "allbackups") => {
+                self.uses_all_backups = true;
+                LineOutcome::Carried
+            }
+            ("option" | "tcp-check" | "http-check" | "external-check", _) => self.checks.read(line),
+            ("description", _) => LineOutcome::Carried,
+            ("acl" | "tcp-request", _) => LineOutcome::LeftOut("write a guard for the listeners of this pool"),
+            _ => LineOutcome::Foreign,
+        }
+    }
+
+    fn balance(&mut self, policy: &str, argument: &str) -> LineOutcome {
+        let policy_name = policy.split('(').next().unwrap_or_default();
+        self.balance = Some(match (policy_name, argument) {
+            ("leastconn", _) => "least-conn",
+            ("source", _) | ("hash", "src") => "source-hash",
+            ("random", _) => "random-two",
+            ("roundrobin" | "static-rr", _) => "round-robin",
+            _ => return LineOutcome::LeftOut("round-robin is used"),
+        });
+        LineOutcome::Carried
+    }
+
+    fn server(&mut self, line: &Line, location: &str, name: Option<&str>, options: Option<&[String]>) -> LineOutcome {
+        let mut own = self.default_server.clone();
+        own.left_out.clear();
+        own.read(options.unwrap_or_default());
+        let Some(address) = address::server(location) else {
+            return LineOutcome::LeftOut(match address::is_unspecified(location) {
+                true => "HAProxy connects to the address that the client has connected to: write it",
+                false => "write \"HOST:PORT\" or \"unix:/PATH\"",
+            });
+        };
+        for left_out in &own.left_out {
+            self.remarks.push(Remark::left_out(line.number, left_out, ""));
+        }
+        let server = ImportedServer {
+            address,
+            name: name.map(str::to_owned),
+            weight: if own.is_disabled { Some(0) } else { own.weight },
+            priority: u32::from(own.is_backup),
+            sessions_max: own.sessions_max,
+        };
+        self.servers.push((line.number, server, own));
+        LineOutcome::Carried
+    }
+
+    /// The pool. Options of servers that belong to pools here are those of the first server; others are noted.
+    pub(super) fn into_pool(mut self) -> ImportedPool {
+        self.pool
+            .section
+            .set("balance", quoted(self.balance.unwrap_or("round-robin")));
+        for left_out in &self.default_server.left_out {
+            self.remarks
+                .push(Remark::left_out(0, &format!("default-server: {left_out}"), ""));
+        }
+        let find = |is_fit: fn(&ServerOptions) -> bool| {
+            let options = self.servers.iter().map(|(_, _, options)| options);
+            options.clone().find(|options| is_fit(options)).cloned()
+        };
+        let (checked, with_agent) = (find(|options| options.is_checked), find(|options| options.has_agent));
+        match (checked, with_agent) {
+            (Some(options), agent) => {
+                self.write_health(&options);
+                if agent.is_some() {
+                    let why = "a pool has one kind of check: `check` of the servers, or check = \"agent\"";
+                    self.remarks.push(Remark::left_out(0, "agent-check", why));
+                }
+            }
+            (None, Some(options)) => self.write_agent(&options),
+            (None, None) => {
+                self.pool.health.keys.clear();
+                self.pool.health.set("check", quoted("off"));
+            }
+        }
+        self.note_unchecked();
+        self.order_backups();
+        self.write_pool();
+        self.write_limits();
+        self.pool.section.remarks.extend(self.remarks);
+        self.pool.servers = self.servers.into_iter().map(|(_, server, _)| server).collect();
+        self.pool
+    }
+
+    /// Without `option allbackups`, HAProxy uses only the first backup that works: each gets a tier of its own.
+    fn order_backups(&mut self) {
+        if self.uses_all_backups {
+            return;
+        }
+        let backups = self.servers.iter_mut().filter(|(_, server, _)| server.priority > 0);
+        for (tier, (_, server, _)) in (1..).zip(backups) {
+            server.priority = 255.min(tier);
+        }
+    }
+
+    fn note_unchecked(&mut self) {
+        let is_any_checked = self.servers.iter().any(|(_, _, options)| options.is_checked);
+        let unchecked = self
+            .servers
+            .iter()
+            .filter(|(_, _, options)| !options.is_checked && is_any_checked);
+        let notes = unchecked.map(|(line, server, _)| {
+            Remark::note(
+                *line,
+                format!("{} had no checks; here all servers of a pool have them", server.address),
+            )
+        });
+        self.remarks.extend(notes);
+    }
+
+    fn write_health(&mut self, options: &ServerOptions) {
+        // Checks are as sessions, unless they go elsewhere.
+        let goes_elsewhere = options.check_port.is_some() || options.check_address.is_some();
+        let is_checked_by_tls = options.is_checked_by_tls.unwrap_or(options.is_tls && !goes_elsewhere);
+        let (pool, health) = (&mut self.pool.section, &mut self.pool.health);
+        let is_tls = self.checks.write(is_checked_by_tls, pool, health);
+        let intervals = [("interval", options.interval), ("interval_down", options.interval_down)];
+        for (key, time) in intervals {
+            if let Some(time) = time {
+                health.set(key, duration_value(time.max(INTERVAL_LEAST)));
+            }
+        }
+        for (key, number) in [
+            ("rise", options.rise),
+            ("fall", options.fall),
+            ("port", options.check_port),
+        ] {
+            if let Some(number) = number {
+                health.set(key, number.to_string());
+            }
+        }
+        if let Some(address) = options.check_address.as_ref().filter(|text| host(text).is_ok()) {
+            health.set("address", quoted(address));
+        }
+        if let Some(name) = options.check_name.as_ref().filter(|_| is_tls) {
+            health.set("sni", quoted(name));
+        }
+        let verifies = options.verifies.unwrap_or(self.verifies);
+        if is_checked_by_tls && is_tls && !options.is_tls && verifies {
+            health.set("verify", "true");
+            if let Some(ca) = ca_file(options) {
+                health.set("ca_file", ca);
+            }
+        }
+    }
+
+    /// `agent-check` of servers that have no other check.
+    fn write_agent(&mut self, options: &ServerOptions) {
+        let health = &mut self.pool.health;
+        health.set("check", quoted("agent"));
+        if let Some(port) = options.agent_port {
+            health.set("port", port.to_string());
+        }
+        if let Some(address) = options.agent_address.as_ref().filter(|text| host(text).is_ok()) {
+            health.set("address", quoted(address));
+        }
+        if let Some(time) = options.agent_interval {
+            health.set("interval", duration_value(time.max(INTERVAL_LEAST)));
+        }
+        if let Some(text) = &options.agent_send {
+            health.set("send", quoted(text));
+        }
+    }
+
+    /// `maxconn` of servers, beyond which clients wait.
+    fn write_limits(&mut self) {
+        let limits: Vec<_> = self.servers.iter().map(|(_, server, _)| server.sessions_max).collect();
+        let Some(first) = limits.iter().flatten().next() else {
+            return;
+        };
+        let section = &mut self.pool.section;
+        if limits.iter().all(|limit| *limit == Some(*first)) {
+            section.set("max_sessions", first.to_string());
+            for (_, server, _) in &mut self.servers {
+                server.sessions_max = None;
+            }
+        }
+        // Without `timeout queue`, `timeout connect` holds.
+        let timeout = match self.queue_timeout {
+            Some(timeout) => Some(duration_value(timeout)),
+            None => section.get("connect_timeout").map(str::to_owned),
+        };
+        section.set(
+            "queue",
+            timeout.map_or_else(|| String::from("{}"), |timeout| format!("{{ timeout = {timeout} }}")),
+        );
+        let note = "the queue has at most 1000 clients, if `queue` does not say another `max`; HAProxy's has no limit";
+        self.remarks.push(Remark::note(0, note));
+    }
+
+    fn write_pool(&mut self) {
+        let Some((_, _, first)) = self.servers.first() else {
+            return;
+        };
+        let section = &mut self.pool.section;
+        if let Some(version) = first.proxy_protocol {
+            section.set("proxy_protocol", quoted(version));
+        }
+        if first.closes_when_down {
+            section.set("on_down", quoted("close"));
+        }
+        if self.servers.iter().any(|(_, _, options)| options.closes_when_back) {
+            section.set("on_recover", quoted("close"));
+        }
+        if let Some(time) = first.slow_start {
+            section.set("slow_start", duration_value(time));
+        }
+        if let Some(family) = first.family {
+            section.set("resolve", quoted(family));
+        }
+        if first.is_tls {
+            self.pool.tls = Some(tls(first, first.verifies.unwrap_or(self.verifies)));
+        }
+        self.pool.source.clone_from(&first.source);
+        for (line, server, options) in &self.servers {
+            for (key, is_other) in [
+                ("proxy_protocol", options.proxy_protocol != first.proxy_protocol),
+                ("tls", options.is_tls != first.is_tls),
+                ("bind_source", options.source != first.source),
+            ] {
+                if is_other {
+                    let text = format!("{key} of {} is that of the first server", server.address);
+                    section.remarks.push(Remark::note(*line, text));
+                }
+            }
+        }
+    }
+}
+
+/// `[pools.NAME.tls]`
+fn tls(options: &ServerOptions, verifies: bool) -> ImportedSection {
+    let mut tls = ImportedSection::default();
+    if let Some(name) = options.tls_name.as_ref().or(options.verified_name.as_ref()) {
+        tls.set("sni", quoted(name));
+    }
+    if !verifies {
+        tls.set("verify", "false");
+    } else if options.tls_name.is_none() && options.verified_name.is_none() {
+        let note = "HAProxy verifies no name without `sni` or `verifyhost`; here the certificate must be for the server's host";
+        tls.remarks.push(Remark::note(0, note));
+    }
+    if let Some(ca) = ca_file(options).filter(|_| verifies) {
+        tls.set("ca_file", ca);
+    }
+    if let Some(cert) = options.certificate.as_ref().filter(|cert| is_file(cert)) {
+        tls.set("cert", quoted(cert));
+    }
+    if !options.protocols.is_empty() {
+        tls.set("alpn", quoted_list(&options.protocols));
+    }
+    tls
+}
+
+/// The authorities of the servers, in TOML; `None`: those of the system.
+fn ca_file(options: &ServerOptions) -> Option<String> {
+    let file = options.ca_file.as_ref()?;
+    (is_file(file) && !file.starts_with('@')).then(|| quoted(file))
+}
+
+/// Whether the configuration accepts the path of a file.
+fn is_file(path: &str) -> bool {
+    !path.is_empty() && !path.ends_with('/') && !path.contains('\0')
+}

@@ -1,0 +1,103 @@
+//! `bind` (configuration manual, section 5.1).
+
+use super::super::imported::{ImportedListener, Remark, is_protocol, quoted};
+use super::super::number::integer;
+use super::address::binds;
+use super::line::{Line, LineOutcome};
+
+/// Reads a `bind` line into the listener.
+pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome {
+    let Some(addresses) = line.words.get(1) else {
+        return LineOutcome::LeftOut("it has no address");
+    };
+    let options = line.words.get(2..).unwrap_or_default();
+    let is_for_both = options.iter().any(|word| word == "v4v6");
+    let is_tls = options.iter().any(|word| word == "ssl");
+    let mut is_partial = false;
+    for address in binds(addresses, is_for_both) {
+        match address {
+            Some(address) => {
+                listener.plain.extend((!is_tls).then(|| address.clone()));
+                listener.bind.push(address);
+            }
+            None => is_partial = true,
+        }
+    }
+    read_options(options, line, listener);
+    if is_partial {
+        return LineOutcome::LeftOut("write IP addresses with one port each, or \"unix:/PATH\"");
+    }
+    LineOutcome::Carried
+}
+
+fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) {
+    let mut rest = options.iter();
+    let mut client_ca = None;
+    let mut verify = None;
+    while let Some(word) = rest.next() {
+        let mut value = || rest.next().cloned().unwrap_or_default();
+        match word.as_str() {
+            "ssl" | "v4v6" | "v6only" | "shards" | "no-sslv3" | "no-tlsv10" | "no-tlsv11" | "prefer-client-ciphers" => {
+            }
+            "name" | "process" | "thread" => drop(value()),
+            "crt" => listener.certificates.push(certificate(&value())),
+            "alpn" => {
+                let protocols: Vec<String> = value().split(',').map(String::from).collect();
+                if protocols.iter().all(|protocol| is_protocol(protocol)) {
+                    listener.alpn = protocols;
+                }
+            }
+            "ssl-min-ver" => {
+                if value() == "TLSv1.3" {
+                    listener.tls.set("min_version", quoted("1.3"));
+                }
+            }
+            "ca-file" => client_ca = Some(value()),
+            "verify" => verify = Some(value()),
+            "mode" => {
+                let digits = value();
+                let is_mode =
+                    (3..=4).contains(&digits.len()) && u32::from_str_radix(&digits, 8).is_ok_and(|mode| mode <= 0o777);
+                if is_mode && listener.bind.iter().any(|address| address.starts_with("unix:")) {
+                    listener.section.set("unix_mode", quoted(&digits));
+                }
+            }
+            "accept-proxy" => accept_proxy(line, listener),
+            "backlog" => {
+                if let Some(backlog) = integer(&value(), 1, i32::MAX as u32) {
+                    listener.section.set("backlog", backlog.to_string());
+                }
+            }
+            "maxconn" => {
+                if let Some(limit) = integer(&value(), 1, 1 << 30) {
+                    listener.section.set("max_connections", limit.to_string());
+                }
+            }
+            other => {
+                let remark = Remark::left_out(line.number, &format!("of bind: {other}"), "");
+                listener.section.remarks.push(remark);
+            }
+        }
+    }
+    if let (Some(ca), Some(mode)) = (client_ca, verify.filter(|mode| mode != "none")) {
+        let mode = if mode == "required" { "require" } else { "request" };
+        let value = format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca));
+        listener.tls.set("client_auth", value);
+    }
+}
+
+/// A file, or a directory if the name ends like one.
+fn certificate(path: &str) -> String {
+    let key = if path.ends_with('/') { "directory" } else { "cert" };
+    format!("{{ {key} = {} }}", quoted(path))
+}
+
+/// HAProxy believes every peer of such a listener.
+fn accept_proxy(line: &Line, listener: &mut ImportedListener) {
+    if !listener.proxied_by.is_empty() {
+        return;
+    }
+    listener.accept_proxy_of_all();
+    let note = "accept-proxy trusts every peer: list the balancers in front in `from`";
+    listener.section.remarks.push(Remark::note(line.number, note));
+}

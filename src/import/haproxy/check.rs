@@ -1,0 +1,150 @@
+//! Health checks: `option pgsql-check` and the like (configuration manual, section 4.2).
+
+use std::mem::take;
+
+use super::super::imported::{ImportedSection, quoted};
+use super::conversation::Conversation;
+use super::http_check::HttpConversation;
+use super::line::{Line, LineOutcome};
+
+/// What a backend checks.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    kind: Option<&'static str>,
+    user: Option<String>,
+    /// Whether only the primary is used.
+    wants_primary: bool,
+    http: HttpConversation,
+    conversation: Conversation,
+}
+
+impl Checks {
+    /// Reads `option`, `tcp-check` and `http-check` lines.
+    pub(super) fn read(&mut self, line: &Line) -> LineOutcome {
+        let word = |at: usize| line.words.get(at).map_or("", String::as_str);
+        let rest = line.words.get(2..).unwrap_or_default();
+        match (word(0), word(1)) {
+            ("option", "tcp-check") => {
+                self.kind.get_or_insert("tcp");
+                LineOutcome::Carried
+            }
+            ("option", "ssl-hello-chk") => self.set("tls"),
+            ("option", "redis-check") => self.set("redis"),
+            ("option", "pgsql-check") => {
+                self.set("postgres");
+                LineOutcome::Noted(String::from(
+                    "with `user` and `password_file` the check also finds the role of a server",
+                ))
+            }
+            ("option", "mysql-check") => {
+                self.set("mysql");
+                self.user = (word(2) == "user" && !word(3).is_empty()).then(|| word(3).to_owned());
+                LineOutcome::Carried
+            }
+            ("option", "httpchk") => {
+                self.set("http");
+                self.http.read_option(rest)
+            }
+            ("http-check", _) => {
+                if self.kind != Some("http") {
+                    return LineOutcome::LeftOut("there is no `option httpchk` before it");
+                }
+                self.http.read(word(1), rest)
+            }
+            ("option", "smtpchk") => {
+                self.set("send-expect");
+                self.conversation = Conversation::of_smtp(word(2), word(3));
+                LineOutcome::Carried
+            }
+            ("option", "ldap-check") => {
+                self.set("send-expect");
+                self.conversation = Conversation::of_ldap();
+                LineOutcome::Carried
+            }
+            ("option", "external-check") | ("external-check", _) => {
+                LineOutcome::LeftOut("write check = \"exec\": the command gets no arguments and other variables")
+            }
+            ("option", "spop-check") => LineOutcome::LeftOut("servers are checked by a connect"),
+            ("option", "log-health-checks") => LineOutcome::Carried,
+            ("tcp-check", _) => self.read_tcp_check(line),
+            _ => LineOutcome::Foreign,
+        }
+    }
+
+    /// Reads a `tcp-check` line. A conversation with Redis is the check that is for Redis.
+    fn read_tcp_check(&mut self, line: &Line) -> LineOutcome {
+        let word = |at: usize| line.words.get(at).map_or("", String::as_str);
+        let rest = line.words.get(2..).unwrap_or_default();
+        match word(1) {
+            "send" if word(2).starts_with("PING") => self.set("redis"),
+            "send" if word(2).starts_with("info replication") || word(2).starts_with("role") => self.set("redis"),
+            "send" if word(2).starts_with("AUTH ") => {
+                self.set("redis");
+                LineOutcome::Noted(String::from("write the password of AUTH to a file: `password_file`"))
+            }
+            "send" if self.kind == Some("redis") && word(2).starts_with("QUIT") => LineOutcome::Carried,
+            "expect" if self.kind == Some("redis") => match line.words.last().map(String::as_str) {
+                Some("role:master") => {
+                    self.wants_primary = true;
+                    LineOutcome::Carried
+                }
+                Some("+PONG" | "+OK") => LineOutcome::Carried,
+                _ => LineOutcome::LeftOut(""),
+            },
+            "connect" | "comment" | "send" | "send-binary" | "expect" => {
+                if self.kind == Some("redis") && word(1).starts_with("send") {
+                    return LineOutcome::LeftOut("");
+                }
+                let outcome = self.conversation.read(word(1), rest);
+                if self.conversation.has_steps() && matches!(self.kind, None | Some("tcp")) {
+                    self.kind = Some("send-expect");
+                }
+                outcome
+            }
+            _ => LineOutcome::LeftOut(""),
+        }
+    }
+
+    /// The last kind is in force. What lines of other kinds before it set is dropped.
+    fn set(&mut self, kind: &'static str) -> LineOutcome {
+        if self.kind != Some(kind) {
+            let connection = take(&mut self.conversation.connection);
+            *self = Self {
+                kind: Some(kind),
+                conversation: Conversation::over(connection),
+                ..Self::default()
+            };
+        }
+        LineOutcome::Carried
+    }
+
+    /// Sets the keys of the pool and of its health section. `is_tls`: whether the servers say that checks are in TLS. Returns
+    /// whether they are, and may say how certificates are verified.
+    pub(super) fn write(&self, is_tls: bool, pool: &mut ImportedSection, health: &mut ImportedSection) -> bool {
+        let is_tls = is_tls || self.http.connection.is_tls || self.conversation.connection.is_tls;
+        let kind = match self.kind {
+            Some("tcp") | None if is_tls => "tls",
+            Some(kind) => kind,
+            None => "tcp",
+        };
+        if kind != "tcp" {
+            health.set("check", quoted(kind));
+        }
+        match kind {
+            "http" => self.http.write(health),
+            "send-expect" | "tls" => self.conversation.write(kind == "send-expect", health),
+            _ => {}
+        }
+        let has_tls = matches!(kind, "http" | "send-expect" | "redis");
+        if has_tls && is_tls {
+            health.set("tls", "true");
+        }
+        if let Some(user) = &self.user {
+            health.set("user", quoted(user));
+        }
+        if self.wants_primary {
+            pool.set("role", quoted("primary"));
+        }
+        is_tls && matches!(kind, "http" | "send-expect" | "tls")
+    }
+}

@@ -1,0 +1,43 @@
+//! `connect` of `tcp-check` and of `http-check` (configuration manual, section 4.2).
+
+use super::super::imported::{ImportedSection, quoted};
+use super::super::number::integer;
+use super::line::LineOutcome;
+use super::server::host_name;
+
+/// How a check connects.
+#[derive(Debug, Default)]
+pub(super) struct CheckConnection {
+    pub(super) is_tls: bool,
+    name: Option<String>,
+    port: Option<u32>,
+}
+
+impl CheckConnection {
+    /// Reads the options of a line. `is_http`: the check speaks HTTP/1.1, whatever `alpn` says.
+    pub(super) fn read(&mut self, options: &[String], is_http: bool) -> LineOutcome {
+        let mut rest = options.iter();
+        while let Some(option) = rest.next() {
+            match option.as_str() {
+                "ssl" => self.is_tls = true,
+                "sni" => self.name = rest.next().and_then(|name| host_name(name)),
+                "port" => self.port = rest.next().and_then(|port| integer(port, 1, 65_535)),
+                "alpn" if is_http => drop(rest.next()),
+                "comment" => drop(rest.next()),
+                "default" | "linger" | "send-proxy" => {} // sessions and checks are alike in these
+                _ => return LineOutcome::LeftOut(""),
+            }
+        }
+        LineOutcome::Carried
+    }
+
+    /// Sets the keys of the health section.
+    pub(super) fn write(&self, health: &mut ImportedSection) {
+        if let Some(name) = self.name.as_ref().filter(|_| self.is_tls) {
+            health.set("sni", quoted(name));
+        }
+        if let Some(port) = self.port {
+            health.set("port", port.to_string());
+        }
+    }
+}

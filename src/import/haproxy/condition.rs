@@ -1,0 +1,227 @@
+//! ACLs, and the conditions of rules (configuration manual, section 7).
+
+use std::collections::HashMap;
+
+use super::super::imported::is_protocol;
+use super::address::network;
+use crate::name::NamePattern;
+
+/// What an ACL tests, as far as it can be carried over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AclTest {
+    /// The server name is one of these, or matches one.
+    Sni(Vec<String>),
+    /// The client offers one of these protocols.
+    Alpn(Vec<String>),
+    /// The client is in one of these networks.
+    From(Vec<String>),
+    /// The client sent a ClientHello.
+    ClientHello,
+    Always,
+    Unknown(&'static str),
+}
+
+/// The ACLs of a section, by name.
+#[derive(Debug, Default)]
+pub(super) struct Acls(HashMap<String, AclTest>);
+
+/// A test, or its opposite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) is_negated: bool,
+    pub(super) test: AclTest,
+}
+
+impl Acls {
+    /// Adds `acl NAME TEST…`. Several lines of one name are alternatives. The reason why one is not understood is returned.
+    pub(super) fn add(&mut self, name: &str, words: &[String]) -> Option<&'static str> {
+        let test = test(words);
+        let why = match &test {
+            AclTest::Unknown(why) => Some(*why),
+            _ => None,
+        };
+        let both = match (self.0.remove(name), test) {
+            (None, test) => test,
+            (Some(AclTest::Sni(old)), AclTest::Sni(new)) => AclTest::Sni([old, new].concat()),
+            (Some(AclTest::Alpn(old)), AclTest::Alpn(new)) => AclTest::Alpn([old, new].concat()),
+            (Some(AclTest::From(old)), AclTest::From(new)) => AclTest::From([old, new].concat()),
+            (Some(AclTest::Unknown(why)), _) | (_, AclTest::Unknown(why)) => AclTest::Unknown(why),
+            (Some(_), _) => AclTest::Unknown("the lines of this ACL test different things"),
+        };
+        self.0.insert(name.to_owned(), both);
+        why
+    }
+
+    /// The condition after `if`: alternatives, each of which needs all of its terms.
+    pub(super) fn condition(&self, words: &[String]) -> Vec<Vec<Term>> {
+        let mut alternatives = vec![Vec::new()];
+        let mut is_negated = false;
+        let mut rest = words;
+        while let Some((word, after)) = rest.split_first() {
+            rest = after;
+            let word = match word.as_str() {
+                "or" | "||" => {
+                    alternatives.push(Vec::new());
+                    continue;
+                }
+                "!" => {
+                    is_negated = !is_negated;
+                    continue;
+                }
+                word => word,
+            };
+            let name = word.trim_start_matches('!');
+            is_negated ^= (word.len() - name.len()) % 2 == 1;
+            let test = if name == "{" {
+                let end = rest.iter().position(|word| word == "}").unwrap_or(rest.len());
+                let anonymous = &rest[..end];
+                rest = rest.get(end + 1..).unwrap_or_default();
+                test(anonymous)
+            } else {
+                self.named(name)
+            };
+            let terms = alternatives.last_mut().expect("never empty");
+            terms.push(Term { is_negated, test });
+            is_negated = false;
+        }
+        alternatives
+    }
+
+    fn named(&self, name: &str) -> AclTest {
+        match (self.0.get(name), name) {
+            (Some(test), _) => test.clone(),
+            (None, "TRUE" | "WAIT_END" | "REQ_CONTENT") => AclTest::Always,
+            (None, "LOCALHOST") => AclTest::From(vec![String::from("127.0.0.0/8"), String::from("::1")]),
+            (None, _) => AclTest::Unknown("there is no such ACL"),
+        }
+    }
+}
+
+/// How the values of an ACL are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Matching {
+    Exact,
+    End,
+    Found,
+}
+
+fn test(words: &[String]) -> AclTest {
+    let Some((fetch, rest)) = words.split_first() else {
+        return AclTest::Unknown("it tests nothing");
+    };
+    let mut converters = fetch.split(',');
+    let mut fetch = converters.next().unwrap_or_default();
+    if converters.any(|converter| converter != "lower") {
+        return AclTest::Unknown("converters cannot be carried over");
+    }
+    let mut matching = Matching::Exact;
+    if let Some(name) = fetch.strip_suffix("_end") {
+        (fetch, matching) = (name, Matching::End);
+    }
+    let mut values = Vec::new();
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        match word.as_str() {
+            "-i" | "-n" | "--" => {}
+            "-m" => match rest.next().map(String::as_str) {
+                Some("str" | "ip") => {}
+                Some("end") => matching = Matching::End,
+                Some("found") => matching = Matching::Found,
+                Some("reg") => return AclTest::Unknown("regular expressions cannot be carried over"),
+                _ => return AclTest::Unknown("only -m str, -m end and -m found can be carried over"),
+            },
+            "-f" => return AclTest::Unknown("write the entries of the file here"),
+            _ => values.push(word.as_str()),
+        }
+    }
+    match fetch.to_ascii_lowercase().as_str() {
+        "req.ssl_sni" | "req_ssl_sni" | "ssl_fc_sni" => names(&values, matching),
+        "req.ssl_alpn" | "ssl_fc_alpn" if !values.is_empty() && values.iter().all(|value| is_protocol(value)) => {
+            AclTest::Alpn(values.iter().map(|value| (*value).to_owned()).collect())
+        }
+        "src" if !values.is_empty() => {
+            let networks: Option<Vec<String>> = values.iter().map(|value| network(value)).collect();
+            networks.map_or(AclTest::Unknown("a value is no network"), AclTest::From)
+        }
+        "req.ssl_hello_type" | "req_ssl_hello_type" | "req.ssl_ver" | "req_ssl_ver" => AclTest::ClientHello,
+        "req.len" | "req_len" | "always_true" => AclTest::Always,
+        _ => AclTest::Unknown("it tests something else than server name, protocol or network"),
+    }
+}
+
+/// The patterns that match the same names.
+fn names(values: &[&str], matching: Matching) -> AclTest {
+    if matching == Matching::Found {
+        return AclTest::Sni(vec![String::from("*")]);
+    }
+    let patterns = values
+        .iter()
+        .flat_map(|value| match (matching, value.strip_prefix('.')) {
+            (Matching::End, Some(suffix)) => vec![format!("*.{suffix}")],
+            (Matching::End, None) => vec![(*value).to_owned(), format!("*.{value}")],
+            _ => vec![(*value).to_owned()],
+        });
+    let patterns: Vec<String> = patterns.collect();
+    let is_pattern = |text: &String| NamePattern::from_config(text).is_ok();
+    if patterns.is_empty() || !patterns.iter().all(is_pattern) {
+        return AclTest::Unknown("a value is no server name");
+    }
+    AclTest::Sni(patterns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    fn sni(names: &[&str]) -> AclTest {
+        AclTest::Sni(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn tests_of_names_become_patterns() {
+        for (text, expected) in [
+            ("req.ssl_sni -i a.example b.example", sni(&["a.example", "b.example"])),
+            ("req_ssl_sni,lower -m end .a.example", sni(&["*.a.example"])),
+            ("ssl_fc_sni_end a.example", sni(&["a.example", "*.a.example"])),
+            ("req.ssl_sni -m found", sni(&["*"])),
+            ("src 10.0.0.1/8", AclTest::From(vec![String::from("10.0.0.0/8")])),
+            ("req_ssl_hello_type 1", AclTest::ClientHello),
+        ] {
+            assert_eq!(test(&words(text)), expected, "{text}");
+        }
+        for text in [
+            "",
+            "req.ssl_sni",
+            "req.ssl_sni -m reg ^a",
+            "src -f file",
+            "hdr(host) a",
+            "req.ssl_sni a!b",
+        ] {
+            assert!(matches!(test(&words(text)), AclTest::Unknown(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_have_alternatives_and_negations() {
+        let mut acls = Acls::default();
+        acls.add("web", &words("req.ssl_sni a.example"));
+        acls.add("web", &words("req.ssl_sni b.example"));
+        let found = acls.condition(&words("web !{ src 10.0.0.0/8 } or ! web"));
+        let web = sni(&["a.example", "b.example"]);
+        let term = |is_negated, test| Term { is_negated, test };
+        let network = AclTest::From(vec![String::from("10.0.0.0/8")]);
+        assert_eq!(
+            found,
+            [
+                vec![term(false, web.clone()), term(true, network)],
+                vec![term(true, web)]
+            ]
+        );
+        let unknown = acls.condition(&words("other {"));
+        assert!(unknown[0].iter().all(|term| matches!(term.test, AclTest::Unknown(_))));
+    }
+}

@@ -1,0 +1,139 @@
+//! `tcp-check` with `send` and `expect` (configuration manual, section 4.2).
+
+use super::super::imported::{ImportedSection, quoted};
+use super::check_connection::CheckConnection;
+use super::line::LineOutcome;
+
+/// A conversation of a check, and how it connects.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    steps: Vec<ImportedStep>,
+    pub(super) connection: CheckConnection,
+}
+
+/// An entry of `steps`; at least one of both is there.
+#[derive(Debug, Default)]
+struct ImportedStep {
+    send: Option<String>,
+    expect: Option<String>,
+}
+
+impl Conversation {
+    /// `option smtpchk`
+    pub(super) fn of_smtp(command: &str, domain: &str) -> Self {
+        let command = if command == "EHLO" { command } else { "HELO" };
+        let domain = if domain.is_empty() { "localhost" } else { domain };
+        let mut conversation = Self::default();
+        conversation.expect("^220");
+        conversation.send(format!("{command} {domain}\r\n"));
+        conversation.expect("^250");
+        conversation.send(String::from("QUIT\r\n"));
+        conversation
+    }
+
+    /// `option ldap-check`: an anonymous bind, which must succeed (RFC 4511, section 4.2).
+    pub(super) fn of_ldap() -> Self {
+        let mut conversation = Self::default();
+        conversation.send(String::from("hex:300c020101600702010304008000"));
+        conversation.expect(r"\x0a\x01\x00");
+        conversation
+    }
+
+    /// Without steps.
+    pub(super) fn over(connection: CheckConnection) -> Self {
+        Self {
+            connection,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// Reads a line; `rest` is what follows its second word.
+    pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
+        let first = rest.first().map_or("", String::as_str);
+        match what {
+            "comment" => LineOutcome::Carried,
+            "connect" if self.has_steps() => LineOutcome::LeftOut("a check uses one connection"),
+            "connect" => self.connection.read(rest, false),
+            "send" if !first.is_empty() && !first.contains("\\x") => {
+                self.send(first.to_owned());
+                LineOutcome::Carried
+            }
+            "send-binary" => {
+                self.send(format!("hex:{first}"));
+                LineOutcome::Carried
+            }
+            "expect" => self.read_expect(rest),
+            _ => LineOutcome::LeftOut(""),
+        }
+    }
+
+    fn read_expect(&mut self, rest: &[String]) -> LineOutcome {
+        let Some((kind, pattern)) = expectation(rest) else {
+            return LineOutcome::LeftOut("");
+        };
+        match kind {
+            "string" => self.expect(&regex::escape(pattern)),
+            "rstring" => self.expect(pattern),
+            "binary" => {
+                let digits: Vec<char> = pattern.chars().collect();
+                let bytes = digits
+                    .chunks(2)
+                    .map(|byte| format!(r"\x{}", byte.iter().collect::<String>()));
+                self.expect(&bytes.collect::<String>());
+            }
+            _ => return LineOutcome::LeftOut(""),
+        }
+        LineOutcome::Carried
+    }
+
+    fn send(&mut self, text: String) {
+        self.steps.push(ImportedStep {
+            send: Some(text),
+            expect: None,
+        });
+    }
+
+    /// An expression that the answer to the last step has to match.
+    fn expect(&mut self, expression: &str) {
+        let expect = Some(expression.to_owned());
+        match self.steps.last_mut() {
+            Some(last) if last.expect.is_none() => last.expect = expect,
+            _ => self.steps.push(ImportedStep { send: None, expect }),
+        }
+    }
+
+    /// Sets the keys of the health section.
+    pub(super) fn write(&self, has_steps: bool, health: &mut ImportedSection) {
+        if has_steps {
+            let steps: Vec<String> = self.steps.iter().map(ImportedStep::entry).collect();
+            health.set("steps", format!("[{}]", steps.join(", ")));
+        }
+        self.connection.write(health);
+    }
+}
+
+impl ImportedStep {
+    /// In TOML.
+    fn entry(&self) -> String {
+        let key = |key, text: &Option<String>| text.as_ref().map(|text| format!("{key} = {}", quoted(text)));
+        let keys = [key("send", &self.send), key("expect", &self.expect)];
+        format!("{{ {} }}", keys.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// What an `expect` compares, and with what. `None`: it is negated, or incomplete.
+pub(super) fn expectation(words: &[String]) -> Option<(&str, &str)> {
+    let mut rest = words.iter().map(String::as_str);
+    loop {
+        match rest.next()? {
+            "min-recv" | "comment" | "ok-status" | "error-status" | "tout-status" | "on-success" | "on-error"
+            | "status-code" => drop(rest.next()),
+            "!" => return None,
+            kind => return Some((kind, rest.next()?)),
+        }
+    }
+}

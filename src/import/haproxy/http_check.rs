@@ -1,0 +1,161 @@
+//! `option httpchk` and `http-check` (configuration manual, section 4.2).
+
+use std::ops::RangeInclusive;
+
+use super::super::imported::{ImportedSection, quoted};
+use super::check_connection::CheckConnection;
+use super::conversation::expectation;
+use super::line::LineOutcome;
+use crate::check::Pattern;
+
+/// The statuses of HTTP.
+const STATUSES: RangeInclusive<u16> = 100..=599;
+
+/// A request, and what is expected of the answer.
+#[derive(Debug, Default)]
+pub(super) struct HttpConversation {
+    method: Option<String>,
+    path: Option<String>,
+    host: Option<String>,
+    /// In TOML.
+    fields: Vec<String>,
+    statuses: Option<String>,
+    /// A regular expression.
+    body: Option<String>,
+    pub(super) connection: CheckConnection,
+}
+
+impl HttpConversation {
+    /// `option httpchk [METHOD] [URI] [VERSION]`. Header fields used to follow the version.
+    pub(super) fn read_option(&mut self, words: &[String]) -> LineOutcome {
+        let (method, rest) = match words {
+            [] | [_] => (None, words),
+            [method, rest @ ..] => (Some(method), rest),
+        };
+        // RFC 9110, section 9.3.7
+        self.method = Some(method.map_or("OPTIONS", String::as_str).to_owned());
+        self.path = rest.first().cloned();
+        let version = rest.get(1..).unwrap_or_default().join(" ");
+        for field in version.split("\r\n").skip(1).filter(|field| !field.is_empty()) {
+            let (name, value) = field.split_once(':').unwrap_or((field, ""));
+            self.field(name.trim(), value.trim());
+        }
+        LineOutcome::Carried
+    }
+
+    /// Reads a line of `http-check`; `rest` is what follows its second word.
+    pub(super) fn read(&mut self, what: &str, rest: &[String]) -> LineOutcome {
+        match what {
+            "comment" | "send-state" => LineOutcome::Carried,
+            "connect" => self.connection.read(rest, true),
+            "send" => self.send(rest),
+            "expect" => self.expect(rest),
+            _ => LineOutcome::LeftOut(""),
+        }
+    }
+
+    fn send(&mut self, words: &[String]) -> LineOutcome {
+        let mut rest = words.iter().map(String::as_str);
+        while let Some(option) = rest.next() {
+            let mut value = || rest.next().unwrap_or_default();
+            match option {
+                "meth" => self.method = Some(value().to_owned()),
+                "uri" => self.path = Some(value().to_owned()),
+                "ver" | "comment" => drop(value()),
+                "hdr" => {
+                    let (name, text) = (value(), rest.next().unwrap_or_default());
+                    if text.contains("%[") {
+                        return LineOutcome::LeftOut("a header field is computed");
+                    }
+                    self.field(name, text);
+                }
+                _ => return LineOutcome::LeftOut("requests have no body"),
+            }
+        }
+        LineOutcome::Carried
+    }
+
+    fn field(&mut self, name: &str, value: &str) {
+        match name.to_ascii_lowercase().as_str() {
+            "host" => self.host = Some(value.to_owned()),
+            "connection" | "content-length" => {} // a check sets these
+            _ => self.fields.push(format!("{} = {}", quoted(name), quoted(value))),
+        }
+    }
+
+    fn expect(&mut self, words: &[String]) -> LineOutcome {
+        let is_negated = words.iter().any(|word| word == "!");
+        let words: Vec<String> = words.iter().filter(|word| *word != "!").cloned().collect();
+        let Some((kind, pattern)) = expectation(&words) else {
+            return LineOutcome::LeftOut("");
+        };
+        let listed = |status: u16| {
+            let mut entries = pattern
+                .split(',')
+                .map(|entry| entry.split_once('-').unwrap_or((entry, entry)));
+            entries.any(|(first, last)| {
+                let bound = |text: &str| text.trim().parse::<u16>();
+                matches!((bound(first), bound(last)), (Ok(first), Ok(last)) if (first..=last).contains(&status))
+            })
+        };
+        let is_new = match kind {
+            "status" => self.set_statuses(|status| listed(status) != is_negated),
+            "rstatus" => match Pattern::new(pattern) {
+                Ok(expression) => self
+                    .set_statuses(|status| expression.find_end(status.to_string().as_bytes()).is_some() != is_negated),
+                Err(_) => return LineOutcome::LeftOut("not a regular expression here"),
+            },
+            "string" if !is_negated => self.body.replace(regex::escape(pattern)).is_none(),
+            "rstring" if !is_negated => self.body.replace(pattern.to_owned()).is_none(),
+            _ => return LineOutcome::LeftOut(""),
+        };
+        if is_new {
+            LineOutcome::Carried
+        } else {
+            LineOutcome::Noted(String::from("only the last `expect` of its kind is carried over"))
+        }
+    }
+
+    /// Sets the statuses to those that hold; returns whether they were not set.
+    fn set_statuses(&mut self, holds: impl Fn(u16) -> bool) -> bool {
+        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+        for status in STATUSES.filter(|status| holds(*status)) {
+            match ranges.last_mut() {
+                Some(last) if *last.end() + 1 == status => *last = *last.start()..=status,
+                _ => ranges.push(status..=status),
+            }
+        }
+        let entries = ranges.iter().map(|range| match (range.start(), range.end()) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        });
+        self.statuses.replace(entries.collect::<Vec<_>>().join(", ")).is_none()
+    }
+
+    /// Sets the keys of the health section.
+    pub(super) fn write(&self, health: &mut ImportedSection) {
+        let any_status = format!("{}-{}", STATUSES.start(), STATUSES.end());
+        let statuses = match (&self.statuses, &self.body) {
+            (None, Some(_)) => Some(&any_status), // then HAProxy looks only at the body
+            (statuses, _) => statuses.as_ref(),
+        };
+        let method = self.method.as_ref().filter(|method| *method != "GET");
+        let path = self.path.as_ref().filter(|path| *path != "/");
+        let texts = [
+            ("method", method),
+            ("path", path),
+            ("host", self.host.as_ref()),
+            ("expect", statuses),
+            ("body", self.body.as_ref()),
+        ];
+        for (key, text) in texts {
+            if let Some(text) = text {
+                health.set(key, quoted(text));
+            }
+        }
+        if !self.fields.is_empty() {
+            health.set("headers", format!("{{ {} }}", self.fields.join(", ")));
+        }
+        self.connection.write(health);
+    }
+}

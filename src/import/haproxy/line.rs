@@ -1,0 +1,233 @@
+//! Lines and sections of the file: words, quotes and escapes as in the configuration manual, section 2.2.
+
+use std::ops::RangeInclusive;
+use std::str::Chars;
+
+use super::super::imported::{ImportedSection, Remark};
+use super::super::number::{duration, duration_value, integer};
+
+/// A line with at least one word.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// Its number in the file, from 1.
+    pub(super) number: usize,
+    pub(super) words: Vec<String>,
+}
+
+impl Line {
+    /// The words as one text.
+    pub(super) fn text(&self) -> String {
+        self.words.join(" ")
+    }
+}
+
+/// A section and its lines.
+#[derive(Debug)]
+pub(super) struct ProxySection {
+    /// `frontend`, `backend` and so on.
+    pub(super) kind: String,
+    /// Empty if it has none.
+    pub(super) name: String,
+    /// The `defaults` section that it names.
+    pub(super) from: Option<String>,
+    /// The number of its first line.
+    pub(super) line: usize,
+    pub(super) lines: Vec<Line>,
+}
+
+impl ProxySection {
+    /// Its kind and name.
+    pub(super) fn title(&self) -> String {
+        format!("{} {}", self.kind, self.name).trim_end().to_owned()
+    }
+}
+
+/// What became of a line.
+#[derive(Debug)]
+pub(super) enum LineOutcome {
+    /// It was carried over, or what it says is always so.
+    Carried,
+    /// It was carried over, but it works differently.
+    Noted(String),
+    /// It belongs to another section, or is unknown.
+    Foreign,
+    /// It was not carried over, for this reason.
+    LeftOut(&'static str),
+}
+
+impl LineOutcome {
+    /// This outcome; if it is [`LineOutcome::Foreign`], the other.
+    pub(super) fn or(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Foreign => other(),
+            own => own,
+        }
+    }
+
+    /// The remark to write about the line.
+    pub(super) fn remark(self, line: &Line) -> Option<Remark> {
+        match self {
+            Self::Carried => None,
+            Self::Noted(note) => Some(Remark::note(line.number, note)),
+            Self::Foreign => Some(Remark::left_out(line.number, &line.text(), "")),
+            Self::LeftOut(why) => Some(Remark::left_out(line.number, &line.text(), why)),
+        }
+    }
+}
+
+/// Sets a key to the duration that a line has.
+pub(super) fn set_duration(section: &mut ImportedSection, key: &'static str, text: &str) -> LineOutcome {
+    let Some(time) = duration(text, 1) else {
+        return LineOutcome::LeftOut("not a duration");
+    };
+    section.set(key, duration_value(time));
+    LineOutcome::Carried
+}
+
+/// Sets a key to the number that a line has, limited to the bounds.
+pub(super) fn set_integer(
+    section: &mut ImportedSection,
+    key: &'static str,
+    text: &str,
+    bounds: RangeInclusive<u32>,
+) -> LineOutcome {
+    let Some(number) = integer(text, *bounds.start(), *bounds.end()) else {
+        return LineOutcome::LeftOut("not a number");
+    };
+    section.set(key, number.to_string());
+    LineOutcome::Carried
+}
+
+const SECTIONS: [&str; 18] = [
+    "global",
+    "defaults",
+    "frontend",
+    "backend",
+    "listen",
+    "resolvers",
+    "peers",
+    "userlist",
+    "mailers",
+    "cache",
+    "program",
+    "ring",
+    "http-errors",
+    "log-forward",
+    "fcgi-app",
+    "crt-store",
+    "traces",
+    "acme",
+];
+
+/// Splits a file into sections. Lines before the first one are in a section without a kind.
+pub(super) fn sections(text: &str) -> Vec<ProxySection> {
+    let mut sections: Vec<ProxySection> = Vec::new();
+    for (number, text) in (1..).zip(text.lines()) {
+        let mut words = words(text);
+        if words.is_empty() {
+            continue;
+        }
+        if SECTIONS.contains(&words[0].as_str()) {
+            let from = words.iter().position(|word| word == "from");
+            let from = from.and_then(|at| words.get(at + 1)).cloned();
+            let name = words.get(1).filter(|word| *word != "from").cloned();
+            sections.push(ProxySection {
+                kind: words.swap_remove(0),
+                name: name.unwrap_or_default(),
+                from,
+                line: number,
+                lines: Vec::new(),
+            });
+        } else if let Some(section) = sections.last_mut() {
+            section.lines.push(Line { number, words });
+        } else {
+            sections.push(ProxySection {
+                kind: words.join(" "),
+                name: String::new(),
+                from: None,
+                line: number,
+                lines: Vec::new(),
+            });
+        }
+    }
+    sections
+}
+
+/// The words of a line. Comments are left out.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some('\''), c) if c != '\'' => word.get_or_insert_default().push(c),
+            (_, '\\') => escaped(&mut chars, word.get_or_insert_default()),
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '#') => break,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Adds what the characters after a backslash stand for. A backslash that begins no escape stands for itself. A byte that is
+/// no character stays as it is written, which is how a regular expression writes it.
+fn escaped(rest: &mut Chars<'_>, word: &mut String) {
+    let mut after = rest.clone();
+    let Some(c) = after.next() else { return };
+    match c {
+        'r' => word.push('\r'),
+        'n' => word.push('\n'),
+        't' => word.push('\t'),
+        ' ' | '\\' | '#' | '"' | '\'' | '$' => word.push(c),
+        'x' => {
+            let digits = after.as_str().get(..2);
+            match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                Some(byte) if byte.is_ascii() => {
+                    word.push(char::from(byte));
+                    after.nth(1);
+                }
+                _ => word.push_str("\\x"),
+            }
+        }
+        _ => word.extend(['\\', c]),
+    }
+    *rest = after;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_have_quotes_escapes_and_comments() {
+        assert_eq!(words("  bind  :443 # all"), ["bind", ":443"]);
+        assert_eq!(
+            words(r#"a "b c"d 'e "f' g\ h \#i"#),
+            ["a", "b cd", "e \"f", "g h", "#i"]
+        );
+        assert_eq!(words("a \"\""), ["a", ""]);
+        assert_eq!(words(r"a\r\n \x41\xff\x \d \"), ["a\r\n", r"A\xff\x", r"\d", ""]);
+        assert!(words("# nothing").is_empty());
+    }
+
+    #[test]
+    fn sections_have_names_and_defaults() {
+        let sections = sections("mode tcp\ndefaults d\n mode http\nfrontend f from d\n bind :1\nlisten\n");
+        let found: Vec<_> = sections
+            .iter()
+            .map(|section| (section.title(), section.lines.len()))
+            .collect();
+        let expected = [("mode tcp", 0), ("defaults d", 1), ("frontend f", 1), ("listen", 0)];
+        assert_eq!(found, expected.map(|(title, lines)| (title.to_owned(), lines)));
+        assert_eq!(sections[2].from.as_deref(), Some("d"));
+    }
+}

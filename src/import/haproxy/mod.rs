@@ -1,0 +1,184 @@
+//! Reads a configuration of HAProxy (configuration manual, sections 2 to 5).
+
+mod line;
+mod address;
+mod condition;
+mod bind;
+mod frontend;
+mod server;
+mod check_connection;
+mod conversation;
+mod http_check;
+mod check;
+mod backend;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::imported::{Imported, ImportedListener, Remark, quoted};
+use super::number::{duration, duration_value, integer};
+use backend::Backend;
+use frontend::Frontend;
+use line::{Line, LineOutcome, ProxySection, sections};
+
+/// Converts the text of a file.
+pub(super) fn read(text: &str) -> Imported {
+    let mut imported = Imported::default();
+    let mut defaults = Defaults::default();
+    let mut silences: HashMap<String, Silence> = HashMap::new();
+    let mut frontends = Vec::new();
+    let mut verifies = true;
+    for section in sections(text) {
+        match section.kind.as_str() {
+            "global" => global(&section, &mut verifies, &mut imported),
+            "defaults" => defaults.add(section, &mut imported.remarks),
+            "frontend" | "backend" | "listen" => {
+                let inherited = defaults.of(&section);
+                if let Some(mode) = other_mode(inherited, &section) {
+                    let why = format!("mode {mode}");
+                    imported
+                        .remarks
+                        .push(Remark::left_out(section.line, &section.title(), &why));
+                    continue;
+                }
+                let (frontend, backend) = proxy(inherited, &section, verifies);
+                if let Some(backend) = backend {
+                    silences.insert(section.name.clone(), backend.silence());
+                    imported.pools.push(backend.into_pool());
+                }
+                frontends.extend(frontend);
+            }
+            _ => {
+                let title = section.title();
+                imported.remarks.push(Remark::left_out(section.line, &title, ""));
+            }
+        }
+    }
+    for frontend in frontends {
+        imported.listeners.push(with_silence(frontend, &silences));
+    }
+    imported
+}
+
+/// The timeouts of sessions that a backend has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Silence {
+    server: Option<Duration>,
+    tunnel: Option<Duration>,
+}
+
+/// The listener of a frontend, with a limit of silence. `timeout tunnel` replaces the others. Otherwise the longer of
+/// `timeout client` and `timeout server` holds, because silence here means that neither side sends.
+fn with_silence(frontend: Frontend, silences: &HashMap<String, Silence>) -> ImportedListener {
+    let client = frontend.client_timeout;
+    let mut listener = frontend.into_listener();
+    let routed = listener.routes.iter().filter_map(|route| route.pool.as_ref());
+    let pools = listener.pool.iter().chain(routed);
+    let silence = pools
+        .filter_map(|pool| silences.get(pool))
+        .copied()
+        .next()
+        .unwrap_or_default();
+    let longest = silence.tunnel.or(client.max(silence.server));
+    if let Some(longest) = longest.filter(|longest| !longest.is_zero()) {
+        listener.section.set("idle_timeout", duration_value(longest));
+    }
+    listener
+}
+
+/// The `defaults` sections so far.
+#[derive(Default)]
+struct Defaults {
+    unnamed: Vec<Line>,
+    named: HashMap<String, Vec<Line>>,
+}
+
+impl Defaults {
+    /// Adds a section. Remarks about its lines are made here, once.
+    fn add(&mut self, section: ProxySection, remarks: &mut Vec<Remark>) {
+        let (mut frontend, mut backend) = (Frontend::new(""), Backend::new("", true));
+        for line in &section.lines {
+            let outcome = frontend.read(line).or(|| backend.read(line));
+            if line.words[0] != "mode" {
+                remarks.extend(outcome.remark(line));
+            }
+        }
+        if !section.name.is_empty() {
+            self.named.insert(section.name, section.lines.clone());
+        }
+        self.unnamed = section.lines;
+    }
+
+    /// The lines that a section inherits: of the section after `from`, else of the last one.
+    fn of(&self, section: &ProxySection) -> &[Line] {
+        section
+            .from
+            .as_ref()
+            .and_then(|from| self.named.get(from))
+            .unwrap_or(&self.unnamed)
+    }
+}
+
+/// The mode of a section if it is not `tcp`.
+fn other_mode(inherited: &[Line], section: &ProxySection) -> Option<String> {
+    let mut modes = inherited
+        .iter()
+        .chain(&section.lines)
+        .filter(|line| line.words[0] == "mode");
+    let mode = modes.next_back()?.words.get(1)?;
+    (mode != "tcp").then(|| mode.clone())
+}
+
+/// Reads a proxy section: what is in front, what is behind, or both. `verifies`: whether the certificates of servers are
+/// verified that do not say.
+fn proxy(inherited: &[Line], section: &ProxySection, verifies: bool) -> (Option<Frontend>, Option<Backend>) {
+    let mut frontend = (section.kind != "backend").then(|| Frontend::new(&section.name));
+    let mut backend = (section.kind != "frontend").then(|| Backend::new(&section.name, verifies));
+    if let (Some(frontend), Some(_)) = (&mut frontend, &backend) {
+        frontend.pool = Some(section.name.clone());
+    }
+    let mut read = |line: &Line| {
+        let first = frontend
+            .as_mut()
+            .map_or(LineOutcome::Foreign, |frontend| frontend.read(line));
+        first.or(|| {
+            backend
+                .as_mut()
+                .map_or(LineOutcome::Foreign, |backend| backend.read(line))
+        })
+    };
+    for line in inherited {
+        read(line);
+    }
+    let mut remarks = Vec::new();
+    for line in section.lines.iter().filter(|line| line.words[0] != "mode") {
+        remarks.extend(read(line).remark(line));
+    }
+    let own = match (&mut frontend, &mut backend) {
+        (Some(frontend), _) => &mut frontend.remarks,
+        (None, Some(backend)) => &mut backend.remarks,
+        (None, None) => return (None, None),
+    };
+    own.extend(remarks);
+    (frontend, backend)
+}
+
+/// `global`: only limits of the process are carried over, and whether certificates of servers are verified.
+fn global(section: &ProxySection, verifies: &mut bool, imported: &mut Imported) {
+    for line in &section.lines {
+        let value = |most| line.words.get(1).and_then(|text| integer(text, 1, most));
+        match (line.words[0].as_str(), value(1 << 30), value(1024)) {
+            ("maxconn", Some(limit), _) => imported.runtime.set("max_connections", limit.to_string()),
+            ("nbthread", _, Some(threads)) => imported.runtime.set("workers", threads.to_string()),
+            ("ssl-server-verify", ..) => *verifies = line.words.get(1).is_none_or(|word| word != "none"),
+            ("daemon" | "log" | "log-send-hostname", ..) => {}
+            ("hard-stop-after", ..) => match line.words.get(1).and_then(|text| duration(text, 1)) {
+                Some(time) => imported
+                    .runtime
+                    .set("drain_timeout", quoted(&crate::units::format_duration(time))),
+                None => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
+            },
+            _ => imported.remarks.push(Remark::left_out(line.number, &line.text(), "")),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What an importer has found: the sections of a configuration, as text, with remarks about the lines that it came from.
+
+use std::fmt::Write as _;
+
+/// A configuration before it is written.
+#[derive(Debug, Default)]
+pub(super) struct Imported {
+    /// `[runtime]`
+    pub(super) runtime: ImportedSection,
+    pub(super) listeners: Vec<ImportedListener>,
+    pub(super) pools: Vec<ImportedPool>,
+    /// Lines that belong to no section here.
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// Keys with their values, and remarks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ImportedSection {
+    /// Each key once; the values are in TOML.
+    pub(super) keys: Vec<(&'static str, String)>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+/// `[listeners.NAME]`
+#[derive(Clone, Debug, Default)]
+pub(super) struct ImportedListener {
+    pub(super) name: String,
+    /// Addresses that the configuration accepts.
+    pub(super) bind: Vec<String>,
+    /// Those of them at which no TLS ends, whatever certificates there are.
+    pub(super) plain: Vec<String>,
+    /// The pool for clients that match no route.
+    pub(super) pool: Option<String>,
+    pub(super) section: ImportedSection,
+    /// Entries of `certificates`, in TOML. If there are any, TLS ends here.
+    pub(super) certificates: Vec<String>,
+    /// `alpn` of `[listeners.NAME.tls]`.
+    pub(super) alpn: Vec<String>,
+    /// The other keys of `[listeners.NAME.tls]`.
+    pub(super) tls: ImportedSection,
+    /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
+    pub(super) proxied_by: Vec<String>,
+    /// `allow` and `deny` of a guard of its own.
+    pub(super) allow: Vec<String>,
+    pub(super) deny: Vec<String>,
+    pub(super) routes: Vec<ImportedRoute>,
+}
+
+/// `[[listeners.NAME.routes]]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ImportedRoute {
+    pub(super) sni: Vec<String>,
+    pub(super) alpn: Vec<String>,
+    pub(super) from: Vec<String>,
+    /// `None`: it refuses.
+    pub(super) pool: Option<String>,
+    /// The number of its line, for remarks.
+    pub(super) line: usize,
+}
+
+/// `[pools.NAME]`
+#[derive(Debug, Default)]
+pub(super) struct ImportedPool {
+    pub(super) name: String,
+    pub(super) section: ImportedSection,
+    /// `[pools.NAME.tls]`; `None`: servers get what clients send.
+    pub(super) tls: Option<ImportedSection>,
+    /// `[pools.NAME.health]`
+    pub(super) health: ImportedSection,
+    /// `bind_source`: an address of this machine, or `client`. `None`: the system chooses.
+    pub(super) source: Option<String>,
+    pub(super) servers: Vec<ImportedServer>,
+}
+
+/// An entry of `servers`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ImportedServer {
+    /// An address that the configuration accepts.
+    pub(super) address: String,
+    pub(super) name: Option<String>,
+    /// 0 to 256.
+    pub(super) weight: Option<u32>,
+    /// The tier, at most 255.
+    pub(super) priority: u32,
+    /// `max_sessions`, 1 to [`SESSIONS_MAX`].
+    pub(super) sessions_max: Option<u32>,
+}
+
+/// The highest `max_sessions` that the configuration accepts.
+pub(super) const SESSIONS_MAX: u32 = 1_000_000;
+
+/// A comment about a line of the imported file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remark {
+    /// Its number; 0: the remark is about no line.
+    pub(super) line: usize,
+    /// Whether the line, or a part of it, was not carried over.
+    pub(super) is_left_out: bool,
+    pub(super) text: String,
+}
+
+impl Remark {
+    /// A line, or a part of one, that is not carried over. `why` may be empty.
+    pub(super) fn left_out(line: usize, what: &str, why: &str) -> Self {
+        let mut text = String::from(what);
+        if !why.is_empty() {
+            let _ = write!(text, " ({why})");
+        }
+        Self {
+            line,
+            is_left_out: true,
+            text,
+        }
+    }
+
+    /// Something that differs.
+    pub(super) fn note(line: usize, text: impl Into<String>) -> Self {
+        Self {
+            line,
+            is_left_out: false,
+            text: text.into(),
+        }
+    }
+}
+
+impl ImportedListener {
+    /// Believes the PROXY header of every peer.
+    pub(super) fn accept_proxy_of_all(&mut self) {
+        self.proxied_by = vec![String::from("0.0.0.0/0"), String::from("::/0")];
+    }
+}
+
+impl ImportedSection {
+    /// Sets a key to a value in TOML; the last one holds.
+    pub(super) fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.remove(key);
+        self.keys.push((key, value.into()));
+    }
+
+    /// Removes a key, if it is set.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.keys.retain(|(known, _)| *known != key);
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        let (_, value) = self.keys.iter().find(|(known, _)| *known == key)?;
+        Some(value)
+    }
+}
+
+/// Whether a protocol of ALPN can have this name.
+pub(super) fn is_protocol(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+}
+
+/// A string in TOML, in one line.
+pub(super) fn quoted(text: &str) -> String {
+    if text.contains(['\n', '\r']) {
+        // The escapes of JSON are escapes of TOML, too. JSON does not escape DEL.
+        return serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F");
+    }
+    ::toml::Value::from(text).to_string()
+}
+
+/// A list of strings in TOML; a single one by itself.
+pub(super) fn quoted_list(texts: &[String]) -> String {
+    match texts {
+        [one] => quoted(one),
+        many => format!(
+            "[{}]",
+            many.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}

@@ -1,0 +1,61 @@
+//! `allow` and `deny` (ngx_stream_access_module): the first rule that matches holds.
+
+use super::super::imported::{ImportedListener, Remark};
+use super::block::Directive;
+use crate::addr::{NetworkError, parse_network};
+
+/// Whether a directive is such a rule.
+pub(super) fn is_rule(directive: &Directive) -> bool {
+    matches!(directive.name(), "allow" | "deny")
+}
+
+/// A network or an address; bits after the prefix are dropped, as nginx does. `None`: it is none, or one of IPv4-mapped
+/// addresses, which no client of nginx has.
+pub(super) fn network(text: &str) -> Option<String> {
+    match parse_network(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(NetworkError::HostBits(_, masked)) => network(&masked.to_string()),
+        Err(_) => None,
+    }
+}
+
+/// Converts the rules of a server. Here, `deny` holds before `allow`, so that a network that is allowed out of a larger one
+/// that is denied cannot be carried over.
+pub(super) fn read(rules: &[&Directive], listener: &mut ImportedListener) {
+    let (mut allow, mut deny): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for (index, rule) in rules.iter().enumerate() {
+        let text = rule.word(1).unwrap_or_default();
+        let is_allow = rule.name() == "allow";
+        if text == "all" {
+            if !is_allow && !allow.is_empty() {
+                listener.allow.append(&mut allow);
+            } else if !is_allow {
+                listener
+                    .section
+                    .remarks
+                    .push(rule.left_out("it would refuse all clients"));
+            }
+            for rest in &rules[index + 1..] {
+                listener
+                    .section
+                    .remarks
+                    .push(rest.left_out("a rule for `all` comes first"));
+            }
+            break;
+        }
+        let Some(network) = network(text) else {
+            listener.section.remarks.push(rule.left_out("not a network"));
+            continue;
+        };
+        if is_allow {
+            allow.push(network);
+        } else if allow.is_empty() {
+            deny.push(network);
+        } else {
+            let text = format!("{network} is denied before `allow` here");
+            listener.section.remarks.push(Remark::note(rule.line, text));
+            deny.push(network);
+        }
+    }
+    listener.deny.append(&mut deny);
+}

@@ -1,0 +1,60 @@
+//! `map $ssl_preread_server_name $variable { … }` (ngx_stream_map_module).
+
+use super::super::imported::{Remark, is_protocol};
+use super::block::Directive;
+use crate::name::NamePattern;
+
+/// The targets of server names.
+#[derive(Debug, Default)]
+pub(super) struct NameMap {
+    /// For each entry its line, the patterns for the name, and what `proxy_pass` then means.
+    pub(super) entries: Vec<(usize, Vec<String>, String)>,
+    pub(super) default: Option<String>,
+    /// Whether the keys are protocols of ALPN, and not names.
+    pub(super) is_of_protocols: bool,
+}
+
+impl NameMap {
+    /// Reads a map; returns the variable that it sets. `None`: it maps something else.
+    pub(super) fn read(map: &Directive, block: &[Directive], remarks: &mut Vec<Remark>) -> Option<(String, Self)> {
+        let (source, variable) = (map.word(1)?, map.word(2)?);
+        let mut names = Self {
+            is_of_protocols: source == "$ssl_preread_alpn_protocols",
+            ..Self::default()
+        };
+        if source != "$ssl_preread_server_name" && !names.is_of_protocols {
+            return None;
+        }
+        let has_host_names = block.iter().any(|entry| entry.name() == "hostnames");
+        for entry in block {
+            let (key, target) = (entry.name(), entry.word(1));
+            match (key, target) {
+                ("hostnames" | "volatile", None) => {}
+                ("default", Some(target)) => names.default = Some(target.to_owned()),
+                (_, Some(target)) => match names.patterns(key, has_host_names) {
+                    Some(patterns) => names.entries.push((entry.line, patterns, target.to_owned())),
+                    None => remarks.push(entry.left_out("write a name, or `*` as its first label")),
+                },
+                _ => remarks.push(entry.left_out("")),
+            }
+        }
+        Some((variable.to_owned(), names))
+    }
+
+    /// The patterns for a key. Wildcards are names unless the map has `hostnames`.
+    fn patterns(&self, key: &str, has_host_names: bool) -> Option<Vec<String>> {
+        if self.is_of_protocols {
+            let is_protocol = is_protocol(key) && !key.starts_with('~') && !key.contains(',');
+            return is_protocol.then(|| vec![key.to_owned()]);
+        }
+        let patterns = match key.strip_prefix('.') {
+            Some(suffix) if has_host_names => vec![suffix.to_owned(), format!("*.{suffix}")],
+            _ if key.starts_with('*') && !has_host_names => return None,
+            _ => vec![key.to_owned()],
+        };
+        patterns
+            .iter()
+            .all(|text| NamePattern::from_config(text).is_ok())
+            .then_some(patterns)
+    }
+}

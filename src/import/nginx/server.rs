@@ -1,0 +1,303 @@
+//! `server` (ngx_stream_core_module, ngx_stream_proxy_module and others).
+
+use std::time::Duration;
+
+use super::super::imported::{ImportedListener, ImportedRoute, Remark, is_protocol, quoted};
+use super::super::number::{duration, duration_value, integer, own_address};
+use super::Targets;
+use super::access;
+use super::block::Directive;
+use super::proxy_ssl;
+use crate::config::address;
+
+/// The defaults of nginx for `proxy_timeout` and `proxy_connect_timeout`.
+const SILENCE: Duration = Duration::from_secs(600);
+const CONNECT: Duration = Duration::from_secs(60);
+
+/// Directives that are read here; servers inherit them from `stream`.
+const KNOWN: [&str; 26] = [
+    "allow",
+    "deny",
+    "preread_timeout",
+    "proxy_bind",
+    "proxy_connect_timeout",
+    "proxy_next_upstream",
+    "proxy_next_upstream_tries",
+    "proxy_protocol",
+    "proxy_protocol_timeout",
+    "proxy_ssl",
+    "proxy_ssl_certificate",
+    "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
+    "proxy_ssl_server_name",
+    "proxy_ssl_session_reuse",
+    "proxy_ssl_trusted_certificate",
+    "proxy_ssl_verify",
+    "proxy_timeout",
+    "resolver",
+    "set_real_ip_from",
+    "ssl_alpn",
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_preread",
+    "ssl_protocols",
+    "tcp_nodelay",
+];
+
+/// Whether a directive of `stream` is one that servers inherit.
+pub(super) fn is_known(directive: &Directive) -> bool {
+    KNOWN.contains(&directive.name())
+}
+
+/// Reads the block of a server over what it inherits.
+///
+/// # Errors
+/// Why it cannot be carried over.
+pub(super) fn read(
+    inherited: &[&Directive],
+    block: &[Directive],
+    names: &mut Targets,
+) -> Result<ImportedListener, &'static str> {
+    let mut listener = ImportedListener::default();
+    let is_own = |directive: &&&Directive| !block.iter().any(|own| own.name() == directive.name());
+    let all: Vec<&Directive> = inherited.iter().filter(is_own).copied().chain(block).collect();
+    for directive in block.iter().filter(|directive| directive.name() == "listen") {
+        listen(directive, &mut listener)?;
+    }
+    let target = block.iter().find(|directive| directive.name() == "proxy_pass");
+    let target = target.ok_or("it has no proxy_pass")?;
+    pass(target, names, &mut listener)?;
+    listener.name = name(&listener);
+    let rules: Vec<&Directive> = all
+        .iter()
+        .copied()
+        .filter(|directive| access::is_rule(directive))
+        .collect();
+    access::read(&rules, &mut listener);
+    certificates(&all, &mut listener);
+    proxied_peers(&all, &mut listener);
+    settings(&all, names, &mut listener);
+    proxy_ssl::read(&all, names, &listener);
+    Ok(listener)
+}
+
+fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), &'static str> {
+    let options = directive.words.get(2..).unwrap_or_default();
+    if options.iter().any(|option| option == "udp") {
+        return Err("UDP is not supported");
+    }
+    let text = directive.word(1).unwrap_or_default();
+    let text = match text.strip_prefix("*:") {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None if text.parse::<u16>().is_ok() => format!("0.0.0.0:{text}"),
+        None => text.replacen("localhost:", "127.0.0.1:", 1),
+    };
+    if address::listen(&text).is_err() {
+        let remark = directive.left_out("write an IP address and one port");
+        listener.section.remarks.push(remark);
+        return Ok(());
+    }
+    let also = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
+    let addresses = also
+        .then(|| text.replacen("[::]", "0.0.0.0", 1))
+        .into_iter()
+        .chain([text]);
+    let is_tls = options.iter().any(|option| option == "ssl");
+    for address in addresses {
+        listener.plain.extend((!is_tls).then(|| address.clone()));
+        listener.bind.push(address);
+    }
+    for option in options {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match (key, integer(value, 1, i32::MAX as u32)) {
+            ("ssl" | "reuseport" | "ipv6only" | "so_keepalive" | "default_server" | "bind", _) => {}
+            ("proxy_protocol", _) => listener.accept_proxy_of_all(),
+            ("backlog", Some(backlog)) => listener.section.set("backlog", backlog.to_string()),
+            _ => {
+                let remark = Remark::left_out(directive.line, &format!("of listen: {option}"), "");
+                listener.section.remarks.push(remark);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets the pool, and routes where the target depends on the server name.
+fn pass(directive: &Directive, names: &mut Targets, listener: &mut ImportedListener) -> Result<(), &'static str> {
+    let target = directive.word(1).unwrap_or_default();
+    if !target.contains('$') {
+        listener.pool = Some(names.pool(target).ok_or("proxy_pass is no address with a port")?);
+        return Ok(());
+    }
+    let (variable, suffix) = match target.split_once(':') {
+        Some((variable, port)) => (variable, format!(":{port}")),
+        None => (target, String::new()),
+    };
+    let variable = variable.replace(['{', '}'], "");
+    let map = names
+        .maps
+        .remove(&variable)
+        .ok_or("proxy_pass depends on the connection")?;
+    for (line, patterns, entry) in &map.entries {
+        match names.pool(&format!("{entry}{suffix}")) {
+            Some(pool) => {
+                let mut route = ImportedRoute {
+                    pool: Some(pool),
+                    line: *line,
+                    ..ImportedRoute::default()
+                };
+                if map.is_of_protocols {
+                    route.alpn.clone_from(patterns);
+                } else {
+                    route.sni.clone_from(patterns);
+                }
+                listener.routes.push(route);
+            }
+            None => {
+                let what = format!("{} {entry}", patterns.join(" "));
+                let why = "its target is no upstream and no address with a port";
+                listener.section.remarks.push(Remark::left_out(*line, &what, why));
+            }
+        }
+    }
+    if let Some(default) = &map.default {
+        listener.pool = names.pool(&format!("{default}{suffix}"));
+        if listener.pool.is_none() {
+            let what = format!("default {default}");
+            listener
+                .section
+                .remarks
+                .push(Remark::left_out(directive.line, &what, ""));
+        }
+    }
+    names.maps.insert(variable, map);
+    Ok(())
+}
+
+/// The name of a listener: its pool, or its port.
+fn name(listener: &ImportedListener) -> String {
+    match (&listener.pool, listener.bind.first()) {
+        (Some(pool), _) if listener.routes.is_empty() => pool.clone(),
+        (_, Some(bind)) => format!("port-{}", bind.rsplit(':').next().unwrap_or_default()),
+        _ => String::from("server"),
+    }
+}
+
+fn certificates(all: &[&Directive], listener: &mut ImportedListener) {
+    let named = |name: &str| -> Vec<&str> {
+        let own = all.iter().filter(|directive| directive.name() == name);
+        own.filter_map(|directive| directive.word(1)).collect()
+    };
+    let keys = named("ssl_certificate_key");
+    for (index, cert) in named("ssl_certificate").into_iter().enumerate() {
+        let key = keys.get(index).map(|key| format!(", key = {}", quoted(key)));
+        let entry = format!("{{ cert = {}{} }}", quoted(cert), key.unwrap_or_default());
+        listener.certificates.push(entry);
+    }
+    for directive in all {
+        match directive.name() {
+            "ssl_alpn" => {
+                let protocols = directive.arguments().iter().filter(|protocol| is_protocol(protocol));
+                listener.alpn = protocols.cloned().collect();
+            }
+            "ssl_protocols" if directive.arguments() == ["TLSv1.3"] => listener.tls.set("min_version", quoted("1.3")),
+            _ => {}
+        }
+    }
+}
+
+/// `set_real_ip_from`: the peers whose PROXY header is believed.
+fn proxied_peers(all: &[&Directive], listener: &mut ImportedListener) {
+    if listener.proxied_by.is_empty() {
+        return;
+    }
+    let mut networks = Vec::new();
+    for directive in all.iter().filter(|directive| directive.name() == "set_real_ip_from") {
+        match directive.word(1).and_then(access::network) {
+            Some(network) => networks.push(network),
+            None => listener.section.remarks.push(directive.left_out("not a network")),
+        }
+    }
+    if networks.is_empty() {
+        let note = "proxy_protocol trusts every peer: list the balancers in front in `from`";
+        listener.section.remarks.push(Remark::note(0, note));
+    } else {
+        listener.proxied_by = networks;
+    }
+}
+
+/// Timeouts, and what belongs to the pools of the server.
+fn settings(all: &[&Directive], names: &mut Targets, listener: &mut ImportedListener) {
+    let (mut silence, mut connect, mut header) = (SILENCE, CONNECT, false);
+    for directive in all {
+        let time = directive.word(1).and_then(|text| duration(text, 1_000));
+        match (directive.name(), time) {
+            ("proxy_timeout", Some(time)) => silence = time,
+            ("proxy_connect_timeout", Some(time)) => connect = time,
+            ("preread_timeout", Some(time)) => listener.section.set("hello_timeout", duration_value(time)),
+            ("proxy_protocol", _) => header = directive.word(1) == Some("on"),
+            (
+                "listen" | "proxy_pass" | "ssl_preread" | "resolver" | "tcp_nodelay" | "ssl_alpn" | "ssl_protocols",
+                _,
+            )
+            | ("allow" | "deny" | "ssl_certificate" | "ssl_certificate_key" | "set_real_ip_from", _)
+            | ("access_log" | "error_log" | "proxy_next_upstream", _) => {}
+            ("proxy_bind", _) => source(directive, names, listener),
+            (name, _) if name.starts_with("proxy_ssl") && is_known(directive) => {}
+            ("proxy_protocol_timeout", _) => {} // `hello_timeout` limits both
+            ("proxy_next_upstream_tries", _) => {
+                let tries = directive.word(1).and_then(|text| integer(text, 0, 101));
+                let retries = tries.and_then(|tries| tries.checked_sub(1));
+                set_in_pools(names, listener, "retries", &retries.unwrap_or(100).to_string());
+            }
+            _ => listener.section.remarks.push(directive.left_out("")),
+        }
+    }
+    listener.section.set("idle_timeout", duration_value(silence));
+    set_in_pools(names, listener, "connect_timeout", &duration_value(connect));
+    if header {
+        set_in_pools(names, listener, "proxy_protocol", &quoted("v1"));
+    }
+}
+
+/// `proxy_bind`: the address that connections to servers come from.
+fn source(directive: &Directive, names: &mut Targets, listener: &mut ImportedListener) {
+    let source = match (directive.word(1).unwrap_or_default(), directive.word(2)) {
+        ("off", None) => return,
+        ("$remote_addr" | "$remote_addr:$remote_port" | "$remote_addr:0", Some("transparent")) => {
+            Some(String::from("client"))
+        }
+        (address, None) => own_address(address),
+        _ => None,
+    };
+    match source {
+        Some(source) => {
+            for pool in names.used_by(listener) {
+                pool.source = Some(source.clone());
+            }
+        }
+        None => listener
+            .section
+            .remarks
+            .push(directive.left_out("write an address of this machine")),
+    }
+}
+
+/// Sets a key of each pool of a listener. The first server that says it holds for all.
+fn set_in_pools(names: &mut Targets, listener: &mut ImportedListener, key: &'static str, value: &str) {
+    let mut remarks = Vec::new();
+    for pool in names.used_by(listener) {
+        match pool.section.get(key) {
+            None => pool.section.set(key, value),
+            Some(other) if other != value => {
+                let text = format!(
+                    "pool {} has {key} = {other}, from another server, and not {value}",
+                    pool.name
+                );
+                remarks.push(Remark::note(0, text));
+            }
+            Some(_) => {}
+        }
+    }
+    listener.section.remarks.append(&mut remarks);
+}

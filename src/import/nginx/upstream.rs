@@ -1,0 +1,76 @@
+//! `upstream` (ngx_stream_upstream_module).
+
+use std::time::Duration;
+
+use super::super::imported::{ImportedPool, ImportedServer, Remark, SESSIONS_MAX, quoted};
+use super::super::number::{duration, duration_value, integer};
+use super::block::Directive;
+use crate::config::address;
+
+/// The default of `eject_max_for`, which may not be shorter than `eject_for`.
+const EJECT_MAX: Duration = Duration::from_secs(30);
+
+/// Reads the block of an upstream.
+pub(super) fn read(name: String, block: &[Directive]) -> ImportedPool {
+    let mut pool = ImportedPool {
+        name,
+        ..ImportedPool::default()
+    };
+    let mut balance = "round-robin";
+    for directive in block {
+        match (directive.name(), directive.word(1)) {
+            ("server", Some(location)) => server(directive, location, &mut pool),
+            ("least_conn", _) => balance = "least-conn",
+            ("hash", Some("$remote_addr" | "$binary_remote_addr")) => balance = "source-hash",
+            ("random", _) => balance = "random-two",
+            ("zone", _) => {} // counts are always shared by all threads
+            _ => pool.section.remarks.push(directive.left_out("")),
+        }
+    }
+    pool.section.set("balance", quoted(balance));
+    pool
+}
+
+/// The address if the configuration accepts it.
+pub(super) fn address(text: &str) -> Option<String> {
+    address::server(text).is_ok().then(|| text.to_owned())
+}
+
+fn server(directive: &Directive, location: &str, pool: &mut ImportedPool) {
+    let Some(address) = address(location) else {
+        pool.section
+            .remarks
+            .push(directive.left_out("write \"HOST:PORT\" or \"unix:/PATH\""));
+        return;
+    };
+    let mut server = ImportedServer {
+        address,
+        ..ImportedServer::default()
+    };
+    for option in &directive.words[2..] {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        if let ("max_conns", Some(limit)) = (key, integer(value, 0, SESSIONS_MAX)) {
+            server.sessions_max = (limit > 0).then_some(limit);
+            continue;
+        }
+        match (key, integer(value, 0, 256), duration(value, 1_000)) {
+            ("weight", Some(weight), _) => server.weight = Some(weight.max(1)),
+            ("backup", ..) => server.priority = 1,
+            ("down", ..) => server.weight = Some(0),
+            ("resolve", ..) => {} // names are always resolved again
+            ("max_fails", Some(0), _) => pool.health.set("eject_max_percent", "0"),
+            ("max_fails", Some(fails), _) => pool.health.set("eject_after", fails.to_string()),
+            ("fail_timeout", _, Some(time)) if !time.is_zero() => {
+                pool.health.set("eject_for", duration_value(time));
+                if time > EJECT_MAX {
+                    pool.health.set("eject_max_for", duration_value(time));
+                }
+            }
+            ("slow_start", _, Some(time)) => {
+                pool.section.set("slow_start", duration_value(time));
+            }
+            _ => pool.section.remarks.push(Remark::left_out(directive.line, option, "")),
+        }
+    }
+    pool.servers.push(server);
+}

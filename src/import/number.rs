@@ -1,0 +1,104 @@
+//! Numbers, durations and addresses of other programs, limited to what acequia accepts.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::config::address;
+use crate::units;
+
+/// The shortest duration that the configuration accepts.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// The longest duration that the configuration accepts.
+const YEAR_MS: u64 = 365 * 24 * 3_600_000;
+
+/// Parses a duration such as `30s`, `1h30m` or `500`, a number without a unit being one of `unit_ms`. Parts of a
+/// millisecond are rounded up. `None`: it has another form.
+pub(super) fn duration(text: &str, unit_ms: u64) -> Option<Duration> {
+    let mut rest = text;
+    let mut total_us: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit_us = match &rest[digits..digits + unit] {
+            "" if digits == text.len() => unit_ms.checked_mul(1_000)?,
+            "us" => 1,
+            "ms" => 1_000,
+            "s" => 1_000_000,
+            "m" => 60_000_000,
+            "h" => 3_600_000_000,
+            "d" => 86_400_000_000,
+            "w" => 7 * 86_400_000_000,
+            "M" => 30 * 86_400_000_000,
+            "y" => 365 * 86_400_000_000,
+            _ => return None,
+        };
+        total_us = total_us.checked_add(number.checked_mul(unit_us)?)?;
+        rest = &rest[digits + unit..];
+    }
+    let milliseconds = total_us.div_ceil(1_000).min(YEAR_MS);
+    (!text.is_empty()).then(|| Duration::from_millis(milliseconds))
+}
+
+/// The duration as a value of the configuration.
+pub(super) fn duration_value(duration: Duration) -> String {
+    format!("\"{}\"", units::format_duration(duration.max(LEAST)))
+}
+
+/// Parses an integer and limits it to the bounds. `None`: it is no integer.
+pub(super) fn integer(text: &str, least: u32, most: u32) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX).clamp(least, most))
+}
+
+/// An IP address that connections can come from. `None`: it is none.
+pub(super) fn own_address(text: &str) -> Option<String> {
+    let ip: IpAddr = text.parse().ok()?;
+    let text = ip.to_canonical().to_string();
+    address::host(&text).is_ok().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_units_of_haproxy_and_nginx() {
+        for (text, unit, milliseconds) in [
+            ("5000", 1, 5_000),
+            ("5000", 1_000, 5_000_000),
+            ("30s", 1, 30_000),
+            ("1h30m", 1, 5_400_000),
+            ("100us", 1, 1),
+            ("1d", 1, 86_400_000),
+            ("5y", 1, YEAR_MS),
+            ("0", 1, 0),
+        ] {
+            assert_eq!(
+                duration(text, unit),
+                Some(Duration::from_millis(milliseconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "s",
+            "5x",
+            "1s30",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "99999999999999y",
+        ] {
+            assert_eq!(duration(text, 1), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_are_limited_to_their_bounds() {
+        assert_eq!(integer("0", 1, 256), Some(1));
+        assert_eq!(integer("99999999999", 1, 256), Some(256));
+        assert_eq!(integer("+1", 0, 256), None);
+    }
+}

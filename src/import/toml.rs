@@ -1,0 +1,193 @@
+//! Writes what was imported.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use super::Import;
+use super::imported::{
+    Imported, ImportedListener, ImportedPool, ImportedSection, ImportedServer, Remark, quoted, quoted_list,
+};
+use crate::text::escape;
+
+/// The longest text of a line in a comment, in characters.
+const REMARK_CHARS_MAX: usize = 200;
+
+/// Writes remarks as comments, one a line.
+pub(super) fn comments(remarks: &[Remark]) -> String {
+    let mut writer = Writer::default();
+    writer.remarks(remarks);
+    writer.text
+}
+
+/// Writes a consistent configuration.
+pub(super) fn write(imported: &Imported) -> Import {
+    let mut writer = Writer::default();
+    if !imported.remarks.is_empty() {
+        writer.text.push('\n');
+        writer.remarks(&imported.remarks);
+    }
+    if !imported.runtime.keys.is_empty() || !imported.runtime.remarks.is_empty() {
+        writer.section("[runtime]", &imported.runtime);
+    }
+    for listener in &imported.listeners {
+        writer.guard(listener);
+        writer.listener(listener);
+    }
+    for pool in &imported.pools {
+        writer.pool(pool);
+    }
+    Import {
+        text: writer.text,
+        left_out: writer.left_out,
+    }
+}
+
+#[derive(Default)]
+struct Writer {
+    text: String,
+    left_out: usize,
+    seen: HashSet<(usize, String)>,
+}
+
+impl Writer {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn key(&mut self, key: &str, value: &str) {
+        let _ = writeln!(self.text, "{key} = {value}");
+    }
+
+    /// A section with its remarks and keys.
+    fn section(&mut self, title: &str, section: &ImportedSection) {
+        let _ = writeln!(self.text, "\n{title}");
+        self.remarks(&section.remarks);
+        for (key, value) in &section.keys {
+            self.key(key, value);
+        }
+    }
+
+    /// Comments, one a line; each once, where several sections come from one line.
+    fn remarks(&mut self, remarks: &[Remark]) {
+        for remark in remarks {
+            let mut text = escape(&remark.text, &[]).to_string();
+            if text.chars().count() > REMARK_CHARS_MAX {
+                text = text.chars().take(REMARK_CHARS_MAX).chain(['…']).collect();
+            }
+            if !self.seen.insert((remark.line, text.clone())) {
+                continue;
+            }
+            let kind = if remark.is_left_out { "not carried over" } else { "note" };
+            self.left_out += usize::from(remark.is_left_out);
+            let _ = match remark.line {
+                0 => writeln!(self.text, "# {kind}: {text}"),
+                line => writeln!(self.text, "# {kind}, line {line}: {text}"),
+            };
+        }
+    }
+
+    /// The guard of a listener, which has its name.
+    fn guard(&mut self, listener: &ImportedListener) {
+        if !has_guard(listener) {
+            return;
+        }
+        let _ = writeln!(self.text, "\n[guards.{}]", key_of(&listener.name));
+        for (key, networks) in [("allow", &listener.allow), ("deny", &listener.deny)] {
+            if !networks.is_empty() {
+                self.key(key, &quoted_list(networks));
+            }
+        }
+    }
+
+    fn listener(&mut self, listener: &ImportedListener) {
+        let name = key_of(&listener.name);
+        let _ = writeln!(self.text, "\n[listeners.{name}]");
+        self.remarks(&listener.section.remarks);
+        self.key("bind", &quoted_list(&listener.bind));
+        if let Some(pool) = &listener.pool {
+            self.key("pool", &quoted(pool));
+        }
+        if has_guard(listener) {
+            self.key("guards", &quoted(&listener.name));
+        }
+        for (key, value) in &listener.section.keys {
+            self.key(key, value);
+        }
+        if !listener.proxied_by.is_empty() {
+            self.key(
+                "accept_proxy",
+                &format!("{{ from = {} }}", quoted_list(&listener.proxied_by)),
+            );
+        }
+        if !listener.certificates.is_empty() {
+            let mut tls = ImportedSection {
+                keys: vec![("certificates", format!("[{}]", listener.certificates.join(", ")))],
+                remarks: listener.tls.remarks.clone(),
+            };
+            if !listener.alpn.is_empty() {
+                tls.set("alpn", quoted_list(&listener.alpn));
+            }
+            tls.keys.extend_from_slice(&listener.tls.keys);
+            self.section(&format!("[listeners.{name}.tls]"), &tls);
+        }
+        for route in &listener.routes {
+            let _ = writeln!(self.text, "\n[[listeners.{name}.routes]]");
+            for (key, entries) in [("sni", &route.sni), ("alpn", &route.alpn), ("from", &route.from)] {
+                if !entries.is_empty() {
+                    self.key(key, &quoted_list(entries));
+                }
+            }
+            match &route.pool {
+                Some(pool) => self.key("pool", &quoted(pool)),
+                None => self.line("refuse = true"),
+            }
+        }
+    }
+
+    fn pool(&mut self, pool: &ImportedPool) {
+        let name = key_of(&pool.name);
+        self.section(&format!("[pools.{name}]"), &pool.section);
+        if let Some(source) = &pool.source {
+            self.key("bind_source", &quoted(source));
+        }
+        self.line("servers = [");
+        for server in &pool.servers {
+            let _ = writeln!(self.text, "  {},", entry(server));
+        }
+        self.line("]");
+        if let Some(tls) = &pool.tls {
+            self.section(&format!("[pools.{name}.tls]"), tls);
+        }
+        if !pool.health.keys.is_empty() || !pool.health.remarks.is_empty() {
+            self.section(&format!("[pools.{name}.health]"), &pool.health);
+        }
+    }
+}
+
+fn has_guard(listener: &ImportedListener) -> bool {
+    !listener.allow.is_empty() || !listener.deny.is_empty()
+}
+
+fn entry(server: &ImportedServer) -> String {
+    let address = quoted(&server.address);
+    let mut keys = vec![format!("address = {address}")];
+    keys.extend(server.name.as_deref().map(|name| format!("name = {}", quoted(name))));
+    keys.extend(server.weight.map(|weight| format!("weight = {weight}")));
+    keys.extend((server.priority > 0).then(|| format!("priority = {}", server.priority)));
+    keys.extend(server.sessions_max.map(|limit| format!("max_sessions = {limit}")));
+    match keys.as_slice() {
+        [_] => address,
+        keys => format!("{{ {} }}", keys.join(", ")),
+    }
+}
+
+/// A key of TOML: bare if it can be.
+fn key_of(name: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.bytes().all(is_bare) {
+        name.to_owned()
+    } else {
+        quoted(name)
+    }
+}

@@ -1,0 +1,171 @@
+//! Binding, listening and accepting.
+
+use std::future::poll_fn;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::accept::{AcceptOutcome, LATE_MAX, accept, outcome_of};
+use super::*;
+use crate::capacity::{Capacity, ConnectionLimits};
+
+const OPTIONS: SocketOptions = SocketOptions {
+    keepalive: None,
+    user_timeout: None,
+};
+
+fn loopback() -> ListenAddr {
+    ListenAddr::new("127.0.0.1:0".parse().unwrap())
+}
+
+fn limits(listener: Option<usize>, process: usize) -> ConnectionLimits {
+    ConnectionLimits::new(listener, Capacity::new(Some(process)))
+}
+
+#[test]
+fn an_address_that_is_listened_on_is_not_bound_again() {
+    let first = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = first.address();
+    let sockets = first.listen(2, 16).unwrap().sockets;
+    assert_eq!(sockets.len(), 2);
+    let error = Bound::new(address, &OPTIONS).unwrap_err();
+    assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
+    assert!(
+        crate::error::chain(&error).contains("another process listens there"),
+        "{error}"
+    );
+}
+
+#[test]
+fn of_two_processes_that_bound_an_address_only_one_listens() {
+    let first = Bound::new(loopback(), &OPTIONS).unwrap();
+    let second = Bound::new(first.address(), &OPTIONS).unwrap(); // nobody listens yet
+    let _sockets = first.listen(2, 16).unwrap();
+    let error = second.listen(2, 16).unwrap_err();
+    assert_eq!(error.cause.error.raw_os_error(), Some(libc::EADDRINUSE));
+}
+
+#[test]
+fn the_kernel_distributes_clients_among_the_sockets() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let sockets = bound.listen(2, 256).unwrap().sockets;
+    let _clients: Vec<_> = (0..200)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    for socket in &sockets {
+        let waiting = std::iter::from_fn(|| acceptfrom_with(socket, SocketFlags::CLOEXEC).ok()).count();
+        assert!(waiting > 50, "{waiting} of 200 on one of two sockets");
+    }
+}
+
+#[test]
+fn accepting_pauses_for_a_shortage_and_not_for_an_error_of_one_client() {
+    let pause = |error| match outcome_of(error) {
+        Ok(AcceptOutcome::Pause(reason)) => Some(reason),
+        Ok(_) => None,
+        Err(error) => unreachable!("{error}"),
+    };
+    for error in [Errno::MFILE, Errno::NFILE] {
+        assert_eq!(pause(error), Some(AcceptPause::Descriptors), "{error}");
+    }
+    for error in [Errno::NOBUFS, Errno::NOMEM] {
+        assert_eq!(pause(error), Some(AcceptPause::Memory), "{error}");
+    }
+    for error in [
+        Errno::CONNABORTED,
+        Errno::PERM,
+        Errno::PROTO,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::HOSTUNREACH,
+    ] {
+        assert_eq!(pause(error), None, "{error}");
+    }
+    assert_eq!(
+        outcome_of(Errno::AGAIN).map(|_| ()).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
+    );
+}
+
+#[test]
+fn a_persistent_accept_error_does_not_block_the_worker() {
+    let (result_sender, result) = channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let accepting = async {
+            let bound = bind(loopback(), false, &OPTIONS).unwrap(); // nobody listens: EINVAL
+            let (mut listener, limits) = (
+                Listener::new(bound.into(), QueueOwner::Process).unwrap(),
+                limits(None, 1),
+            );
+            timeout(Duration::from_millis(50), listener.accept(&limits, |_| {}))
+                .await
+                .is_err()
+        };
+        result_sender.send(runtime.unwrap().block_on(accepting))
+    });
+    assert_eq!(result.recv_timeout(Duration::from_secs(20)), Ok(true));
+}
+
+#[test]
+fn a_client_that_the_runtime_cannot_watch_pauses_accepting() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let socket = bound.listen(1, 16).unwrap().sockets.remove(0);
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _within = handle.enter(); // a runtime that is gone registers no socket, like one whose epoll is full
+    assert!(matches!(accept(&socket), Ok(AcceptOutcome::Pause(AcceptPause::Memory))));
+}
+
+#[tokio::test]
+async fn clients_beyond_the_limit_wait_until_a_session_ends() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let socket = bound.listen(1, 16).unwrap().sockets.remove(0);
+    let (mut listener, limits) = (Listener::new(socket, QueueOwner::Process).unwrap(), limits(Some(1), 9));
+    let _clients = [
+        TcpStream::connect(address).await.unwrap(),
+        TcpStream::connect(address).await.unwrap(),
+    ];
+    let first = listener.accept(&limits, |_| unreachable!("there is a permit")).await;
+    let mut pauses = Vec::new();
+    let mut second = Box::pin(listener.accept(&limits, |pause| pauses.push(pause)));
+    poll_fn(|cx| {
+        assert!(second.as_mut().poll(cx).is_pending(), "no permit yet");
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(first);
+    drop(second.await);
+    assert_eq!(pauses, [AcceptPause::Limit]);
+}
+
+#[tokio::test]
+async fn a_closed_queue_accepts_those_already_queued_and_few_later_ones() {
+    let bound = Bound::new(loopback(), &OPTIONS).unwrap();
+    let address = bound.address().socket().unwrap();
+    let socket = bound.listen(1, 16).unwrap().sockets.remove(0);
+    let (mut listener, limits) = (Listener::new(socket, QueueOwner::Process).unwrap(), limits(None, 9));
+    let mut clients = vec![TcpStream::connect(address).await.unwrap()];
+    clients.push(TcpStream::connect(address).await.unwrap());
+    listener.close_queue();
+    assert!(listener.accept_waiting(&limits, |_| {}).await.is_some());
+    let mut accepted = 1;
+    while listener.accept_waiting(&limits, |_| {}).await.is_some() {
+        accepted += 1;
+        clients.push(TcpStream::connect(address).await.unwrap()); // the queue is empty
+    }
+    assert_eq!((accepted, listener.waiting()), (2 + LATE_MAX, 1));
+}

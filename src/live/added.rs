@@ -1,0 +1,171 @@
+//! Servers that operators add to pools.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::Live;
+use crate::plan::{ListedServer, ServerEntry};
+use crate::text::Reason;
+
+/// The servers that operators may add to one pool. It bounds what a program that never removes one can use.
+const ADDED_MAX: usize = 1000;
+
+/// A server that an operator has added to a pool.
+#[derive(Clone, Debug)]
+pub struct AddedServer {
+    /// The server.
+    pub entry: ServerEntry,
+    /// Who has added it, and when.
+    pub addition: Addition,
+}
+
+/// Who has added a server, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addition {
+    /// Who.
+    pub by: Box<str>,
+    /// When.
+    pub at: SystemTime,
+    /// When the server is removed; `None`: not before an operator removes it.
+    pub until: Option<SystemTime>,
+}
+
+/// An [`AddedServer`] as it is kept over a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptServer {
+    server: ListedServer,
+    addition: Addition,
+}
+
+/// Why a server cannot be added.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AddServerError {
+    /// There is no such pool.
+    #[error("there is no such pool")]
+    NoPool,
+    /// The server is not valid.
+    #[error("{0}")]
+    Invalid(Reason),
+    /// The pool has a server of this name.
+    #[error("the pool has a server `{0}`: remove that one, or give this one another name")]
+    Exists(Arc<str>),
+    /// Too many servers were added.
+    #[error("{ADDED_MAX} servers were added to the pool: remove some, or list them by `discover`")]
+    TooMany,
+}
+
+impl Live {
+    /// Adds a server to the pool of this name. Returns it as it was added.
+    ///
+    /// # Errors
+    /// There is no such pool, the server is not valid, the pool has one of its name, or too many were added.
+    pub fn add_server(
+        &self,
+        pool: &str,
+        server: ListedServer,
+        addition: Addition,
+    ) -> Result<AddedServer, AddServerError> {
+        let _changing = self.changing();
+        let in_force = self.in_force();
+        let pool = in_force.pool(pool).ok_or(AddServerError::NoPool)?;
+        let entry = server.into_entry(pool.plan().defaults);
+        let entry = entry.map_err(AddServerError::Invalid)?;
+        let added = pool.dynamic().added();
+        let is_same = |other: &ServerEntry| other.label() == entry.label();
+        if pool.entries().iter().any(is_same) || added.iter().any(|added| is_same(&added.entry)) {
+            return Err(AddServerError::Exists(Arc::clone(entry.label())));
+        }
+        if added.len() >= ADDED_MAX {
+            return Err(AddServerError::TooMany);
+        }
+        let added = AddedServer { entry, addition };
+        pool.dynamic().change_added(|servers| servers.push(added.clone()));
+        pool.update_dynamic_servers(&self.registry);
+        self.added_changed.send_replace(());
+        Ok(added)
+    }
+
+    /// Removes a server that was added to the pool of this name; its sessions go on or end as the pool has it. Returns it;
+    /// `None`: no such server was added.
+    pub fn remove_added_server(&self, pool: &str, name: &str) -> Option<AddedServer> {
+        let of_this_name = |added: &AddedServer| **added.entry.label() == *name;
+        self.take_added_servers(pool, of_this_name).pop()
+    }
+
+    /// Removes the added servers whose time is over. Returns them, each with its pool.
+    pub fn remove_expired_servers(&self, now: SystemTime) -> Vec<(Arc<str>, AddedServer)> {
+        let is_over = |added: &AddedServer| added.addition.until.is_some_and(|until| until <= now);
+        let in_force = self.in_force();
+        let expired = in_force.pools.iter().flat_map(|pool| {
+            let expired = self.take_added_servers(pool.name(), is_over);
+            expired.into_iter().map(|added| (Arc::clone(pool.name()), added))
+        });
+        expired.collect()
+    }
+
+    fn take_added_servers(&self, pool: &str, is_taken: impl Fn(&AddedServer) -> bool) -> Vec<AddedServer> {
+        let _changing = self.changing();
+        let in_force = self.in_force();
+        let Some(pool) = in_force.pool(pool) else {
+            return Vec::new();
+        };
+        let taken = pool
+            .dynamic()
+            .change_added(|servers| servers.extract_if(.., |added| is_taken(added)).collect::<Vec<_>>());
+        if !taken.is_empty() {
+            pool.update_dynamic_servers(&self.registry);
+            self.added_changed.send_replace(());
+        }
+        taken
+    }
+
+    /// When the time of an added server is over next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<SystemTime> {
+        let in_force = self.in_force();
+        let added = in_force.pools.iter().flat_map(|pool| pool.dynamic().added());
+        added.filter_map(|added| added.addition.until).min()
+    }
+
+    /// Notified of every change of the servers that operators have added.
+    #[must_use]
+    pub fn subscribe_added(&self) -> watch::Receiver<()> {
+        self.added_changed.subscribe()
+    }
+
+    /// The servers that operators have added, by pool.
+    #[must_use]
+    pub fn added_servers(&self) -> BTreeMap<Box<str>, Vec<KeptServer>> {
+        let in_force = self.in_force();
+        let kept = |AddedServer { entry, addition }| KeptServer {
+            server: ListedServer::from(&entry),
+            addition,
+        };
+        let of_pools = in_force.pools.iter().map(|pool| {
+            let added = pool.dynamic().added().into_iter();
+            ((**pool.name()).into(), added.map(kept).collect())
+        });
+        of_pools.filter(|(_, added): &(_, Vec<_>)| !added.is_empty()).collect()
+    }
+
+    /// Begins with the servers that operators had added before the process was started. Those whose time is over meanwhile
+    /// are left out.
+    pub fn restore_added(&self, added: BTreeMap<Box<str>, Vec<KeptServer>>, now: SystemTime) {
+        for (pool, added) in added {
+            let current = added
+                .into_iter()
+                .filter(|kept| kept.addition.until.is_none_or(|until| until > now));
+            for KeptServer { server, addition } in current {
+                let address = server.address.clone();
+                if let Err(error) = self.add_server(&pool, server, addition) {
+                    tracing::warn!(%pool, address, %error, "a server that was added before the start is left out");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What results of checks say about a pool: the state of its servers, and which of them is the primary.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::pool::LivePool;
+use super::recorded_outcome::{RecordedOutcome, follow};
+use crate::plan::{Fallback, HealthPlan};
+use crate::pool::{CheckOutcome, Member, Server, ServerFacts, ServerId};
+
+impl LivePool {
+    /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
+    pub fn record_check(
+        &self,
+        server: &Arc<Server>,
+        result: Result<ServerFacts, CheckOutcome>,
+    ) -> Vec<RecordedOutcome> {
+        let HealthPlan {
+            required, thresholds, ..
+        } = self.plan().health;
+        let members = self.servers();
+        let is_confirmed = result.is_ok();
+        let mut recorded = Vec::new();
+        let judgement = match result {
+            Ok(facts) => self.roles().judge(server, &facts, &members, required, Instant::now()),
+            Err(outcome) => {
+                let of_server = RecordedOutcome::record(server, outcome, thresholds);
+                let outcome = &of_server.outcome;
+                let judgement = self
+                    .roles()
+                    .note_failure(server, outcome, &members, required, thresholds.fall);
+                recorded.push(of_server);
+                judgement
+            }
+        };
+        recorded.extend(follow(judgement, self.name(), self.roles(), thresholds));
+        self.update_stand_in(&members, is_confirmed.then(|| server.id()));
+        recorded
+    }
+
+    /// Makes a server that calls itself primary the primary of the pool, because an operator says so. `None`: it does not
+    /// call itself one.
+    #[must_use]
+    pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
+        let judgement = self
+            .roles()
+            .trust(server, &self.servers(), self.plan().health.required)?;
+        let thresholds = self.plan().health.thresholds;
+        let recorded = follow(judgement, self.name(), self.roles(), thresholds).collect();
+        self.update_stand_in(&self.servers(), None);
+        Some(recorded)
+    }
+
+    /// Lets the primary in force stand in for replicas, if the pool falls back to it, and no other server. `checked`: the
+    /// server that a check has just passed.
+    fn update_stand_in(&self, members: &[Member], checked: Option<ServerId>) {
+        if self.plan().fallback != Some(Fallback::Primary) {
+            return;
+        }
+        let primary = self.roles().primary_in_force();
+        for member in members {
+            let is_primary = primary.as_ref() == Some(&member.spec().label);
+            member.set_stand_in(is_primary, checked == Some(member.id()));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The servers of a pool that are not in its plan: those that its source lists, with what is known of that source, and those
+//! that operators have added.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use super::{AddedServer, Live};
+use crate::plan::{ListedServer, PoolPlan, ServerEntry, listed_entries};
+use crate::pool::{Member, MemberConfig, Server, ServerId};
+use crate::text::Reason;
+
+/// The servers of a pool that are not in its plan. A pool shares them with its successors.
+// A std mutex: locked for a few lines, and by no session.
+#[derive(Debug, Default)]
+pub struct DynamicServers(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the source has listed last; `None`: nothing so far.
+    listed: Option<Arc<[ServerEntry]>>,
+    source: SourceState,
+    /// Those that operators have added, in this order.
+    added: Vec<AddedServer>,
+    /// Servers that have left the pool, as long as something holds them.
+    departed: Vec<Weak<Server>>,
+}
+
+/// What is known of the source of a pool's servers.
+#[derive(Clone, Debug, Default)]
+pub struct SourceState {
+    /// Whether its latest answer was usable; `None`: it has not answered yet.
+    pub is_up: Option<bool>,
+    /// When it last gave a usable answer.
+    pub last_success: Option<SystemTime>,
+    /// Why its latest answer was not usable.
+    pub error: Option<Reason>,
+    /// What is wrong with parts of its latest usable answer.
+    pub warning: Option<Reason>,
+}
+
+/// How many servers a list has added to a pool and removed from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListChange {
+    /// Servers that are new.
+    pub added: usize,
+    /// Servers that are no longer listed.
+    pub removed: usize,
+}
+
+impl DynamicServers {
+    /// The entries of a pool with this plan.
+    pub(super) fn entries(&self, plan: &PoolPlan) -> Arc<[ServerEntry]> {
+        let state = self.lock();
+        let listed = state.listed.as_ref().filter(|_| plan.has_source());
+        match listed {
+            None if state.added.is_empty() => Arc::clone(&plan.entries),
+            Some(listed) if plan.entries.is_empty() && state.added.is_empty() => Arc::clone(listed),
+            _ => {
+                let listed = listed.map_or(&[][..], |listed| &**listed);
+                let mut entries: Vec<_> = plan.entries.iter().chain(listed).cloned().collect();
+                let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
+                // The configuration and the source may have got a server of the same name since.
+                let added = state.added.iter().map(|added| &added.entry);
+                let added = added.filter(|entry| !labels.contains(entry.label()));
+                entries.extend(added.map(|entry| with_limit_of(plan, entry)));
+                entries.into()
+            }
+        }
+    }
+
+    /// Prepares for a plan in which the pool is discovered. As long as its source has listed nothing, the pool keeps the
+    /// servers of the plan `before`.
+    pub(super) fn prepare(&self, next: &PoolPlan, before: &PoolPlan) {
+        if next.discover.is_some() && !before.has_source() {
+            self.lock().listed = Some(Arc::clone(&before.entries));
+        }
+    }
+
+    /// Replaces what the source has listed. `None`: it has listed the same before.
+    fn list(&self, listed: Vec<ServerEntry>) -> Option<ListChange> {
+        let mut state = self.lock();
+        let before = state.listed.as_deref().unwrap_or_default();
+        if state.listed.is_some() && *before == *listed {
+            return None;
+        }
+        let identities = |entries: &[ServerEntry]| -> HashSet<_> {
+            let identity = |entry: &ServerEntry| (Arc::clone(entry.label()), entry.location.clone());
+            entries.iter().map(identity).collect()
+        };
+        let (old, new) = (identities(before), identities(&listed));
+        state.listed = Some(listed.into());
+        Some(ListChange {
+            added: new.difference(&old).count(),
+            removed: old.difference(&new).count(),
+        })
+    }
+
+    /// What the source has listed last; `None`: nothing so far.
+    #[must_use]
+    pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
+        self.lock().listed.clone()
+    }
+
+    /// The servers that operators have added. One of them is not in use while the configuration or the source has another
+    /// server of its name.
+    #[must_use]
+    pub fn added(&self) -> Vec<AddedServer> {
+        self.lock().added.clone()
+    }
+
+    /// Changes the servers that operators have added.
+    pub(super) fn change_added<T>(&self, change: impl FnOnce(&mut Vec<AddedServer>) -> T) -> T {
+        change(&mut self.lock().added)
+    }
+
+    /// What is known of the source.
+    #[must_use]
+    pub fn source(&self) -> SourceState {
+        self.lock().source.clone()
+    }
+
+    /// Records that the source has given a usable answer. `warning`: what is wrong with parts of it. Returns whether it has
+    /// not given a usable answer the last time.
+    pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
+        let next = SourceState {
+            is_up: Some(true),
+            last_success: Some(at),
+            error: None,
+            warning,
+        };
+        std::mem::replace(&mut self.lock().source, next).is_up != Some(true)
+    }
+
+    /// Records that the source has failed, or has given an answer that is not usable. Returns whether the last one was
+    /// usable, or there was none.
+    pub fn record_failure(&self, error: Reason) -> bool {
+        let source = &mut self.lock().source;
+        source.error = Some(error);
+        source.is_up.replace(false) != Some(false)
+    }
+
+    /// Remembers the servers of `before` that are not among `now`.
+    pub(super) fn note_departures(&self, before: &[Member], now: &[Member]) {
+        let present: HashSet<ServerId> = now.iter().map(|server| server.id()).collect();
+        let mut state = self.lock();
+        state.departed.retain(|server| {
+            let server = server.upgrade();
+            server.is_some_and(|server| !present.contains(&server.id()))
+        });
+        let left = before.iter().filter(|server| !present.contains(&server.id()));
+        state.departed.extend(left.map(|server| Arc::downgrade(server)));
+    }
+
+    /// The servers that have left the pool and still have sessions.
+    #[must_use]
+    pub fn departed(&self) -> Vec<Arc<Server>> {
+        let mut state = self.lock();
+        if state.departed.is_empty() {
+            return Vec::new(); // nearly always
+        }
+        state.departed.retain(|server| server.strong_count() > 0);
+        let held = state.departed.iter().filter_map(Weak::upgrade);
+        held.filter(|server| server.live() > 0).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An added server with the limit of this plan of its pool, which may differ from that of the time when it was added.
+fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
+    ServerEntry {
+        member_config: MemberConfig {
+            sessions_max: plan.defaults.sessions_max,
+            ..added.member_config
+        },
+        ..added.clone()
+    }
+}
+
+impl Live {
+    /// Replaces the servers that the source of the pool of this name lists; those of its plan stay. `None`: nothing has
+    /// changed, or there is no such pool. A listed server of the same name and address as before stays, with its health, its
+    /// sessions and its back-off; one that has left gets no new sessions.
+    ///
+    /// A pool has one source, which is the only caller for it.
+    pub fn set_servers(&self, pool: &str, listed: Vec<ServerEntry>) -> Option<ListChange> {
+        let _changing = self.changing();
+        let in_force = self.in_force();
+        let pool = in_force.pool(pool)?;
+        let change = pool.dynamic().list(listed)?;
+        pool.update_dynamic_servers(&self.registry);
+        self.listed_changed.notify_one();
+        Some(change)
+    }
+
+    /// What the sources of pools have listed last, by pool.
+    #[must_use]
+    pub fn listed_servers(&self) -> BTreeMap<Box<str>, Vec<ListedServer>> {
+        let in_force = self.in_force();
+        let with_source = in_force.pools.iter().filter(|pool| pool.plan().discover.is_some());
+        let listed = with_source.filter_map(|pool| {
+            let listed = pool.dynamic().listed()?;
+            Some(((**pool.name()).into(), listed.iter().map(Into::into).collect()))
+        });
+        listed.collect()
+    }
+
+    /// Waits until [`Self::listed_servers`] may have changed. For one waiter.
+    pub async fn listed_changed(&self) {
+        self.listed_changed.notified().await;
+    }
+
+    /// Begins with servers that the sources of pools had listed before the process was started.
+    pub fn restore_listed(&self, listed: BTreeMap<Box<str>, Vec<ListedServer>>) {
+        for (name, listed) in listed {
+            let Some(plan) = self.plan().pool(&name).and_then(|pool| pool.discover.clone()) else {
+                continue;
+            };
+            match listed_entries(listed, plan.defaults) {
+                Ok(entries) => drop(self.set_servers(&name, entries)),
+                Err(error) => tracing::warn!(pool = %name, %error, "the servers of before the start are not valid"),
+            }
+        }
+    }
+}

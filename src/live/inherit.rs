@@ -1,0 +1,55 @@
+//! What a new pool knows of the primary among its servers from other pools.
+//!
+//! A pool that is renamed, or a second pool of the same servers, is to know as much as the first one: otherwise an old
+//! primary that comes back alone would be taken for the primary.
+
+use std::sync::Arc;
+
+use super::pool::LivePool;
+use crate::plan::ServerEntry;
+use crate::pool::ServerRegistry;
+
+/// Lets a pool in which roles matter, and which remembers no primary, begin with the one that another pool remembers, if
+/// that is one of its servers. `named`: the pool of a name; the memory of pools that are gone counts less.
+pub(super) fn inherit_primary<'p>(
+    pool: &LivePool,
+    named: impl Fn(&str) -> Option<&'p Arc<LivePool>>,
+    registry: &ServerRegistry,
+) {
+    if !pool.plan().health.required.has_primary() || pool.roles().known_primary().is_some() {
+        return;
+    }
+    let entries = pool.entries();
+    let candidates = registry.known_primaries().into_iter().filter_map(|(name, known)| {
+        let entry = entries.iter().find(|entry| has_label(entry, &known.server))?;
+        let other = named(&name);
+        let is_same = |other: &Arc<LivePool>| other.entries().iter().any(|same| is_same_server(same, entry));
+        if other.is_some_and(|other| !is_same(other)) {
+            return None; // another server of the same name
+        }
+        Some(((other.is_some(), known.highest_timeline()), name, known))
+    });
+    let candidates: Vec<_> = candidates.collect();
+    let Some(best) = candidates.iter().map(|(rank, ..)| *rank).max() else {
+        return;
+    };
+    let mut best = candidates.into_iter().filter(|(rank, ..)| *rank == best);
+    let Some((_, from, known)) = best.next() else { return };
+    if best.any(|(_, _, other)| other.server != known.server) {
+        return; // they disagree
+    }
+    let (server, timeline) = (known.server.clone(), known.timeline);
+    if pool.roles().inherit(known) {
+        tracing::info!(pool = %pool.name(), %server, timeline, %from, "the pool begins with the primary that another pool remembers");
+    }
+}
+
+/// Whether a server of this entry has this label; one of a host name has it with its address.
+fn has_label(entry: &ServerEntry, label: &str) -> bool {
+    let rest = label.strip_prefix(&**entry.label());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+}
+
+fn is_same_server(one: &ServerEntry, other: &ServerEntry) -> bool {
+    (&one.name, &one.written) == (&other.name, &other.written)
+}

@@ -1,0 +1,38 @@
+//! From entries to servers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::addr::ServerAddr;
+use crate::plan::{PoolPlan, ServerEntry};
+use crate::pool::{Member, ServerRegistry};
+
+/// The addresses of host names, by the name and port as configured (`host:port`). A name of which no address is known is
+/// not in it.
+pub type NameAddresses = HashMap<Arc<str>, Vec<ServerAddr>>;
+
+/// The servers of a pool's entries, as far as their addresses are known.
+pub(super) fn members(
+    plan: &PoolPlan,
+    entries: &[ServerEntry],
+    addresses: &NameAddresses,
+    registry: &ServerRegistry,
+) -> Vec<Member> {
+    let mut seen = HashSet::new();
+    let mut members = Vec::new();
+    for entry in entries {
+        let resolved = addresses.get(&entry.written).into_iter().flatten();
+        let specs = match entry.fixed() {
+            Some(fixed) => vec![fixed],
+            None => resolved.map(|address| entry.resolved(*address)).collect(),
+        };
+        for spec in specs {
+            // An address of two names of a pool is one server: it has one load and one health.
+            if seen.insert((Arc::clone(&spec.identity), spec.address)) {
+                let server = registry.get_or_create(&plan.name, spec, plan.is_checked());
+                members.push(Member::new(server, entry.member_config));
+            }
+        }
+    }
+    members
+}

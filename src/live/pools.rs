@@ -1,0 +1,77 @@
+//! The pools in force, and which of them serves for which.
+
+use std::ops::{Deref, Index};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::pool::LivePool;
+use crate::plan::{Fallback, PoolId, PoolPlan, PoolPlans};
+
+/// The pools in force, in the order of their plan.
+#[derive(Clone, Debug)]
+pub struct LivePools {
+    in_order: Arc<[Arc<LivePool>]>,
+    /// By pool: the one that is used while it has no usable server.
+    fallbacks: Arc<[Option<PoolId>]>,
+}
+
+impl LivePools {
+    /// The pools of these plans, in their order.
+    pub(super) fn new(plans: &PoolPlans, pool: impl FnMut(&Arc<PoolPlan>) -> Arc<LivePool>) -> Self {
+        let fallback = |plan: &Arc<PoolPlan>| match plan.fallback.as_ref()? {
+            Fallback::Pool(name) => plans.id(name),
+            Fallback::Primary => None,
+        };
+        Self {
+            in_order: plans.iter().map(pool).collect(),
+            fallbacks: plans.iter().map(fallback).collect(),
+        }
+    }
+
+    /// The pool whose servers sessions of this one get now: the pool itself or, while it has no usable server, the first of
+    /// its fallbacks that has one.
+    #[must_use]
+    pub fn serving(&self, id: PoolId, now: Instant) -> PoolId {
+        let mut serving = id;
+        // Bounded: fallbacks form no cycle.
+        while let Some(fallback) = self.fallbacks[serving.0] {
+            if self[serving].is_usable(now) {
+                return serving;
+            }
+            serving = fallback;
+        }
+        // Nearly every pool has no fallback. Whether it is usable, the pick that follows sees.
+        if serving == id || self[serving].is_usable(now) {
+            serving
+        } else {
+            id
+        }
+    }
+
+    /// The pools that have a fallback, each with the name of what is in use now; `None`: nothing is.
+    pub fn with_fallback(&self, now: Instant) -> impl Iterator<Item = (&Arc<LivePool>, Option<Arc<str>>)> {
+        let pools = self.in_order.iter().enumerate();
+        let with_fallback = pools.filter(|(_, pool)| pool.plan().fallback.is_some());
+        with_fallback.map(move |(index, pool)| {
+            let serving = &self[self.serving(PoolId(index), now)];
+            (pool, pool.fallback_in_use(serving, now))
+        })
+    }
+}
+
+impl Index<PoolId> for LivePools {
+    type Output = Arc<LivePool>;
+
+    fn index(&self, id: PoolId) -> &Arc<LivePool> {
+        &self.in_order[id.0]
+    }
+}
+
+impl Deref for LivePools {
+    type Target = [Arc<LivePool>];
+
+    fn deref(&self) -> &[Arc<LivePool>] {
+        &self.in_order
+    }
+}

@@ -1,0 +1,140 @@
+//! The keys of a listener.
+
+use super::{Setting, differing, of_socket, setting};
+use crate::guard::GuardId;
+use crate::plan::{ListenerPlan, Plan, PoolId, Protocol, UnplacedCancel};
+use crate::relay::RelayLimits;
+use crate::route::{Route, Target};
+use crate::sniff::SniffLimits;
+use crate::tls::ListenerTlsPlan;
+
+impl ListenerPlan {
+    /// Keys whose values differ in the next plan of the listener. `plan` and `next_plan` are those that the two are in; pools
+    /// and guards are compared by name.
+    #[must_use]
+    pub fn changed(&self, plan: &Plan, next: &Self, next_plan: &Plan) -> Vec<&'static str> {
+        let mut keys = differing(self.settings(), &next.settings());
+        let is_same_pool = |old: &PoolId, new: &PoolId| plan.pools[*old].name == next_plan.pools[*new].name;
+        let are_same_guards = |old: &[GuardId], new: &[GuardId]| plan.guard_names(old).eq(next_plan.guard_names(new));
+        let has_same_default = match (self.routes.default(), next.routes.default()) {
+            (Some(old), Some(new)) => is_same_pool(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !has_same_default {
+            keys.push("pool");
+        }
+        if !are_same_guards(&self.guards, &next.guards) {
+            keys.push("guards");
+        }
+        let (old, new) = (self.routes.routes(), next.routes.routes());
+        let is_same = |(old, new): (&Route<PoolId>, &Route<PoolId>)| {
+            is_same_route(old, new, is_same_pool) && are_same_guards(&old.guards, &new.guards)
+        };
+        if old.len() != new.len() || !old.iter().zip(new).all(is_same) {
+            keys.push("routes");
+        }
+        keys
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let Self {
+            name: _,
+            bind,
+            unix_mode,
+            backlog,
+            max_connections,
+            accept_proxy,
+            guards: _, // compared by the caller, like the routes
+            protocol,
+            redirect,
+            sniff: SniffLimits {
+                hello_timeout,
+                hello_bytes_max,
+            },
+            routes: _, // compared by the caller: there may be very many
+            tls,
+            relay: RelayLimits {
+                idle_timeout,
+                half_close_timeout,
+            },
+            socket,
+        } = self;
+        let (protocol, tls_required, cancel_unplaced) = match protocol {
+            Protocol::Postgres {
+                tls_required,
+                cancel_unplaced,
+            } => ("postgres", *tls_required, *cancel_unplaced),
+            Protocol::Tcp => ("tcp", false, UnplacedCancel::Drop),
+            Protocol::Mysql => ("mysql", false, UnplacedCancel::Drop),
+            Protocol::Redis => ("redis", false, UnplacedCancel::Drop),
+        };
+        let mut settings = vec![
+            setting("bind", bind),
+            setting("unix_mode", unix_mode),
+            setting("backlog", backlog),
+            setting("accept_proxy", accept_proxy),
+            setting("max_connections", max_connections),
+            setting("protocol", &protocol),
+            setting("tls_required", &tls_required),
+            setting("cancel_unplaced", &cancel_unplaced),
+            setting("redirect", redirect),
+            setting("hello_timeout", hello_timeout),
+            setting("hello_max", hello_bytes_max),
+            setting("idle_timeout", idle_timeout),
+            setting("half_close_timeout", half_close_timeout),
+        ];
+        settings.extend(of_socket(socket));
+        settings.extend(of_tls(tls.as_ref()));
+        settings
+    }
+}
+
+fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {
+    let (certificates, alpn, min_version, client_auth, tickets) = match tls {
+        None => Default::default(),
+        Some(ListenerTlsPlan {
+            certificates,
+            alpn,
+            min_version,
+            client_auth,
+            tickets,
+            route_alpn: _, // of the routes
+        }) => (
+            Some(certificates),
+            Some(alpn),
+            Some(min_version),
+            Some(client_auth),
+            Some(tickets),
+        ),
+    };
+    [
+        setting("tls.certificates", &certificates),
+        setting("tls.alpn", &alpn),
+        setting("tls.min_version", &min_version),
+        setting("tls.client_auth", &client_auth),
+        setting("tls.tickets", &tickets),
+    ]
+}
+
+fn is_same_route(old: &Route<PoolId>, new: &Route<PoolId>, is_same_pool: impl Fn(&PoolId, &PoolId) -> bool) -> bool {
+    let Route {
+        name,
+        sni,
+        alpn,
+        from,
+        tls,
+        database,
+        user,
+        guards: _, // compared by the caller: they are indices of their plans
+        to,
+    } = old;
+    let same_target = match (to, &new.to) {
+        (Target::Pool(old), Target::Pool(new)) => is_same_pool(old, new),
+        (Target::Refuse, Target::Refuse) => true,
+        _ => false,
+    };
+    same_target
+        && (name, sni, alpn, from, tls) == (&new.name, &new.sni, &new.alpn, &new.from, &new.tls)
+        && (database, user) == (&new.database, &new.user)
+}

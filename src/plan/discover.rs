@@ -1,0 +1,96 @@
+//! Where the servers of a pool are listed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use crate::pool::MemberConfig;
+
+/// `discover` of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscoverPlan {
+    /// What lists the servers.
+    pub source: DiscoverSource,
+    /// Changes within this time are applied together.
+    pub settle: Duration,
+    /// Whether an empty list is applied; else the last one is kept.
+    pub allow_empty: bool,
+    /// What a listed server has where its source says nothing.
+    pub defaults: MemberConfig,
+}
+
+/// What lists the servers of a pool. Its text is that of log, API and commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiscoverSource {
+    /// A file.
+    File(PathBuf),
+    /// A URL.
+    Http(HttpSourcePlan),
+    /// Keys of etcd.
+    Etcd {
+        /// How etcd is reached.
+        etcd: Arc<EtcdPlan>,
+        /// What the keys begin with; not empty.
+        prefix: Box<str>,
+    },
+}
+
+/// A URL that lists servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSourcePlan {
+    /// The URL; of HTTP, without a user.
+    pub url: Uri,
+    /// The time between an answer and the next request, before jitter.
+    pub interval: Duration,
+    /// The authorities of its server; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[providers.etcd]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdPlan {
+    /// The URLs of its members, without a path; at least one.
+    pub endpoints: Vec<Uri>,
+    /// `None`: without a login.
+    pub login: Option<EtcdLogin>,
+    /// The authorities of its members; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A user of etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdLogin {
+    /// Its name.
+    pub user: Box<str>,
+    /// Contains its password.
+    pub password_file: PathBuf,
+}
+
+impl EtcdPlan {
+    /// Its files, each with its key.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let password = self
+            .login
+            .as_ref()
+            .map(|login| ("password_file", &*login.password_file));
+        let authorities = self.ca_file.as_deref().map(|path| ("ca_file", path));
+        password.into_iter().chain(authorities)
+    }
+}
+
+impl fmt::Display for DiscoverSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Http(HttpSourcePlan { url, .. }) => {
+                // Without the query, which may have a token.
+                let host = url.authority().map_or("", |authority| authority.as_str());
+                write!(f, "{}://{host}{}", url.scheme_str().unwrap_or_default(), url.path())
+            }
+            Self::Etcd { prefix, .. } => write!(f, "etcd {prefix}"),
+        }
+    }
+}

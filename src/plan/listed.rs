@@ -1,0 +1,229 @@
+//! A server as sources list it, in JSON or TOML: its address as text, or a table.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::ServerEntry;
+use crate::addr_text;
+use crate::pool::MemberConfig;
+use crate::text::{NAME_BYTES_MAX, Reason, is_name};
+
+/// The servers of one list. More would be a mistake, or a wrong answer.
+pub const LISTED_MAX: usize = 10_000;
+
+/// A server as a source lists it: `"host:port"`, or an object with these keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedServer {
+    /// `host:port`, `[ip]:port` or `unix:/path`.
+    pub address: String,
+    /// Its name; absent: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// 0 to 256; absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Its tier, 0 to 255; absent: 0, the best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Whether it is to get no new sessions.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+}
+
+/// Without `untagged`, whose errors do not name what is wrong.
+impl<'de> Deserialize<'de> for ListedServer {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct ServerTable {
+            address: String,
+            name: Option<String>,
+            weight: Option<u16>,
+            priority: Option<u8>,
+            #[serde(default)]
+            draining: bool,
+        }
+        match serde_json::Value::deserialize(from)? {
+            serde_json::Value::String(address) => Ok(Self::at(address)),
+            table @ serde_json::Value::Object(_) => {
+                let table = serde_json::from_value(table).map_err(D::Error::custom)?;
+                let ServerTable {
+                    address,
+                    name,
+                    weight,
+                    priority,
+                    draining,
+                } = table;
+                Ok(Self {
+                    address,
+                    name,
+                    weight,
+                    priority,
+                    draining,
+                })
+            }
+            _ => Err(D::Error::custom("a server is \"host:port\" or a table with `address`")),
+        }
+    }
+}
+
+impl ListedServer {
+    /// A server of which only the address is known.
+    #[must_use]
+    pub fn at(address: String) -> Self {
+        Self {
+            address,
+            name: None,
+            weight: None,
+            priority: None,
+            draining: false,
+        }
+    }
+
+    /// The server as an entry of a pool.
+    ///
+    /// # Errors
+    /// A value is not valid.
+    pub fn into_entry(self, defaults: MemberConfig) -> Result<ServerEntry, Reason> {
+        let address = &self.address;
+        let location =
+            addr_text::server(address).map_err(|(message, hint)| Reason::new(&format!("{message}: {hint}")))?;
+        if let Some(name) = self
+            .name
+            .as_ref()
+            .filter(|name| !is_name(name) || name.contains(['/', '@']))
+        {
+            return Err(Reason::new(&format!(
+                "invalid name `{name}` of server `{address}`: 1 to {NAME_BYTES_MAX} bytes without spaces, quotes, `/` and `@`"
+            )));
+        }
+        let weight = self.weight.unwrap_or(defaults.weight);
+        if weight > WEIGHT_MAX {
+            return Err(Reason::new(&format!(
+                "server `{address}` has weight {weight}: the largest is {WEIGHT_MAX}"
+            )));
+        }
+        Ok(ServerEntry {
+            name: self.name.map(Into::into),
+            written: self.address.into(),
+            location,
+            member_config: MemberConfig {
+                weight,
+                priority: self.priority.unwrap_or(defaults.priority),
+                is_draining: self.draining,
+                ..defaults
+            },
+        })
+    }
+}
+
+impl From<&ServerEntry> for ListedServer {
+    fn from(entry: &ServerEntry) -> Self {
+        let MemberConfig {
+            weight,
+            priority,
+            sessions_max: _, // of the pool
+            is_draining,
+        } = entry.member_config;
+        Self {
+            address: entry.written.to_string(),
+            name: entry.name.as_deref().map(str::to_owned),
+            weight: Some(weight),
+            priority: Some(priority),
+            draining: is_draining,
+        }
+    }
+}
+
+/// The entries of a whole list.
+///
+/// # Errors
+/// A server is not valid, two have one identity, or there are more than [`LISTED_MAX`].
+pub fn listed_entries(
+    listed: impl IntoIterator<Item = ListedServer>,
+    defaults: MemberConfig,
+) -> Result<Vec<ServerEntry>, Reason> {
+    let mut entries: Vec<ServerEntry> = Vec::new();
+    let (mut names, mut locations) = (HashSet::new(), HashSet::new());
+    for listed in listed {
+        let entry = listed.into_entry(defaults)?;
+        let is_new = match &entry.name {
+            Some(name) => names.insert(Arc::clone(name)),
+            None => locations.insert(entry.location.normalized()),
+        };
+        if !is_new {
+            return Err(Reason::new(&format!("server `{}` is listed twice", entry.label())));
+        }
+        if entries.len() == LISTED_MAX {
+            return Err(Reason::new(&format!("the list has more than {LISTED_MAX} servers")));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// The largest weight.
+pub const WEIGHT_MAX: u16 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<ServerEntry>, String> {
+        let listed: Vec<ListedServer> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        listed_entries(listed, MemberConfig::default()).map_err(|reason| reason.to_string())
+    }
+
+    #[test]
+    fn addresses_and_tables_are_servers() {
+        let text =
+            r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 3, "priority": 1, "draining": true}]"#;
+        let entries = read(text).unwrap();
+        assert_eq!(
+            (&**entries[0].label(), entries[0].member_config),
+            ("10.0.0.1:1", MemberConfig::default())
+        );
+        let config = MemberConfig {
+            weight: 3,
+            priority: 1,
+            sessions_max: None,
+            is_draining: true,
+        };
+        assert_eq!((&**entries[1].label(), entries[1].member_config), ("b", config));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let entries =
+            read(r#"["10.0.0.1:1", {"address": "b.test:2", "name": "b", "weight": 0, "draining": true}]"#).unwrap();
+        let listed: Vec<ListedServer> = entries.iter().map(Into::into).collect();
+        assert_eq!(read(&serde_json::to_string(&listed).unwrap()).unwrap(), entries);
+    }
+
+    #[test]
+    fn an_error_names_the_server_and_what_is_wrong() {
+        for (text, error) in [
+            (r#"["10.0.0.1"]"#, "`10.0.0.1` has no port"),
+            (r#"["10.0.0.1:1", "10.0.0.1:1"]"#, "`10.0.0.1:1` is listed twice"),
+            (r#"["a.test:1", "A.test:1"]"#, "`A.test:1` is listed twice"),
+            (r#"[{"address": "10.0.0.1:1", "name": "a/b"}]"#, "invalid name `a/b`"),
+            (r#"[{"address": "10.0.0.1:1", "weight": 257}]"#, "the largest is 256"),
+            (r#"[{"address": "10.0.0.1:1", "wieght": 2}]"#, "unknown field `wieght`"),
+            (r#"[{"name": "a"}]"#, "missing field `address`"),
+            (r#"[7]"#, "a server is \"host:port\" or a table"),
+        ] {
+            let found = read(text).unwrap_err();
+            assert!(found.contains(error), "{text}: {found}");
+        }
+        let many: Vec<_> = (0..=LISTED_MAX).map(|number| format!("s{number}.test:1")).collect();
+        assert!(
+            read(&serde_json::to_string(&many).unwrap())
+                .unwrap_err()
+                .contains("more than 10000")
+        );
+        assert!(read(&serde_json::to_string(&many[1..]).unwrap()).is_ok());
+    }
+}

@@ -1,0 +1,22 @@
+//! Which sessions of a pool are ended although nothing is wrong with them.
+
+use std::time::Duration;
+
+/// Which sessions are ended although nothing is wrong with them, at a moment at which they are at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetirePlan {
+    /// The age from which on a session ends, 10 % more or less; `None`: sessions may be of any age.
+    pub max_age: Option<Duration>,
+    /// The time over which sessions in excess are ended while they are spread unevenly; `None`: they stay.
+    pub rebalance: Option<Duration>,
+    /// How long a session must not have moved a byte.
+    pub idle_for: Duration,
+}
+
+impl RetirePlan {
+    /// Whether any session is ended so.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.max_age.is_some() || self.rebalance.is_some()
+    }
+}

@@ -1,0 +1,55 @@
+//! Questions about a connection that might come: where would it go?
+
+use std::net::IpAddr;
+
+use super::{ListenerPlan, PoolId};
+use crate::addr::ClientAddr;
+use crate::name::Sni;
+use crate::route::{Explanation, RouteInput};
+use crate::sniff::hello::ProtocolList;
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RouteQuestion<'a> {
+    /// The server name that the client asks for. As of clients, one that is no server name counts as none.
+    pub sni: Option<&'a str>,
+    /// The protocols that it offers.
+    pub alpn: &'a [String],
+    /// Its address; `None`: no `from` condition holds.
+    pub client: Option<IpAddr>,
+    /// The database that it names, if it is a PostgreSQL client whose StartupMessage is read. Default: as the user.
+    pub database: Option<&'a str>,
+    /// The user that it names then.
+    pub user: Option<&'a str>,
+}
+
+impl RouteQuestion<'_> {
+    /// Whether the client uses TLS for sure.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.sni.is_some() || !self.alpn.is_empty()
+    }
+
+    /// Where a listener sends the connection, and why.
+    #[must_use]
+    pub fn explain<'a>(&self, listener: &'a ListenerPlan) -> Explanation<'a, PoolId> {
+        let name = self.sni.and_then(|sni| Sni::from_config(sni).ok());
+        let alpn = ProtocolList::of(self.alpn);
+        let hello = RouteInput {
+            name: name.as_ref(),
+            alpn: &alpn,
+            client: self.client.map(|ip| ClientAddr::new((ip, 0).into())),
+            database: None,
+            user: None,
+        };
+        let reads_startup =
+            listener.protocol.is_postgres() && listener.routes.reads_startup(self.is_tls().then_some(&hello));
+        let user = self.user.filter(|_| reads_startup);
+        let database = self.database.filter(|_| reads_startup).or(user);
+        listener.routes.explain(&RouteInput {
+            database: database.map(str::as_bytes),
+            user: user.map(str::as_bytes),
+            ..hello
+        })
+    }
+}

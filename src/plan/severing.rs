@@ -1,0 +1,38 @@
+//! What becomes of sessions and servers when the state of a server changes.
+
+use std::time::Duration;
+
+/// Which sessions are closed when the state of a server changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeveringPlan {
+    /// Sessions of a server that goes down.
+    pub on_down: Sever,
+    /// Sessions of a server that goes down only because it is behind its primary.
+    pub on_lag: Sever,
+    /// Sessions on a worse tier, when a better one is back, and those on the fallback, when the pool is.
+    pub on_recover: Sever,
+    /// Sessions of a server that leaves the pool.
+    pub on_leave: Sever,
+    /// The time over which they are closed.
+    pub close_over: Duration,
+}
+
+/// What to do with sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sever {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They are closed, spread over a time.
+    Close,
+}
+
+/// What happens to a server that went down, once its checks pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// It is used again.
+    #[default]
+    Auto,
+    /// It gets no new sessions until an operator enables it.
+    Manual,
+}

@@ -1,0 +1,12 @@
+//! What a server tells those who wait for it.
+
+use std::fmt::Debug;
+
+/// Those who wait for a server: the queue of its pool.
+pub(super) trait Awaited: Debug + Send + Sync {
+    /// Something has changed that may make room. Never blocks, so that it may be called with a server's state locked.
+    fn notify_change(&self);
+
+    /// A place on a server has become free.
+    fn place_freed(&self);
+}

@@ -1,0 +1,96 @@
+use super::*;
+
+const TWO_THREE: Thresholds = Thresholds { rise: 2, fall: 3 };
+
+fn outcome(sign: char) -> CheckOutcome {
+    match sign {
+        '+' => CheckOutcome::Pass,
+        '-' => CheckOutcome::Fail("gone".into()),
+        '<' => CheckOutcome::Behind("7s".into()),
+        '!' | '|' => CheckOutcome::Refused {
+            reason: "too many clients".into(),
+            accepts_sessions: sign == '!',
+        },
+        _ => CheckOutcome::Unfit("a replica".into()),
+    }
+}
+
+fn run(machine: &mut RiseFall, results: &str) -> Vec<Option<CheckState>> {
+    results
+        .chars()
+        .map(|c| machine.record(&outcome(c), TWO_THREE))
+        .collect()
+}
+
+#[test]
+fn one_unfit_result_takes_a_server_out_and_one_pass_brings_it_back() {
+    use CheckState::{Down, Up};
+    assert_eq!(
+        run(&mut RiseFall::unchecked(), "+?+?"),
+        [Some(Up), Some(Down), Some(Up), Some(Down)]
+    );
+    assert_eq!(run(&mut RiseFall::unchecked(), "?+"), [Some(Down), Some(Up)]);
+    // A failed check in between requires `rise` passes again.
+    assert_eq!(
+        run(&mut RiseFall::unchecked(), "+?-++"),
+        [Some(Up), Some(Down), None, None, Some(Up)]
+    );
+    assert_eq!(
+        run(&mut RiseFall::unchecked(), "+-?+"),
+        [Some(Up), None, Some(Down), Some(Up)]
+    );
+}
+
+#[test]
+fn a_server_that_is_behind_obeys_rise_and_fall_and_stays_so_until_it_fails_by_itself() {
+    use CheckState::{Down, Up};
+    let mut machine = RiseFall::unchecked();
+    assert_eq!(run(&mut machine, "+<<"), [Some(Up), None, None]);
+    assert!(!machine.is_behind(), "it is still up");
+    assert_eq!(run(&mut machine, "+<-<"), [None, None, None, Some(Down)]);
+    assert!(machine.is_behind());
+    assert_eq!(run(&mut machine, "--"), [None, None]);
+    assert!(machine.is_behind());
+    run(&mut machine, "-");
+    assert!(!machine.is_behind(), "it has failed `fall` times");
+    run(&mut machine, "<");
+    assert!(machine.is_behind(), "it works again");
+    assert_eq!(run(&mut machine, "+<++"), [None, None, None, Some(Up)]);
+    assert!(!machine.is_behind());
+    run(&mut machine, "<<<?");
+    assert!(!machine.is_behind(), "its role is wrong");
+}
+
+#[test]
+fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accepted() {
+    use CheckState::{Down, Up};
+    assert_eq!(run(&mut RiseFall::unchecked(), "!"), [Some(Up)]);
+    assert_eq!(run(&mut RiseFall::unchecked(), "|"), [Some(Down)]);
+    let mut machine = RiseFall::unchecked();
+    assert_eq!(run(&mut machine, "+!!!!||||"), [&[Some(Up)][..], &[None; 8]].concat());
+    assert_eq!(machine.refusal(), RefusedCheck::Suspended);
+    // It proves that the server lives: failures before it do not count.
+    assert_eq!(run(&mut machine, "--!--"), [None; 5]);
+    assert_eq!(run(&mut machine, "-||"), [Some(Down), None, None]);
+    assert_eq!(run(&mut machine, "!!"), [None, Some(Up)]);
+    // But it does not tell the role.
+    assert_eq!(run(&mut machine, "?!!!"), [Some(Down), None, None, None]);
+}
+
+#[test]
+fn the_first_result_alone_decides_the_state() {
+    assert_eq!(run(&mut RiseFall::unchecked(), "+"), [Some(CheckState::Up)]);
+    assert_eq!(run(&mut RiseFall::unchecked(), "-"), [Some(CheckState::Down)]);
+}
+
+#[test]
+fn fall_and_rise_count_results_in_a_row() {
+    let mut machine = RiseFall::unchecked();
+    assert_eq!(
+        run(&mut machine, "+--+--"),
+        [Some(CheckState::Up), None, None, None, None, None]
+    );
+    assert_eq!(run(&mut machine, "-"), [Some(CheckState::Down)]);
+    assert_eq!(run(&mut machine, "+-+"), [None, None, None]);
+    assert_eq!(run(&mut machine, "+"), [Some(CheckState::Up)]);
+}

@@ -1,0 +1,202 @@
+//! Picks in pools whose servers take only so many sessions, and the wait for a server with room.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::candidates::{Candidate, CandidateSet};
+use super::queue::QueueTurn;
+use super::{Lease, NoLease, Policy, Pool, QueueLimits, ServerId};
+use crate::addr::{ClientAddr, ClientHost};
+
+/// Clients that may wait for a pool that sleeps and has no `queue`.
+const SLEEPERS_MAX: usize = 1000;
+
+/// Why a client no longer waits for a server with room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueFailure {
+    /// No server is left that it could wait for.
+    NoServer,
+    /// The pool has no queue.
+    Off,
+    /// The queue is full.
+    Full,
+    /// It has waited for as long as it may.
+    Timeout,
+}
+
+impl Pool {
+    /// [`Self::pick`] in a pool of which a server is limited. Who comes while others wait has to line up.
+    #[cold]
+    pub(super) fn pick_limited(&self, client: ClientHost, tried: &[ServerId], now: Instant) -> Result<Lease, NoLease> {
+        if self.rules.queue.is_some() && !self.queue.is_empty() {
+            return Err(NoLease::Full);
+        }
+        self.pick_with_room(client, tried, &mut Vec::new(), now)
+    }
+
+    /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those that
+    /// are found to be full are added to it.
+    ///
+    /// The next tier is no substitute for a full one: its servers are for the time when those of a better one are down.
+    pub(super) fn pick_with_room(
+        &self,
+        client: ClientHost,
+        tried: &[ServerId],
+        full: &mut Vec<ServerId>,
+        now: Instant,
+    ) -> Result<Lease, NoLease> {
+        let mut excluded = tried.to_vec();
+        // Bounded: each round returns or excludes one more server.
+        loop {
+            let snapshot = self.snapshot(now);
+            let retried;
+            let set = if excluded.is_empty() {
+                &snapshot.set
+            } else {
+                let is_excluded = |id| excluded.contains(&id);
+                retried = CandidateSet::new(&self.members.load(), &self.rules, now, is_excluded);
+                &retried
+            };
+            let first = match self.rules.policy {
+                Policy::RoundRobin if excluded.is_empty() => snapshot.next_turn(),
+                _ => self.choose(&set.candidates, client),
+            };
+            let first = first.ok_or_else(|| self.none_for(tried))?;
+            let taken = self.take_place(set, first, client, full).ok_or(NoLease::Full)?;
+            match set.admit(&taken, &self.rules, now) {
+                Some(kind) => return Ok(Lease::of_place(taken, kind)),
+                None => {
+                    // Another session has the trial. Nobody else could have used this place meanwhile.
+                    taken.server.remove_session();
+                    excluded.push(taken.server.id());
+                }
+            }
+        }
+    }
+
+    /// Takes a place on the first choice or, if that is full, on the one that the policy chooses among the others with room.
+    fn take_place(
+        &self,
+        set: &CandidateSet,
+        first: &Candidate,
+        client: ClientHost,
+        full: &mut Vec<ServerId>,
+    ) -> Option<Candidate> {
+        let mut chosen = first.clone();
+        loop {
+            let id = chosen.server.id();
+            if !full.contains(&id) {
+                if chosen.take_place() {
+                    return Some(chosen);
+                }
+                full.push(id);
+            }
+            if !self.waits_for_any_server() && self.rules.queue.is_some() {
+                return None;
+            }
+            let has_room = |other: &&Candidate| other.has_room() && !full.contains(&other.server.id());
+            let with_room: Vec<_> = set.candidates.iter().filter(has_room).cloned().collect();
+            match self.choose(&with_room, client) {
+                Some(next) => chosen = next.clone(),
+                None => {
+                    full.extend(set.candidates.iter().map(|candidate| candidate.server.id()));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Whether a client waits for whichever server has room first, and not for its own.
+    pub(super) fn waits_for_any_server(&self) -> bool {
+        self.rules.policy != Policy::SourceHash
+    }
+
+    /// When time alone may make another server usable.
+    pub(super) fn snapshot_expires(&self, now: Instant) -> Option<Instant> {
+        self.snapshot(now).set.expires()
+    }
+
+    /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session
+    /// has the place in the order that it had before. `on_join` is told the position in the queue, from 1, if it has to wait.
+    ///
+    /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// [`QueueFailure`]; also if no server is left to wait for.
+    pub async fn wait_for_lease(
+        &self,
+        client: ClientAddr,
+        tried: &[ServerId],
+        turn: &mut QueueTurn,
+        on_join: impl FnOnce(usize),
+    ) -> Result<Lease, QueueFailure> {
+        let began = Instant::now();
+        let limits = self.queue_limits(began).ok_or(QueueFailure::Off)?;
+        let deadline = began + limits.timeout.saturating_sub(turn.waited);
+        let joined = self.queue.join(self, (client.host(), tried), turn, limits.clients_max);
+        let mut place = joined.ok_or(QueueFailure::Full)?;
+        let answer = if let Ok(answer) = place.answer.try_recv() {
+            Ok(answer)
+        } else {
+            on_join(place.position);
+            loop {
+                let changed = pin!(self.queue.changed()); // before the line is served, so that no change is missed
+                let expires = self.queue.serve_if_stale(self, Instant::now());
+                tokio::select! {
+                    biased;
+                    answer = &mut place.answer => break answer,
+                    () = changed => {}
+                    () = sleep_until(expires.map_or(deadline, |expires| expires.min(deadline))) => {
+                        if Instant::now() >= deadline {
+                            if place.leave() {
+                                return Err(QueueFailure::Timeout);
+                            }
+                            break (&mut place.answer).await;
+                        }
+                    }
+                }
+            }
+        };
+        turn.waited += began.elapsed();
+        let lease = answer.expect("who is in the line is answered, or leaves by itself");
+        lease.map_err(|_| QueueFailure::NoServer)
+    }
+
+    /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps.
+    pub(super) fn none_for(&self, tried: &[ServerId]) -> NoLease {
+        if self.rules.wake.is_some() && tried.is_empty() {
+            NoLease::Full
+        } else {
+            NoLease::NoServer
+        }
+    }
+
+    /// Whether it has no server at this time because it sleeps, or has not woken yet.
+    #[must_use]
+    pub fn is_asleep(&self, now: Instant) -> bool {
+        self.rules.wake.is_some() && !self.is_usable(now)
+    }
+
+    /// Who may wait in the queue from now on. While the pool sleeps, its clients may wait until it is awake.
+    fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
+        let Some(timeout) = self.rules.wake.filter(|_| self.is_asleep(now)) else {
+            return self.rules.queue;
+        };
+        let clients_max = self.rules.queue.map_or(SLEEPERS_MAX, |queue| queue.clients_max);
+        Some(QueueLimits { clients_max, timeout })
+    }
+
+    /// Waits until a client has lined up in its queue since the last call. For one waiter.
+    pub fn queue_joined(&self) -> impl Future<Output = ()> + use<> {
+        let queue = Arc::clone(&self.queue);
+        async move { queue.joined().await }
+    }
+
+    /// How many clients wait in its queue.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+}

@@ -1,0 +1,92 @@
+//! Why a server does or does not get new sessions, in one word.
+//!
+//! Health, role and use are three facts. Their combination is one of these states, so that the servers of a pool add up.
+
+use tokio::time::Instant;
+
+use super::health::{Availability, CheckState};
+use super::{AdminState, Member};
+
+/// The state of a server in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It gets new sessions, if no better tier is usable.
+    Usable,
+    /// It has not been checked yet.
+    Unchecked,
+    /// It fails its checks.
+    Unhealthy,
+    /// It answers its checks, but it has the wrong role or is too far behind.
+    WrongRole,
+    /// It refuses its checks.
+    CheckRefused,
+    /// Connects of sessions have failed.
+    Ejected,
+    /// Its weight is 0.
+    ZeroWeight,
+    /// An operator or its agent has drained it.
+    Draining,
+    /// It went down, and waits until an operator enables it.
+    AwaitingFailback,
+    /// An operator or its agent has disabled it.
+    Disabled,
+}
+
+impl MemberState {
+    /// All states, in the order of their discriminants.
+    pub const ALL: [Self; 10] = [
+        Self::Usable,
+        Self::Unchecked,
+        Self::Unhealthy,
+        Self::WrongRole,
+        Self::CheckRefused,
+        Self::Ejected,
+        Self::ZeroWeight,
+        Self::Draining,
+        Self::AwaitingFailback,
+        Self::Disabled,
+    ];
+
+    /// The word for it in metrics and the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Unchecked => "unchecked",
+            Self::Unhealthy => "unhealthy",
+            Self::WrongRole => "wrong_role",
+            Self::CheckRefused => "check_refused",
+            Self::Ejected => "ejected",
+            Self::ZeroWeight => "zero_weight",
+            Self::Draining => "draining",
+            Self::AwaitingFailback => "awaiting_failback",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl Member {
+    /// Its state: the first of these that keeps it from new sessions, what an operator or its agent has set before what checks
+    /// found.
+    #[must_use]
+    pub fn state(&self, now: Instant) -> MemberState {
+        match self.shown_overrides().admin_state {
+            AdminState::Disabled => return MemberState::Disabled,
+            AdminState::Draining => return MemberState::Draining,
+            AdminState::AwaitingFailback => return MemberState::AwaitingFailback,
+            AdminState::Enabled => {}
+        }
+        if self.weight() == 0 {
+            return MemberState::ZeroWeight;
+        }
+        match self.check_state() {
+            CheckState::Unchecked => MemberState::Unchecked,
+            CheckState::Down if !self.is_healthy() => MemberState::Unhealthy,
+            _ if self.is_unfit() => MemberState::WrongRole,
+            _ if self.is_suspended() => MemberState::CheckRefused,
+            CheckState::Down => MemberState::Unhealthy,
+            CheckState::Up if self.availability(now) == Availability::Unavailable => MemberState::Ejected,
+            CheckState::Up => MemberState::Usable,
+        }
+    }
+}

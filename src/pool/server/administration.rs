@@ -1,0 +1,122 @@
+//! The part of a server that an operator and its agent set.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::{DISABLED, NO_WEIGHT, NOT_ENABLED, Server};
+use crate::pool::agent::{AgentRecord, AgentSettings};
+use crate::pool::ejection::Ejection;
+use crate::pool::health::CheckRecord;
+use crate::pool::overrides::{AdminState, Overrides};
+
+/// Who has set what an agent sets, for API and commands.
+const BY_AGENT: &str = "agent";
+
+impl Server {
+    /// Puts an operator's overrides in force. Disabling a server clears its health, so that it starts anew when it is
+    /// enabled.
+    pub(in crate::pool) fn set_overrides(&self, new: Overrides) {
+        let mut overrides = self.lock_overrides();
+        let before = std::mem::replace(&mut *overrides, new).admin_state;
+        let admin_state = overrides.admin_state;
+        self.weight_override
+            .store(overrides.weight.unwrap_or(NO_WEIGHT), Relaxed);
+        self.subscribers.notify();
+        if admin_state == before {
+            return;
+        }
+        self.publish_enabled(admin_state, self.lock_agent().settings);
+        self.set_flag(DISABLED, admin_state == AdminState::Disabled);
+        if admin_state == AdminState::Disabled {
+            let mut checks = self.lock_checks();
+            *checks = CheckRecord::new(checks.rise_fall.is_enabled(), checks.requires_role);
+            self.publish_checks(&checks);
+            let mut ejection = self.lock_ejection();
+            *ejection = Ejection::default();
+            self.publish_ejection(&ejection);
+        }
+        if admin_state == AdminState::Enabled {
+            self.begin_slow_start();
+        }
+        self.admin_state_changed.notify_waiters();
+    }
+
+    /// The overrides in force.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        self.lock_overrides().clone()
+    }
+
+    /// Whether an operator has disabled it: no new sessions and no checks.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.has(DISABLED)
+    }
+
+    /// Waits for the next change of its administrative state. A change after this call, even before the first poll, counts.
+    pub fn admin_state_changed(&self) -> impl Future<Output = ()> {
+        self.admin_state_changed.notified()
+    }
+
+    /// Puts in force what its agent has set. Returns whether that has changed.
+    pub fn set_agent(&self, settings: AgentSettings) -> bool {
+        let overrides = self.lock_overrides();
+        let mut agent = self.lock_agent();
+        if agent.settings == settings {
+            return false;
+        }
+        let comes_back =
+            agent.settings.admin_state != AdminState::Enabled && settings.admin_state == AdminState::Enabled;
+        *agent = AgentRecord {
+            settings,
+            since: SystemTime::now(),
+        };
+        self.weight_percent
+            .store(settings.weight_percent.unwrap_or(NO_WEIGHT), Relaxed);
+        self.publish_enabled(overrides.admin_state, settings);
+        self.subscribers.notify();
+        if comes_back {
+            self.begin_slow_start();
+        }
+        true
+    }
+
+    /// Its overrides as API and commands show them: those of an operator and, where he has set none, those of its agent.
+    /// `configured`: its configured weight.
+    pub(in crate::pool) fn shown_overrides(&self, configured: u16) -> Overrides {
+        let mut shown = self.overrides();
+        let AgentRecord { settings, since } = *self.lock_agent();
+        let sets_state = shown.admin_state == AdminState::Enabled && settings.admin_state != AdminState::Enabled;
+        let weight = self.weight_by_agent(configured).filter(|_| shown.weight.is_none());
+        if sets_state || weight.is_some() {
+            shown.set_by = Some((BY_AGENT.into(), since));
+        }
+        if sets_state {
+            shown.admin_state = settings.admin_state;
+        }
+        shown.weight = shown.weight.or(weight);
+        shown
+    }
+
+    /// Publishes whether it gets new sessions, as far as these decide.
+    fn publish_enabled(&self, by_operator: AdminState, by_agent: AgentSettings) {
+        let is_enabled = [by_operator, by_agent.admin_state] == [AdminState::Enabled; 2];
+        self.set_flag(NOT_ENABLED, !is_enabled);
+    }
+
+    fn lock_agent(&self) -> MutexGuard<'_, AgentRecord> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The weight that its agent gives it, if this one is configured; `None`: the agent sets none. Rounded up, so that only
+    /// 0 % takes it out.
+    pub(in crate::pool) fn weight_by_agent(&self, configured: u16) -> Option<u16> {
+        const WEIGHT_MAX: u32 = 256;
+        let percent = Some(self.weight_percent.load(Relaxed)).filter(|percent| *percent != NO_WEIGHT)?;
+        let weight = (u32::from(configured) * u32::from(percent))
+            .div_ceil(100)
+            .min(WEIGHT_MAX);
+        u16::try_from(weight).ok()
+    }
+}

@@ -1,0 +1,295 @@
+//! Limits of servers and the queue: picks, waits, and both of them by many threads.
+
+use std::num::NonZeroU32;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::thread;
+
+use tokio::task::{JoinHandle, yield_now};
+
+use super::*;
+
+const QUEUE: QueueLimits = QueueLimits {
+    clients_max: 3,
+    timeout: Duration::from_secs(5),
+};
+
+/// A pool of servers that take so many sessions each, and all know its queue.
+fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
+    let shared = Arc::<PoolQueue>::default();
+    let servers = (0..).zip(limits).map(|(n, max)| limited_server(n, *max, &shared));
+    let rules = PoolRules {
+        queue,
+        ..*up(policy, &[]).rules()
+    };
+    Arc::new(Pool::with_queue("pool".into(), rules, servers.collect(), shared))
+}
+
+fn limited_server(n: usize, max: u32, queue: &Arc<PoolQueue>) -> Member {
+    let spec = server(n, 1, false).spec().clone();
+    let member_config = MemberConfig {
+        sessions_max: NonZeroU32::new(max),
+        ..MemberConfig::default()
+    };
+    Member::new(
+        Arc::new(Server::new(spec, false).with_queue(Arc::clone(queue) as _)),
+        member_config,
+    )
+}
+
+fn pick(pool: &Pool, n: u16) -> Result<Lease, NoLease> {
+    pool.pick(client(n), &[], Instant::now())
+}
+
+fn lives(pool: &Pool) -> Vec<u32> {
+    pool.servers().iter().map(|server| server.live()).collect()
+}
+
+/// A client that waits, in line by the time this returns.
+async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+    let (shared, before) = (Arc::clone(pool), pool.queue_len());
+    let waiting = tokio::spawn(async move {
+        shared
+            .wait_for_lease(client(n), &[], &mut QueueTurn::default(), |_| {})
+            .await
+    });
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    assert!(pool.queue_len() == before + 1 || waiting.is_finished());
+    waiting
+}
+
+#[test]
+fn no_server_gets_one_too_many_and_full_ones_are_passed_over() {
+    for policy in POLICIES {
+        let pool = limited(policy, &[2, 3, 1], None);
+        let leases: Vec<_> = (0..6).map(|n| pick(&pool, n).unwrap()).collect();
+        assert_eq!(lives(&pool), [2, 3, 1], "{policy:?}");
+        assert_eq!(pick(&pool, 7).unwrap_err(), NoLease::Full, "{policy:?}");
+        drop(leases);
+        assert_eq!(lives(&pool), [0; 3]);
+    }
+}
+
+#[test]
+fn a_worse_tier_is_no_substitute_for_a_full_one() {
+    let pool = limited(Policy::LeastConn, &[1, 1], None);
+    let mut servers = pool.servers().to_vec();
+    let worse = MemberConfig {
+        priority: 1,
+        ..MemberConfig::default()
+    };
+    servers[1] = Member::new(Arc::clone(&servers[1]), worse);
+    pool.replace_servers(servers);
+    let _lease = pick(&pool, 0).unwrap();
+    assert_eq!(pick(&pool, 1).unwrap_err(), NoLease::Full);
+}
+
+#[test]
+fn by_source_hash_a_client_waits_for_its_own_server_and_passes_it_over_without_a_queue() {
+    let without = limited(Policy::SourceHash, &[1, 1], None);
+    let own = pick(&without, 0).unwrap();
+    let other = pick(&without, 0).unwrap();
+    assert_ne!(own.server().id(), other.server().id());
+    let with = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
+    let _own = pick(&with, 0).unwrap();
+    assert_eq!(
+        pick(&with, 0).unwrap_err(),
+        NoLease::Full,
+        "there is room on the other one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_in_the_order_of_arrival() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let (a, b, c) = (waits(&pool, 2).await, waits(&pool, 3).await, waits(&pool, 4).await);
+    assert_eq!(
+        pool.wait_for_lease(client(5), &[], &mut QueueTurn::default(), |_| {})
+            .await
+            .unwrap_err(),
+        QueueFailure::Full
+    );
+    let freed = second.server().id();
+    b.abort(); // who leaves, leaves no hole
+    drop(second);
+    let lease = a.await.unwrap().unwrap();
+    assert_eq!((lease.server().id(), pool.queue_len()), (freed, 1));
+    assert!(!c.is_finished());
+    drop(first);
+    let _lease = c.await.unwrap().unwrap();
+    assert_eq!((lives(&pool), pool.queue_len()), (vec![1, 1], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_it_may() {
+    let pool = limited(Policy::RoundRobin, &[1], Some(QUEUE));
+    let _lease = pick(&pool, 0).unwrap();
+    let began = Instant::now();
+    let waiting = waits(&pool, 1).await;
+    assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::Timeout);
+    assert_eq!((began.elapsed().as_secs(), pool.queue_len()), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_too_late_goes_to_the_next() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    pool.lead_queue(Arc::downgrade(&pool) as _); // so that the place is handed over when the lease is dropped
+    let lease = pick(&pool, 0).unwrap();
+    let (a, b) = (waits(&pool, 1).await, waits(&pool, 2).await);
+    drop(lease); // `a` has it, and leaves before it runs again
+    a.abort();
+    let _lease = b.await.unwrap().unwrap();
+    assert_eq!(lives(&pool), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_servers_wakes_those_who_wait() {
+    let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
+    let own = pick(&pool, 0).unwrap();
+    let waiting = waits(&pool, 0).await;
+    // Its own server is gone: now the other one is its own, and there is room.
+    let mut others = pool.servers().to_vec();
+    others.retain(|server| server.id() != own.server().id());
+    pool.replace_servers(others);
+    let lease = waiting.await.unwrap().unwrap();
+    assert_ne!(lease.server().id(), own.server().id());
+    let waiting = waits(&pool, 1).await;
+    let only = Arc::clone(lease.server());
+    only.set_checked(true, false);
+    fails(&only, 1); // it is down
+    assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_takes_over_serves_those_who_wait_by_its_own_limits() {
+    let before = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let lease = pick(&before, 0).unwrap();
+    let (a, b) = (waits(&before, 1).await, waits(&before, 2).await);
+    let member_config = MemberConfig {
+        sessions_max: NonZeroU32::new(2),
+        ..MemberConfig::default()
+    };
+    let members = vec![Member::new(Arc::clone(lease.server()), member_config)];
+    let after = Pool::with_queue("pool".into(), *before.rules(), members, Arc::clone(&before.queue));
+    let after = Arc::new(after);
+    after.lead_queue(Arc::downgrade(&after) as _);
+    let next = a.await.unwrap().unwrap();
+    assert_eq!((lives(&after), before.queue_len()), (vec![2], 1));
+    // It is removed. Those who wait for the one before go on, with its limit.
+    drop(after);
+    drop(lease);
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    assert!(!b.is_finished());
+    drop(next);
+    let _lease = b.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
+    let pool = limited(Policy::LeastConn, &[1, 5], Some(QUEUE));
+    let _first = pick(&pool, 0).unwrap();
+    let ejected = Arc::clone(&pool.servers()[1]);
+    let back_off = fail_connects(&pool, &ejected, 3, Instant::now()).expect("the other one is up");
+    let began = Instant::now();
+    let lease = waits(&pool, 1).await.await.unwrap().unwrap();
+    assert_eq!(lease.server().id(), ejected.id());
+    assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_connect_keeps_its_place_and_its_time() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let shared = Arc::clone(&pool);
+    let a = tokio::spawn(async move {
+        let mut turn = QueueTurn::default();
+        let lease = shared.wait_for_lease(client(2), &[], &mut turn, |_| {}).await.unwrap();
+        let tried = [lease.server().id()];
+        drop(lease); // it cannot be connected to
+        let again = shared.wait_for_lease(client(2), &tried, &mut turn, |position| assert_eq!(position, 1));
+        (again.await, tried[0])
+    });
+    yield_now().await;
+    let (b, c) = (waits(&pool, 3).await, waits(&pool, 4).await);
+    drop(first);
+    let _b = b.await.unwrap().unwrap();
+    assert!(!c.is_finished(), "the first one is before it");
+    drop(second);
+    let (again, tried) = a.await.unwrap();
+    assert_ne!(again.unwrap().server().id(), tried);
+    let _c = c.await.unwrap().unwrap();
+}
+
+/// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits
+/// for the same is served before, and at the end nobody is left waiting: a lost wake-up would be a timeout.
+#[test]
+fn many_threads_never_overfill_a_server_nor_lose_a_wake_up() {
+    const THREADS: u64 = 8;
+    const ROUNDS: u64 = 2_000;
+    let queue = QueueLimits {
+        clients_max: 64,
+        timeout: Duration::from_secs(60),
+    };
+    for policy in [Policy::LeastConn, Policy::SourceHash] {
+        let pool = limited(policy, &[1, 2], Some(queue));
+        pool.lead_queue(Arc::downgrade(&pool) as _);
+        let busy: [AtomicU32; 2] = Default::default();
+        let (waited, given_up) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let begin = Barrier::new(THREADS as usize);
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (pool, busy, waited, given_up, begin) = (&pool, &busy, &waited, &given_up, &begin);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(thread);
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_time()
+                        .build()
+                        .unwrap();
+                    begin.wait();
+                    runtime.block_on(async {
+                        for _ in 0..ROUNDS {
+                            let client = client(random.u16(..50));
+                            let lease = match pool.pick(client, &[], Instant::now()) {
+                                Ok(lease) => lease,
+                                Err(_) => {
+                                    waited.fetch_add(1, Relaxed);
+                                    let mut turn = QueueTurn::default();
+                                    let waiting = pool.wait_for_lease(client, &[], &mut turn, |_| {});
+                                    tokio::select! {
+                                        biased;
+                                        () = yields(random.usize(..3) * 40), if random.bool() => {
+                                            given_up.fetch_add(1, Relaxed);
+                                            continue;
+                                        }
+                                        lease = waiting => lease.expect("no wake-up is lost"),
+                                    }
+                                }
+                            };
+                            let index = usize::from(*lease.server().spec().label == *"s1");
+                            assert!(busy[index].fetch_add(1, SeqCst) <= index as u32, "one too many");
+                            thread::yield_now(); // with the place taken, so that the threads meet
+                            busy[index].fetch_sub(1, SeqCst);
+                            drop(lease);
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!((lives(&pool), pool.queue_len()), (vec![0, 0], 0));
+        assert!(
+            waited.load(Relaxed) > 0 && given_up.load(Relaxed) > 0,
+            "the threads met"
+        );
+    }
+}
+
+async fn yields(times: usize) {
+    for _ in 0..times {
+        yield_now().await;
+    }
+}

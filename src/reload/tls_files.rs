@@ -1,0 +1,84 @@
+//! Reads the files of TLS again: certificates, keys, and what else handshakes are made with.
+
+use std::sync::Arc;
+
+use crate::account::Metrics;
+use crate::live::LiveTls;
+use crate::text::escape;
+use crate::tls::{ListenerTls, PoolTls, TlsReload};
+
+/// What came of reading all files again.
+pub struct TlsReloads<'a> {
+    /// The admin port as `[admin]`, and the listeners.
+    pub listeners: Vec<(&'a str, &'a ListenerTls, TlsReload)>,
+    /// The pools, by name.
+    pub pools: Vec<(&'a str, &'a PoolTls, TlsReload)>,
+}
+
+/// Reads all files again, and puts in force what has changed and is not broken. Takes time where there are many files.
+pub fn reload_tls<'a>(tls: &'a LiveTls, metrics: &Metrics) -> TlsReloads<'a> {
+    let of_listener = |(listener, tls): (&'a str, &'a Arc<ListenerTls>)| {
+        (listener, &**tls, reload_listener_tls(listener, tls, metrics))
+    };
+    let of_pool = |(pool, tls): (&'a str, &'a PoolTls)| (pool, tls, reload_pool_tls(pool, tls, metrics));
+    TlsReloads {
+        listeners: tls.all().map(of_listener).collect(),
+        pools: tls.of_pools().into_iter().map(of_pool).collect(),
+    }
+}
+
+/// The same for one listener. Logs and counts what came of it, if any file has changed.
+pub fn reload_listener_tls(listener: &str, tls: &ListenerTls, metrics: &Metrics) -> TlsReload {
+    let reload = tls.reload();
+    if has_changed(&reload) {
+        tracing::info!(
+            listener,
+            certificates = reload.certificates,
+            policy = reload.policy,
+            "TLS files read again"
+        );
+    }
+    let of_policy = if reload.policy {
+        tls.client_auth_warnings()
+    } else {
+        Vec::new()
+    };
+    for warning in reload.warnings.iter().take(WARNINGS_MAX).chain(&of_policy) {
+        tracing::warn!(listener, "{}", escape(warning, &[]));
+    }
+    for error in &reload.broken {
+        let error = escape(error, &[]);
+        tracing::error!(listener, %error, "{BROKEN}");
+    }
+    count(&reload, metrics);
+    reload
+}
+
+/// The same for one pool.
+pub fn reload_pool_tls(pool: &str, tls: &PoolTls, metrics: &Metrics) -> TlsReload {
+    let reload = tls.reload();
+    if has_changed(&reload) {
+        tracing::info!(pool, "TLS files read again");
+    }
+    for error in &reload.broken {
+        let error = escape(error, &[]);
+        tracing::error!(pool, %error, "{BROKEN}");
+    }
+    count(&reload, metrics);
+    reload
+}
+
+/// Warnings about certificates that are logged at a time: there may be thousands of certificates.
+const WARNINGS_MAX: usize = 20;
+
+const BROKEN: &str = "a TLS file is broken: what was read before stays in force";
+
+fn has_changed(reload: &TlsReload) -> bool {
+    reload.certificates > 0 || reload.policy
+}
+
+fn count(reload: &TlsReload, metrics: &Metrics) {
+    if has_changed(reload) || !reload.broken.is_empty() {
+        metrics.record_certificate_reload(reload.broken.is_empty());
+    }
+}

@@ -1,0 +1,206 @@
+//! Ends sessions that should not go on for ever, at a moment at which they are at rest: those that are older than
+//! `max_session_age`, and with `rebalance` those in excess on servers that have more than their share.
+//!
+//! At rest: no byte has moved for `idle_for`, as seen here, and the session itself finds that nothing is unsent and that
+//! the last byte came from the server. It polls the sessions instead of having them set timers. So sessions of other
+//! pools pay nothing, and a reload needs no code of its own.
+
+mod balance;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::account::{Ending, Ledger, Record};
+use crate::live::{Live, LivePool};
+use crate::plan::RetirePlan;
+use crate::pool::ServerId;
+use crate::sever::Pace;
+use balance::Balance;
+
+/// How often sessions are polled, unless their age needs it more often.
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// Ends sessions where that is due, for as long as it is polled.
+pub async fn run(live: Arc<Live>, ledgers: Vec<Arc<Ledger>>) {
+    let mut retirement = Retirement::default();
+    loop {
+        let now = Instant::now();
+        let rules = rules(&live, now);
+        let tick = tick(&rules);
+        if rules.is_empty() {
+            retirement = Retirement::default();
+        } else {
+            let records = ledgers.iter().flat_map(|ledger| ledger.records());
+            retirement.tick(&rules, records, now);
+        }
+        sleep(tick).await;
+    }
+}
+
+/// The time between two polls: a session must be seen at rest between its age and a tenth more.
+fn tick(rules: &HashMap<Arc<str>, PoolRetirement>) -> Duration {
+    let ages = rules.values().filter_map(|rule| rule.plan.max_age);
+    ages.map(|age| age / 20).chain([TICK_MAX]).min().unwrap_or(TICK_MAX)
+}
+
+/// What applies to the sessions of a pool.
+struct PoolRetirement {
+    plan: RetirePlan,
+    /// `None`: it is not rebalanced.
+    balance: Option<(Duration, Balance)>,
+}
+
+/// The pools whose sessions are ended, by name.
+fn rules(live: &Live, now: Instant) -> HashMap<Arc<str>, PoolRetirement> {
+    let in_force = live.in_force();
+    let pools = in_force.pools.iter().filter(|pool| pool.plan().retiring.is_on());
+    let rule = |pool: &Arc<LivePool>| {
+        let plan = pool.plan().retiring;
+        let balance = plan.rebalance.map(|over| (over, Balance::of(&pool.loads(now))));
+        (Arc::clone(pool.name()), PoolRetirement { plan, balance })
+    };
+    pools.map(rule).collect()
+}
+
+/// What is remembered from tick to tick.
+#[derive(Default)]
+struct Retirement {
+    /// By session: its bytes, and since when they have not changed.
+    seen: HashMap<u64, (u64, Instant)>,
+    /// The pools that are being rebalanced.
+    paces: HashMap<Arc<str>, Pace>,
+}
+
+impl Retirement {
+    fn tick(
+        &mut self,
+        rules: &HashMap<Arc<str>, PoolRetirement>,
+        records: impl Iterator<Item = Arc<Record>>,
+        now: Instant,
+    ) {
+        let mut seen = HashMap::new();
+        let mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>> = HashMap::new();
+        for record in records {
+            let Some((pool, server)) = record.relays_to() else {
+                continue;
+            };
+            let Some(rule) = rules.get(&pool) else { continue };
+            let bytes = record.bytes();
+            let before = self.seen.get(&record.id()).filter(|(before, _)| *before == bytes);
+            let since = before.map_or(now, |(_, since)| *since);
+            seen.insert(record.id(), (bytes, since));
+            let is_idle = now - since >= rule.plan.idle_for;
+            let max_age = rule.plan.max_age;
+            match max_age.and_then(|max_age| overdue(record.id(), max_age, record.age())) {
+                Some(Overdue::ByATenth) => {
+                    record.cut(Ending::Aged);
+                }
+                Some(Overdue::Yet) if is_idle => record.end_at_rest(Ending::Aged),
+                _ if is_idle && rule.balance.is_some() => idle.entry((pool, server)).or_default().push(record),
+                _ => {}
+            }
+        }
+        self.seen = seen;
+        self.rebalance(rules, idle, now);
+    }
+
+    /// Ends the oldest idle sessions in excess, at the pace of each pool.
+    fn rebalance(
+        &mut self,
+        rules: &HashMap<Arc<str>, PoolRetirement>,
+        mut idle: HashMap<(Arc<str>, ServerId), Vec<Arc<Record>>>,
+        now: Instant,
+    ) {
+        self.paces.retain(|pool, _| rules.contains_key(pool));
+        for (pool, rule) in rules {
+            let Some((over, balance)) = &rule.balance else { continue };
+            let total = balance.total();
+            let Some(pace) = self.pace(pool, *over, balance, now) else {
+                continue;
+            };
+            let mut due = pace.due(now, total);
+            for (server, excess) in &balance.excess {
+                let mut sessions = idle.remove(&(Arc::clone(pool), *server)).unwrap_or_default();
+                sessions.sort_unstable_by_key(|record| record.id());
+                let ends = due.min(*excess).min(sessions.len());
+                due -= ends;
+                sessions[..ends]
+                    .iter()
+                    .for_each(|record| record.end_at_rest(Ending::Rebalanced));
+            }
+        }
+    }
+
+    /// The pace of a pool that is being rebalanced, also from now on; a new one when the time of the last one is over.
+    fn pace(&mut self, pool: &Arc<str>, over: Duration, balance: &Balance, now: Instant) -> Option<Pace> {
+        let pace = self.paces.get(pool).copied();
+        if pace.map_or(!balance.is_uneven(), |_| balance.is_even()) {
+            self.paces.remove(pool);
+            return None;
+        }
+        let is_current = |pace: &Pace| pace.over == over && now - pace.began < over;
+        let began_now = || Pace {
+            over,
+            began: now,
+            first: balance.total(),
+        };
+        let pace = pace.filter(is_current).unwrap_or_else(began_now);
+        self.paces.insert(Arc::clone(pool), pace);
+        Some(pace)
+    }
+}
+
+/// How much too old a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overdue {
+    /// It ends at rest.
+    Yet,
+    /// By a tenth: it ends whatever it does.
+    ByATenth,
+}
+
+/// Whether a session is too old. Its own limit is drawn by its number: `max_age`, 10 % more or less.
+fn overdue(id: u64, max_age: Duration, age: Duration) -> Option<Overdue> {
+    let drawn = (xxh3_64(&id.to_le_bytes()) % 2001) as u32; // 1000: `max_age`
+    let limit = max_age * 9 / 10 + max_age / 10_000 * drawn;
+    if age < limit {
+        None
+    } else if age < limit + max_age / 10 {
+        Some(Overdue::Yet)
+    } else {
+        Some(Overdue::ByATenth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn ages_are_drawn_evenly_within_ten_percent() {
+        let minutes = |id| {
+            let is_young = |minute: &u32| overdue(id, HOUR, Duration::from_secs(60) * *minute).is_none();
+            (0..).take_while(is_young).count()
+        };
+        let mut drawn = [0; 70];
+        (0..1200).for_each(|id| drawn[minutes(id)] += 1);
+        assert_eq!(drawn[..54], [0; 54]);
+        assert_eq!(drawn[67..], [0; 3]);
+        assert!(drawn[55..66].iter().all(|count| (60..150).contains(count)), "{drawn:?}");
+    }
+
+    #[test]
+    fn at_the_latest_a_tenth_later_a_session_is_cut() {
+        for id in 0..100 {
+            let first = |wanted| (0..).find(|second| overdue(id, HOUR, Duration::from_secs(*second)) == Some(wanted));
+            let (old, cut) = (first(Overdue::Yet).unwrap(), first(Overdue::ByATenth).unwrap());
+            assert!((cut - old).abs_diff(360) <= 1, "{old} {cut}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Whether the sessions of a pool are spread evenly, and how many have to move. Pure functions of counts.
+
+use crate::pool::{ServerId, ServerLoad};
+
+/// Rebalancing begins when a server has more than this multiple of its share, …
+const BEGIN_AT: f64 = 1.2;
+
+/// … and ends when none has more than this.
+const END_AT: f64 = 1.05;
+
+/// How sessions are spread over the servers of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Balance {
+    /// The largest multiple of its share that a server has; only servers from which a session could move count.
+    fullest: f64,
+    /// By server, the sessions in excess of its share, in whole sessions; the most first, and none without.
+    pub(super) excess: Vec<(ServerId, usize)>,
+}
+
+impl Balance {
+    /// The balance of these servers. The share of a server is proportional to its weight, but not more than it may have.
+    pub(super) fn of(servers: &[ServerLoad]) -> Self {
+        let mut excess = Vec::new();
+        let mut fullest = 0_f64;
+        for (server, share) in servers.iter().zip(shares(servers)) {
+            let sessions = f64::from(server.sessions);
+            let over = sessions - share;
+            // A tolerance, because shares are rounded.
+            if over + 1e-9 >= 1.0 {
+                excess.push((server.id, (over + 1e-9) as usize));
+                fullest = fullest.max(sessions / share);
+            }
+        }
+        excess.sort_by_key(|(_, sessions)| std::cmp::Reverse(*sessions));
+        Self { fullest, excess }
+    }
+
+    /// Whether rebalancing is to begin.
+    pub(super) fn is_uneven(&self) -> bool {
+        self.fullest > BEGIN_AT
+    }
+
+    /// Whether rebalancing is to end.
+    pub(super) fn is_even(&self) -> bool {
+        self.fullest <= END_AT
+    }
+
+    /// Sessions in excess, of all servers.
+    pub(super) fn total(&self) -> usize {
+        self.excess.iter().map(|(_, sessions)| sessions).sum()
+    }
+}
+
+/// The share of each server. What a server may not have is shared by the others.
+fn shares(servers: &[ServerLoad]) -> Vec<f64> {
+    let mut shares = vec![0.0; servers.len()];
+    let mut open: Vec<usize> = (0..servers.len()).collect();
+    let mut sessions: f64 = servers.iter().map(|server| f64::from(server.sessions)).sum();
+    // Bounded: each round but the last one takes a server out.
+    loop {
+        let weights: f64 = open.iter().map(|index| f64::from(servers[*index].weight)).sum();
+        let share = |index: usize| sessions * f64::from(servers[index].weight) / weights;
+        let max = |index: usize| {
+            servers[index]
+                .sessions_max
+                .map_or(f64::INFINITY, |max| f64::from(max.get()))
+        };
+        let Some(at) = open.iter().position(|index| share(*index) > max(*index)) else {
+            open.iter().for_each(|index| shares[*index] = share(*index));
+            return shares;
+        };
+        let limited = open.remove(at);
+        shares[limited] = max(limited);
+        sessions -= shares[limited];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn loads(servers: &[(u16, u32, u32)]) -> Vec<ServerLoad> {
+        let load = |(weight, sessions, max): &(u16, u32, u32)| ServerLoad {
+            id: ServerId::for_test(),
+            weight: *weight,
+            sessions: *sessions,
+            sessions_max: NonZeroU32::new(*max),
+        };
+        servers.iter().map(load).collect()
+    }
+
+    /// The excess of each server, in their order.
+    fn excess(servers: &[(u16, u32, u32)]) -> Vec<usize> {
+        let loads = loads(servers);
+        let balance = Balance::of(&loads);
+        let of = |id| {
+            balance
+                .excess
+                .iter()
+                .find(|(other, _)| *other == id)
+                .map_or(0, |(_, n)| *n)
+        };
+        loads.iter().map(|load| of(load.id)).collect()
+    }
+
+    fn is_uneven(servers: &[(u16, u32, u32)]) -> bool {
+        Balance::of(&loads(servers)).is_uneven()
+    }
+
+    #[test]
+    fn a_new_server_gets_its_share_by_weight() {
+        assert_eq!(excess(&[(1, 150, 0), (1, 150, 0), (1, 0, 0)]), [50, 50, 0]);
+        assert_eq!(excess(&[(2, 150, 0), (1, 150, 0), (3, 0, 0)]), [50, 100, 0]);
+        assert!(is_uneven(&[(1, 150, 0), (1, 150, 0), (1, 0, 0)]));
+    }
+
+    #[test]
+    fn it_begins_above_the_one_bound_and_ends_at_the_other() {
+        assert!(!is_uneven(&[(1, 120, 0), (1, 80, 0)]));
+        assert!(is_uneven(&[(1, 121, 0), (1, 79, 0)]));
+        assert!(!Balance::of(&loads(&[(1, 106, 0), (1, 94, 0)])).is_even());
+        assert!(Balance::of(&loads(&[(1, 105, 0), (1, 95, 0)])).is_even());
+    }
+
+    #[test]
+    fn where_moving_one_would_change_nothing_it_does_not_begin() {
+        for even in [
+            &[(1, 1, 0), (1, 0, 0)][..],
+            &[(1, 2, 0), (1, 1, 0)],
+            &[(1, 1, 0), (1, 1, 0), (1, 0, 0)],
+        ] {
+            assert!(!is_uneven(even), "{even:?}");
+        }
+        assert_eq!(excess(&[(1, 2, 0), (1, 0, 0)]), [1, 0]);
+        assert!(is_uneven(&[(1, 2, 0), (1, 0, 0)]));
+    }
+
+    #[test]
+    fn what_a_server_may_not_have_stays_on_the_others() {
+        assert_eq!(excess(&[(1, 90, 0), (1, 10, 10)]), [0, 0]);
+        assert_eq!(excess(&[(1, 100, 0), (1, 0, 10)]), [10, 0]);
+        assert!(!is_uneven(&[(1, 90, 0), (1, 10, 10)]), "its session could go nowhere");
+    }
+
+    proptest! {
+        #[test]
+        fn moving_the_excess_makes_the_pool_even(servers in prop::collection::vec((1u16..20, 0u32..500, 0u32..300), 1..12)) {
+            let loads = loads(&servers);
+            let (sum, limits) = (|of: &[ServerLoad]| of.iter().map(|load| load.sessions).sum::<u32>(), shares(&loads));
+            let balance = Balance::of(&loads);
+            for (load, share) in loads.iter().zip(&limits) {
+                let over = balance.excess.iter().find(|(id, _)| *id == load.id).map_or(0, |(_, n)| *n);
+                let left = f64::from(load.sessions) - over as f64;
+                prop_assert!(over == 0 || left + 1e-6 >= *share, "never more than brings it into balance");
+                prop_assert!(left < share + 1.0 + 1e-6);
+            }
+            prop_assert!(limits.iter().sum::<f64>() <= f64::from(sum(&loads)) + 1e-6);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether the TLS of a client ends here, by where it goes.
+
+use super::{RouteChoice, RouteInput, RouteTable};
+
+/// What happens to the TLS of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// It is passed on, never decrypted. What is not TLS is passed on, too.
+    #[default]
+    Pass,
+    /// It ends here: the server gets the plaintext.
+    Terminate,
+}
+
+impl TlsMode {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
+impl<T> RouteTable<T> {
+    /// What happens to the TLS of a client that goes there; `None`: it is refused.
+    #[must_use]
+    pub fn tls_mode(&self, choice: &RouteChoice<'_, T>) -> Option<TlsMode> {
+        match choice {
+            RouteChoice::Route { route, .. } => Some(route.tls),
+            RouteChoice::Default(_) => Some(self.default_tls),
+            RouteChoice::Refused { .. } | RouteChoice::NoRoute => None,
+        }
+    }
+
+    /// What happens to the TLS of a PostgreSQL client whose database and user are not known yet, and the protocols that its
+    /// route agrees on; `None`: it is refused, whatever they are.
+    ///
+    /// They can only add routes that take the client. So one that passes TLS on and does not win now does not win later
+    /// either: a pass is final.
+    #[must_use]
+    pub fn tls_before_startup(&self, hello: &RouteInput<'_>) -> Option<(TlsMode, &[Box<[u8]>])> {
+        match self.find(hello) {
+            RouteChoice::Route { route, .. } => Some((route.tls, &route.alpn)),
+            RouteChoice::Default(_) => Some((self.default_tls, &[])),
+            RouteChoice::Refused { .. } | RouteChoice::NoRoute => {
+                let may_be_taken = self.needs_startup && self.default_tls == TlsMode::Terminate;
+                may_be_taken.then_some((TlsMode::Terminate, &[]))
+            }
+        }
+    }
+
+    /// Whether database and user of a PostgreSQL client are known when its route is chosen: in the clear, or within TLS that
+    /// ends here. `hello`: what its ClientHello tells; `None`: it uses no TLS.
+    #[must_use]
+    pub fn reads_startup(&self, hello: Option<&RouteInput<'_>>) -> bool {
+        hello.is_none_or(|hello| matches!(self.tls_before_startup(hello), Some((TlsMode::Terminate, _))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Sni;
+    use crate::route::tests::{postgres_route, route};
+    use crate::route::{Route, Target};
+    use crate::sniff::hello::ProtocolList;
+
+    #[test]
+    fn tls_is_passed_on_or_ends_here_before_database_and_user_are_known() {
+        let with = |tls, to, route| Route { tls, to, ..route };
+        let passed = with(TlsMode::Pass, Target::Pool("p"), route("", "passed.example", "", ""));
+        let refused = with(TlsMode::Terminate, Target::Refuse, route("", "refused.example", "", ""));
+        let orders = with(TlsMode::Terminate, Target::Pool("p"), postgres_route("", "orders", ""));
+        let mode = |routes: &[Route<&'static str>], name: &str| {
+            let table = RouteTable::new(routes.to_vec(), None).terminating_by_default();
+            let (name, no_protocols) = (Sni::from_config(name).unwrap(), ProtocolList::default());
+            let hello = RouteInput {
+                name: Some(&name),
+                alpn: &no_protocols,
+                client: None,
+                database: None,
+                user: None,
+            };
+            table.tls_before_startup(&hello).map(|(mode, _)| mode)
+        };
+        let by_name = [passed, refused];
+        assert_eq!(mode(&by_name, "passed.example"), Some(TlsMode::Pass));
+        assert_eq!(mode(&by_name, "refused.example"), None);
+        assert_eq!(mode(&by_name, "other.example"), None);
+        let by_database = [&by_name[..], &[orders]].concat();
+        assert_eq!(mode(&by_database, "passed.example"), Some(TlsMode::Pass));
+        assert_eq!(
+            mode(&by_database, "refused.example"),
+            Some(TlsMode::Terminate),
+            "it is told within TLS"
+        );
+        assert_eq!(mode(&by_database, "other.example"), Some(TlsMode::Terminate));
+    }
+}

@@ -1,0 +1,11 @@
+//! Pools that grow and shrink: when ([`Scaler`]), what a clone is ([`CloneSource`]), and who holds the processes of clones
+//! ([`keeper`]).
+
+mod decision;
+mod plan;
+mod pool_scale;
+pub mod keeper;
+
+pub use decision::{ScaleLoad, ScaleRules, ScaleStep, Scaler};
+pub use plan::{CloneCommand, CloneHook, CloneSource, ScalePlan, fill};
+pub use pool_scale::{CloneState, CloneStatus, PoolScale, ScaleCounts, WantedClones};

@@ -1,0 +1,108 @@
+//! What is configured of a pool that grows and shrinks.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::ScaleRules;
+use crate::pool::MemberConfig;
+
+/// `[pools.NAME.scale]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePlan {
+    /// When it grows and shrinks.
+    pub rules: ScaleRules,
+    /// What a clone is.
+    pub source: CloneSource,
+    /// Its weight, its priority, and the most sessions that it may have.
+    pub member_config: MemberConfig,
+    /// How long the sessions on a clone that leaves may go on, and how long its process may take to end after SIGTERM.
+    pub drain: Duration,
+    /// The time from the start of a clone to its first good check.
+    pub start_timeout: Duration,
+    /// How long a clone may be down before another one replaces it.
+    pub replace_after: Duration,
+}
+
+impl ScalePlan {
+    /// How long the first client of a pool that sleeps may wait; `None`: the pool never sleeps.
+    #[must_use]
+    pub fn wake(&self) -> Option<Duration> {
+        (self.rules.min == 0).then_some(self.start_timeout)
+    }
+}
+
+/// What a clone is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloneSource {
+    /// A process of this machine.
+    Command(CloneCommand),
+    /// Whatever two commands of the operator start and stop.
+    Hook(CloneHook),
+}
+
+/// `command` of `[pools.NAME.scale]`, and what goes with it. In all texts `{port}`, `{name}` and `{pool}` are replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneCommand {
+    /// The absolute path of a program, and its arguments.
+    pub words: Vec<Box<str>>,
+    /// Environment variables: the same for all clones.
+    pub env: Vec<(Box<str>, Box<str>)>,
+    /// The user that clones run as; `None`: that of this process.
+    pub user: Option<Box<str>>,
+    /// The ports that clones may have.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// `hook` of `[pools.NAME.scale]`. In all texts `{name}` and `{pool}` are replaced, in `stop` also `{address}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneHook {
+    /// Starts a clone and prints its address. The absolute path of a program, and its arguments.
+    pub start: Vec<Box<str>>,
+    /// Stops a clone.
+    pub stop: Vec<Box<str>>,
+    /// Environment variables of both.
+    pub env: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Replaces each `{key}` of these in a text. Other braces stay as they are.
+#[must_use]
+pub fn fill(text: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    'text: while let Some(open) = rest.find('{') {
+        filled.push_str(&rest[..open]);
+        rest = &rest[open..];
+        for (key, value) in values {
+            let after = rest[1..].strip_prefix(key).and_then(|after| after.strip_prefix('}'));
+            if let Some(after) = after {
+                filled.push_str(value);
+                rest = after;
+                continue 'text;
+            }
+        }
+        filled.push('{');
+        rest = &rest[1..];
+    }
+    filled + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_in_braces_are_replaced_once() {
+        let values = [("port", "20000"), ("name", "{port}")];
+        for (text, expected) in [
+            ("--port={port}", "--port=20000"),
+            ("{port}{port}", "2000020000"),
+            ("{name}", "{port}"),
+            ("{\"a\": {port}}", "{\"a\": 20000}"),
+            ("{unknown} {port", "{unknown} {port"),
+            ("{", "{"),
+            ("é{port}é", "é20000é"),
+        ] {
+            assert_eq!(fill(text, &values), expected);
+        }
+    }
+}

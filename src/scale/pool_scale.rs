@@ -1,0 +1,164 @@
+//! What is known of the clones of one pool, for those who show it and those who steer it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use super::ScaleStep;
+
+/// The clones of the pools of one name. Their supervisor writes them; an operator sets how many there should be.
+#[derive(Debug, Default)]
+pub struct PoolScale {
+    // Std mutexes: locked for a few lines, and by no session.
+    clones: Mutex<Vec<CloneStatus>>,
+    wanted: Mutex<Option<WantedClones>>,
+    wanted_changed: Notify,
+    steps_up: AtomicU64,
+    steps_down: AtomicU64,
+    cold_starts: AtomicU64,
+}
+
+/// One clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneStatus {
+    /// The name of its server.
+    pub name: Arc<str>,
+    /// Its state.
+    pub state: CloneState,
+    /// Since when.
+    pub since: SystemTime,
+    /// Its address; `None`: it has none yet.
+    pub address: Option<Arc<str>>,
+    /// The process; `None`: there is none at present, or it is not ours.
+    pub pid: Option<u32>,
+    /// How often it has been started again.
+    pub restarts: u32,
+    /// Why it was started again, or could not be started, the last time.
+    pub reason: Option<Arc<str>>,
+}
+
+/// The state of a clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloneState {
+    /// It has been started, and has not passed a check yet.
+    Starting,
+    /// It is a server of its pool.
+    Running,
+    /// It has failed, and will be started again.
+    Waiting,
+    /// It gets no new sessions, and its sessions may go on for a while.
+    Draining,
+    /// It has been told to end.
+    Stopping,
+}
+
+impl CloneState {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Running,
+        Self::Waiting,
+        Self::Draining,
+        Self::Stopping,
+    ];
+
+    /// The word for it in metrics and API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether it is leaving the pool.
+    #[must_use]
+    pub const fn is_leaving(self) -> bool {
+        matches!(self, Self::Draining | Self::Stopping)
+    }
+}
+
+/// How many clones an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedClones {
+    /// So many.
+    pub clones: u32,
+    /// Who has set it.
+    pub by: Arc<str>,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// What has been counted since the pool exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleCounts {
+    /// Steps up.
+    pub up: u64,
+    /// Steps down.
+    pub down: u64,
+    /// How often a client has woken the pool.
+    pub cold_starts: u64,
+}
+
+impl PoolScale {
+    /// The clones, sorted by their numbers.
+    #[must_use]
+    pub fn clones(&self) -> Vec<CloneStatus> {
+        self.lock_clones().clone()
+    }
+
+    /// Shows these clones from now on.
+    pub fn publish(&self, clones: Vec<CloneStatus>) {
+        *self.lock_clones() = clones;
+    }
+
+    /// How many clones an operator wants; `None`: the load decides.
+    #[must_use]
+    pub fn wanted(&self) -> Option<WantedClones> {
+        self.lock_wanted().clone()
+    }
+
+    /// Sets how many clones there should be; `None`: the load decides.
+    pub fn set_wanted(&self, wanted: Option<WantedClones>) {
+        *self.lock_wanted() = wanted;
+        self.wanted_changed.notify_one();
+    }
+
+    /// Waits until [`Self::wanted`] may have changed. For one waiter.
+    pub async fn wanted_changed(&self) {
+        self.wanted_changed.notified().await;
+    }
+
+    /// Counts a step.
+    pub fn count_step(&self, step: ScaleStep, is_cold_start: bool) {
+        let counter = match step {
+            ScaleStep::Up(_) => &self.steps_up,
+            ScaleStep::Down(_) => &self.steps_down,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.cold_starts.fetch_add(u64::from(is_cold_start), Relaxed);
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counts(&self) -> ScaleCounts {
+        ScaleCounts {
+            up: self.steps_up.load(Relaxed),
+            down: self.steps_down.load(Relaxed),
+            cold_starts: self.cold_starts.load(Relaxed),
+        }
+    }
+
+    fn lock_clones(&self) -> MutexGuard<'_, Vec<CloneStatus>> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_wanted(&self) -> MutexGuard<'_, Option<WantedClones>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

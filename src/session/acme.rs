@@ -1,0 +1,54 @@
+//! The step in which an ACME server finds out that a name is ours.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::time::timeout_at;
+
+use super::refusal::Refusal;
+use super::steps::Identified;
+use crate::account::Ending;
+use crate::acme::ACME_TLS_ALPN;
+use crate::refuse::Reply;
+use crate::sniff::{HeldBytes, Sniffed};
+use crate::tls::{TlsConnection, shake_hands};
+
+impl Identified<'_> {
+    /// Completes the handshake of a validation (RFC 8737) of a name whose order is pending, which ends the session. Others
+    /// go on, also validations of other names: servers may have an ACME client of their own.
+    pub(super) async fn answer_challenge(self) -> Result<Self, Refusal> {
+        match self.challenge() {
+            None => Ok(self),
+            // Boxed: other sessions do not pay for it.
+            Some(config) => Err(Box::pin(self.shake_hands_for_challenge(config)).await),
+        }
+    }
+
+    fn challenge(&self) -> Option<Arc<ServerConfig>> {
+        let hello = self.sniffed.as_ref().and_then(Sniffed::hello)?;
+        if !hello.alpn.iter().eq([ACME_TLS_ALPN]) {
+            return None;
+        }
+        self.state.challenges.tls_config(hello.server_name()?.as_str())
+    }
+
+    async fn shake_hands_for_challenge(self, config: Arc<ServerConfig>) -> Refusal {
+        let first = self.sniffed.map(|sniffed| sniffed.first.into_vec()).unwrap_or_default();
+        let mut connection = match TlsConnection::server(config) {
+            Ok(connection) => connection,
+            Err(error) => return Refusal::Handshake(error.into()),
+        };
+        let deadline = self.at + self.state.plan.sniff.hello_timeout;
+        let mut held = HeldBytes::new(&self.state.hello_memory);
+        let handshake = shake_hands(self.client, &mut connection, first, Vec::new(), |bytes| held.set(bytes));
+        match timeout_at(deadline, handshake).await {
+            Ok(Ok(())) => {
+                let mut close_notify = Vec::new();
+                connection.close(&mut close_notify);
+                Refusal::Responded(Ending::AcmeChallenge, Reply::Message(close_notify))
+            }
+            Ok(Err(error)) => Refusal::Handshake(error),
+            Err(_) => Refusal::HandshakeTimeout,
+        }
+    }
+}

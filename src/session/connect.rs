@@ -1,0 +1,171 @@
+//! The step from a pool to a connection to one of its servers.
+
+use tokio::net::TcpStream;
+
+use super::fallback::note_stand_in;
+use super::leased_server::LeasedServer;
+use super::postgres::request_tls;
+use super::refusal::{Refusal, reply, within_tls};
+use super::steps::{Connected, Routed, forwarded, proxy_header, take_first};
+use crate::account::Entry;
+use crate::dial::{Attempt, DialClient, DialError, DialTls, Progress, dial};
+use crate::error::chain;
+use crate::live::LivePool;
+use crate::plan::{ListenerPlan, Protocol};
+use crate::refuse::{PostgresError, Reply};
+use crate::sniff::alert::Alert;
+use crate::sniff::hello::Hello;
+use crate::sniff::{FirstBytes, PostgresOpening, Sniffed, TlsStart};
+use crate::socket::local_address;
+use crate::tls::{ClientChoice, HandshakeError, TlsConnection, TlsSummary, error_text, error_word};
+
+impl Routed<'_> {
+    /// Connects to a server of the pool. Every attempt is accounted for as soon as it is over.
+    pub(super) fn connect(self) -> impl Future<Output = Result<Connected, Refusal>> {
+        let Self {
+            client,
+            state,
+            entry,
+            pool,
+            guards: _,
+            sniffed,
+            termination: _,
+            mut tls,
+        } = self;
+        async move {
+            let protocol = state.plan.protocol;
+            let has_hello = tls.is_some() || sniffed.as_ref().is_some_and(|sniffed| sniffed.hello().is_some());
+            let address = entry.info().client;
+            // Clients of databases and of TLS say more, or are gone.
+            let dial_client = DialClient::new(client, address, protocol == Protocol::Tcp && !has_hello);
+            let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
+            let on_progress = |progress: Progress<'_>| record(&progress, pool.name(), entry);
+            let refused = |alert, error| reply(sniffed.as_ref(), protocol, |_| alert, error);
+            let told = |alert| refused(alert, PostgresError::NoServer);
+            let dial_tls = state.tls_with(pool).map(|pool_tls| DialTls {
+                tls: pool_tls,
+                client: client_choice(tls.as_ref()),
+                header: &first,
+            });
+            let limits = &pool.plan().dial;
+            // In a box of its own: a client that sends its ClientHello slowly does without. And glibc hands out freed blocks
+            // of up to 1032 bytes again as they are; the holes of larger ones would stay between the sessions.
+            let dialled = Box::pin(dial(pool, limits, dial_tls.as_ref(), dial_client, on_progress)).await;
+            let mut dialled = dialled.map_err(|reason| {
+                let reply = refused(Alert::InternalError, postgres_error(reason));
+                Refusal::DialError(reason, reply_over(reply, tls.as_mut()))
+            })?;
+            note_stand_in(entry, pool, dialled.lease.server());
+            let server = LeasedServer::new(dialled.lease, pool);
+            if let Some(connection) = &dialled.tls {
+                entry.info().tls_mut().server = Some(TlsSummary::of(connection.negotiated()));
+                first.clear(); // the header was sent
+            }
+            let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
+            if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
+                let socket = &mut dialled.socket;
+                Box::pin(request_tls(socket, &first, pool.plan(), client, entry, told)).await?;
+                first.clear();
+            }
+            let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));
+            first.extend(take_read(sniffed, entry));
+            Ok(Connected {
+                socket: dialled.socket,
+                server,
+                first,
+                client_tls: tls.map(|(connection, _)| connection),
+                server_tls: dialled.tls,
+                relay: state.plan.relay,
+                asks_server,
+            })
+        }
+    }
+}
+
+/// What a client of PostgreSQL is told when no server was connected to.
+fn postgres_error(reason: DialError) -> PostgresError {
+    match reason {
+        DialError::ServersFull | DialError::QueueFull | DialError::QueueTimeout => PostgresError::Limited,
+        _ => PostgresError::NoServer,
+    }
+}
+
+/// The same reply to a client whose TLS may end here.
+fn reply_over(reply: Reply, tls: Option<&mut (Box<TlsConnection>, Hello)>) -> Reply {
+    match (reply, tls) {
+        // Within TLS that ends here there is no alert for it, and a close would look like an empty answer.
+        (Reply::Close, Some(_)) => Reply::Reset,
+        (reply, Some((connection, _))) => within_tls(reply, connection),
+        (reply, None) => reply,
+    }
+}
+
+/// Accounts for the begin or the end of an attempt to connect.
+fn record(progress: &Progress<'_>, pool: &str, entry: &mut Entry) {
+    match progress {
+        Progress::Queued { position, is_asleep } => entry.queue_joined(*position, *is_asleep),
+        Progress::Dequeued => entry.queue_left(),
+        Progress::Trying(server) => entry.attempt_started(server),
+        Progress::Ended(attempt) => {
+            entry.attempt_finished(attempt.took, attempt.failure);
+            // Kept for the log: why the last handshake failed.
+            if let Some(HandshakeError::Tls(error)) = attempt.tls_error {
+                let mut info = entry.info();
+                let tls = info.tls_mut();
+                tls.error = Some(error_word(error));
+                tls.refusal = matches!(error, rustls::Error::InvalidCertificate(_)).then(|| error_text(error).into());
+            }
+            log_attempt(pool, attempt);
+        }
+    }
+}
+
+/// What was read of the client and is for the server.
+fn take_read(sniffed: Option<Sniffed>, entry: &Entry) -> Vec<u8> {
+    let read = sniffed.map(|sniffed| sniffed.first).or_else(|| {
+        let behind = take_first(entry).map(|behind| *behind)?;
+        entry.traffic().up.add(behind.as_slice().len());
+        Some(behind)
+    });
+    read.map(FirstBytes::into_vec).unwrap_or_default()
+}
+
+/// The PROXY header for this client, if the servers of the pool expect one.
+fn header_for(
+    pool: &LivePool,
+    listener: &ListenerPlan,
+    client: &TcpStream,
+    entry: &Entry,
+    sniffed: Option<&Sniffed>,
+    tls: Option<&(Box<TlsConnection>, Hello)>,
+) -> Result<Vec<u8>, Refusal> {
+    let Some(version) = pool.plan().dial.connect.proxy_protocol else {
+        return Ok(Vec::new());
+    };
+    let (address, local) = (entry.info().client, local_address(client, listener.unix_address()));
+    let tls = tls.map(|(connection, hello)| (&**connection, hello));
+    let hello = sniffed.and_then(Sniffed::hello);
+    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())
+}
+
+/// What a client whose TLS ends here has chosen.
+fn client_choice(tls: Option<&(Box<TlsConnection>, Hello)>) -> ClientChoice<'_> {
+    tls.map_or_else(ClientChoice::default, |(connection, hello)| ClientChoice {
+        name: hello.server_name(),
+        protocol: connection.negotiated().alpn_protocol(),
+    })
+}
+
+/// Logs an attempt that changed the health of its server. Single failures are logged at debug level only.
+fn log_attempt(pool: &str, attempt: &Attempt<'_>) {
+    let server = &attempt.server.spec().label;
+    let error = attempt.tls_error.map(|error| chain(error));
+    match (attempt.failure, attempt.ejected_for) {
+        (Some(failure), Some(back_off)) => {
+            tracing::warn!(pool, %server, reason = failure.as_str(), error, ?back_off, "server is ejected");
+        }
+        (Some(failure), None) => tracing::debug!(pool, %server, reason = failure.as_str(), error, "cannot connect"),
+        (None, _) if attempt.ended_ejection => tracing::info!(pool, %server, "server is back"),
+        (None, _) => {}
+    }
+}

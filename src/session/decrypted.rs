@@ -1,0 +1,127 @@
+//! A PostgreSQL client whose TLS ends here. The ClientHello decides whether that is so; what comes within TLS decides where
+//! the client goes, as what comes in the clear does for other clients.
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::cancel::cancel;
+use super::listener_state::ListenerState;
+use super::record_sniffed::{count_unsniffed, record_sniffed};
+use super::refusal::Refusal;
+use super::steps::{Connected, Identified, Routed};
+use super::terminate::terminate;
+use super::termination::Termination;
+use crate::account::Entry;
+use crate::refuse::Reply;
+use crate::relay::{SideStream, TlsSide};
+use crate::route::RouteInput;
+use crate::sniff::alert::Alert;
+use crate::sniff::hello::Hello;
+use crate::sniff::postgres::ALPN;
+use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
+use crate::tls::{TlsConnection, error_word};
+
+/// What the handshake with a client is made with whose TLS ends here; `None`: it goes on as it is.
+///
+/// # Errors
+/// It begins with its ClientHello and does not offer the protocol of PostgreSQL, which the server would refuse, too: it may
+/// be a client of another protocol that was brought here.
+pub(super) fn find_termination<'a>(client: &Identified<'a>) -> Result<Option<Termination<'a>>, Refusal> {
+    let Some(PostgresOpening::Tls(hello, start)) = client.sniffed.as_ref().and_then(Sniffed::postgres) else {
+        return Ok(None);
+    };
+    let state = client.state;
+    let known = RouteInput {
+        name: hello.name.as_ref(),
+        alpn: &hello.alpn,
+        client: Some(client.entry.info().client),
+        database: None,
+        user: None,
+    };
+    let Some((mode, alpn)) = state.plan.routes.tls_before_startup(&known) else {
+        return Ok(None);
+    };
+    let termination = Termination::new(state, mode, alpn, client.at);
+    if termination.is_some() && *start == TlsStart::Direct && hello.alpn.iter().all(|offered| offered != ALPN) {
+        client.entry.info().detail = Some("direct_tls_without_alpn");
+        let alert = Alert::NoApplicationProtocol.record(Some(hello.newest_version));
+        return Err(Refusal::Refused(Reply::Alert(alert)));
+    }
+    Ok(termination)
+}
+
+/// Completes the handshake, finds out where the client wants to go, and connects to a server there.
+pub(super) async fn connect_decrypted(
+    client: Identified<'_>,
+    termination: Termination<'_>,
+) -> Result<Connected, Refusal> {
+    let Identified {
+        client,
+        state,
+        at,
+        entry,
+        sniffed,
+    } = client;
+    let (tls, hello) = terminate(client, entry, termination, sniffed).await?;
+    let (mut tls, startup) = read_startup(client, tls, state, at, entry).await;
+    let routed = match startup {
+        Ok(startup) => route(client, startup, &hello, state, at, entry).await,
+        Err(refusal) => Err(refusal),
+    };
+    match routed {
+        Ok(mut routed) => {
+            routed.tls = Some((tls, hello));
+            routed.connect().await
+        }
+        Err(refusal) => Err(refusal.within_tls(&mut tls)),
+    }
+}
+
+/// Reads the first packet within TLS. TLS must not be asked for again there.
+async fn read_startup(
+    client: &TcpStream,
+    tls: Box<TlsConnection>,
+    state: &ListenerState,
+    at: Instant,
+    entry: &Entry,
+) -> (Box<TlsConnection>, Result<Sniffed, Refusal>) {
+    let limits = &state.plan.sniff;
+    let mut stream = SideStream::new(TlsSide {
+        socket: client,
+        tls: Some(*tls),
+    });
+    let answer = TlsAnswer::Given;
+    let sniffed = sniff_postgres(&mut stream, limits, at, &state.hello_memory, None, answer).await;
+    if let Some(error) = stream.take_error() {
+        entry.info().tls_mut().error = Some(error_word(&error));
+    }
+    let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
+    // TLS may have an answer to the client, as one to a request for new keys.
+    let is_flushed = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
+    let sniffed = sniffed.and_then(|sniffed| is_flushed.then_some(sniffed).ok_or(Refusal::HandshakeTimeout));
+    let tls = stream.into_tls().expect("the stream was made of it");
+    (Box::new(tls), sniffed)
+}
+
+async fn route<'a>(
+    client: &'a TcpStream,
+    startup: Sniffed,
+    hello: &Hello,
+    state: &'a ListenerState,
+    at: Instant,
+    entry: &'a mut Entry,
+) -> Result<Routed<'a>, Refusal> {
+    record_sniffed(&startup, state, entry);
+    let identified = Identified {
+        client,
+        state,
+        at,
+        entry,
+        sniffed: Some(startup),
+    };
+    if let Some(key) = identified.cancel_key() {
+        return Err(cancel(client, key, state, identified.entry).await);
+    }
+    identified.route_within(Some(hello))?.pass_guards()
+}

@@ -1,0 +1,96 @@
+//! The pace at which sessions are ended.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Ends sessions evenly over a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The time over which they are ended.
+    pub over: Duration,
+    /// When it began.
+    pub began: Instant,
+    /// Sessions when it began.
+    pub first: usize,
+}
+
+impl Pace {
+    /// How many of the present sessions have to be ended now: those in excess of what may be left at this time. Of n
+    /// sessions the i-th is ended after (i - 1)/n of the time, so the first one at once. Sessions that end by themselves
+    /// count, and at the end none is left, however many were added meanwhile.
+    #[must_use]
+    pub fn due(&self, now: Instant, there: usize) -> usize {
+        let left = self.over.saturating_sub(now - self.began);
+        if left.is_zero() {
+            return there;
+        }
+        let may_be_left = (self.first as u128 * left.as_nanos()).div_ceil(self.over.as_nanos());
+        // At most `first`; one less, because the first is ended at the beginning and not after a part of the time.
+        there.saturating_sub((may_be_left as usize).saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sever::TICK;
+    use proptest::prelude::*;
+
+    const TEN: Duration = Duration::from_secs(10);
+
+    fn pace(first: usize, over: Duration) -> Pace {
+        let began = Instant::now();
+        Pace { over, began, first }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_closed_evenly_over_the_whole_time() {
+        let five = pace(5, TEN);
+        let mut there = 5;
+        let mut cut_at = Vec::new();
+        for tick in 0..=100 {
+            let due = five.due(five.began + TICK * tick, there);
+            there -= due;
+            cut_at.extend(std::iter::repeat_n(tick / 10, due));
+        }
+        assert_eq!(cut_at, [0, 2, 4, 6, 8]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_session_is_closed_at_once() {
+        let one = pace(1, TEN);
+        assert_eq!(one.due(one.began, 1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_time_of_zero_all_sessions_are_closed_at_once() {
+        let many = pace(1000, Duration::ZERO);
+        assert_eq!(many.due(many.began, 1000), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn all_sessions_are_closed_at_the_end_and_never_more_than_the_pace_allows(
+            first in 1usize..5000,
+            millis in 0u64..60_000,
+            steps in prop::collection::vec((0u64..500, 0usize..20, 0usize..20), 1..60),
+        ) {
+            let pace = pace(first, Duration::from_millis(millis));
+            let (mut now, mut there) = (pace.began, first);
+            for (wait, leave, come) in steps {
+                now += Duration::from_millis(wait);
+                there = there.saturating_sub(leave) + come;
+                let due = pace.due(now, there);
+                prop_assert!(due <= there);
+                there -= due;
+                let left = pace.over.saturating_sub(now - pace.began);
+                // Whole nanoseconds on both sides: (there + 1) * over against first * left.
+                let (over, allowed) = (pace.over.as_nanos(), first as u128 * left.as_nanos());
+                let taken = there as u128 * over;
+                prop_assert!(due == 0 || taken < allowed.max(1) && taken + over >= allowed);
+            }
+            prop_assert_eq!(pace.due(pace.began + pace.over, there), there);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Bytes of clients that are held after their first bytes were read, charged to the same budget.
+
+use std::sync::Arc;
+
+use super::memory::HelloMemory;
+
+/// Bytes of one client, charged to the budget until it is dropped.
+#[derive(Debug)]
+pub struct HeldBytes {
+    memory: Arc<HelloMemory>,
+    bytes: usize,
+}
+
+impl HeldBytes {
+    /// None yet.
+    #[must_use]
+    pub fn new(memory: &Arc<HelloMemory>) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            bytes: 0,
+        }
+    }
+
+    /// So many are held now. Returns whether they fit into the budget, if need be after the clients that have waited longest
+    /// for the rest of their ClientHello were evicted. If not, this client must end.
+    #[must_use]
+    pub fn set(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes <= before {
+            self.memory.refund(before - bytes);
+            return true;
+        }
+        self.memory.charge(bytes - before)
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.memory.refund(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_and_what_is_dropped_is_given_back() {
+        let memory = HelloMemory::new(100);
+        let (mut one, mut other) = (HeldBytes::new(&memory), HeldBytes::new(&memory));
+        assert!(one.set(60) && other.set(40));
+        assert!(!other.set(41));
+        assert!(other.set(30) && one.set(70));
+        drop(one);
+        assert_eq!(memory.held(), 30);
+        assert!(other.set(100));
+        drop(other);
+        assert_eq!(memory.held(), 0);
+    }
+}

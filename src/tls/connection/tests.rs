@@ -1,0 +1,206 @@
+//! Two connections with each other, over bytes that are cut anywhere.
+
+use proptest::prelude::*;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, SupportedProtocolVersion};
+
+use super::*;
+
+const NAME: &str = "shop.example";
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(default_provider());
+    let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.into()], key.into())
+        .unwrap();
+    (Arc::new(client), Arc::new(server))
+}
+
+fn unconnected(version: &'static SupportedProtocolVersion) -> (TlsConnection, TlsConnection) {
+    let (client, server) = configs(version);
+    let client = TlsConnection::client(client, NAME.try_into().unwrap(), Vec::new()).unwrap();
+    (client, TlsConnection::server(server).unwrap())
+}
+
+/// A client and a server whose handshake is complete; its bytes come in pieces of this length.
+fn connected(version: &'static SupportedProtocolVersion, piece: usize) -> (TlsConnection, TlsConnection) {
+    let (mut client, mut server) = unconnected(version);
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    client.shake_hands(&[], &mut to_server).unwrap();
+    while client.is_handshaking() || server.is_handshaking() {
+        for piece in take(&mut to_server).chunks(piece) {
+            server.shake_hands(piece, &mut to_client).unwrap();
+        }
+        for piece in take(&mut to_client).chunks(piece) {
+            client.shake_hands(piece, &mut to_server).unwrap();
+        }
+    }
+    // What is left are tickets.
+    receive(&mut client, &to_client, usize::MAX).unwrap();
+    (client, server)
+}
+
+/// The plaintext of these records, which come in pieces of this length.
+fn receive(connection: &mut TlsConnection, records: &[u8], piece: usize) -> Result<Vec<u8>, rustls::Error> {
+    let mut all = Vec::new();
+    for piece in records.chunks(piece.min(RECORD_BYTES_MAX)) {
+        let mut received = vec![0; RECORD_BYTES_MAX + piece.len()];
+        let unread = connection.take_unread(&mut received);
+        received[unread..unread + piece.len()].copy_from_slice(piece);
+        let received = &mut received[..unread + piece.len()];
+        let mut plain = vec![0; received.len()];
+        let bytes = connection.decrypt(received, &mut plain, &mut Vec::new())?;
+        all.extend_from_slice(&plain[..bytes]);
+    }
+    Ok(all)
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n % 251) as u8).collect()
+}
+
+#[test]
+fn a_handshake_may_come_byte_by_byte() {
+    for version in VERSIONS {
+        let (client, server) = connected(version, 1);
+        assert_eq!(client.negotiated().protocol_version(), Some(version.version));
+        assert_eq!(server.negotiated().protocol_version(), Some(version.version));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn plaintext_arrives_however_it_is_cut(
+        bytes in 0_usize..60_000,
+        record in 1_usize..=1 << 14,
+        piece in 1_usize..30_000,
+        is_upward in any::<bool>(),
+        version in prop_oneof![Just(VERSIONS[0]), Just(VERSIONS[1])],
+    ) {
+        // Records of a byte would be many.
+        let (record, piece) = (record.max(bytes / 100), piece.max(bytes / 1000));
+        let (client, server) = connected(version, usize::MAX);
+        let (mut from, mut to) = if is_upward { (client, server) } else { (server, client) };
+        let (sent, mut records) = (pattern(bytes), Vec::new());
+        from.encrypt(&sent, record.max(1), &mut records).unwrap();
+        prop_assert_eq!(receive(&mut to, &records, piece).unwrap(), sent);
+        prop_assert!(!to.has_peer_closed());
+        let mut end = Vec::new();
+        from.close(&mut end);
+        prop_assert_eq!(receive(&mut to, &end, piece).unwrap(), b"");
+        prop_assert!(to.has_peer_closed());
+        // The other direction goes on.
+        let mut answer = Vec::new();
+        to.encrypt(b"late", 1 << 14, &mut answer).unwrap();
+        prop_assert_eq!(receive(&mut from, &answer, piece).unwrap(), b"late");
+    }
+}
+
+#[test]
+fn what_comes_with_the_end_of_a_handshake_is_kept() {
+    for version in VERSIONS {
+        let (mut client, mut server) = unconnected(version);
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        client.shake_hands(&[], &mut to_server).unwrap();
+        loop {
+            let is_last = !client.is_handshaking();
+            if is_last {
+                client.encrypt(b"at once", 1 << 14, &mut to_server).unwrap();
+            }
+            server.shake_hands(&take(&mut to_server), &mut to_client).unwrap();
+            if is_last {
+                break;
+            }
+            client.shake_hands(&take(&mut to_client), &mut to_server).unwrap();
+        }
+        assert!(!server.is_handshaking());
+        // As early plaintext, or as a record that is not decrypted yet.
+        let mut plain = [0; 7];
+        let early = server.take_early(&mut plain);
+        let rest = receive(&mut server, &[0; 0], 1).unwrap();
+        let mut all = plain[..early].to_vec();
+        all.extend(rest);
+        if all.is_empty() {
+            let mut unread = vec![0; RECORD_BYTES_MAX];
+            let bytes = server.take_unread(&mut unread);
+            let mut plain = vec![0; bytes];
+            let decrypted = server.decrypt(&mut unread[..bytes], &mut plain, &mut Vec::new());
+            all.extend_from_slice(&plain[..decrypted.unwrap()]);
+        }
+        assert_eq!(all, b"at once");
+    }
+}
+
+#[test]
+fn a_record_that_was_changed_fails_for_good_with_one_alert() {
+    for version in VERSIONS {
+        let (mut client, mut server) = connected(version, usize::MAX);
+        let mut records = Vec::new();
+        client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
+        *records.last_mut().unwrap() ^= 1;
+        let (mut plain, mut alert) = (vec![0; records.len()], Vec::new());
+        let failed = server.decrypt(&mut records, &mut plain, &mut alert);
+        assert_eq!(failed, Err(rustls::Error::DecryptError));
+        assert!(!alert.is_empty());
+        let mut more = Vec::new();
+        assert_eq!(server.encrypt(b"x", 1, &mut more), Err(rustls::Error::DecryptError));
+        assert_eq!(
+            server.decrypt(&mut [0; 5], &mut plain, &mut more),
+            Err(rustls::Error::DecryptError)
+        );
+        server.close(&mut more);
+        assert!(more.is_empty(), "an alert was sent already");
+        let received = receive(&mut client, &alert, usize::MAX);
+        assert!(matches!(received, Err(rustls::Error::AlertReceived(_))), "{received:?}");
+    }
+}
+
+#[test]
+fn a_part_of_a_record_is_kept_until_the_rest_has_come() {
+    let (mut client, mut server) = connected(&TLS13, usize::MAX);
+    let mut records = Vec::new();
+    client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
+    let (head, rest) = records.split_at(7);
+    assert_eq!(receive(&mut server, head, usize::MAX).unwrap(), b"");
+    let mut unread = [0; 100];
+    let bytes = server.take_unread(&mut unread);
+    assert_eq!(&unread[..bytes], head);
+    server.return_unread(&unread[..bytes]);
+    assert_eq!(receive(&mut server, rest, usize::MAX).unwrap(), b"a request");
+    assert_eq!(server.take_unread(&mut unread), 0);
+}
+
+#[test]
+fn a_handshake_that_never_ends_is_bounded() {
+    let (mut client, _) = unconnected(&TLS13);
+    client.shake_hands(&[], &mut Vec::new()).unwrap();
+    // A ServerHello that claims to be as long as its type allows, in records of the full length.
+    let mut record = vec![22, 3, 3, 0x40, 0];
+    record.resize(5 + (1 << 14), 0);
+    record[5..9].copy_from_slice(&[2, 0xff, 0xff, 0xff]);
+    let failed = (0..20).find_map(|n| {
+        if n > 0 {
+            record[5..9].fill(0);
+        }
+        client.shake_hands(&record, &mut Vec::new()).err()
+    });
+    assert!(failed.is_some(), "more than 300 KiB were accepted");
+}

@@ -1,0 +1,275 @@
+//! The TLS with the servers of a pool: what is configured, and what is in force.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ClientConfig;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types;
+use rustls::sign::SingleCertAndKey;
+
+use super::certificate::{Certificate, CertificateFiles};
+use super::connection::TlsConnection;
+use super::file::{FileStamp, TlsFileError, file_version};
+use super::listener::{Protocols, TlsReload};
+use super::verification::{unverified, verified};
+use crate::name::ServerName;
+
+/// The names for which a server's tickets are kept. More are only used where `sni` is that of the client; those of the
+/// least recent names are dropped.
+const NAMES_WITH_SESSIONS_MAX: usize = 32;
+
+/// `[pools.NAME.tls]`: how TLS with the servers of a pool begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolTlsPlan {
+    /// The name that servers are asked for, and that their certificates must be for.
+    pub sni: SniSource,
+    /// The protocols that servers are offered.
+    pub alpn: OfferedProtocols,
+    /// Whether certificates of servers are verified.
+    pub verify: bool,
+    /// The authorities of servers; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate for servers that ask for one.
+    pub identity: Option<CertificateFiles>,
+}
+
+/// The name that servers are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SniSource {
+    /// The host name in the server's address. Without one no name is sent, and the certificate must be for the IP address.
+    #[default]
+    Host,
+    /// The name that the client has asked for. If it has asked for none, as [`Self::Host`].
+    Client,
+    /// This one.
+    Name(ServerName),
+}
+
+/// The protocols that servers are offered (RFC 7301).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfferedProtocols {
+    /// These; if there are none, the server is not asked.
+    List(Protocols),
+    /// The one that was agreed with the client.
+    Client,
+}
+
+impl SniSource {
+    /// The name for a server whose address has this host name, if it has one, and is this. An IP address is not sent (RFC
+    /// 6066, section 3).
+    #[must_use]
+    pub fn server_name(
+        &self,
+        client: Option<&ServerName>,
+        host: Option<&str>,
+        address: IpAddr,
+    ) -> pki_types::ServerName<'static> {
+        let name = match self {
+            Self::Name(name) => Some(name.as_str()),
+            Self::Client => client.map(ServerName::as_str).or(host),
+            Self::Host => host,
+        };
+        let name = name.and_then(|name| pki_types::ServerName::try_from(name.to_owned()).ok());
+        name.unwrap_or_else(|| pki_types::ServerName::IpAddress(address.into()))
+    }
+}
+
+impl Default for OfferedProtocols {
+    fn default() -> Self {
+        Self::List(Protocols::new())
+    }
+}
+
+/// What the client of a session has asked for and agreed to in its own TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClientChoice<'a> {
+    /// The name that it has asked for.
+    pub name: Option<&'a ServerName>,
+    /// The protocol that was agreed with it.
+    pub protocol: Option<&'a [u8]>,
+}
+
+/// The TLS with the servers of a pool that is in force. Its files may be read again at any time; handshakes that are under
+/// way go on with what they began with.
+#[derive(Debug)]
+pub struct PoolTls {
+    plan: PoolTlsPlan,
+    current: ArcSwap<Current>,
+    // A std mutex: locked for a line.
+    broken: Mutex<Option<String>>,
+}
+
+/// What handshakes are made with.
+#[derive(Debug)]
+struct Current {
+    /// The versions of the files; taken before they were read.
+    versions: Vec<Option<FileStamp>>,
+    config: Arc<ClientConfig>,
+    identity: Option<Arc<Certificate>>,
+}
+
+/// The sessions that can be resumed with one server.
+#[derive(Clone, Debug)]
+pub struct ResumableSessions(Arc<dyn ClientSessionStore>);
+
+impl Default for ResumableSessions {
+    fn default() -> Self {
+        Self(Arc::new(ClientSessionMemoryCache::new(NAMES_WITH_SESSIONS_MAX)))
+    }
+}
+
+impl PoolTlsPlan {
+    /// The files that are read, each with its key in `[pools.NAME.tls]`.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let ca_file = self.ca_file.as_deref().filter(|_| self.verify);
+        let mut files: Vec<_> = ca_file.map(|path| ("ca_file", path)).into_iter().collect();
+        if let Some(CertificateFiles { cert, key }) = &self.identity {
+            files.push(("cert", cert));
+            files.push(("key", key));
+        }
+        files
+    }
+
+    fn versions(&self) -> Vec<Option<FileStamp>> {
+        self.files().iter().map(|(_, path)| file_version(path)).collect()
+    }
+
+    fn read(&self) -> Result<Current, TlsFileError> {
+        let versions = self.versions();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = if self.verify {
+            verified(self.ca_file.as_deref(), &provider)?
+        } else {
+            unverified(&provider)
+        };
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = config
+            .expect("the provider has suites of the usual versions")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        let identity = self.identity.as_ref().map(CertificateFiles::load).transpose()?;
+        if let Some(certificate) = &identity {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key)));
+        }
+        if let OfferedProtocols::List(protocols) = &self.alpn {
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        }
+        Ok(Current {
+            versions,
+            config: Arc::new(config),
+            identity: identity.map(Arc::new),
+        })
+    }
+}
+
+/// What handshakes are made with where nothing is configured: any certificate is accepted.
+#[must_use]
+pub fn unverified_config() -> Arc<ClientConfig> {
+    let read = PoolTlsPlan::default().read();
+    read.expect("no file is read").config
+}
+
+/// What handshakes are made with that accept only servers with a valid certificate, by the authorities in a PEM file; `None`:
+/// by those of the system.
+///
+/// # Errors
+/// The file cannot be used.
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsFileError> {
+    let plan = PoolTlsPlan {
+        verify: true,
+        ca_file: ca_file.map(Path::to_owned),
+        ..PoolTlsPlan::default()
+    };
+    Ok(plan.read()?.config)
+}
+
+impl PoolTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// What is wrong with the first file that cannot be used.
+    pub fn load(plan: PoolTlsPlan) -> Result<Self, TlsFileError> {
+        Ok(Self {
+            current: ArcSwap::from_pointee(plan.read()?),
+            plan,
+            broken: Mutex::default(),
+        })
+    }
+
+    /// Reads the files if they have changed, and puts them in force if none is broken.
+    pub fn reload(&self) -> TlsReload {
+        let mut reload = TlsReload::default();
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.plan.versions() == self.current.load().versions {
+            *broken = None;
+            return reload;
+        }
+        match self.plan.read() {
+            Ok(current) => {
+                self.current.store(Arc::new(current));
+                *broken = None;
+                reload.policy = true;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if broken.as_ref() != Some(&error) {
+                    reload.broken.push(error.clone());
+                }
+                *broken = Some(error);
+            }
+        }
+        reload
+    }
+
+    /// What is configured.
+    #[must_use]
+    pub fn plan(&self) -> &PoolTlsPlan {
+        &self.plan
+    }
+
+    /// What is broken: a file that was changed and cannot be used. What was in force before is in force still.
+    #[must_use]
+    pub fn broken(&self) -> Option<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Our certificate, if there is one.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<Certificate>> {
+        self.current.load().identity.clone()
+    }
+
+    /// What a handshake is made with at this moment.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// Begins a connection to this server for a client. The server's earlier sessions may be resumed.
+    ///
+    /// # Errors
+    /// Those of rustls; only a configuration that contradicts itself has any.
+    pub fn connection(
+        &self,
+        client: ClientChoice<'_>,
+        host: Option<&str>,
+        address: IpAddr,
+        sessions: &ResumableSessions,
+    ) -> Result<TlsConnection, rustls::Error> {
+        let mut config = ClientConfig::clone(&self.current.load().config);
+        // Each server has its own: a ticket of one is of no use to another, unless they share their secrets.
+        config.resumption = Resumption::store(Arc::clone(&sessions.0));
+        let protocols = match self.plan.alpn {
+            OfferedProtocols::List(_) => config.alpn_protocols.clone(),
+            OfferedProtocols::Client => client.protocol.iter().map(|protocol| protocol.to_vec()).collect(),
+        };
+        let name = self.plan.sni.server_name(client.name, host, address);
+        TlsConnection::client(Arc::new(config), name, protocols)
+    }
+}

@@ -1,0 +1,35 @@
+//! Who is at the other end of a Unix socket: `getsockopt(SO_PEERCRED)`, unix(7).
+
+#![allow(unsafe_code)] // rustix wraps this option, but not the pid 0 of a process in another namespace
+
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::addr::UnixPeer;
+
+/// The process that connected, or that listens; `None` on an error.
+#[must_use]
+pub fn peer_of(socket: &impl AsFd) -> Option<UnixPeer> {
+    let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `credentials` and `length` live through the call, `length` is the size of `credentials`, and the kernel writes
+    // at most that many bytes.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            credentials.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return None;
+    }
+    // SAFETY: the struct is plain integers; it was zeroed, so that every bit pattern of it is valid.
+    let credentials = unsafe { credentials.assume_init() };
+    Some(UnixPeer {
+        uid: credentials.uid,
+        pid: u32::try_from(credentials.pid).unwrap_or(0),
+    })
+}

@@ -1,0 +1,150 @@
+//! `GET /api/v1/events` and `GET /api/v1/history`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::PATIENCE;
+use crate::support::api::{config, request, start, tcp};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// A stream of events.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(proxy: &Proxy) -> Self {
+        let mut stream = TcpStream::connect(proxy.admin()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+            .write_all(request("GET", "/api/v1/events", &[], "").as_bytes())
+            .unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// The next event of this name.
+    fn next(&mut self, name: &str) -> Value {
+        let expected = format!("event: {name}");
+        loop {
+            if self.line().trim_end() == expected {
+                let data = self.line();
+                return serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            }
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended");
+        line
+    }
+
+    /// Reads to the end of the stream.
+    fn read_to_end(mut self) {
+        let mut line = Vec::new();
+        while self.0.read_until(b'\n', &mut line).unwrap() > 0 {
+            line.clear();
+        }
+    }
+}
+
+#[test]
+fn a_stream_begins_with_the_state_and_goes_on_with_samples_and_changes() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let config = config(&[&a, &b], "bind = \"127.0.0.1:0\"");
+    let proxy = Proxy::start(&format!(
+        "{config}\nhealth = {{ check = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}"
+    ));
+    let mut events = Events::open(&proxy);
+    let state = events.next("state");
+    assert_eq!(state["pools"][0]["servers"][0]["name"], "big");
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&hello).read(hello.len());
+    let mut bytes = 0;
+    while bytes < hello.len() as u64 {
+        bytes += events.next("sample")["pools"]["shop"]["bytes_up"].as_u64().unwrap();
+    }
+    drop(client);
+    // The route's sessions are told without the whole state.
+    let mut told = String::new();
+    while told != "[0,1]" {
+        told = events.next("changes")["routes"]["https"]["insiders"].to_string();
+    }
+    drop(b);
+    let down = loop {
+        let changes = events.next("changes");
+        let servers = changes["servers"]["shop"].as_array().into_iter().flatten();
+        let mut down = servers.filter(|server| server["name"] == "small" && server["up"] == false);
+        if let Some(down) = down.next() {
+            break down.clone();
+        }
+    };
+    assert_eq!(down["health"], "down");
+    proxy.stop();
+    events.read_to_end();
+}
+
+#[test]
+fn the_history_counts_sessions_bytes_and_endings() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let history = || -> Value { serde_json::from_str(&tcp(&proxy, "GET", "/api/v1/history", &[], "").1).unwrap() };
+    eventually("a sample", || history()["at"].is_string());
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    for _ in 0..3 {
+        let mut client = Client::connect(proxy.at("https"));
+        client.send(&hello).read(hello.len());
+    }
+    let sum = |list: &Value| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_u64().unwrap())
+            .sum::<u64>()
+    };
+    eventually("three sessions", || {
+        let history = history();
+        let pool = &history["pools"][0];
+        let counts = history["endings"].as_array().unwrap().iter();
+        let ended: u64 = counts.map(|ending| ending["minute"].as_u64().unwrap()).sum();
+        sum(&history["totals"]["opened"]) == 3
+            && ended == 3
+            && pool["name"] == "shop"
+            && sum(&pool["opened"]) == 3
+            && sum(&pool["bytes_up"]) == 3 * hello.len() as u64
+            && sum(&history["totals"]["bytes_down"]) == 3 * hello.len() as u64
+    });
+    let pool = history()["pools"][0].clone();
+    let ended = pool["endings"].as_object().unwrap().values();
+    assert_eq!(ended.map(|count| count.as_u64().unwrap()).sum::<u64>(), 3, "{pool}");
+    let p99 = pool["connect_p99_ms"].as_array().unwrap();
+    assert!(p99.iter().any(|p99| p99.as_f64() > Some(0.0)), "{pool}");
+    for ending in history()["endings"].as_array().unwrap() {
+        assert_eq!(ending["hour"], ending["start"]);
+    }
+}
+
+#[test]
+fn streams_are_limited_and_do_not_keep_others_out() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    // One after the other: a connection on which nothing has come for long gives way when many are opened at once.
+    let open = |_| {
+        let mut stream = Events::open(&proxy);
+        stream.next("state");
+        stream
+    };
+    let mut streams: Vec<_> = (0..32).map(open).collect();
+    let (status, error) = tcp(&proxy, "GET", "/api/v1/events", &[], "");
+    assert!(status == 503 && error.contains("32 streams"), "{error}");
+    assert_eq!(tcp(&proxy, "GET", "/api/v1/state", &[], "").0, 200);
+    streams.pop();
+    eventually("the place of a client that left is free", || {
+        Events::open(&proxy).line().contains(" 200 ")
+    });
+}

@@ -1,0 +1,206 @@
+//! The page, in a browser: it shows what the API says, and acts with the token only.
+
+use super::api::{TOKEN, token};
+use crate::support::api::{start, tcp};
+use crate::support::browser::Browser;
+use crate::support::client::Client;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::{eventually, wait_for};
+
+pub(super) fn open(proxy: &Proxy) -> Browser {
+    let mut browser = Browser::open(&format!("http://{}/", proxy.admin()), 1280, 900);
+    browser.eventually("document.getElementById('connection')?.textContent === 'live'");
+    browser
+}
+
+/// Enters a token.
+pub(super) fn enter(browser: &mut Browser, token: &str) {
+    browser.evaluate(&format!(
+        "{{ document.getElementById('token').value = {token:?}; document.getElementById('token-form').requestSubmit(); }}"
+    ));
+    browser.eventually("!document.getElementById('reload').hidden");
+}
+
+/// The text of an element of the page.
+pub(super) fn text(browser: &mut Browser, selector: &str) -> String {
+    let text = browser.evaluate(&format!("document.querySelector({selector:?})?.innerText ?? ''"));
+    text.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_page_shows_sessions_servers_and_endings_without_a_complaint() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#flow').innerText.includes('✓ up')");
+    let flow = text(&mut browser, "#flow");
+    for part in ["https", "insiders", "shop", "big", "small"] {
+        assert!(flow.contains(part), "{part}: {flow}");
+    }
+    let clients: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("https"))).collect();
+    browser.eventually("document.querySelector('#tiles').innerText.includes('3 so far')");
+    drop(clients);
+    browser.evaluate("document.getElementById('endings').scrollIntoView()");
+    browser.eventually("document.querySelector('#ending-table').innerText.includes('client_left_early')");
+    let meaning = text(&mut browser, "#ending-table");
+    assert!(
+        meaning.contains("The client closed before its ClientHello"),
+        "{meaning}"
+    );
+    assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn the_page_shows_a_server_that_goes_down() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let config = crate::support::api::config(&[&a, &b], "bind = \"127.0.0.1:0\"");
+    let proxy = Proxy::start(&format!(
+        "{config}\nhealth = {{ check = \"tcp\", interval = \"50ms\", rise = 1, fall = 1 }}"
+    ));
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelectorAll('#server-table .good').length === 2");
+    drop(b);
+    browser.evaluate("document.getElementById('servers').scrollIntoView()");
+    browser.eventually("document.querySelector('#server-table .bad')?.innerText.includes('down')");
+    browser.eventually("document.querySelector('#tiles').innerText.includes('1 of 2')");
+    assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn the_flow_follows_the_sessions_of_routes() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.getElementById('r:https:insiders')?.innerText.includes('0 sessions, 0 so far')");
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('#flow path.busy').length"),
+        0
+    );
+    let hello = Hello::named("shop.example.com").alpn(&["h2"]).bytes();
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&hello).read(hello.len());
+    browser.eventually("document.getElementById('r:https:insiders').innerText.includes('1 session, 1 so far')");
+    // From the listener to the route, to the pool, to the server.
+    browser.eventually("document.querySelectorAll('#flow path.busy').length === 3");
+    drop(client);
+    browser.eventually("document.getElementById('r:https:insiders').innerText.includes('0 sessions, 1 so far')");
+    browser.evaluate("document.getElementById('p:shop').click()");
+    browser.eventually("document.querySelector('#detail').innerText.includes('Connect p99\\n')");
+}
+
+#[test]
+fn the_sessions_of_postgresql_have_a_database_and_a_user() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&format!(
+        "[admin]\nbind = \"127.0.0.1:0\"\n[listeners.pg]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
+         [[listeners.pg.routes]]\nname = \"shop\"\ndatabase = \"shop\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]",
+        server.address
+    ));
+    let startup = b"\0\0\0\x1f\0\x03\0\0user\0<b>bob\0database\0shop\0\0";
+    let mut length = startup.to_vec();
+    length[3] = startup.len() as u8;
+    let mut client = Client::connect(proxy.at("pg"));
+    client.send(&length).read(length.len());
+    let mut browser = open(&proxy);
+    browser.evaluate("document.getElementById('sessions').scrollIntoView()");
+    browser.eventually("document.querySelector('#session-table').innerText.includes('<b>bob')");
+    let table = text(&mut browser, "#session-table");
+    assert!(table.contains("Database") && table.contains("pg shop"), "{table}");
+}
+
+#[test]
+fn where_it_would_go_is_explained_as_by_the_command() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#route-listener')?.value === 'https'");
+    browser.evaluate(
+        "{ const form = document.getElementById('route-form'); form.elements.sni.value = 'x.internal.example.com'; \
+         form.requestSubmit(); }",
+    );
+    browser.eventually("document.querySelector('#route-answer').innerText.includes('It is refused.')");
+    let answer = text(&mut browser, "#route-answer");
+    assert!(answer.contains("sni matches *.internal.example.com"), "{answer}");
+    assert!(answer.contains("Guards\nfair"), "{answer}");
+}
+
+#[test]
+fn without_a_token_the_page_is_read_only_and_says_how_to_change_that() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#access').innerText.includes('token_file')");
+    browser.eventually("document.querySelector('#server-table button.plain') !== null");
+    browser.evaluate("document.querySelector('#server-table button.plain').click()");
+    browser.eventually("document.querySelector('#detail')?.open === true");
+    let detail = text(&mut browser, "#detail");
+    assert!(
+        detail.contains("Address\n127.0.0.1:") && !detail.contains("[object"),
+        "{detail}"
+    );
+    let acts =
+        browser.evaluate("[...document.querySelectorAll('#detail button')].filter((one) => !one.disabled).length");
+    assert_eq!(acts, 1, "only `Close`");
+}
+
+#[test]
+fn with_the_token_the_page_asks_drains_and_shows_the_answer() {
+    let (_folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], &line);
+    let mut browser = open(&proxy);
+    let drain = |browser: &mut Browser| {
+        browser.eventually("document.querySelector('#server-table button.plain') !== null");
+        browser.evaluate("document.querySelector('#server-table button.plain').click()");
+        let button = "[...document.querySelectorAll('dialog[open] button')].find((one) => one.innerText === 'Drain')";
+        browser.eventually(&format!("{button} !== undefined"));
+        browser.evaluate(&format!("{button}.click()"));
+        let question = wait_for("a question", || {
+            Some(text(browser, "#question")).filter(|text| text.contains("gets no new sessions"))
+        });
+        assert!(question.contains("shop/big"), "{question}");
+        browser.evaluate("document.querySelector('#question button.danger').click()");
+    };
+    let usage = || tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "").1;
+    enter(&mut browser, "wrong");
+    drain(&mut browser);
+    browser.eventually("document.querySelector('#question').innerText.includes('wrong token')");
+    assert!(usage().contains("\"use\":\"enabled\""));
+    browser.evaluate("document.getElementById('question').close()");
+    enter(&mut browser, TOKEN);
+    drain(&mut browser);
+    browser.eventually("document.querySelector('#question').innerText.includes('Done.')");
+    eventually("the server drains", || usage().contains("\"use\":\"draining\""));
+    browser.evaluate("document.getElementById('question').close()");
+    browser.evaluate("document.getElementById('servers').scrollIntoView()");
+    browser.eventually("document.querySelector('#server-table .warn')?.innerText.includes('draining')");
+    let stored = browser.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])");
+    assert!(!stored.to_string().contains(TOKEN), "{stored}");
+}
+
+#[test]
+fn the_error_of_a_reload_is_shown_with_the_token_only() {
+    let (_folder, line) = token();
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], &line);
+    let file = proxy.folder().join("acequia.toml");
+    std::fs::write(&file, "wrong = [").unwrap();
+    let authorization = &*format!("Authorization: Bearer {TOKEN}");
+    assert_eq!(tcp(&proxy, "POST", "/api/v1/reload", &[authorization], "").0, 422);
+    assert_eq!(tcp(&proxy, "GET", "/api/v1/reload", &[], "").0, 401);
+    let (status, error) = tcp(&proxy, "GET", "/api/v1/reload", &[authorization], "");
+    assert!(status == 200 && error.contains("unclosed array"), "{error}");
+    let state = tcp(&proxy, "GET", "/api/v1/state", &[], "").1;
+    assert!(!state.contains("unclosed"), "{state}");
+    let mut browser = open(&proxy);
+    browser.eventually("document.querySelector('#notices').innerText.includes('The last reload failed.')");
+    let tiles = text(&mut browser, "#tiles");
+    assert!(
+        tiles.contains("Config in force\n") && tiles.contains("✕ reload failed"),
+        "{tiles}"
+    );
+    enter(&mut browser, TOKEN);
+    browser.eventually("document.querySelector('#notices pre')?.innerText.includes('unclosed array')");
+}

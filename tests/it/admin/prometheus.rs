@@ -1,0 +1,166 @@
+//! The alerts and the dashboard that are shipped work with Prometheus.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::metrics::{Setting, mixed_load};
+use crate::support::configs::one_pool;
+use crate::support::database::Redis;
+use crate::support::process::{Process, finished};
+use crate::support::proxy::{Proxy, http_get};
+use crate::support::{eventually, wait_for};
+
+fn conf(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(path)
+}
+
+/// A Prometheus that scrapes a proxy five times a second, and evaluates the shipped alerts as often, without waiting for
+/// their `for`.
+struct Prometheus {
+    _process: Process,
+    _folder: tempfile::TempDir,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    fn scraping(proxy: &Proxy) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = fs::read_to_string(conf("prometheus/rules.yml")).unwrap();
+        let is_wait = |line: &&str| !line.trim_start().starts_with("for: ");
+        let rules: Vec<&str> = rules.lines().filter(is_wait).collect();
+        fs::write(folder.path().join("rules.yml"), rules.join("\n")).unwrap();
+        let config = format!(
+            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
+             rule_files: [rules.yml]\n\
+             scrape_configs: [{{ job_name: acequia, static_configs: [{{ targets: [\"{}\"] }}] }}]\n",
+            proxy.admin()
+        );
+        let file = folder.path().join("prometheus.yml");
+        fs::write(&file, config).unwrap();
+        let process = Process::start(
+            Command::new("prometheus")
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+                .arg("--web.listen-address=127.0.0.1:0"),
+        );
+        let address = wait_for("Prometheus listens", || {
+            let lines = process.stderr.so_far();
+            let line = lines.iter().find(|line| line.contains("msg=\"Listening on\""))?;
+            line.rsplit_once("address=")?.1.parse().ok()
+        });
+        Self {
+            _process: process,
+            _folder: folder,
+            address,
+        }
+    }
+
+    /// The `data` of an answer of its API; `None`: it does not answer yet, or the query is wrong.
+    fn get(&self, path: &str) -> Option<Value> {
+        let (_, body) = http_get(self.address, path).ok()?;
+        let json = body.find('{').and_then(|begin| Some(&body[begin..=body.rfind('}')?]))?;
+        let answer: Value = serde_json::from_str(json).ok()?;
+        (answer["status"] == "success").then(|| answer["data"].clone())
+    }
+
+    /// The names of the alerts that fire for a server or pool label.
+    fn firing(&self, label: &str, value: &str) -> Vec<String> {
+        let alerts = self.get("/api/v1/alerts").unwrap_or_default();
+        let alerts = alerts["alerts"].as_array().cloned().unwrap_or_default();
+        let is_meant = |alert: &&Value| alert["state"] == "firing" && alert["labels"][label] == value;
+        let name = |alert: &Value| alert["labels"]["alertname"].as_str().unwrap().to_owned();
+        alerts.iter().filter(is_meant).map(name).collect()
+    }
+
+    /// Whether a query finds a sample.
+    fn finds(&self, query: &str) -> bool {
+        let encoded: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("query", query)
+            .finish();
+        let found = self.get(&format!("/api/v1/query?{encoded}"));
+        found.is_some_and(|data| data["result"].as_array().is_some_and(|samples| !samples.is_empty()))
+    }
+}
+
+#[test]
+fn the_alerts_are_valid_and_pass_their_unit_tests() {
+    for arguments in [
+        ["check", "config", "scrape.yml"],
+        ["check", "rules", "rules.yml"],
+        ["test", "rules", "rules_test.yml"],
+    ] {
+        let checked = finished(Command::new("promtool").args(arguments).current_dir(conf("prometheus")));
+        assert_eq!(checked.code, Some(0), "{arguments:?}: {checked:?}");
+    }
+}
+
+#[test]
+fn every_alert_has_a_unit_test() {
+    let rules = fs::read_to_string(conf("prometheus/rules.yml")).unwrap();
+    let tests = fs::read_to_string(conf("prometheus/rules_test.yml")).unwrap();
+    let alerts: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert}");
+    }
+}
+
+#[test]
+fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
+    let mut server = Redis::start();
+    let proxy = Proxy::start(&one_pool(
+        &[server.address()],
+        "health = { interval = \"100ms\", rise = 1, fall = 1 }",
+    ));
+    let prometheus = Prometheus::scraping(&proxy);
+    let label = server.address().to_string();
+    let of_server = || prometheus.firing("server", &label);
+    let of_pool = || prometheus.firing("pool", "p");
+    eventually("the server is scraped", || {
+        prometheus.finds("acequia_server_healthy == 1")
+    });
+    assert_eq!((of_server(), of_pool()), (vec![], vec![]));
+    server.kill();
+    eventually("the alerts fire", || {
+        of_server() == ["AcequiaServerDown"] && of_pool().contains(&String::from("AcequiaPoolUnusable"))
+    });
+    server.restart();
+    eventually("the alerts are over", || of_server().is_empty() && of_pool().is_empty());
+}
+
+#[test]
+fn every_expression_of_the_dashboard_finds_data() {
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(conf("grafana/acequia.json")).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default());
+    let mut missing: Vec<String> = targets
+        .map(|target| target["expr"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(missing.len() > 20, "{missing:?}");
+    let setting = Setting::start();
+    let prometheus = Prometheus::scraping(&setting.proxy);
+    eventually("it is scraped", || prometheus.finds("acequia_build_info"));
+    let (clients, narrow) = (&setting.proxy, setting.proxy.at("narrow"));
+    mixed_load(clients);
+    let first = crate::support::client::Client::connect(narrow);
+    let second = crate::support::client::Client::connect(narrow); // accepting pauses
+    let query = |expression: &str| {
+        let all = ["$instance", "$listener", "$pool"];
+        let all = all
+            .iter()
+            .fold(expression.to_owned(), |text, name| text.replace(name, ".*"));
+        all.replace("$__rate_interval", "1m")
+    };
+    eventually(&format!("all of these find data: {missing:#?}"), || {
+        missing.retain(|expression| !prometheus.finds(&query(expression)));
+        missing.is_empty()
+    });
+    drop((first, second));
+}

@@ -1,0 +1,181 @@
+//! The admin port over TLS.
+
+use std::io::ErrorKind;
+
+use crate::support::authority::{Authority, Issued, replace};
+use crate::support::client::Client;
+use crate::support::configs::one_pool;
+use crate::support::eventually;
+use crate::support::process::finished;
+use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::server::Server;
+use crate::support::tls_client::TlsSetup;
+use tempfile::TempDir;
+
+/// A folder with the certificate of the admin port, its authority and a token.
+struct Folder {
+    authority: Authority,
+    folder: TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let (authority, folder) = (Authority::new("admin authority"), tempfile::tempdir().unwrap());
+        let new = Self { authority, folder };
+        new.issue();
+        replace(&new.folder.path().join("ca.pem"), &new.authority.certificate());
+        replace(&new.folder.path().join("token"), "secret\n");
+        new
+    }
+
+    fn issue(&self) -> Issued {
+        let issued = self.authority.issue(&["localhost", "127.0.0.1"]);
+        issued.write(self.folder.path(), "admin");
+        issued
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn start(&self, server: &Server) -> Proxy {
+        let admin = format!(
+            "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = {:?}\n[admin.tls]\ncert = {:?}\nkey = {:?}\n",
+            self.path("token"),
+            self.path("admin.pem"),
+            self.path("admin.key")
+        );
+        let proxy = Proxy::setup(&(admin + &one_pool(&[server.address], ""))).launch();
+        eventually("it is ready", || self.get(&proxy, "/ready").starts_with("HTTP/1.1 200"));
+        proxy
+    }
+
+    /// The response to a request over TLS.
+    fn get(&self, proxy: &Proxy, path: &str) -> String {
+        let mut client = TlsSetup::trusting(&self.authority)
+            .connect(proxy.admin(), "localhost")
+            .unwrap();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        String::from_utf8(client.read_to_end().0).unwrap()
+    }
+}
+
+#[test]
+fn the_admin_port_speaks_tls_and_only_tls() {
+    let (folder, server) = (Folder::new(), Server::echo());
+    let proxy = folder.start(&server);
+    let metrics = folder.get(&proxy, "/metrics");
+    let expiry = "acequia_certificate_expiry_timestamp_seconds{listener=\"[admin]\",name=\"localhost\"}";
+    assert!(metrics.contains(expiry), "{metrics}");
+    let mut plain = Client::connect(proxy.admin());
+    plain.send(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = plain.read_all();
+    assert!(!answer.starts_with(b"HTTP"), "{}", answer.escape_ascii());
+    let stranger = TlsSetup::trusting(&Authority::new("another"));
+    let error = stranger.connect(proxy.admin(), "localhost").err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_new_certificate_of_the_admin_port_is_used_and_listed() {
+    let (folder, server) = (Folder::new(), Server::echo());
+    let proxy = folder.start(&server);
+    let shown = || {
+        let client = TlsSetup::trusting(&folder.authority).connect(proxy.admin(), "localhost");
+        client.unwrap().certificate()
+    };
+    let before = shown();
+    folder.issue();
+    proxy.answer(&["cert", "reload"]);
+    assert_ne!(shown(), before);
+    let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
+    assert_eq!(
+        (&listed[0]["listener"], &listed[0]["names"][0]),
+        (&"[admin]".into(), &"localhost".into())
+    );
+    replace(&folder.folder.path().join("admin.key"), "no key");
+    assert_eq!(proxy.command(&["cert", "reload"]).code, Some(1));
+    let status = proxy.command(&["status"]).stdout;
+    assert!(
+        status.contains("[admin]: 1 certificate, localhost expires ")
+            && status.contains("[admin]: broken, what was read before stays in force: ")
+            && status.contains("admin.key: there is no private key in it"),
+        "{status}"
+    );
+}
+
+#[test]
+fn commands_reach_the_admin_port_with_its_authority_and_token() {
+    let (folder, server) = (Folder::new(), Server::echo());
+    let proxy = folder.start(&server);
+    let url = format!("https://{}", proxy.admin());
+    let run = |words: &[&str]| finished(&mut acequia(&[words, &["--url", &url]].concat()));
+    let (ca, token) = (folder.path("ca.pem"), folder.path("token"));
+    let status = run(&["status", "--ca-file", &ca]);
+    assert!(
+        status.code == Some(0) && status.stdout.contains("1 of 1 servers up"),
+        "{status:?}"
+    );
+    let reload = run(&["reload", "--ca-file", &ca]);
+    assert!(
+        reload.code == Some(1) && reload.stderr.contains("a token is required"),
+        "{reload:?}"
+    );
+    let reload = run(&["reload", "--ca-file", &ca, "--token-file", &token]);
+    assert_eq!(reload.code, Some(0), "{reload:?}");
+
+    let untrusted = run(&["status"]);
+    assert!(
+        untrusted.code == Some(3) && untrusted.stderr.contains("name its authority with --ca-file"),
+        "{untrusted:?}"
+    );
+    let absent = run(&["status", "--ca-file", &folder.path("absent.pem")]);
+    assert!(
+        absent.code == Some(3) && absent.stderr.contains("absent.pem"),
+        "{absent:?}"
+    );
+    let no_url = finished(&mut acequia(&["status", "--ca-file", &ca]));
+    assert!(
+        no_url.code == Some(1) && no_url.stderr.contains("name it with --url"),
+        "{no_url:?}"
+    );
+}
+
+#[test]
+fn check_reads_the_certificate_of_the_admin_port() {
+    let folder = Folder::new();
+    let config = format!(
+        "[admin]\nbind = \"127.0.0.1:9090\"\ntls = {{ cert = {:?}, key = {:?} }}\n\
+         [listeners.l]\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]",
+        folder.path("admin.pem"),
+        folder.path("admin.key")
+    );
+    let check = || {
+        let folder = config_folder("acequia.toml", &config);
+        finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()))
+    };
+    let fine = check();
+    assert_eq!((fine.code, &*fine.stderr), (Some(0), ""));
+    folder
+        .authority
+        .issue_expired(&["localhost"])
+        .write(folder.folder.path(), "admin");
+    let expired = check();
+    assert!(
+        expired.code == Some(0)
+            && expired.stderr.contains("warning: admin.tls: ")
+            && expired.stderr.contains("has expired"),
+        "{expired:?}"
+    );
+    replace(
+        &folder.folder.path().join("admin.key"),
+        &folder.authority.issue(&["a.example"]).key,
+    );
+    let broken = check();
+    assert!(
+        broken.code == Some(1)
+            && broken.stderr.contains("error: admin.tls: ")
+            && broken.stderr.contains("does not fit"),
+        "{broken:?}"
+    );
+}

@@ -1,0 +1,501 @@
+//! `conf/acequia.schema.json`, with which editors complete, describe and check a configuration. It is generated here: the keys
+//! come from the parser's own tables, the descriptions from the comments of `conf/full.toml`.
+//!
+//! `BLESS=1` writes the file again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use acequia::config;
+use acequia::config::keys::{self, SectionKeys};
+use serde_json::{Map, Value, json};
+
+use crate::support::process::finished;
+
+const SCHEMA: &str = "conf/acequia.schema.json";
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// A kind of value.
+enum Kind {
+    Text,
+    /// One text, or a list of texts.
+    Texts,
+    Boolean,
+    Integer(u32, u32),
+    Duration,
+    /// A duration, or `"off"`.
+    DurationOrOff,
+    Size,
+    /// New sessions in a time.
+    Rate,
+    /// Bytes a second.
+    Bandwidth,
+    Words(&'static [&'static str]),
+    Section(&'static SectionKeys),
+    SectionOrOff(&'static SectionKeys),
+    /// Sections by name.
+    Named(&'static SectionKeys),
+    /// A list of sections.
+    List(&'static SectionKeys),
+    /// Another schema.
+    Other(Value),
+}
+
+/// The kind of a key. Where a key is not in one of the lists, the schema cannot be generated.
+fn kind(section: &SectionKeys, key: &str) -> Kind {
+    use Kind::*;
+    const ON_OFF: &[&str] = &["on", "off"];
+    const SEVER: &[&str] = &["keep", "close"];
+    let is_in = |other: &SectionKeys| std::ptr::eq(section.keys, other.keys);
+    match key {
+        "runtime" => Section(&keys::RUNTIME),
+        "admin" => Section(&keys::ADMIN),
+        "log" => Section(&keys::LOG),
+        "defaults" => Section(&keys::DEFAULTS),
+        "acme" if is_in(&keys::FILE) => Named(&keys::ACME),
+        "guards" if is_in(&keys::FILE) => Named(&keys::GUARD),
+        "listeners" => Named(&keys::LISTENER),
+        "pools" => Named(&keys::POOL),
+        "tls" if is_in(&keys::ADMIN) => Section(&keys::ADMIN_TLS),
+        "tls" if is_in(&keys::LISTENER) => Section(&keys::LISTENER_TLS),
+        "tls" if is_in(&keys::POOL) => Section(&keys::POOL_TLS),
+        "tls" if is_in(&keys::ROUTE) => Words(&["pass", "terminate"]),
+        "tls" | "watch" | "require" | "verify" | "report_only" | "tls_required" | "single" | "eject_on_reset"
+        | "allow_empty" => Boolean,
+        "refuse" => Other(json!({ "const": true })),
+        "eab" => Section(&keys::EAB),
+        "redirect" => Section(&keys::REDIRECT),
+        "accept_proxy" => Section(&keys::ACCEPT_PROXY),
+        "client_auth" => Section(&keys::CLIENT_AUTH),
+        "by" => Section(&keys::GUARD_BY),
+        "health" => Section(&keys::HEALTH),
+        "discover" => Section(&keys::DISCOVER),
+        "providers" => Section(&keys::PROVIDERS),
+        "etcd" if is_in(&keys::PROVIDERS) => Section(&keys::ETCD),
+        "scale" => Section(&keys::SCALE),
+        "hook" => Section(&keys::SCALE_HOOK),
+        "start" | "stop" => Texts,
+        "env" => Other(json!({ "type": "object", "additionalProperties": { "type": "string" } })),
+        "min" => Integer(0, 256),
+        "max" if is_in(&keys::SCALE) => Integer(1, 256),
+        "sessions_per_server" => Integer(1, 1_000_000),
+        "queue" => SectionOrOff(&keys::QUEUE),
+        "keepalive" => SectionOrOff(&keys::KEEPALIVE),
+        "routes" => List(&keys::ROUTE),
+        "certificates" => List(&keys::CERTIFICATE),
+        "steps" => List(&keys::CHECK_STEP),
+        "servers" => Other(json!({
+            "type": "array",
+            "items": { "anyOf": [{ "type": "string" }, reference(&keys::SERVER)] },
+        })),
+        "workers" => Other(json!({ "anyOf": [integer(1, 1024), { "const": "auto" }] })),
+        "panic_threshold" => Other(json!({ "anyOf": [integer(1, 100), { "const": "off" }] })),
+        "code" => Other(json!({ "enum": [301, 302, 307, 308] })),
+        "headers" => Other(json!({ "type": "object", "additionalProperties": { "type": "string" } })),
+        "expect" | "wrong_role" if is_in(&keys::HEALTH) => {
+            let status = json!({ "anyOf": [{ "type": "string" }, integer(100, 599)] });
+            Other(json!({ "anyOf": [{ "type": "string" }, integer(100, 599), { "type": "array", "items": status }] }))
+        }
+        "max_connections" => Integer(1, 1 << 30),
+        "max_sessions" => Integer(1, 1_000_000),
+        "sessions" | "sessions_per_source" | "burst" | "sources_max" => Integer(1, u32::MAX),
+        "ipv4" => Integer(1, 32),
+        "ipv6" => Integer(1, 128),
+        "backlog" => Integer(1, i32::MAX as u32),
+        "retries" => Integer(0, 100),
+        "weight" => Integer(0, 256),
+        "priority" => Integer(0, 255),
+        "rise" | "fall" | "eject_after" => Integer(1, 1_000),
+        "eject_max_percent" => Integer(0, 100),
+        "concurrency" => Integer(1, 1024),
+        "port" => Integer(1, 65_535),
+        "probes" => Integer(1, 127),
+        "max" => Integer(1, 1_000_000),
+        "hello_timeout" | "connect_timeout" | "half_close_timeout" | "drain_timeout" | "drain_delay" | "timeout"
+        | "idle" | "interval" | "interval_down" | "eject_for" | "eject_max_for" | "close_over" | "idle_for"
+        | "role_trust" | "resolve_interval" | "settle" | "up_after" | "down_after" | "cooldown" | "start_timeout"
+        | "drain" | "replace_after" => Duration,
+        "idle_timeout" | "user_timeout" | "max_session_age" | "rebalance" | "slow_start" | "max_lag" => DurationOrOff,
+        "hello_memory" | "hello_max" => Size,
+        "rate" | "rate_per_source" => Rate,
+        "bandwidth" | "bandwidth_per_session" => Bandwidth,
+        "bind" if is_in(&keys::LISTENER) => Texts,
+        "hosts" | "contact" | "allow" | "deny" | "guards" | "from" | "sni" | "alpn" | "database" | "user" | "names"
+        | "sentinels" | "endpoints" | "command" | "bind_source"
+            if !is_single_text(section, key) =>
+        {
+            Texts
+        }
+        "format" => Words(&["json", "text"]),
+        "level" => Words(&["trace", "debug", "info", "warn", "error"]),
+        "challenge" => Words(&["tls-alpn-01", "http-01"]),
+        "resolve" => Words(&["both", "ipv4", "ipv6"]),
+        "protocol" => Words(&["tcp", "postgres", "mysql", "redis"]),
+        "cancel_unplaced" => Words(&["drop", "fanout"]),
+        "others" => Words(&["serve", "refuse"]),
+        "refuse_with" => Words(&["reset", "close"]),
+        "min_version" => Words(&["1.2", "1.3"]),
+        "mode" => Words(&["require", "request"]),
+        "balance" => Words(&["least-conn", "source-hash", "round-robin", "random-two"]),
+        "proxy_protocol" => Words(&["off", "v1", "v2"]),
+        "on_leave" => Words(&["drain", "close"]),
+        "on_down" | "on_recover" | "on_lag" => Words(SEVER),
+        "failback" => Words(&["auto", "manual"]),
+        "direct" => Words(ON_OFF),
+        "donor" => Words(&["use", "avoid"]),
+        "role" => Words(&["any", "primary", "replica"]),
+        "check" => Words(&[
+            "tcp",
+            "tls",
+            "http",
+            "send-expect",
+            "exec",
+            "agent",
+            "postgres",
+            "mysql",
+            "redis",
+            "off",
+        ]),
+        "state_dir"
+        | "bind"
+        | "token_file"
+        | "socket"
+        | "cert"
+        | "key"
+        | "access"
+        | "directory"
+        | "ca_file"
+        | "key_id"
+        | "key_file"
+        | "unix_mode"
+        | "ports"
+        | "pool"
+        | "to"
+        | "name"
+        | "acme"
+        | "tickets"
+        | "crl_file"
+        | "allow_file"
+        | "deny_file"
+        | "fallback"
+        | "file"
+        | "http"
+        | "etcd"
+        | "address"
+        | "sni"
+        | "method"
+        | "path"
+        | "host"
+        | "body"
+        | "send"
+        | "expect"
+        | "user"
+        | "password_file"
+        | "database"
+        | "master"
+        | "sentinel_user"
+        | "sentinel_password_file" => Text,
+        _ => panic!(
+            "`{key}` of {} has no kind in the generator of the schema",
+            section.title
+        ),
+    }
+}
+
+/// Whether the key, which is a list in other sections, is a text in this one.
+fn is_single_text(section: &SectionKeys, key: &str) -> bool {
+    let is_in = |other: &SectionKeys| std::ptr::eq(section.keys, other.keys);
+    (is_in(&keys::SCALE) || is_in(&keys::ETCD)) && key == "user"
+        || is_in(&keys::HEALTH) && matches!(key, "sni" | "database" | "user")
+        || is_in(&keys::POOL_TLS) && key == "sni"
+}
+
+fn integer(least: u32, most: u32) -> Value {
+    json!({ "type": "integer", "minimum": least, "maximum": most })
+}
+
+fn text_like(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern })
+}
+
+const DURATION: &str = "^[0-9]+(ms|s|m|h)$";
+
+impl Kind {
+    fn schema(self) -> Value {
+        let off = || json!({ "const": "off" });
+        match self {
+            Self::Text => json!({ "type": "string" }),
+            Self::Texts => {
+                json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+            }
+            Self::Boolean => json!({ "type": "boolean" }),
+            Self::Integer(least, most) => integer(least, most),
+            Self::Duration => text_like(DURATION),
+            Self::DurationOrOff => json!({ "anyOf": [text_like(DURATION), off()] }),
+            Self::Size => text_like("^[0-9]+(B|KiB|MiB|GiB)$"),
+            Self::Rate => text_like("^[0-9]+/(s|m|h)$"),
+            Self::Bandwidth => text_like("^[0-9]+(B|KiB|MiB|GiB)/s$"),
+            Self::Words(words) => json!({ "enum": words }),
+            Self::Section(section) => reference(section),
+            Self::SectionOrOff(section) => json!({ "anyOf": [reference(section), off()] }),
+            Self::Named(section) => json!({ "type": "object", "additionalProperties": reference(section) }),
+            Self::List(section) => json!({ "type": "array", "items": reference(section) }),
+            Self::Other(schema) => schema,
+        }
+    }
+}
+
+/// The sections, each with its name among the definitions and its place in `full.toml`.
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 29] {
+    [
+        (&keys::FILE, "file", ""),
+        (&keys::RUNTIME, "runtime", "runtime"),
+        (&keys::ADMIN, "admin", "admin"),
+        (&keys::ADMIN_TLS, "admin_tls", ""),
+        (&keys::LOG, "log", "log"),
+        (&keys::ACME, "acme", "acme.NAME"),
+        (&keys::EAB, "eab", "acme.NAME.eab"),
+        (&keys::DEFAULTS, "defaults", "defaults"),
+        (&keys::ACCEPT_PROXY, "accept_proxy", ""),
+        (&keys::GUARD, "guard", "guards.NAME"),
+        (&keys::GUARD_BY, "guard_by", ""),
+        (&keys::LISTENER, "listener", "listeners.NAME"),
+        (&keys::REDIRECT, "redirect", "listeners.NAME.redirect"),
+        (&keys::ROUTE, "route", "listeners.NAME.routes"),
+        (&keys::LISTENER_TLS, "listener_tls", "listeners.NAME.tls"),
+        (&keys::CERTIFICATE, "certificate", ""),
+        (&keys::CLIENT_AUTH, "client_auth", "listeners.NAME.tls.client_auth"),
+        (&keys::POOL, "pool", "pools.NAME"),
+        (&keys::POOL_TLS, "pool_tls", "pools.NAME.tls"),
+        (&keys::SERVER, "server", ""),
+        (&keys::DISCOVER, "discover", "pools.NAME.discover"),
+        (&keys::QUEUE, "queue", ""),
+        (&keys::SCALE, "scale", "pools.NAME.scale"),
+        (&keys::SCALE_HOOK, "scale_hook", ""),
+        (&keys::HEALTH, "health", "pools.NAME.health"),
+        (&keys::CHECK_STEP, "check_step", ""),
+        (&keys::KEEPALIVE, "keepalive", ""),
+        (&keys::PROVIDERS, "providers", "providers"),
+        (&keys::ETCD, "etcd", "providers.etcd"),
+    ]
+}
+
+fn reference(section: &SectionKeys) -> Value {
+    let (_, name, _) = sections()
+        .into_iter()
+        .find(|(known, ..)| std::ptr::eq(*known, section))
+        .unwrap();
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+/// The descriptions of keys in `full.toml`, by the place of their section and their name: the comments behind them.
+fn descriptions() -> HashMap<(String, String), String> {
+    let mut descriptions = HashMap::new();
+    let mut section = String::new();
+    let mut entry: Option<((String, String), String)> = None;
+    let text = fs::read_to_string(path("conf/full.toml")).unwrap();
+    for line in text.lines().chain(["[end]"]) {
+        let (code, comment) = match line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        {
+            Some(key) => key
+                .split_once("  # ")
+                .or_else(|| key.split_once(" # "))
+                .unwrap_or((key, "")),
+            None => line.split_once("# ").unwrap_or((line, "")),
+        };
+        let code = code.trim();
+        if code.is_empty() || code.starts_with(['{', '"', ']']) {
+            if let Some((_, description)) = entry.as_mut().filter(|_| !comment.is_empty() && line.starts_with(' ')) {
+                *description = format!("{description} {}", comment.trim()).trim().to_owned();
+            }
+            continue;
+        }
+        // The first description of a key is that of its section.
+        if let Some((key, description)) = entry.take().filter(|(_, description)| !description.is_empty()) {
+            descriptions.entry(key).or_insert(description);
+        }
+        if let Some(header) = code.strip_prefix('[') {
+            let mut parts: Vec<&str> = header.trim_matches(['[', ']']).split('.').collect();
+            if let ["acme" | "guards" | "listeners" | "pools", name, ..] = parts.as_mut_slice() {
+                *name = "NAME";
+            }
+            section = parts.join(".");
+        } else if let Some((key, _)) = code.split_once(" = ") {
+            let (section, key) = match key.split_once('.') {
+                Some((child, key)) => (format!("{section}.{child}"), key),
+                None => (section.clone(), key),
+            };
+            entry = Some(((section, key.to_owned()), comment.trim().to_owned()));
+        }
+    }
+    descriptions
+}
+
+/// The description of a key. What listeners and pools inherit is described in `[defaults]`.
+fn description(descriptions: &HashMap<(String, String), String>, place: &str, key: &str) -> Option<String> {
+    let of = |place: &str| descriptions.get(&(place.to_owned(), key.to_owned()));
+    let own = of(place).filter(|text| !text.starts_with("This and the next"));
+    own.or_else(|| of("defaults").filter(|_| place.ends_with(".NAME")))
+        .cloned()
+}
+
+fn schema() -> Value {
+    let descriptions = descriptions();
+    let mut definitions = Map::new();
+    for (section, name, place) in sections() {
+        let mut properties = Map::new();
+        for key in section.keys {
+            let mut property = kind(section, key).schema();
+            if let Some(text) = description(&descriptions, place, key) {
+                property["description"] = text.into();
+            }
+            properties.insert((*key).to_owned(), property);
+        }
+        let definition = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+        definitions.insert(name.to_owned(), definition);
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of acequia",
+        "$ref": "#/$defs/file",
+        "$defs": definitions,
+    })
+}
+
+#[test]
+fn the_schema_is_current() {
+    let expected = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path(SCHEMA), &expected).unwrap();
+    }
+    let shipped = fs::read_to_string(path(SCHEMA)).unwrap_or_default();
+    assert!(
+        shipped == expected,
+        "{SCHEMA} is not current: run this test with BLESS=1"
+    );
+}
+
+#[test]
+fn every_section_and_most_keys_are_in_it() {
+    let all: Vec<_> = sections().iter().map(|(section, ..)| section.title).collect();
+    assert_eq!(all.len(), keys::ALL.len());
+    assert!(keys::ALL.iter().all(|section| all.contains(&section.title)));
+    let schema = schema();
+    let properties = |name: &str| schema["$defs"][name]["properties"].as_object().unwrap().clone();
+    for name in ["runtime", "guard", "listener", "pool", "health"] {
+        let described = properties(name)
+            .values()
+            .filter(|key| key["description"].is_string())
+            .count();
+        assert!(
+            described * 3 >= properties(name).len() * 2,
+            "{name}: {described} descriptions"
+        );
+    }
+}
+
+/// The words of a value are those that the parser suggests instead of a wrong one.
+#[test]
+fn words_are_those_of_the_parser() {
+    let full: toml::Table = fs::read_to_string(path("conf/full.toml")).unwrap().parse().unwrap();
+    let mut compared = 0;
+    for (section, _, place) in sections().into_iter().filter(|(_, _, place)| !place.is_empty()) {
+        for key in section.keys {
+            let Kind::Words(words) = kind(section, key) else {
+                continue;
+            };
+            let mut config = serde_json::to_value(&full).unwrap();
+            let Some(value) = find(&mut config, &place.split('.').collect::<Vec<_>>(), key) else {
+                continue;
+            };
+            *value = "zzzzzzzzzzzzzzzz".into();
+            let report = config::read("full.json", &config.to_string()).unwrap_err().to_string();
+            let (_, suggested) = report
+                .split_once("write \"")
+                .unwrap_or_else(|| panic!("{key}: {report}"));
+            let suggested: Vec<_> = suggested.lines().next().unwrap().split('"').collect();
+            let suggested: BTreeSet<_> = suggested
+                .into_iter()
+                .filter(|word| !matches!(*word, "" | " or "))
+                .collect();
+            assert_eq!(suggested, words.iter().copied().collect(), "{key}: {report}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 15, "{compared}");
+}
+
+/// The first value of this key in a section at this place.
+fn find<'v>(value: &'v mut Value, place: &[&str], key: &str) -> Option<&'v mut Value> {
+    match (value, place) {
+        (Value::Array(entries), _) => entries.iter_mut().find_map(|entry| find(entry, place, key)),
+        (Value::Object(table), []) => table.get_mut(key),
+        (Value::Object(table), ["NAME", rest @ ..]) => table.values_mut().find_map(|child| find(child, rest, key)),
+        (Value::Object(table), [name, rest @ ..]) => find(table.get_mut(*name)?, rest, key),
+        _ => None,
+    }
+}
+
+/// Validates TOML texts with the schema; returns the message about each, empty where it is valid.
+fn validated(texts: &[String]) -> Vec<String> {
+    const PROGRAM: &str = "import json, sys, tomllib, jsonschema\n\
+         schema = json.load(open(sys.argv[1]))\n\
+         jsonschema.Draft202012Validator.check_schema(schema)\n\
+         validator = jsonschema.Draft202012Validator(schema)\n\
+         found = [validator.iter_errors(tomllib.load(open(file, 'rb'))) for file in sys.argv[2:]]\n\
+         print(json.dumps(['; '.join(f'{e.json_path}: {e.message}' for e in errors) for errors in found]))";
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-c", PROGRAM]).arg(path(SCHEMA));
+    for (index, text) in texts.iter().enumerate() {
+        let file = folder.path().join(index.to_string());
+        fs::write(&file, text).unwrap();
+        command.arg(file);
+    }
+    let done = finished(&mut command);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    serde_json::from_str(&done.stdout).unwrap()
+}
+
+#[test]
+fn the_configurations_of_the_repository_are_valid() {
+    let mut texts: Vec<_> = ["conf/full.toml", "conf/minimal.toml", "conf/debian/acequia.toml"]
+        .map(|name| fs::read_to_string(path(name)).unwrap())
+        .into();
+    texts.extend(
+        super::readme::configurations()
+            .into_iter()
+            .map(|(_, text)| text.to_owned()),
+    );
+    assert!(texts.len() > 10);
+    let messages = validated(&texts);
+    assert!(messages.iter().all(String::is_empty), "{messages:#?}");
+}
+
+#[test]
+fn mistakes_are_found() {
+    let wrong = [
+        "runtme = {}",
+        "[listeners.a]\nbind = \"127.0.0.1:1\"\npol = \"b\"",
+        "[pools.p]\nservers = [{ adress = \"a:1\" }]",
+        "[pools.p]\nservers = [\"a:1\"]\nbalance = \"ip_hash\"",
+        "[defaults]\nretries = \"2\"",
+        "[defaults]\nhello_timeout = 5",
+        "[defaults]\nhello_timeout = \"5\"",
+        "[defaults]\nhello_max = \"64K\"",
+        "[guards.g]\nrate = \"20 per second\"",
+        "[[listeners.a.routes]]\nfrom = 7",
+        "[pools.p.health]\ncheck = \"ping\"",
+    ];
+    let messages = validated(&wrong.map(String::from));
+    for (text, message) in wrong.iter().zip(messages) {
+        assert!(!message.is_empty(), "{text}");
+    }
+}

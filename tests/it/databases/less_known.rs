@@ -1,0 +1,105 @@
+//! The right server also where checks tell less than all: they are refused, some functions are denied, or a reload begins
+//! them anew. And what follows for the sessions of a replica that is behind.
+
+use super::primary::{config, is_up, primary_and_replica, reached, reason};
+use crate::support::counts::{ended_sessions, log_count};
+use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
+use crate::support::process::{Process, must};
+use crate::support::proxy::Proxy;
+
+fn run(server: &Postgres, statement: &str) {
+    must(&mut psql(server.address(), statement));
+}
+
+/// The server rejects the role of the checks from now on.
+fn refuse_checks(server: &Postgres) {
+    let file = server.folder().join("data/pg_hba.conf");
+    let rules = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("host all watcher 127.0.0.1/32 reject\n{rules}")).unwrap();
+    run(server, "SELECT pg_reload_conf()");
+}
+
+#[test]
+fn a_promotion_ends_the_trust_in_a_primary_that_refuses_the_check() {
+    let (a, b) = primary_and_replica();
+    let proxy = Proxy::start(&config([&a, &b], "", None));
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    refuse_checks(&a);
+    eventually("its check is refused", || {
+        proxy.server("writers", "a")["health"] == "check refused"
+    });
+    assert_eq!(
+        reached(proxy.at("write")),
+        Some(a.address().port()),
+        "it is trusted for a minute"
+    );
+    run(&b, "SELECT pg_promote()");
+    eventually("b is the primary", || is_up(&proxy, "writers", "b"));
+    eventually("a is checked again", || {
+        proxy.server("writers", "a")["health"] == "check refused"
+    });
+    assert_eq!(proxy.server("writers", "a")["up"], false);
+    for _ in 0..10 {
+        assert_eq!(reached(proxy.at("write")), Some(b.address().port()));
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_known_primary_and_the_checks_need_no_privilege() {
+    let (a, b) = primary_and_replica();
+    run(
+        &a,
+        "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() FROM PUBLIC",
+    );
+    let text = config([&a, &b], "", None);
+    eventually("the replica has that, too", || {
+        let asked = crate::support::process::finished(
+            psql(b.address(), "SELECT 1 FROM pg_control_system()").args(["-U", "watcher", "-d", "postgres"]),
+        );
+        asked.stderr.contains("permission denied")
+    });
+    let proxy = Proxy::start(&text);
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    assert_eq!(
+        log_count(
+            &proxy,
+            "the check has to do without a part: old primaries or lag may not be found"
+        ),
+        2,
+        "once for each server"
+    );
+    a.freeze();
+    run(&b, "SELECT pg_promote()");
+    eventually("b is the primary", || is_up(&proxy, "writers", "b"));
+    b.freeze();
+    assert!(proxy.reload(&text.replace("interval = \"100ms\"", "interval = \"150ms\"")));
+    a.thaw();
+    let why = "an old primary: timeline 1, and b was on 2";
+    eventually("a is known to be old", || reason(&proxy, "writers", "a") == why);
+    for _ in 0..5 {
+        assert_eq!(reached(proxy.at("write")), None);
+    }
+    b.thaw();
+    eventually("b is used again", || {
+        reached(proxy.at("write")) == Some(b.address().port())
+    });
+}
+
+#[test]
+fn sessions_of_a_replica_that_is_behind_are_cut_only_with_on_lag_close() {
+    let (a, b) = primary_and_replica();
+    let readers = "max_lag = \"1s\"\nclose_over = \"0s\"";
+    let proxy = Proxy::start(&config([&a, &b], &format!("{readers}\non_lag = \"keep\""), None));
+    eventually("the replica is up", || is_up(&proxy, "readers", "b"));
+    let mut reader = Process::start(&mut psql(proxy.at("read"), "SELECT pg_sleep(600)"));
+    eventually("a reader is served", || proxy.server("readers", "b")["sessions"] == 1);
+    run(&b, "SELECT pg_wal_replay_pause()");
+    run(&a, "INSERT INTO t VALUES (1)");
+    eventually("the replica is out", || !is_up(&proxy, "readers", "b"));
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
+    assert_eq!(proxy.server("readers", "b")["sessions"], 1, "it goes on");
+    assert!(proxy.reload(&config([&a, &b], &format!("{readers}\non_lag = \"close\""), None)));
+    reader.wait();
+    eventually("it was cut", || ended_sessions(&proxy, "server_down") == 1.0);
+}

@@ -1,0 +1,232 @@
+//! Listeners with `protocol = "postgres"` and certificates: TLS ends there, and what comes within it decides.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::authority::Authority;
+use crate::support::client::Client;
+use crate::support::database::{Postgres, psql};
+use crate::support::hello::Hello;
+use crate::support::process::{finished, must};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tls_client::{TlsClient, TlsSetup};
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const PORT: &str = "SELECT inet_server_port()";
+
+/// A proxy with a certificate for all names.
+struct Site {
+    authority: Authority,
+    folder: TempDir,
+    proxy: Proxy,
+}
+
+impl Site {
+    /// Routes by name to `a` (`b` for b.example), by database `orders` to `b`. `lines` are further lines of the listener.
+    fn start(a: SocketAddr, b: SocketAddr, lines: &str) -> Self {
+        let (authority, folder) = (Authority::new("test authority"), tempfile::tempdir().unwrap());
+        let names = ["a.example", "b.example", "other.example", "passed.example"];
+        authority.issue(&names).write(folder.path(), "site");
+        std::fs::write(folder.path().join("authority.txt"), authority.certificate()).unwrap();
+        let proxy = Proxy::start(&format!(
+            "[guards.nobody]\ndeny = \"127.0.0.0/8\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{lines}\n\
+             [listeners.db.tls]\ncertificates = {{ directory = {:?} }}\n\
+             [[listeners.db.routes]]\nsni = \"a.example\"\npool = \"a\"\n\
+             [[listeners.db.routes]]\nsni = \"b.example\"\npool = \"b\"\n\
+             [[listeners.db.routes]]\nsni = \"passed.example\"\ntls = \"pass\"\npool = \"b\"\n\
+             [[listeners.db.routes]]\ndatabase = \"orders\"\npool = \"b\"\n\
+             [[listeners.db.routes]]\ndatabase = \"denied\"\nguards = \"nobody\"\npool = \"b\"\n\
+             [[listeners.db.routes]]\ndatabase = \"gone\"\npool = \"gone\"\n\
+             [pools.a]\nservers = [\"{a}\"]\nhealth.check = \"off\"\n[pools.b]\nservers = [\"{b}\"]\nhealth.check = \"off\"\n\
+             [pools.gone]\nservers = [\"127.0.0.1:1\"]\nhealth.check = \"off\"",
+            folder.path()
+        ));
+        Self {
+            authority,
+            folder,
+            proxy,
+        }
+    }
+
+    /// `psql` with this statement, which connects to a name and verifies it.
+    fn psql(&self, name: &str, database: &str, statement: &str) -> Command {
+        let mut command = psql(self.proxy.at("db"), statement);
+        let authority = self.folder.path().join("authority.txt");
+        let target = format!(
+            "host={name} hostaddr=127.0.0.1 dbname={database} sslmode=verify-full sslrootcert={}",
+            authority.display()
+        );
+        command.args(["-d", &target]);
+        command
+    }
+
+    /// A client within TLS, agreed on by an SSLRequest.
+    fn client(&self) -> TlsClient {
+        let mut client = Client::connect(self.proxy.at("db"));
+        assert_eq!(client.send(&SSL_REQUEST).read(1), b"S");
+        let setup = TlsSetup::trusting(&self.authority).offering(&["postgresql"]);
+        setup.over(client.0, "a.example").unwrap()
+    }
+}
+
+fn startup(database: &str) -> Vec<u8> {
+    let content = format!("user\0postgres\0database\0{database}\0\0");
+    let length = u32::try_from(content.len() + 8).unwrap();
+    [&length.to_be_bytes(), &[0, 3, 0, 0], content.as_bytes()].concat()
+}
+
+#[test]
+fn a_client_in_tls_reaches_the_server_of_its_name_or_its_database_and_prints_why_it_is_refused() {
+    let (a, b) = (Postgres::start(), Postgres::start_with_tls());
+    must(&mut psql(b.address(), "CREATE DATABASE orders"));
+    let site = Site::start(a.address(), b.address(), "tls_required = true");
+    for (name, database, server) in [
+        ("a.example", "postgres", &a),
+        ("b.example", "postgres", &b),
+        ("other.example", "orders", &b),
+    ] {
+        let port = must(&mut site.psql(name, database, PORT));
+        assert_eq!(port.trim(), server.address().port().to_string(), "{name} {database}");
+    }
+    let lines = site.proxy.access_lines(3);
+    let line = lines.iter().find(|line| line["sni"] == "a.example").unwrap();
+    let known = ["sni", "database", "user", "tls"].map(|key| line[key].as_str().unwrap_or("none"));
+    assert_eq!(known, ["a.example", "postgres", "postgres", "1.3"], "{line:#?}");
+    // What is passed is decrypted by the server, whose certificate is its own.
+    let refused = finished(&mut site.psql("passed.example", "postgres", PORT));
+    assert!(refused.stderr.contains("certificate verify failed"), "{refused:#?}");
+    let passed = must(
+        site.psql("passed.example", "postgres", PORT)
+            .env("PGSSLMODE", "require")
+            .args(["-d", "host=passed.example hostaddr=127.0.0.1 sslmode=require"]),
+    );
+    assert_eq!(passed.trim(), b.address().port().to_string());
+    for (name, database, told) in [
+        (
+            "other.example",
+            "none",
+            "FATAL:  no route takes database \"none\" and user \"postgres\"",
+        ),
+        (
+            "other.example",
+            "denied",
+            "FATAL:  connections from this address are refused here",
+        ),
+        ("other.example", "gone", "FATAL:  no server is available"),
+        ("a.example", "gone channel_binding=require", "channel binding"),
+    ] {
+        let refused = finished(&mut site.psql(name, database, PORT));
+        assert!(refused.stderr.contains(told), "{name} {database}: {refused:#?}");
+    }
+    let refused = finished(psql(site.proxy.at("db"), PORT).env("PGSSLMODE", "disable"));
+    let told = "FATAL:  connections without TLS are refused here";
+    assert!(refused.stderr.contains(told), "{refused:#?}");
+}
+
+#[test]
+fn a_cancel_within_tls_reaches_the_session_whose_key_it_has() {
+    let server = Postgres::start();
+    let site = Site::start(server.address(), server.address(), "");
+    let mut session = site.client();
+    // In single bytes: what comes within TLS may be cut anywhere.
+    for byte in startup("postgres") {
+        session.send(&[byte]);
+    }
+    let key = loop {
+        let header = session.read(5);
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+        let content = session.read(length - 4);
+        if header[0] == b'K' {
+            break content;
+        }
+    };
+    assert_eq!(session.read(6), b"Z\0\0\0\x05I");
+    let query = b"SELECT pg_sleep(600)\0";
+    let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
+    session.send(&[b"Q", &length[..], query].concat());
+    let length = u32::try_from(key.len() + 8).unwrap().to_be_bytes();
+    let request = [&length[..], &[4, 210, 22, 46], &key].concat();
+    let cancelled = site.client().send(&request).read_to_end();
+    assert_eq!(cancelled, (Vec::new(), Ok(())), "the end of the stream, and no reset");
+    let mut told = String::new();
+    while !told.contains("canceling statement due to user request") {
+        told.push(char::from(session.read(1)[0]));
+    }
+    let line = site.proxy.access_line();
+    assert_eq!((&line["ending"], &line["detail"]), (&"cancel".into(), &"by_key".into()));
+}
+
+#[test]
+fn direct_tls_ends_here_if_the_client_offers_the_protocol_of_postgresql() {
+    let server = Postgres::start();
+    let site = Site::start(server.address(), server.address(), "");
+    let setup = TlsSetup::trusting(&site.authority).offering(&["postgresql"]);
+    let mut client = setup.connect(site.proxy.at("db"), "a.example").unwrap();
+    assert_eq!(client.protocol().as_deref(), Some("postgresql"));
+    assert_eq!(
+        client.send(&startup("postgres")).read(1),
+        b"R",
+        "the server asks for no password"
+    );
+    // At the same listener, others ask before.
+    let port = must(&mut site.psql("a.example", "postgres", PORT));
+    assert_eq!(port.trim(), server.address().port().to_string());
+    for alpn in [&[][..], &["h2"]] {
+        let hello = Hello::named("a.example").alpn(alpn).bytes();
+        let alert = Client::connect(site.proxy.at("db")).send(&hello).read_all();
+        assert_eq!(alert, [21, 3, 3, 0, 2, 2, 120], "{alpn:?}");
+    }
+}
+
+#[test]
+fn what_is_no_session_within_tls_does_not_reach_a_server() {
+    let server = Server::run(|mut stream| drop(stream.read(&mut [0])));
+    let site = Site::start(server.address, server.address, "hello_timeout = \"1s\"");
+    // Bytes behind the SSLRequest (CVE-2021-23214).
+    let smuggled = [&SSL_REQUEST[..], &startup("postgres")].concat();
+    assert_eq!(Client::connect(site.proxy.at("db")).send(&smuggled).read_all(), b"");
+    let hello = Hello::named("a.example").bytes();
+    for sent in [
+        &SSL_REQUEST[..],
+        &hello,
+        b"\0\0\0\x07",
+        b"\0\0\x27\x11",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let (told, end) = site.client().send(sent).read_to_end();
+        assert_eq!((told.as_slice(), end), (&b""[..], Ok(())), "{}", sent.escape_ascii());
+    }
+    for (sent, told) in [
+        (&b"\0\0\0\x08\0\x02\0\0"[..], "another version of the protocol"),
+        (b"\0\0\0\x0a\0\x03\0\0\0\0", "malformed"),
+    ] {
+        let (message, end) = site.client().send(sent).read_to_end();
+        assert!(
+            end.is_ok() && String::from_utf8_lossy(&message).contains(told),
+            "{told}"
+        );
+    }
+    let mut slow = site.client();
+    slow.0.write_all(&startup("postgres")[..9]).unwrap();
+    assert_eq!(slow.read_to_end(), (Vec::new(), Ok(())), "after hello_timeout");
+    site.client().finish();
+    let mut endings: Vec<_> = site
+        .proxy
+        .access_lines(10)
+        .iter()
+        .map(|line| line["ending"].to_string())
+        .collect();
+    endings.sort();
+    let expected = [
+        &["\"client_left_early\""][..],
+        &["\"hello_invalid\""; 8],
+        &["\"hello_timeout\""],
+    ]
+    .concat();
+    assert_eq!(endings, expected);
+    assert_eq!(server.sessions(), 0);
+}

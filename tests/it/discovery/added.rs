@@ -1,0 +1,191 @@
+//! Servers that an operator adds by hand.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::api;
+use crate::support::client::{Client, served_client, server_reached};
+use crate::support::counts::log_lines;
+use crate::support::eventually;
+use crate::support::process::Finished;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// A folder for what outlives a restart.
+struct Site {
+    folder: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn config(&self, server: &Server) -> String {
+        let state = self.folder.path();
+        let address = server.address;
+        format!(
+            "[runtime]\nstate_dir = {state:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [pools.p]\nbalance = \"round-robin\"\nservers = [\"{address}\"]\n"
+        )
+    }
+
+    fn kept(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("added-servers.json")).unwrap_or_default()
+    }
+}
+
+/// Whether the server is one of those that sessions get in turn.
+fn is_used(proxy: &Proxy, server: &str) -> bool {
+    (0..4).any(|_| server_reached(proxy.at("l")) == server)
+}
+
+/// An added server gets sessions after its first check.
+fn wait_until_used(proxy: &Proxy, server: &str) {
+    eventually("the server is used", || is_used(proxy, server));
+}
+
+fn added(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["pools"][0]["added"].clone()
+}
+
+fn add(proxy: &Proxy, body: &str) -> (u16, Value) {
+    api::unix(proxy, "POST", "/api/v1/pools/p/servers", body)
+}
+
+fn output(finished: &Finished) -> String {
+    format!("{}{}", finished.stdout, finished.stderr)
+}
+
+#[test]
+fn a_server_that_was_added_stays_over_a_reload_and_a_restart_until_it_is_removed() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new();
+    let proxy = Proxy::start(&site.config(&first));
+    let address = second.address.to_string();
+    let (status, answer) = add(&proxy, &format!(r#"{{"address": "{address}", "name": "extra"}}"#));
+    assert_eq!((status, &answer["name"]), (200, &"extra".into()));
+    wait_until_used(&proxy, "second");
+    let next = site
+        .config(&first)
+        .replace("round-robin\"", "round-robin\"\nretries = 3");
+    assert!(proxy.reload(&next));
+    assert!(is_used(&proxy, "second"));
+    let shown = &added(&proxy)[0];
+    assert_eq!((&shown["name"], &shown["address"]), (&"extra".into(), &address.into()));
+    assert!(shown["added_by"].as_str().unwrap().starts_with("uid "), "{shown}");
+    let status = proxy.command(&["status"]).stdout;
+    assert!(status.contains("p/extra: added by uid "), "{status}");
+
+    let (status, _) = add(&proxy, r#"{"address": "127.0.0.1:9", "name": "latest", "weight": 0}"#);
+    assert_eq!(status, 200);
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    assert!(site.kept().contains("extra") && site.kept().contains("latest"));
+    let proxy = Proxy::start(&site.config(&first));
+    wait_until_used(&proxy, "second");
+    assert_eq!(&added(&proxy)[0], shown);
+
+    let mut session = std::iter::repeat_with(|| {
+        let mut client = Client::connect(proxy.at("l"));
+        (client.read(5), client)
+    });
+    let (_, mut session) = session.find(|(name, _)| name == b"secon").unwrap();
+    let removed = proxy.command(&["server", "remove", "p/extra"]);
+    assert_eq!(output(&removed), "p/extra: removed\n");
+    assert!(!is_used(&proxy, "second"));
+    assert_eq!(session.finish().try_read_all().unwrap(), b"d", "its session goes on");
+    eventually("it is forgotten", || !site.kept().contains("extra"));
+}
+
+#[test]
+fn only_a_server_that_was_added_can_be_removed_and_no_name_is_given_twice() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new();
+    let proxy = Proxy::start(&site.config(&first));
+    let (first, second) = (first.address.to_string(), second.address.to_string());
+    let refused = |words: &[&str], why: &str| {
+        let finished = proxy.command(words);
+        let output = output(&finished);
+        assert!(finished.code != Some(0) && output.contains(why), "{words:?}: {output}");
+    };
+    refused(
+        &["server", "remove", &format!("p/{first}")],
+        &format!("server `{first}` of pool `p` was not added by hand: change the configuration"),
+    );
+    refused(&["server", "remove", "p/nobody"], "pool `p` has no server nobody");
+    refused(&["server", "remove", "q/nobody"], "unknown pool q");
+    refused(&["server", "add", "q", &second], "unknown pool q");
+    refused(&["server", "add", "p", "10.0.0.1"], "`10.0.0.1` has no port");
+    refused(
+        &["server", "add", "p", &second, "--weight", "257"],
+        "the largest is 256",
+    );
+    refused(
+        &["server", "add", "p", &second, "--for", "0s"],
+        "`for` must be 1ms to 8760h",
+    );
+    refused(
+        &["server", "add", "p", &first],
+        &format!("the pool has a server `{first}`"),
+    );
+    assert_eq!(add(&proxy, &format!(r#"{{"address": "{first}"}}"#)).0, 409);
+    assert_eq!(
+        add(&proxy, &format!(r#"{{"address": "{second}", "wieght": 1}}"#)).0,
+        422
+    );
+    assert_eq!(added(&proxy).as_array().unwrap().len(), 0);
+    assert!(!is_used(&proxy, "second"));
+}
+
+#[test]
+fn a_server_of_the_configuration_takes_the_place_of_an_added_one_of_its_name() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new();
+    let proxy = Proxy::start(&site.config(&first));
+    let address = second.address.to_string();
+    assert_eq!(proxy.command(&["server", "add", "p", &address]).code, Some(0));
+    let both = format!("servers = [\"{}\", \"{address}\"]", first.address);
+    let next = site
+        .config(&first)
+        .replace(&format!("servers = [\"{}\"]", first.address), &both);
+    assert!(proxy.reload(&next));
+    let servers = || {
+        let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
+        state["pools"][0]["servers"].as_array().unwrap().len()
+    };
+    assert_eq!(servers(), 2);
+    assert_eq!(
+        proxy.command(&["server", "remove", &format!("p/{address}")]).code,
+        Some(0)
+    );
+    assert_eq!(servers(), 2, "that of the configuration stays");
+    wait_until_used(&proxy, "second");
+}
+
+#[test]
+fn a_server_that_was_added_for_a_time_is_removed_when_it_is_over_and_its_session_goes_on() {
+    let (first, second) = (Server::echo(), Server::echo());
+    let site = Site::new();
+    let proxy = Proxy::start(&site.config(&first));
+    let address = second.address.to_string();
+    let finished = proxy.command(&["server", "add", "p", &address, "--for", "5s"]);
+    let note = format!("p/{address}: added until ");
+    assert!(finished.stdout.starts_with(&note), "{}", output(&finished));
+    let mut sessions = Vec::new();
+    eventually("a session is on it", || {
+        sessions.push(served_client(proxy.at("l")));
+        second.sessions() > 0
+    });
+    let line = &log_lines(&proxy, "the time of an added server is over: it is removed", 1)[0];
+    assert_eq!(line["server"], *address);
+    assert_eq!(added(&proxy).as_array().unwrap().len(), 0);
+    for session in &mut sessions {
+        session.send(b"more");
+        assert_eq!(session.read(4), b"more");
+    }
+}

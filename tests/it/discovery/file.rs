@@ -1,0 +1,166 @@
+//! Servers that a file lists.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::api;
+use crate::support::client::{Client, served_client, server_reached};
+use crate::support::counts::{log_lines, wait_for_ended_sessions};
+use crate::support::eventually;
+use crate::support::process::finished;
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+
+const KEPT: &str = "cannot take the list of servers, keeping the last one";
+const LISTED: &str = "servers listed";
+
+/// A file that lists servers, and a folder for what outlives a restart.
+struct Site {
+    folder: TempDir,
+    file: PathBuf,
+}
+
+impl Site {
+    fn new(servers: &[&Server]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Self {
+            file: folder.path().join("servers.json"),
+            folder,
+        };
+        site.list(servers);
+        site
+    }
+
+    fn list(&self, servers: &[&Server]) {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+        self.write(&serde_json::to_string(&addresses).unwrap());
+    }
+
+    /// Writes the file as editors do.
+    fn write(&self, text: &str) {
+        let next = self.folder.path().join("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(next, &self.file).unwrap();
+    }
+
+    fn config(&self, keys: &str) -> String {
+        let (state, file) = (self.folder.path().join("state"), &self.file);
+        format!(
+            "[runtime]\nstate_dir = {state:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [pools.p]\nbalance = \"round-robin\"\ndiscover = {{ file = {file:?}, settle = \"0s\" }}\n{keys}"
+        )
+    }
+
+    fn kept(&self) -> String {
+        fs::read_to_string(self.folder.path().join("state/servers.json")).unwrap_or_default()
+    }
+}
+
+fn reaches_only(proxy: &Proxy, server: &str) -> bool {
+    (0..4).all(|_| server_reached(proxy.at("l")) == server)
+}
+
+fn up(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
+}
+
+#[test]
+fn servers_follow_the_file_and_sessions_of_those_that_leave_go_on() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new(&[&first]);
+    let proxy = Proxy::start(&site.config(""));
+    let mut old = Client::connect(proxy.at("l"));
+    assert_eq!(old.read(5), b"first");
+    site.list(&[&second]);
+    eventually("new sessions get the new server", || reaches_only(&proxy, "second"));
+    assert_eq!(old.finish().try_read_all().unwrap(), b"");
+    let change = &log_lines(&proxy, LISTED, 2)[1];
+    assert_eq!(
+        [&change["servers"], &change["added"], &change["removed"]],
+        [&serde_json::json!(1); 3]
+    );
+    let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
+    let pool = &state["pools"][0];
+    assert_eq!(pool["servers"].as_array().unwrap().len(), 1);
+    assert_eq!(pool["discovery"]["up"], true);
+    let succeeded = proxy
+        .metrics()
+        .sum("acequia_discovery_last_success_timestamp_seconds", &[("pool", "p")]);
+    assert!(succeeded > 1e9, "{succeeded}");
+}
+
+#[test]
+fn what_is_no_whole_list_changes_nothing_and_is_told_once() {
+    let server = Server::named("first");
+    let site = Site::new(&[&server]);
+    let proxy = Proxy::start(&site.config(""));
+    for wrong in ["[\"127.0.0.1:9", "[]", "[\"127.0.0.1\"]"] {
+        site.write(wrong);
+        eventually("its error is shown", || {
+            let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
+            state["pools"][0]["discovery"]["error"].is_string()
+        });
+        assert!(reaches_only(&proxy, "first"));
+    }
+    eventually("it is not up", || up(&proxy) == 0.0);
+    log_lines(&proxy, KEPT, 1);
+    site.list(&[&server]);
+    eventually("it is up again", || up(&proxy) == 1.0);
+}
+
+#[test]
+fn a_restart_without_the_source_begins_with_the_last_list() {
+    let server = Server::named("first");
+    let site = Site::new(&[&server]);
+    let proxy = Proxy::start(&site.config(""));
+    let address = server.address.to_string();
+    eventually("the list is kept", || site.kept().contains(&address));
+    proxy.signal(Signal::TERM);
+    proxy.wait();
+    fs::remove_file(&site.file).unwrap();
+    let proxy = Proxy::start(&site.config(""));
+    assert!(reaches_only(&proxy, "first"));
+    log_lines(&proxy, KEPT, 1);
+}
+
+#[test]
+fn sessions_of_a_server_that_leaves_are_closed_if_the_pool_wants_that() {
+    let (first, second) = (Server::echo(), Server::echo());
+    let site = Site::new(&[&first]);
+    let proxy = Proxy::start(&site.config("on_leave = \"close\"\nclose_over = \"0s\"\n"));
+    let _old = served_client(proxy.at("l"));
+    site.list(&[&second]);
+    wait_for_ended_sessions(&proxy, "server_drained", 1);
+}
+
+#[test]
+fn a_reload_from_fixed_servers_to_a_source_leaves_no_gap() {
+    let server = Server::named("first");
+    let site = Site::new(&[&server]);
+    fs::remove_file(&site.file).unwrap();
+    let discovered = site.config("");
+    let source = format!("discover = {{ file = {:?}, settle = \"0s\" }}", site.file);
+    let fixed = discovered.replace(&source, &format!("servers = [\"{}\"]", server.address));
+    let proxy = Proxy::start(&fixed);
+    fs::write(proxy.folder().join("acequia.toml"), &discovered).unwrap();
+    let (status, _) = api::unix(&proxy, "POST", "/api/v1/reload", "");
+    assert_eq!(status, 200);
+    assert!(reaches_only(&proxy, "first"), "its source lists nothing yet");
+    log_lines(&proxy, KEPT, 1);
+}
+
+#[test]
+fn check_warns_of_a_list_that_is_not_usable_and_route_shows_the_listed() {
+    let server = Server::echo();
+    let site = Site::new(&[&server]);
+    let config = site.folder.path().join("acequia.toml").display().to_string();
+    fs::write(&config, site.config("")).unwrap();
+    let route = finished(&mut acequia(&["route", "-c", &config, "--listener", "l"]));
+    assert!(route.stdout.contains(&server.address.to_string()), "{}", route.stdout);
+    site.write("[");
+    let check = finished(&mut acequia(&["check", "-c", &config]));
+    assert!(check.stderr.contains("pools.p.discover"), "{}", check.stderr);
+}

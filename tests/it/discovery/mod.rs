@@ -1,0 +1,6 @@
+//! Servers that a source lists come and go, and no session is lost by it.
+
+mod added;
+mod etcd;
+mod file;
+mod http;

@@ -1,0 +1,127 @@
+//! The check `agent`, with a server that speaks the protocol of HAProxy's agent-check.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::support::client::server_reached;
+use crate::support::configs::one_pool;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// An agent that sends `reply`.
+fn agent(reply: &Arc<Mutex<&'static str>>) -> Server {
+    let reply = Arc::clone(reply);
+    Server::run(move |mut stream| {
+        let text = *reply.lock().unwrap();
+        let _ = stream.write_all(text.as_bytes());
+    })
+}
+
+fn config(servers: &[&Server], agent: &Server) -> String {
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let health = format!(
+        "[pools.p.health]\ncheck = \"agent\"\nport = {}\ninterval = \"20ms\"\ntimeout = \"400ms\"",
+        agent.address.port()
+    );
+    one_pool(&addresses, &format!("proxy_protocol = \"v2\"\n{health}"))
+}
+
+/// Health, use, weight, and who has set these.
+fn state(proxy: &Proxy, server: &Server) -> (String, String, u64, Option<String>) {
+    let body = proxy.server("p", &server.address.to_string());
+    let text = |key: &str| body[key].as_str().map(str::to_owned);
+    let shown = |key| text(key).unwrap();
+    (
+        shown("health"),
+        shown("use"),
+        body["weight"].as_u64().unwrap(),
+        text("set_by"),
+    )
+}
+
+fn expect(proxy: &Proxy, server: &Server, expected: (&str, &str, u64, Option<&str>)) {
+    let (health, usage, weight, by) = expected;
+    let expected = (health.to_owned(), usage.to_owned(), weight, by.map(str::to_owned));
+    eventually(&format!("{expected:?}"), || state(proxy, server) == expected);
+}
+
+#[test]
+fn an_agent_sets_health_use_and_weight_until_it_is_gone() {
+    let reply = Arc::new(Mutex::new("ready up 100%\n"));
+    let agent = agent(&reply);
+    let server = Server::named("a");
+    let proxy = Proxy::start(&config(&[&server], &agent));
+    let say = |text| *reply.lock().unwrap() = text;
+    expect(&proxy, &server, ("up", "enabled", 1, Some("agent")));
+    for (text, expected) in [
+        ("drain\n", ("up", "draining", 1, Some("agent"))),
+        ("maint 0%\r\n", ("up", "disabled", 0, Some("agent"))),
+        ("READY, 200%\n", ("up", "enabled", 2, Some("agent"))),
+        ("stopped# for an upgrade\n", ("down", "enabled", 2, Some("agent"))),
+        ("up\n", ("up", "enabled", 2, Some("agent"))),
+    ] {
+        say(text);
+        expect(&proxy, &server, expected);
+        let is_used = server_reached(proxy.at("l")).contains('a');
+        assert_eq!(
+            is_used,
+            expected.0 == "up" && expected.1 == "enabled" && expected.2 > 0,
+            "{text}"
+        );
+    }
+    let said = |line: &Value| {
+        line["message"] == "set by the server's agent" && line["settings"] == "draining, 100 % of its weight"
+    };
+    eventually("it is logged", || proxy.log().iter().any(said));
+    // What an operator sets has precedence.
+    say("drain 50%\n");
+    expect(&proxy, &server, ("up", "draining", 1, Some("agent")));
+    let name = format!("p/{}", server.address);
+    proxy.command(&["server", "weight", &name, "7"]);
+    eventually("the weight is the operator's", || state(&proxy, &server).2 == 7);
+    proxy.command(&["server", "disable", &name]);
+    eventually("it is disabled", || state(&proxy, &server).1 == "disabled");
+    assert_ne!(state(&proxy, &server).3.as_deref(), Some("agent"));
+    proxy.command(&["server", "enable", &name]);
+    proxy.command(&["server", "weight", &name, "configured"]);
+    expect(&proxy, &server, ("up", "draining", 1, Some("agent")));
+    // Without an agent the server is checked as by "tcp".
+    drop(agent);
+    eventually("what the agent has set no longer holds", || {
+        let (health, usage, weight, by) = state(&proxy, &server);
+        (health.as_str(), usage.as_str(), weight) == ("up", "enabled", 1) && by.as_deref() != Some("agent")
+    });
+    assert_eq!(
+        server_reached(proxy.at("l")).trim_start_matches(|c: char| c != 'a'),
+        "a"
+    );
+    drop(server);
+    eventually("the server is down", || {
+        proxy.answer(&["status"])["pools"][0]["servers"][0]["health"] == "down"
+    });
+}
+
+#[test]
+fn hostile_agents_change_nothing() {
+    let endless: fn(TcpStream) = |mut stream| while stream.write_all(&[b'u'; 4096]).is_ok() {};
+    let silent: fn(TcpStream) = |stream| drop(std::io::copy(&mut &stream, &mut std::io::sink()));
+    let garbage: fn(TcpStream) = |mut stream| drop(stream.write_all(b"\xff\x1b[2J\n"));
+    let huge: fn(TcpStream) = |mut stream| drop(stream.write_all(b"drain 999999999999%\n"));
+    for agent in [endless, silent, garbage, huge].map(Server::run) {
+        let server = Server::named("a");
+        let proxy = Proxy::start(&config(&[&server], &agent));
+        let passed = || {
+            proxy
+                .metrics()
+                .sum("acequia_health_checks_total", &[("result", "pass")])
+        };
+        eventually("there were some checks", || passed() >= 5.0);
+        assert_eq!(state(&proxy, &server), ("up".to_owned(), "enabled".to_owned(), 1, None));
+        let body: Value = proxy.server("p", &server.address.to_string());
+        assert_eq!(body["weight_is_set"], false);
+    }
+}

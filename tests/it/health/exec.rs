@@ -1,0 +1,138 @@
+//! The check `exec`: what its command gets, and that nothing of it is left behind.
+
+use std::fs::read_to_string;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::support::configs::one_pool;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(server: SocketAddr, script: &str, keys: &str) -> String {
+    let command = format!("command = [\"/bin/sh\", \"-c\", {script:?}]");
+    one_pool(
+        &[server],
+        &format!("[pools.p.health]\ncheck = \"exec\"\ninterval = \"20ms\"\nfall = 1\n{command}\n{keys}"),
+    )
+}
+
+fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
+    let body = proxy.server("p", &server.to_string());
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    (text("health"), text("reason"))
+}
+
+/// The PIDs in a file that are of running processes.
+fn processes(file: &Path) -> Vec<String> {
+    let pids = read_to_string(file).unwrap_or_default();
+    let runs = |pid: &&str| {
+        let stat = read_to_string(Path::new("/proc").join(pid).join("stat"));
+        stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+    };
+    pids.lines().filter(runs).map(str::to_owned).collect()
+}
+
+/// The states of the children of a process, as in proc_pid_stat(5).
+fn children(proxy: &Proxy) -> Vec<char> {
+    let mut states = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(stat) = read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        let (state, parent) = (fields.next().unwrap(), fields.next().unwrap());
+        if parent == proxy.pid().to_string() {
+            states.extend(state.chars());
+        }
+    }
+    states
+}
+
+#[test]
+fn a_command_gets_the_server_and_nothing_of_the_process() {
+    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let script = format!(
+        "cat /proc/$$/environ | tr '\\0' '\\n' > {}; ls -l /proc/$$/fd > {}; grep CapAmb /proc/$$/status > {}; echo; exit 0",
+        file("environment"),
+        file("descriptors"),
+        file("capabilities")
+    );
+    let proxy = Proxy::start(&config(server.address, &script, ""));
+    assert_eq!(health(&proxy, server.address).0, "up");
+    let environment = read_to_string(file("environment")).unwrap();
+    let mut names: Vec<_> = environment.lines().collect();
+    names.sort_unstable();
+    let (ip, port) = (server.address.ip(), server.address.port());
+    let expected = [
+        format!("ACEQUIA_ADDRESS={ip}"),
+        "ACEQUIA_POOL=p".to_owned(),
+        format!("ACEQUIA_PORT={port}"),
+        format!("ACEQUIA_SERVER={}", server.address),
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+    ];
+    assert_eq!(names, expected);
+    let descriptors = read_to_string(file("descriptors")).unwrap();
+    let is_of_process = |line: &str| line.contains("socket:") || line.contains("anon_inode:");
+    assert!(!descriptors.lines().any(is_of_process), "{descriptors}");
+    let ambient = read_to_string(file("capabilities")).unwrap();
+    assert_eq!(ambient.trim_start_matches("CapAmb:").trim().trim_matches('0'), "");
+}
+
+#[test]
+fn a_failure_shows_the_first_line_of_the_output() {
+    let server = Server::silent();
+    let script = "printf '\\033[2Jdisk full\\nmore'; exit 2";
+    let proxy = Proxy::start(&config(server.address, script, ""));
+    let expected = ("down".to_owned(), "exit status: 2: \\u{1b}[2Jdisk full".to_owned());
+    assert_eq!(health(&proxy, server.address), expected);
+    assert!(proxy.reload(&config(server.address, "exit 0", "")));
+    eventually("the server is up", || health(&proxy, server.address).0 == "up");
+}
+
+#[test]
+fn commands_that_ignore_signals_are_killed_with_their_children() {
+    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
+    let pids = folder.path().join("pids");
+    let script = format!(
+        "trap '' TERM INT HUP PIPE; for i in 1 2 3; do sleep 1000 & echo $! >> {0}; done; echo $$ >> {0}; wait",
+        pids.display()
+    );
+    let proxy = Proxy::start(&config(server.address, &script, "timeout = \"200ms\""));
+    let timeouts = || {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "timeout")])
+    };
+    eventually("some commands ran into the timeout", || timeouts() >= 5.0);
+    // Each earlier run is gone: at most the processes of one run, and of one that is being killed.
+    eventually("earlier commands are killed and reaped", || {
+        processes(&pids).len() <= 8 && !children(&proxy).contains(&'Z')
+    });
+    assert_eq!(health(&proxy, server.address).0, "down");
+    // A child that outlives its parent is killed too.
+    let leaving = format!("sleep 1000 & echo $! >> {}; exit 0", pids.display());
+    assert!(proxy.reload(&config(server.address, &leaving, "")));
+    eventually("the server is up", || health(&proxy, server.address).0 == "up");
+    drop(proxy.stop());
+    eventually("nothing is left", || processes(&pids).is_empty());
+}
+
+#[test]
+fn a_command_under_way_is_killed_when_the_process_stops() {
+    let (server, folder) = (Server::silent(), tempfile::tempdir().unwrap());
+    let pids = folder.path().join("pids");
+    let script = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
+    let other = Server::silent();
+    let text = format!(
+        "{}[pools.q]\nservers = [\"{}\"]\n[[listeners.l.routes]]\nsni = \"q.example\"\npool = \"q\"\n",
+        config(server.address, "exit 0", ""),
+        other.address
+    );
+    let proxy = Proxy::start(&text);
+    assert!(proxy.reload(&config(server.address, &script, "timeout = \"1h\"")));
+    eventually("the command runs", || processes(&pids).len() == 2);
+    drop(proxy.stop());
+    eventually("nothing is left", || processes(&pids).is_empty());
+}

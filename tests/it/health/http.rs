@@ -1,0 +1,258 @@
+//! The check `http`, against nginx, a server that answers as Patroni does, and hostile servers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use crate::support::authority::{Authority, replace};
+use crate::support::client::{Client, server_reached};
+use crate::support::configs::{listener, one_pool, pool};
+use crate::support::eventually;
+use crate::support::process::{Port, Process};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(server: SocketAddr, health: &str) -> String {
+    one_pool(
+        &[server],
+        &format!("[pools.p.health]\ncheck = \"http\"\ninterval = \"20ms\"\n{health}"),
+    )
+}
+
+/// Health and reason of the server.
+fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
+    let body = proxy.server("p", &server.to_string());
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    (text("health"), text("reason"))
+}
+
+/// nginx with a port for plain HTTP and one for TLS.
+struct Nginx {
+    plain: Port,
+    tls: Port,
+    folder: tempfile::TempDir,
+    _process: Process,
+}
+
+impl Nginx {
+    fn start() -> Self {
+        let (plain, tls, folder) = (Port::keep(), Port::keep(), tempfile::tempdir().unwrap());
+        let authority = Authority::new("authority");
+        replace(&folder.path().join("ca.pem"), &authority.certificate());
+        authority.issue(&["web.example"]).write(folder.path(), "web");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let server = "location / { return 404; } location = /ok { return 200 '{\"status\": \"ok\"}'; } \
+                      location = /down { return 503; }";
+        let text = format!(
+            "daemon off; master_process off; worker_processes 1; pid {pid}; error_log {error} info;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log {access}; client_body_temp_path {body}; proxy_temp_path {body}; fastcgi_temp_path {body};\n\
+             uwsgi_temp_path {body}; scgi_temp_path {body};\n\
+             server {{ listen {plain}; {server} }}\n\
+             server {{ listen {tls} ssl http2; server_name web.example; ssl_certificate {cert}; ssl_certificate_key {key}; {server} }} }}\n",
+            pid = path("pid"),
+            error = path("error.log"),
+            access = path("access.log"),
+            body = path("body"),
+            plain = plain.address,
+            tls = tls.address,
+            cert = path("web.pem"),
+            key = path("web.key"),
+        );
+        std::fs::write(path("nginx.conf"), text).unwrap();
+        let mut command = Command::new("nginx");
+        command.args(["-c", &path("nginx.conf"), "-e", &path("error.log")]);
+        let process = Process::start(&mut command);
+        eventually("nginx listens", || TcpStream::connect(tls.address).is_ok());
+        Self {
+            plain,
+            tls,
+            folder,
+            _process: process,
+        }
+    }
+
+    fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+}
+
+#[test]
+fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
+    let nginx = Nginx::start();
+    let ca_file = nginx.folder.path().join("ca.pem");
+    let with_tls = format!("tls = true\nsni = \"web.example\"\nverify = true\nca_file = {ca_file:?}");
+    let proxy = Proxy::start(&config(
+        nginx.plain.address,
+        "path = \"/ok\"\nbody = '\"status\": *\"ok\"'",
+    ));
+    assert_eq!(health(&proxy, nginx.plain.address).0, "up");
+    for (server, keys, expected, reason) in [
+        (&nginx.plain, "", "down", "404 Not Found"),
+        (&nginx.plain, "expect = [\"200\", 404]", "up", ""),
+        (
+            &nginx.plain,
+            "path = \"/ok\"\nbody = \"bad\"",
+            "down",
+            "`bad` is not in the first 16 bytes",
+        ),
+        (&nginx.plain, "path = \"/ok\"\ntls = true", "down", "does not speak TLS"),
+        (&nginx.tls, &format!("path = \"/ok\"\n{with_tls}"), "up", ""),
+        (
+            &nginx.tls,
+            "path = \"/ok\"\ntls = true\nverify = true\nsni = \"other.example\"",
+            "down",
+            "certificate",
+        ),
+        (&nginx.tls, "path = \"/ok\"", "down", "400 Bad Request"),
+    ] {
+        assert!(
+            proxy.reload(&config(server.address, &format!("fall = 1\n{keys}"))),
+            "{keys}"
+        );
+        eventually(&format!("{expected} with {keys}"), || {
+            let (health, why) = health(&proxy, server.address);
+            health == expected && why.contains(reason)
+        });
+    }
+    // HTTP/2 was offered by nginx and not selected; nothing was logged but the requests.
+    let log = nginx.file("access.log");
+    assert!(
+        log.lines()
+            .all(|line| line.contains("HTTP/1.1\"") || line.contains("\" 400 ")),
+        "{log}"
+    );
+    assert!(log.contains("\"acequia/"), "{log}");
+}
+
+/// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if the
+/// member has the role, else 503, with its state in JSON. `lag` above 16 MB is not accepted.
+fn patroni(is_primary: &Arc<AtomicBool>) -> Server {
+    let is_primary = Arc::clone(is_primary);
+    Server::run(move |mut stream| {
+        let mut line = String::new();
+        let _ = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
+        let role = if is_primary.load(SeqCst) { "primary" } else { "replica" };
+        let asked = line.split(['/', '?', ' ']).nth(2).unwrap_or_default();
+        let status = if asked == role {
+            "200 OK"
+        } else {
+            "503 Service Unavailable"
+        };
+        let body = format!("{{\"state\": \"running\", \"role\": \"{role}\", \"server_version\": 160004}}");
+        let head =
+            format!("HTTP/1.0 {status}\r\nServer: BaseHTTP/0.6 Python/3.11\r\nContent-Type: application/json\r\n\r\n");
+        let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    })
+}
+
+#[test]
+fn a_failover_of_patroni_moves_the_sessions_with_one_answer() {
+    let roles = [true, false].map(|is_primary| Arc::new(AtomicBool::new(is_primary)));
+    let members = roles.each_ref().map(patroni);
+    let databases = [Server::named("first"), Server::named("second")];
+    // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each member
+    // has a pool of its own.
+    let check = |member: &Server, path: &str| {
+        format!(
+            "on_down = \"close\"\nclose_over = \"0s\"\nhealth = {{ check = \"http\", port = {}, path = \"{path}\", \
+             expect = \"200\", wrong_role = \"503\", interval = \"20ms\", fall = 1000, rise = 1000 }}",
+            member.address.port()
+        )
+    };
+    let text = [
+        listener("first", "first", ""),
+        listener("second", "second", ""),
+        pool("first", &[databases[0].address], &check(&members[0], "/primary")),
+        pool("second", &[databases[1].address], &check(&members[1], "/primary")),
+        listener("replica", "replica", ""),
+        pool(
+            "replica",
+            &[databases[1].address],
+            &check(&members[1], "/replica?lag=16MB"),
+        ),
+    ]
+    .concat();
+    let proxy = Proxy::start(&text);
+    assert_eq!(server_reached(proxy.at("first")), "first");
+    assert_eq!(server_reached(proxy.at("replica")), "second");
+    assert_eq!(server_reached(proxy.at("second")), "", "it is a replica");
+    let mut held = Client::connect(proxy.at("first"));
+    assert_eq!(held.read(5), b"first");
+    roles[0].store(false, SeqCst);
+    roles[1].store(true, SeqCst);
+    eventually("the new primary is used", || {
+        server_reached(proxy.at("second")) == "second"
+    });
+    eventually("the old one is not", || server_reached(proxy.at("first")).is_empty());
+    held.must_be_reset();
+    eventually("nor is it a replica", || server_reached(proxy.at("replica")).is_empty());
+    let reason = proxy.server("first", &databases[0].address.to_string())["reason"].clone();
+    assert_eq!(
+        reason,
+        "the server has another role: it answers 503 Service Unavailable"
+    );
+}
+
+#[test]
+fn hostile_servers_fail_within_the_timeout_and_cost_little_memory() {
+    let resetting: fn(TcpStream) = |stream| {
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+    };
+    let endless_head: fn(TcpStream) = |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 ");
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    };
+    let endless_fields: fn(TcpStream) = |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+        while stream.write_all(b"A: b\r\n").is_ok() {}
+    };
+    let endless_informational: fn(TcpStream) =
+        |mut stream| while stream.write_all(b"HTTP/1.1 103 Hints\r\n\r\n").is_ok() {};
+    let garbage: fn(TcpStream) = |mut stream| drop(stream.write_all(&[0xff; 1000]));
+    let silent: fn(TcpStream) = |stream| drop(std::io::copy(&mut &stream, &mut std::io::sink()));
+    let endless_chunk: fn(TcpStream) = |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;");
+        while stream.write_all(b"x").is_ok() {}
+    };
+    let huge_chunk: fn(TcpStream) = |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n");
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    };
+    let servers = [
+        resetting,
+        endless_head,
+        endless_fields,
+        endless_informational,
+        garbage,
+        silent,
+        endless_chunk,
+        huge_chunk,
+    ]
+    .map(Server::run);
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let health =
+        "[pools.p.health]\ncheck = \"http\"\nbody = \"ok\"\ninterval = \"20ms\"\ntimeout = \"300ms\"\nfall = 1";
+    let proxy = Proxy::start(&one_pool(&addresses, health));
+    let failed = || {
+        let metrics = proxy.metrics();
+        metrics.sum("acequia_health_checks_total", &[("result", "fail")])
+            + metrics.sum("acequia_health_checks_total", &[("result", "timeout")])
+    };
+    eventually("there were some checks", || failed() >= 80.0);
+    for address in addresses {
+        assert_eq!(self::health(&proxy, address).0, "down", "{address}");
+    }
+    let memory = crate::support::usage::anonymous_bytes(&proxy);
+    assert!(memory < 200 << 20, "{memory} bytes");
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "pass")]),
+        0.0
+    );
+}

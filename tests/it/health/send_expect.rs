@@ -1,0 +1,74 @@
+//! The check `send-expect`, against Redis, OpenSSH's greeting, TLS, and hostile servers.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::configs::one_pool;
+use crate::support::database::Redis;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+fn config(servers: &[SocketAddr], health: &str) -> String {
+    let common = "check = \"send-expect\"\ninterval = \"20ms\"\ntimeout = \"300ms\"\nfall = 1";
+    one_pool(servers, &format!("[pools.p.health]\n{common}\n{health}"))
+}
+
+fn health(proxy: &Proxy, server: SocketAddr) -> (String, String) {
+    let body = proxy.server("p", &server.to_string());
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    (text("health"), text("reason"))
+}
+
+#[test]
+fn redis_answers_a_conversation() {
+    let redis = Redis::start();
+    let steps = |expect: &str| {
+        format!(
+            "steps = [{{ send = \"PING\\r\\n\", expect = '^\\+PONG' }}, {{ send = \"hex:50494e47 0d0a\", expect = '{expect}' }}]"
+        )
+    };
+    let proxy = Proxy::start(&config(&[redis.address()], &steps("PONG")));
+    assert_eq!(health(&proxy, redis.address()).0, "up");
+    let quit = "steps = [{ send = \"QUIT\\r\\n\", expect = \"OK\" }, { expect = \"more\" }]";
+    assert!(proxy.reload(&config(&[redis.address()], quit)));
+    eventually("the second step fails", || health(&proxy, redis.address()).0 == "down");
+    let (_, reason) = health(&proxy, redis.address());
+    let expected = "step 3: the server did not send `more`: it closed the connection; it sent: \\r\\n";
+    assert_eq!(reason, expected);
+}
+
+#[test]
+fn hostile_servers_fail() {
+    let endless: fn(TcpStream) = |mut stream| while stream.write_all(&[b'a'; 4096]).is_ok() {};
+    let dripping: fn(TcpStream) = |mut stream| {
+        let _ = stream.set_nodelay(true);
+        while stream.write_all(b"a").is_ok() {}
+    };
+    let silent: fn(TcpStream) = |mut stream| drop(stream.read(&mut [0; 1]));
+    let control: fn(TcpStream) = |mut stream| drop(stream.write_all(b"\x1b[2J\xff\xfe\0"));
+    let servers = [endless, dripping, silent, control].map(Server::run);
+    let addresses = servers.each_ref().map(|server| server.address);
+    // Slow for engines that backtrack.
+    let proxy = Proxy::start(&config(&addresses, "steps = [{ expect = '(a*)*(a|aa)+b' }]"));
+    let failed = || {
+        let metrics = proxy.metrics();
+        metrics.sum("acequia_health_checks_total", &[("result", "fail")])
+            + metrics.sum("acequia_health_checks_total", &[("result", "timeout")])
+    };
+    eventually("there were some checks", || failed() >= 40.0);
+    for address in addresses {
+        let (health, reason) = health(&proxy, address);
+        assert_eq!(health, "down", "{address}");
+        assert!(
+            !reason.contains(char::is_control) && reason.chars().count() <= 256,
+            "{reason}"
+        );
+    }
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", "pass")]),
+        0.0
+    );
+}

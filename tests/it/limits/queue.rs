@@ -1,0 +1,210 @@
+//! The queue of a pool: clients wait for a server with room in the order in which they came.
+
+use std::net::SocketAddr;
+
+use crate::support::client::{Client, served_client};
+use crate::support::counts::{log_lines, wait_for_ended_sessions};
+use crate::support::proxy::Proxy;
+use crate::support::queue::take_answered;
+use crate::support::server::{ManualServer, Server};
+use crate::support::{configs, eventually, wait_for};
+
+const QUEUE: &str = "max_sessions = 1\nqueue = { max = 100, timeout = \"60s\" }\nhealth = { check = \"off\" }";
+
+fn config(servers: &[SocketAddr], pool: &str) -> String {
+    format!("[runtime]\nworkers = 2\n{}", configs::one_pool(servers, pool))
+}
+
+fn queue(proxy: &Proxy) -> usize {
+    proxy.metrics().sum("acequia_pool_queue", &[("pool", "p")]) as usize
+}
+
+/// A client that waits behind `before` others, has sent a ping, and does not block in reads.
+fn waiting(proxy: &Proxy, before: usize) -> Client {
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"ping");
+    client.0.set_nonblocking(true).unwrap();
+    eventually("it is in the queue", || queue(proxy) == before + 1);
+    client
+}
+
+/// Waits until just one of these clients has its answer. Returns its place among them, and removes it.
+fn next_served(waiting: &mut Vec<(usize, Client)>) -> (usize, Client) {
+    let number = wait_for("one is served", || {
+        waiting.iter_mut().find_map(|(number, client)| {
+            let mut one = vec![Client(client.0.try_clone().unwrap())];
+            (take_answered(&mut one).len() == 1).then_some(*number)
+        })
+    });
+    let position = waiting.iter().position(|(other, _)| *other == number).unwrap();
+    waiting.remove(position)
+}
+
+#[test]
+fn clients_are_served_in_the_order_in_which_they_came_whichever_worker_has_them() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&[server.address], QUEUE));
+    let mut served = served_client(proxy.at("l"));
+    let mut all: Vec<_> = (0..12).map(|number| (number, waiting(&proxy, number))).collect();
+    let state = proxy.answer(&["status"]);
+    assert_eq!(state["pools"][0]["queue"]["waiting"], 12, "{state:#}");
+    let printed = proxy.command(&["status"]).stdout;
+    assert!(printed.contains("12 of 100"), "{printed}");
+    all.remove(4).1.reset(); // who leaves, leaves no hole
+    for expected in (0..12).filter(|number| *number != 4) {
+        drop(served);
+        let (number, client) = next_served(&mut all);
+        assert_eq!(number, expected);
+        served = client;
+    }
+    drop(served);
+    assert_eq!(queue(&proxy), 0);
+    let lines = proxy.access_lines(13);
+    let of_third = lines.iter().find(|line| line["queue_position"] == 3).unwrap();
+    assert!(of_third["queue_ms"].as_f64().unwrap() > 0.0, "{of_third}");
+    let at_once = lines.iter().filter(|line| line["queue_position"].is_null());
+    assert_eq!(at_once.count(), 1, "the first has not waited");
+    let waits = proxy
+        .metrics()
+        .sum("acequia_queue_wait_seconds_count", &[("pool", "p")]);
+    assert!(waits >= 11.0, "{waits}");
+}
+
+#[test]
+fn more_than_max_are_refused_and_who_waits_too_long_is() {
+    let server = Server::echo();
+    let pool = "max_sessions = 1\nqueue = { max = 1, timeout = \"1s\" }\nhealth = { check = \"off\" }";
+    let proxy = Proxy::start(&config(&[server.address], pool));
+    let _served = served_client(proxy.at("l"));
+    let mut waits = waiting(&proxy, 0);
+    assert!(Client::connect(proxy.at("l")).read_all().is_empty());
+    waits.0.set_nonblocking(false).unwrap();
+    assert!(waits.try_read_all().unwrap_or_default().is_empty());
+    let endings: Vec<_> = proxy
+        .access_lines(2)
+        .iter()
+        .map(|line| line["ending"].clone())
+        .collect();
+    assert_eq!(endings, ["queue_timeout", "queue_full"]);
+    assert_eq!(queue(&proxy), 0);
+}
+
+#[test]
+fn a_client_of_a_database_that_closes_leaves_the_queue() {
+    let manual = ManualServer::new();
+    let keys = "protocol = \"redis\"";
+    let text = configs::listener("l", "p", keys) + &configs::pool("p", &[manual.server.address], QUEUE);
+    let proxy = Proxy::start(&text);
+    let _first = Client::connect(proxy.at("l"));
+    let _session = manual.session();
+    let waits = waiting(&proxy, 0);
+    drop(waits); // its ping stays unread
+    eventually("it has left", || queue(&proxy) == 0);
+    assert_eq!(proxy.access_line()["ending"], "client_left_early");
+    // One that resets leaves in any protocol.
+    waiting(&proxy, 0).reset();
+    eventually("it has left", || queue(&proxy) == 0);
+    wait_for_ended_sessions(&proxy, "client_reset", 1);
+}
+
+#[test]
+fn a_client_that_has_sent_all_waits_on_where_it_may_want_an_answer() {
+    let server = Server::keeping(b"answer");
+    let proxy = Proxy::start(&config(&[server.address], QUEUE));
+    let mut first = Client::connect(proxy.at("l"));
+    eventually("it is connected", || server.sessions() == 1);
+    let mut waits = waiting(&proxy, 0);
+    waits.finish();
+    first.finish();
+    assert_eq!(first.read_all(), b"answer");
+    waits.0.set_nonblocking(false).unwrap();
+    assert_eq!(waits.read_all(), b"answer");
+    assert_eq!(server.received(), [&b""[..], b"ping"]);
+}
+
+#[test]
+fn a_reload_serves_those_who_wait_from_the_servers_and_limits_that_it_brings() {
+    let (first, second) = (Server::echo(), Server::echo());
+    let proxy = Proxy::start(&config(&[first.address], QUEUE));
+    let _served = served_client(proxy.at("l"));
+    let mut all: Vec<_> = (0..5).map(|number| (number, waiting(&proxy, number))).collect();
+    // A server joins.
+    assert!(proxy.reload(&config(&[first.address, second.address], QUEUE)));
+    let (number, on_second) = next_served(&mut all);
+    assert_eq!((number, queue(&proxy)), (0, 4));
+    // It leaves. The place on it is not used again.
+    assert!(proxy.reload(&config(&[first.address], QUEUE)));
+    drop(on_second);
+    eventually("the session has ended", || {
+        proxy.metrics().sum("acequia_sessions_active", &[]) == 5.0
+    });
+    assert_eq!((queue(&proxy), second.sessions()), (4, 1));
+    // The limit is raised.
+    assert!(proxy.reload(&config(
+        &[first.address],
+        &QUEUE.replace("max_sessions = 1", "max_sessions = 2")
+    )));
+    let (number, on_first) = next_served(&mut all);
+    assert_eq!((number, queue(&proxy)), (1, 3));
+    // The pool is renamed. Who waits goes on to wait for the one that was removed.
+    let renamed =
+        configs::listener("l", "q", "") + &configs::pool("q", &[second.address], "health = { check = \"off\" }");
+    assert!(proxy.reload(&format!("[runtime]\nworkers = 2\n{renamed}")));
+    drop(on_first);
+    assert_eq!(next_served(&mut all).0, 2);
+    let sessions = second.sessions();
+    served_client(proxy.at("l"));
+    assert_eq!(second.sessions(), sessions + 1);
+}
+
+#[test]
+fn with_source_hash_a_client_waits_for_its_own_server() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let pool = format!("{QUEUE}\nbalance = \"source-hash\"");
+    let proxy = Proxy::start(&config(&[a.address, b.address], &pool));
+    let served = served_client(proxy.at("l"));
+    let mut all = vec![(0, waiting(&proxy, 0))]; // from the same address: for the same server
+    assert_eq!(a.sessions() + b.sessions(), 1);
+    let own = if a.sessions() == 1 { &a } else { &b };
+    drop(served);
+    let _served = next_served(&mut all);
+    assert_eq!(own.sessions(), 2);
+    // Its server is drained: it is no longer its own.
+    let mut all = vec![(0, waiting(&proxy, 0))];
+    assert!(proxy.command(&["server", "drain", &format!("p/{}", own.address)]).code == Some(0));
+    next_served(&mut all);
+    assert_eq!(a.sessions() + b.sessions(), 3);
+}
+
+#[test]
+fn when_no_server_is_left_nobody_waits() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&[server.address], QUEUE));
+    let _served = served_client(proxy.at("l"));
+    let mut waits = waiting(&proxy, 0);
+    assert!(
+        proxy
+            .command(&["server", "drain", &format!("p/{}", server.address)])
+            .code
+            == Some(0)
+    );
+    waits.0.set_nonblocking(false).unwrap();
+    assert!(waits.try_read_all().unwrap_or_default().is_empty());
+    assert_eq!(proxy.access_line()["ending"], "no_server");
+}
+
+#[test]
+fn who_waits_at_a_drain_is_served_or_cut_at_its_end() {
+    let server = Server::echo();
+    let text = config(&[server.address], QUEUE).replace("workers = 2", "workers = 2\ndrain_timeout = \"2s\"");
+    let proxy = Proxy::start(&text);
+    let served = served_client(proxy.at("l"));
+    let mut all: Vec<_> = (0..2).map(|number| (number, waiting(&proxy, number))).collect();
+    proxy.signal(rustix::process::Signal::TERM);
+    log_lines(&proxy, "draining", 1);
+    drop(served);
+    let _served = next_served(&mut all);
+    let stopped = proxy.wait();
+    let endings: Vec<_> = stopped.access.iter().map(|line| line["ending"].clone()).collect();
+    assert_eq!(endings, ["client_closed", "drained", "drained"]);
+}

@@ -1,0 +1,131 @@
+//! `max_session_age` and `rebalance` end sessions at rest, and no others.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::client::{Client, served_client};
+use crate::support::counts::ended_sessions;
+use crate::support::proxy::Proxy;
+use crate::support::server::{ManualServer, Server};
+use crate::support::{configs, eventually};
+
+fn config(servers: &[SocketAddr], pool: &str) -> String {
+    configs::one_pool(servers, &format!("health = {{ check = \"off\" }}\n{pool}"))
+}
+
+#[test]
+fn a_session_that_is_too_old_ends_when_it_is_at_rest() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(
+        &[server.address],
+        "max_session_age = \"3s\"\nidle_for = \"1s\"",
+    ));
+    let began = Instant::now();
+    let mut client = served_client(proxy.at("l"));
+    assert_eq!(client.read_all(), b"", "an orderly end");
+    let age = began.elapsed();
+    assert!(age >= Duration::from_millis(2700), "{age:?}");
+    drop(client);
+    assert_eq!(proxy.access_line()["ending"], "aged");
+}
+
+#[test]
+fn a_session_that_is_too_old_and_busy_is_cut_after_another_tenth_of_the_age() {
+    let manual = ManualServer::new();
+    let proxy = Proxy::start(&config(
+        &[manual.server.address],
+        "max_session_age = \"10s\"\nidle_for = \"1s\"",
+    ));
+    let began = Instant::now();
+    let mut asks = Client::connect(proxy.at("l"));
+    asks.send(b"a query that takes long");
+    let mut session = manual.session();
+    asks.must_be_reset();
+    let age = began.elapsed();
+    assert!(
+        age >= Duration::from_secs(10) && age < Duration::from_secs(15),
+        "{age:?}"
+    );
+    let read = session.read_to_end(&mut Vec::new());
+    assert!(read.is_err(), "it is reset, too");
+    assert_eq!(proxy.access_line()["ending"], "aged");
+}
+
+#[test]
+fn peers_that_do_not_end_a_session_at_rest_are_reset_after_5_s() {
+    let manual = ManualServer::new();
+    let pool = "max_session_age = \"3s\"\nidle_for = \"1s\"\nmax_sessions = 1\nqueue = { timeout = \"60s\" }";
+    let proxy = Proxy::start(&config(&[manual.server.address], pool));
+    let mut client = Client::connect(proxy.at("l"));
+    let mut session = manual.session();
+    session.write_all(b"hello").unwrap();
+    client.read(5);
+    assert_eq!(session.read(&mut [0]).unwrap(), 0);
+    let ended = Instant::now();
+    let waits = Client::connect(proxy.at("l"));
+    session.shutdown(Shutdown::Write).unwrap();
+    let _next = manual.session(); // the place came back with the server's end, long before that of the client
+    assert!(ended.elapsed() < Duration::from_secs(3));
+    proxy.wait_for_access("it has ended", |line| {
+        line["ending"] == "aged" && line["bytes_down"] == 5
+    });
+    assert!(ended.elapsed() >= Duration::from_millis(4500), "{:?}", ended.elapsed());
+    drop(waits);
+}
+
+#[test]
+fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
+    let servers: Vec<_> = (0..3).map(|_| Server::echo()).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let pool = "rebalance = \"3s\"\nidle_for = \"1s\"";
+    let proxy = Proxy::start(&config(&addresses[..2], pool));
+    let mut clients: Vec<_> = (0..60).map(|_| served_client(proxy.at("l"))).collect();
+    std::thread::scope(|scope| {
+        let mut busy: Vec<_> = clients.drain(..30).collect();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let busy = scope.spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(200)) == Err(RecvTimeoutError::Timeout) {
+                for client in &mut busy {
+                    assert_eq!(client.send(b"ping").read(4), b"ping", "it is busy");
+                }
+            }
+        });
+        assert!(proxy.reload(&config(&addresses, pool)));
+        let began = Instant::now();
+        let sessions = |server: &Server| {
+            proxy.server("p", &server.address.to_string())["sessions"]
+                .as_u64()
+                .unwrap()
+        };
+        eventually("the new server has its share", || {
+            // Each client whose session was ended comes back.
+            for client in &mut clients {
+                client.0.set_nonblocking(true).unwrap();
+                if client.0.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) {
+                    *client = served_client(proxy.at("l"));
+                }
+            }
+            servers.iter().all(|server| sessions(server).abs_diff(20) <= 2)
+        });
+        let took = began.elapsed();
+        assert!(
+            took >= Duration::from_secs(2),
+            "they end over the time, not all at once: {took:?}"
+        );
+        drop(stop);
+        busy.join().unwrap();
+    });
+    let rebalanced = ended_sessions(&proxy, "rebalanced");
+    assert!((18.0..=22.0).contains(&rebalanced), "{rebalanced}");
+    let lines = proxy.access();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["ending"] != "rebalanced" || line["bytes_up"] == 4),
+        "idle ones only"
+    );
+}

@@ -1,0 +1,268 @@
+//! Pools that grow and shrink: clones are real processes.
+
+use std::path::Path;
+use std::process::id;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::client::Client;
+use crate::support::counts::log_lines;
+use crate::support::database::Postgres;
+use crate::support::database::psql;
+use crate::support::proxy::Proxy;
+use crate::support::{eventually, wait_for};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/clone.py");
+
+/// Ports that no test beside this one uses: each test is a process of its own.
+fn ports() -> String {
+    let first = 10_000 + id() % 200 * 100;
+    format!("{first}-{}", first + 99)
+}
+
+/// A listener `l` before a pool `app` of clones.
+fn config(keys: &str) -> String {
+    format!(
+        "[runtime]\nworkers = 2\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pools.app]\n\
+         health = {{ interval = \"200ms\" }}\n[pools.app.scale]\nports = \"{}\"\n{keys}\n",
+        ports()
+    )
+}
+
+fn command() -> String {
+    format!("command = [\"/usr/bin/env\", \"python3\", \"{SCRIPT}\", \"{{port}}\"]")
+}
+
+fn clones(proxy: &Proxy) -> Vec<Value> {
+    let state = proxy.answer(&["status"]);
+    state["pools"][0]["scale"]["clones"].as_array().unwrap().clone()
+}
+
+fn running(proxy: &Proxy) -> Vec<u32> {
+    let clones = clones(proxy);
+    let running = clones.iter().filter(|clone| clone["state"] == "running");
+    running.map(|clone| clone["pid"].as_u64().unwrap() as u32).collect()
+}
+
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// A client, and what its clone has told it.
+fn client(proxy: &Proxy) -> (Client, String) {
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"?");
+    let answer = client.read_some();
+    (client, answer)
+}
+
+fn steps(proxy: &Proxy, direction: &str) -> f64 {
+    proxy
+        .metrics()
+        .sum("acequia_pool_scale_total", &[("pool", "app"), ("direction", direction)])
+}
+
+#[test]
+fn a_pool_grows_under_load_over_one_database_and_shrinks_after_it() {
+    let database = Postgres::start();
+    let setup = "create table orders(number int); insert into orders values (42)";
+    assert!(psql(database.address(), setup).status().unwrap().success());
+    let ask = psql(database.address(), "select number from orders");
+    let words = std::iter::once(ask.get_program()).chain(ask.get_args());
+    let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let keys = format!(
+        "min = 1\nmax = 6\nsessions_per_server = 2\nup_after = \"1s\"\ndown_after = \"2s\"\ncooldown = \"1s\"\n\
+         env = {{ QUERY = \"\"\"{}\"\"\" }}\n{}",
+        words.join(" "),
+        command()
+    );
+    let proxy = Proxy::start(&config(&keys));
+    let mut held = Vec::new();
+    for clones in 2..=6 {
+        while held.len() <= 2 * (clones - 1) {
+            let (client, answer) = client(&proxy);
+            assert!(answer.starts_with("42 "), "{answer}");
+            held.push(client);
+        }
+        eventually("another clone runs", || running(&proxy).len() >= clones);
+    }
+    let servers = proxy.answer(&["status"])["pools"][0]["servers"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!((servers, steps(&proxy, "up")), (6, 6.0));
+    let last: Vec<_> = (0..6).map(|_| client(&proxy)).collect();
+    let used: std::collections::BTreeSet<_> = last.iter().map(|(_, answer)| answer.clone()).collect();
+    assert!(used.len() > 1, "new sessions go to new clones: {used:?}");
+    drop((held, last));
+    eventually("one clone is left", || clones(&proxy).len() == 1);
+    assert_eq!(
+        (steps(&proxy, "up"), steps(&proxy, "down")),
+        (6.0, 5.0),
+        "it does not flap"
+    );
+    let stopped = proxy.stop();
+    let failed: Vec<_> = stopped
+        .access
+        .iter()
+        .filter(|line| !["client_closed", "server_closed"].contains(&line["ending"].as_str().unwrap()))
+        .collect();
+    assert!(failed.is_empty() && stopped.access.len() >= 17, "{failed:#?}");
+}
+
+#[test]
+fn the_first_client_wakes_a_pool_and_waits_until_it_is_awake() {
+    let keys = format!(
+        "min = 0\nmax = 2\nsessions_per_server = 10\ndown_after = \"1s\"\ncooldown = \"1s\"\nenv = {{ DELAY = \"0.5\" }}\n{}",
+        command()
+    );
+    let proxy = Proxy::start(&config(&keys)); // which is ready without a server
+    assert_eq!(clones(&proxy).len(), 0);
+    let mut all: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
+    for client in &mut all {
+        client.send(b"?");
+        assert!(client.read_some().starts_with("0 "));
+    }
+    assert_eq!(clones(&proxy).len(), 1);
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_pool_cold_starts_total", &[("pool", "app")]),
+        1.0
+    );
+    drop(all);
+    let lines = proxy.access_lines(3);
+    for line in &lines {
+        let (woken, queued) = (line["woken_ms"].as_f64().unwrap(), line["queue_ms"].as_f64().unwrap());
+        assert!(woken >= 400.0 && (woken - queued).abs() < 1.0, "{line}");
+    }
+    let started = &log_lines(&proxy, "a clone has started", 1)[0];
+    assert!(started["took"].as_str().is_some(), "{started}");
+    eventually("it sleeps again", || clones(&proxy).is_empty());
+    client(&proxy);
+    assert_eq!(
+        proxy
+            .metrics()
+            .sum("acequia_pool_cold_starts_total", &[("pool", "app")]),
+        2.0
+    );
+}
+
+#[test]
+fn a_pool_that_does_not_wake_ends_its_clients_after_start_timeout() {
+    let keys = "min = 0\nmax = 1\nsessions_per_server = 1\nstart_timeout = \"1s\"\ncommand = \"/bin/false\"";
+    let proxy = Proxy::start(&config(keys));
+    assert!(Client::connect(proxy.at("l")).read_all().is_empty());
+    let line = proxy.access_line();
+    assert_eq!(line["ending"], "queue_timeout", "{line}");
+    let log = proxy.log();
+    let failed = log
+        .iter()
+        .find(|line| line["message"] == "a clone cannot be started")
+        .unwrap();
+    assert!(failed["reason"].as_str().unwrap().contains("exit status 1"), "{failed}");
+}
+
+#[test]
+fn a_kill_leaves_no_process_behind() {
+    // What leaves the process group of its clone is found, too.
+    let keys = format!(
+        "min = 2\nmax = 2\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \
+         \"setsid sleep 10000 & echo left $!; exec python3 {SCRIPT} {{port}}\"]"
+    );
+    let proxy = Proxy::start(&config(&keys));
+    let mut pids = wait_for("both run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let printed = log_lines(&proxy, "printed by a clone", 4);
+    let left = printed
+        .iter()
+        .filter_map(|line| line["line"].as_str()?.strip_prefix("left "));
+    pids.extend(left.map(|pid| pid.parse::<u32>().unwrap()));
+    assert!(pids.len() == 4 && pids.iter().all(|pid| exists(*pid)), "{pids:?}");
+    proxy.signal(Signal::KILL);
+    eventually("all are gone", || !pids.iter().any(|pid| exists(*pid)));
+}
+
+#[test]
+fn clones_inherit_nothing_come_back_survive_a_reload_and_end_with_us() {
+    let keys = format!(
+        "min = 1\nmax = 3\nsessions_per_server = 10\nenv = {{ DATABASE = \"{{name}}\" }}\n{}",
+        command()
+    );
+    let proxy = Proxy::setup(&config(&keys))
+        .under(&["/usr/bin/env", "NOTIFY_SOCKET=/nonexistent", "SECRET=1"])
+        .start();
+    let first = wait_for("it runs", || running(&proxy).first().copied());
+    let printed = log_lines(&proxy, "printed by a clone", 1);
+    let environment: Vec<_> = printed[0]["line"].as_str().unwrap().split(' ').collect();
+    let expected = [
+        "environment",
+        "ACEQUIA_CLONE",
+        "ACEQUIA_POOL",
+        "DATABASE",
+        "LC_CTYPE",
+        "PATH",
+        "PORT",
+    ];
+    assert!(
+        environment.iter().all(|word| expected.contains(word)),
+        "{environment:?}"
+    );
+    let open = std::fs::read_dir(format!("/proc/{first}/fd")).unwrap().count();
+    assert!(open <= 5, "standard streams, its socket, a client: {open}");
+    let limits = std::fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().nth(3), Some("1024"), "{files}");
+
+    assert!(proxy.reload(&config(&keys.replace("max = 3", "max = 2"))));
+    assert_eq!(running(&proxy), [first]);
+
+    rustix::process::kill_process(rustix::process::Pid::from_raw(first as i32).unwrap(), Signal::KILL).unwrap();
+    let second = wait_for("another runs", || {
+        running(&proxy).first().copied().filter(|pid| *pid != first)
+    });
+    let clone = &clones(&proxy)[0];
+    assert_eq!(
+        (&clone["restarts"], &clone["reason"]),
+        (&1.into(), &"signal 9".into()),
+        "{clone}"
+    );
+
+    let set = proxy.command(&["pool", "scale", "app", "2"]);
+    assert!(set.code == Some(0) && set.stdout.contains("2 set by"), "{set:?}");
+    let both = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    let refused = proxy.command(&["pool", "scale", "app", "3"]);
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("allows 1 to 2"),
+        "{refused:?}"
+    );
+    assert_eq!(proxy.command(&["pool", "scale", "app", "auto"]).code, Some(0));
+    assert_eq!(proxy.answer(&["status"])["pools"][0]["scale"]["wanted"], Value::Null);
+    assert!(both.contains(&second));
+    assert_eq!(proxy.stop().code, Some(0));
+    assert!(!both.iter().any(|pid| exists(*pid)), "they end with us");
+}
+
+#[test]
+fn hooks_start_and_stop_clones_elsewhere() {
+    let server = crate::support::server::Server::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let keys = format!(
+        "min = 1\nmax = 2\nsessions_per_server = 10\nhook = {{ start = [\"/bin/sh\", \"-c\", \"echo start {{name}} >> {log}; echo \
+         {address}\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} {{address}} >> {log}\"] }}",
+        log = log.display(),
+        address = server.address
+    );
+    let keys = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
+    let proxy = Proxy::start(&keys);
+    eventually("it is a server", || {
+        proxy.answer(&["status"])["pools"][0]["servers"][0]["up"] == true
+    });
+    let mut client = Client::connect(proxy.at("l"));
+    assert_eq!(client.send(b"hello").read(5), b"hello");
+    drop(client);
+    assert_eq!(proxy.stop().code, Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log, format!("start app-1\nstop app-1 {}\n", server.address));
+}

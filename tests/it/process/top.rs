@@ -1,0 +1,184 @@
+//! `acequia top` in a terminal: it shows, sorts, filters and acts, and leaves the terminal as it was.
+
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::support::api::{config, start, tcp};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tmux::Tmux;
+
+fn top(proxy: &Proxy, width: u32, height: u32, variables: &[(&str, &str)]) -> Tmux {
+    let socket = proxy.folder().join("acequia/admin.sock");
+    let command = format!("{} top --socket {}", env!("CARGO_BIN_EXE_acequia"), socket.display());
+    let tmux = Tmux::start(width, height, variables, &command);
+    tmux.wait_for("SERVER ");
+    tmux
+}
+
+/// The terminal after the end of the program: its exit code, and that lines are read and shown as before.
+fn assert_restored(tmux: &Tmux, exit_code: i32) -> String {
+    let screen = tmux.wait_for("echok"); // among the last words of stty
+    assert!(screen.contains(&format!("exit code {exit_code}\n")), "{screen}");
+    for mode in ["icanon", "echo", "isig", "icrnl", "opost"] {
+        assert!(screen.split_whitespace().any(|word| word == mode), "{mode}: {screen}");
+    }
+    assert!(!screen.contains("SERVER "), "the screen from before is back: {screen}");
+    assert!(!tmux.hides_cursor());
+    screen
+}
+
+#[test]
+fn it_shows_servers_and_sessions_live_and_sorts_and_filters_them() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    let screen = tmux.wait_for("servers 2 of 2 up");
+    for part in ["shop/big", "shop/small", "✓ up", "SESSIONS↓", " q  quit"] {
+        assert!(screen.contains(part), "{part}: {screen}");
+    }
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&Hello::named("shop.example.com").bytes());
+    tmux.wait_for("sessions 1 ");
+    let order = |screen: &str| screen.find("shop/big") < screen.find("shop/small");
+    tmux.press(&["<", "<", "<"]);
+    assert!(order(&tmux.wait_for("SERVER↑")));
+    tmux.press(&["r"]);
+    assert!(!order(&tmux.wait_for("SERVER↓")));
+    tmux.press(&["/", "s", "m", "a"]);
+    tmux.wait_for("filter: sma");
+    eventually("one server", || !tmux.screen().contains("shop/big"));
+    tmux.press(&["Escape"]);
+    tmux.wait_for("shop/big");
+    tmux.press(&["Tab"]);
+    let address = client.0.local_addr().unwrap().to_string();
+    assert!(tmux.wait_for(&address).contains("CLIENT"));
+    tmux.press(&["q"]);
+    assert_restored(&tmux, 0);
+}
+
+#[test]
+fn it_drains_a_server_and_ends_a_session_after_a_question() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    let usage = |name: &str| proxy.server("shop", name)["use"].as_str().unwrap().to_owned();
+    tmux.press(&["<", "<", "<"]);
+    tmux.wait_for("SERVER↑");
+    tmux.press(&["d"]);
+    tmux.wait_for("Drain shop/big?");
+    tmux.press(&["n"]);
+    eventually("no question", || !tmux.screen().contains("Drain shop/big?"));
+    assert_eq!(usage("big"), "enabled");
+    tmux.press(&["d", "y"]);
+    tmux.wait_for("done: shop/big is draining");
+    assert_eq!(usage("big"), "draining");
+    tmux.wait_for("↓ draining");
+    tmux.press(&["e", "y"]);
+    tmux.wait_for("done: shop/big is enabled");
+    assert_eq!(usage("big"), "enabled");
+
+    let mut client = Client::connect(proxy.at("https"));
+    client.send(&Hello::named("shop.example.com").bytes());
+    tmux.wait_for("sessions 1 ");
+    tmux.press(&["Tab"]);
+    tmux.wait_for(&client.0.local_addr().unwrap().to_string());
+    tmux.press(&["k"]);
+    tmux.wait_for("End session ");
+    tmux.press(&["y"]);
+    tmux.wait_for("is ended");
+    tmux.wait_for("sessions 0 ");
+}
+
+#[test]
+fn without_colors_it_prints_none() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let is_color = |screen: &str| ["\u{1b}[38;", "\u{1b}[48;"].iter().any(|part| screen.contains(part));
+    let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "1")]);
+    tmux.wait_for("✓ up");
+    assert!(!is_color(&tmux.colors()), "{:?}", tmux.colors());
+    let tmux = top(&proxy, 80, 24, &[("NO_COLOR", "")]);
+    tmux.wait_for("✓ up");
+    assert!(is_color(&tmux.colors()), "{:?}", tmux.colors());
+}
+
+#[test]
+fn it_leaves_the_terminal_as_it_was_on_control_c_and_on_signals() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    assert!(tmux.hides_cursor());
+    tmux.press(&["C-c"]);
+    assert_restored(&tmux, 0);
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let tmux = top(&proxy, 80, 24, &[]);
+        kill_process(Pid::from_raw(tmux.child()).unwrap(), signal).unwrap();
+        assert_restored(&tmux, 0);
+    }
+}
+
+#[test]
+fn it_ends_with_a_message_when_the_process_is_lost() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    proxy.signal(Signal::KILL);
+    let screen = assert_restored(&tmux, 3);
+    assert!(screen.contains("error: "), "{screen}");
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    proxy.signal(Signal::TERM);
+    let screen = assert_restored(&tmux, 3);
+    assert!(screen.contains("error: "), "{screen}");
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let tmux = top(&proxy, 80, 24, &[]);
+    let pid = Pid::from_raw(tmux.child()).unwrap();
+    tmux.close();
+    eventually("the program has ended", || {
+        test_kill_process(pid).is_err() || is_zombie(pid)
+    });
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"));
+    status.is_ok_and(|text| text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+}
+
+#[test]
+fn it_works_through_the_admin_port_and_needs_the_token_to_act() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = Proxy::start(&config(&[&a, &b], "bind = \"127.0.0.1:0\""));
+    let command = format!("{} top --url http://{}", env!("CARGO_BIN_EXE_acequia"), proxy.admin());
+    let tmux = Tmux::start(80, 24, &[], &command);
+    tmux.wait_for("servers 2 of 2 up");
+    tmux.press(&["d", "y"]);
+    tmux.wait_for("not done: ");
+    assert!(
+        tcp(&proxy, "GET", "/api/v1/servers/shop/big", &[], "")
+            .1
+            .contains("\"use\":\"enabled\"")
+    );
+}
+
+#[test]
+fn without_a_terminal_or_a_process_it_says_what_to_do() {
+    let (a, b) = (Server::echo(), Server::echo());
+    let proxy = start(&[&a, &b], "");
+    let finished = proxy.command(&["top"]);
+    assert_eq!(finished.code, Some(2), "{finished:#?}");
+    assert!(finished.stderr.contains("needs a terminal"), "{finished:#?}");
+    let command = format!("{} top --socket /nonexistent/admin.sock", env!("CARGO_BIN_EXE_acequia"));
+    let tmux = Tmux::start(80, 24, &[], &command);
+    let screen = tmux.wait_for("exit code 3");
+    assert!(screen.contains("no acequia is running there"), "{screen}");
+}

@@ -1,0 +1,318 @@
+//! Certificates by ACME, ordered from Pebble.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::authority::Authority;
+use crate::support::client::Client;
+use crate::support::configs::pool;
+use crate::support::pebble::{Pebble, PebbleSetup};
+use crate::support::process::Port;
+use crate::support::proxy::{Proxy, http_get};
+use crate::support::server::Server;
+use crate::support::{eventually, wait_for};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The ports of a listener `https` at which TLS ends and of a listener `http` that redirects to it, and a state folder.
+struct Site {
+    https: Port,
+    http: Port,
+    state: TempDir,
+    server: Server,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            https: Port::keep(),
+            http: Port::keep(),
+            state: tempfile::tempdir().unwrap(),
+            server: Server::named("hello"),
+        }
+    }
+
+    fn pebble(&self) -> PebbleSetup {
+        PebbleSetup::new(self.https.number(), self.http.number())
+    }
+
+    /// `acme` are further lines of `[acme.pebble]`.
+    fn config(&self, pebble: &Pebble, acme: &str, names: &[&str]) -> String {
+        format!(
+            "[acme.pebble]\n{}state_dir = {:?}\n{acme}\n\
+             [listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
+             [listeners.https.tls]\ncertificates = [{{ acme = \"pebble\", names = {names:?} }}]\n\
+             [listeners.http]\nbind = \"{}\"\nredirect = {{ to = \"https\" }}\n{}",
+            pebble.keys(),
+            self.state.path(),
+            self.https.address,
+            self.http.address,
+            pool("p", &[self.server.address], "health = { check = \"off\" }")
+        )
+    }
+
+    fn start(&self, pebble: &Pebble) -> Proxy {
+        Proxy::start(&self.config(
+            pebble,
+            "contact = \"mailto:ops@example.com\"",
+            &["shop.example", "www.example"],
+        ))
+    }
+
+    /// What a client that trusts Pebble reads from the server through the proxy.
+    fn read(&self, pebble: &Pebble, name: &str) -> std::io::Result<Vec<u8>> {
+        Ok(pebble.client().connect(self.https.address, name)?.read(5))
+    }
+}
+
+/// The only certificate of the proxy, as `cert list` shows it.
+fn listed(proxy: &Proxy) -> Value {
+    proxy.answer(&["cert", "list"])["certificates"][0].clone()
+}
+
+fn orders(proxy: &Proxy, result: &str) -> f64 {
+    let labels = [("name", "shop.example"), ("result", result)];
+    proxy.metrics().sum("acequia_acme_renewals_total", &labels)
+}
+
+fn issued(proxy: &Proxy) {
+    eventually("the certificate is issued", || {
+        let certificate = listed(proxy);
+        certificate["self_signed"] == false && certificate["renewal"]["under_way"] == false
+    });
+}
+
+#[test]
+fn a_certificate_is_ordered_renewed_on_request_and_kept_over_a_restart() {
+    let site = Site::new();
+    let mut pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    for name in ["shop.example", "www.example"] {
+        assert_eq!(site.read(&pebble, name).unwrap(), b"hello", "{name}");
+    }
+    let file = site.state.path().join("shop.example.pem");
+    for file in [&file, &site.state.path().join("account.json")] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let first = fs::read(&file).unwrap();
+    assert_eq!(
+        proxy.answer(&["cert", "renew", "www.example"])["renewing"],
+        "shop.example"
+    );
+    eventually("a second order succeeds", || orders(&proxy, "ok") == 2.0);
+    assert_ne!(fs::read(&file).unwrap(), first);
+    let absent = proxy.command(&["cert", "renew", "other.example"]);
+    assert!(
+        absent.code == Some(1) && absent.stderr.contains("no certificate for `other.example`"),
+        "{absent:?}"
+    );
+    proxy.wait_for_access("a challenge is logged", |line| line["ending"] == "acme_challenge");
+    drop(proxy);
+
+    let client = pebble.client();
+    pebble.stop();
+    let proxy = site.start(&pebble);
+    assert_eq!(
+        client.connect(site.https.address, "shop.example").unwrap().read(5),
+        b"hello"
+    );
+    assert_eq!((orders(&proxy, "ok"), orders(&proxy, "error")), (0.0, 0.0));
+    assert_eq!(listed(&proxy)["acme"], "pebble");
+}
+
+#[test]
+fn a_listener_that_redirects_answers_http_01_and_redirects_all_else() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let proxy = Proxy::start(&site.config(&pebble, "challenge = \"http-01\"", &["shop.example"]));
+    issued(&proxy);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    let answered = |line: &Value| line["listener"] == "http" && line["ending"] == "acme_challenge";
+    proxy.wait_for_access("a challenge is logged", answered);
+    let (head, _) = http_get(site.http.address, "/.well-known/acme-challenge/unknown").unwrap();
+    assert!(head.starts_with("HTTP/1.1 308 "), "{head}");
+}
+
+#[test]
+fn a_certificate_is_renewed_before_it_expires() {
+    let site = Site::new();
+    let pebble = site.pebble().valid_for(6).start();
+    let proxy = site.start(&pebble);
+    let mut clients = 0;
+    eventually("it was renewed twice", || {
+        if listed(&proxy)["self_signed"] == false {
+            assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+            clients += 1;
+        }
+        orders(&proxy, "ok") >= 3.0
+    });
+    assert!(clients > 1 && orders(&proxy, "error") == 0.0);
+}
+
+#[test]
+fn a_refused_order_backs_off_also_over_a_restart_while_a_self_signed_certificate_is_served() {
+    let site = Site::new();
+    let mut pebble = site.pebble().without_names();
+    let proxy = site.start(&pebble);
+    eventually("the order fails", || orders(&proxy, "error") == 1.0);
+    let renewal = wait_for("the failure is shown", || {
+        Some(listed(&proxy)["renewal"].clone()).filter(|renewal| renewal["failures"] == 1)
+    });
+    let error = renewal["error"].as_str().unwrap();
+    assert!(
+        error.contains("was not validated") || error.contains("resolving"),
+        "{error}"
+    );
+    let (status, list) = (
+        proxy.command(&["status"]).stdout,
+        proxy.command(&["cert", "list"]).stdout,
+    );
+    assert!(
+        status.contains("shop.example has a self-signed certificate until ACME has issued one"),
+        "{status}"
+    );
+    assert!(list.contains("shop.example: 1 failed order, the next is at "), "{list}");
+    let route = [
+        "route",
+        "-c",
+        "acequia.toml",
+        "--listener",
+        "https",
+        "--sni",
+        "shop.example",
+    ];
+    let route = proxy.command(&route).stdout;
+    assert!(
+        route.contains("with a self-signed certificate, until there is "),
+        "{route}"
+    );
+    assert_eq!(
+        site.read(&pebble, "shop.example").unwrap_err().kind(),
+        std::io::ErrorKind::InvalidData
+    );
+    let line = wait_for("the failure is logged", || {
+        proxy.log().into_iter().find(|line| line["level"] == "ERROR")
+    });
+    assert_eq!((&line["name"], &line["failures"]), (&json!("shop.example"), &json!(1)));
+    drop(proxy);
+
+    let proxy = site.start(&pebble);
+    assert_eq!(listed(&proxy)["renewal"]["at"], renewal["at"]);
+    pebble.start_names();
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    issued(&proxy);
+    assert_eq!(listed(&proxy)["renewal"]["failures"], 0);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+}
+
+#[test]
+fn while_the_server_is_away_the_certificate_stays_and_a_lost_account_is_opened_again() {
+    let site = Site::new();
+    let mut pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    let client = pebble.client();
+    pebble.stop();
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("the order fails", || orders(&proxy, "error") == 1.0);
+    wait_for("the failure is shown with its cause", || {
+        let renewal = listed(&proxy)["renewal"].clone();
+        let error = renewal["error"].as_str()?.to_owned();
+        (error.contains("cannot connect to ") && error.contains("Connection refused")).then_some(())
+    });
+    assert_eq!(
+        client.connect(site.https.address, "shop.example").unwrap().read(5),
+        b"hello"
+    );
+    pebble.start(); // it has forgotten all accounts
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("the account is unknown", || orders(&proxy, "error") == 2.0);
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another account gets a certificate", || orders(&proxy, "ok") == 2.0);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+}
+
+#[test]
+fn an_account_is_bound_to_an_external_one() {
+    let site = Site::new();
+    let pebble = site
+        .pebble()
+        .with_external_key(
+            "kid-1",
+            "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+        )
+        .start();
+    let key = site.state.path().join("eab");
+    fs::write(
+        &key,
+        "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n",
+    )
+    .unwrap();
+    let eab = format!("eab = {{ key_id = \"kid-1\", key_file = {key:?} }}");
+    let proxy = Proxy::start(&site.config(&pebble, &eab, &["shop.example"]));
+    issued(&proxy);
+}
+
+#[test]
+fn other_names_get_a_certificate_when_the_configuration_asks_for_them() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    assert!(proxy.reload(&site.config(&pebble, "", &["shop.example", "more.example"])));
+    eventually("the new name is in the certificate", || {
+        site.read(&pebble, "more.example").is_ok()
+    });
+}
+
+#[test]
+fn a_member_of_a_fleet_passes_validations_on_to_the_one_that_orders() {
+    let (site, member) = (Site::new(), Port::keep());
+    let pebble = PebbleSetup::new(member.number(), site.http.number()).start();
+    let (authority, folder) = (Authority::new("own"), tempfile::tempdir().unwrap());
+    authority.issue(&["own.example"]).write(folder.path(), "own");
+    let config = format!(
+        "[listeners.https]\nbind = \"{}\"\npool = \"p\"\n\
+         [listeners.https.tls]\ncertificates = [{{ directory = {:?} }}]\n\
+         [[listeners.https.routes]]\nalpn = \"acme-tls/1\"\ntls = \"pass\"\npool = \"orders\"\n{}{}",
+        member.address,
+        folder.path(),
+        pool("p", &[site.server.address], "health = { check = \"off\" }"),
+        pool("orders", &[site.https.address], "health = { check = \"off\" }")
+    );
+    let fleet = Proxy::start(&config);
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    let passed = |line: &Value| line["pool"] == "orders" && line["tls"] == "pass";
+    fleet.wait_for_access("a challenge that was passed on is logged", passed);
+    // The other members read the certificate from a copy of the folder.
+    fs::copy(
+        site.state.path().join("shop.example.pem"),
+        folder.path().join("shop.pem"),
+    )
+    .unwrap();
+    eventually("the member has the certificate", || {
+        pebble.client().connect(member.address, "www.example").is_ok()
+    });
+}
+
+#[test]
+fn validations_of_names_without_an_order_are_routed() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::echo());
+    let config = format!(
+        "[acme.absent]\ndirectory = \"https://127.0.0.1:1/dir\"\nstate_dir = {:?}\n\
+         [listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [listeners.tls.tls]\ncertificates = [{{ acme = \"absent\", names = [\"ours.example\"] }}]\n\
+         [[listeners.tls.routes]]\nsni = \"theirs.example\"\ntls = \"pass\"\npool = \"p\"\n{}",
+        folder.path(),
+        pool("p", &[server.address], "health = { check = \"off\" }")
+    );
+    let proxy = Proxy::start(&config);
+    let hello = crate::support::hello::Hello::named("theirs.example")
+        .alpn(&["acme-tls/1"])
+        .bytes();
+    let mut client = Client::connect(proxy.at("tls"));
+    client.send(&hello);
+    assert_eq!(client.read(hello.len()), hello, "the server gets the ClientHello");
+}

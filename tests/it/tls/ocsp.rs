@@ -1,0 +1,119 @@
+//! OCSP responses that are sent along with certificates.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::configs::pool;
+use crate::support::eventually;
+use crate::support::process::{finished, must};
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+
+/// Makes an authority (`ca.pem`), and a certificate of it with the serial number 17 (`shop.pem`, `shop.key`).
+fn make_certificates(folder: &Path) {
+    let openssl = |arguments: &str| must(Command::new("openssl").current_dir(folder).args(arguments.split(' ')));
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj /CN=authority"
+    ));
+    openssl(&format!(
+        "req -x509 {key} -keyout shop.key -out shop.pem -days 60 -subj /CN=shop -set_serial 17 -CA ca.pem -CAkey ca.key \
+         -addext subjectAltName=DNS:shop.example"
+    ));
+}
+
+/// Makes a response about the certificate with this serial number, in hexadecimal digits. It is good for three days from that
+/// offset on, as libfaketime reads it.
+fn respond(folder: &Path, serial: &str, from: &str) {
+    let index = format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=shop\n");
+    fs::write(folder.join("index.txt"), index).unwrap();
+    let arguments = format!(
+        "ocsp -index index.txt -rsigner ca.pem -rkey ca.key -CA ca.pem -issuer ca.pem -serial 0x{serial} -respout next -ndays 3"
+    );
+    must(
+        Command::new("openssl")
+            .current_dir(folder)
+            .args(arguments.split(' '))
+            .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
+            .env("FAKETIME", from),
+    );
+    fs::rename(folder.join("next"), folder.join("shop.ocsp")).unwrap();
+}
+
+fn config(folder: &Path, server: &Server) -> String {
+    let file = |name: &str| folder.join(name).display().to_string();
+    format!(
+        "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[listeners.tls.tls]\n\
+         certificates = [{{ cert = {:?}, key = {:?} }}]\n{}",
+        file("shop.pem"),
+        file("shop.key"),
+        pool("p", &[server.address], "health = { check = \"off\" }")
+    )
+}
+
+/// What openssl says about the response that it is sent.
+fn shown(proxy: &Proxy) -> String {
+    let mut command = Command::new("openssl");
+    let address = proxy.at("tls").to_string();
+    command.args([
+        "s_client",
+        "-connect",
+        &address,
+        "-servername",
+        "shop.example",
+        "-status",
+    ]);
+    finished(&mut command).stdout
+}
+
+fn is_stapled(proxy: &Proxy) -> bool {
+    let shown = shown(proxy);
+    let none = shown.contains("OCSP response: no response sent");
+    assert!(none || shown.contains("OCSP Response Status: successful"), "{shown}");
+    !none
+}
+
+#[test]
+fn a_response_beside_the_certificate_is_sent_along_and_followed() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::named("hello"));
+    let folder = folder.path();
+    make_certificates(folder);
+    let proxy = Proxy::start(&config(folder, &server));
+    assert!(!is_stapled(&proxy));
+
+    respond(folder, "11", "+0d");
+    proxy.answer(&["cert", "reload"]);
+    assert!(is_stapled(&proxy) && shown(&proxy).contains("Cert Status: good"));
+
+    for (serial, from, told) in [
+        (
+            "11",
+            "-10d",
+            "shop.ocsp: the OCSP response has expired: no OCSP response is sent along",
+        ),
+        (
+            "12",
+            "+0d",
+            "shop.ocsp: the OCSP response is for another certificate: no OCSP response is sent along",
+        ),
+    ] {
+        respond(folder, serial, from);
+        eventually(told, || !is_stapled(&proxy));
+        eventually("the log tells why", || {
+            proxy.log().iter().any(|line| line.to_string().contains(told))
+        });
+        respond(folder, "11", "+0d");
+        proxy.answer(&["cert", "reload"]);
+        assert!(is_stapled(&proxy));
+    }
+
+    fs::write(folder.join("shop.ocsp"), "no response").unwrap();
+    proxy.answer(&["cert", "reload"]);
+    assert!(!is_stapled(&proxy));
+    let checked = finished(acequia(&["check", "-c"]).arg(proxy.folder().join("acequia.toml")));
+    assert!(
+        checked.code == Some(0) && checked.stderr.contains("shop.ocsp: not a successful OCSP response"),
+        "{checked:?}"
+    );
+}

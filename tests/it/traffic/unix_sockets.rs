@@ -1,0 +1,331 @@
+//! Clients and servers on Unix sockets.
+
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::{scope, spawn};
+use std::time::Duration;
+
+use acequia::proxy_protocol::{Decoded, ProxySource, decode};
+use rustix::process::geteuid;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::support::client::{Client, ask};
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
+use crate::support::process::finished;
+use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::server::{ManualServer, Server};
+use crate::support::stream::reset;
+use crate::support::{PATIENCE, eventually};
+
+/// A folder for sockets.
+struct Sockets(TempDir);
+
+impl Sockets {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// `unix:/…/NAME`
+    fn address(&self, name: &str) -> String {
+        format!("unix:{}", self.path(name).display())
+    }
+
+    fn names(&self) -> usize {
+        self.0.path().read_dir().unwrap().count()
+    }
+}
+
+fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A server on a Unix socket that serves each session with this function, until the test ends.
+fn serve(path: &Path, serve: fn(UnixStream)) {
+    let listener = UnixListener::bind(path).unwrap();
+    spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            spawn(move || serve(stream));
+        }
+    });
+}
+
+fn echo(mut stream: UnixStream) {
+    let mut from = stream.try_clone().unwrap();
+    let _ = std::io::copy(&mut from, &mut stream);
+    let _ = stream.shutdown(Shutdown::Write);
+}
+
+fn config(bind: &str, keys: &str, server: &str, of_pool: &str) -> String {
+    format!(
+        "[runtime]\nworkers = 2\n[listeners.l]\nbind = [\"127.0.0.1:0\", \"{bind}\"]\npool = \"p\"\n{keys}\n\
+         [pools.p]\nservers = [\"{server}\"]\n{of_pool}\n"
+    )
+}
+
+/// Sends the bytes, half-closes, and returns what comes back.
+fn exchange(path: &Path, bytes: &[u8]) -> Vec<u8> {
+    let client = connect(path);
+    let mut back = Vec::new();
+    scope(|scope| {
+        scope.spawn(|| {
+            (&client).write_all(bytes).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        (&client).read_to_end(&mut back).unwrap();
+    });
+    back
+}
+
+#[test]
+fn sessions_are_relayed_between_unix_sockets_and_tcp_in_any_combination() {
+    let (sockets, tcp) = (Sockets::new(), Server::echo());
+    serve(&sockets.path("server"), echo);
+    let bytes: Vec<u8> = (0..8 << 20).map(|number: u32| (number % 251) as u8).collect();
+    for server in [sockets.address("server"), tcp.address.to_string()] {
+        let proxy = Proxy::start(&config(&sockets.address("l"), "", &server, ""));
+        for _ in 0..8 {
+            assert!(
+                exchange(&sockets.path("l"), &bytes) == bytes,
+                "expected the same bytes from {server}"
+            );
+        }
+        assert!(ask(proxy.at("l"), &bytes[..1 << 16]) == bytes[..1 << 16]);
+        let own = format!("unix:uid={},pid={}", geteuid().as_raw(), std::process::id());
+        let lines = proxy.access_lines(9);
+        let of_unix: Vec<_> = lines.iter().filter(|line| line["client"] == *own).collect();
+        assert_eq!(of_unix.len(), 8, "{lines:#?}");
+        for line in of_unix {
+            assert_eq!(
+                (&line["peer"], &line["server"]),
+                (&own.clone().into(), &server.clone().into())
+            );
+            assert_eq!(
+                (&line["ending"], line["client_rtt_us"].is_null()),
+                (&"client_closed".into(), true)
+            );
+            assert_eq!(
+                (line["bytes_up"].as_u64(), line["bytes_down"].as_u64()),
+                (Some(8 << 20), Some(8 << 20))
+            );
+        }
+        let stopped = proxy.stop();
+        assert_eq!(stopped.code, Some(0));
+        let warnings: Vec<_> = stopped.log.iter().filter(|line| line["level"] == "WARN").collect();
+        assert!(warnings.is_empty(), "{warnings:#?}");
+    }
+}
+
+#[test]
+fn a_process_that_ends_with_unread_bytes_resets_its_session() {
+    let sockets = Sockets::new();
+    let listener = UnixListener::bind(sockets.path("server")).unwrap();
+    let proxy = Proxy::start(&config(
+        &sockets.address("l"),
+        "",
+        &sockets.address("server"),
+        "health = { check = \"off\" }",
+    ));
+    let mut client = Client::connect(proxy.at("l"));
+    client.send(b"request");
+    let (server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&server).read_exact(&mut [0; 1]).unwrap();
+    drop(server);
+    client.must_be_reset();
+    let client = connect(&sockets.path("l"));
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.write_all(b"answer").unwrap();
+    (&client).read_exact(&mut [0; 1]).unwrap();
+    drop(client);
+    let mut rest = Vec::new();
+    let end = server.read_to_end(&mut rest); // acequia has nothing unread, so that the kernel shows a plain end
+    assert_eq!((rest, end.is_ok()), (Vec::new(), true));
+    wait_for_ended_sessions(&proxy, "server_reset", 1);
+    wait_for_ended_sessions(&proxy, "client_reset", 1);
+    wait_for_active_sessions(&proxy, 0);
+}
+
+#[test]
+fn a_servers_reset_ends_the_session_of_a_unix_client_at_once() {
+    let (sockets, manual) = (Sockets::new(), ManualServer::new());
+    let server = manual.server.address.to_string();
+    let proxy = Proxy::start(&config(
+        &sockets.address("l"),
+        "",
+        &server,
+        "health = { check = \"off\" }",
+    ));
+    let mut client = connect(&sockets.path("l"));
+    let mut server = manual.session();
+    server.write_all(b"answer").unwrap();
+    client.read_exact(&mut [0; 6]).unwrap();
+    let began = Instant::now();
+    reset(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(proxy.access_line()["ending"], "server_reset");
+}
+
+#[test]
+fn a_server_that_is_not_there_yet_is_down_until_it_is() {
+    let sockets = Sockets::new();
+    let health = "health = { interval = \"50ms\", rise = 1, fall = 1 }";
+    let server = sockets.address("server");
+    let proxy = Proxy::setup(&config(&sockets.address("l"), "", &server, health)).launch();
+    let state = || proxy.server("p", &server)["health"].clone();
+    eventually("the server is down", || state() == "down");
+    assert_eq!(exchange(&sockets.path("l"), b""), b"");
+    wait_for_ended_sessions(&proxy, "no_server", 1);
+    serve(&sockets.path("server"), echo);
+    eventually("the server is up", || state() == "up");
+    assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
+}
+
+#[test]
+fn the_file_lives_as_long_as_the_listener() {
+    let (sockets, server) = (Sockets::new(), Server::echo());
+    drop(UnixListener::bind(sockets.path("l")).unwrap()); // a process that was killed leaves it so
+    let with = |keys: &str| config(&sockets.address("l"), keys, &server.address.to_string(), "");
+    let proxy = Proxy::start(&with(""));
+    let file = || fs::metadata(sockets.path("l")).unwrap();
+    assert_eq!(file().mode() & 0o777, 0o660);
+    let open = connect(&sockets.path("l"));
+    let inode = file().ino();
+    assert!(proxy.reload(&with("unix_mode = \"0600\"")));
+    assert_eq!((file().ino(), file().mode() & 0o777), (inode, 0o600));
+    assert_eq!(exchange(&sockets.path("l"), b"ping"), b"ping");
+
+    // Another process is told who is there, and changes nothing.
+    let folder = config_folder("acequia.toml", &with(""));
+    let second = finished(acequia(&["run", "-c"]).arg(folder.path().join("acequia.toml")));
+    assert_eq!(second.code, Some(3), "{second:#?}");
+    let expected = format!("another process listens there (pid {}); stop that process", proxy.pid());
+    assert!(second.stderr.contains(&expected), "{}", second.stderr);
+    assert_eq!(file().ino(), inode);
+
+    assert!(proxy.reload(&with("").replace("/l\"", "/m\"")));
+    assert!(!sockets.path("l").exists() && sockets.path("m").exists());
+    assert_eq!(exchange(&sockets.path("m"), b"ping"), b"ping");
+    (&open).write_all(b"open").unwrap();
+    (&open).read_exact(&mut [0; 4]).unwrap(); // its session outlives the listener
+    drop(open);
+    assert_eq!(proxy.stop().code, Some(0));
+    assert_eq!(sockets.names(), 0);
+}
+
+#[test]
+fn a_path_that_cannot_be_bound_is_reported_with_the_remedy() {
+    let (sockets, server) = (Sockets::new(), Server::echo());
+    fs::write(sockets.path("file"), "precious").unwrap();
+    fs::create_dir(sockets.path("closed")).unwrap();
+    fs::set_permissions(sockets.path("closed"), Permissions::from_mode(0o755)).unwrap();
+    for (name, expected) in [
+        (
+            "file",
+            "the file exists and is not a socket; use another path, or move the file away",
+        ),
+        ("missing/l", "; create its folder"),
+    ] {
+        let config = config(&sockets.address(name), "", &server.address.to_string(), "");
+        let folder = config_folder("acequia.toml", &config);
+        let done = finished(acequia(&["run", "-c"]).arg(folder.path().join("acequia.toml")));
+        assert_eq!(done.code, Some(3), "{done:#?}");
+        assert!(done.stderr.contains(expected), "{}", done.stderr);
+    }
+    assert_eq!(fs::read(sockets.path("file")).unwrap(), b"precious");
+}
+
+#[test]
+fn the_proxy_header_of_a_unix_client_names_no_address() {
+    let (sockets, server) = (Sockets::new(), Server::keeping(b"bye"));
+    for version in ["v1", "v2"] {
+        let of_pool = format!("proxy_protocol = \"{version}\"\nhealth = {{ check = \"off\" }}");
+        let _proxy = Proxy::start(&config(
+            &sockets.address("l"),
+            "",
+            &server.address.to_string(),
+            &of_pool,
+        ));
+        assert_eq!(exchange(&sockets.path("l"), b"data"), b"bye");
+    }
+    let received = server.received();
+    assert_eq!(received[0], b"PROXY UNKNOWN\r\ndata");
+    let Decoded::Header(header, length) = decode(&received[1]) else {
+        panic!("{received:?}");
+    };
+    let ProxySource::Unix(paths) = header.source else {
+        panic!("{header:?}");
+    };
+    let (theirs, ours) = paths.split_at(108);
+    assert_eq!(theirs, [0; 108]);
+    assert!(ours.starts_with(format!("{}\0", sockets.path("l").display()).as_bytes()));
+    assert_eq!(&received[1][length..], b"data");
+}
+
+#[test]
+fn a_peer_on_a_unix_socket_names_its_client_if_it_is_trusted() {
+    let (sockets, server) = (Sockets::new(), Server::keeping(b"bye"));
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\ndata";
+    for (from, client) in [
+        ("\"10.0.0.0/8\", \"unix\"", "192.0.2.7:56324"),
+        ("\"10.0.0.0/8\"", "unix:uid="),
+    ] {
+        let accept = format!("accept_proxy = {{ from = [{from}] }}");
+        let proxy = Proxy::start(&config(&sockets.address("l"), &accept, &server.address.to_string(), ""));
+        assert_eq!(exchange(&sockets.path("l"), header), b"bye");
+        let line = proxy.access_line();
+        assert!(line["client"].as_str().unwrap().starts_with(client), "{line}");
+        assert!(line["peer"].as_str().unwrap().starts_with("unix:uid="), "{line}");
+    }
+    assert_eq!(server.received(), [b"data".to_vec(), header.to_vec()]);
+}
+
+#[test]
+fn a_unix_client_is_in_no_network_and_its_user_is_one_source() {
+    let (sockets, server) = (Sockets::new(), Server::echo());
+    let config = format!(
+        "[guards.inside]\nallow = [\"0.0.0.0/0\", \"::/0\"]\n[guards.few]\nsessions_per_source = 2\n\
+         [listeners.a]\nbind = \"{}\"\nguards = \"inside\"\npool = \"p\"\n\
+         [listeners.b]\nbind = \"{}\"\nguards = \"few\"\npool = \"p\"\n\
+         [pools.p]\nservers = [\"{}\"]\n",
+        sockets.address("a"),
+        sockets.address("b"),
+        server.address
+    );
+    let proxy = Proxy::start(&config);
+    let mut refused = connect(&sockets.path("a"));
+    assert_eq!(refused.read(&mut [0]).unwrap(), 0);
+    let open = [connect(&sockets.path("b")), connect(&sockets.path("b"))];
+    for mut stream in &open {
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    let mut third = connect(&sockets.path("b"));
+    assert!(matches!(third.read(&mut [0]), Ok(0)), "expected the end");
+    let reasons: Vec<_> = proxy
+        .access_lines(2)
+        .iter()
+        .map(|line| line["guard_reason"].clone())
+        .collect();
+    assert_eq!(reasons, ["not_allowed", "sessions_per_source"]);
+    let guard = proxy.answer(&["guard", "few"]);
+    let source = format!("unix:uid={}", geteuid().as_raw());
+    assert!(guard.to_string().contains(&source), "{guard}");
+    assert_eq!(
+        ErrorKind::NotFound,
+        UnixStream::connect(sockets.path("c")).unwrap_err().kind()
+    );
+}

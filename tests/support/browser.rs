@@ -1,0 +1,161 @@
+//! Chromium without a window, driven over two pipes with the Chrome DevTools Protocol: messages are JSON that ends with a
+//! zero byte.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::wait_for;
+
+/// A browser with one page.
+pub struct Browser {
+    _process: Process,
+    _home: TempDir,
+    commands: File,
+    answers: Arc<Mutex<Vec<Value>>>,
+    session: String,
+    next_id: u64,
+}
+
+impl Browser {
+    /// Opens a page of this size.
+    pub fn open(url: &str, width: u32, height: u32) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let [commands, answers] = ["commands", "answers"].map(|name| {
+            let path = home.path().join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            path
+        });
+        // It reads commands from descriptor 3 and answers on descriptor 4.
+        let mut chromium = Command::new("sh");
+        chromium.args(["-c", "exec chromium \"$@\" 3<\"$COMMANDS\" 4>\"$ANSWERS\"", "sh"]);
+        chromium.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+            "--hide-scrollbars",
+        ]);
+        chromium.args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--remote-debugging-pipe",
+        ]);
+        chromium.arg(format!("--user-data-dir={}", home.path().join("profile").display()));
+        chromium.arg(format!("--window-size={width},{height}"));
+        chromium
+            .env("COMMANDS", &commands)
+            .env("ANSWERS", &answers)
+            .env("HOME", home.path());
+        let process = Process::start(&mut chromium);
+        let commands = OpenOptions::new().write(true).open(commands).unwrap();
+        let mut browser = Self {
+            answers: read_answers(&answers),
+            _process: process,
+            _home: home,
+            commands,
+            session: String::new(),
+            next_id: 0,
+        };
+        let target = browser.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
+        let attached = browser.ask("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
+        browser.session = attached["sessionId"].as_str().unwrap().to_owned();
+        for domain in ["Runtime.enable", "Log.enable", "Page.enable"] {
+            browser.ask(domain, &json!({}));
+        }
+        browser.ask("Page.navigate", &json!({ "url": url }));
+        browser
+    }
+
+    /// Sends a command, and returns its result.
+    pub fn ask(&mut self, method: &str, parameters: &Value) -> Value {
+        self.next_id += 1;
+        let id = self.next_id;
+        let mut command = json!({ "id": id, "method": method, "params": parameters });
+        if !self.session.is_empty() {
+            command["sessionId"] = self.session.clone().into();
+        }
+        self.commands.write_all(format!("{command}\0").as_bytes()).unwrap();
+        let answer = wait_for(method, || {
+            let answers = self.answers.lock().unwrap();
+            answers.iter().find(|answer| answer["id"] == id).cloned()
+        });
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// The value of an expression in the page; promises are awaited.
+    pub fn evaluate(&mut self, expression: &str) -> Value {
+        let parameters = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let result = self.ask("Runtime.evaluate", &parameters);
+        assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+
+    /// Waits until an expression in the page is true.
+    pub fn eventually(&mut self, expression: &str) {
+        wait_for(expression, || (self.evaluate(expression) == true).then_some(()));
+    }
+
+    /// Presses a key.
+    pub fn press(&mut self, key: &str) {
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            _ => 27,
+        };
+        let text = if key == "Enter" { "\r" } else { "" };
+        for kind in ["keyDown", "keyUp"] {
+            let event = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
+            self.ask("Input.dispatchKeyEvent", &event);
+        }
+    }
+
+    /// Shows the page as to a user who wishes it `light` or `dark`.
+    pub fn prefer(&mut self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.ask("Emulation.setEmulatedMedia", &json!({ "features": features }));
+    }
+
+    /// Changes the size of the page.
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.ask("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// A picture of the window, as PNG.
+    pub fn picture(&mut self) -> Vec<u8> {
+        let picture = self.ask("Page.captureScreenshot", &json!({ "format": "png" }));
+        STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// What the console and the log of the page have told so far: errors of scripts, and what its policy forbade.
+    pub fn complaints(&self) -> Vec<Value> {
+        let answers = self.answers.lock().unwrap();
+        let told = ["Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"];
+        let complaints = answers
+            .iter()
+            .filter(|answer| told.contains(&answer["method"].as_str().unwrap_or("")));
+        complaints.cloned().collect()
+    }
+}
+
+fn read_answers(path: &std::path::Path) -> Arc<Mutex<Vec<Value>>> {
+    let answers = Arc::<Mutex<Vec<Value>>>::default();
+    let (kept, file) = (Arc::clone(&answers), File::open(path).unwrap());
+    std::thread::spawn(move || {
+        for message in BufReader::new(file).split(0).map_while(Result::ok) {
+            kept.lock().unwrap().push(serde_json::from_slice(&message).unwrap());
+        }
+    });
+    answers
+}

@@ -1,0 +1,131 @@
+//! What lies between the clients and the servers of a test.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+
+use tempfile::TempDir;
+
+use super::authority::{Authority, replace};
+use super::configs::{listener, pool, two_listeners};
+use super::proxy::Proxy;
+
+const UNCHECKED: &str = "health = { check = \"off\" }";
+
+/// The ways from clients to servers, neither of which speak TLS. Where there is TLS, further proxies begin and end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// The observed proxy alone.
+    Plain,
+    /// It begins the TLS with its servers.
+    Encrypted,
+    /// It ends the TLS of its clients.
+    Terminated,
+    /// It does both.
+    Reencrypted,
+}
+
+/// A way that is open. It dereferences to the observed proxy.
+pub struct OpenPath {
+    observed: Proxy,
+    /// What clients connect to, if not the observed proxy.
+    before: Option<Proxy>,
+    _behind: Option<Proxy>,
+    _files: TempDir,
+}
+
+impl Deref for OpenPath {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        &self.observed
+    }
+}
+
+impl OpenPath {
+    /// The address that clients connect to. The listener is `plain`; without TLS on the way, there is `tls`, too.
+    pub fn at(&self, listener: &str) -> SocketAddr {
+        self.before.as_ref().unwrap_or(&self.observed).at(listener)
+    }
+
+    /// The observed proxy; the others end.
+    pub fn into_observed(self) -> Proxy {
+        self.observed
+    }
+}
+
+impl Path {
+    const fn ends_tls(self) -> bool {
+        matches!(self, Self::Terminated | Self::Reencrypted)
+    }
+
+    /// Whether the observed proxy begins the TLS with its servers.
+    pub const fn begins_tls(self) -> bool {
+        matches!(self, Self::Encrypted | Self::Reencrypted)
+    }
+
+    /// The number of proxies.
+    pub fn proxies(self) -> usize {
+        1 + usize::from(self.ends_tls()) + usize::from(self.begins_tls())
+    }
+
+    /// Opens the way to this server, which is not checked; `keys` are further lines of the observed proxy's listener.
+    pub fn open(self, server: SocketAddr, keys: &str) -> OpenPath {
+        self.open_with(server, "", keys)
+    }
+
+    /// The same; `before` comes first in the configuration of the observed proxy.
+    pub fn open_with(self, server: SocketAddr, before: &str, keys: &str) -> OpenPath {
+        let (authority, files) = (Authority::new("between"), tempfile::tempdir().unwrap());
+        authority.issue(&["127.0.0.1"]).write(files.path(), "between");
+        replace(&files.path().join("ca.pem"), &authority.certificate());
+        let file = |name: &str| format!("{:?}", files.path().join(name));
+        let (cert, key, ca) = (file("between.pem"), file("between.key"), file("ca.pem"));
+        let ends =
+            |listener| format!("[listeners.{listener}.tls]\ncertificates = [{{ cert = {cert}, key = {key} }}]\n");
+        let begins = format!("{UNCHECKED}\n[pools.all.tls]\nca_file = {ca}");
+        let behind = self.begins_tls().then(|| {
+            let config = listener("plain", "all", "") + &ends("plain") + &pool("all", &[server], UNCHECKED);
+            Proxy::start(&config)
+        });
+        let to_server = match &behind {
+            None => pool("all", &[server], UNCHECKED),
+            Some(behind) => pool("all", &[behind.at("plain")], &begins),
+        };
+        let config = match self {
+            Self::Plain => two_listeners(server, keys),
+            Self::Encrypted => listener("plain", "all", keys) + &to_server,
+            Self::Terminated | Self::Reencrypted => listener("plain", "all", keys) + &ends("plain") + &to_server,
+        };
+        let observed = Proxy::start(&format!("{before}\n{config}"));
+        let before = self
+            .ends_tls()
+            .then(|| Proxy::start(&(listener("plain", "all", "") + &pool("all", &[observed.at("plain")], &begins))));
+        OpenPath {
+            observed,
+            before,
+            _behind: behind,
+            _files: files,
+        }
+    }
+}
+
+/// Makes a test of each of these functions for each [`Path`].
+#[macro_export]
+macro_rules! over_each_path {
+    ($($promise:ident),+ $(,)?) => {
+        $crate::over_path!(plain Plain: $($promise)+);
+        $crate::over_path!(encrypted Encrypted: $($promise)+);
+        $crate::over_path!(terminated Terminated: $($promise)+);
+        $crate::over_path!(reencrypted Reencrypted: $($promise)+);
+    };
+}
+
+/// Makes a test of each of these functions for one [`Path`].
+#[macro_export]
+macro_rules! over_path {
+    ($module:ident $path:ident: $($promise:ident)+) => {
+        mod $module {
+            $(#[test] fn $promise() { super::$promise($crate::support::path::Path::$path); })+
+        }
+    };
+}

@@ -1,0 +1,157 @@
+//! Pebble, the ACME server for tests, with a name server that has every name at 127.0.0.1.
+
+use std::net::TcpStream;
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::authority::{Authority, replace};
+use super::eventually;
+use super::process::{Port, Process};
+use super::tls_client::TlsSetup;
+
+/// Where Pebble validates names, and what it issues.
+pub struct PebbleSetup {
+    tls_port: u16,
+    http_port: u16,
+    validity_seconds: u64,
+    external_keys: Vec<(&'static str, &'static str)>,
+}
+
+/// A running Pebble. Dropping it kills it. Its accounts and orders are in memory alone.
+pub struct Pebble {
+    authority: Authority,
+    folder: TempDir,
+    process: Option<Process>,
+    names: Option<Process>,
+    directory: u16,
+    management: u16,
+    names_port: u16,
+    _ports: Vec<Port>,
+}
+
+impl PebbleSetup {
+    /// Validates at these ports.
+    pub fn new(tls_port: u16, http_port: u16) -> Self {
+        Self {
+            tls_port,
+            http_port,
+            validity_seconds: 0,
+            external_keys: Vec::new(),
+        }
+    }
+
+    /// Its certificates expire after this many seconds.
+    pub fn valid_for(mut self, seconds: u64) -> Self {
+        self.validity_seconds = seconds;
+        self
+    }
+
+    /// Accounts must be bound to this key.
+    pub fn with_external_key(mut self, id: &'static str, key: &'static str) -> Self {
+        self.external_keys.push((id, key));
+        self
+    }
+
+    /// Starts it, with its name server.
+    pub fn start(self) -> Pebble {
+        let mut pebble = self.without_names();
+        pebble.start_names();
+        pebble
+    }
+
+    /// Starts it. It cannot resolve names until [`Pebble::start_names`].
+    pub fn without_names(self) -> Pebble {
+        let (authority, folder) = (Authority::new("authority of pebble"), tempfile::tempdir().unwrap());
+        authority
+            .issue(&["localhost", "127.0.0.1"])
+            .write(folder.path(), "pebble");
+        replace(&folder.path().join("ca.pem"), &authority.certificate());
+        let ports: Vec<_> = (0..3).map(|_| Port::keep()).collect();
+        let [directory, management, names_port] = [0, 1, 2].map(|index: usize| ports[index].number());
+        let mut config = json!({
+            "listenAddress": format!("127.0.0.1:{directory}"),
+            "managementListenAddress": format!("127.0.0.1:{management}"),
+            "certificate": "pebble.pem",
+            "privateKey": "pebble.key",
+            "httpPort": self.http_port,
+            "tlsPort": self.tls_port,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": !self.external_keys.is_empty(),
+            "externalAccountMACKeys": self.external_keys.into_iter().collect::<std::collections::HashMap<_, _>>(),
+        });
+        if self.validity_seconds > 0 {
+            config["certificateValidityPeriod"] = self.validity_seconds.into();
+        }
+        replace(
+            &folder.path().join("pebble.json"),
+            &json!({ "pebble": config }).to_string(),
+        );
+        let mut pebble = Pebble {
+            authority,
+            folder,
+            process: None,
+            names: None,
+            directory,
+            management,
+            names_port,
+            _ports: ports,
+        };
+        pebble.start();
+        pebble
+    }
+}
+
+impl Pebble {
+    /// Starts it again, after [`Self::stop`]. It knows no account.
+    pub fn start(&mut self) {
+        let mut command = Command::new("pebble");
+        command
+            .args(["-config", "pebble.json", "-dnsserver"])
+            .arg(format!("127.0.0.1:{}", self.names_port))
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .current_dir(self.folder.path());
+        self.process = Some(Process::start(&mut command));
+        let port = self.management;
+        eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let port = self.directory;
+        eventually("pebble listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    }
+
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    pub fn start_names(&mut self) {
+        let port = self.names_port;
+        let mut command = Command::new("pebble-challtestsrv");
+        command
+            .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
+            .args(["-management", "127.0.0.1:0", "-dns01", &format!("127.0.0.1:{port}")]);
+        self.names = Some(Process::start(&mut command));
+        eventually("the name server listens", || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+
+    /// `directory` and `ca_file` of `[acme.NAME]`.
+    pub fn keys(&self) -> String {
+        let ca_file = self.folder.path().join("ca.pem");
+        format!(
+            "directory = \"https://localhost:{}/dir\"\nca_file = {ca_file:?}\n",
+            self.directory
+        )
+    }
+
+    /// A client that trusts what it issues.
+    pub fn client(&self) -> TlsSetup {
+        let management = ([127, 0, 0, 1], self.management).into();
+        let mut client = TlsSetup::trusting(&self.authority)
+            .connect(management, "localhost")
+            .unwrap();
+        client.send(b"GET /roots/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let response = String::from_utf8(client.read_to_end().0).unwrap();
+        TlsSetup::trusting_pem(response.split_once("\r\n\r\n").unwrap().1)
+    }
+}

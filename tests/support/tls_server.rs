@@ -1,0 +1,69 @@
+//! Servers that speak TLS themselves, a session at a time.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
+
+use super::authority::{Authority, Issued};
+use super::server::ManualServer;
+use super::tls_peer::TlsPeer;
+
+/// The server's end of a connection.
+pub type TlsSession = TlsPeer<ServerConnection>;
+
+/// A server whose TLS sessions the test serves itself, one at a time.
+pub struct ManualTlsServer {
+    pub manual: ManualServer,
+    pub config: Arc<ServerConfig>,
+}
+
+impl ManualTlsServer {
+    /// A server with this certificate.
+    pub fn new(own: &Issued) -> Self {
+        Self::with(own, rustls::ALL_VERSIONS, None)
+    }
+
+    /// The same with these versions; `clients`: clients need a certificate of this authority.
+    pub fn with(own: &Issued, versions: &[&'static SupportedProtocolVersion], clients: Option<&Authority>) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(versions).unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                let root = CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap();
+                roots.add(root).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.unwrap())
+            }
+        };
+        let (chain, key) = own.chain_and_key();
+        Self {
+            manual: ManualServer::new(),
+            config: Arc::new(builder.with_single_cert(chain, key).unwrap()),
+        }
+    }
+
+    /// Selects one of these protocols.
+    pub fn selecting(mut self, protocols: &[&str]) -> Self {
+        let config = Arc::get_mut(&mut self.config).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// The next session, its handshake complete.
+    pub fn session(&self) -> TlsSession {
+        self.over(self.manual.session()).unwrap()
+    }
+
+    /// A session over this connection.
+    pub fn over(&self, socket: TcpStream) -> io::Result<TlsSession> {
+        TlsPeer::over(socket, ServerConnection::new(Arc::clone(&self.config)).unwrap())
+    }
+}

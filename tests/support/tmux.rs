@@ -1,0 +1,86 @@
+//! A terminal that shows what a program draws: tmux, with a server of its own.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::process::must;
+use super::wait_for;
+
+/// A terminal in which a shell command runs.
+pub struct Tmux {
+    folder: TempDir,
+}
+
+impl Tmux {
+    /// Starts the command in a terminal of this size. The terminal stays when the command has ended.
+    pub fn start(width: u32, height: u32, variables: &[(&str, &str)], command: &str) -> Self {
+        let tmux = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let mut start = tmux.command(&["-f", "/dev/null", "new-session", "-d"]);
+        start.args(["-x", &width.to_string(), "-y", &height.to_string()]);
+        start.arg(format!("{command}; echo \"exit code $?\"; stty -a; exec sleep 600"));
+        start.env_remove("NO_COLOR").env("LC_ALL", "C.UTF-8");
+        must(start.envs(variables.iter().copied()));
+        tmux
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-S").arg(self.folder.path().join("tmux")).args(arguments);
+        tmux
+    }
+
+    /// The text on the screen.
+    pub fn screen(&self) -> String {
+        must(&mut self.command(&["capture-pane", "-p"]))
+    }
+
+    /// The screen with sequences for colours and attributes.
+    pub fn colors(&self) -> String {
+        must(&mut self.command(&["capture-pane", "-p", "-e"]))
+    }
+
+    /// Whether the screen has no cursor.
+    pub fn hides_cursor(&self) -> bool {
+        must(&mut self.command(&["display-message", "-p", "#{cursor_flag}"])).trim() == "0"
+    }
+
+    /// Waits until the screen contains this text; returns the screen.
+    pub fn wait_for(&self, text: &str) -> String {
+        wait_for(&format!("{text:?} on the screen"), || {
+            Some(self.screen()).filter(|screen| screen.contains(text))
+        })
+    }
+
+    /// Presses keys, by their names in tmux.
+    pub fn press(&self, keys: &[&str]) {
+        must(self.command(&["send-keys"]).args(keys));
+    }
+
+    /// The PID of a child of the shell in the terminal.
+    pub fn child(&self) -> i32 {
+        let shell = must(&mut self.command(&["display-message", "-p", "#{pane_pid}"]));
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        wait_for("a child of the shell", || {
+            std::fs::read_to_string(&children)
+                .ok()?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+    }
+
+    /// Closes the terminal.
+    pub fn close(&self) {
+        let _ = self.command(&["kill-server"]).output();
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
