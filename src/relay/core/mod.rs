@@ -145,11 +145,13 @@ impl<'a> Core<'a> {
         self.settle_ends();
     }
 
-    /// The connection of this side broke, except that a stream which was cut off counts as finished if the other side has
-    /// finished before: nobody can miss anything then, and many clients end so. A client that breaks ends the relay at once; what a server had sent before is
-    /// still delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
+    /// The connection of this side broke. A client that breaks ends the relay at once; what a server had sent before is still
+    /// delivered, within [`DELIVERY_TIMEOUT`](timer::DELIVERY_TIMEOUT).
+    ///
+    /// A client that is cut off after the server has finished counts as finished: it has no answer to miss, and many clients
+    /// end so. A server that is cut off never does: its answer may be incomplete.
     pub(super) fn broke(&mut self, side: Side, fault: Fault, now: Instant) {
-        if fault == Fault::Truncated && self.direction(side.other()).has_ended() && !self.is_delivering() {
+        if side == Side::Client && fault == Fault::Truncated && self.down.has_ended() && !self.is_delivering() {
             return self.ended(side, now);
         }
         match side {

@@ -1,4 +1,4 @@
-//! What the simulation does not cover: a system that does not report send queues.
+//! What the simulation does not cover, such as a system that does not report send queues; and rules, one by one.
 
 use super::*;
 
@@ -45,6 +45,41 @@ fn silence_with_unsent_bytes_ends_abruptly_without_send_queue_figures_too() {
     let (traffic, start) = (Traffic::default(), Instant::now());
     let mut core = Core::new(7, IDLE, &traffic, false, start);
     assert_eq!(expire_until_closed(&mut core, start).1, Closed::Idle(Pending::Bytes));
+}
+
+#[test]
+fn a_client_that_is_cut_off_counts_as_finished_once_the_server_has_finished() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    for (server_has_ended, expected) in [
+        (true, Closed::Finished(Side::Server)),
+        (false, Closed::Broke(Side::Client, Fault::Truncated)),
+    ] {
+        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        if server_has_ended {
+            core.ended(Side::Server, start);
+            core.shut_down(Side::Server);
+        }
+        core.broke(Side::Client, Fault::Truncated, start);
+        assert_eq!(core.closed(), Some(expected));
+    }
+}
+
+#[test]
+fn a_server_that_is_cut_off_never_counts_as_finished() {
+    let (traffic, start) = (Traffic::default(), Instant::now());
+    for client_has_ended in [true, false] {
+        let mut core = Core::new(0, IDLE, &traffic, false, start);
+        if client_has_ended {
+            core.ended(Side::Client, start);
+            core.shut_down(Side::Client);
+        }
+        core.received(Side::Server, 100);
+        core.sent(Side::Server, 100);
+        core.broke(Side::Server, Fault::Truncated, start);
+        core.broke(Side::Server, Fault::Truncated, start); // it is read once more
+        core.expire(start, |_| Some(SendQueue::EMPTY));
+        assert_eq!(core.closed(), Some(Closed::Broke(Side::Server, Fault::Truncated)));
+    }
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! The core, driven by operations that complete, as of io_uring, instead of sockets that become ready: the same sessions
-//! and the same referee as in the [simulation](super::simulation).
+//! and the same referee as in the [simulation](super::simulation). Here streams may also be cut off, as in TLS: the core
+//! decides what that means, whatever drives it.
 
 use std::sync::Mutex;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
-use super::model::{World, first};
+use super::model::{Act, World, first};
 use super::referee::Referee;
 use super::simulation::{Case, cases, last_step};
 use super::*;
@@ -106,6 +108,10 @@ impl Completions<'_> {
                 bytes.len()
             });
             has_moved |= match received {
+                Ok(0) if world.take_truncation(from) => {
+                    self.core.broke(from, Fault::Truncated, Instant::now());
+                    true
+                }
                 Ok(0) => {
                     held.has_ended = true;
                     self.core.ended(from, Instant::now());
@@ -181,10 +187,21 @@ async fn relay_case(case: &Case) -> Closed {
     }
 }
 
+/// The same case, but for some of the streams that end: they are cut off.
+fn with_truncations(mut case: Case, are_cut_off: &[bool]) -> Case {
+    for (step, is_cut_off) in case.steps.iter_mut().zip(are_cut_off) {
+        if let (Act::Ends(side), true) = (step.act, is_cut_off) {
+            step.act = Act::Truncates(side);
+        }
+    }
+    case
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, rng_algorithm: RngAlgorithm::XorShift, ..ProptestConfig::with_cases(1_000) })]
     #[test]
-    fn an_engine_based_on_completions_drives_the_same_core(case in cases()) {
+    fn an_engine_based_on_completions_drives_the_same_core(case in cases(), are_cut_off in vec(any::<bool>(), 60)) {
+        let case = with_truncations(case, &are_cut_off);
         let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         paused.unwrap().block_on(relay_case(&case));
     }

@@ -67,6 +67,8 @@ pub(super) enum Act {
     Consumes(Side, usize),
     /// A peer shuts its writing side down.
     Ends(Side),
+    /// The same, of a peer that should have sent a close_notify before: its stream is cut off.
+    Truncates(Side),
     /// A peer breaks.
     Breaks(Side, Fault),
     /// Somebody cuts the session.
@@ -102,6 +104,8 @@ pub(super) struct End {
     /// The peer's FIN has arrived (SOCK_DONE), and the relay has read it.
     pub(super) ended: bool,
     pub(super) end_read: bool,
+    /// The stream was cut off. The socket does not know: the relay finds it out by reading.
+    is_truncated: bool,
     /// How far the relay has sent the other stream, and how far the peer has it.
     pub(super) sent: usize,
     pub(super) consumed: usize,
@@ -133,6 +137,7 @@ impl End {
             turn: 0,
             ended: false,
             end_read: false,
+            is_truncated: false,
             sent: 0,
             consumed: 0,
             finished: false,
@@ -206,14 +211,14 @@ impl End {
     /// a refusal of the call.
     fn breaks(&mut self, fault: Fault) {
         let is_closed = self.ended && self.finished && self.queued() == 0;
-        if self.broke.is_some() || is_closed {
+        if self.broke.is_some() || is_closed || self.is_truncated {
             return;
         }
         self.error = Some(match fault {
             Fault::Lost => Errno::ACCESS,
             Fault::Reset if self.ended && !self.finished => Errno::PIPE,
             Fault::Reset => Errno::CONNRESET,
-            Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so"),
+            Fault::Truncated | Fault::Tls => unreachable!("a socket does not break so; see `Act::Truncates`"),
         });
         self.broke = Some((Instant::now(), fault));
         self.event = true;
@@ -362,6 +367,12 @@ impl World {
                     (end.ended, end.event) = (true, true);
                 }
             }
+            Act::Truncates(side) => {
+                let end = self.end_mut(side);
+                if !end.ended && end.broke.is_none() {
+                    (end.ended, end.is_truncated, end.event) = (true, true, true);
+                }
+            }
             Act::Breaks(side, fault) => self.end_mut(side).breaks(fault),
             Act::Cut => {
                 if let Some(cut) = self.cut.take() {
@@ -418,11 +429,24 @@ impl World {
         let answer = end.nothing_to_read();
         if answer == Ok(0) && !end.end_read {
             end.end_read = true;
-            if end.ended {
+            if end.ended && !end.is_truncated {
                 self.first_ended.get_or_insert((side, Instant::now()));
             }
         }
         answer
+    }
+
+    /// Whether the end of the stream that was just read is a truncation, once. That is a fault, but not of a client whose
+    /// server is known to have finished.
+    pub(super) fn take_truncation(&mut self, side: Side) -> bool {
+        let server = &self.server;
+        let has_server_finished = server.end_read && (server.broke.is_none() || server.error.is_some());
+        let end = self.end_mut(side);
+        let is_truncated = std::mem::take(&mut end.is_truncated);
+        if is_truncated && !(side == Side::Client && has_server_finished) {
+            end.broke = Some((Instant::now(), Fault::Truncated));
+        }
+        is_truncated
     }
 
     /// send(2), of bytes that `get` has.

@@ -153,7 +153,7 @@ impl<'a> Referee<'a> {
             }
             Closed::Broke(Side::Client, fault) => {
                 assert_eq!(world.client.broke, Some((now, fault)));
-                let is_fault = fault == Fault::Lost || world.server.broke.is_some() || !had_finished(&world);
+                let is_fault = fault != Fault::Reset || world.server.broke.is_some() || !had_finished(&world);
                 assert!(is_fault, "the client had finished");
             }
             Closed::Broke(Side::Server, fault) => {

@@ -2,14 +2,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::thread::spawn;
 use std::time::Duration;
 
 use super::site::Site;
+use crate::support::authority::replace;
 use crate::support::client::small_buffer_client;
 use crate::support::counts::{ended_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, refusing};
 use crate::support::stream::{SLOW_READER_BUFFER, fill, read_slowly, read_to_end, reset};
+use crate::support::tls_server::ManualTlsServer;
 use rustix::process::Signal;
 use socket2::Socket;
 
@@ -54,6 +57,30 @@ fn a_client_that_just_closes_after_the_servers_end_is_no_cut() {
     client.truncate();
     assert_eq!(read_to_end(&mut server), (Vec::new(), Ok(())));
     wait_for_ended_sessions(&proxy, "server_closed", 1);
+}
+
+/// A client may end its request and wait for the answer: that this is cut off must reach it.
+#[test]
+fn a_server_that_is_cut_off_after_the_clients_end_resets_the_client() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
+    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    let to_server = format!("[pools.p.tls]\nca_file = {}\n", site.file("ca.pem"));
+    let proxy = Proxy::start(&(site.config(server.manual.server.address, "", "") + &to_server));
+    let setup = site.client();
+    let client = spawn({
+        let at = proxy.at("tls");
+        move || {
+            let mut client = setup.connect(at, "shop.example").unwrap();
+            client.send(b"?").finish();
+            client.read_to_end()
+        }
+    });
+    let mut session = server.session();
+    assert_eq!(session.read_to_end(), (b"?".to_vec(), Ok(())));
+    session.send(b"half an answer").truncate();
+    assert_eq!(client.join().unwrap(), (b"half an answer".to_vec(), RESET));
+    wait_for_ended_sessions(&proxy, "server_truncated", 1);
 }
 
 #[test]

@@ -293,13 +293,19 @@ fn a_server_that_is_cut_off_resets_the_client() {
     let site = Site::new();
     let server = local(&site);
     let proxy = start(&site, &server, "");
-    let mut client = Client::connect(proxy.at("l"));
-    let mut session = server.session();
-    session.send(b"half an answer");
-    assert_eq!(client.read(14), b"half an answer");
-    session.truncate();
-    client.must_be_reset();
-    wait_for_ended_sessions(&proxy, "server_truncated", 1);
+    for (ended, client_has_finished) in [(1, false), (2, true)] {
+        let mut client = Client::connect(proxy.at("l"));
+        let mut session = server.session();
+        if client_has_finished {
+            client.finish();
+            assert_eq!(session.read_to_end(), (Vec::new(), Ok(())));
+        }
+        session.send(b"half an answer");
+        assert_eq!(client.read(14), b"half an answer");
+        session.truncate();
+        client.must_be_reset();
+        wait_for_ended_sessions(&proxy, "server_truncated", ended);
+    }
 }
 
 #[test]
