@@ -17,7 +17,7 @@ use crate::text::Reason;
 /// After this time without an event the keys are read again, because a connection may be dead without a sign of it.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// A failure after this time does not count as one of the failures in a row.
+/// A failure after a watch of this time does not count as one of the failures in a row.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The longest key of a server. Their number is limited too, so this limits the memory for all.
@@ -50,21 +50,20 @@ impl EtcdSource {
     async fn run(&mut self, reports: &Reports) -> EtcdError {
         let mut failures = 0;
         loop {
-            let begin = Instant::now();
-            let error = self.follow_member(reports).await;
+            let mut watching_since = None;
+            let error = self.follow_member(reports, &mut watching_since).await;
             self.member += 1;
-            failures = if begin.elapsed() < STABLE_AFTER {
-                failures + 1
-            } else {
-                1
-            };
+            // The time of a member that lists nothing says nothing: one that hangs takes longer than one that refuses.
+            let was_stable = watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER);
+            failures = if was_stable { 1 } else { failures + 1 };
             if failures > self.plan.endpoints.len() {
                 return error;
             }
         }
     }
 
-    async fn follow_member(&mut self, reports: &Reports) -> EtcdError {
+    /// Follows the next member until it fails. `watching_since`: when its first watch has begun, after its first list.
+    async fn follow_member(&mut self, reports: &Reports, watching_since: &mut Option<Instant>) -> EtcdError {
         let endpoints = &self.plan.endpoints;
         let endpoint = endpoints[self.member % endpoints.len()].clone();
         let gateway = match Gateway::connect(endpoint, Arc::clone(&self.plan)).await {
@@ -72,7 +71,7 @@ impl EtcdSource {
             Err(error) => return error,
         };
         loop {
-            if let Err(error) = self.list_and_watch(&gateway, reports).await {
+            if let Err(error) = self.list_and_watch(&gateway, reports, watching_since).await {
                 return error;
             }
         }
@@ -80,11 +79,17 @@ impl EtcdSource {
 
     /// Reads the keys, and watches them until they have to be read again: nothing has happened for a long time, or the watch
     /// needs revisions that are compacted.
-    async fn list_and_watch(&mut self, gateway: &Gateway, reports: &Reports) -> Result<(), EtcdError> {
+    async fn list_and_watch(
+        &mut self,
+        gateway: &Gateway,
+        reports: &Reports,
+        watching_since: &mut Option<Instant>,
+    ) -> Result<(), EtcdError> {
         let range = range_of(&self.prefix);
         let revision = self.list(gateway, range.clone()).await?;
         reports.report(self.keys.servers());
         let mut watch = gateway.watch(&range, revision + 1).await?;
+        watching_since.get_or_insert_with(Instant::now);
         while let Ok(message) = timeout(QUIET_MAX, watch.next()).await {
             let response = message?;
             if response.canceled && response.compact_revision > 0 {
@@ -210,6 +215,8 @@ fn server(value: &[u8], defaults: MemberConfig) -> Result<ServerEntry, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn keys(puts: &[(&str, &str)]) -> Keys {
@@ -265,6 +272,35 @@ mod tests {
     #[test]
     fn a_key_that_is_too_long_is_not_a_server() {
         assert!(shown(&keys(&[(&"a".repeat(KEY_BYTES_MAX + 1), "10.0.0.1:1")])).is_empty());
+    }
+
+    /// Waits for the failure that is reported of members at these addresses.
+    async fn failure_of(members: &[SocketAddr]) -> Reason {
+        let endpoints = members
+            .iter()
+            .map(|address| format!("http://{address}").parse().unwrap());
+        let plan = EtcdPlan {
+            endpoints: endpoints.collect(),
+            login: None,
+            ca_file: None,
+        };
+        let mut source = EtcdSource::new(Arc::new(plan), "/a/".into(), MemberConfig::default());
+        let (reports, _answers) = Reports::channel();
+        let failure = timeout(Duration::from_secs(100), source.follow(&reports)).await;
+        failure.expect("it fails")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_that_accept_and_stay_silent_are_a_failure() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listening = std::net::TcpListener::bind(any).unwrap(); // the kernel accepts
+        let bound = tokio::net::TcpSocket::new_v4().unwrap();
+        bound.bind(any).unwrap();
+        let (silent, refused) = (listening.local_addr().unwrap(), bound.local_addr().unwrap());
+        assert!(failure_of(&[silent]).await.contains("no answer within 10s"));
+        for members in [[silent, refused, refused], [refused, refused, silent]] {
+            failure_of(&members).await;
+        }
     }
 
     #[test]
