@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -13,6 +14,8 @@ use super::{Member, PoolRules, Server, ServerId};
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) server: Arc<Server>,
+    /// A copy of what leads to the count in `server`: a scan reads one cache line less for each candidate.
+    live: &'static AtomicU32,
     /// Its index in the pool's list of servers.
     pub(super) index: usize,
     /// 1 to 256. In a pool with slow start 10 to 25,600: all weights are multiplied by 100 there.
@@ -28,6 +31,7 @@ pub(super) struct Candidate {
 impl Candidate {
     fn new(index: usize, member: &Member, is_trial: bool) -> Self {
         Self {
+            live: member.live_count(),
             server: Arc::clone(member),
             index,
             weight: member.weight(),
@@ -40,7 +44,7 @@ impl Candidate {
     /// Its open sessions now, over all workers.
     #[inline] // a call for each candidate would double the cost of `least-conn`
     pub(super) fn live(&self) -> u32 {
-        self.server.live()
+        self.live.load(Relaxed)
     }
 
     /// Whether it may have another session.
@@ -196,6 +200,7 @@ impl Candidate {
     /// A candidate of this index and weight.
     pub(super) fn for_test(index: usize, server: Server, weight: u16) -> Self {
         Self {
+            live: server.live_count(),
             identity_hash: server.identity_hash(),
             server: Arc::new(server),
             index,

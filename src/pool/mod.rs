@@ -20,6 +20,7 @@ mod rules;
 mod slow_start;
 mod overrides;
 mod agent;
+mod live_count;
 mod server;
 mod member;
 mod member_state;

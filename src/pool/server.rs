@@ -4,7 +4,7 @@ mod administration;
 mod findings;
 mod picking;
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use super::awaited::Awaited;
 use super::changes::Subscribers;
 use super::ejection::{Ejection, LeaseKind};
 use super::health::{CheckOutcome, CheckRecord, CheckState, Health, RefusedCheck, Thresholds};
+use super::live_count::LiveCount;
 use super::overrides::Overrides;
 use super::slow_start::SlowStart;
 use super::{ServerId, ServerSpec};
@@ -26,7 +27,7 @@ use crate::tls::ResumableSessions;
 #[derive(Debug)]
 #[repr(C)] // the first field usually shares a cache line with the reference count, which a pick writes too
 pub struct Server {
-    live: AtomicU32,
+    live: LiveCount,
     /// The queue of its pools; `None`: nobody ever waits for it.
     queue: Option<Arc<dyn Awaited>>,
     id: ServerId,
@@ -78,7 +79,7 @@ impl Server {
             identity_hash: xxh3_64(spec.identity.as_bytes()),
             spec,
             weight_override: AtomicU16::new(NO_WEIGHT),
-            live: AtomicU32::new(0),
+            live: LiveCount::new(),
             queue: None,
             served: AtomicU64::new(0),
             check_state: AtomicU8::new(checks.rise_fall.state() as u8),
@@ -130,7 +131,7 @@ impl Server {
     #[must_use]
     #[inline]
     pub fn live(&self) -> u32 {
-        self.live.load(Relaxed)
+        self.live.get().load(Relaxed)
     }
 
     /// Sessions that have connected since the server exists; health checks do not count.
@@ -375,14 +376,5 @@ impl Server {
         if (before & flag != 0) != value && flag != HAS_FAILURES {
             self.subscribers.notify();
         }
-    }
-}
-
-#[cfg(test)]
-impl Server {
-    /// This server with so many open sessions.
-    pub(super) fn with_live(self, live: u32) -> Self {
-        self.live.store(live, Relaxed);
-        self
     }
 }

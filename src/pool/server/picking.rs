@@ -1,6 +1,7 @@
 //! The part of a server that picks read and write.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
@@ -79,27 +80,41 @@ impl Server {
         self.subscribers.add(counter);
     }
 
+    /// The number of its open sessions, which is valid while the server exists.
+    pub(in crate::pool) fn live_count(&self) -> &'static AtomicU32 {
+        self.live.get()
+    }
+
     /// Counts a session that begins.
     pub(in crate::pool) fn add_session(&self) {
-        self.live.fetch_add(1, Relaxed);
+        self.live.get().fetch_add(1, Relaxed);
     }
 
     /// Counts a session that begins, if there are fewer than `max`. Returns whether it did.
     pub(in crate::pool) fn add_session_below(&self, max: u32) -> bool {
         let next = |live| (live < max).then_some(live + 1);
-        self.live.fetch_update(Relaxed, Relaxed, next).is_ok()
+        self.live.get().fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
     /// Counts a session that does not come about after all.
     pub(in crate::pool) fn remove_session(&self) {
-        self.live.fetch_sub(1, Relaxed);
+        self.live.get().fetch_sub(1, Relaxed);
     }
 
     /// Counts a session that ends, and gives its place to the first in line.
     pub(in crate::pool) fn end_session(&self) {
-        self.live.fetch_sub(1, SeqCst); // before the queue is looked at: see there
+        self.live.get().fetch_sub(1, SeqCst); // before the queue is looked at: see there
         if let Some(queue) = &self.queue {
             queue.place_freed();
         }
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// This server with so many open sessions.
+    pub(in crate::pool) fn with_live(self, live: u32) -> Self {
+        self.live.get().store(live, Relaxed);
+        self
     }
 }

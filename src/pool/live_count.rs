@@ -1,0 +1,88 @@
+//! The numbers of open sessions of all servers, close together in memory.
+//!
+//! `least-conn` reads the number of each candidate. If each was inside its server, 1,000 servers would be 1,000 cache lines;
+//! close together they are 64.
+
+use std::array;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Counts to a cache line of 64 bytes.
+const PER_LINE: usize = 16;
+
+/// Cache lines to a block.
+const LINES: usize = 64;
+
+/// Counts that are allocated at once, and never freed: a server that is dropped leaves its count to a later one.
+#[repr(align(64))]
+struct Block([AtomicU32; LINES * PER_LINE]);
+
+/// The counts that no server has. The last one is taken next.
+static UNUSED: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
+
+/// The number of open sessions of one server.
+#[derive(Debug)]
+pub(super) struct LiveCount(&'static AtomicU32);
+
+impl LiveCount {
+    /// A count of 0.
+    pub(super) fn new() -> Self {
+        let mut unused = lock_unused();
+        if unused.is_empty() {
+            unused.extend(new_block());
+        }
+        Self(unused.pop().expect("a block has counts"))
+    }
+
+    /// The count. The caller keeps its server while it uses it: later it may be another server's.
+    pub(super) fn get(&self) -> &'static AtomicU32 {
+        self.0
+    }
+}
+
+impl Drop for LiveCount {
+    fn drop(&mut self) {
+        self.0.store(0, Relaxed);
+        lock_unused().push(self.0);
+    }
+}
+
+fn lock_unused() -> MutexGuard<'static, Vec<&'static AtomicU32>> {
+    UNUSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts in an order in which the last [`LINES`] of them, which are taken first, lie in different cache lines: workers that
+/// serve sessions of a few servers do not wait for each other's lines.
+fn new_block() -> impl Iterator<Item = &'static AtomicU32> {
+    let block = Box::leak(Box::new(Block(array::from_fn(|_| AtomicU32::new(0)))));
+    let counts: &'static [AtomicU32] = &block.0;
+    (0..PER_LINE).flat_map(move |at| counts.iter().skip(at).step_by(PER_LINE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_first_counts_of_a_block_lie_in_different_cache_lines() {
+        let block: Vec<_> = new_block().collect();
+        let address = |count: &&AtomicU32| std::ptr::from_ref::<AtomicU32>(count).addr();
+        let all: HashSet<_> = block.iter().map(address).collect();
+        assert_eq!(all.len(), LINES * PER_LINE, "each count is there once");
+        let first = block.iter().rev().take(LINES);
+        let lines: HashSet<_> = first.map(|count| address(count) / 64).collect();
+        assert_eq!(lines.len(), LINES);
+    }
+
+    #[test]
+    fn a_count_starts_at_0_and_nobody_else_has_it() {
+        // Other tests of this process take and return counts at the same time.
+        for _ in 0..2000 {
+            let (one, other) = (LiveCount::new(), LiveCount::new());
+            assert_eq!((one.get().load(Relaxed), other.get().load(Relaxed)), (0, 0));
+            one.get().store(7, Relaxed);
+            assert_eq!(other.get().load(Relaxed), 0);
+        }
+    }
+}
