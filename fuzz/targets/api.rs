@@ -71,9 +71,12 @@ fn overrides(body: &Value) -> Option<Vec<Override>> {
 fn sessions(uri: &Uri) {
     let parsed = Query::<SessionQuery>::try_from_uri(uri).map_err(|error| error.body_text());
     let parsed = parsed.and_then(|Query(query)| query.parse());
+    let has = |wanted: &str| pairs(uri).iter().any(|(key, _)| key == wanted);
     let documented = each_once(uri, &[])
+        && !(has("sort") && has("after"))
         && pairs(uri).iter().all(|(key, value)| match key.as_str() {
-            "listener" | "route" | "pool" | "server" | "sni" | "peer" | "client" => true,
+            "listener" | "route" | "pool" | "server" | "sni" | "database" | "user" | "peer" | "client" => true,
+            "sort" => ["bytes", "rate", "idle", "rtt"].contains(&value.as_str()),
             "min_age" | "min_idle" | "min_rtt" => duration(value).is_some(),
             "id" | "min_bytes" | "min_rate" | "after" => value.parse::<u64>().is_ok(),
             "limit" => value.parse().is_ok_and(|limit: u64| (1..=1000).contains(&limit)),
@@ -87,7 +90,7 @@ fn route(uri: &Uri) {
     let documented = each_once(uri, &["alpn"])
         && pairs(uri).iter().all(|(key, value)| match key.as_str() {
             "listener" | "sni" | "alpn" | "database" | "user" => true,
-            "from" => value.parse::<IpAddr>().is_ok(),
+            "peer" | "from" => value.parse::<IpAddr>().is_ok(),
             _ => false,
         });
     assert_eq!(parsed.is_ok(), documented, "{parsed:?} of {uri}");
