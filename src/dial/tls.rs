@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpStream;
 
 use crate::pool::Server;
-use crate::tls::{ClientChoice, HandshakeError, PoolTls, SniSource, TlsConnection, shake_hands};
+use crate::tls::{ClientChoice, HandshakeError, PoolTls, SniSource, TlsConnection, shake_hands_with_server};
 
 /// The TLS that begins when a server is connected to.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub(super) async fn begin_tls(
         let ip = spec.address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
         let connection = tls.connection(*client, spec.host(), ip, server.tls_sessions())?;
         let mut connection = Box::new(connection);
-        shake_hands(socket, &mut connection, Vec::new(), header.to_vec(), |_| true).await?;
+        shake_hands_with_server(socket, &mut connection, header.to_vec()).await?;
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::time::timeout_at;
 
 use super::refusal::Refusal;
 use super::steps::Identified;
@@ -11,7 +10,7 @@ use crate::account::Ending;
 use crate::acme::ACME_TLS_ALPN;
 use crate::refuse::Reply;
 use crate::sniff::{HeldBytes, Sniffed};
-use crate::tls::{TlsConnection, shake_hands};
+use crate::tls::{TlsConnection, shake_hands_with_client};
 
 impl Identified<'_> {
     /// Completes the handshake of a validation (RFC 8737) of a name whose order is pending, which ends the session. Others
@@ -40,15 +39,15 @@ impl Identified<'_> {
         };
         let deadline = self.at + self.state.plan.sniff.hello_timeout;
         let mut held = HeldBytes::new(&self.state.hello_memory);
-        let handshake = shake_hands(self.client, &mut connection, first, Vec::new(), |bytes| held.set(bytes));
-        match timeout_at(deadline, handshake).await {
-            Ok(Ok(())) => {
+        let handshake =
+            shake_hands_with_client(self.client, &mut connection, first, deadline, |bytes| held.set(bytes)).await;
+        match handshake {
+            Ok(()) => {
                 let mut close_notify = Vec::new();
                 connection.close(&mut close_notify);
                 Refusal::Responded(Ending::AcmeChallenge, Reply::Message(close_notify))
             }
-            Ok(Err(error)) => Refusal::Handshake(error),
-            Err(_) => Refusal::HandshakeTimeout,
+            Err(error) => Refusal::Handshake(error),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::postgres::ALPN;
 use crate::sniff::{PostgresOpening, Sniffed, TlsAnswer, TlsStart, sniff_postgres};
-use crate::tls::{TlsConnection, error_word};
+use crate::tls::{HandshakeError, TlsConnection, error_word};
 
 /// What the handshake with a client is made with whose TLS ends here; `None`: it goes on as it is.
 ///
@@ -99,7 +99,11 @@ async fn read_startup(
     let sniffed = sniffed.map_err(|error| count_unsniffed(error, entry));
     // TLS may have an answer to the client, as one to a request for new keys.
     let is_flushed = timeout_at(at + limits.hello_timeout, stream.flush()).await.is_ok();
-    let sniffed = sniffed.and_then(|sniffed| is_flushed.then_some(sniffed).ok_or(Refusal::HandshakeTimeout));
+    let sniffed = sniffed.and_then(|sniffed| {
+        is_flushed
+            .then_some(sniffed)
+            .ok_or(Refusal::Handshake(HandshakeError::TooSlow))
+    });
     let tls = stream.into_tls().expect("the stream was made of it");
     (Box::new(tls), sniffed)
 }

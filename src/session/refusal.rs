@@ -35,8 +35,6 @@ pub(super) enum Refusal {
     NotTls,
     /// The TLS handshake failed. If there is an alert for that, it was sent.
     Handshake(HandshakeError),
-    /// The TLS handshake was not complete in time.
-    HandshakeTimeout,
     /// The client resumed a TLS session, and its certificate has expired since.
     ClientCertificateExpired,
     /// No server was connected to.
@@ -82,7 +80,7 @@ impl Refusal {
                 Ending::TlsClientRefused
             }
             Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
-            Self::Handshake(HandshakeError::NoRoom) | Self::HandshakeTimeout => Ending::HelloTimeout,
+            Self::Handshake(HandshakeError::NoRoom | HandshakeError::TooSlow) => Ending::HelloTimeout,
             Self::ClientCertificateExpired => Ending::TlsClientRefused,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
@@ -104,7 +102,7 @@ impl Refusal {
             | Self::ServerRefusedTls(reply) => reply,
             // The alert was sent.
             Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
-            Self::NotTls | Self::Handshake(_) | Self::HandshakeTimeout | Self::Cancelled => Reply::Close,
+            Self::NotTls | Self::Handshake(_) | Self::Cancelled => Reply::Close,
             Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
     }

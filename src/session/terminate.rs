@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::refusal::Refusal;
 use super::steps::Routed;
@@ -15,8 +15,8 @@ use crate::sniff::alert::Alert;
 use crate::sniff::hello::Hello;
 use crate::sniff::{HeldBytes, Sniffed};
 use crate::tls::{
-    HandshakeError, TlsConnection, TlsSummary, error_text, error_word, is_about_client_certificate, shake_hands,
-    version_word,
+    HandshakeError, TlsConnection, TlsSummary, error_text, error_word, is_about_client_certificate,
+    shake_hands_with_client, version_word,
 };
 
 /// As on the wire.
@@ -75,16 +75,13 @@ pub(super) async fn terminate(
         .expect("there is one for each list of protocols of the listener");
     let mut connection = TlsConnection::server(config).map_err(|error| Refusal::Handshake(error.into()))?;
     let mut held = HeldBytes::new(memory);
-    let handshake = shake_hands(client, &mut connection, first.into_vec(), Vec::new(), |bytes| {
+    let result = shake_hands_with_client(client, &mut connection, first.into_vec(), deadline, |bytes| {
         held.set(bytes)
     });
-    let result = timeout_at(deadline, handshake).await;
-    let result = result.map_or(Err(Refusal::HandshakeTimeout), |result| {
-        result.map_err(Refusal::Handshake)
-    });
+    let result = result.await;
     drop(held);
     record(entry, &connection, started, result.as_ref().err());
-    result?;
+    result.map_err(Refusal::Handshake)?;
     let summary = TlsSummary::of(connection.negotiated());
     let has_expired = summary.peer.as_ref().is_some_and(|peer| peer.has_expired());
     let is_resumed = summary.resumed;
@@ -101,10 +98,10 @@ pub(super) async fn terminate(
 }
 
 /// Counts the handshake, and keeps for the log why it has failed.
-fn record(entry: &Entry, connection: &TlsConnection, started: Instant, refusal: Option<&Refusal>) {
-    let result = match refusal {
+fn record(entry: &Entry, connection: &TlsConnection, started: Instant, error: Option<&HandshakeError>) {
+    let result = match error {
         None => HandshakeResult::Ok,
-        Some(Refusal::Handshake(HandshakeError::Tls(error))) => {
+        Some(HandshakeError::Tls(error)) => {
             let mut info = entry.info();
             let tls = info.tls_mut();
             tls.error = Some(error_word(error));
@@ -115,8 +112,8 @@ fn record(entry: &Entry, connection: &TlsConnection, started: Instant, refusal: 
                 HandshakeResult::Failed
             }
         }
-        Some(Refusal::HandshakeTimeout | Refusal::Handshake(HandshakeError::NoRoom)) => HandshakeResult::Timeout,
-        Some(_) => HandshakeResult::ClientLeft,
+        Some(HandshakeError::TooSlow | HandshakeError::NoRoom) => HandshakeResult::Timeout,
+        Some(HandshakeError::LeftEarly | HandshakeError::Io(_)) => HandshakeResult::ClientLeft,
     };
     let negotiated = connection.negotiated();
     let version = version_word(negotiated.protocol_version());

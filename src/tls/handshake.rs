@@ -1,8 +1,10 @@
 //! Handshakes on a socket.
 //!
-//! A handshake is a burst of computation. On each worker one step of one handshake is taken at a time, by order of arrival,
-//! and between two of them every other session of the worker has its turn: a storm of handshakes does not stop the sessions
-//! under way.
+//! A handshake is a burst of computation. Of those with clients, a worker computes one step at a time, and between two steps
+//! every other session has its turn: a storm of handshakes does not stop the sessions under way. Handshakes begin in the order
+//! in which that was asked for, and one that has begun goes on before another begins.
+//!
+//! Handshakes with servers do not queue: the time that they take counts as the server's.
 
 use std::io;
 use std::mem::take;
@@ -10,8 +12,9 @@ use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::TlsConnection;
 
@@ -19,8 +22,8 @@ use super::connection::TlsConnection;
 const READ_BYTES_MAX: usize = 4096;
 
 thread_local! {
-    /// The turn to compute, for the handshakes of this worker. Fair: it is given in the order in which it is asked for.
-    static TURN: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    /// That of this worker.
+    static QUEUE: Arc<HandshakeQueue> = Arc::default();
 }
 
 /// Why a handshake has failed.
@@ -32,6 +35,9 @@ pub enum HandshakeError {
     /// It has sent so much that there is no room for it.
     #[error("there is no room for what the peer has sent of the TLS handshake")]
     NoRoom,
+    /// It was not complete in time.
+    #[error("the TLS handshake was not complete in time")]
+    TooSlow,
     /// The connection broke.
     #[error("the connection broke during the TLS handshake")]
     Io(#[from] io::Error),
@@ -40,47 +46,132 @@ pub enum HandshakeError {
     Tls(#[from] rustls::Error),
 }
 
-/// Completes a handshake. `first` is what was read of the peer already; `unsent` is sent before anything else. `hold` is told
-/// how many bytes of the peer are held while it is waited for, and returns whether there is room for them.
+/// Completes a handshake with a client until the deadline. `first` is what was read of the client already: its ClientHello.
+/// `hold` is told how many bytes of the client are held while it is waited for, and returns whether there is room for them.
 ///
 /// Dropping the future leaves the connection useless.
 ///
 /// # Errors
 /// Why it has failed.
-pub async fn shake_hands(
+pub async fn shake_hands_with_client(
     socket: &TcpStream,
     connection: &mut TlsConnection,
     first: Vec<u8>,
-    unsent: Vec<u8>,
+    deadline: Instant,
+    hold: impl FnMut(usize) -> bool,
+) -> Result<(), HandshakeError> {
+    let steps = steps_with_client(socket, connection, first, deadline, hold);
+    timeout_at(deadline, steps)
+        .await
+        .unwrap_or(Err(HandshakeError::TooSlow))
+}
+
+async fn steps_with_client(
+    socket: &TcpStream,
+    connection: &mut TlsConnection,
+    first: Vec<u8>,
+    deadline: Instant,
     mut hold: impl FnMut(usize) -> bool,
 ) -> Result<(), HandshakeError> {
-    let turn = TURN.with(Arc::clone);
-    let mut outgoing = unsent;
-    let mut received = first;
+    let queue = QUEUE.with(Arc::clone);
+    let (mut received, mut outgoing) = (first, Vec::new());
+    if !hold(received.capacity()) {
+        return Err(HandshakeError::NoRoom);
+    }
+    let mut begins = Some(queue.begin(deadline).await?);
     loop {
-        if !hold(connection.held_bytes() + received.capacity()) {
-            return Err(HandshakeError::NoRoom);
-        }
-        let permit = turn.acquire().await.expect("it is never closed");
+        let turn = queue.turn().await;
         let result = connection.shake_hands(&take(&mut received), &mut outgoing);
         yield_now().await;
-        drop(permit);
-        if !outgoing.is_empty() {
-            let written = write_all(socket, &outgoing).await;
-            if result.is_ok() {
-                written?;
-            }
-            outgoing.clear();
-        }
-        result?;
-        if !connection.is_handshaking() {
+        drop((turn, begins.take()));
+        if send_step(socket, connection, &mut outgoing, result).await? {
             return Ok(());
         }
         if !hold(connection.held_bytes()) {
             return Err(HandshakeError::NoRoom);
         }
         received = read_some(socket).await?;
+        if !hold(connection.held_bytes() + received.capacity()) {
+            return Err(HandshakeError::NoRoom);
+        }
     }
+}
+
+/// Completes a handshake with a server, which gets the `header` first. The caller bounds the time.
+///
+/// Dropping the future leaves the connection useless.
+///
+/// # Errors
+/// Why it has failed.
+pub async fn shake_hands_with_server(
+    socket: &TcpStream,
+    connection: &mut TlsConnection,
+    header: Vec<u8>,
+) -> Result<(), HandshakeError> {
+    let (mut received, mut outgoing) = (Vec::new(), header);
+    loop {
+        let result = connection.shake_hands(&received, &mut outgoing);
+        yield_now().await;
+        if send_step(socket, connection, &mut outgoing, result).await? {
+            return Ok(());
+        }
+        received = read_some(socket).await?;
+    }
+}
+
+/// The turns of the handshakes with clients on a worker. Both semaphores are fair.
+#[derive(Debug)]
+struct HandshakeQueue {
+    /// Taken for the first step of a handshake, so that at most one of these is among the `steps`: those of handshakes that
+    /// have begun wait for one other's first step, not for everybody's.
+    beginning: Semaphore,
+    /// Taken for every step.
+    steps: Semaphore,
+}
+
+impl Default for HandshakeQueue {
+    fn default() -> Self {
+        Self {
+            beginning: Semaphore::new(1),
+            steps: Semaphore::new(1),
+        }
+    }
+}
+
+impl HandshakeQueue {
+    /// Waits until a handshake may begin, but at most half of the time that is left until its deadline: under a load that
+    /// lasts, handshakes that have waited longer would begin too late to be complete in time, and take the turns of others.
+    async fn begin(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, HandshakeError> {
+        let now = Instant::now();
+        let latest = now + deadline.saturating_duration_since(now) / 2;
+        let permit = timeout_at(latest, self.beginning.acquire()).await;
+        permit
+            .map(|permit| permit.expect("it is never closed"))
+            .map_err(|_| HandshakeError::TooSlow)
+    }
+
+    /// Waits for the turn of a handshake's next step.
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.steps.acquire().await.expect("it is never closed")
+    }
+}
+
+/// Sends what came of a step, after an error the alert. Returns whether the handshake is complete.
+async fn send_step(
+    socket: &TcpStream,
+    connection: &TlsConnection,
+    outgoing: &mut Vec<u8>,
+    result: Result<(), rustls::Error>,
+) -> Result<bool, HandshakeError> {
+    if !outgoing.is_empty() {
+        let written = write_all(socket, outgoing).await;
+        if result.is_ok() {
+            written?;
+        }
+        outgoing.clear();
+    }
+    result?;
+    Ok(!connection.is_handshaking())
 }
 
 async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
@@ -106,5 +197,63 @@ async fn read_some(socket: &TcpStream) -> Result<Vec<u8>, HandshakeError> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// What a worker computes for the two steps of a handshake, and what the client needs between them.
+    const FIRST_STEP: Duration = Duration::from_millis(10);
+    const LAST_STEP: Duration = Duration::from_millis(2);
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+
+    async fn shake_hands(queue: &HandshakeQueue, deadline: Instant) -> Result<(), HandshakeError> {
+        let begins = queue.begin(deadline).await?;
+        let turn = queue.turn().await;
+        sleep(FIRST_STEP).await;
+        drop((turn, begins));
+        sleep(ROUND_TRIP).await;
+        let _turn = queue.turn().await;
+        sleep(LAST_STEP).await;
+        Ok(())
+    }
+
+    /// How many of these handshakes, one after each `pause`, are complete within a second each.
+    async fn completed(handshakes: u32, pause: Duration) -> u32 {
+        let queue = Arc::<HandshakeQueue>::default();
+        let mut all = JoinSet::new();
+        for _ in 0..handshakes {
+            let (queue, deadline) = (Arc::clone(&queue), Instant::now() + Duration::from_secs(1));
+            all.spawn(async move { timeout_at(deadline, shake_hands(&queue, deadline)).await });
+            sleep(pause).await;
+        }
+        let mut completed = 0;
+        while let Some(ended) = all.join_next().await {
+            completed += u32::from(matches!(ended, Ok(Ok(Ok(())))));
+        }
+        completed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_a_load_that_lasts_handshakes_are_completed_nearly_as_fast_as_a_worker_can() {
+        const HANDSHAKES: u32 = 3_000;
+        let pause = Duration::from_millis(4); // a third of what they take
+        let possible = (HANDSHAKES * pause).as_millis() / (FIRST_STEP + LAST_STEP).as_millis();
+        let completed = u128::from(completed(HANDSHAKES, pause).await);
+        assert!(completed * 10 >= possible * 9, "{completed} of {possible}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_crowd_that_comes_at_once_as_many_are_served_as_half_of_the_time_suffices_for() {
+        assert_eq!(completed(40, Duration::ZERO).await, 40);
+        let served = completed(1_000, Duration::ZERO).await;
+        assert!((40..=60).contains(&served), "{served}");
     }
 }

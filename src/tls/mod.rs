@@ -3,7 +3,8 @@
 //!
 //! A [`ListenerTls`] holds what handshakes with clients are made with, a [`PoolTls`] what those with servers are made with.
 //! Their files are read again while they are in force; what is broken does not replace what is not. A [`TlsConnection`] is
-//! the TLS of one connection without IO; [`shake_hands`] completes its handshake on a socket.
+//! the TLS of one connection without IO; [`shake_hands_with_client`] and [`shake_hands_with_server`] complete its handshake on
+//! a socket.
 
 mod words;
 mod file;
@@ -25,7 +26,7 @@ pub use certificate::{
 pub use client_auth::ClientAuthPlan;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::TlsFileError;
-pub use handshake::{HandshakeError, shake_hands};
+pub use handshake::{HandshakeError, shake_hands_with_client, shake_hands_with_server};
 pub use listener::{ListenerTls, ListenerTlsPlan, MinVersion, Protocols, TlsReload};
 pub use pool::{
     ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SniSource, client_config,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RevokedCertParams, RsaKeySize, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -95,16 +95,25 @@ impl Authority {
         })
     }
 
+    /// The same with a key whose signatures take long, some milliseconds each.
+    pub fn issue_slow(&self, names: &[&str]) -> Issued {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap();
+        self.issue_for(&key, names, |_| {})
+    }
+
     fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        self.issue_for(&KeyPair::generate().unwrap(), names, change)
+    }
+
+    fn issue_for(&self, key: &KeyPair, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let serial = fastrand::u64(1..u64::MAX / 2);
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0].clone());
         params.serial_number = Some(SerialNumber::from(serial));
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
         Issued {
-            certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            certificate: params.signed_by(key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),
             serial,
         }

@@ -10,3 +10,4 @@ mod endings;
 mod ocsp;
 mod servers;
 mod sessions;
+mod storm;
