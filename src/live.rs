@@ -246,7 +246,7 @@ impl Live {
                 self.end_awaiting_failback(pool);
             }
         }
-        next.guards.iter().for_each(|guard| guard.apply_bandwidth());
+        next.guards.put_in_force(&now.guards);
         let next = Arc::new(next);
         self.in_force.send_replace(Arc::clone(&next));
         drop(changing);

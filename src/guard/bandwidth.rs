@@ -1,8 +1,7 @@
 //! Bandwidth: how fast bytes may be read.
 //!
-//! A bucket is a queue of time slots. A direction that has something to read reserves a slot for a few bytes, sleeps until
-//! the slot begins, reads, and gives back what it did not need. Directions that share a bucket get their slots in turn, and
-//! nobody has to be woken.
+//! A direction that has something to read reserves a slot of each of its [buckets](ByteBucket) for a few bytes, sleeps until
+//! the slot begins, reads, and gives back what it did not need.
 //!
 //! Those that wake late leave slots behind that have begun. A direction that runs at that moment would take them all, and do
 //! so again and again. Therefore each direction also keeps to its share: with n of them waiting, it gets a slot each n slots.
@@ -10,97 +9,20 @@
 //!
 //! Slots that are given back before they begin leave a gap. One that waits long looks from time to time whether it could
 //! have an earlier slot, so that a crowd that leaves does not leave a queue of unused slots behind.
+//! It looks whether its slot is void, too, because the rate has changed.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::byte_bucket::{ByteBucket, Reserved, SAVED, SLOT_BYTES_MAX};
 use super::rate::Nanos;
-
-/// Bytes of a slot at most.
-const SLOT_BYTES_MAX: u64 = 64 << 10;
-
-/// Bytes of a slot at least.
-const SLOT_BYTES_MIN: u64 = 1 << 10;
-
-/// The time that a slot takes, within these bounds.
-const SLOTS_PER_SECOND: u64 = 50;
-
-/// For how long a bucket that is not used saves up. Timers fire up to some milliseconds late, which must not cost
-/// throughput.
-const SAVED: Nanos = 50_000_000;
 
 /// How often a direction that waits for a late slot looks whether others have left and an earlier one is free.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The bandwidth of one direction of a session, or of all sessions of a guard.
-#[derive(Debug)]
-pub(super) struct ByteBucket {
-    /// From which it counts time.
-    epoch: Instant,
-    /// Bytes a second; 0: no limit.
-    rate: AtomicU64,
-    /// When the slots end that are reserved.
-    reserved_until: AtomicU64,
-    /// The directions that have reserved a slot and not used it yet.
-    waiting: AtomicU64,
-}
-
-impl ByteBucket {
-    /// A bucket for so many bytes a second; `None`: no limit.
-    pub(super) fn new(rate: Option<u64>) -> Self {
-        Self {
-            epoch: Instant::now(),
-            rate: AtomicU64::new(rate.unwrap_or(0)),
-            reserved_until: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
-        }
-    }
-
-    /// Changes the rate, also for the sessions under way.
-    pub(super) fn set_rate(&self, rate: Option<u64>) {
-        self.rate.store(rate.unwrap_or(0), Relaxed);
-    }
-
-    /// Bytes of the next slot.
-    fn slot_bytes(&self) -> u64 {
-        match self.rate.load(Relaxed) {
-            0 => SLOT_BYTES_MAX,
-            rate => (rate / SLOTS_PER_SECOND).clamp(SLOT_BYTES_MIN, SLOT_BYTES_MAX),
-        }
-    }
-
-    /// Reserves a slot for so many bytes. Returns when it begins, how long it is, and how many directions wait now.
-    fn reserve(&self, bytes: u64, now: Instant) -> (Instant, Nanos, u64) {
-        let waiting = self.waiting.fetch_add(1, Relaxed) + 1;
-        let rate = self.rate.load(Relaxed);
-        if rate == 0 {
-            return (now, 0, waiting);
-        }
-        let now = nanos(now.saturating_duration_since(self.epoch));
-        let length = (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as Nanos; // bounded by the rate: see `slot_bytes`
-        let begin = |reserved: Nanos| reserved.max(now.saturating_sub(SAVED));
-        let update = |reserved: Nanos| Some(begin(reserved) + length);
-        let before = self.reserved_until.fetch_update(Relaxed, Relaxed, update);
-        let begins = self.epoch + Duration::from_nanos(begin(before.unwrap_or(now)));
-        (begins, length, waiting)
-    }
-
-    /// When a slot would begin that replaces one of this length.
-    fn next_begins_without(&self, length: Nanos) -> Instant {
-        self.epoch + Duration::from_nanos(self.reserved_until.load(Relaxed).saturating_sub(length))
-    }
-
-    /// The slot is used. Gives back a part of it.
-    fn give_back(&self, length: Nanos) {
-        self.reserved_until.fetch_sub(length, Relaxed);
-        self.waiting.fetch_sub(1, Relaxed);
-    }
-}
 
 /// The limits of a session, for each of its directions.
 #[derive(Debug)]
@@ -135,7 +57,7 @@ pub struct DirectionThrottle {
 struct Slot {
     bytes: u64,
     /// What was reserved of each bucket.
-    lengths: Vec<Nanos>,
+    reserved: Vec<Reserved>,
     begins: Instant,
     /// When its turn began, and after how long the next one does if all is read.
     turn: (Instant, Duration),
@@ -156,7 +78,8 @@ impl DirectionThrottle {
     pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let mut now = Instant::now();
         loop {
-            if self.slot.as_ref().is_some_and(|slot| self.can_move_up(slot, now)) {
+            let is_void = |slot: &Slot| self.is_void(slot) || self.can_move_up(slot, now);
+            if self.slot.as_ref().is_some_and(is_void) {
                 self.settle(0);
             }
             let slot = match self.slot.take() {
@@ -178,13 +101,19 @@ impl DirectionThrottle {
         }
     }
 
+    /// Whether a rate has changed since it was reserved.
+    fn is_void(&self, slot: &Slot) -> bool {
+        let mut reserved = self.buckets.iter().zip(&slot.reserved);
+        reserved.any(|(bucket, reserved)| bucket.is_void(*reserved))
+    }
+
     /// Whether there is a slot that begins much earlier, because others have left that had reserved theirs before.
     fn can_move_up(&self, slot: &Slot, now: Instant) -> bool {
         if slot.begins <= now + RECHECK_INTERVAL {
             return false; // most slots
         }
-        let next = |(bucket, length): (&Arc<ByteBucket>, &Nanos)| bucket.next_begins_without(*length);
-        let begins = self.buckets.iter().zip(&slot.lengths).map(next).max();
+        let next = |(bucket, reserved): (&Arc<ByteBucket>, &Reserved)| bucket.next_begins_without(*reserved);
+        let begins = self.buckets.iter().zip(&slot.reserved).map(next).max();
         begins.is_some_and(|begins| begins.max(self.turn) + RECHECK_INTERVAL < slot.begins)
     }
 
@@ -192,9 +121,9 @@ impl DirectionThrottle {
     pub fn settle(&mut self, read: usize) {
         let Some(slot) = self.slot.take() else { return };
         let unused = slot.bytes.saturating_sub(read as u64);
-        for (bucket, length) in self.buckets.iter().zip(&slot.lengths) {
-            let share = u128::from(*length) * u128::from(unused) / u128::from(slot.bytes);
-            bucket.give_back(share as Nanos); // at most `length`
+        for (bucket, reserved) in self.buckets.iter().zip(&slot.reserved) {
+            let share = u128::from(reserved.length) * u128::from(unused) / u128::from(slot.bytes);
+            bucket.give_back(*reserved, share as Nanos); // at most its length
         }
         let (began, interval) = slot.turn;
         let used = (slot.bytes - unused) as f64 / slot.bytes as f64;
@@ -210,14 +139,14 @@ impl DirectionThrottle {
             .map_or(self.turn, |saved| self.turn.max(saved));
         let (mut begins, mut interval) = (turn, 0);
         let reserved = self.buckets.iter().map(|bucket| {
-            let (begin, length, waiting) = bucket.reserve(bytes, now);
+            let (begin, reserved, waiting) = bucket.reserve(bytes, now);
             begins = begins.max(begin);
-            interval = interval.max(length.saturating_mul(waiting));
-            length
+            interval = interval.max(reserved.length.saturating_mul(waiting));
+            reserved
         });
         Slot {
             bytes,
-            lengths: reserved.collect(),
+            reserved: reserved.collect(),
             begins,
             turn: (turn, Duration::from_nanos(interval)),
         }
@@ -228,11 +157,6 @@ impl Drop for DirectionThrottle {
     fn drop(&mut self) {
         self.settle(0);
     }
-}
-
-/// A time since the epoch.
-pub(super) fn nanos(elapsed: Duration) -> Nanos {
-    Nanos::try_from(elapsed.as_nanos()).unwrap_or(Nanos::MAX) // 584 years
 }
 
 #[cfg(test)]
@@ -360,8 +284,50 @@ mod tests {
         let end = start + Duration::from_secs(10);
         let reading = tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
         tokio::time::sleep(Duration::from_secs(5)).await;
-        bucket.set_rate(Some(3 * MIB));
+        bucket.set_rate(Some(3 * MIB), Instant::now());
         let total = reading.await.unwrap();
         assert!((total as f64 / (20 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
+    }
+
+    /// A crowd that waits for its slots at a low rate does not wait for them after that was raised or switched off, and
+    /// newcomers do not wait behind it.
+    #[tokio::test(start_paused = true)]
+    async fn another_rate_leaves_no_queue_of_the_one_before() {
+        for rate in [Some(100 * MIB), None] {
+            let (bucket, start) = (Arc::new(ByteBucket::new(Some(10 << 10))), Instant::now());
+            let direction = || {
+                let mut throttle = DirectionThrottle::new(vec![Arc::clone(&bucket)]);
+                async move {
+                    let granted = poll_fn(|cx| throttle.poll_grant(cx)).await;
+                    throttle.settle(granted);
+                }
+            };
+            let crowd: Vec<_> = (0..2_000).map(|_| tokio::spawn(direction())).collect();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            bucket.set_rate(rate, Instant::now());
+            direction().await;
+            assert_eq!(start.elapsed(), Duration::from_secs(5), "a newcomer");
+            for waiting in crowd {
+                waiting.await.unwrap();
+            }
+            let took = start.elapsed() - Duration::from_secs(5);
+            assert!(took < Duration::from_secs(3), "{rate:?}: {took:?}");
+        }
+    }
+
+    /// Those who wait for a slot at a high rate do not read at that rate after it was lowered.
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_rate_applies_to_those_who_wait() {
+        let (bucket, start) = (Arc::new(ByteBucket::new(Some(100 * MIB))), Instant::now());
+        let end = start + Duration::from_secs(10);
+        let reading = || tokio::spawn(bytes_until(DirectionThrottle::new(vec![Arc::clone(&bucket)]), end));
+        let crowd: Vec<_> = (0..500).map(|_| reading()).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bucket.set_rate(Some(MIB), Instant::now());
+        let mut total = 0;
+        for reading in crowd {
+            total += reading.await.unwrap();
+        }
+        assert!((total as f64 / (109 * MIB) as f64 - 1.0).abs() < 0.02, "{total}");
     }
 }

@@ -73,19 +73,13 @@ impl DebtTable {
         let source = self.keys.hash_one(source);
         let mut set = lock(self.set(source));
         if let Some(debt) = set.0.iter_mut().find(|debt| debt.source == source) {
-            return match rate.take(debt.paid_at, now) {
-                Some(paid_at) => {
-                    debt.paid_at = paid_at;
-                    true
-                }
-                None => false,
-            };
+            let (paid_at, is_taken) = rate.take(debt.paid_at, now);
+            debt.paid_at = paid_at;
+            return is_taken;
         }
-        let Some(paid_at) = rate.take(0, now) else {
-            return false;
-        };
+        let (paid_at, is_taken) = rate.take(0, now); // there is one: nothing is owed
         *self.place(&mut set, source, now) = Debt { source, paid_at };
-        true
+        is_taken
     }
 
     /// Gives back what [`Self::take`] has taken, if the source is still remembered.
@@ -165,6 +159,16 @@ mod tests {
     }
 
     #[test]
+    fn a_source_with_a_debt_at_a_lower_rate_is_served_soon_at_a_higher_one() {
+        let (table, low) = (DebtTable::new(10), Rate::new(100, Duration::from_secs(3_600), 100));
+        (0..100).for_each(|_| assert!(table.take(&source(1), low, SECOND)));
+        assert!(!table.take(&source(1), low, SECOND), "an hour is owed");
+        let high = Rate::new(100, Duration::from_secs(1), 1);
+        assert!(!table.take(&source(1), high, SECOND));
+        assert!(table.take(&source(1), high, SECOND + SECOND / 100));
+    }
+
+    #[test]
     fn another_size_keeps_the_debts() {
         let table = DebtTable::new(100);
         for number in 0..50 {
@@ -188,9 +192,11 @@ mod tests {
             for (number, gap) in steps {
                 now += gap;
                 debts.retain(|_, paid_at| *paid_at > now); // without loss
-                let expected = rate.take(debts.get(&number).copied().unwrap_or(0), now);
-                prop_assert_eq!(table.take(&source(number), rate, now), expected.is_some());
-                let Some(paid_at) = expected else { continue };
+                let (paid_at, expected) = rate.take(debts.get(&number).copied().unwrap_or(0), now);
+                prop_assert_eq!(table.take(&source(number), rate, now), expected);
+                if !expected {
+                    continue;
+                }
                 if !debts.contains_key(&number) && debts.len() == WAYS {
                     let least = *debts.values().min().unwrap();
                     // Of equal debts the table may have forgotten either: follow it.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bandwidth::nanos;
-use super::rate::{Rate, SharedBucket};
+use super::rate::{Rate, SharedBucket, nanos};
 
 /// Refusals that are logged in a second, and at once.
 pub const LINES_PER_SECOND: u32 = 10;

@@ -14,6 +14,7 @@ mod debts;
 mod sessions;
 mod refused;
 mod edits;
+mod byte_bucket;
 mod bandwidth;
 mod lines;
 mod reason;
@@ -28,15 +29,15 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use crate::addr::ClientAddr;
-use bandwidth::{ByteBucket, nanos};
 pub use bandwidth::{DirectionThrottle, Throttle};
+use byte_bucket::ByteBucket;
 use debts::DebtTable;
 use edits::DenyEdits;
 pub use edits::{DenyEdit, EDITS_MAX};
 pub use lines::{LINES_PER_SECOND, LineBudget};
 pub use networks::NetworkSet;
 pub use rate::Rate;
-use rate::{Nanos, SharedBucket};
+use rate::{Nanos, SharedBucket, nanos};
 pub use reason::GuardReason;
 use refused::RefusedSources;
 pub use rules::{GuardRules, RefuseWith};
@@ -144,9 +145,18 @@ impl Guard {
 
     /// Puts the common bandwidth of these rules in force, also for sessions under way that are limited already.
     pub fn apply_bandwidth(&self) {
-        let bandwidth = self.rules.bandwidth.filter(|_| !self.rules.report_only);
-        self.counts.up.set_rate(bandwidth);
-        self.counts.down.set_rate(bandwidth);
+        self.set_bandwidth(self.rules.bandwidth.filter(|_| !self.rules.report_only));
+    }
+
+    /// Ends the limit of the common bandwidth for sessions under way: the guard is no longer in force.
+    pub fn lift_bandwidth(&self) {
+        self.set_bandwidth(None);
+    }
+
+    fn set_bandwidth(&self, bandwidth: Option<u64>) {
+        let now = Instant::now();
+        self.counts.up.set_rate(bandwidth, now);
+        self.counts.down.set_rate(bandwidth, now);
     }
 
     /// Its name.

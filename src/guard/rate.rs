@@ -8,6 +8,11 @@ use std::time::Duration;
 /// Times are nanoseconds since the start of the guard: they fit an atomic.
 pub(super) type Nanos = u64;
 
+/// A time since the epoch.
+pub(super) fn nanos(elapsed: Duration) -> Nanos {
+    Nanos::try_from(elapsed.as_nanos()).unwrap_or(Nanos::MAX) // 584 years
+}
+
 /// How much may be taken at once, and over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -29,10 +34,17 @@ impl Rate {
         }
     }
 
-    /// Takes one. Returns when the bucket is paid then, or `None`: it is overdrawn.
-    pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> Option<Nanos> {
-        let paid_at = paid_at.max(now);
-        (paid_at - now <= self.tolerance).then(|| paid_at.saturating_add(self.interval))
+    /// Takes one, unless the bucket is overdrawn. Returns when the bucket is paid then, and whether there was one.
+    ///
+    /// A bucket owes at most what a burst costs now: after a reload with a higher rate, nobody pays a debt at the old one.
+    /// Therefore the time has to be stored also if there was none.
+    pub(super) fn take(self, paid_at: Nanos, now: Nanos) -> (Nanos, bool) {
+        let most = now.saturating_add(self.tolerance).saturating_add(self.interval);
+        let paid_at = paid_at.clamp(now, most);
+        match paid_at - now <= self.tolerance {
+            true => (paid_at.saturating_add(self.interval), true),
+            false => (paid_at, false),
+        }
     }
 
     /// Gives one back.
@@ -50,10 +62,14 @@ pub(super) struct SharedBucket {
 impl SharedBucket {
     /// Takes one; whether there was one.
     pub(super) fn take(&self, rate: Rate, now: Nanos) -> bool {
-        let taken = self
-            .paid_at
-            .fetch_update(Relaxed, Relaxed, |paid_at| rate.take(paid_at, now));
-        taken.is_ok()
+        let mut is_taken = false;
+        let update = |paid_at| {
+            let (paid_at, taken) = rate.take(paid_at, now);
+            is_taken = taken;
+            Some(paid_at)
+        };
+        let _ = self.paid_at.fetch_update(Relaxed, Relaxed, update); // it never fails
+        is_taken
     }
 }
 
@@ -81,7 +97,39 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_higher_rate_takes_effect_at_once_and_a_debt_at_the_old_one_is_not_paid() {
+        let (bucket, hour) = (SharedBucket::default(), Duration::from_secs(3_600));
+        assert!(bucket.take(Rate::new(10, hour, 1), SECOND));
+        assert!(!bucket.take(Rate::new(10, hour, 1), 2 * SECOND), "six minutes are owed");
+        let higher = Rate::new(1_000, Duration::from_secs(1), 5);
+        assert!(!bucket.take(higher, 2 * SECOND), "it owes a burst at most, …");
+        assert!(
+            bucket.take(higher, 2 * SECOND + SECOND / 1_000),
+            "… and one is soon paid"
+        );
+        assert!(!bucket.take(higher, 2 * SECOND + SECOND / 1_000));
+        let lower = Rate::new(10, hour, 1);
+        assert!(bucket.take(lower, 3 * SECOND) && !bucket.take(lower, 300 * SECOND));
+    }
+
     proptest! {
+        /// However much is owed at another rate, one passes after the interval of the new one.
+        #[test]
+        fn whatever_the_rate_was_before_one_passes_after_an_interval(
+            before in (1u32..1_000, 1u64..100_000, 1u32..100),
+            after in (1u32..1_000, 1u64..100_000, 1u32..100),
+            taken in 1usize..200,
+        ) {
+            let rate = |(count, seconds, burst)| Rate::new(count, Duration::from_secs(seconds), burst);
+            let (before, after, bucket) = (rate(before), rate(after), SharedBucket::default());
+            for _ in 0..taken {
+                bucket.take(before, SECOND);
+            }
+            bucket.take(after, SECOND);
+            prop_assert!(bucket.take(after, SECOND + after.interval));
+        }
+
         /// Over any time, no more passes than the burst and what the rate allows in that time.
         #[test]
         fn no_more_passes_than_the_rate_and_the_burst_allow(

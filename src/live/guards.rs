@@ -24,6 +24,13 @@ impl LiveGuards {
         Self(plans.iter().map(guard).collect())
     }
 
+    /// Puts their bandwidth in force, also for sessions under way; those that were removed limit none.
+    pub(super) fn put_in_force(&self, before: &Self) {
+        self.iter().for_each(|guard| guard.apply_bandwidth());
+        let removed = before.iter().filter(|guard| self.named(guard.name()).is_none());
+        removed.for_each(|guard| guard.lift_bandwidth());
+    }
+
     /// The guard of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {

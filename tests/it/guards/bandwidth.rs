@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::support::client::{Client, assert_echoes, served_client};
 use crate::support::configs;
+use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
@@ -97,7 +98,7 @@ fn a_limited_session_does_not_slow_others_on_its_worker() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     // A session that sleeps still notices that its client is gone.
     limited.reset();
-    crate::support::counts::wait_for_ended_sessions(&proxy, "client_reset", 1);
+    wait_for_ended_sessions(&proxy, "client_reset", 1);
 }
 
 /// Four sessions share a KiB a second: each waits for four seconds, longer than it may be silent.
@@ -117,5 +118,44 @@ fn a_session_that_waits_for_bandwidth_is_not_silent() {
     for client in &mut clients {
         assert_eq!(client.read(2 << 10), [1; 2 << 10]);
     }
-    crate::support::counts::wait_for_ended_sessions(&proxy, "idle_timeout", 4);
+    wait_for_ended_sessions(&proxy, "idle_timeout", 4);
+}
+
+/// At a KiB a second, the last of these sessions would wait for a minute.
+#[test]
+fn another_bandwidth_applies_to_those_who_wait_for_the_one_before() {
+    let server = Server::echo();
+    for guard in [
+        "bandwidth = \"100MiB/s\"",
+        "report_only = true\nbandwidth = \"1KiB/s\"",
+        "sessions = 5000",
+    ] {
+        let proxy = Proxy::start(&config(&server, "bandwidth = \"1KiB/s\""));
+        let mut clients: Vec<_> = (0..60).map(|_| Client::connect(proxy.at("limited"))).collect();
+        for client in &mut clients {
+            client.send(&[1; 2 << 10]);
+        }
+        wait_for_active_sessions(&proxy, 60);
+        assert!(proxy.reload(&config(&server, guard)));
+        let began = Instant::now();
+        for client in &mut clients {
+            assert_eq!(client.read(2 << 10), [1; 2 << 10]);
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(15), "{guard}: {took:?}");
+    }
+}
+
+#[test]
+fn a_guard_that_is_removed_limits_no_session_under_way() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "bandwidth = \"1KiB/s\""));
+    let mut client = Client::connect(proxy.at("limited"));
+    client.send(&[1; 64 << 10]);
+    wait_for_active_sessions(&proxy, 1);
+    let without = config(&server, "")
+        .replace("[guards.g]", "")
+        .replace("guards = \"g\"", "");
+    assert!(proxy.reload(&without));
+    assert_eq!(client.read(64 << 10), [1; 64 << 10]);
 }

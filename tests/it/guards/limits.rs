@@ -95,6 +95,18 @@ fn the_rate_of_all_is_one_for_both_listeners() {
 }
 
 #[test]
+fn a_higher_rate_serves_clients_that_owe_for_hours_at_the_old_one() {
+    let server = Server::echo();
+    for key in ["rate", "rate_per_source"] {
+        let proxy = Proxy::start(&config(&server, &format!("{key} = \"1/h\"")));
+        assert!(served_from("127.0.0.1", &proxy, "l").is_some());
+        assert!(served_from("127.0.0.1", &proxy, "l").is_none());
+        assert!(proxy.reload(&config(&server, &format!("{key} = \"100/s\""))));
+        eventually("it is served", || served_from("127.0.0.1", &proxy, "m").is_some());
+    }
+}
+
+#[test]
 fn report_only_lets_all_pass_and_says_what_it_would_have_refused() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 1\nreport_only = true"));
