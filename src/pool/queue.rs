@@ -156,6 +156,7 @@ impl PoolQueue {
         };
         let in_force = self.in_force();
         let mut waiters = self.lock();
+        let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
         let position = waiters.line.join(ticket, waiter);
         let place = LinePlace {
@@ -168,7 +169,8 @@ impl PoolQueue {
         fence(SeqCst); // it is counted before room is looked for
         let now = Instant::now();
         let answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
-        let is_too_long = waiters.line.len() > clients_max && waiters.line.leave(ticket);
+        // Who comes again has its place. So the line is too long by at most those that were given a lease.
+        let is_too_long = is_new && waiters.line.len() > clients_max && waiters.line.leave(ticket);
         self.finish(waiters, answers);
         self.joined.notify_one();
         (!is_too_long).then_some(place)

@@ -225,6 +225,29 @@ async fn who_could_not_connect_keeps_its_place_and_its_time() {
     let _c = c.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhile() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let mut turn = QueueTurn::default();
+    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, |_| {});
+    let (lease, ()) = tokio::join!(waiting, async { drop(first) });
+    let lease = lease.unwrap();
+    let mut newcomers = Vec::new();
+    for n in 3..6 {
+        newcomers.push(waits(&pool, n).await); // as many as may wait
+    }
+    let tried = [lease.server().id()];
+    let again = pool.wait_for_lease(client(2), &tried, &mut turn, |position| assert_eq!(position, 1));
+    let (again, ()) = tokio::join!(again, async {
+        assert_eq!(pool.queue_len(), 4);
+        assert_eq!(waits(&pool, 6).await.await.unwrap().unwrap_err(), QueueFailure::Full);
+        drop(second);
+    });
+    assert_ne!(again.unwrap().server().id(), tried[0]);
+    assert_eq!(pool.queue_len(), 3);
+}
+
 /// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits
 /// for the same is served before, and at the end nobody is left waiting: a lost wake-up would be a timeout.
 #[test]
