@@ -69,10 +69,20 @@ fn rules(live: &Live, now: Instant) -> HashMap<Arc<str>, PoolRetirement> {
 /// What is remembered from tick to tick.
 #[derive(Default)]
 struct Retirement {
-    /// By session: its bytes, and since when they have not changed.
-    seen: HashMap<u64, (u64, Instant)>,
+    /// By the number of the session.
+    seen: HashMap<u64, SeenSession>,
     /// The pools that are being rebalanced.
     paces: HashMap<Arc<str>, Pace>,
+}
+
+/// What is remembered of a session.
+#[derive(Clone, Copy)]
+struct SeenSession {
+    bytes: u64,
+    /// Since when they have not changed.
+    since: Instant,
+    /// Whether it was asked to end since then. It still goes on, so it was not at rest: it waits for an answer, perhaps.
+    was_asked: bool,
 }
 
 impl Retirement {
@@ -90,10 +100,14 @@ impl Retirement {
             };
             let Some(rule) = rules.get(&pool) else { continue };
             let bytes = record.bytes();
-            let before = self.seen.get(&record.id()).filter(|(before, _)| *before == bytes);
-            let since = before.map_or(now, |(_, since)| *since);
-            seen.insert(record.id(), (bytes, since));
-            let is_idle = now - since >= rule.plan.idle_for;
+            let before = self.seen.get(&record.id()).filter(|before| before.bytes == bytes);
+            let session = before.copied().unwrap_or(SeenSession {
+                bytes,
+                since: now,
+                was_asked: false,
+            });
+            seen.insert(record.id(), session);
+            let is_idle = now - session.since >= rule.plan.idle_for;
             let max_age = rule.plan.max_age;
             match max_age.and_then(|max_age| overdue(record.id(), max_age, record.age())) {
                 Some(Overdue::ByATenth) => {
@@ -108,7 +122,8 @@ impl Retirement {
         self.rebalance(rules, idle, now);
     }
 
-    /// Ends the oldest idle sessions in excess, at the pace of each pool.
+    /// Ends the oldest idle sessions in excess, at the pace of each pool. Those that were asked before are asked last: sessions
+    /// that wait for an answer are often the oldest, and would stand in the way of the others for ever.
     fn rebalance(
         &mut self,
         rules: &HashMap<Arc<str>, PoolRetirement>,
@@ -125,12 +140,16 @@ impl Retirement {
             let mut due = pace.due(now, total);
             for (server, excess) in &balance.excess {
                 let mut sessions = idle.remove(&(Arc::clone(pool), *server)).unwrap_or_default();
-                sessions.sort_unstable_by_key(|record| record.id());
+                let was_asked = |id| self.seen.get(&id).is_some_and(|session| session.was_asked);
+                sessions.sort_by_cached_key(|record| (was_asked(record.id()), record.id()));
                 let ends = due.min(*excess).min(sessions.len());
                 due -= ends;
-                sessions[..ends]
-                    .iter()
-                    .for_each(|record| record.end_at_rest(Ending::Rebalanced));
+                for record in &sessions[..ends] {
+                    record.end_at_rest(Ending::Rebalanced);
+                    self.seen
+                        .entry(record.id())
+                        .and_modify(|session| session.was_asked = true);
+                }
             }
         }
     }

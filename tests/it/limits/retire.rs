@@ -129,3 +129,43 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
         "idle ones only"
     );
 }
+
+/// The oldest sessions wait for an answer, as those of a worker that waits for jobs do. They are more than are in excess.
+#[test]
+fn sessions_that_wait_for_an_answer_do_not_keep_the_others_from_moving() {
+    let answers_pings = |mut stream: std::net::TcpStream| {
+        let mut bytes = [0; 4];
+        while stream.read_exact(&mut bytes).is_ok() {
+            if &bytes == b"ping" && stream.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    };
+    let servers: Vec<_> = (0..3).map(|_| Server::run(answers_pings)).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let pool = "rebalance = \"2s\"\nidle_for = \"1s\"";
+    let proxy = Proxy::start(&config(&addresses[..2], pool));
+    let mut waiting: Vec<_> = (0..24).map(|_| served_client(proxy.at("l"))).collect();
+    for client in &mut waiting {
+        client.send(b"wait");
+    }
+    let mut clients: Vec<_> = (0..12).map(|_| served_client(proxy.at("l"))).collect();
+    assert!(proxy.reload(&config(&addresses, pool)));
+    let sessions = |server: &Server| {
+        proxy.server("p", &server.address.to_string())["sessions"]
+            .as_u64()
+            .unwrap()
+    };
+    eventually("the new server has its share", || {
+        for client in &mut clients {
+            client.0.set_nonblocking(true).unwrap();
+            if client.0.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) {
+                *client = served_client(proxy.at("l"));
+            }
+        }
+        servers.iter().all(|server| sessions(server).abs_diff(12) <= 1)
+    });
+    for client in &mut waiting {
+        assert_eq!(client.send(b"ping").read(4), b"ping", "it goes on");
+    }
+}
