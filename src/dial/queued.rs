@@ -1,5 +1,7 @@
 //! Waits in a pool's queue for a server, as long as the client waits.
 
+use std::future::pending;
+
 use tokio::time::Instant;
 
 use super::{DialClient, DialError, Progress};
@@ -23,10 +25,17 @@ pub(super) async fn wait(
         has_waited = true;
         report(Progress::Queued { position, is_asleep });
     };
+    // One that may half-close is then served after the others. Else it has left.
+    let half_close = async {
+        match client.may_half_close {
+            true => stream_end(client.socket).await,
+            false => pending().await,
+        }
+    };
     // Cancel safe: who is dropped while it waits leaves the queue, and nothing is read from the client.
     let lease = tokio::select! {
         biased;
-        lease = pool.wait_for_lease(client.address, tried, turn, on_join) => lease.map_err(|failure| match failure {
+        lease = pool.wait_for_lease(client.address, tried, turn, half_close, on_join) => lease.map_err(|failure| match failure {
             QueueFailure::NoServer => DialError::no_server_after(tried),
             QueueFailure::Off => DialError::ServersFull,
             QueueFailure::Full => DialError::QueueFull,

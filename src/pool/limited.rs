@@ -120,6 +120,7 @@ impl Pool {
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session
     /// has the place in the order that it had before. `on_join` is told the position in the queue, from 1, if it has to wait.
+    /// From when `stream_end` is ready, it is behind those whose streams have not ended.
     ///
     /// The servers are those of the pool of this name that is in force at the time. Dropping the future leaves the queue.
     ///
@@ -130,23 +131,28 @@ impl Pool {
         client: ClientAddr,
         tried: &[ServerId],
         turn: &mut QueueTurn,
+        stream_end: impl Future<Output = ()>,
         on_join: impl FnOnce(usize),
     ) -> Result<Lease, QueueFailure> {
         let began = Instant::now();
         let limits = self.queue_limits(began).ok_or(QueueFailure::Off)?;
         let deadline = began + limits.timeout.saturating_sub(turn.waited);
-        let joined = self.queue.join(self, (client.host(), tried), turn, limits.clients_max);
-        let mut place = joined.ok_or(QueueFailure::Full)?;
+        let mut place = self.queue.join(self, (client.host(), tried), turn, limits.clients_max);
         let answer = if let Ok(answer) = place.answer.try_recv() {
             Ok(answer)
         } else {
             on_join(place.position);
+            let mut stream_end = pin!(stream_end);
             loop {
                 let changed = pin!(self.queue.changed()); // before the line is served, so that no change is missed
                 let expires = self.queue.serve_if_stale(self, Instant::now());
                 tokio::select! {
                     biased;
                     answer = &mut place.answer => break answer,
+                    () = &mut stream_end, if !turn.has_ended => {
+                        turn.has_ended = true;
+                        place.fall_behind();
+                    }
                     () = changed => {}
                     () = sleep_until(expires.map_or(deadline, |expires| expires.min(deadline))) => {
                         if Instant::now() >= deadline {
@@ -161,7 +167,10 @@ impl Pool {
         };
         turn.waited += began.elapsed();
         let lease = answer.expect("who is in the line is answered, or leaves by itself");
-        lease.map_err(|_| QueueFailure::NoServer)
+        lease.map_err(|reason| match reason {
+            NoLease::NoServer => QueueFailure::NoServer,
+            NoLease::Full => QueueFailure::Full,
+        })
     }
 
     /// What there is for a client that has tried these servers when no other can be picked. It waits for a pool that sleeps.

@@ -5,6 +5,9 @@
 //! sees the place. After any other change (a server is up, a reload has raised a limit) those who wait are woken, and the
 //! first of them serves the line.
 //!
+//! A client that has ended its stream may still wait for an answer, or be gone: nobody can tell. So it is served after those
+//! who have not, and makes room for them where the line is too long.
+//!
 //! **No wake-up is lost.** Who joins is counted before it looks for room. Who makes room does that before it reads the
 //! count. All of this is sequentially consistent, so at least one of the two sees the other.
 
@@ -62,6 +65,8 @@ struct Waiter {
 #[derive(Debug, Default)]
 pub struct QueueTurn {
     ticket: Option<Ticket>,
+    /// Whether the client has ended its stream.
+    pub(super) has_ended: bool,
     /// How long it has waited so far.
     pub(super) waited: Duration,
 }
@@ -140,14 +145,15 @@ impl PoolQueue {
         self.joined.notified().await;
     }
 
-    /// Lines up, and serves the line: if there is room, the place is answered already. `None`: the queue is full.
+    /// Lines up, and serves the line: if there is room, or the queue is full ([`NoLease::Full`]), the place is answered
+    /// already.
     pub(super) fn join(
         &self,
         own_pool: &Pool,
         (client, tried): (ClientHost, &[ServerId]),
         turn: &mut QueueTurn,
         clients_max: usize,
-    ) -> Option<LinePlace<'_>> {
+    ) -> LinePlace<'_> {
         let (sender, answer) = oneshot::channel();
         let waiter = Waiter {
             client,
@@ -158,7 +164,7 @@ impl PoolQueue {
         let mut waiters = self.lock();
         let is_new = turn.ticket.is_none();
         let ticket = *turn.ticket.get_or_insert_with(|| waiters.line.draw());
-        let position = waiters.line.join(ticket, waiter);
+        let position = waiters.line.join(ticket, turn.has_ended, waiter);
         let place = LinePlace {
             queue: self,
             ticket,
@@ -168,12 +174,15 @@ impl PoolQueue {
         self.occupied.store(waiters.line.len(), SeqCst);
         fence(SeqCst); // it is counted before room is looked for
         let now = Instant::now();
-        let answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
+        let mut answers = waiters.serve(in_force.as_deref().map_or(own_pool, AsRef::as_ref), now);
         // Who comes again has its place. So the line is too long by at most those that were given a lease.
-        let is_too_long = is_new && waiters.line.len() > clients_max && waiters.line.leave(ticket);
+        if is_new && waiters.line.len() > clients_max {
+            let refused = waiters.line.make_room_for(ticket);
+            answers.extend(refused.map(|waiter| (waiter, Err(NoLease::Full))));
+        }
         self.finish(waiters, answers);
         self.joined.notify_one();
-        (!is_too_long).then_some(place)
+        place
     }
 
     /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing changes
@@ -237,6 +246,11 @@ impl Waiters {
 }
 
 impl LinePlace<'_> {
+    /// Moves behind those who have not ended their stream.
+    pub(super) fn fall_behind(&self) {
+        self.queue.lock().line.fall_behind(self.ticket);
+    }
+
     /// Leaves the line. Returns whether it was still in it: else an answer has come, or is about to.
     pub(super) fn leave(&self) -> bool {
         let mut waiters = self.queue.lock();

@@ -17,17 +17,20 @@ pub(in crate::pool) enum Verdict<A> {
     AllWait,
 }
 
-/// Those who wait, in the order of their tickets.
+/// Those who wait. Who has ended its stream is behind all who have not. Within both, the order is that of the tickets.
 #[derive(Debug)]
 pub(in crate::pool) struct WaitingLine<T> {
-    waiting: BTreeMap<Ticket, T>,
+    open: BTreeMap<Ticket, T>,
+    /// They may wait for an answer, or be gone.
+    ended: BTreeMap<Ticket, T>,
     next: u64,
 }
 
 impl<T> Default for WaitingLine<T> {
     fn default() -> Self {
         Self {
-            waiting: BTreeMap::new(),
+            open: BTreeMap::new(),
+            ended: BTreeMap::new(),
             next: 0,
         }
     }
@@ -41,37 +44,62 @@ impl<T> WaitingLine<T> {
     }
 
     /// Lets somebody in at the place of the ticket, which nobody in the line has. Returns its position, from 1.
-    pub(in crate::pool) fn join(&mut self, ticket: Ticket, waiting: T) -> usize {
-        let before = match self.waiting.last_key_value() {
-            Some((last, _)) if *last > ticket => self.waiting.range(..ticket).count(),
-            _ => self.waiting.len(), // nearly always: it has just drawn its ticket
+    pub(in crate::pool) fn join(&mut self, ticket: Ticket, has_ended: bool, waiting: T) -> usize {
+        let (ahead, own) = match has_ended {
+            true => (self.open.len(), &mut self.ended),
+            false => (0, &mut self.open),
         };
-        self.waiting.insert(ticket, waiting);
-        before + 1
+        let before = match own.last_key_value() {
+            Some((last, _)) if *last > ticket => own.range(..ticket).count(),
+            _ => own.len(), // nearly always: it has just drawn its ticket
+        };
+        own.insert(ticket, waiting);
+        ahead + before + 1
+    }
+
+    /// Moves somebody, if it is in the line, behind those who have not ended their stream: it has now.
+    pub(in crate::pool) fn fall_behind(&mut self, ticket: Ticket) {
+        if let Some(waiting) = self.open.remove(&ticket) {
+            self.ended.insert(ticket, waiting);
+        }
     }
 
     /// Removes somebody. Returns whether it was in the line.
     pub(in crate::pool) fn leave(&mut self, ticket: Ticket) -> bool {
-        self.waiting.remove(&ticket).is_some()
+        self.open
+            .remove(&ticket)
+            .or_else(|| self.ended.remove(&ticket))
+            .is_some()
+    }
+
+    /// Removes one for the sake of the one who has drawn the latest ticket, if that still waits: the last one who has ended
+    /// its stream or, if there is none, the newcomer itself. Returns who was removed.
+    pub(in crate::pool) fn make_room_for(&mut self, newcomer: Ticket) -> Option<T> {
+        let waits = self.open.contains_key(&newcomer) || self.ended.contains_key(&newcomer);
+        let last_ended = if waits { self.ended.pop_last() } else { None };
+        last_ended
+            .map(|(_, waiting)| waiting)
+            .or_else(|| self.open.remove(&newcomer))
     }
 
     /// Gives everybody their turn, in order. Returns those who were answered.
     pub(in crate::pool) fn serve<A>(&mut self, mut turn: impl FnMut(&T) -> Verdict<A>) -> Vec<(T, A)> {
         let mut answers = Vec::new();
-        for (ticket, waiting) in &self.waiting {
+        for (ticket, waiting) in self.open.iter().chain(&self.ended) {
             match turn(waiting) {
                 Verdict::Answered(answer) => answers.push((*ticket, answer)),
                 Verdict::Waits => {}
                 Verdict::AllWait => break,
             }
         }
-        let leave = |(ticket, answer)| Some((self.waiting.remove(&ticket)?, answer));
+        let mut remove = |ticket| self.open.remove(&ticket).or_else(|| self.ended.remove(&ticket));
+        let leave = |(ticket, answer)| Some((remove(ticket)?, answer));
         answers.into_iter().filter_map(leave).collect()
     }
 
     /// How many wait.
     pub(in crate::pool) fn len(&self) -> usize {
-        self.waiting.len()
+        self.open.len() + self.ended.len()
     }
 }
 
@@ -85,8 +113,12 @@ mod tests {
     enum Event {
         /// Somebody comes, for this server only or for any.
         Comes(Option<usize>),
+        /// Somebody comes although the line is too long.
+        ComesToFullLine,
         /// Of those who wait, the one at this position leaves.
         Leaves(usize),
+        /// The one at this position ends its stream.
+        Ends(usize),
         /// A place on this server becomes free, if one is taken.
         Frees(usize),
     }
@@ -97,7 +129,9 @@ mod tests {
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
             4 => prop::option::of(0..SERVERS).prop_map(Event::Comes),
+            1 => Just(Event::ComesToFullLine),
             1 => (0usize..8).prop_map(Event::Leaves),
+            1 => (0usize..8).prop_map(Event::Ends),
             3 => (0..SERVERS).prop_map(Event::Frees),
         ]
     }
@@ -105,7 +139,8 @@ mod tests {
     #[derive(Default)]
     struct Model {
         line: WaitingLine<(u64, Option<usize>)>,
-        tickets: Vec<(u64, Ticket, Option<usize>)>,
+        /// Who waits, in the order of arrival: its number, its ticket, the server that it wants, and whether it has ended.
+        tickets: Vec<(u64, Ticket, Option<usize>, bool)>,
         taken: [usize; SERVERS],
         served: Vec<u64>,
     }
@@ -136,26 +171,43 @@ mod tests {
             for (number, event) in (0..).zip(events) {
                 match event {
                     Event::Comes(wanted) => {
+                        let open = model.tickets.iter().filter(|(.., has_ended)| !has_ended).count();
                         let ticket = model.line.draw();
-                        prop_assert_eq!(model.line.join(ticket, (number, wanted)), model.tickets.len() + 1);
-                        model.tickets.push((number, ticket, wanted));
+                        prop_assert_eq!(model.line.join(ticket, false, (number, wanted)), open + 1);
+                        model.tickets.push((number, ticket, wanted, false));
+                    }
+                    Event::ComesToFullLine => {
+                        let ticket = model.line.draw();
+                        model.line.join(ticket, false, (number, None));
+                        let last_ended = model.tickets.iter().rposition(|(.., has_ended)| *has_ended);
+                        let expected = last_ended.map_or(number, |position| model.tickets.remove(position).0);
+                        let removed = model.line.make_room_for(ticket).map(|(number, _)| number);
+                        prop_assert_eq!(removed, Some(expected));
+                        if expected != number {
+                            model.tickets.push((number, ticket, None, false));
+                        }
+                    }
+                    Event::Ends(position) if position < model.tickets.len() => {
+                        model.tickets[position].3 = true;
+                        model.line.fall_behind(model.tickets[position].1);
                     }
                     Event::Leaves(position) if position < model.tickets.len() => {
-                        let (_, ticket, _) = model.tickets.remove(position);
+                        let (_, ticket, ..) = model.tickets.remove(position);
                         prop_assert!(model.line.leave(ticket));
                         prop_assert!(!model.line.leave(ticket), "it has left");
                     }
                     Event::Frees(server) if model.taken[server] > 0 => model.taken[server] -= 1,
                     _ => {}
                 }
-                let before: Vec<_> = model.tickets.iter().map(|(number, _, wanted)| (*number, *wanted)).collect();
+                let before = model.tickets.clone();
                 model.serve();
                 prop_assert!(model.taken.iter().all(|taken| *taken <= ROOM));
-                for (number, _, wanted) in &model.tickets {
+                for (number, _, wanted, has_ended) in &model.tickets {
                     let is_full = |server: usize| model.taken[server] == ROOM;
                     prop_assert!(wanted.map_or((0..SERVERS).all(is_full), is_full), "it waits though there is room");
-                    let overtook = before.iter().find(|(other, of)| {
-                        other > number && of == wanted && model.served.contains(other)
+                    let overtook = before.iter().find(|(other, _, of, other_ended)| {
+                        let is_behind = (other_ended, other) > (has_ended, number);
+                        is_behind && of == wanted && model.served.contains(other)
                     });
                     prop_assert_eq!(overtook, None, "{} was overtaken", number);
                 }
@@ -168,12 +220,12 @@ mod tests {
             let mut line = WaitingLine::default();
             let tickets: Vec<_> = (0..=others).map(|number| {
                 let ticket = line.draw();
-                line.join(ticket, number);
+                line.join(ticket, false, number);
                 ticket
             }).collect();
             let position = position % tickets.len();
             line.leave(tickets[position]);
-            prop_assert_eq!(line.join(tickets[position], position), position + 1);
+            prop_assert_eq!(line.join(tickets[position], false, position), position + 1);
             let order: Vec<_> = line.serve(|_| Verdict::Answered(())).into_iter().map(|(number, ())| number).collect();
             prop_assert_eq!(order, (0..=others).collect::<Vec<_>>());
         }

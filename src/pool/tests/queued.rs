@@ -1,5 +1,6 @@
 //! Limits of servers and the queue: picks, waits, and both of them by many threads.
 
+use std::future::pending;
 use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -47,16 +48,25 @@ fn lives(pool: &Pool) -> Vec<u32> {
 
 /// A client that waits, in line by the time this returns.
 async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
-    let (shared, before) = (Arc::clone(pool), pool.queue_len());
-    let waiting = tokio::spawn(async move {
-        shared
-            .wait_for_lease(client(n), &[], &mut QueueTurn::default(), |_| {})
-            .await
-    });
-    for _ in 0..10 {
-        yield_now().await;
-    }
+    let before = pool.queue_len();
+    let waiting = lines_up(pool, n, false).await;
     assert!(pool.queue_len() == before + 1 || waiting.is_finished());
+    waiting
+}
+
+/// The same for one that may have ended its stream, or may find the line full.
+async fn lines_up(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
+    let shared = Arc::clone(pool);
+    let waiting = tokio::spawn(async move {
+        let turn = &mut QueueTurn::default();
+        let stream_end = async move {
+            if !has_ended {
+                pending::<()>().await;
+            }
+        };
+        shared.wait_for_lease(client(n), &[], turn, stream_end, |_| {}).await
+    });
+    yields(10).await;
     waiting
 }
 
@@ -107,7 +117,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let (a, b, c) = (waits(&pool, 2).await, waits(&pool, 3).await, waits(&pool, 4).await);
     assert_eq!(
-        pool.wait_for_lease(client(5), &[], &mut QueueTurn::default(), |_| {})
+        pool.wait_for_lease(client(5), &[], &mut QueueTurn::default(), pending(), |_| {})
             .await
             .unwrap_err(),
         QueueFailure::Full
@@ -208,10 +218,15 @@ async fn who_could_not_connect_keeps_its_place_and_its_time() {
     let shared = Arc::clone(&pool);
     let a = tokio::spawn(async move {
         let mut turn = QueueTurn::default();
-        let lease = shared.wait_for_lease(client(2), &[], &mut turn, |_| {}).await.unwrap();
+        let lease = shared
+            .wait_for_lease(client(2), &[], &mut turn, pending(), |_| {})
+            .await
+            .unwrap();
         let tried = [lease.server().id()];
         drop(lease); // it cannot be connected to
-        let again = shared.wait_for_lease(client(2), &tried, &mut turn, |position| assert_eq!(position, 1));
+        let again = shared.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
+            assert_eq!(position, 1)
+        });
         (again.await, tried[0])
     });
     yield_now().await;
@@ -230,7 +245,7 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
     let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
     let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
     let mut turn = QueueTurn::default();
-    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, |_| {});
+    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, pending(), |_| {});
     let (lease, ()) = tokio::join!(waiting, async { drop(first) });
     let lease = lease.unwrap();
     let mut newcomers = Vec::new();
@@ -238,7 +253,9 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
         newcomers.push(waits(&pool, n).await); // as many as may wait
     }
     let tried = [lease.server().id()];
-    let again = pool.wait_for_lease(client(2), &tried, &mut turn, |position| assert_eq!(position, 1));
+    let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
+        assert_eq!(position, 1)
+    });
     let (again, ()) = tokio::join!(again, async {
         assert_eq!(pool.queue_len(), 4);
         assert_eq!(waits(&pool, 6).await.await.unwrap().unwrap_err(), QueueFailure::Full);
@@ -246,6 +263,40 @@ async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhi
     });
     assert_ne!(again.unwrap().server().id(), tried[0]);
     assert_eq!(pool.queue_len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_ended_its_stream_is_served_after_the_others() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let mut lease = pick(&pool, 0).unwrap();
+    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
+    let third = lines_up(&pool, 3, false).await;
+    for waiting in [third, first, second] {
+        drop(lease);
+        lease = waiting.await.unwrap().unwrap();
+    }
+    assert_eq!(pool.queue_len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_full_line_who_has_ended_its_stream_makes_room_for_newcomers() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let mut lease = pick(&pool, 0).unwrap();
+    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
+    let (third, fourth) = (lines_up(&pool, 3, false).await, lines_up(&pool, 4, false).await);
+    assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
+    let fifth = lines_up(&pool, 5, false).await;
+    assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
+    let sixth = lines_up(&pool, 6, false).await;
+    assert_eq!(
+        sixth.await.unwrap().unwrap_err(),
+        QueueFailure::Full,
+        "nobody has ended"
+    );
+    for waiting in [third, fourth, fifth] {
+        drop(lease);
+        lease = waiting.await.unwrap().unwrap();
+    }
 }
 
 /// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits
@@ -282,7 +333,7 @@ fn many_threads_never_overfill_a_server_nor_lose_a_wake_up() {
                                 Err(_) => {
                                     waited.fetch_add(1, Relaxed);
                                     let mut turn = QueueTurn::default();
-                                    let waiting = pool.wait_for_lease(client, &[], &mut turn, |_| {});
+                                    let waiting = pool.wait_for_lease(client, &[], &mut turn, pending(), |_| {});
                                     tokio::select! {
                                         biased;
                                         () = yields(random.usize(..3) * 40), if random.bool() => {

@@ -122,6 +122,50 @@ fn a_client_that_has_sent_all_waits_on_where_it_may_want_an_answer() {
     assert_eq!(server.received(), [&b""[..], b"ping"]);
 }
 
+/// Clients that have gone look like those that have sent all: the kernel cannot tell. With one worker, their ends are
+/// noticed before what comes later.
+#[test]
+fn clients_that_have_gone_do_not_hold_up_one_that_waits() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&[server.address], QUEUE).replace("workers = 2", "workers = 1"));
+    let served = served_client(proxy.at("l"));
+    (0..3).for_each(|number| drop(waiting(&proxy, number)));
+    let mut waits = vec![(0, waiting(&proxy, 3))];
+    drop(served);
+    let held = next_served(&mut waits);
+    assert_eq!(server.sessions(), 2, "none of the others was served before");
+    drop(held);
+    eventually("they are served, too", || server.sessions() == 5);
+}
+
+#[test]
+fn clients_that_have_gone_make_room_in_a_full_queue() {
+    let server = Server::echo();
+    let pool = QUEUE.replace("max = 100", "max = 2");
+    let proxy = Proxy::start(&config(&[server.address], &pool).replace("workers = 2", "workers = 1"));
+    let mut last = served_client(proxy.at("l"));
+    (0..2).for_each(|number| drop(waiting(&proxy, number)));
+    let mut waits = Vec::new();
+    for number in 0..2 {
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(b"ping");
+        client.0.set_nonblocking(true).unwrap();
+        wait_for_ended_sessions(&proxy, "queue_full", number + 1);
+        waits.push((number, client));
+    }
+    assert!(
+        Client::connect(proxy.at("l")).read_all().is_empty(),
+        "nobody makes room"
+    );
+    wait_for_ended_sessions(&proxy, "queue_full", 3);
+    for expected in 0..2 {
+        drop(last);
+        let (number, client) = next_served(&mut waits);
+        assert_eq!(number, expected);
+        last = client;
+    }
+}
+
 #[test]
 fn a_reload_serves_those_who_wait_from_the_servers_and_limits_that_it_brings() {
     let (first, second) = (Server::echo(), Server::echo());
