@@ -50,7 +50,7 @@ impl GuardRules {
     }
 }
 
-/// How a client is refused that has shown no ClientHello.
+/// How a client is refused that has shown no ClientHello, unless it is one of a flood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RefuseWith {
     /// By a reset: it leaves nothing behind.

@@ -92,17 +92,20 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     Ok(())
 }
 
-/// How a client is refused, and whether that is logged. Clients that have shown what they speak are no flood.
+/// How a client is refused, and whether that is logged. Clients that have shown what they speak are no flood. Of a flood,
+/// those that are not logged are reset: any other reply holds the session, and its place in `max_connections`, until the
+/// client closes, too.
 fn refuse(guard: &Guard, reason: GuardReason, known: KnownClient<'_>, now: Instant) -> (Reply, RefusalLine) {
-    let line = if known.has_spoken() {
-        RefusalLine::Usual
-    } else {
-        guard.line(now).map_or(RefusalLine::Suppressed, RefusalLine::After)
+    if known.has_spoken() {
+        return (known.reply(reason), RefusalLine::Usual);
+    }
+    let Some(suppressed) = guard.line(now) else {
+        return (Reply::Reset, RefusalLine::Suppressed);
     };
     let reply = match (known.reply(reason), guard.rules().refuse_with) {
         (Reply::Close, RefuseWith::Reset) => Reply::Reset,
         (Reply::Close, RefuseWith::Close) => Reply::End,
         (usual, _) => usual,
     };
-    (reply, line)
+    (reply, RefusalLine::After(suppressed))
 }

@@ -24,11 +24,16 @@ impl Client {
 
     /// Connects from a local address such as 127.0.0.7.
     pub fn connect_from(source: &str, address: SocketAddr) -> Self {
+        Self::try_connect_from(source, address).unwrap()
+    }
+
+    /// The same. A reset may come before connect(2) returns.
+    pub fn try_connect_from(source: &str, address: SocketAddr) -> io::Result<Self> {
         let source = SocketAddr::new(source.parse().unwrap(), 0);
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        socket.bind(&source.into()).unwrap();
-        socket.connect(&address.into()).unwrap();
-        Self::of(socket.into())
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&source.into())?;
+        socket.connect(&address.into())?;
+        Ok(Self::of(socket.into()))
     }
 
     fn of(stream: TcpStream) -> Self {

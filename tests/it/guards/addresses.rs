@@ -23,8 +23,7 @@ fn config(server: &Server, guard: &str, keys: &str) -> String {
 
 /// Whether a client from this address is served; otherwise it must be reset.
 fn is_served(proxy: &Proxy, source: &str) -> bool {
-    let mut client = Client::connect_from(source, proxy.at("l"));
-    match client.try_read_all() {
+    match Client::try_connect_from(source, proxy.at("l")).and_then(|mut client| client.try_read_all()) {
         Ok(bytes) => {
             assert_eq!(bytes, b"served");
             true
@@ -83,6 +82,41 @@ fn refuse_with_close_ends_the_stream_of_a_client_whose_bytes_were_not_read() {
     let mut client = Client::connect_from("127.0.0.2", proxy.at("l"));
     client.send(b"something");
     assert_eq!(client.read_all(), b"");
+}
+
+/// Any other reply would keep the session open until the client closes, too.
+#[test]
+fn of_a_flood_all_but_some_are_reset_whatever_the_reply_is() {
+    let server = greeting_server();
+    for (guard, keys, answer) in [
+        (
+            "",
+            "protocol = \"redis\"",
+            &b"-ERR this client may not connect here\r\n"[..],
+        ),
+        ("refuse_with = \"close\"", "", b""),
+    ] {
+        let proxy = Proxy::start(&config(&server, &format!("deny = \"127.0.0.2\"\n{guard}"), keys));
+        // None of them closes.
+        let mut flood: Vec<_> = (0..200)
+            .map(|_| Client::try_connect_from("127.0.0.2", proxy.at("l")))
+            .collect();
+        wait_for_ended_sessions(&proxy, "denied", 200);
+        let read_all = |client: &mut std::io::Result<Client>| match client {
+            Ok(client) => client.try_read_all(),
+            Err(error) => Err(error.kind().into()),
+        };
+        let told = flood.iter_mut().filter_map(|client| match read_all(client) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                None
+            }
+        });
+        let told: Vec<_> = told.collect();
+        assert!((1..200).contains(&told.len()), "{} of 200 had a reply", told.len());
+        assert!(told.iter().all(|bytes| bytes == answer), "{told:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn refusals(proxy: &Proxy, reason: &str) -> f64 {
 
 /// A client from this address that has had an echo; `None`: it was reset.
 fn served_from(source: &str, proxy: &Proxy, listener: &str) -> Option<Client> {
-    let mut client = Client::connect_from(source, proxy.at(listener));
+    let mut client = Client::try_connect_from(source, proxy.at(listener)).ok()?;
     let mut bytes = [0; 4];
     let echoed = std::io::Write::write_all(&mut client.0, b"ping")
         .and_then(|()| std::io::Read::read_exact(&mut client.0, &mut bytes));
