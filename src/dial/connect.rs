@@ -61,14 +61,19 @@ pub async fn connect(
         };
         let sources = options.source.as_ref().map_or(1, |source| source.count(address).max(1));
         let mut connected = Err(io::ErrorKind::AddrNotAvailable.into());
+        // Bounded by the number of sources, which take turns.
         for _ in 0..sources {
             let socket = tcp_socket_for(address)?;
             options.socket.apply(&SockRef::from(&socket));
             if last_ack == LastAck::Delayed {
                 delay_ack(&socket);
             }
-            if let Some(source) = &options.source {
-                source.bind(&socket, address, client).map_err(io::Error::other)?;
+            if let Some(source) = &options.source
+                && let Err(error) = source.bind(&socket, address, client).map_err(io::Error::other)
+            {
+                source.log(server, &error);
+                connected = Err(error);
+                continue; // another source may be an address of this machine
             }
             connected = socket.connect(address).await;
             // Another source may have a port left.

@@ -311,12 +311,7 @@ async fn attempt(
     let deadline = Instant::now() + options.timeout;
     let address = &server.spec().address;
     let socket = connect(address, options, Some(client), LastAck::AtOnce).await;
-    let socket = socket.map_err(|error| {
-        if let (Some(source), true) = (&options.source, SourceError::is(&error)) {
-            source.log(address, &error);
-        }
-        AttemptError::Connect(error)
-    })?;
+    let socket = socket.map_err(AttemptError::Connect)?;
     let Some(tls) = tls else {
         return Ok((socket, None));
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use crate::support::client::Client;
 use crate::support::counts::log_lines;
@@ -22,7 +22,11 @@ fn config(server: &str, source: &str) -> String {
 
 /// A server in namespace 2 that sends its peer's address, and keeps the session as long as the client does.
 fn showing_peers(network: &Namespaces) -> Server {
-    Server::run_on(network.listener(2), |mut stream: TcpStream, _| {
+    showing_peers_on(network.listener(2))
+}
+
+fn showing_peers_on(listener: TcpListener) -> Server {
+    Server::run_on(listener, |mut stream: TcpStream, _| {
         let peer = stream.peer_addr().unwrap().ip().to_string();
         let _ = stream.write_all(peer.as_bytes());
         let _ = stream.read(&mut [0]);
@@ -132,4 +136,32 @@ fn a_client_of_another_address_family_is_not_connected() {
     assert_eq!(proxy.access_line()["ending"], "connect_failed");
     let error = log_lines(&proxy, FAILED, 1)[0]["error"].to_string();
     assert!(error.contains("different address families"), "{error}");
+}
+
+#[test]
+fn an_address_that_is_not_of_this_machine_is_passed_over() {
+    let server = showing_peers_on(TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = server.address.to_string();
+    let proxy = Proxy::start(&config(&address, "[\"198.51.100.7\", \"127.0.0.2\", \"203.0.113.7\"]"));
+    for _ in 0..6 {
+        assert_eq!(Client::connect(proxy.at("plain")).read_some(), "127.0.0.2");
+    }
+    assert_eq!(failures(&proxy), []);
+    let error = log_lines(&proxy, FAILED, 1)[0]["error"].to_string();
+    assert!(error.contains("cannot bind 198.51.100.7 of `bind_source`"), "{error}");
+    // When none is left, that is why it fails.
+    assert!(proxy.reload(&config(&address, "[\"198.51.100.7\", \"203.0.113.7\"]")));
+    assert_eq!(Client::connect(proxy.at("plain")).read_some(), "");
+    assert_eq!(failures(&proxy), [("no_source".to_owned(), 1.0)]);
+}
+
+#[test]
+fn a_server_is_connected_to_from_an_address_of_its_family() {
+    let server = showing_peers_on(TcpListener::bind("[::1]:0").unwrap());
+    let proxy = Proxy::start(&config(&server.address.to_string(), "[\"127.0.0.2\", \"::1\"]"));
+    for _ in 0..2 {
+        assert_eq!(Client::connect(proxy.at("plain")).read_some(), "::1");
+    }
+    let other_family = config(&server.address.to_string(), "\"127.0.0.2\"");
+    assert!(!proxy.reload(&other_family), "it is an error");
 }
