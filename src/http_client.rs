@@ -1,4 +1,5 @@
-//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, and to etcd.
+//! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, to etcd, and
+//! to Docker.
 
 use std::error::Error;
 use std::io;
@@ -84,6 +85,47 @@ impl StreamedResponse {
             if let Ok(bytes) = frame?.into_data() {
                 return Ok(Some(bytes));
             }
+        }
+    }
+}
+
+/// The lines of a response that goes on and on.
+pub struct ResponseLines {
+    response: StreamedResponse,
+    line_bytes_max: usize,
+    received: Vec<u8>,
+}
+
+impl ResponseLines {
+    /// The lines of a response. Each may have this many bytes.
+    #[must_use]
+    pub fn new(response: StreamedResponse, line_bytes_max: usize) -> Self {
+        Self {
+            response,
+            line_bytes_max,
+            received: Vec::new(),
+        }
+    }
+
+    /// The next line, with its end; `None`: the response has ended. No deadline: the caller has one. Nothing is lost if this
+    /// future is dropped.
+    ///
+    /// # Errors
+    /// The connection fails, the body is not HTTP, or a line is too long.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BoxError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.received[searched..].iter().position(|byte| *byte == b'\n') {
+                return Ok(Some(self.received.drain(..=searched + end).collect()));
+            }
+            searched = self.received.len();
+            if searched > self.line_bytes_max {
+                return Err("a line of the answer is too long".into());
+            }
+            let Some(bytes) = self.response.next().await? else {
+                return Ok(None);
+            };
+            self.received.extend_from_slice(&bytes);
         }
     }
 }

@@ -272,7 +272,7 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 /// `[providers]`
 pub static PROVIDERS: SectionKeys = SectionKeys {
     title: "`[providers]`",
-    keys: &["etcd"],
+    keys: &["etcd", "docker"],
 };
 
 /// `[providers.etcd]`
@@ -281,8 +281,14 @@ pub static ETCD: SectionKeys = SectionKeys {
     keys: &["endpoints", "user", "password_file", "ca_file"],
 };
 
+/// `[providers.docker]`
+pub static DOCKER: SectionKeys = SectionKeys {
+    title: "`[providers.docker]`",
+    keys: &["socket"],
+};
+
 /// All sections.
-pub static ALL: [&SectionKeys; 29] = [
+pub static ALL: [&SectionKeys; 30] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -312,4 +318,5 @@ pub static ALL: [&SectionKeys; 29] = [
     &KEEPALIVE,
     &PROVIDERS,
     &ETCD,
+    &DOCKER,
 ];

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::error::with_context;
-use crate::http_client::{StreamedResponse, connect, exchange, open, take_url};
+use crate::http_client::{ResponseLines, connect, exchange, open, take_url};
 use crate::plan::{EtcdLogin, EtcdPlan};
 use crate::regular_file;
 use crate::tls::client_config;
@@ -177,10 +177,7 @@ impl Gateway {
         if !response.status.is_success() {
             return Err(rejection(response.status, b""));
         }
-        Ok(Watch {
-            response,
-            received: Vec::new(),
-        })
+        Ok(Watch(ResponseLines::new(response, BODY_BYTES_MAX)))
     }
 
     fn request(&self, path: &str, body: &Value) -> Result<Request<Full<Bytes>>, EtcdError> {
@@ -217,27 +214,13 @@ fn rejection(status: StatusCode, body: &[u8]) -> EtcdError {
 }
 
 /// A watch under way: JSON messages, each on a line.
-pub(super) struct Watch {
-    response: StreamedResponse,
-    received: Vec<u8>,
-}
+pub(super) struct Watch(ResponseLines);
 
 impl Watch {
     /// The next message. No deadline: the caller has one.
     pub(super) async fn next(&mut self) -> Result<WatchResponse, EtcdError> {
-        let mut searched = 0;
-        loop {
-            if let Some(end) = self.received[searched..].iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.received.drain(..=searched + end).collect();
-                let WatchMessage { result, error } = serde_json::from_slice(&line)?;
-                return result.ok_or_else(|| format!("the watch has failed: {}", error.unwrap_or_default()).into());
-            }
-            searched = self.received.len();
-            if searched > BODY_BYTES_MAX {
-                return Err("a message of the watch is too long".into());
-            }
-            let bytes = self.response.next().await?.ok_or("the watch has ended")?;
-            self.received.extend_from_slice(&bytes);
-        }
+        let line = self.0.next().await?.ok_or("the watch has ended")?;
+        let WatchMessage { result, error } = serde_json::from_slice(&line)?;
+        result.ok_or_else(|| format!("the watch has failed: {}", error.unwrap_or_default()).into())
     }
 }

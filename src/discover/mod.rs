@@ -18,6 +18,7 @@ mod file;
 mod http;
 mod etcd_gateway;
 mod etcd;
+mod docker;
 mod sources;
 mod followers;
 

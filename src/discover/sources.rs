@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::docker::DockerSource;
 use super::etcd::EtcdSource;
 use super::file::{self, FileSource};
 use super::http::HttpSource;
@@ -16,6 +17,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
         DiscoverSource::Etcd { etcd, prefix } => {
             Box::new(EtcdSource::new(Arc::clone(etcd), prefix.clone(), plan.defaults))
         }
+        DiscoverSource::Docker(docker) => Box::new(DockerSource::new(docker.clone(), plan.defaults)),
     }
 }
 
@@ -24,7 +26,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
 pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
     match &plan.source {
         DiscoverSource::File(path) => Some(file::read(path, plan.defaults)),
-        DiscoverSource::Http(_) | DiscoverSource::Etcd { .. } => None,
+        DiscoverSource::Http(_) | DiscoverSource::Etcd { .. } | DiscoverSource::Docker(_) => None,
     }
 }
 

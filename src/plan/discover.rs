@@ -36,6 +36,8 @@ pub enum DiscoverSource {
         /// What the keys begin with; not empty.
         prefix: Box<str>,
     },
+    /// Containers of Docker.
+    Docker(DockerSourcePlan),
 }
 
 /// A URL that lists servers.
@@ -47,6 +49,19 @@ pub struct HttpSourcePlan {
     pub interval: Duration,
     /// The authorities of its server; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
+}
+
+/// Containers of a Docker engine that are servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSourcePlan {
+    /// The Unix socket of the engine's API.
+    pub socket: Arc<Path>,
+    /// The label that they have: `KEY` or `KEY=VALUE`.
+    pub label: Box<str>,
+    /// The port of those that have no label with another one; `None`: the only one that they expose.
+    pub port: Option<u16>,
+    /// The network whose addresses they have; `None`: the only one that they are in.
+    pub network: Option<Box<str>>,
 }
 
 /// `[providers.etcd]`.
@@ -91,6 +106,7 @@ impl fmt::Display for DiscoverSource {
                 write!(f, "{}://{host}{}", url.scheme_str().unwrap_or_default(), url.path())
             }
             Self::Etcd { prefix, .. } => write!(f, "etcd {prefix}"),
+            Self::Docker(DockerSourcePlan { label, .. }) => write!(f, "docker {label}"),
         }
     }
 }

@@ -23,7 +23,7 @@ impl Plan {
             .iter()
             .find_map(|pool| match &pool.discover.as_ref()?.source {
                 DiscoverSource::Etcd { etcd, .. } => Some(&**etcd), // all pools have the same
-                DiscoverSource::File(_) | DiscoverSource::Http(_) => None,
+                _ => None,
             });
         let read = etcd.into_iter().flat_map(EtcdPlan::files);
         files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));

@@ -14,6 +14,7 @@ pub mod configs;
 pub mod counts;
 pub mod database;
 pub mod dns;
+pub mod docker;
 pub mod hello;
 pub mod limits;
 pub mod mariadb;

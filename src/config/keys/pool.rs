@@ -11,7 +11,18 @@ pub static SERVER: SectionKeys = SectionKeys {
 /// `discover` of a pool.
 pub static DISCOVER: SectionKeys = SectionKeys {
     title: "`discover`",
-    keys: &["file", "http", "interval", "ca_file", "etcd", "settle", "allow_empty"],
+    keys: &[
+        "file",
+        "http",
+        "interval",
+        "ca_file",
+        "etcd",
+        "docker",
+        "port",
+        "network",
+        "settle",
+        "allow_empty",
+    ],
 };
 
 /// `queue` of a pool.

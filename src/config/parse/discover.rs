@@ -9,8 +9,9 @@ use hyper::Uri;
 use super::providers::Providers;
 use super::{Problems, Section, value};
 use crate::config::keys;
-use crate::plan::{DiscoverPlan, DiscoverSource, HttpSourcePlan};
+use crate::plan::{DiscoverPlan, DiscoverSource, DockerSourcePlan, HttpSourcePlan};
 use crate::pool::MemberConfig;
+use crate::text::is_name;
 
 /// `settle`. A longer time would only delay changes.
 const SETTLE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
@@ -25,10 +26,11 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fr
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The keys that name a source, each with an example.
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 4] = [
     ("file", r#"file = "/etc/acequia/servers.json""#),
     ("http", r#"http = "https://registry.internal/orders""#),
     ("etcd", r#"etcd = "/services/orders/""#),
+    ("docker", r#"docker = "acequia.pool=orders""#),
 ];
 
 /// Where the servers of a pool are listed; `None`: it has no `discover`, or that is not valid.
@@ -62,6 +64,7 @@ pub(super) fn discover(
         Some(("file", _)) => value::path(section.get("file")?, problems).map(DiscoverSource::File),
         Some(("http", _)) => http(&section, problems),
         Some(("etcd", _)) => etcd(&section, providers, problems),
+        Some(("docker", _)) => docker(&section, providers, problems),
         _ if SOURCES.iter().all(|(key, _)| section.is_missing(key)) => {
             let examples: Vec<_> = SOURCES.iter().map(|(_, example)| *example).collect();
             problems.error(
@@ -73,9 +76,7 @@ pub(super) fn discover(
         }
         _ => None,
     };
-    for key in ["interval", "ca_file"] {
-        warn_unless_of("http", key, &section, problems);
-    }
+    warn_of_other_keys(&section, problems);
     let settle = section.duration("settle", SETTLE, problems).unwrap_or(SETTLE_DEFAULT);
     let allow_empty = section
         .get("allow_empty")
@@ -88,11 +89,18 @@ pub(super) fn discover(
     })
 }
 
-/// Warns about a key that only a source of the key `owner` has.
-fn warn_unless_of(owner: &str, key: &str, section: &Section<'_>, problems: &mut Problems<'_>) {
-    if let (Some((position, _)), None) = (section.entry(key), section.get(owner)) {
-        let hint = format!("it belongs to `{owner}`");
-        problems.warning(position, format!("`{key}` is never used"), hint);
+/// Warns about keys of sources that are not named.
+fn warn_of_other_keys(section: &Section<'_>, problems: &mut Problems<'_>) {
+    for (owner, key) in [
+        ("http", "interval"),
+        ("http", "ca_file"),
+        ("docker", "port"),
+        ("docker", "network"),
+    ] {
+        if let (Some((position, _)), None) = (section.entry(key), section.get(owner)) {
+            let hint = format!("it belongs to `{owner}`");
+            problems.warning(position, format!("`{key}` is never used"), hint);
+        }
     }
 }
 
@@ -134,4 +142,20 @@ fn etcd(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_
         etcd: Arc::clone(providers.etcd.as_ref()?),
         prefix: prefix.into(),
     })
+}
+
+fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
+    let node = section.get("docker")?;
+    let label = value::string(node, problems)?;
+    if !is_name(label.split_once('=').map_or(label, |(key, _)| key)) {
+        let hint = r#"write "KEY" or "KEY=VALUE", as in "acequia.pool=orders""#;
+        problems.error(&node.position, "this is not the label of a container", hint);
+    }
+    let port = section.integer("port", 1..=u32::from(u16::MAX), problems);
+    Some(DiscoverSource::Docker(DockerSourcePlan {
+        socket: Arc::clone(&providers.docker_socket),
+        label: label.into(),
+        port: port.and_then(|port| u16::try_from(port).ok()),
+        network: section.name("network", problems).map(Into::into),
+    }))
 }

@@ -1,5 +1,6 @@
 //! `[providers]`: what several sources of servers are reached by.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use hyper::Uri;
@@ -11,20 +12,29 @@ use crate::config::keys;
 use crate::config::report::Position;
 use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, PoolPlan};
 
+/// Where the engine of this machine listens.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
 /// What the sources of pools refer to.
 #[derive(Debug)]
 pub(super) struct Providers {
     /// Where the section for etcd is, if there is one, valid or not.
     etcd_position: Option<Position>,
     pub(super) etcd: Option<Arc<EtcdPlan>>,
+    /// Where the section for Docker is, if there is one.
+    docker_position: Option<Position>,
+    pub(super) docker_socket: Arc<Path>,
 }
 
 impl Providers {
     pub(super) fn read(file: &Section<'_>, problems: &mut Problems<'_>) -> Self {
         let section = file.child("providers", &keys::PROVIDERS, problems);
+        let position = |key| section.entry(key).map(|(position, _)| position.clone());
         Self {
-            etcd_position: section.entry("etcd").map(|(position, _)| position.clone()),
+            etcd_position: position("etcd"),
             etcd: etcd(&section, problems).map(Arc::new),
+            docker_position: position("docker"),
+            docker_socket: docker_socket(&section, problems),
         }
     }
 
@@ -35,17 +45,35 @@ impl Providers {
 
     /// Warns about what no source of these pools refers to.
     pub(super) fn warn_unused(&self, pools: &[Arc<PoolPlan>], problems: &mut Problems<'_>) {
-        let is_of_etcd = |pool: &Arc<PoolPlan>| {
-            let discover = pool.discover.as_ref();
-            discover.is_some_and(|discover| matches!(discover.source, DiscoverSource::Etcd { .. }))
-        };
+        let sources = || pools.iter().filter_map(|pool| Some(&pool.discover.as_ref()?.source));
+        let uses_etcd = || sources().any(|source| matches!(source, DiscoverSource::Etcd { .. }));
         if let (Some(position), Some(_)) = (&self.etcd_position, &self.etcd)
-            && !pools.iter().any(is_of_etcd)
+            && !uses_etcd()
         {
             let hint = r#"no pool has `discover = { etcd = "…" }`"#;
             problems.warning(position, "`[providers.etcd]` is never used", hint);
         }
+        let uses_docker = || sources().any(|source| matches!(source, DiscoverSource::Docker(_)));
+        if let Some(position) = &self.docker_position
+            && !uses_docker()
+        {
+            let hint = r#"no pool has `discover = { docker = "…" }`"#;
+            problems.warning(position, "`[providers.docker]` is never used", hint);
+        }
     }
+}
+
+fn docker_socket(providers: &Section<'_>, problems: &mut Problems<'_>) -> Arc<Path> {
+    let section = providers.child("docker", &keys::DOCKER, problems);
+    let path = section.get("socket").and_then(|node| {
+        let path = value::path(node, problems)?;
+        if !path.is_absolute() {
+            let hint = format!("write the absolute path of a Unix socket, as in \"{DOCKER_SOCKET}\"");
+            problems.error(&node.position, "invalid path of a socket", hint);
+        }
+        Some(path)
+    });
+    path.map_or_else(|| Path::new(DOCKER_SOCKET).into(), Into::into)
 }
 
 fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan> {

@@ -77,6 +77,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "discover" => Section(&keys::DISCOVER),
         "providers" => Section(&keys::PROVIDERS),
         "etcd" if is_in(&keys::PROVIDERS) => Section(&keys::ETCD),
+        "docker" if is_in(&keys::PROVIDERS) => Section(&keys::DOCKER),
         "scale" => Section(&keys::SCALE),
         "hook" => Section(&keys::SCALE_HOOK),
         "start" | "stop" => Texts,
@@ -186,6 +187,8 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         | "file"
         | "http"
         | "etcd"
+        | "docker"
+        | "network"
         | "address"
         | "sni"
         | "method"
@@ -251,7 +254,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml`.
-fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 29] {
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 30] {
     [
         (&keys::FILE, "file", ""),
         (&keys::RUNTIME, "runtime", "runtime"),
@@ -282,6 +285,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 29] {
         (&keys::KEEPALIVE, "keepalive", ""),
         (&keys::PROVIDERS, "providers", "providers"),
         (&keys::ETCD, "etcd", "providers.etcd"),
+        (&keys::DOCKER, "docker", "providers.docker"),
     ]
 }
 

@@ -1,6 +1,8 @@
 //! Servers that a source lists come and go, and no session is lost by it.
 
 mod added;
+mod docker;
+mod docker_api;
 mod etcd;
 mod file;
 mod http;

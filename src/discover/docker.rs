@@ -1,0 +1,76 @@
+//! Servers that are containers of a Docker engine with a label.
+
+mod container;
+mod engine;
+mod watch;
+
+use std::collections::BTreeMap;
+
+use super::source::{Following, Reports, ServerList, ServerSource};
+use crate::error::chain;
+use crate::plan::{DockerSourcePlan, ServerEntry};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+use container::Container;
+use engine::DockerError;
+use watch::ContainerWatch;
+
+/// The containers with a label.
+pub(super) struct DockerSource {
+    plan: DockerSourcePlan,
+    defaults: MemberConfig,
+    /// The containers that cannot be servers, by their names, each with the reason.
+    refused: BTreeMap<String, Reason>,
+}
+
+impl DockerSource {
+    pub(super) fn new(plan: DockerSourcePlan, defaults: MemberConfig) -> Self {
+        Self {
+            plan,
+            defaults,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    async fn run(&mut self, reports: &Reports) -> DockerError {
+        let mut watch = match ContainerWatch::open(&self.plan.socket, &self.plan.label).await {
+            Ok(watch) => watch,
+            Err(error) => return error,
+        };
+        loop {
+            match watch.next().await {
+                Ok(containers) => reports.report(Ok(self.list(&containers))),
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// The servers in the order of their names. A container that cannot be one is logged once.
+    fn list(&mut self, containers: &[Container]) -> ServerList {
+        let (mut servers, mut refused) = (Vec::new(), BTreeMap::new());
+        for container in containers {
+            match container.server(self.plan.network.as_deref(), self.plan.port, self.defaults) {
+                Ok(server) => servers.push(server),
+                Err(reason) => drop(refused.insert(container.name().to_owned(), reason)),
+            }
+        }
+        servers.sort_by(|a: &ServerEntry, b| a.label().cmp(b.label()));
+        for (container, error) in refused.iter().filter(|(name, _)| !self.refused.contains_key(*name)) {
+            tracing::warn!(container, %error, label = &*self.plan.label, "a container is not a server");
+        }
+        let warning = refused.first_key_value().map(|(name, error)| {
+            Reason::from(match refused.len() {
+                1 => format!("container `{name}` is not a server: {error}"),
+                count => format!("{count} containers are not servers; the first is `{name}`: {error}"),
+            })
+        });
+        self.refused = refused;
+        ServerList { servers, warning }
+    }
+}
+
+impl ServerSource for DockerSource {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+        Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
+    }
+}

@@ -1,0 +1,155 @@
+//! The containers with a label, now and whenever something happens to them.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::container::Container;
+use super::engine::{DockerEngine, DockerError, DockerEvent, DockerEvents};
+use crate::plan::LISTED_MAX;
+
+/// After this time without an event the containers are listed again.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+
+/// Events within this time are answered by one list: the start of a container has several.
+const GATHERING: Duration = Duration::from_millis(50);
+
+/// The engine begins to watch after it has sent the head of its response, and keeps the events of the past: this much of it
+/// is asked for, so that none is missed.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// The signals that ask a process to end: SIGINT, SIGQUIT and SIGTERM. Images choose one of them by STOPSIGNAL.
+const STOP_SIGNALS: [&str; 3] = ["2", "3", "15"];
+
+/// Follows the containers with a label.
+pub(in crate::discover) struct ContainerWatch {
+    engine: DockerEngine,
+    label: Box<str>,
+    events: DockerEvents,
+    stopping: StoppingContainers,
+    /// When the containers were listed last.
+    listed: Option<Instant>,
+}
+
+impl ContainerWatch {
+    /// Follows the containers with this label, `KEY` or `KEY=VALUE`. Events are followed before anything is listed, so that
+    /// nothing happens unseen in between.
+    pub(in crate::discover) async fn open(socket: &Path, label: &str) -> Result<Self, DockerError> {
+        let engine = DockerEngine::connect(socket).await?;
+        Ok(Self {
+            events: engine.events(SystemTime::now() - OVERLAP).await?,
+            engine,
+            label: label.into(),
+            stopping: StoppingContainers::default(),
+            listed: None,
+        })
+    }
+
+    /// The containers: at once the first time, later when something may have happened to them.
+    pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
+        if let Some(listed) = self.listed {
+            self.gather_events(listed + QUIET_MAX).await?;
+        }
+        let containers = self.list().await?;
+        self.listed = Some(Instant::now());
+        Ok(containers)
+    }
+
+    /// Takes the events of a moment, or none until this time.
+    async fn gather_events(&mut self, mut until: Instant) -> Result<(), DockerError> {
+        while Instant::now() < until
+            && let Ok(event) = timeout_at(until, self.events.next()).await
+        {
+            self.stopping.note(&event?);
+            until = until.min(Instant::now() + GATHERING);
+        }
+        Ok(())
+    }
+
+    /// The containers that run. Which of them are not healthy is a question of its own: only the text for humans says so in
+    /// the list. Where the answers disagree, an event follows.
+    async fn list(&mut self) -> Result<Vec<Container>, DockerError> {
+        let labelled = json!({ "label": [self.label] });
+        let ill = json!({ "label": [self.label], "health": ["starting", "unhealthy"] });
+        let mut containers = self.engine.containers(&labelled).await?;
+        let ill = self.engine.containers(&ill).await?;
+        if containers.len() > LISTED_MAX {
+            return Err(format!("more than {LISTED_MAX} containers have the label `{}`", self.label).into());
+        }
+        let ill: HashSet<&str> = ill.iter().map(|container| &*container.id).collect();
+        containers.retain(Container::is_alive);
+        self.stopping.retain(&containers);
+        for container in &mut containers {
+            container.is_draining =
+                container.is_paused() || ill.contains(&*container.id) || self.stopping.0.contains(&container.id);
+        }
+        Ok(containers)
+    }
+}
+
+/// The containers that were asked to end, and have not ended yet. No list tells them from others.
+#[derive(Default)]
+struct StoppingContainers(HashSet<String>);
+
+impl StoppingContainers {
+    fn note(&mut self, event: &DockerEvent) {
+        let is_container = event.object == "container";
+        let id = &event.actor.id;
+        match (&*event.action, &event.actor.attributes.signal) {
+            ("kill", Some(signal)) if is_container && STOP_SIGNALS.contains(&&**signal) => {
+                self.0.insert(id.clone());
+            }
+            ("die" | "start", _) if is_container => {
+                self.0.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps those that are listed.
+    fn retain(&mut self, listed: &[Container]) {
+        let listed: HashSet<&str> = listed.iter().map(|container| &*container.id).collect();
+        self.0.retain(|id| listed.contains(&**id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(events: &[&str]) -> Vec<String> {
+        let mut stopping = StoppingContainers::default();
+        for event in events {
+            stopping.note(&serde_json::from_str(event).unwrap());
+        }
+        let mut ids: Vec<_> = stopping.0.into_iter().collect();
+        ids.sort();
+        ids
+    }
+
+    fn kill(id: &str, signal: u8) -> String {
+        let (actor, attributes) = (
+            format!(r#""ID": "{id}""#),
+            format!(r#"{{"image": "i", "signal": "{signal}"}}"#),
+        );
+        format!(r#"{{"Type": "container", "Action": "kill", "Actor": {{{actor}, "Attributes": {attributes}}}}}"#)
+    }
+
+    #[test]
+    fn a_container_that_is_asked_to_end_is_stopping_until_it_ends() {
+        let died = r#"{"Type": "container", "Action": "die", "Actor": {"ID": "a", "Attributes": {"exitCode": "0"}}}"#;
+        assert_eq!(noted(&[&kill("a", 15), &kill("b", 3), &kill("c", 2)]), ["a", "b", "c"]);
+        assert_eq!(noted(&[&kill("a", 15), &kill("b", 3), died]), ["b"]);
+    }
+
+    #[test]
+    fn another_signal_or_network_does_not_stop_a_container() {
+        let network =
+            r#"{"Type": "network", "Action": "disconnect", "Actor": {"ID": "a", "Attributes": {"container": "c"}}}"#;
+        let bare = r#"{"Type": "container", "Action": "kill", "Actor": {"ID": "a"}}"#;
+        assert!(noted(&[&kill("a", 1), &kill("b", 10), network, bare]).is_empty());
+    }
+}

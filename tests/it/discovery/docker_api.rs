@@ -1,0 +1,210 @@
+//! Engines that are not at hand: Docker 29 refuses versions of the API that older ones need, and answers may be wrong. Only
+//! their answers are imitated, as the documentation of the API has them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::api;
+use crate::support::client::server_reached;
+use crate::support::counts::log_lines;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// An engine: the versions of the API that it speaks, and its containers.
+struct Engine {
+    folder: TempDir,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// Minor numbers.
+    oldest: u32,
+    newest: u32,
+    /// Status and body of lists.
+    containers: (String, String),
+    requests: Vec<String>,
+    /// Those that follow events.
+    followers: Vec<UnixStream>,
+}
+
+impl Engine {
+    fn start(oldest: u32, newest: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+        let state = Arc::new(Mutex::new(State {
+            oldest,
+            newest,
+            containers: ("200 OK".to_owned(), "[]".to_owned()),
+            requests: Vec::new(),
+            followers: Vec::new(),
+        }));
+        let shared = Arc::clone(&state);
+        spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let _ = shared.lock().unwrap().respond(stream); // the client may not want all of it
+            }
+        });
+        Self { folder, state }
+    }
+
+    /// Answers lists with this from now on, and says that something has happened.
+    fn list(&self, status: &str, body: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.containers = (status.to_owned(), body.to_owned());
+        state.tell(r#"{"Type":"container","Action":"start","Actor":{"ID":"1","Attributes":{"image":"i"}}}"#);
+    }
+
+    fn list_server(&self, server: &Server) {
+        self.list("200 OK", &json!([container("one", server)]).to_string());
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    fn config(&self) -> String {
+        let socket = self.folder.path().join("docker.sock");
+        format!(
+            "[providers.docker]\nsocket = {socket:?}\n[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [pools.p]\ndiscover = {{ docker = \"acequia.pool=orders\", settle = \"0s\" }}"
+        )
+    }
+}
+
+impl State {
+    fn respond(&mut self, mut stream: UnixStream) -> std::io::Result<()> {
+        let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        let path = head
+            .first()
+            .and_then(|line| line.split(' ').nth(1))
+            .unwrap_or_default()
+            .to_owned();
+        self.requests.push(path.clone());
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let version = path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/'));
+        let minor = version.map(|(minor, _)| minor.parse::<u32>().unwrap());
+        let (oldest, newest) = (self.oldest, self.newest);
+        if let Some(minor) = minor.filter(|minor| !(oldest..=newest).contains(minor)) {
+            let message = format!("client version 1.{minor} is not supported, it must be 1.{oldest} to 1.{newest}");
+            return write_answer(
+                &mut stream,
+                "400 Bad Request",
+                &json!({ "message": message }).to_string(),
+            );
+        }
+        match version.map_or(path, |(_, rest)| rest) {
+            "/version" => {
+                let version = json!({ "Version": "29.0.0", "ApiVersion": format!("1.{newest}"), "MinAPIVersion": format!("1.{oldest}") });
+                write_answer(&mut stream, "200 OK", &version.to_string())
+            }
+            // None of its containers has a HEALTHCHECK.
+            "containers/json" if query.contains("unhealthy") => write_answer(&mut stream, "200 OK", "[]"),
+            "containers/json" => write_answer(&mut stream, &self.containers.0, &self.containers.1),
+            "events" => {
+                write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                self.followers.push(stream);
+                Ok(())
+            }
+            other => panic!("not a request of acequia: {other}"),
+        }
+    }
+
+    fn tell(&mut self, event: &str) {
+        self.followers.retain_mut(|follower| {
+            let length = event.len() + 1;
+            write!(follower, "{length:x}\r\n{event}\n\r\n").is_ok()
+        });
+    }
+}
+
+fn write_answer(stream: &mut UnixStream, status: &str, body: &str) -> std::io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn container(name: &str, server: &Server) -> Value {
+    json!({
+        "Id": "8dfafdbc3a40",
+        "Names": [format!("/{name}")],
+        "State": "running",
+        "Ports": [],
+        "Labels": { "acequia.pool": "orders", "acequia.port": server.address.port().to_string() },
+        "NetworkSettings": { "Networks": { "host": { "IPAddress": "" } } },
+    })
+}
+
+fn discovery(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["pools"][0]["discovery"].clone()
+}
+
+fn wait_for_error(proxy: &Proxy, error: &str) {
+    eventually(error, || {
+        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
+    });
+}
+
+#[test]
+fn an_engine_that_refuses_old_versions_of_its_api_is_asked_in_a_new_one() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let engine = Engine::start(44, 52);
+    engine.list_server(&first);
+    let proxy = Proxy::start(&engine.config());
+    assert_eq!(server_reached(proxy.at("l")), "first");
+    engine.list_server(&second);
+    eventually("its events are followed", || server_reached(proxy.at("l")) == "second");
+    let requests = engine.requests();
+    assert_eq!(requests[0], "/version");
+    assert!(
+        requests[1..].iter().all(|path| path.starts_with("/v1.51/")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn an_engine_without_a_common_version_is_told() {
+    let engine = Engine::start(52, 60);
+    let proxy = Proxy::setup(&engine.config()).launch(); // it is not ready without a list
+    wait_for_error(
+        &proxy,
+        "it speaks versions 1.52 to 1.60 of the API of Docker; needed is one of 1.41 to 1.51",
+    );
+    assert!(engine.requests().iter().all(|path| path == "/version"));
+}
+
+#[test]
+fn what_is_no_whole_list_changes_nothing() {
+    let first = Server::named("first");
+    let engine = Engine::start(24, 44);
+    engine.list_server(&first);
+    let proxy = Proxy::start(&engine.config());
+    for (status, body, error) in [
+        (
+            "500 Internal Server Error",
+            "{\"message\": \"disk\\nfull\"}",
+            "500 Internal Server Error: disk\\nfull",
+        ),
+        ("200 OK", "[{\"Id\": \"secret\"", "is not valid"),
+        ("200 OK", "[{\"Id\": 7}]", "is not valid"),
+        ("200 OK", "[]", "it lists no server"),
+        ("200 OK", &" ".repeat((16 << 20) + 1), "length limit exceeded"),
+    ] {
+        engine.list(status, body);
+        wait_for_error(&proxy, error);
+        assert_eq!(server_reached(proxy.at("l")), "first");
+        engine.list_server(&first);
+        eventually("it is up again", || discovery(&proxy)["up"] == true);
+    }
+    log_lines(&proxy, "cannot take the list of servers, keeping the last one", 5);
+    assert!(proxy.log().iter().all(|line| !line.to_string().contains("secret")));
+}

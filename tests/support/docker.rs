@@ -1,0 +1,212 @@
+//! A Docker engine in a folder and a network of its own, with an image that is made of busybox.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::namespaces::Namespaces;
+use super::process::{Finished, Process, finished, must};
+use super::{PATIENCE, eventually};
+
+/// Static, so that an image needs nothing else.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// The programs of the image.
+const PROGRAMS: [&str; 7] = ["cat", "echo", "nc", "rm", "sh", "test", "touch"];
+
+const IMAGE: &str = "acequia-test";
+
+/// The port of the servers in containers.
+pub const PORT: u16 = 8080;
+
+/// A running engine. Dropping it stops it and its containers.
+pub struct Docker {
+    folder: TempDir,
+    process: Option<Process>,
+    /// Where its networks are, and the calling thread.
+    _network: Namespaces,
+}
+
+impl Docker {
+    /// Starts one, and moves the calling thread, and so its children, to its network. `None`, with a note on standard error,
+    /// where the system has no namespaces, bridges or control groups for it.
+    pub fn start() -> Option<Self> {
+        let network = Namespaces::enter(0)?;
+        if let Some(lacking) = lacking() {
+            eprintln!("NOT TESTED: no containers here: {lacking}");
+            return None;
+        }
+        let mut docker = Self {
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+            _network: network,
+        };
+        docker.begin();
+        docker.import();
+        Some(docker)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("docker.sock")
+    }
+
+    /// Starts the daemon, and waits until it answers.
+    pub fn begin(&mut self) {
+        let folder = self.folder.path();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let mut command = Command::new("unshare");
+        // Its mounts end with it and its containers.
+        command.args(["--mount", "dockerd", "--live-restore", "--shutdown-timeout", "2"]);
+        command.args(["--data-root", &path("data"), "--exec-root", &path("exec")]);
+        command.args([
+            "--pidfile",
+            &path("docker.pid"),
+            "-H",
+            &format!("unix://{}", path("docker.sock")),
+        ]);
+        command.args(["--config-file", &path("daemon.json"), "--storage-driver", "vfs"]);
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
+        command.args([
+            "--bridge",
+            "none",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--userland-proxy=false",
+        ]);
+        fs::write(folder.join("daemon.json"), "{}").unwrap();
+        let mut process = Process::start(&mut command);
+        eventually("the Docker engine answers", || {
+            let is_running = process.is_running();
+            assert!(
+                is_running,
+                "the Docker engine has ended: {:#?}",
+                process.stderr.so_far()
+            );
+            self.try_run(&["version"]).code == Some(0)
+        });
+        self.process = Some(process);
+    }
+
+    /// Stops the daemon; its containers go on.
+    pub fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::TERM);
+            process.wait();
+        }
+    }
+
+    /// Makes an image of busybox.
+    fn import(&self) {
+        let root = self.folder.path().join("root");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+        for program in PROGRAMS {
+            symlink("busybox", root.join("bin").join(program)).unwrap();
+        }
+        let archive = self.folder.path().join("image.tar");
+        must(
+            Command::new("tar")
+                .arg("-cf")
+                .arg(&archive)
+                .arg("-C")
+                .arg(&root)
+                .arg("."),
+        );
+        self.run(&["import", archive.to_str().unwrap(), IMAGE]);
+    }
+
+    /// Runs the command `docker`, which must succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let done = self.try_run(arguments);
+        assert_eq!(done.code, Some(0), "docker {arguments:?}: {done:#?}");
+        done.stdout
+    }
+
+    fn try_run(&self, arguments: &[&str]) -> Finished {
+        finished(&mut self.command(arguments))
+    }
+
+    /// Starts the command `docker` in the background.
+    pub fn spawn(&self, arguments: &[&str]) -> Process {
+        Process::start(&mut self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .env("DOCKER_CONFIG", self.folder.path().join("client"))
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket().display()))
+            .args(arguments);
+        command
+    }
+
+    /// Starts a container whose server sends its name, and reads until its client has finished. It takes no notice of
+    /// SIGTERM, as the first process of a container that does not handle it.
+    pub fn start_server(&self, name: &str, options: &[&str]) {
+        let program = format!("nc -ll -p {PORT} -e sh -c 'echo -n {name}; cat > /dev/null'");
+        let arguments = [
+            &["run", "-d", "--name", name][..],
+            options,
+            &[IMAGE, "sh", "-c", &program],
+        ];
+        self.run(&arguments.concat());
+    }
+}
+
+/// What the system lacks to run containers.
+fn lacking() -> Option<String> {
+    let bridge = finished(Command::new("ip").args(["link", "add", "probe", "type", "bridge"]));
+    if bridge.code != Some(0) {
+        return Some(format!("no bridges: {}", bridge.stderr));
+    }
+    must(Command::new("ip").args(["link", "delete", "probe"]));
+    let groups = Path::new("/sys/fs/cgroup");
+    let hierarchy = [groups.join("devices"), groups.to_owned()]
+        .into_iter()
+        .find(|path| path.exists())?;
+    let probe = hierarchy.join(format!("acequia-probe-{}", std::process::id()));
+    let made = fs::create_dir(&probe);
+    let _ = fs::remove_dir(&probe);
+    made.err().map(|error| format!("no control groups: {error}"))
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let containers = self.try_run(&["ps", "-aq"]).stdout;
+        let containers: Vec<&str> = containers.split_whitespace().collect();
+        if !containers.is_empty() {
+            self.try_run(&[&["rm", "-f"], containers.as_slice()].concat());
+        }
+        if let Some(process) = &mut self.process {
+            process.signal(Signal::TERM);
+            let deadline = Instant::now() + PATIENCE;
+            while process.is_running() && Instant::now() < deadline {
+                sleep(Duration::from_millis(10));
+            }
+        }
+        // A test that fails may leave containerd, and its helpers that hold containers: their arguments have the folder.
+        let folder = self.folder.path().display().to_string();
+        for pid in processes_of(&folder) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The processes with this text in their arguments.
+fn processes_of(text: &str) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let with_text = all.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let arguments = fs::read(entry.path().join("cmdline")).ok()?;
+        String::from_utf8_lossy(&arguments).contains(text).then_some(pid)
+    });
+    with_text.filter_map(Pid::from_raw).collect()
+}
