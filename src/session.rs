@@ -9,7 +9,6 @@
 
 mod listener_state;
 mod refusal;
-mod held_lease;
 mod leased_server;
 mod fallback;
 mod postgres;

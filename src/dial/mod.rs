@@ -8,6 +8,7 @@ mod source;
 mod connect;
 mod queued;
 mod tls;
+mod held_lease;
 #[cfg(test)]
 mod tests;
 
@@ -15,16 +16,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
-use crate::pool::{Lease, NoLease, Pool, QueueTurn, Server, ServerId};
-use crate::socket::{Fault, socket_fault};
+use crate::pool::{NoLease, Pool, QueueTurn, Server, ServerId};
+use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
 #[cfg(test)]
 pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
+pub use held_lease::HeldLease;
 pub use source::{BindSource, SourceError, Sources};
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
@@ -216,14 +219,15 @@ pub struct Dialled {
     /// The TLS on it, its handshake complete; `None`: none was asked for.
     pub tls: Option<Box<TlsConnection>>,
     /// The server.
-    pub lease: Lease,
+    pub lease: HeldLease,
 }
 
 /// Connects to a server that the pool picks, and completes a TLS handshake with it if `tls` asks for one. Waits for a server
 /// in the pool's queue if all are full. `report` is called when an attempt begins and when it has ended.
 ///
 /// The client's end of stream is left to be read later; a reset by the client ends the dialling. Dropping the future drops
-/// the lease.
+/// the lease. A server that was connected to counts the session also if its TLS handshake fails: the place comes back when the
+/// server has ended it ([`HeldLease`]).
 ///
 /// # Errors
 /// [`DialError`]: no server is left to try or has room, or 1 + [`DialLimits::retries`] attempts have failed.
@@ -237,26 +241,27 @@ pub async fn dial(
     let mut tried: Vec<ServerId> = Vec::new();
     let mut turn = QueueTurn::default();
     loop {
-        let lease = match pool.pick(client.address, &tried, Instant::now()) {
+        let picked = match pool.pick(client.address, &tried, Instant::now()) {
             Ok(lease) => lease,
             Err(NoLease::NoServer) => return Err(DialError::no_server_after(&tried)),
             // Boxed: only a client that waits needs the room.
             Err(NoLease::Full) => Box::pin(queued::wait(pool, &client, &tried, &mut turn, &mut report)).await?,
         };
+        let mut lease = HeldLease::new(picked);
         let began = Instant::now();
         report(Progress::Trying(lease.server()));
         // Cancel safe: a dropped attempt closes its socket, and `socket_fault` reads nothing from the client.
         let connected = tokio::select! {
             biased;
-            connected = attempt(lease.server(), &limits.connect, client.address, tls) => connected,
+            connected = attempt(&mut lease, &limits.connect, client.address, tls) => connected,
             fault = socket_fault(client.socket) => return Err(DialError::ClientFault(fault)),
         };
         let failure = connected.as_ref().err().map(AttemptError::failure);
         let ejected_for = match &connected {
-            Err(error) if error.is_server_fault() => pool.connect_failed(&lease, Instant::now()),
+            Err(error) if error.is_server_fault() => pool.connect_failed(lease.lease(), Instant::now()),
             _ => None,
         };
-        let ended_ejection = failure.is_none() && pool.connected(&lease);
+        let ended_ejection = failure.is_none() && pool.connected(lease.lease());
         report(Progress::Ended(Attempt {
             server: lease.server(),
             took: began.elapsed(),
@@ -265,61 +270,81 @@ pub async fn dial(
             ejected_for,
             ended_ejection,
         }));
+        let server = lease.server().id();
         match connected {
             Ok((socket, tls)) => return Ok(Dialled { socket, tls, lease }),
-            Err(_) if tried.len() < limits.retries as usize => tried.push(lease.server().id()),
-            Err(_) => return Err(DialError::ConnectFailed),
+            Err(AttemptError::Tls(_, socket) | AttemptError::TlsTimeout(socket)) => close(socket, lease),
+            Err(AttemptError::Connect(_)) => drop(lease),
         }
+        if tried.len() >= limits.retries as usize {
+            return Err(DialError::ConnectFailed);
+        }
+        tried.push(server);
+    }
+}
+
+/// Closes a connection that will not be used, and returns the lease when the server has ended it, too.
+fn close(mut socket: TcpStream, lease: HeldLease) {
+    if lease.is_held() {
+        lease.give_back_after(async move {
+            let _ = socket.shutdown().await;
+            read_closed(&socket).await;
+        });
     }
 }
 
 /// Why an attempt failed.
 enum AttemptError {
     Connect(io::Error),
-    Tls(TlsFailure),
+    /// The TLS handshake failed on this connection, …
+    Tls(TlsFailure, TcpStream),
+    /// … or was not complete in time.
+    TlsTimeout(TcpStream),
 }
 
 impl AttemptError {
     fn failure(&self) -> ConnectFailure {
         match self {
             Self::Connect(error) => ConnectFailure::of(error),
-            Self::Tls(_) => ConnectFailure::Tls,
+            Self::Tls(..) => ConnectFailure::Tls,
+            Self::TlsTimeout(_) => ConnectFailure::Timeout,
         }
     }
 
     fn tls_error(&self) -> Option<&HandshakeError> {
         match self {
-            Self::Connect(_) => None,
-            Self::Tls(failure) => Some(&failure.error),
+            Self::Connect(_) | Self::TlsTimeout(_) => None,
+            Self::Tls(failure, _) => Some(&failure.error),
         }
     }
 
     /// Whether it counts as a failure of the server.
     fn is_server_fault(&self) -> bool {
-        let is_clients = matches!(self, Self::Tls(failure) if failure.may_be_clients);
+        let is_clients = matches!(self, Self::Tls(failure, _) if failure.may_be_clients);
         self.failure().is_server_fault() && !is_clients
     }
 }
 
 /// Connects to a server once.
 async fn attempt(
-    server: &Server,
+    lease: &mut HeldLease,
     options: &ConnectOptions,
     client: ClientAddr,
     tls: Option<&DialTls<'_>>,
 ) -> Result<(TcpStream, Option<Box<TlsConnection>>), AttemptError> {
     let deadline = Instant::now() + options.timeout;
-    let address = &server.spec().address;
+    let address = &lease.server().spec().address;
     let socket = connect(address, options, Some(client), LastAck::AtOnce).await;
     let socket = socket.map_err(AttemptError::Connect)?;
+    lease.set_connected();
     let Some(tls) = tls else {
         return Ok((socket, None));
     };
     // Boxed: sessions without it stay small.
-    let begun = timeout_at(deadline, Box::pin(begin_tls(&socket, server, tls))).await;
+    let begun = timeout_at(deadline, Box::pin(begin_tls(&socket, lease.server(), tls))).await;
     match begun {
         Ok(Ok(connection)) => Ok((socket, Some(connection))),
-        Ok(Err(failure)) => Err(AttemptError::Tls(failure)),
-        Err(_) => Err(AttemptError::Connect(io::ErrorKind::TimedOut.into())),
+        Ok(Err(failure)) => Err(AttemptError::Tls(failure, socket)),
+        Err(_) => Err(AttemptError::TlsTimeout(socket)),
     }
 }

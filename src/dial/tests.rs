@@ -1,10 +1,13 @@
 //! Dialling over loopback: servers that accept, refuse, or drop connections.
 
+use std::future::pending;
+use std::num::NonZeroU32;
 use std::task::Poll;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 
 use std::net::SocketAddr;
 
@@ -67,6 +70,11 @@ fn dropping() -> (Socket, Vec<Socket>) {
 
 /// A pool whose servers are these sockets, in this order.
 fn pool(sockets: &[&Socket]) -> Pool {
+    pool_of(sockets, MemberConfig::default())
+}
+
+/// The same, with servers that are configured so.
+fn pool_of(sockets: &[&Socket], member_config: MemberConfig) -> Pool {
     let servers = sockets.iter().map(|socket| {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let label: Arc<str> = address.to_string().into();
@@ -76,7 +84,7 @@ fn pool(sockets: &[&Socket]) -> Pool {
             address: ServerAddr::new(address),
             resolved_from: None,
         };
-        Member::new(Arc::new(Server::new(spec, false)), MemberConfig::default())
+        Member::new(Arc::new(Server::new(spec, false)), member_config)
     });
     let servers = servers.collect();
     let rules = PoolRules {
@@ -102,7 +110,7 @@ async fn client() -> (TcpStream, TcpStream) {
 type ReportedAttempt = (usize, Option<ConnectFailure>);
 
 struct Reported {
-    result: Result<(TcpStream, Lease), DialError>,
+    result: Result<(TcpStream, HeldLease), DialError>,
     attempts: Vec<ReportedAttempt>,
     ejected: Vec<Option<Duration>>,
 }
@@ -253,6 +261,41 @@ async fn dropping_the_future_drops_the_lease() {
     assert_eq!(live(&pool), [1]);
     drop(dialling);
     assert_eq!(live(&pool), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_place_on_a_limited_server_that_was_connected_to_comes_back_with_its_end_or_after_a_second() {
+    const HALF: Duration = Duration::from_millis(500);
+    let socket = refusing();
+    for (is_limited, is_connected, end, expected) in [
+        (true, true, drop as fn(HeldLease), HALF * 2),
+        (true, true, |lease| lease.give_back_after(pending()), HALF * 2),
+        (true, true, |lease| lease.give_back_after(sleep(HALF)), HALF),
+        (true, true, HeldLease::give_back, Duration::ZERO),
+        (true, false, drop, Duration::ZERO),
+        (false, true, drop, Duration::ZERO),
+    ] {
+        let sessions_max = is_limited.then_some(NonZeroU32::MIN);
+        let pool = pool_of(
+            &[&socket],
+            MemberConfig {
+                sessions_max,
+                ..MemberConfig::default()
+            },
+        );
+        let client = ClientAddr::new("192.0.2.1:1".parse().unwrap());
+        let mut lease = HeldLease::new(pool.pick(client, &[], Instant::now()).unwrap());
+        if is_connected {
+            lease.set_connected();
+        }
+        let began = Instant::now();
+        end(lease);
+        while live(&pool) != [0] {
+            sleep(HALF / 10).await;
+        }
+        let took = began.elapsed();
+        assert!(took >= expected && took < expected + HALF / 2, "{took:?} {expected:?}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ pub struct Lease {
     server: Arc<Server>,
     kind: LeaseKind,
     is_limited: bool,
+    is_connected: bool,
 }
 
 /// Why a pick gives no lease.
@@ -31,6 +32,7 @@ impl Lease {
             server: Arc::clone(server),
             kind,
             is_limited: false,
+            is_connected: false,
         }
     }
 
@@ -40,14 +42,19 @@ impl Lease {
             is_limited: candidate.sessions_max.is_some(),
             server: candidate.server,
             kind,
+            is_connected: false,
         }
     }
 
-    /// Whether the server takes only so many sessions: then the lease should be held until the server has ended the
-    /// session, too.
+    /// Notes that the server was connected to: from now on it counts the session, too.
+    pub fn set_connected(&mut self) {
+        self.is_connected = true;
+    }
+
+    /// Whether the lease should be held until the server has ended the session: it takes only so many, and counts this one.
     #[must_use]
-    pub fn is_limited(&self) -> bool {
-        self.is_limited
+    pub fn is_held(&self) -> bool {
+        self.is_limited && self.is_connected
     }
 
     pub(super) fn kind(&self) -> LeaseKind {

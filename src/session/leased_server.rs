@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::held_lease::HeldLease;
 use crate::account::Entry;
 use crate::cancel::{CancelEntry, CancelTarget};
+use crate::dial::HeldLease;
 use crate::ends::Endpoints;
 use crate::live::{LivePool, PoolInForce};
-use crate::pool::{EjectionChange, FinishedSession, Lease, ServerEnd, SessionOutcome};
+use crate::pool::{EjectionChange, FinishedSession, ServerEnd, SessionOutcome};
 use crate::relay::{Closed, Side};
-use crate::socket::has_ended;
+use crate::socket::{has_ended, read_closed};
 
 /// The server of a session that has connected.
 pub(super) struct LeasedServer {
@@ -24,9 +24,9 @@ pub(super) struct LeasedServer {
 
 impl LeasedServer {
     /// A server of this pool, which was just connected to.
-    pub(super) fn new(lease: Lease, pool: &Arc<LivePool>) -> Self {
+    pub(super) fn new(lease: HeldLease, pool: &Arc<LivePool>) -> Self {
         Self {
-            lease: HeldLease::new(lease),
+            lease,
             pool: Arc::clone(pool.in_force()),
             connected_at: Instant::now(),
             cancel: None,
@@ -37,7 +37,7 @@ impl LeasedServer {
     pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
         let pool = self.pool.get()?;
         Some(CancelTarget {
-            server: Arc::clone(self.lease.lease().server()),
+            server: Arc::clone(self.lease.server()),
             pool: Arc::clone(pool.name()),
             connect: pool.plan().dial.connect.clone(),
         })
@@ -72,7 +72,7 @@ impl LeasedServer {
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
         self.report(&self.finished(&ends, closed, entry));
-        self.lease.close(ends, closed);
+        close(self.lease, ends, closed);
     }
 
     fn report(&self, session: &FinishedSession) {
@@ -89,5 +89,26 @@ impl LeasedServer {
             Some(EjectionChange::Ended) => tracing::info!(pool = %pool.name(), %server, "server is back"),
             None => {}
         }
+    }
+}
+
+/// Closes the sockets of a session that has ended so, and returns the lease when the server has ended it.
+fn close(lease: HeldLease, ends: Arc<Endpoints>, closed: Closed) {
+    if closed.is_abrupt() {
+        ends.reset_when_closed();
+    }
+    let has_server_ended = || match closed {
+        Closed::Finished(_) | Closed::Broke(Side::Server, _) => true,
+        _ => has_ended(&ends.server),
+    };
+    if !lease.is_held() || has_server_ended() {
+        drop(ends);
+        lease.give_back();
+    } else if closed.is_abrupt() {
+        drop(ends); // nothing more is seen of a connection that was reset
+        drop(lease);
+    } else {
+        ends.finish();
+        lease.give_back_after(async move { read_closed(&ends.server).await });
     }
 }

@@ -1,0 +1,83 @@
+//! A session's lease, which is kept until its server has ended the session, too.
+//!
+//! A server that takes only so many sessions counts one from when it was connected to until it has seen its end. So the
+//! place on a limited server comes back when the server's end is seen, or [`HOLD_TIME_MAX`] after ours. Leases of other
+//! servers are returned at once.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::pool::{Lease, Server};
+
+/// How long a place is kept after our end of the connection.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A lease. Once its server was connected to, dropping it, as when a session is cut, keeps the place of a limited server for
+/// [`HOLD_TIME_MAX`].
+#[derive(Debug)]
+pub struct HeldLease(Option<Lease>);
+
+impl HeldLease {
+    /// The lease of a server that was not connected to yet.
+    pub(super) fn new(lease: Lease) -> Self {
+        Self(Some(lease))
+    }
+
+    /// Notes that the server was connected to.
+    pub(super) fn set_connected(&mut self) {
+        self.0.iter_mut().for_each(Lease::set_connected);
+    }
+
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        self.0.as_ref().expect("it is taken out only when it is returned")
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        self.lease().server()
+    }
+
+    /// Whether the place is kept until the server has ended the session.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lease().is_held()
+    }
+
+    /// Returns the lease at once: the server has ended the session.
+    pub fn give_back(mut self) {
+        self.0 = None;
+    }
+
+    /// Returns the lease when this is ready, because the server has ended the session then; [`HOLD_TIME_MAX`] from now at
+    /// the latest.
+    pub fn give_back_after(mut self, server_end: impl Future<Output = ()> + Send + 'static) {
+        spawn(hold(self.0.take(), server_end));
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take().filter(Lease::is_held) {
+            spawn(hold(Some(lease), pending()));
+        }
+    }
+}
+
+async fn hold(lease: Option<Lease>, server_end: impl Future<Output = ()>) {
+    let _ = timeout(HOLD_TIME_MAX, server_end).await;
+    drop(lease);
+}
+
+/// Runs this on the worker's runtime. When that ends, no place is needed any more.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(task);
+    }
+}
