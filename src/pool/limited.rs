@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::candidates::{Candidate, CandidateSet};
+use super::full_servers::FullServers;
 use super::queue::QueueTurn;
 use super::{Lease, NoLease, Policy, Pool, QueueLimits, ServerId};
 use crate::addr::{ClientAddr, ClientHost};
@@ -33,7 +34,7 @@ impl Pool {
         if self.rules.queue.is_some() && !self.queue.is_empty() {
             return Err(NoLease::Full);
         }
-        self.pick_with_room(client, tried, &mut Vec::new(), now)
+        self.pick_with_room(client, tried, &mut FullServers::default(), now)
     }
 
     /// A lease on the server that the policy picks among those with room. `full` are servers that count as full; those that
@@ -44,7 +45,7 @@ impl Pool {
         &self,
         client: ClientHost,
         tried: &[ServerId],
-        full: &mut Vec<ServerId>,
+        full: &mut FullServers,
         now: Instant,
     ) -> Result<Lease, NoLease> {
         let mut excluded = tried.to_vec();
@@ -82,26 +83,27 @@ impl Pool {
         set: &CandidateSet,
         first: &Candidate,
         client: ClientHost,
-        full: &mut Vec<ServerId>,
+        full: &mut FullServers,
     ) -> Option<Candidate> {
         let mut chosen = first.clone();
         loop {
             let id = chosen.server.id();
-            if !full.contains(&id) {
+            if !full.contains(id) {
                 if chosen.take_place() {
                     return Some(chosen);
                 }
-                full.push(id);
+                full.add(id);
             }
             if !self.waits_for_any_server() && self.rules.queue.is_some() {
+                full.awaited = Some(id);
                 return None;
             }
-            let has_room = |other: &&Candidate| other.has_room() && !full.contains(&other.server.id());
+            let has_room = |other: &&Candidate| other.has_room() && !full.contains(other.server.id());
             let with_room: Vec<_> = set.candidates.iter().filter(has_room).cloned().collect();
             match self.choose(&with_room, client) {
                 Some(next) => chosen = next.clone(),
                 None => {
-                    full.extend(set.candidates.iter().map(|candidate| candidate.server.id()));
+                    full.add_all(&set.candidates);
                     return None;
                 }
             }
@@ -113,9 +115,10 @@ impl Pool {
         self.rules.policy != Policy::SourceHash
     }
 
-    /// When time alone may make another server usable.
-    pub(super) fn snapshot_expires(&self, now: Instant) -> Option<Instant> {
-        self.snapshot(now).set.expires()
+    /// Whether all servers that could be picked are among these.
+    pub(super) fn has_only(&self, tried: &[ServerId], now: Instant) -> bool {
+        let set = CandidateSet::new(&self.members.load(), &self.rules, now, |id| tried.contains(&id));
+        set.candidates.is_empty()
     }
 
     /// Waits in the queue of the pool for a lease, in the order of arrival. After a failed connect (`tried`) the session
@@ -136,6 +139,9 @@ impl Pool {
     ) -> Result<Lease, QueueFailure> {
         let began = Instant::now();
         let limits = self.queue_limits(began).ok_or(QueueFailure::Off)?;
+        if !tried.is_empty() && self.queue.has_only(self, tried, began) {
+            return Err(QueueFailure::NoServer); // it need not wait for its turn to learn that
+        }
         let deadline = began + limits.timeout.saturating_sub(turn.waited);
         let mut place = self.queue.join(self, (client.host(), tried), turn, limits.clients_max);
         let answer = if let Ok(answer) = place.answer.try_recv() {

@@ -33,6 +33,7 @@ mod random_two;
 mod round_robin;
 mod source_hash;
 mod snapshot;
+mod full_servers;
 mod queue;
 mod limited;
 mod registry;

@@ -21,6 +21,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::awaited::Awaited;
+use super::full_servers::FullServers;
+use super::snapshot::Snapshot;
 use super::{Lease, NoLease, Pool, ServerId};
 use crate::addr::ClientHost;
 use line::{Ticket, Verdict, WaitingLine};
@@ -50,6 +52,9 @@ struct Waiters {
     line: WaitingLine<Waiter>,
     /// When time alone may make room, such as for the trial of an ejected server; `None`: never.
     expires: Option<Instant>,
+    /// The servers as of when everybody had a turn last, and how often they have changed.
+    snapshot: Weak<Snapshot>,
+    generation: u64,
 }
 
 /// One who waits.
@@ -58,6 +63,8 @@ struct Waiter {
     client: ClientHost,
     /// Servers that it does not want, because connecting to them has failed.
     tried: Vec<ServerId>,
+    /// The one server that it waits for, as of this generation; `None`: it waits for any, or has had no turn yet.
+    own: Option<(u64, ServerId)>,
     answer: oneshot::Sender<Result<Lease, NoLease>>,
 }
 
@@ -158,6 +165,7 @@ impl PoolQueue {
         let waiter = Waiter {
             client,
             tried: tried.to_vec(),
+            own: None,
             answer: sender,
         };
         let in_force = self.in_force();
@@ -183,6 +191,13 @@ impl PoolQueue {
         self.finish(waiters, answers);
         self.joined.notify_one();
         place
+    }
+
+    /// Whether all servers that one who joins could wait for are among these.
+    pub(super) fn has_only(&self, own_pool: &Pool, tried: &[ServerId], now: Instant) -> bool {
+        let in_force = self.in_force();
+        let pool = in_force.as_deref().map_or(own_pool, AsRef::as_ref);
+        pool.has_only(tried, now)
     }
 
     /// Serves the line if anything has changed since that was last done. Returns when to call it again if nothing changes
@@ -230,17 +245,39 @@ impl PoolQueue {
 impl Waiters {
     /// Gives everybody a turn, in order. A server that somebody found full is full for all behind it, even if a place on it
     /// becomes free meanwhile: nobody overtakes.
+    ///
+    /// The line may be long, and the lock is held meanwhile: who waits for a server of its own has no turn while that is full,
+    /// and when all servers are full nobody has.
     fn serve(&mut self, pool: &Pool, now: Instant) -> Vec<(Waiter, Result<Lease, NoLease>)> {
-        let mut full = Vec::new();
+        let snapshot = pool.snapshot(now);
+        let has_changed = !self.snapshot.ptr_eq(&Arc::downgrade(&snapshot));
+        if has_changed {
+            self.snapshot = Arc::downgrade(&snapshot);
+            self.generation += 1;
+        }
+        let (generation, mut full) = (self.generation, FullServers::default());
         let answers = self.line.serve(|waiter| {
+            if waiter
+                .own
+                .is_some_and(|(as_of, own)| as_of == generation && full.contains(own))
+            {
+                return Verdict::Waits;
+            }
             let picked = pool.pick_with_room(waiter.client, &waiter.tried, &mut full, now);
             match picked {
                 Err(NoLease::Full) if pool.waits_for_any_server() && waiter.tried.is_empty() => Verdict::AllWait,
-                Err(NoLease::Full) => Verdict::Waits,
+                Err(NoLease::Full) => {
+                    waiter.own = full.awaited.take().map(|own| (generation, own));
+                    // After a change, some may learn that they have no server left.
+                    match !has_changed && full.contains_all(&snapshot.set.candidates) {
+                        true => Verdict::AllWait,
+                        false => Verdict::Waits,
+                    }
+                }
                 answer => Verdict::Answered(answer),
             }
         });
-        self.expires = pool.snapshot_expires(now);
+        self.expires = pool.snapshot(now).set.expires(); // a trial that was given has changed it
         answers
     }
 }

@@ -1,4 +1,5 @@
 mod queued;
+mod queue_order;
 mod snapshot;
 mod tiers;
 

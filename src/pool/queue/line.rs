@@ -83,9 +83,9 @@ impl<T> WaitingLine<T> {
     }
 
     /// Gives everybody their turn, in order. Returns those who were answered.
-    pub(in crate::pool) fn serve<A>(&mut self, mut turn: impl FnMut(&T) -> Verdict<A>) -> Vec<(T, A)> {
+    pub(in crate::pool) fn serve<A>(&mut self, mut turn: impl FnMut(&mut T) -> Verdict<A>) -> Vec<(T, A)> {
         let mut answers = Vec::new();
-        for (ticket, waiting) in self.open.iter().chain(&self.ended) {
+        for (ticket, waiting) in self.open.iter_mut().chain(&mut self.ended) {
             match turn(waiting) {
                 Verdict::Answered(answer) => answers.push((*ticket, answer)),
                 Verdict::Waits => {}

@@ -10,13 +10,13 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 
-const QUEUE: QueueLimits = QueueLimits {
+pub(super) const QUEUE: QueueLimits = QueueLimits {
     clients_max: 3,
     timeout: Duration::from_secs(5),
 };
 
 /// A pool of servers that take so many sessions each, and all know its queue.
-fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
+pub(super) fn limited(policy: Policy, limits: &[u32], queue: Option<QueueLimits>) -> Arc<Pool> {
     let shared = Arc::<PoolQueue>::default();
     let servers = (0..).zip(limits).map(|(n, max)| limited_server(n, *max, &shared));
     let rules = PoolRules {
@@ -38,16 +38,16 @@ fn limited_server(n: usize, max: u32, queue: &Arc<PoolQueue>) -> Member {
     )
 }
 
-fn pick(pool: &Pool, n: u16) -> Result<Lease, NoLease> {
+pub(super) fn pick(pool: &Pool, n: u16) -> Result<Lease, NoLease> {
     pool.pick(client(n), &[], Instant::now())
 }
 
-fn lives(pool: &Pool) -> Vec<u32> {
+pub(super) fn lives(pool: &Pool) -> Vec<u32> {
     pool.servers().iter().map(|server| server.live()).collect()
 }
 
 /// A client that waits, in line by the time this returns.
-async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
+pub(super) async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailure>> {
     let before = pool.queue_len();
     let waiting = lines_up(pool, n, false).await;
     assert!(pool.queue_len() == before + 1 || waiting.is_finished());
@@ -55,7 +55,7 @@ async fn waits(pool: &Arc<Pool>, n: u16) -> JoinHandle<Result<Lease, QueueFailur
 }
 
 /// The same for one that may have ended its stream, or may find the line full.
-async fn lines_up(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
+pub(super) async fn lines_up(pool: &Arc<Pool>, n: u16, has_ended: bool) -> JoinHandle<Result<Lease, QueueFailure>> {
     let shared = Arc::clone(pool);
     let waiting = tokio::spawn(async move {
         let turn = &mut QueueTurn::default();
@@ -173,6 +173,25 @@ async fn a_change_of_the_servers_wakes_those_who_wait() {
     assert_eq!(waiting.await.unwrap().unwrap_err(), QueueFailure::NoServer);
 }
 
+/// Two wait for the only server. When another joins, it is the second one's own, and the first one waits on.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_own_server_is_another_one_after_a_change_no_longer_waits_for_the_one_before() {
+    let pool = limited(Policy::SourceHash, &[1, 1], Some(QUEUE));
+    let all = pool.servers().to_vec();
+    let own = |n| pick(&pool, n).unwrap().server().id();
+    let of = |index: usize| (0..100).find(|n| own(*n) == all[index].id()).unwrap();
+    let (stays, moves) = (of(0), of(1));
+    pool.replace_servers(vec![all[0].clone()]);
+    let lease = pick(&pool, stays).unwrap();
+    let (first, second) = (waits(&pool, stays).await, waits(&pool, moves).await);
+    pool.replace_servers(all.clone());
+    let moved = second.await.unwrap().unwrap();
+    assert_eq!(moved.server().id(), all[1].id());
+    assert!(!first.is_finished());
+    drop(lease);
+    let _lease = first.await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_takes_over_serves_those_who_wait_by_its_own_limits() {
     let before = limited(Policy::LeastConn, &[1], Some(QUEUE));
@@ -209,94 +228,6 @@ async fn the_trial_of_an_ejected_server_comes_by_time_alone() {
     let lease = waits(&pool, 1).await.await.unwrap().unwrap();
     assert_eq!(lease.server().id(), ejected.id());
     assert!(began.elapsed() >= back_off && began.elapsed() < back_off * 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_could_not_connect_keeps_its_place_and_its_time() {
-    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
-    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
-    let shared = Arc::clone(&pool);
-    let a = tokio::spawn(async move {
-        let mut turn = QueueTurn::default();
-        let lease = shared
-            .wait_for_lease(client(2), &[], &mut turn, pending(), |_| {})
-            .await
-            .unwrap();
-        let tried = [lease.server().id()];
-        drop(lease); // it cannot be connected to
-        let again = shared.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
-            assert_eq!(position, 1)
-        });
-        (again.await, tried[0])
-    });
-    yield_now().await;
-    let (b, c) = (waits(&pool, 3).await, waits(&pool, 4).await);
-    drop(first);
-    let _b = b.await.unwrap().unwrap();
-    assert!(!c.is_finished(), "the first one is before it");
-    drop(second);
-    let (again, tried) = a.await.unwrap();
-    assert_ne!(again.unwrap().server().id(), tried);
-    let _c = c.await.unwrap().unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhile() {
-    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
-    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
-    let mut turn = QueueTurn::default();
-    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, pending(), |_| {});
-    let (lease, ()) = tokio::join!(waiting, async { drop(first) });
-    let lease = lease.unwrap();
-    let mut newcomers = Vec::new();
-    for n in 3..6 {
-        newcomers.push(waits(&pool, n).await); // as many as may wait
-    }
-    let tried = [lease.server().id()];
-    let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
-        assert_eq!(position, 1)
-    });
-    let (again, ()) = tokio::join!(again, async {
-        assert_eq!(pool.queue_len(), 4);
-        assert_eq!(waits(&pool, 6).await.await.unwrap().unwrap_err(), QueueFailure::Full);
-        drop(second);
-    });
-    assert_ne!(again.unwrap().server().id(), tried[0]);
-    assert_eq!(pool.queue_len(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_has_ended_its_stream_is_served_after_the_others() {
-    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
-    let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
-    let third = lines_up(&pool, 3, false).await;
-    for waiting in [third, first, second] {
-        drop(lease);
-        lease = waiting.await.unwrap().unwrap();
-    }
-    assert_eq!(pool.queue_len(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn in_a_full_line_who_has_ended_its_stream_makes_room_for_newcomers() {
-    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
-    let mut lease = pick(&pool, 0).unwrap();
-    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
-    let (third, fourth) = (lines_up(&pool, 3, false).await, lines_up(&pool, 4, false).await);
-    assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
-    let fifth = lines_up(&pool, 5, false).await;
-    assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
-    let sixth = lines_up(&pool, 6, false).await;
-    assert_eq!(
-        sixth.await.unwrap().unwrap_err(),
-        QueueFailure::Full,
-        "nobody has ended"
-    );
-    for waiting in [third, fourth, fifth] {
-        drop(lease);
-        lease = waiting.await.unwrap().unwrap();
-    }
 }
 
 /// Many threads take and return places, wait and give up. No server ever has one too many, nobody who came later and waits

@@ -1,0 +1,112 @@
+//! The order in which those who wait are served, and who gets no place in the line.
+
+use std::future::pending;
+
+use tokio::task::yield_now;
+
+use super::queued::{QUEUE, limited, lines_up, lives, pick, waits};
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_connect_keeps_its_place_and_its_time() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let shared = Arc::clone(&pool);
+    let a = tokio::spawn(async move {
+        let mut turn = QueueTurn::default();
+        let lease = shared
+            .wait_for_lease(client(2), &[], &mut turn, pending(), |_| {})
+            .await
+            .unwrap();
+        let tried = [lease.server().id()];
+        drop(lease); // it cannot be connected to
+        let again = shared.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
+            assert_eq!(position, 1)
+        });
+        (again.await, tried[0])
+    });
+    yield_now().await;
+    let (b, c) = (waits(&pool, 3).await, waits(&pool, 4).await);
+    drop(first);
+    let _b = b.await.unwrap().unwrap();
+    assert!(!c.is_finished(), "the first one is before it");
+    drop(second);
+    let (again, tried) = a.await.unwrap();
+    assert_ne!(again.unwrap().server().id(), tried);
+    let _c = c.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_could_not_connect_keeps_its_place_also_if_the_queue_is_full_meanwhile() {
+    let pool = limited(Policy::LeastConn, &[1, 1], Some(QUEUE));
+    let (first, second) = (pick(&pool, 0).unwrap(), pick(&pool, 1).unwrap());
+    let mut turn = QueueTurn::default();
+    let waiting = pool.wait_for_lease(client(2), &[], &mut turn, pending(), |_| {});
+    let (lease, ()) = tokio::join!(waiting, async { drop(first) });
+    let lease = lease.unwrap();
+    let mut newcomers = Vec::new();
+    for n in 3..6 {
+        newcomers.push(waits(&pool, n).await); // as many as may wait
+    }
+    let tried = [lease.server().id()];
+    let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |position| {
+        assert_eq!(position, 1)
+    });
+    let (again, ()) = tokio::join!(again, async {
+        assert_eq!(pool.queue_len(), 4);
+        assert_eq!(waits(&pool, 6).await.await.unwrap().unwrap_err(), QueueFailure::Full);
+        drop(second);
+    });
+    assert_ne!(again.unwrap().server().id(), tried[0]);
+    assert_eq!(pool.queue_len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_ended_its_stream_is_served_after_the_others() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let mut lease = pick(&pool, 0).unwrap();
+    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
+    let third = lines_up(&pool, 3, false).await;
+    for waiting in [third, first, second] {
+        drop(lease);
+        lease = waiting.await.unwrap().unwrap();
+    }
+    assert_eq!(pool.queue_len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_full_line_who_has_ended_its_stream_makes_room_for_newcomers() {
+    let pool = limited(Policy::LeastConn, &[1], Some(QUEUE));
+    let mut lease = pick(&pool, 0).unwrap();
+    let (first, second) = (lines_up(&pool, 1, true).await, lines_up(&pool, 2, true).await);
+    let (third, fourth) = (lines_up(&pool, 3, false).await, lines_up(&pool, 4, false).await);
+    assert_eq!(second.await.unwrap().unwrap_err(), QueueFailure::Full, "the last one");
+    let fifth = lines_up(&pool, 5, false).await;
+    assert_eq!(first.await.unwrap().unwrap_err(), QueueFailure::Full);
+    let sixth = lines_up(&pool, 6, false).await;
+    assert_eq!(
+        sixth.await.unwrap().unwrap_err(),
+        QueueFailure::Full,
+        "nobody has ended"
+    );
+    for waiting in [third, fourth, fifth] {
+        drop(lease);
+        lease = waiting.await.unwrap().unwrap();
+    }
+}
+
+/// Others wait before it, for the other server.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_tried_all_servers_does_not_wait() {
+    for policy in POLICIES {
+        let pool = limited(policy, &[1, 1], Some(QUEUE));
+        let taken: Vec<_> = (0..100).filter_map(|n| pick(&pool, n).ok()).collect();
+        assert_eq!(lives(&pool), [1, 1]);
+        let _waiting = waits(&pool, 1).await;
+        let tried: Vec<_> = pool.servers().iter().map(|server| server.id()).collect();
+        let mut turn = QueueTurn::default();
+        let again = pool.wait_for_lease(client(2), &tried, &mut turn, pending(), |_| {});
+        assert_eq!(again.await.unwrap_err(), QueueFailure::NoServer, "{policy:?}");
+        drop(taken);
+    }
+}
