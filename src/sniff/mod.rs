@@ -236,7 +236,8 @@ where
 }
 
 /// Reads the PROXY header of a peer in front, within `hello_timeout` from `accepted_at` and [`HEADER_BYTES_MAX`] bytes. Returns
-/// it, and what has come right behind it; without a header, all that was read. `None`: there is no header.
+/// it, and what has come right behind it; without a header, all that was read. `None`: there is no header. Where none is
+/// required, a client that has sent nothing by then has none: its server speaks first.
 ///
 /// # Errors
 /// The header is invalid, is missing where one is required, or does not come in time.
@@ -255,7 +256,10 @@ where
         hello_bytes_max: HEADER_BYTES_MAX,
     };
     let mut preface = Preface::new(socket, &limits, accepted_at, memory, None);
-    let read = preface.read(&mut ProxyHeaderReader { is_required }).await;
+    let read = match preface.read(&mut ProxyHeaderReader { is_required }).await {
+        Err(SniffFailure::TooSlow) if !is_required && preface.bytes_read() == 0 => Ok(None),
+        read => read,
+    };
     let (found, mut first) = preface.finish(read, false)?;
     let header = found.map(|(header, length)| {
         first.drop_front(length);
