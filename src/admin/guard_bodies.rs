@@ -67,6 +67,8 @@ pub struct DeniedBody {
     pub denied: String,
     /// Sessions that are being reset.
     pub closed: usize,
+    /// Whether the guard only reports: then clients from there pass all the same.
+    pub report_only: bool,
 }
 
 /// `DELETE /api/v1/guards/{guard}/deny/{network}`.

@@ -119,6 +119,7 @@ pub(super) async fn deny(
     Ok(Json(DeniedBody {
         denied: network.to_string(),
         closed,
+        report_only: guard.rules().report_only,
     }))
 }
 

@@ -49,12 +49,16 @@ pub fn run(remote: &Remote, command: &GuardCommand) -> ExitCode {
         } => {
             let body = json!({ "network": network, "for": time, "close": close });
             let request = ApiRequest::post(format!("/api/v1/guards/{}/deny", encode(guard)), body.to_string());
-            remote.request(request, |DeniedBody { denied, closed }| {
-                let closed = match closed {
+            remote.request(request, |body: DeniedBody| {
+                let closed = match body.closed {
                     0 => String::new(),
                     closed => format!(", {} reset", counted(closed, "session")),
                 };
-                Ok(format!("guard {guard} denies {denied}{closed}\n"))
+                let denies = match body.report_only {
+                    true => "only reports (report_only): clients still pass; it would deny",
+                    false => "denies",
+                };
+                Ok(format!("guard {guard} {denies} {}{closed}\n", body.denied))
             })
         }
         GuardCommand::Undo { guard, network } => {

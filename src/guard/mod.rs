@@ -93,7 +93,8 @@ impl ReasonCounts {
 #[must_use = "dropping it ends the session"]
 pub struct GuardPass {
     guard: Arc<Guard>,
-    _session: CountedSession,
+    /// `None`: it would have refused the client. Then it would not count the session, either.
+    _session: Option<CountedSession>,
     would_refuse: Option<GuardReason>,
 }
 
@@ -178,22 +179,20 @@ impl Guard {
     pub fn admit(self: &Arc<Self>, client: ClientAddr, now: Instant) -> Result<GuardPass, GuardReason> {
         let source = Source::of(client.host(), self.rules.by);
         let reason = match self.check(client, source, now) {
-            Ok(session) => return Ok(self.pass(session, None)),
+            Ok(session) => return Ok(self.pass(Some(session), None)),
             Err(reason) => reason,
         };
         let counts = &self.counts;
         counts.refused.record(source);
-        if self.rules.report_only
-            && let Ok(session) = counts.sessions.enter(source, None, None)
-        {
+        if self.rules.report_only {
             counts.reports.add(reason);
-            return Ok(self.pass(session, Some(reason)));
+            return Ok(self.pass(None, Some(reason)));
         }
         counts.refusals.add(reason);
         Err(reason)
     }
 
-    fn pass(self: &Arc<Self>, session: CountedSession, would_refuse: Option<GuardReason>) -> GuardPass {
+    fn pass(self: &Arc<Self>, session: Option<CountedSession>, would_refuse: Option<GuardReason>) -> GuardPass {
         GuardPass {
             guard: Arc::clone(self),
             _session: session,

@@ -147,13 +147,11 @@ fn a_guard_that_only_reports_lets_all_pass_and_counts() {
     let would_refuse: Vec<_> = passes.iter().map(GuardPass::would_refuse).collect();
     assert_eq!(
         would_refuse,
-        [
-            Some(GuardReason::Deny),
-            Some(GuardReason::Sessions),
-            Some(GuardReason::Sessions)
-        ]
+        [Some(GuardReason::Deny), None, Some(GuardReason::Sessions)],
+        "what it would have refused does not count"
     );
-    assert_eq!(guard.reports()[2], (GuardReason::Sessions, 2));
+    assert_eq!(guard.reports()[2], (GuardReason::Sessions, 1));
+    assert_eq!((guard.sessions(), guard.sources()), (1, 1));
     assert!(guard.refusals().iter().all(|(_, count)| *count == 0));
     assert!(Throttle::of(&passes).is_none());
 }

@@ -35,7 +35,10 @@ fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
     let proxy = Proxy::start(&config(&server, "sessions = 5000"));
     let mut open = served_client(proxy.at("l"));
     let answer = proxy.answer(&["guard", "deny", "g", "127.0.0.0/8"]);
-    assert_eq!(answer, json!({ "denied": "127.0.0.0/8", "closed": 0 }));
+    assert_eq!(
+        answer,
+        json!({ "denied": "127.0.0.0/8", "closed": 0, "report_only": false })
+    );
     assert!(is_denied(&proxy));
     served_client(proxy.at("m")); // another guard
     open.send(b"ping");
@@ -93,6 +96,22 @@ fn close_resets_the_sessions_of_the_guard_and_of_the_network_only() {
     assert_eq!((&line["guard"], &line["guard_reason"]), (&"g".into(), &"deny".into()));
     drop((other_guard, other_network));
     wait_for_active_sessions(&proxy, 0);
+}
+
+#[test]
+fn a_guard_that_only_reports_says_that_what_it_denies_still_passes() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "report_only = true"));
+    let mut open = served_client(proxy.at("l"));
+    let done = proxy.command(&["guard", "deny", "g", "127.0.0.1", "--close"]);
+    assert_eq!(
+        done.stdout,
+        "guard g only reports (report_only): clients still pass; it would deny 127.0.0.1/32, 1 session reset\n"
+    );
+    open.must_be_reset();
+    served_client(proxy.at("l"));
+    let reported = proxy.answer(&["guard", "g"])["guard"]["reports"]["deny"].clone();
+    assert_eq!(reported, 1);
 }
 
 #[test]
