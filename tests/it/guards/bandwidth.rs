@@ -41,9 +41,19 @@ fn read_for(client: &mut Client, time: Duration) -> u64 {
     total
 }
 
-fn assert_near(bytes: u64, expected: u64, tolerance: f64) {
+/// Whether this is so in one of three rounds. These compare throughput with the real clock, and a busy machine may take it
+/// from any round; a limit that is wrong is wrong in all.
+fn in_one_of_three_rounds(mut round: impl FnMut() -> Result<(), String>) {
+    let outcomes: Vec<_> = (0..3).map_while(|_| round().err()).collect();
+    assert!(outcomes.len() < 3, "{outcomes:#?}");
+}
+
+fn near(bytes: u64, expected: u64, tolerance: f64) -> Result<(), String> {
     let error = (bytes as f64 / expected as f64 - 1.0).abs();
-    assert!(error < tolerance, "{bytes} bytes, expected {expected}");
+    let is_near = error < tolerance;
+    is_near
+        .then_some(())
+        .ok_or_else(|| format!("{bytes} bytes, expected {expected}"))
 }
 
 #[test]
@@ -51,35 +61,41 @@ fn one_session_gets_the_bandwidth_and_eight_share_it() {
     let server = source();
     let proxy = Proxy::start(&config(&server, "bandwidth = \"20MiB/s\""));
     let time = Duration::from_secs(4);
-    let mut alone = Client::connect(proxy.at("limited"));
-    assert_near(read_for(&mut alone, time), 80 * MIB, 0.1);
-    drop(alone);
-    let shares: Vec<u64> = scope(|scope| {
-        let clients: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| read_for(&mut Client::connect(proxy.at("limited")), time)))
-            .collect();
-        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    in_one_of_three_rounds(|| {
+        let mut alone = Client::connect(proxy.at("limited"));
+        near(read_for(&mut alone, time), 80 * MIB, 0.1)
     });
-    let all: u64 = shares.iter().sum();
-    assert_near(all, 80 * MIB, 0.1);
-    for share in &shares {
-        assert_near(*share, all / 8, 0.15);
-    }
+    in_one_of_three_rounds(|| {
+        let shares: Vec<u64> = scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| read_for(&mut Client::connect(proxy.at("limited")), time)))
+                .collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        let all: u64 = shares.iter().sum();
+        near(all, 80 * MIB, 0.1)?;
+        shares.iter().try_for_each(|share| near(*share, all / 8, 0.15))
+    });
 }
 
 #[test]
 fn each_session_has_its_own_limit_in_each_direction() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "bandwidth_per_session = \"1MiB/s\""));
-    let began = Instant::now();
-    scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| assert_echoes(&Client::connect(proxy.at("limited")), 2 << 20));
+    in_one_of_three_rounds(|| {
+        let began = Instant::now();
+        scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| assert_echoes(&Client::connect(proxy.at("limited")), 2 << 20));
+            }
+        });
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(1_800), "{took:?}");
+        match took < Duration::from_secs(4) {
+            true => Ok(()), // both directions at once
+            false => Err(format!("{took:?}")),
         }
     });
-    let took = began.elapsed();
-    assert!(took > Duration::from_millis(1_800), "{took:?}");
-    assert!(took < Duration::from_secs(4), "both directions at once: {took:?}");
 }
 
 #[test]
