@@ -62,7 +62,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::keys::{HEALTH, LISTENER, LOG, POOL, SERVER};
+    use super::keys::{GUARD, HEALTH, LISTENER, LOG, POOL, SERVER};
     use super::*;
 
     #[test]
@@ -82,6 +82,45 @@ mod tests {
             (&LOG, "zzzzzz", "known keys: `format`, `level`, `access`"),
         ] {
             assert_eq!(unknown_key(section, key).1, hint, "{key}");
+        }
+    }
+
+    /// Those of HAProxy, nginx and Traefik for guards, limits and who the client is.
+    #[test]
+    fn the_words_of_peers_for_limits_get_ours() {
+        for (section, key, ours) in [
+            (&GUARD, "limit_conn", "`sessions_per_source`"),
+            (&GUARD, "inFlightConn", "`sessions_per_source`"),
+            (&GUARD, "maxconn", "`sessions`"),
+            (&GUARD, "ipAllowList", "`allow`"),
+            (&GUARD, "ipWhiteList", "`allow`"),
+            (&GUARD, "rate-limit sessions", "`rate`"),
+            (&GUARD, "stick-table", "`sources_max`"),
+            (&LISTENER, "limit_conn", "`sessions_per_source` in `[guards.NAME]`"),
+            (&LISTENER, "inFlightConn", "`sessions_per_source` in `[guards.NAME]`"),
+            (&LISTENER, "maxconn", "`max_connections`"),
+            (&LISTENER, "ipAllowList", "`allow` and `deny` in `[guards.NAME]`"),
+            (&LISTENER, "ipWhiteList", "`allow` and `deny` in `[guards.NAME]`"),
+            (
+                &LISTENER,
+                "rate-limit sessions",
+                "`rate` and `rate_per_source` in `[guards.NAME]`",
+            ),
+            (
+                &LISTENER,
+                "stick-table",
+                "`rate` and `rate_per_source` in `[guards.NAME]`",
+            ),
+            (&LISTENER, "accept-proxy", "`accept_proxy`"),
+            (&POOL, "usesrc", "`bind_source`"),
+            (&POOL, "proxy_bind", "`bind_source`"),
+            (&POOL, "max_conns", "`max_sessions`"),
+            (&POOL, "backlog queue", "`queue = {"),
+            (&SERVER, "maxconn", "`max_sessions`"),
+            (&SERVER, "max_conns", "`max_sessions`"),
+        ] {
+            let hint = unknown_key(section, key).1;
+            assert!(hint.contains(ours), "{key}: {hint}");
         }
     }
 }

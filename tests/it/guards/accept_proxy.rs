@@ -1,6 +1,6 @@
 //! Peers in front that name their client by a PROXY header.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use acequia::proxy_protocol::{Decoded, ProxySource, decode};
@@ -185,6 +185,97 @@ fn without_require_a_client_that_waits_for_its_server_comes_without_a_header() {
     assert!(proxy.reload(&config(&server, "", keys, "")));
     Client::connect(proxy.at("l")).read_all();
     wait_for_ended_sessions(&proxy, "hello_timeout", 2);
+}
+
+/// Each byte comes in time, the whole does not: the deadline counts from accept, for the header and the ClientHello together.
+#[test]
+fn a_peer_that_sends_a_byte_now_and_then_is_closed_in_time() {
+    let server = Server::keeping(b"answer");
+    let routes = "hello_timeout = \"1s\"\n[[listeners.l.routes]]\nsni = \"a.example\"\npool = \"p\"";
+    let proxy = Proxy::start(&config(&server, "", routes, ""));
+    let hello = Hello::named("a.example").bytes();
+    for whole in [v2(), [v2(), hello].concat()] {
+        let mut client = Client::connect(proxy.at("l"));
+        let (head, tail) = whole.split_at(whole.len() - 30);
+        client.send(head);
+        client.0.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut tail = tail.iter();
+        let ended = loop {
+            match client.0.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                ended => break ended.map_err(|error| error.kind()),
+            }
+            let byte = tail.next().expect("it is closed before all has come");
+            let _ = client.0.write_all(&[*byte]);
+        };
+        assert!(matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)), "{ended:?}");
+    }
+    wait_for_ended_sessions(&proxy, "hello_timeout", 2);
+    assert_eq!(server.sessions(), 0);
+}
+
+#[test]
+fn source_hash_uses_the_client_that_is_named() {
+    let servers = [Server::named("a"), Server::named("b")];
+    let pool = configs::pool(
+        "p",
+        &[servers[0].address, servers[1].address],
+        "balance = \"source-hash\"\nhealth = { check = \"off\" }",
+    );
+    let listener = configs::listener("l", "p", "accept_proxy = { from = \"127.0.0.1\" }");
+    let proxy = Proxy::start(&[listener, pool].concat());
+    let reached = |last: u8| {
+        let mut client = Client::connect(proxy.at("l"));
+        client.send(format!("PROXY TCP4 192.0.2.{last} 192.0.2.1 1 2\r\n").as_bytes());
+        client.finish().read_all()
+    };
+    let first: Vec<_> = (0..30).map(reached).collect();
+    let again: Vec<_> = (0..30).map(reached).collect();
+    assert_eq!(first, again, "each client has its own server");
+    assert!(
+        first.contains(&b"a".to_vec()) && first.contains(&b"b".to_vec()),
+        "{first:?}"
+    );
+}
+
+#[test]
+fn route_explains_a_client_behind_a_peer() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, ", others = \"refuse\"", "", ""));
+    let explain = |peer: &str| {
+        let arguments = [
+            "route",
+            "-c",
+            "acequia.toml",
+            "--listener",
+            "l",
+            "--peer",
+            peer,
+            "--from",
+            "192.0.2.66",
+        ];
+        proxy.command(&arguments).stdout
+    };
+    let trusted = explain("127.0.0.1");
+    assert!(trusted.contains("peer 127.0.0.1 is trusted"), "{trusted}");
+    assert!(trusted.contains("deny"), "the guard refuses the client: {trusted}");
+    let other = explain("127.0.0.2");
+    assert!(other.contains("peer 127.0.0.2 is refused"), "{other}");
+}
+
+#[test]
+fn everybody_as_a_trusted_peer_gets_a_warning() {
+    let server = Server::echo();
+    for network in ["0.0.0.0/0", "::/0"] {
+        let text = config(&server, "", "", "").replace("from = \"127.0.0.1\"", &format!("from = \"{network}\""));
+        let proxy = Proxy::start(&text);
+        let checked = proxy.command(&["check", "-c", "acequia.toml"]);
+        let printed = checked.stdout + &checked.stderr;
+        assert!(
+            checked.code == Some(0) && printed.contains("trusts everybody"),
+            "{printed}"
+        );
+    }
 }
 
 #[test]

@@ -168,6 +168,22 @@ fn a_reload_reads_the_files_again_and_keeps_what_was_good() {
 }
 
 #[test]
+fn an_allow_file_adds_to_what_is_allowed() {
+    let server = greeting_server();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("allowed.txt");
+    std::fs::write(&file, "# the office\n127.0.0.2\n").unwrap();
+    let guard = format!("allow = \"127.0.0.4\"\nallow_file = \"{}\"", file.display());
+    let text = config(&server, &guard, "");
+    let proxy = Proxy::start(&text);
+    let served = || ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|source| is_served(&proxy, source));
+    assert_eq!(served(), [true, false, true]);
+    std::fs::write(&file, "127.0.0.3\n").unwrap();
+    assert!(proxy.reload(&text));
+    assert_eq!(served(), [false, true, true]);
+}
+
+#[test]
 fn a_hundred_thousand_networks_are_reloaded_within_seconds() {
     let server = greeting_server();
     let folder = tempfile::tempdir().unwrap();

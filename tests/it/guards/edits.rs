@@ -1,5 +1,7 @@
 //! `acequia guard`: shows a guard, denies networks while the process runs, and undoes that.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::json;
 
 use crate::support::client::{Client, served_client};
@@ -33,7 +35,7 @@ fn is_denied(proxy: &Proxy) -> bool {
 fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
     let server = Server::echo();
     let proxy = Proxy::start(&config(&server, "sessions = 5000"));
-    let mut open = served_client(proxy.at("l"));
+    let (mut open, began) = (served_client(proxy.at("l")), SystemTime::now());
     let answer = proxy.answer(&["guard", "deny", "g", "127.0.0.0/8"]);
     assert_eq!(
         answer,
@@ -54,8 +56,17 @@ fn a_denied_network_is_refused_until_it_is_undone_also_after_a_reload() {
         shown["denied"][0]["set_by"].as_str().unwrap().starts_with("uid "),
         "{shown}"
     );
+    let set_at = humantime::parse_rfc3339(shown["denied"][0]["set_at"].as_str().unwrap()).unwrap();
+    // The time is shown in whole seconds at least.
+    assert!(
+        set_at + Duration::from_secs(1) > began && set_at <= SystemTime::now(),
+        "{shown}"
+    );
     let text = proxy.command(&["guard", "g"]);
-    assert!(text.stdout.contains("127.0.0.0/8"), "{text:?}");
+    assert!(
+        text.stdout.contains("127.0.0.0/8") && text.stdout.contains(" ago"),
+        "{text:?}"
+    );
     let wrong = proxy.command(&["guard", "undo", "g", "127.0.0.1"]);
     assert_eq!(wrong.code, Some(1), "{wrong:?}");
     assert_eq!(

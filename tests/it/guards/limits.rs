@@ -1,5 +1,7 @@
 //! Guards that limit sessions and their rate.
 
+use std::io::Read;
+
 use crate::support::client::{Client, served_client};
 use crate::support::counts::{wait_for_active_sessions, wait_for_ended_sessions};
 use crate::support::proxy::Proxy;
@@ -168,4 +170,66 @@ fn a_reload_keeps_counts_and_a_guard_that_is_removed_lets_all_pass() {
     ];
     assert!(proxy.reload(&open.concat()));
     assert!(served_from("127.0.0.1", &proxy, "m").is_some());
+}
+
+/// The clients are those that a PROXY header names: one host has no two IPv6 networks.
+#[test]
+fn a_source_is_an_address_of_ipv4_and_a_network_of_ipv6_unless_by_says_otherwise() {
+    let server = Server::echo();
+    let config = |by: &str| {
+        config(&server, &format!("rate_per_source = \"1/h\"\n{by}")).replace(
+            "guards = \"g\"",
+            "guards = \"g\"\naccept_proxy = { from = \"127.0.0.1\" }",
+        )
+    };
+    let is_served = |proxy: &Proxy, client: &str| {
+        let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+        let mut peer = Client::connect(proxy.at("l"));
+        peer.send(format!("PROXY {family} {client} {client} 1 2\r\nping").as_bytes());
+        peer.0.read_exact(&mut [0; 4]).is_ok()
+    };
+    for (by, expected) in [
+        ("", [true, true, false, true, false, true]),
+        ("by = { ipv4 = 24, ipv6 = 128 }", [true, false, false, true, true, true]),
+    ] {
+        let proxy = Proxy::start(&config(by));
+        let clients = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.1",
+            "2001:db8:0:1::1",
+            "2001:db8:0:1::2",
+            "2001:db8:0:2::1",
+        ];
+        assert_eq!(clients.map(|client| is_served(&proxy, client)), expected, "{by}");
+    }
+}
+
+#[test]
+fn more_sources_than_are_remembered_are_counted_as_evictions() {
+    let server = Server::echo();
+    let proxy = Proxy::start(&config(&server, "rate_per_source = \"1/h\"\nsources_max = 1"));
+    // One set of eight places.
+    for last in 1..=20 {
+        assert!(served_from(&format!("127.0.0.{last}"), &proxy, "l").is_some());
+    }
+    let evictions = proxy.metrics().sum("acequia_guard_evictions_total", &[("guard", "g")]);
+    assert_eq!(evictions, 12.0);
+    assert_eq!(proxy.answer(&["guard", "g"])["evictions"], 12);
+}
+
+#[test]
+fn a_guard_of_both_the_listener_and_the_route_counts_a_session_once() {
+    let server = Server::echo();
+    let route = "guards = \"g\"\n[[listeners.l.routes]]\nfrom = \"127.0.0.0/8\"\nguards = \"g\"\npool = \"p\"";
+    let config = [
+        String::from("[guards.g]\nsessions = 1\n"),
+        configs::listener("l", "p", route),
+        configs::pool("p", &[server.address], "health = { check = \"off\" }"),
+    ];
+    let proxy = Proxy::start(&config.concat());
+    let _held = served_client(proxy.at("l"));
+    assert_eq!(proxy.metrics().sum("acequia_guard_sessions", &[]), 1.0);
+    assert!(served_from("127.0.0.1", &proxy, "l").is_none());
+    assert_eq!(refusals(&proxy, "sessions"), 1.0);
 }
