@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::client::{Client, served_client};
+use crate::support::configs;
 use crate::support::counts::wait_for_ended_sessions;
 use crate::support::proxy::Proxy;
 use crate::support::server::{ManualServer, Server};
-use crate::support::configs;
 
 /// A listener `l` whose pool `p` is not checked.
 fn config(servers: &[SocketAddr], listener: &str, pool: &str) -> String {
