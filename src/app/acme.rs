@@ -216,11 +216,7 @@ fn states(in_force: &InForce) -> Vec<RenewalState> {
 
 /// When a certificate is to be replaced: at once if it is not one for these names.
 fn due(current: &Certificate, wanted: &AcmeSource) -> SystemTime {
-    let has = |name: &crate::name::ServerName| {
-        let mut names = current.names.iter();
-        names.any(|known| matches!(known, crate::name::NamePattern::Exact(known) if known == name))
-    };
-    if current.is_self_signed || !wanted.names.iter().all(has) {
+    if current.stands_in || current.count_names(&wanted.names) < wanted.names.len() {
         return UNIX_EPOCH;
     }
     // The same at each look, and another for each certificate.

@@ -36,11 +36,16 @@ pub fn load_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -> Result<Liv
             let (_, known) = before.tls.all().find(|(known, _)| *known == name)?;
             Some((known, metrics))
         });
-        if let Some((known, metrics)) = known.filter(|(known, _)| known.plan() == tls_plan) {
-            reload_listener_tls(name, known, metrics);
-            return Ok(Arc::clone(known));
+        match known {
+            Some((known, metrics)) if known.plan() == tls_plan => {
+                reload_listener_tls(name, known, metrics);
+                Ok(Arc::clone(known))
+            }
+            known => {
+                let known = known.map_or_else(Arc::default, |(known, _)| known.certificates());
+                ListenerTls::load(tls_plan.clone(), &known).map(Arc::new)
+            }
         }
-        ListenerTls::load(tls_plan.clone()).map(Arc::new)
     };
     let failed = |section: String| move |cause| Failure::Tls { section, cause };
     let admin = plan.admin.tls.as_ref().map(|tls| load("[admin]", tls));

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use x509_parser::certificate::{Validity, X509Certificate};
@@ -19,29 +17,6 @@ use super::ocsp::Staple;
 use super::words::{bounded, unix_now};
 use crate::name::{NamePattern, ServerName};
 
-/// Where certificates are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CertificateSource {
-    /// A chain, the server's certificate first, and its key. Both may be in one file.
-    Files(CertificateFiles),
-    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it; the same, or
-    /// `fullchain.pem` with `privkey.pem`, in directories within it.
-    Directory(PathBuf),
-    /// What is ordered by ACME. A self-signed certificate takes its place until the file is there.
-    Acme(AcmeSource),
-}
-
-/// A certificate that is ordered by ACME.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcmeSource {
-    /// The `[acme.NAME]` that it is ordered by.
-    pub acme: Arc<str>,
-    /// The host names that it is to be for; at least one.
-    pub names: Arc<[ServerName]>,
-    /// The file of the chain and its key.
-    pub file: PathBuf,
-}
-
 /// The files of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
@@ -52,15 +27,15 @@ pub struct CertificateFiles {
 }
 
 /// A certificate with its chain and its key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) files: CertificateFiles,
     /// The versions of the files that it was read from; taken before they were read.
-    versions: FileStamps,
+    pub(super) versions: FileStamps,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
     /// Until when its OCSP response can be sent, in seconds since the Unix epoch; `None`: there is no end, or no response.
-    staple_expires: Option<i64>,
+    pub(super) staple_expires: Option<i64>,
     /// The host names it is for.
     pub names: Vec<NamePattern>,
     /// Who issued it: the issuer's common name, or else its whole name, as in RFC 4514; escaped.
@@ -72,75 +47,14 @@ pub struct Certificate {
     /// The `[acme.NAME]` that it is ordered by; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
     /// Whether it only takes the place of one that is ordered.
+    pub stands_in: bool,
+    /// Whether it is one that is self-signed and does so.
     pub is_self_signed: bool,
     /// What is wrong with it or its chain, though it can be used.
     pub warnings: Vec<String>,
 }
 
-/// How long a self-signed certificate is valid: another is made at each start.
-const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
-
-type FileStamps = [Option<FileStamp>; 3];
-
-impl CertificateSource {
-    /// The files that it stands for, by name.
-    pub(super) fn files(&self) -> Result<Vec<CertificateFiles>, TlsFileError> {
-        match self {
-            Self::Files(files) => Ok(vec![files.clone()]),
-            Self::Directory(path) => {
-                let mut found = Vec::new();
-                for directory in list_directory(path, &mut found)? {
-                    list_directory(&directory, &mut found)?;
-                }
-                Ok(found)
-            }
-            Self::Acme(source) => Ok(vec![CertificateFiles {
-                cert: source.file.clone(),
-                key: source.file.clone(),
-            }]),
-        }
-    }
-}
-
-impl AcmeSource {
-    /// The name that it goes by: the first one.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.names[0].as_str()
-    }
-
-    /// Reads the certificate. While its file is missing, it is a new self-signed one.
-    pub(super) fn load(&self, files: &CertificateFiles) -> Result<Certificate, TlsFileError> {
-        let acme = Some(Arc::clone(&self.acme));
-        if file_version(&self.file).is_some() {
-            return Ok(Certificate { acme, ..files.load()? });
-        }
-        let made = self_signed(&self.names).map_err(|error| TlsFileError::new(&self.file, error.to_string()))?;
-        let (chain, key) = made;
-        let certificate = files.certificate([None; 3], &[chain], &key)?;
-        Ok(Certificate {
-            acme,
-            is_self_signed: true,
-            ..certificate
-        })
-    }
-}
-
-/// A self-signed certificate for these names, and its key. Clients that verify certificates refuse it.
-fn self_signed(names: &[ServerName]) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
-    let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "acequia, until ACME has issued a certificate");
-    params.not_before = SystemTime::now().into();
-    params.not_after = params.not_before + SELF_SIGNED_VALIDITY;
-    let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    Ok((certificate.der().clone(), key.into()))
-}
+pub(super) type FileStamps = [Option<FileStamp>; 3];
 
 /// Checks that a text in PEM is a chain with its key, as it is to be written to this file.
 ///
@@ -153,46 +67,6 @@ pub fn check_certificate(file: &Path, text: &[u8]) -> Result<(), TlsFileError> {
     };
     files.certificate([None; 3], &certificates(file, text)?, &parse_key(file, text)?)?;
     Ok(())
-}
-
-/// Adds the certificates of a directory. Returns the directories in it.
-fn list_directory(path: &Path, found: &mut Vec<CertificateFiles>) -> Result<Vec<PathBuf>, TlsFileError> {
-    let listed = path.read_dir().and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
-    // Names with a dot are not for us: Kubernetes keeps the files of a secret in `..data`, behind links.
-    let is_hidden = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
-    let mut paths: Vec<_> = listed
-        .iter()
-        .filter(|entry| !is_hidden(entry))
-        .map(std::fs::DirEntry::path)
-        .collect();
-    paths.sort();
-    let certbot = CertificateFiles {
-        cert: path.join("fullchain.pem"),
-        key: path.join("privkey.pem"),
-    };
-    if paths.contains(&certbot.cert) && paths.contains(&certbot.key) {
-        found.push(certbot);
-        return Ok(Vec::new());
-    }
-    let mut directories = Vec::new();
-    for cert in &paths {
-        let ending = cert.extension().and_then(std::ffi::OsStr::to_str);
-        let key = cert.with_extension("key");
-        match ending {
-            Some("pem" | "crt") if paths.binary_search(&key).is_ok() => found.push(CertificateFiles {
-                cert: cert.clone(),
-                key,
-            }),
-            Some("pem") => found.push(CertificateFiles {
-                cert: cert.clone(),
-                key: cert.clone(),
-            }),
-            _ if cert.is_dir() => directories.push(cert.clone()),
-            _ => {}
-        }
-    }
-    Ok(directories)
 }
 
 impl CertificateFiles {
@@ -217,7 +91,7 @@ impl CertificateFiles {
     }
 
     /// A certificate with its key, both read from these versions of the files.
-    fn certificate(
+    pub(super) fn certificate(
         &self,
         versions: FileStamps,
         chain: &[CertificateDer<'static>],
@@ -262,6 +136,7 @@ impl CertificateFiles {
             staple_expires: staple.expires,
             names,
             acme: None,
+            stands_in: false,
             is_self_signed: false,
             issuer: issuer_of(&parsed[0]),
             not_before: parsed[0].validity().not_before.timestamp(),
@@ -283,6 +158,16 @@ impl Certificate {
         &self.files.key
     }
 
+    /// For how many of these names it is, of which each must stand in it as it is.
+    #[must_use]
+    pub fn count_names(&self, names: &[ServerName]) -> usize {
+        let is_for = |name: &&ServerName| {
+            let mut known = self.names.iter();
+            known.any(|known| matches!(known, NamePattern::Exact(known) if known == *name))
+        };
+        names.iter().filter(is_for).count()
+    }
+
     /// Whether it, or one of its chain, has expired.
     #[must_use]
     pub fn has_expired(&self) -> bool {
@@ -296,7 +181,7 @@ impl Certificate {
     }
 }
 
-fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+pub(super) fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");
         let what = match error {

@@ -10,9 +10,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 
-use super::certificate::{Certificate, CertificateSource};
+use super::certificate::Certificate;
 use super::client_auth::ClientAuthPlan;
 use super::file::{FileStamp, TlsFileError, file_version};
+use super::source::CertificateSource;
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
 use super::tickets::{TicketSecrets, Ticketer};
 
@@ -54,7 +55,10 @@ pub struct ListenerTls {
     provider: Arc<CryptoProvider>,
     resolver: Arc<CertificateResolver>,
     policy: ArcSwap<HandshakePolicy>,
-    state: Mutex<ReloadState>,
+    /// What is broken, and has been reported. Readers never wait: files may be many, or on a file system that hangs.
+    broken: ArcSwap<Vec<String>>,
+    /// Held while the files are read: by one thread at a time.
+    reload: Mutex<()>,
 }
 
 /// What handshakes are made with, apart from certificates.
@@ -65,13 +69,6 @@ struct HandshakePolicy {
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
     /// What is wrong with the files of `client_auth`, though they can be used.
     warnings: Vec<String>,
-}
-
-/// What the next reading of the files needs to know. Only one thread reads at a time.
-#[derive(Debug, Default)]
-struct ReloadState {
-    /// What is broken, and has been reported.
-    broken: Vec<String>,
 }
 
 /// What came of reading the files again.
@@ -160,14 +157,14 @@ impl ListenerTlsPlan {
 }
 
 impl ListenerTls {
-    /// Reads all files. Takes time where there are many.
+    /// Reads all files, except those of certificates that were read `before` and have not changed. Takes time where there
+    /// are many.
     ///
     /// # Errors
     /// What is wrong with the first file that cannot be used.
-    pub fn load(plan: ListenerTlsPlan) -> Result<Self, TlsFileError> {
+    pub fn load(plan: ListenerTlsPlan, before: &CertificateStore) -> Result<Self, TlsFileError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let LoadedStore { store, mut broken, .. } =
-            CertificateStore::load(&plan.certificates, &CertificateStore::default());
+        let LoadedStore { store, mut broken, .. } = CertificateStore::load(&plan.certificates, before);
         if !broken.is_empty() {
             return Err(broken.remove(0));
         }
@@ -181,13 +178,14 @@ impl ListenerTls {
             provider,
             resolver,
             policy: ArcSwap::from_pointee(policy),
-            state: Mutex::default(),
+            broken: ArcSwap::default(),
+            reload: Mutex::default(),
         })
     }
 
     /// Reads the files that have changed, and puts in force what is not broken. Takes time where there are many.
     pub fn reload(&self) -> TlsReload {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
         let LoadedStore {
             store,
             mut changed,
@@ -213,7 +211,7 @@ impl ListenerTls {
                 Err(error) => broken.push(error.to_string()),
             }
         }
-        let before = std::mem::replace(&mut state.broken, broken.clone());
+        let before = self.broken.swap(Arc::new(broken.clone()));
         broken.retain(|error| !before.contains(error));
         TlsReload {
             certificates: changed,
@@ -273,6 +271,45 @@ impl ListenerTls {
     /// What is broken: files that were changed and cannot be used. What was in force before is in force still.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).broken.clone()
+        self.broken.load().to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread::spawn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tls::CertificateFiles;
+
+    /// The admin port tells it on the thread that checks servers and handles signals: files on a file system that hangs must
+    /// not stop these.
+    #[test]
+    fn while_files_are_read_it_can_be_asked_what_is_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.pem");
+        let own = rcgen::generate_simple_self_signed(["own.example".to_owned()]).unwrap();
+        std::fs::write(&file, own.cert.pem() + &own.signing_key.serialize_pem()).unwrap();
+        let plan = ListenerTlsPlan {
+            certificates: vec![CertificateSource::Files(CertificateFiles {
+                cert: file.clone(),
+                key: file,
+            })],
+            alpn: Vec::new(),
+            min_version: MinVersion::Tls12,
+            client_auth: None,
+            tickets: None,
+            route_alpn: Vec::new(),
+        };
+        let tls = Arc::new(ListenerTls::load(plan, &CertificateStore::default()).unwrap());
+        let _reading = tls.reload.lock().unwrap();
+        let (answers, answer) = channel();
+        spawn({
+            let tls = Arc::clone(&tls);
+            move || answers.send(tls.broken())
+        });
+        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(Vec::new()));
     }
 }

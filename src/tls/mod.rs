@@ -10,6 +10,8 @@ mod words;
 mod file;
 mod ocsp;
 mod certificate;
+mod acme_source;
+mod source;
 mod store;
 mod client_auth;
 mod tickets;
@@ -20,9 +22,8 @@ mod verification;
 mod pool;
 mod handshake;
 
-pub use certificate::{
-    AcmeSource, Certificate, CertificateFiles, CertificateSource, certificate_names, check_certificate,
-};
+pub use acme_source::AcmeSource;
+pub use certificate::{Certificate, CertificateFiles, certificate_names, check_certificate};
 pub use client_auth::ClientAuthPlan;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::TlsFileError;
@@ -32,6 +33,7 @@ pub use pool::{
     ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SniSource, client_config,
     unverified_config,
 };
+pub use source::CertificateSource;
 pub use store::CertificateStore;
 pub use words::{
     PeerCertificate, TlsSummary, error_text, error_word, has_unknown_issuer, is_about_client_certificate, version_word,

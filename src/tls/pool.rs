@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ClientConfig;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
 use rustls::crypto::aws_lc_rs;
@@ -99,8 +99,10 @@ pub struct ClientChoice<'a> {
 pub struct PoolTls {
     plan: PoolTlsPlan,
     current: ArcSwap<Current>,
-    // A std mutex: locked for a line.
-    broken: Mutex<Option<String>>,
+    /// What is broken, and has been reported. Readers never wait: a file may be on a file system that hangs.
+    broken: ArcSwapOption<String>,
+    /// Held while the files are read: by one thread at a time.
+    reload: Mutex<()>,
 }
 
 /// What handshakes are made with.
@@ -198,30 +200,31 @@ impl PoolTls {
         Ok(Self {
             current: ArcSwap::from_pointee(plan.read()?),
             plan,
-            broken: Mutex::default(),
+            broken: ArcSwapOption::empty(),
+            reload: Mutex::default(),
         })
     }
 
     /// Reads the files if they have changed, and puts them in force if none is broken.
     pub fn reload(&self) -> TlsReload {
         let mut reload = TlsReload::default();
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
         if self.plan.versions() == self.current.load().versions {
-            *broken = None;
+            self.broken.store(None);
             return reload;
         }
         match self.plan.read() {
             Ok(current) => {
                 self.current.store(Arc::new(current));
-                *broken = None;
+                self.broken.store(None);
                 reload.policy = true;
             }
             Err(error) => {
                 let error = error.to_string();
-                if broken.as_ref() != Some(&error) {
-                    reload.broken.push(error.clone());
+                let before = self.broken.swap(Some(Arc::new(error.clone())));
+                if before.as_deref() != Some(&error) {
+                    reload.broken.push(error);
                 }
-                *broken = Some(error);
             }
         }
         reload
@@ -236,7 +239,7 @@ impl PoolTls {
     /// What is broken: a file that was changed and cannot be used. What was in force before is in force still.
     #[must_use]
     pub fn broken(&self) -> Option<String> {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.broken.load().as_deref().cloned()
     }
 
     /// Our certificate, if there is one.

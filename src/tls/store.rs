@@ -9,8 +9,10 @@ use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::{AcmeSource, Certificate, CertificateFiles, CertificateSource};
+use super::acme_source::AcmeSource;
+use super::certificate::{Certificate, CertificateFiles};
 use super::file::TlsFileError;
+use super::source::CertificateSource;
 use crate::name::NamePattern;
 
 /// Certificates. A name is found by its hash, whatever their number; a wildcard by the hash of the name without its first
@@ -53,34 +55,32 @@ impl CertificateStore {
     /// Reads the certificates of these sources; those whose files have not changed since `before` was read are taken from
     /// it.
     pub(super) fn load(sources: &[CertificateSource], before: &Self) -> LoadedStore {
-        let known: HashMap<_, _> = before
-            .all
-            .iter()
-            .map(|certificate| (&certificate.files, certificate))
-            .collect();
+        let known = before.all.iter().map(|certificate| (&certificate.files, certificate));
+        let known: HashMap<_, _> = known.collect();
         let (mut files, mut broken) = (Vec::<(CertificateFiles, Option<&AcmeSource>)>::new(), Vec::new());
         for source in sources {
             let acme = match source {
                 CertificateSource::Acme(acme) => Some(acme),
                 CertificateSource::Files(_) | CertificateSource::Directory(_) => None,
             };
-            let found = source.files().unwrap_or_else(|error| {
-                broken.push(error);
-                before.files_of(source)
-            });
+            let found = source
+                .files(&|files| known.contains_key(files))
+                .unwrap_or_else(|error| {
+                    broken.push(error);
+                    before.files_of(source)
+                });
             files.extend(found.into_iter().map(|files| (files, acme)));
         }
-        let kept = |files: &CertificateFiles| {
-            known
-                .get(files)
-                .filter(|kept| kept.is_current())
-                .map(|kept| Arc::clone(kept))
+        let kept = |files: &CertificateFiles, acme: Option<&AcmeSource>| {
+            let kept = known.get(files).filter(|kept| kept.is_current());
+            let kept = kept.filter(|kept| acme.map_or(kept.acme.is_none(), |acme| acme.accepts(kept)));
+            kept.map(|kept| Arc::clone(kept))
         };
         let (mut changed, mut warnings) = (0, Vec::new());
         let mut all = Vec::with_capacity(files.len());
         for ((files, _), loaded) in files.iter().zip(in_parallel(&files, |(files, acme)| {
-            let load = || acme.map_or_else(|| files.load(), |acme| acme.load(files));
-            kept(files).map_or_else(
+            let load = || acme.map_or_else(|| files.load(), |acme| acme.load(&before.all));
+            kept(files, *acme).map_or_else(
                 || load().map(|loaded| (Arc::new(loaded), true)),
                 |kept| Ok((kept, false)),
             )

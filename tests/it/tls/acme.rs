@@ -267,6 +267,55 @@ fn other_names_get_a_certificate_when_the_configuration_asks_for_them() {
 }
 
 #[test]
+fn a_certificate_whose_file_is_gone_stays_in_use_until_another_is_ordered() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    let file = site.state.path().join("shop.example.pem");
+    fs::remove_file(&file).unwrap();
+    let reloaded = proxy.command(&["cert", "reload"]);
+    assert!(
+        reloaded.code == Some(1)
+            && reloaded
+                .stderr
+                .contains("`acequia cert renew shop.example` orders another"),
+        "{reloaded:?}"
+    );
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    assert_eq!(listed(&proxy)["self_signed"], false);
+    proxy.answer(&["cert", "renew", "shop.example"]);
+    eventually("another is issued", || orders(&proxy, "ok") == 2.0);
+    assert!(file.exists());
+    eventually("nothing is broken", || {
+        proxy.command(&["cert", "reload"]).code == Some(0)
+    });
+}
+
+#[test]
+fn a_certificate_stays_in_use_while_another_order_of_its_names_makes_it_another_file() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    let proxy = site.start(&pebble);
+    issued(&proxy);
+    let config = site.config(&pebble, "", &["www.example", "shop.example"]);
+    assert!(proxy.reload(&config));
+    let mut clients = 0;
+    eventually("it is issued again under its other name", || {
+        assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+        clients += 1;
+        site.state.path().join("www.example.pem").exists()
+    });
+    eventually("that one is in use", || {
+        let certificate = listed(&proxy);
+        certificate["file"].as_str().unwrap().ends_with("www.example.pem")
+            && certificate["renewal"]["under_way"] == false
+    });
+    assert_eq!(site.read(&pebble, "www.example").unwrap(), b"hello");
+    assert!(clients > 0);
+}
+
+#[test]
 fn a_member_of_a_fleet_passes_validations_on_to_the_one_that_orders() {
     let (site, member) = (Site::new(), Port::keep());
     let pebble = PebbleSetup::new(member.number(), site.http.number()).start();

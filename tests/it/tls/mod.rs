@@ -8,6 +8,7 @@ mod client_certificates;
 mod clients;
 mod endings;
 mod ocsp;
+mod replaced_files;
 mod servers;
 mod sessions;
 mod storm;

@@ -1,0 +1,112 @@
+//! Certificates that are ordered by ACME, as files.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::certificate::{Certificate, CertificateFiles};
+use super::file::TlsFileError;
+use crate::name::ServerName;
+
+/// A certificate that is ordered by ACME.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSource {
+    /// The `[acme.NAME]` that it is ordered by.
+    pub acme: Arc<str>,
+    /// The host names that it is to be for; at least one.
+    pub names: Arc<[ServerName]>,
+    /// The file of the chain and its key.
+    pub file: PathBuf,
+}
+
+/// How long a self-signed certificate is valid: another is made at each start.
+const SELF_SIGNED_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+
+impl AcmeSource {
+    /// The name that it goes by: the first one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.names[0].as_str()
+    }
+
+    pub(super) fn files(&self) -> CertificateFiles {
+        CertificateFiles {
+            cert: self.file.clone(),
+            key: self.file.clone(),
+        }
+    }
+
+    /// Whether a certificate that was read of its file may stay in use as it is.
+    pub(super) fn accepts(&self, known: &Certificate) -> bool {
+        known.acme.as_ref() == Some(&self.acme)
+            && (!known.is_self_signed || known.count_names(&self.names) == self.names.len())
+    }
+
+    /// Reads the certificate. While its file is missing, one of those `before` stands in that was issued for some of its names,
+    /// otherwise a new self-signed one. A file that was there and is gone is an error.
+    pub(super) fn load(&self, before: &[Arc<Certificate>]) -> Result<Certificate, TlsFileError> {
+        let (acme, files) = (Some(Arc::clone(&self.acme)), self.files());
+        let Err(error) = self.file.metadata() else {
+            return Ok(Certificate { acme, ..files.load()? });
+        };
+        if before.iter().any(|known| known.files == files && !known.stands_in) {
+            let what = format!(
+                "{error}: `acequia cert renew {}` orders another certificate",
+                self.name()
+            );
+            return Err(TlsFileError::new(&self.file, what));
+        }
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(TlsFileError::new(&self.file, error.to_string()));
+        }
+        let stand_in = match self.issued_before(before) {
+            Some(issued) => Certificate {
+                files,
+                versions: [None; 3],
+                ..Certificate::clone(issued)
+            },
+            None => {
+                let made = self_signed(&self.names);
+                let (chain, key) = made.map_err(|error| TlsFileError::new(&self.file, error.to_string()))?;
+                Certificate {
+                    is_self_signed: true,
+                    ..files.certificate([None; 3], &[chain], &key)?
+                }
+            }
+        };
+        Ok(Certificate {
+            acme,
+            stands_in: true,
+            ..stand_in
+        })
+    }
+
+    /// The certificate that was ordered, is valid, and is for the most of the names; for one at least.
+    fn issued_before<'a>(&self, before: &'a [Arc<Certificate>]) -> Option<&'a Certificate> {
+        let is_issued =
+            |known: &&Arc<Certificate>| known.acme.is_some() && !known.is_self_signed && !known.has_expired();
+        let issued = before.iter().filter(is_issued).map(|known| &**known);
+        let best = issued.max_by_key(|known| known.count_names(&self.names))?;
+        (best.count_names(&self.names) > 0).then_some(best)
+    }
+}
+
+/// A self-signed certificate for these names, and its key. Clients that verify certificates refuse it.
+fn self_signed(names: &[ServerName]) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rcgen::Error> {
+    let names: Vec<_> = names.iter().map(|name| name.as_str().to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "acequia, until ACME has issued a certificate");
+    params.not_before = SystemTime::now().into();
+    params.not_after = params.not_before + SELF_SIGNED_VALIDITY;
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    Ok((certificate.der().clone(), key.into()))
+}

@@ -1,0 +1,103 @@
+//! Where certificates are.
+
+use std::ffi::OsStr;
+use std::fs::DirEntry;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::acme_source::AcmeSource;
+use super::certificate::{CertificateFiles, parse_key};
+use super::file::{TlsFileError, read};
+
+/// Where certificates are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// A chain, the server's certificate first, and its key. Both may be in one file.
+    Files(CertificateFiles),
+    /// A directory of such pairs: `NAME.pem` or `NAME.crt` with `NAME.key`, or `NAME.pem` with both in it; the same, or
+    /// `fullchain.pem` with `privkey.pem`, in directories within it.
+    Directory(PathBuf),
+    /// What is ordered by ACME. A self-signed certificate takes its place until the file is there.
+    Acme(AcmeSource),
+}
+
+impl CertificateSource {
+    /// The files that it stands for, by name. A pair that is known stays one while only one of its files is there: it is being
+    /// replaced.
+    pub(super) fn files(
+        &self,
+        is_known: &dyn Fn(&CertificateFiles) -> bool,
+    ) -> Result<Vec<CertificateFiles>, TlsFileError> {
+        match self {
+            Self::Files(files) => Ok(vec![files.clone()]),
+            Self::Directory(path) => {
+                let mut found = Vec::new();
+                for directory in list_directory(path, is_known, &mut found)? {
+                    list_directory(&directory, is_known, &mut found)?;
+                }
+                Ok(found)
+            }
+            Self::Acme(source) => Ok(vec![source.files()]),
+        }
+    }
+}
+
+/// Adds the certificates of a directory. Returns the directories in it.
+fn list_directory(
+    path: &Path,
+    is_known: &dyn Fn(&CertificateFiles) -> bool,
+    found: &mut Vec<CertificateFiles>,
+) -> Result<Vec<PathBuf>, TlsFileError> {
+    let listed = path.read_dir().and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let listed = listed.map_err(|error| TlsFileError::new(path, error.to_string()))?;
+    // Names with a dot are not for us: Kubernetes keeps the files of a secret in `..data`, behind links.
+    let is_hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let listed = listed.iter().filter(|entry| !is_hidden(entry));
+    let mut paths: Vec<_> = listed.map(DirEntry::path).collect();
+    paths.sort();
+    let is_there = |path: &PathBuf| paths.binary_search(path).is_ok();
+    let is_pair = |pair: &CertificateFiles| match (is_there(&pair.cert), is_there(&pair.key)) {
+        (true, true) => true,
+        (true, false) | (false, true) => is_known(pair),
+        (false, false) => false,
+    };
+    let certbot = CertificateFiles {
+        cert: path.join("fullchain.pem"),
+        key: path.join("privkey.pem"),
+    };
+    if is_pair(&certbot) {
+        found.push(certbot);
+        return Ok(Vec::new());
+    }
+    let mut directories = Vec::new();
+    for file in &paths {
+        let pair = |ending| CertificateFiles {
+            cert: file.with_extension(ending),
+            key: file.with_extension("key"),
+        };
+        match file.extension().and_then(OsStr::to_str) {
+            Some("crt") => found.extend(Some(pair("crt")).filter(is_pair)),
+            Some("pem") => found.push(match pair("pem") {
+                pair if is_pair(&pair) && (is_there(&pair.key) || !has_key(file)) => pair,
+                _ => CertificateFiles {
+                    cert: file.clone(),
+                    key: file.clone(),
+                },
+            }),
+            Some("key") => {
+                let pairs = ["crt", "pem"].map(pair);
+                if pairs.iter().all(|pair| !is_there(&pair.cert)) {
+                    found.extend(pairs.into_iter().filter(is_pair));
+                }
+            }
+            _ if file.is_dir() => directories.push(file.clone()),
+            _ => {}
+        }
+    }
+    Ok(directories)
+}
+
+/// Whether there is a key in the file of a certificate.
+fn has_key(file: &Path) -> bool {
+    read(file).is_ok_and(|text| parse_key(file, &text).is_ok())
+}

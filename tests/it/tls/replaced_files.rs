@@ -1,0 +1,75 @@
+//! Certificates of a directory whose files are replaced one after the other.
+
+use std::fs;
+
+use super::site::Site;
+use crate::support::authority::replace;
+use crate::support::configs::pool;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+/// A proxy with the certificates in the folder `sites`.
+fn start(site: &Site, server: &Server) -> Proxy {
+    Proxy::start(&format!(
+        "[listeners.tls]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [listeners.tls.tls]\ncertificates = [{{ directory = {} }}]\n{}",
+        site.file("sites"),
+        pool("p", &[server.address], "health = { check = \"off\" }")
+    ))
+}
+
+#[test]
+fn a_certificate_stays_in_use_while_one_of_its_two_files_is_missing() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let folder = site.folder().join("sites");
+    fs::create_dir_all(folder.join("bot")).unwrap();
+    site.authority.issue(&["a.example"]).write(&folder, "a"); // the first, which clients of unknown names get
+    let layouts = [
+        ("pem.example", "b.pem", "b.key"),
+        ("crt.example", "c.crt", "c.key"),
+        ("bot.example", "bot/fullchain.pem", "bot/privkey.pem"),
+    ];
+    for (name, certificate, key) in layouts {
+        let issued = site.authority.issue(&[name]);
+        replace(&folder.join(certificate), &issued.certificate);
+        replace(&folder.join(key), &issued.key);
+    }
+    let proxy = start(&site, &server);
+    let is_served = |name| site.client().connect(proxy.at("tls"), name).is_ok();
+    let away = folder.join("away");
+    for (name, certificate, key) in layouts {
+        for file in [certificate, key] {
+            fs::rename(folder.join(file), &away).unwrap();
+            let reloaded = proxy.command(&["cert", "reload"]);
+            assert!(
+                reloaded.code == Some(1) && reloaded.stderr.contains(&format!("{file}: No such file")),
+                "{reloaded:?}"
+            );
+            assert!(is_served(name), "{name} without {file}");
+            let status = proxy.command(&["status"]).stdout;
+            assert!(status.contains("broken") && status.contains(file), "{status}");
+            fs::rename(&away, folder.join(file)).unwrap();
+            assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+            assert!(is_served(name));
+        }
+        fs::remove_file(folder.join(certificate)).unwrap();
+        fs::remove_file(folder.join(key)).unwrap();
+        assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+        assert!(!is_served(name));
+    }
+}
+
+#[test]
+fn a_key_may_move_into_the_file_of_its_certificate() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let folder = site.folder().join("sites");
+    fs::create_dir(&folder).unwrap();
+    site.authority.issue(&["a.example"]).write(&folder, "a");
+    let proxy = start(&site, &server);
+    let next = site.authority.issue(&["a.example"]);
+    replace(&folder.join("a.pem"), &(next.certificate.clone() + &next.key));
+    fs::remove_file(folder.join("a.key")).unwrap();
+    assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+    let client = site.client().connect(proxy.at("tls"), "a.example").unwrap();
+    assert_eq!(client.certificate(), next.chain_and_key().0[0]);
+}
