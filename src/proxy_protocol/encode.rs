@@ -240,7 +240,6 @@ mod tests {
                 subject: "CN=joe".into(),
                 common_name: Some("joe".into()),
                 fingerprint: "00".into(),
-                not_after: 0,
             }),
         };
         let expected = b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x03joe\x23\0\x16TLS_AES_128_GCM_SHA256";

@@ -35,8 +35,6 @@ pub(super) enum Refusal {
     NotTls,
     /// The TLS handshake failed. If there is an alert for that, it was sent.
     Handshake(HandshakeError),
-    /// The client resumed a TLS session, and its certificate has expired since.
-    ClientCertificateExpired,
     /// No server was connected to.
     DialError(DialError, Reply),
     /// The client gets a response of ours instead of a server: to its HTTP request, or within its TLS, which ends here.
@@ -81,7 +79,6 @@ impl Refusal {
             }
             Self::Handshake(HandshakeError::Tls(_)) => Ending::TlsFailed,
             Self::Handshake(HandshakeError::NoRoom | HandshakeError::TooSlow) => Ending::HelloTimeout,
-            Self::ClientCertificateExpired => Ending::TlsClientRefused,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
             Self::Responded(ending, _) | Self::Cut(ending) => *ending,
@@ -103,7 +100,7 @@ impl Refusal {
             // The alert was sent.
             Self::Handshake(HandshakeError::Tls(_)) => Reply::End,
             Self::NotTls | Self::Handshake(_) | Self::Cancelled => Reply::Close,
-            Self::NoLocalAddress(_) | Self::ClientCertificateExpired | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
+            Self::NoLocalAddress(_) | Self::Broke(..) | Self::Cut(_) => Reply::Reset,
         }
     }
 

@@ -83,16 +83,10 @@ pub(super) async fn terminate(
     record(entry, &connection, started, result.as_ref().err());
     result.map_err(Refusal::Handshake)?;
     let summary = TlsSummary::of(connection.negotiated());
-    let has_expired = summary.peer.as_ref().is_some_and(|peer| peer.has_expired());
-    let is_resumed = summary.resumed;
-    entry.info().tls_mut().client = Some(summary);
-    if is_resumed {
+    if summary.resumed {
         entry.session_resumed();
-        if has_expired {
-            // It was verified when the ticket was issued, which may be hours ago.
-            return Err(Refusal::ClientCertificateExpired);
-        }
     }
+    entry.info().tls_mut().client = Some(summary);
     entry.traffic().up.restart(); // what counts from now on is the plaintext
     Ok((Box::new(connection), hello))
 }

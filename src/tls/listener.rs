@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::version::{TLS12, TLS13};
 
 use super::certificate::Certificate;
 use super::client_auth::ClientAuthPlan;
+use super::client_tickets::for_one_client;
 use super::file::{FileStamp, TlsFileError, file_version};
 use super::source::CertificateSource;
 use super::store::{CertificateResolver, CertificateStore, LoadedStore};
@@ -65,8 +67,11 @@ pub struct ListenerTls {
 #[derive(Debug)]
 struct HandshakePolicy {
     versions: Vec<Option<FileStamp>>,
-    /// A configuration for each list of protocols.
+    /// A configuration for each list of protocols. With certificates of clients, each connection has its own.
     configs: Vec<(Protocols, Arc<ServerConfig>)>,
+    /// What verifies clients; `None`: they are not asked for a certificate.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ticketer: Arc<dyn ProducesTickets>,
     /// What is wrong with the files of `client_auth`, though they can be used.
     warnings: Vec<String>,
 }
@@ -127,32 +132,44 @@ impl ListenerTlsPlan {
             // for twelve: whoever gets hold of the keys cannot decrypt sessions of TLS 1.2 that are older.
             None => aws_lc_rs::Ticketer::new().expect("the system has random bytes"),
         };
-        let config = |alpn: &Protocols| {
-            let versions: &[_] = match self.min_version {
-                MinVersion::Tls12 => &[&TLS13, &TLS12],
-                MinVersion::Tls13 => &[&TLS13],
-            };
-            let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
-            let builder = builder
-                .with_protocol_versions(versions)
-                .expect("the provider has suites of both");
-            let builder = match &auth {
-                Some(auth) => builder.with_client_cert_verifier(Arc::clone(&auth.verifier)),
-                None => builder.with_no_client_auth(),
-            };
-            let mut config = builder.with_cert_resolver(Arc::clone(resolver) as _);
-            config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-            // Sessions are resumed by tickets alone: a cache would be one lock for all workers.
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.ticketer = Arc::clone(&ticketer);
-            Arc::new(config)
-        };
         let lists: HashSet<_> = self.route_alpn.iter().chain([&self.alpn]).collect();
+        let verifier = auth.as_ref().map(|auth| Arc::clone(&auth.verifier));
+        let config = |alpn: &Protocols| self.config(alpn, resolver, provider, verifier.clone(), Arc::clone(&ticketer));
         Ok(HandshakePolicy {
             versions,
             configs: lists.into_iter().map(|alpn| (alpn.clone(), config(alpn))).collect(),
             warnings: auth.map_or_else(Vec::new, |auth| auth.warnings),
+            verifier,
+            ticketer,
         })
+    }
+
+    fn config(
+        &self,
+        alpn: &Protocols,
+        resolver: &Arc<CertificateResolver>,
+        provider: &Arc<CryptoProvider>,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+        ticketer: Arc<dyn ProducesTickets>,
+    ) -> Arc<ServerConfig> {
+        let versions: &[_] = match self.min_version {
+            MinVersion::Tls12 => &[&TLS13, &TLS12],
+            MinVersion::Tls13 => &[&TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
+        let builder = builder
+            .with_protocol_versions(versions)
+            .expect("the provider has suites of both");
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(resolver) as _);
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // Sessions are resumed by tickets alone: a cache would be one lock for all workers.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ticketer;
+        Arc::new(config)
     }
 }
 
@@ -233,9 +250,13 @@ impl ListenerTls {
     pub fn config(&self, alpn: &[Box<[u8]>]) -> Option<Arc<ServerConfig>> {
         let policy = self.policy.load();
         let mut configs = policy.configs.iter();
-        configs
-            .find(|(list, _)| list == alpn)
-            .map(|(_, config)| Arc::clone(config))
+        let (alpn, config) = configs.find(|(list, _)| list == alpn)?;
+        let Some(verifier) = &policy.verifier else {
+            return Some(Arc::clone(config));
+        };
+        let (verifier, ticketer) = for_one_client(verifier, &policy.ticketer);
+        let plan = &self.plan;
+        Some(plan.config(alpn, &self.resolver, &self.provider, Some(verifier), ticketer))
     }
 
     /// What a handshake is made with, if the protocols of the listener may be agreed.

@@ -15,6 +15,7 @@ mod source;
 mod store;
 mod client_auth;
 mod tickets;
+mod client_tickets;
 mod listener;
 mod engine;
 mod connection;

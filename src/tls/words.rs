@@ -38,8 +38,6 @@ pub struct PeerCertificate {
     pub common_name: Option<Box<str>>,
     /// The SHA-256 of the certificate, in hexadecimal digits.
     pub fingerprint: Box<str>,
-    /// When it expires, in seconds since the Unix epoch.
-    pub not_after: i64,
 }
 
 impl TlsSummary {
@@ -63,12 +61,6 @@ impl TlsSummary {
 }
 
 impl PeerCertificate {
-    /// Whether it has expired.
-    #[must_use]
-    pub fn has_expired(&self) -> bool {
-        self.not_after < unix_now()
-    }
-
     fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let common_name = parsed.subject().iter_common_name().next();
@@ -83,7 +75,6 @@ impl PeerCertificate {
                 .map(|byte| format!("{byte:02x}"))
                 .collect::<String>()
                 .into(),
-            not_after: parsed.validity().not_after.timestamp(),
         })
     }
 }

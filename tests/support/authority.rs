@@ -95,6 +95,13 @@ impl Authority {
         })
     }
 
+    /// The same, valid for so many seconds.
+    pub fn issue_for_seconds(&self, names: &[&str], seconds: u64) -> Issued {
+        self.issue_with(names, |params| {
+            params.not_after = (SystemTime::now() + Duration::from_secs(seconds)).into();
+        })
+    }
+
     /// The same with a key whose signatures take long, some milliseconds each.
     pub fn issue_slow(&self, names: &[&str]) -> Issued {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap();

@@ -1,11 +1,17 @@
 //! Which certificates of clients are accepted.
 
+use std::sync::{Arc, Mutex};
+
 use super::site::Site;
 use crate::support::authority::{Authority, Issued, replace};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 use crate::support::tls_client::TlsSetup;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 /// A site whose clients need certificates of an authority of their own.
@@ -142,6 +148,54 @@ fn a_certificate_that_is_revoked_is_refused_also_where_a_ticket_was_issued_for_i
     assert!(guarded.serves(Some(&stays)) && Guarded::is_served(&stays_setup, &guarded.proxy));
     let proxy = &guarded.proxy;
     proxy.wait_for_access("the log tells why", |line| line["tls_error"] == "certificate_revoked");
+}
+
+/// The certificate that a client shows, which may change.
+#[derive(Debug)]
+struct OwnCertificate(Mutex<Arc<CertifiedKey>>);
+
+impl OwnCertificate {
+    fn certified(own: &Issued) -> Arc<CertifiedKey> {
+        let (chain, key) = own.chain_and_key();
+        Arc::new(CertifiedKey::from_der(chain, key, &default_provider()).unwrap())
+    }
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().unwrap()))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_ticket_does_not_hold_a_client_to_a_certificate_that_has_expired() {
+    let guarded = Guarded::new("mode = \"require\"");
+    for version in [&TLS12, &TLS13] {
+        let setup = |own: &Issued| TlsSetup::new(&guarded.site.authority, &[version], Some(own));
+        // On a slow machine a certificate may expire before it is shown.
+        let served = (1..10).find_map(|seconds| {
+            let short = guarded.clients.issue_for_seconds(&["a.example"], seconds);
+            let own = Arc::new(OwnCertificate(Mutex::new(OwnCertificate::certified(&short))));
+            let mut client = setup(&short);
+            Arc::make_mut(&mut client.config).client_auth_cert_resolver = Arc::clone(&own) as _;
+            Guarded::is_served(&client, &guarded.proxy).then_some((client, own, short))
+        });
+        let (client, own, short) = served.unwrap();
+        eventually("the certificate expires", || {
+            !Guarded::is_served(&setup(&short), &guarded.proxy)
+        });
+        *own.0.lock().unwrap() = OwnCertificate::certified(&guarded.clients.issue(&["a.example"]));
+        let is_resumed = || {
+            let mut session = client.connect(guarded.proxy.at("tls"), "shop.example").unwrap();
+            assert_eq!(session.read_greeting(), b"hello");
+            session.is_resumed()
+        };
+        assert_eq!([is_resumed(), is_resumed()], [false, true]);
+    }
 }
 
 #[test]

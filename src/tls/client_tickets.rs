@@ -1,0 +1,167 @@
+//! Tickets for clients with certificates: a session is resumed no longer than the certificate of its client is valid.
+//!
+//! rustls does not verify it again when a session is resumed, and issues further tickets then. After its end each of them would
+//! have to be refused, also those of a client that has another certificate meanwhile, which it cannot show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ProducesTickets;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use x509_parser::parse_x509_certificate;
+
+use super::words::unix_now;
+
+const TIME_BYTES: usize = 8;
+
+/// What verifies the client of one connection, and its tickets, which are of use until its certificate expires.
+pub(super) fn for_one_client(
+    verifier: &Arc<dyn ClientCertVerifier>,
+    ticketer: &Arc<dyn ProducesTickets>,
+) -> (Arc<dyn ClientCertVerifier>, Arc<dyn ProducesTickets>) {
+    let expires = Arc::new(AtomicI64::new(i64::MAX));
+    let verifier = ClientVerifier {
+        verifier: Arc::clone(verifier),
+        expires: Arc::clone(&expires),
+    };
+    let ticketer = ClientTicketer {
+        ticketer: Arc::clone(ticketer),
+        expires,
+    };
+    (Arc::new(verifier), Arc::new(ticketer))
+}
+
+/// Keeps when the certificate that it has accepted expires.
+#[derive(Debug)]
+struct ClientVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// In seconds since the Unix epoch.
+    expires: Arc<AtomicI64>,
+}
+
+/// Tickets that contain when the client's certificate expires.
+#[derive(Debug)]
+struct ClientTicketer {
+    ticketer: Arc<dyn ProducesTickets>,
+    /// That of the certificate that was verified, or that is in the ticket.
+    expires: Arc<AtomicI64>,
+}
+
+impl ClientTicketer {
+    fn decrypt_at(&self, ticket: &[u8], now: i64) -> Option<Vec<u8>> {
+        let state = self.ticketer.decrypt(ticket)?;
+        let (expires, state) = state.split_first_chunk::<TIME_BYTES>()?;
+        let expires = i64::from_be_bytes(*expires);
+        if expires < now {
+            return None;
+        }
+        self.expires.store(expires, Relaxed);
+        Some(state.to_vec())
+    }
+}
+
+impl ProducesTickets for ClientTicketer {
+    fn enabled(&self) -> bool {
+        self.ticketer.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        let left = self.expires.load(Relaxed).saturating_sub(unix_now()).max(0);
+        self.ticketer.lifetime().min(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    fn encrypt(&self, state: &[u8]) -> Option<Vec<u8>> {
+        let expires = self.expires.load(Relaxed).to_be_bytes();
+        self.ticketer.encrypt(&[&expires, state].concat())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.decrypt_at(ticket, unix_now())
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier.verify_client_cert(certificate, intermediates, now)?;
+        let expires = parse_x509_certificate(certificate).map(|(_, parsed)| parsed.validity().not_after.timestamp());
+        self.expires.store(expires.unwrap_or(0), Relaxed); // one that cannot be read was not accepted
+        Ok(verified)
+    }
+
+    fn offer_client_auth(&self) -> bool {
+        self.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::aws_lc_rs;
+
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_of_use_until_the_certificate_expires_also_one_that_was_issued_for_another_ticket() {
+        let shared: Arc<dyn ProducesTickets> = aws_lc_rs::Ticketer::new().unwrap();
+        let of_connection = |expires| ClientTicketer {
+            ticketer: Arc::clone(&shared),
+            expires: Arc::new(AtomicI64::new(expires)),
+        };
+        let first = of_connection(1_000).encrypt(b"state").unwrap();
+        let resumed = of_connection(i64::MAX);
+        assert_eq!(resumed.decrypt_at(&first, 1_000).as_deref(), Some(&b"state"[..]));
+        assert_eq!(resumed.lifetime(), 0);
+        let second = resumed.encrypt(b"more").unwrap();
+        assert_eq!(
+            of_connection(i64::MAX).decrypt_at(&second, 1_000).as_deref(),
+            Some(&b"more"[..])
+        );
+        for ticket in [&first, &second] {
+            assert_eq!(of_connection(i64::MAX).decrypt_at(ticket, 1_001), None);
+        }
+        let without = of_connection(i64::MAX);
+        assert_eq!(without.lifetime(), shared.lifetime());
+        let ticket = without.encrypt(b"state").unwrap();
+        assert!(
+            of_connection(0).decrypt_at(&ticket, i64::MAX).is_some(),
+            "a client without one"
+        );
+    }
+}
