@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpStream;
 
 use crate::pool::Server;
-use crate::tls::{ClientChoice, HandshakeError, PoolTls, SniSource, TlsConnection, shake_hands_with_server};
+use crate::tls::{
+    ClientChoice, HandshakeError, OfferedProtocols, PoolTls, SniSource, TlsConnection, shake_hands_with_server,
+};
 
 /// The TLS that begins when a server is connected to.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +24,8 @@ pub struct DialTls<'a> {
 #[derive(Debug)]
 pub(super) struct TlsFailure {
     pub(super) error: HandshakeError,
-    /// Whether the name that the client has asked for may be the reason. Then it does not count as a failure of the server: a
-    /// client could eject servers by names that they do not have.
+    /// Whether what the client has chosen may be the reason: the name or the protocol that the server was asked for. Then it
+    /// does not count as a failure of the server: a client could eject servers by names that they do not have.
     pub(super) may_be_clients: bool,
 }
 
@@ -43,9 +45,8 @@ pub(super) async fn begin_tls(
         Ok(connection)
     };
     begin.await.map_err(|error| TlsFailure {
-        may_be_clients: client.name.is_some()
-            && tls.plan().sni == SniSource::Client
-            && matches!(error, HandshakeError::Tls(_)),
+        may_be_clients: client.name.is_some() && tls.plan().sni == SniSource::Client
+            || client.protocol.is_some() && tls.plan().alpn == OfferedProtocols::Client,
         error,
     })
 }

@@ -6,6 +6,7 @@ mod acme;
 mod certificates;
 mod client_certificates;
 mod clients;
+mod ejection;
 mod endings;
 mod ocsp;
 mod replaced_files;

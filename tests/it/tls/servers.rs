@@ -205,41 +205,6 @@ fn the_access_log_tells_why_the_certificate_of_the_only_server_is_refused() {
 }
 
 #[test]
-fn a_client_cannot_eject_a_server_by_names_that_it_does_not_have() {
-    let site = Site::new();
-    let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
-    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
-    let tls = format!(
-        "retries = 0\nhealth = {{ check = \"off\", eject_after = 1 }}\n[pools.p.tls]\nca_file = {}\nsni = \"client\"",
-        site.file("ca.pem")
-    );
-    let proxy = Proxy::start(&site.config(address(&server), "", "").replace(UNCHECKED, &tls));
-    let serving = spawn(move || {
-        let failed = (0..3).map(|_| server.over(server.manual.session()).is_err());
-        assert_eq!(failed.collect::<Vec<_>>(), [true; 3]);
-        let mut session = server.session();
-        session.send(b"served").finish();
-        session.read_to_end()
-    });
-    for _ in 0..3 {
-        let mut client = site.client().connect(proxy.at("tls"), "other.example").unwrap();
-        assert_eq!(client.read_to_end(), (Vec::new(), RESET));
-    }
-    let lines = proxy.access_lines(3);
-    assert!(
-        lines
-            .iter()
-            .all(|line| line["ending"] == "connect_failed" && line["tls_error"] == "bad_certificate"),
-        "{lines:#?}"
-    );
-    let mut client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
-    client.finish();
-    assert_eq!(client.read_to_end(), (b"served".to_vec(), Ok(())));
-    assert_eq!(serving.join().unwrap(), (Vec::new(), Ok(())));
-    assert_eq!(log_count(&proxy, "server is ejected"), 0);
-}
-
-#[test]
 fn a_server_that_asks_for_a_certificate_gets_ours() {
     let (site, clients) = (Site::new(), Authority::new("clients"));
     let ours = clients.issue(&["balancer.example"]);

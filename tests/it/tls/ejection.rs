@@ -1,0 +1,98 @@
+//! Clients cannot eject servers by what they choose.
+
+use std::io::{ErrorKind, Read};
+use std::thread::spawn;
+
+use super::site::Site;
+use crate::support::authority::replace;
+use crate::support::counts::log_count;
+use crate::support::proxy::Proxy;
+use crate::support::tls_client::TlsSetup;
+use crate::support::tls_server::ManualTlsServer;
+
+const RESET: Result<(), ErrorKind> = Err(ErrorKind::ConnectionReset);
+
+/// A server that the first failure would eject. `listener` and `tls` are further lines.
+fn start(site: &Site, server: &ManualTlsServer, listener: &str, tls: &str) -> Proxy {
+    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    let keys = format!(
+        "retries = 0\nhealth = {{ check = \"off\", eject_after = 1 }}\n[pools.p.tls]\nca_file = {}\n{tls}",
+        site.file("ca.pem")
+    );
+    let config = site.config(server.manual.server.address, listener, "");
+    Proxy::start(&config.replace("health = { check = \"off\" }", &keys))
+}
+
+/// Asserts that the sessions of this client fail, as `fail` makes them, and that another one is served afterwards.
+fn must_not_be_ejected(
+    proxy: &Proxy,
+    server: ManualTlsServer,
+    fail: impl Fn(&ManualTlsServer) + Send + 'static,
+    [failing, good]: [(&TlsSetup, &str); 2],
+) {
+    const FAILURES: usize = 3;
+    let serving = spawn(move || {
+        (0..FAILURES).for_each(|_| fail(&server));
+        let mut session = server.session();
+        session.send(b"served").finish();
+        session.read_to_end()
+    });
+    for _ in 0..FAILURES {
+        let mut client = failing.0.connect(proxy.at("tls"), failing.1).unwrap();
+        assert_eq!(client.read_to_end(), (Vec::new(), RESET));
+    }
+    let lines = proxy.access_lines(FAILURES);
+    assert!(
+        lines.iter().all(|line| line["ending"] == "connect_failed"),
+        "{lines:#?}"
+    );
+    let mut client = good.0.connect(proxy.at("tls"), good.1).unwrap();
+    client.finish();
+    assert_eq!(client.read_to_end(), (b"served".to_vec(), Ok(())));
+    assert_eq!(serving.join().unwrap(), (Vec::new(), Ok(())));
+    assert_eq!(log_count(proxy, "server is ejected"), 0);
+}
+
+#[test]
+fn a_client_cannot_eject_a_server_by_names_that_it_has_no_certificate_for() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
+    let proxy = start(&site, &server, "", "sni = \"client\"");
+    let fail = |server: &ManualTlsServer| assert!(server.over(server.manual.session()).is_err());
+    let setup = site.client();
+    let clients = [(&setup, "other.example"), (&setup, "shop.example")];
+    must_not_be_ejected(&proxy, server, fail, clients);
+    let lines = &proxy.access_lines(3)[..3];
+    assert!(
+        lines.iter().all(|line| line["tls_error"] == "bad_certificate"),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_client_cannot_eject_a_server_that_closes_at_names_that_it_does_not_have() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["shop.example"]));
+    let proxy = start(&site, &server, "", "sni = \"client\"");
+    let close = |server: &ManualTlsServer| {
+        let mut hello = vec![0; 16_384];
+        assert!(server.manual.session().read(&mut hello).unwrap() > 0);
+    };
+    let setup = site.client();
+    let clients = [(&setup, "other.example"), (&setup, "shop.example")];
+    must_not_be_ejected(&proxy, server, close, clients);
+}
+
+#[test]
+fn a_client_cannot_eject_a_server_by_a_protocol_that_it_does_not_speak() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"])).selecting(&["http/1.1"]);
+    let listener = "alpn = [\"h2\", \"http/1.1\"]";
+    let proxy = start(&site, &server, listener, "alpn = \"client\"");
+    let fail = |server: &ManualTlsServer| assert!(server.over(server.manual.session()).is_err());
+    let (new, old) = (site.client().offering(&["h2"]), site.client().offering(&["http/1.1"]));
+    must_not_be_ejected(&proxy, server, fail, [(&new, "shop.example"), (&old, "shop.example")]);
+    let lines = &proxy.access_lines(3)[..3];
+    let is_told = |line: &serde_json::Value| line["tls_error"] == "no_application_protocol";
+    assert!(lines.iter().all(is_told), "{lines:#?}");
+}
