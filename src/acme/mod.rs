@@ -14,4 +14,4 @@ pub use challenges::{ACME_TLS_ALPN, Challenges, PendingChallenge};
 pub use order::issue;
 pub use plan::{AcmePlan, ChallengeKind, ExternalAccount};
 pub use renewals::{RenewalState, Renewals};
-pub use schedule::{Attempts, back_off, renewal_time};
+pub use schedule::{Attempts, back_off, pause_after_issue, renewal_time};

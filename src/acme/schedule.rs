@@ -63,6 +63,15 @@ pub fn renewal_time(not_before: i64, not_after: i64, jitter: f64) -> SystemTime 
     UNIX_EPOCH + Duration::from_secs(seconds(not_before)) + age
 }
 
+/// The time after a certificate was issued for so many seconds, in which none for the same names is ordered: an hour, at most a
+/// third of that time, at least a second. Without it orders would follow each other if one that was issued were due at once,
+/// because our clock is ahead, or because it is not for all names.
+#[must_use]
+pub fn pause_after_issue(not_before: i64, not_after: i64) -> Duration {
+    let lifetime = u64::try_from(not_after.saturating_sub(not_before)).unwrap_or(0);
+    Duration::from_secs((lifetime / 3).clamp(1, 3600))
+}
+
 /// The time after this many failed attempts, at least until `retry_after`, which the server says. `jitter` is 0 to 1.
 #[must_use]
 pub fn back_off(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
@@ -85,6 +94,12 @@ mod tests {
         };
         assert_eq!((age(0.0), age(1.0)), (60 * 86_400, 63 * 86_400));
         assert_eq!(renewal_time(5, 3, 1.0), UNIX_EPOCH + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn after_a_certificate_was_issued_there_is_a_pause() {
+        let pause = |lifetime: i64| pause_after_issue(1_000, 1_000 + lifetime).as_secs();
+        assert_eq!([90 * 86_400, 10_800, 6, 1, -5].map(pause), [3600, 3600, 2, 1, 1]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Certificate {
     pub not_before: i64,
     /// When it expires, in seconds since the Unix epoch: the earliest of its chain.
     pub not_after: i64,
+    /// When it would expire without its chain.
+    pub own_not_after: i64,
     /// The `[acme.NAME]` that it is ordered by; `None`: it is not ours to renew.
     pub acme: Option<Arc<str>>,
     /// Whether it only takes the place of one that is ordered.
@@ -56,17 +58,16 @@ pub struct Certificate {
 
 pub(super) type FileStamps = [Option<FileStamp>; 3];
 
-/// Checks that a text in PEM is a chain with its key, as it is to be written to this file.
+/// The certificate that a text in PEM is, a chain with its key, as it is to be written to this file.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_certificate(file: &Path, text: &[u8]) -> Result<(), TlsFileError> {
+pub fn read_certificate(file: &Path, text: &[u8]) -> Result<Certificate, TlsFileError> {
     let files = CertificateFiles {
         cert: file.to_owned(),
         key: file.to_owned(),
     };
-    files.certificate([None; 3], &certificates(file, text)?, &parse_key(file, text)?)?;
-    Ok(())
+    files.certificate([None; 3], &certificates(file, text)?, &parse_key(file, text)?)
 }
 
 impl CertificateFiles {
@@ -141,6 +142,7 @@ impl CertificateFiles {
             issuer: issuer_of(&parsed[0]),
             not_before: parsed[0].validity().not_before.timestamp(),
             not_after: not_after.unwrap_or(i64::MAX),
+            own_not_after: parsed[0].validity().not_after.timestamp(),
         })
     }
 }

@@ -24,7 +24,7 @@ mod pool;
 mod handshake;
 
 pub use acme_source::AcmeSource;
-pub use certificate::{Certificate, CertificateFiles, certificate_names, check_certificate};
+pub use certificate::{Certificate, CertificateFiles, certificate_names, read_certificate};
 pub use client_auth::ClientAuthPlan;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::TlsFileError;

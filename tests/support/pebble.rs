@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -121,6 +122,15 @@ impl Pebble {
 
     pub fn stop(&mut self) {
         self.process = None;
+    }
+
+    /// It answers nothing until [`Self::thaw`].
+    pub fn freeze(&self) {
+        self.process.as_ref().unwrap().signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.as_ref().unwrap().signal(Signal::CONT);
     }
 
     pub fn start_names(&mut self) {

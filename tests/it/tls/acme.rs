@@ -139,15 +139,54 @@ fn a_certificate_is_renewed_before_it_expires() {
     let site = Site::new();
     let pebble = site.pebble().valid_for(6).start();
     let proxy = site.start(&pebble);
-    let mut clients = 0;
+    issued(&proxy);
+    let first = listed(&proxy)["expires"].clone();
     eventually("it was renewed twice", || {
-        if listed(&proxy)["self_signed"] == false {
-            assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
-            clients += 1;
-        }
-        orders(&proxy, "ok") >= 3.0
+        let certificate = listed(&proxy);
+        // RFC 3339, in UTC: ordered as text.
+        let of = |value: &Value| value.as_str().unwrap().to_owned();
+        assert!(
+            of(&certificate["renewal"]["at"]) < of(&certificate["expires"]),
+            "{certificate}"
+        );
+        orders(&proxy, "ok") >= 3.0 && certificate["expires"] != first
     });
-    assert!(clients > 1 && orders(&proxy, "error") == 0.0);
+    assert_eq!(orders(&proxy, "error"), 0.0);
+}
+
+/// The configuration changes while the server does not answer.
+#[test]
+fn an_order_goes_on_over_a_reload_and_what_is_issued_is_in_use_at_once() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    pebble.freeze();
+    let proxy = site.start(&pebble);
+    eventually("an order is under way", || {
+        listed(&proxy)["renewal"]["under_way"] == true
+    });
+    let config = site.config(&pebble, "", &["shop.example", "www.example"]);
+    assert!(proxy.reload(&config.replace("[listeners.https.tls]", "[listeners.https.tls]\nalpn = [\"http/1.1\"]")));
+    pebble.thaw();
+    issued(&proxy);
+    assert_eq!(site.read(&pebble, "shop.example").unwrap(), b"hello");
+    assert_eq!(orders(&proxy, "ok"), 1.0, "expected one order");
+}
+
+#[test]
+fn a_failed_order_backs_off_although_it_cannot_be_written_down() {
+    let site = Site::new();
+    let pebble = site.pebble().without_names();
+    fs::create_dir(site.state.path().join("attempts.json")).unwrap();
+    let proxy = site.start(&pebble);
+    let renewal = wait_for("the failure is shown", || {
+        Some(listed(&proxy)["renewal"].clone()).filter(|renewal| renewal["failures"] == 1)
+    });
+    assert_eq!(renewal["under_way"], false, "{renewal}");
+    let is_told = |line: &Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.starts_with("cannot keep the failed attempts of ACME")
+    };
+    assert!(proxy.log().iter().any(is_told));
 }
 
 #[test]
