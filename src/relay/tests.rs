@@ -4,6 +4,7 @@
 
 mod completions;
 mod endings;
+mod keys;
 mod model;
 mod referee;
 mod silence;

@@ -118,7 +118,8 @@ fn take_step<D>(
                 encrypted.map(|()| Step::Written)
             }
         },
-        // The last of these is early data, which the configurations refuse.
+        // The handshake waits for the peer, or the connection is closed both ways. There is no early data: the configurations
+        // refuse it.
         Ok(_) => Ok(Step::Wait),
     };
     (discard, step)

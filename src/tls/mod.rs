@@ -26,6 +26,8 @@ mod handshake;
 pub use acme_source::AcmeSource;
 pub use certificate::{Certificate, CertificateFiles, certificate_names, read_certificate};
 pub use client_auth::ClientAuthPlan;
+#[cfg(test)]
+pub(crate) use connection::tests::connected_for;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
 pub use file::TlsFileError;
 pub use handshake::{HandshakeError, shake_hands_with_client, shake_hands_with_server};

@@ -124,10 +124,12 @@ pub fn is_about_client_certificate(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(_) | Error::NoCertificatesPresented)
 }
 
-/// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2).
+/// The word for an error: the name of the alert that was received, or that the error calls for (RFC 8446, section 6.2);
+/// `keys_exhausted` where there is none, because no more may be encrypted with the same keys.
 #[must_use]
 pub fn error_word(error: &Error) -> Cow<'static, str> {
     let alert = match error {
+        Error::EncryptError => return "keys_exhausted".into(),
         Error::AlertReceived(alert) => *alert,
         Error::InvalidMessage(invalid) => AlertDescription::from(*invalid),
         Error::InvalidCertificate(invalid) => AlertDescription::from(CertificateError::clone(invalid)),
@@ -214,6 +216,7 @@ mod tests {
             (Error::NoCertificatesPresented, "certificate_required"),
             (Error::NoApplicationProtocol, "no_application_protocol"),
             (Error::DecryptError, "bad_record_mac"),
+            (Error::EncryptError, "keys_exhausted"),
         ] {
             assert_eq!(error_word(&error), word, "{error:?}");
         }

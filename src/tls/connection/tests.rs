@@ -1,10 +1,12 @@
 //! Two connections with each other, over bytes that are cut anywhere.
 
 use proptest::prelude::*;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls::{CipherSuiteCommon, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, Tls12CipherSuite};
 
 use super::*;
 
@@ -12,11 +14,14 @@ const NAME: &str = "shop.example";
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+fn configs(
+    version: &'static SupportedProtocolVersion,
+    provider: CryptoProvider,
+) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider);
     let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[version])
         .unwrap()
@@ -33,14 +38,49 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
 }
 
 fn unconnected(version: &'static SupportedProtocolVersion) -> (TlsConnection, TlsConnection) {
-    let (client, server) = configs(version);
+    unconnected_with(version, default_provider())
+}
+
+fn unconnected_with(
+    version: &'static SupportedProtocolVersion,
+    provider: CryptoProvider,
+) -> (TlsConnection, TlsConnection) {
+    let (client, server) = configs(version, provider);
     let client = TlsConnection::client(client, NAME.try_into().unwrap(), Vec::new()).unwrap();
     (client, TlsConnection::server(server).unwrap())
 }
 
 /// A client and a server whose handshake is complete; its bytes come in pieces of this length.
 fn connected(version: &'static SupportedProtocolVersion, piece: usize) -> (TlsConnection, TlsConnection) {
-    let (mut client, mut server) = unconnected(version);
+    let (client, server) = unconnected(version);
+    connect(client, server, piece)
+}
+
+/// The same in TLS 1.2 with keys that are used up after so many records.
+pub(crate) fn connected_for(records: u64) -> (TlsConnection, TlsConnection) {
+    let SupportedCipherSuite::Tls12(suite) = TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 else {
+        unreachable!("it is one of TLS 1.2");
+    };
+    let limited = Tls12CipherSuite {
+        common: CipherSuiteCommon {
+            suite: suite.common.suite,
+            hash_provider: suite.common.hash_provider,
+            confidentiality_limit: records,
+        },
+        prf_provider: suite.prf_provider,
+        kx: suite.kx,
+        sign: suite.sign,
+        aead_alg: suite.aead_alg,
+    };
+    let provider = CryptoProvider {
+        cipher_suites: vec![SupportedCipherSuite::Tls12(Box::leak(Box::new(limited)))],
+        ..default_provider()
+    };
+    let (client, server) = unconnected_with(&TLS12, provider);
+    connect(client, server, usize::MAX)
+}
+
+fn connect(mut client: TlsConnection, mut server: TlsConnection, piece: usize) -> (TlsConnection, TlsConnection) {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
     client.shake_hands(&[], &mut to_server).unwrap();
     while client.is_handshaking() || server.is_handshaking() {
@@ -202,4 +242,34 @@ fn a_handshake_in_tiny_records_is_bounded() {
     let (accepted, error) = failed.next().expect("a handshake without an end was accepted");
     assert_eq!(error, rustls::Error::General(String::from("the handshake is too long")));
     assert!(accepted <= HANDSHAKE_BYTES_MAX, "{accepted} bytes were accepted");
+}
+
+/// Not by a close_notify: what was to be encrypted would be missing before it.
+#[test]
+fn keys_that_are_used_up_end_a_connection_without_a_clean_end() {
+    let (mut client, mut server) = connected_for(4); // the first is for the handshake
+    for _ in 0..3 {
+        let mut records = Vec::new();
+        server.encrypt(b"x", 1, &mut records).unwrap();
+        assert_eq!(receive(&mut client, &records, usize::MAX).unwrap(), b"x");
+    }
+    let mut more = Vec::new();
+    assert_eq!(server.encrypt(b"x", 1, &mut more), Err(rustls::Error::EncryptError));
+    server.close(&mut more);
+    assert!(more.is_empty(), "{more:?}");
+}
+
+#[test]
+fn an_error_that_is_found_while_sending_is_told_by_an_alert() {
+    for version in VERSIONS {
+        let (mut client, mut server) = connected(version, usize::MAX);
+        let mut records = Vec::new();
+        client.encrypt(b"a request", 1 << 14, &mut records).unwrap();
+        *records.last_mut().unwrap() ^= 1;
+        server.return_unread(&records);
+        let mut alert = Vec::new();
+        assert_eq!(server.encrypt(b"x", 1, &mut alert), Err(rustls::Error::DecryptError));
+        let received = receive(&mut client, &alert, usize::MAX);
+        assert!(matches!(received, Err(rustls::Error::AlertReceived(_))), "{received:?}");
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::take;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -168,7 +169,7 @@ impl TlsState {
     ) -> Poll<io::Result<Option<usize>>> {
         let unread = self.connection.take_unread(received);
         let mut all = unread;
-        if !std::mem::take(&mut self.has_unread_records) || unread == 0 {
+        if !take(&mut self.has_unread_records) || unread == 0 {
             match poll_recv(socket, cx, &mut received[unread..]) {
                 Poll::Ready(Ok(0)) => {
                     let fault = self.fault.unwrap_or(io::ErrorKind::UnexpectedEof);
@@ -187,11 +188,14 @@ impl TlsState {
             Ok(0) if self.connection.has_peer_closed() => Poll::Ready(Ok(Some(0))),
             Ok(0) => Poll::Ready(Ok(None)),
             Ok(bytes) => Poll::Ready(Ok(Some(bytes))),
-            Err(error) => {
-                self.error = Some(error.clone());
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
-            }
+            Err(error) => Poll::Ready(Err(self.failed(error))),
         }
+    }
+
+    /// Keeps why the connection has failed, for the log.
+    fn failed(&mut self, error: rustls::Error) -> io::Error {
+        self.error.get_or_insert_with(|| error.clone());
+        io::Error::new(io::ErrorKind::InvalidData, error)
     }
 
     /// Encrypts: the beginning of a burst in small records, which the peer can decrypt one by one as they come.
@@ -208,7 +212,7 @@ impl TlsState {
         let parts = [(small, SMALL_RECORD_BYTES), (large, LARGE_RECORD_BYTES)];
         for (part, record_bytes) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
             let encrypted = self.connection.encrypt(part, record_bytes, outgoing);
-            encrypted.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            encrypted.map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
@@ -264,7 +268,11 @@ impl TlsWire<'_> {
         ready!(state.poll_flush(self.socket, cx))?;
         OUTGOING.with_borrow_mut(|outgoing| {
             outgoing.clear();
-            state.encrypt(bytes, outgoing)?;
+            if let Err(error) = state.encrypt(bytes, outgoing) {
+                state.unsent = take(outgoing);
+                let _ = state.poll_flush_untold(self.socket, cx); // the alert, as far as there is room for it
+                return Poll::Ready(Err(error));
+            }
             let mut sent = 0;
             while sent < outgoing.len() {
                 match poll_send(self.socket, cx, &outgoing[sent..]) {

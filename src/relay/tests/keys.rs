@@ -1,0 +1,49 @@
+//! Keys of TLS 1.2, which cannot be changed, are used up after so many records.
+
+use std::future::pending;
+
+use tokio::task::yield_now;
+
+use super::*;
+use crate::tls::connected_for;
+
+#[tokio::test]
+async fn a_session_whose_keys_are_used_up_ends_by_a_reset_with_its_reason() {
+    let (_peer, tls) = connected_for(20);
+    let (_client, inner_client) = connected(None, None).await;
+    let (mut server, inner_server) = connected(None, None).await;
+    let traffic = Traffic::default();
+    let client_side = TlsSide {
+        socket: &inner_client,
+        tls: Some(tls),
+    };
+    let server_side = TlsSide {
+        socket: &inner_server,
+        tls: None,
+    };
+    let relay = relay_tls(
+        client_side,
+        server_side,
+        Vec::new(),
+        NO_LIMITS,
+        &traffic,
+        None,
+        pending(),
+    );
+    let sending = async {
+        loop {
+            server.write_all(&[7; 100]).await.unwrap();
+            yield_now().await;
+        }
+    };
+    let (closed, error) = within(async {
+        tokio::select! {
+            ended = relay => ended,
+            () = sending => unreachable!("it sends without end"),
+        }
+    })
+    .await;
+    assert_eq!(closed, Closed::Broke(Side::Client, Fault::Tls));
+    assert!(closed.is_abrupt());
+    assert_eq!(error, Some(rustls::Error::EncryptError));
+}
