@@ -1,7 +1,7 @@
 //! How certificates of servers are verified.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,6 +10,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::file::{TlsFileError, authorities, read};
+
+/// In the place of a file, in errors.
+const SYSTEM: &str = "the authorities of the system";
 
 /// Accepts a certificate that is valid for the name of the server, by the authorities in a file; `None`: by those of the
 /// system.
@@ -22,9 +25,9 @@ pub(super) fn verified(
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsFileError> {
     let roots = match ca_file {
         Some(file) => Arc::new(authorities(file, &read(file)?)?),
-        None => system_authorities(),
+        None => system_authorities()?,
     };
-    let about = ca_file.unwrap_or(Path::new("the authorities of the system"));
+    let about = ca_file.unwrap_or(Path::new(SYSTEM));
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     verifier
         .map(|verifier| verifier as _)
@@ -36,15 +39,31 @@ pub(super) fn unverified(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVe
     Arc::new(AnyCertificate(Arc::clone(provider)))
 }
 
-/// The authorities of the system, read once.
-fn system_authorities() -> Arc<RootCertStore> {
-    static STORE: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let read = || {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(store)
-    };
-    Arc::clone(STORE.get_or_init(read))
+/// The authorities of the system, as they are now. Those that have not changed are shared by all pools.
+fn system_authorities() -> Result<Arc<RootCertStore>, TlsFileError> {
+    type Latest = (Vec<CertificateDer<'static>>, Arc<RootCertStore>);
+    static LATEST: Mutex<Option<Latest>> = Mutex::new(None);
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, store)) = latest
+        .as_ref()
+        .filter(|(certificates, _)| *certificates == loaded.certs)
+    {
+        return Ok(Arc::clone(store));
+    }
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(loaded.certs.iter().cloned());
+    if store.is_empty() {
+        let error = loaded
+            .errors
+            .first()
+            .map_or_else(|| "none".to_owned(), ToString::to_string);
+        let what = format!("cannot be read ({error}): install them (ca-certificates), or name a `ca_file`");
+        return Err(TlsFileError::new(Path::new(SYSTEM), what));
+    }
+    let store = Arc::new(store);
+    *latest = Some((loaded.certs, Arc::clone(&store)));
+    Ok(store)
 }
 
 #[derive(Debug)]

@@ -13,3 +13,4 @@ mod replaced_files;
 mod servers;
 mod sessions;
 mod storm;
+mod system_authorities;

@@ -1,0 +1,59 @@
+//! Servers that are verified by the authorities of the system.
+
+use std::net::SocketAddr;
+
+use super::site::Site;
+use crate::support::authority::{Authority, replace};
+use crate::support::client::Client;
+use crate::support::configs::{listener, pool};
+use crate::support::process::finished;
+use crate::support::proxy::{Proxy, acequia, config_folder};
+use crate::support::tls_server::ManualTlsServer;
+
+/// A listener `l` whose server gets TLS. `tls` are further lines.
+fn config(server: SocketAddr, tls: &str) -> String {
+    let keys = format!("retries = 0\nhealth = {{ check = \"off\" }}\n[pools.p.tls]\n{tls}");
+    listener("l", "p", "") + &pool("p", &[server], &keys)
+}
+
+#[test]
+fn they_are_read_when_a_pool_begins_to_use_them() {
+    let site = Site::new();
+    let server = ManualTlsServer::new(&site.authority.issue(&["127.0.0.1"]));
+    let file = site.folder().join("system.pem");
+    replace(&file, &Authority::new("another").certificate());
+    let address = server.manual.server.address;
+    let authorities = format!("SSL_CERT_FILE={}", file.display());
+    let setup = Proxy::setup(&config(address, "")).under(&["env", "-u", "SSL_CERT_DIR", &authorities]);
+    let proxy = setup.start();
+    let mut client = Client::connect(proxy.at("l"));
+    assert!(server.over(server.manual.session()).is_err());
+    assert_eq!(client.read_all(), b"");
+    assert_eq!(proxy.access_line()["tls_error"], "unknown_ca");
+    replace(&file, &site.authority.certificate());
+    assert!(proxy.reload(&config(address, "alpn = [\"http/1.1\"]")));
+    let mut client = Client::connect(proxy.at("l"));
+    server.session().send(b"served").finish();
+    assert_eq!(client.read_all(), b"served");
+}
+
+#[test]
+fn without_any_the_start_fails_and_tells_what_to_do() {
+    let site = Site::new();
+    let folder = config_folder("acequia.toml", &config("127.0.0.1:9".parse().unwrap(), ""));
+    let (absent, empty) = (site.folder().join("absent.pem"), site.folder().join("empty.pem"));
+    replace(&empty, "");
+    for file in [absent, empty] {
+        let mut run = acequia(&["run", "-c", "acequia.toml"]);
+        run.env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR");
+        run.current_dir(folder.path());
+        let done = finished(&mut run);
+        assert!(
+            done.code == Some(1)
+                && done
+                    .stderr
+                    .contains("install them (ca-certificates), or name a `ca_file`"),
+            "{done:?}"
+        );
+    }
+}
