@@ -12,6 +12,7 @@ use crate::pool::{FallbackOrigin, Server};
 use crate::relay::Traffic;
 use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
+use crate::tls::TlsSummary;
 
 /// What is known about a session so far.
 #[derive(Debug)]
@@ -87,6 +88,12 @@ impl SessionInfo {
     /// What is known about the TLS that ends here.
     pub fn tls_mut(&mut self) -> &mut SessionTls {
         &mut self.protocol.get_or_insert_default().tls
+    }
+
+    /// What was agreed with a client whose TLS ends here.
+    #[must_use]
+    pub fn client_tls(&self) -> Option<&TlsSummary> {
+        self.protocol.as_ref()?.tls.client.as_ref()
     }
 
     /// The StartupMessage of a PostgreSQL session in the clear.

@@ -6,7 +6,7 @@ use super::fallback::note_stand_in;
 use super::leased_server::LeasedServer;
 use super::postgres::request_tls;
 use super::refusal::{Refusal, reply, within_tls};
-use super::steps::{Connected, Routed, forwarded, proxy_header, take_first};
+use super::steps::{Connected, Routed, TlsOfClient, forwarded, proxy_header, take_first};
 use crate::account::Entry;
 use crate::dial::{Attempt, DialClient, DialError, DialTls, Progress, dial};
 use crate::error::chain;
@@ -143,9 +143,17 @@ fn header_for(
         return Ok(Vec::new());
     };
     let (address, local) = (entry.info().client, local_address(client, listener.unix_address()));
-    let tls = tls.map(|(connection, hello)| (&**connection, hello));
+    let forwarded = forwarded(entry);
+    let info = entry.info();
+    let tls = tls
+        .zip(info.client_tls())
+        .map(|((connection, hello), summary)| TlsOfClient {
+            connection,
+            hello,
+            summary,
+        });
     let hello = sniffed.and_then(Sniffed::hello);
-    proxy_header(version, address, local, (hello, tls), forwarded(entry).as_ref())
+    proxy_header(version, address, local, (hello, tls), forwarded.as_ref())
 }
 
 /// What a client whose TLS ends here has chosen.

@@ -212,30 +212,37 @@ pub(super) fn forwarded(entry: &Entry) -> Option<ProxyHeader> {
     entry.info().guards.as_ref()?.forwarded.as_deref().cloned()
 }
 
+/// The TLS of a client that ends here.
+#[derive(Clone, Copy)]
+pub(super) struct TlsOfClient<'a> {
+    pub(super) connection: &'a TlsConnection,
+    pub(super) hello: &'a Hello,
+    pub(super) summary: &'a TlsSummary,
+}
+
 /// The PROXY header for this client. Servers that expect one must not get a connection without it: they would take the
 /// client's first bytes for it, or trust our own address as the client's. So there is no session without `local`.
 pub(super) fn proxy_header(
     version: Version,
     client: ClientAddr,
     local: io::Result<ListenAddr>,
-    (hello, tls): (Option<&Hello>, Option<(&TlsConnection, &Hello)>),
+    (hello, tls): (Option<&Hello>, Option<TlsOfClient<'_>>),
     forwarded: Option<&ProxyHeader>,
 ) -> Result<Vec<u8>, Refusal> {
     let local = match forwarded.map(|header| &header.source) {
         Some(ProxySource::Tcp { local, .. }) => *local, // where the client wanted to go
         _ => local.map_err(|error| Refusal::NoLocalAddress(Fault::of(&error)))?,
     };
-    let summary = tls.map(|(connection, _)| TlsSummary::of(connection.negotiated()));
-    let name = tls.map(|(_, hello)| hello).or(hello).and_then(Hello::server_name);
+    let name = tls.map(|tls| tls.hello).or(hello).and_then(Hello::server_name);
     let info = ClientInfo {
         client,
         local,
         authority: name.map(ServerName::as_str),
         alpn: match tls {
-            Some((connection, _)) => connection.negotiated().alpn_protocol(),
+            Some(tls) => tls.connection.negotiated().alpn_protocol(),
             None => hello.and_then(|hello| hello.alpn.iter().next()),
         },
-        tls: summary.as_ref(),
+        tls: tls.map(|tls| tls.summary),
         forwarded,
     };
     Ok(header(version, &info))
