@@ -1,9 +1,10 @@
 //! HTTP/1.1 requests, each over a connection of its own: of the commands to the admin port, to ACME servers, to etcd, and
-//! to Docker.
+//! to Docker and Kubernetes.
 
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -13,12 +14,24 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::with_context;
+use crate::socket::{Keepalive, SocketOptions};
+
+/// A server that is gone without a sign is noticed after 35 s of silence, also while a response goes on and on.
+const SOCKET_OPTIONS: SocketOptions = SocketOptions {
+    keepalive: Some(Keepalive {
+        idle: Duration::from_secs(20),
+        interval: Duration::from_secs(5),
+        probes: 3,
+    }),
+    user_timeout: None,
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -42,6 +55,7 @@ pub async fn connect(url: &Uri, tls: Arc<ClientConfig>) -> io::Result<Box<dyn Co
     let port = url.port_u16().unwrap_or(if with_tls { 443 } else { 80 });
     let connected = TcpStream::connect((host, port)).await;
     let stream = connected.map_err(|error| with_context(error, format!("cannot connect to {host}:{port}")))?;
+    SOCKET_OPTIONS.apply(&SockRef::from(&stream));
     if !with_tls {
         return Ok(Box::new(stream));
     }

@@ -31,7 +31,10 @@ use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
-pub use discover::{DiscoverPlan, DiscoverSource, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan};
+pub use discover::{
+    DiscoverPlan, DiscoverSource, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan, KubernetesPlan, ServicePort,
+    ServiceSourcePlan,
+};
 pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};

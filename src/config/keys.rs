@@ -272,7 +272,7 @@ pub static KEEPALIVE: SectionKeys = SectionKeys {
 /// `[providers]`
 pub static PROVIDERS: SectionKeys = SectionKeys {
     title: "`[providers]`",
-    keys: &["etcd", "docker"],
+    keys: &["etcd", "docker", "kubernetes"],
 };
 
 /// `[providers.etcd]`
@@ -287,8 +287,14 @@ pub static DOCKER: SectionKeys = SectionKeys {
     keys: &["socket"],
 };
 
+/// `[providers.kubernetes]`
+pub static KUBERNETES: SectionKeys = SectionKeys {
+    title: "`[providers.kubernetes]`",
+    keys: &["kubeconfig", "zone"],
+};
+
 /// All sections.
-pub static ALL: [&SectionKeys; 30] = [
+pub static ALL: [&SectionKeys; 31] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -319,4 +325,5 @@ pub static ALL: [&SectionKeys; 30] = [
     &PROVIDERS,
     &ETCD,
     &DOCKER,
+    &KUBERNETES,
 ];

@@ -19,6 +19,7 @@ mod http;
 mod etcd_gateway;
 mod etcd;
 mod docker;
+mod kubernetes;
 mod sources;
 mod followers;
 

@@ -6,6 +6,7 @@ use super::docker::DockerSource;
 use super::etcd::EtcdSource;
 use super::file::{self, FileSource};
 use super::http::HttpSource;
+use super::kubernetes::KubernetesSource;
 use super::source::{ListAnswer, ServerSource};
 use crate::plan::{DiscoverPlan, DiscoverSource, PoolPlan};
 
@@ -18,6 +19,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
             Box::new(EtcdSource::new(Arc::clone(etcd), prefix.clone(), plan.defaults))
         }
         DiscoverSource::Docker(docker) => Box::new(DockerSource::new(docker.clone(), plan.defaults)),
+        DiscoverSource::Kubernetes(service) => Box::new(KubernetesSource::new(service.clone(), plan.defaults)),
     }
 }
 
@@ -26,7 +28,10 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
 pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
     match &plan.source {
         DiscoverSource::File(path) => Some(file::read(path, plan.defaults)),
-        DiscoverSource::Http(_) | DiscoverSource::Etcd { .. } | DiscoverSource::Docker(_) => None,
+        DiscoverSource::Http(_)
+        | DiscoverSource::Etcd { .. }
+        | DiscoverSource::Docker(_)
+        | DiscoverSource::Kubernetes(_) => None,
     }
 }
 

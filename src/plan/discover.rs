@@ -1,6 +1,7 @@
 //! Where the servers of a pool are listed.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub enum DiscoverSource {
     },
     /// Containers of Docker.
     Docker(DockerSourcePlan),
+    /// The endpoints of a Service of Kubernetes.
+    Kubernetes(ServiceSourcePlan),
 }
 
 /// A URL that lists servers.
@@ -84,6 +87,39 @@ pub struct EtcdLogin {
     pub password_file: PathBuf,
 }
 
+/// A Service of Kubernetes whose endpoints are servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSourcePlan {
+    /// How Kubernetes is reached.
+    pub kubernetes: Arc<KubernetesPlan>,
+    /// The namespace of the Service; a label of RFC 1123.
+    pub namespace: Box<str>,
+    /// The Service; a label of RFC 1123.
+    pub service: Box<str>,
+    /// The port of its endpoints.
+    pub port: ServicePort,
+}
+
+/// A port of the endpoints of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServicePort {
+    /// The only one.
+    Only,
+    /// The one of this name.
+    Name(Box<str>),
+    /// This one. It is the number at the endpoints (`targetPort`), not that of the Service.
+    Number(NonZeroU16),
+}
+
+/// `[providers.kubernetes]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesPlan {
+    /// Names the API server and what logs in; `None`: those of the pod that this process is in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The zone that this process is in: endpoints that are hinted at it are a tier before the others.
+    pub zone: Option<Box<str>>,
+}
+
 impl EtcdPlan {
     /// Its files, each with its key.
     pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -107,6 +143,9 @@ impl fmt::Display for DiscoverSource {
             }
             Self::Etcd { prefix, .. } => write!(f, "etcd {prefix}"),
             Self::Docker(DockerSourcePlan { label, .. }) => write!(f, "docker {label}"),
+            Self::Kubernetes(ServiceSourcePlan { namespace, service, .. }) => {
+                write!(f, "kubernetes {namespace}/{service}")
+            }
         }
     }
 }

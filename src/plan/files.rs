@@ -18,15 +18,23 @@ impl Plan {
             let read = acme.files().into_iter();
             files.extend(read.map(|(key, path)| (format!("acme.{}.{key}", acme.name), path)));
         }
-        let etcd = self
-            .pools
-            .iter()
-            .find_map(|pool| match &pool.discover.as_ref()?.source {
-                DiscoverSource::Etcd { etcd, .. } => Some(&**etcd), // all pools have the same
-                _ => None,
-            });
+        let sources = || {
+            self.pools
+                .iter()
+                .filter_map(|pool| Some(&pool.discover.as_ref()?.source))
+        };
+        // Of each provider all pools have the same.
+        let etcd = sources().find_map(|source| match source {
+            DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),
+            _ => None,
+        });
         let read = etcd.into_iter().flat_map(EtcdPlan::files);
         files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));
+        let kubeconfig = sources().find_map(|source| match source {
+            DiscoverSource::Kubernetes(service) => service.kubernetes.kubeconfig.as_deref(),
+            _ => None,
+        });
+        files.extend(kubeconfig.map(|path| (String::from("providers.kubernetes.kubeconfig"), path)));
         for listener in &self.listeners {
             let read = listener.tls.iter().flat_map(ListenerTlsPlan::files);
             files.extend(read.map(|(key, path)| (format!("listeners.{}.tls.{key}", listener.name), path)));

@@ -183,6 +183,7 @@ impl Certificate {
     }
 }
 
+/// The private key in a PEM file.
 pub(super) fn parse_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         let is_encrypted = text.windows(9).any(|window| window == b"ENCRYPTED");

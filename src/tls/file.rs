@@ -73,6 +73,27 @@ pub(super) fn file_version(path: &Path) -> Option<FileStamp> {
     })
 }
 
+/// A text in PEM, and what errors call it: its file, or the key of a file that contains it.
+pub struct PemText {
+    /// What errors call it.
+    pub name: PathBuf,
+    /// The text; erased when it is dropped, because it may contain a key.
+    pub text: Zeroizing<Vec<u8>>,
+}
+
+impl PemText {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is longer than 64 MiB.
+    pub fn read(file: &Path) -> Result<Self, TlsFileError> {
+        Ok(Self {
+            name: file.to_owned(),
+            text: read(file)?,
+        })
+    }
+}
+
 /// The bytes of a file, which are erased when they are dropped: it may contain a key.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsFileError> {
     let read = || {

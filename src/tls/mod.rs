@@ -29,12 +29,12 @@ pub use client_auth::ClientAuthPlan;
 #[cfg(test)]
 pub(crate) use connection::tests::connected_for;
 pub use connection::{RECORD_BYTES_MAX, TlsConnection};
-pub use file::TlsFileError;
+pub use file::{PemText, TlsFileError};
 pub use handshake::{HandshakeError, shake_hands_with_client, shake_hands_with_server};
 pub use listener::{ListenerTls, ListenerTlsPlan, MinVersion, Protocols, TlsReload};
 pub use pool::{
     ClientChoice, OfferedProtocols, PoolTls, PoolTlsPlan, ResumableSessions, SniSource, client_config,
-    unverified_config,
+    client_config_of, unverified_config,
 };
 pub use source::CertificateSource;
 pub use store::CertificateStore;

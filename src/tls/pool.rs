@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types;
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use super::certificate::{Certificate, CertificateFiles};
+use super::certificate::{Certificate, CertificateFiles, parse_key};
 use super::connection::TlsConnection;
-use super::file::{FileStamp, TlsFileError, file_version};
+use super::file::{FileStamp, PemText, TlsFileError, certificates, file_version};
 use super::listener::{Protocols, TlsReload};
 use super::verification::{unverified, verified};
 use crate::name::ServerName;
@@ -145,16 +146,12 @@ impl PoolTlsPlan {
         let versions = self.versions();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = if self.verify {
-            verified(self.ca_file.as_deref(), &provider)?
+            let trusted = self.ca_file.as_deref().map(PemText::read).transpose()?;
+            verified(trusted.as_ref(), &provider)?
         } else {
             unverified(&provider)
         };
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = config
-            .expect("the provider has suites of the usual versions")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+        let mut config = config_with(provider, verifier);
         let identity = self.identity.as_ref().map(CertificateFiles::load).transpose()?;
         if let Some(certificate) = &identity {
             config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key)));
@@ -189,6 +186,37 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsFil
         ..PoolTlsPlan::default()
     };
     Ok(plan.read()?.config)
+}
+
+/// The same by texts instead of files. `identity`: our certificate with its chain, and its key, for servers that ask for one.
+///
+/// # Errors
+/// A text cannot be used.
+pub fn client_config_of(
+    trusted: Option<&PemText>,
+    identity: Option<&(PemText, PemText)>,
+) -> Result<Arc<ClientConfig>, TlsFileError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = config_with(Arc::clone(&provider), verified(trusted, &provider)?);
+    if let Some((chain, key)) = identity {
+        let (certificates, parsed) = (
+            certificates(&chain.name, &chain.text)?,
+            parse_key(&key.name, &key.text)?,
+        );
+        let certified = CertifiedKey::from_der(certificates, parsed, &provider);
+        let certified = certified.map_err(|error| TlsFileError::new(&key.name, error.to_string()))?;
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+    }
+    Ok(Arc::new(config))
+}
+
+fn config_with(provider: Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites of the usual versions")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth()
 }
 
 impl PoolTls {

@@ -9,25 +9,25 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::file::{TlsFileError, authorities, read};
+use super::file::{PemText, TlsFileError, authorities};
 
 /// In the place of a file, in errors.
 const SYSTEM: &str = "the authorities of the system";
 
-/// Accepts a certificate that is valid for the name of the server, by the authorities in a file; `None`: by those of the
+/// Accepts a certificate that is valid for the name of the server, by the authorities in a text; `None`: by those of the
 /// system.
 ///
 /// # Errors
-/// The file cannot be used.
+/// The text cannot be used.
 pub(super) fn verified(
-    ca_file: Option<&Path>,
+    trusted: Option<&PemText>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsFileError> {
-    let roots = match ca_file {
-        Some(file) => Arc::new(authorities(file, &read(file)?)?),
+    let roots = match trusted {
+        Some(PemText { name, text }) => Arc::new(authorities(name, text)?),
         None => system_authorities()?,
     };
-    let about = ca_file.unwrap_or(Path::new(SYSTEM));
+    let about = trusted.map_or(Path::new(SYSTEM), |pem| &pem.name);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     verifier
         .map(|verifier| verifier as _)

@@ -16,6 +16,7 @@ pub mod database;
 pub mod dns;
 pub mod docker;
 pub mod hello;
+pub mod kubernetes;
 pub mod limits;
 pub mod mariadb;
 pub mod metrics;

@@ -18,6 +18,7 @@ pub static DISCOVER: SectionKeys = SectionKeys {
         "ca_file",
         "etcd",
         "docker",
+        "kubernetes",
         "port",
         "network",
         "settle",

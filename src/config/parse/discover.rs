@@ -1,5 +1,6 @@
 //! `discover` of a pool.
 
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use hyper::Uri;
 
 use super::providers::Providers;
 use super::{Problems, Section, value};
+use crate::config::file::{Node, Value};
 use crate::config::keys;
-use crate::plan::{DiscoverPlan, DiscoverSource, DockerSourcePlan, HttpSourcePlan};
+use crate::plan::{DiscoverPlan, DiscoverSource, DockerSourcePlan, HttpSourcePlan, ServicePort, ServiceSourcePlan};
 use crate::pool::MemberConfig;
 use crate::text::is_name;
 
@@ -26,11 +28,12 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fr
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The keys that name a source, each with an example.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("file", r#"file = "/etc/acequia/servers.json""#),
     ("http", r#"http = "https://registry.internal/orders""#),
     ("etcd", r#"etcd = "/services/orders/""#),
     ("docker", r#"docker = "acequia.pool=orders""#),
+    ("kubernetes", r#"kubernetes = "default/orders""#),
 ];
 
 /// Where the servers of a pool are listed; `None`: it has no `discover`, or that is not valid.
@@ -65,6 +68,7 @@ pub(super) fn discover(
         Some(("http", _)) => http(&section, problems),
         Some(("etcd", _)) => etcd(&section, providers, problems),
         Some(("docker", _)) => docker(&section, providers, problems),
+        Some(("kubernetes", _)) => kubernetes(&section, providers, problems),
         _ if SOURCES.iter().all(|(key, _)| section.is_missing(key)) => {
             let examples: Vec<_> = SOURCES.iter().map(|(_, example)| *example).collect();
             problems.error(
@@ -91,14 +95,17 @@ pub(super) fn discover(
 
 /// Warns about keys of sources that are not named.
 fn warn_of_other_keys(section: &Section<'_>, problems: &mut Problems<'_>) {
-    for (owner, key) in [
-        ("http", "interval"),
-        ("http", "ca_file"),
-        ("docker", "port"),
-        ("docker", "network"),
-    ] {
-        if let (Some((position, _)), None) = (section.entry(key), section.get(owner)) {
-            let hint = format!("it belongs to `{owner}`");
+    let owned: [(&str, &[&str]); 4] = [
+        ("interval", &["http"]),
+        ("ca_file", &["http"]),
+        ("port", &["docker", "kubernetes"]),
+        ("network", &["docker"]),
+    ];
+    for (key, owners) in owned {
+        if let Some((position, _)) = section.entry(key)
+            && owners.iter().all(|owner| section.get(owner).is_none())
+        {
+            let hint = format!("it belongs to `{}`", owners.join("` or `"));
             problems.warning(position, format!("`{key}` is never used"), hint);
         }
     }
@@ -158,4 +165,51 @@ fn docker(section: &Section<'_>, providers: &Providers, problems: &mut Problems<
         port: port.and_then(|port| u16::try_from(port).ok()),
         network: section.name("network", problems).map(Into::into),
     }))
+}
+
+fn kubernetes(section: &Section<'_>, providers: &Providers, problems: &mut Problems<'_>) -> Option<DiscoverSource> {
+    let node = section.get("kubernetes")?;
+    let text = value::string(node, problems)?;
+    let parts = text.split_once('/');
+    let parts = parts.filter(|(namespace, service)| is_label(namespace) && is_label(service));
+    if parts.is_none() {
+        let hint = r#"write "NAMESPACE/SERVICE", as in "default/orders""#;
+        problems.error(&node.position, format!("`{text}` is no Service of Kubernetes"), hint);
+    }
+    let port = match section.get("port") {
+        Some(node) => service_port(node, problems),
+        None => Some(ServicePort::Only),
+    };
+    let (namespace, service) = parts?;
+    Some(DiscoverSource::Kubernetes(ServiceSourcePlan {
+        kubernetes: Arc::clone(&providers.kubernetes),
+        namespace: namespace.into(),
+        service: service.into(),
+        port: port?,
+    }))
+}
+
+/// A name or a number.
+fn service_port(node: &Node, problems: &mut Problems<'_>) -> Option<ServicePort> {
+    match &node.value {
+        Value::String(text) if text.parse::<u16>().is_err() => {
+            if !is_label(text) {
+                let hint = r#"write the name of a port, as in "pg", or its number, as in 5432"#;
+                problems.error(&node.position, format!("`{text}` is no name of a port"), hint);
+                return None;
+            }
+            Some(ServicePort::Name(text.as_str().into()))
+        }
+        _ => {
+            let number = value::integer(node, 1..=u32::from(u16::MAX), problems)?;
+            let number = u16::try_from(number).ok().and_then(NonZeroU16::new);
+            number.map(ServicePort::Number)
+        }
+    }
+}
+
+/// Whether this is a label of RFC 1123, as names of namespaces, Services and their ports are.
+fn is_label(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with('-') && !text.ends_with('-')
 }

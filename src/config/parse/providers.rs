@@ -10,7 +10,7 @@ use super::list::entries;
 use super::{Problems, Section, value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, PoolPlan};
+use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, KubernetesPlan, PoolPlan};
 
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -24,6 +24,10 @@ pub(super) struct Providers {
     /// Where the section for Docker is, if there is one.
     docker_position: Option<Position>,
     pub(super) docker_socket: Arc<Path>,
+    /// Where the section for Kubernetes is, if there is one.
+    kubernetes_position: Option<Position>,
+    /// By default what a pod has.
+    pub(super) kubernetes: Arc<KubernetesPlan>,
 }
 
 impl Providers {
@@ -35,6 +39,8 @@ impl Providers {
             etcd: etcd(&section, problems).map(Arc::new),
             docker_position: position("docker"),
             docker_socket: docker_socket(&section, problems),
+            kubernetes_position: position("kubernetes"),
+            kubernetes: Arc::new(kubernetes(&section, problems)),
         }
     }
 
@@ -59,6 +65,13 @@ impl Providers {
         {
             let hint = r#"no pool has `discover = { docker = "…" }`"#;
             problems.warning(position, "`[providers.docker]` is never used", hint);
+        }
+        let uses_kubernetes = || sources().any(|source| matches!(source, DiscoverSource::Kubernetes(_)));
+        if let Some(position) = &self.kubernetes_position
+            && !uses_kubernetes()
+        {
+            let hint = r#"no pool has `discover = { kubernetes = "…" }`"#;
+            problems.warning(position, "`[providers.kubernetes]` is never used", hint);
         }
     }
 }
@@ -103,6 +116,15 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
         login,
         ca_file,
     })
+}
+
+fn kubernetes(providers: &Section<'_>, problems: &mut Problems<'_>) -> KubernetesPlan {
+    let section = providers.child("kubernetes", &keys::KUBERNETES, problems);
+    let kubeconfig = section.get("kubeconfig").and_then(|node| value::path(node, problems));
+    KubernetesPlan {
+        kubeconfig,
+        zone: section.name("zone", problems).map(Into::into),
+    }
 }
 
 /// The URL of a member: a scheme, a host and a port. The password has a key of its own, since URLs are shown.

@@ -72,7 +72,7 @@ fn full_toml_has_every_key_of_every_section() {
     let tls = || listeners().filter_map(|listener| listener.get("tls"));
     let scales = || pools().filter_map(|pool| pool.get("scale"));
     let queues = pools().filter_map(|pool| pool.get("queue"));
-    let shown: [BTreeSet<String>; 30] = [
+    let shown: [BTreeSet<String>; 31] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
@@ -118,6 +118,7 @@ fn full_toml_has_every_key_of_every_section() {
         of(&file["providers"]),
         of(&file["providers"]["etcd"]),
         of(&file["providers"]["docker"]),
+        of(&file["providers"]["kubernetes"]),
     ];
     for (section, shown) in keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();

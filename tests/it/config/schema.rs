@@ -78,6 +78,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "providers" => Section(&keys::PROVIDERS),
         "etcd" if is_in(&keys::PROVIDERS) => Section(&keys::ETCD),
         "docker" if is_in(&keys::PROVIDERS) => Section(&keys::DOCKER),
+        "kubernetes" if is_in(&keys::PROVIDERS) => Section(&keys::KUBERNETES),
         "scale" => Section(&keys::SCALE),
         "hook" => Section(&keys::SCALE_HOOK),
         "start" | "stop" => Texts,
@@ -114,6 +115,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "rise" | "fall" | "eject_after" => Integer(1, 1_000),
         "eject_max_percent" => Integer(0, 100),
         "concurrency" => Integer(1, 1024),
+        "port" if is_in(&keys::DISCOVER) => Other(json!({ "anyOf": [integer(1, 65_535), { "type": "string" }] })),
         "port" => Integer(1, 65_535),
         "probes" => Integer(1, 127),
         "max" => Integer(1, 1_000_000),
@@ -189,6 +191,9 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         | "etcd"
         | "docker"
         | "network"
+        | "kubernetes"
+        | "kubeconfig"
+        | "zone"
         | "address"
         | "sni"
         | "method"
@@ -254,7 +259,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml`.
-fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 30] {
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 31] {
     [
         (&keys::FILE, "file", ""),
         (&keys::RUNTIME, "runtime", "runtime"),
@@ -286,6 +291,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 30] {
         (&keys::PROVIDERS, "providers", "providers"),
         (&keys::ETCD, "etcd", "providers.etcd"),
         (&keys::DOCKER, "docker", "providers.docker"),
+        (&keys::KUBERNETES, "kubernetes", "providers.kubernetes"),
     ]
 }
 

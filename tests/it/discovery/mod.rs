@@ -6,3 +6,4 @@ mod docker_api;
 mod etcd;
 mod file;
 mod http;
+mod kubernetes;

@@ -1,0 +1,138 @@
+//! Servers that are endpoints of a Service of Kubernetes: its EndpointSlices are listed, and watched from that version on.
+
+mod credentials;
+mod kubeconfig;
+mod access;
+mod slices;
+mod api;
+
+use std::error::Error;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::source::{Following, Reports, ServerSource};
+use crate::error::chain;
+use crate::plan::ServiceSourcePlan;
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+use access::Access;
+use api::{KubernetesError, SliceEvent, SliceList, SlicesApi};
+use slices::Slices;
+
+/// The shortest time of a watch; the longest is a quarter more. Balancers in front of API servers cut requests after 4
+/// minutes (Azure) or 5.
+const WATCH_TIME: Duration = Duration::from_secs(176);
+
+/// So much later than asked a watch has ended, or its server is gone.
+const WATCH_END_GRACE: Duration = Duration::from_secs(10);
+
+/// The shortest time between two lists, and between two watches, also if the server ends each at once.
+const GAP_MIN: Duration = Duration::from_secs(1);
+
+/// The pages of one list: more than those of as many slices as there may be servers.
+const PAGES_MAX: usize = 1000;
+
+/// The endpoints of a Service.
+pub(super) struct KubernetesSource {
+    plan: ServiceSourcePlan,
+    slices: Slices,
+}
+
+impl KubernetesSource {
+    pub(super) fn new(plan: ServiceSourcePlan, defaults: MemberConfig) -> Self {
+        let slices = Slices::new(plan.port.clone(), plan.kubernetes.zone.clone(), defaults);
+        Self { plan, slices }
+    }
+
+    /// Lists and watches until something fails.
+    async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
+        loop {
+            let gap = Instant::now() + GAP_MIN;
+            match self.list_and_watch(reports).await {
+                KubernetesError::Gone => sleep_until(gap).await,
+                KubernetesError::Failed(error) => return error,
+            }
+        }
+    }
+
+    async fn list_and_watch(&mut self, reports: &Reports) -> KubernetesError {
+        let mut version = match self.list().await {
+            Ok(version) => version,
+            Err(error) => return error,
+        };
+        loop {
+            let gap = Instant::now() + GAP_MIN;
+            if let Err(error) = self.watch(&mut version, reports).await {
+                return error;
+            }
+            sleep_until(gap).await;
+        }
+    }
+
+    /// Lists all slices. Returns the version of the list.
+    async fn list(&mut self) -> Result<String, KubernetesError> {
+        let api = SlicesApi::new(self.access().await?, &self.plan);
+        let mut listed = self.slices.emptied();
+        let mut next_page = String::new();
+        for _ in 0..PAGES_MAX {
+            let SliceList { metadata, items } = api.list(&next_page).await?;
+            for slice in items.unwrap_or_default() {
+                listed.put(slice)?;
+            }
+            next_page = metadata.next_page;
+            if next_page.is_empty() {
+                self.slices = listed;
+                return Ok(metadata.resource_version);
+            }
+        }
+        Err(format!("the list of EndpointSlices has more than {PAGES_MAX} pages").into())
+    }
+
+    /// Watches the slices from this version on, which is that of the latest event afterwards, until the server ends the watch.
+    /// Reports nothing before the server has accepted it: who may list but not watch is told so.
+    async fn watch(&mut self, version: &mut String, reports: &Reports) -> Result<(), KubernetesError> {
+        let time = WATCH_TIME.mul_f64(1.0 + fastrand::f64() / 4.0);
+        let deadline = Instant::now() + time + WATCH_END_GRACE;
+        let mut watch = SlicesApi::new(self.access().await?, &self.plan)
+            .watch(version, time)
+            .await?;
+        let mut is_reported = false;
+        loop {
+            let event = tokio::select! {
+                biased; // events that are here already are reported together
+                event = timeout_at(deadline, watch.next()) => event,
+                () = ready(()), if !is_reported => {
+                    reports.report(self.slices.servers());
+                    is_reported = true;
+                    continue;
+                }
+            };
+            let Ok(event) = event else { return Ok(()) };
+            let Some(event) = event? else { return Ok(()) };
+            is_reported &= matches!(event, SliceEvent::Bookmark(_));
+            *version = match event {
+                SliceEvent::Put(slice) => self.slices.put(slice)?,
+                SliceEvent::Deleted(slice) => self.slices.remove(slice),
+                SliceEvent::Bookmark(slice) => slice.metadata.resource_version,
+            };
+        }
+    }
+
+    async fn access(&self) -> Result<Access, KubernetesError> {
+        let kubernetes = Arc::clone(&self.plan.kubernetes);
+        match spawn_blocking(move || Access::read(&kubernetes)).await {
+            Ok(access) => Ok(access?),
+            Err(lost) => Err(lost.to_string().into()),
+        }
+    }
+}
+
+impl ServerSource for KubernetesSource {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+        Box::pin(async { Reason::from(chain(&*self.run(reports).await)) })
+    }
+}

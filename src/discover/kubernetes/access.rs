@@ -1,0 +1,125 @@
+//! How the API server of Kubernetes is reached: its URL, who is trusted, and what logs in. The files are read again for each
+//! use, because tokens and certificates are replaced.
+
+use std::env;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper::Uri;
+use hyper::header::HeaderValue;
+use rustls::ClientConfig;
+
+use super::credentials::{AccessError, ApiCredentials, Token};
+use super::kubeconfig;
+use crate::plan::KubernetesPlan;
+use crate::tls::{PemText, client_config_of};
+
+/// Where a pod has the token of its service account and the authorities of the API server.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How the API server is reached.
+pub(super) struct Access {
+    /// Its URL, without a `/` at the end.
+    pub(super) url: String,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) authorization: Option<HeaderValue>,
+    /// What logs in, as errors name it.
+    pub(super) login: String,
+}
+
+impl Access {
+    /// Reads the files.
+    pub(super) fn read(plan: &KubernetesPlan) -> Result<Self, AccessError> {
+        let credentials = match &plan.kubeconfig {
+            Some(file) => kubeconfig::read(file)?,
+            None => in_cluster(Path::new(SERVICE_ACCOUNT), |name| env::var(name).ok())?,
+        };
+        Self::with(credentials)
+    }
+
+    fn with(credentials: ApiCredentials) -> Result<Self, AccessError> {
+        let ApiCredentials {
+            server,
+            trusted,
+            token,
+            identity,
+            name,
+        } = credentials;
+        let login = match (&token, &identity) {
+            (Some(token), _) => token.name.clone(),
+            (None, Some((certificate, _))) => certificate.name.display().to_string(),
+            (None, None) => format!("{name}, which has neither a token nor a certificate"),
+        };
+        let url: Option<Uri> = server.parse().ok();
+        let url = url.filter(|url| {
+            url.authority()
+                .is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        match url.as_ref().and_then(Uri::scheme_str) {
+            Some("https") => {}
+            Some("http") if token.is_none() => {}
+            Some("http") => {
+                return Err(format!("{name} has a token, which is never sent in the clear: use https").into());
+            }
+            _ => return Err("`server` is no URL as in https://HOST:PORT".into()),
+        }
+        let authorization = token.as_ref().map(Token::bearer).transpose()?;
+        Ok(Self {
+            url: server.trim_end_matches('/').to_owned(),
+            tls: client_config_of(trusted.as_ref(), identity.as_ref())?,
+            authorization,
+            login,
+        })
+    }
+}
+
+/// What a pod has: the variables and the files of its service account. The kubelet replaces the token before it expires.
+fn in_cluster(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<ApiCredentials, AccessError> {
+    let (host, port) = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT");
+    let (Some(host), Some(port)) = (variable(host), variable(port)) else {
+        let hint = "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]";
+        return Err(format!("{host} and {port} are not set: {hint}").into());
+    };
+    let host = match host.parse() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"), // RFC 3986, section 3.2.2
+        _ => host,
+    };
+    Ok(ApiCredentials {
+        server: format!("https://{host}:{port}"),
+        trusted: Some(PemText::read(&folder.join("ca.crt"))?),
+        token: Some(Token::read(&folder.join("token"))?),
+        identity: None,
+        name: "the service account".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_has_variables_and_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert;
+        fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
+        fs::write(folder.path().join("token"), "abc\n").unwrap();
+        for (host, url) in [
+            ("10.96.0.1", "https://10.96.0.1:443"),
+            ("fd00::1", "https://[fd00::1]:443"),
+        ] {
+            let variable = |name: &str| {
+                let is_host = name == "KUBERNETES_SERVICE_HOST";
+                Some(if is_host { host } else { "443" }.to_owned())
+            };
+            let access = Access::with(in_cluster(folder.path(), variable).unwrap()).unwrap();
+            assert_eq!(access.url, url);
+            let authorization = access.authorization.unwrap();
+            assert!(authorization == "Bearer abc" && authorization.is_sensitive());
+        }
+        let error = in_cluster(folder.path(), |_| None).err().unwrap().to_string();
+        assert!(error.contains("name a file by `kubeconfig`"), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! What is needed to reach the API server of Kubernetes, as it was read.
+
+use std::error::Error;
+use std::path::Path;
+
+use hyper::header::HeaderValue;
+
+use crate::error::with_context;
+use crate::regular_file;
+use crate::tls::PemText;
+
+/// The longest token.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
+
+/// Why the API server cannot be reached.
+pub(super) type AccessError = Box<dyn Error + Send + Sync>;
+
+/// Where the API server is, who is trusted and what logs in.
+pub(super) struct ApiCredentials {
+    pub(super) server: String,
+    /// `None`: the authorities of the system.
+    pub(super) trusted: Option<PemText>,
+    pub(super) token: Option<Token>,
+    /// A certificate with its chain, and its key.
+    pub(super) identity: Option<(PemText, PemText)>,
+    /// What they are called in errors.
+    pub(super) name: String,
+}
+
+/// A token, and what errors call it.
+pub(super) struct Token {
+    pub(super) text: String,
+    pub(super) name: String,
+}
+
+impl Token {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is empty.
+    pub(super) fn read(file: &Path) -> Result<Self, AccessError> {
+        let name = file.display().to_string();
+        let bytes = regular_file::read(file, TOKEN_BYTES_MAX).map_err(|error| with_context(error, name.clone()))?;
+        let text = String::from_utf8(bytes).map_err(|_| format!("{name}: it is not UTF-8"))?;
+        let text = text.trim().to_owned();
+        match text.len() as u64 {
+            0 => Err(format!("{name}: it is empty").into()),
+            1..=TOKEN_BYTES_MAX => Ok(Self {
+                text,
+                name: format!("the token in {name}"),
+            }),
+            _ => Err(format!("{name}: it is longer than 64 KiB").into()),
+        }
+    }
+
+    /// The header that has it (RFC 6750, section 2.1).
+    ///
+    /// # Errors
+    /// It has a character that no header may have.
+    pub(super) fn bearer(&self) -> Result<HeaderValue, AccessError> {
+        let Self { text, name } = self;
+        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
+            .map_err(|_| format!("{name} has a character no token has"))?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::error::chain;
+
+    #[test]
+    fn a_token_that_cannot_be_used_is_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        for (text, problem) in [(&b" \n"[..], "it is empty"), (b"secret\xff", "it is not UTF-8")] {
+            fs::write(&file, text).unwrap();
+            let error = Token::read(&file).err().unwrap().to_string();
+            assert!(error.ends_with(problem) && !error.contains("secret"), "{error}");
+        }
+        fs::write(&file, "secret\nsecret").unwrap();
+        let error = Token::read(&file).unwrap().bearer().unwrap_err();
+        assert!(!chain(&*error).contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,233 @@
+//! A kubeconfig: the file that kubectl reads (v1 of Config), of which the current context is used.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::credentials::{AccessError, ApiCredentials, Token};
+use crate::error::with_context;
+use crate::regular_file;
+use crate::tls::PemText;
+
+/// The longest file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Keys of a cluster that would change how it is reached, and are not supported.
+const CLUSTER_UNSUPPORTED: [&str; 2] = ["proxy-url", "tls-server-name"];
+
+/// Keys of a user that would change who it is, and are not supported. A plugin is a program of somebody else's choice: what
+/// lists servers is not to start one.
+const USER_UNSUPPORTED: [&str; 8] = [
+    "exec",
+    "auth-provider",
+    "username",
+    "password",
+    "as",
+    "as-uid",
+    "as-groups",
+    "as-user-extra",
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kubeconfig {
+    current_context: Option<String>,
+    clusters: Option<Vec<NamedCluster>>,
+    users: Option<Vec<NamedUser>>,
+    contexts: Option<Vec<NamedContext>>,
+}
+
+#[derive(Deserialize)]
+struct NamedContext {
+    name: String,
+    context: KubeContext,
+}
+
+#[derive(Deserialize)]
+struct KubeContext {
+    cluster: String,
+    user: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    name: String,
+    cluster: KubeCluster,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct KubeCluster {
+    server: String,
+    certificate_authority: Option<PathBuf>,
+    certificate_authority_data: Option<String>,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct NamedUser {
+    name: String,
+    user: KubeUser,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct KubeUser {
+    token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<PathBuf>,
+    client_certificate: Option<PathBuf>,
+    client_certificate_data: Option<String>,
+    client_key: Option<PathBuf>,
+    client_key_data: Option<String>,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
+}
+
+/// Reads a file, and those that it names.
+///
+/// # Errors
+/// A file cannot be read, or has what is not supported. Values are never shown: they may be secret.
+pub(super) fn read(file: &Path) -> Result<ApiCredentials, AccessError> {
+    let shown = file.display();
+    let bytes = regular_file::read(file, FILE_BYTES_MAX).map_err(|error| with_context(error, shown.to_string()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("{shown}: it is longer than 1 MiB").into());
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{shown}: it is not UTF-8"))?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    parse(text, folder, &shown.to_string()).map_err(|error| format!("{shown}: {error}").into())
+}
+
+/// What is in the text of a file; paths in it are relative to `folder`.
+fn parse(text: &str, folder: &Path, shown: &str) -> Result<ApiCredentials, AccessError> {
+    let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|error| match error.location() {
+        Some(place) => format!(
+            "line {}, column {}: it is no valid kubeconfig",
+            place.line(),
+            place.column()
+        ),
+        None => "it is no valid kubeconfig".to_owned(),
+    })?;
+    let current = config.current_context.filter(|name| !name.is_empty());
+    let current = current.ok_or("it has no `current-context`")?;
+    let context = config.contexts.unwrap_or_default();
+    let context = context.into_iter().find(|context| context.name == current);
+    let KubeContext { cluster, user } = context.ok_or_else(|| format!("it has no context `{current}`"))?.context;
+    let clusters = config.clusters.unwrap_or_default();
+    let found = clusters.into_iter().find(|found| found.name == cluster);
+    let found = found.ok_or_else(|| format!("it has no cluster `{cluster}`"))?.cluster;
+    let user = match user.filter(|user| !user.is_empty()) {
+        Some(name) => {
+            let users = config.users.unwrap_or_default();
+            let found = users.into_iter().find(|user| user.name == name);
+            Some(found.ok_or_else(|| format!("it has no user `{name}`"))?)
+        }
+        None => None,
+    };
+    let pem = ConfigPlace { folder, shown };
+    let trusted = found.trusted(&cluster, pem)?;
+    let mut credentials = ApiCredentials {
+        server: found.server,
+        trusted,
+        token: None,
+        identity: None,
+        name: format!("cluster `{cluster}`"),
+    };
+    if let Some(NamedUser { name, user }) = user {
+        user.check(&name)?;
+        credentials.identity = user.identity(&name, pem)?;
+        credentials.token = user.token(&name, folder)?;
+        credentials.name = format!("user `{name}`");
+    }
+    Ok(credentials)
+}
+
+impl KubeCluster {
+    /// The authorities; `None`: those of the system.
+    fn trusted(&self, name: &str, place: ConfigPlace<'_>) -> Result<Option<PemText>, AccessError> {
+        reject(&self.others, &CLUSTER_UNSUPPORTED, &format!("cluster `{name}`"))?;
+        if self.insecure_skip_tls_verify {
+            let hint = "name its authorities by `certificate-authority` or `certificate-authority-data`";
+            return Err(
+                format!("cluster `{name}` has `insecure-skip-tls-verify`, which is not supported: {hint}").into(),
+            );
+        }
+        let data = self.certificate_authority_data.as_ref();
+        place.pem("certificate-authority", self.certificate_authority.as_deref(), data)
+    }
+}
+
+impl KubeUser {
+    fn check(&self, name: &str) -> Result<(), AccessError> {
+        reject(&self.others, &USER_UNSUPPORTED, &format!("user `{name}`"))
+            .map_err(|error| format!("{error}: use `token`, `tokenFile` or a client certificate").into())
+    }
+
+    /// The certificate and its key.
+    fn identity(&self, name: &str, place: ConfigPlace<'_>) -> Result<Option<(PemText, PemText)>, AccessError> {
+        let certificate = self.client_certificate.as_deref();
+        let certificate = place.pem("client-certificate", certificate, self.client_certificate_data.as_ref())?;
+        let key = place.pem("client-key", self.client_key.as_deref(), self.client_key_data.as_ref())?;
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            _ => Err(format!("user `{name}` needs both `client-certificate` and `client-key`").into()),
+        }
+    }
+
+    /// A file counts more than a token: it is replaced before it expires.
+    fn token(self, name: &str, folder: &Path) -> Result<Option<Token>, AccessError> {
+        match (self.token_file, self.token.filter(|token| !token.is_empty())) {
+            (Some(file), _) => Token::read(&folder.join(file)).map(Some),
+            (None, Some(text)) => Ok(Some(Token {
+                text,
+                name: format!("the token of user `{name}`"),
+            })),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Where a kubeconfig is.
+#[derive(Clone, Copy)]
+struct ConfigPlace<'a> {
+    folder: &'a Path,
+    shown: &'a str,
+}
+
+impl ConfigPlace<'_> {
+    /// A text in PEM: the data, else a file, relative to the folder of the kubeconfig.
+    fn pem(self, key: &str, file: Option<&Path>, data: Option<&String>) -> Result<Option<PemText>, AccessError> {
+        match (data.filter(|data| !data.is_empty()), file) {
+            (Some(data), _) => {
+                let decoded = BASE64
+                    .decode(data.trim())
+                    .map_err(|_| format!("`{key}-data` is not base64"))?;
+                Ok(Some(PemText {
+                    name: format!("{key}-data of {}", self.shown).into(),
+                    text: decoded.into(),
+                }))
+            }
+            (None, Some(file)) => Ok(Some(PemText::read(&self.folder.join(file))?)),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+fn reject(keys: &BTreeMap<String, IgnoredAny>, unsupported: &[&str], whose: &str) -> Result<(), AccessError> {
+    match unsupported.iter().find(|key| keys.contains_key(**key)) {
+        Some(key) => Err(format!("{whose} has `{key}`, which is not supported").into()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

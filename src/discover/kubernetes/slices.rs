@@ -1,0 +1,345 @@
+//! EndpointSlices (discovery.k8s.io/v1): what of them is read, and the servers that those of one Service are.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::discover::source::{ListAnswer, ServerList};
+use crate::plan::{LISTED_MAX, ListedServer, ServicePort};
+use crate::pool::MemberConfig;
+use crate::text::{Reason, is_name};
+
+/// The endpoints that are kept: twice the servers of a list, because a Service of both families has each pod twice.
+const ENDPOINTS_MAX: usize = 2 * LISTED_MAX;
+
+/// The longest name of an object (its names are subdomains of RFC 1123).
+const NAME_BYTES_MAX: usize = 253;
+
+/// An EndpointSlice. Lists that are empty may be null or missing, and so may be what has a default.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndpointSlice {
+    pub(super) metadata: SliceMetadata,
+    #[serde(default)]
+    address_type: String,
+    endpoints: Option<Vec<SliceEndpoint>>,
+    ports: Option<Vec<SlicePort>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SliceMetadata {
+    #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
+    pub(super) resource_version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SliceEndpoint {
+    addresses: Option<Vec<String>>,
+    #[serde(default)]
+    conditions: EndpointConditions,
+    target_ref: Option<TargetRef>,
+    hints: Option<EndpointHints>,
+}
+
+#[derive(Default, Deserialize)]
+struct EndpointConditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct TargetRef {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointHints {
+    for_zones: Option<Vec<ForZone>>,
+}
+
+#[derive(Deserialize)]
+struct ForZone {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct SlicePort {
+    #[serde(default)]
+    name: Option<String>,
+    protocol: Option<String>,
+    port: Option<u16>,
+}
+
+/// The EndpointSlices of a Service, as far as its servers depend on them.
+pub(super) struct Slices {
+    by_name: BTreeMap<Box<str>, UsableSlice>,
+    port: ServicePort,
+    zone: Option<Box<str>>,
+    defaults: MemberConfig,
+}
+
+struct UsableSlice {
+    endpoints: Vec<UsableEndpoint>,
+    /// The endpoints that are neither ready nor serving.
+    unready: usize,
+    /// Why endpoints of it are left out.
+    problem: Option<Reason>,
+}
+
+struct UsableEndpoint {
+    address: SocketAddr,
+    /// The pod that it is, if it is one.
+    pod: Option<Arc<str>>,
+    /// Whether it is about to end, and serves until then.
+    is_terminating: bool,
+    zone: ZoneHint,
+}
+
+/// Which zones should use an endpoint, by its hints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ZoneHint {
+    Ours,
+    Others,
+    /// It has no hints.
+    Missing,
+}
+
+impl Slices {
+    pub(super) fn new(port: ServicePort, zone: Option<Box<str>>, defaults: MemberConfig) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            port,
+            zone,
+            defaults,
+        }
+    }
+
+    /// None, to be filled by a new list.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.port.clone(), self.zone.clone(), self.defaults)
+    }
+
+    /// Takes a slice that is new or has changed. Returns its version.
+    ///
+    /// # Errors
+    /// There are too many slices or endpoints, or it has no valid name.
+    pub(super) fn put(&mut self, slice: EndpointSlice) -> Result<String, String> {
+        let name = slice.metadata.name.clone();
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!(
+                "an EndpointSlice has a name of more than {NAME_BYTES_MAX} bytes"
+            ));
+        }
+        let version = slice.metadata.resource_version.clone();
+        let usable = self.usable(slice);
+        self.by_name.insert(name, usable);
+        let endpoints: usize = self.by_name.values().map(|slice| slice.endpoints.len()).sum();
+        match endpoints > ENDPOINTS_MAX || self.by_name.len() > LISTED_MAX {
+            true => Err(too_many()),
+            false => Ok(version),
+        }
+    }
+
+    /// Forgets a slice that is gone. Returns the version of its end.
+    pub(super) fn remove(&mut self, slice: EndpointSlice) -> String {
+        self.by_name.remove(&slice.metadata.name);
+        slice.metadata.resource_version
+    }
+
+    /// The servers: the endpoints that are ready, and those that serve until they end, which are draining. If none is ready,
+    /// those that serve get the new sessions, as kube-proxy does it.
+    pub(super) fn servers(&self) -> ListAnswer {
+        let mut endpoints: Vec<_> = self.by_name.values().flat_map(|slice| &slice.endpoints).collect();
+        // A pod has an endpoint for each family, and an endpoint that moves to another slice is in both for a while: the first
+        // of them counts, which is of IPv4 before IPv6, and of those one that stays.
+        endpoints.sort_by_key(|endpoint| {
+            (
+                endpoint.address.is_ipv6(),
+                endpoint.is_terminating,
+                endpoint.pod.is_none(),
+            )
+        });
+        let (mut addresses, mut pods) = (HashSet::new(), HashSet::new());
+        endpoints.retain(|UsableEndpoint { address, pod, .. }| {
+            addresses.insert(address) && pod.as_ref().is_none_or(|pod| pods.insert(pod))
+        });
+        if endpoints.len() > LISTED_MAX {
+            return Err(Reason::from(too_many()));
+        }
+        endpoints.sort_by_key(|endpoint| (&endpoint.pod, endpoint.address));
+        let has_ready = endpoints.iter().any(|endpoint| !endpoint.is_terminating);
+        let zone_counts = zone_counts(&endpoints);
+        let servers = endpoints.iter().map(|endpoint| {
+            let is_far = zone_counts && endpoint.zone != ZoneHint::Ours;
+            let listed = ListedServer {
+                name: endpoint.pod.as_deref().map(str::to_owned),
+                priority: is_far.then(|| self.defaults.priority.saturating_add(1)),
+                draining: has_ready && endpoint.is_terminating,
+                ..ListedServer::at(endpoint.address.to_string())
+            };
+            listed.into_entry(self.defaults)
+        });
+        let servers = servers.collect::<Result<Vec<_>, _>>()?;
+        let warning = self
+            .problem()
+            .or_else(|| self.why_empty().filter(|_| servers.is_empty()));
+        Ok(ServerList { servers, warning })
+    }
+
+    /// What is wrong with the first slice that has a problem.
+    fn problem(&self) -> Option<Reason> {
+        let mut problems = self.by_name.iter().filter_map(|(name, slice)| {
+            let problem = slice.problem.as_ref()?;
+            Some((name, problem))
+        });
+        let (name, problem) = problems.next()?;
+        Some(Reason::from(match problems.count() {
+            0 => format!("EndpointSlice `{name}`: {problem}"),
+            more => format!("EndpointSlice `{name}`: {problem}; {more} more have problems"),
+        }))
+    }
+
+    /// Why there are no servers, although no slice has a problem.
+    fn why_empty(&self) -> Option<Reason> {
+        let unready: usize = self.by_name.values().map(|slice| slice.unready).sum();
+        Some(match unready {
+            0 if self.by_name.is_empty() => {
+                Reason::new("it has no EndpointSlice: is there such a Service, with a selector?")
+            }
+            0 => Reason::new("it has no endpoint: do pods match the selector of the Service?"),
+            _ => Reason::from(format!("none of its {unready} endpoints is ready")),
+        })
+    }
+
+    fn usable(&self, slice: EndpointSlice) -> UsableSlice {
+        let mut usable = UsableSlice {
+            endpoints: Vec::new(),
+            unready: 0,
+            problem: None,
+        };
+        if !matches!(&*slice.address_type, "IPv4" | "IPv6") {
+            let problem = format!("its addresses are `{}`, neither IPv4 nor IPv6", slice.address_type);
+            usable.problem = Some(Reason::from(problem));
+            return usable;
+        }
+        let port = port_of(&self.port, &slice.ports.unwrap_or_default());
+        for endpoint in slice.endpoints.unwrap_or_default() {
+            let Some(is_terminating) = endpoint.conditions.is_terminating() else {
+                usable.unready += 1;
+                continue;
+            };
+            match self.address_of(&endpoint, &port) {
+                Ok(address) => usable.endpoints.push(UsableEndpoint {
+                    address,
+                    pod: endpoint.target_ref.and_then(TargetRef::into_pod),
+                    is_terminating,
+                    zone: self.zone_hint(endpoint.hints),
+                }),
+                Err(problem) => usable.problem = Some(problem),
+            }
+        }
+        usable
+    }
+
+    /// The address of an endpoint: of several any one is as good (API reference of Endpoint).
+    fn address_of(&self, endpoint: &SliceEndpoint, port: &Result<NonZeroU16, Reason>) -> Result<SocketAddr, Reason> {
+        let text = endpoint.addresses.iter().flatten().next().map_or("", |address| address);
+        let ip: IpAddr = text
+            .parse()
+            .map_err(|_| Reason::from(format!("`{text}` is not an IP address")))?;
+        let address = SocketAddr::new(ip, port.clone()?.get());
+        ListedServer::at(address.to_string()).into_entry(self.defaults)?; // it may be one that nothing can connect to
+        Ok(address)
+    }
+
+    fn zone_hint(&self, hints: Option<EndpointHints>) -> ZoneHint {
+        let zones = hints.and_then(|hints| hints.for_zones).unwrap_or_default();
+        match &self.zone {
+            Some(ours) if zones.iter().any(|zone| zone.name == **ours) => ZoneHint::Ours,
+            Some(_) if !zones.is_empty() => ZoneHint::Others,
+            _ => ZoneHint::Missing,
+        }
+    }
+}
+
+fn too_many() -> String {
+    format!("the Service has more than {LISTED_MAX} endpoints")
+}
+
+/// Whether zones are told apart: every ready endpoint has hints, and one has ours. An endpoint without hints is new, and the
+/// hints of the others may be out of date: kube-proxy ignores them too.
+fn zone_counts(endpoints: &[&UsableEndpoint]) -> bool {
+    let mut ready = endpoints.iter().filter(|endpoint| !endpoint.is_terminating);
+    let all_have_hints = ready.clone().all(|endpoint| endpoint.zone != ZoneHint::Missing);
+    all_have_hints && ready.any(|endpoint| endpoint.zone == ZoneHint::Ours)
+}
+
+impl EndpointConditions {
+    /// Whether the endpoint is about to end; `None`: it gets no sessions. A missing `ready` counts as true, a missing
+    /// `serving` as `ready`, and a missing `terminating` as false (API reference of EndpointConditions). An endpoint that is
+    /// about to end is so also if its Service calls every endpoint ready (`publishNotReadyAddresses`).
+    fn is_terminating(&self) -> Option<bool> {
+        let is_ready = self.ready.unwrap_or(true);
+        match self.terminating.unwrap_or(false) {
+            false => is_ready.then_some(false),
+            true => self.serving.unwrap_or(is_ready).then_some(true),
+        }
+    }
+}
+
+impl TargetRef {
+    /// The name of the pod, if it is one and a server can have that name.
+    fn into_pod(self) -> Option<Arc<str>> {
+        let can_be_named = self.kind == "Pod" && is_name(&self.name) && !self.name.contains(['/', '@']);
+        can_be_named.then(|| self.name.into())
+    }
+}
+
+/// The port among those of a slice. A slice without ports, or with one without a number, allows any number.
+fn port_of(wanted: &ServicePort, ports: &[SlicePort]) -> Result<NonZeroU16, Reason> {
+    let is_tcp = |port: &&SlicePort| port.protocol.as_deref().unwrap_or("TCP") == "TCP";
+    let ports: Vec<_> = ports.iter().filter(is_tcp).collect();
+    let number = |port: &SlicePort| NonZeroU16::new(port.port?);
+    let found = match wanted {
+        ServicePort::Only if ports.len() == 1 => number(ports[0]),
+        ServicePort::Only => None,
+        ServicePort::Name(name) => {
+            let named = ports.iter().find(|port| port.name.as_deref() == Some(name));
+            named.and_then(|port| number(port))
+        }
+        ServicePort::Number(wanted) => {
+            let is_allowed = |port: &&SlicePort| port.port.is_none_or(|port| port == wanted.get());
+            (ports.is_empty() || ports.iter().any(is_allowed)).then_some(*wanted)
+        }
+    };
+    found.ok_or_else(|| {
+        let known = ports.iter().map(|port| match (port.name.as_deref(), port.port) {
+            (Some(name), Some(number)) if !name.is_empty() => format!("`{name}` ({number})"),
+            (Some(name), None) if !name.is_empty() => format!("`{name}` (any number)"),
+            (_, Some(number)) => number.to_string(),
+            (_, None) => "any number".to_owned(),
+        });
+        let known = known.collect::<Vec<_>>().join(", ");
+        Reason::from(match wanted {
+            _ if known.is_empty() => "it has no TCP port: set `port` to a number".to_owned(),
+            ServicePort::Only => format!("set `port` to one of its ports: {known}"),
+            ServicePort::Name(name) => format!("it has no TCP port `{name}`, but {known}"),
+            ServicePort::Number(number) => format!("it has no TCP port {number}, but {known}"),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,353 @@
+//! Servers that are endpoints of a Service of Kubernetes, by a fake API server that kubectl can read too.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::api;
+use crate::support::authority::replace;
+use crate::support::client::{Client, server_reached};
+use crate::support::counts::{log_count, log_lines};
+use crate::support::eventually;
+use crate::support::kubernetes::{ApiServer, TOKEN};
+use crate::support::process::{Process, must};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const KEPT: &str = "cannot take the list of servers, keeping the last one";
+
+/// A slice with one endpoint, which is a pod: its port differs from those of the others.
+fn slice(server: &Server, pod: &str, conditions: &Value) -> Value {
+    json!({
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [server.address.ip()],
+            "conditions": conditions,
+            "nodeName": "node-1",
+            "targetRef": { "kind": "Pod", "namespace": "default", "name": pod, "uid": "a" },
+            "zone": "zone-a",
+        }],
+        "ports": [{ "name": "pg", "protocol": "TCP", "port": server.address.port() }],
+    })
+}
+
+fn ready() -> Value {
+    json!({ "ready": true, "serving": true, "terminating": false })
+}
+
+fn terminating() -> Value {
+    json!({ "ready": false, "serving": true, "terminating": true })
+}
+
+/// A fake API server, and a folder for the kubeconfig.
+struct Cluster {
+    api: ApiServer,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        Self {
+            api: ApiServer::start(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn ready(&self, server: &Server, pod: &str) {
+        self.api.put("orders", pod, slice(server, pod, &ready()));
+    }
+
+    fn config(&self) -> String {
+        self.config_with_user(&format!("{{token: {TOKEN}}}"))
+    }
+
+    fn config_with_user(&self, user: &str) -> String {
+        let file = self.api.kubeconfig(self.folder.path(), user);
+        format!("[providers.kubernetes]\nkubeconfig = {file:?}\n{}", pools())
+    }
+}
+
+fn pools() -> &'static str {
+    "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"round-robin\"\n\
+     discover = { kubernetes = \"default/orders\", port = \"pg\", settle = \"0s\" }\n"
+}
+
+fn discovery(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["pools"][0]["discovery"].clone()
+}
+
+fn wait_for_error(proxy: &Proxy, error: &str) {
+    eventually(error, || {
+        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
+    });
+}
+
+fn reaches_only(proxy: &Proxy, server: &str) -> bool {
+    (0..4).all(|_| server_reached(proxy.at("l")) == server)
+}
+
+#[test]
+fn servers_follow_the_endpoints_of_a_service_and_no_session_is_lost() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let cluster = Cluster::start();
+    cluster.ready(&first, "orders-1");
+    cluster.api.put("other", "other-1", slice(&second, "other-1", &ready()));
+    let proxy = Proxy::start(&cluster.config());
+    assert_eq!(discovery(&proxy)["source"], "kubernetes default/orders");
+    let mut old = Client::connect(proxy.at("l"));
+    assert_eq!(old.read(5), b"first");
+
+    cluster
+        .api
+        .put("orders", "orders-1", slice(&first, "orders-1", &terminating()));
+    cluster.ready(&second, "orders-2");
+    eventually("the pod that ends gets no session", || reaches_only(&proxy, "second"));
+    assert_eq!(proxy.server("p", "orders-1")["use"], "draining");
+
+    cluster.api.delete("orders-1");
+    eventually("the pod is gone", || {
+        let state = proxy.answer(&["servers"]);
+        !state.to_string().contains("\"name\":\"orders-1\"")
+    });
+    assert_eq!(old.finish().try_read_all().unwrap(), b"");
+
+    let selector = "labelSelector=kubernetes.io%2Fservice-name%3Dorders";
+    assert_eq!(cluster.api.queries("list"), [format!("limit=20&continue=&{selector}")]);
+    let watches = cluster.api.queries("watch");
+    let time = watches[0].split_once("timeoutSeconds=").unwrap().1;
+    let seconds: u32 = time.split_once('&').unwrap().0.parse().unwrap();
+    assert!((176..=220).contains(&seconds), "{watches:?}");
+    assert!(watches[0].starts_with("watch=true&resourceVersion=2&allowWatchBookmarks=true&"));
+    assert_eq!((watches.len(), log_count(&proxy, KEPT)), (1, 0));
+}
+
+#[test]
+fn a_service_of_many_slices_is_listed_in_pages() {
+    let cluster = Cluster::start();
+    let server = Server::named("only");
+    for number in 0..45 {
+        let mut slice = slice(&server, "", &ready());
+        let endpoint = slice["endpoints"][0].take();
+        let pods = (0..10).map(|index| {
+            let mut endpoint = endpoint.clone();
+            endpoint["targetRef"]["name"] = format!("pod-{number}-{index}").into();
+            endpoint["addresses"][0] = format!("127.0.{number}.{}", index + 1).into();
+            endpoint
+        });
+        slice["endpoints"] = pods.collect::<Vec<_>>().into();
+        cluster.api.put("orders", &format!("orders-{number}"), slice);
+    }
+    let config = cluster.config() + "health = { check = \"off\" }\n";
+    let proxy = Proxy::start(&config);
+    let (_, state) = api::unix(&proxy, "GET", "/api/v1/state", "");
+    assert_eq!(state["pools"][0]["servers"].as_array().unwrap().len(), 450);
+    let queries = cluster.api.queries("list");
+    assert_eq!(queries.len(), 3, "{queries:?}");
+    assert!(queries[2].contains("&continue=45-40&"), "{queries:?}");
+}
+
+#[test]
+fn a_watch_that_has_ended_goes_on_from_the_last_bookmark() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let cluster = Cluster::start();
+    cluster.ready(&first, "orders-1");
+    let proxy = Proxy::start(&cluster.config());
+    cluster.api.wait_for("watch", 1);
+    let version = cluster.api.bookmark();
+    cluster.api.end_watches();
+    cluster.api.wait_for("watch", 2);
+    cluster.ready(&second, "orders-1");
+    eventually("the second watch is followed", || reaches_only(&proxy, "second"));
+    let watches = cluster.api.queries("watch");
+    assert!(
+        watches[1].contains(&format!("resourceVersion={version}&")),
+        "{watches:?}"
+    );
+    assert_eq!((cluster.api.queries("list").len(), log_count(&proxy, KEPT)), (1, 0));
+}
+
+#[test]
+fn changes_that_are_gone_are_listed_again() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let cluster = Cluster::start();
+    cluster.ready(&first, "orders-1");
+    let proxy = Proxy::start(&cluster.config());
+    cluster.api.wait_for("watch", 1);
+    cluster.api.compact();
+    cluster.api.end_watches(); // the next one asks for a version before the compaction
+    cluster.api.wait_for("list", 2);
+    cluster.ready(&second, "orders-1");
+    eventually("the new list is watched", || reaches_only(&proxy, "second"));
+    assert_eq!((cluster.api.queries("list").len(), log_count(&proxy, KEPT)), (2, 0));
+}
+
+#[test]
+fn an_api_server_that_is_away_changes_nothing() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let cluster = Cluster::start();
+    cluster.ready(&first, "orders-1");
+    let proxy = Proxy::start(&cluster.config());
+    cluster.api.be_away(true);
+    log_lines(&proxy, KEPT, 1);
+    assert!(reaches_only(&proxy, "first"));
+    cluster.ready(&second, "orders-1");
+    cluster.api.be_away(false);
+    eventually("its endpoints are followed again", || reaches_only(&proxy, "second"));
+
+    cluster.api.put(
+        "orders",
+        "orders-1",
+        slice(&second, "orders-1", &json!({ "ready": false })),
+    );
+    wait_for_error(&proxy, "none of its 1 endpoints is ready");
+    cluster.api.delete("orders-1");
+    wait_for_error(&proxy, "it has no EndpointSlice");
+    assert!(reaches_only(&proxy, "second"));
+}
+
+#[test]
+fn a_refusal_tells_what_is_missing_and_shows_no_token() {
+    let first = Server::named("first");
+    let cluster = Cluster::start();
+    cluster.ready(&first, "orders-1");
+    let token = cluster.folder.path().join("token");
+    replace(&token, "wrong-2\n");
+    let config = cluster.config_with_user("{tokenFile: token}");
+    let proxy = Proxy::setup(&config).launch(); // it is not ready without a list
+    wait_for_error(
+        &proxy,
+        &format!("401: it does not accept the token in {}", token.display()),
+    );
+    replace(&token, &format!("{TOKEN}\n"));
+    eventually("the file is read again", || reaches_only(&proxy, "first"));
+
+    for verb in ["list", "watch"] {
+        cluster.api.forbid(Some(verb));
+        cluster.api.compact();
+        cluster.api.end_watches();
+        let rule = "a Role in namespace `default` must allow get, list, watch of endpointslices.discovery.k8s.io";
+        wait_for_error(
+            &proxy,
+            &format!("403 to {verb}: {rule}: endpointslices.discovery.k8s.io is forbidden: User"),
+        );
+        assert!(reaches_only(&proxy, "first"));
+        cluster.api.forbid(None);
+        eventually("it is allowed again", || discovery(&proxy)["up"] == true);
+    }
+    let log = proxy.log();
+    assert!(log.iter().all(|line| !line.to_string().contains("wrong-2")), "{log:#?}");
+}
+
+#[test]
+fn a_certificate_of_a_client_can_log_in() {
+    let first = Server::named("first");
+    let cluster = Cluster {
+        api: ApiServer::for_certificates(),
+        folder: tempfile::tempdir().unwrap(),
+    };
+    cluster.ready(&first, "orders-1");
+    cluster
+        .api
+        .authority()
+        .issue(&["acequia"])
+        .write(cluster.folder.path(), "own");
+    let user = "{client-certificate: own.pem, client-key: own.key}";
+    let proxy = Proxy::start(&cluster.config_with_user(user));
+    assert!(reaches_only(&proxy, "first"));
+}
+
+/// Runs acequia as in a pod, in whose place of the service account this folder is.
+fn launch_in_pod(api: &ApiServer, folder: &Path) -> Proxy {
+    let port = format!("KUBERNETES_SERVICE_PORT={}", api.port());
+    let account = "/run/secrets/kubernetes.io/serviceaccount";
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -p {account} && mount --bind {} {account} && exec \"$@\"",
+        folder.display()
+    );
+    let words = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        &script,
+        "sh",
+        "env",
+        "KUBERNETES_SERVICE_HOST=127.0.0.1",
+        &port,
+    ];
+    Proxy::setup(pools()).under(&words).launch()
+}
+
+#[test]
+fn a_pod_uses_its_service_account_whose_token_changes() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let api = ApiServer::start();
+    api.put("orders", "orders-1", slice(&first, "orders-1", &ready()));
+    let folder = tempfile::tempdir().unwrap();
+    replace(&folder.path().join("ca.crt"), &api.authority().certificate());
+    replace(&folder.path().join("token"), "expired-0");
+    let proxy = launch_in_pod(&api, folder.path());
+    wait_for_error(
+        &proxy,
+        "it does not accept the token in /var/run/secrets/kubernetes.io/serviceaccount/token",
+    );
+    replace(&folder.path().join("token"), TOKEN);
+    eventually("the new token is read", || reaches_only(&proxy, "first"));
+    api.put("orders", "orders-1", slice(&second, "orders-1", &ready()));
+    eventually("the endpoints are followed", || reaches_only(&proxy, "second"));
+
+    let outside = Proxy::setup(pools()).launch();
+    wait_for_error(
+        &outside,
+        "outside of a cluster, name a file by `kubeconfig` in [providers.kubernetes]",
+    );
+}
+
+/// The fake is as an API server is: the program that everybody uses reads the same, with the same kubeconfig.
+#[test]
+fn kubectl_reads_what_acequia_reads() {
+    let server = Server::named("first");
+    let cluster = Cluster::start();
+    for pod in ["orders-1", "orders-2", "orders-3"] {
+        cluster.ready(&server, pod);
+    }
+    let file = cluster
+        .api
+        .kubeconfig(cluster.folder.path(), &format!("{{token: {TOKEN}}}"));
+    let kubectl = |arguments: &[&str]| {
+        let mut command = Command::new("kubectl");
+        command
+            .env("HOME", cluster.folder.path())
+            .arg("--kubeconfig")
+            .arg(&file);
+        command
+            .args(["get", "endpointslices", "-l", "kubernetes.io/service-name=orders"])
+            .args(arguments);
+        command
+    };
+    let listed = must(&mut kubectl(&["--chunk-size=2", "-o", "json"]));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let names: Vec<_> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["metadata"]["name"])
+        .collect();
+    assert_eq!(names, ["orders-1", "orders-2", "orders-3"]);
+    assert!(
+        cluster.api.queries("list")[1].contains("continue=3-2"),
+        "{:?}",
+        cluster.api.queries("list")
+    );
+
+    let mut watching = Process::start(&mut kubectl(&["--watch", "--output-watch-events", "-o", "json"]));
+    cluster.api.wait_for("watch", 1);
+    cluster.api.delete("orders-2");
+    eventually("kubectl sees the event", || {
+        let lines = watching.stdout.so_far();
+        lines.iter().any(|line| line.contains("\"DELETED\""))
+    });
+    watching.kill();
+}

@@ -1,0 +1,431 @@
+//! A fake API server of Kubernetes: EndpointSlices, listed in pages and watched, as the API reference describes it. `kubectl`
+//! can read it too.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::authority::{Authority, replace};
+use super::eventually;
+use super::server::Server;
+use super::tls_server::ManualTlsServer;
+
+/// The token that it accepts.
+pub const TOKEN: &str = "correct-1";
+
+/// A fake API server. It speaks TLS, and wants [`TOKEN`] or, if it was started so, a certificate of the client.
+pub struct ApiServer {
+    server: Server,
+    shared: Arc<Shared>,
+    authority: Authority,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The slices by namespace and name.
+    slices: BTreeMap<(String, String), Value>,
+    version: u64,
+    /// What has happened since the beginning, by version.
+    events: Vec<(u64, Value)>,
+    /// Nothing is known of versions below this one.
+    oldest: u64,
+    /// The number of times that all watches were ended.
+    ends: u64,
+    /// The verb that is forbidden.
+    forbidden: Option<&'static str>,
+    /// Whether all connections are closed.
+    is_away: bool,
+    has_ended: bool,
+    /// Verb and query of each request for slices.
+    requests: Vec<(String, String)>,
+}
+
+/// A status with which a request fails.
+type Refusal = (&'static str, Value);
+
+impl ApiServer {
+    pub fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// One that wants certificates of its authority instead of a token.
+    pub fn for_certificates() -> Self {
+        Self::with(true)
+    }
+
+    fn with(wants_certificates: bool) -> Self {
+        let authority = Authority::new("kubernetes");
+        let own = authority.issue(&["127.0.0.1"]);
+        let clients = wants_certificates.then_some(&authority);
+        let tls = Mutex::new(ManualTlsServer::with(&own, rustls::ALL_VERSIONS, clients));
+        let shared = Arc::<Shared>::default();
+        let served = Arc::clone(&shared);
+        let server = Server::run(move |stream| {
+            if served.lock().is_away {
+                return;
+            }
+            let session = tls.lock().unwrap().over(stream);
+            if let Ok(mut session) = session {
+                served.serve(&mut session.0, wants_certificates);
+            }
+        });
+        Self {
+            server,
+            shared,
+            authority,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.address.port()
+    }
+
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Writes a kubeconfig whose user has these keys. Returns its path.
+    pub fn kubeconfig(&self, folder: &Path, user: &str) -> PathBuf {
+        let (file, port) = (folder.join("kubeconfig"), self.port());
+        let authority = BASE64.encode(self.authority.certificate());
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             clusters:\n- name: fake\n  cluster:\n    server: https://127.0.0.1:{port}\n    \
+             certificate-authority-data: {authority}\n\
+             contexts:\n- name: test\n  context: {{cluster: fake, user: acequia, namespace: default}}\n\
+             users:\n- name: acequia\n  user: {user}\n"
+        );
+        replace(&file, &text);
+        file
+    }
+
+    /// Creates or changes a slice of a Service in the namespace `default`.
+    pub fn put(&self, service: &str, name: &str, slice: Value) {
+        self.change(|state| {
+            let key = ("default".to_owned(), name.to_owned());
+            let kind = if state.slices.contains_key(&key) {
+                "MODIFIED"
+            } else {
+                "ADDED"
+            };
+            let mut slice = slice;
+            slice["kind"] = "EndpointSlice".into();
+            slice["apiVersion"] = "discovery.k8s.io/v1".into();
+            slice["metadata"] = json!({
+                "name": name,
+                "generateName": format!("{service}-"),
+                "namespace": "default",
+                "uid": "5f1e3a52-7b1c-4b0e-9d9e-0d7c6a1b2c3d",
+                "resourceVersion": (state.version + 1).to_string(),
+                "generation": 1,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                    "kubernetes.io/service-name": service,
+                },
+            });
+            state.slices.insert(key, slice.clone());
+            state.add(kind, slice);
+        });
+    }
+
+    /// Deletes a slice.
+    pub fn delete(&self, name: &str) {
+        self.change(|state| {
+            let key = ("default".to_owned(), name.to_owned());
+            let mut slice = state.slices.remove(&key).unwrap();
+            slice["metadata"]["resourceVersion"] = (state.version + 1).to_string().into();
+            state.add("DELETED", slice);
+        });
+    }
+
+    /// Sends a bookmark to all watches. Returns its version.
+    pub fn bookmark(&self) -> String {
+        self.change(|state| {
+            state.version += 10; // of other resources
+            let version = (state.version + 1).to_string();
+            let object = json!({
+                "kind": "EndpointSlice",
+                "apiVersion": "discovery.k8s.io/v1",
+                "metadata": { "resourceVersion": version, "creationTimestamp": null },
+                "addressType": "",
+                "endpoints": null,
+                "ports": null,
+            });
+            state.add("BOOKMARK", object);
+            version
+        })
+    }
+
+    /// Ends all watches, as after their time.
+    pub fn end_watches(&self) {
+        self.change(|state| state.ends += 1);
+    }
+
+    /// Forgets what has happened before this.
+    pub fn compact(&self) {
+        self.change(|state| {
+            state.version += 10;
+            state.oldest = state.version;
+        });
+    }
+
+    pub fn forbid(&self, verb: Option<&'static str>) {
+        self.change(|state| state.forbidden = verb);
+    }
+
+    /// Closes all connections until it is back.
+    pub fn be_away(&self, is_away: bool) {
+        self.change(|state| {
+            state.is_away = is_away;
+            state.ends += 1;
+        });
+    }
+
+    /// The queries of the requests with this verb.
+    pub fn queries(&self, verb: &str) -> Vec<String> {
+        let state = self.shared.lock();
+        let of_verb = state.requests.iter().filter(|(of, _)| of == verb);
+        of_verb.map(|(_, query)| query.clone()).collect()
+    }
+
+    /// Waits until so many requests with this verb have come.
+    pub fn wait_for(&self, verb: &str, count: usize) {
+        eventually("the API server is asked", || self.queries(verb).len() >= count);
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.shared.lock());
+        self.shared.changed.notify_all();
+        changed
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.change(|state| state.has_ended = true);
+    }
+}
+
+impl State {
+    fn add(&mut self, kind: &str, object: Value) {
+        self.version += 1;
+        self.events
+            .push((self.version, json!({ "type": kind, "object": object })));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Answers one request.
+    fn serve(&self, stream: &mut (impl Read + Write), has_certificate: bool) {
+        let lines = BufReader::new(&mut *stream).lines().map_while(Result::ok);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        let target = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let wanted = format!("Bearer {TOKEN}");
+        let is_known = has_certificate
+            || head.iter().any(|line| {
+                let header = line.split_once(": ");
+                header.is_some_and(|(name, value)| name.eq_ignore_ascii_case("authorization") && value == wanted)
+            });
+        let answer = match is_known {
+            true => self.answer(path, query, stream),
+            false => Err(status("401 Unauthorized", "Unauthorized", "Unauthorized")),
+        };
+        let (status, body) = match answer {
+            Ok(Some(body)) => ("200 OK", body),
+            Ok(None) => return, // it was a watch
+            Err(refusal) => refusal,
+        };
+        let body = body.to_string();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
+        let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let _ = stream.flush();
+    }
+
+    /// The answer; `None`: it has been sent.
+    fn answer(&self, path: &str, query: &str, stream: &mut impl Write) -> Result<Option<Value>, Refusal> {
+        if let Some(found) = discovery(path) {
+            return Ok(Some(found));
+        }
+        let rest = path.strip_prefix("/apis/discovery.k8s.io/v1/namespaces/");
+        let namespace = rest.and_then(|rest| rest.strip_suffix("/endpointslices"));
+        let Some(namespace) = namespace else {
+            return Err(status(
+                "404 Not Found",
+                "NotFound",
+                "the server could not find the requested resource",
+            ));
+        };
+        let parameters: BTreeMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let is_watch = parameters
+            .get("watch")
+            .is_some_and(|watch| ["1", "true"].contains(&&**watch));
+        let verb = if is_watch { "watch" } else { "list" };
+        let mut state = self.lock();
+        state.requests.push((verb.to_owned(), query.to_owned()));
+        if state.forbidden == Some(verb) {
+            let message = format!(
+                "endpointslices.discovery.k8s.io is forbidden: User \"system:serviceaccount:edge:acequia\" cannot {verb} \
+                 resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"{namespace}\""
+            );
+            return Err(status("403 Forbidden", "Forbidden", &message));
+        }
+        if is_watch {
+            self.watch(state, namespace, &parameters, stream);
+            return Ok(None);
+        }
+        list(&state, namespace, &parameters).map(Some)
+    }
+
+    fn watch<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        namespace: &str,
+        parameters: &BTreeMap<String, String>,
+        stream: &mut impl Write,
+    ) {
+        let mut after = parameters
+            .get("resourceVersion")
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0);
+        let ends = state.ends;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.flush());
+        if after < state.oldest {
+            let message = format!("too old resource version: {after} ({})", state.oldest);
+            let (_, gone) = status("410 Gone", "Expired", &message);
+            let _ = send(stream, &json!({ "type": "ERROR", "object": gone }));
+            let _ = stream.write_all(b"0\r\n\r\n").and_then(|()| stream.flush());
+            return;
+        }
+        loop {
+            let bookmarks = parameters.contains_key("allowWatchBookmarks");
+            let is_wanted = |event: &Value| match event["type"] == "BOOKMARK" {
+                true => bookmarks,
+                false => is_selected(&event["object"], namespace, parameters),
+            };
+            let news = state
+                .events
+                .iter()
+                .filter(|(version, event)| *version > after && is_wanted(event));
+            let news: Vec<Value> = news.map(|(_, event)| event.clone()).collect();
+            after = after.max(state.version);
+            if news.is_empty() && (state.ends > ends || state.has_ended) {
+                break;
+            }
+            if news.is_empty() {
+                state = self.changed.wait(state).unwrap();
+                continue;
+            }
+            drop(state);
+            for event in news {
+                if send(stream, &event).is_err() {
+                    return; // the client has left
+                }
+            }
+            state = self.lock();
+        }
+        if !state.is_away {
+            let _ = stream.write_all(b"0\r\n\r\n").and_then(|()| stream.flush());
+        }
+    }
+}
+
+fn send(stream: &mut impl Write, event: &Value) -> std::io::Result<()> {
+    let line = format!("{event}\n");
+    write!(stream, "{:x}\r\n{line}\r\n", line.len())?;
+    stream.flush()
+}
+
+/// A page of the slices. Where the next one begins is told by the version and the number of its first slice.
+fn list(state: &State, namespace: &str, parameters: &BTreeMap<String, String>) -> Result<Value, Refusal> {
+    let selected = state
+        .slices
+        .values()
+        .filter(|slice| is_selected(slice, namespace, parameters));
+    let selected: Vec<Value> = selected.cloned().collect();
+    let limit = parameters
+        .get("limit")
+        .and_then(|limit| limit.parse().ok())
+        .filter(|limit| *limit > 0);
+    let (version, start) = match parameters.get("continue").and_then(|next| next.split_once('-')) {
+        Some((version, start)) => (version.parse().unwrap(), start.parse().unwrap()),
+        None => (state.version, 0),
+    };
+    if version < state.oldest {
+        let message = "The provided continue parameter is too old to display a consistent list result.";
+        return Err(status("410 Gone", "Expired", message));
+    }
+    let end = (start + limit.unwrap_or(selected.len())).min(selected.len());
+    let mut metadata = json!({ "resourceVersion": version.to_string() });
+    if end < selected.len() {
+        metadata["continue"] = format!("{version}-{end}").into();
+        metadata["remainingItemCount"] = (selected.len() - end).into();
+    }
+    Ok(json!({
+        "kind": "EndpointSliceList",
+        "apiVersion": "discovery.k8s.io/v1",
+        "metadata": metadata,
+        "items": selected[start..end],
+    }))
+}
+
+fn is_selected(slice: &Value, namespace: &str, parameters: &BTreeMap<String, String>) -> bool {
+    let metadata = &slice["metadata"];
+    let has_label = parameters
+        .get("labelSelector")
+        .and_then(|selector| selector.split_once('='));
+    metadata["namespace"] == namespace && has_label.is_none_or(|(key, value)| metadata["labels"][key] == value)
+}
+
+fn status(line: &'static str, reason: &str, message: &str) -> Refusal {
+    let code: u16 = line[..3].parse().unwrap();
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    });
+    (line, status)
+}
+
+/// What kubectl asks first: which resources there are.
+fn discovery(path: &str) -> Option<Value> {
+    let version = json!({ "groupVersion": "discovery.k8s.io/v1", "version": "v1" });
+    Some(match path {
+        "/api" => json!({ "kind": "APIVersions", "versions": ["v1"] }),
+        "/api/v1" => json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [] }),
+        "/apis" => json!({
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [{ "name": "discovery.k8s.io", "versions": [version], "preferredVersion": version }],
+        }),
+        "/apis/discovery.k8s.io/v1" => json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": "discovery.k8s.io/v1",
+            "resources": [{
+                "name": "endpointslices",
+                "singularName": "endpointslice",
+                "namespaced": true,
+                "kind": "EndpointSlice",
+                "verbs": ["get", "list", "watch"],
+            }],
+        }),
+        _ => return None,
+    })
+}
