@@ -209,7 +209,7 @@ mod tests {
             server: "10.0.0.1:5432".into(),
             system_identifier: Some(u64::MAX - 1),
             timeline: Some(4),
-            overruled: None,
+            ..KnownPrimary::default()
         };
         BTreeMap::from([("writers".into(), known)])
     }

@@ -1,9 +1,11 @@
 //! What is remembered of the primary of a pool: over reloads and, in a file, over restarts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The primary of a pool, as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownPrimary {
     /// Its label.
@@ -15,6 +17,9 @@ pub struct KnownPrimary {
     /// The highest timeline that an operator has decided against, by trusting a server on a lower one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overruled: Option<u32>,
+    /// The other servers of the pool, by label. One that is missing was never seen beside the primary.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<Box<str>, Standing>,
 }
 
 impl KnownPrimary {
@@ -22,4 +27,17 @@ impl KnownPrimary {
     pub(crate) fn highest_timeline(&self) -> Option<u32> {
         self.timeline.max(self.overruled)
     }
+}
+
+/// What a server that is not the primary has been since another one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It was seen as a replica, and has not called itself primary since.
+    Replica,
+    /// It was seen as a replica, and has called itself primary since; the primary has not been seen alive after that.
+    Promoted,
+    /// It was not seen as a replica beside the primary, or called itself primary while that one was. It may be an old
+    /// primary: it takes a new timeline, the word of an operator, or that it is seen as a replica.
+    Rejected,
 }

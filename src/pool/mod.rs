@@ -55,7 +55,7 @@ use ejection::Ejection;
 pub use facts::{Role, ServerFacts, WalPosition};
 pub use fallback::FallbackOrigin;
 pub use health::{CheckOutcome, CheckState, Health, RefusedCheck, Thresholds};
-pub use known_primary::KnownPrimary;
+pub use known_primary::{KnownPrimary, Standing};
 pub use lease::{Lease, NoLease};
 pub use limited::QueueFailure;
 pub use member::Member;

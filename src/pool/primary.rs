@@ -4,17 +4,18 @@
 //! on the highest timeline is the primary, and the others are old ones whose writes are lost. What is known of the primary
 //! is remembered: an old primary that comes back alone is not taken for one. Where timelines do not decide (two primaries
 //! on one timeline, or a kind of server that has none), the remembered primary stays. Where there are none, another server
-//! follows it once it is down, unless both have been primaries at one time. Where some have a timeline, a server whose
-//! timeline cannot be read is not the primary.
+//! follows it once it is down, if it has been a replica beside it and was promoted then. So what each of the other servers
+//! has been is remembered, too. Where some have a timeline, a server whose timeline cannot be read is not the primary.
 //!
 //! This is no consensus: it decides where this process sends sessions, not who may write.
 
 mod rejection;
+mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::known_primary::KnownPrimary;
+use super::known_primary::{KnownPrimary, Standing};
 
 /// What the latest check has seen of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,19 @@ pub(super) enum Sighting {
     },
 }
 
-/// What is known of a server.
+/// What checks have found out about a server.
+#[derive(Clone, Copy, Debug, Default)]
+enum Knowledge {
+    /// There was no check yet.
+    #[default]
+    Unchecked,
+    /// Its checks were refused, or failed, though not so often that it is down. It has told nothing of its role.
+    Silent,
+    /// It has told its role, or is down.
+    Seen(Seen),
+}
+
+/// What is known of a server that has told its role, or is down.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     /// As last told, also while the server fails.
@@ -51,17 +64,12 @@ struct Seen {
     is_down: bool,
     /// Its latest check failed, or was refused: it may have been restarted.
     has_failed: bool,
-    /// It was a replica after an operator last said which server is the primary: a promotion since then counts.
-    was_replica: bool,
 }
 
 /// A server calls itself primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
     timeline: Option<u32>,
-    /// There was another claim that nothing decides against. Such a claim is not accepted later either, when the other one
-    /// is gone: it takes a new timeline, another promotion, or the word of an operator.
-    is_contested: bool,
 }
 
 /// Whether a server that calls itself primary is one.
@@ -78,50 +86,82 @@ pub(super) enum PrimaryVerdict {
 /// Decides which server of a pool is the primary.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrimaryWatch {
+    /// Without the other servers: those are in `others`, also while none is known.
     known: Option<KnownPrimary>,
-    /// The servers of the pool by label, except disabled ones; `None`: no result yet, or refused ones only. Such a server may
-    /// be the primary.
-    servers: BTreeMap<Arc<str>, Option<Seen>>,
+    others: BTreeMap<Arc<str>, Standing>,
+    /// Whether `others` has changed since that was last asked.
+    others_changed: bool,
+    /// The servers of the pool by label, except disabled ones.
+    servers: BTreeMap<Arc<str>, Knowledge>,
 }
+
+/// Servers that have left the pool and may come back as what they were. When there are more of them, all are forgotten.
+const DEPARTED_MAX: usize = 64;
 
 impl PrimaryWatch {
     /// Begins with what is remembered.
     pub(super) fn new(known: Option<KnownPrimary>) -> Self {
-        Self {
-            known,
-            servers: BTreeMap::new(),
+        let mut watch = Self::default();
+        if let Some(known) = known {
+            watch.inherit(known);
         }
+        watch
     }
 
-    /// What is to be remembered.
+    /// The primary that is remembered, without the other servers.
     pub(super) fn known(&self) -> Option<&KnownPrimary> {
         self.known.as_ref()
     }
 
+    /// What is to be remembered.
+    pub(super) fn memory(&self) -> Option<KnownPrimary> {
+        let others = self.others.iter();
+        let others = others.map(|(label, standing)| ((**label).into(), *standing)).collect();
+        let known = self.known.clone()?;
+        Some(KnownPrimary { others, ..known })
+    }
+
+    /// Whether what is to be remembered of the other servers has changed since this was last asked.
+    pub(super) fn take_others_changed(&mut self) -> bool {
+        std::mem::take(&mut self.others_changed)
+    }
+
     /// Takes over what another pool remembers, if nothing is remembered yet. Returns whether it does.
-    pub(super) fn inherit(&mut self, known: KnownPrimary) -> bool {
-        let inherits = self.known.is_none();
-        self.known.get_or_insert(known);
-        inherits
+    pub(super) fn inherit(&mut self, mut known: KnownPrimary) -> bool {
+        if self.known.is_some() {
+            return false;
+        }
+        let others = std::mem::take(&mut known.others).into_iter();
+        self.others = others.map(|(label, standing)| (label.into(), standing)).collect();
+        self.known = Some(known);
+        true
     }
 
     /// Sets the servers of the pool that are checked. What was seen of others is forgotten.
     pub(super) fn set_servers<'a>(&mut self, labels: impl Iterator<Item = &'a Arc<str>>) {
         let mut before = std::mem::take(&mut self.servers);
         self.servers = labels
-            .map(|label| (Arc::clone(label), before.remove(label).flatten()))
+            .map(|label| (Arc::clone(label), before.remove(label).unwrap_or_default()))
             .collect();
+        if self.others.len() > self.servers.len() + DEPARTED_MAX {
+            self.others.retain(|label, _| self.servers.contains_key(label));
+            self.others_changed = true;
+        }
     }
 
     /// Takes note of the result of a check, and decides anew.
     pub(super) fn observe(&mut self, server: &str, sighting: Sighting) {
-        let Some(slot) = self.servers.get_mut(server) else {
+        let Some(knowledge) = self.servers.get_mut(server) else {
             return;
         };
-        if slot.is_none() && matches!(sighting, Sighting::Refused) {
-            return;
-        }
-        let before = slot.unwrap_or_default();
+        let before = match (*knowledge, sighting) {
+            (Knowledge::Seen(seen), _) => seen,
+            (_, Sighting::Refused | Sighting::Failed { is_down: false }) => {
+                *knowledge = Knowledge::Silent;
+                return;
+            }
+            _ => Seen::default(),
+        };
         let (told, claim) = match sighting {
             Sighting::Primary {
                 system_identifier,
@@ -130,14 +170,12 @@ impl PrimaryWatch {
                 // A server cannot lose its timeline without a restart, during which a check would fail.
                 let known = before.claim.filter(|_| !before.has_failed);
                 let timeline = timeline.or_else(|| known?.timeline);
-                let same = before.claim.filter(|claim| claim.timeline == timeline);
-                let is_contested = same.is_some_and(|claim| claim.is_contested);
-                (system_identifier, Some(Claim { timeline, is_contested }))
+                (system_identifier, Some(Claim { timeline }))
             }
             Sighting::Replica { system_identifier } => (system_identifier, None),
             Sighting::Refused | Sighting::Failed { .. } => (None, before.claim),
         };
-        *slot = Some(Seen {
+        *knowledge = Knowledge::Seen(Seen {
             system_identifier: told.or(before.system_identifier),
             claim,
             // One that is down stays so until it tells its role.
@@ -147,17 +185,27 @@ impl PrimaryWatch {
                 Sighting::Primary { .. } | Sighting::Replica { .. } => false,
             },
             has_failed: matches!(sighting, Sighting::Refused | Sighting::Failed { .. }),
-            was_replica: before.was_replica || matches!(sighting, Sighting::Replica { .. }),
         });
+        let is_promoted_again = before
+            .claim
+            .zip(claim)
+            .is_some_and(|(before, now)| now.timeline > before.timeline);
+        match (sighting, self.others.get(server)) {
+            (Sighting::Replica { .. }, _) => self.set_standing(server, Standing::Replica),
+            (Sighting::Primary { .. }, Some(Standing::Replica)) => self.set_standing(server, Standing::Promoted),
+            (_, Some(Standing::Rejected)) if is_promoted_again => self.forget_standing(server),
+            _ => {}
+        }
         let is_answer = !matches!(sighting, Sighting::Failed { .. });
         self.decide(is_answer.then_some(server));
     }
 
     /// An operator says that this server is the primary. Returns whether it calls itself one; if not, nothing changes.
     pub(super) fn trust(&mut self, server: &str) -> bool {
-        let Some((_, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
+        let Some((label, seen, claim)) = self.claims().find(|(label, ..)| ***label == *server) else {
             return false;
         };
+        let label = Arc::clone(label);
         let is_same = |other: Option<u64>| is_same_system(other, seen.system_identifier);
         let remembered = self.known.as_ref().filter(|known| is_same(known.system_identifier));
         let remembered = remembered.and_then(KnownPrimary::highest_timeline);
@@ -168,11 +216,25 @@ impl PrimaryWatch {
             system_identifier: seen.system_identifier,
             timeline: claim.timeline,
             overruled: highest.filter(|highest| Some(*highest) > claim.timeline),
+            ..KnownPrimary::default()
         });
-        for seen in self.servers.values_mut().flatten() {
-            seen.was_replica &= seen.claim.is_none() && !seen.is_down;
+        // One that is down may have been promoted before this: it is not known to be a replica now.
+        let is_replica = |knowledge: &Knowledge| {
+            matches!(
+                knowledge,
+                Knowledge::Seen(Seen {
+                    claim: None,
+                    is_down: false,
+                    ..
+                })
+            )
+        };
+        let rejected = self.servers.iter().filter(|(_, knowledge)| !is_replica(knowledge));
+        let rejected: Vec<_> = rejected.map(|(label, _)| Arc::clone(label)).collect();
+        for label in rejected {
+            self.set_standing(&label, Standing::Rejected);
         }
-        self.set_contested(server, false);
+        self.forget_standing(&label);
         self.decide(Some(server));
         true
     }
@@ -194,28 +256,31 @@ impl PrimaryWatch {
     /// Whether a server that calls itself primary is one. A server that is down is rejected as soon as another one is the
     /// primary: it may come back in a state in which it does not tell its role.
     pub(super) fn verdict(&self, server: &str) -> PrimaryVerdict {
-        let seen = self.servers.get(server).copied().flatten();
-        let Some((seen, claim)) = seen.and_then(|seen| Some((seen, seen.claim?))) else {
+        let Some((seen, claim)) = self.seen(server).and_then(|seen| Some((seen, seen.claim?))) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
         match self.in_force() {
             Some(primary) if primary == server => PrimaryVerdict::Primary,
-            None if seen.is_down || self.known.is_none() && !self.is_complete() => PrimaryVerdict::Undecided,
+            None if seen.is_down || self.known.is_none() && self.awaited().next().is_some() => {
+                PrimaryVerdict::Undecided
+            }
             _ => PrimaryVerdict::Rejected(self.why_rejected(server, seen, claim)),
+        }
+    }
+
+    fn seen(&self, server: &str) -> Option<Seen> {
+        match self.servers.get(server) {
+            Some(Knowledge::Seen(seen)) => Some(*seen),
+            _ => None,
         }
     }
 
     /// All claims of the servers of the pool that are not down.
     fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Seen, Claim)> {
-        self.servers.iter().filter_map(|(label, seen)| {
-            let seen = (*seen).filter(|seen| !seen.is_down)?;
-            Some((label, seen, seen.claim?))
+        self.servers.iter().filter_map(|(label, knowledge)| match knowledge {
+            Knowledge::Seen(seen) if !seen.is_down => Some((label, *seen, seen.claim?)),
+            _ => None,
         })
-    }
-
-    /// Whether all servers of the pool have been checked.
-    fn is_complete(&self) -> bool {
-        self.servers.values().all(Option::is_some)
     }
 
     /// The claims to a higher timeline than what is remembered, of the same database. Up to the highest timeline that an
@@ -224,10 +289,15 @@ impl PrimaryWatch {
         if known.highest_timeline().is_none() {
             return Vec::new(); // there are none
         }
-        let is_higher = |(_, seen, claim): &(&Arc<str>, Seen, Claim)| {
+        let is_promoted = |label: &str| {
+            self.others
+                .get(label)
+                .is_some_and(|standing| *standing != Standing::Rejected)
+        };
+        let is_higher = |(label, seen, claim): &(&Arc<str>, Seen, Claim)| {
             is_same_system(seen.system_identifier, known.system_identifier)
                 && claim.timeline > known.timeline
-                && (seen.was_replica || claim.timeline > known.overruled)
+                && (claim.timeline > known.overruled || is_promoted(label))
         };
         let higher: Vec<_> = self.claims().filter(is_higher).collect();
         let top = higher.iter().map(|(.., claim)| claim.timeline).max().flatten();
@@ -240,6 +310,8 @@ impl PrimaryWatch {
     fn decide(&mut self, answered: Option<&str>) {
         if self.is_new_database() {
             self.known = None;
+            self.others.retain(|_, standing| *standing != Standing::Rejected);
+            self.others_changed = true;
         }
         let Some(known) = self.known.clone() else {
             return self.decide_anew();
@@ -254,103 +326,37 @@ impl PrimaryWatch {
             let server = &*known.server;
             // It lives beside the others. Before its next answer it may have died, and one of them may follow it.
             if answered == Some(server) {
-                self.contest_equals_of(server);
+                self.reject_others_than(server);
             }
-            let seen = self.servers.get(server).copied().flatten();
-            if let (Some(seen), Some(known)) = (seen, &mut self.known) {
+            if let (Some(seen), Some(known)) = (self.seen(server), &mut self.known) {
                 known.system_identifier = known.system_identifier.or(seen.system_identifier);
                 known.timeline = known.timeline.or_else(|| seen.claim?.timeline);
             }
             return;
         }
-        self.decide_without(&known);
+        self.settle(|seen, claim| {
+            is_same_system(seen.system_identifier, known.system_identifier)
+                && (known.timeline.is_none() || claim.timeline == known.timeline)
+        });
     }
 
     /// All servers have a system identifier, and it is one other than the remembered one.
     fn is_new_database(&self) -> bool {
         let remembered = self.known.as_ref().and_then(|known| known.system_identifier);
-        let mut systems = self
-            .servers
-            .values()
-            .map(|seen| seen.and_then(|seen| seen.system_identifier));
+        let mut systems = self.servers.keys().map(|label| self.seen(label)?.system_identifier);
         let Some((old, Some(new))) = remembered.zip(systems.next()) else {
             return false;
         };
         new != old && systems.all(|system| system == Some(new))
     }
 
-    /// Nothing is remembered: accepts the only claim to the highest timeline, once all servers have been checked.
+    /// Nothing is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.
     fn decide_anew(&mut self) {
         let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
         let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
         let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
         // One whose timeline is not known may be on the highest.
         self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
-    }
-
-    /// The remembered primary calls itself primary no more. Accepts another server without a higher timeline if there are no
-    /// timelines, or if the remembered one has left the pool.
-    fn decide_without(&mut self, known: &KnownPrimary) {
-        let remembered = self.servers.get(&*known.server);
-        let may_follow = match known.timeline {
-            None => remembered.is_none_or(|seen| seen.is_some_and(|seen| seen.claim.is_none() || seen.is_down)),
-            Some(_) => remembered.is_none() && known.overruled.is_none(),
-        };
-        if may_follow {
-            self.settle(|seen, claim| {
-                is_same_system(seen.system_identifier, known.system_identifier)
-                    && (known.timeline.is_none() || claim.timeline == known.timeline)
-            });
-        }
-    }
-
-    /// Accepts the only one of these claims, once all servers have been checked. Several are contested from then on.
-    fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
-        if !self.is_complete() {
-            return;
-        }
-        let candidates = self.claims().filter(|(_, seen, claim)| is_candidate(seen, claim));
-        let candidates: Vec<_> = candidates
-            .map(|(label, _, claim)| (Arc::clone(label), claim.is_contested))
-            .collect();
-        match candidates.as_slice() {
-            [(only, false)] => self.adopt(only),
-            [] | [_] => {}
-            several => several.iter().for_each(|(label, _)| self.set_contested(label, true)),
-        }
-    }
-
-    fn adopt(&mut self, server: &Arc<str>) {
-        let Some(Some(seen)) = self.servers.get(server).copied() else {
-            return;
-        };
-        let known = self.known.as_ref();
-        let timeline = seen.claim.and_then(|claim| claim.timeline);
-        self.known = Some(KnownPrimary {
-            server: (**server).into(),
-            system_identifier: seen.system_identifier.or_else(|| known?.system_identifier),
-            timeline,
-            overruled: known
-                .and_then(|known| known.overruled)
-                .filter(|overruled| Some(*overruled) > timeline),
-        });
-        self.set_contested(server, false);
-        self.contest_equals_of(server);
-    }
-
-    /// Marks the claims beside that of the primary in force.
-    fn contest_equals_of(&mut self, server: &str) {
-        for (label, seen) in &mut self.servers {
-            if let Some(Seen { claim: Some(claim), .. }) = seen {
-                claim.is_contested |= **label != *server;
-            }
-        }
-    }
-
-    fn set_contested(&mut self, label: &str, is_contested: bool) {
-        if let Some(Some(Seen { claim: Some(claim), .. })) = self.servers.get_mut(label) {
-            claim.is_contested = is_contested;
-        }
     }
 }
 

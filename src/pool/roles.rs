@@ -60,7 +60,7 @@ impl PoolRoles {
     /// The primary to be remembered.
     #[must_use]
     pub fn known_primary(&self) -> Option<KnownPrimary> {
-        self.lock().primaries.known().cloned()
+        self.lock().primaries.memory()
     }
 
     /// Takes over the primary that another pool remembers, if none is remembered yet. Returns whether it does.
@@ -227,12 +227,13 @@ impl RolesState {
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
+        let others_changed = self.primaries.take_others_changed();
         let known = self.primaries.known();
         let identity = |known: &KnownPrimary| (known.server.clone(), known.timeline);
         let is_new = |known: &&KnownPrimary| Some(identity(known)) != before.map(identity);
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).cloned(),
-            is_memory_changed: known != before,
+            is_memory_changed: known != before || others_changed,
             ..RoleJudgement::default()
         };
         if !required.is_one_primary() {

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod without_timelines;
+
 const SYSTEM: u64 = 7_000_000_000_000_000_001;
 
 fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
@@ -58,7 +60,7 @@ fn an_old_primary_that_comes_back_is_not_used_and_the_reason_names_both_timeline
     assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "", "b", "b"]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and b is on 4");
     assert_eq!(pool.verdict("b"), PrimaryVerdict::Primary);
-    let mut restarted = watch(pool.known().cloned(), &["a", "b"]);
+    let mut restarted = watch(pool.memory(), &["a", "b"]);
     assert_eq!(in_force(&mut restarted, &[("b", DOWN), ("a", primary(3))]), ["", ""]);
     assert_eq!(reason(&restarted, "a"), "an old primary: timeline 3, and b was on 4");
 }
@@ -124,7 +126,7 @@ fn trust_in_an_old_primary_overrules_the_timelines_so_far_but_no_later_one() {
     assert!(pool.trust("a"));
     assert_eq!(in_force(&mut pool, &[("a", primary(3)), ("b", primary(4))]), ["a", "a"]);
     assert_eq!(reason(&pool, "b"), "an operator trusts a as the primary");
-    let mut restarted = watch(pool.known().cloned(), &["a", "b"]);
+    let mut restarted = watch(pool.memory(), &["a", "b"]);
     assert_eq!(
         in_force(&mut restarted, &[("b", primary(4)), ("a", primary(3))]),
         ["", "a"]
@@ -149,7 +151,7 @@ fn a_promotion_after_the_trust_in_an_old_primary_counts_and_an_overruled_one_sta
     ];
     assert_eq!(in_force(&mut pool, &steps), ["a", "a", "", "c", "c", "c"]);
     assert_eq!(reason(&pool, "a"), "an old primary: timeline 3, and c is on 4");
-    let mut restarted = watch(pool.known().cloned(), &["a", "b", "c", "d"]);
+    let mut restarted = watch(pool.memory(), &["a", "b", "c", "d"]);
     let steps = [
         ("b", primary(7)),
         ("c", primary(4)),
@@ -174,10 +176,10 @@ fn a_primary_whose_timeline_cannot_be_read_is_not_taken_for_the_one_on_a_known_t
     assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a", "a", "", "a"]);
     let expected = "the timeline of the server cannot be read, and a was on 4";
     assert_eq!(reason(&pool, "b"), expected);
-    let mut restarted = watch(pool.known().cloned(), &["a"]);
+    let mut restarted = watch(pool.memory(), &["a"]);
     assert_eq!(in_force(&mut restarted, &[("a", primary(None))]), [""]);
     assert_eq!(reason(&restarted, "a"), expected);
-    let mut restarted = watch(restarted.known().cloned(), &["a", "b"]);
+    let mut restarted = watch(restarted.memory(), &["a", "b"]);
     assert_eq!(
         in_force(&mut restarted, &[("b", REPLICA), ("a", primary(None))]),
         ["", ""]
@@ -216,7 +218,7 @@ fn another_database_is_used_once_all_servers_have_it() {
         server: "a".into(),
         system_identifier: Some(SYSTEM),
         timeline: Some(9),
-        overruled: None,
+        ..KnownPrimary::default()
     };
     let mut pool = watch(Some(known), &["a", "b"]);
     let steps = [("a", of_system(5, 1)), ("b", REPLICA), ("b", DOWN)];
@@ -299,7 +301,7 @@ fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refus
     assert_eq!(pool.in_force(), Some("b"));
     let mut pool = watch(None, &["a", "b"]);
     in_force(&mut pool, &refused);
-    assert_eq!(in_force(&mut pool, &[("a", FAILED)]), ["b"]);
+    assert_eq!(in_force(&mut pool, &[("a", FAILED), ("a", DOWN)]), ["", "b"]);
 }
 
 #[test]
@@ -389,7 +391,7 @@ proptest! {
             cluster.apply(event);
             match event {
                 Event::Check(server) => pool.observe(SERVERS[server], cluster.sighting(server)),
-                Event::Restart => pool = watch(pool.known().cloned(), &SERVERS),
+                Event::Restart => pool = watch(pool.memory(), &SERVERS),
                 _ => {}
             }
             let Some(server) = pool.in_force() else { continue };

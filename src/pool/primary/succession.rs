@@ -1,0 +1,121 @@
+//! Which server becomes the primary where no timeline decides, and which may not.
+
+use std::sync::Arc;
+
+use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing};
+
+/// Which servers may become the primary without a higher timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Succession {
+    /// None: the remembered primary may live, or timelines decide.
+    Closed,
+    /// Those that have been replicas beside the remembered primary, which is down or a replica itself.
+    Replicas,
+    /// Also those that were never seen beside the remembered primary, which has left the pool: it may be one of them, under
+    /// another name.
+    Newcomers,
+    /// All: nothing is remembered.
+    Open,
+}
+
+impl Succession {
+    fn includes(self, standing: Option<Standing>) -> bool {
+        match self {
+            Self::Closed => false,
+            Self::Replicas => matches!(standing, Some(Standing::Replica | Standing::Promoted)),
+            Self::Newcomers => standing != Some(Standing::Rejected),
+            Self::Open => true,
+        }
+    }
+}
+
+impl PrimaryWatch {
+    fn succession(&self) -> Succession {
+        let Some(known) = &self.known else {
+            return Succession::Open;
+        };
+        match (known.timeline, self.servers.get(&*known.server)) {
+            (None, None) => Succession::Newcomers,
+            (None, Some(Knowledge::Seen(seen))) if seen.is_down || seen.claim.is_none() => Succession::Replicas,
+            (Some(_), None) if known.overruled.is_none() => Succession::Newcomers,
+            _ => Succession::Closed,
+        }
+    }
+
+    /// The servers that may become the primary, or be one, and have not told their role yet. Nothing is decided without them.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
+        let succession = self.succession();
+        self.servers.iter().filter_map(move |(label, knowledge)| {
+            let is_seen = matches!(knowledge, Knowledge::Seen(_));
+            let is_awaited = !is_seen && succession.includes(self.others.get(label).copied());
+            is_awaited.then_some((label, *knowledge))
+        })
+    }
+
+    /// Accepts the only one of these claims, once the role of all servers that may become the primary is known. Several are
+    /// rejected from then on.
+    pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
+        if self.awaited().next().is_some() {
+            return;
+        }
+        let succession = self.succession();
+        let candidates = self.claims().filter_map(|(label, seen, claim)| {
+            let standing = self.others.get(label).copied();
+            let is_one = succession.includes(standing) && is_candidate(&seen, &claim);
+            is_one.then(|| (Arc::clone(label), standing))
+        });
+        let candidates: Vec<_> = candidates.collect();
+        match candidates.as_slice() {
+            [] | [(_, Some(Standing::Rejected))] => {}
+            [(only, _)] => self.adopt(only),
+            several => several
+                .iter()
+                .for_each(|(label, _)| self.set_standing(label, Standing::Rejected)),
+        }
+    }
+
+    pub(super) fn adopt(&mut self, server: &Arc<str>) {
+        let Some(seen) = self.seen(server) else {
+            return;
+        };
+        let known = self.known.as_ref();
+        let timeline = seen.claim.and_then(|claim| claim.timeline);
+        self.known = Some(KnownPrimary {
+            server: (**server).into(),
+            system_identifier: seen.system_identifier.or_else(|| known?.system_identifier),
+            timeline,
+            overruled: known
+                .and_then(|known| known.overruled)
+                .filter(|overruled| Some(*overruled) > timeline),
+            ..KnownPrimary::default()
+        });
+        self.reject_others_than(server);
+    }
+
+    /// This server is the primary, and lives. Of the others, those that call themselves primary beside it may not follow it,
+    /// and those of which nothing is known may not either: they may be old primaries that are down.
+    pub(super) fn reject_others_than(&mut self, server: &str) {
+        self.forget_standing(server);
+        let is_rejected = |(label, knowledge): (&Arc<str>, &Knowledge)| {
+            let claims = matches!(knowledge, Knowledge::Seen(Seen { claim: Some(_), .. }));
+            let is_replica = !claims && self.others.get(label) == Some(&Standing::Replica);
+            let is_rejected = **label != *server && !is_replica;
+            is_rejected.then(|| Arc::clone(label))
+        };
+        let rejected: Vec<_> = self.servers.iter().filter_map(is_rejected).collect();
+        for label in rejected {
+            self.set_standing(&label, Standing::Rejected);
+        }
+    }
+
+    pub(super) fn set_standing(&mut self, label: &str, standing: Standing) {
+        if self.others.get(label) != Some(&standing) {
+            self.others.insert(label.into(), standing);
+            self.others_changed = true;
+        }
+    }
+
+    pub(super) fn forget_standing(&mut self, label: &str) {
+        self.others_changed |= self.others.remove(label).is_some();
+    }
+}

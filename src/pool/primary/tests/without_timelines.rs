@@ -1,0 +1,273 @@
+//! Servers without timelines (MySQL, MariaDB, Redis): what they have been decides, also after a restart of this process.
+
+use super::*;
+
+const PRIMARY: Sighting = Sighting::Primary {
+    system_identifier: None,
+    timeline: None,
+};
+const REPLICA: Sighting = Sighting::Replica {
+    system_identifier: None,
+};
+
+/// This process begins anew with what is remembered.
+fn restarted(pool: &PrimaryWatch) -> PrimaryWatch {
+    watch(pool.memory(), &["a", "b"])
+}
+
+/// `a` was the primary, `b` has followed it, and `a` is back beside it.
+fn after_a_failover() -> PrimaryWatch {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [
+        ("b", REPLICA),
+        ("a", PRIMARY),
+        ("a", DOWN),
+        ("b", PRIMARY),
+        ("a", PRIMARY),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["", "a", "", "b", "b"]);
+    pool
+}
+
+#[test]
+fn an_old_primary_stays_out_over_a_restart_and_in_a_pool_with_another_name() {
+    let pool = after_a_failover();
+    let mut renamed = watch(None, &["a", "b"]);
+    assert!(renamed.inherit(pool.memory().unwrap()));
+    for mut pool in [restarted(&pool), restarted(&restarted(&pool)), renamed] {
+        let steps = [
+            ("b", FAILED), // once, as its first check
+            ("a", PRIMARY),
+            ("b", DOWN),
+            ("a", PRIMARY),
+        ];
+        assert_eq!(in_force(&mut pool, &steps), [""; 4]);
+        assert_eq!(reason(&pool, "a"), "a second primary: b is the first");
+        assert_eq!(in_force(&mut pool, &[("b", PRIMARY), ("a", PRIMARY)]), ["b", "b"]);
+    }
+}
+
+#[test]
+fn a_replica_that_is_promoted_while_this_process_does_not_run_follows_a_primary_that_is_down() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", REPLICA), ("a", PRIMARY)]);
+    let mut pool = restarted(&pool);
+    let steps = [("a", FAILED), ("b", PRIMARY), ("a", DOWN), ("a", PRIMARY)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", "b", "b"]);
+}
+
+#[test]
+fn one_that_was_down_from_the_beginning_may_be_an_old_primary() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [("a", DOWN), ("b", PRIMARY), ("b", DOWN), ("a", PRIMARY)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "b", "", ""]);
+    for mut pool in [restarted(&pool), pool] {
+        let steps = [("b", DOWN), ("a", PRIMARY), ("a", REPLICA), ("a", PRIMARY)];
+        assert_eq!(in_force(&mut pool, &steps), ["", "", "", "a"]);
+    }
+}
+
+#[test]
+fn one_failed_check_of_a_server_that_has_told_nothing_decides_nothing() {
+    let mut pool = watch(None, &["a", "b"]);
+    let steps = [("b", FAILED), ("a", primary(1)), ("b", FAILED), ("b", primary(2))];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "b"]);
+    let mut pool = watch(None, &["a", "b"]);
+    assert_eq!(in_force(&mut pool, &[("a", PRIMARY), ("b", DOWN)]), ["", "a"]);
+}
+
+#[test]
+fn an_old_primary_does_not_follow_one_that_has_left_the_pool_and_a_new_one_does() {
+    let mut pool = after_a_failover();
+    let labels: [Arc<str>; 2] = ["a".into(), "c".into()];
+    pool.set_servers(labels.iter());
+    let steps = [("a", PRIMARY), ("c", REPLICA), ("a", PRIMARY), ("c", PRIMARY)];
+    assert_eq!(in_force(&mut pool, &steps), ["", "", "", "c"]);
+}
+
+#[test]
+fn an_old_primary_that_leaves_and_returns_is_recognised_and_the_memory_is_bounded() {
+    let mut pool = after_a_failover();
+    let only: [Arc<str>; 1] = ["b".into()];
+    let both: [Arc<str>; 2] = ["a".into(), "b".into()];
+    pool.set_servers(only.iter());
+    pool.set_servers(both.iter());
+    let steps = [("b", DOWN), ("a", PRIMARY)];
+    assert_eq!(in_force(&mut pool, &steps), ["", ""]);
+    for number in 0..1_000 {
+        let passing: [Arc<str>; 2] = ["b".into(), number.to_string().into()];
+        pool.set_servers(passing.iter());
+        in_force(&mut pool, &[("b", PRIMARY)]);
+    }
+    assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
+}
+
+#[test]
+fn a_server_that_tells_nothing_holds_up_a_failover_only_if_it_may_be_the_one_that_was_promoted() {
+    let servers = ["a", "b", "c"];
+    let mut pool = watch(None, &servers);
+    in_force(&mut pool, &[("b", REPLICA), ("c", DOWN), ("a", PRIMARY)]);
+    let failover = [("c", Sighting::Refused), ("a", DOWN), ("b", PRIMARY)];
+    let mut restarted = watch(pool.memory(), &servers);
+    assert_eq!(
+        in_force(&mut restarted, &failover),
+        ["", "", "b"],
+        "c was never a replica"
+    );
+    in_force(&mut pool, &[("c", REPLICA)]);
+    let mut restarted = watch(pool.memory(), &servers);
+    assert_eq!(in_force(&mut restarted, &failover), ["", "", ""], "c was a replica");
+    assert_eq!(in_force(&mut restarted, &[("c", REPLICA)]), ["b"]);
+}
+
+/// Servers as they really are.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    is_primary: bool,
+    is_hung: bool,
+    refuses: bool,
+    /// Failed checks in a row that this process has seen.
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NodeEvent {
+    Promote,
+    Demote,
+    Hang,
+    Resume,
+    Refuse,
+    Check,
+    /// Restarts this process.
+    Restart,
+}
+
+const FALL: u32 = 2;
+
+fn node_events() -> impl Strategy<Value = Vec<(usize, NodeEvent)>> {
+    let event = prop_oneof![
+        2 => Just(NodeEvent::Promote),
+        2 => Just(NodeEvent::Demote),
+        2 => Just(NodeEvent::Hang),
+        3 => Just(NodeEvent::Resume),
+        1 => Just(NodeEvent::Refuse),
+        16 => Just(NodeEvent::Check),
+        1 => Just(NodeEvent::Restart),
+    ];
+    prop::collection::vec((0..SERVERS.len(), event), 1..120)
+}
+
+impl Node {
+    fn apply(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Promote => self.is_primary = true,
+            NodeEvent::Demote => self.is_primary = false,
+            NodeEvent::Hang => self.is_hung = true,
+            NodeEvent::Resume => (self.is_hung, self.refuses) = (false, false),
+            NodeEvent::Refuse => self.refuses = true,
+            NodeEvent::Check | NodeEvent::Restart => {}
+        }
+    }
+
+    fn check(&mut self) -> Sighting {
+        self.failures = if self.is_hung { self.failures + 1 } else { 0 };
+        match self {
+            Self {
+                is_hung: true,
+                failures,
+                ..
+            } => Sighting::Failed {
+                is_down: *failures >= FALL,
+            },
+            Self { refuses: true, .. } => Sighting::Refused,
+            Self { is_primary: true, .. } => PRIMARY,
+            _ => REPLICA,
+        }
+    }
+}
+
+/// What the checks have told, over restarts.
+#[derive(Debug, Default)]
+struct Told {
+    claims: [bool; 3],
+    /// It was the primary, or called itself that beside the primary, and was not seen as a replica since.
+    is_old: [bool; 3],
+    /// The primary that was used last, and whether it was found to be down or a replica since.
+    last: Option<usize>,
+    last_is_gone: bool,
+}
+
+impl Told {
+    /// `used`: the primary in force before this check.
+    fn note(&mut self, server: usize, sighting: Sighting, used: Option<usize>) {
+        match sighting {
+            Sighting::Primary { .. } => self.claims[server] = true,
+            Sighting::Replica { .. } => (self.claims[server], self.is_old[server]) = (false, false),
+            Sighting::Refused | Sighting::Failed { .. } => {}
+        }
+        let is_answer = matches!(sighting, Sighting::Primary { .. } | Sighting::Refused);
+        if used == Some(server) && is_answer {
+            for other in (0..SERVERS.len()).filter(|other| *other != server) {
+                self.is_old[other] |= self.claims[other];
+            }
+        }
+        if self.last == Some(server) {
+            self.last_is_gone = match sighting {
+                Sighting::Primary { .. } => false,
+                Sighting::Replica { .. } | Sighting::Failed { is_down: true } => true,
+                Sighting::Refused | Sighting::Failed { .. } => self.last_is_gone,
+            };
+        }
+    }
+
+    fn use_next(&mut self, server: usize) {
+        if let Some(last) = self.last.filter(|last| *last != server) {
+            self.is_old[last] = self.claims[last];
+        }
+        (self.last, self.last_is_gone) = (Some(server), false);
+        self.is_old[server] = false;
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_server_is_used_that_was_an_old_primary_when_it_was_last_seen(events in node_events()) {
+        let mut nodes: [Node; 3] = Default::default();
+        nodes[0].is_primary = true;
+        let mut pool = watch(None, &SERVERS);
+        let mut told = Told::default();
+        let used = |pool: &PrimaryWatch| SERVERS.iter().position(|server| Some(*server) == pool.in_force());
+        for (server, event) in events {
+            nodes[server].apply(event);
+            match event {
+                NodeEvent::Check => {
+                    let sighting = nodes[server].check();
+                    told.note(server, sighting, used(&pool));
+                    pool.observe(SERVERS[server], sighting);
+                }
+                NodeEvent::Restart => {
+                    nodes.iter_mut().for_each(|node| node.failures = 0);
+                    pool = watch(pool.memory(), &SERVERS);
+                }
+                _ => {}
+            }
+            let Some(now) = used(&pool) else { continue };
+            if told.last != Some(now) {
+                prop_assert!(!told.is_old[now], "{now} is an old primary: {told:?}");
+                prop_assert!(told.last.is_none() || told.last_is_gone, "the last one may live: {told:?}");
+                told.use_next(now);
+            }
+        }
+        // Whatever has been: a replica that is promoted after all others are down is used.
+        for (server, node) in nodes.iter_mut().enumerate() {
+            *node = Node::default();
+            pool.observe(SERVERS[server], node.check());
+        }
+        nodes[2].apply(NodeEvent::Promote);
+        for server in [0, 0, 1, 1, 2] {
+            nodes[server].is_hung = server != 2;
+            pool.observe(SERVERS[server], nodes[server].check());
+        }
+        prop_assert_eq!(pool.in_force(), Some("c"));
+    }
+}
