@@ -153,7 +153,7 @@ impl Heard {
             }
         }
         match &self.down {
-            Some(reason) => Err(CheckFailure::Unfit(reason.clone())),
+            Some(reason) => Err(CheckFailure::unfit(reason.as_str())),
             None => Ok(CheckPass {
                 agent: self.settings,
                 ..CheckPass::default()
@@ -186,7 +186,7 @@ mod tests {
         );
         assert_eq!(settings(said("50%\n")).unwrap(), set(AdminState::Draining, Some(50)));
         assert!(
-            matches!(settings(said("fail#disk")), Err(CheckFailure::Unfit(reason)) if reason == "the agent says: fail: disk")
+            matches!(settings(said("fail#disk")), Err(CheckFailure::Unfit { reason, .. }) if reason == "the agent says: fail: disk")
         );
         assert!(settings(gone()).is_err(), "one missing reply changes nothing");
         assert_eq!(

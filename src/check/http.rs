@@ -205,7 +205,7 @@ impl HttpProbe {
         let status = response.status();
         if self.check.wrong_role.contains(status) {
             let reason = format!("the server has another role: it answers {}", describe(status));
-            return Err(CheckFailure::Unfit(reason));
+            return Err(CheckFailure::unfit(reason));
         }
         if !self.check.expect.contains(status) {
             return Err(io::Error::other(format!("the server answers {}", describe(status))).into());

@@ -7,7 +7,8 @@
 //!   ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
 //!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
-//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster.
+//! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster,
+//!   or a replica that does not follow its primary. It says what it knows of the role of such a server all the same.
 //! - [`CheckFailure::Io`]: all else.
 
 use std::any::Any;
@@ -160,10 +161,12 @@ impl CheckTarget {
 }
 
 /// What a check that passed has found out.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckPass {
     /// What the server says of itself.
     pub facts: ServerFacts,
+    /// Why the server does not tell its role, in its words; `None`: it does, or was not asked.
+    pub role_denied: Option<String>,
     /// When the server's certificate expires, in seconds since the Unix epoch; `None`: not known.
     pub certificate_ends: Option<i64>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
@@ -191,8 +194,23 @@ pub enum CheckFailure {
         /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
         accepts_sessions: bool,
     },
-    /// The server works, but no pool is to use it, and why.
-    Unfit(String),
+    /// The server works, but no pool is to use it.
+    Unfit {
+        /// Why.
+        reason: String,
+        /// What is known of the server all the same. The role of one that is certainly no primary is that of a replica.
+        facts: ServerFacts,
+    },
+}
+
+impl CheckFailure {
+    /// No pool is to use the server, and its role is not known.
+    pub(super) fn unfit(reason: impl Into<String>) -> Self {
+        Self::Unfit {
+            reason: reason.into(),
+            facts: ServerFacts::default(),
+        }
+    }
 }
 
 impl From<io::Error> for CheckFailure {

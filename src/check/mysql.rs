@@ -208,7 +208,7 @@ impl MysqlProbe {
             MysqlFailure::Server { code, message } => (code, message),
         };
         if code == NOT_PREPARED {
-            return CheckFailure::Unfit(reason);
+            return unfit_member(reason);
         }
         // If the server is told the addresses of clients, it has blocked this host, but not them.
         let blocks_sessions = code == HOST_IS_BLOCKED && self.target.connect.proxy_protocol.is_none();
@@ -249,7 +249,18 @@ impl DonorUse {
         } else {
             return Ok(());
         };
-        Err(CheckFailure::Unfit(reason))
+        Err(unfit_member(reason))
+    }
+}
+
+/// A member of a Galera cluster that is not to be used. It is no rival of another one.
+fn unfit_member(reason: String) -> CheckFailure {
+    CheckFailure::Unfit {
+        reason,
+        facts: ServerFacts {
+            is_multi_primary: true,
+            ..ServerFacts::default()
+        },
     }
 }
 

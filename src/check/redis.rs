@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use super::kind::ROLE_KEYS;
 use super::stream::open_stream;
-use super::{Check, CheckFailure, CheckKind, CheckTarget, Probe, RunningCheck, Service};
+use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
 use crate::pool::{Role, ServerFacts};
 use crate::tls::unverified_config;
-use conversation::{Credentials, Pipeline};
+use conversation::{Credentials, Pipeline, Replies};
 use resp::RespValue;
 use sentinel::{NamedPrimary, Sentinels};
 
@@ -96,13 +97,13 @@ struct RedisProbe {
 
 impl Probe for RedisProbe {
     fn run(&self) -> RunningCheck<'_> {
-        Box::pin(async { Ok(self.learn_facts().await?.into()) })
+        Box::pin(self.learn_facts())
     }
 }
 
 /// What a server says of itself.
 struct Answer {
-    facts: ServerFacts,
+    pass: CheckPass,
     /// Changes with every start of the server; empty: not known.
     run_id: String,
 }
@@ -128,14 +129,17 @@ impl RedisProbe {
     /// # Errors
     /// Those of connecting; that the server speaks another protocol, refuses the check, is not in sync with its primary, or
     /// calls itself the primary while the Sentinels name another server.
-    async fn learn_facts(&self) -> Result<ServerFacts, CheckFailure> {
+    async fn learn_facts(&self) -> Result<CheckPass, CheckFailure> {
+        let began = Instant::now();
         let answer = self.ask_server().await?;
-        let Some(sentinels) = &self.sentinels else {
-            return Ok(answer.facts);
-        };
-        // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
-        let named = sentinels.ask(self.tls().as_ref()).await;
-        self.judge(answer, named)
+        match &self.sentinels {
+            // One after the other: after a hung server has answered, what the Sentinels had said before may be outdated.
+            Some(sentinels) if answer.pass.facts.role == Some(Role::Primary) => {
+                let named = sentinels.ask(self.tls().as_ref(), began).await;
+                self.judge(answer, named)
+            }
+            _ => Ok(answer.pass),
+        }
     }
 
     async fn ask_server(&self) -> Result<Answer, CheckFailure> {
@@ -146,33 +150,46 @@ impl RedisProbe {
         if self.sentinels.is_some() {
             pipeline.add(&[b"INFO", b"server"]);
         }
-        let replies = pipeline.send(open_stream(&self.target, self.tls()).await?).await?;
+        let stream = open_stream(&self.target, self.tls()).await?;
+        let Replies {
+            added: replies,
+            refusal,
+        } = pipeline.exchange(stream).await?;
+        let role = read_role(&replies[0])?;
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let role_denied = match &replies[0] {
+            RespValue::Error(reason) => Some(reason.clone()),
+            _ => None,
+        };
         let lag = field(replies.get(1), "master_last_io_seconds_ago").and_then(|seconds| seconds.parse().ok());
         Ok(Answer {
-            facts: ServerFacts {
-                role: read_role(&replies[0])?,
-                lag: lag.map(Duration::from_secs),
-                ..ServerFacts::default()
+            pass: CheckPass {
+                facts: ServerFacts {
+                    role,
+                    lag: lag.map(Duration::from_secs),
+                    ..ServerFacts::default()
+                },
+                role_denied,
+                ..CheckPass::default()
             },
             run_id: field(replies.get(2), "run_id").unwrap_or_default().to_owned(),
         })
     }
 
-    /// Compares what a server says of itself with what the Sentinels say.
-    fn judge(&self, answer: Answer, named: Result<NamedPrimary, String>) -> Result<ServerFacts, CheckFailure> {
-        let Answer { mut facts, run_id } = answer;
-        if facts.role != Some(Role::Primary) {
-            return Ok(facts);
-        }
+    /// Compares what a server that calls itself primary says with what the Sentinels say.
+    fn judge(&self, answer: Answer, named: Result<NamedPrimary, String>) -> Result<CheckPass, CheckFailure> {
+        let Answer { mut pass, run_id } = answer;
         match named {
             Ok(named) if named.is(&self.target, &run_id) => {
-                facts.timeline = Some(named.epoch);
-                Ok(facts)
+                pass.facts.timeline = Some(named.epoch);
+                Ok(pass)
             }
-            Ok(NamedPrimary { host, port, epoch, .. }) => Err(CheckFailure::Unfit(format!(
+            Ok(NamedPrimary { host, port, epoch, .. }) => Err(no_primary(format!(
                 "an old primary: the Sentinels name {host}:{port}, in epoch {epoch}"
             ))),
-            Err(reason) => Err(CheckFailure::Unfit(format!(
+            Err(reason) => Err(CheckFailure::unfit(format!(
                 "no Sentinel has said which server is the primary: {reason}"
             ))),
         }
@@ -184,20 +201,30 @@ impl RedisProbe {
 /// # Errors
 /// [`CheckFailure::Unfit`]: it is a replica that does not follow its primary, or a Sentinel.
 fn read_role(reply: &RespValue) -> Result<Option<Role>, CheckFailure> {
-    let unfit = |reason: String| Err(CheckFailure::Unfit(reason));
     let word = |index: usize| reply.elements().get(index).and_then(RespValue::text);
     match (reply, word(0)) {
         (RespValue::Error(_), _) => Ok(None),
         (_, Some("master")) => Ok(Some(Role::Primary)),
         (_, Some("slave")) => match word(3) {
             Some("connected") => Ok(Some(Role::Replica)),
-            state => unfit(format!(
+            state => Err(no_primary(format!(
                 "the link of the replica to its primary is down: {}",
                 state.unwrap_or("unknown")
-            )),
+            ))),
         },
-        (_, Some("sentinel")) => unfit("the server is a Sentinel, it has no data".to_owned()),
+        (_, Some("sentinel")) => Err(no_primary("the server is a Sentinel, it has no data".to_owned())),
         _ => Err(io::Error::other("the answer does not say whether the server is a replica").into()),
+    }
+}
+
+/// The server is not to be used, and is certainly no primary: another one may follow it.
+fn no_primary(reason: String) -> CheckFailure {
+    CheckFailure::Unfit {
+        reason,
+        facts: ServerFacts {
+            role: Some(Role::Replica),
+            ..ServerFacts::default()
+        },
     }
 }
 

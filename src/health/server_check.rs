@@ -13,7 +13,7 @@ use crate::check::{CheckFailure, CheckPass};
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
-use crate::pool::{CheckOutcome, CheckState, RefusedCheck, Server};
+use crate::pool::{CheckOutcome, CheckState, FailedCheck, RefusedCheck, Server, ServerFacts};
 use crate::sever::closes_over;
 use crate::text::Reason;
 use crate::units::format_duration;
@@ -93,6 +93,47 @@ impl ServerCheck {
         }
     }
 
+    /// What a result says for this pool. A server that does not tell the role that it must have lives, as one that refuses
+    /// the check.
+    fn found(&self, pool: &LivePool, result: &Result<CheckPass, CheckFailure>) -> Result<ServerFacts, FailedCheck> {
+        let plan = &pool.plan().health;
+        let refused = |reason: &str, accepts_sessions: bool| {
+            let outcome = CheckOutcome::Refused {
+                reason: reason_given(reason),
+                accepts_sessions: accepts_sessions && self.is_role_trusted(plan),
+            };
+            Err(outcome.into())
+        };
+        match result {
+            Ok(pass) => {
+                self.take_settings(pool, pass);
+                match &pass.role_denied {
+                    Some(reason) if plan.required.is_set() => refused(reason, true),
+                    _ => Ok(pass.facts),
+                }
+            }
+            Err(CheckFailure::Refused {
+                reason,
+                accepts_sessions,
+            }) => refused(reason, *accepts_sessions),
+            Err(CheckFailure::Unfit { reason, facts }) => Err(FailedCheck {
+                outcome: CheckOutcome::Unfit(reason_given(reason)),
+                facts: *facts,
+            }),
+            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(reason_given(&chain(error))).into()),
+        }
+    }
+
+    /// Applies what a check that passed has brought besides facts.
+    fn take_settings(&self, pool: &LivePool, pass: &CheckPass) {
+        if self.server.set_agent(pass.agent) {
+            tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %pass.agent, "set by the server's agent");
+        }
+        if let Some(end) = pass.certificate_ends {
+            self.series.publish_certificate_expiry(end);
+        }
+    }
+
     /// Has the pool judge and record a result, and counts it. Returns the servers that were up, and are down now because
     /// of a failure.
     pub(super) fn record(
@@ -104,31 +145,8 @@ impl ServerCheck {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
         let timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
-        let found = match result {
-            Ok(CheckPass {
-                facts,
-                certificate_ends,
-                agent,
-            }) => {
-                if self.server.set_agent(*agent) {
-                    tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %agent, "set by the server's agent");
-                }
-                if let Some(end) = certificate_ends {
-                    self.series.publish_certificate_expiry(*end);
-                }
-                Ok(*facts)
-            }
-            Err(CheckFailure::Refused {
-                reason,
-                accepts_sessions,
-            }) => Err(CheckOutcome::Refused {
-                reason: reason_given(reason),
-                accepts_sessions: *accepts_sessions && self.is_role_trusted(&pool.plan().health),
-            }),
-            Err(CheckFailure::Unfit(reason)) => Err(CheckOutcome::Unfit(reason_given(reason))),
-            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(reason_given(&chain(error)))),
-        };
-        let was_refused = matches!(found, Err(CheckOutcome::Refused { .. }));
+        let found = self.found(pool, result);
+        let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. }));
         let recorded = pool.record_check(&self.server, found);
         let of_server = recorded
             .iter()

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 use super::server_check::ServerCheck;
 use super::*;
 use crate::check::{CheckFailure, CheckPass};
-use crate::pool::{Member, MemberConfig, Role, Server, ServerFacts};
+use crate::pool::{CheckState, Member, MemberConfig, RefusedCheck, Role, Server, ServerFacts};
 
 /// A plan with one pool that has these lines.
 fn plan(lines: &str) -> Plan {
@@ -117,6 +117,42 @@ async fn no_panic_uses_a_server_of_unknown_role() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_tell_its_role_any_more_lives_and_is_trusted_for_a_while() {
+    let (_, pool) = shared_checks(
+        "servers = [\"127.0.0.1:1\"]\nrole = \"primary\"\nrole_trust = \"1m\"\n[pools.p.health]\ncheck = \"redis\"\nfall = 1",
+    );
+    let (check, metrics) = (first_check(&pool), Metrics::new());
+    let facts = ServerFacts {
+        role: Some(Role::Primary),
+        ..ServerFacts::default()
+    };
+    check.record(&pool, &metrics, &Ok(facts.into()));
+    let denied = Ok(CheckPass {
+        role_denied: Some("NOPERM".to_owned()),
+        ..CheckPass::default()
+    });
+    for (after, refusal) in [
+        (1, RefusedCheck::Tolerated),
+        (58, RefusedCheck::Tolerated),
+        (2, RefusedCheck::Suspended),
+    ] {
+        tokio::time::advance(Duration::from_secs(after)).await;
+        check.record(&pool, &metrics, &denied);
+        let health = pool.servers()[0].health();
+        assert_eq!(
+            (health.state, health.refusal),
+            (CheckState::Up, refusal),
+            "no session is cut"
+        );
+        assert_eq!(health.reason.as_deref(), Some("NOPERM"));
+        assert_eq!(pool.roles().primary_in_force().as_deref(), Some("127.0.0.1:1"));
+    }
+    let (_, pool) = shared_checks("servers = [\"127.0.0.1:1\"]\n[pools.p.health]\ncheck = \"redis\"");
+    first_check(&pool).record(&pool, &metrics, &denied);
+    assert!(pool.servers()[0].is_up(), "its role does not matter");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_reason_of_a_failure_is_truncated_and_escaped() {
     let (_, pool) = shared_checks("servers = [\"127.0.0.1:1\"]");
     let server = &pool.servers()[0];
@@ -124,7 +160,10 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [
         CheckFailure::Io(std::io::Error::other(text.clone())),
-        CheckFailure::Unfit(text),
+        CheckFailure::Unfit {
+            reason: text,
+            facts: ServerFacts::default(),
+        },
     ] {
         check.record(&pool, &metrics, &Err(failure));
         let reason = server.health().reason.unwrap();

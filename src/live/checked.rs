@@ -7,15 +7,11 @@ use tokio::time::Instant;
 use super::pool::LivePool;
 use super::recorded_outcome::{RecordedOutcome, follow};
 use crate::plan::{Fallback, HealthPlan};
-use crate::pool::{CheckOutcome, Member, Server, ServerFacts, ServerId};
+use crate::pool::{FailedCheck, Member, Server, ServerFacts, ServerId};
 
 impl LivePool {
     /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
-    pub fn record_check(
-        &self,
-        server: &Arc<Server>,
-        result: Result<ServerFacts, CheckOutcome>,
-    ) -> Vec<RecordedOutcome> {
+    pub fn record_check(&self, server: &Arc<Server>, result: Result<ServerFacts, FailedCheck>) -> Vec<RecordedOutcome> {
         let HealthPlan {
             required, thresholds, ..
         } = self.plan().health;
@@ -24,14 +20,10 @@ impl LivePool {
         let mut recorded = Vec::new();
         let judgement = match result {
             Ok(facts) => self.roles().judge(server, &facts, &members, required, Instant::now()),
-            Err(outcome) => {
-                let of_server = RecordedOutcome::record(server, outcome, thresholds);
-                let outcome = &of_server.outcome;
-                let judgement = self
-                    .roles()
-                    .note_failure(server, outcome, &members, required, thresholds.fall);
-                recorded.push(of_server);
-                judgement
+            Err(failed) => {
+                recorded.push(RecordedOutcome::record(server, failed.outcome.clone(), thresholds));
+                self.roles()
+                    .note_failure(server, &failed, &members, required, thresholds.fall)
             }
         };
         recorded.extend(follow(judgement, self.name(), self.roles(), thresholds));

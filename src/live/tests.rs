@@ -1,6 +1,6 @@
 use super::*;
 use crate::addr::{ClientAddr, ServerAddr};
-use crate::pool::{CheckOutcome, CheckState, Role, ServerFacts, Thresholds};
+use crate::pool::{CheckOutcome, CheckState, FailedCheck, Role, ServerFacts, Thresholds};
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
@@ -259,6 +259,40 @@ fn a_server_that_returns_to_a_pool_gets_no_session_before_a_check_has_found_its_
     }
     assert_eq!(servers(&live)[0].id(), held[0].id());
     assert_eq!(states(), [unused, used]);
+}
+
+#[test]
+fn a_primary_that_follows_another_one_gives_way_before_it_is_in_sync() {
+    let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
+                role = \"primary\"\nhealth = { check = \"redis\" }";
+    let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    let [old, new] = [0, 1].map(|index| Arc::clone(&pool.servers()[index]));
+    let is = |role| ServerFacts {
+        role: Some(role),
+        ..ServerFacts::default()
+    };
+    let unfit = || FailedCheck {
+        outcome: CheckOutcome::Unfit("the link of the replica to its primary is down: sync".into()),
+        facts: is(Role::Replica),
+    };
+    let loading = || CheckOutcome::Refused {
+        reason: "LOADING".into(),
+        accepts_sessions: false,
+    };
+    pool.record_check(&new, Ok(is(Role::Replica)));
+    pool.record_check(&old, Ok(is(Role::Primary)));
+    pool.record_check(&new, Ok(is(Role::Primary)));
+    assert_eq!(new.check_state(), CheckState::Down, "a second primary");
+    for result in [Err(unfit()), Err(loading().into()), Err(unfit()), Ok(is(Role::Replica))] {
+        pool.record_check(&old, result);
+        assert_eq!(
+            [old.check_state(), new.check_state()],
+            [CheckState::Down, CheckState::Up]
+        );
+        assert_eq!(pool.roles().claimants(), [Arc::clone(&new.spec().label)]);
+        pool.record_check(&new, Ok(is(Role::Primary)));
+    }
 }
 
 #[test]

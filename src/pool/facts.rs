@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::health::CheckOutcome;
+
 /// The role of a database server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -12,11 +14,11 @@ pub enum Role {
     Replica,
 }
 
-/// What a check that passed has found out about a server. What is `None` is not known: the kind of check cannot tell, the
+/// What a check has found out about a server. What is `None` is not known: the kind of check cannot tell, the
 /// server does not say, or the check is not configured to ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ServerFacts {
-    /// The role that the server says it has.
+    /// The role that the server says it has; of one that is not to be used, that of a replica if it is certainly no primary.
     pub role: Option<Role>,
     /// Whether other servers may be primaries beside it, because their cluster puts the writes of all in one order.
     pub is_multi_primary: bool,
@@ -28,6 +30,23 @@ pub struct ServerFacts {
     pub wal: Option<WalPosition>,
     /// How far a replica says it is behind its primary. Used if `wal` is not known.
     pub lag: Option<Duration>,
+}
+
+/// A check that did not pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedCheck {
+    /// Its result.
+    pub outcome: CheckOutcome,
+    /// What it has found out all the same.
+    pub facts: ServerFacts,
+}
+
+impl From<CheckOutcome> for FailedCheck {
+    /// Nothing.
+    fn from(outcome: CheckOutcome) -> Self {
+        let facts = ServerFacts::default();
+        Self { outcome, facts }
+    }
 }
 
 /// Where a server is in the log of changes, in bytes from its beginning. Positions compare along one timeline only.

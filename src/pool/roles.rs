@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::facts::{Role, ServerFacts};
+use super::facts::{FailedCheck, Role, ServerFacts};
 use super::health::CheckOutcome;
 use super::lag::LagWatch;
 use super::primary::{PrimaryVerdict, PrimaryWatch, Sighting};
@@ -94,22 +94,11 @@ impl PoolRoles {
         now: Instant,
     ) -> RoleJudgement {
         let ServerFacts {
-            role,
-            is_multi_primary,
-            system_identifier,
-            timeline,
-            ..
+            role, is_multi_primary, ..
         } = *facts;
         let label = &server.spec().label;
-        let sighting = match role {
-            Some(Role::Primary) if !is_multi_primary => Sighting::Primary {
-                system_identifier,
-                timeline,
-            },
-            Some(_) | None => Sighting::Replica { system_identifier },
-        };
         let mut state = self.lock();
-        let mut judgement = state.observe(label, sighting, members, required);
+        let mut judgement = state.observe(label, sighting(facts), members, required);
         if let Some(max_lag) = required.max_lag
             && state.primaries.in_force() == Some(label)
         {
@@ -134,14 +123,15 @@ impl PoolRoles {
     pub fn note_failure(
         &self,
         server: &Server,
-        outcome: &CheckOutcome,
+        failed: &FailedCheck,
         members: &[Member],
         required: RoleRequirement,
         fall: u32,
     ) -> RoleJudgement {
         server.set_lag(None);
-        let sighting = match outcome {
+        let sighting = match failed.outcome {
             CheckOutcome::Refused { .. } => Sighting::Refused,
+            CheckOutcome::Unfit(_) => sighting(&failed.facts), // it has answered
             _ => Sighting::Failed {
                 is_down: server.has_failed(fall),
             },
@@ -172,6 +162,26 @@ impl PoolRoles {
 
     fn lock(&self) -> MutexGuard<'_, RolesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a server that has answered is seen as.
+fn sighting(facts: &ServerFacts) -> Sighting {
+    let ServerFacts {
+        role,
+        is_multi_primary,
+        system_identifier,
+        timeline,
+        ..
+    } = *facts;
+    match role {
+        _ if is_multi_primary => Sighting::Replica { system_identifier },
+        Some(Role::Primary) => Sighting::Primary {
+            system_identifier,
+            timeline,
+        },
+        Some(Role::Replica) => Sighting::Replica { system_identifier },
+        None => Sighting::Refused,
     }
 }
 

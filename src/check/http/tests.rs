@@ -70,7 +70,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
         .expect("the server has answered");
     ran.map_err(|failure| match failure {
         CheckFailure::Io(error) => chain(&error),
-        CheckFailure::Unfit(reason) => format!("unfit: {reason}"),
+        CheckFailure::Unfit { reason, .. } => format!("unfit: {reason}"),
         CheckFailure::Refused { reason, .. } => format!("refused: {reason}"),
     })
 }

@@ -81,18 +81,29 @@ impl Pipeline {
     /// # Errors
     /// [`CheckFailure::Refused`] if a reply to the login or `PING` is an error; that the server ends the connection, speaks
     /// another protocol or sends too much.
-    pub(super) async fn send(self, mut stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
+    pub(super) async fn send(self, stream: Box<dyn CheckStream>) -> Result<Vec<RespValue>, CheckFailure> {
+        let Replies { added, refusal } = self.exchange(stream).await?;
+        refusal.map_or(Ok(added), Err)
+    }
+
+    /// Sends the commands. A server that is loading its data, or does not serve what may be outdated, refuses `PING` but
+    /// answers `ROLE` and `INFO`: then the refusal comes with the replies.
+    ///
+    /// # Errors
+    /// As of [`Self::send`], for any other refusal.
+    pub(super) async fn exchange(self, mut stream: Box<dyn CheckStream>) -> Result<Replies, CheckFailure> {
         // A server that has no place for a client says so and closes: then the write may fail although a reply is there.
         let sent = stream.write_all(&self.bytes).await;
         let mut stream = stream.take(REPLY_BYTES_MAX);
         let (mut received, mut read) = (Vec::new(), 0);
         let mut replies = Vec::with_capacity(self.replies);
+        let mut refusal = None;
         while replies.len() < self.replies {
             match read_reply(&received[read..]) {
                 Ok((reply, rest)) => {
                     read = received.len() - rest.len();
                     if replies.len() < self.preliminary {
-                        accept(&reply)?;
+                        refusal = refusal.or(suspended(accept(&reply))?);
                     }
                     replies.push(reply);
                 }
@@ -105,7 +116,32 @@ impl Pipeline {
                 }
             }
         }
-        Ok(replies.split_off(self.preliminary))
+        Ok(Replies {
+            added: replies.split_off(self.preliminary),
+            refusal,
+        })
+    }
+}
+
+/// What a server has answered.
+pub(super) struct Replies {
+    /// To the commands that were added.
+    pub(super) added: Vec<RespValue>,
+    /// Set if it refused `PING` although it can be asked for its role.
+    pub(super) refusal: Option<CheckFailure>,
+}
+
+/// A refusal of a server that accepts no sessions for now, and answers other commands.
+fn suspended(accepted: Result<(), CheckFailure>) -> Result<Option<CheckFailure>, CheckFailure> {
+    match accepted {
+        Ok(()) => Ok(None),
+        Err(
+            refused @ CheckFailure::Refused {
+                accepts_sessions: false,
+                ..
+            },
+        ) => Ok(Some(refused)),
+        Err(other) => Err(other),
     }
 }
 

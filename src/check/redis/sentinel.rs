@@ -16,10 +16,6 @@ use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
 use crate::error::chain;
 
-/// How long the Sentinels of a check are waited for. Those that hang must not use up the time of the check, which is 1 s by
-/// default.
-const ANSWER_TIME_MAX: Duration = Duration::from_millis(400);
-
 /// Sentinels that watch the same primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentinelGroup {
@@ -80,6 +76,8 @@ pub(super) struct Sentinels {
     group: Arc<SentinelGroup>,
     /// How a connection to them is opened.
     connect: ConnectOptions,
+    /// The time of the whole check.
+    timeout: Duration,
     /// The last answer. A std mutex: locked to look, and to store another.
     last: Mutex<Option<NamedPrimary>>,
 }
@@ -93,8 +91,16 @@ impl Sentinels {
                 source: None,
                 ..target.connect
             },
+            timeout: target.timeout,
             last: Mutex::default(),
         }
+    }
+
+    /// Until when answers are waited for: those that hang must not use up the time of the check, so that the last known
+    /// answer still counts in it. `began`: when the check began.
+    fn deadline(&self, began: Instant) -> Instant {
+        let of_sentinels = Instant::now() + self.timeout * 2 / 5;
+        of_sentinels.min(began + self.timeout * 9 / 10)
     }
 
     /// Asks all Sentinels at once. Of their answers the one of the highest epoch counts. While some do not answer, the last
@@ -102,8 +108,8 @@ impl Sentinels {
     ///
     /// # Errors
     /// Why the last Sentinel did not answer, if none ever has.
-    pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>) -> Result<NamedPrimary, String> {
-        let deadline = Instant::now() + ANSWER_TIME_MAX;
+    pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<NamedPrimary, String> {
+        let deadline = self.deadline(began);
         let mut asked = JoinSet::new();
         for address in self.group.addresses.iter().copied() {
             let target = CheckTarget {
@@ -112,7 +118,7 @@ impl Sentinels {
                 connect: self.connect.clone(),
                 server: ServerAddr::new(address),
                 path: None,
-                timeout: ANSWER_TIME_MAX,
+                timeout: self.timeout,
                 tls: None,
             };
             let (group, tls) = (Arc::clone(&self.group), tls.cloned());
@@ -160,7 +166,7 @@ async fn ask_one(
                 .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
         },
         Err(CheckFailure::Io(error)) => Err(chain(&error)),
-        Err(CheckFailure::Refused { reason, .. } | CheckFailure::Unfit(reason)) => Err(reason),
+        Err(CheckFailure::Refused { reason, .. } | CheckFailure::Unfit { reason, .. }) => Err(reason),
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use super::*;
 
 /// Checks a server that sends this answer, whatever is asked, and Sentinels that send these.
-async fn checked(answer: &str, sentinels: &[&str]) -> Result<ServerFacts, CheckFailure> {
+async fn checked(answer: &str, sentinels: &[&str]) -> Result<CheckPass, CheckFailure> {
     let (address, _server) = serve(answer).await;
     let mut group = SentinelGroup {
         addresses: Vec::new(),
@@ -53,18 +53,23 @@ fn sentinel(port: &str, run_id: &str, epoch: u32) -> String {
     format!("+PONG\r\n*2\r\n+127.0.0.1\r\n+{port}\r\n*8\r\n{pairs}+{epoch}\r\n")
 }
 
-fn unfit(result: Result<ServerFacts, CheckFailure>) -> String {
+fn unfit(result: Result<CheckPass, CheckFailure>) -> String {
+    unfit_as(result).0
+}
+
+/// Why the server is not to be used, and its role all the same.
+fn unfit_as(result: Result<CheckPass, CheckFailure>) -> (String, Option<Role>) {
     match result {
-        Err(CheckFailure::Unfit(reason)) => reason,
+        Err(CheckFailure::Unfit { reason, facts }) => (reason, facts.role),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
 async fn a_server_says_its_role_and_a_replica_its_lag() {
-    let primary = checked(PRIMARY, &[]).await.unwrap();
+    let primary = checked(PRIMARY, &[]).await.unwrap().facts;
     assert_eq!((primary.role, primary.lag), (Some(Role::Primary), None));
-    let follower = checked(&replica("connected"), &[]).await.unwrap();
+    let follower = checked(&replica("connected"), &[]).await.unwrap().facts;
     assert_eq!(
         (follower.role, follower.lag),
         (Some(Role::Replica), Some(Duration::from_secs(4)))
@@ -73,10 +78,30 @@ async fn a_server_says_its_role_and_a_replica_its_lag() {
 
 #[tokio::test]
 async fn a_replica_without_its_primary_and_a_sentinel_are_unfit() {
-    let reason = unfit(checked(&replica("connecting"), &[]).await);
+    let (reason, role) = unfit_as(checked(&replica("connecting"), &[]).await);
     assert_eq!(reason, "the link of the replica to its primary is down: connecting");
-    let reason = unfit(checked("+PONG\r\n*1\r\n+sentinel\r\n-ERR\r\n", &[]).await);
+    assert_eq!(role, Some(Role::Replica));
+    let (reason, role) = unfit_as(checked("+PONG\r\n*1\r\n+sentinel\r\n-ERR\r\n", &[]).await);
     assert_eq!(reason, "the server is a Sentinel, it has no data");
+    assert_eq!(role, Some(Role::Replica), "it is no primary either");
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_or_without_its_primary_still_tells_that_it_is_a_replica() {
+    for refusal in ["-LOADING Redis is loading", "-MASTERDOWN Link with MASTER is down"] {
+        let answer = replica("sync").replace("+PONG", refusal);
+        let (reason, role) = unfit_as(checked(&answer, &[]).await);
+        assert_eq!(reason, "the link of the replica to its primary is down: sync");
+        assert_eq!(role, Some(Role::Replica));
+        let answer = PRIMARY.replace("+PONG", refusal);
+        match checked(&answer, &[]).await {
+            Err(CheckFailure::Refused {
+                reason,
+                accepts_sessions: false,
+            }) => assert_eq!(format!("-{reason}"), refusal),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -87,7 +112,8 @@ async fn a_server_that_answers_with_an_error_lives() {
         ("-LOADING Redis is loading the dataset in memory\r\n", false),
         ("-MASTERDOWN Link with MASTER is down\r\n", false),
     ] {
-        match checked(answer, &[]).await {
+        // Commands that the server does not know, as those of another product.
+        match checked(&format!("{answer}-ERR unknown\r\n-ERR unknown\r\n"), &[]).await {
             Err(CheckFailure::Refused {
                 reason,
                 accepts_sessions,
@@ -100,7 +126,9 @@ async fn a_server_that_answers_with_an_error_lives() {
     }
     // A user that may not ask for the role can still be checked.
     let denied = "+PONG\r\n-NOPERM this user has no permissions\r\n-NOPERM\r\n";
-    assert_eq!(checked(denied, &[]).await.unwrap(), ServerFacts::default());
+    let pass = checked(denied, &[]).await.unwrap();
+    assert_eq!(pass.facts, ServerFacts::default());
+    assert_eq!(pass.role_denied.as_deref(), Some("NOPERM this user has no permissions"));
 }
 
 #[tokio::test]
@@ -115,16 +143,17 @@ async fn another_protocol_and_an_endless_answer_fail_the_check() {
 #[tokio::test]
 async fn the_sentinel_with_the_highest_epoch_names_the_primary() {
     let (this, other) = (sentinel("PORT", "", 5), sentinel("1", "", 4));
-    let named = checked(PRIMARY, &[&other, &this]).await.unwrap();
+    let named = checked(PRIMARY, &[&other, &this]).await.unwrap().facts;
     assert_eq!((named.role, named.timeline), (Some(Role::Primary), Some(5)));
     let (this, other) = (sentinel("PORT", "", 4), sentinel("1", "", 5));
-    let reason = unfit(checked(PRIMARY, &[&this, &other]).await);
+    let (reason, role) = unfit_as(checked(PRIMARY, &[&this, &other]).await);
     assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
+    assert_eq!(role, Some(Role::Replica), "another server may follow it");
 }
 
 #[tokio::test]
 async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id() {
-    let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap();
+    let named = checked(PRIMARY, &[&sentinel("1", "abc", 5)]).await.unwrap().facts;
     assert_eq!(named.timeline, Some(5));
     let reason = unfit(checked(PRIMARY, &[&sentinel("1", "abcd", 5)]).await);
     assert!(reason.starts_with("an old primary"), "{reason}");
@@ -134,7 +163,7 @@ async fn a_primary_that_sentinels_know_by_another_address_is_known_by_its_run_id
 async fn during_a_failover_the_promoted_server_is_the_primary() {
     // The description is still that of the old primary.
     let promoted = sentinel("1", "abc", 5).replacen("+1\r\n", "+PORT\r\n", 1);
-    assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().timeline, Some(5));
+    assert_eq!(checked(PRIMARY, &[&promoted]).await.unwrap().facts.timeline, Some(5));
     let old = sentinel("PORT", "abc", 5).replacen("+PORT\r\n", "+1\r\n", 1);
     let reason = unfit(checked(PRIMARY, &[&old]).await);
     assert_eq!(reason, "an old primary: the Sentinels name 127.0.0.1:1, in epoch 5");
@@ -150,7 +179,10 @@ async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_count
         master: "orders".into(),
         login: None,
     };
-    let target = CheckTarget::for_test("127.0.0.1:3".parse().unwrap());
+    let target = CheckTarget {
+        timeout: Duration::from_secs(1),
+        ..CheckTarget::for_test("127.0.0.1:3".parse().unwrap())
+    };
     let serve = async {
         for answer in [earlier, later] {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -161,7 +193,7 @@ async fn while_a_sentinel_does_not_answer_the_highest_epoch_that_was_known_count
     let sentinels = Sentinels::new(group, &target);
     let ask = async {
         for _ in 0..2 {
-            let named = sentinels.ask(None).await.unwrap();
+            let named = sentinels.ask(None, Instant::now()).await.unwrap();
             assert_eq!((named.port, named.epoch), (1, 5));
         }
     };
@@ -174,6 +206,7 @@ async fn without_an_answer_of_a_sentinel_no_server_is_the_primary() {
     let expected = "no Sentinel has said which server is the primary: 127.0.0.1:";
     assert!(reason.starts_with(expected), "{reason}");
     assert!(reason.ends_with(": ERR No such master with that name"), "{reason}");
-    let follower = checked(&replica("connected"), &["-ERR\r\n"]).await.unwrap();
+    // A replica says enough: the Sentinels are not asked.
+    let follower = checked(&replica("connected"), &["-ERR\r\n"]).await.unwrap().facts;
     assert_eq!(follower.role, Some(Role::Replica));
 }

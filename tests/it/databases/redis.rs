@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::support::client::Client;
+use crate::support::counts::ended_sessions;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::sentinel::{RedisNode, redis_answer};
@@ -54,6 +56,90 @@ fn writers_reach_the_primary_and_readers_a_replica_in_sync() {
     eventually("a replica without its primary is down", || {
         reason(&proxy, "replica", &replica).contains("the link of the replica to its primary is down")
     });
+}
+
+#[test]
+fn an_old_primary_stays_out_over_a_restart_although_redis_has_no_timelines() {
+    let old = RedisNode::start(&[]);
+    let new = RedisNode::replica_of(&old, &[]);
+    let state = tempfile::tempdir().unwrap();
+    let text = format!("[runtime]\nstate_dir = {:?}\n", state.path()) + &config(&[&old, &new], "timeout = \"1s\"");
+    let proxy = Proxy::start(&text);
+    eventually("both roles are known", || {
+        has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
+    });
+    old.freeze();
+    new.ask("REPLICAOF NO ONE");
+    eventually("writers reach the new primary", || {
+        is_written(proxy.at("primary"), "new")
+    });
+    old.thaw();
+    let is_second = |proxy: &Proxy| reason(proxy, "primary", &old).contains("a second primary");
+    eventually("the old primary is a second one", || is_second(&proxy));
+    proxy.stop();
+    new.freeze();
+    let proxy = Proxy::start(&text);
+    eventually("it still is, although it is the only one", || {
+        has_state(&proxy, "primary", &new, "down") && is_second(&proxy)
+    });
+    let failed = || {
+        proxy.metrics().sum(
+            "acequia_health_checks_total",
+            &[("pool", "primary"), ("result", "timeout")],
+        )
+    };
+    let before = failed();
+    eventually("the new primary is down for a while", || failed() >= before + 3.0);
+    assert!(!is_written(proxy.at("primary"), "lost"));
+    new.thaw();
+    eventually("writers reach the new primary again", || {
+        is_written(proxy.at("primary"), "again")
+    });
+    assert_eq!(new.ask("EXISTS again"), ":1\r\n");
+    assert_eq!(old.ask("EXISTS new lost again"), ":0\r\n");
+}
+
+#[test]
+fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
+    let old = RedisNode::start(&[]);
+    // It waits so long for further replicas before it sends its data.
+    let new = RedisNode::replica_of(&old, &["repl-diskless-sync-delay 8"]);
+    let proxy = Proxy::start(&config(&[&old, &new], ""));
+    eventually("both roles are known", || {
+        has_state(&proxy, "primary", &old, "up") && has_state(&proxy, "replica", &new, "up")
+    });
+    new.ask("REPLICAOF NO ONE");
+    old.ask("SET lost 1"); // so that it needs all the data
+    old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
+    eventually(
+        "writers reach the new primary while the old one waits for its data",
+        || is_written(proxy.at("primary"), "new") && old.ask("INFO replication").contains("master_link_status:down"),
+    );
+    assert!(reason(&proxy, "primary", &old).contains("the link of the replica to its primary is down"));
+    let primaries = [("pool", "primary")];
+    assert_eq!(proxy.metrics().sum("acequia_pool_primaries", &primaries), 1.0);
+    eventually("the old primary serves readers", || {
+        has_state(&proxy, "replica", &old, "up")
+    });
+    assert!(is_written(proxy.at("primary"), "later"));
+}
+
+#[test]
+fn a_primary_whose_check_may_not_ask_for_its_role_any_more_keeps_its_sessions() {
+    let server = RedisNode::start(&[]);
+    let proxy = Proxy::start(&config(&[&server], ""));
+    eventually("the primary is up", || has_state(&proxy, "primary", &server, "up"));
+    let mut session = Client::connect(proxy.at("primary"));
+    session.send(b"PING\r\n").read(7);
+    server.ask("ACL SETUSER default -role");
+    eventually("the check is refused", || {
+        has_state(&proxy, "primary", &server, "check refused") && reason(&proxy, "primary", &server).contains("NOPERM")
+    });
+    assert!(is_written(proxy.at("primary"), "key"), "it is trusted");
+    server.ask("ACL SETUSER default +role");
+    eventually("the check passes again", || has_state(&proxy, "primary", &server, "up"));
+    session.send(b"PING\r\n").read(7);
+    assert_eq!(ended_sessions(&proxy, "server_down"), 0.0);
 }
 
 #[test]
