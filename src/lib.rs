@@ -55,7 +55,8 @@
 //! the next pools, and keeps the servers that stay. Then [`live::Live::apply`] puts the plan in force, which neither
 //! fails nor waits; the workers' sockets get the new state of their listeners, sockets of removed listeners accept the
 //! connections that are queued and close, and [`health`], which subscribes to `live`, goes on with the pools of the new
-//! plan. A session keeps what it took from the plan of its time. Resolved names, listed servers and those that an
+//! plan. A session keeps what it took from the plan of its time. Routes that are announced ([`discover::follow_announcements`])
+//! are added to the plan of the file, and that is applied the same way. Resolved names, listed servers and those that an
 //! operator adds change a pool through the same holder ([`live::Live::set_addresses`], [`live::Live::set_servers`],
 //! [`live::Live::add_server`]).
 //!

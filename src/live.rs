@@ -7,6 +7,7 @@
 mod recorded_outcome;
 mod added;
 mod dynamic;
+mod announcing;
 mod guards;
 mod members;
 mod pool;
@@ -113,6 +114,8 @@ pub struct Live {
     registry: Arc<ServerRegistry>,
     listed_changed: Notify,
     added_changed: watch::Sender<()>,
+    // A std mutex: locked for a few lines.
+    announcing: Mutex<SourceState>,
     started: Instant,
     was_ready: AtomicBool,
 }
@@ -159,6 +162,7 @@ impl Live {
             registry,
             listed_changed: Notify::new(),
             added_changed: watch::Sender::new(()),
+            announcing: Mutex::default(),
             started: Instant::now(),
             was_ready: AtomicBool::new(false),
         }
@@ -324,7 +328,8 @@ impl Live {
     }
 
     /// What the process waits for before it is ready; `None`: it is. A server that is checked must have had its first
-    /// check, and a name its first lookup. In the first 30 s each pool must have an address, too. Once ready the process
+    /// check, and a name its first lookup. In the first 30 s each pool must have an address, too, and routes that are announced be
+    /// known. Once ready the process
     /// stays ready: a server that joins later is no reason to take it out.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
@@ -333,7 +338,11 @@ impl Live {
         }
         let needs_address = self.started.elapsed() < ADDRESS_PATIENCE;
         let in_force = self.in_force();
-        let waits_for = in_force.pools.iter().find_map(|pool| pool.waits_for(needs_address));
+        let is_announcing = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
+        let waits_for = match needs_address && is_announcing() {
+            true => Some("the first list of announced routes".to_owned()),
+            false => in_force.pools.iter().find_map(|pool| pool.waits_for(needs_address)),
+        };
         self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
         waits_for
     }

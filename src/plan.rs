@@ -7,6 +7,8 @@ mod fallback;
 mod files;
 mod listed;
 mod pools;
+mod protocol;
+mod announced;
 mod retire;
 mod route_question;
 mod severing;
@@ -31,6 +33,7 @@ use crate::sniff::SniffLimits;
 use crate::socket::SocketOptions;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
+pub use announced::{AnnouncePlan, Announcement, RefusedAnnouncement};
 pub use discover::{
     DiscoverPlan, DiscoverSource, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan, KubernetesPlan, ServicePort,
     ServiceSourcePlan,
@@ -38,12 +41,13 @@ pub use discover::{
 pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};
+pub use protocol::{Protocol, UnplacedCancel};
 pub use retire::RetirePlan;
 pub use route_question::RouteQuestion;
 pub use severing::{Failback, Sever, SeveringPlan};
 
 /// All that is configured.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The process.
     pub runtime: RuntimePlan,
@@ -61,6 +65,8 @@ pub struct Plan {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file, and by name.
     pub pools: PoolPlans,
+    /// The announcements of routes that have no effect.
+    pub refused_announcements: Vec<RefusedAnnouncement>,
 }
 
 /// `[runtime]`.
@@ -120,7 +126,7 @@ pub struct LogPlan {
 }
 
 /// A listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ListenerPlan {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -145,6 +151,8 @@ pub struct ListenerPlan {
     pub sniff: SniffLimits,
     /// Where its clients go. The pools are those of the plan that the listener is in.
     pub routes: RouteTable<PoolId>,
+    /// Who may announce further routes; `None`: nobody.
+    pub announce: Option<AnnouncePlan>,
     /// The TLS that ends here; `None`: all TLS is passed on.
     pub tls: Option<ListenerTlsPlan>,
     /// Bounds on the relay.
@@ -160,34 +168,6 @@ pub struct GuardPlan {
     pub name: Arc<str>,
     /// What it allows.
     pub rules: GuardRules,
-}
-
-/// What the clients of a listener speak, as far as it matters before they are routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Any protocol over TCP, with or without TLS.
-    Tcp,
-    /// PostgreSQL.
-    Postgres {
-        /// Whether sessions in the clear are refused.
-        tls_required: bool,
-        /// What becomes of a cancel request whose server is not known.
-        cancel_unplaced: UnplacedCancel,
-    },
-    /// MySQL and MariaDB, whose servers send first.
-    Mysql,
-    /// Redis, with or without TLS.
-    Redis,
-}
-
-/// What becomes of a cancel request of PostgreSQL whose server is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnplacedCancel {
-    /// It is dropped.
-    #[default]
-    Drop,
-    /// It goes to all servers of the listener's pools.
-    Fanout,
 }
 
 /// A pool: its servers and how they are reached and watched.
@@ -245,14 +225,6 @@ impl ListenerPlan {
     #[must_use]
     pub fn unix_address(&self) -> Option<ListenAddr> {
         self.bind.iter().copied().find(|address| address.unix().is_some())
-    }
-}
-
-impl Protocol {
-    /// Whether it is PostgreSQL.
-    #[must_use]
-    pub const fn is_postgres(self) -> bool {
-        matches!(self, Self::Postgres { .. })
     }
 }
 

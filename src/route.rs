@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::addr::ClientAddr;
 use crate::glob::Glob;
 use crate::guard::GuardId;
-use crate::name::{NamePattern, Rank, Sni};
+use crate::name::{NamePattern, Rank, ServerName, Sni};
 use crate::sniff::hello::ProtocolList;
 pub use explain::{Advantage, Condition, Entries, Explanation, RouteVerdict};
 use matched::{Match, text_entry};
@@ -104,7 +104,7 @@ pub enum RouteChoice<'a, T> {
 }
 
 /// The routes of one listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RouteTable<T> {
     /// In the order written.
     routes: Vec<Route<T>>,
@@ -155,6 +155,38 @@ impl<T> RouteTable<T> {
             needs_hello: true,
             ..self
         }
+    }
+
+    /// The same, where the ClientHello is needed, also if no route needs it.
+    #[must_use]
+    pub fn reading_hello(self) -> Self {
+        Self {
+            needs_hello: true,
+            ..self
+        }
+    }
+
+    /// A table that has these routes after its own.
+    #[must_use]
+    pub fn with(&self, routes: Vec<Route<T>>) -> Self
+    where
+        T: Clone,
+    {
+        let routes = self.routes.iter().cloned().chain(routes).collect();
+        let table = Self::new(routes, self.default.clone());
+        Self {
+            default_tls: self.default_tls,
+            needs_hello: self.needs_hello || table.needs_hello,
+            ..table
+        }
+    }
+
+    /// A route that has exactly this name.
+    #[must_use]
+    pub fn route_of(&self, name: &ServerName) -> Option<&Route<T>> {
+        let bucket = self.exact.get(name.as_str().as_bytes())?;
+        let first = bucket.guarded.first().copied().or(bucket.open);
+        first.map(|index| &self.routes[index])
     }
 
     fn enter(&mut self, index: usize, route: &Route<T>) {
@@ -305,7 +337,7 @@ impl<T> Route<T> {
 
 /// The routes that share a pattern, by their indices. Usually that is one without further conditions: then it is found
 /// without loading the route, which among a million is a cache miss.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Bucket {
     /// Those with further conditions, best first.
     guarded: Vec<usize>,

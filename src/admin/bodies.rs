@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::announced_bodies::AnnouncedBody;
 use super::guard_bodies::GuardBody;
 use super::pool_bodies::{AddedServerBody, DiscoveryBody, PoolTlsBody, QueueBody, ScaleBody};
 
@@ -51,6 +52,9 @@ pub struct StateBody {
     pub admin_tls: Option<ListenerTlsBody>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerBody>,
+    /// The source of routes that announce themselves; absent: no listener accepts any.
+    #[serde(default)]
+    pub announced: Option<AnnouncedBody>,
     /// In the order of the configuration.
     pub pools: Vec<PoolBody>,
     /// Overrides of servers that no pool has now, sorted by name. They apply when the server is back.

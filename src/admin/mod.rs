@@ -4,6 +4,7 @@
 pub mod guard_bodies;
 pub mod session_bodies;
 pub mod pool_bodies;
+pub mod announced_bodies;
 pub mod bodies;
 mod error;
 mod socket;
@@ -17,6 +18,7 @@ mod guards;
 pub mod certificates;
 mod scale;
 mod added;
+mod announced;
 mod state;
 pub mod sessions;
 pub mod route;

@@ -10,6 +10,7 @@ use axum::extract::State;
 use tokio::time::Instant;
 
 use super::added::added_server_bodies;
+use super::announced::announced_body;
 use super::bodies::{
     AbsentServerBody, ListenerBody, ListenerTlsBody, PoolBody, ProcessBody, ReloadBody, RouteBody, ServerBody,
     StateBody, TotalsBody,
@@ -99,6 +100,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
         guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),
         admin_tls: in_force.tls.admin.as_deref().map(listener_tls_body),
         listeners,
+        announced: announced_body(admin, plan),
         pools,
         absent: admin
             .live

@@ -81,6 +81,7 @@ impl Key {
 pub(super) struct NewlyBound(Vec<(Key, Arc<str>, Bound, u32)>);
 
 /// New addresses, listened on.
+#[derive(Default)]
 pub(super) struct NewlyListening(Vec<(Key, ListenAddr, Listening)>);
 
 impl NewlyBound {

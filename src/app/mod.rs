@@ -3,6 +3,7 @@
 mod allocator;
 mod failure;
 mod files;
+mod fixed_settings;
 mod acme;
 mod pool_tls;
 mod listener_tls;
@@ -13,6 +14,8 @@ mod service_manager;
 mod background;
 mod signals;
 mod watch;
+mod retirement;
+mod announced;
 mod reload;
 
 use std::num::NonZeroUsize;
@@ -40,16 +43,18 @@ use crate::drain::Drain;
 use crate::health::HealthMonitor;
 use crate::listen::{PassedSockets, listen_alone};
 use crate::live::{Live, LiveTls};
-use crate::plan::{AdminPlan, LogPlan, Plan};
+use crate::plan::{LogPlan, Plan};
 use crate::reload::{Reloader, Request};
 use crate::sniff::HelloMemory;
 use crate::state_dir::{StateDir, StateKeeper};
 use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
+use announced::Announced;
 use background::{reopen_on_signal, spawn_tasks, streams_of};
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
 pub use files::suspect;
+use fixed_settings::FixedSettings;
 use listen_sockets::{ListenSockets, NewlyBound, NewlyListening};
 pub use listener_tls::{load_tls, tls_warnings};
 use signals::{End, EndSignals, Signals};
@@ -131,25 +136,10 @@ struct App {
     log_writer: AccessLogWriter,
     /// Writes `state_dir`, if there is one.
     state: Option<StateKeeper>,
+    /// The routes that are announced.
+    announced: Announced,
     /// The admin port and other background tasks, which end when this is dropped.
     tasks: JoinSet<()>,
-}
-
-/// The settings that cannot be changed without a restart.
-struct FixedSettings {
-    workers: Option<usize>,
-    state_dir: Option<PathBuf>,
-    admin: AdminPlan,
-}
-
-impl FixedSettings {
-    fn of(plan: &Plan) -> Self {
-        Self {
-            workers: plan.runtime.workers,
-            state_dir: plan.state_dir.clone(),
-            admin: plan.admin.clone(),
-        }
-    }
 }
 
 /// Opens everything. An error leaves nothing open: first the addresses are bound, then the file descriptors are divided,
@@ -194,6 +184,7 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         health: HealthMonitor::new(metrics, Arc::clone(&live)),
         clones: CloneSupervisor::new(Arc::clone(&live)),
         state: state.map(|state| state.keep(Arc::clone(&live))),
+        announced: Announced::follow(&live),
         tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
         running: Running {
             admin: admin_address,
@@ -350,6 +341,10 @@ impl App {
                 end = signals.first() => break end,
                 Some(()) = reload.recv() => None,
                 Some(request) = self.requests.recv() => Some(request),
+                prepared = self.announced.next(&self.running.live) => {
+                    self.apply_announced(prepared, drain);
+                    continue;
+                }
             };
             service_manager::reloading();
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();

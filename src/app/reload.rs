@@ -6,14 +6,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::announced::log_refused;
 use super::listen_sockets::NewlyListening;
 use super::listener_tls::check_and_load;
+use super::retirement::retire;
 use super::{App, Failure, service_manager, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
@@ -27,6 +27,8 @@ use crate::reload::{Changes, Difference, ReloadError};
 /// The next plan, and everything it needs to be put in force.
 pub(super) struct Prepared {
     next: InForce,
+    /// The plan of the file, if routes may be added to it while it is in force.
+    file: Option<Arc<Plan>>,
     /// The text it was read from, if the file is to be watched.
     text: Option<String>,
     changes: Changes,
@@ -34,10 +36,6 @@ pub(super) struct Prepared {
     /// The new output of the access log; `None`: it stays. The output itself may be off.
     access_log: Option<Option<Output>>,
 }
-
-/// How long the old plan is kept. Workers and sessions drop their references to it before, so that none of them has to free
-/// what may be very much.
-const RETIREMENT: Duration = Duration::from_secs(1);
 
 impl App {
     /// Ends a reload, which `by` has asked for: puts the next plan in force if it could be prepared.
@@ -76,8 +74,9 @@ impl App {
             return Err(system(Failure::Bind(failed)));
         }
         let live = Arc::clone(&self.running.live);
+        let (plan, file) = self.announced.added_to(loaded.plan);
         let prepared = in_a_thread(move || {
-            let next = live.prepare(loaded.plan, new_names);
+            let next = live.prepare(plan, new_names);
             let changes = Changes::between(&live.in_force(), &next);
             Ok((next, changes))
         });
@@ -92,6 +91,7 @@ impl App {
                 ..changes
             },
             next,
+            file,
             text,
             listening,
             access_log,
@@ -102,20 +102,20 @@ impl App {
     fn apply(&mut self, prepared: Prepared, drain: &Drain) -> Changes {
         let Prepared {
             next,
+            file,
             text,
             changes,
             listening,
             access_log,
         } = prepared;
+        self.announced.set_file(file);
         let old = self.running.live.in_force();
         let now = self.running.live.apply(next);
         self.follow(&now, listening, drain);
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
+        log_refused(&old.plan, &now.plan);
         self.watch(text);
-        tokio::spawn(async move {
-            sleep(RETIREMENT).await;
-            let _ = spawn_blocking(move || drop(old)).await;
-        });
+        retire(old);
         changes
     }
 

@@ -1,5 +1,8 @@
 //! `acequia status` and `acequia servers`: listeners, pools and servers of a running process.
 
+mod announced;
+mod tls;
+
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -27,12 +30,13 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.servers
         );
         Ok(format!(
-            "{summary}\n{}\n{}{}{}{}{}{}",
+            "{summary}\n{}\n{}{}{}{}{}{}{}",
             listener_table(&state.listeners),
             pool_table(&state.pools),
             gap_and_clones(&state.pools),
             gap_and_guards(&state.guards),
-            tls_notes(&state),
+            tls::notes(&state),
+            notes_after_gap(state.announced.iter().flat_map(announced::notes)),
             notes_after_gap(state.pools.iter().flat_map(primaries::refused_checks)),
             pool_notes(&state.pools, &state.absent)
         ))
@@ -58,41 +62,6 @@ fn listener_table(listeners: &[ListenerBody]) -> String {
         &rows,
         &["ROUTES"],
     )
-}
-
-/// The certificates of the admin port, of listeners and of pools, and their broken files.
-fn tls_notes(state: &StateBody) -> String {
-    let mut notes = String::new();
-    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, what was read before stays in force: {what}");
-    let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
-    let listeners = state.listeners.iter();
-    let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
-    for (listener, tls) in admin.chain(listeners) {
-        let count = counted(tls.certificates, "certificate");
-        let first = tls.expires_first.as_deref().unwrap_or("the first");
-        notes += &format!("\n{listener}: {count}, {first} expires {}", tls.expires);
-        for name in &tls.self_signed {
-            notes += &format!(
-                "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
-            );
-        }
-        for broken in &tls.broken {
-            notes += &is_broken(listener, broken);
-        }
-    }
-    for (name, tls) in state
-        .pools
-        .iter()
-        .filter_map(|pool| Some((&pool.name, pool.tls.as_ref()?)))
-    {
-        if let Some(expires) = &tls.certificate_expires {
-            notes += &format!("\npool {name}: its certificate for servers expires {expires}");
-        }
-        for broken in &tls.broken {
-            notes += &is_broken(&format!("pool {name}"), broken);
-        }
-    }
-    if notes.is_empty() { notes } else { notes + "\n" }
 }
 
 fn pool_table(pools: &[PoolBody]) -> String {

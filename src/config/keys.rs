@@ -110,6 +110,7 @@ pub static LISTENER: SectionKeys = SectionKeys {
         "guards",
         "redirect",
         "routes",
+        "announce",
         "tls",
         "hello_timeout",
         "hello_max",
@@ -125,6 +126,12 @@ pub static LISTENER: SectionKeys = SectionKeys {
 pub static REDIRECT: SectionKeys = SectionKeys {
     title: "`[listeners.NAME.redirect]`",
     keys: &["to", "code", "port", "hosts"],
+};
+
+/// `announce` of a listener.
+pub static ANNOUNCE: SectionKeys = SectionKeys {
+    title: "`announce`",
+    keys: &["from", "names"],
 };
 
 /// `[[listeners.NAME.routes]]`
@@ -294,7 +301,7 @@ pub static KUBERNETES: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 31] = [
+pub static ALL: [&SectionKeys; 32] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -308,6 +315,7 @@ pub static ALL: [&SectionKeys; 31] = [
     &GUARD_BY,
     &LISTENER,
     &REDIRECT,
+    &ANNOUNCE,
     &ROUTE,
     &LISTENER_TLS,
     &CERTIFICATE,

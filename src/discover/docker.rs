@@ -4,6 +4,10 @@ mod container;
 mod engine;
 mod watch;
 
+pub(super) use container::Container;
+pub(super) use engine::DockerError;
+pub(super) use watch::ContainerWatch;
+
 use std::collections::BTreeMap;
 
 use super::source::{Following, Reports, ServerList, ServerSource};
@@ -11,9 +15,6 @@ use crate::error::chain;
 use crate::plan::{DockerSourcePlan, ServerEntry};
 use crate::pool::MemberConfig;
 use crate::text::Reason;
-use container::Container;
-use engine::DockerError;
-use watch::ContainerWatch;
 
 /// The containers with a label.
 pub(super) struct DockerSource {

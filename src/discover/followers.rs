@@ -8,18 +8,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::back_off::BackOff;
 use super::source::{ListAnswer, Reports, ServerList, ServerSource};
 use super::sources;
 use crate::live::{InForce, Live};
 use crate::plan::DiscoverPlan;
 use crate::text::Reason;
-
-/// The time between a failure of a source and the next try, before jitter. It doubles with each failure without a list in
-/// between.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-
-/// The longest such time.
-const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The longest time between two looks for added servers whose time is over.
 const EXPIRY_GAP_MAX: Duration = Duration::from_secs(60);
@@ -94,15 +88,14 @@ async fn follow(pool: Arc<str>, plan: DiscoverPlan, live: Arc<Live>) {
 
 /// Runs a source again and again, with a back-off.
 async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
-    let mut gap = RETRY_FIRST;
+    let mut back_off = BackOff::new();
     loop {
         let error = source.follow(reports).await;
         if reports.take_success() {
-            gap = RETRY_FIRST;
+            back_off = BackOff::new();
         }
         reports.report(Err(error));
-        sleep(gap.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        gap = (2 * gap).min(RETRY_MAX);
+        back_off.wait().await;
     }
 }
 

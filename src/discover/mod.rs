@@ -8,11 +8,14 @@
 //! [`crate::live::Live::set_servers`] compares each with the one in force. A source that fails, or lists nothing, changes
 //! nothing.
 //!
+//! [`follow_announcements`] follows what containers announce: routes, each with a pool of its own.
+//!
 //! **A new source** is a file here that implements `ServerSource`, a variant of [`crate::plan::DiscoverSource`], and its keys in
 //! `config/parse/discover.rs`.
 
 mod resolver;
 mod names;
+mod back_off;
 mod source;
 mod file;
 mod http;
@@ -22,7 +25,9 @@ mod docker;
 mod kubernetes;
 mod sources;
 mod followers;
+mod announced;
 
+pub use announced::{AnnouncedAnswer, follow_announcements};
 pub use followers::run;
 pub use names::{PoolNames, resolve_new_names};
 pub use resolver::Resolver;

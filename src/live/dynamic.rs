@@ -39,6 +39,25 @@ pub struct SourceState {
     pub warning: Option<Reason>,
 }
 
+impl SourceState {
+    /// See [`DynamicServers::record_success`].
+    pub(super) fn record_success(&mut self, at: SystemTime, warning: Option<Reason>) -> bool {
+        let next = Self {
+            is_up: Some(true),
+            last_success: Some(at),
+            error: None,
+            warning,
+        };
+        std::mem::replace(self, next).is_up != Some(true)
+    }
+
+    /// See [`DynamicServers::record_failure`].
+    pub(super) fn record_failure(&mut self, error: Reason) -> bool {
+        self.error = Some(error);
+        self.is_up.replace(false) != Some(false)
+    }
+}
+
 /// How many servers a list has added to a pool and removed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListChange {
@@ -123,21 +142,13 @@ impl DynamicServers {
     /// Records that the source has given a usable answer. `warning`: what is wrong with parts of it. Returns whether it has
     /// not given a usable answer the last time.
     pub fn record_success(&self, at: SystemTime, warning: Option<Reason>) -> bool {
-        let next = SourceState {
-            is_up: Some(true),
-            last_success: Some(at),
-            error: None,
-            warning,
-        };
-        std::mem::replace(&mut self.lock().source, next).is_up != Some(true)
+        self.lock().source.record_success(at, warning)
     }
 
     /// Records that the source has failed, or has given an answer that is not usable. Returns whether the last one was
     /// usable, or there was none.
     pub fn record_failure(&self, error: Reason) -> bool {
-        let source = &mut self.lock().source;
-        source.error = Some(error);
-        source.is_up.replace(false) != Some(false)
+        self.lock().source.record_failure(error)
     }
 
     /// Remembers the servers of `before` that are not among `now`.

@@ -11,7 +11,7 @@ use super::PoolPlan;
 pub struct PoolId(pub usize);
 
 /// Pools in the order of the configuration. Each is found by its name in constant time: a file may have 50,000 of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PoolPlans {
     in_order: Vec<Arc<PoolPlan>>,
     by_name: HashMap<Arc<str>, PoolId>,

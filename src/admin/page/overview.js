@@ -52,6 +52,12 @@ function notices(state) {
       list.push(notice("warn", `Pool ${pool.name}:`, `not resolved yet: ${pool.unresolved.join(", ")}.`));
     }
   }
+  if (state.announced?.error) {
+    list.push(notice("warn", `Announced routes stay as they are, because of ${state.announced.source}:`, state.announced.error));
+  }
+  for (const { from, listener, sni, reason } of state.announced?.refused ?? []) {
+    list.push(notice("warn", `${listener} does not route ${sni} to ${from}, which announces it:`, `${reason}.`));
+  }
   const ends = state.listeners.map(({ name, tls }) => [`Listener ${name}:`, tls]);
   for (const [what, tls] of [["The admin port:", state.admin_tls], ...ends]) {
     for (const broken of tls?.broken ?? []) {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types;
 use tokio::runtime;
@@ -52,6 +52,7 @@ pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
 async fn try_all(plan: Plan) -> (String, Vec<Finding>) {
     let tls = load_tls(&plan, None).unwrap_or_default(); // what is wrong with it has been found already
     let live = Arc::new(Live::new(plan, Vec::new()).with_tls(tls));
+    live.record_announced(SystemTime::now()); // what is announced is not followed
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
     monitor.set_limits(AT_ONCE, AT_ONCE);
     let checked = async {

@@ -131,6 +131,7 @@ fn listener(name: &str, routes: Routes, default: Option<PoolId>) -> Arc<Listener
             hello_bytes_max: 1,
         },
         routes: RouteTable::new(routes, default),
+        announce: None,
         tls: None,
         relay: RelayLimits {
             idle_timeout: None,
@@ -219,6 +220,7 @@ fn plan() -> Plan {
             listener("strict", vec![route("many", &many, &[], &[], Target::Refuse)], None),
         ],
         pools: [web, shop, inside].into_iter().collect(),
+        refused_announcements: Vec::new(),
     }
 }
 

@@ -8,12 +8,14 @@ use super::limits::ListenerSettings;
 use super::pools::Pools;
 use super::redirect::{self, UnresolvedRedirect};
 use super::route::RouteKind;
-use super::{BoundAddresses, Names, Problems, Section, accept_proxy, double_tls, process, route, tls, unused, value};
+use super::{
+    BoundAddresses, Names, Problems, Section, accept_proxy, announce, double_tls, process, route, tls, unused, value,
+};
 use crate::addr::{ListenAddr, ServerLocation};
 use crate::config::file::{KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
+use crate::plan::{AnnouncePlan, ListenerPlan, PoolId, PoolPlan, Protocol, ServerEntry, UnplacedCancel};
 use crate::route::{Route, RouteTable, Target};
 
 /// Converts a listener. Its redirect is returned separately, because it may name a later listener. `None` if the listener is
@@ -42,17 +44,17 @@ pub(super) fn listener<'a>(
     let redirect = redirect::redirect(&section, problems);
     report_missing_target(&section, &entry.position, problems);
     let pool = section.get("pool").and_then(|node| names.pools.find(node, problems));
+    let announce = announce::announce(&section, names, (protocol, kind), problems);
     if let (Some((position, _)), Some(tls)) = (section.entry("tls"), &mut tls) {
-        tls::unused_certificates(tls, &routes, pool.is_some(), position, problems);
+        let others = pool.is_some() || announce.is_some();
+        tls::unused_certificates(tls, &routes, others, position, problems);
         tls::set_protocols(tls, &routes, protocol);
     }
-    let mut table = RouteTable::new(routes, pool);
+    let table = RouteTable::new(routes, pool);
     report_hello_of_mysql(protocol, &table, &entry.position, problems);
+    let table = reading_hello(table, kind, announce.as_ref());
     let pools = &*names.pools;
     reject_own_servers(&bind, &table, &pools.in_order, &entry.position, problems);
-    if kind.terminates {
-        table = table.terminating_by_default();
-    }
     let accept_proxy = accept_proxy::accept_proxy(&section, problems);
     let reads_hello = table.needs_hello() || protocol.is_postgres() || accept_proxy.is_some();
     unused::hello_limits(&section, reads_hello, problems);
@@ -69,11 +71,21 @@ pub(super) fn listener<'a>(
         redirect: None, // set by redirect::resolve
         sniff: limits.sniff,
         routes: table,
+        announce,
         tls,
         relay: limits.relay,
         socket: limits.socket,
     };
     Some((plan, redirect))
+}
+
+/// The same table, where the ClientHello is also needed because TLS ends here, or because routes may be announced later.
+fn reading_hello(table: RouteTable<PoolId>, kind: RouteKind, announce: Option<&AnnouncePlan>) -> RouteTable<PoolId> {
+    match (kind.terminates, announce) {
+        (true, _) => table.terminating_by_default(),
+        (false, Some(_)) => table.reading_hello(),
+        (false, None) => table,
+    }
 }
 
 /// Rejects pools whose TLS does not suit that of the clients, and warns about pools of a service whose clients need another
@@ -244,7 +256,11 @@ fn report_missing_target(section: &Section<'_>, position: &Position, problems: &
     let are_routes_missing = section
         .get("routes")
         .map_or_else(|| section.is_missing("routes"), is_empty_list);
-    if section.is_missing("redirect") && section.is_missing("pool") && are_routes_missing {
+    if ["redirect", "pool", "announce"]
+        .iter()
+        .all(|key| section.is_missing(key))
+        && are_routes_missing
+    {
         problems.error(
             position,
             "this listener has neither `pool` nor `routes`",

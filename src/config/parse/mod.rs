@@ -31,6 +31,7 @@ mod process;
 mod guard;
 mod accept_proxy;
 mod redirect;
+mod announce;
 mod listener;
 
 use std::sync::Arc;
@@ -76,10 +77,11 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         pools: &mut pools,
         guards: &mut guards,
         acme: &mut acme,
+        providers: &providers,
     };
     let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
-    providers.warn_unused(&pools.in_order, problems);
+    providers.warn_unused(&pools.in_order, &listeners, problems);
     guards.warn_unused(problems);
     acme.warn(listeners.iter().any(|listener| listener.redirect.is_some()), problems);
     Plan {
@@ -91,6 +93,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         guards: guards.in_order,
         listeners,
         pools: pools.into_plans(),
+        refused_announcements: Vec::new(),
     }
 }
 
@@ -129,4 +132,5 @@ struct Names<'n, 'a> {
     pools: &'n mut Pools<'a>,
     guards: &'n mut Guards<'a>,
     acme: &'n mut AcmeAccounts<'a>,
+    providers: &'n Providers,
 }

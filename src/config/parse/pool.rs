@@ -12,7 +12,7 @@ use super::providers::Providers;
 use super::retiring::retiring;
 use super::scale::scale;
 use super::{Problems, Section, server, value};
-use crate::config::file::{KeyValue, Node, Value};
+use crate::config::file::{self, KeyValue, Node, Value};
 use crate::config::keys;
 use crate::config::report::Position;
 use crate::dial::{ConnectOptions, DialLimits};
@@ -113,6 +113,30 @@ pub(super) fn pool(
             .one_of("direct", &[("on", true), ("off", false)], problems)
             .unwrap_or(true),
         tls: pool_tls(&section, problems),
+    })
+}
+
+/// A pool without servers and without settings of its own.
+pub(super) fn of_defaults(
+    inherited: PoolSettings,
+    providers: &Providers,
+    problems: &mut Problems<'_>,
+) -> Option<PoolPlan> {
+    // In a file, a pool needs a server or a source.
+    let table = file::toml("servers = [\"127.0.0.1:1\"]").ok()?;
+    let node = Node {
+        position: Position::File,
+        value: Value::Table(table),
+    };
+    let entry = KeyValue {
+        key: String::new(),
+        position: Position::File,
+        node,
+    };
+    let plan = pool(&entry, inherited, false, providers, problems)?;
+    Some(PoolPlan {
+        entries: [].into(),
+        ..plan
     })
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Pools<'a> {
     sections: NamedSections<'a, PoolId>,
     /// Their plans, without those of pools that could not be converted.
     pub(super) in_order: Vec<Arc<PoolPlan>>,
+    limits: PoolSettings,
 }
 
 impl<'a> Pools<'a> {
@@ -34,7 +35,11 @@ impl<'a> Pools<'a> {
         let has_pool_primary = entries.iter().any(|entry| *entry.key == *Fallback::Primary.name());
         let convert = |entry| pool::pool(entry, limits, has_pool_primary, providers, problems);
         let (sections, in_order) = NamedSections::convert(entries, PoolId, convert);
-        let mut pools = Self { sections, in_order };
+        let mut pools = Self {
+            sections,
+            in_order,
+            limits,
+        };
         pools.check_fallbacks(problems);
         pools
     }
@@ -107,6 +112,12 @@ impl<'a> Pools<'a> {
         };
         // Bounded also where fallbacks form a cycle, which is reported elsewhere.
         successors(Some(plan(id)), fallback).take(self.in_order.len())
+    }
+
+    /// A pool without servers and without settings of its own.
+    pub(super) fn of_defaults(&self, providers: &Providers, problems: &mut Problems<'_>) -> Option<Arc<PoolPlan>> {
+        let plan = pool::of_defaults(self.limits, providers, problems)?;
+        Some(Arc::new(plan))
     }
 
     /// The plans, in the order of the file.

@@ -10,7 +10,7 @@ use super::list::entries;
 use super::{Problems, Section, value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, KubernetesPlan, PoolPlan};
+use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, KubernetesPlan, ListenerPlan, PoolPlan};
 
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -49,8 +49,13 @@ impl Providers {
         self.etcd_position.is_some()
     }
 
-    /// Warns about what no source of these pools refers to.
-    pub(super) fn warn_unused(&self, pools: &[Arc<PoolPlan>], problems: &mut Problems<'_>) {
+    /// Warns about what nothing of these pools and listeners refers to.
+    pub(super) fn warn_unused(
+        &self,
+        pools: &[Arc<PoolPlan>],
+        listeners: &[Arc<ListenerPlan>],
+        problems: &mut Problems<'_>,
+    ) {
         let sources = || pools.iter().filter_map(|pool| Some(&pool.discover.as_ref()?.source));
         let uses_etcd = || sources().any(|source| matches!(source, DiscoverSource::Etcd { .. }));
         if let (Some(position), Some(_)) = (&self.etcd_position, &self.etcd)
@@ -59,11 +64,14 @@ impl Providers {
             let hint = r#"no pool has `discover = { etcd = "…" }`"#;
             problems.warning(position, "`[providers.etcd]` is never used", hint);
         }
-        let uses_docker = || sources().any(|source| matches!(source, DiscoverSource::Docker(_)));
+        let uses_docker = || {
+            sources().any(|source| matches!(source, DiscoverSource::Docker(_)))
+                || listeners.iter().any(|listener| listener.announce.is_some())
+        };
         if let Some(position) = &self.docker_position
             && !uses_docker()
         {
-            let hint = r#"no pool has `discover = { docker = "…" }`"#;
+            let hint = r#"no pool has `discover = { docker = "…" }`, and no listener `announce`"#;
             problems.warning(position, "`[providers.docker]` is never used", hint);
         }
         let uses_kubernetes = || sources().any(|source| matches!(source, DiscoverSource::Kubernetes(_)));

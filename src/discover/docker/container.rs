@@ -30,6 +30,9 @@ pub(in crate::discover) struct Container {
     names: Option<Vec<String>>,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
+    /// When it was created, in seconds since 1970.
+    #[serde(default)]
+    pub(in crate::discover) created: i64,
     state: String,
     #[serde(default)]
     ports: Option<Vec<ExposedPort>>,

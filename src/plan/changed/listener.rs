@@ -2,7 +2,7 @@
 
 use super::{Setting, differing, of_socket, setting};
 use crate::guard::GuardId;
-use crate::plan::{ListenerPlan, Plan, PoolId, Protocol, UnplacedCancel};
+use crate::plan::{AnnouncePlan, ListenerPlan, Plan, PoolId, Protocol, UnplacedCancel};
 use crate::relay::RelayLimits;
 use crate::route::{Route, Target};
 use crate::sniff::SniffLimits;
@@ -53,6 +53,7 @@ impl ListenerPlan {
                 hello_bytes_max,
             },
             routes: _, // compared by the caller: there may be very many
+            announce,
             tls,
             relay: RelayLimits {
                 idle_timeout,
@@ -84,10 +85,24 @@ impl ListenerPlan {
             setting("idle_timeout", idle_timeout),
             setting("half_close_timeout", half_close_timeout),
         ];
+        settings.extend(of_announce(announce.as_ref()));
         settings.extend(of_socket(socket));
         settings.extend(of_tls(tls.as_ref()));
         settings
     }
+}
+
+fn of_announce(announce: Option<&AnnouncePlan>) -> [Setting; 1] {
+    let announce = announce.map(|announce| {
+        let AnnouncePlan {
+            socket,
+            names,
+            tls: _,  // that of the listener
+            pool: _, // that of `[defaults]`
+        } = announce;
+        (socket, names)
+    });
+    [setting("announce", &announce)]
 }
 
 fn of_tls(tls: Option<&ListenerTlsPlan>) -> [Setting; 5] {

@@ -72,7 +72,7 @@ fn full_toml_has_every_key_of_every_section() {
     let tls = || listeners().filter_map(|listener| listener.get("tls"));
     let scales = || pools().filter_map(|pool| pool.get("scale"));
     let queues = pools().filter_map(|pool| pool.get("queue"));
-    let shown: [BTreeSet<String>; 31] = [
+    let shown: [BTreeSet<String>; 32] = [
         file.keys().cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
@@ -90,6 +90,10 @@ fn full_toml_has_every_key_of_every_section() {
         listeners().flat_map(of).collect(),
         listeners()
             .filter_map(|listener| listener.get("redirect"))
+            .flat_map(of)
+            .collect(),
+        listeners()
+            .filter_map(|listener| listener.get("announce"))
             .flat_map(of)
             .collect(),
         listeners()

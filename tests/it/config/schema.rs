@@ -70,6 +70,8 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "refuse" => Other(json!({ "const": true })),
         "eab" => Section(&keys::EAB),
         "redirect" => Section(&keys::REDIRECT),
+        "announce" => Section(&keys::ANNOUNCE),
+        "from" if is_in(&keys::ANNOUNCE) => Words(&["docker"]),
         "accept_proxy" => Section(&keys::ACCEPT_PROXY),
         "client_auth" => Section(&keys::CLIENT_AUTH),
         "by" => Section(&keys::GUARD_BY),
@@ -259,7 +261,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml`.
-fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 31] {
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 32] {
     [
         (&keys::FILE, "file", ""),
         (&keys::RUNTIME, "runtime", "runtime"),
@@ -274,6 +276,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 31] {
         (&keys::GUARD_BY, "guard_by", ""),
         (&keys::LISTENER, "listener", "listeners.NAME"),
         (&keys::REDIRECT, "redirect", "listeners.NAME.redirect"),
+        (&keys::ANNOUNCE, "announce", ""),
         (&keys::ROUTE, "route", "listeners.NAME.routes"),
         (&keys::LISTENER_TLS, "listener_tls", "listeners.NAME.tls"),
         (&keys::CERTIFICATE, "certificate", ""),

@@ -1,6 +1,7 @@
 //! Servers that a source lists come and go, and no session is lost by it.
 
 mod added;
+mod announced;
 mod docker;
 mod docker_api;
 mod etcd;

@@ -1,0 +1,29 @@
+//! Routes that are announced.
+
+use super::announced_bodies::{AnnouncedBody, RefusedAnnouncementBody};
+use super::context::{Admin, rfc3339};
+use crate::plan::{Plan, RefusedAnnouncement};
+
+/// The number of announcements shown that have no effect.
+const REFUSED_SHOWN: usize = 1000;
+
+/// The source of announced routes; `None`: no listener of the plan accepts any.
+pub(super) fn announced_body(admin: &Admin, plan: &Plan) -> Option<AnnouncedBody> {
+    plan.announcing_engine()?;
+    let state = admin.live.announcing();
+    let refused = &plan.refused_announcements;
+    let body = |refused: &RefusedAnnouncement| RefusedAnnouncementBody {
+        from: refused.from.to_string(),
+        listener: refused.listener.to_string(),
+        sni: refused.sni.to_string(),
+        reason: refused.reason.to_string(),
+    };
+    Some(AnnouncedBody {
+        source: "docker".to_owned(),
+        up: state.is_up,
+        last_success: state.last_success.map(rfc3339),
+        error: state.error.as_deref().map(str::to_owned),
+        refused: refused.iter().take(REFUSED_SHOWN).map(body).collect(),
+        more_refused: refused.len().saturating_sub(REFUSED_SHOWN),
+    })
+}

@@ -1,0 +1,151 @@
+//! Puts routes in force that are announced while the process runs: the plan of the file with these routes replaces the one
+//! before, as a reload does.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::App;
+use super::listen_sockets::NewlyListening;
+use super::retirement::retire;
+use crate::discover::{AnnouncedAnswer, follow_announcements};
+use crate::drain::Drain;
+use crate::live::{InForce, Live};
+use crate::plan::{Announcement, Plan, RefusedAnnouncement};
+use crate::text::Reason;
+
+/// What is announced, and what it is added to.
+pub(super) struct Announced {
+    answers: watch::Receiver<AnnouncedAnswer>,
+    _following: AbortOnDropHandle<()>,
+    /// The latest list.
+    announcements: Arc<[Announcement]>,
+    /// Whether the latest answer is not in force yet.
+    is_pending: bool,
+    /// The plan of the file, if a listener of it accepts announcements.
+    file: Option<Arc<Plan>>,
+}
+
+impl Announced {
+    /// Begins to follow what is announced. The plan in force is that of the file.
+    pub(super) fn follow(live: &Arc<Live>) -> Self {
+        let (sender, answers) = watch::channel(None);
+        let following = tokio::spawn(follow_announcements(Arc::clone(live), sender));
+        let plan = live.plan();
+        Self {
+            answers,
+            _following: AbortOnDropHandle::new(following),
+            announcements: [].into(),
+            is_pending: false,
+            file: plan.announcing_engine().is_some().then_some(plan),
+        }
+    }
+
+    /// The next plan of the file with what is announced now, and the plan of the file, if it accepts announcements.
+    pub(super) fn added_to(&self, file: Plan) -> (Plan, Option<Arc<Plan>>) {
+        match file.announcing_engine() {
+            None => (file, None),
+            Some(_) => (file.with_announced(&self.announcements), Some(Arc::new(file))),
+        }
+    }
+
+    /// Takes the next plan of the file.
+    pub(super) fn set_file(&mut self, file: Option<Arc<Plan>>) {
+        self.file = file;
+    }
+
+    /// Waits until other routes are announced. Returns what is to be in force with them. May be dropped: nothing has changed
+    /// then, and the next call returns it.
+    pub(super) async fn next(&mut self, live: &Arc<Live>) -> InForce {
+        loop {
+            if !self.is_pending && self.answers.changed().await.is_err() {
+                return pending().await; // the process ends
+            }
+            self.is_pending = true;
+            let answer = self.answers.borrow_and_update().clone();
+            match &answer {
+                Some(Ok(announcements)) => self.announcements = Arc::clone(announcements),
+                Some(Err(error)) => record_failure(live, error),
+                None => {}
+            }
+            if let (Some(Ok(_)), Some(file)) = (&answer, &self.file) {
+                let (preparing, file, announcements) =
+                    (Arc::clone(live), Arc::clone(file), Arc::clone(&self.announcements));
+                let prepare = move || preparing.prepare(file.with_announced(&announcements), HashMap::new());
+                if let Ok(next) = spawn_blocking(prepare).await {
+                    self.is_pending = false;
+                    return next;
+                }
+            }
+            self.is_pending = false;
+        }
+    }
+}
+
+impl App {
+    /// Puts in force what [`Announced::next`] has returned.
+    pub(super) fn apply_announced(&mut self, mut next: InForce, drain: &Drain) {
+        let live = Arc::clone(&self.running.live);
+        let before = live.in_force();
+        log_refused(&before.plan, &next.plan);
+        if !is_same(&before, &next) {
+            next.tls = before.tls.clone();
+            next.addresses.clone_from(&before.addresses);
+            let now = live.apply(next);
+            self.follow(&now, NewlyListening::default(), drain);
+            log_routes(&before.plan, &now.plan);
+            retire(before);
+        }
+        if live.record_announced(SystemTime::now()) {
+            tracing::info!(source = "docker", "the source of announced routes answers");
+        }
+    }
+}
+
+fn record_failure(live: &Live, error: &Reason) {
+    if live.record_announcing_failure(error.clone()) {
+        tracing::warn!(source = "docker", %error, "cannot take the announced routes, keeping the last ones");
+    }
+}
+
+/// Whether both have the same pools, and so the same announced routes, and refuse the same.
+fn is_same(before: &InForce, next: &InForce) -> bool {
+    let pools = |of: &InForce| of.pools.iter().map(Arc::as_ptr).collect::<Vec<_>>();
+    pools(before) == pools(next) && before.plan.refused_announcements == next.plan.refused_announcements
+}
+
+fn log_routes(before: &Plan, now: &Plan) {
+    let missing = |of: &Plan, than: &Plan| -> Vec<String> {
+        let names = of.pools.iter().map(|pool| &pool.name);
+        let missing = names.filter(|name| than.pools.id(name).is_none());
+        missing.map(ToString::to_string).collect()
+    };
+    let (added, removed) = (missing(now, before), missing(before, now));
+    if !added.is_empty() || !removed.is_empty() {
+        tracing::info!(
+            added = added.join(" "),
+            removed = removed.join(" "),
+            "announced routes have changed"
+        );
+    }
+}
+
+/// Logs each announcement that is refused from now on.
+pub(super) fn log_refused(before: &Plan, next: &Plan) {
+    for refused in &next.refused_announcements {
+        if !before.refused_announcements.contains(refused) {
+            let RefusedAnnouncement {
+                from: container,
+                listener,
+                sni,
+                reason,
+            } = refused;
+            tracing::warn!(%container, %listener, %sni, %reason, "an announced route is refused");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The certificates of the admin port, of listeners and of pools, and their broken files.
+
+use crate::admin::bodies::StateBody;
+use crate::config::report::counted;
+
+/// A line for each of them, after an empty line; nothing if there are none.
+pub(super) fn notes(state: &StateBody) -> String {
+    let mut notes = String::new();
+    let is_broken = |of: &str, what: &str| format!("\n{of}: broken, what was read before stays in force: {what}");
+    let admin = state.admin_tls.iter().map(|tls| ("[admin]", tls));
+    let listeners = state.listeners.iter();
+    let listeners = listeners.filter_map(|listener| Some((&*listener.name, listener.tls.as_ref()?)));
+    for (listener, tls) in admin.chain(listeners) {
+        let count = counted(tls.certificates, "certificate");
+        let first = tls.expires_first.as_deref().unwrap_or("the first");
+        notes += &format!("\n{listener}: {count}, {first} expires {}", tls.expires);
+        for name in &tls.self_signed {
+            notes += &format!(
+                "\n{listener}: {name} has a self-signed certificate until ACME has issued one (`acequia cert list`)"
+            );
+        }
+        for broken in &tls.broken {
+            notes += &is_broken(listener, broken);
+        }
+    }
+    for (name, tls) in state
+        .pools
+        .iter()
+        .filter_map(|pool| Some((&pool.name, pool.tls.as_ref()?)))
+    {
+        if let Some(expires) = &tls.certificate_expires {
+            notes += &format!("\npool {name}: its certificate for servers expires {expires}");
+        }
+        for broken in &tls.broken {
+            notes += &is_broken(&format!("pool {name}"), broken);
+        }
+    }
+    if notes.is_empty() { notes } else { notes + "\n" }
+}

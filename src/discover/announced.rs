@@ -1,0 +1,104 @@
+//! Routes that containers of Docker announce by their labels.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::back_off::BackOff;
+use super::docker::{Container, ContainerWatch, DockerError};
+use crate::error::chain;
+use crate::live::{InForce, Live};
+use crate::plan::{Announcement, LISTED_MAX};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+
+/// The label with the name of the listener. Containers that have it announce routes.
+const LISTENER_LABEL: &str = "acequia.listener";
+
+/// The label with the server name, or several between commas.
+const SNI_LABEL: &str = "acequia.sni";
+
+/// The label by which containers of one name belong together.
+const POOL_LABEL: &str = "acequia.pool";
+
+/// Changes within this time are applied together.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// All routes that are announced, or why they are not known; `None`: nobody has looked yet.
+pub type AnnouncedAnswer = Option<Result<Arc<[Announcement]>, Reason>>;
+
+/// Follows what containers announce, while a listener of the plan in force accepts it, for as long as it is polled.
+pub async fn follow_announcements(live: Arc<Live>, answers: watch::Sender<AnnouncedAnswer>) {
+    let mut in_force = live.subscribe();
+    loop {
+        let socket = in_force.borrow_and_update().plan.announcing_engine().cloned();
+        tokio::select! {
+            () = follow(socket.as_deref(), &answers) => {}
+            () = changed(&mut in_force, socket.as_ref()) => answers.send_modify(|answer| *answer = None),
+        }
+    }
+}
+
+/// Waits until the plan in force names another engine.
+async fn changed(in_force: &mut watch::Receiver<Arc<InForce>>, socket: Option<&Arc<Path>>) {
+    let is_another = |now: &Arc<InForce>| now.plan.announcing_engine() != socket;
+    if in_force.wait_for(is_another).await.is_err() {
+        std::future::pending().await // the process ends
+    }
+}
+
+/// Follows the containers of an engine. Never returns.
+async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>) {
+    let Some(socket) = socket else {
+        return std::future::pending().await;
+    };
+    let mut back_off = BackOff::new();
+    loop {
+        let error = watch_containers(socket, answers, &mut back_off).await;
+        answers.send_replace(Some(Err(Reason::from(chain(&*error)))));
+        back_off.wait().await;
+    }
+}
+
+/// Sends what the containers announce, until the engine fails.
+async fn watch_containers(
+    socket: &Path,
+    answers: &watch::Sender<AnnouncedAnswer>,
+    back_off: &mut BackOff,
+) -> DockerError {
+    let mut watch = match ContainerWatch::open(socket, LISTENER_LABEL).await {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    loop {
+        let containers = match watch.next().await {
+            Ok(containers) => containers,
+            Err(error) => return error,
+        };
+        let announced: Arc<[_]> = containers.iter().flat_map(announcements).collect();
+        if announced.len() > LISTED_MAX {
+            return format!("more than {LISTED_MAX} routes are announced").into();
+        }
+        answers.send_replace(Some(Ok(announced)));
+        *back_off = BackOff::new();
+        sleep(SETTLE).await;
+    }
+}
+
+/// The routes that a container announces: one for each name of its label, without which there is one without a name, that
+/// is refused.
+fn announcements(container: &Container) -> impl Iterator<Item = Announcement> {
+    let label = |key| container.label(key).unwrap_or_default().trim();
+    let server = container.server(None, None, MemberConfig::default());
+    label(SNI_LABEL).split(',').map(move |sni| Announcement {
+        from: container.name().into(),
+        created: container.created,
+        listener: label(LISTENER_LABEL).into(),
+        sni: sni.trim().into(),
+        group: container.label(POOL_LABEL).map(Into::into),
+        server: server.clone(),
+    })
+}

@@ -1,0 +1,37 @@
+//! What the clients of a listener speak.
+
+/// What the clients of a listener speak, as far as it matters before they are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Any protocol over TCP, with or without TLS.
+    Tcp,
+    /// PostgreSQL.
+    Postgres {
+        /// Whether sessions in the clear are refused.
+        tls_required: bool,
+        /// What becomes of a cancel request whose server is not known.
+        cancel_unplaced: UnplacedCancel,
+    },
+    /// MySQL and MariaDB, whose servers send first.
+    Mysql,
+    /// Redis, with or without TLS.
+    Redis,
+}
+
+/// What becomes of a cancel request of PostgreSQL whose server is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnplacedCancel {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It goes to all servers of the listener's pools.
+    Fanout,
+}
+
+impl Protocol {
+    /// Whether it is PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(self) -> bool {
+        matches!(self, Self::Postgres { .. })
+    }
+}

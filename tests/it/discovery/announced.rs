@@ -1,0 +1,149 @@
+//! Routes that containers of a real Docker engine announce.
+
+use std::io::Write;
+use std::net::Shutdown;
+
+use serde_json::Value;
+
+use crate::support::api;
+use crate::support::client::Client;
+use crate::support::counts::log_lines;
+use crate::support::docker::{Docker, PORT};
+use crate::support::eventually;
+use crate::support::hello::Hello;
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const ACCEPT: &str = "announce = { from = \"docker\", names = [\"*.apps.test\"] }";
+
+fn config(docker: &Docker, web: &Server, announce: &str) -> String {
+    let socket = docker.socket();
+    format!(
+        "[providers.docker]\nsocket = {socket:?}\n[listeners.tls]\nbind = \"127.0.0.1:0\"\n{announce}\n\
+         [[listeners.tls.routes]]\nsni = \"own.apps.test\"\npool = \"web\"\n\
+         [pools.web]\nservers = [\"{}\"]\n",
+        web.address
+    )
+}
+
+/// Starts a container that announces this name, with these further labels.
+fn announce(docker: &Docker, container: &str, sni: &str, labels: &[&str]) {
+    let (sni, port) = (format!("acequia.sni={sni}"), format!("acequia.port={PORT}"));
+    let mut options = vec![
+        "--network",
+        "app",
+        "--label",
+        "acequia.listener=tls",
+        "--label",
+        &sni,
+        "--label",
+        &port,
+    ];
+    labels.iter().for_each(|label| options.extend(["--label", label]));
+    docker.start_server(container, &options);
+}
+
+/// What a client gets that asks for this name: the name of its server, or nothing but an alert.
+fn reached(proxy: &Proxy, sni: &str) -> String {
+    let mut client = Client::connect(proxy.at("tls"));
+    let _ = client.0.write_all(&Hello::named(sni).bytes()); // it may be refused already
+    let _ = client.0.shutdown(Shutdown::Write);
+    match client.try_read_all() {
+        Ok(alert) if alert.first() == Some(&0x15) => "alert".to_owned(),
+        Ok(name) => String::from_utf8(name).unwrap(),
+        Err(error) => error.to_string(), // of a server that ends just now
+    }
+}
+
+fn wait_until_reached(proxy: &Proxy, sni: &str, server: &str) {
+    eventually(&format!("{sni} leads to {server}"), || reached(proxy, sni) == server);
+}
+
+fn announced(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["announced"].clone()
+}
+
+fn refused(proxy: &Proxy) -> Vec<String> {
+    let announced = announced(proxy);
+    let refused = announced["refused"].as_array().unwrap().iter();
+    refused
+        .map(|refused| format!("{} {}", refused["from"], refused["sni"]).replace('"', ""))
+        .collect()
+}
+
+#[test]
+fn containers_bring_their_routes_and_take_them_away() {
+    let Some(docker) = Docker::start() else { return };
+    docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
+    let web = Server::named("web");
+    announce(&docker, "shop", "shop.apps.test,store.apps.test", &[]);
+    let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
+    assert_eq!(
+        reached(&proxy, "shop.apps.test"),
+        "shop",
+        "it is ready with the first list"
+    );
+    assert_eq!(reached(&proxy, "store.apps.test"), "shop");
+    assert_eq!(reached(&proxy, "own.apps.test"), "web");
+    assert_eq!(reached(&proxy, "blog.apps.test"), "alert");
+
+    let mut session = Client::connect(proxy.at("tls"));
+    session.send(&Hello::named("shop.apps.test").bytes());
+    assert_eq!(session.read(4), b"shop");
+    announce(&docker, "next", "shop.apps.test", &[]);
+    wait_until_reached(&proxy, "shop.apps.test", "next");
+    let pool = proxy.server("tls:shop.apps.test", "next");
+    assert_eq!(pool["address"], format!("10.97.1.3:{PORT}"));
+    assert!(
+        proxy.reload(&(config(&docker, &web, ACCEPT) + "max_sessions = 7\n")),
+        "a reload keeps them"
+    );
+    wait_until_reached(&proxy, "shop.apps.test", "next");
+    assert_eq!(session.finish().try_read_all().unwrap(), b"", "the session has gone on");
+
+    docker.run(&["kill", "shop", "next"]);
+    wait_until_reached(&proxy, "shop.apps.test", "alert");
+    assert!(announced(&proxy)["refused"].as_array().unwrap().is_empty());
+    docker.run(&["start", "next"]);
+    wait_until_reached(&proxy, "shop.apps.test", "next");
+    assert!(proxy.reload(&config(&docker, &web, "")));
+    assert_eq!(
+        reached(&proxy, "shop.apps.test"),
+        "alert",
+        "the listener accepts no announcements now"
+    );
+    assert!(announced(&proxy).is_null());
+}
+
+#[test]
+fn a_name_that_is_not_free_is_refused_and_told() {
+    let Some(mut docker) = Docker::start() else { return };
+    docker.run(&["network", "create", "--subnet", "10.97.1.0/24", "app"]);
+    let web = Server::named("web");
+    let proxy = Proxy::start(&config(&docker, &web, ACCEPT));
+    announce(&docker, "old", "a.apps.test", &["acequia.pool=shop"]);
+    wait_until_reached(&proxy, "a.apps.test", "old");
+    announce(&docker, "young", "a.apps.test", &["acequia.pool=blog"]);
+    announce(&docker, "thief", "own.apps.test,bank.test", &[]);
+    eventually("all three are refused", || {
+        refused(&proxy) == ["young a.apps.test", "thief own.apps.test", "thief bank.test"]
+    });
+    assert_eq!(reached(&proxy, "own.apps.test"), "web");
+    assert_eq!(reached(&proxy, "bank.test"), "alert");
+    assert!((0..4).all(|_| reached(&proxy, "a.apps.test") == "old"));
+    let line = &log_lines(&proxy, "an announced route is refused", 3)[0];
+    let reason = "`old`, which is older, has the name, and another `acequia.pool`";
+    assert_eq!((&line["container"], &line["reason"]), (&"young".into(), &reason.into()));
+    let status = proxy.command(&["status"]).stdout;
+    let told = "tls: `bank.test`, which docker container thief announces, is refused: `announce` of the listener";
+    assert!(status.contains(told), "{status}");
+
+    docker.end();
+    log_lines(&proxy, "cannot take the announced routes, keeping the last ones", 1);
+    assert_eq!(reached(&proxy, "a.apps.test"), "old");
+    docker.begin();
+    docker.run(&["rm", "-f", "old", "thief"]);
+    wait_until_reached(&proxy, "a.apps.test", "young");
+    eventually("nothing is refused any more", || refused(&proxy).is_empty());
+}
