@@ -85,3 +85,20 @@ impl HttpClient for AcmeHttp {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_say_when_it_wants_to_be_asked_again_in_seconds_or_by_a_date() {
+        let at = |text| retry_time(&HeaderValue::from_static(text));
+        let in_an_hour = at("3600").unwrap().duration_since(SystemTime::now()).unwrap();
+        assert!((3590..=3600).contains(&in_an_hour.as_secs()), "{in_an_hour:?}");
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000);
+        assert_eq!(at("Tue, 01 Jan 2030 00:00:00 GMT"), Some(date));
+        for text in ["", "soon", "-5", "99999999999999999999", "18446744073709551615"] {
+            assert_eq!(at(text), None, "{text}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::client::Client;
 use crate::support::configs::{listener, pool};
-use crate::support::process::must;
+use crate::support::process::{Port, must};
 use crate::support::proxy::{Proxy, acequia};
 use crate::support::server::Server;
 
@@ -146,4 +146,23 @@ fn commands_say_that_a_listener_redirects() {
         route.contains("redirected to https, port 8443, of listener https (308)"),
         "{route}"
     );
+}
+
+#[test]
+fn the_status_is_the_one_that_is_configured_and_the_port_that_of_the_listener() {
+    let (port, server) = (Port::keep(), Server::echo());
+    for (code, status) in [(301, "301 Moved Permanently"), (307, "307 Temporary Redirect")] {
+        let proxy = Proxy::start(&format!(
+            "[listeners.http]\nbind = \"127.0.0.1:0\"\nredirect = {{ to = \"https\", code = {code} }}\n\
+             [listeners.https]\nbind = \"{}\"\npool = \"p\"\n{}",
+            port.address,
+            pool("p", &[server.address], "health = { check = \"off\" }")
+        ));
+        let response = response(&proxy, "GET /x HTTP/1.1\r\nHost: shop.example\r\n\r\n", 100);
+        let expected = format!(
+            "HTTP/1.1 {status}\r\nLocation: https://shop.example:{}/x\r\n",
+            port.number()
+        );
+        assert!(response.starts_with(&expected), "{response}");
+    }
 }

@@ -1,12 +1,13 @@
 //! Which certificates of clients are accepted.
 
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
 use super::site::Site;
 use crate::support::authority::{Authority, Issued, replace};
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
-use crate::support::server::Server;
+use crate::support::server::{ManualServer, Server};
 use crate::support::tls_client::TlsSetup;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -64,7 +65,7 @@ impl Greeting for crate::support::tls_client::TlsClient {
     /// What comes first; with TLS 1.3 a client learns only there that its certificate was refused.
     fn read_greeting(&mut self) -> Vec<u8> {
         let mut bytes = [0; 5];
-        match std::io::Read::read_exact(&mut self.0, &mut bytes) {
+        match self.0.read_exact(&mut bytes) {
             Ok(()) => bytes.to_vec(),
             Err(_) => Vec::new(),
         }
@@ -270,4 +271,74 @@ fn a_list_that_should_have_been_replaced_stays_in_force_and_check_warns() {
         message.contains("clients.crl: the list of revoked certificates should have been replaced by ")
     };
     eventually("a warning", || proxy.log().iter().any(warned));
+}
+
+#[test]
+fn a_refused_client_gets_the_alert_that_tells_why() {
+    let guarded = Guarded::new("names = [\"*.clients.example\"]");
+    let issue = |name| guarded.clients.issue(&[name]);
+    let revoked = issue("r.clients.example");
+    replace(
+        &guarded.site.folder().join("clients.crl"),
+        &guarded.clients.revocations(&[&revoked]),
+    );
+    assert_eq!(guarded.proxy.command(&["cert", "reload"]).code, Some(0));
+    let stranger = Authority::new("strangers").issue(&["a.clients.example"]);
+    let expired = guarded.clients.issue_expired(&["a.clients.example"]);
+    for (own, alert) in [
+        (None, "CertificateRequired"),
+        (Some(&stranger), "UnknownCA"),
+        (Some(&expired), "CertificateExpired"),
+        (Some(&revoked), "CertificateRevoked"),
+        (Some(&issue("a.example")), "AccessDenied"),
+    ] {
+        let setup = TlsSetup::new(&guarded.site.authority, &[&TLS13], own);
+        let connected = setup.connect(guarded.proxy.at("tls"), "shop.example");
+        // The handshake is complete for the client before its certificate is looked at.
+        let read = connected.and_then(|mut client| client.0.read(&mut [0; 5]));
+        let error = read.unwrap_err().to_string();
+        assert_eq!(error, format!("received fatal alert: {alert}"));
+    }
+}
+
+#[test]
+fn a_proxy_header_tells_the_certificate_of_the_client() {
+    let (site, clients, manual) = (Site::new(), Authority::new("clients"), ManualServer::new());
+    replace(&site.folder().join("clients.pem"), &clients.certificate());
+    let auth = format!(
+        "client_auth = {{ ca_file = {}, mode = \"request\" }}",
+        site.file("clients.pem")
+    );
+    let config = site.config(manual.server.address, &auth, "");
+    let check = "health = { check = \"off\" }";
+    let proxy = Proxy::start(&config.replace(check, &format!("{check}\nproxy_protocol = \"v2\"")));
+    let own = clients.issue(&["joe.example"]);
+    let (with, without) = (TlsSetup::new(&site.authority, &[&TLS13], Some(&own)), site.client());
+    // In the connection; in the session that is resumed; none, and nothing was verified (section 2.2.5).
+    for (setup, expected) in [
+        (
+            &with,
+            &b"\x07\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x0bjoe.example\x23\0\x16TLS_AES_256_GCM_SHA384"[..],
+        ),
+        (
+            &with,
+            b"\x05\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x0bjoe.example\x23\0\x16TLS_AES_256_GCM_SHA384",
+        ),
+        (
+            &without,
+            b"\x01\0\0\0\x01\x21\0\x07TLSv1.3\x23\0\x16TLS_AES_256_GCM_SHA384",
+        ),
+    ] {
+        let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+        let (mut server, mut header) = (manual.session(), vec![0; 16]);
+        server.read_exact(&mut header).unwrap();
+        let mut rest = vec![0; u16::from_be_bytes([header[14], header[15]]).into()];
+        server.read_exact(&mut rest).unwrap();
+        assert!(
+            rest.windows(expected.len()).any(|window| window == expected),
+            "{rest:?}"
+        );
+        server.write_all(b"hello").unwrap();
+        assert_eq!(client.read_greeting(), b"hello"); // tickets have come before
+    }
 }

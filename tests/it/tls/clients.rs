@@ -6,9 +6,11 @@ use std::process::Command;
 
 use super::site::Site;
 use crate::support::authority::{Authority, replace};
+use crate::support::database::Redis;
 use crate::support::eventually;
 use crate::support::process::{Port, Process, must};
 use crate::support::proxy::Proxy;
+use crate::support::server::Server;
 
 /// An nginx that speaks HTTP/2 without TLS, and answers with the version of HTTP.
 fn plain_http2(folder: &Path) -> (Port, Process) {
@@ -98,4 +100,61 @@ fn mosquitto_subscribes_and_publishes_with_certificates_of_clients() {
     let lines = proxy.access_lines(2);
     let is_known = |line: &serde_json::Value| line["client_cert"]["subject"] == "CN=meter.example";
     assert!(lines.iter().all(is_known), "{lines:#?}");
+}
+
+#[test]
+fn openssl_and_python_are_served_and_resume_their_sessions() {
+    const PYTHON: &str = "
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[2])
+session = None
+for _ in range(2):
+    plain = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+    with context.wrap_socket(plain, server_hostname='shop.example', session=session) as client:
+        client.sendall(b'hello')
+        print(client.recv(5).decode(), client.version(), client.session_reused)
+        session = client.session
+";
+    let (site, echo) = (Site::new(), Server::echo());
+    let proxy = site.start(echo.address);
+    let ca = site.folder().join("ca.pem");
+    replace(&ca, &site.authority.certificate());
+    let (ca, port) = (ca.display().to_string(), proxy.at("tls").port().to_string());
+    let printed = must(Command::new("python3").args(["-c", PYTHON, &port, &ca]));
+    assert_eq!(
+        printed.lines().collect::<Vec<_>>(),
+        ["hello TLSv1.3 False", "hello TLSv1.3 True"]
+    );
+    for version in ["-tls1_2", "-tls1_3"] {
+        // It ends its stream at the end of its input.
+        let client = format!(
+            "printf hello | timeout 20 openssl s_client -quiet -no_ign_eof {version} -connect 127.0.0.1:{port} \
+             -servername shop.example -CAfile {ca} -verify_return_error"
+        );
+        must(Command::new("sh").args(["-c", &client]));
+    }
+    let lines = proxy.access_lines(4);
+    let resumed: Vec<_> = lines.iter().map(|line| line["tls_resumed"].as_bool()).collect();
+    assert_eq!(
+        resumed,
+        [Some(false), Some(true), Some(false), Some(false)],
+        "{lines:#?}"
+    );
+    assert!(lines.iter().all(|line| line["bytes_up"] == 5), "{lines:#?}");
+}
+
+#[test]
+fn redis_cli_reaches_a_server_without_tls() {
+    let (site, redis) = (Site::new(), Redis::start());
+    let proxy = site.start(redis.address());
+    let ca = site.folder().join("ca.pem");
+    replace(&ca, &site.authority.certificate());
+    let mut command = Command::new("redis-cli");
+    command.args(["-h", "127.0.0.1", "-p", &proxy.at("tls").port().to_string(), "--tls"]);
+    command
+        .args(["--sni", "shop.example", "--cacert"])
+        .arg(&ca)
+        .args(["echo", "agua"]);
+    assert_eq!(must(&mut command).trim_end(), "agua");
+    assert_eq!(proxy.access_line()["sni"], "shop.example");
 }

@@ -3,13 +3,17 @@
 mod site;
 
 mod acme;
+mod agreed;
 mod certificates;
 mod client_certificates;
 mod clients;
 mod ejection;
 mod endings;
+mod keys;
 mod ocsp;
+mod offered;
 mod replaced_files;
+mod resumption;
 mod servers;
 mod sessions;
 mod storm;

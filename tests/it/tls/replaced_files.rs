@@ -73,3 +73,20 @@ fn a_key_may_move_into_the_file_of_its_certificate() {
     let client = site.client().connect(proxy.at("tls"), "a.example").unwrap();
     assert_eq!(client.certificate(), next.chain_and_key().0[0]);
 }
+
+#[test]
+fn an_open_session_goes_on_when_its_certificate_is_replaced() {
+    let (site, echo) = (Site::new(), Server::echo());
+    let proxy = site.start(echo.address);
+    let setup = site.client();
+    let mut open = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(open.send(b"before").read(6), b"before");
+    let next = site.authority.issue(&["shop.example"]);
+    next.write(site.folder(), "shop");
+    assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+    let client = site.client().connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(client.certificate(), next.chain_and_key().0[0]);
+    assert_eq!(open.send(b"after").read(5), b"after");
+    open.finish();
+    assert_eq!(open.read_to_end(), (Vec::new(), Ok(())));
+}

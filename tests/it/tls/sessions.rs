@@ -290,6 +290,7 @@ fn a_client_that_offers_no_version_that_is_agreed_is_told_so() {
     let (site, server) = (Site::new(), Server::named("hello"));
     for (keys, hello, alert) in [
         // A ClientHello without extensions (RFC 4346, section 7.4.1.2).
+        ("", old_hello(0), [21, 3, 1, 0, 2, 2, 70]),
         ("", old_hello(1), [21, 3, 1, 0, 2, 2, 70]),
         ("", old_hello(2), [21, 3, 3, 0, 2, 2, 70]),
         (
@@ -312,7 +313,7 @@ fn a_client_that_offers_no_version_that_is_agreed_is_told_so() {
     }
 }
 
-/// The ClientHello of a client that offers TLS 1.0 (1) or 1.1 (2) at most.
+/// The ClientHello of a client that offers SSL 3.0 (0), TLS 1.0 (1) or 1.1 (2) at most.
 fn old_hello(minor: u8) -> Vec<u8> {
     let rest = [0, 0, 2, 0, 0x2f, 1, 0]; // no session, one suite, no compression
     [&[22, 3, 1, 0, 45, 1, 0, 0, 41, 3, minor][..], &[7; 32], &rest].concat()
@@ -338,7 +339,7 @@ fn clients_that_vanish_during_the_handshake_leave_nothing_behind() {
         connection.write_tls(&mut bytes).unwrap();
         bytes
     };
-    for round in 0..300 {
+    for round in 0..2_000 {
         let mut socket = TcpStream::connect(proxy.at("tls")).unwrap();
         socket.write_all(&hello).unwrap();
         if round % 3 == 0 {

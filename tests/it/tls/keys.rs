@@ -1,0 +1,67 @@
+//! Private keys stay private.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use super::site::Site;
+use crate::support::authority::replace;
+use crate::support::eventually;
+use crate::support::process::finished;
+use crate::support::proxy::{acequia, config_folder};
+use crate::support::server::Server;
+
+#[test]
+fn check_warns_about_keys_that_others_can_read() {
+    let site = Site::new();
+    let folder = config_folder("acequia.toml", &site.config("127.0.0.1:9".parse().unwrap(), "", ""));
+    let checked = || finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path())).stderr;
+    assert_eq!(checked(), "");
+    let key = site.folder().join("other.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let warning = format!(
+        "others may read the key in {} (mode 0644): `chmod 600` it",
+        key.display()
+    );
+    assert!(checked().contains(&warning), "{}", checked());
+}
+
+#[test]
+fn no_key_is_in_the_log_in_an_error_or_in_the_api() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let secret = site.authority.issue(&["secret.example"]).key;
+    let line = secret.lines().nth(1).unwrap().to_owned();
+    let file = site.folder().join("shop.key");
+    let config = site.config(server.address, "", "");
+    let proxy = crate::support::proxy::Proxy::start(&config);
+    // Whole and fitting to nothing, cut off, in the place of a certificate.
+    let broken = [
+        &*secret,
+        &secret[..secret.len() / 2],
+        &secret.replace("PRIVATE", "PUBLIC"),
+    ];
+    for (number, text) in (1..).zip(broken) {
+        replace(&file, text);
+        let told = proxy.command(&["cert", "reload"]);
+        assert!(told.code == Some(1) && told.stderr.contains("shop.key"), "{told:?}");
+        let folder = config_folder("acequia.toml", &config);
+        let checked = finished(acequia(&["check", "-c", "acequia.toml"]).current_dir(folder.path()));
+        assert_eq!(checked.code, Some(1));
+        eventually("the log tells that it is broken", || {
+            let is_told =
+                |line: &serde_json::Value| line["error"].as_str().is_some_and(|error| error.contains("shop.key"));
+            proxy.log().iter().filter(|line| is_told(line)).count() >= number
+        });
+        let log: Vec<_> = proxy.log().iter().map(ToString::to_string).collect();
+        let shown = [
+            told.stdout + &told.stderr,
+            checked.stdout + &checked.stderr,
+            log.concat(),
+            proxy.answer(&["status"]).to_string(),
+            proxy.answer(&["cert", "list"]).to_string(),
+            proxy.get("/metrics").1,
+        ];
+        for text in shown {
+            assert!(!text.contains(&line), "a key is shown: {text}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What servers that get TLS are asked for.
+
+use std::thread::spawn;
+
+use super::site::Site;
+use crate::support::authority::{Authority, replace};
+use crate::support::client::Client;
+use crate::support::configs::listener;
+use crate::support::proxy::Proxy;
+use crate::support::tls_server::ManualTlsServer;
+
+/// A proxy with a listener `l` and a server at this host. `tls` are further lines of its `[pools.p.tls]`.
+fn start(site: &Site, server: &ManualTlsServer, host: &str, tls: &str) -> Proxy {
+    replace(&site.folder().join("ca.pem"), &site.authority.certificate());
+    let port = server.manual.server.address.port();
+    Proxy::start(&format!(
+        "{}[pools.p]\nservers = [\"{host}:{port}\"]\nhealth = {{ check = \"off\" }}\n[pools.p.tls]\n{tls}\n",
+        listener("l", "p", "")
+    ))
+}
+
+/// The name and the protocol that a server with this certificate gets in a session that is served.
+fn asked(site: &Site, name: &str, host: &str, tls: &str) -> (Option<String>, Option<String>) {
+    let server = ManualTlsServer::new(&site.authority.issue(&[name])).selecting(&["b", "a"]);
+    let proxy = start(
+        site,
+        &server,
+        host,
+        &format!("ca_file = {}\n{tls}", site.file("ca.pem")),
+    );
+    let serving = spawn(move || {
+        let mut session = server.session();
+        session.send(b"served").finish();
+        let name = session.0.conn.server_name().map(str::to_owned);
+        (name, session.protocol())
+    });
+    assert_eq!(Client::connect(proxy.at("l")).read_all(), b"served");
+    serving.join().unwrap()
+}
+
+#[test]
+fn the_name_is_that_of_the_servers_host_or_the_one_that_is_configured() {
+    let site = Site::new();
+    let of = |name: &str, host: &str, tls: &str| asked(&site, name, host, tls).0;
+    assert_eq!(of("localhost", "localhost", "").as_deref(), Some("localhost"));
+    assert_eq!(of("127.0.0.1", "127.0.0.1", ""), None);
+    let own = "sni = \"own.example\"";
+    for host in ["localhost", "127.0.0.1"] {
+        assert_eq!(of("own.example", host, own).as_deref(), Some("own.example"), "{host}");
+    }
+}
+
+#[test]
+fn a_server_selects_one_of_the_protocols_that_are_configured() {
+    let site = Site::new();
+    let of = |tls: &str| asked(&site, "127.0.0.1", "127.0.0.1", tls).1;
+    assert_eq!(of(""), None);
+    assert_eq!(of("alpn = [\"a\"]").as_deref(), Some("a"));
+    assert_eq!(
+        of("alpn = [\"a\", \"b\"]").as_deref(),
+        Some("b"),
+        "the server prefers it"
+    );
+}
+
+#[test]
+fn without_verification_any_certificate_is_accepted() {
+    let site = Site::new();
+    let stranger = Authority::new("stranger").issue_expired(&["other.example"]);
+    let server = ManualTlsServer::new(&stranger);
+    let proxy = start(&site, &server, "127.0.0.1", "verify = false");
+    let serving = spawn(move || {
+        server.session().send(b"served").finish();
+    });
+    assert_eq!(Client::connect(proxy.at("l")).read_all(), b"served");
+    serving.join().unwrap();
+}

@@ -1,0 +1,58 @@
+//! Until when clients can resume their sessions.
+
+use std::fs;
+
+use super::site::Site;
+use crate::support::authority::{Authority, replace};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+use crate::support::tls_client::TlsSetup;
+use rustls::version::TLS13;
+
+fn is_resumed(setup: &TlsSetup, proxy: &Proxy) -> bool {
+    let mut client = setup.connect(proxy.at("tls"), "shop.example").unwrap();
+    assert_eq!(client.read(5), b"hello"); // tickets have come before
+    client.is_resumed()
+}
+
+/// Reads the files again, in which something has changed.
+fn reload(proxy: &Proxy) {
+    assert_eq!(proxy.command(&["cert", "reload"]).code, Some(0));
+}
+
+#[test]
+fn secrets_of_tickets_are_replaced_by_adding_lines_while_sessions_go_on_to_be_resumed() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let [first, second] = ["first", "second"].map(|name| format!("{name:x<32}\n"));
+    let secrets = |text: &str| fs::write(site.folder().join("tickets"), text).unwrap();
+    secrets(&first);
+    let proxy = Proxy::start(&site.config(server.address, &format!("tickets = {}", site.file("tickets")), ""));
+    let (stays, leaves) = (site.client(), site.client());
+    assert!(!is_resumed(&stays, &proxy) && !is_resumed(&leaves, &proxy));
+    secrets(&(second.clone() + &first));
+    reload(&proxy);
+    assert!(is_resumed(&stays, &proxy), "its ticket is of the first secret");
+    secrets(&second);
+    reload(&proxy);
+    assert!(is_resumed(&stays, &proxy), "its ticket is of the second secret");
+    assert!(!is_resumed(&leaves, &proxy), "its ticket is of the first secret");
+}
+
+#[test]
+fn no_session_is_resumed_from_before_the_authorities_of_clients_changed() {
+    let (site, server) = (Site::new(), Server::named("hello"));
+    let (clients, others) = (Authority::new("clients"), Authority::new("others"));
+    let file = site.folder().join("clients.pem");
+    replace(&file, &clients.certificate());
+    fs::write(site.folder().join("tickets"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    for tickets in [String::new(), format!("tickets = {}", site.file("tickets"))] {
+        let keys = format!("client_auth = {{ ca_file = {} }}\n{tickets}", site.file("clients.pem"));
+        let proxy = Proxy::start(&site.config(server.address, &keys, ""));
+        let setup = TlsSetup::new(&site.authority, &[&TLS13], Some(&clients.issue(&["a.example"])));
+        assert_eq!([(); 2].map(|()| is_resumed(&setup, &proxy)), [false, true]);
+        replace(&file, &(clients.certificate() + &others.certificate()));
+        reload(&proxy);
+        assert_eq!([(); 2].map(|()| is_resumed(&setup, &proxy)), [false, true]);
+        replace(&file, &clients.certificate());
+    }
+}
