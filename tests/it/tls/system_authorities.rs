@@ -49,7 +49,7 @@ fn without_any_the_start_fails_and_tells_what_to_do() {
         run.current_dir(folder.path());
         let done = finished(&mut run);
         assert!(
-            done.code == Some(1)
+            done.code == Some(3)
                 && done
                     .stderr
                     .contains("install them (ca-certificates), or name a `ca_file`"),
