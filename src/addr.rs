@@ -306,6 +306,13 @@ pub enum ServerLocation {
         /// The port, the same for every address.
         port: u16,
     },
+    /// An address of a host name, as in `db.internal:5432@10.0.0.1`: the name is not looked up.
+    Resolved {
+        /// The name and the port as written: `host:port`.
+        name: Box<str>,
+        /// The address, with the port of `name`.
+        address: ServerAddr,
+    },
 }
 
 impl ServerLocation {
@@ -318,6 +325,10 @@ impl ServerLocation {
                 host: host.to_ascii_lowercase().into(),
                 port: *port,
             },
+            Self::Resolved { name, address } => Self::Resolved {
+                name: name.to_ascii_lowercase().into(),
+                address: *address,
+            },
         }
     }
 
@@ -326,7 +337,7 @@ impl ServerLocation {
     pub const fn is_unix(&self) -> bool {
         match self {
             Self::Address(address) => address.unix().is_some(),
-            Self::Name { .. } => false,
+            Self::Name { .. } | Self::Resolved { .. } => false,
         }
     }
 }
@@ -336,6 +347,10 @@ impl fmt::Display for ServerLocation {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Resolved { name, address } => match address.ip() {
+                Some(ip) => write!(f, "{name}@{ip}"),
+                None => f.write_str(name), // names resolve to IP addresses
+            },
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Parses addresses: `10.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`, `db.internal:5432`, `unix:/run/db.sock`, `10.0.0.0/8`.
+//! Parses addresses: `10.0.0.1:80`, `[::1]:80`, `[fe80::1%eth0]:80`, `db.internal:5432`, `db.internal:5432@10.0.0.1`,
+//! `unix:/run/db.sock`, `10.0.0.0/8`.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -65,6 +66,11 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
             _ => Ok(ServerLocation::Address(ServerAddr::new(address))),
         };
     }
+    if let Some((name, ip)) = text.rsplit_once('@')
+        && let Ok(ip) = ip.parse::<IpAddr>()
+    {
+        return resolved(name, ip);
+    }
     let (host, port) = split(text)?;
     if port == 0 {
         return Err(port_zero(text));
@@ -86,6 +92,22 @@ pub(crate) fn server(text: &str) -> Result<ServerLocation, InvalidValue> {
     Ok(ServerLocation::Name {
         host: host.into(),
         port,
+    })
+}
+
+/// The location of `host:port` at one of its addresses.
+fn resolved(name: &str, ip: IpAddr) -> Result<ServerLocation, InvalidValue> {
+    let location = server(name)?;
+    let ServerLocation::Name { port, .. } = location else {
+        let hint = String::from("write the address alone, or \"HOST:PORT@ADDRESS\" with a host name");
+        return Err((format!("`{name}` has no host name"), hint));
+    };
+    let address = SocketAddr::new(ip, port);
+    check_scope(address)?;
+    check_kind(ip)?;
+    Ok(ServerLocation::Resolved {
+        name: location.to_string().into(),
+        address: ServerAddr::new(address),
     })
 }
 
@@ -251,6 +273,8 @@ mod tests {
             "[::1]:80",
             "db.internal:5432",
             "db.internal.:5432",
+            "db.internal:5432@10.0.0.1",
+            "db.internal:5432@fd00::1",
             "my_db:1",
             "1a:1",
             "unix:/run/db.sock",
@@ -295,6 +319,12 @@ mod tests {
             ("a:+80", "write a number, 1 to 65535"),
             ("tcp://10.0.0.1:80/", r#"write it without `tcp://`: "10.0.0.1:80""#),
             ("10.0.0.256:80", "an IPv4 address has four numbers, 0 to 255"),
+            ("a@10.0.0.1", r#"write "a:PORT""#),
+            ("a:80@0.0.0.0", "for this machine write 127.0.0.1"),
+            (
+                "10.0.0.1:80@10.0.0.2",
+                r#"write the address alone, or "HOST:PORT@ADDRESS" with a host name"#,
+            ),
         ] {
             assert_eq!(server(text).unwrap_err().1, hint, "{text}");
         }

@@ -5,6 +5,7 @@ mod accept_proxy;
 mod discover;
 mod fallback;
 mod files;
+mod server_entry;
 mod listed;
 mod pools;
 mod protocol;
@@ -20,11 +21,11 @@ use std::time::Duration;
 
 use crate::account::access_log::{AccessTarget, LogFormat};
 use crate::acme::AcmePlan;
-use crate::addr::{IpFamily, ListenAddr, ServerAddr, ServerLocation};
+use crate::addr::{IpFamily, ListenAddr, ServerAddr};
 use crate::check::{Check, Service};
 use crate::dial::DialLimits;
 use crate::guard::{GuardId, GuardRules};
-use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, ServerSpec, Thresholds};
+use crate::pool::{MemberConfig, Policy, PoolRules, RoleRequirement, Thresholds};
 use crate::redirect::Redirect;
 use crate::relay::RelayLimits;
 use crate::route::RouteTable;
@@ -35,8 +36,8 @@ use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use announced::{AnnouncePlan, Announcement, RefusedAnnouncement};
 pub use discover::{
-    DiscoverPlan, DiscoverSource, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan, KubernetesPlan, ServicePort,
-    ServiceSourcePlan,
+    DiscoverPlan, DiscoverSource, DnsQuery, DnsSourcePlan, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan,
+    KubernetesPlan, ServicePort, ServiceSourcePlan,
 };
 pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
@@ -44,6 +45,7 @@ pub use pools::{PoolId, PoolPlans};
 pub use protocol::{Protocol, UnplacedCancel};
 pub use retire::RetirePlan;
 pub use route_question::RouteQuestion;
+pub use server_entry::{ServerEntry, names_of};
 pub use severing::{Failback, Sever, SeveringPlan};
 
 /// All that is configured.
@@ -207,19 +209,6 @@ pub struct PoolPlan {
     pub tls: Option<PoolTlsPlan>,
 }
 
-/// One entry of a pool's `servers`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerEntry {
-    /// `name`, if it has one.
-    pub name: Option<Arc<str>>,
-    /// Its address as configured.
-    pub written: Arc<str>,
-    /// Its address, or the host name and port.
-    pub location: ServerLocation,
-    /// Its weight, its priority, and the most sessions that it may have.
-    pub member_config: MemberConfig,
-}
-
 impl ListenerPlan {
     /// The first of its addresses that is a Unix socket.
     #[must_use]
@@ -239,50 +228,6 @@ impl Plan {
     pub fn pool(&self, name: &str) -> Option<&Arc<PoolPlan>> {
         self.pools.named(name)
     }
-}
-
-impl ServerEntry {
-    /// The server of an entry with a fixed address; `None` for a name.
-    #[must_use]
-    pub fn fixed(&self) -> Option<ServerSpec> {
-        let ServerLocation::Address(address) = self.location else {
-            return None;
-        };
-        Some(ServerSpec {
-            label: Arc::clone(self.label()),
-            identity: Arc::clone(self.label()),
-            address,
-            resolved_from: None,
-        })
-    }
-
-    /// The server of an entry with a name at one of the addresses that the name resolves to.
-    #[must_use]
-    pub fn resolved(&self, address: ServerAddr) -> ServerSpec {
-        ServerSpec {
-            label: match address.ip() {
-                Some(ip) => format!("{}@{ip}", self.label()).into(),
-                None => Arc::clone(self.label()), // names resolve to IP addresses
-            },
-            identity: address.to_string().into(),
-            address,
-            resolved_from: Some(Arc::clone(&self.written)),
-        }
-    }
-
-    /// Its name in log, metrics and API; servers of a host name have it as a prefix.
-    #[must_use]
-    pub fn label(&self) -> &Arc<str> {
-        self.name.as_ref().unwrap_or(&self.written)
-    }
-}
-
-/// Those of these entries that have a host name, each with that name and its port.
-pub fn names_of(entries: &[ServerEntry]) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
-    entries.iter().filter_map(|entry| match &entry.location {
-        ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
-        ServerLocation::Address(_) => None,
-    })
 }
 
 /// How a pool's servers are checked.

@@ -144,7 +144,9 @@ fn layer(plan: &LogPlan, writer: &NonBlocking) -> Box<dyn Layer<Registry> + Send
         // It logs every change in the directory of the configuration: a log in this directory would log itself for ever.
         .with_target("notify", LevelFilter::OFF)
         // It warns of what clients send, with their bytes, at any rate. What fails is in the access log.
-        .with_target("rustls", LevelFilter::ERROR);
+        .with_target("rustls", LevelFilter::ERROR)
+        // It warns of each datagram that is no answer to a query of ours. What fails is told by the source of servers.
+        .with_target("hickory", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(EscapingWriter {
             to: writer.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::dns::DnsSource;
 use super::docker::DockerSource;
 use super::etcd::EtcdSource;
 use super::file::{self, FileSource};
@@ -20,6 +21,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
         }
         DiscoverSource::Docker(docker) => Box::new(DockerSource::new(docker.clone(), plan.defaults)),
         DiscoverSource::Kubernetes(service) => Box::new(KubernetesSource::new(service.clone(), plan.defaults)),
+        DiscoverSource::Dns(dns) => Box::new(DnsSource::new(dns.clone(), plan.defaults)),
     }
 }
 
@@ -31,7 +33,8 @@ pub fn listed_now(plan: &DiscoverPlan) -> Option<ListAnswer> {
         DiscoverSource::Http(_)
         | DiscoverSource::Etcd { .. }
         | DiscoverSource::Docker(_)
-        | DiscoverSource::Kubernetes(_) => None,
+        | DiscoverSource::Kubernetes(_)
+        | DiscoverSource::Dns(_) => None,
     }
 }
 

@@ -152,7 +152,9 @@ fn remove_own_servers(imported: &mut Imported) {
         let own = pool
             .servers
             .extract_if(.., |server| match address::server(&server.address) {
-                Ok(ServerLocation::Address(server)) => binds.iter().any(|bind| bind.accepts_connections_to(server)),
+                Ok(ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. }) => {
+                    binds.iter().any(|bind| bind.accepts_connections_to(server))
+                }
                 Ok(ServerLocation::Name { host, port }) => {
                     &*host == "localhost" && binds.iter().any(|bind| bind.port() == Some(port))
                 }

@@ -1,13 +1,16 @@
 //! Where the servers of a pool are listed.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::proto::rr::Name;
 use hyper::Uri;
 
+use crate::addr::IpFamily;
 use crate::pool::MemberConfig;
 
 /// `discover` of a pool.
@@ -41,6 +44,8 @@ pub enum DiscoverSource {
     Docker(DockerSourcePlan),
     /// The endpoints of a Service of Kubernetes.
     Kubernetes(ServiceSourcePlan),
+    /// Records of DNS.
+    Dns(DnsSourcePlan),
 }
 
 /// A URL that lists servers.
@@ -65,6 +70,31 @@ pub struct DockerSourcePlan {
     pub port: Option<u16>,
     /// The network whose addresses they have; `None`: the only one that they are in.
     pub network: Option<Box<str>>,
+}
+
+/// Records of DNS that list servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSourcePlan {
+    /// What is looked up.
+    pub query: DnsQuery,
+    /// The only name server that is asked; `None`: those of resolv.conf(5).
+    pub resolver: Option<SocketAddr>,
+    /// The address family of the servers.
+    pub family: IpFamily,
+}
+
+/// What is looked up in DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnsQuery {
+    /// The SRV records of this name (RFC 2782), and the addresses of their targets.
+    Srv(Name),
+    /// The addresses of a host.
+    Host {
+        /// Its name as written.
+        host: Box<str>,
+        /// The port of all servers.
+        port: u16,
+    },
 }
 
 /// `[providers.etcd]`.
@@ -146,6 +176,20 @@ impl fmt::Display for DiscoverSource {
             Self::Kubernetes(ServiceSourcePlan { namespace, service, .. }) => {
                 write!(f, "kubernetes {namespace}/{service}")
             }
+            Self::Dns(dns) => dns.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for DnsSourcePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.query {
+            DnsQuery::Srv(name) => write!(f, "dns_srv {}", name.to_ascii())?,
+            DnsQuery::Host { host, port } => write!(f, "dns {host}:{port}")?,
+        }
+        match self.resolver {
+            Some(resolver) => write!(f, " of {resolver}"),
+            None => Ok(()),
         }
     }
 }

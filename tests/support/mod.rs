@@ -21,6 +21,7 @@ pub mod limits;
 pub mod mariadb;
 pub mod metrics;
 pub mod namespaces;
+pub mod nsd;
 pub mod path;
 pub mod pebble;
 pub mod process;

@@ -26,7 +26,7 @@ pub(super) fn bind_source(
     }
     let addresses = entries(pool, "bind_source", problems, source_address);
     let is_reachable = |server: &&&ServerEntry| match &server.location {
-        ServerLocation::Address(server) => addresses
+        ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => addresses
             .iter()
             .any(|address| server.ip().is_some_and(|ip| ip.is_ipv4() == address.is_ipv4())),
         ServerLocation::Name { .. } => true, // each address of it is judged when it is connected to

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use super::discover_dns::dns;
 use super::providers::Providers;
 use super::{Problems, Section, value};
+use crate::addr::IpFamily;
 use crate::config::file::{Node, Value};
 use crate::config::keys;
 use crate::plan::{DiscoverPlan, DiscoverSource, DockerSourcePlan, HttpSourcePlan, ServicePort, ServiceSourcePlan};
@@ -28,18 +30,21 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fr
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The keys that name a source, each with an example.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 7] = [
     ("file", r#"file = "/etc/acequia/servers.json""#),
     ("http", r#"http = "https://registry.internal/orders""#),
     ("etcd", r#"etcd = "/services/orders/""#),
     ("docker", r#"docker = "acequia.pool=orders""#),
     ("kubernetes", r#"kubernetes = "default/orders""#),
+    ("dns_srv", r#"dns_srv = "_postgres._tcp.orders.internal""#),
+    ("dns", r#"dns = "orders.internal:5432""#),
 ];
 
 /// Where the servers of a pool are listed; `None`: it has no `discover`, or that is not valid.
 pub(super) fn discover(
     pool: &Section<'_>,
     defaults: MemberConfig,
+    family: IpFamily,
     providers: &Providers,
     problems: &mut Problems<'_>,
 ) -> Option<DiscoverPlan> {
@@ -69,6 +74,7 @@ pub(super) fn discover(
         Some(("etcd", _)) => etcd(&section, providers, problems),
         Some(("docker", _)) => docker(&section, providers, problems),
         Some(("kubernetes", _)) => kubernetes(&section, providers, problems),
+        Some(("dns_srv" | "dns", _)) => dns(&section, family, problems),
         _ if SOURCES.iter().all(|(key, _)| section.is_missing(key)) => {
             let examples: Vec<_> = SOURCES.iter().map(|(_, example)| *example).collect();
             problems.error(
@@ -95,11 +101,12 @@ pub(super) fn discover(
 
 /// Warns about keys of sources that are not named.
 fn warn_of_other_keys(section: &Section<'_>, problems: &mut Problems<'_>) {
-    let owned: [(&str, &[&str]); 4] = [
+    let owned: [(&str, &[&str]); 5] = [
         ("interval", &["http"]),
         ("ca_file", &["http"]),
         ("port", &["docker", "kubernetes"]),
         ("network", &["docker"]),
+        ("resolver", &["dns_srv", "dns"]),
     ];
     for (key, owners) in owned {
         if let Some((position, _)) = section.entry(key)

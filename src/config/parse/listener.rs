@@ -117,7 +117,9 @@ fn reject_own_servers(
     problems: &mut Problems<'_>,
 ) {
     let is_own = |entry: &ServerEntry| match &entry.location {
-        ServerLocation::Address(server) => bind.iter().any(|own| own.accepts_connections_to(*server)),
+        ServerLocation::Address(server) | ServerLocation::Resolved { address: server, .. } => {
+            bind.iter().any(|own| own.accepts_connections_to(*server))
+        }
         ServerLocation::Name { host, port } => {
             let is_local = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
             let is_own = |own: SocketAddr| own.port() == *port && is_local(own.ip());

@@ -16,6 +16,7 @@ mod check;
 mod health;
 mod server;
 mod providers;
+mod discover_dns;
 mod discover;
 mod retiring;
 mod scale;

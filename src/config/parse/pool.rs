@@ -103,7 +103,7 @@ pub(super) fn pool(
         failback: failback(&section, is_checked, problems),
         entries: entries.into(),
         defaults: of_pool,
-        discover: discover(&section, of_pool, providers, problems),
+        discover: discover(&section, of_pool, limits.resolve, providers, problems),
         scale,
         resolve_interval: section
             .duration("resolve_interval", RESOLVE_INTERVAL, problems)

@@ -2,6 +2,7 @@
 
 mod added;
 mod announced;
+mod dns;
 mod docker;
 mod docker_api;
 mod etcd;

@@ -1,0 +1,348 @@
+//! Servers that are records of DNS: SRV records with the addresses of their targets, or the addresses of one host.
+//!
+//! Each question is asked again when the TTL of its answer is over, and after a back-off if there was none. What is due is
+//! asked together, in a round.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::ProtoError;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::dns_lookup::{Found, SILENT, ask_addresses, ask_srv, open};
+use super::dns_records::{HostAddresses, SrvRecord, Troubles, servers, warning};
+use super::source::{Following, Reports, ServerList, ServerSource};
+use crate::addr::IpFamily;
+use crate::error::chain;
+use crate::plan::{DnsQuery, DnsSourcePlan};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+
+/// The time after which records are asked for again, whatever their TTL.
+const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// The time between a failure and the next try, before jitter. It doubles with each failure in a row.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest such time.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// After this time a question without an answer has failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Questions that are asked at once, each with a socket.
+const ASKED_MAX: usize = 16;
+
+/// The types of addresses: IPv4, IPv6.
+const TYPES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
+
+/// A host name, and the type of its addresses.
+type AddressQuestion = (Box<str>, RecordType);
+
+/// Records of DNS.
+pub(super) struct DnsSource {
+    plan: DnsSourcePlan,
+    defaults: MemberConfig,
+    /// The SRV records; of a host, one that stands for it.
+    records: DnsAnswer<SrvRecord>,
+    addresses: HashMap<AddressQuestion, DnsAnswer<IpAddr>>,
+    /// No round begins before that: many questions with short TTLs are due at any time.
+    next_round: Instant,
+    /// The hosts that could not be resolved in the last round, which have been logged.
+    troubles: Troubles,
+}
+
+impl DnsSource {
+    pub(super) fn new(plan: DnsSourcePlan, defaults: MemberConfig) -> Self {
+        let mut records = DnsAnswer::unknown();
+        if let DnsQuery::Host { host, port } = &plan.query {
+            records.records.push(SrvRecord {
+                priority: 0,
+                target: host.clone(),
+                port: *port,
+                weight: 1,
+            });
+        }
+        Self {
+            plan,
+            defaults,
+            records,
+            addresses: HashMap::new(),
+            next_round: Instant::now(),
+            troubles: Troubles::new(),
+        }
+    }
+
+    /// Asks whenever something is due, until nothing is answered. The configuration of the system is read again then.
+    async fn run(&mut self, reports: &Reports) -> Reason {
+        let server = self.plan.resolver;
+        let resolver = match spawn_blocking(move || open(server)).await {
+            Ok(Ok(resolver)) => resolver,
+            Ok(Err(error)) => return Reason::from(format!("/etc/resolv.conf: {}", chain(&error))),
+            Err(lost) => return Reason::new(&lost.to_string()),
+        };
+        loop {
+            sleep_until(self.due().unwrap_or(self.next_round).max(self.next_round)).await;
+            self.next_round = Instant::now() + *TTL.start();
+            match self.ask_due(&resolver).await {
+                Ok(list) => reports.report(Ok(list)),
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// When the next question is due. Without SRV records the addresses of their targets do not matter.
+    fn due(&self) -> Option<Instant> {
+        let records = self.srv_name().map(|_| self.records.due);
+        if self.records.has_failed() {
+            return records;
+        }
+        let addresses = self.addresses.values().map(|answer| answer.due);
+        addresses.chain(records).min()
+    }
+
+    /// Asks what is due.
+    async fn ask_due(&mut self, resolver: &TokioResolver) -> Result<ServerList, Reason> {
+        let srv_name = self.srv_name().filter(|_| self.records.is_due());
+        if let Some(name) = srv_name.cloned() {
+            let answered = timeout(ANSWER_TIMEOUT, ask_srv(resolver, name)).await;
+            self.records.take(answered.unwrap_or_else(|_| Err(SILENT.into())));
+        }
+        match &self.records.trouble {
+            Some(error) if self.records.has_failed() => return Err(error.clone()),
+            Some(absent) => {
+                self.addresses.clear();
+                return Ok(ServerList {
+                    servers: Vec::new(),
+                    warning: Some(absent.clone()),
+                });
+            }
+            None => {}
+        }
+        self.adopt_targets();
+        self.ask_addresses(resolver).await;
+        if let Some(error) = self.failure_of_all() {
+            return Err(error);
+        }
+        let (servers, troubles) = servers(&self.records.records, &self.hosts(), self.defaults)?;
+        let warning = warning(&troubles);
+        if !servers.is_empty() {
+            self.note(troubles); // else it is told that the list cannot be used
+        }
+        Ok(ServerList { servers, warning })
+    }
+
+    fn srv_name(&self) -> Option<&Name> {
+        match &self.plan.query {
+            DnsQuery::Srv(name) => Some(name),
+            DnsQuery::Host { .. } => None,
+        }
+    }
+
+    /// Follows the addresses of the present targets, and of no others.
+    fn adopt_targets(&mut self) {
+        let types = match self.plan.family {
+            IpFamily::Both => &TYPES[..],
+            IpFamily::V4 => &TYPES[..1],
+            IpFamily::V6 => &TYPES[1..],
+        };
+        let targets = self.records.records.iter().map(|record| &record.target);
+        let wanted: HashSet<AddressQuestion> = targets
+            .filter(|target| !target.is_empty())
+            .flat_map(|target| types.iter().map(|kind| (target.clone(), *kind)))
+            .collect();
+        self.addresses.retain(|question, _| wanted.contains(question));
+        for question in wanted {
+            self.addresses.entry(question).or_insert_with(DnsAnswer::unknown);
+        }
+    }
+
+    /// Asks for the addresses that are due, those first that have waited longest. What is not answered in time has failed.
+    async fn ask_addresses(&mut self, resolver: &TokioResolver) {
+        let begin = Instant::now();
+        let due = self.addresses.iter().filter(|(_, answer)| answer.due <= begin);
+        let mut due: Vec<_> = due.map(|(question, answer)| (answer.due, question.clone())).collect();
+        due.sort_unstable_by_key(|(due, _)| *due);
+        let mut due = due.into_iter();
+        let mut asked = JoinSet::new();
+        loop {
+            let room = ASKED_MAX - asked.len();
+            for (_, question) in due.by_ref().take(room) {
+                let (resolver, name) = (resolver.clone(), self.name_of(&question.0));
+                asked.spawn(async move {
+                    let answer = match name {
+                        Ok(name) => ask_addresses(&resolver, name, question.1).await,
+                        Err(error) => Err(error),
+                    };
+                    (question, answer)
+                });
+            }
+            match timeout_at(begin + ANSWER_TIMEOUT, asked.join_next()).await {
+                Ok(Some(Ok((question, answered)))) => {
+                    if let Some(answer) = self.addresses.get_mut(&question) {
+                        answer.take(answered);
+                    }
+                }
+                Ok(Some(Err(_panic))) => {} // it is still due
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let silent = self.addresses.values_mut().filter(|answer| answer.due <= begin);
+        silent.for_each(|answer| answer.take(Err(SILENT.into())));
+    }
+
+    /// The name to ask for. Targets are absolute names; others may be relative to those that resolv.conf(5) lists.
+    fn name_of(&self, host: &str) -> Result<Name, Reason> {
+        let parsed = match self.plan.query {
+            DnsQuery::Srv(_) => format!("{host}.").parse(),
+            DnsQuery::Host { .. } => host.parse(),
+        };
+        parsed.map_err(|error: ProtoError| Reason::from(chain(&error)))
+    }
+
+    /// Why no question for addresses is answered; `None`: one is.
+    fn failure_of_all(&self) -> Option<Reason> {
+        let have_failed = self.addresses.values().all(DnsAnswer::has_failed);
+        let first = self.addresses.values().next()?;
+        first.trouble.clone().filter(|_| have_failed)
+    }
+
+    /// What is known of the present targets.
+    fn hosts(&self) -> HashMap<Box<str>, HostAddresses> {
+        let targets = self.records.records.iter().map(|record| &record.target);
+        let named = targets.filter(|target| !target.is_empty());
+        named.map(|target| (target.clone(), self.host(target))).collect()
+    }
+
+    fn host(&self, name: &str) -> HostAddresses {
+        let answers = || {
+            TYPES
+                .iter()
+                .filter_map(|kind| self.addresses.get(&(name.into(), *kind)))
+        };
+        let addresses: Vec<IpAddr> = answers().flat_map(|answer| &answer.records).copied().collect();
+        let failed = answers().find(|answer| answer.has_failed());
+        let absent = answers().next().filter(|_| addresses.is_empty());
+        HostAddresses {
+            trouble: failed.or(absent).and_then(|answer| answer.trouble.clone()),
+            addresses,
+        }
+    }
+
+    /// Logs hosts that could be resolved until now, and that all can be again.
+    fn note(&mut self, troubles: Troubles) {
+        let source = &self.plan;
+        let mut new = troubles.iter().filter(|(host, _)| !self.troubles.contains_key(*host));
+        if let Some((host, error)) = new.next() {
+            let count = troubles.len();
+            tracing::warn!(%source, %host, %error, count, "cannot resolve hosts of servers");
+        } else if troubles.is_empty() && !self.troubles.is_empty() {
+            tracing::info!(%source, "all hosts of servers are resolved again");
+        }
+        self.troubles = troubles;
+    }
+}
+
+impl ServerSource for DnsSource {
+    fn follow<'a>(&'a mut self, reports: &'a Reports) -> Following<'a> {
+        Box::pin(self.run(reports))
+    }
+}
+
+/// What is known of a question.
+struct DnsAnswer<T> {
+    /// The records of its latest answer.
+    records: Vec<T>,
+    /// Why there are none, or why they are not those of now.
+    trouble: Option<Reason>,
+    /// Failures since the latest answer.
+    failures: u32,
+    /// When it is asked next.
+    due: Instant,
+}
+
+impl<T> DnsAnswer<T> {
+    /// Of a question that was never asked, and is to be now.
+    fn unknown() -> Self {
+        Self {
+            records: Vec::new(),
+            trouble: None,
+            failures: 0,
+            due: Instant::now(),
+        }
+    }
+
+    /// Takes what a question has led to. After a failure the records stay.
+    fn take(&mut self, answered: Result<Found<T>, Reason>) {
+        let gap = match answered {
+            Ok(found) => {
+                self.records = found.records;
+                self.trouble = found.absence;
+                self.failures = 0;
+                found.ttl.clamp(*TTL.start(), *TTL.end())
+            }
+            Err(error) => {
+                self.trouble = Some(error);
+                let gap = RETRY_FIRST.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX);
+                self.failures = self.failures.saturating_add(1);
+                gap.mul_f64(0.75 + fastrand::f64() / 2.0)
+            }
+        };
+        self.due = Instant::now() + gap;
+    }
+
+    fn is_due(&self) -> bool {
+        self.due <= Instant::now()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(records: &[u8], ttl: u64) -> Result<Found<u8>, Reason> {
+        Ok(Found {
+            records: records.to_vec(),
+            absence: records.is_empty().then(|| "none".into()),
+            ttl: Duration::from_secs(ttl),
+        })
+    }
+
+    /// The time until the next question after this was taken.
+    fn gap(answer: &mut DnsAnswer<u8>, answered: Result<Found<u8>, Reason>) -> Duration {
+        answer.take(answered);
+        answer.due - Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_hold_for_their_ttl_within_bounds() {
+        let mut answer = DnsAnswer::unknown();
+        for (ttl, seconds) in [(0, 1), (1, 1), (77, 77), (86_400, 3600)] {
+            assert_eq!(gap(&mut answer, found(&[1], ttl)), Duration::from_secs(seconds));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_keeps_the_records_and_each_next_one_waits_longer() {
+        let mut answer = DnsAnswer::unknown();
+        answer.take(found(&[1, 2], 5));
+        for seconds in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0] {
+            let gap = gap(&mut answer, Err(SILENT.into())).as_secs_f64() / seconds;
+            assert!((0.75..=1.25).contains(&gap), "{gap} of {seconds} s");
+            assert!(answer.has_failed() && answer.records == [1, 2]);
+        }
+        answer.take(found(&[], 5));
+        assert!(!answer.has_failed() && answer.records.is_empty() && answer.trouble.is_some());
+        answer.take(found(&[3], 5));
+        assert!(answer.records == [3] && answer.trouble.is_none());
+    }
+}

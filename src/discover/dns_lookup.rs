@@ -1,0 +1,149 @@
+//! One question to a name server: its answer, as far as it matters here, and how long that holds.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+use tokio::time::Instant;
+
+use super::dns_records::SrvRecord;
+use crate::error::chain;
+use crate::text::Reason;
+
+/// How long it holds at most that there are no records, which zones may let be kept for hours; also where they do not say.
+const ABSENT_TTL_MAX: Duration = Duration::from_secs(30);
+
+/// Addresses of one host that are used, as for names among `servers`. Of more the lowest are used.
+const ADDRESSES_MAX: usize = 256;
+
+/// Aliases in a row, as the resolver follows them for addresses.
+const ALIASES_MAX: usize = 8;
+
+/// Why a question without an answer has failed.
+pub(super) const SILENT: &str = "the name server does not answer";
+
+/// An answer of a name server.
+pub(super) struct Found<T> {
+    /// Sorted, each once: name servers rotate their answers.
+    pub(super) records: Vec<T>,
+    /// Why there are none.
+    pub(super) absence: Option<Reason>,
+    /// How long it holds.
+    pub(super) ttl: Duration,
+}
+
+/// The resolver that asks this name server, or those of the system. It keeps no answers.
+pub(super) fn open(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
+    let (config, mut options) = match server {
+        None => read_system_conf()?,
+        Some(server) => {
+            let mut config = NameServerConfig::udp_and_tcp(server.ip());
+            config.connections.iter_mut().for_each(|each| each.port = server.port());
+            let config = ResolverConfig::from_name_servers(vec![config]);
+            (config, ResolverOpts::default())
+        }
+    };
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.with_options(options).build()
+}
+
+/// Asks for the SRV records of a name, or of the one that it is an alias of: the resolver follows aliases for addresses, but
+/// not for SRV records.
+pub(super) async fn ask_srv(resolver: &TokioResolver, mut name: Name) -> Result<Found<SrvRecord>, Reason> {
+    let mut ttl = Duration::MAX;
+    for _ in 0..ALIASES_MAX {
+        let found = ask(resolver, name.clone(), RecordType::SRV, srv_record).await?;
+        if found.absence.is_some() {
+            let mut alias = ask(resolver, name, RecordType::CNAME, alias_target).await?;
+            if let Some(target) = alias.records.pop() {
+                ttl = ttl.min(alias.ttl);
+                name = target;
+                continue;
+            }
+        }
+        let ttl = ttl.min(found.ttl);
+        return Ok(Found { ttl, ..found });
+    }
+    Err("the name is an alias of too many others".into())
+}
+
+/// Asks for the addresses of a name.
+pub(super) async fn ask_addresses(
+    resolver: &TokioResolver,
+    name: Name,
+    kind: RecordType,
+) -> Result<Found<IpAddr>, Reason> {
+    let mut found = ask(resolver, name, kind, ip_address).await?;
+    found.records.truncate(ADDRESSES_MAX);
+    Ok(found)
+}
+
+/// Asks for the records of a name. That there are none is an answer, too.
+async fn ask<T: Ord>(
+    resolver: &TokioResolver,
+    name: Name,
+    kind: RecordType,
+    read: fn(&RData) -> Option<T>,
+) -> Result<Found<T>, Reason> {
+    let absent = |reason: String, ttl: Option<u32>| Found {
+        records: Vec::new(),
+        absence: Some(reason.into()),
+        ttl: ttl.map_or(ABSENT_TTL_MAX, |ttl| {
+            Duration::from_secs(ttl.into()).min(ABSENT_TTL_MAX)
+        }),
+    };
+    match resolver.lookup(name, kind).await {
+        Ok(lookup) => {
+            let records = lookup.answers().iter().filter_map(|record| read(&record.data));
+            let mut records: Vec<T> = records.collect();
+            if records.is_empty() {
+                return Ok(absent(format!("the name has no {kind} record"), None));
+            }
+            records.sort_unstable();
+            records.dedup();
+            Ok(Found {
+                records,
+                absence: None,
+                ttl: Instant::from_std(lookup.valid_until()).saturating_duration_since(Instant::now()),
+            })
+        }
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Ok(match none.response_code {
+            ResponseCode::NXDomain => absent("the name does not exist".to_owned(), none.negative_ttl),
+            _ => absent(format!("the name has no {kind} record"), none.negative_ttl),
+        }),
+        Err(NetError::Timeout) => Err(SILENT.into()),
+        Err(error) => Err(Reason::from(chain(&error))),
+    }
+}
+
+fn srv_record(data: &RData) -> Option<SrvRecord> {
+    let RData::SRV(srv) = data else { return None };
+    let target = srv.target.to_lowercase().to_ascii();
+    Some(SrvRecord {
+        priority: srv.priority,
+        target: target.trim_end_matches('.').into(),
+        port: srv.port,
+        weight: srv.weight,
+    })
+}
+
+fn alias_target(data: &RData) -> Option<Name> {
+    let RData::CNAME(target) = data else { return None };
+    Some(target.0.clone())
+}
+
+fn ip_address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    }
+}

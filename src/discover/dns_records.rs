@@ -1,0 +1,262 @@
+//! From records of DNS to servers.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use crate::plan::{LISTED_MAX, ListedServer, ServerEntry, WEIGHT_MAX};
+use crate::pool::MemberConfig;
+use crate::text::Reason;
+
+/// A record of type SRV (RFC 2782). They are sorted by priority first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SrvRecord {
+    /// The lowest is the best.
+    pub(super) priority: u16,
+    /// A host name in lower case, without its last dot; empty: the service is not available.
+    pub(super) target: Box<str>,
+    pub(super) port: u16,
+    pub(super) weight: u16,
+}
+
+/// What is known of the addresses of a host name.
+#[derive(Debug, Default)]
+pub(super) struct HostAddresses {
+    /// Each once, in a fixed order: resolvers rotate their answers.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Why there are none, or those of an earlier answer; `None`: these are its addresses.
+    pub(super) trouble: Option<Reason>,
+}
+
+/// Hosts of servers that are left out, or have the addresses of an earlier answer, each with the reason.
+pub(super) type Troubles = BTreeMap<Box<str>, Reason>;
+
+/// The servers of these records, which are sorted: each address of a target is one, with the weight of the record.
+///
+/// Only the order of priorities matters in a pool, which has fewer of them: the best of these records is 0, the next one 1.
+/// Weights are as in the records unless one of the same priority is above [`WEIGHT_MAX`]: then they are scaled, so that the
+/// largest one is that. The least is 1, also for 0, which is to be chosen seldom, not never.
+///
+/// # Errors
+/// There are more than [`LISTED_MAX`].
+pub(super) fn servers(
+    records: &[SrvRecord],
+    hosts: &HashMap<Box<str>, HostAddresses>,
+    defaults: MemberConfig,
+) -> Result<(Vec<ServerEntry>, Troubles), Reason> {
+    let tiers = tiers(records);
+    let (mut servers, mut troubles) = (Vec::new(), Troubles::new());
+    let mut seen = HashSet::new();
+    for record in records {
+        let SrvRecord { target, port, .. } = record;
+        let Some(host) = hosts.get(target) else {
+            let reason = Reason::new("the service is not available, say the records");
+            troubles.insert(".".into(), reason);
+            continue;
+        };
+        if let Some(trouble) = &host.trouble {
+            troubles.insert(target.clone(), trouble.clone());
+        }
+        let tier = &tiers[&record.priority];
+        for ip in &host.addresses {
+            let listed = ListedServer {
+                weight: Some(tier.weight(record.weight)),
+                priority: Some(tier.rank),
+                ..ListedServer::at(format!("{target}:{port}@{ip}"))
+            };
+            match listed.into_entry(defaults) {
+                Ok(entry) if !seen.insert(entry.location.clone()) => {} // a second record of it, not a better one
+                Ok(_) if servers.len() == LISTED_MAX => {
+                    return Err(Reason::new(&format!("the records have more than {LISTED_MAX} servers")));
+                }
+                Ok(entry) => servers.push(entry),
+                Err(reason) => drop(troubles.insert(target.clone(), reason)),
+            }
+        }
+    }
+    Ok((servers, troubles))
+}
+
+/// What is wrong with hosts, as a whole.
+pub(super) fn warning(troubles: &Troubles) -> Option<Reason> {
+    let (host, reason) = troubles.first_key_value()?;
+    Some(Reason::from(match troubles.len() {
+        1 => format!("`{host}`: {reason}"),
+        count => format!("{count} hosts cannot be resolved; the first is `{host}`: {reason}"),
+    }))
+}
+
+/// The records of one priority.
+struct Tier {
+    /// Its priority in the pool.
+    rank: u8,
+    weight_max: u16,
+}
+
+impl Tier {
+    /// The weight in the pool of a record with this one.
+    fn weight(&self, of_record: u16) -> u16 {
+        let (weight, most) = (u32::from(of_record), u32::from(WEIGHT_MAX));
+        let largest = u32::from(self.weight_max).max(most);
+        let scaled = (weight * most + largest / 2) / largest;
+        u16::try_from(scaled).unwrap_or(WEIGHT_MAX).max(1)
+    }
+}
+
+fn tiers(records: &[SrvRecord]) -> BTreeMap<u16, Tier> {
+    let mut tiers = BTreeMap::new();
+    for record in records {
+        let tier = tiers.entry(record.priority).or_insert(Tier { rank: 0, weight_max: 0 });
+        tier.weight_max = tier.weight_max.max(record.weight);
+    }
+    for (tier, rank) in tiers.values_mut().zip((0..=u8::MAX).chain(std::iter::repeat(u8::MAX))) {
+        tier.rank = rank;
+    }
+    tiers
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(priority: u16, weight: u16, target: &str) -> SrvRecord {
+        SrvRecord {
+            priority,
+            weight,
+            target: target.into(),
+            port: 5432,
+        }
+    }
+
+    fn host(addresses: &[&str]) -> HostAddresses {
+        HostAddresses {
+            addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+            trouble: None,
+        }
+    }
+
+    /// The servers of these records, as `LABEL weight priority`, and the warning.
+    fn listed(records: &[SrvRecord], hosts: Vec<(&str, HostAddresses)>) -> (Vec<String>, Option<String>) {
+        let hosts = hosts.into_iter().map(|(name, host)| (name.into(), host)).collect();
+        let (servers, troubles) = servers(records, &hosts, MemberConfig::default()).unwrap();
+        let shown = |entry: &ServerEntry| {
+            let config = entry.member_config;
+            format!("{} {} {}", entry.label(), config.weight, config.priority)
+        };
+        let warning = warning(&troubles).map(|warning| warning.to_string());
+        (servers.iter().map(shown).collect(), warning)
+    }
+
+    #[test]
+    fn each_address_of_a_target_is_a_server_with_weight_and_tier_of_its_record() {
+        let records = [
+            record(10, 3, "a.test"),
+            record(10, 0, "b.test"),
+            record(500, 60, "c.test"),
+        ];
+        let hosts = vec![
+            ("a.test", host(&["10.0.0.1", "fd00::1"])),
+            ("b.test", host(&["10.0.0.2"])),
+            ("c.test", host(&["10.0.0.3"])),
+        ];
+        let expected = [
+            "a.test:5432@10.0.0.1 3 0",
+            "a.test:5432@fd00::1 3 0",
+            "b.test:5432@10.0.0.2 1 0",
+            "c.test:5432@10.0.0.3 60 1",
+        ];
+        assert_eq!(listed(&records, hosts), (expected.map(str::to_owned).to_vec(), None));
+    }
+
+    #[test]
+    fn the_target_is_the_host_of_the_server_for_tls_and_checks() {
+        let hosts = HashMap::from([("a.test".into(), host(&["10.0.0.1"]))]);
+        let (servers, _) = servers(&[record(0, 0, "a.test")], &hosts, MemberConfig::default()).unwrap();
+        let spec = servers[0].fixed().unwrap();
+        assert_eq!(
+            (spec.host(), spec.address.to_string()),
+            (Some("a.test"), "10.0.0.1:5432".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_server_of_two_records_has_the_better_priority() {
+        let records = [record(1, 7, "a.test"), record(2, 9, "a.test")];
+        let (servers, _) = listed(&records, vec![("a.test", host(&["10.0.0.1"]))]);
+        assert_eq!(servers, ["a.test:5432@10.0.0.1 7 0"]);
+    }
+
+    #[test]
+    fn a_target_without_an_address_is_left_out_and_told() {
+        let trouble = |reason: &str, addresses: &[&str]| HostAddresses {
+            trouble: Some(reason.into()),
+            ..host(addresses)
+        };
+        let records = [record(1, 1, "a.test"), record(1, 1, "b.test"), record(2, 1, "c.test")];
+        let hosts = vec![
+            ("a.test", trouble("the name does not exist", &[])),
+            ("b.test", host(&["10.0.0.2", "fe80::1"])), // a link-local address needs an interface
+            ("c.test", trouble("the name server does not answer", &["10.0.0.3"])),
+        ];
+        let (servers, warning) = listed(&records, hosts);
+        assert_eq!(servers, ["b.test:5432@10.0.0.2 1 0", "c.test:5432@10.0.0.3 1 1"]);
+        let expected = "3 hosts cannot be resolved; the first is `a.test`: the name does not exist";
+        assert_eq!(warning.as_deref(), Some(expected));
+        let hosts = vec![("a_b:1@10.0.0.9", host(&["10.0.0.1"]))];
+        let (servers, warning) = listed(&[record(1, 1, "a_b:1@10.0.0.9")], hosts);
+        assert!(servers.is_empty() && warning.is_some(), "no label of a name has an `@`");
+    }
+
+    #[test]
+    fn the_root_as_a_target_is_no_server() {
+        let (servers, warning) = listed(&[record(0, 0, "")], vec![]);
+        assert!(servers.is_empty());
+        assert_eq!(warning.unwrap(), "`.`: the service is not available, say the records");
+    }
+
+    #[test]
+    fn more_servers_than_a_list_may_have_are_an_error() {
+        let addresses = (0..LISTED_MAX as u32 / 2 + 1).map(|number| IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+        let host = || HostAddresses {
+            addresses: addresses.clone().collect(),
+            trouble: None,
+        };
+        let hosts = HashMap::from([("a.test".into(), host()), ("b.test".into(), host())]);
+        let both = [record(0, 0, "a.test"), record(0, 0, "b.test")];
+        let result = |records| servers(records, &hosts, MemberConfig::default());
+        assert_eq!(&*result(&both).unwrap_err(), "the records have more than 10000 servers");
+        assert!(result(&both[..1]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn order_of_priorities_and_proportion_of_weights_stay(
+            mut records in proptest::collection::vec((any::<u16>(), any::<u16>()), 1..400),
+        ) {
+            records.sort_unstable();
+            let records: Vec<_> = records
+                .iter()
+                .enumerate()
+                .map(|(number, (priority, weight))| record(*priority, *weight, &format!("s{number}.test")))
+                .collect();
+            let hosts = records.iter().map(|record| (record.target.clone(), host(&["10.0.0.1"]))).collect();
+            let (servers, _) = servers(&records, &hosts, MemberConfig::default()).unwrap();
+            let configs: Vec<_> = servers.iter().map(|server| server.member_config).collect();
+            prop_assert_eq!(configs.len(), records.len());
+            prop_assert_eq!(configs[0].priority, 0);
+            for (pair, of) in records.windows(2).zip(configs.windows(2)) {
+                let is_same = of[0].priority == of[1].priority;
+                prop_assert_eq!(is_same, pair[0].priority == pair[1].priority || of[0].priority == u8::MAX);
+                prop_assert!(of[0].priority <= of[1].priority);
+            }
+            for (record, config) in records.iter().zip(&configs) {
+                let tier = records.iter().filter(|other| other.priority == record.priority);
+                let largest = tier.map(|other| other.weight).max().unwrap().max(WEIGHT_MAX);
+                let exact = f64::from(record.weight) * f64::from(WEIGHT_MAX) / f64::from(largest);
+                prop_assert!((1..=WEIGHT_MAX).contains(&config.weight));
+                prop_assert!((f64::from(config.weight) - exact).abs() <= 1.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One server of a pool, or the name of several, as it is configured or listed.
+
+use std::sync::Arc;
+
+use crate::addr::{ServerAddr, ServerLocation};
+use crate::pool::{MemberConfig, ServerSpec};
+
+/// One entry of a pool's `servers`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerEntry {
+    /// `name`, if it has one.
+    pub name: Option<Arc<str>>,
+    /// Its address as configured.
+    pub written: Arc<str>,
+    /// Its address, or the host name and port.
+    pub location: ServerLocation,
+    /// Its weight, its priority, and the most sessions that it may have.
+    pub member_config: MemberConfig,
+}
+
+impl ServerEntry {
+    /// The server of an entry with a fixed address; `None` for a name that has to be looked up.
+    #[must_use]
+    pub fn fixed(&self) -> Option<ServerSpec> {
+        let label = Arc::clone(self.label());
+        match &self.location {
+            ServerLocation::Address(address) => Some(ServerSpec {
+                identity: Arc::clone(&label),
+                label,
+                address: *address,
+                resolved_from: None,
+            }),
+            // The same server as that of the name by itself, at this address.
+            ServerLocation::Resolved { name, address } => Some(ServerSpec {
+                identity: address.to_string().into(),
+                label,
+                address: *address,
+                resolved_from: Some((**name).into()),
+            }),
+            ServerLocation::Name { .. } => None,
+        }
+    }
+
+    /// The server of an entry with a name at one of the addresses that the name resolves to.
+    #[must_use]
+    pub fn resolved(&self, address: ServerAddr) -> ServerSpec {
+        ServerSpec {
+            label: match address.ip() {
+                Some(ip) => format!("{}@{ip}", self.label()).into(),
+                None => Arc::clone(self.label()), // names resolve to IP addresses
+            },
+            identity: address.to_string().into(),
+            address,
+            resolved_from: Some(Arc::clone(&self.written)),
+        }
+    }
+
+    /// Its name in log, metrics and API; servers of a host name have it as a prefix.
+    #[must_use]
+    pub fn label(&self) -> &Arc<str> {
+        self.name.as_ref().unwrap_or(&self.written)
+    }
+}
+
+/// Those of these entries that have a host name, each with that name and its port.
+pub fn names_of(entries: &[ServerEntry]) -> impl Iterator<Item = (&ServerEntry, &str, u16)> {
+    entries.iter().filter_map(|entry| match &entry.location {
+        ServerLocation::Name { host, port } => Some((entry, &**host, *port)),
+        ServerLocation::Address(_) | ServerLocation::Resolved { .. } => None,
+    })
+}

@@ -1,0 +1,294 @@
+//! Servers that are records of a real name server.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::api;
+use crate::support::client::{Client, server_reached};
+use crate::support::counts::log_lines;
+use crate::support::dns::NameServer;
+use crate::support::eventually;
+use crate::support::nsd::{A, Nsd, SRV};
+use crate::support::proxy::Proxy;
+use crate::support::server::Server;
+
+const KEPT: &str = "cannot take the list of servers, keeping the last one";
+const UNRESOLVED: &str = "cannot resolve hosts of servers";
+
+/// A pool that lists its servers by these keys of `discover`, with further keys.
+fn config(discover: &str, keys: &str) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"round-robin\"\n\
+         discover = {{ {discover}, settle = \"0s\" }}\n{keys}"
+    )
+}
+
+fn by_srv(nsd: &Nsd, keys: &str) -> String {
+    config(
+        &format!("dns_srv = \"_pg._tcp.orders.test\", resolver = \"{}\"", nsd.address),
+        keys,
+    )
+}
+
+/// An SRV record of the service for which the pool asks.
+fn srv(ttl: u32, priority: u16, weight: u16, server: &Server, target: &str) -> String {
+    let port = server.address.port();
+    format!("_pg._tcp.orders {ttl} SRV {priority} {weight} {port} {target}\n")
+}
+
+fn pool(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["pools"][0].clone()
+}
+
+/// The names of the servers, without their order.
+fn names(proxy: &Proxy) -> Vec<String> {
+    let servers = pool(proxy)["servers"].as_array().unwrap().clone();
+    let mut names: Vec<_> = servers
+        .iter()
+        .map(|server| server["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn reaches_only(proxy: &Proxy, server: &str) -> bool {
+    (0..4).all(|_| server_reached(proxy.at("l")) == server)
+}
+
+fn up(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
+}
+
+/// Two servers of one port, at these addresses.
+fn of_one_port(addresses: [&str; 2], names: [&'static str; 2]) -> [Server; 2] {
+    loop {
+        let first = TcpListener::bind((addresses[0], 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = TcpListener::bind((addresses[1], port)) {
+            let [a, b] = names;
+            return [Server::named_on(first, a), Server::named_on(second, b)];
+        }
+    }
+}
+
+#[test]
+fn servers_follow_srv_and_address_records_and_no_session_is_lost() {
+    let first = Server::named("first");
+    let [second, third] = of_one_port(["127.0.0.1", "127.0.0.2"], ["second", "third"]);
+    let mut nsd = Nsd::start(&(srv(1, 0, 1, &first, "one") + "one 1 A 127.0.0.1"));
+    let proxy = Proxy::start(&by_srv(&nsd, ""));
+    let mut old = Client::connect(proxy.at("l"));
+    assert_eq!(old.read(5), b"first");
+    let source = format!("dns_srv _pg._tcp.orders.test of {}", nsd.address);
+    assert_eq!(pool(&proxy)["discovery"]["source"], source);
+
+    nsd.change(&(srv(1, 0, 1, &second, "two") + "two 1 A 127.0.0.1"));
+    eventually("the new target gets all sessions", || reaches_only(&proxy, "second"));
+    let port = second.address.port();
+    assert_eq!(names(&proxy), [format!("two.test:{port}@127.0.0.1")]);
+
+    let moved = srv(1, 0, 1, &second, "alias").replace("orders", "moved") + "_pg._tcp.orders 1 CNAME _pg._tcp.moved\n";
+    nsd.change(&(moved + "alias 1 CNAME two\ntwo 1 A 127.0.0.2"));
+    eventually("its new address gets all sessions", || reaches_only(&proxy, "third"));
+    assert_eq!(names(&proxy), [format!("alias.test:{port}@127.0.0.2")]);
+    drop(third);
+    assert_eq!(old.finish().try_read_all().unwrap(), b"");
+    assert_eq!(up(&proxy), 1.0);
+}
+
+#[test]
+fn each_record_is_asked_for_when_its_own_ttl_is_over() {
+    let server = Server::named("first");
+    let nsd = Nsd::start(&(srv(3600, 0, 1, &server, "one") + "one 1 A 127.0.0.1"));
+    let _proxy = Proxy::start(&by_srv(&nsd, "resolve = \"ipv4\""));
+    eventually("the address is asked for again", || nsd.queries(A).len() >= 3);
+    assert_eq!(nsd.queries(SRV).len(), 1);
+    let queries = nsd.queries(A);
+    for pair in queries.windows(2) {
+        assert!(pair[1].at - pair[0].at >= Duration::from_secs(1), "{queries:?}");
+    }
+}
+
+#[test]
+fn records_without_a_ttl_are_asked_for_once_a_second() {
+    let server = Server::named("first");
+    let nsd = Nsd::start(&(srv(0, 0, 1, &server, "one") + "one 0 A 127.0.0.1"));
+    let _proxy = Proxy::start(&by_srv(&nsd, "resolve = \"ipv4\""));
+    eventually("they are asked for again", || nsd.queries(SRV).len() >= 3);
+    for queries in [nsd.queries(SRV), nsd.queries(A)] {
+        for pair in queries.windows(2) {
+            assert!(pair[1].at - pair[0].at >= Duration::from_secs(1), "{queries:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_are_those_of_the_records_and_priorities_are_tiers() {
+    let (big, small, last) = (Server::named("big"), Server::named("small"), Server::named("last"));
+    let records = srv(1, 10, 3, &big, "big") + &srv(1, 10, 1, &small, "small") + &srv(1, 20, 0, &last, "last");
+    let addresses = "big 1 A 127.0.0.1\nsmall 1 A 127.0.0.1\nlast 1 A 127.0.0.1";
+    let nsd = Nsd::start(&(records + addresses));
+    let checks = "health = { check = \"tcp\", interval = \"50ms\", fall = 1 }";
+    let proxy = Proxy::start(&by_srv(&nsd, checks));
+    let servers = pool(&proxy)["servers"].as_array().unwrap().clone();
+    let mut shown: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            let name = server["name"].as_str().unwrap().split('.').next().unwrap().to_owned();
+            (
+                name,
+                server["weight"].as_u64().unwrap(),
+                server["priority"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    shown.sort();
+    let expected = [("big", 3, 0), ("last", 1, 1), ("small", 1, 0)];
+    assert_eq!(
+        shown,
+        expected.map(|(name, weight, priority)| (name.to_owned(), weight, priority))
+    );
+    for _ in 0..20 {
+        assert_ne!(server_reached(proxy.at("l")), "last");
+    }
+    drop((big, small));
+    eventually("the next tier is used", || {
+        Client::connect(proxy.at("l"))
+            .finish()
+            .try_read_all()
+            .is_ok_and(|name| name == b"last")
+    });
+}
+
+#[test]
+fn each_address_of_a_host_is_a_server_in_the_wanted_families() {
+    let [first, second] = of_one_port(["127.0.0.1", "::1"], ["four", "six"]);
+    let port = first.address.port();
+    let nsd = Nsd::start("orders 1 A 127.0.0.1\norders 1 AAAA ::1");
+    let discover = format!("dns = \"orders.test:{port}\", resolver = \"{}\"", nsd.address);
+    let proxy = Proxy::start(&config(&discover, ""));
+    let both = [
+        format!("orders.test:{port}@127.0.0.1"),
+        format!("orders.test:{port}@::1"),
+    ];
+    assert_eq!(names(&proxy), both);
+    assert_eq!(
+        pool(&proxy)["discovery"]["source"],
+        format!("dns orders.test:{port} of {}", nsd.address)
+    );
+    assert!(proxy.reload(&config(&discover, "resolve = \"ipv6\"")));
+    eventually("only IPv6 is left", || reaches_only(&proxy, "six"));
+    assert_eq!(names(&proxy), both[1..]);
+    drop(second);
+}
+
+#[test]
+fn a_name_server_that_stops_changes_nothing_and_is_followed_again() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let state = tempfile::tempdir().unwrap();
+    let records = |server| srv(1, 0, 1, server, "one") + "one 1 A 127.0.0.1";
+    let mut nsd = Nsd::start(&records(&first));
+    let runtime = format!("[runtime]\nstate_dir = {:?}\n", state.path());
+    let proxy = Proxy::start(&(runtime.clone() + &by_srv(&nsd, "")));
+    nsd.stop(&records(&second));
+    let line = &log_lines(&proxy, KEPT, 1)[0];
+    assert_eq!(
+        (&line["error"], &line["kept"]),
+        (&"the name server does not answer".into(), &1.into())
+    );
+    assert!(reaches_only(&proxy, "first"));
+    assert_eq!(up(&proxy), 0.0);
+    let status = proxy.command(&["status"]).stdout;
+    assert!(status.contains("the name server does not answer"), "{status}");
+
+    proxy.stop();
+    let proxy = Proxy::start(&(runtime + &by_srv(&nsd, ""))); // the folder of the state has the list
+    assert!(reaches_only(&proxy, "first"));
+    assert_eq!(names(&proxy), [format!("one.test:{}@127.0.0.1", first.address.port())]);
+    nsd.begin();
+    eventually("its records are followed again", || reaches_only(&proxy, "second"));
+    assert_eq!(up(&proxy), 1.0);
+}
+
+#[test]
+fn a_name_that_ceases_to_exist_empties_the_pool_only_where_that_is_allowed() {
+    let first = Server::named("first");
+    let records = srv(1, 0, 1, &first, "one") + "one 1 A 127.0.0.1";
+    let mut nsd = Nsd::start(&records);
+    let proxy = Proxy::start(&by_srv(&nsd, ""));
+    nsd.change("one 1 A 127.0.0.1");
+    let line = &log_lines(&proxy, KEPT, 1)[0];
+    assert_eq!(line["error"], "the name does not exist");
+    assert!(reaches_only(&proxy, "first"));
+    let allowed = by_srv(&nsd, "").replace("settle", "allow_empty = true, settle");
+    assert!(proxy.reload(&allowed));
+    eventually("the pool is empty", || names(&proxy).is_empty());
+    nsd.change(&records);
+    eventually("it has servers again", || names(&proxy).len() == 1);
+    assert!(reaches_only(&proxy, "first"));
+}
+
+#[test]
+fn a_target_without_an_address_is_left_out_and_told() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let records = srv(1, 0, 1, &first, "one") + &srv(1, 0, 1, &second, "two") + "one 1 A 127.0.0.1\n";
+    let mut nsd = Nsd::start(&records);
+    let proxy = Proxy::start(&by_srv(&nsd, ""));
+    let line = &log_lines(&proxy, UNRESOLVED, 1)[0];
+    assert_eq!((&line["host"], &line["count"]), (&"two.test".into(), &1.into()));
+    assert!(reaches_only(&proxy, "first"));
+    assert_eq!(
+        pool(&proxy)["discovery"]["warning"],
+        "`two.test`: the name does not exist"
+    );
+    assert_eq!(up(&proxy), 1.0);
+    nsd.change(&(records + "two 1 A 127.0.0.1"));
+    log_lines(&proxy, "all hosts of servers are resolved again", 1);
+    assert!(pool(&proxy)["discovery"]["warning"].is_null());
+    assert_eq!(names(&proxy).len(), 2);
+}
+
+#[test]
+fn an_answer_that_is_too_long_for_udp_is_asked_for_over_tcp() {
+    let first = Server::named("first");
+    let record = |number| srv(1, number, 1, &first, &format!("server-with-a-long-name-{number}"));
+    let nsd = Nsd::start(&((1..=100).map(record).collect::<String>() + "* 1 A 127.0.0.1"));
+    let discover = format!("dns_srv = \"_pg._tcp.orders.test\", resolver = \"{}\"", nsd.direct());
+    let proxy = Proxy::start(&config(&discover, ""));
+    let line = &log_lines(&proxy, "servers listed", 1)[0];
+    assert_eq!(line["servers"], 100);
+}
+
+#[test]
+fn the_name_servers_of_the_system_are_asked_by_default() {
+    let Some(name_server) = NameServer::start() else { return };
+    let first = Server::named("first");
+    let discover = format!("dns = \"a.live.test:{}\"", first.address.port());
+    let proxy = name_server.asked_by(&config(&discover, "")).start();
+    assert!(reaches_only(&proxy, "first"));
+    assert_eq!(
+        names(&proxy),
+        [format!("a.live.test:{}@127.0.0.1", first.address.port())]
+    );
+}
+
+#[test]
+fn a_server_stays_the_same_when_its_name_moves_from_servers_to_discover() {
+    let first = Server::named("first");
+    let address = format!("localhost:{}", first.address.port());
+    let by_servers = format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nresolve = \"ipv4\"\nservers = [\"{address}\"]"
+    );
+    let proxy = Proxy::start(&by_servers);
+    let mut old = Client::connect(proxy.at("l"));
+    assert_eq!(old.read(5), b"first");
+    let discover = format!("discover = {{ dns = \"{address}\", resolver = \"127.0.0.1:53\" }}"); // not asked for it
+    assert!(proxy.reload(&by_servers.replace(&format!("servers = [\"{address}\"]"), &discover)));
+    log_lines(&proxy, "servers listed", 1);
+    assert_eq!(proxy.server("p", &format!("{address}@127.0.0.1"))["sessions"], 1);
+    assert_eq!(names(&proxy).len(), 1);
+    assert_eq!(old.finish().try_read_all().unwrap(), b"");
+}
