@@ -29,8 +29,8 @@ fn refusals(proxy: &Proxy, reason: &str) -> f64 {
 fn served_from(source: &str, proxy: &Proxy, listener: &str) -> Option<Client> {
     let mut client = Client::try_connect_from(source, proxy.at(listener)).ok()?;
     let mut bytes = [0; 4];
-    let echoed = std::io::Write::write_all(&mut client.0, b"ping")
-        .and_then(|()| std::io::Read::read_exact(&mut client.0, &mut bytes));
+    let echoed =
+        std::io::Write::write_all(&mut client.0, b"ping").and_then(|()| Read::read_exact(&mut client.0, &mut bytes));
     echoed.is_ok().then_some(client)
 }
 
