@@ -33,7 +33,6 @@ impl HeldLease {
     }
 
     /// The lease.
-    #[must_use]
     pub fn lease(&self) -> &Lease {
         self.0.as_ref().expect("it is taken out only when it is returned")
     }
