@@ -173,5 +173,8 @@ fn a_guard_that_is_removed_limits_no_session_under_way() {
         .replace("[guards.g]", "")
         .replace("guards = \"g\"", "");
     assert!(proxy.reload(&without));
+    let began = Instant::now();
     assert_eq!(client.read(64 << 10), [1; 64 << 10]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(30), "at a KiB a second: {took:?}");
 }
