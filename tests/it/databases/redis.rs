@@ -111,10 +111,10 @@ fn a_switchover_needs_no_wait_until_the_old_primary_is_in_sync() {
     new.ask("REPLICAOF NO ONE");
     old.ask("SET lost 1"); // so that it needs all the data
     old.ask(&format!("REPLICAOF 127.0.0.1 {}", new.address().port()));
-    eventually(
-        "writers reach the new primary while the old one waits for its data",
-        || is_written(proxy.at("primary"), "new") && old.ask("INFO replication").contains("master_link_status:down"),
-    );
+    eventually("the new primary is used while the old one waits for its data", || {
+        has_state(&proxy, "primary", &new, "up") && old.ask("INFO replication").contains("master_link_status:down")
+    });
+    assert!(is_written(proxy.at("primary"), "new"));
     assert!(reason(&proxy, "primary", &old).contains("the link of the replica to its primary is down"));
     let primaries = [("pool", "primary")];
     assert_eq!(proxy.metrics().sum("acequia_pool_primaries", &primaries), 1.0);
