@@ -296,6 +296,35 @@ fn a_primary_that_follows_another_one_gives_way_before_it_is_in_sync() {
 }
 
 #[test]
+fn a_pool_is_ready_once_all_servers_were_checked_although_the_primary_is_not_decided() {
+    let text = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [\"10.0.0.1:1\", \"10.0.0.2:1\"]\n\
+                role = \"primary\"\nhealth = { check = \"redis\" }";
+    let live = Live::new(crate::config::read("a.toml", text).ok().unwrap().plan, Vec::new());
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    let [refusing, primary] = [0, 1].map(|index| Arc::clone(&pool.servers()[index]));
+    let facts = ServerFacts {
+        role: Some(Role::Primary),
+        ..ServerFacts::default()
+    };
+    pool.record_check(&primary, Ok(facts));
+    assert!(pool.waits_for(true).is_some());
+    let refused = CheckOutcome::Refused {
+        reason: "WRONGPASS".into(),
+        accepts_sessions: false,
+    };
+    pool.record_check(&refusing, Err(refused.into()));
+    assert_eq!(pool.waits_for(true), None);
+    let reason = primary.health().reason;
+    let expected = "not decided: the role of 10.0.0.1:1 is not known; `acequia pool trust` decides";
+    assert_eq!(
+        (primary.check_state(), reason.as_deref()),
+        (CheckState::Down, Some(expected))
+    );
+    assert!(pool.trust("10.0.0.2:1").is_some());
+    assert_eq!(primary.check_state(), CheckState::Up);
+}
+
+#[test]
 fn only_a_failure_lets_a_server_await_failback() {
     let reason = || "why".into();
     for (outcome, expected) in [

@@ -51,6 +51,8 @@ enum Knowledge {
     Silent,
     /// It has told its role, or is down.
     Seen(Seen),
+    /// An operator has disabled it: it is not checked, and what was seen of it does not count. Nothing waits for it.
+    Disabled,
 }
 
 /// What is known of a server that has told its role, or is down.
@@ -77,7 +79,7 @@ struct Claim {
 pub(super) enum PrimaryVerdict {
     /// It is.
     Primary,
-    /// Not before all servers of the pool have been checked.
+    /// Not before all servers of the pool have been checked once.
     Undecided,
     /// It is not, and why.
     Rejected(String),
@@ -91,7 +93,7 @@ pub(super) struct PrimaryWatch {
     others: BTreeMap<Arc<str>, Standing>,
     /// Whether `others` has changed since that was last asked.
     others_changed: bool,
-    /// The servers of the pool by label, except disabled ones.
+    /// The servers of the pool by label.
     servers: BTreeMap<Arc<str>, Knowledge>,
 }
 
@@ -137,12 +139,18 @@ impl PrimaryWatch {
         true
     }
 
-    /// Sets the servers of the pool that are checked. What was seen of others is forgotten.
-    pub(super) fn set_servers<'a>(&mut self, labels: impl Iterator<Item = &'a Arc<str>>) {
+    /// Sets the servers of the pool, each with whether it is disabled. What was seen of others is forgotten.
+    pub(super) fn set_servers<'a>(&mut self, servers: impl Iterator<Item = (&'a Arc<str>, bool)>) {
         let mut before = std::mem::take(&mut self.servers);
-        self.servers = labels
-            .map(|label| (Arc::clone(label), before.remove(label).unwrap_or_default()))
-            .collect();
+        let servers = servers.map(|(label, is_disabled)| {
+            let knowledge = match before.remove(label) {
+                _ if is_disabled => Knowledge::Disabled,
+                None | Some(Knowledge::Disabled) => Knowledge::Unchecked,
+                Some(known) => known,
+            };
+            (Arc::clone(label), knowledge)
+        });
+        self.servers = servers.collect();
         if self.others.len() > self.servers.len() + DEPARTED_MAX {
             self.others.retain(|label, _| self.servers.contains_key(label));
             self.others_changed = true;
@@ -156,6 +164,7 @@ impl PrimaryWatch {
         };
         let before = match (*knowledge, sighting) {
             (Knowledge::Seen(seen), _) => seen,
+            (Knowledge::Disabled, _) => return,
             (_, Sighting::Refused | Sighting::Failed { is_down: false }) => {
                 *knowledge = Knowledge::Silent;
                 return;
@@ -259,11 +268,13 @@ impl PrimaryWatch {
         let Some((seen, claim)) = self.seen(server).and_then(|seen| Some((seen, seen.claim?))) else {
             return PrimaryVerdict::Undecided; // not of this pool, or disabled meanwhile
         };
+        let has_unchecked = || {
+            let mut awaited = self.awaited();
+            awaited.any(|(_, knowledge)| matches!(knowledge, Knowledge::Unchecked))
+        };
         match self.in_force() {
             Some(primary) if primary == server => PrimaryVerdict::Primary,
-            None if seen.is_down || self.known.is_none() && self.awaited().next().is_some() => {
-                PrimaryVerdict::Undecided
-            }
+            None if seen.is_down || self.known.is_none() && has_unchecked() => PrimaryVerdict::Undecided,
             _ => PrimaryVerdict::Rejected(self.why_rejected(server, seen, claim)),
         }
     }
@@ -340,14 +351,14 @@ impl PrimaryWatch {
         });
     }
 
-    /// All servers have a system identifier, and it is one other than the remembered one.
+    /// All servers have a system identifier, and it is one other than the remembered one. The remembered primary must be
+    /// among them: without it, what is left may be servers of another database that are listed by mistake.
     fn is_new_database(&self) -> bool {
-        let remembered = self.known.as_ref().and_then(|known| known.system_identifier);
+        let remembered = self.known.as_ref();
+        let old = remembered.and_then(|known| known.system_identifier);
+        let new = remembered.and_then(|known| self.seen(&known.server)?.system_identifier);
         let mut systems = self.servers.keys().map(|label| self.seen(label)?.system_identifier);
-        let Some((old, Some(new))) = remembered.zip(systems.next()) else {
-            return false;
-        };
-        new != old && systems.all(|system| system == Some(new))
+        old.zip(new).is_some_and(|(old, new)| old != new) && systems.all(|system| system == new)
     }
 
     /// Nothing is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.

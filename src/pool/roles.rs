@@ -145,7 +145,7 @@ impl PoolRoles {
     pub fn trust(&self, server: &str, members: &[Member], required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.lock();
         let before = state.primaries.known().cloned();
-        state.primaries.set_servers(checked(members));
+        state.primaries.set_servers(with_disabled(members));
         if !state.primaries.trust(server) {
             return None;
         }
@@ -185,10 +185,11 @@ fn sighting(facts: &ServerFacts) -> Sighting {
     }
 }
 
-/// The labels of servers that are checked.
-fn checked(members: &[Member]) -> impl Iterator<Item = &Arc<str>> {
-    let checked = members.iter().filter(|member| !member.is_disabled());
-    checked.map(|member| &member.spec().label)
+/// The labels of servers, each with whether the server is disabled.
+fn with_disabled(members: &[Member]) -> impl Iterator<Item = (&Arc<str>, bool)> {
+    members
+        .iter()
+        .map(|member| (&member.spec().label, member.is_disabled()))
 }
 
 impl RolesState {
@@ -210,7 +211,7 @@ impl RolesState {
         }
         let before = self.primaries.known().cloned();
         let had_rivals = self.primaries.claimants().count() > 1;
-        self.primaries.set_servers(checked(members));
+        self.primaries.set_servers(with_disabled(members));
         self.primaries.observe(label, sighting);
         let mut claimant = None;
         match sighting {

@@ -9,7 +9,7 @@ use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing};
 enum Succession {
     /// None: the remembered primary may live, or timelines decide.
     Closed,
-    /// Those that have been replicas beside the remembered primary, which is down or a replica itself.
+    /// Those that have been replicas beside the remembered primary, which is down, disabled or a replica itself.
     Replicas,
     /// Also those that were never seen beside the remembered primary, which has left the pool: it may be one of them, under
     /// another name.
@@ -36,6 +36,7 @@ impl PrimaryWatch {
         };
         match (known.timeline, self.servers.get(&*known.server)) {
             (None, None) => Succession::Newcomers,
+            (None, Some(Knowledge::Disabled)) => Succession::Replicas,
             (None, Some(Knowledge::Seen(seen))) if seen.is_down || seen.claim.is_none() => Succession::Replicas,
             (Some(_), None) if known.overruled.is_none() => Succession::Newcomers,
             _ => Succession::Closed,
@@ -46,10 +47,15 @@ impl PrimaryWatch {
     pub(super) fn awaited(&self) -> impl Iterator<Item = (&Arc<str>, Knowledge)> {
         let succession = self.succession();
         self.servers.iter().filter_map(move |(label, knowledge)| {
-            let is_seen = matches!(knowledge, Knowledge::Seen(_));
-            let is_awaited = !is_seen && succession.includes(self.others.get(label).copied());
+            let has_told_nothing = matches!(knowledge, Knowledge::Unchecked | Knowledge::Silent);
+            let is_awaited = has_told_nothing && succession.includes(self.others.get(label).copied());
             is_awaited.then_some((label, *knowledge))
         })
+    }
+
+    /// Whether this server may become the primary without a higher timeline.
+    pub(super) fn may_follow(&self, server: &str) -> bool {
+        self.succession().includes(self.others.get(server).copied())
     }
 
     /// Accepts the only one of these claims, once the role of all servers that may become the primary is known. Several are

@@ -9,7 +9,7 @@ const SYSTEM: u64 = 7_000_000_000_000_000_001;
 fn watch(known: Option<KnownPrimary>, servers: &[&str]) -> PrimaryWatch {
     let mut watch = PrimaryWatch::new(known);
     let labels: Vec<Arc<str>> = servers.iter().map(|server| Arc::from(*server)).collect();
-    watch.set_servers(labels.iter());
+    watch.set_servers(labels.iter().map(|label| (label, false)));
     watch
 }
 
@@ -237,6 +237,80 @@ fn another_database_is_used_once_all_servers_have_it() {
     assert_eq!(in_force(&mut pool, &[("b", of_system(6, 30))]), ["a"]);
 }
 
+/// An operator disables these servers of the pool, and no others.
+fn disable(pool: &mut PrimaryWatch, disabled: &[&str]) {
+    let labels: Vec<_> = pool.servers.keys().map(Arc::clone).collect();
+    pool.set_servers(labels.iter().map(|label| (label, disabled.contains(&&**label))));
+}
+
+#[test]
+fn a_server_of_another_database_does_not_take_over_when_the_right_one_is_disabled_or_leaves() {
+    let start = || {
+        let mut pool = watch(None, &["a", "x"]);
+        let steps = [
+            ("a", primary(3)),
+            ("x", DOWN),
+            ("x", of_system(5, 9)),
+            ("a", primary(3)),
+        ];
+        assert_eq!(in_force(&mut pool, &steps), ["", "a", "a", "a"]);
+        pool
+    };
+    let expected = format!("another database: its system identifier is 5, and that of a is {SYSTEM}");
+    let mut pool = start();
+    disable(&mut pool, &["a"]);
+    assert_eq!(in_force(&mut pool, &[("x", of_system(5, 9))]), [""]);
+    assert_eq!(reason(&pool, "x"), expected);
+    disable(&mut pool, &[]);
+    assert_eq!(
+        in_force(&mut pool, &[("x", of_system(5, 9)), ("a", primary(3))]),
+        ["", "a"]
+    );
+    let left: Arc<str> = "x".into();
+    let mut pool = start();
+    pool.set_servers([(&left, false)].into_iter());
+    assert_eq!(in_force(&mut pool, &[("x", of_system(5, 9))]), [""]);
+    assert_eq!(reason(&pool, "x"), expected);
+    assert!(pool.trust("x"), "an operator may say so");
+}
+
+#[test]
+fn a_disabled_server_holds_up_no_decision_and_is_not_forgotten() {
+    let mut pool = watch(None, &["a", "b"]);
+    in_force(&mut pool, &[("b", Sighting::Refused), ("a", primary(None))]);
+    assert_eq!(pool.in_force(), None);
+    disable(&mut pool, &["b"]);
+    assert_eq!(in_force(&mut pool, &[("a", primary(None))]), ["a"]);
+    // It may be an old primary, whatever it was while nobody looked.
+    disable(&mut pool, &[]);
+    let steps = [
+        ("b", primary(None)),
+        ("a", DOWN),
+        ("b", primary(None)),
+        ("b", REPLICA),
+        ("a", primary(None)),
+    ];
+    assert_eq!(in_force(&mut pool, &steps), ["a", "", "", "", "a"]);
+    // A replica follows one that is disabled.
+    disable(&mut pool, &["a"]);
+    assert_eq!(in_force(&mut pool, &[("b", primary(None))]), ["b"]);
+    disable(&mut pool, &[]);
+    let steps = [("a", primary(None)), ("b", DOWN), ("a", primary(None))];
+    assert_eq!(in_force(&mut pool, &steps), ["b", "", ""]);
+}
+
+#[test]
+fn while_a_server_has_not_been_checked_nothing_is_said_and_then_the_silent_ones_are_named() {
+    let mut pool = watch(None, &["a", "b", "c"]);
+    in_force(&mut pool, &[("a", primary(1)), ("b", Sighting::Refused)]);
+    assert_eq!(pool.verdict("a"), PrimaryVerdict::Undecided);
+    in_force(&mut pool, &[("c", FAILED)]);
+    let expected = "not decided: the role of b, c is not known; `acequia pool trust` decides";
+    assert_eq!(reason(&pool, "a"), expected);
+    in_force(&mut pool, &[("c", REPLICA), ("b", REPLICA)]);
+    assert_eq!(pool.verdict("a"), PrimaryVerdict::Primary);
+}
+
 #[test]
 fn without_timelines_the_one_in_force_stays_until_it_is_gone() {
     let mut pool = watch(None, &["a", "b"]);
@@ -281,7 +355,7 @@ fn a_server_that_is_configured_under_another_name_takes_over() {
     let mut pool = watch(None, &["a"]);
     in_force(&mut pool, &[("a", primary(3))]);
     let labels: [Arc<str>; 2] = ["db1".into(), "db2".into()];
-    pool.set_servers(labels.iter());
+    pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("db1", primary(3)), ("db2", primary(2))];
     assert_eq!(in_force(&mut pool, &steps), ["", "db1"]);
 }
@@ -291,7 +365,8 @@ fn without_memory_no_primary_is_used_beside_a_server_whose_first_check_was_refus
     let mut pool = watch(None, &["a", "b"]);
     let refused = [("a", Sighting::Refused), ("b", primary(3)), ("a", Sighting::Refused)];
     assert_eq!(in_force(&mut pool, &refused), ["", "", ""]);
-    assert_eq!(pool.verdict("b"), PrimaryVerdict::Undecided);
+    let expected = "not decided: the role of a is not known; `acequia pool trust` decides";
+    assert_eq!(reason(&pool, "b"), expected);
     assert_eq!(in_force(&mut pool, &[("a", primary(4))]), ["a"]);
     // It keeps what it has told, and lives.
     assert_eq!(in_force(&mut pool, &refused), ["a", "a", "a"]);

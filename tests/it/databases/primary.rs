@@ -136,6 +136,33 @@ fn two_living_primaries_are_told_within_two_checks_and_writers_stay_with_one() {
 }
 
 #[test]
+fn a_database_that_is_listed_by_mistake_does_not_take_over_when_the_right_one_is_disabled() {
+    let (a, other) = (Postgres::start(), Postgres::start());
+    for server in [&a, &other] {
+        must(&mut psql(server.address(), "CREATE ROLE watcher LOGIN"));
+    }
+    other.freeze();
+    let proxy = Proxy::start(&config([&a, &other], "", None));
+    eventually("a is the primary", || is_up(&proxy, "writers", "a"));
+    other.thaw();
+    let is_another = || reason(&proxy, "writers", "b").contains("another database: its system identifier is");
+    eventually("the other one is told", is_another);
+    proxy.answer(&["server", "disable", "writers/a"]);
+    let checks = || {
+        let passed = [("pool", "writers"), ("server", "b"), ("result", "wrong_role")];
+        proxy.metrics().sum("acequia_health_checks_total", &passed)
+    };
+    let before = checks();
+    eventually("it is checked again", || checks() >= before + 3.0);
+    assert!(is_another());
+    assert_eq!(reached(proxy.at("write")), None);
+    proxy.answer(&["server", "enable", "writers/a"]);
+    eventually("writers reach a again", || {
+        reached(proxy.at("write")) == Some(a.address().port())
+    });
+}
+
+#[test]
 fn a_bulk_load_after_a_quiet_time_makes_no_replica_leave_and_a_cut_off_replica_leaves_after_max_lag() {
     let (a, b) = primary_and_replica();
     let proxy = Proxy::start(&config([&a, &b], "max_lag = \"2s\"", None));

@@ -143,6 +143,22 @@ fn a_primary_whose_check_may_not_ask_for_its_role_any_more_keeps_its_sessions() 
 }
 
 #[test]
+fn a_server_that_refuses_its_first_checks_is_named_and_does_not_keep_the_process_from_being_ready() {
+    let refusing = RedisNode::start(&["requirepass secret"]);
+    let primary = RedisNode::start(&[]);
+    let proxy = Proxy::start(&config(&[&refusing, &primary], ""));
+    eventually("it is ready", || proxy.get("/ready").0 == 200);
+    let why = format!("not decided: the role of {} is not known", refusing.address());
+    eventually("the one that is waited for is named", || {
+        reason(&proxy, "primary", &primary).contains(&why)
+    });
+    assert!(!is_written(proxy.at("primary"), "key"));
+    let path = format!("primary/{}", primary.address());
+    assert_eq!(proxy.command(&["pool", "trust", &path]).code, Some(0));
+    assert!(is_written(proxy.at("primary"), "key"));
+}
+
+#[test]
 fn a_failover_of_sentinel_moves_the_writers_and_the_old_primary_gets_none() {
     let old = RedisNode::start(&[]);
     let new = RedisNode::replica_of(&old, &[]);

@@ -80,7 +80,7 @@ fn one_failed_check_of_a_server_that_has_told_nothing_decides_nothing() {
 fn an_old_primary_does_not_follow_one_that_has_left_the_pool_and_a_new_one_does() {
     let mut pool = after_a_failover();
     let labels: [Arc<str>; 2] = ["a".into(), "c".into()];
-    pool.set_servers(labels.iter());
+    pool.set_servers(labels.iter().map(|label| (label, false)));
     let steps = [("a", PRIMARY), ("c", REPLICA), ("a", PRIMARY), ("c", PRIMARY)];
     assert_eq!(in_force(&mut pool, &steps), ["", "", "", "c"]);
 }
@@ -90,13 +90,13 @@ fn an_old_primary_that_leaves_and_returns_is_recognised_and_the_memory_is_bounde
     let mut pool = after_a_failover();
     let only: [Arc<str>; 1] = ["b".into()];
     let both: [Arc<str>; 2] = ["a".into(), "b".into()];
-    pool.set_servers(only.iter());
-    pool.set_servers(both.iter());
+    pool.set_servers(only.iter().map(|label| (label, false)));
+    pool.set_servers(both.iter().map(|label| (label, false)));
     let steps = [("b", DOWN), ("a", PRIMARY)];
     assert_eq!(in_force(&mut pool, &steps), ["", ""]);
     for number in 0..1_000 {
         let passing: [Arc<str>; 2] = ["b".into(), number.to_string().into()];
-        pool.set_servers(passing.iter());
+        pool.set_servers(passing.iter().map(|label| (label, false)));
         in_force(&mut pool, &[("b", PRIMARY)]);
     }
     assert!(pool.memory().unwrap().others.len() <= DEPARTED_MAX + 2);
@@ -117,6 +117,8 @@ fn a_server_that_tells_nothing_holds_up_a_failover_only_if_it_may_be_the_one_tha
     in_force(&mut pool, &[("c", REPLICA)]);
     let mut restarted = watch(pool.memory(), &servers);
     assert_eq!(in_force(&mut restarted, &failover), ["", "", ""], "c was a replica");
+    let expected = "not decided: the role of c is not known; `acequia pool trust` decides";
+    assert_eq!(reason(&restarted, "b"), expected);
     assert_eq!(in_force(&mut restarted, &[("c", REPLICA)]), ["b"]);
 }
 
@@ -126,6 +128,7 @@ struct Node {
     is_primary: bool,
     is_hung: bool,
     refuses: bool,
+    is_disabled: bool,
     /// Failed checks in a row that this process has seen.
     failures: u32,
 }
@@ -138,6 +141,8 @@ enum NodeEvent {
     Resume,
     Refuse,
     Check,
+    Disable,
+    Enable,
     /// Restarts this process.
     Restart,
 }
@@ -151,6 +156,8 @@ fn node_events() -> impl Strategy<Value = Vec<(usize, NodeEvent)>> {
         2 => Just(NodeEvent::Hang),
         3 => Just(NodeEvent::Resume),
         1 => Just(NodeEvent::Refuse),
+        1 => Just(NodeEvent::Disable),
+        2 => Just(NodeEvent::Enable),
         16 => Just(NodeEvent::Check),
         1 => Just(NodeEvent::Restart),
     ];
@@ -165,6 +172,8 @@ impl Node {
             NodeEvent::Hang => self.is_hung = true,
             NodeEvent::Resume => (self.is_hung, self.refuses) = (false, false),
             NodeEvent::Refuse => self.refuses = true,
+            NodeEvent::Disable => self.is_disabled = true,
+            NodeEvent::Enable => self.is_disabled = false,
             NodeEvent::Check | NodeEvent::Restart => {}
         }
     }
@@ -192,7 +201,7 @@ struct Told {
     claims: [bool; 3],
     /// It was the primary, or called itself that beside the primary, and was not seen as a replica since.
     is_old: [bool; 3],
-    /// The primary that was used last, and whether it was found to be down or a replica since.
+    /// The primary that was used last, and whether it was found to be down or a replica, or was disabled, since.
     last: Option<usize>,
     last_is_gone: bool,
 }
@@ -239,7 +248,9 @@ proptest! {
         let used = |pool: &PrimaryWatch| SERVERS.iter().position(|server| Some(*server) == pool.in_force());
         for (server, event) in events {
             nodes[server].apply(event);
+            let disabled: Vec<_> = (0..3).filter(|node| nodes[*node].is_disabled).map(|node| SERVERS[node]).collect();
             match event {
+                NodeEvent::Check if nodes[server].is_disabled => {}
                 NodeEvent::Check => {
                     let sighting = nodes[server].check();
                     told.note(server, sighting, used(&pool));
@@ -248,7 +259,13 @@ proptest! {
                 NodeEvent::Restart => {
                     nodes.iter_mut().for_each(|node| node.failures = 0);
                     pool = watch(pool.memory(), &SERVERS);
+                    disable(&mut pool, &disabled);
                 }
+                NodeEvent::Disable => {
+                    told.last_is_gone |= told.last == Some(server);
+                    disable(&mut pool, &disabled);
+                }
+                NodeEvent::Enable => disable(&mut pool, &disabled),
                 _ => {}
             }
             let Some(now) = used(&pool) else { continue };
@@ -259,6 +276,7 @@ proptest! {
             }
         }
         // Whatever has been: a replica that is promoted after all others are down is used.
+        disable(&mut pool, &[]);
         for (server, node) in nodes.iter_mut().enumerate() {
             *node = Node::default();
             pool.observe(SERVERS[server], node.check());
