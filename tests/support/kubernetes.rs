@@ -135,8 +135,8 @@ impl ApiServer {
                     "kubernetes.io/service-name": service,
                 },
             });
-            state.slices.insert(key, slice.clone());
-            state.add(kind, slice);
+            state.add(kind, &slice);
+            state.slices.insert(key, slice);
         });
     }
 
@@ -146,7 +146,7 @@ impl ApiServer {
             let key = ("default".to_owned(), name.to_owned());
             let mut slice = state.slices.remove(&key).unwrap();
             slice["metadata"]["resourceVersion"] = (state.version + 1).to_string().into();
-            state.add("DELETED", slice);
+            state.add("DELETED", &slice);
         });
     }
 
@@ -163,7 +163,7 @@ impl ApiServer {
                 "endpoints": null,
                 "ports": null,
             });
-            state.add("BOOKMARK", object);
+            state.add("BOOKMARK", &object);
             version
         })
     }
@@ -219,7 +219,7 @@ impl Drop for ApiServer {
 }
 
 impl State {
-    fn add(&mut self, kind: &str, object: Value) {
+    fn add(&mut self, kind: &str, object: &Value) {
         self.version += 1;
         self.events
             .push((self.version, json!({ "type": kind, "object": object })));

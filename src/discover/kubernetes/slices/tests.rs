@@ -192,7 +192,7 @@ fn a_hint_at_our_zone_is_a_tier_before_the_others() {
     let ending = endpoint("10.0.0.3", "ending", SERVING);
     let missing = endpoint("10.0.0.4", "missing", READY);
     let shown_in = |zone, endpoints: &[&Value]| {
-        let endpoints: Vec<_> = endpoints.iter().map(|endpoint| Value::clone(endpoint)).collect();
+        let endpoints: Vec<_> = endpoints.iter().copied().cloned().collect();
         shown(&of(ServicePort::Only, zone, [slice("a", "IPv4", &pg(), &endpoints)]))
     };
     assert_eq!(
