@@ -1,4 +1,4 @@
-//! Errors with sources: adds a context to an error, and displays an error with its sources.
+//! Errors with sources: adds a context to an error, and displays or searches an error with its sources.
 
 use std::error::Error;
 use std::io;
@@ -35,9 +35,33 @@ pub fn with_context(error: io::Error, context: impl Into<String>) -> io::Error {
     io::Error::new(error.kind(), Context { context, source: error })
 }
 
+/// The number of the system's error (errno(3)) that an error is, or has among its sources; `None`: there is none.
+#[must_use]
+pub fn os_error(error: &io::Error) -> Option<i32> {
+    let mut number = error.raw_os_error();
+    let mut source = error.source();
+    while let (None, Some(cause)) = (number, source) {
+        number = cause.downcast_ref().and_then(io::Error::raw_os_error);
+        source = cause.source();
+    }
+    number
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_an_error_is_found_below_its_contexts() {
+        let cause = || io::Error::from_raw_os_error(24);
+        assert_eq!(os_error(&cause()), Some(24));
+        assert_eq!(
+            os_error(&with_context(with_context(cause(), "/bin/a"), "cannot run")),
+            Some(24)
+        );
+        assert_eq!(os_error(&io::ErrorKind::NotFound.into()), None);
+        assert_eq!(os_error(&io::Error::other("exit status: 24")), None);
+    }
 
     #[test]
     fn a_chain_displays_each_context_and_the_cause_once() {

@@ -196,7 +196,7 @@ pub(super) async fn reload(
         let of_pool = |(pool, tls, reload): (&str, &PoolTls, TlsReload)| PoolTlsReloadBody {
             pool: pool.to_owned(),
             changed: reload.policy,
-            broken: tls.broken().into_iter().collect(),
+            broken: tls.broken().iter().map(ToString::to_string).collect(),
         };
         CertificateReloadsBody {
             listeners: listeners.into_iter().map(of_listener).collect(),

@@ -202,7 +202,7 @@ fn pool_tls_body(tls: &PoolTls) -> PoolTlsBody {
     PoolTlsBody {
         verify: tls.plan().verify,
         certificate_expires: tls.identity().map(|certificate| time(certificate.not_after)),
-        broken: tls.broken().into_iter().collect(),
+        broken: tls.broken().iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -92,7 +92,7 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
     let mut all = Vec::new();
     let of_admin = |tls: &Arc<ListenerTls>| {
         [
-            pool_tls::broken(&tls.broken()),
+            pool_tls::broken(tls.broken()),
             certificate_warnings(&tls.certificates()),
         ]
         .concat()
@@ -104,7 +104,7 @@ pub fn tls_warnings(plan: &Plan, tls: &LiveTls) -> Vec<String> {
             continue;
         };
         let store = tls.certificates();
-        let mut found = pool_tls::broken(&tls.broken());
+        let mut found = pool_tls::broken(tls.broken());
         found.extend(certificate_warnings(&store));
         found.extend(tls.client_auth_warnings());
         found.extend(names_without_certificate(listener, &store));

@@ -1,5 +1,6 @@
 //! The TLS with the servers of pools: read before a plan is put in force, and read again when its files change.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use super::Failure;
@@ -38,7 +39,7 @@ pub(super) fn load_pool_tls(plan: &Plan, before: Option<(&InForce, &Metrics)>) -
 pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
     let of_pool = |(pool, tls): (&Arc<str>, &Arc<PoolTls>)| -> Vec<String> {
         let identity = tls.identity();
-        let mut found = broken(tls.broken().as_slice());
+        let mut found = broken(tls.broken());
         found.extend(
             identity
                 .iter()
@@ -52,7 +53,7 @@ pub(super) fn warnings(tls: &TlsByPool) -> Vec<String> {
 }
 
 /// The warnings about files that were changed and cannot be used.
-pub(super) fn broken(errors: &[String]) -> Vec<String> {
-    let warning = |error: &String| format!("{error} (broken: what was read before stays in force)");
-    errors.iter().map(warning).collect()
+pub(super) fn broken(errors: impl IntoIterator<Item: Display>) -> Vec<String> {
+    let warning = |error| format!("{error} (broken: what was read before stays in force)");
+    errors.into_iter().map(warning).collect()
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::tcp::connect_and_reset;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use crate::dial::ConnectFailure;
 use crate::pool::AgentSettings;
 use reply::AgentReply;
 
@@ -137,13 +138,14 @@ impl AgentProbe {
 }
 
 impl Heard {
-    /// Records a reply, or that there is none. Returns what follows for the server, which has accepted a connection.
+    /// Records a reply, or that there is none; not, if this host is the reason. Returns what follows for the server, which has accepted a connection.
     fn record(&mut self, reply: io::Result<AgentReply>) -> Result<CheckPass, CheckFailure> {
         match reply {
             Ok(reply) => {
                 self.misses = 0;
                 reply.apply(&mut self.settings, &mut self.down);
             }
+            Err(error) if ConnectFailure::of(&error).is_local_shortage() => return Err(error.into()),
             Err(error) => {
                 tracing::debug!(%error, "no reply of an agent");
                 self.misses = self.misses.saturating_add(1);
@@ -192,6 +194,15 @@ mod tests {
         assert_eq!(
             settings(said("up ready\n")).unwrap(),
             set(AdminState::Enabled, Some(50))
+        );
+        for _ in 0..MISSES_MAX {
+            let shortage = settings(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+            assert!(matches!(shortage, Err(CheckFailure::Shortage(_))));
+        }
+        assert_eq!(
+            settings(said("ready\n")).unwrap(),
+            set(AdminState::Enabled, Some(50)),
+            "a shortage of this host is no missing reply"
         );
         assert!(settings(said("down\n")).is_err());
         assert!(settings(gone()).is_err());

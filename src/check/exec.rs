@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::addr::ServerAddr;
+use crate::error::{os_error, with_context};
 pub(crate) use descriptors::close_on_exec;
 use group::ProcessGroup;
 
@@ -125,8 +126,12 @@ fn host(address: ServerAddr) -> String {
 /// # Errors
 /// It cannot be started, or fails: its exit status, and the first line of its output.
 async fn execute(command: Command) -> Result<(), CheckFailure> {
-    output(command).await?;
-    Ok(())
+    match output(command).await {
+        Ok(_) => Ok(()),
+        // No further process may be started (fork(2)): RLIMIT_NPROC, or `TasksMax=` of the unit.
+        Err(error) if os_error(&error) == Some(libc::EAGAIN) => Err(CheckFailure::Shortage(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Runs a command to its end, and returns the first line of its output, without white space around it. The standard output
@@ -141,8 +146,7 @@ pub(crate) async fn output(command: Command) -> io::Result<String> {
     let started = spawn_blocking(move || ProcessGroup::start(command))
         .await
         .map_err(io::Error::other)?;
-    let (group, output) =
-        started.map_err(|error| crate::error::with_context(error, format!("cannot run {program}")))?;
+    let (group, output) = started.map_err(|error| with_context(error, format!("cannot run {program}")))?;
     let (status, output) = wait(group, output).await?;
     let line = output.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);

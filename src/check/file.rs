@@ -5,28 +5,18 @@ use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
-use crate::dial::ConnectFailure;
 use crate::error::with_context;
 use crate::regular_file;
 
 /// A longer file is probably not a password, and was configured by mistake.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Adds the key that names the file to an error. A shortage of descriptors or memory is returned unchanged, because it is
-/// not caused by the file.
-pub(super) fn file_error(key: &str, error: io::Error) -> io::Error {
-    if ConnectFailure::of(&error).is_local_shortage() {
-        return error;
-    }
-    with_context(error, key)
-}
-
 /// Reads the file that `key` names, which contains a password, without the end of its line (LF, or CR and LF).
 ///
 /// # Errors
 /// The file cannot be read, is too long, or contains no password. The error names the key.
 pub(super) async fn read_password(key: &str, file: &Path) -> io::Result<Vec<u8>> {
-    read_short(file).await.map_err(|error| file_error(key, error))
+    read_short(file).await.map_err(|error| with_context(error, key))
 }
 
 async fn read_short(file: &Path) -> io::Result<Vec<u8>> {

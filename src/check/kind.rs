@@ -9,9 +9,11 @@
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
 //! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster,
 //!   or a replica that does not follow its primary. It says what it knows of the role of such a server all the same.
+//! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
 //! - [`CheckFailure::Io`]: all else.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,8 +26,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::addr::ServerAddr;
-use crate::dial::{ConnectOptions, connect_for_check};
-use crate::error::with_context;
+use crate::dial::{ConnectFailure, ConnectOptions, connect_for_check};
+use crate::error::{chain, with_context};
 use crate::pool::{AgentSettings, ServerFacts, ServerPath};
 use crate::tls::{PoolTls, SniSource};
 
@@ -187,6 +189,8 @@ impl From<ServerFacts> for CheckPass {
 pub enum CheckFailure {
     /// It could not be made, or not to its end.
     Io(io::Error),
+    /// This host is out of local ports, file descriptors, processes or memory, which says nothing about the server.
+    Shortage(io::Error),
     /// The server answered, but did not let the check in.
     Refused {
         /// In the server's words.
@@ -211,11 +215,22 @@ impl CheckFailure {
             facts: ServerFacts::default(),
         }
     }
+
+    /// Why, in the words of the server if it has said anything.
+    pub(crate) fn reason(&self) -> Cow<'_, str> {
+        match self {
+            Self::Io(error) | Self::Shortage(error) => chain(error).into(),
+            Self::Refused { reason, .. } | Self::Unfit { reason, .. } => reason.into(),
+        }
+    }
 }
 
 impl From<io::Error> for CheckFailure {
     /// Says it plainly where the stream has ended too early: each library has other words for that.
     fn from(error: io::Error) -> Self {
+        if ConnectFailure::of(&error).is_local_shortage() {
+            return Self::Shortage(error);
+        }
         Self::Io(match error.kind() {
             io::ErrorKind::UnexpectedEof => with_context(error, "the server closed the connection"),
             _ => error,

@@ -179,7 +179,7 @@ impl RedisProbe {
     }
 
     /// Compares what a server that calls itself primary says with what the Sentinels say.
-    fn judge(&self, answer: Answer, named: Result<NamedPrimary, String>) -> Result<CheckPass, CheckFailure> {
+    fn judge(&self, answer: Answer, named: Result<NamedPrimary, CheckFailure>) -> Result<CheckPass, CheckFailure> {
         let Answer { mut pass, run_id } = answer;
         match named {
             Ok(named) if named.is(&self.target, &run_id) => {
@@ -189,9 +189,7 @@ impl RedisProbe {
             Ok(NamedPrimary { host, port, epoch, .. }) => Err(no_primary(format!(
                 "an old primary: the Sentinels name {host}:{port}, in epoch {epoch}"
             ))),
-            Err(reason) => Err(CheckFailure::unfit(format!(
-                "no Sentinel has said which server is the primary: {reason}"
-            ))),
+            Err(failure) => Err(failure),
         }
     }
 }

@@ -12,12 +12,11 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::file::file_error;
 use super::stream::CheckStream;
 use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::error::with_context;
 use crate::name::ServerName;
-use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SniSource};
+use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SniSource, TlsFileError};
 
 /// The kind.
 pub static KIND: CheckKind = CheckKind {
@@ -222,15 +221,19 @@ impl OwnTls {
                 tls
             }
             None => {
-                let tls = PoolTls::load(self.plan.clone()).map_err(|error| file_error("ca_file", error.into()))?;
+                let tls = PoolTls::load(self.plan.clone()).map_err(in_ca_file)?;
                 loaded.insert(tls)
             }
         };
         match tls.broken() {
-            Some(error) => Err(file_error("ca_file", io::Error::other(error))),
+            Some(error) => Err(in_ca_file(error)),
             None => Ok(tls.config()),
         }
     }
+}
+
+fn in_ca_file(error: TlsFileError) -> io::Error {
+    with_context(error.into(), "ca_file")
 }
 
 /// `notAfter` (RFC 5280, section 4.1.2.5).

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::addr::ClientAddr;
+use crate::error::os_error;
 use crate::pool::{NoLease, Pool, QueueTurn, Server, ServerId};
 use crate::socket::{Fault, read_closed, socket_fault};
 use crate::tls::{HandshakeError, TlsConnection};
@@ -102,13 +103,13 @@ impl ConnectFailure {
         matches!(self, Self::NoPorts | Self::NoDescriptors)
     }
 
-    /// Classifies an error of connecting.
+    /// Classifies an error of connecting, whatever contexts were added to it.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
         if SourceError::is(error) {
             return Self::NoSource;
         }
-        match error.raw_os_error() {
+        match os_error(error) {
             Some(libc::EADDRNOTAVAIL) => return Self::NoPorts,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Self::NoDescriptors,
             _ => {}

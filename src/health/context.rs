@@ -1,6 +1,7 @@
 //! What all checks share, and the loop that runs one of them.
 
 use std::future::poll_fn;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,9 +15,9 @@ use super::schedule::{Ticks, first_gap, jittered};
 use super::shared_probe::SharedProbe;
 use crate::account::Metrics;
 use crate::capacity::Capacity;
-use crate::check::{CheckFailure, CheckPass};
-use crate::dial::ConnectFailure;
+use crate::check::CheckFailure;
 use crate::discover::Resolver;
+use crate::error::chain;
 use crate::live::Live;
 
 /// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
@@ -84,8 +85,8 @@ impl CheckContext {
         drop(permits);
         let took = began.elapsed();
         probe.active().iter().for_each(|user| user.record_duration(took));
-        if self.is_local_shortage(&result) {
-            return began;
+        if let Err(CheckFailure::Shortage(error)) = &result {
+            self.log_shortage(error);
         }
         let in_force = self.live.in_force();
         for user in probe.active() {
@@ -102,23 +103,19 @@ impl CheckContext {
         began
     }
 
-    /// Whether the check failed because this host is short of a resource, which says nothing about the server. Logged when
-    /// a shortage begins.
-    fn is_local_shortage(&self, result: &Result<CheckPass, CheckFailure>) -> bool {
-        let Err(CheckFailure::Io(error)) = result else {
-            return false;
-        };
-        if !ConnectFailure::of(error).is_local_shortage() {
-            return false;
-        }
+    /// Logs the beginning of a shortage, by which a check has failed.
+    fn log_shortage(&self, error: &io::Error) {
         let now = Instant::now();
         let mut shortage = self.last_shortage.lock().unwrap_or_else(PoisonError::into_inner);
         let last = shortage.replace(now);
         drop(shortage);
         if last.is_none_or(|last| now >= last + SHORTAGE_ENDS_AFTER) {
-            tracing::warn!(%error, "cannot check servers: out of local ports, file descriptors or memory");
+            let error = chain(error);
+            tracing::warn!(
+                error,
+                "cannot check servers: out of local ports, file descriptors, processes or memory"
+            );
         }
-        true
     }
 }
 

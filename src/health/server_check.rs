@@ -120,7 +120,9 @@ impl ServerCheck {
                 outcome: CheckOutcome::Unfit(reason_given(reason)),
                 facts: *facts,
             }),
-            Err(CheckFailure::Io(error)) => Err(CheckOutcome::Fail(reason_given(&chain(error))).into()),
+            Err(CheckFailure::Io(error) | CheckFailure::Shortage(error)) => {
+                Err(CheckOutcome::Fail(reason_given(&chain(error))).into())
+            }
         }
     }
 
@@ -134,8 +136,8 @@ impl ServerCheck {
         }
     }
 
-    /// Has the pool judge and record a result, and counts it. Returns the servers that were up, and are down now because
-    /// of a failure.
+    /// Has the pool judge and record a result, and counts it; a shortage of this host is none. Returns the servers that were
+    /// up, and are down now because of a failure.
     pub(super) fn record(
         &self,
         pool: &LivePool,
@@ -145,6 +147,9 @@ impl ServerCheck {
         let was_ejected = self.server.is_ejected();
         let refusal_before = self.server.health().refusal;
         let timed_out = matches!(result, Err(CheckFailure::Io(error)) if error.kind() == io::ErrorKind::TimedOut);
+        if let Err(CheckFailure::Shortage(_)) = result {
+            return Vec::new();
+        }
         let found = self.found(pool, result);
         let was_refused = matches!(&found, Err(failed) if matches!(failed.outcome, CheckOutcome::Refused { .. }));
         let recorded = pool.record_check(&self.server, found);

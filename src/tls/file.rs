@@ -13,13 +13,14 @@ use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
 use super::words::bounded;
+use crate::error::with_context;
 use crate::regular_file;
 
 /// A longer file is not one of these, but named by mistake. A list of revoked certificates may be long.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is wrong with a file.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", .path.display())]
 pub struct TlsFileError {
     /// The file.
@@ -48,10 +49,11 @@ impl TlsFileError {
 
 impl From<TlsFileError> for io::Error {
     fn from(error: TlsFileError) -> Self {
-        // As it was: a shortage of descriptors is told apart by its number.
-        error
-            .os_error
-            .map_or_else(|| Self::other(error), Self::from_raw_os_error)
+        // A shortage of descriptors is told apart by its number.
+        match error.os_error {
+            Some(number) => with_context(Self::from_raw_os_error(number), error.path.display().to_string()),
+            None => Self::other(error),
+        }
     }
 }
 

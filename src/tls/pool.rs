@@ -101,7 +101,7 @@ pub struct PoolTls {
     plan: PoolTlsPlan,
     current: ArcSwap<Current>,
     /// What is broken, and has been reported. Readers never wait: a file may be on a file system that hangs.
-    broken: ArcSwapOption<String>,
+    broken: ArcSwapOption<TlsFileError>,
     /// Held while the files are read: by one thread at a time.
     reload: Mutex<()>,
 }
@@ -248,10 +248,9 @@ impl PoolTls {
                 reload.policy = true;
             }
             Err(error) => {
-                let error = error.to_string();
                 let before = self.broken.swap(Some(Arc::new(error.clone())));
                 if before.as_deref() != Some(&error) {
-                    reload.broken.push(error);
+                    reload.broken.push(error.to_string());
                 }
             }
         }
@@ -266,7 +265,7 @@ impl PoolTls {
 
     /// What is broken: a file that was changed and cannot be used. What was in force before is in force still.
     #[must_use]
-    pub fn broken(&self) -> Option<String> {
+    pub fn broken(&self) -> Option<TlsFileError> {
         self.broken.load().as_deref().cloned()
     }
 

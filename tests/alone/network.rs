@@ -201,7 +201,7 @@ fn when_ports_to_one_server_run_out_the_next_server_is_used_and_none_is_marked_d
     };
     let before = passed();
     eventually("checks of the other servers go on", || passed() > before + 50.0);
-    let shortage = "cannot check servers: out of local ports, file descriptors or memory";
+    let shortage = "cannot check servers: out of local ports, file descriptors, processes or memory";
     eventually("the shortage is logged", || log_count(&proxy, shortage) > 0);
     let metrics = proxy.metrics();
     assert_eq!(metrics.sum("acequia_health_transitions_total", &[("to", "down")]), 0.0);

@@ -223,7 +223,7 @@ fn a_shortage_that_stops_some_checks_is_logged_once_and_marks_no_server_down() {
     let short = || {
         log_count(
             &proxy,
-            "cannot check servers: out of local ports, file descriptors or memory",
+            "cannot check servers: out of local ports, file descriptors, processes or memory",
         )
     };
     eventually("the shortage is logged", || short() > 0);

@@ -1,5 +1,6 @@
 //! Sentinels: which server they name as the primary.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,9 @@ use crate::addr::ServerAddr;
 use crate::check::stream::open_stream;
 use crate::check::{CheckFailure, CheckTarget};
 use crate::dial::ConnectOptions;
-use crate::error::chain;
+
+/// Why there is no answer of the Sentinels.
+const UNNAMED: &str = "no Sentinel has said which server is the primary";
 
 /// Sentinels that watch the same primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +110,13 @@ impl Sentinels {
     /// known answer counts, too: a Sentinel that was cut off from the others must not bring back an old primary.
     ///
     /// # Errors
-    /// Why the last Sentinel did not answer, if none ever has.
-    pub(super) async fn ask(&self, tls: Option<&Arc<ClientConfig>>, began: Instant) -> Result<NamedPrimary, String> {
+    /// If none ever has answered: [`CheckFailure::Shortage`] if that is the reason for one of them, else
+    /// [`CheckFailure::Unfit`] with the reason for the last one.
+    pub(super) async fn ask(
+        &self,
+        tls: Option<&Arc<ClientConfig>>,
+        began: Instant,
+    ) -> Result<NamedPrimary, CheckFailure> {
         let deadline = self.deadline(began);
         let mut asked = JoinSet::new();
         for address in self.group.addresses.iter().copied() {
@@ -124,16 +132,20 @@ impl Sentinels {
             let (group, tls) = (Arc::clone(&self.group), tls.cloned());
             asked.spawn(async move {
                 let asked = timeout_at(deadline, ask_one(&target, &group, tls)).await;
-                let answer = asked.unwrap_or_else(|_| Err("timed out".to_owned()));
-                answer.map_err(|reason| format!("{address}: {reason}"))
+                let answer = asked.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+                answer.map_err(|failure| match failure {
+                    CheckFailure::Shortage(_) => failure,
+                    _ => CheckFailure::unfit(format!("{UNNAMED}: {address}: {}", failure.reason())),
+                })
             });
         }
-        let (mut answers, mut failure) = (Vec::new(), String::new());
+        let (mut answers, mut failure) = (Vec::new(), CheckFailure::unfit(UNNAMED));
         while let Some(answer) = asked.join_next().await {
             match answer {
                 Ok(Ok(named)) => answers.push(named),
-                Ok(Err(reason)) => failure = reason,
-                Err(error) => failure = error.to_string(),
+                Ok(Err(_)) | Err(_) if matches!(failure, CheckFailure::Shortage(_)) => {}
+                Ok(Err(other)) => failure = other,
+                Err(lost) => failure = CheckFailure::unfit(format!("{UNNAMED}: {lost}")),
             }
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,24 +162,19 @@ async fn ask_one(
     target: &CheckTarget,
     group: &SentinelGroup,
     tls: Option<Arc<ClientConfig>>,
-) -> Result<NamedPrimary, String> {
-    let answer = async {
-        let credentials = Credentials::read(group.login.as_ref(), "sentinel_password_file").await?;
-        let mut pipeline = Pipeline::new(credentials.as_ref());
-        let master = group.master.as_bytes();
-        pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master]);
-        pipeline.add(&[b"SENTINEL", b"MASTER", master]);
-        pipeline.send(open_stream(target, tls).await?).await
+) -> Result<NamedPrimary, CheckFailure> {
+    let credentials = Credentials::read(group.login.as_ref(), "sentinel_password_file").await?;
+    let mut pipeline = Pipeline::new(credentials.as_ref());
+    let master = group.master.as_bytes();
+    pipeline.add(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master]);
+    pipeline.add(&[b"SENTINEL", b"MASTER", master]);
+    let replies = pipeline.send(open_stream(target, tls).await?).await?;
+    let named = match &replies[1] {
+        RespValue::Error(error) => Err(error.clone()),
+        master => read_named(replies[0].elements(), master.elements())
+            .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
     };
-    match answer.await {
-        Ok(replies) => match &replies[1] {
-            RespValue::Error(error) => Err(error.clone()),
-            master => read_named(replies[0].elements(), master.elements())
-                .ok_or_else(|| "not a Sentinel: unexpected reply".to_owned()),
-        },
-        Err(CheckFailure::Io(error)) => Err(chain(&error)),
-        Err(CheckFailure::Refused { reason, .. } | CheckFailure::Unfit { reason, .. }) => Err(reason),
-    }
+    named.map_err(CheckFailure::unfit)
 }
 
 /// Reads the replies to `SENTINEL GET-MASTER-ADDR-BY-NAME` (host and port) and to `SENTINEL MASTER` (names and values by

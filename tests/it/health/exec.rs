@@ -3,9 +3,13 @@
 use std::fs::read_to_string;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
+use crate::support::limits::{descriptor_limits, leave_descriptors, limit_descriptors};
+use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
@@ -135,4 +139,60 @@ fn a_command_under_way_is_killed_when_the_process_stops() {
     eventually("the command runs", || processes(&pids).len() == 2);
     drop(proxy.stop());
     eventually("nothing is left", || processes(&pids).is_empty());
+}
+
+/// Waits for the log line of a shortage, ends that, and expects that it was no failure of the server.
+fn expect_shortage(proxy: &Proxy, end: impl FnOnce()) {
+    let checks = |result| {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", result)])
+    };
+    let lines = log_lines(
+        proxy,
+        "cannot check servers: out of local ports, file descriptors, processes or memory",
+        1,
+    );
+    let error = lines[0]["error"].as_str().unwrap();
+    assert!(error.starts_with("cannot run /bin/sh: "), "{error}");
+    end();
+    let before = checks("pass");
+    eventually("the server is checked again", || checks("pass") > before);
+    assert_eq!(checks("fail") + checks("timeout"), 0.0);
+    assert_eq!(proxy.metrics().sum("acequia_server_healthy", &[]), 1.0);
+}
+
+#[test]
+fn a_shortage_of_descriptors_takes_no_server_down() {
+    let server = Server::silent();
+    let proxy = Proxy::start(&config(server.address, "exit 0", ""));
+    let (before, _) = descriptor_limits(proxy.pid());
+    leave_descriptors(&proxy, 1);
+    expect_shortage(&proxy, || limit_descriptors(&proxy, before));
+}
+
+/// Has many threads, which count as processes, until it is killed.
+const HOG: &str = "
+import threading
+end = threading.Event()
+for _ in range(300):
+    threading.Thread(target=end.wait, daemon=True).start()
+print('full', flush=True)
+end.wait()
+";
+
+#[test]
+fn a_shortage_of_processes_takes_no_server_down() {
+    // A user of its own, because the kernel counts processes per user.
+    let user = 30_000 + std::process::id() % 10_000;
+    let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+    let as_user = ["setpriv", &*uid, &*gid, "--clear-groups"];
+    let server = Server::silent();
+    let proxy = Proxy::setup(&config(server.address, "exit 0", ""))
+        .under(&[&as_user[..], &["prlimit", "--nproc=300"]].concat())
+        .start();
+    let mut hog = Command::new(as_user[0]);
+    let hog = Process::start(hog.args(&as_user[1..]).args(["/usr/bin/python3", "-c", HOG]));
+    eventually("no further process may be started", || hog.stdout.so_far() == ["full"]);
+    expect_shortage(&proxy, || drop(hog));
 }
