@@ -171,7 +171,9 @@ impl HttpProbe {
             HeaderValue::from_static(concat!("acequia/", env!("CARGO_PKG_VERSION"))),
         );
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
-        fields.extend(self.check.headers.iter().cloned());
+        for (name, value) in self.check.headers.iter().cloned() {
+            fields.insert(name, value); // a `User-Agent` replaces ours
+        }
         request
     }
 

@@ -113,7 +113,9 @@ async fn the_request_is_as_configured() {
         method: Method::HEAD,
         path: Uri::from_static("/health?deep=1"),
         host: Some(HeaderValue::from_static("shop.example")),
-        headers: vec![(HeaderName::from_static("x-probe"), HeaderValue::from_static("1"))],
+        headers: [("x-probe", "1"), ("user-agent", "probe/2")]
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .to_vec(),
         ..check()
     };
     assert!(run(configured, address).await.is_ok());
@@ -131,6 +133,8 @@ async fn the_request_is_as_configured() {
         "{head}"
     );
     assert!(head.contains("x-probe: 1\r\n"), "{head}");
+    assert_eq!(head.matches("user-agent").count(), 1, "{head}");
+    assert!(head.contains("user-agent: probe/2\r\n"), "{head}");
 }
 
 #[tokio::test]
