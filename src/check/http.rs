@@ -24,7 +24,7 @@ use super::pattern::Pattern;
 use super::stream::CheckStream;
 use super::tls::{TlsCheck, TlsProbe, open, optional_settings};
 use super::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
-use crate::error::with_context;
+use crate::error::{chain, with_context};
 pub use statuses::{StatusList, StatusListError};
 
 /// The kind.
@@ -37,6 +37,7 @@ pub static KIND: CheckKind = CheckKind {
         "headers",
         "expect",
         "wrong_role",
+        "wrong_role_body",
         "body",
         "tls",
         "sni",
@@ -74,6 +75,8 @@ pub struct HttpCheck {
     pub expect: StatusList,
     /// The statuses of a server that works but has another role than its pool needs.
     pub wrong_role: StatusList,
+    /// Must be found in the first 64 KiB of the body of such a response: else the server does not work. `None`: it works.
+    pub wrong_role_body: Option<Pattern>,
     /// Must be found in the first 64 KiB of the body.
     pub body: Option<Pattern>,
     /// `None`: no TLS. Its `alpn` is empty.
@@ -93,9 +96,11 @@ impl Check for HttpCheck {
             headers,
             expect,
             wrong_role,
+            wrong_role_body,
             body,
             tls,
         } = self;
+        let regex = |pattern: &Option<Pattern>| format!("{:?}", pattern.as_ref().map(Pattern::as_str));
         let mut settings = vec![
             ("health.method", method.to_string()),
             ("health.path", path.to_string()),
@@ -103,7 +108,8 @@ impl Check for HttpCheck {
             ("health.headers", format!("{headers:?}")),
             ("health.expect", format!("{expect:?}")),
             ("health.wrong_role", format!("{wrong_role:?}")),
-            ("health.body", format!("{:?}", body.as_ref().map(Pattern::as_str))),
+            ("health.wrong_role_body", regex(wrong_role_body)),
+            ("health.body", regex(body)),
         ];
         settings.extend(optional_settings(tls.as_ref()));
         settings
@@ -206,8 +212,7 @@ impl HttpProbe {
     async fn judge(&self, response: Response<Incoming>) -> Result<(), CheckFailure> {
         let status = response.status();
         if self.check.wrong_role.contains(status) {
-            let reason = format!("the server has another role: it answers {}", describe(status));
-            return Err(CheckFailure::unfit(reason));
+            return Err(self.explain_role(response).await);
         }
         if !self.check.expect.contains(status) {
             return Err(io::Error::other(format!("the server answers {}", describe(status))).into());
@@ -215,6 +220,19 @@ impl HttpProbe {
         match &self.check.body {
             Some(pattern) => Ok(search(pattern, response.into_body()).await?),
             None => Ok(()),
+        }
+    }
+
+    /// What a response with the status of another role says. Some services answer so, too, if they do not work.
+    async fn explain_role(&self, response: Response<Incoming>) -> CheckFailure {
+        let answer = describe(response.status());
+        let works = match &self.check.wrong_role_body {
+            Some(pattern) => search(pattern, response.into_body()).await,
+            None => Ok(()),
+        };
+        match works {
+            Ok(()) => CheckFailure::unfit(format!("the server has another role: it answers {answer}")),
+            Err(error) => CheckFailure::Down(format!("the server answers {answer}: {}", chain(&error))),
         }
     }
 }

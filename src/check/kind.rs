@@ -7,6 +7,7 @@
 //!   ([`crate::pool::RoleRequirement`]). A kind that can report a role names [`ROLE_KEYS`] in its
 //!   [`pool_keys`](CheckKind::pool_keys), and implements [`Check::learns_role`].
 //! - [`CheckFailure::Refused`]: the server answered, so it lives, but it did not let the check in.
+//! - [`CheckFailure::Down`]: the server answered that it does not work. It is out at once.
 //! - [`CheckFailure::Unfit`]: the server works, but no pool is to use it, as a member that is not in sync with its cluster,
 //!   or a replica that does not follow its primary. It says what it knows of the role of such a server all the same.
 //! - [`CheckFailure::Shortage`]: this host is short of a resource. Nothing follows for the server.
@@ -198,6 +199,8 @@ pub enum CheckFailure {
         /// Whether it may accept new sessions all the same. It does not while it starts up or shuts down.
         accepts_sessions: bool,
     },
+    /// The server says that it does not work, and why.
+    Down(String),
     /// The server works, but no pool is to use it.
     Unfit {
         /// Why.
@@ -220,7 +223,7 @@ impl CheckFailure {
     pub(crate) fn reason(&self) -> Cow<'_, str> {
         match self {
             Self::Io(error) | Self::Shortage(error) => chain(error).into(),
-            Self::Refused { reason, .. } | Self::Unfit { reason, .. } => reason.into(),
+            Self::Refused { reason, .. } | Self::Down(reason) | Self::Unfit { reason, .. } => reason.into(),
         }
     }
 }

@@ -116,6 +116,7 @@ impl ServerCheck {
                 reason,
                 accepts_sessions,
             }) => refused(reason, *accepts_sessions),
+            Err(CheckFailure::Down(reason)) => Err(CheckOutcome::Down(reason_given(reason)).into()),
             Err(CheckFailure::Unfit { reason, facts }) => Err(FailedCheck {
                 outcome: CheckOutcome::Unfit(reason_given(reason)),
                 facts: *facts,

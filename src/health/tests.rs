@@ -160,6 +160,7 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
     let text = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(100_000));
     for failure in [
         CheckFailure::Io(std::io::Error::other(text.clone())),
+        CheckFailure::Down(text.clone()),
         CheckFailure::Unfit {
             reason: text,
             facts: ServerFacts::default(),

@@ -53,6 +53,9 @@ pub enum CheckOutcome {
         /// Whether it gets new sessions all the same: then this counts as a pass.
         accepts_sessions: bool,
     },
+    /// The server says itself that it does not work. One such result takes the server out, and one pass after it brings the
+    /// server back. A panic does not use it.
+    Down(Reason),
     /// The server works but has the wrong role, and which. One such result takes the server out, and one pass after it
     /// brings the server back.
     Unfit(Reason),
@@ -66,9 +69,11 @@ impl CheckOutcome {
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Pass => None,
-            Self::Fail(reason) | Self::Refused { reason, .. } | Self::Unfit(reason) | Self::Behind(reason) => {
-                Some(reason)
-            }
+            Self::Fail(reason)
+            | Self::Refused { reason, .. }
+            | Self::Down(reason)
+            | Self::Unfit(reason)
+            | Self::Behind(reason) => Some(reason),
         }
     }
 }
@@ -121,6 +126,7 @@ enum LatestResult {
     Refused {
         accepts_sessions: bool,
     },
+    Down,
     Unfit,
     Behind,
 }
@@ -128,7 +134,7 @@ enum LatestResult {
 impl LatestResult {
     /// Whether both count for the same streak.
     fn is_like(self, other: Self) -> bool {
-        let does_not_pass = |result| matches!(result, Self::Fail | Self::Unfit | Self::Behind);
+        let does_not_pass = |result| matches!(result, Self::Fail | Self::Down | Self::Unfit | Self::Behind);
         self == other || does_not_pass(self) && does_not_pass(other)
     }
 }
@@ -164,6 +170,7 @@ impl RiseFall {
             CheckOutcome::Pass => (LatestResult::Pass, false),
             // Such a check does not tell the role.
             CheckOutcome::Fail(_) => (LatestResult::Fail, self.unfit),
+            CheckOutcome::Down(_) => (LatestResult::Down, self.unfit),
             CheckOutcome::Refused { accepts_sessions, .. } => {
                 let accepts_sessions = *accepts_sessions;
                 (LatestResult::Refused { accepts_sessions }, self.unfit)
@@ -177,7 +184,7 @@ impl RiseFall {
         } else {
             1
         };
-        self.failures = if latest == LatestResult::Fail {
+        self.failures = if matches!(latest, LatestResult::Fail | LatestResult::Down) {
             self.failures.saturating_add(1)
         } else {
             0
@@ -190,19 +197,21 @@ impl RiseFall {
         };
         let next = match (self.state, latest) {
             (CheckState::Unchecked, _) if accepts_sessions => CheckState::Up,
-            (CheckState::Unchecked, _) | (_, LatestResult::Unfit) => CheckState::Down,
+            (CheckState::Unchecked, _) | (_, LatestResult::Down | LatestResult::Unfit) => CheckState::Down,
             (CheckState::Up, LatestResult::Fail | LatestResult::Behind) if self.streak >= thresholds.fall => {
                 CheckState::Down
             }
             (CheckState::Down, _) if accepts_sessions && self.streak >= thresholds.rise => CheckState::Up,
-            // The server was reachable all the time, only its role was wrong.
-            (CheckState::Down, LatestResult::Pass) if before == LatestResult::Unfit => CheckState::Up,
+            // The server answered all the time: it said that it does not work, or its role was wrong.
+            (CheckState::Down, LatestResult::Pass) if matches!(before, LatestResult::Down | LatestResult::Unfit) => {
+                CheckState::Up
+            }
             (same, _) => same,
         };
         self.behind = next == CheckState::Down
             && match latest {
                 LatestResult::Behind => true,
-                LatestResult::Unfit => false,
+                LatestResult::Down | LatestResult::Unfit => false,
                 _ => self.behind && self.failures < thresholds.fall,
             };
         (next != self.state).then(|| {
@@ -228,7 +237,7 @@ impl RiseFall {
     pub(super) const fn is_failing(&self) -> bool {
         matches!(
             self.latest,
-            LatestResult::Fail | LatestResult::Unfit | LatestResult::Behind
+            LatestResult::Fail | LatestResult::Down | LatestResult::Unfit | LatestResult::Behind
         )
     }
 
@@ -236,6 +245,18 @@ impl RiseFall {
     #[must_use]
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.state == CheckState::Down && !(self.unfit && self.failures < fall)
+    }
+
+    /// Whether the server said at the latest check that it takes no sessions.
+    #[must_use]
+    pub(super) const fn is_suspended(&self) -> bool {
+        matches!(
+            self.latest,
+            LatestResult::Down
+                | LatestResult::Refused {
+                    accepts_sessions: false
+                }
+        )
     }
 
     /// Whether the latest check was refused.

@@ -66,7 +66,7 @@ const UNFIT: u16 = 8; // the role is wrong, or required and not known
 const NOT_ENABLED: u16 = 16; // draining or disabled
 const DISABLED: u16 = 32;
 const BEHIND: u16 = 64; // down only because it is behind its primary
-const SUSPENDED: u16 = 128; // the latest check was refused, and it gets no new sessions
+const SUSPENDED: u16 = 128; // it said at the latest check that it takes no sessions
 const STAND_IN: u16 = 256; // it is the primary of a pool of replicas that falls back to it
 
 impl Server {
@@ -168,15 +168,14 @@ impl Server {
         self.has(EJECTED)
     }
 
-    /// Whether it is up: its checks say so, or it has none, and it is not ejected. This is what "up" means in metrics
-    /// (`acequia_server_up`), API and commands. Whether it gets new sessions also depends on its weight, tier and
-    /// administrative state.
+    /// Whether it is up: its checks say so, or it has none, and it is not ejected. This is what "up" means in API and
+    /// commands. Whether it gets new sessions also depends on its weight, tier and administrative state.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.check_state() == CheckState::Up && !self.has(EJECTED | SUSPENDED)
     }
 
-    /// Whether it gets no new sessions because its latest check was refused.
+    /// Whether it gets no new sessions because of what it said at its latest check: it refused it, or does not work.
     pub(super) fn is_suspended(&self) -> bool {
         self.has(SUSPENDED)
     }
@@ -236,7 +235,7 @@ impl Server {
         match outcome {
             CheckOutcome::Pass => checks.passed_at = Some(Instant::now()),
             CheckOutcome::Unfit(_) => checks.passed_at = None,
-            CheckOutcome::Fail(_) | CheckOutcome::Refused { .. } | CheckOutcome::Behind(_) => {}
+            CheckOutcome::Fail(_) | CheckOutcome::Down(_) | CheckOutcome::Refused { .. } | CheckOutcome::Behind(_) => {}
         }
         self.publish_checks(&checks);
         if (before, changed) == (CheckState::Down, Some(CheckState::Up)) {
@@ -344,7 +343,7 @@ impl Server {
         self.set_flag(FAILING, checks.rise_fall.is_failing());
         self.set_flag(UNFIT, checks.rise_fall.is_unfit());
         self.set_flag(BEHIND, checks.rise_fall.is_behind());
-        self.set_flag(SUSPENDED, checks.rise_fall.refusal() == RefusedCheck::Suspended);
+        self.set_flag(SUSPENDED, checks.rise_fall.is_suspended());
     }
 
     fn lock_overrides(&self) -> MutexGuard<'_, Overrides> {

@@ -445,11 +445,12 @@ fn server_reset_is_explained(kind: &Kind, record: &Record, client: End) -> bool 
 
 /// The servers that are not up, without those that never are.
 pub fn down(metrics: &Metrics) -> Vec<String> {
-    let all = metrics.series("acequia_server_up", &[]);
-    let down = all
-        .iter()
-        .filter(|server| server.value == 0.0)
-        .map(|server| &server.labels["server"]);
+    let servers_with = |name, value| {
+        let servers = metrics.series(name, &[]).into_iter();
+        servers.filter(move |server| server.value == value)
+    };
+    let down = servers_with("acequia_server_healthy", 0.0).chain(servers_with("acequia_server_ejected", 1.0));
+    let down = down.map(|server| &server.labels["server"]);
     let can_be = |name: &&String| !name.contains("refusing") && !name.contains("hanging");
     down.filter(can_be).cloned().collect()
 }

@@ -18,7 +18,7 @@ pub(super) const RETENTION: Duration = Duration::from_secs(300);
 
 const SERVER_SESSIONS_ACTIVE_HELP: &str = "Current sessions of a server, including those still connecting.";
 const SERVER_UP_HELP: &str =
-    "Whether a server is up: its health checks pass or it has none, its role is right, and it is not ejected.";
+    "The same as acequia_server_healthy: whether a server answers its health checks, whatever its role, or has none.";
 const SERVER_MAX_SESSIONS_HELP: &str = "The most sessions that a server may have at once, if that is limited.";
 const POOL_QUEUE_HELP: &str = "Clients that wait in the queue of a pool.";
 const HEALTH_CHECK_REFUSED_HELP: &str =
@@ -122,7 +122,7 @@ impl Registry {
                 if !written.insert(key) {
                     continue;
                 }
-                write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_up()));
+                write_sample(&mut up, names::SERVER_UP, &labels, u8::from(server.is_healthy()));
                 if series.is_some_and(|series| series.may_refuse_checks()) {
                     let is_refused = server.health().refusal != RefusedCheck::None;
                     write_sample(&mut refused, names::HEALTH_CHECK_REFUSED, &labels, u8::from(is_refused));

@@ -17,6 +17,7 @@ fn check() -> HttpCheck {
         headers: Vec::new(),
         expect: "200-399".parse().unwrap(),
         wrong_role: StatusList::default(),
+        wrong_role_body: None,
         body: None,
         tls: None,
     }
@@ -70,6 +71,7 @@ async fn run(check: HttpCheck, address: SocketAddr) -> Result<CheckPass, String>
         .expect("the server has answered");
     ran.map_err(|failure| match failure {
         CheckFailure::Io(error) | CheckFailure::Shortage(error) => chain(&error),
+        CheckFailure::Down(reason) => format!("down: {reason}"),
         CheckFailure::Unfit { reason, .. } => format!("unfit: {reason}"),
         CheckFailure::Refused { reason, .. } => format!("refused: {reason}"),
     })
@@ -96,8 +98,23 @@ async fn the_status_decides() {
         wrong_role: "503".parse().unwrap(),
         ..check()
     };
-    let reason = "unfit: the server has another role: it answers 503 Service Unavailable";
-    assert_eq!(run(roles, address).await.unwrap_err(), reason);
+    let unfit = "unfit: the server has another role: it answers 503 Service Unavailable";
+    assert_eq!(run(roles.clone(), address).await.unwrap_err(), unfit);
+    let running = HttpCheck {
+        wrong_role_body: Some(Pattern::new("\"state\": ?\"running\"").unwrap()),
+        ..roles
+    };
+    let down = "down: the server answers 503 Service Unavailable: `\"state\": ?\"running\"` is not in the first";
+    for (body, expected) in [
+        ("{\"state\": \"running\", \"role\": \"replica\"}", unfit),
+        ("{\"state\": \"stopped\", \"role\": \"replica\"}", down),
+    ] {
+        let text = format!("HTTP/1.1 503 Why ever\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak();
+        let failed = run(running.clone(), answering(text.as_bytes()).await)
+            .await
+            .unwrap_err();
+        assert!(failed.starts_with(expected), "{failed}");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ fn outcome(sign: char) -> CheckOutcome {
             reason: "too many clients".into(),
             accepts_sessions: sign == '!',
         },
+        'x' => CheckOutcome::Down("the agent says: down".into()),
         _ => CheckOutcome::Unfit("a replica".into()),
     }
 }
@@ -39,6 +40,21 @@ fn one_unfit_result_takes_a_server_out_and_one_pass_brings_it_back() {
         run(&mut RiseFall::unchecked(), "+-?+"),
         [Some(Up), None, Some(Down), Some(Up)]
     );
+}
+
+#[test]
+fn a_server_that_says_it_is_down_is_out_at_once_and_not_healthy() {
+    use CheckState::{Down, Up};
+    let mut machine = RiseFall::unchecked();
+    assert_eq!(run(&mut machine, "+x"), [Some(Up), Some(Down)]);
+    assert!(!machine.is_healthy() && !machine.is_unfit() && machine.is_suspended());
+    assert_eq!(run(&mut machine, "+"), [Some(Up)], "one pass brings it back");
+    assert!(machine.is_healthy() && !machine.is_suspended());
+    // A failed check in between requires `rise` passes again.
+    assert_eq!(run(&mut machine, "x-++"), [Some(Down), None, None, Some(Up)]);
+    // It says nothing of its role.
+    run(&mut machine, "?x");
+    assert!(machine.is_unfit() && !machine.is_healthy());
 }
 
 #[test]

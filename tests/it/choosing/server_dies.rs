@@ -118,7 +118,7 @@ fn an_ejected_server_is_tried_again_after_eject_for() {
     let proxy = Proxy::start(&one_pool(&[stays.address, dead.address], health));
     eventually("the dead server is ejected", || {
         assert_eq!(ask(proxy.at("l"), b""), b"s1");
-        proxy.metrics().sum("acequia_server_up", &[]) == 1.0
+        proxy.metrics().sum("acequia_server_ejected", &[]) == 1.0
     });
     let _back = Server::named_on(dead.listen(), "s2");
     eventually("the returned server is used", || ask(proxy.at("l"), b"") == b"s2");

@@ -158,9 +158,9 @@ fn readme_replication_example_finds_the_primary_and_the_replica() {
     let proxy = Proxy::start(&text);
     for (listener, pool, server) in [("write", "primary", &primary), ("read", "replicas", &replica)] {
         let address = server.address().to_string();
-        eventually("the server of this role is up", || {
+        eventually("the server of this role is used", || {
             let of_server = [("pool", pool), ("server", &address)];
-            proxy.metrics().sum("acequia_server_up", &of_server) == 1.0
+            proxy.metrics().sum("acequia_server_usable", &of_server) == 1.0
         });
         let port = must(&mut psql(proxy.at(listener), "SELECT inet_server_port()"));
         assert_eq!(port.trim(), server.address().port().to_string());

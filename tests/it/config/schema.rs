@@ -205,6 +205,7 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         | "path"
         | "host"
         | "body"
+        | "wrong_role_body"
         | "send"
         | "expect"
         | "user"

@@ -125,3 +125,26 @@ fn hostile_agents_change_nothing() {
         assert_eq!(body["weight_is_set"], false);
     }
 }
+
+#[test]
+fn a_server_whose_agent_says_down_is_not_healthy() {
+    let reply = Arc::new(Mutex::new("fail#disk\n"));
+    let (agent, server) = (agent(&reply), Server::named("a"));
+    let proxy = Proxy::start(&config(&[&server], &agent));
+    let shown = || {
+        let metrics = proxy.metrics();
+        let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);
+        let healthy = ["acequia_server_healthy", "acequia_server_up"].map(|name| metrics.sum(name, &[]));
+        (healthy, servers("unhealthy"), servers("usable"))
+    };
+    assert_eq!(shown(), ([0.0; 2], 1.0, 0.0));
+    let checks = |result| {
+        proxy
+            .metrics()
+            .sum("acequia_health_checks_total", &[("result", result)])
+    };
+    assert!(checks("fail") > 0.0);
+    assert_eq!(checks("wrong_role"), 0.0);
+    *reply.lock().unwrap() = "up\n";
+    eventually("one reply brings it back", || shown() == ([1.0; 2], 0.0, 1.0));
+}

@@ -129,19 +129,20 @@ fn nginx_passes_by_status_and_body_in_plain_and_in_tls() {
 
 /// Answers `GET /primary` and `GET /replica` as the REST API of Patroni does, by the documentation of version 4: 200 if the
 /// member has the role, else 503, with its state in JSON. `lag` above 16 MB is not accepted.
-fn patroni(is_primary: &Arc<AtomicBool>) -> Server {
-    let is_primary = Arc::clone(is_primary);
+fn patroni(is_primary: &Arc<AtomicBool>, is_running: &Arc<AtomicBool>) -> Server {
+    let (is_primary, is_running) = (Arc::clone(is_primary), Arc::clone(is_running));
     Server::run(move |mut stream| {
         let mut line = String::new();
         let _ = BufReader::new(stream.try_clone().unwrap()).read_line(&mut line);
         let role = if is_primary.load(SeqCst) { "primary" } else { "replica" };
+        let state = if is_running.load(SeqCst) { "running" } else { "stopped" };
         let asked = line.split(['/', '?', ' ']).nth(2).unwrap_or_default();
-        let status = if asked == role {
+        let status = if (asked, state) == (role, "running") {
             "200 OK"
         } else {
             "503 Service Unavailable"
         };
-        let body = format!("{{\"state\": \"running\", \"role\": \"{role}\", \"server_version\": 160004}}");
+        let body = format!("{{\"state\": \"{state}\", \"role\": \"{role}\", \"server_version\": 160004}}");
         let head =
             format!("HTTP/1.0 {status}\r\nServer: BaseHTTP/0.6 Python/3.11\r\nContent-Type: application/json\r\n\r\n");
         let _ = stream.write_all(format!("{head}{body}").as_bytes());
@@ -151,7 +152,8 @@ fn patroni(is_primary: &Arc<AtomicBool>) -> Server {
 #[test]
 fn a_failover_of_patroni_moves_the_sessions_with_one_answer() {
     let roles = [true, false].map(|is_primary| Arc::new(AtomicBool::new(is_primary)));
-    let members = roles.each_ref().map(patroni);
+    let is_running = Arc::new(AtomicBool::new(true));
+    let members = roles.each_ref().map(|role| patroni(role, &is_running));
     let databases = [Server::named("first"), Server::named("second")];
     // In a cluster Patroni has the same port at each address. Here it has another port for each member, and so each member
     // has a pool of its own.
@@ -194,6 +196,28 @@ fn a_failover_of_patroni_moves_the_sessions_with_one_answer() {
         reason,
         "the server has another role: it answers 503 Service Unavailable"
     );
+}
+
+#[test]
+fn a_member_of_patroni_is_healthy_as_long_as_its_postgresql_runs() {
+    let [is_primary, is_running] = [false, true].map(|value| Arc::new(AtomicBool::new(value)));
+    let (member, database) = (patroni(&is_primary, &is_running), Server::named("database"));
+    let check = format!(
+        "health = {{ check = \"http\", port = {}, path = \"/primary\", expect = \"200\", wrong_role = \"503\", \
+         wrong_role_body = '\"state\": ?\"running\"', interval = \"20ms\", fall = 1000 }}",
+        member.address.port()
+    );
+    let proxy = Proxy::start(&[listener("p", "p", ""), pool("p", &[database.address], &check)].concat());
+    let shown = || {
+        let metrics = proxy.metrics();
+        let servers = |state| metrics.sum("acequia_pool_servers", &[("state", state)]);
+        let healthy = ["acequia_server_healthy", "acequia_server_up"].map(|name| metrics.sum(name, &[]));
+        (healthy, servers("wrong_role"), servers("unhealthy"))
+    };
+    eventually("it works, as a replica", || shown() == ([1.0; 2], 1.0, 0.0));
+    is_running.store(false, SeqCst);
+    eventually("it does not work", || shown() == ([0.0; 2], 0.0, 1.0));
+    assert_eq!(server_reached(proxy.at("p")), "");
 }
 
 #[test]

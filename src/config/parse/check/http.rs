@@ -30,6 +30,10 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
     let path = section.get("path").and_then(|node| path(node, problems));
     let expect = section.get("expect").and_then(|node| statuses(node, problems));
     let wrong_role = section.get("wrong_role").and_then(|node| statuses(node, problems));
+    if let (None, Some((position, _))) = (section.get("wrong_role"), section.entry("wrong_role_body")) {
+        let message = "`wrong_role_body` is never used";
+        problems.warning(position, message, "add `wrong_role`, or remove it");
+    }
     Arc::new(HttpCheck {
         method: method.unwrap_or(Method::GET),
         path: path.unwrap_or_else(|| Uri::from_static("/")),
@@ -37,6 +41,7 @@ fn read(section: &Section<'_>, problems: &mut Problems<'_>) -> Arc<dyn Check> {
         headers: headers(section, problems),
         expect: expect.unwrap_or_else(|| EXPECT_DEFAULT.parse().expect("the default is valid")),
         wrong_role: wrong_role.unwrap_or_default(),
+        wrong_role_body: section.get("wrong_role_body").and_then(|node| pattern(node, problems)),
         body: section.get("body").and_then(|node| pattern(node, problems)),
         tls: optional_tls(section, problems),
     })
