@@ -37,7 +37,7 @@ pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use announced::{AnnouncePlan, Announcement, RefusedAnnouncement};
 pub use discover::{
     DiscoverPlan, DiscoverSource, DnsQuery, DnsSourcePlan, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan,
-    KubernetesPlan, ServicePort, ServiceSourcePlan,
+    KubernetesPlan, Lister, ServicePort, ServiceSourcePlan,
 };
 pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
@@ -276,10 +276,11 @@ impl PoolPlan {
         names_of(&self.entries)
     }
 
-    /// Whether something lists further servers at run time.
+    /// What lists further servers at run time; `None`: nothing does.
     #[must_use]
-    pub fn has_source(&self) -> bool {
-        self.discover.is_some() || self.scale.is_some()
+    pub fn lister(&self) -> Option<Lister> {
+        let source = self.discover.as_ref().map(|_| Lister::Source);
+        source.or_else(|| self.scale.as_ref().map(|_| Lister::Clones))
     }
 
     /// Whether this is the host name of an entry, as configured.

@@ -15,7 +15,7 @@ use super::CloneContext;
 use super::clone::{CloneTask, StatusCell};
 use crate::addr::{ServerAddr, ServerLocation};
 use crate::live::LivePool;
-use crate::plan::ServerEntry;
+use crate::plan::{Lister, ServerEntry};
 use crate::pool::Member;
 use crate::scale::{CloneState, CloneStatus, ScaleLoad, ScalePlan, ScaleStep, Scaler};
 
@@ -174,7 +174,8 @@ impl PoolClones {
         let servers: Vec<_> = running.filter_map(|clone| entry(clone, &plan)).collect();
         self.pool.scale().publish(clones);
         if servers != self.published {
-            self.context.live.set_servers(self.pool.name(), servers.clone());
+            let live = &self.context.live;
+            live.set_servers(self.pool.name(), Lister::Clones, servers.clone());
             self.published = servers;
             self.tell_servers();
         }

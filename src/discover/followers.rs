@@ -12,7 +12,7 @@ use super::back_off::BackOff;
 use super::source::{ListAnswer, Reports, ServerList, ServerSource};
 use super::sources;
 use crate::live::{InForce, Live};
-use crate::plan::DiscoverPlan;
+use crate::plan::{DiscoverPlan, Lister};
 use crate::text::Reason;
 
 /// The longest time between two looks for added servers whose time is over.
@@ -136,7 +136,7 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
         Ok(ServerList { servers, warning }) => {
             let count = servers.len();
             let is_back = pool.dynamic().record_success(SystemTime::now(), warning);
-            if let Some(change) = live.set_servers(pool_name, servers) {
+            if let Some(change) = live.set_servers(pool_name, Lister::Source, servers) {
                 let (added, removed) = (change.added, change.removed);
                 tracing::info!(pool = %pool_name, %source, servers = count, added, removed, "servers listed");
             } else if is_back {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use super::{AddedServer, Live};
-use crate::plan::{ListedServer, PoolPlan, ServerEntry, listed_entries};
+use crate::plan::{ListedServer, Lister, PoolPlan, ServerEntry, listed_entries};
 use crate::pool::{Member, MemberConfig, Server, ServerId};
 use crate::text::Reason;
 
@@ -17,8 +17,8 @@ pub struct DynamicServers(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the source has listed last; `None`: nothing so far.
-    listed: Option<Arc<[ServerEntry]>>,
+    /// What was listed last, and by what; `None`: nothing so far.
+    listed: Option<(Lister, Arc<[ServerEntry]>)>,
     source: SourceState,
     /// Those that operators have added, in this order.
     added: Vec<AddedServer>,
@@ -71,11 +71,12 @@ impl DynamicServers {
     /// The entries of a pool with this plan.
     pub(super) fn entries(&self, plan: &PoolPlan) -> Arc<[ServerEntry]> {
         let state = self.lock();
-        let listed = state.listed.as_ref().filter(|_| plan.has_source());
-        match listed {
+        // What another lister has listed, before a reload, is not for this plan.
+        let listed = state.listed.as_ref().filter(|(by, _)| plan.lister() == Some(*by));
+        match listed.map(|(_, listed)| listed) {
             None if state.added.is_empty() => Arc::clone(&plan.entries),
             Some(listed) if plan.entries.is_empty() && state.added.is_empty() => Arc::clone(listed),
-            _ => {
+            listed => {
                 let listed = listed.map_or(&[][..], |listed| &**listed);
                 let mut entries: Vec<_> = plan.entries.iter().chain(listed).cloned().collect();
                 let labels: HashSet<_> = entries.iter().map(|entry| Arc::clone(entry.label())).collect();
@@ -89,26 +90,27 @@ impl DynamicServers {
     }
 
     /// Prepares for a plan in which the pool is discovered. As long as its source has listed nothing, the pool keeps the
-    /// servers of the plan `before`.
+    /// servers of the plan `before`, unless something has listed further ones for that.
     pub(super) fn prepare(&self, next: &PoolPlan, before: &PoolPlan) {
-        if next.discover.is_some() && !before.has_source() {
-            self.lock().listed = Some(Arc::clone(&before.entries));
+        if next.lister() == Some(Lister::Source) && before.lister().is_none() {
+            self.lock().listed = Some((Lister::Source, Arc::clone(&before.entries)));
         }
     }
 
-    /// Replaces what the source has listed. `None`: it has listed the same before.
-    fn list(&self, listed: Vec<ServerEntry>) -> Option<ListChange> {
+    /// Replaces what was listed. `None`: the same lister has listed the same before.
+    fn list(&self, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
         let mut state = self.lock();
-        let before = state.listed.as_deref().unwrap_or_default();
-        if state.listed.is_some() && *before == *listed {
+        let before = state.listed.as_ref().filter(|(before, _)| *before == by);
+        if before.is_some_and(|(_, before)| **before == *listed) {
             return None;
         }
+        let before = before.map_or(&[][..], |(_, before)| &**before);
         let identities = |entries: &[ServerEntry]| -> HashSet<_> {
             let identity = |entry: &ServerEntry| (Arc::clone(entry.label()), entry.location.clone());
             entries.iter().map(identity).collect()
         };
         let (old, new) = (identities(before), identities(&listed));
-        state.listed = Some(listed.into());
+        state.listed = Some((by, listed.into()));
         Some(ListChange {
             added: new.difference(&old).count(),
             removed: old.difference(&new).count(),
@@ -118,7 +120,9 @@ impl DynamicServers {
     /// What the source has listed last; `None`: nothing so far.
     #[must_use]
     pub fn listed(&self) -> Option<Arc<[ServerEntry]>> {
-        self.lock().listed.clone()
+        let state = self.lock();
+        let (_, listed) = state.listed.as_ref().filter(|(by, _)| *by == Lister::Source)?;
+        Some(Arc::clone(listed))
     }
 
     /// The servers that operators have added. One of them is not in use while the configuration or the source has another
@@ -192,16 +196,16 @@ fn with_limit_of(plan: &PoolPlan, added: &ServerEntry) -> ServerEntry {
 }
 
 impl Live {
-    /// Replaces the servers that the source of the pool of this name lists; those of its plan stay. `None`: nothing has
-    /// changed, or there is no such pool. A listed server of the same name and address as before stays, with its health, its
+    /// Replaces the servers that are listed for the pool of this name; those of its plan stay. `None`: nothing has changed, or
+    /// there is no such pool, or something else lists its servers since a reload. A listed server of the same name and address as before stays, with its health, its
     /// sessions and its back-off; one that has left gets no new sessions.
     ///
-    /// A pool has one source, which is the only caller for it.
-    pub fn set_servers(&self, pool: &str, listed: Vec<ServerEntry>) -> Option<ListChange> {
+    /// A pool has one lister, which is the only caller for it.
+    pub fn set_servers(&self, pool: &str, by: Lister, listed: Vec<ServerEntry>) -> Option<ListChange> {
         let _changing = self.changing();
         let in_force = self.in_force();
-        let pool = in_force.pool(pool)?;
-        let change = pool.dynamic().list(listed)?;
+        let pool = in_force.pool(pool).filter(|pool| pool.plan().lister() == Some(by))?;
+        let change = pool.dynamic().list(by, listed)?;
         pool.update_dynamic_servers(&self.registry);
         self.listed_changed.notify_one();
         Some(change)
@@ -231,7 +235,7 @@ impl Live {
                 continue;
             };
             match listed_entries(listed, plan.defaults) {
-                Ok(entries) => drop(self.set_servers(&name, entries)),
+                Ok(entries) => drop(self.set_servers(&name, Lister::Source, entries)),
                 Err(error) => tracing::warn!(pool = %name, %error, "the servers of before the start are not valid"),
             }
         }

@@ -13,6 +13,15 @@ use hyper::Uri;
 use crate::addr::IpFamily;
 use crate::pool::MemberConfig;
 
+/// What lists servers of a pool at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lister {
+    /// The source that `discover` names.
+    Source,
+    /// The clones of `scale`.
+    Clones,
+}
+
 /// `discover` of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscoverPlan {
