@@ -13,6 +13,7 @@ mod members;
 mod pool;
 mod checked;
 mod pools;
+mod serving;
 mod inherit;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::live::{Live, LivePool};
-use crate::pool::MemberState;
+use crate::pool::Member;
+use crate::scale::{CloneState, CloneStatus};
 
 /// How often the state is polled.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,8 +25,8 @@ pub async fn run(live: Arc<Live>) {
         let now = ticks.tick().await;
         let in_force = live.in_force();
         let mut present = HashSet::new();
-        for pool in in_force.pools.iter().filter(|pool| !pool.is_usable(now)) {
-            if unusable.contains(pool.name()) || !is_starting(pool, now) {
+        for pool in in_force.pools.iter().filter(|pool| !pool.serves(now)) {
+            if unusable.contains(pool.name()) || !pool.is_starting(now) {
                 present.insert(Arc::clone(pool.name()));
             }
         }
@@ -35,33 +36,40 @@ pub async fn run(live: Arc<Live>) {
             }
         }
         for name in unusable.iter().filter(|name| !present.contains(*name)) {
-            if in_force.pool(name).is_some() {
-                tracing::info!(pool = %name, "pool has a usable server again");
+            match in_force.pool(name) {
+                Some(pool) if pool.is_asleep(now) => tracing::info!(pool = %name, "pool sleeps again"),
+                Some(_) => tracing::info!(pool = %name, "pool has a usable server again"),
+                None => {}
             }
         }
         unusable = present;
     }
 }
 
-/// Whether a server has not been checked yet, or a name not been resolved: `/ready` tells that.
-fn is_starting(pool: &LivePool, now: Instant) -> bool {
-    let servers = pool.servers();
-    servers.is_empty() || servers.iter().any(|server| server.state(now) == MemberState::Unchecked)
+/// The state of each server, and the error of its latest check; and the state of each clone that is none, and why it was
+/// started again.
+fn reasons(pool: &LivePool, now: Instant) -> String {
+    let of_server = |server: &Member| {
+        let state = server.state(now).as_str();
+        state_of(&server.spec().label, state, server.health().reason.as_deref())
+    };
+    let of_clone = |clone: &CloneStatus| state_of(&clone.name, clone.state.as_str(), clone.reason.as_deref());
+    let mut reasons: Vec<String> = pool.servers().iter().map(of_server).collect();
+    let clones = pool.scale().clones();
+    let without_server = clones.iter().filter(|clone| clone.state != CloneState::Running);
+    reasons.extend(without_server.map(of_clone));
+    if reasons.is_empty() {
+        return String::from("it has none");
+    }
+    let more = reasons.len().saturating_sub(SERVERS_NAMED_MAX);
+    reasons.truncate(SERVERS_NAMED_MAX);
+    reasons.extend((more > 0).then(|| format!("{more} more")));
+    reasons.join("; ")
 }
 
-/// The state of each server, and the error of its latest check.
-fn reasons(pool: &LivePool, now: Instant) -> String {
-    let servers = pool.servers();
-    let mut reasons: Vec<String> = Vec::new();
-    for server in servers.iter().take(SERVERS_NAMED_MAX) {
-        let (label, state) = (&server.spec().label, server.state(now).as_str());
-        reasons.push(match server.health().reason {
-            Some(reason) => format!("{label}: {state} ({reason})"),
-            None => format!("{label}: {state}"),
-        });
+fn state_of(name: &str, state: &str, reason: Option<&str>) -> String {
+    match reason {
+        Some(reason) => format!("{name}: {state} ({reason})"),
+        None => format!("{name}: {state}"),
     }
-    if servers.len() > SERVERS_NAMED_MAX {
-        reasons.push(format!("{} more", servers.len() - SERVERS_NAMED_MAX));
-    }
-    reasons.join("; ")
 }

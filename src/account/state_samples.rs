@@ -31,17 +31,18 @@ impl Family {
     }
 }
 
-/// Writes the states of pools and servers. `pools`: the configured pools, each with whether it requires a role.
+/// Writes the states of pools and servers. `pools`: the configured pools, each with whether it serves new sessions, and whether
+/// it requires a role.
 #[must_use]
-pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool)>, now: Instant) -> String {
+pub fn write_states<'a>(pools: impl IntoIterator<Item = (&'a Pool, bool, bool)>, now: Instant) -> String {
     let mut usable = Family::new(
         names::POOL_USABLE,
-        "Whether a pool has a server for new sessions; a fallback does not count.",
+        "Whether a pool has a server for new sessions, or starts one for them; a fallback does not count.",
     );
     let mut counts = Family::new(names::POOL_SERVERS, "Servers of a pool, each in one state.");
     let mut servers = ServerFamilies::new();
-    for (pool, requires_role) in pools {
-        usable.add(&format_labels(&[("pool", pool.name())]), u64::from(pool.is_usable(now)));
+    for (pool, serves, requires_role) in pools {
+        usable.add(&format_labels(&[("pool", pool.name())]), u64::from(serves));
         let mut by_state = [0; MemberState::ALL.len()];
         let mut seen = HashSet::new();
         for member in pool.servers().iter() {

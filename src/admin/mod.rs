@@ -170,7 +170,7 @@ fn router(admin: Arc<Admin>) -> Router {
 /// The query of `/ready`.
 #[derive(Debug, Deserialize)]
 struct ReadyQuery {
-    /// Names of pools, separated by commas, each of which needs a usable server, its own or that of its fallback.
+    /// Names of pools, separated by commas, each of which needs a usable server, its own or that of its fallback, or sleeps.
     pools: Option<String>,
 }
 
@@ -188,7 +188,7 @@ async fn ready(State(admin): State<Arc<Admin>>, Query(query): Query<ReadyQuery>)
             return (StatusCode::NOT_FOUND, format!("unknown pool {}\n", escape(name, &[])));
         };
         let now = Instant::now();
-        if !in_force.pools[in_force.pools.serving(id, now)].is_usable(now) {
+        if !in_force.pools[in_force.pools.serving(id, now)].serves(now) {
             return unready(format!("pool {name} has no usable server\n"));
         }
     }
@@ -212,11 +212,12 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
         let text = admin
             .metrics
             .render(admin.limits.sessions(), pools, fallbacks, primaries, &in_force.guards);
+        let now = Instant::now();
         let states = in_force
             .pools
             .iter()
-            .map(|pool| (&***pool, pool.plan().health.required.is_set()));
-        let text = text + &write_states(states, Instant::now()) + &write_connection_limits(admin.limits.sizes());
+            .map(|pool| (&***pool, pool.serves(now), pool.plan().health.required.is_set()));
+        let text = text + &write_states(states, now) + &write_connection_limits(admin.limits.sizes());
         let sources = in_force.pools.iter().filter(|pool| pool.plan().discover.is_some());
         let sources = sources.map(|pool| (pool, pool.dynamic().source()));
         let text =

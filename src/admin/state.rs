@@ -212,7 +212,7 @@ fn pool_body(pool: &LivePool, serving: &LivePool, now: Instant) -> PoolBody {
         balance: pool.policy().as_str().to_owned(),
         best_tier: pool.best_tier(now),
         panic: pool.is_panicking(now),
-        usable: pool.is_usable(now) || pool.is_asleep(now),
+        usable: pool.serves(now),
         fallback: pool.plan().fallback.as_ref().map(|fallback| fallback.name().to_owned()),
         served_by: pool.fallback_in_use(serving, now).as_deref().map(str::to_owned),
         primary: pool.roles().primary_in_force().as_deref().map(str::to_owned),

@@ -52,6 +52,7 @@ impl StatusCell {
             status: Mutex::new(CloneStatus {
                 name,
                 state: CloneState::Starting,
+                is_leaving: false,
                 since: SystemTime::now(),
                 address: None,
                 pid: None,

@@ -215,6 +215,7 @@ impl Clone {
     /// Its status. It drains from the moment at which it is told to leave.
     fn shown(&self) -> CloneStatus {
         let mut status = self.status.get();
+        status.is_leaving = self.is_leaving();
         if self.is_leaving() && status.state == CloneState::Running {
             (status.state, status.since) = (CloneState::Draining, SystemTime::now());
         }

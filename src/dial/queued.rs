@@ -20,7 +20,7 @@ pub(super) async fn wait(
     report: &mut impl FnMut(Progress<'_>),
 ) -> Result<Lease, DialError> {
     let mut has_waited = false;
-    let is_asleep = pool.is_asleep(Instant::now());
+    let is_asleep = pool.may_wake(Instant::now());
     let on_join = |position| {
         has_waited = true;
         report(Progress::Queued { position, is_asleep });

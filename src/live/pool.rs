@@ -302,7 +302,7 @@ impl LivePool {
     pub(super) fn waits_for(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
-        if servers.is_empty() && needs_address && !self.is_asleep(Instant::now())
+        if servers.is_empty() && needs_address && !self.may_wake(Instant::now())
             || self.has_names() && !self.is_resolved()
         {
             let unresolved = self.unresolved();

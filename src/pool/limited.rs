@@ -188,15 +188,15 @@ impl Pool {
         }
     }
 
-    /// Whether it has no server at this time because it sleeps, or has not woken yet.
+    /// Whether it has no usable server at this time, and its clients wait for one to be started.
     #[must_use]
-    pub fn is_asleep(&self, now: Instant) -> bool {
+    pub fn may_wake(&self, now: Instant) -> bool {
         self.rules.wake.is_some() && !self.is_usable(now)
     }
 
     /// Who may wait in the queue from now on. While the pool sleeps, its clients may wait until it is awake.
     fn queue_limits(&self, now: Instant) -> Option<QueueLimits> {
-        let Some(timeout) = self.rules.wake.filter(|_| self.is_asleep(now)) else {
+        let Some(timeout) = self.rules.wake.filter(|_| self.may_wake(now)) else {
             return self.rules.queue;
         };
         let clients_max = self.rules.queue.map_or(SLEEPERS_MAX, |queue| queue.clients_max);

@@ -27,6 +27,8 @@ pub struct CloneStatus {
     pub name: Arc<str>,
     /// Its state.
     pub state: CloneState,
+    /// Whether it has been told to leave its pool.
+    pub is_leaving: bool,
     /// Since when.
     pub since: SystemTime,
     /// Its address; `None`: it has none yet.
@@ -75,12 +77,6 @@ impl CloneState {
             Self::Stopping => "stopping",
         }
     }
-
-    /// Whether it is leaving the pool.
-    #[must_use]
-    pub const fn is_leaving(self) -> bool {
-        matches!(self, Self::Draining | Self::Stopping)
-    }
 }
 
 /// How many clones an operator wants.
@@ -110,6 +106,15 @@ impl PoolScale {
     #[must_use]
     pub fn clones(&self) -> Vec<CloneStatus> {
         self.lock_clones().clone()
+    }
+
+    /// Whether a clone that is needed starts, as far as is known: none has failed to since it is needed, and no operator has
+    /// set their number to 0.
+    #[must_use]
+    pub fn can_start(&self) -> bool {
+        let is_off = self.wanted().is_some_and(|wanted| wanted.clones == 0);
+        let starts = |clone: &CloneStatus| clone.state == CloneState::Starting && clone.reason.is_none();
+        !is_off && self.lock_clones().iter().all(|clone| clone.is_leaving || starts(clone))
     }
 
     /// Shows these clones from now on.

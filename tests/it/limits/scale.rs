@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::client::Client;
-use crate::support::counts::log_lines;
+use crate::support::counts::{log_count, log_lines};
 use crate::support::database::Postgres;
 use crate::support::database::psql;
 use crate::support::proxy::Proxy;
@@ -47,6 +47,16 @@ fn running(proxy: &Proxy) -> Vec<u32> {
 
 fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether the pool is usable: metrics, API and `/ready` must agree.
+fn is_usable(proxy: &Proxy) -> bool {
+    let state = proxy.answer(&["status"]);
+    let is_usable = state["pools"][0]["usable"] == true;
+    let metric = proxy.metrics().sum("acequia_pool_usable", &[("pool", "app")]);
+    assert_eq!(metric == 1.0, is_usable);
+    assert_eq!(proxy.get("/ready?pools=app").0 == 200, is_usable);
+    is_usable
 }
 
 /// A client, and what its clone has told it.
@@ -119,6 +129,7 @@ fn the_first_client_wakes_a_pool_and_waits_until_it_is_awake() {
     );
     let proxy = Proxy::start(&config(&keys)); // which is ready without a server
     assert_eq!(clones(&proxy).len(), 0);
+    assert!(is_usable(&proxy), "a client wakes it");
     let mut all: Vec<_> = (0..3).map(|_| Client::connect(proxy.at("l"))).collect();
     for client in &mut all {
         client.send(b"?");
@@ -140,6 +151,8 @@ fn the_first_client_wakes_a_pool_and_waits_until_it_is_awake() {
     let started = &log_lines(&proxy, "a clone has started", 1)[0];
     assert!(started["took"].as_str().is_some(), "{started}");
     eventually("it sleeps again", || clones(&proxy).is_empty());
+    assert!(is_usable(&proxy));
+    assert_eq!(log_count(&proxy, "pool has no usable server"), 0);
     client(&proxy);
     assert_eq!(
         proxy
@@ -162,6 +175,22 @@ fn a_pool_that_does_not_wake_ends_its_clients_after_start_timeout() {
         .find(|line| line["message"] == "a clone cannot be started")
         .unwrap();
     assert!(failed["reason"].as_str().unwrap().contains("exit status 1"), "{failed}");
+    assert!(!is_usable(&proxy), "the next client would not wake it either");
+    let outage = &log_lines(&proxy, "pool has no usable server", 1)[0];
+    assert!(outage["servers"].as_str().unwrap().starts_with("app-1: "), "{outage}");
+}
+
+#[test]
+fn a_pool_whose_first_clone_cannot_start_has_an_outage() {
+    let keys = "min = 1\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
+    let proxy = Proxy::setup(&config(keys)).launch();
+    let outage = &log_lines(&proxy, "pool has no usable server", 1)[0];
+    let servers = outage["servers"].as_str().unwrap();
+    assert!(
+        servers.starts_with("app-1: ") && servers.contains("exit status 1"),
+        "{outage}"
+    );
+    assert!(!is_usable(&proxy));
 }
 
 #[test]

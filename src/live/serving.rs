@@ -1,0 +1,118 @@
+//! Whether a pool serves new sessions, also while it has no server.
+
+use tokio::time::Instant;
+
+use super::LivePool;
+use crate::pool::MemberState;
+
+impl LivePool {
+    /// Whether new sessions get a server of it, or one is started for them. Its fallback does not count.
+    #[must_use]
+    pub fn serves(&self, now: Instant) -> bool {
+        self.is_usable(now) || self.is_asleep(now)
+    }
+
+    /// Whether it has no usable server only because no client has asked for one, or one that a client has asked for still
+    /// starts. A pool whose clones fail to start is not asleep until they are no longer needed.
+    #[must_use]
+    pub fn is_asleep(&self, now: Instant) -> bool {
+        self.may_wake(now) && self.scale().can_start()
+    }
+
+    /// Whether it is too early to say that it has no usable server: one has not been checked yet, its names have not been
+    /// resolved, its source has not answered, or its first clones start.
+    #[must_use]
+    pub fn is_starting(&self, now: Instant) -> bool {
+        let servers = self.servers();
+        let is_unchecked = || servers.iter().any(|server| server.state(now) == MemberState::Unchecked);
+        let is_unresolved = || self.has_names() && !self.is_resolved();
+        let is_unlisted = || self.plan().discover.is_some() && self.dynamic().source().is_up.is_none();
+        let is_uncloned = || self.plan().scale.is_some() && self.scale().can_start();
+        is_unchecked() || servers.is_empty() && (is_unresolved() || is_unlisted() || is_uncloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::live::Live;
+    use crate::scale::{CloneState, CloneStatus, WantedClones};
+
+    /// A pool with these lines.
+    fn pool(lines: &str) -> Arc<LivePool> {
+        let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{lines}");
+        let plan = crate::config::read("a.toml", &text).ok().unwrap().plan;
+        Arc::clone(Live::new(plan, Vec::new()).in_force().pool("p").unwrap())
+    }
+
+    fn scaled(min: u32) -> Arc<LivePool> {
+        pool(&format!(
+            "[pools.p.scale]\nmin = {min}\nmax = 2\nsessions_per_server = 1\ncommand = \"/bin/false\""
+        ))
+    }
+
+    fn clone(state: CloneState, reason: Option<&str>) -> CloneStatus {
+        CloneStatus {
+            name: "p-1".into(),
+            state,
+            is_leaving: state == CloneState::Draining,
+            since: SystemTime::now(),
+            address: None,
+            pid: None,
+            restarts: u32::from(reason.is_some()),
+            reason: reason.map(Into::into),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_sleeps_until_its_first_clone_fails_to_start() {
+        let (sleeper, other, now) = (scaled(0), scaled(1), Instant::now());
+        let failed = Some("exit status 1");
+        for (clones, can_start) in [
+            (vec![], true),
+            (vec![clone(CloneState::Starting, None)], true),
+            (vec![clone(CloneState::Waiting, failed)], false),
+            (vec![clone(CloneState::Starting, failed)], false),
+            (vec![clone(CloneState::Stopping, None)], false),
+            (vec![clone(CloneState::Draining, failed)], true),
+        ] {
+            sleeper.scale().publish(clones.clone());
+            assert_eq!(
+                (sleeper.is_asleep(now), sleeper.serves(now)),
+                (can_start, can_start),
+                "{clones:?}"
+            );
+            other.scale().publish(clones.clone());
+            assert_eq!(
+                (other.is_starting(now), other.serves(now)),
+                (can_start, false),
+                "{clones:?}"
+            );
+        }
+        let wanted = |clones| WantedClones {
+            clones,
+            by: "me".into(),
+            at: SystemTime::now(),
+        };
+        sleeper.scale().set_wanted(Some(wanted(0)));
+        assert!(!sleeper.serves(now) && !sleeper.is_starting(now), "no client wakes it");
+        sleeper.scale().set_wanted(Some(wanted(1)));
+        assert!(sleeper.serves(now));
+    }
+
+    #[tokio::test]
+    async fn a_pool_without_servers_starts_until_its_source_has_answered() {
+        let (listed, now) = (
+            pool("discover = { file = \"/run/servers.json\", allow_empty = true }"),
+            Instant::now(),
+        );
+        assert!(listed.is_starting(now));
+        listed.dynamic().record_success(SystemTime::now(), None);
+        assert!(!listed.is_starting(now) && !listed.serves(now));
+        assert!(pool("servers = [\"a.test:1\"]").is_starting(now));
+        assert!(!pool("servers = [\"10.0.0.1:1\"]\nhealth = { check = \"off\" }").is_starting(now));
+    }
+}
