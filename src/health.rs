@@ -26,10 +26,10 @@ use crate::discover::{PoolNames, resolve_new_names};
 use crate::live::{InForce, Live, LivePool, NameAddresses};
 use crate::plan::Plan;
 use context::CheckContext;
+pub use context::SingleChecks;
 use pool_checks::PoolChecks;
 pub use server_check::report_changes;
 use shared_checks::SharedChecks;
-pub use shared_probe::probe;
 
 /// How long a reload waits for the addresses of new names. Most answer sooner; the others are resolved after the reload.
 const NEW_NAMES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,6 +55,12 @@ impl HealthMonitor {
         Self {
             checks: SharedChecks::new(CheckContext::new(metrics, live)),
         }
+    }
+
+    /// Checks of single servers, within the limits of this monitor.
+    #[must_use]
+    pub fn single_checks(&self) -> SingleChecks {
+        SingleChecks(Arc::clone(&self.checks.context))
     }
 
     /// Looks up the names that are new in the next plan, so that its pools begin with servers. Waits for a second at most.

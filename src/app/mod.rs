@@ -180,9 +180,10 @@ fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
         configuration: source.path(),
     });
     let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
+    let health = HealthMonitor::new(metrics, Arc::clone(&live));
     let mut app = App {
-        health: HealthMonitor::new(metrics, Arc::clone(&live)),
-        clones: CloneSupervisor::new(Arc::clone(&live)),
+        clones: CloneSupervisor::new(Arc::clone(&live), health.single_checks()),
+        health,
         state: state.map(|state| state.keep(Arc::clone(&live))),
         announced: Announced::follow(&live),
         tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::CloneContext;
 use super::instance::{Instance, Launch};
 use crate::addr::ServerAddr;
-use crate::health::probe;
 use crate::live::LivePool;
 use crate::pool::{CheckState, Member, ServerSpec};
 use crate::scale::{CloneState, CloneStatus, ScalePlan};
@@ -207,16 +206,11 @@ impl CloneTask {
     async fn first_good_check(&self, address: ServerAddr) {
         loop {
             let in_force = self.context.live.in_force();
-            let checked = in_force.pool(&self.pool).and_then(|pool| {
-                let tls = in_force.tls.pools.get(&self.pool).cloned();
-                Some((
-                    probe(pool.plan(), &self.spec(address), tls)?,
-                    pool.plan().health.timeout,
-                ))
-            });
+            let plan = in_force.pool(&self.pool).map(|pool| Arc::clone(pool.plan()));
+            let tls = in_force.tls.pools.get(&self.pool).cloned();
             drop(in_force);
-            if let Some((probe, limit)) = checked
-                && matches!(timeout(limit, probe.run()).await, Ok(Ok(_)))
+            if let Some(plan) = plan
+                && self.context.checks.passes(&plan, &self.spec(address), tls).await
             {
                 return;
             }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::SingleChecks;
 use crate::live::{InForce, Live, LivePool};
 use crate::scale::keeper::Keeper;
 use pool::PoolClones;
@@ -29,6 +30,8 @@ pub struct CloneSupervisor {
 /// What the clones of all pools share.
 struct CloneContext {
     live: Arc<Live>,
+    /// For the first checks of a clone.
+    checks: SingleChecks,
     keeper: Keeper,
     ports: Ports,
     /// Cancelled when this process ends.
@@ -41,10 +44,11 @@ type CloneTasks = HashMap<Arc<str>, watch::Sender<Option<Arc<LivePool>>>>;
 impl CloneSupervisor {
     /// One that has started nothing yet.
     #[must_use]
-    pub fn new(live: Arc<Live>) -> Self {
+    pub fn new(live: Arc<Live>, checks: SingleChecks) -> Self {
         Self {
             context: Arc::new(CloneContext {
                 live,
+                checks,
                 keeper: Keeper::default(),
                 ports: Ports::default(),
                 ending: CancellationToken::new(),

@@ -9,16 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::schedule::{Ticks, first_gap, jittered};
-use super::shared_probe::SharedProbe;
+use super::shared_probe::{CheckSetup, SharedProbe};
 use crate::account::Metrics;
 use crate::capacity::Capacity;
-use crate::check::CheckFailure;
+use crate::check::{CheckFailure, CheckPass, Probe};
 use crate::discover::Resolver;
 use crate::error::chain;
 use crate::live::Live;
+use crate::plan::PoolPlan;
+use crate::pool::ServerSpec;
+use crate::tls::PoolTls;
 
 /// A shortage is over when no check has failed by it for so long: at a limit that is just reached some checks can be made
 /// and some not.
@@ -62,6 +65,7 @@ impl CheckContext {
         loop {
             probe.wait(sleep_until(self.ticks.next(next))).await;
             let began = contain_panic(self.check_once(&probe)).await;
+            let began = began.unwrap_or_else(Instant::now);
             let interval = probe.interval();
             next = began
                 + first
@@ -70,24 +74,16 @@ impl CheckContext {
         }
     }
 
-    /// Waits for a permit, checks, and records the result in each pool. Returns when the check began.
+    /// Waits for permits, checks, and records the result in each pool. Returns when the check began.
     async fn check_once(&self, probe: &SharedProbe) -> Instant {
         let Some(user) = probe.active().into_iter().next() else {
             return Instant::now();
         };
-        let permits = (
-            user.capacity.acquire().await,
-            probe.permit().await,
-            self.capacity.acquire().await,
-        );
-        let began = Instant::now();
-        let result = probe.run().await;
-        drop(permits);
+        let permit = user.capacity.acquire().await;
+        let (began, result) = self.run(probe.probe(), probe.setup().timeout()).await;
+        drop(permit);
         let took = began.elapsed();
         probe.active().iter().for_each(|user| user.record_duration(took));
-        if let Err(CheckFailure::Shortage(error)) = &result {
-            self.log_shortage(error);
-        }
         let in_force = self.live.in_force();
         for user in probe.active() {
             let Some(pool) = in_force.pool(&user.pool) else {
@@ -101,6 +97,20 @@ impl CheckContext {
             }
         }
         began
+    }
+
+    /// Runs a check, for this time at most, when it has the permits that each check in the process needs. Also returns when
+    /// it began.
+    async fn run(&self, probe: &dyn Probe, limit: Duration) -> (Instant, Result<CheckPass, CheckFailure>) {
+        let of_kind = async { probe.limit()?.acquire().await.ok() }; // never closed
+        let _permits = (of_kind.await, self.capacity.acquire().await);
+        let began = Instant::now();
+        let result = timeout(limit, probe.run()).await;
+        let result = result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        if let Err(CheckFailure::Shortage(error)) = &result {
+            self.log_shortage(error);
+        }
+        (began, result)
     }
 
     /// Logs the beginning of a shortage, by which a check has failed.
@@ -119,13 +129,29 @@ impl CheckContext {
     }
 }
 
-/// Ends a check that panics, so that later ones still run. Returns when the check began, or when it panicked.
-async fn contain_panic(check: impl Future<Output = Instant>) -> Instant {
+/// Checks single servers once, within the limits for all checks.
+#[derive(Clone)]
+pub struct SingleChecks(pub(super) Arc<CheckContext>);
+
+impl SingleChecks {
+    /// Whether a check of what may become a server of this pool passes. `tls`: that of the pool's sessions.
+    pub async fn passes(&self, plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> bool {
+        let Some(setup) = CheckSetup::of(plan, spec, tls) else {
+            return false; // the pool has no check
+        };
+        let probe = setup.probe();
+        let checked = contain_panic(self.0.run(&*probe, setup.timeout())).await;
+        matches!(checked, Some((_, Ok(_))))
+    }
+}
+
+/// Ends a check that panics, so that later ones still run; then `None`.
+async fn contain_panic<T>(check: impl Future<Output = T>) -> Option<T> {
     let mut check = pin!(check);
     poll_fn(|cx| {
         // Unwind safe: the check is not polled again, and what it shares with others is consistent at every moment.
         let polled = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx)));
-        polled.unwrap_or_else(|_| Poll::Ready(Instant::now()))
+        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     })
     .await
 }

@@ -1,18 +1,16 @@
 //! How a server is checked, and one check of it for all pools that check it so.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Notify, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
 use super::server_check::ServerCheck;
 use crate::addr::ServerAddr;
-use crate::check::{Check, CheckFailure, CheckPass, CheckTarget, Probe};
+use crate::check::{Check, CheckTarget, Probe};
 use crate::plan::PoolPlan;
 use crate::pool::{CheckState, ServerSpec};
 use crate::tls::PoolTls;
@@ -49,6 +47,16 @@ impl CheckSetup {
             interval: health.interval,
             interval_down: health.interval_down,
         })
+    }
+
+    /// The check itself, ready to run.
+    pub(super) fn probe(&self) -> Box<dyn Probe> {
+        Arc::clone(&self.check).probe(self.target.clone())
+    }
+
+    /// The time for a run.
+    pub(super) fn timeout(&self) -> Duration {
+        self.target.timeout
     }
 
     /// Where its checks go.
@@ -99,12 +107,6 @@ impl CheckSetup {
     }
 }
 
-/// The check of a pool for what may become one of its servers; `None`: the pool has no check. `tls`: that of its sessions.
-pub fn probe(plan: &PoolPlan, spec: &ServerSpec, tls: Option<Arc<PoolTls>>) -> Option<Box<dyn Probe>> {
-    let setup = CheckSetup::of(plan, spec, tls)?;
-    Some(setup.check.probe(setup.target))
-}
-
 /// A check, and the servers that it is for: one server, as each pool sees it.
 pub(super) struct SharedProbe {
     setup: CheckSetup,
@@ -118,7 +120,7 @@ impl SharedProbe {
     /// One without servers yet.
     pub(super) fn new(setup: CheckSetup) -> Self {
         Self {
-            probe: Arc::clone(&setup.check).probe(setup.target.clone()),
+            probe: setup.probe(),
             setup,
             users: Mutex::default(),
             has_joined: Notify::new(),
@@ -181,15 +183,9 @@ impl SharedProbe {
         }
     }
 
-    /// A permit of its kind of checks, if these are limited.
-    pub(super) async fn permit(&self) -> Option<SemaphorePermit<'static>> {
-        self.probe.limit()?.acquire().await.ok() // never closed
-    }
-
-    /// Runs the check once, for its timeout at most.
-    pub(super) async fn run(&self) -> Result<CheckPass, CheckFailure> {
-        let result = timeout(self.setup.target.timeout, self.probe.run()).await;
-        result.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    /// The check itself.
+    pub(super) fn probe(&self) -> &dyn Probe {
+        &*self.probe
     }
 }
 

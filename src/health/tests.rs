@@ -172,3 +172,23 @@ async fn the_reason_of_a_failure_is_truncated_and_escaped() {
         assert_eq!(reason.chars().count(), crate::text::REASON_CHARS_MAX);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_single_check_waits_for_its_turn_and_does_not_panic() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let live = live(&format!("servers = [\"{address}\"]"));
+    let pool = Arc::clone(live.in_force().pool("p").unwrap());
+    let monitor = HealthMonitor::new(Arc::new(Metrics::new()), live);
+    let checks = monitor.single_checks();
+    let spec = pool.servers()[0].spec().clone();
+    let passes = || timeout(Duration::from_secs(60), checks.passes(pool.plan(), &spec, None));
+    assert_eq!(passes().await, Ok(true));
+    let capacity = Arc::clone(&monitor.checks.context.capacity);
+    let permit = capacity.acquire().await;
+    assert!(passes().await.is_err(), "all descriptors for checks are in use");
+    drop(permit);
+    assert_eq!(passes().await, Ok(true));
+    capacity.close(); // taking a permit panics from now on
+    assert_eq!(passes().await, Ok(false));
+}
