@@ -314,7 +314,7 @@ impl App {
         let grace = *ended.as_ref().unwrap_or(&Duration::ZERO);
         let was_cut = drain.finish(grace, signals.cut_requested()).await;
         tracing::info!(was_cut, "drained");
-        self.clones.stop().await;
+        self.clones.stop(signals.cut_requested()).await;
         self.tasks.shutdown().await;
         let Self {
             log,

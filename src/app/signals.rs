@@ -20,6 +20,8 @@ pub(super) struct EndSignals {
     interrupt: Signal,
     quit: Signal,
     was_interrupted: bool,
+    /// Whether a request to cut has come.
+    is_cut: bool,
 }
 
 /// How the process is to end.
@@ -42,6 +44,7 @@ impl Signals {
                 interrupt: signal(SignalKind::interrupt())?,
                 quit: signal(SignalKind::quit())?,
                 was_interrupted: false,
+                is_cut: false,
             },
             reopen: signal(SignalKind::user_defined1())?,
             reload: signal(SignalKind::hangup())?,
@@ -58,22 +61,22 @@ impl EndSignals {
                 self.was_interrupted = true;
                 End::Drain
             }
-            _ = self.quit.recv() => End::Cut,
+            _ = self.quit.recv() => {
+                self.is_cut = true;
+                End::Cut
+            }
         }
     }
 
     /// Waits, while the process drains, for a request to cut the remaining sessions: SIGQUIT, or the second SIGINT. Further
-    /// SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Cancel safe.
+    /// SIGTERMs are ignored, because supervisors send it more than once and to a whole process group. Does not wait once such
+    /// a request has come. Cancel safe.
     pub(super) async fn cut_requested(&mut self) {
-        loop {
+        while !self.is_cut {
             tokio::select! {
                 _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {
-                    if std::mem::replace(&mut self.was_interrupted, true) {
-                        return;
-                    }
-                }
-                _ = self.quit.recv() => return,
+                _ = self.interrupt.recv() => self.is_cut = std::mem::replace(&mut self.was_interrupted, true),
+                _ = self.quit.recv() => self.is_cut = true,
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::CloneContext;
-use super::instance::{Instance, Launch};
+use super::instance::{Instance, KILL_AFTER, Launch};
 use crate::addr::ServerAddr;
 use crate::live::LivePool;
 use crate::pool::{CheckState, Member, ServerSpec};
@@ -30,9 +30,6 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// A clone that has run for so long has started well: the next failure is the first again.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
-
-/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
-const KILL_AFTER: Duration = Duration::from_secs(10);
 
 /// What a clone shows.
 pub(super) struct StatusCell {
@@ -180,6 +177,7 @@ impl CloneTask {
             name: &self.name,
             keeper: &self.context.keeper,
             ports: &self.context.ports,
+            ending: &self.context.ending,
         };
         let mut instance = match launch.start(&self.plan.source, limit).await {
             Ok(instance) => instance,
@@ -198,7 +196,7 @@ impl CloneTask {
             () = self.leave.cancelled() => None,
         };
         self.status.set(CloneState::Stopping, |_| ());
-        instance.stop(KILL_AFTER).await;
+        instance.stop(KILL_AFTER, &self.context.ending).await;
         failed.map(Err)
     }
 
@@ -275,9 +273,9 @@ impl CloneTask {
         let (pool, clone) = (Arc::clone(&self.pool), Arc::clone(&self.name));
         match end {
             CloneEnd::Leaves => {
-                let kill_after = self.drain(&mut instance).await;
+                self.drain(&mut instance).await;
                 self.status.set(CloneState::Stopping, |_| ());
-                instance.stop(kill_after).await;
+                instance.stop(self.plan.drain, &self.context.ending).await;
                 tracing::info!(%pool, %clone, "a clone has left");
                 None
             }
@@ -289,14 +287,14 @@ impl CloneTask {
             CloneEnd::Ill => {
                 tracing::warn!(%pool, %clone, after = ?self.plan.replace_after, "a clone is down for too long: it is replaced");
                 self.status.set(CloneState::Stopping, |_| ());
-                instance.stop(KILL_AFTER).await;
+                instance.stop(KILL_AFTER, &self.context.ending).await;
                 Some((Duration::ZERO, "it was down for too long".into()))
             }
         }
     }
 
-    /// Lets its sessions end. Returns how long its process may take to end.
-    async fn drain(&self, instance: &mut Instance) -> Duration {
+    /// Lets its sessions end.
+    async fn drain(&self, instance: &mut Instance) {
         let server = self.status.server();
         self.status.set(CloneState::Draining, |_| ());
         let drained = async {
@@ -310,9 +308,9 @@ impl CloneTask {
         };
         let drained = pin!(timeout(self.plan.drain, drained));
         tokio::select! {
-            _ = drained => self.plan.drain,
-            _ = instance.ended() => Duration::ZERO,
-            () = self.context.ending.cancelled() => self.plan.drain.min(KILL_AFTER),
+            _ = drained => {}
+            _ = instance.ended() => {}
+            () = self.context.ending.cancelled() => {}
         }
     }
 }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::ports::{Port, Ports};
 use crate::addr::ServerAddr;
@@ -16,8 +17,11 @@ use crate::error::chain;
 use crate::scale::keeper::{Keeper, KeptProcess, ProcessEvent, StartClone};
 use crate::scale::{CloneCommand, CloneHook, CloneSource, fill};
 
-/// How long the hook `stop` may take.
+/// How long the hook `stop` may take, unless this process ends: then [`KILL_AFTER`].
 const STOP_HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The time between SIGTERM and SIGKILL for a clone that did not work, or when this process ends.
+pub(super) const KILL_AFTER: Duration = Duration::from_secs(10);
 
 /// A clone that has been started.
 pub(super) struct Instance {
@@ -42,6 +46,8 @@ pub(super) struct Launch<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) keeper: &'a Keeper,
     pub(super) ports: &'a Ports,
+    /// Cancelled when this process ends.
+    pub(super) ending: &'a CancellationToken,
 }
 
 impl Launch<'_> {
@@ -103,8 +109,11 @@ impl Launch<'_> {
 
     async fn run_start_hook(&self, hook: &CloneHook, limit: Duration) -> Result<Started, String> {
         let command = hook_command(&hook.start, hook, &[("name", self.name), ("pool", self.pool)]);
-        let printed = timeout(limit, output(command)).await;
-        let printed = printed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        // Cancel safe: a command that is dropped is killed.
+        let printed = tokio::select! {
+            printed = timeout(limit, output(command)) => printed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            () = self.ending.cancelled() => Err(io::Error::other("acequia ends")),
+        };
         let address = printed.map_err(|error| format!("the hook `start` has failed: {}", chain(&error)));
         let address = address.and_then(|printed| {
             let address = printed.parse::<SocketAddr>();
@@ -112,7 +121,7 @@ impl Launch<'_> {
         });
         if address.is_err() {
             // It may have started something all the same.
-            run_stop_hook(hook, self.pool, self.name, "").await;
+            run_stop_hook(hook, self.pool, self.name, "", self.ending).await;
         }
         Ok((Kind::Hooked(hook.clone()), ServerAddr::new(address?), None))
     }
@@ -142,10 +151,17 @@ fn hook_command(words: &[Box<str>], hook: &CloneHook, values: &[(&str, &str)]) -
     command
 }
 
-async fn run_stop_hook(hook: &CloneHook, pool: &str, clone: &str, address: &str) {
+async fn run_stop_hook(hook: &CloneHook, pool: &str, clone: &str, address: &str, ending: &CancellationToken) {
     let values = [("name", clone), ("pool", pool), ("address", address)];
-    let stopped = timeout(STOP_HOOK_TIMEOUT, output(hook_command(&hook.stop, hook, &values))).await;
-    let stopped = stopped.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let command = hook_command(&hook.stop, hook, &values);
+    let too_late = async {
+        let _ = timeout(STOP_HOOK_TIMEOUT - KILL_AFTER, ending.cancelled()).await;
+        sleep(KILL_AFTER).await;
+    };
+    let stopped = tokio::select! {
+        stopped = output(command) => stopped,
+        () = too_late => Err(io::ErrorKind::TimedOut.into()),
+    };
     if let Err(error) = stopped {
         let error = chain(&error);
         tracing::warn!(
@@ -173,14 +189,27 @@ impl Instance {
         }
     }
 
-    /// Stops it, and waits until it has ended: a process gets SIGTERM, and SIGKILL after this time.
-    pub(super) async fn stop(mut self, kill_after: Duration) {
-        match &self.kind {
-            Kind::Process { process, .. } => {
-                process.stop(kill_after);
-                self.ended().await;
+    /// Stops it, and waits until it has ended: a process gets SIGTERM, and SIGKILL after this time, or [`KILL_AFTER`] this
+    /// process begins to end.
+    pub(super) async fn stop(mut self, kill_after: Duration, ending: &CancellationToken) {
+        if let Kind::Hooked(hook) = &self.kind {
+            return run_stop_hook(hook, &self.pool, &self.name, &self.address.to_string(), ending).await;
+        }
+        if !ending.is_cancelled() {
+            self.terminate(kill_after);
+            tokio::select! {
+                _ = self.ended() => return,
+                () = ending.cancelled() => {}
             }
-            Kind::Hooked(hook) => run_stop_hook(hook, &self.pool, &self.name, &self.address.to_string()).await,
+        }
+        self.terminate(kill_after.min(KILL_AFTER));
+        self.ended().await;
+    }
+
+    /// Sends SIGTERM to its process, and SIGKILL after this time.
+    fn terminate(&self, kill_after: Duration) {
+        if let Kind::Process { process, .. } = &self.kind {
+            process.stop(kill_after);
         }
     }
 }

@@ -74,11 +74,16 @@ impl CloneSupervisor {
         }
     }
 
-    /// Stops all clones, and waits until they have ended. To be called when there are no sessions any more.
-    pub async fn stop(&self) {
+    /// Stops all clones, and waits until they have ended: about 10 s, if they do not end by themselves. To be called when
+    /// there are no sessions any more. `at_once`: ends the wait; the keeper kills them when this process has ended.
+    pub async fn stop(&self, at_once: impl Future<Output = ()>) {
         self.context.ending.cancel();
         self.pools.close();
-        self.pools.wait().await;
+        tokio::select! {
+            biased;
+            () = at_once => {}
+            () = self.pools.wait() => {}
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::id;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -294,4 +295,63 @@ fn hooks_start_and_stop_clones_elsewhere() {
     assert_eq!(proxy.stop().code, Some(0));
     let log = std::fs::read_to_string(log).unwrap();
     assert_eq!(log, format!("start app-1\nstop app-1 {}\n", server.address));
+}
+
+/// A clone that ignores SIGTERM, and leaves its pool, is killed when acequia ends, and not only after `drain`.
+#[test]
+fn a_clone_that_leaves_does_not_delay_the_end() {
+    let keys = format!(
+        "min = 1\nmax = 2\nsessions_per_server = 10\ndrain = \"1h\"\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec \
+         python3 {SCRIPT} {{port}}\"]"
+    );
+    let proxy = Proxy::start(&config(&keys));
+    let scale = |clones| assert_eq!(proxy.command(&["pool", "scale", "app", clones]).code, Some(0));
+    scale("2");
+    let pids = wait_for("two run", || Some(running(&proxy)).filter(|pids| pids.len() == 2));
+    scale("1");
+    eventually("one is stopped, and goes on", || {
+        clones(&proxy).iter().any(|clone| clone["state"] == "stopping")
+    });
+    assert!(pids.iter().all(|pid| exists(*pid)));
+    assert_eq!(proxy.stop().code, Some(0));
+    assert!(!pids.iter().any(|pid| exists(*pid)));
+}
+
+#[test]
+fn a_quit_kills_clones_at_once() {
+    let keys = format!(
+        "min = 1\nmax = 1\nsessions_per_server = 10\ncommand = [\"/bin/sh\", \"-c\", \"trap '' TERM; exec python3 {SCRIPT} \
+         {{port}}\"]"
+    );
+    for signals in [&[Signal::QUIT][..], &[Signal::TERM, Signal::QUIT]] {
+        let proxy = Proxy::start(&config(&keys));
+        let pid = wait_for("it runs", || running(&proxy).first().copied());
+        let began = Instant::now();
+        for signal in signals {
+            proxy.signal(*signal);
+        }
+        assert_eq!(proxy.wait().code, Some(0));
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "it has not waited for SIGKILL"
+        );
+        eventually("the clone is gone", || !exists(pid));
+    }
+}
+
+#[test]
+fn a_hook_that_hangs_does_not_delay_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let keys = format!(
+        "min = 1\nmax = 1\nsessions_per_server = 10\nstart_timeout = \"1h\"\nhook = {{ start = [\"/bin/sh\", \"-c\", \"echo \
+         start {{name}} >> {log}; sleep 3600\"], stop = [\"/bin/sh\", \"-c\", \"echo stop {{name}} >> {log}; sleep 3600\"] }}",
+        log = log.display()
+    );
+    let keys = config(&keys).replace(&format!("ports = \"{}\"\n", ports()), "");
+    let proxy = Proxy::setup(&keys).launch();
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("the hook runs", || text() == "start app-1\n");
+    assert_eq!(proxy.stop().code, Some(0));
+    assert_eq!(text(), "start app-1\nstop app-1\n");
 }
