@@ -14,6 +14,9 @@ use crate::plan::LISTED_MAX;
 /// After this time without an event the containers are listed again.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
+/// The same time after a list that followed events: Docker tells that a container is paused before its lists say so.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
 /// Events within this time are answered by one list: the start of a container has several.
 const GATHERING: Duration = Duration::from_millis(50);
 
@@ -32,6 +35,8 @@ pub(in crate::discover) struct ContainerWatch {
     stopping: StoppingContainers,
     /// When the containers were listed last.
     listed: Option<Instant>,
+    /// Whether something happened before that.
+    has_news: bool,
 }
 
 impl ContainerWatch {
@@ -45,28 +50,32 @@ impl ContainerWatch {
             label: label.into(),
             stopping: StoppingContainers::default(),
             listed: None,
+            has_news: false,
         })
     }
 
     /// The containers: at once the first time, later when something may have happened to them.
     pub(in crate::discover) async fn next(&mut self) -> Result<Vec<Container>, DockerError> {
         if let Some(listed) = self.listed {
-            self.gather_events(listed + QUIET_MAX).await?;
+            let quiet_max = if self.has_news { SECOND_LOOK } else { QUIET_MAX };
+            self.has_news = self.gather_events(listed + quiet_max).await?;
         }
         let containers = self.list().await?;
         self.listed = Some(Instant::now());
         Ok(containers)
     }
 
-    /// Takes the events of a moment, or none until this time.
-    async fn gather_events(&mut self, mut until: Instant) -> Result<(), DockerError> {
+    /// Takes the events of a moment, or none until this time. Returns whether there was one.
+    async fn gather_events(&mut self, mut until: Instant) -> Result<bool, DockerError> {
+        let mut has_news = false;
         while Instant::now() < until
             && let Ok(event) = timeout_at(until, self.events.next()).await
         {
             self.stopping.note(&event?);
+            has_news = true;
             until = until.min(Instant::now() + GATHERING);
         }
-        Ok(())
+        Ok(has_news)
     }
 
     /// The containers that run. Which of them are not healthy is a question of its own: only the text for humans says so in
