@@ -46,8 +46,10 @@
 //! old or in excess; [`drain`] lets all sessions end and cuts what is left. [`state_dir`] keeps over restarts which
 //! servers were primaries, and which were listed or added by hand. [`acme`] orders certificates and renews them; its
 //! requests, and those of the commands, go through [`http_client`]. [`history`] samples the counters every second.
-//! [`admin`] shows the state, also as a page, and changes it on request. [`app`] binds and starts all this, handles
-//! signals, and alone may use everything; [`cli`] is the command line.
+//! [`remote`] follows the configuration that a fleet shares in a store, requests reloads, and writes back what came
+//! of them; it and [`discover`] read [`etcd`], with a [`back_off`] after failures. [`admin`] shows the state, also
+//! as a page, and changes it on request. [`app`] binds and starts all this, handles signals, and alone may use
+//! everything; [`cli`] is the command line.
 //!
 //! **Reload.** A [`plan`] consists of plain values. [`live`] is the only holder of what is in force: the
 //! plan, and its pools with their servers and resolved names. A [`reload`] is requested from [`app`], which first does
@@ -71,6 +73,7 @@ pub mod name;
 pub(crate) mod addr_text;
 pub mod glob;
 pub mod optional;
+pub mod back_off;
 pub mod regular_file;
 pub mod file_watch;
 pub mod socket;
@@ -80,6 +83,7 @@ pub mod tcp_info;
 pub mod capacity;
 pub mod tls;
 pub mod http_client;
+pub mod etcd;
 pub mod acme;
 pub mod proxy_protocol;
 pub mod listen;
@@ -112,6 +116,7 @@ pub mod config;
 pub mod import;
 pub mod descriptors;
 pub mod reload;
+pub mod remote;
 pub mod drain;
 pub mod worker;
 pub mod admin;

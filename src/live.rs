@@ -340,10 +340,11 @@ impl Live {
         let needs_address = self.started.elapsed() < ADDRESS_PATIENCE;
         let in_force = self.in_force();
         let is_announcing = || in_force.plan.announcing_engine().is_some() && self.announcing().is_up.is_none();
-        let waits_for = match needs_address && is_announcing() {
+        let of_pools = || match needs_address && is_announcing() {
             true => Some("the first list of announced routes".to_owned()),
             false => in_force.pools.iter().find_map(|pool| pool.waits_for(needs_address)),
         };
+        let waits_for = in_force.plan.awaited().or_else(of_pools);
         self.was_ready.fetch_or(waits_for.is_none(), Relaxed);
         waits_for
     }

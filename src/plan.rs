@@ -10,6 +10,7 @@ mod listed;
 mod pools;
 mod protocol;
 mod announced;
+mod remote;
 mod retire;
 mod route_question;
 mod severing;
@@ -36,13 +37,14 @@ use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 pub use accept_proxy::{AcceptProxy, ClientOf};
 pub use announced::{AnnouncePlan, Announcement, RefusedAnnouncement};
 pub use discover::{
-    DiscoverPlan, DiscoverSource, DnsQuery, DnsSourcePlan, DockerSourcePlan, EtcdLogin, EtcdPlan, HttpSourcePlan,
-    KubernetesPlan, Lister, ServicePort, ServiceSourcePlan,
+    DiscoverPlan, DiscoverSource, DnsQuery, DnsSourcePlan, DockerSourcePlan, HttpSourcePlan, KubernetesPlan, Lister,
+    ServicePort, ServiceSourcePlan,
 };
 pub use fallback::Fallback;
 pub use listed::{LISTED_MAX, ListedServer, WEIGHT_MAX, listed_entries};
 pub use pools::{PoolId, PoolPlans};
 pub use protocol::{Protocol, UnplacedCancel};
+pub use remote::{RemotePlan, RemoteText, RemoteTexts, RemoteTrust, TextVersion, has_parent};
 pub use retire::RetirePlan;
 pub use route_question::RouteQuestion;
 pub use server_entry::{ServerEntry, names_of};
@@ -59,11 +61,13 @@ pub struct Plan {
     pub admin: AdminPlan,
     /// The logs.
     pub log: LogPlan,
+    /// Where the rest of the configuration is; `None`: in the file itself.
+    pub remote: Option<RemotePlan>,
     /// The accounts with ACME servers, in the order of the file.
     pub acme: Vec<AcmePlan>,
     /// In the order of the file, which [`GuardId`] refers to.
     pub guards: Vec<Arc<GuardPlan>>,
-    /// At least one, in the order of the file.
+    /// At least one, in the order of the file; none while the rest of the configuration is awaited.
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// In the order of the file, and by name.
     pub pools: PoolPlans,
@@ -221,6 +225,13 @@ impl Plan {
     /// The names of these guards, which are guards of this plan.
     pub fn guard_names(&self, guards: &[GuardId]) -> impl Iterator<Item = &Arc<str>> {
         guards.iter().map(|id| &self.guards[id.0].name)
+    }
+
+    /// What has to come before anything can be served; `None`: nothing.
+    #[must_use]
+    pub fn awaited(&self) -> Option<String> {
+        let remote = self.remote.as_ref().filter(|_| self.listeners.is_empty())?;
+        Some(format!("the configuration: {}", remote.from()))
     }
 
     /// The pool of this name.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::addr::ServerAddr;
 use crate::config::report::{Report, counted};
 use crate::live::{InForce, LivePool};
-use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan};
+use crate::plan::{GuardPlan, ListenerPlan, Plan, PoolPlan, RemoteTexts};
 use crate::pool::{Member, Pool};
 pub use tls_files::{TlsReloads, reload_listener_tls, reload_pool_tls, reload_tls};
 
@@ -241,6 +241,8 @@ pub enum ReloadError {
 pub struct Request {
     /// Who, for the log.
     pub by: String,
+    /// The texts of the store, if whoever requests it has just read them.
+    pub texts: Option<Arc<RemoteTexts>>,
     /// Receives the result.
     pub answer: oneshot::Sender<Result<Changes, ReloadError>>,
 }
@@ -279,8 +281,20 @@ impl Reloader {
     /// # Errors
     /// The reason why nothing was changed.
     pub async fn reload(&self, by: String) -> Result<Changes, ReloadError> {
+        self.request(by, None).await
+    }
+
+    /// The same with texts of the store that have just been read.
+    ///
+    /// # Errors
+    /// As of [`Self::reload`].
+    pub async fn reload_texts(&self, by: String, texts: Arc<RemoteTexts>) -> Result<Changes, ReloadError> {
+        self.request(by, Some(texts)).await
+    }
+
+    async fn request(&self, by: String, texts: Option<Arc<RemoteTexts>>) -> Result<Changes, ReloadError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.requests.send(Request { by, answer }).await;
+        let sent = self.requests.send(Request { by, texts, answer }).await;
         sent.map_err(|_| ReloadError::Ending)?;
         answered.await.unwrap_or(Err(ReloadError::Ending))
     }

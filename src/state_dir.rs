@@ -1,5 +1,5 @@
-//! What outlives a restart, each in a file of `state_dir`: the primaries that are remembered, and the servers that the
-//! sources of pools have listed and that operators have added.
+//! What outlives a restart, each in a file of `state_dir`: the primaries that are remembered, the servers that the sources of
+//! pools have listed and that operators have added, and the texts of the store that the configuration is from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{chain, with_context};
 use crate::live::{KeptServer, Live};
-use crate::plan::ListedServer;
+use crate::plan::{ListedServer, RemoteTexts};
 use crate::pool::KnownPrimary;
 use crate::regular_file;
 
@@ -29,6 +30,9 @@ const SERVERS: &str = "servers.json";
 
 /// The file with the servers that operators have added, by pool.
 const ADDED: &str = "added-servers.json";
+
+/// The file with the texts of the store that were in force last.
+const TEXTS: &str = "remote.json";
 
 /// The time until a file that could not be written is written again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -54,7 +58,7 @@ impl StateDir {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
         is_usable.map_err(|error| with_context(error, folder.display().to_string()))?;
-        for file in [PRIMARIES, SERVERS, ADDED].map(|name| folder.join(name)) {
+        for file in [PRIMARIES, SERVERS, ADDED, TEXTS].map(|name| folder.join(name)) {
             if let Err(error) = regular_file::open(&file)
                 && error.kind() == io::ErrorKind::PermissionDenied
             {
@@ -82,6 +86,12 @@ impl StateDir {
     #[must_use]
     pub fn added_servers(&self) -> BTreeMap<Box<str>, Vec<KeptServer>> {
         self.load(ADDED)
+    }
+
+    /// The texts of the store that were in force last; `None`: there were none.
+    #[must_use]
+    pub fn texts(&self) -> Option<RemoteTexts> {
+        self.load(TEXTS)
     }
 
     /// Reads a file. Contents that are not valid are kept in a file beside it, and a warning is logged.
@@ -113,16 +123,21 @@ impl StateDir {
 
     /// Starts to write the files whenever their contents change.
     #[must_use = "dropping it ends the writing"]
-    pub fn keep(self, live: Arc<Live>) -> StateKeeper {
+    pub fn keep(self, live: Arc<Live>, texts: watch::Receiver<Option<Arc<RemoteTexts>>>) -> StateKeeper {
         let end = CancellationToken::new();
-        let keeping = self.keep_until(end.clone(), live);
+        let keeping = self.keep_until(end.clone(), live, texts);
         StateKeeper {
             end,
             task: AbortOnDropHandle::new(tokio::spawn(keeping)),
         }
     }
 
-    async fn keep_until(self, end: CancellationToken, live: Arc<Live>) {
+    async fn keep_until(
+        self,
+        end: CancellationToken,
+        live: Arc<Live>,
+        mut texts: watch::Receiver<Option<Arc<RemoteTexts>>>,
+    ) {
         let primaries = async {
             while is_next(live.primary_changed(), &end).await {
                 self.save_until_done(PRIMARIES, || live.known_primaries(), &end).await;
@@ -140,7 +155,15 @@ impl StateDir {
                 self.save_until_done(ADDED, || live.added_servers(), &end).await;
             }
         };
-        tokio::join!(primaries, listed, added);
+        let texts = async {
+            while is_next(texts.changed(), &end).await {
+                let latest = texts.borrow_and_update().clone();
+                if let Some(texts) = latest {
+                    self.save_until_done(TEXTS, || RemoteTexts::clone(&texts), &end).await;
+                }
+            }
+        };
+        tokio::join!(primaries, listed, added, texts);
     }
 
     /// Writes a file, again and again until that succeeds, or fails after `end`.

@@ -44,7 +44,9 @@ pub use series::{
 pub use session_guards::{RefusalLine, SessionGuards};
 pub use session_info::SessionInfo;
 pub use session_tls::{SessionProtocol, SessionTls};
-pub use state_samples::{write_busy, write_connection_limits, write_discovery, write_states};
+pub use state_samples::{
+    RemoteSample, write_busy, write_connection_limits, write_discovery, write_remote, write_states,
+};
 pub use totals::TotalCounts;
 
 use crate::addr::PeerAddr;

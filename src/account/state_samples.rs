@@ -192,6 +192,38 @@ pub fn write_discovery<'a>(pools: impl IntoIterator<Item = (&'a str, bool, Optio
     write_families([&up, &last_success])
 }
 
+/// What is known of the configuration from the fleet's store.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteSample {
+    /// Whether the store answers.
+    pub is_up: bool,
+    /// Whether what was tried last is not in force.
+    pub is_refused: bool,
+    /// The revision in force; `None`: nothing is.
+    pub revision: Option<i64>,
+}
+
+/// Writes what is known of the configuration from a store, if it is from one.
+#[must_use]
+pub fn write_remote(sample: Option<RemoteSample>) -> String {
+    let Some(sample) = sample else {
+        return String::new();
+    };
+    let mut up = Family::new(names::REMOTE_UP, "Whether the store of the configuration answers.");
+    up.add("", u64::from(sample.is_up));
+    let mut refused = Family::new(
+        names::REMOTE_REFUSED,
+        "Whether the latest configuration of the store is not in force, because it was refused.",
+    );
+    refused.add("", u64::from(sample.is_refused));
+    let mut revision = Family::new(
+        names::REMOTE_REVISION,
+        "The revision of the configuration of the store that is in force; 0 while none is.",
+    );
+    revision.add("", sample.revision.unwrap_or(0));
+    write_families([&up, &refused, &revision])
+}
+
 /// The text of the families that have samples.
 fn write_families<'a>(families: impl IntoIterator<Item = &'a Family>) -> String {
     let mut text = String::new();

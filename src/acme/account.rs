@@ -82,7 +82,7 @@ pub(super) struct OpenAccount<'a> {
 impl<'a> OpenAccount<'a> {
     /// The account of this plan: the one that is kept, if it is one with this server, otherwise a new one.
     pub(super) async fn open(plan: &'a AcmePlan) -> Result<Self, AcmeError> {
-        let http = AcmeHttp::new(client_config(plan.ca_file.as_deref())?);
+        let http = AcmeHttp::new(client_config(plan.ca_file.as_deref(), None)?);
         let contact: Vec<_> = plan.contact.iter().map(|contact| &**contact).collect();
         let known = load(&plan.state_dir)?.filter(|known| known.directory == plan.directory);
         let builder = Account::builder_with_http(Box::new(http.clone()));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::announced_bodies::AnnouncedBody;
 use super::guard_bodies::GuardBody;
 use super::pool_bodies::{AddedServerBody, DiscoveryBody, PoolTlsBody, QueueBody, ScaleBody};
+use super::remote_bodies::RemoteBody;
 
 /// `GET /api/v1/process`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct StateBody {
     pub in_force_since: String,
     /// The result of the latest reload; absent: there was none.
     pub last_reload: Option<ReloadBody>,
+    /// The store that the configuration is from; absent: it is from a file.
+    #[serde(default)]
+    pub remote: Option<RemoteBody>,
     /// Counts of the whole process.
     pub totals: TotalsBody,
     /// In the order of the configuration.

@@ -12,6 +12,7 @@ use crate::capacity::ListenerLimits;
 use crate::history::History;
 use crate::live::Live;
 use crate::reload::Reloader;
+use crate::remote::RemoteConfig;
 
 /// A time as in all bodies: RFC 3339, in UTC, with milliseconds.
 pub(super) fn rfc3339(at: SystemTime) -> String {
@@ -45,6 +46,8 @@ pub struct Admin {
     pub reloader: Reloader,
     /// The certificates that are ordered by ACME.
     pub renewals: Arc<Renewals>,
+    /// What is known of the configuration from a store.
+    pub remote: Arc<RemoteConfig>,
     /// When the process started.
     pub started: SystemTime,
     /// The absolute path of the configuration; `None`: the process runs without a file.

@@ -5,6 +5,7 @@ pub mod guard_bodies;
 pub mod session_bodies;
 pub mod pool_bodies;
 pub mod announced_bodies;
+pub mod remote_bodies;
 pub mod bodies;
 mod error;
 mod socket;
@@ -17,6 +18,7 @@ mod page;
 mod guards;
 pub mod certificates;
 mod scale;
+mod remote;
 mod added;
 mod announced;
 mod state;
@@ -46,7 +48,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::account::{
     METRICS_TYPE, OPENMETRICS_TYPE, acme_renewals, certificate_expiries, openmetrics, prefers_openmetrics, write_busy,
-    write_connection_limits, write_discovery, write_scales, write_states,
+    write_connection_limits, write_discovery, write_remote, write_scales, write_states,
 };
 use crate::addr::ListenAddr;
 use crate::live::Live;
@@ -223,7 +225,8 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
         let text =
             text + &write_discovery(
                 sources.map(|(pool, state)| (&**pool.name(), state.is_up == Some(true), state.last_success)),
-            ) + &write_scales(&scale::samples(&in_force.pools));
+            ) + &write_scales(&scale::samples(&in_force.pools))
+                + &write_remote(remote::sample(&admin));
         let text = text + &write_busy(admin.ledgers.iter().map(|ledger| ledger.busy()));
         let text = text
             + &certificate_expiries(in_force.tls.all(), in_force.tls.of_pools())

@@ -19,6 +19,7 @@ use super::certificates::time;
 use super::context::{Admin, rfc3339};
 use super::guards::guard_body;
 use super::pool_bodies::{DiscoveryBody, PoolTlsBody, QueueBody};
+use super::remote::remote_body;
 use super::scale::scale_body;
 use crate::account::{ListenerSeries, sessions_opened};
 use crate::addr::ListenAddr;
@@ -95,6 +96,7 @@ pub(super) fn state_body(admin: &Admin) -> StateBody {
             by: latest.by.to_string(),
             done: latest.is_done,
         }),
+        remote: remote_body(admin),
         // Sessions of listeners that a reload has removed are included.
         totals: totals(sessions.values().sum(), &pools),
         guards: in_force.guards.iter().map(|guard| guard_body(guard)).collect(),

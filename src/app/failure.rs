@@ -59,6 +59,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The error for everybody who may read the store of the configuration: what is wrong in a file may quote it.
+    #[must_use]
+    pub fn for_store(&self) -> String {
+        match self {
+            Self::Tls { section, cause } => {
+                format!(
+                    "{section}: {} cannot be used: see the log of this instance",
+                    cause.path.display()
+                )
+            }
+            _ => chain(self),
+        }
+    }
+}
+
 pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |cause| Failure::System { what, cause }
 }

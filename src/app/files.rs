@@ -13,7 +13,7 @@ use crate::regular_file;
 const SECRET_MASK: u32 = 0o026;
 
 /// The ends of the keys of files that everybody may read.
-const PUBLIC_FILES: [&str; 3] = ["ca_file", "crl_file", "tls.cert"];
+const PUBLIC_FILES: [&str; 4] = ["ca_file", "crl_file", "tls.cert", "cert_file"];
 
 /// Mode bits that no file should have: write for group and others.
 const WRITE_MASK: u32 = 0o022;

@@ -16,48 +16,47 @@ mod signals;
 mod watch;
 mod retirement;
 mod announced;
+mod thread;
+mod remote;
 mod reload;
+mod start;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
-use std::thread::available_parallelism;
-use std::time::{Duration, SystemTime};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::account::access_log::{self, AccessLog, AccessLogWriter};
-use crate::account::{Ledger, Metrics};
+use crate::account::access_log::{AccessLog, AccessLogWriter};
 use crate::addr::ListenAddr;
-use crate::admin::{self, Admin, AdminEndpoint};
+use crate::admin::Admin;
 use crate::clones::CloneSupervisor;
 use crate::config::report::counted;
-use crate::descriptors::raise_limit;
 use crate::drain::Drain;
 use crate::health::HealthMonitor;
-use crate::listen::{PassedSockets, listen_alone};
-use crate::live::{Live, LiveTls};
-use crate::plan::{LogPlan, Plan};
-use crate::reload::{Reloader, Request};
-use crate::sniff::HelloMemory;
-use crate::state_dir::{StateDir, StateKeeper};
-use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
+use crate::live::{InForce, Live};
+use crate::plan::{LogPlan, Plan, RemotePlan};
+use crate::reload::Request;
+use crate::remote::RemoteConfig;
+use crate::state_dir::StateKeeper;
 use announced::Announced;
-use background::{reopen_on_signal, spawn_tasks, streams_of};
+use background::reopen_on_signal;
 use descriptor_budget::DescriptorBudget;
 pub use failure::Failure;
 use failure::system;
 pub use files::suspect;
 use fixed_settings::FixedSettings;
-use listen_sockets::{ListenSockets, NewlyBound, NewlyListening};
+use listen_sockets::{ListenSockets, NewlyListening};
 pub use listener_tls::{load_tls, tls_warnings};
+use remote::first_plans;
 use signals::{End, EndSignals, Signals};
+use start::open_first;
 
 /// The log target of the messages that tell the addresses. They are logged at every level.
 pub const ANNOUNCE: &str = "acequia::announce";
@@ -83,7 +82,8 @@ impl ConfigSource {
     }
 }
 
-/// Runs a plan until a signal ends it. Calls `started` as soon as connections are accepted.
+/// Runs a plan until a signal ends it. If the plan refers to a store it runs the texts of the store. Calls `started` as soon as
+/// connections are accepted.
 ///
 /// # Errors
 /// What it could not get at the start, or lost while it ran.
@@ -93,12 +93,14 @@ pub fn run(plan: Plan, source: ConfigSource, started: impl FnOnce(&Running)) -> 
         .enable_all()
         .build()
         .map_err(system("cannot start an event loop (epoll, eventfd)"))?;
+    let remote = Arc::new(RemoteConfig::default());
+    let plans = control.block_on(first_plans(plan, &source, &remote));
     let opened = {
         // In the runtime's context, but not in `block_on`: an error here drops the runtimes of workers.
         let _within = control.enter();
         Signals::new()
             .map_err(system("cannot listen to signals"))
-            .and_then(|signals| Ok((signals, open(plan, source)?)))
+            .and_then(|signals| Ok((signals, open_first(plans, &Rc::new(source), &remote)?)))
     };
     let ended = opened.and_then(|(signals, (app, drain))| {
         started(&app.running);
@@ -119,10 +121,19 @@ pub struct Running {
     pub live: Arc<Live>,
 }
 
+/// Logs each address of a listener once it accepts clients.
+pub fn announce(in_force: &InForce) {
+    for (listener, addresses) in in_force.listeners() {
+        for address in addresses {
+            tracing::info!(target: ANNOUNCE, listener = %listener.name, %address, "listening");
+        }
+    }
+}
+
 /// Everything that runs beside the workers.
 struct App {
     running: Running,
-    source: ConfigSource,
+    source: Rc<ConfigSource>,
     sockets: ListenSockets,
     health: HealthMonitor,
     clones: CloneSupervisor,
@@ -130,6 +141,10 @@ struct App {
     fixed: FixedSettings,
     /// Reloads when the file changes.
     watching: Option<AbortOnDropHandle<()>>,
+    /// What is known of the configuration from a store.
+    remote: Arc<RemoteConfig>,
+    /// Follows the store of this plan.
+    following: Option<(RemotePlan, AbortOnDropHandle<()>)>,
     admin: Arc<Admin>,
     requests: Receiver<Request>,
     log: AccessLog,
@@ -142,156 +157,22 @@ struct App {
     tasks: JoinSet<()>,
 }
 
-/// Opens everything. An error leaves nothing open: first the addresses are bound, then the file descriptors are divided,
-/// then connections are accepted.
-fn open(plan: Plan, source: ConfigSource) -> Result<(App, Drain), Failure> {
-    let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
-    let workers = plan.runtime.workers.unwrap_or_else(cores);
-    let tls = listener_tls::load_first(&plan)?;
-    let metrics = Arc::new(Metrics::new());
-    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
-    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
-    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory, PassedSockets::inherited());
-    let (bound, endpoints) = bind(&plan, &sockets)?;
-    let (log, log_writer) = start_log(&plan, &metrics)?;
-    let budget = DescriptorBudget::new(limit, workers, bound.len())?;
-    let shares = budget.divide(&plan, bound.len());
-    let drain = Drain::default();
-    let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
-    let started = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
-    let (ledgers, heartbeats): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-    let listening = sockets.listen(bound)?;
-    let addresses = sockets.addresses(&plan, &listening);
-    let fixed = FixedSettings::of(&plan);
-    let (live, state) = put_in_force(plan, addresses, tls)?;
-    let (reloader, requests) = Reloader::new();
-    let admin = Arc::new(Admin {
-        metrics: Arc::clone(&metrics),
-        limits: Arc::clone(&sockets.limits),
-        live: Arc::clone(&live),
-        is_draining: AtomicBool::new(false),
-        is_token_unreadable: AtomicBool::new(false),
-        ledgers,
-        history: Arc::default(),
-        events: admin::Events::new(streams_of(shares.admin)),
-        reloader,
-        renewals: Arc::default(),
-        started: SystemTime::now(),
-        configuration: source.path(),
-    });
-    let admin_address = endpoints.iter().find_map(AdminEndpoint::address);
-    let health = HealthMonitor::new(metrics, Arc::clone(&live));
-    let mut app = App {
-        clones: CloneSupervisor::new(Arc::clone(&live), health.single_checks()),
-        health,
-        state: state.map(|state| state.keep(Arc::clone(&live))),
-        announced: Announced::follow(&live),
-        tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
-        running: Running {
-            admin: admin_address,
-            live,
-        },
-        source,
-        sockets,
-        budget,
-        fixed,
-        watching: None,
-        admin,
-        requests,
-        log,
-        log_writer,
-    };
-    app.begin(listening, &drain);
-    Ok((app, drain))
-}
-
-/// Starts to write the access log.
-fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
-    let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
-    let (log, writer) = log.map_err(Failure::AccessLog)?;
-    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
-    Ok((log, writer))
-}
-
-/// Puts the first plan in force, with what is remembered in `state_dir`.
-fn put_in_force(
-    plan: Plan,
-    addresses: Vec<Vec<ListenAddr>>,
-    tls: LiveTls,
-) -> Result<(Arc<Live>, Option<StateDir>), Failure> {
-    let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
-    let state = state.map_err(system("cannot use `state_dir`"))?;
-    let primaries = state.as_ref().map(StateDir::primaries).unwrap_or_default();
-    let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
-    live.restore_listed(state.as_ref().map(StateDir::servers).unwrap_or_default());
-    let added = state.as_ref().map(StateDir::added_servers).unwrap_or_default();
-    live.restore_added(added, SystemTime::now());
-    Ok((Arc::new(live), state))
-}
-
-/// The number of cores that this process may use.
-fn cores() -> usize {
-    available_parallelism().map_or(1, NonZeroUsize::get)
-}
-
-/// Binds every address of the plan, the admin port included. On an error none stays bound.
-fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
-    let mut failed = Vec::new();
-    let bound = sockets.bind(plan, &mut failed);
-    let admin = plan.admin.bind.and_then(|address| {
-        let socket = listen_alone(address);
-        socket.map_err(|error| failed.push(("[admin]".to_owned(), error))).ok()
-    });
-    if !failed.is_empty() {
-        return Err(Failure::Bind(failed));
-    }
-    let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
-    let endpoints = admin
-        .map(AdminEndpoint::Tcp)
-        .into_iter()
-        .chain(socket.map(AdminEndpoint::Unix));
-    Ok((bound, endpoints.collect()))
-}
-
-/// The ledger and the heartbeat of a worker.
-type StartedWorker = (Arc<Ledger>, Weak<Heartbeat>);
-
-/// Starts the workers, each with a ledger and a heartbeat of its own.
-fn start_workers(
-    sockets: Vec<UnboundedReceiver<ListenSocket>>,
-    pipes: usize,
-    drain: &Drain,
-    ledger: impl Fn() -> Ledger,
-) -> Result<Vec<StartedWorker>, Failure> {
-    let start = |(number, sockets)| {
-        let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
-        let shown = Arc::downgrade(&heartbeat);
-        let setup = WorkerSetup {
-            number,
-            sockets,
-            pipes,
-            ledger: Arc::clone(&ledger),
-            heartbeat,
-            handle: drain.worker_handle(),
-        };
-        worker::start(setup).map_err(system("cannot start a worker"))?;
-        Ok((ledger, shown))
-    };
-    sockets.into_iter().enumerate().map(start).collect()
-}
-
 impl App {
     /// Follows the first plan, and the file if that is configured.
     fn begin(&mut self, listening: NewlyListening, drain: &Drain) {
         let in_force = self.running.live.in_force();
         self.follow(&in_force, listening, drain);
-        let text = std::mem::take(&mut self.source.text);
-        self.watch(in_force.plan.runtime.watch.then_some(text));
+        let text = in_force.plan.runtime.watch.then(|| self.source.text.clone());
+        self.watch(text);
+        self.follow_store(in_force.plan.remote.as_ref());
     }
 
     /// What `systemctl status` shows.
     fn status(&self) -> String {
         let plan = self.running.live.plan();
+        if let Some(awaited) = plan.awaited() {
+            return format!("waiting for {awaited}");
+        }
         let (listeners, pools) = (plan.listeners.len(), plan.pools.len());
         format!("{}, {}", counted(listeners, "listener"), counted(pools, "pool"))
     }
@@ -349,10 +230,11 @@ impl App {
             };
             service_manager::reloading();
             let by = request.as_ref().map_or("SIGHUP", |request| &request.by).to_owned();
+            let texts = request.as_ref().and_then(|request| request.texts.clone());
             let prepared = tokio::select! {
                 biased;
                 end = signals.first() => break end, // reading a file may never end; nothing has changed yet
-                prepared = self.prepare() => prepared,
+                prepared = self.prepare(texts) => prepared,
             };
             let changed = self.reload(&by, prepared, drain);
             service_manager::ready(&self.status());
@@ -382,7 +264,8 @@ mod tests {
         let text = "[runtime]\nworkers = 2\n[admin]\nsocket = \"off\"\n[log]\naccess = \"off\"\n[listeners.l]\nbind = \"127.0.0.1:0\"\n\
                     pool = \"p\"\n[pools.p]\nservers = [\"127.0.0.1:9\"]";
         let loaded = crate::config::read("test.toml", text).ok().unwrap();
-        let (app, drain) = open(loaded.plan, ConfigSource::default()).unwrap();
+        let (source, remote) = (Rc::default(), Arc::default());
+        let (app, drain) = open_first(vec![loaded.plan.into()], &source, &remote).unwrap();
         drop(drain.worker_handle().shutdown_guard());
         let ended = app.run(Signals::new().unwrap(), drain).await;
         assert!(matches!(ended, Err(Failure::WorkersGone)), "{ended:?}");

@@ -3,25 +3,25 @@
 //! [`App::prepare`] does everything that may fail or wait: read, check, resolve new names, open, bind, listen. Then
 //! [`App::apply`] makes the change, which cannot fail.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::announced::log_refused;
 use super::listen_sockets::NewlyListening;
 use super::listener_tls::check_and_load;
+use super::remote::{ReadConfiguration, for_store};
 use super::retirement::retire;
-use super::{App, Failure, service_manager, watch};
+use super::thread::in_a_thread;
+use super::{App, Failure, announce, service_manager, watch};
 use crate::account::Metrics;
 use crate::account::access_log::Output;
-use crate::config::{self, Loaded};
+use crate::config;
 use crate::drain::Drain;
 use crate::error::chain;
 use crate::live::{InForce, LiveTls};
-use crate::plan::{LogPlan, Plan};
+use crate::plan::{LogPlan, Plan, RemoteTexts};
 use crate::reload::{Changes, Difference, ReloadError};
 
 /// The next plan, and everything it needs to be put in force.
@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     listening: NewlyListening,
     /// The new output of the access log; `None`: it stays. The output itself may be off.
     access_log: Option<Option<Output>>,
+    /// The texts of the store that it is from.
+    texts: Option<Arc<RemoteTexts>>,
 }
 
 impl App {
@@ -46,6 +48,10 @@ impl App {
         drain: &Drain,
     ) -> Result<Changes, ReloadError> {
         let reloaded = prepared.map(|prepared| self.apply(prepared, drain));
+        if let Err(error) = &reloaded {
+            self.remote
+                .refuse(&for_store(error), matches!(error, ReloadError::System(_)));
+        }
         self.admin.metrics.record_reload(reloaded.is_ok());
         self.admin
             .reloader
@@ -61,9 +67,14 @@ impl App {
 
     /// Reads the configuration again, and does everything that may fail or wait. May be cancelled: it changes nothing that
     /// is in force. What takes long where much is configured is done in another thread.
-    pub(super) async fn prepare(&mut self) -> Result<Prepared, ReloadError> {
+    ///
+    /// `texts`: those of the store, if they have just been read.
+    pub(super) async fn prepare(&mut self, texts: Option<Arc<RemoteTexts>>) -> Result<Prepared, ReloadError> {
         let file = self.source.file.clone().ok_or(ReloadError::NoFile)?;
-        let (loaded, tls, warnings) = read(file, self.running.live.in_force(), Arc::clone(&self.admin.metrics)).await?;
+        let of_file = in_a_thread(move || config::load(&file).map_err(ReloadError::Configuration)).await?;
+        let read = self.with_texts(of_file, texts).await?;
+        let (now, metrics) = (self.running.live.in_force(), Arc::clone(&self.admin.metrics));
+        let (ReadConfiguration { loaded, texts, .. }, tls, warnings) = check(read, now, metrics).await?;
         let new_names = self.health.resolve_new_names(&loaded.plan).await;
         let text = loaded.plan.runtime.watch.then(|| loaded.text().to_owned());
         let system = |failure: Failure| ReloadError::System(failure.into());
@@ -95,6 +106,7 @@ impl App {
             text,
             listening,
             access_log,
+            texts,
         })
     }
 
@@ -107,11 +119,17 @@ impl App {
             changes,
             listening,
             access_log,
+            texts,
         } = prepared;
         self.announced.set_file(file);
         let old = self.running.live.in_force();
         let now = self.running.live.apply(next);
         self.follow(&now, listening, drain);
+        self.remote.put_in_force(texts);
+        self.follow_store(now.plan.remote.as_ref());
+        if old.plan.awaited().is_some() {
+            announce(&now);
+        }
         self.switch_logs(&old.plan.log, &now.plan.log, access_log);
         log_refused(&old.plan, &now.plan);
         self.watch(text);
@@ -197,31 +215,23 @@ fn log_changes(by: &str, changes: &Changes) {
     }
 }
 
-/// Reads the file and the files that it names, in another thread. Returns the plan, the TLS of its listeners, and the
-/// warnings as text: those of the configuration, and those about the other files.
-async fn read(
-    file: PathBuf,
+/// Reads the files that a configuration names, in another thread. Returns the TLS of its listeners, and the warnings as text:
+/// those of the configuration, and those about the files.
+async fn check(
+    read: ReadConfiguration,
     now: Arc<InForce>,
     metrics: Arc<Metrics>,
-) -> Result<(Loaded, LiveTls, String), ReloadError> {
+) -> Result<(ReadConfiguration, LiveTls, String), ReloadError> {
     in_a_thread(move || {
         let system = |failure: Failure| ReloadError::System(failure.into());
-        let loaded = config::load(&file).map_err(ReloadError::Configuration)?;
-        let (tls, of_others) = check_and_load(&loaded.plan, Some((&now, &metrics))).map_err(system)?;
-        let of_the_file = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
-        let warnings: Vec<_> = of_the_file.into_iter().chain(of_others).collect();
-        Ok((loaded, tls, warnings.join("\n")))
+        let loaded = &read.loaded;
+        let (tls, of_files) = check_and_load(&loaded.plan, Some((&now, &metrics))).map_err(system)?;
+        let of_configuration = Some(loaded.warnings.to_string()).filter(|warnings| !warnings.is_empty());
+        let warnings = read.warning.clone().into_iter().chain(of_configuration);
+        let warnings: Vec<_> = warnings.chain(of_files).collect();
+        Ok((read, tls, warnings.join("\n")))
     })
     .await
-}
-
-/// Runs this in another thread.
-async fn in_a_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReloadError> + Send + 'static,
-) -> Result<T, ReloadError> {
-    spawn_blocking(work)
-        .await
-        .unwrap_or_else(|lost| Err(ReloadError::System(lost.into())))
 }
 
 impl App {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+use super::configuration;
 use super::exit::EXIT_CONFIG;
 use super::terminal::{print, print_json, print_message};
 use crate::app::{load_tls, suspect, tls_warnings};
@@ -62,7 +63,7 @@ pub fn run(path: Option<&Path>, format: CheckFormat, is_live: bool) -> ExitCode 
 
 fn check(path: Option<&Path>) -> Result<(PathBuf, Loaded), Report> {
     let path = config::find(path)?;
-    let loaded = config::load(&path)?;
+    let loaded = configuration::load(&path)?;
     Ok((path, loaded))
 }
 
@@ -148,8 +149,10 @@ fn check_tls(plan: &Plan) -> Vec<Finding> {
 
 fn summary(path: &Path, plan: &Plan) -> String {
     let servers = plan.pools.iter().map(|pool| pool.entries.len()).sum();
+    let remote = plan.remote.as_ref();
+    let remote = remote.map_or_else(String::new, |remote| format!(" with {}", remote.from()));
     format!(
-        "{}: {}, {}, {}: fine\n",
+        "{}{remote}: {}, {}, {}: fine\n",
         path.display(),
         counted(plan.listeners.len(), "listener"),
         counted(plan.pools.len(), "pool"),

@@ -4,6 +4,7 @@ mod exit;
 mod terminal;
 mod table;
 mod remote;
+mod configuration;
 pub mod check;
 pub mod import;
 pub mod init;
@@ -13,6 +14,7 @@ pub mod run;
 pub mod demo;
 pub mod sessions;
 mod primaries;
+mod origin;
 pub mod status;
 pub mod server;
 pub mod pool;
@@ -45,7 +47,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check a configuration: print every error, and warn of parts that have no effect.
+    /// Check a configuration: print every error, and warn of parts that have no effect. With `[remote]`, the texts of the store
+    /// are checked, too.
     Check {
         #[command(flatten)]
         config: ConfigFile,
@@ -56,7 +59,8 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
-    /// Explain where a connection would go, from the configuration alone. Opens no socket.
+    /// Explain where a connection would go, from the configuration alone. Opens no socket, except to read the texts of the store
+    /// that `[remote]` names.
     Route {
         #[command(flatten)]
         config: ConfigFile,

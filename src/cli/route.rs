@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::configuration;
 use super::exit::{EXIT_CONFIG, EXIT_USAGE};
 use super::terminal::{print, print_message};
 use crate::app::load_tls;
@@ -75,7 +76,7 @@ pub struct UnknownListener {
 /// the configuration is invalid; 2 if the listener is unknown.
 #[must_use]
 pub fn run(path: Option<&Path>, args: &RouteArgs) -> ExitCode {
-    let loaded = match config::find(path).and_then(|path| config::load(&path)) {
+    let loaded = match config::find(path).and_then(|path| configuration::load(&path)) {
         Ok(loaded) => loaded,
         Err(report) => {
             report.print_to_stderr();

@@ -35,7 +35,9 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    loaded.warnings.print_to_stderr();
+    if loaded.plan.remote.is_none() {
+        loaded.warnings.print_to_stderr(); // else they are logged with those of the whole
+    }
     let (_flushes_on_drop, reconfigure_log) = start_log(&loaded.plan.log);
     let source = ConfigSource {
         file: Some(path),
@@ -59,12 +61,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
 
 /// Logs each address once it accepts clients.
 fn announce(running: &Running) {
-    let in_force = running.live.in_force();
-    for (listener, addresses) in in_force.listeners() {
-        for address in addresses {
-            tracing::info!(target: ANNOUNCE, listener = %listener.name, %address, "listening");
-        }
-    }
+    app::announce(&running.live.in_force());
     if let Some(address) = running.admin {
         tracing::info!(target: ANNOUNCE, %address, "admin port");
     }

@@ -6,9 +6,9 @@ mod tls;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::primaries;
 use super::remote::{ApiRequest, Remote, RemoteError};
 use super::table::{duration, or_dash, table};
+use super::{origin, primaries};
 use crate::admin::bodies::{AbsentServerBody, ListenerBody, PoolBody, ServerBody, StateBody};
 use crate::admin::guard_bodies::GuardBody;
 use crate::admin::pool_bodies::{AddedServerBody, CloneBody, QueueBody, ScaleBody};
@@ -28,7 +28,7 @@ pub fn status(remote: &Remote) -> ExitCode {
             totals.sessions_so_far,
             totals.servers_up,
             totals.servers
-        );
+        ) + &origin::line(state.remote.as_ref());
         Ok(format!(
             "{summary}\n{}\n{}{}{}{}{}{}{}",
             listener_table(&state.listeners),

@@ -37,6 +37,27 @@ pub(super) struct Table {
     pub(super) entries: Vec<KeyValue>,
 }
 
+impl Table {
+    /// Moves all positions to where the text of the file begins. The recursion is bounded by that of the parsers.
+    pub(super) fn shift(&mut self, by: usize) {
+        for entry in &mut self.entries {
+            entry.position.shift(by);
+            entry.node.shift(by);
+        }
+    }
+}
+
+impl Node {
+    fn shift(&mut self, by: usize) {
+        self.position.shift(by);
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Value::Table(table) => table.shift(by),
+            _ => {}
+        }
+    }
+}
+
 /// A key and its value.
 #[derive(Clone, Debug)]
 pub(super) struct KeyValue {

@@ -29,6 +29,7 @@ pub static FILE: SectionKeys = SectionKeys {
         "defaults",
         "guards",
         "providers",
+        "remote",
         "listeners",
         "pools",
     ],
@@ -285,7 +286,13 @@ pub static PROVIDERS: SectionKeys = SectionKeys {
 /// `[providers.etcd]`
 pub static ETCD: SectionKeys = SectionKeys {
     title: "`[providers.etcd]`",
-    keys: &["endpoints", "user", "password_file", "ca_file"],
+    keys: &["endpoints", "user", "password_file", "ca_file", "cert_file", "key_file"],
+};
+
+/// `[remote]`
+pub static REMOTE: SectionKeys = SectionKeys {
+    title: "`[remote]`",
+    keys: &["from", "instance", "allow"],
 };
 
 /// `[providers.docker]`
@@ -301,7 +308,7 @@ pub static KUBERNETES: SectionKeys = SectionKeys {
 };
 
 /// All sections.
-pub static ALL: [&SectionKeys; 32] = [
+pub static ALL: [&SectionKeys; 33] = [
     &FILE,
     &RUNTIME,
     &ADMIN,
@@ -334,4 +341,5 @@ pub static ALL: [&SectionKeys; 32] = [
     &ETCD,
     &DOCKER,
     &KUBERNETES,
+    &REMOTE,
 ];

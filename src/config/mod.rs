@@ -2,12 +2,17 @@
 //!
 //! `file` parses TOML or JSON into a tree of values with positions; `parse` converts the tree to a plan and collects
 //! the problems, which [`report`] shows. Nothing at run time uses this module.
+//!
+//! A file with `[remote]` has only what concerns the process. The rest are texts of a store, which others may write: their
+//! trees are merged with that of the file (`sections`), and what they may not do is an error ([`Loaded::with_texts`]).
 
+mod source;
 pub mod report;
 mod file;
 pub mod keys;
 mod synonyms;
 mod suggest;
+mod sections;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -17,7 +22,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::plan::{AdminSocket, Plan};
+use crate::plan::{AdminSocket, Plan, RemoteTexts};
 use file::{Table, Value};
 pub(crate) use parse::address;
 use report::{Position, Problem, Report, SourceText};
@@ -41,9 +46,44 @@ impl Loaded {
     /// The text of the file.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.warnings.text()
+        self.warnings.source().first_text()
+    }
+
+    /// The configuration of a file with `[remote]` and of these texts.
+    ///
+    /// # Errors
+    /// All errors in both.
+    pub fn with_texts(&self, texts: &RemoteTexts) -> Result<Self, Report> {
+        let source = self.warnings.source();
+        let mut all = SourceText::new(source.first_name(), source.first_text());
+        all.rename(texts.from.clone());
+        for text in &texts.texts {
+            all.push(format!("{}{}", ETCD, text.key), &text.text);
+        }
+        if texts.texts.is_empty() {
+            all.push(texts.from.clone(), "");
+            let key = texts.from.trim_start_matches(ETCD);
+            let hint = format!("write one: etcdctl put {key} < FILE");
+            let problem = Problem::error(Position::File, "there is no such key, and none below it", hint);
+            return Err(Report::new(Arc::new(all), vec![problem]));
+        }
+        let not_utf8: Vec<_> = all.files().filter_map(not_utf8).collect();
+        match not_utf8.is_empty() {
+            true => convert(all),
+            false => Err(Report::new(Arc::new(all), not_utf8)),
+        }
     }
 }
+
+/// The problem of a text that was not UTF-8, so that it has a replacement character.
+fn not_utf8((_, text, begin): (&str, &str, usize)) -> Option<Problem> {
+    let at = begin + text.find(char::REPLACEMENT_CHARACTER)?;
+    let position = Position::Bytes(at..at + char::REPLACEMENT_CHARACTER.len_utf8());
+    Some(Problem::error(position, "not UTF-8", "write it as UTF-8"))
+}
+
+/// What the name of a text begins with.
+const ETCD: &str = "etcd:";
 
 /// The file to load: `named`, else the first of [`DEFAULT_PATHS`] that exists.
 ///
@@ -65,14 +105,19 @@ fn first_existing(paths: &[&Path]) -> Result<PathBuf, Report> {
     Err(Report::unreadable("acequia.toml", message, "name a file with -c FILE"))
 }
 
+/// A report about a configuration that cannot be read. `name`: what it is called.
+#[must_use]
+pub fn unreadable(name: &str, why: &str) -> Report {
+    Report::unreadable(name, format!("cannot read the configuration: {why}"), "")
+}
+
 /// Loads a file.
 ///
 /// # Errors
 /// Why the file cannot be read, or all errors in it.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let bytes = read_bounded(path)
-        .map_err(|error| Report::unreadable(&name, format!("cannot read the configuration: {error}"), ""))?;
+    let bytes = read_bounded(path).map_err(|error| unreadable(&name, &error.to_string()))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let message = "the file is too long for a configuration";
         return Err(Report::unreadable(&name, message, "the limit is 16 MiB"));
@@ -131,13 +176,34 @@ fn is_json(path: &Path) -> bool {
 /// # Errors
 /// All errors in it.
 pub fn read(name: &str, text: &str) -> Result<Loaded, Report> {
-    let source = Arc::new(SourceText::new(name, text));
-    let root = if is_json(Path::new(name)) {
-        file::json(source.text())
-    } else {
-        file::toml(source.text())
-    };
-    match root.and_then(|root| parse::plan(&source, &root)) {
+    convert(SourceText::new(name, text))
+}
+
+fn convert(source: SourceText) -> Result<Loaded, Report> {
+    let source = Arc::new(source);
+    let (mut tables, mut errors) = (Vec::new(), Vec::new());
+    for (name, text, begin) in source.files() {
+        let parsed = if is_json(Path::new(name)) {
+            file::json(text)
+        } else {
+            file::toml(text)
+        };
+        match parsed {
+            Ok(mut table) => {
+                table.shift(begin);
+                tables.push(table);
+            }
+            Err(mut found) => {
+                found.iter_mut().for_each(|problem| problem.shift(begin));
+                errors.extend(found);
+            }
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Report::new(source, errors));
+    }
+    let (root, misplaced) = sections::merged(&source, tables);
+    match parse::plan(&source, &root, misplaced) {
         Ok((plan, warnings)) => Ok(Loaded {
             plan,
             warnings: Report::new(source, warnings),

@@ -1,37 +1,14 @@
-//! Reports of the problems in a file: each with its position, a message, and a hint that says what to write.
+//! Reports of the problems in a configuration: each with its position, a message, and a hint that says what to write.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+pub(super) use super::source::{Position, SourceText};
 use crate::text::escape;
-
-/// A position in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Position {
-    /// The file as a whole.
-    File,
-    /// A range of bytes of the text.
-    Bytes(Range<usize>),
-    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases through the file.
-    Path { path: Arc<str>, order: usize },
-}
-
-impl Position {
-    /// A sort key: smaller for an earlier position.
-    fn order(&self) -> usize {
-        match self {
-            Self::File => 0,
-            Self::Bytes(bytes) => bytes.start,
-            Self::Path { order, .. } => *order,
-        }
-    }
-}
 
 /// Whether a line may contain a secret. No key takes one, but somebody may write one by mistake, and reports are logged:
 /// such a line is not quoted; only its number is shown.
@@ -93,64 +70,10 @@ impl Problem {
     pub(super) fn order(&self) -> usize {
         self.position.order()
     }
-}
 
-/// The name and the text of a file, to quote lines from it.
-#[derive(Debug)]
-pub(super) struct SourceText {
-    name: String,
-    text: String,
-    /// Byte offsets of the beginnings of lines; the first is 0.
-    lines: Vec<usize>,
-}
-
-impl SourceText {
-    pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        let text = text.into();
-        let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
-            name: name.into(),
-            lines: std::iter::once(0).chain(after_newlines).collect(),
-            text,
-        }
-    }
-
-    pub(super) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The path of a file that this file names: a relative path begins at the folder of this file.
-    pub(super) fn beside(&self, path: &Path) -> PathBuf {
-        let folder = Path::new(&self.name).parent();
-        folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
-    }
-
-    /// The position in words, for a message about another position: `line 3`.
-    pub(super) fn describe_position(&self, position: &Position) -> String {
-        match position {
-            Position::File => String::from("the file"),
-            Position::Bytes(bytes) => format!("line {}", self.line_of(bytes.start) + 1),
-            Position::Path { path, .. } => format!("`{path}`"),
-        }
-    }
-
-    /// The line of a byte offset, counted from 0.
-    fn line_of(&self, at: usize) -> usize {
-        self.lines.partition_point(|start| *start <= at).saturating_sub(1)
-    }
-
-    /// The first line of a range: its number counted from 1, its text, and the part of the range that is in it.
-    fn first_line(&self, bytes: &Range<usize>) -> (usize, &str, Range<usize>) {
-        let line = self.line_of(bytes.start.min(self.text.len()));
-        let begin = self.lines[line];
-        let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
-        let shown = self.text[begin..end].trim_end_matches(['\n', '\r']);
-        let within = |at: usize| {
-            let at = at.saturating_sub(begin).min(shown.len());
-            // Parsers count bytes; an annotation must not cut a character.
-            (0..=at).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0)
-        };
-        (line + 1, shown, within(bytes.start)..within(bytes.end.max(bytes.start)))
+    /// Moves it to where the text of its file begins.
+    pub(super) fn shift(&mut self, by: usize) {
+        self.position.shift(by);
     }
 }
 
@@ -178,7 +101,7 @@ impl ColorChoice {
     }
 }
 
-/// All problems of one file, in the order of their positions.
+/// All problems of one configuration, in the order of their positions.
 #[derive(Debug)]
 pub struct Report {
     source: Arc<SourceText>,
@@ -197,9 +120,9 @@ impl Report {
         Self::new(Arc::new(SourceText::new(name, "")), vec![problem])
     }
 
-    /// The text of the file.
-    pub(super) fn text(&self) -> &str {
-        self.source.text()
+    /// What was read.
+    pub(super) fn source(&self) -> &SourceText {
+        &self.source
     }
 
     /// The number of errors. A file without errors is valid.
@@ -231,29 +154,50 @@ impl Report {
     /// problems.
     #[must_use]
     pub fn render(&self, colour: ColorChoice) -> String {
+        self.render_those(colour, |_| true)
+    }
+
+    /// The same for those who may read the texts from a store, but no file of this machine: what is wrong in a file is left
+    /// out.
+    #[must_use]
+    pub fn render_for_store(&self) -> String {
+        let is_of_store = |problem: &Problem| self.source.is_remote(&problem.position);
+        let hidden = self.problems.iter().filter(|problem| !is_of_store(problem)).count();
+        let mut text = self.render_those(ColorChoice::Never, is_of_store);
+        if hidden > 0 {
+            text += &format!(
+                "{} in the file on this machine: see its log\n",
+                counted(hidden, "problem")
+            );
+        }
+        text
+    }
+
+    fn render_those(&self, colour: ColorChoice, is_shown: impl Fn(&Problem) -> bool) -> String {
         let renderer = match colour {
             ColorChoice::Never => Renderer::plain(),
             ColorChoice::Always => Renderer::styled(),
         };
         let mut out = String::new();
-        let mut warnings_seen = 0;
-        for problem in &self.problems {
-            warnings_seen += usize::from(problem.severity == Severity::Warning);
-            if problem.severity == Severity::Error || warnings_seen <= WARNINGS_SHOWN_MAX {
+        let (mut errors, mut warnings) = (0, 0);
+        for problem in self.problems.iter().filter(|problem| is_shown(problem)) {
+            match problem.severity {
+                Severity::Error => errors += 1,
+                Severity::Warning => warnings += 1,
+            }
+            if problem.severity == Severity::Error || warnings <= WARNINGS_SHOWN_MAX {
                 out.push_str(&renderer.render(&[self.group(problem)]));
                 out.push_str("\n\n");
             }
         }
-        let errors = counted(self.errors(), "error");
-        let warnings = counted(self.warnings(), "warning");
-        let total = match (self.errors(), self.warnings()) {
-            (0, 0) => return out,
-            (_, 0) => errors,
-            (0, _) => warnings,
-            _ => format!("{errors}, {warnings}"),
+        let total = match (counted(errors, "error"), counted(warnings, "warning")) {
+            _ if errors + warnings == 0 => return out,
+            (errors, _) if warnings == 0 => errors,
+            (_, warnings) if errors == 0 => warnings,
+            (errors, warnings) => format!("{errors}, {warnings}"),
         };
         out.push_str(&total);
-        if warnings_seen > WARNINGS_SHOWN_MAX {
+        if warnings > WARNINGS_SHOWN_MAX {
             out.push_str(&format!("; {WARNINGS_SHOWN_MAX} of the warnings are shown"));
         }
         out.push('\n');
@@ -261,7 +205,7 @@ impl Report {
     }
 
     /// All problems for programs: a list of objects with `severity`, `message`, and, where they are known, `hint`, `line` and
-    /// `column` (from 1), or the `path` of the key.
+    /// `column` (from 1), or the `path` of the key; and the `file` if several were read.
     #[must_use]
     pub fn to_json(&self) -> Vec<serde_json::Value> {
         let problem = |problem: &Problem| {
@@ -282,6 +226,9 @@ impl Report {
                 }
                 Position::Path { path, .. } => object["path"] = (**path).into(),
             }
+            if self.source.has_several_files() {
+                object["file"] = self.source.name_at(&problem.position).into();
+            }
             object
         };
         self.problems.iter().map(problem).collect()
@@ -298,7 +245,7 @@ impl Report {
             _ => Cow::Borrowed(problem.message.as_str()),
         };
         let title = escape(&title, &[]).into_owned();
-        let name = escape(&self.source.name, &[]);
+        let name = escape(self.source.name_at(&problem.position), &[]);
         let mut origin = Origin::path(name.clone());
         if let Position::Bytes(bytes) = &problem.position {
             let (number, line, span) = self.source.first_line(bytes);

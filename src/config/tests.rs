@@ -6,7 +6,7 @@ use crate::addr::ServerLocation;
 use crate::check::postgres::{PostgresCheck, PostgresLogin};
 use crate::check::tls::TlsCheck;
 use crate::check::{Check, PasswordLogin};
-use crate::plan::AdminSocket;
+use crate::plan::{AdminSocket, RemoteText};
 use crate::pool::Policy;
 use crate::proxy_protocol::Version;
 
@@ -251,4 +251,122 @@ fn a_byte_order_mark_is_accepted() {
     }
     let report = read("a.json", "\u{feff}{\"a\": !}").unwrap_err().to_string();
     assert!(report.contains("^") && report.contains("a.json:1:"), "{report}");
+}
+
+/// The file of a machine, and texts of a store by key.
+fn remote(allow: &str, texts: &[(&str, &str)]) -> Result<Loaded, Report> {
+    let file = format!(
+        "[runtime]\nstate_dir = \"/var/lib/acequia\"\n[providers.etcd]\nendpoints = [\"http://10.0.0.2:2379\"]\n\
+         [remote]\nfrom = \"etcd:/edge\"\ninstance = \"one\"\n{allow}\n"
+    );
+    let file = read("a.toml", &file).unwrap_or_else(|report| panic!("{report}"));
+    assert!(file.plan.listeners.is_empty() && file.warnings.is_empty());
+    let text = |(key, text): &(&str, &str)| RemoteText {
+        key: (*key).to_owned(),
+        text: (*text).to_owned(),
+        revision: 1,
+    };
+    file.with_texts(&RemoteTexts {
+        from: String::from("etcd:/edge"),
+        texts: texts.iter().map(text).collect(),
+    })
+}
+
+/// The lines of `full.toml` in the sections that are in a store, with the keys that are commented out there.
+fn full_text() -> Vec<&'static str> {
+    let of_process = ["[runtime]", "[admin]", "[log]", "[providers"];
+    let mut is_of_store = true;
+    let lines = include_str!("../../conf/full.toml").lines().filter(|line| {
+        if line.starts_with('[') {
+            is_of_store = !of_process.iter().any(|section| line.starts_with(section));
+        }
+        is_of_store
+    });
+    let is_key = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_lowercase());
+    lines
+        .map(|line| line.strip_prefix('#').filter(is_key).unwrap_or(line))
+        .collect()
+}
+
+/// Where a key that names a file is new in `full.toml`, it is found here.
+#[test]
+fn a_text_of_a_store_names_no_file_and_no_command_whatever_the_key() {
+    let lines = full_text();
+    let report = remote("", &[("/edge", &lines.join("\n"))]).unwrap_err();
+    let problems = report.to_json();
+    let refused: Vec<u64> = problems.iter().filter_map(|problem| problem["line"].as_u64()).collect();
+    for problem in &problems {
+        let message = problem["message"].as_str().unwrap();
+        let refusals = [
+            "files are not taken",
+            "commands are not taken",
+            "the path is not absolute",
+        ];
+        assert!(refusals.iter().any(|refusal| message.starts_with(refusal)), "{problem}");
+        assert_eq!(problem["file"], "etcd:/edge");
+    }
+    let names_file = |line: &str| {
+        let code = line.split(" # ").next().unwrap();
+        let begins = ["\"/etc/", "\"/var/", "\"/usr/", "\"/run/", "unix:/", ".txt\""];
+        begins.iter().any(|begin| code.contains(begin)) && !line.starts_with('#')
+    };
+    let mut found = 0;
+    for (number, line) in (1..).zip(&lines).filter(|(_, line)| names_file(line)) {
+        assert!(refused.contains(&number), "line {number}: {line}");
+        found += 1;
+    }
+    assert!(found > 20, "{found}");
+    // All is allowed, but the files that a configuration itself is read from do not exist, and have no absolute path.
+    let report = remote("allow = [\"exec\", \"files:/\"]", &[("/edge", &lines.join("\n"))]).unwrap_err();
+    assert_eq!(report.errors(), 2, "{report}");
+}
+
+#[test]
+fn an_account_of_acme_keeps_its_folder_below_that_of_the_machine() {
+    for name in ["../../etc", "/etc", ".."] {
+        let text = format!("[acme.\"{name}\"]\ndirectory = \"https://acme.example/directory\"");
+        let report = remote("", &[("/edge", &text)]).unwrap_err().to_string();
+        assert!(report.contains("invalid name of an account"), "{report}");
+    }
+}
+
+#[test]
+fn problems_of_texts_name_the_key_and_the_line_in_it() {
+    let listener = "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n";
+    let report = remote(
+        "",
+        &[("/edge/a", listener), ("/edge/b", &(String::from(POOL) + listener))],
+    )
+    .unwrap_err();
+    let report = report.to_string();
+    assert!(
+        report.contains("`[listeners.l]` is in two keys")
+            && report.contains("etcd:/edge/b:3:12")
+            && report.contains("first on line 1 of etcd:/edge/a"),
+        "{report}"
+    );
+    let json = r#"{"pools": {"p": {"servers": ["10.0.0.1"]}}}"#;
+    let report = remote("", &[("/edge/a", listener), ("/edge/b.json", json)]).unwrap_err();
+    let problem = &report.to_json()[0];
+    assert_eq!(
+        (&problem["file"], &problem["path"]),
+        (&"etcd:/edge/b.json".into(), &"pools.p.servers[0]".into())
+    );
+    let report = remote("", &[("/edge/a", listener), ("/edge/b", "[pools")])
+        .unwrap_err()
+        .to_string();
+    assert!(report.contains("etcd:/edge/b:1:7"), "{report}");
+    let report = remote("", &[("/edge/a", "a = \"\u{fffd}\"")]).unwrap_err().to_string();
+    assert!(report.contains("not UTF-8"), "{report}");
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_not_for_the_store() {
+    let report = read("a.toml", "hunter2 = 1").unwrap_err();
+    assert_eq!(
+        report.render_for_store(),
+        "2 problems in the file on this machine: see its log\n"
+    );
+    let report = remote("", &[("/edge", "[zzz]")]).unwrap_err();
+    assert!(report.render_for_store().contains("unknown key `zzz`"));
 }

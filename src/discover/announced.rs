@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::back_off::BackOff;
 use super::docker::{Container, ContainerWatch, DockerError};
+use crate::back_off::BackOff;
 use crate::error::chain;
 use crate::live::{InForce, Live};
 use crate::plan::{Announcement, LISTED_MAX};
@@ -55,11 +55,11 @@ async fn follow(socket: Option<&Path>, answers: &watch::Sender<AnnouncedAnswer>)
     let Some(socket) = socket else {
         return std::future::pending().await;
     };
-    let mut back_off = BackOff::new();
+    let mut back_off = BackOff::default();
     loop {
         let error = watch_containers(socket, answers, &mut back_off).await;
         answers.send_replace(Some(Err(Reason::from(chain(&*error)))));
-        back_off.wait().await;
+        back_off.pause().await;
     }
 }
 
@@ -83,7 +83,7 @@ async fn watch_containers(
             return format!("more than {LISTED_MAX} routes are announced").into();
         }
         answers.send_replace(Some(Ok(announced)));
-        *back_off = BackOff::new();
+        back_off.reset();
         sleep(SETTLE).await;
     }
 }

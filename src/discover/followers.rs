@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::back_off::BackOff;
 use super::source::{ListAnswer, Reports, ServerList, ServerSource};
 use super::sources;
+use crate::back_off::BackOff;
 use crate::live::{InForce, Live};
 use crate::plan::{DiscoverPlan, Lister};
 use crate::text::Reason;
@@ -88,14 +88,14 @@ async fn follow(pool: Arc<str>, plan: DiscoverPlan, live: Arc<Live>) {
 
 /// Runs a source again and again, with a back-off.
 async fn run_source(mut source: Box<dyn ServerSource>, reports: &Reports) {
-    let mut back_off = BackOff::new();
+    let mut back_off = BackOff::default();
     loop {
         let error = source.follow(reports).await;
         if reports.take_success() {
-            back_off = BackOff::new();
+            back_off.reset();
         }
         reports.report(Err(error));
-        back_off.wait().await;
+        back_off.pause().await;
     }
 }
 
@@ -131,6 +131,15 @@ fn apply(pool_name: &Arc<str>, plan: &DiscoverPlan, live: &Live, answer: ListAns
             .warning
             .unwrap_or_else(|| Reason::new("it lists no server (see `allow_empty`)"))),
         false => Ok(list),
+    });
+    let answer = answer.and_then(|list| match list.servers.iter().find(|server| server.is_unix()) {
+        Some(server) if !plan.allow_unix => {
+            let label = server.label();
+            let error =
+                format!("server `{label}` is a Unix socket, and the pool is configured by the store (`[remote]`)");
+            Err(Reason::from(error))
+        }
+        _ => Ok(list),
     });
     match answer {
         Ok(ServerList { servers, warning }) => {

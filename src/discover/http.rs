@@ -46,7 +46,7 @@ impl HttpSource {
     /// Asks until a request fails. The files of authorities are read again then.
     async fn run(&mut self, reports: &Reports) -> Box<dyn Error + Send + Sync> {
         let ca_file = self.plan.ca_file.clone();
-        let tls = match spawn_blocking(move || client_config(ca_file.as_deref())).await {
+        let tls = match spawn_blocking(move || client_config(ca_file.as_deref(), None)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return error.into(),
             Err(lost) => return lost.into(),

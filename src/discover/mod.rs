@@ -15,11 +15,9 @@
 
 mod resolver;
 mod names;
-mod back_off;
 mod source;
 mod file;
 mod http;
-mod etcd_gateway;
 mod etcd;
 mod docker;
 mod kubernetes;

@@ -16,9 +16,7 @@ pub(super) fn open(plan: &DiscoverPlan) -> Box<dyn ServerSource> {
     match &plan.source {
         DiscoverSource::File(path) => Box::new(FileSource::new(path.clone(), plan.defaults)),
         DiscoverSource::Http(http) => Box::new(HttpSource::new(http.clone(), plan.defaults)),
-        DiscoverSource::Etcd { etcd, prefix } => {
-            Box::new(EtcdSource::new(Arc::clone(etcd), prefix.clone(), plan.defaults))
-        }
+        DiscoverSource::Etcd { etcd, prefix } => Box::new(EtcdSource::new(Arc::clone(etcd), prefix, plan.defaults)),
         DiscoverSource::Docker(docker) => Box::new(DockerSource::new(docker.clone(), plan.defaults)),
         DiscoverSource::Kubernetes(service) => Box::new(KubernetesSource::new(service.clone(), plan.defaults)),
         DiscoverSource::Dns(dns) => Box::new(DnsSource::new(dns.clone(), plan.defaults)),

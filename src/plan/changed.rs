@@ -32,7 +32,7 @@ fn differing(old: Vec<Setting>, new: &[Setting]) -> Vec<&'static str> {
 }
 
 impl Plan {
-    /// Keys of `[runtime]`, `[admin]`, `[log]` and `[acme]` whose values differ and take effect without a restart.
+    /// Keys of `[runtime]`, `[admin]`, `[log]`, `[remote]` and `[acme]` whose values differ and take effect without a restart.
     #[must_use]
     pub fn changed_settings(&self, next: &Self) -> Vec<&'static str> {
         differing(self.settings(), &next.settings())
@@ -67,6 +67,7 @@ impl Plan {
             setting("log.format", format),
             setting("log.level", level),
             setting("log.access", access),
+            setting("remote", &self.remote),
             setting("acme", &self.acme),
         ]
     }

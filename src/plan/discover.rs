@@ -11,6 +11,7 @@ use hickory_resolver::proto::rr::Name;
 use hyper::Uri;
 
 use crate::addr::IpFamily;
+use crate::etcd::EtcdPlan;
 use crate::pool::MemberConfig;
 
 /// What lists servers of a pool at run time.
@@ -31,6 +32,9 @@ pub struct DiscoverPlan {
     pub settle: Duration,
     /// Whether an empty list is applied; else the last one is kept.
     pub allow_empty: bool,
+    /// Whether servers at Unix sockets are applied. They are not if others than the operator of this machine may write what
+    /// names the source.
+    pub allow_unix: bool,
     /// What a listed server has where its source says nothing.
     pub defaults: MemberConfig,
 }
@@ -106,26 +110,6 @@ pub enum DnsQuery {
     },
 }
 
-/// `[providers.etcd]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcdPlan {
-    /// The URLs of its members, without a path; at least one.
-    pub endpoints: Vec<Uri>,
-    /// `None`: without a login.
-    pub login: Option<EtcdLogin>,
-    /// The authorities of its members; `None`: those of the system.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// A user of etcd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EtcdLogin {
-    /// Its name.
-    pub user: Box<str>,
-    /// Contains its password.
-    pub password_file: PathBuf,
-}
-
 /// A Service of Kubernetes whose endpoints are servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceSourcePlan {
@@ -157,18 +141,6 @@ pub struct KubernetesPlan {
     pub kubeconfig: Option<PathBuf>,
     /// The zone that this process is in: endpoints that are hinted at it are a tier before the others.
     pub zone: Option<Box<str>>,
-}
-
-impl EtcdPlan {
-    /// Its files, each with its key.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let password = self
-            .login
-            .as_ref()
-            .map(|login| ("password_file", &*login.password_file));
-        let authorities = self.ca_file.as_deref().map(|path| ("ca_file", path));
-        password.into_iter().chain(authorities)
-    }
 }
 
 impl fmt::Display for DiscoverSource {

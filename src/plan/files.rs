@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{DiscoverSource, EtcdPlan, Plan};
+use super::{DiscoverSource, Plan};
+use crate::etcd::EtcdPlan;
 use crate::tls::{ListenerTlsPlan, PoolTlsPlan};
 
 impl Plan {
@@ -24,10 +25,14 @@ impl Plan {
                 .filter_map(|pool| Some(&pool.discover.as_ref()?.source))
         };
         // Of each provider all pools have the same.
-        let etcd = sources().find_map(|source| match source {
-            DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),
-            _ => None,
-        });
+        let of_sources = || {
+            sources().find_map(|source| match source {
+                DiscoverSource::Etcd { etcd, .. } => Some(&**etcd),
+                _ => None,
+            })
+        };
+        let of_remote = self.remote.as_ref().map(|remote| &*remote.etcd);
+        let etcd = of_remote.or_else(of_sources);
         let read = etcd.into_iter().flat_map(EtcdPlan::files);
         files.extend(read.map(|(key, path)| (format!("providers.etcd.{key}"), path)));
         let kubeconfig = sources().find_map(|source| match source {

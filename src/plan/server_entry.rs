@@ -55,6 +55,12 @@ impl ServerEntry {
         }
     }
 
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        matches!(self.location, ServerLocation::Address(address) if address.unix().is_some())
+    }
+
     /// Its name in log, metrics and API; servers of a host name have it as a prefix.
     #[must_use]
     pub fn label(&self) -> &Arc<str> {

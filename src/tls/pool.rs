@@ -175,14 +175,18 @@ pub fn unverified_config() -> Arc<ClientConfig> {
 }
 
 /// What handshakes are made with that accept only servers with a valid certificate, by the authorities in a PEM file; `None`:
-/// by those of the system.
+/// by those of the system. `identity`: our certificate for servers that ask for one.
 ///
 /// # Errors
-/// The file cannot be used.
-pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsFileError> {
+/// A file cannot be used.
+pub fn client_config(
+    ca_file: Option<&Path>,
+    identity: Option<&CertificateFiles>,
+) -> Result<Arc<ClientConfig>, TlsFileError> {
     let plan = PoolTlsPlan {
         verify: true,
         ca_file: ca_file.map(Path::to_owned),
+        identity: identity.cloned(),
         ..PoolTlsPlan::default()
     };
     Ok(plan.read()?.config)

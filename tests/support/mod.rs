@@ -15,6 +15,7 @@ pub mod counts;
 pub mod database;
 pub mod dns;
 pub mod docker;
+pub mod etcd;
 pub mod hello;
 pub mod kubernetes;
 pub mod limits;

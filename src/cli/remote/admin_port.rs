@@ -38,7 +38,7 @@ impl AdminPort {
     pub(super) async fn connect(&self, url: &Uri) -> Result<Peer, RemoteError> {
         let token = self.token_file.as_deref().map(authorization).transpose();
         let token = token.map_err(RemoteError::TokenFile)?;
-        let config = tls::client_config(self.ca_file.as_deref()).map_err(RemoteError::CaFile)?;
+        let config = tls::client_config(self.ca_file.as_deref(), None).map_err(RemoteError::CaFile)?;
         let stream = http_client::connect(url, config).await.map_err(|error| {
             if tls::has_unknown_issuer(&error) {
                 RemoteError::UnknownIssuer

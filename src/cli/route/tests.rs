@@ -212,6 +212,7 @@ fn plan() -> Plan {
             level: tracing::Level::INFO,
             access: AccessTarget::Off,
         },
+        remote: None,
         acme: Vec::new(),
         guards: Vec::new(),
         listeners: vec![

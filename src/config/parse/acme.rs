@@ -131,6 +131,10 @@ fn account(
         Some(text)
     });
     let challenges = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01].map(|kind| (kind.as_str(), kind));
+    if name.contains('/') || name.starts_with('.') {
+        let hint = "write it without `/`, and without `.` at its beginning: it is the name of a folder";
+        problems.error(position, "invalid name of an account", hint);
+    }
     let own = section.get("state_dir").and_then(|node| value::path(node, problems));
     let state_dir = own.or_else(|| Some(state_dir?.join("acme").join(name)));
     if state_dir.is_none() && section.is_missing("state_dir") {

@@ -29,6 +29,11 @@ impl BoundAddresses {
                 return None;
             }
         };
+        if let Some(socket) = address.unix()
+            && !problems.check_path(&node.position, socket.as_path())
+        {
+            return None;
+        }
         if address.port() == Some(0) {
             return Some(address);
         }

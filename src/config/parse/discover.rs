@@ -95,6 +95,7 @@ pub(super) fn discover(
         source: source?,
         settle,
         allow_empty: allow_empty.unwrap_or(false),
+        allow_unix: !problems.is_remote(position),
         defaults,
     })
 }

@@ -191,7 +191,9 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     if let Some(node) = section.get(file_key) {
         let path = value::path(node, problems)?;
         let path = problems.beside(&path);
-        match read_networks(&path) {
+        // What a file contains is not for those who read the store: errors are written back.
+        let quotes = !problems.is_remote(&node.position);
+        match read_networks(&path, quotes) {
             Ok(read) if read.is_empty() && file_key == "allow_file" && networks.is_empty() => {
                 let message = format!("{} has no network: nobody would be allowed", path.display());
                 problems.error(&node.position, message, "add a network or an address a line");
@@ -207,8 +209,8 @@ fn networks(section: &Section<'_>, [key, file_key]: [&str; 2], problems: &mut Pr
     Some(networks.into_iter().collect())
 }
 
-/// Reads a file with a network or an address a line. An error names the file and the line.
-fn read_networks(path: &Path) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
+/// Reads a file with a network or an address a line. An error names the file and the line. `quotes`: and shows what is there.
+fn read_networks(path: &Path, quotes: bool) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> {
     let name = path.display();
     let bytes = regular_file::read(path, FILE_BYTES_MAX);
     let bytes = bytes.map_err(|error| vec![(format!("cannot read {name}: {error}"), String::new())])?;
@@ -227,6 +229,7 @@ fn read_networks(path: &Path) -> Result<Vec<IpNet>, Vec<address::InvalidValue>> 
         }
         match address::network(line) {
             Ok(network) => networks.push(network),
+            Err(_) if !quotes => errors.push((format!("{name}, line {number}: not a network"), String::new())),
             Err((message, hint)) => {
                 let message = Reason::new(&message); // a line may be as long as the file
                 errors.push((format!("{name}, line {number}: {message}"), hint));

@@ -17,6 +17,7 @@ mod health;
 mod server;
 mod providers;
 mod discover_dns;
+mod remote;
 mod discover;
 mod retiring;
 mod scale;
@@ -50,25 +51,31 @@ use problems::Problems;
 use providers::Providers;
 use section::Section;
 
-/// Converts the whole file. Returns the plan and the warnings.
+/// Converts the whole file. Returns the plan and the warnings. `found`: errors that are known already.
 ///
 /// # Errors
 /// All errors in the file.
-pub(super) fn plan(source: &SourceText, root: &Table) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
-    let mut problems = Problems::new(source);
+pub(super) fn plan(
+    source: &SourceText,
+    root: &Table,
+    found: Vec<Problem>,
+) -> Result<(Plan, Vec<Problem>), Vec<Problem>> {
+    let mut problems = Problems::new(source, found);
     let plan = parse_file(root, &mut problems);
     problems.finish(plan)
 }
 
 fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     let file = Section::root(root, problems);
+    let providers = Providers::read(&file, problems);
+    let remote = remote::remote(&file, &providers, problems);
+    problems.trust(remote.as_ref().map(|remote| remote.allowed.clone()).unwrap_or_default());
     let runtime = file.child("runtime", &keys::RUNTIME, problems);
     let state_dir = runtime.get("state_dir").and_then(|node| value::path(node, problems));
     let runtime = process::runtime(&runtime, problems);
     let log = process::log(&file.child("log", &keys::LOG, problems), problems);
     let defaults = file.child("defaults", &keys::DEFAULTS, problems);
     let (listener_limits, pool_limits) = limits::defaults(&defaults, problems);
-    let providers = Providers::read(&file, problems);
     let mut pools = Pools::read(&file, pool_limits, &providers, problems);
     let mut bound = BoundAddresses::default();
     let admin = process::admin(&file, &mut bound, problems);
@@ -82,7 +89,14 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
     };
     let listeners = listeners(&file, listener_limits, &runtime, &mut names, &mut bound, problems);
     pools.warn_unused(problems);
-    providers.warn_unused(&pools.in_order, &listeners, problems);
+    if let Some((position, _)) = file.entry("remote") {
+        if state_dir.is_none() {
+            let hint = "add state_dir = \"/var/lib/acequia\" to [runtime], which keeps the text that was in force last";
+            problems.warning(position, "a start while the store is away serves nothing", hint);
+        }
+    } else {
+        providers.warn_unused(&pools.in_order, &listeners, problems);
+    }
     guards.warn_unused(problems);
     acme.warn(listeners.iter().any(|listener| listener.redirect.is_some()), problems);
     Plan {
@@ -90,6 +104,7 @@ fn parse_file(root: &Table, problems: &mut Problems<'_>) -> Plan {
         state_dir,
         admin,
         log,
+        remote,
         acme: acme.in_order,
         guards: guards.in_order,
         listeners,
@@ -108,7 +123,8 @@ fn listeners(
 ) -> Vec<Arc<ListenerPlan>> {
     let entries = file.subsections("listeners", problems);
     let is_table = |node: &Node| matches!(node.value, Value::Table(_));
-    if entries.is_empty() && file.get("listeners").is_none_or(is_table) {
+    let is_awaited = file.get("remote").is_some() && !problems.has_texts();
+    if entries.is_empty() && !is_awaited && file.get("listeners").is_none_or(is_table) {
         problems.error(
             &Position::File,
             "no listener is configured",

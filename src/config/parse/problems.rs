@@ -3,21 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::report::{Position, Problem, SourceText};
+use crate::plan::{RemoteTrust, has_parent};
 
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     source: &'a SourceText,
+    /// What the texts of a store may do.
+    trust: RemoteTrust,
     errors: Vec<Problem>,
     /// Reported only if there are no errors: a setting that looks unused may be used by one that is misspelt.
     warnings: Vec<Problem>,
 }
 
 impl<'a> Problems<'a> {
-    /// No problems yet, of the file with this text.
-    pub(super) fn new(source: &'a SourceText) -> Self {
+    /// No problems of this text except for those that are known.
+    pub(super) fn new(source: &'a SourceText, errors: Vec<Problem>) -> Self {
         Self {
             source,
-            errors: Vec::new(),
+            trust: RemoteTrust::default(),
+            errors,
             warnings: Vec::new(),
         }
     }
@@ -47,6 +51,50 @@ impl<'a> Problems<'a> {
     /// The path of a file that this file names: a relative path begins at the folder of this file.
     pub(super) fn beside(&self, path: &Path) -> PathBuf {
         self.source.beside(path)
+    }
+
+    /// Whether a position is in a text of a store, which others than the operator of this machine may write.
+    pub(super) fn is_remote(&self, position: &Position) -> bool {
+        self.source.is_remote(position)
+    }
+
+    /// Whether texts of a store were read.
+    pub(super) fn has_texts(&self) -> bool {
+        self.source.has_several_files()
+    }
+
+    /// Sets what the texts of a store may do; until then it is nothing.
+    pub(super) fn trust(&mut self, trust: RemoteTrust) {
+        self.trust = trust;
+    }
+
+    /// Whether a file may be named at this position; else an error is added.
+    pub(super) fn check_path(&mut self, position: &Position, path: &Path) -> bool {
+        if !self.is_remote(position) {
+            return true;
+        }
+        let Some(refusal) = self.trust.refusal(path) else {
+            return true;
+        };
+        let hint = match path.is_absolute() && !has_parent(path) {
+            true => format!(
+                "allow it on this machine: allow = [\"files:{}\"] in [remote]",
+                path.display()
+            ),
+            false => {
+                String::from("write an absolute path without `..`, and allow it on this machine: `allow` in [remote]")
+            }
+        };
+        self.error(position, refusal, hint);
+        false
+    }
+
+    /// Adds an error if no program may be named at this position.
+    pub(super) fn check_command(&mut self, position: &Position) {
+        if self.is_remote(position) && !self.trust.commands {
+            let hint = "allow them on this machine: allow = [\"exec\"] in [remote]";
+            self.error(position, "commands are not taken from the store", hint);
+        }
     }
 
     /// Another position in words: `line 3`.

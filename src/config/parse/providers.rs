@@ -1,4 +1,4 @@
-//! `[providers]`: what several sources of servers are reached by.
+//! `[providers]`: what sources of servers, and the store of the configuration, are reached by.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use super::list::entries;
 use super::{Problems, Section, value};
 use crate::config::keys;
 use crate::config::report::Position;
-use crate::plan::{DiscoverSource, EtcdLogin, EtcdPlan, KubernetesPlan, ListenerPlan, PoolPlan};
+use crate::etcd::{EtcdLogin, EtcdPlan};
+use crate::plan::{DiscoverSource, KubernetesPlan, ListenerPlan, PoolPlan};
+use crate::tls::CertificateFiles;
 
 /// Where the engine of this machine listens.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -61,7 +63,7 @@ impl Providers {
         if let (Some(position), Some(_)) = (&self.etcd_position, &self.etcd)
             && !uses_etcd()
         {
-            let hint = r#"no pool has `discover = { etcd = "…" }`"#;
+            let hint = r#"no pool has `discover = { etcd = "…" }`, and there is no [remote]"#;
             problems.warning(position, "`[providers.etcd]` is never used", hint);
         }
         let uses_docker = || {
@@ -105,6 +107,7 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
     let path = |key, problems: &mut Problems<'_>| section.get(key).and_then(|node| value::path(node, problems));
     let ca_file = path("ca_file", problems);
     let password_file = path("password_file", problems);
+    let identity = identity(&section, problems);
     let user = section.get("user").and_then(|node| value::string(node, problems));
     if section.is_missing("user") != section.is_missing("password_file") {
         let hint = "write both, or neither";
@@ -123,6 +126,24 @@ fn etcd(providers: &Section<'_>, problems: &mut Problems<'_>) -> Option<EtcdPlan
         endpoints,
         login,
         ca_file,
+        identity,
+    })
+}
+
+/// Our certificate.
+fn identity(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<CertificateFiles> {
+    if let Some((position, _)) = section.entry("key_file")
+        && section.is_missing("cert_file")
+    {
+        let hint = r#"add cert_file = "/etc/acequia/etcd-client.pem""#;
+        problems.error(position, "`key_file` belongs to `cert_file`", hint);
+    }
+    let mut path = |key| section.get(key).and_then(|node| value::path(node, problems));
+    let (cert, key) = (path("cert_file"), path("key_file"));
+    let cert = cert?;
+    Some(CertificateFiles {
+        key: key.unwrap_or_else(|| cert.clone()),
+        cert,
     })
 }
 

@@ -133,7 +133,14 @@ fn server(node: &Node, of_pool: MemberConfig, problems: &mut Problems<'_>) -> Op
 fn location<'a>(node: &'a Node, problems: &mut Problems<'_>) -> Option<(&'a str, ServerLocation)> {
     let text = value::string(node, problems)?;
     match address::server(text) {
-        Ok(location) => Some((text, location)),
+        Ok(location) => {
+            if let ServerLocation::Address(address) = location
+                && let Some(socket) = address.unix()
+            {
+                problems.check_path(&node.position, socket.as_path());
+            }
+            Some((text, location))
+        }
         Err((message, hint)) => {
             problems.error(&node.position, message, hint);
             None

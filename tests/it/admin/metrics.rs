@@ -389,10 +389,13 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         Vec::<&(String, String)>::new()
     );
     // No TLS ends here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role, grows or
-    // has a source of its servers, no client cancels a query, and accepting may never have paused.
+    // has a source of its servers, the configuration is not from a store, no client cancels a query, and accepting may never have paused.
     let may_be_missing = [
         "acequia_discovery_last_success_timestamp_seconds",
         "acequia_discovery_up",
+        "acequia_remote_refused",
+        "acequia_remote_revision",
+        "acequia_remote_up",
         "acequia_pool_clones",
         "acequia_pool_scale_total",
         "acequia_pool_cold_starts_total",

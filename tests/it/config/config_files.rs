@@ -12,7 +12,7 @@ fn shipped(name: &str) -> PathBuf {
 
 #[test]
 fn shipped_configurations_load_without_a_warning() {
-    for name in ["minimal.toml", "full.toml"] {
+    for name in ["minimal.toml", "full.toml", "bootstrap.toml"] {
         let loaded = config::load(&shipped(name)).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     }
@@ -72,8 +72,12 @@ fn full_toml_has_every_key_of_every_section() {
     let tls = || listeners().filter_map(|listener| listener.get("tls"));
     let scales = || pools().filter_map(|pool| pool.get("scale"));
     let queues = pools().filter_map(|pool| pool.get("queue"));
-    let shown: [BTreeSet<String>; 32] = [
-        file.keys().cloned().collect(),
+    let bootstrap: toml::Table = std::fs::read_to_string(shipped("bootstrap.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let shown: [BTreeSet<String>; 33] = [
+        file.keys().chain(bootstrap.keys()).cloned().collect(),
         of(&file["runtime"]),
         of(&file["admin"]),
         of(&file["admin"]["tls"]),
@@ -123,6 +127,7 @@ fn full_toml_has_every_key_of_every_section() {
         of(&file["providers"]["etcd"]),
         of(&file["providers"]["docker"]),
         of(&file["providers"]["kubernetes"]),
+        of(&bootstrap["remote"]),
     ];
     for (section, shown) in keys::ALL.iter().zip(shown) {
         let known: BTreeSet<String> = section.keys.iter().map(|key| (*key).to_owned()).collect();

@@ -78,6 +78,8 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         "health" => Section(&keys::HEALTH),
         "discover" => Section(&keys::DISCOVER),
         "providers" => Section(&keys::PROVIDERS),
+        "remote" => Section(&keys::REMOTE),
+        "from" if is_in(&keys::REMOTE) => Other(text_like("^etcd:.*[^/]$")),
         "etcd" if is_in(&keys::PROVIDERS) => Section(&keys::ETCD),
         "docker" if is_in(&keys::PROVIDERS) => Section(&keys::DOCKER),
         "kubernetes" if is_in(&keys::PROVIDERS) => Section(&keys::KUBERNETES),
@@ -177,6 +179,8 @@ fn kind(section: &SectionKeys, key: &str) -> Kind {
         | "ca_file"
         | "key_id"
         | "key_file"
+        | "cert_file"
+        | "instance"
         | "unix_mode"
         | "ports"
         | "pool"
@@ -265,7 +269,7 @@ impl Kind {
 }
 
 /// The sections, each with its name among the definitions and its place in `full.toml`.
-fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 32] {
+fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 33] {
     [
         (&keys::FILE, "file", ""),
         (&keys::RUNTIME, "runtime", "runtime"),
@@ -299,6 +303,7 @@ fn sections() -> [(&'static SectionKeys, &'static str, &'static str); 32] {
         (&keys::ETCD, "etcd", "providers.etcd"),
         (&keys::DOCKER, "docker", "providers.docker"),
         (&keys::KUBERNETES, "kubernetes", "providers.kubernetes"),
+        (&keys::REMOTE, "remote", "remote"),
     ]
 }
 
@@ -315,7 +320,8 @@ fn descriptions() -> HashMap<(String, String), String> {
     let mut descriptions = HashMap::new();
     let mut section = String::new();
     let mut entry: Option<((String, String), String)> = None;
-    let text = fs::read_to_string(path("conf/full.toml")).unwrap();
+    let text = ["conf/full.toml", "conf/bootstrap.toml"].map(|file| fs::read_to_string(path(file)).unwrap());
+    let text = text.concat();
     for line in text.lines().chain(["[end]"]) {
         let (code, comment) = match line
             .strip_prefix('#')
@@ -483,9 +489,14 @@ fn validated(texts: &[String]) -> Vec<String> {
 
 #[test]
 fn the_configurations_of_the_repository_are_valid() {
-    let mut texts: Vec<_> = ["conf/full.toml", "conf/minimal.toml", "conf/debian/acequia.toml"]
-        .map(|name| fs::read_to_string(path(name)).unwrap())
-        .into();
+    let mut texts: Vec<_> = [
+        "conf/full.toml",
+        "conf/minimal.toml",
+        "conf/bootstrap.toml",
+        "conf/debian/acequia.toml",
+    ]
+    .map(|name| fs::read_to_string(path(name)).unwrap())
+    .into();
     texts.extend(
         super::readme::configurations()
             .into_iter()

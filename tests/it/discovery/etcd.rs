@@ -1,100 +1,17 @@
 //! Servers that are keys of a real etcd.
 
 use std::fs;
-use std::process::Command;
-
-use tempfile::TempDir;
 
 use crate::support::api;
+use crate::support::authority::Authority;
 use crate::support::client::{Client, server_reached};
 use crate::support::counts::log_lines;
+use crate::support::etcd::{Etcd, TlsFiles};
 use crate::support::eventually;
-use crate::support::process::{Port, Process};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 const KEPT: &str = "cannot take the list of servers, keeping the last one";
-
-/// An etcd with a folder and ports of its own.
-struct Etcd {
-    folder: TempDir,
-    client: Port,
-    peer: Port,
-    process: Option<Process>,
-}
-
-impl Etcd {
-    fn start() -> Self {
-        let mut etcd = Self {
-            folder: tempfile::tempdir().unwrap(),
-            client: Port::keep(),
-            peer: Port::keep(),
-            process: None,
-        };
-        etcd.begin();
-        etcd
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client.number())
-    }
-
-    fn begin(&mut self) {
-        let peer = format!("http://127.0.0.1:{}", self.peer.number());
-        let url = self.url();
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(self.folder.path().join("data"));
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("default={peer}"), "--enable-v2=false"]);
-        self.process = Some(Process::start(
-            command.env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH),
-        ));
-        eventually("etcd answers", || {
-            self.ask("/v3/kv/range", "{\"key\": \"YQ==\"}").is_some()
-        });
-    }
-
-    fn stop(&mut self) {
-        self.process.take().unwrap().kill();
-    }
-
-    /// Asks its JSON gateway; `None`: it does not answer, or with an error.
-    fn ask(&self, path: &str, body: &str) -> Option<serde_json::Value> {
-        self.ask_as(None, path, body)
-    }
-
-    fn ask_as(&self, token: Option<&str>, path: &str, body: &str) -> Option<serde_json::Value> {
-        let login = token.map(|token| format!("Authorization: {token}"));
-        let mut headers = vec!["Content-Type: application/json", "Connection: close"];
-        headers.extend(login.as_deref());
-        let request = api::request("POST", path, &headers, body);
-        let stream = std::net::TcpStream::connect(("127.0.0.1", self.client.number())).ok()?;
-        let (status, body) = api::exchange(stream, &request);
-        (status == 200).then(|| serde_json::from_str(&body).unwrap())
-    }
-
-    fn put(&self, key: &str, value: &str) -> i64 {
-        self.put_as(None, key, value)
-    }
-
-    fn put_as(&self, token: Option<&str>, key: &str, value: &str) -> i64 {
-        let (key, value) = (base64(key), base64(value));
-        let put = format!("{{\"key\": \"{key}\", \"value\": \"{value}\"}}");
-        let answer = self.ask_as(token, "/v3/kv/put", &put).expect("etcd takes the key");
-        answer["header"]["revision"].as_str().unwrap().parse().unwrap()
-    }
-
-    fn delete(&self, key: &str) {
-        let delete = format!("{{\"key\": \"{}\"}}", base64(key));
-        self.ask("/v3/kv/deleterange", &delete).expect("etcd deletes the key");
-    }
-}
-
-fn base64(text: &str) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(text)
-}
 
 fn config(etcd: &Etcd) -> String {
     format!(
@@ -158,8 +75,7 @@ fn an_etcd_that_stops_changes_nothing_and_is_followed_again_even_after_a_compact
     assert!(reaches_only(&proxy, "first"));
     etcd.begin();
     let revision = etcd.put("/orders/1", &second.address.to_string());
-    let compacted = etcd.ask("/v3/kv/compaction", &format!("{{\"revision\": \"{revision}\"}}"));
-    assert!(compacted.is_some());
+    etcd.compact(revision);
     eventually("its keys are followed again", || reaches_only(&proxy, "second"));
 }
 
@@ -168,15 +84,8 @@ fn a_login_is_used_and_a_wrong_password_is_told_without_showing_it() {
     let (first, second) = (Server::named("first"), Server::named("second"));
     let etcd = Etcd::start();
     etcd.put("/orders/1", &first.address.to_string());
-    for (path, body) in [
-        ("user/add", r#"{"name": "root", "password": "correct-1"}"#),
-        ("role/add", r#"{"name": "root"}"#),
-        ("user/grant", r#"{"user": "root", "role": "root"}"#),
-        ("enable", "{}"),
-    ] {
-        assert!(etcd.ask(&format!("/v3/auth/{path}"), body).is_some(), "{path}");
-    }
-    let password = etcd.folder.path().join("password");
+    etcd.enable_login("correct-1");
+    let password = etcd.folder().join("password");
     fs::write(&password, "wrong-2\n").unwrap();
     let login = format!("[providers.etcd]\nuser = \"root\"\npassword_file = {password:?}\n");
     let proxy = Proxy::setup(&config(&etcd).replace("[providers.etcd]\n", &login)).launch();
@@ -190,8 +99,39 @@ fn a_login_is_used_and_a_wrong_password_is_told_without_showing_it() {
         proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")]) == 1.0
     });
     assert!(reaches_only(&proxy, "first"));
-    let login = etcd.ask("/v3/auth/authenticate", r#"{"name": "root", "password": "correct-1"}"#);
-    let token = login.unwrap()["token"].as_str().unwrap().to_owned();
-    etcd.put_as(Some(&token), "/orders/1", &second.address.to_string());
+    etcd.put("/orders/1", &second.address.to_string());
     eventually("the watch has a login too", || reaches_only(&proxy, "second"));
+}
+
+#[test]
+fn etcd_is_reached_over_tls_with_a_certificate_and_a_login() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let (authority, other) = (Authority::new("etcd"), Authority::new("other"));
+    let files = TlsFiles::new(&authority);
+    let etcd = Etcd::start_with_tls(&files);
+    etcd.put("/orders/1", &first.address.to_string());
+    etcd.enable_login("correct-1");
+    let at = |name: &str| files.at(name).display().to_string();
+    fs::write(files.at("password"), "correct-1\n").unwrap();
+    fs::write(files.at("other.pem"), other.certificate()).unwrap();
+    let settings = format!(
+        "[providers.etcd]\nuser = \"root\"\npassword_file = {:?}\nca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\n",
+        at("password"),
+        at("ca.pem"),
+        at("client.pem"),
+        at("client.key"),
+    );
+    let config = config(&etcd).replace("[providers.etcd]\n", &settings);
+    let proxy = Proxy::start(&config);
+    assert!(reaches_only(&proxy, "first"));
+    etcd.put("/orders/1", &second.address.to_string());
+    eventually("the key is watched", || reaches_only(&proxy, "second"));
+    for (wrong, why) in [
+        (config.replace(&at("ca.pem"), &at("other.pem")), "no TLS with"),
+        (config.replace("cert_file", "#").replace("key_file", "#"), "Certificate"),
+    ] {
+        let proxy = Proxy::setup(&wrong).launch();
+        let line = log_lines(&proxy, KEPT, 1)[0].to_string();
+        assert!(line.contains(why), "{line}");
+    }
 }

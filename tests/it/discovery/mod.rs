@@ -7,5 +7,6 @@ mod docker;
 mod docker_api;
 mod etcd;
 mod file;
+mod fleet;
 mod http;
 mod kubernetes;

@@ -1,26 +1,28 @@
-//! The JSON gateway of etcd (API v3, etcd 3.4 and later): requests, and watches.
+//! One member of etcd: requests, and watches.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::EtcdError;
+use super::messages::{
+    AuthenticateResponse, EtcdKeyValue, KeepAliveResponse, KeyRange, LeaseResponse, ReadResponse, StreamMessage,
+    WatchResponse, base64,
+};
+use super::plan::{EtcdLogin, EtcdPlan};
 use crate::error::with_context;
 use crate::http_client::{ResponseLines, connect, exchange, open, take_url};
-use crate::plan::{EtcdLogin, EtcdPlan};
 use crate::regular_file;
+use crate::text::Reason;
 use crate::tls::client_config;
 
 /// The time for one request with its response, or for the head of the response of a watch.
@@ -32,99 +34,21 @@ const BODY_BYTES_MAX: usize = 16 << 20;
 /// The longest password.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Something that went wrong.
-pub(super) type EtcdError = Box<dyn Error + Send + Sync>;
-
-/// A member of etcd, with our login.
-pub(super) struct Gateway {
+/// A member of etcd, with our login. Each request has a connection and a deadline of its own.
+pub struct Gateway {
     endpoint: Uri,
     tls: Arc<ClientConfig>,
     token: Option<HeaderValue>,
 }
 
-/// All keys of a range, at a revision.
-#[derive(Deserialize)]
-pub(super) struct RangeResponse {
-    pub(super) header: Header,
-    #[serde(default)]
-    pub(super) kvs: Vec<EtcdKeyValue>,
-    /// Whether there are more keys than were asked for.
-    #[serde(default)]
-    pub(super) more: bool,
-}
+/// The number of a lease. Keys that are put with it are deleted when it is not kept alive.
+#[derive(Clone, Debug)]
+pub struct LeaseId(String);
 
-#[derive(Deserialize)]
-pub(super) struct Header {
-    #[serde(default, deserialize_with = "number")]
+/// All keys of some ranges, at a revision.
+pub(super) struct KeysRead {
     pub(super) revision: i64,
-}
-
-#[derive(Deserialize)]
-pub(super) struct EtcdKeyValue {
-    #[serde(deserialize_with = "bytes")]
-    pub(super) key: Vec<u8>,
-    /// Empty of a key that was deleted.
-    #[serde(default, deserialize_with = "bytes")]
-    pub(super) value: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-struct AuthenticateResponse {
-    token: String,
-}
-
-#[derive(Deserialize)]
-struct WatchMessage {
-    result: Option<WatchResponse>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct WatchResponse {
-    #[serde(default)]
-    pub(super) canceled: bool,
-    /// Not 0 if the watch needs revisions that are compacted.
-    #[serde(default, deserialize_with = "number")]
-    pub(super) compact_revision: i64,
-    #[serde(default)]
-    pub(super) cancel_reason: String,
-    #[serde(default)]
-    pub(super) events: Vec<EtcdEvent>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct EtcdEvent {
-    #[serde(default, rename = "type")]
-    kind: String,
-    pub(super) kv: EtcdKeyValue,
-}
-
-impl EtcdEvent {
-    /// Whether the key was deleted; else it was put. A put has no type, because it is the default.
-    pub(super) fn is_delete(&self) -> bool {
-        self.kind == "DELETE"
-    }
-}
-
-/// The JSON form of 64-bit integers is text.
-fn number<'de, D: Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
-    let text = String::deserialize(value)?;
-    text.parse().map_err(serde::de::Error::custom)
-}
-
-fn bytes<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(value)?;
-    BASE64.decode(text).map_err(serde::de::Error::custom)
-}
-
-/// The range of the keys that begin with a prefix, which is not empty.
-pub(super) fn range_of(prefix: &str) -> Value {
-    // The end is the prefix with its last byte increased; UTF-8 has no byte 255.
-    let mut end = prefix.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    json!({ "key": BASE64.encode(prefix), "range_end": BASE64.encode(end) })
+    pub(super) keys: Vec<EtcdKeyValue>,
 }
 
 impl Gateway {
@@ -132,7 +56,8 @@ impl Gateway {
     pub(super) async fn connect(endpoint: Uri, plan: Arc<EtcdPlan>) -> Result<Self, EtcdError> {
         let read = spawn_blocking(move || {
             let login = plan.login.as_ref().map(authenticate_request).transpose()?;
-            Ok::<_, EtcdError>((client_config(plan.ca_file.as_deref())?, login))
+            let tls = client_config(plan.ca_file.as_deref(), plan.identity.as_ref())?;
+            Ok::<_, EtcdError>((tls, login))
         });
         let (tls, login) = read.await??;
         let mut gateway = Self {
@@ -149,8 +74,64 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Reads the keys of these ranges at one revision, at most so many of each range.
+    pub(super) async fn read(&self, ranges: &[KeyRange], keys_max: usize) -> Result<KeysRead, EtcdError> {
+        let range = |range: &KeyRange| {
+            let mut range = range.to_json();
+            range["limit"] = json!(keys_max);
+            json!({ "request_range": range })
+        };
+        let reads: Vec<_> = ranges.iter().map(range).collect();
+        let read: ReadResponse = self.ask("/v3/kv/txn", &json!({ "success": reads })).await?;
+        let ranges = read.responses.into_iter().map(|read| read.response_range);
+        let mut keys = Vec::new();
+        for range in ranges {
+            keys.extend(range.kvs);
+            if range.more || keys.len() > keys_max {
+                return Err(format!("there are more than {keys_max} keys").into());
+            }
+        }
+        Ok(KeysRead {
+            revision: read.header.revision,
+            keys,
+        })
+    }
+
+    /// Puts a key, which is deleted with the lease.
+    ///
+    /// # Errors
+    /// It is refused, the lease has expired, or there is no answer in time.
+    pub async fn put(&self, key: &str, value: &[u8], lease: &LeaseId) -> Result<(), EtcdError> {
+        let put = json!({ "key": base64(key.as_bytes()), "value": base64(value), "lease": lease.0 });
+        self.ask::<Value>("/v3/kv/put", &put).await.map(drop)
+    }
+
+    /// Asks for a lease of this time, in whole seconds.
+    ///
+    /// # Errors
+    /// It is refused, or there is no answer in time.
+    pub async fn grant(&self, time: Duration) -> Result<LeaseId, EtcdError> {
+        let granted: LeaseResponse = self
+            .ask("/v3/lease/grant", &json!({ "TTL": time.as_secs().to_string() }))
+            .await?;
+        Ok(LeaseId(granted.id))
+    }
+
+    /// Begins the time of a lease anew.
+    ///
+    /// # Errors
+    /// It has expired, it is refused, or there is no answer in time.
+    pub async fn keep_alive(&self, lease: &LeaseId) -> Result<(), EtcdError> {
+        let kept: StreamMessage<KeepAliveResponse> = self.ask("/v3/lease/keepalive", &json!({ "ID": lease.0 })).await?;
+        match kept.result {
+            Some(kept) if kept.ttl > 0 => Ok(()),
+            Some(_) => Err("the lease has expired".into()),
+            None => Err(format!("the lease is not kept: {}", kept.error.unwrap_or_default()).into()),
+        }
+    }
+
     /// Asks for one answer.
-    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, EtcdError> {
+    async fn ask<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, EtcdError> {
         let mut request = self.request(path, body)?;
         let asked = async {
             let stream = connect(&take_url(&mut request)?, Arc::clone(&self.tls)).await?;
@@ -165,8 +146,8 @@ impl Gateway {
     }
 
     /// Watches a range of keys from this revision on.
-    pub(super) async fn watch(&self, range: &Value, revision: i64) -> Result<Watch, EtcdError> {
-        let mut create = range.clone();
+    pub(super) async fn watch(&self, range: &KeyRange, revision: i64) -> Result<Watch, EtcdError> {
+        let mut create = range.to_json();
         create["start_revision"] = json!(revision.to_string());
         let mut request = self.request("/v3/watch", &json!({ "create_request": create }))?;
         let opened = async {
@@ -206,10 +187,12 @@ fn authenticate_request(login: &EtcdLogin) -> Result<Value, EtcdError> {
 
 /// What etcd says about a request that has failed.
 fn rejection(status: StatusCode, body: &[u8]) -> EtcdError {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    match body["error"].as_str().or(body["message"].as_str()) {
-        Some(error) => format!("etcd answers {status}: {error}").into(),
-        None => format!("etcd answers {status}").into(),
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = String::from_utf8_lossy(body);
+    let error = json["error"].as_str().or(json["message"].as_str());
+    match error.unwrap_or(text.trim()) {
+        "" => format!("etcd answers {status}").into(),
+        error => format!("etcd answers {status}: {}", Reason::new(error)).into(),
     }
 }
 
@@ -220,7 +203,7 @@ impl Watch {
     /// The next message. No deadline: the caller has one.
     pub(super) async fn next(&mut self) -> Result<WatchResponse, EtcdError> {
         let line = self.0.next().await?.ok_or("the watch has ended")?;
-        let WatchMessage { result, error } = serde_json::from_slice(&line)?;
+        let StreamMessage { result, error } = serde_json::from_slice(&line)?;
         result.ok_or_else(|| format!("the watch has failed: {}", error.unwrap_or_default()).into())
     }
 }

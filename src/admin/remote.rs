@@ -1,0 +1,37 @@
+//! The configuration from the fleet's store, as the API and the metrics show it.
+
+use super::context::{Admin, rfc3339};
+use super::remote_bodies::{RefusedTextsBody, RemoteBody};
+use crate::account::RemoteSample;
+
+/// What is known of it; `None`: the configuration is not from a store. The error of what was refused is left out, because it
+/// quotes the configuration.
+pub(super) fn remote_body(admin: &Admin) -> Option<RemoteBody> {
+    let in_force = admin.live.in_force();
+    let plan = in_force.plan.remote.as_ref()?;
+    let state = admin.remote.state();
+    Some(RemoteBody {
+        from: plan.from(),
+        instance: plan.instance.to_string(),
+        revision: state.in_force.as_ref().map(|texts| texts.version.revision),
+        keys: state.in_force.as_ref().map(|texts| texts.version.keys),
+        since: state.in_force.as_ref().map(|texts| rfc3339(texts.since)),
+        refused: state.refused.map(|refused| RefusedTextsBody {
+            revision: refused.version.map(|version| version.revision),
+            since: rfc3339(refused.since),
+        }),
+        lost: state.lost.as_ref().map(|lost| lost.error.to_string()),
+        lost_since: state.lost.map(|lost| rfc3339(lost.since)),
+    })
+}
+
+/// What metrics show of it.
+pub(super) fn sample(admin: &Admin) -> Option<RemoteSample> {
+    admin.live.in_force().plan.remote.as_ref()?;
+    let state = admin.remote.state();
+    Some(RemoteSample {
+        is_up: state.lost.is_none(),
+        is_refused: state.refused.is_some(),
+        revision: state.in_force.map(|texts| texts.version.revision),
+    })
+}

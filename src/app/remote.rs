@@ -1,0 +1,175 @@
+//! The configuration from the fleet's store: what is tried at the start, and what a reload reads.
+
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::thread::in_a_thread;
+use super::{App, ConfigSource, Failure};
+use crate::config::{self, Loaded};
+use crate::error::chain;
+use crate::plan::{Plan, RemotePlan, RemoteTexts};
+use crate::reload::ReloadError;
+use crate::remote::{self, RemoteConfig, fetch};
+use crate::state_dir::StateDir;
+use crate::text::Reason;
+
+/// A plan to start with.
+pub(super) struct FirstPlan {
+    pub(super) plan: Plan,
+    /// The texts of the store that it is from.
+    pub(super) texts: Option<Arc<RemoteTexts>>,
+    /// Whether they were kept in `state_dir`.
+    pub(super) is_kept: bool,
+}
+
+impl From<Plan> for FirstPlan {
+    /// That of the file alone.
+    fn from(plan: Plan) -> Self {
+        Self {
+            plan,
+            texts: None,
+            is_kept: false,
+        }
+    }
+}
+
+/// The plans to start with, the best first: the texts of the store, those that were in force last, and then the file alone,
+/// with which the process waits for the store.
+pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &RemoteConfig) -> Vec<FirstPlan> {
+    let mut plans = Vec::new();
+    if let Some(plan) = &of_file.remote {
+        let from = plan.from();
+        let fetched = match fetch(plan).await {
+            Ok(texts) => Some(Arc::new(texts)),
+            Err(error) => {
+                let error = Reason::from(chain(&*error));
+                tracing::warn!(from, %error, "the store of the configuration does not answer");
+                remote.lost(error);
+                None
+            }
+        };
+        if let Some(texts) = &fetched {
+            remote.begin(texts);
+            match read(source, texts) {
+                Ok(plan) => plans.push(FirstPlan {
+                    texts: Some(Arc::clone(texts)),
+                    ..plan.into()
+                }),
+                Err(error) => {
+                    tracing::error!(from, error = %chain(&error), "the configuration of the store is not valid");
+                    remote.refuse(&for_store(&error), false);
+                }
+            }
+        }
+        let kept = kept_texts(&of_file, &from).filter(|kept| fetched.as_ref() != Some(kept));
+        if let Some(texts) = kept
+            && let Ok(plan) = read(source, &texts)
+        {
+            plans.push(FirstPlan {
+                texts: Some(texts),
+                is_kept: true,
+                ..plan.into()
+            });
+        }
+    }
+    plans.push(of_file.into());
+    plans
+}
+
+/// The texts from this place that were in force last.
+fn kept_texts(of_file: &Plan, from: &str) -> Option<Arc<RemoteTexts>> {
+    let state = StateDir::open(of_file.state_dir.as_deref()?).ok()?; // the start itself reports why it cannot be opened
+    state.texts().filter(|texts| texts.from == from).map(Arc::new)
+}
+
+/// The plan of the file and of these texts. Its warnings are logged.
+fn read(source: &ConfigSource, texts: &RemoteTexts) -> Result<Plan, ReloadError> {
+    let name = source.file.as_ref().map(|file| file.display().to_string());
+    let loaded = config::read(&name.unwrap_or_default(), &source.text)
+        .and_then(|of_file| of_file.with_texts(texts))
+        .map_err(ReloadError::Configuration)?;
+    if !loaded.warnings.is_empty() {
+        tracing::warn!("{}", loaded.warnings);
+    }
+    Ok(loaded.plan)
+}
+
+/// The error for everybody who may read the store.
+pub(super) fn for_store(error: &ReloadError) -> String {
+    match error {
+        ReloadError::Configuration(report) => report.render_for_store(),
+        ReloadError::System(error) => match error.downcast_ref::<Failure>() {
+            Some(failure) => failure.for_store(),
+            None => chain(&**error),
+        },
+        ReloadError::NoFile | ReloadError::Ending => error.to_string(),
+    }
+}
+
+/// What a reload has read.
+pub(super) struct ReadConfiguration {
+    pub(super) loaded: Loaded,
+    /// The texts of the store that it is from.
+    pub(super) texts: Option<Arc<RemoteTexts>>,
+    /// Why these are not those that the store has now.
+    pub(super) warning: Option<String>,
+}
+
+impl App {
+    /// Adds the texts of the store if a file refers to one: those that were just read, else those that the store has now, else
+    /// those in force.
+    pub(super) async fn with_texts(
+        &self,
+        of_file: Loaded,
+        texts: Option<Arc<RemoteTexts>>,
+    ) -> Result<ReadConfiguration, ReloadError> {
+        let Some(plan) = of_file.plan.remote.clone() else {
+            return Ok(ReadConfiguration {
+                loaded: of_file,
+                texts: None,
+                warning: None,
+            });
+        };
+        let from = plan.from();
+        let is_from = |texts: &Arc<RemoteTexts>| texts.from == from;
+        let (texts, warning) = match texts.filter(is_from) {
+            Some(texts) => (texts, None),
+            None => match (fetch(&plan).await, self.remote.texts().filter(is_from)) {
+                (Ok(texts), _) => (Arc::new(texts), None),
+                (Err(error), Some(texts)) => {
+                    let error = Reason::from(chain(&*error));
+                    let warning = format!("{from} cannot be read, and its text in force stays: {error}");
+                    (texts, Some(warning))
+                }
+                (Err(error), None) => {
+                    let error = Reason::from(chain(&*error));
+                    return Err(ReloadError::System(format!("{from} cannot be read: {error}").into()));
+                }
+            },
+        };
+        self.remote.begin(&texts);
+        let (loaded, texts) = in_a_thread(move || {
+            let loaded = of_file.with_texts(&texts).map_err(ReloadError::Configuration)?;
+            Ok((loaded, texts))
+        })
+        .await?;
+        Ok(ReadConfiguration {
+            loaded,
+            texts: Some(texts),
+            warning,
+        })
+    }
+
+    /// Follows the store of this plan from now on; `None`: none.
+    pub(super) fn follow_store(&mut self, plan: Option<&RemotePlan>) {
+        let followed = self.following.as_ref().map(|(followed, _)| followed);
+        if followed == plan {
+            return;
+        }
+        self.following = plan.map(|plan| {
+            let following = remote::run(plan.clone(), Arc::clone(&self.remote), self.admin.reloader.clone());
+            (plan.clone(), AbortOnDropHandle::new(tokio::spawn(following)))
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! The start: everything is opened for the first plan that is possible.
+
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+use std::thread::available_parallelism;
+use std::time::SystemTime;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::announced::Announced;
+use super::background::{spawn_tasks, streams_of};
+use super::descriptor_budget::DescriptorBudget;
+use super::failure::system;
+use super::fixed_settings::FixedSettings;
+use super::listen_sockets::{ListenSockets, NewlyBound};
+use super::listener_tls;
+use super::remote::FirstPlan;
+use super::{App, ConfigSource, Failure, Running};
+use crate::account::access_log::{self, AccessLog, AccessLogWriter};
+use crate::account::{Ledger, Metrics};
+use crate::addr::ListenAddr;
+use crate::admin::{self, Admin, AdminEndpoint};
+use crate::clones::CloneSupervisor;
+use crate::descriptors::raise_limit;
+use crate::drain::Drain;
+use crate::error::chain;
+use crate::health::HealthMonitor;
+use crate::listen::{PassedSockets, listen_alone};
+use crate::live::{Live, LiveTls};
+use crate::plan::{Plan, RemoteTexts};
+use crate::reload::Reloader;
+use crate::remote::RemoteConfig;
+use crate::sniff::HelloMemory;
+use crate::state_dir::StateDir;
+use crate::worker::{self, Heartbeat, ListenSocket, WorkerSetup};
+
+/// Opens everything for the first of these plans for which that is possible; there is at least one. The last one is that of
+/// the file alone.
+///
+/// # Errors
+/// Why it is not possible for the last one.
+pub(super) fn open_first(
+    plans: Vec<FirstPlan>,
+    source: &Rc<ConfigSource>,
+    remote: &Arc<RemoteConfig>,
+) -> Result<(App, Drain), Failure> {
+    let mut plans = plans.into_iter().peekable();
+    loop {
+        let FirstPlan { plan, texts, is_kept } = plans.next().expect("there is a plan");
+        let awaited = plan.awaited();
+        match open(plan, Rc::clone(source), Arc::clone(remote)) {
+            Ok(opened) => {
+                log_origin(texts.as_deref(), is_kept, awaited);
+                if let Some(texts) = texts {
+                    remote.start_with(texts);
+                }
+                return Ok(opened);
+            }
+            Err(failure) if plans.peek().is_some() => {
+                tracing::error!(is_kept, error = %chain(&failure), "the configuration of the store cannot be put in force");
+                if !is_kept {
+                    remote.refuse(&failure.for_store(), true);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Logs where the first configuration is from, if it is from a store.
+fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String>) {
+    if let Some(RemoteTexts { from, .. }) = texts {
+        let revision = texts.map(|texts| texts.version().revision);
+        match is_kept {
+            false => tracing::info!(from, revision, "started with the configuration of the store"),
+            true => {
+                tracing::warn!(
+                    from,
+                    revision,
+                    "started with the configuration that was in force last, from `state_dir`"
+                );
+            }
+        }
+    } else if let Some(awaited) = awaited {
+        tracing::warn!("waiting for {awaited}: nothing is served until then");
+    }
+}
+
+/// Opens everything. An error leaves nothing open: first the addresses are bound, then the file descriptors are divided,
+/// then connections are accepted.
+fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
+    let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
+    let workers = plan.runtime.workers.unwrap_or_else(cores);
+    let tls = listener_tls::load_first(&plan)?;
+    let metrics = Arc::new(Metrics::new());
+    let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
+    let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory, PassedSockets::inherited());
+    let (bound, endpoints) = bind(&plan, &sockets)?;
+    let (log, log_writer) = start_log(&plan, &metrics)?;
+    let budget = DescriptorBudget::new(limit, workers, bound.len())?;
+    let shares = budget.divide(&plan, bound.len());
+    let drain = Drain::default();
+    let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
+    let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
+    let listening = sockets.listen(bound)?;
+    let addresses = sockets.addresses(&plan, &listening);
+    let (fixed, (live, state)) = (FixedSettings::of(&plan), put_in_force(plan, addresses, tls)?);
+    let (reloader, requests) = Reloader::new();
+    let admin = Arc::new(Admin {
+        metrics: Arc::clone(&metrics),
+        limits: Arc::clone(&sockets.limits),
+        live: Arc::clone(&live),
+        is_draining: AtomicBool::new(false),
+        is_token_unreadable: AtomicBool::new(false),
+        ledgers,
+        history: Arc::default(),
+        events: admin::Events::new(streams_of(shares.admin)),
+        reloader,
+        renewals: Arc::default(),
+        started: SystemTime::now(),
+        configuration: source.path(),
+        remote: Arc::clone(&remote),
+    });
+    let running = Running {
+        admin: endpoints.iter().find_map(AdminEndpoint::address),
+        live: Arc::clone(&live),
+    };
+    let health = HealthMonitor::new(metrics, Arc::clone(&live));
+    let mut app = App {
+        clones: CloneSupervisor::new(Arc::clone(&live), health.single_checks()),
+        health,
+        announced: Announced::follow(&live),
+        state: state.map(|state| state.keep(live, remote.subscribe_texts())),
+        tasks: spawn_tasks(&admin, &sockets, heartbeats, endpoints, shares.admin),
+        running,
+        source,
+        sockets,
+        budget,
+        fixed,
+        watching: None,
+        remote,
+        following: None,
+        admin,
+        requests,
+        log,
+        log_writer,
+    };
+    app.begin(listening, &drain);
+    Ok((app, drain))
+}
+
+/// Starts to write the access log.
+fn start_log(plan: &Plan, metrics: &Metrics) -> Result<(AccessLog, AccessLogWriter), Failure> {
+    let log = access_log::start(&plan.log.access, plan.log.format, metrics.lines_dropped());
+    let (log, writer) = log.map_err(Failure::AccessLog)?;
+    log.publish_logging_empty_sessions(plan.log.level >= tracing::Level::DEBUG);
+    Ok((log, writer))
+}
+
+/// Puts the first plan in force, with what is remembered in `state_dir`.
+fn put_in_force(
+    plan: Plan,
+    addresses: Vec<Vec<ListenAddr>>,
+    tls: LiveTls,
+) -> Result<(Arc<Live>, Option<StateDir>), Failure> {
+    let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
+    let state = state.map_err(system("cannot use `state_dir`"))?;
+    let primaries = state.as_ref().map(StateDir::primaries).unwrap_or_default();
+    let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
+    live.restore_listed(state.as_ref().map(StateDir::servers).unwrap_or_default());
+    let added = state.as_ref().map(StateDir::added_servers).unwrap_or_default();
+    live.restore_added(added, SystemTime::now());
+    Ok((Arc::new(live), state))
+}
+
+/// The number of cores that this process may use.
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Binds every address of the plan, the admin port included. On an error none stays bound.
+fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEndpoint>), Failure> {
+    let mut failed = Vec::new();
+    let bound = sockets.bind(plan, &mut failed);
+    let admin = plan.admin.bind.and_then(|address| {
+        let socket = listen_alone(address);
+        socket.map_err(|error| failed.push(("[admin]".to_owned(), error))).ok()
+    });
+    if !failed.is_empty() {
+        return Err(Failure::Bind(failed));
+    }
+    let socket = admin::bind(&plan.admin.socket).map_err(system("cannot open the Unix socket of [admin]"))?;
+    let endpoints = admin
+        .map(AdminEndpoint::Tcp)
+        .into_iter()
+        .chain(socket.map(AdminEndpoint::Unix));
+    Ok((bound, endpoints.collect()))
+}
+
+/// Starts the workers, each with a ledger and a heartbeat of its own.
+fn start_workers(
+    sockets: Vec<UnboundedReceiver<ListenSocket>>,
+    pipes: usize,
+    drain: &Drain,
+    ledger: impl Fn() -> Ledger,
+) -> Result<(Vec<Arc<Ledger>>, Vec<Weak<Heartbeat>>), Failure> {
+    let start = |(number, sockets)| {
+        let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
+        let shown = Arc::downgrade(&heartbeat);
+        let setup = WorkerSetup {
+            number,
+            sockets,
+            pipes,
+            ledger: Arc::clone(&ledger),
+            heartbeat,
+            handle: drain.worker_handle(),
+        };
+        worker::start(setup).map_err(system("cannot start a worker"))?;
+        Ok((ledger, shown))
+    };
+    let started: Result<Vec<_>, Failure> = sockets.into_iter().enumerate().map(start).collect();
+    Ok(started?.into_iter().unzip())
+}

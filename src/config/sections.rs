@@ -1,0 +1,80 @@
+//! Which section is in which file: those of the process in the file of this machine, all others in the texts of the store if
+//! the file has `[remote]`.
+
+use super::file::{KeyValue, Table, Value};
+use super::keys;
+use super::report::{Problem, SourceText};
+
+/// The sections of a file with `[remote]`.
+const OF_PROCESS: [&str; 5] = ["runtime", "admin", "log", "providers", "remote"];
+
+/// The sections whose keys are names: several texts may have some of them each.
+const NAMED: [&str; 4] = ["acme", "guards", "listeners", "pools"];
+
+/// The sections of all files as one table, and what is in the wrong file or in two.
+pub(super) fn merged(source: &SourceText, tables: Vec<Table>) -> (Table, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut tables = tables.into_iter();
+    let mut root = tables.next().unwrap_or_default();
+    if root.entries.iter().any(|entry| entry.key == "remote") {
+        problems.extend(root.entries.iter().filter_map(beside_remote));
+    }
+    for entry in tables.flat_map(|table| table.entries) {
+        if OF_PROCESS.contains(&&*entry.key) {
+            problems.push(Problem::error(
+                entry.position,
+                format!("`{}` is not taken from the store", entry.key),
+                format!("write it in {}, which has [remote]", source.first_name()),
+            ));
+        } else {
+            merge(&mut root, entry, source, &mut problems);
+        }
+    }
+    (root, problems)
+}
+
+/// The problem of a section that is beside `[remote]` and belongs in the store.
+fn beside_remote(entry: &KeyValue) -> Option<Problem> {
+    let is_misplaced = keys::FILE.keys.contains(&&*entry.key) && !OF_PROCESS.contains(&&*entry.key);
+    is_misplaced.then(|| {
+        Problem::error(
+            entry.position.clone(),
+            format!("`{}` is beside `[remote]`", entry.key),
+            "write it in the store, or remove [remote]",
+        )
+    })
+}
+
+/// Adds a section, or those of its sections that have other names than those that are there.
+fn merge(root: &mut Table, entry: KeyValue, source: &SourceText, problems: &mut Vec<Problem>) {
+    let Some(there) = root.entries.iter_mut().find(|there| there.key == entry.key) else {
+        root.entries.push(entry);
+        return;
+    };
+    let mut twice = |name: String, first: &KeyValue, second: &KeyValue| {
+        let first = source.describe_position(&first.position);
+        let message = format!("`[{name}]` is in two keys");
+        problems.push(Problem::error(
+            second.position.clone(),
+            message,
+            format!("first on {first}: keep one"),
+        ));
+    };
+    if !NAMED.contains(&&*entry.key) {
+        return twice(entry.key.clone(), there, &entry);
+    }
+    let name = entry.key.clone();
+    match (&mut there.node.value, entry.node.value) {
+        (Value::Table(sections), Value::Table(further)) => {
+            for section in further.entries {
+                match sections.entries.iter().find(|first| first.key == section.key) {
+                    Some(first) => twice(format!("{name}.{}", section.key), first, &section),
+                    None => sections.entries.push(section),
+                }
+            }
+        }
+        // What is not a table is reported where it is read.
+        (first, further) if matches!(first, Value::Table(_)) => *first = further,
+        _ => {}
+    }
+}

@@ -1,0 +1,222 @@
+//! What a configuration is read from: a file, and the texts of a store if it refers to one. Positions are in all of it, as if
+//! one text stood behind the other.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A position in what was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Position {
+    /// All of it.
+    File,
+    /// A range of bytes of the text.
+    Bytes(Range<usize>),
+    /// A path of keys, such as `pools.web.servers[2]`, and a number that increases through the file, from where its text
+    /// begins on. It stays below the end of the text: every value takes at least one byte.
+    Path { path: Arc<str>, order: usize },
+}
+
+impl Position {
+    /// A sort key: smaller for an earlier position.
+    pub(super) fn order(&self) -> usize {
+        match self {
+            Self::File => 0,
+            Self::Bytes(bytes) => bytes.start,
+            Self::Path { order, .. } => *order,
+        }
+    }
+
+    /// Moves it to where the text of its file begins.
+    pub(super) fn shift(&mut self, by: usize) {
+        match self {
+            Self::File => {}
+            Self::Bytes(bytes) => *bytes = bytes.start + by..bytes.end + by,
+            Self::Path { order, .. } => *order += by,
+        }
+    }
+}
+
+/// The names and texts of what was read, to quote lines from it.
+#[derive(Debug)]
+pub(in crate::config) struct SourceText {
+    /// What [`Position::File`] is.
+    name: String,
+    /// At least one. The file of this machine comes first.
+    files: Vec<SourceFile>,
+    /// The texts of all files, each with a line break behind it.
+    text: String,
+    /// Byte offsets of the beginnings of lines; the first is 0.
+    lines: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct SourceFile {
+    name: String,
+    /// Where its text is.
+    bytes: Range<usize>,
+    is_remote: bool,
+}
+
+impl SourceText {
+    /// A file of this machine.
+    pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let (name, text) = (name.into(), text.into());
+        let file = SourceFile {
+            name: name.clone(),
+            bytes: 0..text.len(),
+            is_remote: false,
+        };
+        let mut source = Self {
+            name,
+            files: vec![file],
+            text,
+            lines: Vec::new(),
+        };
+        source.lines = source.lines_from(0).collect();
+        source
+    }
+
+    /// The same with a text of a store behind it.
+    pub(super) fn push(&mut self, name: String, text: &str) {
+        self.text.push('\n');
+        let begin = self.text.len();
+        self.text.push_str(text);
+        self.files.push(SourceFile {
+            name,
+            bytes: begin..self.text.len(),
+            is_remote: true,
+        });
+        let lines: Vec<_> = self.lines_from(begin).collect();
+        self.lines.extend(lines);
+    }
+
+    /// Sets what the whole is called.
+    pub(super) fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn lines_from(&self, begin: usize) -> impl Iterator<Item = usize> {
+        let after_newlines = self.text[begin..]
+            .match_indices('\n')
+            .map(move |(at, _)| begin + at + 1);
+        std::iter::once(begin).chain(after_newlines)
+    }
+
+    /// The name of the first file.
+    pub(super) fn first_name(&self) -> &str {
+        &self.files[0].name
+    }
+
+    /// The text of the first file.
+    pub(super) fn first_text(&self) -> &str {
+        &self.text[self.files[0].bytes.clone()]
+    }
+
+    /// The files: the name of each, its text, and where that begins.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        let files = self.files.iter();
+        files.map(|file| (&*file.name, &self.text[file.bytes.clone()], file.bytes.start))
+    }
+
+    pub(super) fn has_several_files(&self) -> bool {
+        self.files.len() > 1
+    }
+
+    fn file_at(&self, position: &Position) -> &SourceFile {
+        let order = position.order();
+        let next = self.files.partition_point(|file| file.bytes.start <= order);
+        &self.files[next.saturating_sub(1)]
+    }
+
+    /// What a position is in.
+    pub(super) fn name_at(&self, position: &Position) -> &str {
+        match position {
+            Position::File => &self.name,
+            _ => &self.file_at(position).name,
+        }
+    }
+
+    /// Whether a position is in a text of a store. The whole is, if any part is.
+    pub(super) fn is_remote(&self, position: &Position) -> bool {
+        match position {
+            Position::File => self.files.iter().any(|file| file.is_remote),
+            _ => self.file_at(position).is_remote,
+        }
+    }
+
+    /// The path of a file that this file names: a relative path begins at the folder of this file.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        let folder = Path::new(self.first_name()).parent();
+        folder.map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
+    /// The position in words, for a message about another position: `line 3`.
+    pub(super) fn describe_position(&self, position: &Position) -> String {
+        let place = match position {
+            Position::File => return String::from("the file"),
+            Position::Bytes(bytes) => format!("line {}", self.first_line(bytes).0),
+            Position::Path { path, .. } => format!("`{path}`"),
+        };
+        match self.has_several_files() {
+            true => format!("{place} of {}", self.name_at(position)),
+            false => place,
+        }
+    }
+
+    /// The line of a byte offset, counted from 0 through all files.
+    fn line_of(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at).saturating_sub(1)
+    }
+
+    /// The first line of a range: its number in its file counted from 1, its text, and the part of the range that is in it.
+    pub(super) fn first_line(&self, bytes: &Range<usize>) -> (usize, &str, Range<usize>) {
+        let line = self.line_of(bytes.start.min(self.text.len()));
+        let begin = self.lines[line];
+        let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
+        let shown = self.text[begin..end].trim_end_matches(['\n', '\r']);
+        let within = |at: usize| {
+            let at = at.saturating_sub(begin).min(shown.len());
+            // Parsers count bytes; an annotation must not cut a character.
+            (0..=at).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0)
+        };
+        let of_file = line - self.line_of(self.file_at(&Position::Bytes(begin..end)).bytes.start);
+        (
+            of_file + 1,
+            shown,
+            within(bytes.start)..within(bytes.end.max(bytes.start)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_from_the_beginning_of_their_file() {
+        let mut source = SourceText::new("a.toml", "a\nb");
+        source.push(String::from("etcd:/b"), "");
+        source.push(String::from("etcd:/c"), "c\nd\n");
+        let begins: Vec<_> = source
+            .files()
+            .map(|(name, text, begin)| (name, text.len(), begin))
+            .collect();
+        assert_eq!(begins, [("a.toml", 3, 0), ("etcd:/b", 0, 4), ("etcd:/c", 4, 5)]);
+        for (at, file, line, text) in [
+            (0, "a.toml", 1, "a"),
+            (2, "a.toml", 2, "b"),
+            (3, "a.toml", 2, "b"), // its end
+            (4, "etcd:/b", 1, ""),
+            (5, "etcd:/c", 1, "c"),
+            (7, "etcd:/c", 2, "d"),
+            (9, "etcd:/c", 3, ""), // its end
+            (99, "etcd:/c", 3, ""),
+        ] {
+            let position = Position::Bytes(at..at + 1);
+            let (number, shown, _) = source.first_line(&(at..at + 1));
+            assert_eq!((source.name_at(&position), number, shown), (file, line, text), "{at}");
+            assert_eq!(source.is_remote(&position), file != "a.toml", "{at}");
+        }
+    }
+}

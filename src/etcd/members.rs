@@ -1,0 +1,209 @@
+//! The members of etcd, one asked after the other until one answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::EtcdError;
+use super::gateway::Gateway;
+use super::messages::{EtcdKeyValue, KeyChange, KeyRange};
+use super::plan::EtcdPlan;
+
+/// After this time without an event the keys are read again, because a connection may be dead without a sign of it.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+
+/// A failure after a watch of this time does not count as one of the failures in a row.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+
+/// The keys to read and follow.
+#[derive(Clone, Debug)]
+pub struct FollowedKeys {
+    /// The ranges that are read.
+    pub read: Vec<KeyRange>,
+    /// One range that has all of these; it may have others, whose changes are to be ignored.
+    pub watched: KeyRange,
+    /// The most keys.
+    pub keys_max: usize,
+}
+
+/// Learns what keys have.
+pub trait KeyFollower: Send {
+    /// Takes all keys that there are now.
+    ///
+    /// # Errors
+    /// They are of no use. Another member is asked.
+    fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError>;
+
+    /// Takes changes, in their order; at least one.
+    ///
+    /// # Errors
+    /// As of [`Self::take_all`].
+    fn take_changes(&mut self, changes: Vec<KeyChange>) -> Result<(), EtcdError>;
+}
+
+/// The members of etcd.
+#[derive(Debug)]
+pub struct Members {
+    plan: Arc<EtcdPlan>,
+    /// The number of the member that is asked next.
+    next: usize,
+}
+
+impl Members {
+    /// Those of this plan. The first one is asked first.
+    #[must_use]
+    pub fn new(plan: Arc<EtcdPlan>) -> Self {
+        Self { plan, next: 0 }
+    }
+
+    /// Follows keys at one member after the other, until all have failed in a row, and the first one twice: its first failure
+    /// may only mean that a login has expired. Returns the last error.
+    pub async fn follow(&mut self, keys: &FollowedKeys, follower: &mut impl KeyFollower) -> EtcdError {
+        let mut failures = 0;
+        loop {
+            let mut watching_since = None;
+            let error = self.follow_one(keys, follower, &mut watching_since).await;
+            // The time of a member that lists nothing says nothing: one that hangs takes longer than one that refuses.
+            let was_stable = watching_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_AFTER);
+            failures = if was_stable { 1 } else { failures + 1 };
+            if failures > self.plan.endpoints.len() {
+                return error;
+            }
+        }
+    }
+
+    /// Reads keys at the first member that answers, each within this time.
+    ///
+    /// # Errors
+    /// That of the last member, if none answers.
+    pub async fn read(&mut self, keys: &FollowedKeys, time: Duration) -> Result<Vec<EtcdKeyValue>, EtcdError> {
+        let mut last = EtcdError::from("no member is configured");
+        for _ in 0..self.plan.endpoints.len() {
+            let asked = timeout(time, async {
+                let gateway = self.connect().await?;
+                gateway.read(&keys.read, keys.keys_max).await
+            });
+            match asked.await {
+                Ok(Ok(read)) => return Ok(read.keys),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = format!("etcd gives no answer within {time:?}").into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to the next member. If that or what follows fails, another one is next.
+    ///
+    /// # Errors
+    /// A file of the plan cannot be used, or the member does not answer or refuses the login.
+    pub async fn connect(&mut self) -> Result<Gateway, EtcdError> {
+        let endpoints = &self.plan.endpoints;
+        let endpoint = endpoints[self.next % endpoints.len()].clone();
+        self.next += 1;
+        Gateway::connect(endpoint, Arc::clone(&self.plan)).await
+    }
+
+    /// Follows keys at the next member until it fails. `watching_since`: when its first watch has begun, after its first list.
+    async fn follow_one(
+        &mut self,
+        keys: &FollowedKeys,
+        follower: &mut impl KeyFollower,
+        watching_since: &mut Option<Instant>,
+    ) -> EtcdError {
+        let gateway = match self.connect().await {
+            Ok(gateway) => gateway,
+            Err(error) => return error,
+        };
+        loop {
+            if let Err(error) = read_and_watch(&gateway, keys, follower, watching_since).await {
+                return error;
+            }
+        }
+    }
+}
+
+/// Reads the keys, and watches them until they have to be read again: nothing has happened for a long time, or the watch
+/// needs revisions that are compacted.
+async fn read_and_watch(
+    gateway: &Gateway,
+    keys: &FollowedKeys,
+    follower: &mut impl KeyFollower,
+    watching_since: &mut Option<Instant>,
+) -> Result<(), EtcdError> {
+    let read = gateway.read(&keys.read, keys.keys_max).await?;
+    follower.take_all(read.keys)?;
+    let mut watch = gateway.watch(&keys.watched, read.revision + 1).await?;
+    watching_since.get_or_insert_with(Instant::now);
+    while let Ok(message) = timeout(QUIET_MAX, watch.next()).await {
+        let response = message?;
+        if response.canceled && response.compact_revision > 0 {
+            return Ok(());
+        }
+        if response.canceled {
+            return Err(format!("the watch was cancelled: {}", response.cancel_reason).into());
+        }
+        if response.events.is_empty() {
+            continue; // the watch was created
+        }
+        follower.take_changes(response.events)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// Learns nothing.
+    struct Forgetful;
+
+    impl KeyFollower for Forgetful {
+        fn take_all(&mut self, _: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
+            Ok(())
+        }
+
+        fn take_changes(&mut self, _: Vec<KeyChange>) -> Result<(), EtcdError> {
+            Ok(())
+        }
+    }
+
+    /// Waits for the failure that is reported of members at these addresses.
+    async fn failure_of(members: &[SocketAddr]) -> String {
+        let endpoints = members
+            .iter()
+            .map(|address| format!("http://{address}").parse().unwrap());
+        let plan = EtcdPlan {
+            endpoints: endpoints.collect(),
+            login: None,
+            ca_file: None,
+            identity: None,
+        };
+        let range = KeyRange::with_prefix("/a/");
+        let keys = FollowedKeys {
+            read: vec![range.clone()],
+            watched: range,
+            keys_max: 1,
+        };
+        let mut members = Members::new(Arc::new(plan));
+        let failure = timeout(Duration::from_secs(100), members.follow(&keys, &mut Forgetful)).await;
+        failure.expect("it fails").to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_that_accept_and_stay_silent_are_a_failure() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listening = TcpListener::bind(any).unwrap(); // the kernel accepts
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.bind(any).unwrap();
+        let (silent, refused) = (listening.local_addr().unwrap(), bound.local_addr().unwrap());
+        assert!(failure_of(&[silent]).await.contains("no answer within 10s"));
+        for members in [[silent, refused, refused], [refused, refused, silent]] {
+            failure_of(&members).await;
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! etcd over its JSON gateway (API v3, etcd 3.4 and later): keys are read, watched and written.
+//!
+//! [`Members::follow`] reads keys and watches them from that revision on; it reconnects, and reads them again when the watch
+//! cannot go on. [`Members::ask`] asks the first member that answers.
+
+mod plan;
+mod messages;
+mod gateway;
+mod members;
+
+use std::error::Error;
+
+pub use gateway::{Gateway, LeaseId};
+pub use members::{FollowedKeys, KeyFollower, Members};
+pub use messages::{EtcdKeyValue, KeyChange, KeyRange};
+pub use plan::{EtcdLogin, EtcdPlan};
+
+/// Something that went wrong.
+pub type EtcdError = Box<dyn Error + Send + Sync>;

@@ -1,0 +1,256 @@
+//! `[remote]`: the rest of the configuration is in the fleet's store.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::etcd::{EtcdPlan, FollowedKeys, KeyRange};
+
+/// The most keys that a configuration is in.
+const KEYS_MAX: usize = 1000;
+
+/// `[remote]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemotePlan {
+    /// How the store is reached.
+    pub etcd: Arc<EtcdPlan>,
+    /// The key whose text is the rest of the configuration, and with `/` the prefix of further ones.
+    pub key: Box<str>,
+    /// What this process is called in the store.
+    pub instance: Box<str>,
+    /// What the texts may do that would be a risk if others than the operator of this machine may write them.
+    pub allowed: RemoteTrust,
+}
+
+impl RemotePlan {
+    /// The place, as it is configured.
+    #[must_use]
+    pub fn from(&self) -> String {
+        format!("etcd:{}", self.key)
+    }
+
+    /// The keys of the texts: the key itself, and those below it except for the statuses of instances.
+    #[must_use]
+    pub fn keys(&self) -> FollowedKeys {
+        let below = format!("{}/", self.key);
+        let [before, after] = KeyRange::with_prefix_but_not(&below, &self.status_prefix());
+        FollowedKeys {
+            read: vec![KeyRange::one(&self.key), before, after],
+            watched: KeyRange::between(&self.key, &below),
+            keys_max: KEYS_MAX,
+        }
+    }
+
+    /// Whether a key is one of [`Self::keys`].
+    #[must_use]
+    pub fn is_text(&self, key: &[u8]) -> bool {
+        let Some(rest) = key.strip_prefix(self.key.as_bytes()) else {
+            return false;
+        };
+        rest.is_empty() || rest.starts_with(b"/") && !key.starts_with(self.status_prefix().as_bytes())
+    }
+
+    /// The key that this process writes its status to.
+    #[must_use]
+    pub fn status_key(&self) -> String {
+        self.status_prefix() + &self.instance
+    }
+
+    fn status_prefix(&self) -> String {
+        format!("{}/status/", self.key)
+    }
+}
+
+/// What the texts of a store may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemoteTrust {
+    /// Whether they may name programs to run.
+    pub commands: bool,
+    /// The files, and folders with all files below them, that they may name.
+    pub files: Vec<PathBuf>,
+}
+
+impl RemoteTrust {
+    /// Why a text may not name this file; `None`: it may. A symbolic link counts as what it leads to.
+    #[must_use]
+    pub fn refusal(&self, path: &Path) -> Option<&'static str> {
+        if !path.is_absolute() || has_parent(path) {
+            return Some("the path is not absolute, or has `..`");
+        }
+        let Ok(real) = resolved(path) else {
+            return Some("where the path leads to is not known");
+        };
+        let is_below = |allowed: &PathBuf| resolved(allowed).is_ok_and(|allowed| real.starts_with(allowed));
+        (!self.files.iter().any(is_below)).then_some("files are not taken from the store")
+    }
+}
+
+/// Whether a part of the path is `..`.
+#[must_use]
+pub fn has_parent(path: &Path) -> bool {
+    path.components().any(|part| part == Component::ParentDir)
+}
+
+/// An absolute path without symbolic links. What does not exist is taken as it is written.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        // A link that leads nowhere now may lead somewhere later.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            match (path.parent(), path.file_name()) {
+                (Some(folder), Some(name)) => Ok(resolved(folder)?.join(name)),
+                _ => Err(error),
+            }
+        }
+        done => done,
+    }
+}
+
+/// The texts of the keys of a store, as they were at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteTexts {
+    /// The place that they are from, as it is configured.
+    pub from: String,
+    /// In the order of the keys.
+    pub texts: Vec<RemoteText>,
+}
+
+/// The text of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteText {
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub text: String,
+    /// The revision of its last change.
+    pub revision: i64,
+}
+
+/// Tells versions of the texts apart: each change either raises the revision, or deletes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextVersion {
+    /// The latest revision of a key (`mod_revision` of etcd); 0 if there is none.
+    pub revision: i64,
+    /// The number of keys.
+    pub keys: usize,
+}
+
+impl RemoteTexts {
+    /// Their version.
+    #[must_use]
+    pub fn version(&self) -> TextVersion {
+        TextVersion {
+            revision: self.texts.iter().map(|text| text.revision).max().unwrap_or(0),
+            keys: self.texts.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn plan(key: &str) -> RemotePlan {
+        let etcd = EtcdPlan {
+            endpoints: Vec::new(),
+            login: None,
+            ca_file: None,
+            identity: None,
+        };
+        RemotePlan {
+            etcd: Arc::new(etcd),
+            key: key.into(),
+            instance: "one".into(),
+            allowed: RemoteTrust::default(),
+        }
+    }
+
+    #[test]
+    fn the_texts_are_the_key_and_those_below_it_except_for_statuses() {
+        let plan = plan("/a");
+        assert_eq!(plan.status_key(), "/a/status/one");
+        for (key, is_text) in [
+            ("/a", true),
+            ("/a/", true),
+            ("/a/pools", true),
+            ("/a/status", true),
+            ("/a/status0", true),
+            ("/a/status/one", false),
+            ("/a-b", false),
+            ("/ab", false),
+            ("/", false),
+        ] {
+            assert_eq!(plan.is_text(key.as_bytes()), is_text, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_allowed_below_a_folder_wherever_links_lead() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["certs", "certs-of-others", "secrets", "certs/below"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::write(at("secrets/key"), "").unwrap();
+        symlink(at("secrets/key"), at("certs/link")).unwrap();
+        symlink(at("secrets"), at("certs/folder")).unwrap();
+        symlink(at("secrets/later"), at("certs/dangling")).unwrap();
+        symlink(at("certs"), at("alias")).unwrap();
+        let trust = RemoteTrust {
+            commands: false,
+            files: vec![at("certs"), at("one.pem")],
+        };
+        for (name, is_allowed) in [
+            ("certs/a.pem", true),
+            ("certs/below/new/a.pem", true),
+            ("certs", true),
+            ("alias/a.pem", true),
+            ("one.pem", true),
+            ("one.pem.key", false),
+            ("certs-of-others/a.pem", false),
+            ("secrets/key", false),
+            ("certs/link", false),
+            ("certs/folder/key", false),
+            ("certs/folder/new", false),
+            ("certs/dangling", false),
+            ("certs/../secrets/key", false),
+            ("certs/below/../a.pem", false),
+        ] {
+            assert_eq!(trust.refusal(&at(name)).is_none(), is_allowed, "{name}");
+        }
+        assert!(trust.refusal(Path::new("certs/a.pem")).is_some());
+        assert!(RemoteTrust::default().refusal(&at("certs/a.pem")).is_some());
+        let aliased = RemoteTrust {
+            files: vec![at("alias")],
+            ..trust
+        };
+        assert!(
+            aliased.refusal(&at("certs/a.pem")).is_none(),
+            "an allowed folder may be a link"
+        );
+    }
+
+    #[test]
+    fn a_version_is_another_one_after_each_change() {
+        let texts = |revisions: &[i64]| RemoteTexts {
+            from: String::from("etcd:/a"),
+            texts: revisions
+                .iter()
+                .map(|revision| RemoteText {
+                    key: revision.to_string(),
+                    text: String::new(),
+                    revision: *revision,
+                })
+                .collect(),
+        };
+        let versions = [&[3, 7][..], &[3, 8], &[8], &[]].map(|revisions| {
+            let TextVersion { revision, keys } = texts(revisions).version();
+            (revision, keys)
+        });
+        assert_eq!(versions, [(7, 2), (8, 2), (8, 1), (0, 0)]);
+    }
+}

@@ -1,0 +1,14 @@
+//! The configuration from the fleet's store: its texts are read, followed, and put in force by reloads; what came of them is
+//! written back.
+//!
+//! [`RemoteConfig`] is what is known of it: [`crate::app`] records there what is in force, and what was refused. [`run`]
+//! follows the store.
+
+mod state;
+mod texts;
+mod status;
+mod follow;
+
+pub use follow::run;
+pub use state::{LostStore, RefusedTexts, RemoteConfig, RemoteState, TextsInForce};
+pub use texts::fetch;

@@ -1,0 +1,223 @@
+//! What is known of the configuration from a store.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::plan::{RemoteTexts, TextVersion};
+use crate::text::Reason;
+
+/// The longest text of an error that is written back, in bytes. A fleet of thousands writes one each.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// What is known of the configuration from a store at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemoteState {
+    /// The texts that were tried last.
+    pub tried: Option<Arc<RemoteTexts>>,
+    /// The texts in force.
+    pub in_force: Option<TextsInForce>,
+    /// What was refused since then.
+    pub refused: Option<RefusedTexts>,
+    /// Since when and why the store does not answer; `None`: it does.
+    pub lost: Option<LostStore>,
+}
+
+/// Texts that are in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextsInForce {
+    /// Their version.
+    pub version: TextVersion,
+    /// When they were put in force.
+    pub since: SystemTime,
+}
+
+/// A configuration that was not put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedTexts {
+    /// The version of its texts; `None`: they were not looked at.
+    pub version: Option<TextVersion>,
+    /// Why, for everybody who may read the store: it quotes no file.
+    pub message: Arc<str>,
+    /// When this was found first.
+    pub since: SystemTime,
+    /// Whether the machine has refused it, so that it may be put in force later.
+    pub may_pass: bool,
+}
+
+/// A store that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostStore {
+    /// Why.
+    pub error: Reason,
+    /// Since when.
+    pub since: SystemTime,
+}
+
+/// The holder of the state, which tells those who wait for changes.
+#[derive(Debug, Default)]
+pub struct RemoteConfig {
+    state: watch::Sender<RemoteState>,
+    in_force: watch::Sender<Option<Arc<RemoteTexts>>>,
+}
+
+impl RemoteConfig {
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> RemoteState {
+        self.state.borrow().clone()
+    }
+
+    /// Sees all changes of the state from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<RemoteState> {
+        self.state.subscribe()
+    }
+
+    /// The texts in force.
+    #[must_use]
+    pub fn texts(&self) -> Option<Arc<RemoteTexts>> {
+        self.in_force.borrow().clone()
+    }
+
+    /// Sees the texts in force, those of now first.
+    #[must_use]
+    pub fn subscribe_texts(&self) -> watch::Receiver<Option<Arc<RemoteTexts>>> {
+        let mut texts = self.in_force.subscribe();
+        texts.mark_changed();
+        texts
+    }
+
+    /// Records which texts are tried. [`Self::put_in_force`] or [`Self::refuse`] is to follow.
+    pub fn begin(&self, texts: &Arc<RemoteTexts>) {
+        self.state.send_modify(|state| state.tried = Some(Arc::clone(texts)));
+    }
+
+    /// Records with which texts the process has started: those that were tried, or others that were kept.
+    pub fn start_with(&self, texts: Arc<RemoteTexts>) {
+        let mut refused = None;
+        self.state.send_modify(|state| {
+            let tried = state.tried.get_or_insert_with(|| Arc::clone(&texts));
+            refused = state.refused.clone().filter(|_| *tried != texts);
+        });
+        self.put_in_force(Some(texts));
+        self.state.send_modify(|state| state.refused = refused);
+    }
+
+    /// Records which texts are in force; `None`: the configuration is not from a store.
+    pub fn put_in_force(&self, texts: Option<Arc<RemoteTexts>>) {
+        self.state.send_modify(|state| {
+            let before = state.in_force.take();
+            state.in_force = texts.as_ref().map(|texts| {
+                let version = texts.version();
+                let since = before.filter(|before| before.version == version);
+                let since = since.map_or_else(SystemTime::now, |before| before.since);
+                TextsInForce { version, since }
+            });
+            state.refused = None;
+        });
+        self.in_force.send_if_modified(|before| {
+            let is_new = *before != texts;
+            *before = texts;
+            is_new
+        });
+    }
+
+    /// Records why what was tried last is not in force; `may_pass`: the machine has refused it. What is in force stays.
+    pub fn refuse(&self, message: &str, may_pass: bool) {
+        let mut end = message.len().min(MESSAGE_BYTES_MAX);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let ellipsis = if end < message.len() { "…" } else { "" };
+        let message: Arc<str> = format!("{}{ellipsis}", &message[..end]).into();
+        self.state.send_modify(|state| {
+            let version = state.tried.as_ref().map(|texts| texts.version());
+            let same = state
+                .refused
+                .take()
+                .filter(|before| (&before.version, &before.message) == (&version, &message));
+            state.refused = Some(RefusedTexts {
+                since: same.map_or_else(SystemTime::now, |before| before.since),
+                version,
+                message,
+                may_pass,
+            });
+        });
+    }
+
+    /// Records that the store answers. Returns whether it did not before.
+    pub fn found(&self) -> bool {
+        self.state.send_if_modified(|state| state.lost.take().is_some())
+    }
+
+    /// Records that the store does not answer. Returns whether it did before.
+    pub fn lost(&self, error: Reason) -> bool {
+        let mut is_new = false;
+        self.state.send_modify(|state| {
+            is_new = state.lost.is_none();
+            let since = state.lost.take().map_or_else(SystemTime::now, |lost| lost.since);
+            state.lost = Some(LostStore { error, since });
+        });
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::RemoteText;
+
+    fn texts(revision: i64) -> Arc<RemoteTexts> {
+        let text = RemoteText {
+            key: String::from("/a"),
+            text: String::new(),
+            revision,
+        };
+        Arc::new(RemoteTexts {
+            from: String::from("etcd:/a"),
+            texts: vec![text],
+        })
+    }
+
+    #[test]
+    fn what_is_refused_leaves_in_force_what_was() {
+        let config = RemoteConfig::default();
+        config.begin(&texts(1));
+        config.put_in_force(Some(texts(1)));
+        let since = config.state().in_force.unwrap().since;
+        config.begin(&texts(2));
+        config.refuse("wrong", false);
+        let state = config.state();
+        assert_eq!(state.in_force.unwrap().version.revision, 1);
+        let refused = state.refused.unwrap();
+        assert_eq!((refused.version.unwrap().revision, &*refused.message), (2, "wrong"));
+        config.refuse("wrong", false);
+        assert_eq!(config.state().refused.unwrap().since, refused.since, "the same again");
+        config.put_in_force(Some(texts(1)));
+        let state = config.state();
+        assert_eq!((state.in_force.unwrap().since, state.refused), (since, None));
+        assert_eq!(config.texts(), Some(texts(1)));
+    }
+
+    #[test]
+    fn a_long_message_is_truncated() {
+        let config = RemoteConfig::default();
+        config.refuse(&"é".repeat(MESSAGE_BYTES_MAX), false);
+        let message = config.state().refused.unwrap().message;
+        assert_eq!(message.chars().count(), MESSAGE_BYTES_MAX / 2 + 1);
+        assert!(message.ends_with("é…"));
+    }
+
+    #[test]
+    fn a_loss_begins_once_and_ends_once() {
+        let config = RemoteConfig::default();
+        assert!(!config.found());
+        assert!(config.lost(Reason::new("a")));
+        let since = config.state().lost.unwrap().since;
+        assert!(!config.lost(Reason::new("b")));
+        assert_eq!(config.state().lost.unwrap().since, since);
+        assert!(config.found());
+    }
+}

@@ -1,0 +1,93 @@
+//! What came of the texts, written back to the store beside them: a key for each instance, which goes away with it.
+
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::state::{RemoteConfig, RemoteState};
+use crate::back_off::BackOff;
+use crate::error::chain;
+use crate::etcd::{EtcdError, Members};
+use crate::plan::RemotePlan;
+
+/// The time after which the status of an instance that has died goes away.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// So many failures in a row are reported: the first may only mean that a login has expired.
+const REPORTED_FAILURES: u32 = 2;
+
+/// Writes the status whenever it changes. Never returns.
+pub(super) async fn write(plan: &RemotePlan, config: &RemoteConfig) -> Infallible {
+    let mut members = Members::new(plan.etcd.clone());
+    let mut states = config.subscribe();
+    let mut back_off = BackOff::default();
+    let (mut failures, mut is_reported) = (0_u32, false);
+    loop {
+        let written = || {
+            if is_reported {
+                tracing::info!(key = plan.status_key(), "the status is written to the store again");
+            }
+            (failures, is_reported) = (0, false);
+            back_off.reset();
+        };
+        let Err(error) = write_while_possible(plan, &mut members, &mut states, written).await;
+        failures = failures.saturating_add(1);
+        // That the store is away is logged by who follows it.
+        if failures == REPORTED_FAILURES && config.state().lost.is_none() {
+            is_reported = true;
+            let (key, error) = (plan.status_key(), chain(&*error));
+            tracing::warn!(key, error, "cannot write the status to the store");
+        }
+        back_off.pause().await;
+    }
+}
+
+/// The same until that fails. Calls `written` after each write.
+async fn write_while_possible(
+    plan: &RemotePlan,
+    members: &mut Members,
+    states: &mut watch::Receiver<RemoteState>,
+    mut written: impl FnMut(),
+) -> Result<Infallible, EtcdError> {
+    let gateway = members.connect().await?;
+    let lease = gateway.grant(LEASE).await?;
+    let mut last = None;
+    loop {
+        let status = status(plan, &states.borrow_and_update());
+        if last.as_ref() != Some(&status) {
+            gateway
+                .put(&plan.status_key(), status.to_string().as_bytes(), &lease)
+                .await?;
+            last = Some(status);
+            written();
+        }
+        tokio::select! {
+            changed = states.changed() => changed?,
+            () = sleep(LEASE / 3) => gateway.keep_alive(&lease).await?,
+        }
+    }
+}
+
+fn status(plan: &RemotePlan, state: &RemoteState) -> Value {
+    let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
+    let in_force = state.in_force.as_ref().map(
+        |texts| json!({ "revision": texts.version.revision, "keys": texts.version.keys, "since": time(texts.since) }),
+    );
+    let error = state.refused.as_ref().map(|refused| {
+        json!({
+            "revision": refused.version.map(|version| version.revision),
+            "keys": refused.version.map(|version| version.keys),
+            "since": time(refused.since),
+            "message": &*refused.message,
+        })
+    });
+    json!({
+        "instance": &*plan.instance,
+        "acequia": env!("CARGO_PKG_VERSION"),
+        "in_force": in_force,
+        "error": error,
+    })
+}

@@ -1,0 +1,101 @@
+//! The texts of a store: read once, or followed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::etcd::{EtcdError, EtcdKeyValue, KeyChange, KeyFollower, Members};
+use crate::plan::{RemotePlan, RemoteText, RemoteTexts};
+
+/// The time for one member to answer where somebody waits for the texts.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The time for all of them.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// All texts together, as a file may have at most.
+const BYTES_MAX: usize = 16 << 20;
+
+/// Reads the texts now, from the first member that answers within 4 s, and within 12 s.
+///
+/// # Errors
+/// None answers, or they are too long.
+pub async fn fetch(plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
+    let mut members = Members::new(Arc::clone(&plan.etcd));
+    let (keys, within) = (plan.keys(), FETCH_TIMEOUT);
+    let read = timeout(within, members.read(&keys, MEMBER_TIMEOUT)).await;
+    let keys = read.map_err(|_| format!("etcd gives no answer within {within:?}"))??;
+    let mut texts = KnownTexts::default();
+    keys.into_iter().for_each(|key| texts.put(key));
+    texts.all(plan)
+}
+
+/// The values of the keys.
+#[derive(Default)]
+struct KnownTexts(BTreeMap<Vec<u8>, EtcdKeyValue>);
+
+impl KnownTexts {
+    fn put(&mut self, key: EtcdKeyValue) {
+        self.0.insert(key.key.clone(), key);
+    }
+
+    fn all(&self, plan: &RemotePlan) -> Result<RemoteTexts, EtcdError> {
+        let bytes: usize = self.0.values().map(|key| key.value.len()).sum();
+        if bytes > BYTES_MAX {
+            return Err("the texts are too long for a configuration: the limit is 16 MiB".into());
+        }
+        let text = |key: &EtcdKeyValue| RemoteText {
+            key: String::from_utf8_lossy(&key.key).into_owned(),
+            // A replacement character is an error of the configuration, with its place.
+            text: String::from_utf8_lossy(&key.value).into_owned(),
+            revision: key.mod_revision,
+        };
+        Ok(RemoteTexts {
+            from: plan.from(),
+            texts: self.0.values().map(text).collect(),
+        })
+    }
+}
+
+/// Follows the texts, and hands them over whenever they change.
+pub(super) struct TextFollower<'a, F> {
+    plan: &'a RemotePlan,
+    known: KnownTexts,
+    take: F,
+}
+
+impl<'a, F: FnMut(RemoteTexts) + Send> TextFollower<'a, F> {
+    pub(super) fn new(plan: &'a RemotePlan, take: F) -> Self {
+        Self {
+            plan,
+            known: KnownTexts::default(),
+            take,
+        }
+    }
+}
+
+impl<F: FnMut(RemoteTexts) + Send> KeyFollower for TextFollower<'_, F> {
+    fn take_all(&mut self, keys: Vec<EtcdKeyValue>) -> Result<(), EtcdError> {
+        self.known.0.clear();
+        keys.into_iter().for_each(|key| self.known.put(key));
+        (self.take)(self.known.all(self.plan)?);
+        Ok(())
+    }
+
+    fn take_changes(&mut self, changes: Vec<KeyChange>) -> Result<(), EtcdError> {
+        for change in changes.into_iter().filter(|change| self.plan.is_text(&change.kv.key)) {
+            if change.is_delete() {
+                self.known.0.remove(&change.kv.key);
+            } else {
+                self.known.put(change.kv);
+            }
+        }
+        if self.known.0.len() > self.plan.keys().keys_max {
+            return Err("there are too many keys for a configuration".into());
+        }
+        (self.take)(self.known.all(self.plan)?);
+        Ok(())
+    }
+}

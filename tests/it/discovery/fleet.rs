@@ -1,0 +1,448 @@
+//! Instances that take their configuration from one key of a real etcd, and write back what came of it.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::api;
+use crate::support::client::{Client, server_reached};
+use crate::support::counts::{log_count, log_lines};
+use crate::support::etcd::Etcd;
+use crate::support::process::{Finished, finished};
+use crate::support::proxy::{Proxy, acequia};
+use crate::support::server::Server;
+use crate::support::{eventually, wait_for};
+
+const KEY: &str = "/acequia/edge";
+
+/// The file of an instance with this `state_dir`; `more` is further keys of `[remote]`.
+fn bootstrap(etcd: &Etcd, instance: &str, state: &Path, more: &str) -> String {
+    format!(
+        "[runtime]\nstate_dir = {state:?}\n[providers.etcd]\nendpoints = [\"{}\"]\n\
+         [remote]\nfrom = \"etcd:{KEY}\"\ninstance = \"{instance}\"\n{more}\n",
+        etcd.url()
+    )
+}
+
+/// A text with a listener `l` and a pool of this server.
+fn text(server: &Server) -> String {
+    format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nservers = [\"{}\"]\n",
+        server.address
+    )
+}
+
+/// What an instance has written back; null: nothing.
+fn status(etcd: &Etcd, instance: &str) -> Value {
+    let statuses = etcd.get(&format!("{KEY}/status/{instance}"));
+    statuses
+        .first()
+        .map_or(Value::Null, |status| serde_json::from_str(&status.value).unwrap())
+}
+
+/// The server that the listener `l` has now, wherever it listens.
+fn reached(proxy: &Proxy) -> String {
+    let state = proxy.answer(["status"].as_slice());
+    let address = state["listeners"][0]["addresses"][0].as_str().unwrap();
+    server_reached(address.parse().unwrap())
+}
+
+/// The result of a command with this file as its configuration.
+fn with_file(command: &str, toml: &str) -> Finished {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("edge.toml"), toml).unwrap();
+    finished(acequia(&[command, "-c", "edge.toml"]).current_dir(folder.path()))
+}
+
+/// Waits until the status of an instance has an error, and returns that.
+fn refusal(etcd: &Etcd, instance: &str) -> String {
+    wait_for("the error is written back", || {
+        status(etcd, instance)["error"]["message"].as_str().map(str::to_owned)
+    })
+}
+
+#[test]
+fn a_fleet_changes_together_and_refuses_a_broken_text_together() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let etcd = Etcd::start();
+    etcd.put(KEY, &text(&first));
+    let states = TempDir::new().unwrap();
+    let names = ["one", "two", "three"];
+    let fleet = names.map(|name| Proxy::start(&bootstrap(&etcd, name, &states.path().join(name), "")));
+    let mut old = Client::connect(fleet[0].at("l"));
+    assert_eq!(old.read(5), b"first");
+    let revision = etcd.put(KEY, &text(&second));
+    for (name, proxy) in names.iter().zip(&fleet) {
+        eventually("the new text is in force", || server_reached(proxy.at("l")) == "second");
+        let line = &log_lines(proxy, "reloaded", 1)[0];
+        assert_eq!(line["by"], format!("a change of etcd:{KEY}"));
+        eventually("that is written back", || {
+            let status = status(&etcd, name);
+            status["in_force"]["revision"] == revision && status["error"].is_null() && status["instance"] == *name
+        });
+    }
+    let broken = etcd.put(KEY, "[listeners.l]\nbnid = \"127.0.0.1:0\"\n");
+    for (name, proxy) in names.iter().zip(&fleet) {
+        let error = refusal(&etcd, name);
+        assert!(
+            error.contains("unknown key `bnid`") && error.contains(&format!("etcd:{KEY}:2:1")),
+            "{error}"
+        );
+        let status = status(&etcd, name);
+        assert_eq!(
+            (&status["in_force"]["revision"], &status["error"]["revision"]),
+            (&revision.into(), &broken.into())
+        );
+        assert_eq!(server_reached(proxy.at("l")), "second");
+        assert_eq!(proxy.reloads(), (1.0, 1.0));
+        let metrics = proxy.metrics();
+        let of = |metric: &str| metrics.sum(metric, &[]);
+        assert_eq!((of("acequia_remote_up"), of("acequia_remote_refused")), (1.0, 1.0));
+        let (_, answer) = api::unix(proxy, "GET", "/api/v1/reload", "");
+        assert!(answer["error"].as_str().unwrap().contains("bnid"), "{answer}");
+        let shown = proxy.command(&["status"]).stdout;
+        let expected = format!("etcd:{KEY} as {name}: revision {revision} in force since ");
+        assert!(
+            shown.contains(&expected) && shown.contains(&format!(", revision {broken} refused at ")),
+            "{shown}"
+        );
+    }
+    etcd.put(KEY, &text(&first));
+    for (name, proxy) in names.iter().zip(&fleet) {
+        eventually("a valid text ends it", || {
+            server_reached(proxy.at("l")) == "first" && status(&etcd, name)["error"].is_null()
+        });
+    }
+    assert_eq!(old.finish().try_read_all().unwrap(), b"", "no session was touched");
+}
+
+/// The time that an instance has left of a minute goes up again only because it renews its lease.
+#[test]
+fn the_status_has_a_lease_that_a_living_instance_renews() {
+    let server = Server::named("server");
+    let etcd = Etcd::start();
+    etcd.put(KEY, &text(&server));
+    let state = TempDir::new().unwrap();
+    let _proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
+    let lease = wait_for("the status is written", || {
+        etcd.get(&format!("{KEY}/status/"))
+            .first()
+            .map(|entry| entry.lease.clone())
+    });
+    let left = || etcd.ctl(&["lease", "timetolive", &lease])["ttl"].as_i64().unwrap();
+    let mut least = wait_for("the time runs", || Some(left()).filter(|left| (1..57).contains(left)));
+    for _ in 0..2 {
+        // Each wait has its own patience: renewals are 20 s apart.
+        least = wait_for("the time goes on", || {
+            Some(left()).filter(|left| *left > least || *left < least - 8)
+        });
+        if least >= 57 {
+            return;
+        }
+    }
+    eventually("the lease is renewed", || left() > least);
+}
+
+#[test]
+fn a_store_that_stops_changes_nothing_and_is_followed_again_even_after_a_compaction() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let mut etcd = Etcd::start();
+    etcd.put(KEY, &text(&first));
+    let state = TempDir::new().unwrap();
+    let proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
+    etcd.stop();
+    log_lines(
+        &proxy,
+        "the store of the configuration is lost: what is in force stays",
+        1,
+    );
+    assert_eq!(server_reached(proxy.at("l")), "first");
+    assert_eq!(proxy.get("/ready").0, 200);
+    assert_eq!(proxy.metrics().sum("acequia_remote_up", &[]), 0.0);
+    let reload = proxy.command(&["reload"]);
+    assert!(
+        reload.code == Some(0) && reload.stdout.contains("cannot be read, and its text in force stays"),
+        "{reload:#?}"
+    );
+    etcd.begin();
+    let revision = etcd.put(KEY, &text(&second));
+    etcd.compact(revision);
+    eventually("the text is followed again", || {
+        server_reached(proxy.at("l")) == "second"
+    });
+    log_lines(&proxy, "the store of the configuration answers again", 1);
+    eventually("the status is back", || {
+        status(&etcd, "one")["in_force"]["revision"] == revision
+    });
+    assert_eq!(proxy.metrics().sum("acequia_remote_up", &[]), 1.0);
+}
+
+#[test]
+fn a_start_without_the_store_uses_the_last_text_or_waits_for_one() {
+    let server = Server::named("server");
+    let mut etcd = Etcd::start();
+    let revision = etcd.put(KEY, &text(&server));
+    let states = TempDir::new().unwrap();
+    let (known, unknown) = (states.path().join("known"), states.path().join("unknown"));
+    Proxy::start(&bootstrap(&etcd, "known", &known, "")).stop();
+    etcd.stop();
+    let started = Proxy::start(&bootstrap(&etcd, "known", &known, ""));
+    let message = "started with the configuration that was in force last, from `state_dir`";
+    assert_eq!(log_lines(&started, message, 1)[0]["revision"], revision);
+    assert_eq!(reached(&started), "server");
+    let waiting = Proxy::setup(&bootstrap(&etcd, "unknown", &unknown, "")).launch();
+    let message = format!("waiting for the configuration: etcd:{KEY}");
+    assert_eq!(waiting.get("/ready"), (503, format!("{message}\n")));
+    assert_eq!(
+        log_count(&waiting, &format!("{message}: nothing is served until then")),
+        1
+    );
+    assert_eq!(waiting.get("/live").0, 200);
+    let shown = waiting.command(&["status"]).stdout;
+    assert!(
+        shown.contains("nothing in force yet, the store does not answer: "),
+        "{shown}"
+    );
+    assert_eq!(waiting.command(&["reload"]).code, Some(1), "there is nothing to read");
+    etcd.begin();
+    eventually("the text comes", || waiting.get("/ready").0 == 200);
+    assert_eq!(reached(&waiting), "server");
+    assert_eq!(log_lines(&waiting, "listening", 1)[0]["listener"], "l");
+    eventually("both report it", || {
+        ["known", "unknown"]
+            .iter()
+            .all(|name| status(&etcd, name)["in_force"]["revision"] == revision)
+    });
+    assert_eq!(started.reloads(), (0.0, 0.0), "it had this text already");
+}
+
+#[test]
+fn a_start_with_a_broken_text_uses_the_last_valid_one_and_says_why() {
+    let server = Server::named("server");
+    let etcd = Etcd::start();
+    let revision = etcd.put(KEY, &text(&server));
+    let states = TempDir::new().unwrap();
+    let known = states.path().join("known");
+    Proxy::start(&bootstrap(&etcd, "known", &known, "")).stop();
+    // The second is valid, but the machine refuses it.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = text(&server).replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string());
+    for (broken, why) in [("nonsense", "TOML"), (&taken, "Address already in use")] {
+        etcd.put(KEY, broken);
+        let proxy = Proxy::start(&bootstrap(&etcd, "known", &known, ""));
+        assert_eq!(reached(&proxy), "server");
+        let error = refusal(&etcd, "known");
+        assert!(error.contains(why), "{error}");
+        eventually("what is in force is told", || {
+            status(&etcd, "known")["in_force"]["revision"] == revision
+        });
+    }
+    let waiting = Proxy::setup(&bootstrap(&etcd, "new", &states.path().join("new"), "")).launch();
+    assert_eq!(waiting.get("/ready").0, 503);
+    assert!(refusal(&etcd, "new").contains("Address already in use"));
+}
+
+#[test]
+fn sections_of_several_keys_are_put_together_and_one_that_is_in_two_is_an_error() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let etcd = Etcd::start();
+    let (listeners, pools) = text(&first)
+        .split_once("[pools")
+        .map(|(a, b)| (a.to_owned(), format!("[pools{b}")))
+        .unwrap();
+    etcd.put(&format!("{KEY}/listeners"), &listeners);
+    let pool = format!("{KEY}/pools.json");
+    etcd.put(
+        &pool,
+        &format!(r#"{{"pools": {{"p": {{"servers": ["{}"]}}}}}}"#, first.address),
+    );
+    etcd.put(&format!("{KEY}-of-others"), "nonsense");
+    etcd.put(&format!("{KEY}/status/old"), "nonsense");
+    let state = TempDir::new().unwrap();
+    let proxy = Proxy::start(&bootstrap(&etcd, "one", state.path(), ""));
+    assert_eq!(reached(&proxy), "first");
+    eventually("both keys are told", || status(&etcd, "one")["in_force"]["keys"] == 2);
+    etcd.put(&format!("{KEY}/more"), &pools);
+    let error = refusal(&etcd, "one");
+    assert!(
+        error.contains("`[pools.p]` is in two keys")
+            && error.contains(&format!("etcd:{KEY}/more"))
+            && error.contains(&format!("etcd:{KEY}/pools.json")),
+        "{error}"
+    );
+    etcd.delete(&pool);
+    eventually("each section is in one key again", || {
+        status(&etcd, "one")["error"].is_null()
+    });
+    etcd.put(
+        &format!("{KEY}/more"),
+        &text(&second).replace("[listeners.l]", "[listeners.m]"),
+    );
+    eventually("a listener of another key is there", || {
+        proxy.answer(&["status"])["listeners"].as_array().unwrap().len() == 2
+    });
+    assert_eq!(reached(&proxy), "second");
+}
+
+#[test]
+fn check_reads_the_text_and_shows_its_errors_with_key_and_line() {
+    let server = Server::named("server");
+    let mut etcd = Etcd::start();
+    let state = TempDir::new().unwrap();
+    let file = bootstrap(&etcd, "one", state.path(), "");
+    let done = with_file("check", &file);
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.stderr.contains("there is no such key, and none below it")
+            && done.stderr.contains(&format!("etcdctl put {KEY} < FILE")),
+        "{done:#?}"
+    );
+    etcd.put(KEY, &text(&server));
+    let done = with_file("check", &file);
+    let expected = format!("edge.toml with etcd:{KEY}: 1 listener, 1 pool, 1 server: fine\n");
+    assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(0), &*expected, ""));
+    etcd.put(KEY, &(text(&server) + "[log]\nlevel = \"info\"\n"));
+    let done = with_file("check", &file);
+    assert!(
+        done.code == Some(1)
+            && done.stderr.contains("`log` is not taken from the store")
+            && done.stderr.contains(&format!("etcd:{KEY}:6:2")),
+        "{done:#?}"
+    );
+    let done = with_file("check", &(file.clone() + "[defaults]\nretries = 1\n"));
+    assert!(done.stderr.contains("`defaults` is beside `[remote]`"), "{done:#?}");
+    etcd.stop();
+    let done = with_file("check", &file);
+    assert!(
+        done.code == Some(1) && done.stderr.contains("cannot read the configuration: cannot connect to"),
+        "{done:#?}"
+    );
+}
+
+#[test]
+fn a_text_runs_no_command_and_names_no_file_unless_the_machine_allows_it() {
+    let server = Server::named("server");
+    let etcd = Etcd::start();
+    let folder = TempDir::new().unwrap();
+    let allowed = folder.path().join("allowed");
+    fs::create_dir(&allowed).unwrap();
+    fs::write(folder.path().join("secret"), "10.0.0.1\n").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("secret"), allowed.join("link")).unwrap();
+    fs::write(allowed.join("networks"), "127.0.0.0/8\n").unwrap();
+    let with_list = |path: &str| {
+        let guard = format!("[guards.g]\nallow_file = {path:?}\n");
+        text(&server).replace("pool = \"p\"\n", "pool = \"p\"\nguards = \"g\"\n") + &guard
+    };
+    let at = |name: &str| allowed.join(name).display().to_string();
+    let check = "[pools.p.health]\ncheck = \"exec\"\ncommand = \"/bin/true\"\n";
+    let file = |more: &str| bootstrap(&etcd, "one", folder.path(), more);
+    let (nothing, files) = (file(""), file(&format!("allow = [\"files:{}/\"]", allowed.display())));
+    let commands = file("allow = [\"exec\"]");
+    let (command, files_refused) = ("commands are not taken", "files are not taken");
+    for (text, file, refused) in [
+        (text(&server) + check, &nothing, Some(command)),
+        (text(&server) + check, &files, Some(command)),
+        (text(&server) + check, &commands, None),
+        (with_list(&at("networks")), &nothing, Some(files_refused)),
+        (with_list(&at("networks")), &commands, Some(files_refused)),
+        (with_list(&at("networks")), &files, None),
+        (with_list(&at("link")), &files, Some(files_refused)),
+        (
+            with_list(&at("../secret")),
+            &files,
+            Some("the path is not absolute, or has `..`"),
+        ),
+        (
+            with_list("networks"),
+            &files,
+            Some("the path is not absolute, or has `..`"),
+        ),
+        (
+            text(&server).replace(
+                "127.0.0.1:0",
+                &format!("unix:{}", folder.path().join("l.sock").display()),
+            ),
+            &files,
+            Some(files_refused),
+        ),
+        (
+            text(&server).replace(&server.address.to_string(), "unix:/run/docker.sock"),
+            &files,
+            Some(files_refused),
+        ),
+    ] {
+        etcd.put(KEY, &text);
+        let done = with_file("check", file);
+        match refused {
+            None => assert_eq!((done.code, &*done.stderr), (Some(0), ""), "{text}"),
+            Some(why) => assert!(done.code == Some(1) && done.stderr.contains(why), "{text}: {done:#?}"),
+        }
+    }
+}
+
+#[test]
+fn errors_that_are_written_back_do_not_quote_what_a_file_contains() {
+    let server = Server::named("server");
+    let etcd = Etcd::start();
+    let folder = TempDir::new().unwrap();
+    let list = folder.path().join("list");
+    fs::write(&list, "10.0.0.0/8\nhunter2\n").unwrap();
+    etcd.put(KEY, &text(&server));
+    let file = bootstrap(
+        &etcd,
+        "one",
+        folder.path(),
+        &format!("allow = [\"files:{}\"]", folder.path().display()),
+    );
+    let proxy = Proxy::start(&file);
+    etcd.put(KEY, &(text(&server) + &format!("[guards.g]\nallow_file = {list:?}\n")));
+    let error = refusal(&etcd, "one");
+    assert!(
+        error.contains("line 2: not a network") && !error.contains("hunter2"),
+        "{error}"
+    );
+    let certificate = format!("tls = {{ certificates = [{{ cert = {list:?} }}] }}\n");
+    fs::write(&list, "-----BEGIN hunter2\n").unwrap();
+    etcd.put(
+        KEY,
+        &text(&server).replace("pool = \"p\"\n", &format!("pool = \"p\"\n{certificate}")),
+    );
+    let error = wait_for("the file of TLS is refused", || {
+        Some(refusal(&etcd, "one")).filter(|error| error.contains("listeners.l.tls"))
+    });
+    assert!(
+        error.contains("cannot be used: see the log") && !error.contains("hunter2"),
+        "{error}"
+    );
+    etcd.put(KEY, &text(&server));
+    eventually("the text is valid again", || status(&etcd, "one")["error"].is_null());
+    proxy.rewrite(&format!("hunter2 = 1\n{file}"));
+    proxy.signal(Signal::HUP);
+    let error = refusal(&etcd, "one");
+    assert_eq!(error, "1 problem in the file on this machine: see its log\n");
+}
+
+#[test]
+fn sighup_and_reload_read_the_file_and_the_text_again() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let etcd = Etcd::start();
+    etcd.put(KEY, &text(&first));
+    etcd.put("/acequia/core", &text(&second));
+    let state = TempDir::new().unwrap();
+    let file = bootstrap(&etcd, "one", state.path(), "");
+    let proxy = Proxy::start(&file);
+    assert_eq!(reached(&proxy), "first");
+    assert!(proxy.reload(&file.replace(KEY, "/acequia/core")));
+    assert_eq!(reached(&proxy), "second");
+    etcd.put("/acequia/core", &text(&first));
+    eventually("the other text is followed now", || reached(&proxy) == "first");
+    let plain = text(&second).replace("[listeners.l]", "[listeners.plain]");
+    assert!(proxy.reload(&plain), "a file of its own");
+    assert_eq!(reached(&proxy), "second");
+    assert!(proxy.answer(&["status"])["remote"].is_null());
+    assert!(proxy.reload(&file));
+    assert_eq!(reached(&proxy), "first");
+}
