@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::id;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::support::client::Client;
 use crate::support::counts::{log_count, log_lines};
