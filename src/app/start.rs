@@ -93,8 +93,7 @@ fn log_origin(texts: Option<&RemoteTexts>, is_kept: bool, awaited: Option<String
 fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Result<(App, Drain), Failure> {
     let limit = raise_limit().map_err(system("cannot read the limit of open files"))?;
     let workers = plan.runtime.workers.unwrap_or_else(cores);
-    let tls = listener_tls::load_first(&plan)?;
-    let metrics = Arc::new(Metrics::new());
+    let (tls, metrics) = (listener_tls::load_first(&plan)?, Arc::new(Metrics::new()));
     let memory = HelloMemory::new(plan.runtime.hello_bytes_max);
     let (to_workers, of_workers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let sockets = ListenSockets::new(to_workers, Arc::clone(&metrics), memory, PassedSockets::inherited());
@@ -106,8 +105,8 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
     let ledger = || Ledger::new(Arc::clone(&metrics), log.clone());
     let (ledgers, heartbeats) = start_workers(of_workers, shares.pipes / workers, &drain, ledger)?;
     let listening = sockets.listen(bound)?;
-    let addresses = sockets.addresses(&plan, &listening);
-    let (fixed, (live, state)) = (FixedSettings::of(&plan), put_in_force(plan, addresses, tls)?);
+    let (fixed, addresses) = (FixedSettings::of(&plan), sockets.addresses(&plan, &listening));
+    let (live, state) = put_in_force(plan, addresses, tls)?;
     let (reloader, requests) = Reloader::new();
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
