@@ -125,9 +125,9 @@ fn a_name_that_is_not_free_is_refused_and_told() {
     announce(&docker, "old", "a.apps.test", &["acequia.pool=shop"]);
     wait_until_reached(&proxy, "a.apps.test", "old");
     announce(&docker, "young", "a.apps.test", &["acequia.pool=blog"]);
-    announce(&docker, "thief", "own.apps.test,bank.test", &[]);
+    announce(&docker, "zed", "own.apps.test,bank.test", &[]);
     eventually("all three are refused", || {
-        refused(&proxy) == ["young a.apps.test", "thief own.apps.test", "thief bank.test"]
+        refused(&proxy) == ["young a.apps.test", "zed own.apps.test", "zed bank.test"]
     });
     assert_eq!(reached(&proxy, "own.apps.test"), "web");
     assert_eq!(reached(&proxy, "bank.test"), "alert");
@@ -136,14 +136,14 @@ fn a_name_that_is_not_free_is_refused_and_told() {
     let reason = "`old`, which is older, has the name, and another `acequia.pool`";
     assert_eq!((&line["container"], &line["reason"]), (&"young".into(), &reason.into()));
     let status = proxy.command(&["status"]).stdout;
-    let told = "tls: `bank.test`, which docker container thief announces, is refused: `announce` of the listener";
+    let told = "tls: `bank.test`, which docker container zed announces, is refused: `announce` of the listener";
     assert!(status.contains(told), "{status}");
 
     docker.end();
     log_lines(&proxy, "cannot take the announced routes, keeping the last ones", 1);
     assert_eq!(reached(&proxy, "a.apps.test"), "old");
     docker.begin();
-    docker.run(&["rm", "-f", "old", "thief"]);
+    docker.run(&["rm", "-f", "old", "zed"]);
     wait_until_reached(&proxy, "a.apps.test", "young");
     eventually("nothing is refused any more", || refused(&proxy).is_empty());
 }
