@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::account::{Ledger, Metrics, PoolCounts, TotalCounts, sessions_opened};
 use crate::capacity::ListenerLimits;
 use crate::live::{InForce, Live, LivePool};
+use crate::pool::Server;
 pub use recorder::{EndingCounts, PastPool, PoolSample, Recorder, Sample, TotalsSample};
 use recorder::{PoolReading, Reading};
 
@@ -136,7 +137,14 @@ fn busiest(in_force: &InForce, metrics: &Metrics) -> Vec<Arc<str>> {
     ranked.into_iter().map(|(_, index)| Arc::clone(&all[index])).collect()
 }
 
-/// The open sessions on the servers of a pool. Those of another pool with the same servers are among them.
+/// The open sessions on the servers of a pool, also on those that have left it: what has begun is the difference between
+/// two sums of open and ended sessions.
 fn sessions(pool: &LivePool) -> u32 {
-    pool.servers().iter().map(|server| server.live()).sum()
+    let departed = pool.dynamic().departed();
+    let present = pool.servers();
+    let servers = present
+        .iter()
+        .map(|server| &***server)
+        .chain(departed.iter().map(|server| &**server));
+    servers.map(Server::live).sum()
 }

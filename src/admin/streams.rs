@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The events that a client may be behind: about two seconds' worth.
+/// The events that a client may be behind: at least four seconds' worth, since there are at most two a second.
 pub(super) const BACKLOG_MAX: usize = 8;
 
 /// The streams of events.

@@ -39,7 +39,8 @@ export function showListener(name) {
 }
 
 function guardsOf(listener) {
-  const guards = known.state.guards.filter((guard) => listener.guards.includes(guard.name));
+  const asked = new Set([...listener.guards, ...listener.routes.flatMap((route) => route.guards)]);
+  const guards = known.state.guards.filter((guard) => asked.has(guard.name));
   return guards.map((guard) => {
     const refused = Object.entries(guard.report_only ? guard.reports : guard.refusals).filter(([, number]) => number > 0);
     const list = refused.map(([reason, number]) => `${reason} ${count(number)}`).join(", ") || "none";

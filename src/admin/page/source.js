@@ -63,7 +63,8 @@ export async function follow(report, changed) {
     let isTrying = false;
     try {
       known.endings = Object.fromEntries((await get("endings")).map((one) => [one.ending, one]));
-      await readHistory();
+      // While it polls, the history is read every minute only: it is large.
+      if (failures < FAILURES_MAX || !known.history) await readHistory();
       if (failures >= FAILURES_MAX && polls < POLLS_MAX) {
         polls += 1;
         apply("state", await get("state"));
@@ -142,6 +143,7 @@ async function stream(take) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      known.heardAt = Date.now(); // a part of a large event on a slow connection is a sign of life, too
       text += value;
       const events = text.split("\n\n");
       text = events.pop();

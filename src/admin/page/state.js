@@ -43,10 +43,11 @@ function applyChanges(state, changes) {
   const pools = new Map(changes.pools.map((pool) => [pool.name, pool]));
   state.pools = state.pools.map((pool) => pools.get(pool.name) ?? pool);
   for (const pool of state.pools) {
-    const changed = new Map((changes.servers[pool.name] ?? []).map((server) => [server.name, server]));
+    const servers = Object.hasOwn(changes.servers, pool.name) ? changes.servers[pool.name] : [];
+    const changed = new Map(servers.map((server) => [server.name, server]));
     if (changed.size > 0) pool.servers = pool.servers.map((server) => changed.get(server.name) ?? server);
+    if (!Object.hasOwn(changes.sessions, pool.name)) continue;
     const sessions = changes.sessions[pool.name];
-    if (!sessions) continue;
     for (const server of pool.servers) {
       if (Object.hasOwn(sessions, server.name)) [server.sessions, server.sessions_so_far] = sessions[server.name];
     }

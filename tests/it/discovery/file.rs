@@ -93,6 +93,37 @@ fn servers_follow_the_file_and_sessions_of_those_that_leave_go_on() {
 }
 
 #[test]
+fn the_history_counts_a_session_once_also_if_its_server_leaves() {
+    let (first, second) = (Server::named("first"), Server::named("second"));
+    let site = Site::new(&[&first]);
+    let proxy = Proxy::start(&site.config(""));
+    let history = || api::unix(&proxy, "GET", "/api/v1/history", "").1;
+    let opened = || -> u64 {
+        let history = history();
+        let opened = history["pools"][0]["opened"].as_array().into_iter().flatten();
+        opened.map(|number| number.as_u64().unwrap()).sum()
+    };
+    // The second one from now has begun after what was done until now.
+    let wait_for_two_samples = || {
+        for _ in 0..2 {
+            let latest = history()["at"].clone();
+            eventually("a sample", || history()["at"] != latest);
+        }
+    };
+    wait_for_two_samples();
+    let mut client = Client::connect(proxy.at("l"));
+    assert_eq!(client.read(5), b"first");
+    eventually("it is counted", || opened() == 1);
+    site.list(&[&second]);
+    log_lines(&proxy, LISTED, 2);
+    wait_for_two_samples();
+    assert_eq!(client.finish().try_read_all().unwrap(), b"");
+    wait_for_ended_sessions(&proxy, "client_closed", 1);
+    wait_for_two_samples();
+    assert_eq!(opened(), 1);
+}
+
+#[test]
 fn what_is_no_whole_list_changes_nothing_and_is_told_once() {
     let server = Server::named("first");
     let site = Site::new(&[&server]);
