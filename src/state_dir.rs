@@ -43,6 +43,17 @@ const SERVERS_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time for the last writes: the disk may not answer, and the process must end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is remembered of pools, by pool.
+#[derive(Debug, Default)]
+pub struct RememberedState {
+    /// The primaries.
+    pub primaries: BTreeMap<Box<str>, KnownPrimary>,
+    /// The servers that sources have listed last.
+    pub servers: BTreeMap<Box<str>, Vec<ListedServer>>,
+    /// The servers that operators have added.
+    pub added_servers: BTreeMap<Box<str>, Vec<KeptServer>>,
+}
+
 /// The folder of what outlives a restart.
 #[derive(Clone, Debug)]
 pub struct StateDir {
@@ -53,64 +64,57 @@ impl StateDir {
     /// Opens this folder, which is created if it does not exist.
     ///
     /// # Errors
-    /// The folder cannot be created, no file can be created in it, or one that is there may not be read: what it remembers
-    /// is not to be forgotten because this process runs as another user than before.
+    /// The folder cannot be created, or no file can be created in it.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let is_usable = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
         is_usable.map_err(|error| with_context(error, folder.display().to_string()))?;
-        for file in [PRIMARIES, SERVERS, ADDED, TEXTS].map(|name| folder.join(name)) {
-            if let Err(error) = regular_file::open(&file)
-                && error.kind() == io::ErrorKind::PermissionDenied
-            {
-                return Err(with_context(error, file.display().to_string()));
-            }
-        }
         Ok(Self {
             folder: folder.to_owned(),
         })
     }
 
-    /// The primaries that are remembered, by pool.
-    #[must_use]
-    pub fn primaries(&self) -> BTreeMap<Box<str>, KnownPrimary> {
-        self.load(PRIMARIES)
-    }
-
-    /// The servers that the sources of pools had listed last, by pool.
-    #[must_use]
-    pub fn servers(&self) -> BTreeMap<Box<str>, Vec<ListedServer>> {
-        self.load(SERVERS)
-    }
-
-    /// The servers that operators had added, by pool.
-    #[must_use]
-    pub fn added_servers(&self) -> BTreeMap<Box<str>, Vec<KeptServer>> {
-        self.load(ADDED)
+    /// Reads what is remembered of pools.
+    ///
+    /// # Errors
+    /// A file of the folder is there and cannot be read. What it holds is not to be forgotten for a fault of the disk, a
+    /// shortage of this host, or because this process runs as another user than before.
+    pub fn remembered(&self) -> io::Result<RememberedState> {
+        self.texts()?;
+        Ok(RememberedState {
+            primaries: self.load(PRIMARIES)?,
+            servers: self.load(SERVERS)?,
+            added_servers: self.load(ADDED)?,
+        })
     }
 
     /// The texts of the store that were in force last; `None`: there were none.
-    #[must_use]
-    pub fn texts(&self) -> Option<RemoteTexts> {
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn texts(&self) -> io::Result<Option<RemoteTexts>> {
         self.load(TEXTS)
     }
 
     /// Reads a file. Contents that are not valid are kept in a file beside it, and a warning is logged.
-    fn load<T: DeserializeOwned + Default>(&self, name: &str) -> T {
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    fn load<T: DeserializeOwned + Default>(&self, name: &str) -> io::Result<T> {
         let file = self.folder.join(name);
-        let read = regular_file::read(&file, u64::MAX - 1).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
-        match read {
-            Ok(contents) => contents,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => T::default(),
-            Err(error) => {
-                let kept = self.folder.join(format!("{name}.invalid"));
-                let (shown, error) = (file.display(), chain(&error));
-                tracing::warn!(file = %shown, error, kept = %kept.display(), "the file is not valid: it is ignored, and kept under another name");
-                if let Err(error) = fs::rename(&file, kept) {
-                    tracing::warn!(file = %shown, %error, "cannot rename the file");
-                }
-                T::default()
+        let bytes = match regular_file::read(&file, u64::MAX - 1) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+            Err(error) => return Err(with_context(error, file.display().to_string())),
+        };
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            let kept = self.folder.join(format!("{name}.invalid"));
+            let (shown, error) = (file.display(), chain(&error));
+            tracing::warn!(file = %shown, error, kept = %kept.display(), "the file is not valid: it is ignored, and kept under another name");
+            if let Err(error) = fs::rename(&file, kept) {
+                tracing::warn!(file = %shown, %error, "cannot rename the file");
             }
-        }
+            T::default()
+        }))
     }
 
     /// Replaces a file, whole or not at all. Only the user of this process may read it.
@@ -241,11 +245,11 @@ mod tests {
     fn what_is_saved_is_loaded_and_nobody_else_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateDir::open(&folder.path().join("new")).unwrap();
-        assert!(file.primaries().is_empty());
+        assert!(file.remembered().unwrap().primaries.is_empty());
         file.save(PRIMARIES, &BTreeMap::<Box<str>, KnownPrimary>::new())
             .unwrap();
         file.save(PRIMARIES, &primaries()).unwrap();
-        assert_eq!(file.primaries(), primaries());
+        assert_eq!(file.remembered().unwrap().primaries, primaries());
         let path = folder.path().join("new").join(PRIMARIES);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(
@@ -256,25 +260,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_an_earlier_version_is_read() {
+    fn a_file_of_an_earlier_or_later_version_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateDir::open(folder.path()).unwrap();
-        // Before a timeline could be overruled.
-        let contents = format!(
-            r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4}}}}"#,
-            u64::MAX - 1
-        );
-        fs::write(folder.path().join(PRIMARIES), contents).unwrap();
-        assert_eq!(file.primaries(), primaries());
+        // Before a timeline could be overruled, and with something that is not known yet.
+        for more in ["", r#", "later": {}"#] {
+            let contents = format!(
+                r#"{{"writers": {{"server": "10.0.0.1:5432", "system_identifier": {}, "timeline": 4{more}}}}}"#,
+                u64::MAX - 1
+            );
+            fs::write(folder.path().join(PRIMARIES), contents).unwrap();
+            assert_eq!(file.remembered().unwrap().primaries, primaries());
+        }
     }
 
     #[test]
     fn contents_that_are_not_valid_are_kept_aside() {
         let folder = tempfile::tempdir().unwrap();
         let file = StateDir::open(folder.path()).unwrap();
-        for contents in ["", "{", "[]", r#"{"p": {"server": "a", "unknown": 1}}"#] {
+        for contents in ["", "{", "[]", r#"{"p": {"server": 1}}"#] {
             fs::write(folder.path().join(PRIMARIES), contents).unwrap();
-            assert!(file.primaries().is_empty());
+            assert!(file.remembered().unwrap().primaries.is_empty());
             assert!(!folder.path().join(PRIMARIES).exists());
             let kept = fs::read_to_string(folder.path().join("primaries.json.invalid")).unwrap();
             assert_eq!(kept, contents);
@@ -282,13 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_in_place_of_a_file_is_kept_aside_and_not_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join(PRIMARIES);
-        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let file = StateDir::open(folder.path()).unwrap();
-        assert!(file.primaries().is_empty());
-        assert!(!fifo.exists());
+    fn a_file_that_cannot_be_read_is_an_error_that_names_it_and_stays() {
+        for (make, name) in [
+            ("mkfifo", PRIMARIES),
+            ("mkdir", SERVERS),
+            ("mkfifo", ADDED),
+            ("mkdir", TEXTS),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(name);
+            assert!(Command::new(make).arg(&file).status().unwrap().success());
+            let error = StateDir::open(folder.path()).unwrap().remembered().unwrap_err();
+            assert_eq!(error.to_string(), file.display().to_string());
+            assert_eq!(chain(&error), format!("{}: not a regular file", file.display()));
+            assert!(file.exists());
+        }
     }
 
     #[test]

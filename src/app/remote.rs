@@ -79,8 +79,9 @@ pub(super) async fn first_plans(of_file: Plan, source: &ConfigSource, remote: &R
 
 /// The texts from this place that were in force last.
 fn kept_texts(of_file: &Plan, from: &str) -> Option<Arc<RemoteTexts>> {
-    let state = StateDir::open(of_file.state_dir.as_deref()?).ok()?; // the start itself reports why it cannot be opened
-    state.texts().filter(|texts| texts.from == from).map(Arc::new)
+    let state = StateDir::open(of_file.state_dir.as_deref()?);
+    let texts = state.and_then(|state| state.texts()).ok()??; // the start itself reports why it cannot be read
+    (texts.from == from).then(|| Arc::new(texts))
 }
 
 /// The plan of the file and of these texts. Its warnings are logged.

@@ -167,11 +167,13 @@ fn put_in_force(
 ) -> Result<(Arc<Live>, Option<StateDir>), Failure> {
     let state = plan.state_dir.as_deref().map(StateDir::open).transpose();
     let state = state.map_err(system("cannot use `state_dir`"))?;
-    let primaries = state.as_ref().map(StateDir::primaries).unwrap_or_default();
-    let live = Live::with_known_primaries(plan, addresses, primaries).with_tls(tls);
-    live.restore_listed(state.as_ref().map(StateDir::servers).unwrap_or_default());
-    let added = state.as_ref().map(StateDir::added_servers).unwrap_or_default();
-    live.restore_added(added, SystemTime::now());
+    let remembered = state.as_ref().map(StateDir::remembered).transpose();
+    let remembered = remembered
+        .map_err(system("cannot use `state_dir`"))?
+        .unwrap_or_default();
+    let live = Live::with_known_primaries(plan, addresses, remembered.primaries).with_tls(tls);
+    live.restore_listed(remembered.servers);
+    live.restore_added(remembered.added_servers, SystemTime::now());
     Ok((Arc::new(live), state))
 }
 

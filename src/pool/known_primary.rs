@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The primary of a pool, as it is remembered.
+/// The primary of a pool, as it is remembered. What a later version has added is ignored, so that a downgrade forgets no more
+/// than that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KnownPrimary {
     /// Its label.
     pub server: Box<str>,
