@@ -1,17 +1,20 @@
 //! A CancelRequest: sends it to the servers that it may be for.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::listener_state::ListenerState;
 use super::refusal::Refusal;
 use super::steps::{forwarded, proxy_header};
 use crate::account::{CancelPlacement, Entry};
-use crate::cancel::CancelTarget;
+use crate::addr::ClientAddr;
+use crate::cancel::{CancelTarget, SERVERS_MAX};
 use crate::dial::{ConnectFailure, LastAck, connect};
 use crate::plan::{Protocol, UnplacedCancel};
 use crate::sniff::postgres::CancelKey;
@@ -25,34 +28,46 @@ const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 /// is no reason to stop: it need not wait for the end, and a server cancels all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Connections that one request has at once: all servers of a client get it without a wait.
+const AT_ONCE_MAX: usize = SERVERS_MAX;
+
 /// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
 const FANOUT_MAX: usize = 64;
 
 /// Sends a CancelRequest to the server of the session with this key; if the key is not known, to the servers that it may
-/// be for. One after the other: a session may have only one connection to a server.
+/// be for, at most [`AT_ONCE_MAX`] at once.
 ///
 /// Returns how the session of the request ends.
 pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerState, entry: &mut Entry) -> Refusal {
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
-    let request = key.request();
-    let until = Instant::now() + TIME_MAX;
-    for target in &targets {
-        if Instant::now() >= until {
-            tracing::debug!("the servers take too long: the rest of them does not get the cancel request");
-            break;
+    let (address, until) = (entry.info().client, Instant::now() + TIME_MAX);
+    let mut targets = targets.into_iter();
+    let mut sending = JoinSet::new(); // a session that is cut drops it, which ends the connections
+    loop {
+        while sending.len() < AT_ONCE_MAX
+            && Instant::now() < until
+            && let Some(target) = targets.next()
+        {
+            let Ok(mut first) = header(client, &target, state, entry) else {
+                continue; // the socket of the client has no address any more
+            };
+            first.extend(key.request());
+            sending.spawn(send(target, first, address, until));
         }
-        entry.pool_chosen(&target.pool);
-        entry.attempt_started(&target.server);
-        let began = Instant::now();
-        let sent = timeout_at(
-            until.min(began + SERVER_TIME_MAX),
-            send(client, target, &request, state, entry),
-        )
-        .await;
-        let sent = sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        entry.attempt_finished(began.elapsed(), sent.as_ref().err().map(ConnectFailure::of));
+        let Some(sent) = sending.join_next().await else { break };
+        if let Ok(Sent { target, took, failure }) = sent {
+            entry.pool_chosen(&target.pool);
+            entry.attempt_started(&target.server);
+            entry.attempt_finished(took, failure);
+        }
+    }
+    if targets.len() > 0 {
+        tracing::debug!(
+            left = targets.len(),
+            "the servers take too long: the rest does not get the cancel request"
+        );
     }
     Refusal::Cancelled
 }
@@ -79,51 +94,62 @@ fn place(key: &CancelKey, state: &ListenerState, entry: &Entry) -> (CancelPlacem
     }
 }
 
-/// The servers of the listener's pools, each once.
+/// The servers of the listener's pools, each once, and those that are up first: at most [`FANOUT_MAX`].
 fn all_servers(state: &ListenerState) -> Vec<CancelTarget> {
-    let mut targets: Vec<CancelTarget> = Vec::new();
+    let mut targets = Vec::new();
+    let mut known = HashSet::new();
     for pool in state.plan.routes.targets().map(|id| &state.pools[*id]) {
-        for member in pool.servers().iter() {
-            let is_new = targets.iter().all(|target| target.server.id() != member.id());
-            if is_new && targets.len() < FANOUT_MAX {
-                targets.push(CancelTarget {
-                    server: (**member).clone(),
-                    pool: pool.name().clone(),
-                    connect: pool.plan().dial.connect.clone(),
-                });
-            }
+        for member in pool.servers().iter().filter(|member| known.insert(member.id())) {
+            targets.push(CancelTarget {
+                server: (**member).clone(),
+                pool: pool.name().clone(),
+                connect: pool.plan().dial.connect.clone(),
+            });
         }
     }
+    targets.sort_by_cached_key(|target| !target.server.is_up());
+    targets.truncate(FANOUT_MAX);
     targets
 }
 
-/// Sends the request to a server, and waits until that ends the connection.
-async fn send(
-    client: &TcpStream,
-    target: &CancelTarget,
-    request: &[u8],
-    state: &ListenerState,
-    entry: &Entry,
-) -> io::Result<()> {
-    let client_address = entry.info().client;
-    let mut first = match target.connect.proxy_protocol {
-        Some(version) => {
-            let local = local_address(client, state.plan.unix_address());
-            let header = proxy_header(version, client_address, local, (None, None), forwarded(entry).as_ref());
-            header.map_err(|_| io::ErrorKind::NotConnected)?
-        }
-        None => Vec::new(),
+/// The PROXY header for the client, if the server expects one.
+fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entry: &Entry) -> Result<Vec<u8>, Refusal> {
+    let Some(version) = target.connect.proxy_protocol else {
+        return Ok(Vec::new());
     };
-    first.extend(request);
-    let mut server = connect(
-        &target.server.spec().address,
-        &target.connect,
-        Some(client_address),
-        LastAck::AtOnce,
-    )
-    .await?;
-    server.write_all(&first).await?;
-    let mut answer = [0; 64]; // none is expected
-    while server.read(&mut answer).await.unwrap_or(0) > 0 {}
-    Ok(())
+    let (address, forwarded) = (entry.info().client, forwarded(entry));
+    let local = local_address(client, state.plan.unix_address());
+    proxy_header(version, address, local, (None, None), forwarded.as_ref())
+}
+
+/// What came of the connection to a server.
+struct Sent {
+    target: CancelTarget,
+    /// How long connecting took.
+    took: Duration,
+    /// Why there was no connection.
+    failure: Option<ConnectFailure>,
+}
+
+/// Connects to a server, sends it these bytes, and waits until that ends the connection.
+async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: Instant) -> Sent {
+    let began = Instant::now();
+    let until = until.min(began + SERVER_TIME_MAX);
+    let address = &target.server.spec().address;
+    let connected = timeout_at(until, connect(address, &target.connect, Some(client), LastAck::AtOnce)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let (took, failure) = (began.elapsed(), connected.as_ref().err().map(ConnectFailure::of));
+    if let Ok(mut server) = connected {
+        let delivery = async {
+            server.write_all(&first).await?;
+            let mut answer = [0; 64]; // none is expected
+            while server.read(&mut answer).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // A server that does not end the connection in time has the request all the same.
+        if !matches!(timeout_at(until, delivery).await, Ok(Ok(()))) {
+            tracing::debug!(server = %target.server.spec().label, "the server did not end a cancel request in order");
+        }
+    }
+    Sent { target, took, failure }
 }

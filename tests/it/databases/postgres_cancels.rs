@@ -1,6 +1,7 @@
 //! Ctrl-C in psql cancels the query of its own session, whichever server that is on.
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 
 use rustix::process::Signal;
 
@@ -10,6 +11,7 @@ use crate::support::database::{Postgres, psql};
 use crate::support::eventually;
 use crate::support::process::{Process, finished};
 use crate::support::proxy::Proxy;
+use crate::support::server::{Server, list};
 
 /// A CancelRequest with a key that no session has.
 const STRAY: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 1, 2, 3, 4];
@@ -100,4 +102,60 @@ fn a_cancel_that_cannot_be_placed_is_dropped_or_goes_to_all_servers() {
         let is_told = |line: &String| line.contains("PID 1 in cancel request did not match any process");
         eventually("the server got the request", || server.log().iter().any(is_told));
     }
+}
+
+/// A server that records a CancelRequest, and closes.
+fn recording() -> Server {
+    Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
+        let mut request = [0; STRAY.len()];
+        if stream.read_exact(&mut request).is_ok() {
+            received.lock().unwrap().push(request.to_vec());
+        }
+    })
+}
+
+/// A listener that sends what cannot be placed to these servers, written as in a configuration.
+fn fanout(servers: &str) -> Proxy {
+    Proxy::start(&format!(
+        "[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\ncancel_unplaced = \"fanout\"\n\
+         [pools.db]\nservers = [{servers}]\nhealth = {{ interval = \"20ms\", fall = 1 }}\n"
+    ))
+}
+
+#[test]
+fn six_silent_servers_do_not_keep_a_cancel_from_the_right_one() {
+    let silent: Vec<_> = (0..6).map(|_| Server::silent()).collect();
+    let right = recording();
+    let servers: Vec<_> = silent.iter().chain([&right]).collect();
+    let proxy = fanout(&list(&servers));
+    let mut client = Client::connect(proxy.at("db"));
+    assert_eq!(client.send(&STRAY).read_all(), b"");
+    assert_eq!(right.received(), [STRAY.to_vec()]);
+    let line = proxy.access_line();
+    assert_eq!((&line["ending"], &line["attempts"]), (&"cancel".into(), &7.into()));
+    // All of them were connected to at once: that they are silent then is no failure, nor a slow connect.
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_connect_failures_total", &[("pool", "db")]), 0.0);
+    assert_eq!(
+        metrics.sum("acequia_connect_duration_seconds_count", &[("pool", "db")]),
+        7.0
+    );
+    let took = metrics.sum("acequia_connect_duration_seconds_sum", &[("pool", "db")]);
+    assert!(took < 2.0, "{took} s, the time that one silent server has");
+}
+
+#[test]
+fn a_cancel_goes_to_servers_that_are_up_before_64_that_are_down() {
+    let right = recording();
+    let down: String = (1..=64).map(|host| format!("\"127.0.1.{host}:1\", ")).collect();
+    let proxy = fanout(&format!("{down}\"{}\"", right.address));
+    eventually("one server is up, and the others are down", || {
+        let metrics = proxy.metrics();
+        let transitions = |to| metrics.sum("acequia_health_transitions_total", &[("pool", "db"), ("to", to)]);
+        transitions("down") == 64.0 && metrics.sum("acequia_server_up", &[("pool", "db")]) == 1.0
+    });
+    let mut client = Client::connect(proxy.at("db"));
+    assert_eq!(client.send(&STRAY).read_all(), b"");
+    assert_eq!(right.received().iter().filter(|request| **request == STRAY).count(), 1);
+    assert_eq!(proxy.access_line()["attempts"], 64, "and not to more than 64");
 }
