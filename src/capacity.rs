@@ -230,6 +230,12 @@ impl ListenerLimits {
             .collect()
     }
 
+    /// The most sessions of the process.
+    #[must_use]
+    pub fn process_size(&self) -> usize {
+        self.process.size()
+    }
+
     fn in_use(&self) -> MutexGuard<'_, HashMap<Arc<str>, ConnectionLimits>> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         by_name.retain(|_, limits| Arc::strong_count(&limits.listener) > 1);

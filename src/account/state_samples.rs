@@ -117,7 +117,8 @@ impl ServerFamilies {
             AdminState::Disabled,
             AdminState::AwaitingFailback,
         ] {
-            let state_labels = format_labels(&[("pool", pool_name), ("server", server), ("state", state.as_str())]);
+            let word = state.as_str().replace(' ', "_"); // as in `acequia_pool_servers`
+            let state_labels = format_labels(&[("pool", pool_name), ("server", server), ("state", &word)]);
             self.uses.add(&state_labels, u64::from(state == admin_state));
         }
         self.ejected.add(&labels, u64::from(member.is_ejected()));
@@ -142,9 +143,12 @@ impl ServerFamilies {
     }
 }
 
-/// Writes the most sessions that each listener may have.
+/// Writes the most sessions that each listener may have, and those that the process may have.
 #[must_use]
-pub fn write_connection_limits(limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>) -> String {
+pub fn write_connection_limits(
+    limits: impl IntoIterator<Item = (std::sync::Arc<str>, usize)>,
+    of_process: usize,
+) -> String {
     let mut family = Family::new(
         names::MAX_CONNECTIONS,
         "The most sessions of a listener at once: its own limit, or that of the process.",
@@ -152,9 +156,12 @@ pub fn write_connection_limits(limits: impl IntoIterator<Item = (std::sync::Arc<
     for (listener, limit) in limits {
         family.add(&format_labels(&[("listener", &listener)]), limit as u64);
     }
-    let mut text = String::new();
-    write_header(&mut text, family.name, FamilyType::Gauge, family.help);
-    text + &family.samples
+    let mut process = Family::new(
+        names::PROCESS_MAX_CONNECTIONS,
+        "The most sessions of all listeners together at once.",
+    );
+    process.samples = format!("{} {of_process}\n", process.name);
+    write_families([&family, &process])
 }
 
 /// Writes how long each worker has been busy since the start.

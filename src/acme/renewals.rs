@@ -41,8 +41,13 @@ impl Renewals {
         self.state.load_full()
     }
 
-    /// Publishes the state.
+    /// Publishes the state. Each certificate has its counts from now on, at 0, so that the first failure is seen as one.
     pub fn publish(&self, state: Vec<RenewalState>) {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        for renewal in &state {
+            results.entry(renewal.wanted.name().into()).or_default();
+        }
+        drop(results);
         self.state.store(Arc::new(state));
     }
 

@@ -219,7 +219,9 @@ async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> impl In
             .pools
             .iter()
             .map(|pool| (&***pool, pool.serves(now), pool.plan().health.required.is_set()));
-        let text = text + &write_states(states, now) + &write_connection_limits(admin.limits.sizes());
+        let text = text
+            + &write_states(states, now)
+            + &write_connection_limits(admin.limits.sizes(), admin.limits.process_size());
         let sources = in_force.pools.iter().filter(|pool| pool.plan().discover.is_some());
         let sources = sources.map(|pool| (pool, pool.dynamic().source()));
         let text =

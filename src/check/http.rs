@@ -138,10 +138,10 @@ struct HttpProbe {
 impl Probe for HttpProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let (stream, certificate_ends) = open(&self.target, self.tls.as_ref()).await?;
+            let (stream, certificate) = open(&self.target, self.tls.as_ref()).await?;
             self.ask(stream).await?;
             Ok(CheckPass {
-                certificate_ends,
+                certificate,
                 ..CheckPass::default()
             })
         })

@@ -80,7 +80,7 @@ pub trait Check: CompareCheck + Any + Debug + Send + Sync {
         false
     }
 
-    /// Whether [`CheckPass::certificate_ends`] is ever set.
+    /// Whether [`CheckPass::certificate`] is ever set.
     fn reads_certificate(&self) -> bool {
         false
     }
@@ -163,6 +163,15 @@ impl CheckTarget {
     }
 }
 
+/// From when to when a certificate is valid, in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateTimes {
+    /// From when.
+    pub not_before: i64,
+    /// When it expires.
+    pub not_after: i64,
+}
+
 /// What a check that passed has found out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckPass {
@@ -170,8 +179,8 @@ pub struct CheckPass {
     pub facts: ServerFacts,
     /// Why the server does not tell its role, in its words; `None`: it does, or was not asked.
     pub role_denied: Option<String>,
-    /// When the server's certificate expires, in seconds since the Unix epoch; `None`: not known.
-    pub certificate_ends: Option<i64>,
+    /// When the server's certificate is valid; `None`: not known.
+    pub certificate: Option<CertificateTimes>,
     /// What the agent of the server has set; with other kinds of checks: nothing.
     pub agent: AgentSettings,
 }

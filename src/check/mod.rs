@@ -21,7 +21,9 @@ pub mod postgres;
 pub mod mysql;
 pub mod redis;
 
-pub use kind::{Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service};
+pub use kind::{
+    CertificateTimes, Check, CheckFailure, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck, Service,
+};
 pub use password_login::PasswordLogin;
 pub use pattern::Pattern;
 

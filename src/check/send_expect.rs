@@ -83,10 +83,10 @@ struct SendExpectProbe {
 impl Probe for SendExpectProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let (stream, certificate_ends) = open(&self.target, self.tls.as_ref()).await?;
+            let (stream, certificate) = open(&self.target, self.tls.as_ref()).await?;
             converse(&self.check.steps, stream).await?;
             Ok(CheckPass {
-                certificate_ends,
+                certificate,
                 ..CheckPass::default()
             })
         })

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::stream::CheckStream;
-use super::{Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
+use super::{CertificateTimes, Check, CheckKind, CheckPass, CheckTarget, Probe, RunningCheck};
 use crate::error::with_context;
 use crate::name::ServerName;
 use crate::tls::{OfferedProtocols, PoolTls, PoolTlsPlan, SniSource, TlsFileError};
@@ -105,9 +105,9 @@ struct OwnTls {
 impl Probe for TlsProbe {
     fn run(&self) -> RunningCheck<'_> {
         Box::pin(async {
-            let certificate_ends = self.handshake().await?;
+            let certificate = self.handshake().await?;
             Ok(CheckPass {
-                certificate_ends,
+                certificate,
                 ..CheckPass::default()
             })
         })
@@ -131,8 +131,8 @@ impl TlsProbe {
     ///
     /// # Errors
     /// Those of [`Self::connect`]; that the server selects no protocol although some were offered.
-    async fn handshake(&self) -> io::Result<Option<i64>> {
-        let (mut stream, certificate_ends) = self.connect().await?;
+    async fn handshake(&self) -> io::Result<Option<CertificateTimes>> {
+        let (mut stream, certificate) = self.connect().await?;
         let (_, session) = stream.get_ref();
         if !self.check.alpn.is_empty() && session.alpn_protocol().is_none() {
             let offered = self.check.alpn.join(", ");
@@ -141,15 +141,15 @@ impl TlsProbe {
             )));
         }
         let _ = stream.shutdown().await; // sends close_notify; the answer does not matter
-        Ok(certificate_ends)
+        Ok(certificate)
     }
 
-    /// Connects and completes a handshake. Also returns when the server's certificate expires, in seconds since the Unix
-    /// epoch; `None`: it cannot be read.
+    /// Connects and completes a handshake. Also returns when the server's certificate is valid; `None`: it cannot be
+    /// read.
     ///
     /// # Errors
     /// Those of connecting; what is wrong with the handshake or the certificate.
-    pub(super) async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, Option<i64>)> {
+    pub(super) async fn connect(&self) -> io::Result<(TlsStream<TcpStream>, Option<CertificateTimes>)> {
         let (config, sni) = match &self.tls {
             TlsSource::Sessions(tls) => (tls.config(), &tls.plan().sni),
             TlsSource::Own(own) => (Arc::clone(own).current_config().await?, &own.plan.sni),
@@ -163,8 +163,8 @@ impl TlsProbe {
         })?;
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
-        let certificate_ends = leaf.and_then(|leaf| not_after(leaf));
-        Ok((stream, certificate_ends))
+        let certificate = leaf.and_then(|leaf| times(leaf));
+        Ok((stream, certificate))
     }
 }
 
@@ -186,7 +186,7 @@ impl TlsCheck {
     }
 }
 
-/// Connects, in TLS if there is a probe for it. Also returns when the server's certificate expires, as
+/// Connects, in TLS if there is a probe for it. Also returns when the server's certificate is valid, as
 /// [`TlsProbe::connect`] does.
 ///
 /// # Errors
@@ -194,12 +194,12 @@ impl TlsCheck {
 pub(super) async fn open(
     target: &CheckTarget,
     tls: Option<&TlsProbe>,
-) -> io::Result<(Box<dyn CheckStream>, Option<i64>)> {
+) -> io::Result<(Box<dyn CheckStream>, Option<CertificateTimes>)> {
     match tls {
         None => Ok((Box::new(target.connect().await?), None)),
         Some(tls) => {
-            let (stream, certificate_ends) = tls.connect().await?;
-            Ok((Box::new(stream), certificate_ends))
+            let (stream, certificate) = tls.connect().await?;
+            Ok((Box::new(stream), certificate))
         }
     }
 }
@@ -237,9 +237,12 @@ fn in_ca_file(error: TlsFileError) -> io::Error {
 }
 
 /// `notAfter` (RFC 5280, section 4.1.2.5).
-fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+fn times(certificate: &CertificateDer<'_>) -> Option<CertificateTimes> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp())
+    Some(CertificateTimes {
+        not_before: parsed.validity().not_before.timestamp(),
+        not_after: parsed.validity().not_after.timestamp(),
+    })
 }
 
 #[cfg(test)]

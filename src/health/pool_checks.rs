@@ -42,7 +42,7 @@ impl PoolChecks {
         for server in pool.servers().iter() {
             let series = checks.context.metrics.server(pool.name(), server);
             if !reads_certificate {
-                series.clear_certificate_expiry();
+                series.clear_certificate();
             }
             series.publish_may_refuse_checks(pool.plan().health.service().is_some());
             let kept = if is_same { before.remove(&server.id()) } else { None };

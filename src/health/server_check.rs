@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::account::{CheckResult, Metrics, ServerSeries};
-use crate::check::{CheckFailure, CheckPass};
+use crate::check::{CertificateTimes, CheckFailure, CheckPass};
 use crate::error::chain;
 use crate::live::{LivePool, RecordedOutcome};
 use crate::plan::HealthPlan;
@@ -132,8 +132,8 @@ impl ServerCheck {
         if self.server.set_agent(pass.agent) {
             tracing::info!(pool = %pool.name(), server = %self.server.spec().label, settings = %pass.agent, "set by the server's agent");
         }
-        if let Some(end) = pass.certificate_ends {
-            self.series.publish_certificate_expiry(end);
+        if let Some(CertificateTimes { not_before, not_after }) = pass.certificate {
+            self.series.publish_certificate(not_before, not_after);
         }
     }
 

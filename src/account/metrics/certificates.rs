@@ -7,28 +7,26 @@ use crate::account::exposition::{FamilyType, format_labels, write_header, write_
 use crate::account::names;
 use crate::tls::{Certificate, ListenerTls, PoolTls};
 
-/// When the certificates of listeners, and ours for the servers of pools, expire, in the text exposition format: the earliest
-/// of those with the same first name.
+/// From when the certificates of listeners, and ours for the servers of pools, are valid, and when they expire, in the text
+/// exposition format: of those with the same first name, the one that expires first.
 #[must_use]
 pub fn certificate_expiries<'a>(
     listeners: impl IntoIterator<Item = (&'a str, &'a Arc<ListenerTls>)>,
     pools: impl IntoIterator<Item = (&'a str, &'a PoolTls)>,
 ) -> String {
-    let mut text = String::new();
+    let (mut expiries, mut begins) = (String::new(), String::new());
     let mut write = |user: (&str, &str), certificates: &[Arc<Certificate>]| {
-        let mut earliest = BTreeMap::<String, i64>::new();
+        let mut earliest = BTreeMap::<String, [i64; 2]>::new();
         for certificate in certificates {
             let name = certificate.names.first().map(ToString::to_string).unwrap_or_default();
-            let expiry = earliest.entry(name).or_insert(i64::MAX);
-            *expiry = certificate.not_after.min(*expiry);
+            let times = [certificate.not_after, certificate.not_before];
+            let first = earliest.entry(name).or_insert(times);
+            *first = times.min(*first);
         }
-        for (name, expiry) in earliest {
-            if text.is_empty() {
-                let help = "When a certificate expires, in seconds since the Unix epoch.";
-                write_header(&mut text, names::OWN_CERTIFICATE_EXPIRY, FamilyType::Gauge, help);
-            }
+        for (name, [not_after, not_before]) in earliest {
             let labels = format_labels(&[user, ("name", &name)]);
-            write_sample(&mut text, names::OWN_CERTIFICATE_EXPIRY, &labels, expiry);
+            write_sample(&mut expiries, names::OWN_CERTIFICATE_EXPIRY, &labels, not_after);
+            write_sample(&mut begins, names::OWN_CERTIFICATE_NOT_BEFORE, &labels, not_before);
         }
     };
     for (listener, tls) in listeners {
@@ -36,6 +34,24 @@ pub fn certificate_expiries<'a>(
     }
     for (pool, tls) in pools {
         write(("pool", pool), tls.identity().as_slice());
+    }
+    let mut text = String::new();
+    for (name, help, samples) in [
+        (
+            names::OWN_CERTIFICATE_EXPIRY,
+            "When a certificate expires, in seconds since the Unix epoch.",
+            expiries,
+        ),
+        (
+            names::OWN_CERTIFICATE_NOT_BEFORE,
+            "From when a certificate is valid, in seconds since the Unix epoch.",
+            begins,
+        ),
+    ] {
+        if !samples.is_empty() {
+            write_header(&mut text, name, FamilyType::Gauge, help);
+            text += &samples;
+        }
     }
     text
 }

@@ -25,6 +25,8 @@ const HEALTH_CHECK_REFUSED_HELP: &str =
     "Whether a server refused its latest health check, for instance because it has too many connections.";
 const CERTIFICATE_EXPIRY_HELP: &str =
     "When the certificate shown at the latest health check expires, in seconds since the Unix epoch.";
+const CERTIFICATE_NOT_BEFORE_HELP: &str =
+    "From when the certificate shown at the latest health check is valid, in seconds since the Unix epoch.";
 
 /// All series by key.
 #[derive(Default)]
@@ -110,7 +112,8 @@ impl Registry {
         text: &mut String,
     ) {
         write_listener_gauges(sessions, text);
-        let (mut up, mut active, mut certificates) = (String::new(), String::new(), String::new());
+        let (mut up, mut active) = (String::new(), String::new());
+        let (mut expiries, mut begins) = (String::new(), String::new());
         let (mut refused, mut limits, mut queues) = (String::new(), String::new(), String::new());
         let mut written = HashSet::new();
         for pool in pools {
@@ -133,8 +136,9 @@ impl Registry {
                 if let Some(max) = server.sessions_max() {
                     write_sample(&mut limits, names::SERVER_MAX_SESSIONS, &labels, max);
                 }
-                if let Some(expiry) = series.and_then(|series| series.certificate_expiry()) {
-                    write_sample(&mut certificates, names::CERTIFICATE_EXPIRY, &labels, expiry);
+                if let Some([not_before, not_after]) = series.and_then(|series| series.certificate()) {
+                    write_sample(&mut expiries, names::CERTIFICATE_EXPIRY, &labels, not_after);
+                    write_sample(&mut begins, names::CERTIFICATE_NOT_BEFORE, &labels, not_before);
                 }
             }
         }
@@ -152,7 +156,8 @@ impl Registry {
             (names::POOL_QUEUE, POOL_QUEUE_HELP, queues),
             (names::SERVER_UP, SERVER_UP_HELP, up),
             (names::HEALTH_CHECK_REFUSED, HEALTH_CHECK_REFUSED_HELP, refused),
-            (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, certificates),
+            (names::CERTIFICATE_EXPIRY, CERTIFICATE_EXPIRY_HELP, expiries),
+            (names::CERTIFICATE_NOT_BEFORE, CERTIFICATE_NOT_BEFORE_HELP, begins),
         ] {
             if !samples.is_empty() {
                 write_header(text, name, FamilyType::Gauge, help);

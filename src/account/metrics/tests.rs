@@ -226,11 +226,15 @@ fn the_certificate_expiry_is_absent_when_no_check_reads_the_certificate() {
     let pool = pool(&[&server]);
     let is_rendered = || {
         let text = metrics.render([], [&pool], [], [], &[]);
-        text.contains("acequia_server_certificate_expiry_timestamp_seconds{pool=\"p\",server=\"s\"} 7\n")
+        let is_there = |what: &str, at: u8| {
+            let name = format!("acequia_server_certificate_{what}_timestamp_seconds");
+            text.contains(&format!("{name}{{pool=\"p\",server=\"s\"}} {at}\n"))
+        };
+        is_there("not_before", 3) && is_there("expiry", 7)
     };
     assert!(!is_rendered());
-    series.publish_certificate_expiry(7);
+    series.publish_certificate(3, 7);
     assert!(is_rendered() && is_rendered());
-    series.clear_certificate_expiry();
+    series.clear_certificate();
     assert!(!is_rendered());
 }

@@ -137,11 +137,15 @@ impl ListenerSeries {
     pub(in crate::account) fn new(recorder: &SharedRecorder, name: &Arc<str>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let labels = [label("listener", name)];
+        let pauses = LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason");
+        for reason in AcceptPause::ALL {
+            pauses.get(reason as usize, reason.as_str()).increment(0); // `increase()` sees the first one
+        }
         Self {
             id: ListenerId(NEXT.fetch_add(1, Relaxed)),
             name: Arc::clone(name),
             connections: counter(recorder, names::CONNECTIONS, labels.to_vec()),
-            pauses: LabelledCounters::new(recorder, names::ACCEPT_PAUSES, &labels, "reason"),
+            pauses,
             cancels: LabelledCounters::new(recorder, names::CANCELS, &labels, "placement"),
             is_pausing: AtomicBool::new(false),
             episode: Mutex::default(),

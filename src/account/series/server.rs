@@ -49,9 +49,9 @@ impl CheckResult {
 pub struct ServerSeries {
     // Std mutexes, locked for a statement or two: when a server is first used, after a check, and at a scrape.
     servers: Mutex<Vec<Weak<Server>>>,
-    /// When the certificate shown at the latest check expires, in seconds since the Unix epoch. `None` if no check reads
-    /// certificates.
-    certificate_expiry: Mutex<Option<i64>>,
+    /// From when to when the certificate shown at the latest check is valid, in seconds since the Unix epoch. `None` if no
+    /// check reads certificates.
+    certificate: Mutex<Option<[i64; 2]>>,
     /// Whether the checks log in to a service, which may refuse them.
     may_refuse_checks: AtomicBool,
     pub(in crate::account) connect_duration: Histogram,
@@ -67,7 +67,7 @@ impl ServerSeries {
     pub(in crate::account) fn new(recorder: &SharedRecorder, labels: &[Label; 2]) -> Self {
         Self {
             servers: Mutex::default(),
-            certificate_expiry: Mutex::default(),
+            certificate: Mutex::default(),
             may_refuse_checks: AtomicBool::new(false),
             connect_duration: Histogram::new(HANDSHAKE_BOUNDS),
             check_duration: Histogram::new(HANDSHAKE_BOUNDS),
@@ -109,9 +109,9 @@ impl ServerSeries {
         self.checks.get(result as usize, result.as_str()).increment(1);
     }
 
-    /// Sets when the server's certificate expires, in seconds since the Unix epoch.
-    pub fn publish_certificate_expiry(&self, at: i64) {
-        *self.certificate_expiry_slot() = Some(at);
+    /// Sets from when to when the server's certificate is valid, in seconds since the Unix epoch.
+    pub fn publish_certificate(&self, not_before: i64, not_after: i64) {
+        *self.certificate_slot() = Some([not_before, not_after]);
     }
 
     /// Sets whether the checks log in to a service, which may refuse them.
@@ -124,9 +124,9 @@ impl ServerSeries {
         self.may_refuse_checks.load(Relaxed)
     }
 
-    /// Removes the certificate's expiry, because no check reads the certificate any more.
-    pub fn clear_certificate_expiry(&self) {
-        *self.certificate_expiry_slot() = None;
+    /// Removes the times of the certificate, because no check reads the certificate any more.
+    pub fn clear_certificate(&self) {
+        *self.certificate_slot() = None;
     }
 
     /// Counts a change to up or down by health checks.
@@ -148,9 +148,9 @@ impl ServerSeries {
         self.servers().iter().all(|server| server.strong_count() == 0)
     }
 
-    /// When the certificate expires, in seconds since the Unix epoch, if known.
-    pub(in crate::account) fn certificate_expiry(&self) -> Option<i64> {
-        *self.certificate_expiry_slot()
+    /// From when to when the certificate is valid, in seconds since the Unix epoch, if known.
+    pub(in crate::account) fn certificate(&self) -> Option<[i64; 2]> {
+        *self.certificate_slot()
     }
 
     /// The number of sessions on all servers with this label.
@@ -172,8 +172,8 @@ impl ServerSeries {
             .sum()
     }
 
-    fn certificate_expiry_slot(&self) -> MutexGuard<'_, Option<i64>> {
-        self.certificate_expiry.lock().unwrap_or_else(PoisonError::into_inner)
+    fn certificate_slot(&self) -> MutexGuard<'_, Option<[i64; 2]>> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn servers(&self) -> MutexGuard<'_, Vec<Weak<Server>>> {

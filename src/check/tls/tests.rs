@@ -18,7 +18,7 @@ struct Keys {
     authority: String,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
-    ends: i64,
+    times: CertificateTimes,
 }
 
 fn keys() -> Keys {
@@ -28,13 +28,16 @@ fn keys() -> Keys {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2031, 2, 3);
-    let ends = params.not_after.unix_timestamp();
+    let times = CertificateTimes {
+        not_before: params.not_before.unix_timestamp(),
+        not_after: params.not_after.unix_timestamp(),
+    };
     let certificate = params.signed_by(&key, &authority).unwrap();
     Keys {
         authority: authority.pem(),
         certificate: certificate.der().clone(),
         key: key.serialize_der(),
-        ends,
+        times,
     }
 }
 
@@ -67,7 +70,7 @@ fn probe(check: TlsCheck, address: SocketAddr) -> TlsProbe {
     TlsProbe::new(Arc::new(check), target)
 }
 
-async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<i64>, String> {
+async fn checked(check: TlsCheck, address: SocketAddr) -> Result<Option<CertificateTimes>, String> {
     let checked = probe(check, address).handshake().await;
     checked.map_err(|error| chain(&error))
 }
@@ -84,10 +87,10 @@ fn verifying(folder: &tempfile::TempDir, authority: &str, sni: &str) -> TlsCheck
 }
 
 #[tokio::test]
-async fn any_certificate_passes_and_its_expiry_is_reported() {
+async fn any_certificate_passes_and_its_times_are_reported() {
     let keys = keys();
     let address = server(&keys, &[]).await;
-    assert_eq!(checked(TlsCheck::default(), address).await, Ok(Some(keys.ends)));
+    assert_eq!(checked(TlsCheck::default(), address).await, Ok(Some(keys.times)));
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ const TABLE: &[(&str, &str, &[&str])] = &[
     ("acequia_pool_servers", "gauge", &["pool", "state"]),
     ("acequia_pool_usable", "gauge", &["pool"]),
     ("acequia_max_connections", "gauge", &["listener"]),
+    ("acequia_process_max_connections", "gauge", &[]),
     (
         "acequia_health_check_duration_seconds",
         "histogram",
@@ -389,7 +390,7 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         Vec::<&(String, String)>::new()
     );
     // No TLS ends here, no certificate is ordered, no server is checked by TLS or a login, no pool needs a role, grows or
-    // has a source of its servers, the configuration is not from a store, no client cancels a query, and accepting may never have paused.
+    // has a source of its servers, the configuration is not from a store, and no client cancels a query.
     let may_be_missing = [
         "acequia_discovery_last_success_timestamp_seconds",
         "acequia_discovery_up",
@@ -403,8 +404,8 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         "acequia_tls_handshake_seconds",
         "acequia_tls_resumptions_total",
         "acequia_certificate_expiry_timestamp_seconds",
+        "acequia_certificate_not_before_timestamp_seconds",
         "acequia_acme_renewals_total",
-        "acequia_accept_pauses_total",
         "acequia_cancel_requests_total",
         "acequia_health_check_refused",
         "acequia_pool_fallback",
@@ -412,6 +413,7 @@ fn promtool_accepts_the_text_and_every_series_is_documented() {
         "acequia_server_role_ok",
         "acequia_server_lag_seconds",
         "acequia_server_certificate_expiry_timestamp_seconds",
+        "acequia_server_certificate_not_before_timestamp_seconds",
     ];
     let missing = documented.difference(&rendered).map(|(name, _)| name.as_str());
     let missing: Vec<_> = missing.filter(|name| !may_be_missing.contains(name)).collect();

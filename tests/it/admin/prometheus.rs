@@ -108,7 +108,8 @@ fn every_alert_has_a_unit_test() {
         .collect();
     assert!(alerts.len() > 10, "{alerts:?}");
     for alert in alerts {
-        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert}");
+        let fires = format!("alertname: {alert}\n        exp_alerts:\n          - exp_labels:");
+        assert!(tests.contains(&fires), "no test lets {alert} fire");
     }
 }
 
@@ -133,6 +134,32 @@ fn a_killed_server_fires_its_alerts_and_a_restarted_one_clears_them() {
     });
     server.restart();
     eventually("the alerts are over", || of_server().is_empty() && of_pool().is_empty());
+}
+
+#[test]
+fn a_server_that_awaits_failback_is_told_until_an_operator_enables_it() {
+    let mut server = Redis::start();
+    let proxy = Proxy::start(&one_pool(
+        &[server.address()],
+        "failback = \"manual\"\nhealth = { interval = \"100ms\", rise = 1, fall = 1 }",
+    ));
+    let prometheus = Prometheus::scraping(&proxy);
+    let label = server.address().to_string();
+    let of_server = || prometheus.firing("server", &label);
+    eventually("the server is scraped", || {
+        prometheus.finds("acequia_server_healthy == 1")
+    });
+    server.kill();
+    eventually("it is told as dead", || of_server() == ["AcequiaServerDown"]);
+    server.restart();
+    eventually("it is told as waiting", || {
+        of_server() == ["AcequiaServerAwaitsFailback"]
+            && prometheus.finds("acequia_pool_servers{state=\"awaiting_failback\"} == 1")
+    });
+    proxy.answer(&["server", "enable", &format!("p/{label}")]);
+    eventually("the alerts are over", || {
+        of_server().is_empty() && prometheus.finds("acequia_server_usable == 1")
+    });
 }
 
 #[test]
