@@ -12,16 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::context::Admin;
 use super::error::ApiError;
 use crate::plan::AdminPlan;
 use crate::regular_file;
+use crate::text::escape;
 
 /// The largest token file, in bytes. A larger one was named by mistake.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -32,6 +34,9 @@ const RELOAD_ERROR_PATH: &str = "/reload";
 
 /// The streams of events. A page of another origin cannot read one, but with all of them it would keep others out.
 const EVENTS_PATH: &str = "/events";
+
+/// The most characters of a path that are logged.
+const PATH_CHARS_MAX: usize = 200;
 
 /// The client that sent a request.
 #[derive(Clone, Copy, Debug)]
@@ -58,26 +63,53 @@ impl std::fmt::Display for ApiClient {
     }
 }
 
-/// Middleware that rejects requests to `/api` from clients that may not send them.
+/// Middleware that rejects requests to `/api` from clients that may not send them. Those, and requests that were to change
+/// something and did not, leave a line with who sent them.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
     request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
+) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (response, was_run) = match permit(&admin, client, (&method, &uri), request.headers()).await {
+        Ok(()) => (next.run(request).await, true),
+        Err(error) => (error.into_response(), false),
+    };
+    let status = response.status();
+    let is_rejected = status.is_client_error() || status.is_server_error();
+    if is_rejected
+        && !(was_run && method.is_safe())
+        && let Some(suppressed) = admin.access.rejection_lines.line(Instant::now())
+    {
+        let path: String = uri.path().chars().take(PATH_CHARS_MAX).collect();
+        let path = format!("{}{}", super::API, escape(&path, &[]));
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(%method, %path, status = status.as_u16(), by = %client, suppressed, "API request rejected");
+    }
+    response
+}
+
+/// Whether the client may send the request.
+async fn permit(
+    admin: &Admin,
+    client: ApiClient,
+    (method, uri): (&Method, &Uri),
+    headers: &HeaderMap,
+) -> Result<(), ApiError> {
     if let ApiClient::Tcp { bound_to_loopback, .. } = client {
         let plan = admin.live.plan();
-        let writes = !request.method().is_safe();
-        check_host(request.headers(), &plan.admin)?;
-        if writes || request.uri().path() == EVENTS_PATH {
-            check_origin(request.headers())?;
+        let writes = !method.is_safe();
+        check_host(headers, &plan.admin)?;
+        if writes || uri.path() == EVENTS_PATH {
+            check_origin(headers)?;
         }
-        let is_confidential = request.uri().path() == RELOAD_ERROR_PATH;
+        let is_confidential = uri.path() == RELOAD_ERROR_PATH;
         if writes || !bound_to_loopback || is_confidential {
-            check_token(request.headers(), &plan.admin, &admin.is_token_unreadable).await?;
+            check_token(headers, &plan.admin, &admin.access.is_token_unreadable).await?;
         }
     }
-    Ok(next.run(request).await)
+    Ok(())
 }
 
 /// Rejects an unknown name in `Host`: with DNS rebinding, an attacker's name resolves to this address.

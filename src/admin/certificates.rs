@@ -183,7 +183,6 @@ pub(super) async fn reload(
     State(admin): State<Arc<Admin>>,
     Extension(client): Extension<ApiClient>,
 ) -> Result<Json<CertificateReloadsBody>, ApiError> {
-    tracing::info!(by = %client, "TLS files are read again on request");
     let read = spawn_blocking(move || {
         let in_force = admin.live.in_force();
         let TlsReloads { listeners, pools } = reload_tls(&in_force.tls, &admin.metrics);
@@ -198,10 +197,15 @@ pub(super) async fn reload(
             changed: reload.policy,
             broken: tls.broken().iter().map(ToString::to_string).collect(),
         };
-        CertificateReloadsBody {
+        let body = CertificateReloadsBody {
             listeners: listeners.into_iter().map(of_listener).collect(),
             pools: pools.into_iter().map(of_pool).collect(),
-        }
+        };
+        let of_listeners = body.listeners.iter().map(|listener| &listener.broken);
+        let broken = of_listeners.chain(body.pools.iter().map(|pool| &pool.broken));
+        let broken: usize = broken.map(Vec::len).sum();
+        tracing::info!(by = %client, broken, "TLS files read again on request");
+        body
     });
     let reloads = read.await;
     reloads

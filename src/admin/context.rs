@@ -9,6 +9,7 @@ use super::streams::Events;
 use crate::account::{Ledger, Metrics};
 use crate::acme::Renewals;
 use crate::capacity::ListenerLimits;
+use crate::guard::LineBudget;
 use crate::history::History;
 use crate::live::Live;
 use crate::reload::Reloader;
@@ -24,6 +25,27 @@ pub(super) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }
 
+/// What access control keeps between requests.
+#[derive(Debug)]
+pub struct ApiAccess {
+    /// Bounds the lines about requests that were rejected.
+    pub(super) rejection_lines: LineBudget,
+    /// Whether the token could not be read when it was last needed.
+    pub(super) is_token_unreadable: AtomicBool,
+}
+
+impl ApiAccess {
+    /// No request has been rejected.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it depends on the time")]
+    pub fn new() -> Self {
+        Self {
+            rejection_lines: LineBudget::new(),
+            is_token_unreadable: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What the handlers of the admin port read and change.
 pub struct Admin {
     /// The series.
@@ -34,8 +56,8 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// Set when the process begins to drain.
     pub is_draining: AtomicBool,
-    /// Whether the token could not be read when it was last needed.
-    pub is_token_unreadable: AtomicBool,
+    /// What access control keeps between requests.
+    pub access: ApiAccess,
     /// One per worker.
     pub ledgers: Vec<Arc<Ledger>>,
     /// The recent past.

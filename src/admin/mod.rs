@@ -55,12 +55,15 @@ use crate::live::Live;
 use crate::text::escape;
 use access::ApiClient;
 use connections::{AdminConnection, Connections};
-pub use context::Admin;
+pub use context::{Admin, ApiAccess};
 use error::ApiError;
 use escaped_json::escape_body;
 pub use events::publish;
 pub use socket::{AdminListener, bind, default_paths};
 pub use streams::Events;
+
+/// What the paths of the API begin with.
+const API: &str = "/api/v1";
 
 /// The longest body of a request, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -161,7 +164,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .layer(map_response(escape_body))
         .layer(from_fn_with_state(Arc::clone(&admin), access::authorize));
     Router::new()
-        .nest("/api/v1", api)
+        .nest(API, api)
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))

@@ -7,12 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use tokio::task::yield_now;
 
+use super::access::ApiClient;
 use super::context::Admin;
 use super::error::ApiError;
 use super::session_bodies::{KilledBody, SessionBody, SessionsBody};
@@ -237,16 +238,29 @@ fn session_body(record: &Record, seen: SessionView) -> SessionBody {
 
 pub(super) async fn kill(
     State(admin): State<Arc<Admin>>,
+    Extension(by): Extension<ApiClient>,
     id: Result<Path<u64>, PathRejection>,
 ) -> Result<Json<KilledBody>, ApiError> {
     let Path(id) = id?;
-    let records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
-    let was_cut = records
-        .filter(|record| record.id() == id)
-        .any(|record| record.cut(Ending::Killed));
-    if was_cut {
-        Ok(Json(KilledBody { killed: id }))
-    } else {
-        Err(ApiError::not_found(format!("no open session has the number {id}")))
-    }
+    let mut records = admin.ledgers.iter().flat_map(|ledger| ledger.records());
+    let Some(record) = records.find(|record| record.id() == id && record.cut(Ending::Killed)) else {
+        return Err(ApiError::not_found(format!("no open session has the number {id}")));
+    };
+    let SessionView {
+        listener,
+        client,
+        pool,
+        server,
+        ..
+    } = record.seen();
+    tracing::info!(
+        id,
+        %listener,
+        %client,
+        pool = pool.as_deref(),
+        server = server.as_deref(),
+        %by,
+        "session killed"
+    );
+    Ok(Json(KilledBody { killed: id }))
 }

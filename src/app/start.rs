@@ -21,7 +21,7 @@ use super::{App, ConfigSource, Failure, Running};
 use crate::account::access_log::{self, AccessLog, AccessLogWriter};
 use crate::account::{Ledger, Metrics};
 use crate::addr::ListenAddr;
-use crate::admin::{self, Admin, AdminEndpoint};
+use crate::admin::{self, Admin, AdminEndpoint, ApiAccess};
 use crate::clones::CloneSupervisor;
 use crate::descriptors::raise_limit;
 use crate::drain::Drain;
@@ -113,7 +113,7 @@ fn open(plan: Plan, source: Rc<ConfigSource>, remote: Arc<RemoteConfig>) -> Resu
         limits: Arc::clone(&sockets.limits),
         live: Arc::clone(&live),
         is_draining: AtomicBool::new(false),
-        is_token_unreadable: AtomicBool::new(false),
+        access: ApiAccess::new(),
         ledgers,
         history: Arc::default(),
         events: admin::Events::new(streams_of(shares.admin)),

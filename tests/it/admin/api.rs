@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::support::api::{config, exchange, request, start, tcp, unix};
 use crate::support::client::Client;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::proxy::Proxy;
@@ -46,6 +47,38 @@ fn state_shows_the_latest_reload_without_its_errors() {
         )
     );
     assert!(failed["at"].as_str() > done["at"].as_str() && failed.as_object().unwrap().len() == 3);
+}
+
+#[test]
+fn a_request_that_is_rejected_leaves_a_line_without_the_token() {
+    let server = Server::echo();
+    let (_folder, line) = token();
+    let proxy = start(&[&server], &line);
+    let wrong = "Authorization: Bearer guessed-1";
+    assert_eq!(tcp(&proxy, "GET", "/api/v1/servers/shop/none", &[], "").0, 404);
+    assert_eq!(tcp(&proxy, "GET", "/api/v1/reload?t=guessed-2", &[wrong], "").0, 401);
+    assert_eq!(unix(&proxy, "DELETE", "/api/v1/pools/shop/servers/none", "").0, 404);
+    let lines = log_lines(&proxy, "API request rejected", 2);
+    let shown = |line: &Value| ["level", "method", "path", "status", "by"].map(|key| line[key].clone());
+    let uid = format!("uid {}", rustix::process::getuid().as_raw());
+    let expected: [[Value; 5]; 2] = [
+        [
+            "WARN".into(),
+            "GET".into(),
+            "/api/v1/reload".into(),
+            401.into(),
+            "127.0.0.1".into(),
+        ],
+        [
+            "WARN".into(),
+            "DELETE".into(),
+            "/api/v1/pools/shop/servers/none".into(),
+            404.into(),
+            uid.into(),
+        ],
+    ];
+    assert_eq!(lines.iter().map(shown).collect::<Vec<_>>(), expected);
+    assert!(!proxy.log().iter().any(|line| line.to_string().contains("guessed")));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 
 use crate::support::client::{Client, server_reached};
 use crate::support::configs::one_pool;
+use crate::support::counts::log_lines;
 use crate::support::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
@@ -200,8 +201,28 @@ fn a_session_shows_its_bytes_and_can_be_killed_alone() {
     assert_eq!(events.recv().unwrap(), Err(ErrorKind::ConnectionReset));
     assert_eq!(proxy.access_line()["ending"], "killed");
     assert_eq!(other.send(b"still").read(5), b"still");
+    let line = &log_lines(&proxy, "session killed", 1)[0];
+    assert_eq!(
+        (line["id"].to_string(), &line["by"]),
+        (id.clone(), &us().into()),
+        "{line:#}"
+    );
+    for key in ["listener", "client", "pool", "server"] {
+        assert_eq!(line[key], session[key], "{line:#}");
+    }
     let again = proxy.command(&["sessions", "--kill", &id]);
     assert_eq!(again.code, Some(1), "{again:#?}");
+    let line = &log_lines(&proxy, "API request rejected", 1)[0];
+    assert_eq!(
+        (&line["method"], &line["path"], &line["status"], &line["by"]),
+        (
+            &"DELETE".into(),
+            &format!("/api/v1/sessions/{id}").into(),
+            &404.into(),
+            &us().into()
+        )
+    );
+    assert_eq!(log_lines(&proxy, "session killed", 1).len(), 1);
 }
 
 #[test]
