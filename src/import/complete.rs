@@ -1,6 +1,6 @@
 //! Makes what was imported consistent: valid names, nothing twice, and no reference to what is missing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 
 use super::imported::{Imported, ImportedListener, ImportedPool, ImportedRoute, ImportedServer, Remark};
@@ -14,7 +14,7 @@ use crate::text::is_unsafe;
 const NAME_BYTES_MAX: usize = 120;
 
 pub(super) fn complete(imported: &mut Imported) {
-    separate_plain_listeners(imported);
+    separate_listeners(imported);
     name_sections(imported);
     remove_double_binds(imported);
     remove_own_servers(imported);
@@ -50,27 +50,43 @@ pub(super) fn complete(imported: &mut Imported) {
     }
 }
 
-/// Gives addresses at which no TLS ends a listener of their own, where it ends at others.
-fn separate_plain_listeners(imported: &mut Imported) {
-    let mut plain_listeners = Vec::new();
-    for listener in &mut imported.listeners {
-        let plain = std::mem::take(&mut listener.plain);
-        if listener.certificates.is_empty() || plain.is_empty() {
-            continue;
+/// Gives addresses a listener of their own at which no TLS ends, or whose clients do not begin with a PROXY header, where it is
+/// otherwise at others.
+fn separate_listeners(imported: &mut Imported) {
+    let mut separated = Vec::with_capacity(imported.listeners.len());
+    let mut others = Vec::new();
+    for mut listener in std::mem::take(&mut imported.listeners) {
+        let (plain, proxied) = (
+            std::mem::take(&mut listener.plain),
+            std::mem::take(&mut listener.proxied),
+        );
+        let is_plain = |address: &String| !listener.certificates.is_empty() && plain.contains(address);
+        let is_direct = |address: &String| !proxied.is_empty() && !proxied.contains(address);
+        let kind = |address: &String| (is_plain(address), is_direct(address));
+        let mut binds: BTreeMap<(bool, bool), Vec<String>> = BTreeMap::new();
+        for address in &listener.bind {
+            binds.entry(kind(address)).or_default().push(address.clone());
         }
-        listener.bind.retain(|address| !plain.contains(address));
-        if listener.bind.is_empty() {
-            listener.bind = plain; // certificates that no address uses
-            listener.certificates.clear();
-            continue;
+        let mut of_kinds = binds.into_iter().map(|((is_plain, is_direct), bind)| {
+            let mut of_kind = listener.clone();
+            of_kind.bind = bind;
+            if is_plain {
+                of_kind.certificates.clear();
+            }
+            if is_direct {
+                of_kind.proxied_by.clear();
+            }
+            (of_kind, [(is_plain, "-plain"), (is_direct, "-direct")])
+        });
+        separated.push(of_kinds.next().map_or_else(|| listener.clone(), |(first, _)| first));
+        for (mut other, suffixes) in of_kinds {
+            let suffixes = suffixes.iter().filter(|(is_so, _)| *is_so).map(|(_, suffix)| *suffix);
+            other.name.extend(suffixes);
+            others.push(other);
         }
-        let mut of_plain = listener.clone();
-        of_plain.name = format!("{}-plain", listener.name);
-        of_plain.bind = plain;
-        of_plain.certificates.clear();
-        plain_listeners.push(of_plain);
     }
-    imported.listeners.extend(plain_listeners);
+    separated.append(&mut others);
+    imported.listeners = separated;
 }
 
 /// Gives listeners and pools valid and unique names.

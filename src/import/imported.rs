@@ -40,6 +40,8 @@ pub(super) struct ImportedListener {
     pub(super) tls: ImportedSection,
     /// `from` of `accept_proxy`. Empty: clients do not begin with a PROXY header.
     pub(super) proxied_by: Vec<String>,
+    /// The addresses that this is for. Empty: it is for all.
+    pub(super) proxied: Vec<String>,
     /// `allow` and `deny` of a guard of its own.
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
@@ -124,9 +126,10 @@ impl Remark {
 }
 
 impl ImportedListener {
-    /// Believes the PROXY header of every peer.
-    pub(super) fn accept_proxy_of_all(&mut self) {
+    /// Believes the PROXY header of every peer at these addresses, of which there is one at least.
+    pub(super) fn accept_proxy_at(&mut self, addresses: &[String]) {
         self.proxied_by = vec![String::from("0.0.0.0/0"), String::from("::/0")];
+        self.proxied.extend_from_slice(addresses);
     }
 }
 

@@ -549,6 +549,167 @@ listen a
     assert!(!lines.iter().any(is_foreign), "{lines:#?}");
 }
 
+/// The lines of the first listener and its guard in a frontend with these lines.
+fn haproxy_front(lines: &str) -> Vec<String> {
+    let text = format!(
+        "listen a\nmode tcp\nbind :1\nserver s 10.0.0.1:1\n{lines}\nbackend b\nmode tcp\nserver b 10.0.0.2:1\n"
+    );
+    self::lines(Origin::Haproxy, &text)
+}
+
+#[test]
+fn rules_of_haproxy_that_accept_clients_are_not_forgotten() {
+    for (rules, expected, absent) in [
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject if { src 10.0.0.0/8 }",
+            &[
+                "deny = \"10.0.0.0/8\"",
+                "# note, line 6: 10.1.2.3: accepted by an earlier line, but rejected here where both match",
+            ][..],
+            "allow",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject if { src 192.0.2.0/24 }",
+            &["deny = \"192.0.2.0/24\""],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request content reject if { src 10.0.0.0/8 }",
+            &["deny = \"10.0.0.0/8\""],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept if { src 10.1.2.3 }\ntcp-request connection reject unless { src 192.0.2.0/24 }",
+            &["allow = [\"10.1.2.3\", \"192.0.2.0/24\"]"],
+            "# note",
+        ),
+        (
+            "tcp-request content accept if { src 10.1.2.3 }\ntcp-request content reject\ntcp-request content accept if { src 10.1.2.4 }",
+            &[
+                "allow = \"10.1.2.3\"",
+                "# not carried over, line 7: tcp-request content accept if { src 10.1.2.4 } (an earlier line decides about all clients)",
+            ],
+            "# note",
+        ),
+        (
+            "tcp-request content accept if { src 10.1.2.3 }\ntcp-request content accept if { req.ssl_sni a.example }\n\
+             tcp-request content reject",
+            &["# not carried over, line 7: tcp-request content reject (write routes for the clients that may pass)"],
+            "allow",
+        ),
+        (
+            "tcp-request content accept if { req.ssl_sni a.example }\ntcp-request content reject if { src 10.0.0.0/8 }",
+            &[
+                "deny = \"10.0.0.0/8\"",
+                "# note, line 6: clients that an earlier line accepts are rejected here, too",
+            ],
+            "allow",
+        ),
+        (
+            "tcp-request connection reject unless { src 10.0.0.0/8 }\ntcp-request content accept if { src 192.0.2.1 }\n\
+             tcp-request content reject",
+            &[
+                "allow = \"10.0.0.0/8\"",
+                "# not carried over, line 7: tcp-request content reject (another rule says already who may pass)",
+            ],
+            "# note",
+        ),
+        (
+            "tcp-request connection accept\ntcp-request connection reject if { src 10.0.0.0/8 }",
+            &[
+                "# not carried over, line 6: tcp-request connection reject if { src 10.0.0.0/8 } (an earlier line decides about all clients)",
+            ],
+            "deny",
+        ),
+    ] {
+        let lines = haproxy_front(rules);
+        assert_lines(&lines, expected);
+        assert!(
+            !lines.iter().any(|line| line.starts_with(absent)),
+            "{rules}: {lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_unconditional_use_backend_comes_before_the_default() {
+    for rules in [
+        "use_backend b\ndefault_backend a",
+        "default_backend a\nuse_backend b if TRUE",
+        "use_backend b\nuse_backend a if { req.ssl_sni a.example }",
+    ] {
+        let lines = haproxy_front(rules);
+        assert_lines(&lines, &["pool = \"b\""]);
+        assert!(!lines.contains(&String::from("pool = \"a\"")), "{lines:#?}");
+    }
+    let lines = haproxy_front("use_backend a if { req.ssl_sni a.example }\nuse_backend b\nuse_backend a");
+    let left_out = "# not carried over, line 7: use_backend a (an earlier use_backend takes all clients)";
+    assert_lines(
+        &lines,
+        &["sni = \"a.example\"", "pool = \"a\"", "pool = \"b\"", left_out],
+    );
+}
+
+#[test]
+fn only_addresses_with_a_proxy_header_believe_one() {
+    let haproxy = "
+listen a
+    mode tcp
+    bind :1 accept-proxy ssl crt /a.pem
+    bind :2 ssl crt /a.pem
+    bind :3
+    bind :4 accept-proxy
+    server s 10.0.0.1:1
+";
+    let nginx = "server { listen 1 ssl proxy_protocol; listen 2 ssl; listen 3; listen 4 proxy_protocol; \
+                 ssl_certificate /a.pem; proxy_pass 10.0.0.1:1; }";
+    for (origin, text) in [(Origin::Haproxy, haproxy), (Origin::Nginx, nginx)] {
+        let lines = lines(origin, text);
+        let mut listeners = Vec::new();
+        for line in &lines {
+            if let Some(bind) = line.strip_prefix("bind = ") {
+                listeners.push((bind, false, false));
+            }
+            if let Some((_, is_proxied, has_tls)) = listeners.last_mut() {
+                *is_proxied |= line.starts_with("accept_proxy = ");
+                *has_tls |= line.starts_with("certificates = ");
+            }
+        }
+        let expected = [
+            ("\"0.0.0.0:1\"", true, true),
+            ("\"0.0.0.0:2\"", false, true),
+            ("\"0.0.0.0:4\"", true, false),
+            ("\"0.0.0.0:3\"", false, false),
+        ];
+        assert_eq!(listeners, expected, "{lines:#?}");
+        for suffix in ["-direct]", "-plain]", "-plain-direct]"] {
+            assert!(lines.iter().any(|line| line.ends_with(suffix)), "{suffix}: {lines:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_holds_for_some_addresses_of_haproxy_only_is_noted() {
+    let text = "
+listen a
+    mode tcp
+    bind :1 ssl crt /a.pem verify required ca-file /ca.pem
+    bind :2 ssl crt /a.pem
+    bind :3 accept-proxy ssl crt /a.pem verify required ca-file /ca.pem
+    tcp-request connection expect-proxy layer4 if { src 10.0.0.9 }
+    server s 10.0.0.1:1
+";
+    assert_lines(
+        &lines(Origin::Haproxy, text),
+        &[
+            "# note, line 5: client_auth holds for all addresses of the listener with TLS: give others a listener of their own",
+            "# note, line 7: only the peers of expect-proxy are believed, also where accept-proxy is",
+            "accept_proxy = { from = \"10.0.0.9\" }",
+            "client_auth = { ca_file = \"/ca.pem\", mode = \"require\" }",
+        ],
+    );
+}
+
 /// Words that make a difference, in any order.
 fn file(words: &'static [&'static str]) -> impl Strategy<Value = String> {
     let word = prop_oneof![8 => proptest::sample::select(words).prop_map(String::from), 1 => ".{0,12}"];
@@ -596,6 +757,10 @@ const HAPROXY: &[&str] = &[
     "tcp-request content reject if",
     "tcp-request connection reject",
     "tcp-request connection accept if",
+    "tcp-request connection accept\n",
+    "tcp-request content reject\n",
+    "use_backend c\n",
+    "bind :4 accept-proxy",
     "tcp-request connection expect-proxy layer4 if",
     "balance source\n",
     "bind /run/a.sock mode 660",
@@ -669,6 +834,7 @@ const NGINX: &[&str] = &[
     "listen 1;",
     "listen [::]:2 ipv6only=off proxy_protocol;",
     "listen 3 ssl backlog=0;",
+    "listen 5 ssl proxy_protocol;",
     "listen 4 udp;",
     "proxy_pass a;",
     "proxy_pass $x;",

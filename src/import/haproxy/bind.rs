@@ -13,32 +13,48 @@ pub(super) fn read(line: &Line, listener: &mut ImportedListener) -> LineOutcome 
     let options = line.words.get(2..).unwrap_or_default();
     let is_for_both = options.iter().any(|word| word == "v4v6");
     let is_tls = options.iter().any(|word| word == "ssl");
-    let mut is_partial = false;
+    let (mut own, mut is_partial) = (Vec::new(), false);
+    let had_tls = listener.bind.len() > listener.plain.len();
     for address in binds(addresses, is_for_both) {
         match address {
             Some(address) => {
                 listener.plain.extend((!is_tls).then(|| address.clone()));
-                listener.bind.push(address);
+                own.push(address);
             }
             None => is_partial = true,
         }
     }
-    read_options(options, line, listener);
+    listener.bind.extend_from_slice(&own);
+    let client_auth = read_options(options, line, listener);
+    if is_tls && !own.is_empty() {
+        set_client_auth(client_auth, had_tls, line, listener);
+    }
+    if options.iter().any(|word| word == "accept-proxy") && !own.is_empty() {
+        accept_proxy(line, &own, listener);
+    }
     if is_partial {
         return LineOutcome::LeftOut("write IP addresses with one port each, or \"unix:/PATH\"");
     }
     LineOutcome::Carried
 }
 
-fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) {
+/// Returns the value of `client_auth`, if clients may or must have a certificate.
+fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener) -> Option<String> {
     let mut rest = options.iter();
     let mut client_ca = None;
     let mut verify = None;
     while let Some(word) = rest.next() {
         let mut value = || rest.next().cloned().unwrap_or_default();
         match word.as_str() {
-            "ssl" | "v4v6" | "v6only" | "shards" | "no-sslv3" | "no-tlsv10" | "no-tlsv11" | "prefer-client-ciphers" => {
-            }
+            "ssl"
+            | "accept-proxy"
+            | "v4v6"
+            | "v6only"
+            | "shards"
+            | "no-sslv3"
+            | "no-tlsv10"
+            | "no-tlsv11"
+            | "prefer-client-ciphers" => {}
             "name" | "process" | "thread" => drop(value()),
             "crt" => listener.certificates.push(certificate(&value())),
             "alpn" => {
@@ -62,7 +78,6 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
                     listener.section.set("unix_mode", quoted(&digits));
                 }
             }
-            "accept-proxy" => accept_proxy(line, listener),
             "backlog" => {
                 if let Some(backlog) = integer(&value(), 1, i32::MAX as u32) {
                     listener.section.set("backlog", backlog.to_string());
@@ -79,10 +94,19 @@ fn read_options(options: &[String], line: &Line, listener: &mut ImportedListener
             }
         }
     }
-    if let (Some(ca), Some(mode)) = (client_ca, verify.filter(|mode| mode != "none")) {
-        let mode = if mode == "required" { "require" } else { "request" };
-        let value = format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca));
-        listener.tls.set("client_auth", value);
+    let (ca, mode) = client_ca.zip(verify.filter(|mode| mode != "none"))?;
+    let mode = if mode == "required" { "require" } else { "request" };
+    Some(format!("{{ ca_file = {}, mode = \"{mode}\" }}", quoted(&ca)))
+}
+
+/// Sets `client_auth`, which holds for all addresses at which TLS ends. `had_tls`: there were such addresses before.
+fn set_client_auth(client_auth: Option<String>, had_tls: bool, line: &Line, listener: &mut ImportedListener) {
+    if had_tls && listener.tls.get("client_auth") != client_auth.as_deref() {
+        let note = "client_auth holds for all addresses of the listener with TLS: give others a listener of their own";
+        listener.section.remarks.push(Remark::note(line.number, note));
+    }
+    if let Some(client_auth) = client_auth {
+        listener.tls.set("client_auth", client_auth);
     }
 }
 
@@ -92,12 +116,17 @@ fn certificate(path: &str) -> String {
     format!("{{ {key} = {} }}", quoted(path))
 }
 
-/// HAProxy believes every peer of such a listener.
-fn accept_proxy(line: &Line, listener: &mut ImportedListener) {
-    if !listener.proxied_by.is_empty() {
-        return;
-    }
-    listener.accept_proxy_of_all();
-    let note = "accept-proxy trusts every peer: list the balancers in front in `from`";
+/// `expect-proxy` names the peers, and holds for all addresses.
+pub(super) const ONLY_EXPECTED: &str = "only the peers of expect-proxy are believed, also where accept-proxy is";
+
+/// HAProxy believes every peer at such an address.
+fn accept_proxy(line: &Line, addresses: &[String], listener: &mut ImportedListener) {
+    let is_expected = !listener.proxied_by.is_empty() && listener.proxied.is_empty();
+    let note = if is_expected {
+        ONLY_EXPECTED
+    } else {
+        listener.accept_proxy_at(addresses);
+        "accept-proxy trusts every peer: list the balancers in front in `from`"
+    };
     listener.section.remarks.push(Remark::note(line.number, note));
 }

@@ -1,9 +1,11 @@
 //! What is in front: `frontend`, and the first half of `listen`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::imported::{ImportedListener, ImportedRoute, Remark};
 use super::super::number::duration;
+use super::accepted::AcceptedClients;
 use super::bind;
 use super::condition::{AclTest, Acls, Term};
 use super::line::{Line, LineOutcome, set_duration, set_integer};
@@ -13,12 +15,14 @@ use super::line::{Line, LineOutcome, set_duration, set_integer};
 pub(super) struct Frontend {
     listener: ImportedListener,
     acls: Acls,
-    /// Networks of `accept` rules, which become `allow` when a rule rejects all others.
-    accepted: Vec<String>,
+    /// What the rules of each set have accepted: `connection`, `session` and `content`.
+    accepted: HashMap<String, AcceptedClients>,
     /// `timeout client`
     pub(super) client_timeout: Option<Duration>,
     /// `default_backend`
     pub(super) pool: Option<String>,
+    /// The first `use_backend` for all clients: neither later ones nor `default_backend` get any.
+    for_all: Option<String>,
     pub(super) remarks: Vec<Remark>,
 }
 
@@ -30,7 +34,7 @@ impl Frontend {
     }
 
     pub(super) fn into_listener(mut self) -> ImportedListener {
-        self.listener.pool = self.pool;
+        self.listener.pool = self.for_all.or(self.pool);
         self.listener.section.remarks.extend(self.remarks);
         self.listener
     }
@@ -77,11 +81,14 @@ impl Frontend {
         if pool.contains('%') {
             return LineOutcome::LeftOut("write a route for each name");
         }
+        if self.for_all.is_some() {
+            return LineOutcome::LeftOut("an earlier use_backend takes all clients");
+        }
         match line.words.get(2).map(String::as_str) {
             Some("if") => self.routes(line, 3, Some(pool)),
             Some("unless") => LineOutcome::LeftOut("write routes for the other clients"),
             _ => {
-                self.pool.get_or_insert_with(|| pool.to_owned());
+                self.for_all = Some(pool.to_owned());
                 LineOutcome::Carried
             }
         }
@@ -107,8 +114,8 @@ impl Frontend {
                                 "TLS clients without a server name do not take this route",
                             ));
                         } else if let Some(pool) = pool {
-                            self.pool.get_or_insert_with(|| pool.to_owned());
-                            continue;
+                            self.for_all = Some(pool.to_owned());
+                            break;
                         } else {
                             return LineOutcome::LeftOut("it would refuse all clients");
                         }
@@ -124,64 +131,64 @@ impl Frontend {
     /// `tcp-request connection reject if …` and the like.
     fn tcp_request(&mut self, line: &Line) -> LineOutcome {
         let word = |at: usize| line.words.get(at).map_or("", String::as_str);
-        let rest = line.words.get(4..).unwrap_or_default();
+        if (word(2), word(3)) == ("expect-proxy", "layer4") {
+            return self.expect_proxy(line);
+        }
+        let condition = self.acls.condition(line.words.get(4..).unwrap_or_default());
+        let accepted = self.accepted.entry(word(1).to_owned()).or_default();
+        if accepted.is_settled {
+            return LineOutcome::LeftOut("an earlier line decides about all clients");
+        }
         match (word(2), word(3)) {
-            ("expect-proxy", "layer4") => self.expect_proxy(line),
-            ("accept", "if") => {
-                let condition = self.acls.condition(rest);
-                let networks = condition.iter().filter_map(|terms| match terms.as_slice() {
-                    [term] if !term.is_negated => Some(&term.test),
-                    _ => None,
-                });
-                let mut understood = 0;
-                for test in networks {
-                    match test {
-                        AclTest::From(networks) => self.accepted.extend(networks.iter().cloned()),
-                        AclTest::ClientHello | AclTest::Always | AclTest::Sni(_) => {}
-                        _ => continue,
-                    }
-                    understood += 1;
-                }
-                if understood == condition.len() {
-                    LineOutcome::Carried
-                } else {
-                    LineOutcome::LeftOut("")
-                }
-            }
-            ("accept", "") => LineOutcome::Carried,
-            ("reject", "") if self.accepted.is_empty() => LineOutcome::LeftOut("it would refuse all clients"),
-            ("reject", "") => {
-                self.listener.allow.append(&mut self.accepted);
+            ("accept", "if") => accepted.accept(&condition),
+            ("accept", "unless") => accepted.accept_unless(),
+            ("accept", "") => {
+                accepted.is_settled = true;
                 LineOutcome::Carried
             }
-            ("reject", how @ ("if" | "unless")) => self.reject(line, rest, how == "unless"),
+            ("reject", "") => {
+                accepted.is_settled = true;
+                let networks = accepted.only(&[]);
+                self.allow_only(networks)
+            }
+            ("reject", how @ ("if" | "unless")) => self.reject(line, &condition, how == "unless"),
             _ => LineOutcome::LeftOut(""),
         }
     }
 
-    fn reject(&mut self, line: &Line, condition: &[String], is_unless: bool) -> LineOutcome {
-        let alternatives = self.acls.condition(condition);
-        if let [terms] = alternatives.as_slice()
+    /// Several rules that each reject all others would leave only what all of them accept.
+    fn allow_only(&mut self, networks: Result<Vec<String>, &'static str>) -> LineOutcome {
+        match networks {
+            Ok(_) if !self.listener.allow.is_empty() => LineOutcome::LeftOut("another rule says already who may pass"),
+            Ok(networks) => {
+                self.listener.allow = networks;
+                LineOutcome::Carried
+            }
+            Err(why) => LineOutcome::LeftOut(why),
+        }
+    }
+
+    fn reject(&mut self, line: &Line, alternatives: &[Vec<Term>], is_unless: bool) -> LineOutcome {
+        let accepted = &self.accepted[&line.words[1]];
+        if let [terms] = alternatives
             && let [term] = terms.as_slice()
             && let AclTest::From(networks) = &term.test
         {
-            // Several rules that each reject all others would leave only what all of them accept.
-            let is_allow = term.is_negated != is_unless;
-            if is_allow && !self.listener.allow.is_empty() {
-                return LineOutcome::LeftOut("another rule says already who may pass");
+            if term.is_negated != is_unless {
+                let networks = accepted.only(networks);
+                return self.allow_only(networks);
             }
-            let list = if is_allow {
-                &mut self.listener.allow
-            } else {
-                &mut self.listener.deny
-            };
-            list.extend(networks.iter().cloned());
-            return LineOutcome::Carried;
+            self.listener.deny.extend_from_slice(networks);
+            return accepted.reject(Some(networks));
         }
         if is_unless {
             return LineOutcome::LeftOut("write routes for the clients that may pass");
         }
-        self.routes(line, 4, None)
+        let of_accepted = accepted.reject(None);
+        match self.routes(line, 4, None) {
+            LineOutcome::Carried => of_accepted,
+            other => other,
+        }
     }
 
     fn expect_proxy(&mut self, line: &Line) -> LineOutcome {
@@ -197,7 +204,11 @@ impl Frontend {
                 },
             ] => {
                 self.listener.proxied_by.clone_from(networks);
-                LineOutcome::Carried
+                if self.listener.proxied.is_empty() {
+                    return LineOutcome::Carried;
+                }
+                self.listener.proxied.clear();
+                LineOutcome::Noted(String::from(bind::ONLY_EXPECTED))
             }
             _ => LineOutcome::LeftOut("write accept_proxy = { from = [\"NETWORK\"] }"),
         }

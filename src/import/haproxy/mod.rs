@@ -3,6 +3,7 @@
 mod line;
 mod address;
 mod condition;
+mod accepted;
 mod bind;
 mod frontend;
 mod server;

@@ -98,20 +98,17 @@ fn listen(directive: &Directive, listener: &mut ImportedListener) -> Result<(), 
         return Ok(());
     }
     let also = options.iter().any(|option| option == "ipv6only=off") && text.starts_with("[::]");
-    let addresses = also
-        .then(|| text.replacen("[::]", "0.0.0.0", 1))
-        .into_iter()
-        .chain([text]);
-    let is_tls = options.iter().any(|option| option == "ssl");
-    for address in addresses {
-        listener.plain.extend((!is_tls).then(|| address.clone()));
-        listener.bind.push(address);
+    let also = also.then(|| text.replacen("[::]", "0.0.0.0", 1));
+    let addresses: Vec<String> = also.into_iter().chain([text]).collect();
+    if !options.iter().any(|option| option == "ssl") {
+        listener.plain.extend_from_slice(&addresses);
     }
+    listener.bind.extend_from_slice(&addresses);
     for option in options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match (key, integer(value, 1, i32::MAX as u32)) {
             ("ssl" | "reuseport" | "ipv6only" | "so_keepalive" | "default_server" | "bind", _) => {}
-            ("proxy_protocol", _) => listener.accept_proxy_of_all(),
+            ("proxy_protocol", _) => listener.accept_proxy_at(&addresses),
             ("backlog", Some(backlog)) => listener.section.set("backlog", backlog.to_string()),
             _ => {
                 let remark = Remark::left_out(directive.line, &format!("of listen: {option}"), "");
