@@ -298,8 +298,9 @@ impl LivePool {
             .collect()
     }
 
-    /// What the pool waits for before it is ready; `None`: it is.
-    pub(super) fn waits_for(&self, needs_address: bool) -> Option<String> {
+    /// What the pool waits for before it is ready; `None`: it is. `needs_address`: whether it needs a server.
+    #[must_use]
+    pub fn waits_for(&self, needs_address: bool) -> Option<String> {
         let name = self.name();
         let servers = self.servers();
         if servers.is_empty() && needs_address && !self.may_wake(Instant::now())

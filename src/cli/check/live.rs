@@ -1,41 +1,40 @@
 //! `acequia check --live`: tries what the configuration refers to, as `run` would, and opens nothing that stays.
 //!
 //! Names are resolved and servers are checked once by the code that does so while acequia runs. Where a listener passes TLS
-//! on by server name, the certificates of the servers are compared with the names of the routes.
+//! on by server name, the certificates of the servers are compared with the names of the routes. What is known only while
+//! acequia runs is not tried, and is told: servers that a source lists, unless it is a file, and clones.
 
+mod certificates;
+
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types;
 use tokio::runtime;
-use tokio::time::{Instant, interval, timeout};
-use tokio_rustls::TlsConnector;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, timeout, timeout_at};
 
 use super::Finding;
 use crate::account::Metrics;
 use crate::app::load_tls;
 use crate::dial::connect_for_check;
+use crate::discover::{listed_now, with_listed_servers};
 use crate::error::chain;
 use crate::health::HealthMonitor;
-use crate::live::{Live, LivePool};
-use crate::name::{NamePattern, Sni};
-use crate::plan::{ListenerPlan, Plan, PoolId};
+use crate::live::{Live, LivePool, LivePools};
+use crate::plan::{Fallback, Plan, PoolId, PoolPlan, PoolPlans};
 use crate::pool::{Member, MemberState};
-use crate::route::{Route, Target, TlsMode};
-use crate::tls::{certificate_names, unverified_config};
 
-/// For all names and checks together.
+/// For all names and checks together, then for all connections to servers that are not checked, then for all certificates.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the results are looked at.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Checks, and lookups of names, at once.
+/// Checks, connections, and lookups of names, at once.
 const AT_ONCE: usize = 64;
-
-/// The most handshakes for certificates: a configuration may have thousands of routes.
-const HANDSHAKES_MAX: usize = 256;
 
 /// Tries the plan. Returns what to print about its servers, and what is wrong.
 pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
@@ -49,15 +48,16 @@ pub(super) fn try_out(plan: Plan) -> (String, Vec<Finding>) {
     }
 }
 
-async fn try_all(plan: Plan) -> (String, Vec<Finding>) {
+async fn try_all(mut plan: Plan) -> (String, Vec<Finding>) {
     let tls = load_tls(&plan, None).unwrap_or_default(); // what is wrong with it has been found already
+    plan.pools = plan.pools.iter().map(with_listed_servers).collect();
     let live = Arc::new(Live::new(plan, Vec::new()).with_tls(tls));
     live.record_announced(SystemTime::now()); // what is announced is not followed
     let monitor = HealthMonitor::new(Arc::new(Metrics::new()), Arc::clone(&live));
     monitor.set_limits(AT_ONCE, AT_ONCE);
     let checked = async {
         let mut ticks = interval(TICK);
-        while live.waits_for().is_some() {
+        while live.in_force().pools.iter().any(|pool| pool.waits_for(false).is_some()) {
             ticks.tick().await;
         }
     };
@@ -70,42 +70,81 @@ async fn try_all(plan: Plan) -> (String, Vec<Finding>) {
     .await; // what has no result by then is shown as unchecked
     let in_force = live.in_force();
     let (mut text, mut found) = (String::new(), Vec::new());
-    for pool in in_force.pools.iter() {
-        try_pool(pool, &mut text, &mut found).await;
-    }
-    let mut handshakes = Handshakes {
-        left: HANDSHAKES_MAX,
-        tls: unverified_config().into(),
-    };
-    for listener in &in_force.plan.listeners {
-        let pools = |id: PoolId| &*in_force.pools[id];
-        compare_certificates(listener, pools, &mut handshakes, &mut found).await;
-    }
-    if handshakes.left == 0 {
-        let message = format!("only the first {HANDSHAKES_MAX} names and servers were asked for certificates");
-        found.push(Finding::warning(message));
-    }
+    let connects = connect_unchecked(&in_force.pools).await;
+    let tried = in_force.pools.iter().enumerate().map(|(index, pool)| {
+        let connect = |server| connects.get(&(index, server)).map(String::as_str);
+        try_pool(pool, connect, &mut text, &mut found)
+    });
+    let tried: Vec<TriedPool> = tried.collect();
+    judge(&in_force.plan.pools, &tried, &mut found);
+    certificates::compare_all(&in_force.plan.listeners, &in_force.pools, &mut found).await;
     (text, found)
 }
 
-/// Writes the state of each server. A server without checks is connected to.
-async fn try_pool(pool: &LivePool, text: &mut String, found: &mut Vec<Finding>) {
+/// Connects to each server that is not checked. Returns why that failed, by the indices of pool and server; an empty text: it
+/// did not fail. A server that is missing has not answered in time.
+async fn connect_unchecked(pools: &LivePools) -> HashMap<(usize, usize), String> {
+    let (deadline, at_once) = (Instant::now() + PATIENCE, Arc::new(Semaphore::new(AT_ONCE)));
+    let (mut connects, mut results) = (JoinSet::new(), HashMap::new());
+    let unchecked = pools.iter().enumerate().filter(|(_, pool)| !pool.plan().is_checked());
+    for (index, pool) in unchecked {
+        for (server, member) in pool.servers().iter().enumerate() {
+            let (address, options) = (member.spec().address, pool.plan().dial.connect.clone());
+            let at_once = Arc::clone(&at_once);
+            connects.spawn(async move {
+                let _permit = at_once.acquire().await;
+                let result = connect_for_check(&address, &options).await;
+                (
+                    (index, server),
+                    result.err().map(|error| chain(&error)).unwrap_or_default(),
+                )
+            });
+        }
+    }
+    while let Ok(Some(Ok((which, failure)))) = timeout_at(deadline, connects.join_next()).await {
+        results.insert(which, failure);
+    }
+    results
+}
+
+/// What is known of a pool.
+struct TriedPool {
+    /// Whether a server would be used.
+    is_usable: bool,
+    /// Whether it may have servers that were not tried.
+    is_partial: bool,
+}
+
+/// Writes the state of each server. `connect`: the result for a server, by its index, that is not checked, as
+/// [`connect_unchecked`] returns it.
+fn try_pool<'c>(
+    pool: &LivePool,
+    connect: impl Fn(usize) -> Option<&'c str>,
+    text: &mut String,
+    found: &mut Vec<Finding>,
+) -> TriedPool {
     let _ = writeln!(text, "pool {}", pool.name());
     let is_checked = pool.plan().is_checked();
-    let mut usable = 0;
-    for member in pool.servers().iter() {
-        let (shown, is_usable) = if is_checked {
-            checked(member)
-        } else {
-            match connect_for_check(&member.spec().address, &pool.plan().dial.connect).await {
-                Ok(_) => (String::from("connected"), true),
-                Err(error) => (chain(&error), false),
-            }
+    let mut is_usable = false;
+    for (index, member) in pool.servers().iter().enumerate() {
+        let passed = match (is_checked, connect(index)) {
+            (true, _) => check_of(member),
+            (false, Some("")) => Ok("connected"),
+            (false, Some(failure)) => Err(failure.to_owned()),
+            (false, None) => Err(String::from("has not answered in time")),
         };
-        usable += usize::from(is_usable);
-        let _ = writeln!(text, "  {}: {shown}", member.spec());
+        let idle = idle_reason(member);
+        is_usable |= passed.is_ok() && idle.is_none() || member.is_stand_in();
+        let shown = match &passed {
+            Ok(what) => *what,
+            Err(why) => why.as_str(),
+        };
+        let _ = match idle {
+            Some(why) => writeln!(text, "  {}: {shown}; {why}", member.spec()),
+            None => writeln!(text, "  {}: {shown}", member.spec()),
+        };
         // One with another role is as it should be.
-        if !is_usable && member.state(Instant::now()) != MemberState::WrongRole {
+        if passed.is_err() && !(is_checked && member.is_healthy() && member.is_unfit()) {
             let label = &member.spec().label;
             found.push(Finding::warning(format!("server {}/{label}: {shown}", pool.name())));
         }
@@ -117,105 +156,74 @@ async fn try_pool(pool: &LivePool, text: &mut String, found: &mut Vec<Finding>) 
             pool.name()
         )));
     }
-    if usable == 0 {
-        found.push(Finding::error(format!("pool {} has no usable server", pool.name())));
+    let untried = untried(pool.plan());
+    for what in &untried {
+        let _ = writeln!(text, "  {what}: not tried");
+    }
+    TriedPool {
+        is_usable,
+        is_partial: !untried.is_empty(),
     }
 }
 
-/// What the check of a server has found, and whether the server would be used.
-fn checked(member: &Member) -> (String, bool) {
-    match (member.state(Instant::now()), member.health().reason) {
-        (MemberState::Usable | MemberState::ZeroWeight, _) => (String::from("passes its check"), true),
-        (_, Some(reason)) => (reason.to_string(), false),
-        (state, None) => (state.as_str().to_owned(), false),
+/// What the servers of a pool come from that is asked only while acequia runs.
+fn untried(pool: &PoolPlan) -> Vec<String> {
+    let sources = pool.discover.iter().filter(|discover| listed_now(discover).is_none());
+    let clones = pool.scale.iter().map(|_| String::from("clones"));
+    sources
+        .map(|discover| discover.source.to_string())
+        .chain(clones)
+        .collect()
+}
+
+/// What the check of a server has found, whatever its weight.
+fn check_of(member: &Member) -> Result<&'static str, String> {
+    match member.health().reason {
+        _ if member.is_up() && !member.is_unfit() => Ok("passes its check"),
+        Some(reason) => Err(reason.to_string()),
+        None => Err(member.state(Instant::now()).as_str().to_owned()),
     }
 }
 
-/// What handshakes are made with, and how many more.
-struct Handshakes {
-    left: usize,
-    tls: TlsConnector,
-}
-
-/// Compares the names of the routes that pass TLS on with the certificates of their servers.
-async fn compare_certificates<'p>(
-    listener: &ListenerPlan,
-    pools: impl Fn(PoolId) -> &'p LivePool,
-    handshakes: &mut Handshakes,
-    found: &mut Vec<Finding>,
-) {
-    let routes = listener.routes.routes();
-    for route in routes.iter().filter(|route| route.tls == TlsMode::Pass) {
-        let Target::Pool(id) = &route.to else { continue };
-        for name in route.sni.iter().filter_map(example_of) {
-            let Some(asked) = sni_of(&name) else { continue };
-            for member in pools(*id).servers().iter() {
-                if handshakes.left == 0 {
-                    return;
-                }
-                handshakes.left -= 1;
-                let Some(names) = certificate_of(member, pools(*id), &name, &handshakes.tls).await else {
-                    continue;
-                };
-                let is_covered = |name: &Sni| names.iter().any(|pattern| is_for(pattern, name));
-                let server = format!("{}/{}", pools(*id).name(), member.spec().label);
-                if !is_covered(&asked) {
-                    let message = format!("route {}: the certificate of {server} is not for {name}", route.name);
-                    found.push(Finding::warning(message));
-                } else if let Some(other) = routes.iter().find(|other| is_taken_along(other, route, is_covered)) {
-                    let message = format!(
-                        "route {}: the certificate of {server} is also for a name of route {}: browsers may send requests \
-                         for it on connections of HTTP/2 that this route has taken",
-                        route.name, other.name
-                    );
-                    if found.iter().all(|known| known.message != message) {
-                        found.push(Finding::warning(message));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Whether the certificate of a route is also for a name of another route, which has other servers.
-fn is_taken_along(other: &Route<PoolId>, route: &Route<PoolId>, is_covered: impl Fn(&Sni) -> bool) -> bool {
-    let mut names = other.sni.iter().filter_map(|pattern| match pattern {
-        NamePattern::Exact(name) => sni_of(name.as_str()),
+/// Why a server gets no new sessions, whatever its check finds.
+fn idle_reason(member: &Member) -> Option<&'static str> {
+    match member.state(Instant::now()) {
+        MemberState::ZeroWeight => Some("weight 0"),
+        MemberState::Draining => Some("draining"),
+        MemberState::Disabled => Some("disabled"),
         _ => None,
-    });
-    other.to != route.to && names.any(|name| is_covered(&name))
-}
-
-/// Whether a certificate with this name is for a host. `*` stands for one label (RFC 9525, section 6.3).
-fn is_for(pattern: &NamePattern, name: &Sni) -> bool {
-    let labels = name.valid().map_or(0, |name| name.labels());
-    match pattern {
-        NamePattern::Suffix(suffix) if labels != suffix.labels() + 1 => false,
-        pattern => pattern.rank(name).is_some(),
     }
 }
 
-fn sni_of(name: &str) -> Option<Sni> {
-    Sni::from_config(name).ok()
-}
-
-/// A name that the pattern matches; `None`: any name.
-fn example_of(pattern: &NamePattern) -> Option<String> {
-    match pattern {
-        NamePattern::Any => None,
-        pattern => Some(pattern.to_string().replacen('*', "acequia-check", 1)),
+/// A pool without a usable server is an error, unless another one stands in for it.
+fn judge(pools: &PoolPlans, tried: &[TriedPool], found: &mut Vec<Finding>) {
+    let may_serve = |id: &PoolId| tried[id.0].is_usable || tried[id.0].is_partial;
+    for (index, pool) in pools.iter().enumerate() {
+        if may_serve(&PoolId(index)) {
+            continue;
+        }
+        let mut fallback = fallback_of(pools, pool);
+        // Fallbacks form no cycle.
+        while let Some(id) = fallback.filter(|id| !may_serve(id)) {
+            fallback = fallback_of(pools, &pools[id]);
+        }
+        let problem = format!("pool {} has no usable server", pool.name);
+        found.push(match fallback {
+            Some(id) if tried[id.0].is_usable => {
+                Finding::warning(format!("{problem}: pool {} stands in for it", pools[id].name))
+            }
+            Some(id) => Finding::warning(format!(
+                "{problem}, and not all of its fallback {} was tried",
+                pools[id].name
+            )),
+            None => Finding::error(problem),
+        });
     }
 }
 
-/// The names in the certificate that a server shows for a name; `None`: the handshake failed, which its own check tells.
-async fn certificate_of(member: &Member, pool: &LivePool, name: &str, tls: &TlsConnector) -> Option<Vec<NamePattern>> {
-    let server_name = pki_types::ServerName::try_from(name.to_owned()).ok()?;
-    let options = &pool.plan().dial.connect;
-    let handshake = async {
-        let socket = connect_for_check(&member.spec().address, options).await.ok()?;
-        let stream = tls.connect(server_name, socket).await.ok()?;
-        let (_, session) = stream.get_ref();
-        Some(certificate_names(session.peer_certificates()?.first()?))
-    };
-    timeout(options.timeout, handshake).await.ok()?
+fn fallback_of(pools: &PoolPlans, pool: &PoolPlan) -> Option<PoolId> {
+    match pool.fallback.as_ref()? {
+        Fallback::Pool(name) => pools.id(name),
+        Fallback::Primary => None,
+    }
 }

@@ -1,7 +1,11 @@
 //! `acequia check --live` tries the servers of a configuration.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::authority::Authority;
 use crate::support::configs::{listener, pool};
@@ -113,5 +117,126 @@ fn certificates_are_compared_with_the_names_of_routes() {
             format!("warning: route mail: the certificate of mail/{mail} is also for a name of route shop: {trap}"),
             format!("warning: route deep: the certificate of mail/{mail} is not for a.b.example.com"),
         ]
+    );
+}
+
+#[test]
+fn servers_that_are_known_only_while_it_runs_are_not_tried() {
+    let good = Server::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("servers.json");
+    std::fs::write(&list, format!("[\"{}\"]", good.address)).unwrap();
+    let toml = [
+        listener("l", "listed", ""),
+        listener("m", "asked", ""),
+        listener("n", "grown", ""),
+        format!("[pools.listed]\ndiscover = {{ file = {list:?} }}\n"),
+        "[pools.asked]\ndiscover = { http = \"http://127.0.0.1:9/servers\" }\n".to_owned(),
+        "[pools.grown.scale]\nmin = 1\nmax = 2\nsessions_per_server = 1\ncommand = \"/bin/false\"\n".to_owned(),
+    ];
+    let began = Instant::now();
+    let done = check_live(&toml.concat(), &[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let expected = format!(
+        "pool listed\n  {}: passes its check\npool asked\n  http://127.0.0.1:9/servers: not tried\npool grown\n  clones: not tried\n",
+        good.address
+    );
+    assert!(done.stdout.ends_with(&expected), "{done:?}");
+    assert!(began.elapsed() < Duration::from_secs(9), "it waits for none of them");
+}
+
+#[test]
+fn a_pool_without_a_server_is_no_error_while_its_fallback_serves() {
+    let (good, gone) = (Server::echo(), Port::keep());
+    let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
+    let pools = |last: SocketAddr| {
+        listener("l", "a", "")
+            + &pool("a", &[gone], "fallback = \"b\"")
+            + &pool("b", &[gone], "fallback = \"c\"\nhealth = { check = \"off\" }")
+            + &pool("c", &[last], "")
+    };
+    let done = check_live(&pools(good.address), &[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    for name in ["a", "b"] {
+        let told = format!("warning: pool {name} has no usable server: pool c stands in for it");
+        assert!(done.stderr.contains(&told), "{done:?}");
+    }
+    let done = check_live(&pools(gone), &[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.stderr.matches("has no usable server\n").count(), 3, "{done:?}");
+}
+
+#[test]
+fn a_server_of_weight_0_is_judged_by_its_check_and_does_not_serve() {
+    let (good, gone) = (Server::echo(), Port::keep());
+    let gone = SocketAddr::from(([127, 0, 0, 1], gone.number()));
+    let servers = |serving: SocketAddr, idle: SocketAddr| {
+        listener("l", "p", "")
+            + &format!("[pools.p]\nservers = [\"{serving}\", {{ address = \"{idle}\", weight = 0 }}]\n")
+    };
+    let refused = "Connection refused (os error 111)";
+    let done = check_live(&servers(good.address, gone), &[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        done.stdout.contains(&format!("{gone}: {refused}; weight 0")),
+        "{done:?}"
+    );
+    assert!(done.stderr.contains(&format!("server p/{gone}: {refused}")), "{done:?}");
+    let done = check_live(&servers(gone, good.address), &[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stdout.contains("passes its check; weight 0"), "{done:?}");
+    assert!(done.stderr.contains("pool p has no usable server"), "{done:?}");
+}
+
+#[test]
+fn certificates_of_postgres_are_asked_for_with_its_own_request() {
+    let server = ManualTlsServer::new(&Authority::new("live").issue(&["shop.example.com"]));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut request = [0; 8];
+            if socket.read_exact(&mut request).is_ok() && request == *b"\0\0\0\x08\x04\xd2\x16\x2f" {
+                socket.write_all(b"S").unwrap();
+                if let Ok(mut session) = server.over(socket) {
+                    let _ = session.read_to_end();
+                }
+            }
+        }
+    });
+    let routes =
+        "[[listeners.l.routes]]\nname = \"shop\"\nsni = [\"shop.example.com\", \"other.example.org\"]\npool = \"p\"\n";
+    let toml = format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{routes}{}",
+        pool("p", &[address], "health = { check = \"off\" }")
+    );
+    let done = check_live(&toml, &[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let told = format!("warning: route shop: the certificate of p/{address} is not for other.example.org\n");
+    assert!(done.stderr.contains(&told), "{done:?}");
+    assert!(!done.stderr.contains("not for shop"), "{done:?}");
+}
+
+#[test]
+fn a_server_that_completes_no_handshake_is_asked_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let toml = format!(
+        "[listeners.l]\nbind = \"127.0.0.1:0\"\n\
+         [[listeners.l.routes]]\nsni = [\"a.example\", \"b.example\", \"c.example\"]\npool = \"p\"\n{}",
+        pool(
+            "p",
+            &[address],
+            "connect_timeout = \"200ms\"\nhealth = { check = \"off\" }"
+        )
+    );
+    let done = check_live(&toml, &[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(
+        listener.incoming().take_while(Result::is_ok).count(),
+        2,
+        "a connect, and a handshake"
     );
 }
