@@ -170,37 +170,61 @@ fn commands_of_root_find_the_socket_of_the_unit_for_systemd() {
 #[test]
 fn the_unit_for_systemd_uses_arguments_that_the_program_accepts() {
     let unit = shipped_unit();
-    let run = |key: &str, file: &str| {
-        let command = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        let command = command.replace("/etc/acequia/acequia.toml", file);
+    let commands = |key: &str| -> Vec<_> { unit.lines().filter_map(|line| line.strip_prefix(key)).collect() };
+    let run = |command: &str, file: &str| {
+        let command = command
+            .trim_start_matches('-')
+            .replace("/etc/acequia/acequia.toml", file);
         let (program, arguments) = command.split_once(' ').unwrap();
         assert_eq!(program, "/usr/bin/acequia");
         let arguments: Vec<_> = arguments.split(' ').collect();
         acequia(&arguments).output().unwrap()
     };
-    // Without the file it gets as far as reading it.
-    let started = run("ExecStart=", "/dev/null/acequia.toml");
-    let complaint = String::from_utf8_lossy(&started.stderr);
-    assert!(complaint.contains("cannot read the configuration"), "{started:?}");
+    let [start] = commands("ExecStart=")[..] else {
+        panic!("one command starts it")
+    };
+    let [check, reload] = commands("ExecReload=")[..] else {
+        panic!("a check, and the reload")
+    };
+    assert!(!reload.starts_with('-'), "`systemctl reload` fails with it");
+    // Without the file they get as far as reading it.
+    for command in [start, check, reload] {
+        let done = run(command, "/dev/null/acequia.toml");
+        let complaint = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            !done.status.success() && complaint.contains("cannot read the configuration"),
+            "{command}: {done:?}"
+        );
+    }
+    let checked = run(check, concat!(env!("CARGO_MANIFEST_DIR"), "/conf/minimal.toml"));
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+/// Checks that a unit, with its drop-ins, is valid.
+#[track_caller]
+fn verify(unit: &Path) {
+    let verified = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(unit)
+        .output()
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && complaints.is_empty(), "{complaints}");
 }
 
 #[test]
 fn the_unit_for_systemd_is_valid_and_exposes_little() {
     let folder = tempfile::tempdir().unwrap();
     let text = shipped_unit();
+    // It hides /proc/stat, without which there is no `process_start_time_seconds`.
+    assert!(!text.lines().any(|line| line == "ProcSubset=pid"));
     // The paths of the package, and its manual page, do not exist here.
     let text = text
         .replace("/usr/bin/acequia", "/bin/true")
         .replace("Documentation=man:acequia(1)\n", "");
     let unit = folder.path().join("acequia.service");
     std::fs::write(&unit, text).unwrap();
-    let verified = Command::new("systemd-analyze")
-        .arg("verify")
-        .arg(&unit)
-        .output()
-        .unwrap();
-    let complaints = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && complaints.is_empty(), "{complaints}");
+    verify(&unit);
     let analysed = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager", "--threshold=15"])
         .arg(&unit)
@@ -208,4 +232,11 @@ fn the_unit_for_systemd_is_valid_and_exposes_little() {
         .unwrap();
     let table = String::from_utf8_lossy(&analysed.stdout);
     assert!(analysed.status.success(), "exposure is above 1.5:\n{table}");
+    let drop_ins = folder.path().join("acequia.service.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    for name in ["transparent.conf", "programs.conf"] {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/systemd").join(name);
+        std::fs::copy(shipped, drop_ins.join(name)).unwrap();
+    }
+    verify(&unit);
 }
