@@ -57,7 +57,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
             sending.spawn(send(target, first, address, until));
         }
         let Some(sent) = sending.join_next().await else { break };
-        if let Ok(Sent { target, took, failure }) = sent {
+        if let Ok(SentCancel { target, took, failure }) = sent {
             entry.pool_chosen(&target.pool);
             entry.attempt_started(&target.server);
             entry.attempt_finished(took, failure);
@@ -123,7 +123,7 @@ fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entr
 }
 
 /// What came of the connection to a server.
-struct Sent {
+struct SentCancel {
     target: CancelTarget,
     /// How long connecting took.
     took: Duration,
@@ -132,7 +132,7 @@ struct Sent {
 }
 
 /// Connects to a server, sends it these bytes, and waits until that ends the connection.
-async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: Instant) -> Sent {
+async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: Instant) -> SentCancel {
     let began = Instant::now();
     let until = until.min(began + SERVER_TIME_MAX);
     let address = &target.server.spec().address;
@@ -151,5 +151,5 @@ async fn send(target: CancelTarget, first: Vec<u8>, client: ClientAddr, until: I
             tracing::debug!(server = %target.server.spec().label, "the server did not end a cancel request in order");
         }
     }
-    Sent { target, took, failure }
+    SentCancel { target, took, failure }
 }
