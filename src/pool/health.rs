@@ -134,8 +134,9 @@ enum LatestResult {
 impl LatestResult {
     /// Whether both count for the same streak.
     fn is_like(self, other: Self) -> bool {
+        let passes = |result| matches!(result, Self::Pass | Self::Refused { accepts_sessions: true });
         let does_not_pass = |result| matches!(result, Self::Fail | Self::Down | Self::Unfit | Self::Behind);
-        self == other || does_not_pass(self) && does_not_pass(other)
+        self == other || passes(self) && passes(other) || does_not_pass(self) && does_not_pass(other)
     }
 }
 

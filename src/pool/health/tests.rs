@@ -94,6 +94,21 @@ fn a_refused_check_takes_no_server_out_and_brings_one_back_if_sessions_are_accep
 }
 
 #[test]
+fn a_refused_check_counts_as_a_pass_for_rise_if_sessions_are_accepted() {
+    let last = |results| run(&mut RiseFall::unchecked(), results).pop().unwrap();
+    for (results, expected) in [
+        ("-+!", Some(CheckState::Up)),
+        ("-!+", Some(CheckState::Up)),
+        ("-+|", None),
+        ("-+|!", None),
+        ("-+|+", None),
+        ("-|!", None),
+    ] {
+        assert_eq!(last(results), expected, "{results}");
+    }
+}
+
+#[test]
 fn the_first_result_alone_decides_the_state() {
     assert_eq!(run(&mut RiseFall::unchecked(), "+"), [Some(CheckState::Up)]);
     assert_eq!(run(&mut RiseFall::unchecked(), "-"), [Some(CheckState::Down)]);
