@@ -144,7 +144,7 @@ impl Live {
         let registry = Arc::new(ServerRegistry::new(primaries));
         let pool = |plan: &Arc<PoolPlan>| {
             let pool = Arc::new(LivePool::new(Arc::clone(plan), NameAddresses::new(), &registry));
-            pool.put_in_force(&[]);
+            pool.put_in_force(None);
             pool
         };
         let in_force = InForce {
@@ -246,7 +246,7 @@ impl Live {
                     inherit_primary(pool, named, &self.registry);
                 }
             }
-            pool.put_in_force(&before.map_or_else(Vec::new, |before| before.servers().to_vec()));
+            pool.put_in_force(before.map(Arc::as_ref));
             if pool.plan().failback == Failback::Auto {
                 self.end_awaiting_failback(pool);
             }

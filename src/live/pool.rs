@@ -218,11 +218,14 @@ impl LivePool {
     }
 
     /// Puts this pool in force: sessions find it, and its servers know whether they are checked from now on. `before`: the
-    /// servers of the pool that it replaces.
-    pub(super) fn put_in_force(self: &Arc<Self>, before: &[Member]) {
+    /// pool that it replaces. Where a role is required that was not, its servers are not used for the one they had.
+    pub(super) fn put_in_force(self: &Arc<Self>, before: Option<&Self>) {
         let shared = Arc::downgrade(self);
         *self.in_force.lock() = Weak::clone(&shared);
-        self.update_checked(before, &self.servers());
+        let role = self.plan.health.required.role;
+        let before = before.filter(|before| role.is_none() || before.plan.health.required.role == role);
+        let known = before.map_or_else(Vec::new, |before| before.servers().to_vec());
+        self.update_checked(&known, &self.servers());
         self.lead_queue(shared);
     }
 

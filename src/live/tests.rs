@@ -5,9 +5,14 @@ use crate::pool::{CheckOutcome, CheckState, FailedCheck, MemberConfig, Role, Ser
 
 const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 1 };
 
-fn plan(servers: &str) -> Plan {
-    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]");
+/// A plan with one pool, `p`, that has these keys.
+fn plan_of(keys: &str) -> Plan {
+    let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{keys}");
     crate::config::read("a.toml", &text).ok().unwrap().plan
+}
+
+fn plan(servers: &str) -> Plan {
+    plan_of(&format!("servers = [{servers}]"))
 }
 
 fn live(servers: &str) -> Live {
@@ -220,15 +225,16 @@ fn a_pool_that_is_renamed_or_new_begins_with_the_primary_that_its_server_was_in_
     assert_eq!(restarted.in_force().pool("t").unwrap().roles().known_primary(), known);
 }
 
+/// Its servers are checked as databases.
+fn plan_with_role(servers: &str, role: &str) -> Plan {
+    plan_of(&format!(
+        "servers = [{servers}]\n{role}\nhealth = {{ check = \"postgres\", user = \"u\" }}"
+    ))
+}
+
 #[test]
 fn a_server_that_returns_to_a_pool_gets_no_session_before_a_check_has_found_its_role() {
-    let with = |servers: &str| {
-        let text = format!(
-            "[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\nservers = [{servers}]\nrole = \"replica\"\n\
-             health = {{ check = \"postgres\", user = \"u\" }}"
-        );
-        crate::config::read("a.toml", &text).ok().unwrap().plan
-    };
+    let with = |servers| plan_with_role(servers, "role = \"replica\"");
     let live = Live::new(with(r#""10.0.0.1:1", "a.test:1""#), Vec::new());
     let replica = || ServerFacts {
         role: Some(Role::Replica),
@@ -344,13 +350,9 @@ fn only_a_failure_lets_a_server_await_failback() {
 
 #[test]
 fn what_another_lister_has_listed_is_not_used_after_a_reload() {
-    let with = |keys: &str| {
-        let text = format!("[listeners.l]\nbind = \"[::1]:1\"\npool = \"p\"\n[pools.p]\n{keys}");
-        crate::config::read("a.toml", &text).ok().unwrap().plan
-    };
     let discovered = "discover = { file = \"/run/servers.json\" }";
     let scaled = "[pools.p.scale]\nmin = 0\nmax = 1\nsessions_per_server = 1\ncommand = \"/bin/false\"";
-    let live = Live::new(with(discovered), Vec::new());
+    let live = Live::new(plan_of(discovered), Vec::new());
     let list = |by, addresses: &[&str]| {
         let listed = addresses.iter().map(|address| ListedServer::at((*address).to_owned()));
         let entries = listed_entries(listed, MemberConfig::default());
@@ -360,7 +362,7 @@ fn what_another_lister_has_listed_is_not_used_after_a_reload() {
         let members = servers(&live);
         members.iter().map(|member| member.spec().label.to_string()).collect()
     };
-    let reload = |keys| drop(live.apply(live.prepare(with(keys), HashMap::new())));
+    let reload = |keys| drop(live.apply(live.prepare(plan_of(keys), HashMap::new())));
     assert!(list(Lister::Source, &["10.0.0.1:1"]));
     reload(scaled);
     assert!(labels().is_empty(), "no clone runs");
@@ -371,4 +373,26 @@ fn what_another_lister_has_listed_is_not_used_after_a_reload() {
     assert!(list(Lister::Source, &["10.0.0.3:1"]));
     assert!(!list(Lister::Clones, &[]), "the clones leave");
     assert_eq!(labels(), ["10.0.0.3:1"]);
+}
+
+#[test]
+fn a_server_that_must_have_another_role_after_a_reload_is_not_used_for_the_one_it_had() {
+    let with = |role| plan_with_role("\"10.0.0.1:1\"", role);
+    let [replica, primary] = ["role = \"replica\"", "role = \"primary\""];
+    let near = "role = \"replica\"\nmax_lag = \"1s\"";
+    for (before, after, is_kept) in [
+        (replica, primary, false),
+        (primary, replica, false),
+        ("", primary, false),
+        (replica, near, true),
+        (replica, "", true),
+    ] {
+        let live = Live::new(with(before), Vec::new());
+        let server = servers(&live).remove(0);
+        server.record_check(&CheckOutcome::Pass, THRESHOLDS);
+        live.apply(live.prepare(with(after), HashMap::new()));
+        let is_used = server.check_state() == CheckState::Up && !server.is_unfit();
+        let is_trusted = server.passed_within(Duration::from_secs(60));
+        assert_eq!((is_used, is_trusted), (is_kept, is_kept), "{before} {after}");
+    }
 }
