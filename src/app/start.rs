@@ -201,13 +201,16 @@ fn bind(plan: &Plan, sockets: &ListenSockets) -> Result<(NewlyBound, Vec<AdminEn
     Ok((bound, endpoints.collect()))
 }
 
+/// The ledgers and the heartbeats of the workers.
+type StartedWorkers = (Vec<Arc<Ledger>>, Vec<Weak<Heartbeat>>);
+
 /// Starts the workers, each with a ledger and a heartbeat of its own.
 fn start_workers(
     sockets: Vec<UnboundedReceiver<ListenSocket>>,
     pipes: usize,
     drain: &Drain,
     ledger: impl Fn() -> Ledger,
-) -> Result<(Vec<Arc<Ledger>>, Vec<Weak<Heartbeat>>), Failure> {
+) -> Result<StartedWorkers, Failure> {
     let start = |(number, sockets)| {
         let (ledger, heartbeat) = (Arc::new(ledger()), Arc::default());
         let shown = Arc::downgrade(&heartbeat);
