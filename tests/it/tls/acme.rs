@@ -173,6 +173,28 @@ fn an_order_goes_on_over_a_reload_and_what_is_issued_is_in_use_at_once() {
 }
 
 #[test]
+fn one_order_is_under_way_at_a_time() {
+    let site = Site::new();
+    let pebble = site.pebble().start();
+    pebble.freeze();
+    let config = site.config(&pebble, "", &["shop.example"]);
+    let other = "certificates = [{ acme = \"pebble\", names = [\"other.example\"] }, ";
+    let proxy = Proxy::start(&config.replace("certificates = [", other));
+    let count = |is_wanted: fn(&Value) -> bool| {
+        let listed = proxy.answer(&["cert", "list"])["certificates"].clone();
+        listed.as_array().unwrap().iter().filter(|one| is_wanted(one)).count()
+    };
+    eventually("an order is under way", || {
+        count(|one| one["renewal"]["under_way"] == true) == 1
+    });
+    pebble.thaw();
+    eventually("both are issued", || {
+        assert!(count(|one| one["renewal"]["under_way"] == true) <= 1);
+        count(|one| one["self_signed"] == false) == 2
+    });
+}
+
+#[test]
 fn a_failed_order_backs_off_although_it_cannot_be_written_down() {
     let site = Site::new();
     let pebble = site.pebble().without_names();
