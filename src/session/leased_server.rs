@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::account::Entry;
@@ -48,15 +49,15 @@ impl LeasedServer {
         self.cancel = Some(Box::new(cancel));
     }
 
-    /// What the relayed session says of the server.
-    fn finished(&self, ends: &Endpoints, closed: Closed, entry: &Entry) -> FinishedSession {
+    /// What the session says of the server.
+    fn finished(&self, client: &TcpStream, closed: Closed, entry: &Entry) -> FinishedSession {
         let traffic = entry.traffic();
         let server_sent = traffic.down.bytes() > 0;
         let server_ended = match closed {
             _ if server_sent => None, // it does not matter, and asking the client's socket costs a system call
             Closed::Finished(Side::Server) => Some(ServerEnd::Closed),
             // A server may answer a client's end by a reset; then it was the client that ended first.
-            Closed::Broke(Side::Server, _) if !has_ended(&ends.client) => Some(ServerEnd::Aborted),
+            Closed::Broke(Side::Server, _) if !has_ended(client) => Some(ServerEnd::Aborted),
             _ => None,
         };
         FinishedSession {
@@ -71,18 +72,20 @@ impl LeasedServer {
 
     /// Closes the sockets, reports the session to the pool that is in force now, and returns the lease.
     pub(super) fn release(self, ends: Arc<Endpoints>, closed: Closed, entry: &Entry) {
-        self.report(&self.finished(&ends, closed, entry));
+        self.report(&ends.client, closed, entry);
         close(self.lease, ends, closed);
     }
 
-    fn report(&self, session: &FinishedSession) {
+    /// Reports the session to the pool that is in force now. The client's socket is still open.
+    pub(super) fn report(&self, client: &TcpStream, closed: Closed, entry: &Entry) {
+        let session = self.finished(client, closed, entry);
         let lease = self.lease.lease();
         if session.outcome(false) == SessionOutcome::Served && lease.server().has_clean_record() {
             return; // nearly every session
         }
         let Some(pool) = self.pool.get() else { return };
         let server = &lease.server().spec().label;
-        match pool.finished(lease, session, Instant::now()) {
+        match pool.finished(lease, &session, Instant::now()) {
             Some(EjectionChange::Began(back_off)) => {
                 tracing::warn!(pool = %pool.name(), %server, reason = "unserved", ?back_off, "server is ejected");
             }

@@ -17,7 +17,7 @@ use crate::account::Entry;
 use crate::cancel::BackendReader;
 use crate::dial::DialError;
 use crate::refuse::{PostgresError, Reply};
-use crate::relay::{Side, SideStream, TlsSide};
+use crate::relay::{Closed, Side, SideStream, TlsSide};
 use crate::sniff::alert::Alert;
 use crate::sniff::postgres::CancelKey;
 use crate::sniff::{PostgresOpening, TlsAnswer, sniff_postgres};
@@ -50,7 +50,13 @@ pub(super) async fn start(
     }
     let is_readable = entry.info().startup().is_some();
     let key = match is_readable {
-        true => relay_login(client, &mut connected, entry).await?,
+        true => {
+            let key = relay_login(client, &mut connected, entry).await;
+            if let Err(Refusal::Broke(side, fault)) = &key {
+                connected.server.report(client, Closed::Broke(*side, *fault), entry);
+            }
+            key?
+        }
         false => None,
     };
     if let Some(target) = connected.server.cancel_target() {
@@ -79,7 +85,12 @@ async fn relay_tls_answer(
     let first = std::mem::take(&mut connected.first);
     let server = &mut connected.socket;
     let ask = ask_for_tls(server, &first, entry);
-    let Ok(Ok((answer, bytes))) = timeout(state.plan.sniff.hello_timeout, ask).await else {
+    let asked = timeout(state.plan.sniff.hello_timeout, ask).await;
+    if let Ok(Err(error)) = &asked {
+        let closed = Closed::Broke(Side::Server, Fault::of(error));
+        connected.server.report(client, closed, entry);
+    }
+    let Ok(Ok((answer, bytes))) = asked else {
         return Err(Refusal::DialError(DialError::ConnectFailed, Reply::Close));
     };
     if bytes > 1 && matches!(answer[0], b'S' | b'N') {

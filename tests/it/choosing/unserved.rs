@@ -125,3 +125,19 @@ fn where_resets_are_to_count_provoked_ones_do() {
     (1..=60).for_each(|client| provoke(&proxy, client));
     log_lines(&proxy, "server is ejected", 1); // never the last
 }
+
+#[test]
+fn where_resets_are_to_count_those_during_a_login_to_postgresql_do() {
+    let ssl_request = &[0, 0, 0, 8, 4, 210, 22, 47][..];
+    let startup = &b"\0\0\0\x11\0\x03\0\0user\0me\0\0"[..];
+    for first in [ssl_request, startup] {
+        let servers = [provoked(), provoked()];
+        let config = config(&[&servers[0], &servers[1]], "round-robin", ", eject_on_reset = true");
+        let proxy = Proxy::start(&config.replace("pool = \"p\"", "pool = \"p\"\nprotocol = \"postgres\""));
+        for client in 1..=60 {
+            let mut client = Client::connect_from(&format!("127.0.9.{client}"), proxy.at("l"));
+            let _ = client.send(first).try_read_all();
+        }
+        log_lines(&proxy, "server is ejected", 1); // never the last
+    }
+}
