@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::pool::{Lease, Server};
 
 /// How long a place is kept after our end of the connection.
-const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
+pub const HOLD_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A lease. Once its server was connected to, dropping it, as when a session is cut, keeps the place of a limited server for
 /// [`HOLD_TIME_MAX`].

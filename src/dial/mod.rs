@@ -28,7 +28,7 @@ use crate::tls::{HandshakeError, TlsConnection};
 #[cfg(test)]
 pub(crate) use connect::TEST_CONNECT;
 pub use connect::{ConnectOptions, LastAck, connect, connect_for_check};
-pub use held_lease::HeldLease;
+pub use held_lease::{HOLD_TIME_MAX, HeldLease};
 pub use source::{BindSource, SourceError, Sources};
 pub use tls::DialTls;
 use tls::{TlsFailure, begin_tls};
