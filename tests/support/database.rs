@@ -165,6 +165,12 @@ impl Postgres {
         Self { port, process, folder }
     }
 
+    /// How many of its sessions run `SELECT pg_sleep(600)`.
+    pub fn sleepers(&self) -> usize {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+        must(&mut psql(self.address(), query)).trim().parse().unwrap()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.port.address
     }

@@ -9,7 +9,7 @@ use crate::support::authority::Authority;
 use crate::support::client::Client;
 use crate::support::database::{Postgres, psql};
 use crate::support::eventually;
-use crate::support::process::{Process, finished};
+use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, list};
 
@@ -24,12 +24,6 @@ fn config(servers: [SocketAddr; 2], more: &str) -> String {
     )
 }
 
-/// The processes of a server that run `pg_sleep`.
-fn sleepers(server: &Postgres) -> String {
-    let query = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
-    finished(&mut psql(server.address(), query)).stdout.trim().to_owned()
-}
-
 /// Each of so many sessions, half of them on each of two servers, cancels its query.
 fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, more: &str) {
     let servers = [Postgres::start_with_tls(), Postgres::start_with_tls()];
@@ -37,7 +31,7 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, m
     let sleep = || Process::start(psql(proxy.at("db"), "SELECT pg_sleep(600)").env("PGSSLMODE", mode));
     let mut sessions: Vec<_> = (0..count).map(|_| sleep()).collect();
     eventually("half of the queries run on each server", || {
-        servers.iter().all(|server| sleepers(server) == (count / 2).to_string())
+        servers.iter().all(|server| server.sleepers() == count / 2)
     });
     for left in (0..count).rev() {
         let mut session = sessions.pop().unwrap();
@@ -45,12 +39,7 @@ fn cancels_reach_their_own_sessions(count: usize, mode: &str, placement: &str, m
         session.wait();
         let told = session.stderr.so_far().join("\n");
         assert!(told.contains("canceling statement due to user request"), "{told}");
-        let running = || {
-            servers
-                .iter()
-                .map(|server| sleepers(server).parse::<usize>().unwrap())
-                .sum::<usize>()
-        };
+        let running = || servers.iter().map(Postgres::sleepers).sum::<usize>();
         eventually("the other queries go on", || running() == left);
     }
     let lines = proxy.access_lines(2 * count);

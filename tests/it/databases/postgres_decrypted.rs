@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::support::authority::Authority;
 use crate::support::client::Client;
 use crate::support::database::{Postgres, psql};
+use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::process::{finished, must};
 use crate::support::proxy::Proxy;
@@ -148,6 +149,7 @@ fn a_cancel_within_tls_reaches_the_session_whose_key_it_has() {
     let query = b"SELECT pg_sleep(600)\0";
     let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
     session.send(&[b"Q", &length[..], query].concat());
+    eventually("the query runs", || server.sleepers() == 1); // the server ignores requests that come before
     let length = u32::try_from(key.len() + 8).unwrap().to_be_bytes();
     let request = [&length[..], &[4, 210, 22, 46], &key].concat();
     let cancelled = site.client().send(&request).read_to_end();

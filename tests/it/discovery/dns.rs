@@ -247,8 +247,8 @@ fn a_target_without_an_address_is_left_out_and_told() {
     assert_eq!(up(&proxy), 1.0);
     nsd.change(&(records + "two 1 A 127.0.0.1"));
     log_lines(&proxy, "all hosts of servers are resolved again", 1);
-    assert!(pool(&proxy)["discovery"]["warning"].is_null());
-    assert_eq!(names(&proxy).len(), 2);
+    eventually("no warning is left", || pool(&proxy)["discovery"]["warning"].is_null());
+    eventually("both are listed", || names(&proxy).len() == 2);
 }
 
 #[test]
