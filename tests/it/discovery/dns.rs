@@ -3,9 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use crate::support::api;
+use super::{pool, reaches_only, up};
 use crate::support::client::{Client, server_reached};
 use crate::support::counts::log_lines;
 use crate::support::dns::NameServer;
@@ -38,11 +36,6 @@ fn srv(ttl: u32, priority: u16, weight: u16, server: &Server, target: &str) -> S
     format!("_pg._tcp.orders {ttl} SRV {priority} {weight} {port} {target}\n")
 }
 
-fn pool(proxy: &Proxy) -> Value {
-    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
-    state["pools"][0].clone()
-}
-
 /// The names of the servers, without their order.
 fn names(proxy: &Proxy) -> Vec<String> {
     let servers = pool(proxy)["servers"].as_array().unwrap().clone();
@@ -52,14 +45,6 @@ fn names(proxy: &Proxy) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-fn reaches_only(proxy: &Proxy, server: &str) -> bool {
-    (0..4).all(|_| server_reached(proxy.at("l")) == server)
-}
-
-fn up(proxy: &Proxy) -> f64 {
-    proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
 }
 
 /// Two servers of one port, at these addresses.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::api;
+use super::pool;
 use crate::support::client::{Client, server_reached};
 use crate::support::counts::{log_count, log_lines, wait_for_ended_sessions};
 use crate::support::docker::{Docker, PORT};
@@ -20,11 +20,6 @@ fn config(docker: &Docker, discover: &str, keys: &str) -> String {
          [pools.p]\nbalance = \"round-robin\"\n{keys}\n\
          discover = {{ docker = \"acequia.pool=orders\", settle = \"0s\", {discover} }}"
     )
-}
-
-fn pool(proxy: &Proxy) -> Value {
-    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
-    state["pools"][0].clone()
 }
 
 /// The names of the pool's servers, those that get no new sessions with `-` before.

@@ -9,7 +9,7 @@ use std::thread::spawn;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::api;
+use super::{discovery, wait_for_error};
 use crate::support::client::server_reached;
 use crate::support::counts::log_lines;
 use crate::support::eventually;
@@ -141,17 +141,6 @@ fn container(name: &str, server: &Server) -> Value {
         "Labels": { "acequia.pool": "orders", "acequia.port": server.address.port().to_string() },
         "NetworkSettings": { "Networks": { "host": { "IPAddress": "" } } },
     })
-}
-
-fn discovery(proxy: &Proxy) -> Value {
-    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
-    state["pools"][0]["discovery"].clone()
-}
-
-fn wait_for_error(proxy: &Proxy, error: &str) {
-    eventually(error, || {
-        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
-    });
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use super::reaches_only;
 use crate::support::api;
 use crate::support::authority::Authority;
-use crate::support::client::{Client, server_reached};
+use crate::support::client::Client;
 use crate::support::counts::log_lines;
 use crate::support::etcd::{Etcd, TlsFiles};
 use crate::support::eventually;
@@ -19,10 +20,6 @@ fn config(etcd: &Etcd) -> String {
          [pools.p]\nbalance = \"round-robin\"\ndiscover = {{ etcd = \"/orders/\", settle = \"0s\" }}",
         etcd.url()
     )
-}
-
-fn reaches_only(proxy: &Proxy, server: &str) -> bool {
-    (0..4).all(|_| server_reached(proxy.at("l")) == server)
 }
 
 #[test]

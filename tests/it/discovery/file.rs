@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::{reaches_only, up};
 use crate::support::api;
-use crate::support::client::{Client, served_client, server_reached};
+use crate::support::client::{Client, served_client};
 use crate::support::counts::{log_lines, wait_for_ended_sessions};
 use crate::support::eventually;
 use crate::support::process::finished;
@@ -57,14 +58,6 @@ impl Site {
     fn kept(&self) -> String {
         fs::read_to_string(self.folder.path().join("state/servers.json")).unwrap_or_default()
     }
-}
-
-fn reaches_only(proxy: &Proxy, server: &str) -> bool {
-    (0..4).all(|_| server_reached(proxy.at("l")) == server)
-}
-
-fn up(proxy: &Proxy) -> f64 {
-    proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
 }
 
 #[test]

@@ -3,9 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
-
-use crate::support::api;
+use super::{discovery, wait_for_error};
 use crate::support::authority::{Authority, Issued, replace};
 use crate::support::client::server_reached;
 use crate::support::counts::log_lines;
@@ -89,17 +87,6 @@ impl Registry {
              discover = {{ http = \"{url}\", interval = \"1s\", settle = \"0s\" {keys} }}"
         )
     }
-}
-
-fn discovery(proxy: &Proxy) -> Value {
-    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
-    state["pools"][0]["discovery"].clone()
-}
-
-fn wait_for_error(proxy: &Proxy, error: &str) {
-    eventually(error, || {
-        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
-    });
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::{discovery, reaches_only, wait_for_error};
 use crate::support::api;
 use crate::support::authority::replace;
-use crate::support::client::{Client, server_reached};
+use crate::support::client::Client;
 use crate::support::counts::{log_count, log_lines};
 use crate::support::eventually;
 use crate::support::kubernetes::{ApiServer, TOKEN};
@@ -71,21 +72,6 @@ impl Cluster {
 fn pools() -> &'static str {
     "[listeners.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pools.p]\nbalance = \"round-robin\"\n\
      discover = { kubernetes = \"default/orders\", port = \"pg\", settle = \"0s\" }\n"
-}
-
-fn discovery(proxy: &Proxy) -> Value {
-    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
-    state["pools"][0]["discovery"].clone()
-}
-
-fn wait_for_error(proxy: &Proxy, error: &str) {
-    eventually(error, || {
-        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
-    });
-}
-
-fn reaches_only(proxy: &Proxy, server: &str) -> bool {
-    (0..4).all(|_| server_reached(proxy.at("l")) == server)
 }
 
 #[test]

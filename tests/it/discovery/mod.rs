@@ -10,3 +10,37 @@ mod file;
 mod fleet;
 mod http;
 mod kubernetes;
+
+use serde_json::Value;
+
+use crate::support::api;
+use crate::support::client::server_reached;
+use crate::support::eventually;
+use crate::support::proxy::Proxy;
+
+/// The first pool, as the state has it.
+fn pool(proxy: &Proxy) -> Value {
+    let (_, state) = api::unix(proxy, "GET", "/api/v1/state", "");
+    state["pools"][0].clone()
+}
+
+/// What its source of servers is at.
+fn discovery(proxy: &Proxy) -> Value {
+    pool(proxy)["discovery"].clone()
+}
+
+fn wait_for_error(proxy: &Proxy, error: &str) {
+    eventually(error, || {
+        discovery(proxy)["error"].as_str().unwrap_or_default().contains(error)
+    });
+}
+
+/// Whether the listener `l` sends four clients in a row to this server.
+fn reaches_only(proxy: &Proxy, server: &str) -> bool {
+    (0..4).all(|_| server_reached(proxy.at("l")) == server)
+}
+
+/// Whether the source of pool `p` answers, by its metric.
+fn up(proxy: &Proxy) -> f64 {
+    proxy.metrics().sum("acequia_discovery_up", &[("pool", "p")])
+}

@@ -17,6 +17,24 @@ fn config(servers: &[SocketAddr], pool: &str) -> String {
     configs::one_pool(servers, &format!("health = {{ check = \"off\" }}\n{pool}"))
 }
 
+/// Waits until each server has this many sessions, more or less. Each client whose session was ended comes back meanwhile.
+fn wait_until_even(proxy: &Proxy, servers: &[Server], clients: &mut [Client], share: u64, off_by: u64) {
+    let sessions = |server: &Server| {
+        proxy.server("p", &server.address.to_string())["sessions"]
+            .as_u64()
+            .unwrap()
+    };
+    eventually("the new server has its share", || {
+        for client in &mut *clients {
+            client.0.set_nonblocking(true).unwrap();
+            if client.0.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) {
+                *client = served_client(proxy.at("l"));
+            }
+        }
+        servers.iter().all(|server| sessions(server).abs_diff(share) <= off_by)
+    });
+}
+
 #[test]
 fn a_session_that_is_too_old_ends_when_it_is_at_rest() {
     let server = Server::echo();
@@ -96,21 +114,7 @@ fn a_new_server_gets_its_share_of_idle_sessions_and_busy_ones_stay() {
         });
         assert!(proxy.reload(&config(&addresses, pool)));
         let began = Instant::now();
-        let sessions = |server: &Server| {
-            proxy.server("p", &server.address.to_string())["sessions"]
-                .as_u64()
-                .unwrap()
-        };
-        eventually("the new server has its share", || {
-            // Each client whose session was ended comes back.
-            for client in &mut clients {
-                client.0.set_nonblocking(true).unwrap();
-                if client.0.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) {
-                    *client = served_client(proxy.at("l"));
-                }
-            }
-            servers.iter().all(|server| sessions(server).abs_diff(20) <= 2)
-        });
+        wait_until_even(&proxy, &servers, &mut clients, 20, 2);
         let took = began.elapsed();
         assert!(
             took >= Duration::from_secs(2),
@@ -151,20 +155,7 @@ fn sessions_that_wait_for_an_answer_do_not_keep_the_others_from_moving() {
     }
     let mut clients: Vec<_> = (0..12).map(|_| served_client(proxy.at("l"))).collect();
     assert!(proxy.reload(&config(&addresses, pool)));
-    let sessions = |server: &Server| {
-        proxy.server("p", &server.address.to_string())["sessions"]
-            .as_u64()
-            .unwrap()
-    };
-    eventually("the new server has its share", || {
-        for client in &mut clients {
-            client.0.set_nonblocking(true).unwrap();
-            if client.0.read(&mut [0; 1]).is_ok_and(|bytes| bytes == 0) {
-                *client = served_client(proxy.at("l"));
-            }
-        }
-        servers.iter().all(|server| sessions(server).abs_diff(12) <= 1)
-    });
+    wait_until_even(&proxy, &servers, &mut clients, 12, 1);
     for client in &mut waiting {
         assert_eq!(client.send(b"ping").read(4), b"ping", "it goes on");
     }
