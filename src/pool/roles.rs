@@ -1,6 +1,6 @@
 //! What is known of the roles of a pool's servers, and what follows for each of them. It outlives the pool of one plan.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -201,7 +201,8 @@ impl RolesState {
         members: &[Member],
         required: RoleRequirement,
     ) -> RoleJudgement {
-        let is_member = |label: &str| members.iter().any(|member| *member.spec().label == *label);
+        let labels: HashSet<&str> = members.iter().map(|member| &*member.spec().label).collect();
+        let is_member = |label: &str| labels.contains(label);
         self.lags.retain(is_member);
         if !required.has_primary() {
             // What was seen before a reload is not followed any more.
