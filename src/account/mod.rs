@@ -271,7 +271,7 @@ impl Entry {
     pub fn sniff_finished(&mut self) {
         let duration = self.record.age();
         let mut info = self.info();
-        info.hello_duration = Some(duration);
+        info.hello_duration = Some(duration.into());
         info.listener.record_hello_duration(duration);
     }
 
@@ -321,7 +321,7 @@ impl Entry {
             path.record_attempt(duration, failure);
         }
         if failure.is_none() {
-            self.info().connect_duration = Some(duration);
+            self.info().connect_duration = Some(duration.into());
             self.ledger.totals.record_connect(duration);
             if let Some(session) = self.ledger.open_sessions().sessions.get_mut(self.key) {
                 session.path.clone_from(&self.path);

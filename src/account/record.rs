@@ -83,7 +83,7 @@ impl Record {
     /// ended it.
     pub fn cut_denied(&self, guard: &Arc<str>, network: IpNet) -> bool {
         let mut info = self.info();
-        let client = info.client;
+        let client = info.client();
         let guards = info.guards.as_mut();
         let is_denied = guards.is_some_and(|guards| guards.deny(guard, network, client));
         drop(info);
@@ -140,7 +140,7 @@ impl Record {
         SessionView {
             id: self.id,
             peer: info.peer,
-            client: info.client,
+            client: info.client(),
             sni: info.sni.clone(),
             alpn: info.alpn.clone(),
             database: info.database(),

@@ -1,5 +1,6 @@
 //! What is known about a session, from accept to its access log record.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use super::{Ending, ListenerSeries, RefusalLine, SessionGuards, SessionProtocol,
 use crate::addr::{ClientAddr, PeerAddr};
 use crate::ends::Endpoints;
 use crate::pool::{FallbackOrigin, Server};
+use crate::proxy_protocol::ProxySource;
 use crate::relay::Traffic;
 use crate::sniff::postgres::StartupMessage;
 use crate::tcp_info::TcpInfo;
@@ -19,8 +21,6 @@ use crate::tls::TlsSummary;
 pub struct SessionInfo {
     pub(super) listener: Arc<ListenerSeries>,
     pub(super) peer: PeerAddr,
-    /// The client on whose behalf the peer connected, or the peer itself.
-    pub client: ClientAddr,
     /// The server name of the ClientHello; escaped if it is not a valid name.
     pub sni: Option<Arc<str>>,
     /// The ALPN protocols of the ClientHello, separated by commas.
@@ -47,9 +47,9 @@ pub struct SessionInfo {
     /// Attempts to connect to a server, including the current one.
     pub(super) attempts: u32,
     /// Time from accept to the end of sniffing.
-    pub(super) hello_duration: Option<Duration>,
+    pub(super) hello_duration: Option<Nanoseconds>,
     /// Duration of the successful connect.
-    pub(super) connect_duration: Option<Duration>,
+    pub(super) connect_duration: Option<Nanoseconds>,
     /// TCP_INFO of the client's socket and of the server's, at the end of the relay. Boxed to keep open sessions small.
     pub(super) tcp_info: Option<Box<[Option<TcpInfo>; 2]>>,
 }
@@ -60,7 +60,6 @@ impl SessionInfo {
         Self {
             listener,
             peer,
-            client: peer.into(),
             sni: None,
             alpn: None,
             ech: false,
@@ -77,6 +76,16 @@ impl SessionInfo {
             hello_duration: None,
             connect_duration: None,
             tcp_info: None,
+        }
+    }
+
+    /// The client on whose behalf the peer connected, or the peer itself.
+    #[must_use]
+    pub fn client(&self) -> ClientAddr {
+        let forwarded = self.guards.as_ref().and_then(|guards| guards.forwarded.as_ref());
+        match forwarded.map(|header| &header.source) {
+            Some(ProxySource::Tcp { client, .. }) => *client,
+            _ => self.peer.into(),
         }
     }
 
@@ -143,7 +152,7 @@ impl SessionInfo {
             session: id,
             listener: self.listener.name().to_string(),
             peer: self.peer.to_string(),
-            client: self.client.to_string(),
+            client: self.client().to_string(),
             sni: to_string(&self.sni),
             alpn: self.alpn.as_deref().map(str::to_owned),
             ech: self.ech,
@@ -155,8 +164,8 @@ impl SessionInfo {
             queue_position: queue.map(QueueWait::position),
             queue_ms: queue.map(|queue| to_ms(queue.waited())),
             woken_ms: queue.and_then(QueueWait::woken).map(to_ms),
-            hello_ms: self.hello_duration.map(to_ms),
-            connect_ms: self.connect_duration.map(to_ms),
+            hello_ms: self.hello_duration.map(|duration| to_ms(duration.into())),
+            connect_ms: self.connect_duration.map(|duration| to_ms(duration.into())),
             duration_ms: to_ms(duration),
             bytes_up: traffic.up.bytes(),
             bytes_down: traffic.down.bytes(),
@@ -206,6 +215,25 @@ impl SessionInfo {
             tls_refusal: tls.refusal.as_deref().map(text),
             server_tls: server.map(|server| server.version),
         }
+    }
+}
+
+/// A duration of at most 584 years in 8 bytes, in an `Option` too: an open session keeps two, and must stay small.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nanoseconds(NonZeroU64);
+
+impl From<Duration> for Nanoseconds {
+    fn from(duration: Duration) -> Self {
+        // 0 is told as 1.
+        Self(u64::try_from(duration.as_nanos()).map_or(NonZeroU64::MAX, |nanos| {
+            NonZeroU64::new(nanos).unwrap_or(NonZeroU64::MIN)
+        }))
+    }
+}
+
+impl From<Nanoseconds> for Duration {
+    fn from(nanoseconds: Nanoseconds) -> Self {
+        Self::from_nanos(nanoseconds.0.get())
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::refusal::Refusal;
 use super::steps::Opened;
 use crate::account::{Entry, RefusalLine};
-use crate::proxy_protocol::{ProxyHeader, ProxySource};
+use crate::proxy_protocol::ProxyHeader;
 use crate::sniff::{FirstBytes, SniffFailure, read_proxy_header};
 
 impl Opened<'_> {
@@ -15,7 +15,7 @@ impl Opened<'_> {
         let Some(accept) = &self.state.plan.accept_proxy else {
             return Ok(self);
         };
-        let peer = self.entry.info().client.ip();
+        let peer = self.entry.info().client().ip();
         if !accept.trusts(peer) {
             return if accept.refuses_others {
                 Err(self.refuse_untrusted())
@@ -51,9 +51,6 @@ impl Opened<'_> {
 /// Keeps what was read with the entry: the sessions of other listeners stay small.
 fn note(header: Option<Box<ProxyHeader>>, first: FirstBytes, entry: &Entry) {
     let mut info = entry.info();
-    if let Some(ProxySource::Tcp { client, .. }) = header.as_ref().map(|header| &header.source) {
-        info.client = *client;
-    }
     let session = info.guards.get_or_insert_default();
     session.forwarded = header;
     session.first = Some(Box::new(first));

@@ -42,7 +42,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     let (placement, targets) = place(&key, state, entry);
     state.series.record_cancel(placement);
     entry.info().detail = Some(placement.as_str());
-    let (address, until) = (entry.info().client, Instant::now() + TIME_MAX);
+    let (address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
     let mut sending = JoinSet::new(); // a session that is cut drops it, which ends the connections
     loop {
@@ -74,7 +74,7 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
 
 /// The servers that a request is sent to, and how they were found.
 fn place(key: &CancelKey, state: &ListenerState, entry: &Entry) -> (CancelPlacement, Vec<CancelTarget>) {
-    let (table, listener, client) = (&state.cancels, &state.plan.name, entry.info().client.host());
+    let (table, listener, client) = (&state.cancels, &state.plan.name, entry.info().client().host());
     if let Some(target) = table.server_of(key) {
         return (CancelPlacement::Key, vec![target]);
     }
@@ -117,7 +117,7 @@ fn header(client: &TcpStream, target: &CancelTarget, state: &ListenerState, entr
     let Some(version) = target.connect.proxy_protocol else {
         return Ok(Vec::new());
     };
-    let (address, forwarded) = (entry.info().client, forwarded(entry));
+    let (address, forwarded) = (entry.info().client(), forwarded(entry));
     let local = local_address(client, state.plan.unix_address());
     proxy_header(version, address, local, (None, None), forwarded.as_ref())
 }

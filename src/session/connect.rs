@@ -35,7 +35,7 @@ impl Routed<'_> {
         async move {
             let protocol = state.plan.protocol;
             let has_hello = tls.is_some() || sniffed.as_ref().is_some_and(|sniffed| sniffed.hello().is_some());
-            let address = entry.info().client;
+            let address = entry.info().client();
             // Clients of databases and of TLS say more, or are gone.
             let dial_client = DialClient::new(client, address, protocol == Protocol::Tcp && !has_hello);
             let mut first = header_for(pool, &state.plan, client, entry, sniffed.as_ref(), tls.as_ref())?;
@@ -142,7 +142,7 @@ fn header_for(
     let Some(version) = pool.plan().dial.connect.proxy_protocol else {
         return Ok(Vec::new());
     };
-    let (address, local) = (entry.info().client, local_address(client, listener.unix_address()));
+    let (address, local) = (entry.info().client(), local_address(client, listener.unix_address()));
     let forwarded = forwarded(entry);
     let info = entry.info();
     let tls = tls

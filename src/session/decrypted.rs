@@ -35,7 +35,7 @@ pub(super) fn find_termination<'a>(client: &Identified<'a>) -> Result<Option<Ter
     let known = RouteInput {
         name: hello.name.as_ref(),
         alpn: &hello.alpn,
-        client: Some(client.entry.info().client),
+        client: Some(client.entry.info().client()),
         database: None,
         user: None,
     };

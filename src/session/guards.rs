@@ -74,7 +74,7 @@ fn ask(state: &ListenerState, ids: &[GuardId], entry: &Entry, known: KnownClient
     }
     let now = Instant::now();
     let mut info = entry.info();
-    let client = info.client;
+    let client = info.client();
     let session = info.guards.get_or_insert_default();
     for guard in ids.iter().map(|id| &state.guards[*id]) {
         if session.has_passed(guard.name()) {

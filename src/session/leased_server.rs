@@ -61,7 +61,7 @@ impl LeasedServer {
             _ => None,
         };
         FinishedSession {
-            client: entry.info().client.host(),
+            client: entry.info().client().host(),
             connected_at: self.connected_at,
             duration: self.connected_at.elapsed(),
             client_sent: traffic.up.bytes() > 0,

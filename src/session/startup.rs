@@ -60,7 +60,7 @@ pub(super) async fn start(
         false => None,
     };
     if let Some(target) = connected.server.cancel_target() {
-        let address = entry.info().client.host();
+        let address = entry.info().client().host();
         connected.server.keep(match key {
             Some(key) => state.cancels.enter_key(key, target),
             None => state.cancels.enter_client(&state.plan.name, address, target),

@@ -165,7 +165,7 @@ impl<'a> Identified<'a> {
         let known = RouteInput {
             name: hello.and_then(|hello| hello.name.as_ref()),
             alpn: hello.map_or(&no_protocols, |hello| &hello.alpn),
-            client: Some(entry.info().client),
+            client: Some(entry.info().client()),
             database: startup.map(|startup| &*startup.database),
             user: startup.map(|startup| &*startup.user),
         };
