@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::pool::LivePool;
 use super::recorded_outcome::{RecordedOutcome, follow};
 use crate::plan::{Fallback, HealthPlan};
-use crate::pool::{FailedCheck, Member, Server, ServerFacts, ServerId};
+use crate::pool::{FailedCheck, Member, Server, ServerFacts};
 
 impl LivePool {
     /// Judges the result of a check of one of its servers, `Err` for one that did not pass, and records what follows.
@@ -26,8 +26,9 @@ impl LivePool {
                     .note_failure(server, &failed, &members, required, thresholds.fall)
             }
         };
+        let is_other_primary = judgement.is_other_primary;
         recorded.extend(follow(judgement, self.name(), self.roles(), thresholds));
-        self.update_stand_in(&members, is_confirmed.then(|| server.id()));
+        self.update_stand_in(is_other_primary, &members, is_confirmed.then_some(server));
         recorded
     }
 
@@ -35,25 +36,32 @@ impl LivePool {
     /// call itself one.
     #[must_use]
     pub fn trust(&self, server: &str) -> Option<Vec<RecordedOutcome>> {
-        let judgement = self
-            .roles()
-            .trust(server, &self.servers(), self.plan().health.required)?;
-        let thresholds = self.plan().health.thresholds;
+        let HealthPlan {
+            required, thresholds, ..
+        } = self.plan().health;
+        let members = self.servers();
+        let judgement = self.roles().trust(server, &members, required)?;
+        let is_other_primary = judgement.is_other_primary;
         let recorded = follow(judgement, self.name(), self.roles(), thresholds).collect();
-        self.update_stand_in(&self.servers(), None);
+        self.update_stand_in(is_other_primary, &members, None);
         Some(recorded)
     }
 
-    /// Lets the primary in force stand in for replicas, if the pool falls back to it, and no other server. `checked`: the
-    /// server that a check has just passed.
-    fn update_stand_in(&self, members: &[Member], checked: Option<ServerId>) {
+    /// Lets the primary in force stand in for replicas, if the pool falls back to it, and no other server. `is_other`: it may
+    /// be another one than before. `checked`: the server that a check has just passed.
+    fn update_stand_in(&self, is_other: bool, members: &[Member], checked: Option<&Arc<Server>>) {
         if self.plan().fallback != Some(Fallback::Primary) {
             return;
         }
         let primary = self.roles().primary_in_force();
-        for member in members {
-            let is_primary = primary.as_ref() == Some(&member.spec().label);
-            member.set_stand_in(is_primary, checked == Some(member.id()));
+        let is_primary = |server: &Server| primary.as_ref() == Some(&server.spec().label);
+        if is_other {
+            members
+                .iter()
+                .for_each(|member| member.set_stand_in(is_primary(member)));
+        }
+        if let Some(server) = checked.filter(|server| is_primary(server)) {
+            server.confirm_stand_in();
         }
     }
 }

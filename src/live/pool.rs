@@ -267,7 +267,7 @@ impl LivePool {
                 server.forget_role();
             }
             if is_new || self.plan.fallback != Some(Fallback::Primary) {
-                server.set_stand_in(false, false);
+                server.set_stand_in(false);
             }
         }
     }

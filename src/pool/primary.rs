@@ -95,6 +95,8 @@ pub(super) struct PrimaryWatch {
     others_changed: bool,
     /// The servers of the pool by label.
     servers: BTreeMap<Arc<str>, Knowledge>,
+    /// Those that call themselves primary, or did so before they went down. A check goes through these few only.
+    claiming: BTreeSet<Arc<str>>,
 }
 
 /// Servers that have left the pool and may come back as what they were. When there are more of them, all are forgotten.
@@ -151,6 +153,9 @@ impl PrimaryWatch {
             (Arc::clone(label), knowledge)
         });
         self.servers = servers.collect();
+        let servers = &self.servers;
+        self.claiming
+            .retain(|label| matches!(servers.get(label), Some(Knowledge::Seen(seen)) if seen.claim.is_some()));
         if self.others.len() > self.servers.len() + DEPARTED_MAX {
             self.others.retain(|label, _| self.servers.contains_key(label));
             self.others_changed = true;
@@ -195,6 +200,10 @@ impl PrimaryWatch {
             },
             has_failed: matches!(sighting, Sighting::Refused | Sighting::Failed { .. }),
         });
+        match claim {
+            Some(_) => self.claiming.insert(server.into()),
+            None => self.claiming.remove(server),
+        };
         let is_promoted_again = before
             .claim
             .zip(claim)
@@ -288,9 +297,9 @@ impl PrimaryWatch {
 
     /// All claims of the servers of the pool that are not down.
     fn claims(&self) -> impl Iterator<Item = (&Arc<str>, Seen, Claim)> {
-        self.servers.iter().filter_map(|(label, knowledge)| match knowledge {
-            Knowledge::Seen(seen) if !seen.is_down => Some((label, *seen, seen.claim?)),
-            _ => None,
+        self.claiming.iter().filter_map(|label| {
+            let seen = self.seen(label).filter(|seen| !seen.is_down)?;
+            Some((label, seen, seen.claim?))
         })
     }
 
@@ -359,15 +368,6 @@ impl PrimaryWatch {
         let new = remembered.and_then(|known| self.seen(&known.server)?.system_identifier);
         let mut systems = self.servers.keys().map(|label| self.seen(label)?.system_identifier);
         old.zip(new).is_some_and(|(old, new)| old != new) && systems.all(|system| system == new)
-    }
-
-    /// Nothing is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.
-    fn decide_anew(&mut self) {
-        let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
-        let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
-        let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
-        // One whose timeline is not known may be on the highest.
-        self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 }
 

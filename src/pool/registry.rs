@@ -143,6 +143,10 @@ impl ServerRegistry {
             };
             entries.overrides.insert(path.clone(), stored);
         }
+        drop(entries);
+        if let Some(roles) = self.lock_roles().get(&path.0) {
+            roles.forget_list();
+        }
         overrides
     }
 

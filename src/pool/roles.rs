@@ -1,7 +1,7 @@
 //! What is known of the roles of a pool's servers, and what follows for each of them. It outlives the pool of one plan.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,7 +23,13 @@ pub struct PoolRoles {
 
 #[derive(Debug, Default)]
 struct RolesState {
+    /// The list whose servers the rest is about. It keeps no server; only its address is compared.
+    list: Weak<Vec<Member>>,
+    /// The labels of these servers.
+    labels: HashSet<Arc<str>>,
     primaries: PrimaryWatch,
+    /// The primary in force at the latest judgement.
+    primary: Option<Arc<str>>,
     lags: LagWatch,
     /// Whether servers that call themselves primary were accepted, by label.
     verdicts: HashMap<Arc<str>, PrimaryVerdict>,
@@ -39,6 +45,8 @@ pub struct RoleJudgement {
     pub rivals: Option<Vec<Arc<str>>>,
     /// Set if another server or timeline is the primary now.
     pub new_primary: Option<KnownPrimary>,
+    /// Whether another server is the primary in force than at the latest judgement, or the list of servers is another one.
+    pub is_other_primary: bool,
     /// Whether what is to be remembered of the primary has changed; also by what was learned of the same one.
     is_memory_changed: bool,
 }
@@ -84,12 +92,18 @@ impl PoolRoles {
         self.lock().primaries.in_force().map(Arc::from)
     }
 
-    /// Judges what a check that passed has found out about a server.
+    /// Has the list of servers gone through at the next check: an operator has disabled or enabled one of them.
+    pub(super) fn forget_list(&self) {
+        self.lock().list = Weak::new();
+    }
+
+    /// Judges what a check that passed has found out about a server. `members`: all servers of the pool; they are gone
+    /// through only if this is another list than at the latest judgement.
     pub fn judge(
         &self,
         server: &Arc<Server>,
         facts: &ServerFacts,
-        members: &[Member],
+        members: &Arc<Vec<Member>>,
         required: RoleRequirement,
         now: Instant,
     ) -> RoleJudgement {
@@ -105,9 +119,8 @@ impl PoolRoles {
             state.lags.record_primary(label, facts, max_lag, now);
         }
         let is_primary = role == Some(Role::Primary);
-        let lags = &mut state.lags;
-        let max_lag = required.max_lag.filter(|_| !is_primary);
-        let lag = max_lag.and_then(|max_lag| lags.of_replica(label, facts, max_lag, now));
+        let max_lag = required.max_lag.filter(|_| !is_primary && state.labels.contains(label));
+        let lag = max_lag.and_then(|max_lag| state.lags.of_replica(label, facts, max_lag, now));
         server.set_lag(lag.or(facts.lag).filter(|_| !is_primary));
         // Of one that calls itself the primary, the verdict is the result, once there is one.
         if !(is_primary && !is_multi_primary && required.is_one_primary()) {
@@ -124,7 +137,7 @@ impl PoolRoles {
         &self,
         server: &Server,
         failed: &FailedCheck,
-        members: &[Member],
+        members: &Arc<Vec<Member>>,
         required: RoleRequirement,
         fall: u32,
     ) -> RoleJudgement {
@@ -142,14 +155,15 @@ impl PoolRoles {
     }
 
     /// An operator says that this server is the primary. `None`: it does not call itself one, and nothing changes.
-    pub fn trust(&self, server: &str, members: &[Member], required: RoleRequirement) -> Option<RoleJudgement> {
+    pub fn trust(&self, server: &str, members: &Arc<Vec<Member>>, required: RoleRequirement) -> Option<RoleJudgement> {
         let mut state = self.lock();
         let before = state.primaries.known().cloned();
-        state.primaries.set_servers(with_disabled(members));
+        let is_other_list = state.set_list(members, required);
         if !state.primaries.trust(server) {
             return None;
         }
-        let judgement = state.reconsider(before.as_ref(), None, members, required);
+        let mut judgement = state.reconsider(before.as_ref(), None, members, required);
+        judgement.is_other_primary |= is_other_list;
         self.notify(&judgement);
         Some(judgement)
     }
@@ -185,34 +199,48 @@ fn sighting(facts: &ServerFacts) -> Sighting {
     }
 }
 
-/// The labels of servers, each with whether the server is disabled.
-fn with_disabled(members: &[Member]) -> impl Iterator<Item = (&Arc<str>, bool)> {
-    members
-        .iter()
-        .map(|member| (&member.spec().label, member.is_disabled()))
-}
-
 impl RolesState {
+    /// Takes over the servers of the pool, unless they are in this list already. Returns whether it is another list. Those of
+    /// one list have one requirement.
+    fn set_list(&mut self, members: &Arc<Vec<Member>>, required: RoleRequirement) -> bool {
+        if self.list.as_ptr() == Arc::as_ptr(members) {
+            return false;
+        }
+        self.list = Arc::downgrade(members);
+        self.labels = members.iter().map(|member| Arc::clone(&member.spec().label)).collect();
+        let labels = &self.labels;
+        self.lags.retain(|label| labels.contains(label));
+        if required.has_primary() {
+            self.verdicts.retain(|label, _| labels.contains(label));
+            let with_disabled = members
+                .iter()
+                .map(|member| (&member.spec().label, member.is_disabled()));
+            self.primaries.set_servers(with_disabled);
+        } else {
+            // What was seen before a reload is not followed any more.
+            self.verdicts.clear();
+            self.primaries.set_servers(std::iter::empty());
+        }
+        true
+    }
+
     /// Takes note of what was seen of a server.
     fn observe(
         &mut self,
         label: &Arc<str>,
         sighting: Sighting,
-        members: &[Member],
+        members: &Arc<Vec<Member>>,
         required: RoleRequirement,
     ) -> RoleJudgement {
-        let labels: HashSet<&str> = members.iter().map(|member| &*member.spec().label).collect();
-        let is_member = |label: &str| labels.contains(label);
-        self.lags.retain(is_member);
-        if !required.has_primary() {
-            // What was seen before a reload is not followed any more.
-            self.primaries.set_servers(std::iter::empty());
-            self.verdicts.clear();
-            return RoleJudgement::default();
+        let is_other_list = self.set_list(members, required);
+        if !required.has_primary() || !self.labels.contains(label) {
+            return RoleJudgement {
+                is_other_primary: is_other_list,
+                ..RoleJudgement::default()
+            };
         }
         let before = self.primaries.known().cloned();
         let had_rivals = self.primaries.claimants().count() > 1;
-        self.primaries.set_servers(with_disabled(members));
         self.primaries.observe(label, sighting);
         let mut claimant = None;
         match sighting {
@@ -223,10 +251,10 @@ impl RolesState {
             Sighting::Replica { .. } => drop(self.verdicts.remove(label)),
             Sighting::Refused | Sighting::Failed { .. } => {} // what it said before still counts
         }
-        self.verdicts.retain(|label, _| is_member(label));
         let mut judgement = self.reconsider(before.as_ref(), claimant, members, required);
         let claimants: Vec<_> = self.primaries.claimants().map(Arc::clone).collect();
         judgement.rivals = (claimants.len() > 1 && !had_rivals).then_some(claimants);
+        judgement.is_other_primary |= is_other_list;
         judgement
     }
 
@@ -246,8 +274,12 @@ impl RolesState {
         let mut judgement = RoleJudgement {
             new_primary: known.filter(is_new).cloned(),
             is_memory_changed: known != before || others_changed,
+            is_other_primary: self.primaries.in_force() != self.primary.as_deref(),
             ..RoleJudgement::default()
         };
+        if judgement.is_other_primary {
+            self.primary = self.primaries.in_force().map(Arc::from);
+        }
         if !required.is_one_primary() {
             return judgement;
         }
@@ -269,3 +301,6 @@ impl RolesState {
         judgement
     }
 }
+
+#[cfg(test)]
+mod tests;

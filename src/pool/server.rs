@@ -185,20 +185,6 @@ impl Server {
         !self.has(NOT_ENABLED)
     }
 
-    /// Whether it is the primary of a pool of replicas that falls back to its primary.
-    #[must_use]
-    pub fn is_stand_in(&self) -> bool {
-        self.has(STAND_IN)
-    }
-
-    /// Sets whether it is. `is_confirmed`: a check has just found that it is a primary.
-    pub fn set_stand_in(&self, is_stand_in: bool, is_confirmed: bool) {
-        if is_stand_in && is_confirmed {
-            self.lock_checks().passed_at = Some(Instant::now());
-        }
-        self.set_flag(STAND_IN, is_stand_in);
-    }
-
     /// Whether it is down, and not only because of its role: at least `fall` checks in a row have failed since that was seen.
     pub(super) fn has_failed(&self, fall: u32) -> bool {
         self.lock_checks().rise_fall.has_failed(fall)

@@ -25,10 +25,12 @@ impl PrimaryWatch {
         {
             return format!("an old primary: timeline {low}, and {other} is on {high}");
         }
-        let awaited: Vec<_> = self.awaited().map(|(label, _)| &**label).collect();
-        if !awaited.is_empty() && self.in_force().is_none() && self.may_follow(server) {
-            let names = awaited.join(", ");
-            return format!("not decided: the role of {names} is not known; `acequia pool trust` decides");
+        if self.in_force().is_none() && self.may_follow(server) {
+            let awaited: Vec<_> = self.awaited().map(|(label, _)| &**label).collect();
+            if !awaited.is_empty() {
+                let names = awaited.join(", ");
+                return format!("not decided: the role of {names} is not known; `acequia pool trust` decides");
+            }
         }
         if let Some(known) = &self.known {
             let primary = &known.server;

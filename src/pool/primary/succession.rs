@@ -1,5 +1,6 @@
 //! Which server becomes the primary where no timeline decides, and which may not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Claim, Knowledge, KnownPrimary, PrimaryWatch, Seen, Standing};
@@ -61,9 +62,6 @@ impl PrimaryWatch {
     /// Accepts the only one of these claims, once the role of all servers that may become the primary is known. Several are
     /// rejected from then on.
     pub(super) fn settle(&mut self, is_candidate: impl Fn(&Seen, &Claim) -> bool) {
-        if self.awaited().next().is_some() {
-            return;
-        }
         let succession = self.succession();
         let candidates = self.claims().filter_map(|(label, seen, claim)| {
             let standing = self.others.get(label).copied();
@@ -71,6 +69,9 @@ impl PrimaryWatch {
             is_one.then(|| (Arc::clone(label), standing))
         });
         let candidates: Vec<_> = candidates.collect();
+        if candidates.is_empty() || self.awaited().next().is_some() {
+            return;
+        }
         match candidates.as_slice() {
             [] | [(_, Some(Standing::Rejected))] => {}
             [(only, _)] => self.adopt(only),
@@ -78,6 +79,15 @@ impl PrimaryWatch {
                 .iter()
                 .for_each(|(label, _)| self.set_standing(label, Standing::Rejected)),
         }
+    }
+
+    /// Nothing is remembered: accepts the only claim to the highest timeline, once the role of all servers is known.
+    pub(super) fn decide_anew(&mut self) {
+        let systems = self.claims().filter_map(|(_, seen, _)| seen.system_identifier);
+        let is_one_database = systems.collect::<BTreeSet<_>>().len() <= 1;
+        let top = self.claims().map(|(.., claim)| claim.timeline).max().flatten();
+        // One whose timeline is not known may be on the highest.
+        self.settle(|_, claim| !is_one_database || claim.timeline == top || claim.timeline.is_none());
     }
 
     pub(super) fn adopt(&mut self, server: &Arc<str>) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::Server;
+use tokio::time::Instant;
+
+use super::{STAND_IN, Server};
 
 impl Server {
     /// Whether it answers its checks, whatever its role, or has none. Whether it is ejected or in use is another question.
@@ -26,5 +28,21 @@ impl Server {
     /// Sets how long it is behind its primary.
     pub(in crate::pool) fn set_lag(&self, lag: Option<Duration>) {
         self.lock_checks().lag = lag;
+    }
+
+    /// Whether it is the primary of a pool of replicas that falls back to its primary.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.has(STAND_IN)
+    }
+
+    /// Sets whether it is.
+    pub fn set_stand_in(&self, is_stand_in: bool) {
+        self.set_flag(STAND_IN, is_stand_in);
+    }
+
+    /// A check has just found that it still is: for a while it is used although its checks are refused.
+    pub fn confirm_stand_in(&self) {
+        self.lock_checks().passed_at = Some(Instant::now());
     }
 }

@@ -60,7 +60,8 @@ async fn a_stand_in_is_used_only_when_no_other_server_is_left() {
     let (servers, now) = (pool.servers(), Instant::now());
     let unfit = CheckOutcome::Unfit("it is the primary".into());
     servers[0].record_check(&unfit, THRESHOLDS);
-    servers[0].set_stand_in(true, true);
+    servers[0].set_stand_in(true);
+    servers[0].confirm_stand_in();
     assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s1"]), false));
     fails(&servers[1], 3);
     assert_eq!((picked(&pool, now), pool.is_on_stand_in(now)), (labels(&["s2"]), false));
@@ -71,7 +72,7 @@ async fn a_stand_in_is_used_only_when_no_other_server_is_left() {
     apply(&servers[0], Override::Drain { close_over: None });
     assert!(pool.pick(client(0), &[], now).is_err() && !pool.is_on_stand_in(now));
     apply(&servers[0], Override::Enable);
-    servers[0].set_stand_in(false, false);
+    servers[0].set_stand_in(false);
     assert!(pool.pick(client(0), &[], now).is_err());
 }
 

@@ -268,6 +268,9 @@ proptest! {
                 NodeEvent::Enable => disable(&mut pool, &disabled),
                 _ => {}
             }
+            let claims = |label: &&Arc<str>| pool.seen(label).is_some_and(|seen| seen.claim.is_some());
+            let claiming: BTreeSet<_> = pool.servers.keys().filter(claims).map(Arc::clone).collect();
+            prop_assert_eq!(&pool.claiming, &claiming);
             let Some(now) = used(&pool) else { continue };
             if told.last != Some(now) {
                 prop_assert!(!told.is_old[now], "{now} is an old primary: {told:?}");

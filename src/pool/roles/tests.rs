@@ -1,0 +1,209 @@
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::ServerAddr;
+use crate::pool::{MemberConfig, Override, ServerRegistry, ServerSpec, Thresholds};
+
+const REQUIRED: RoleRequirement = RoleRequirement {
+    role: Some(Role::Primary),
+    max_lag: Some(Duration::from_secs(10)),
+    single: true,
+};
+const THRESHOLDS: Thresholds = Thresholds { rise: 1, fall: 2 };
+
+fn pool_name() -> Arc<str> {
+    "p".into()
+}
+
+fn member(registry: &ServerRegistry, n: usize) -> Member {
+    let label: Arc<str> = format!("s{n}").into();
+    let spec = ServerSpec {
+        label: Arc::clone(&label),
+        identity: label,
+        address: ServerAddr::new(([10, 0, 0, 1], u16::try_from(n).unwrap() + 1).into()),
+        resolved_from: None,
+    };
+    Member::new(
+        registry.get_or_create(&pool_name(), spec, true),
+        MemberConfig::default(),
+    )
+}
+
+fn members(registry: &ServerRegistry, servers: impl Iterator<Item = usize>) -> Arc<Vec<Member>> {
+    Arc::new(servers.map(|n| member(registry, n)).collect())
+}
+
+fn set(registry: &ServerRegistry, n: usize, change: Override) {
+    let path = (pool_name(), format!("s{n}").into());
+    let _ = registry.apply_override(&path, change, "uid 0".into(), SystemTime::now());
+}
+
+const DISABLE: Override = Override::Disable { close_over: None };
+
+fn facts(role: Role, timeline: Option<u32>) -> ServerFacts {
+    ServerFacts {
+        role: Some(role),
+        timeline,
+        lag: Some(Duration::ZERO),
+        ..ServerFacts::default()
+    }
+}
+
+#[test]
+fn checks_go_through_the_list_of_servers_only_once_after_it_has_changed() {
+    const SERVERS: usize = 50;
+    let registry = ServerRegistry::default();
+    let roles = registry.roles(&pool_name());
+    let now = Instant::now();
+    // How often a round of checks went through the list.
+    let round = |list: &Arc<Vec<Member>>| {
+        let judgements = list.iter().enumerate().map(|(n, server)| {
+            let role = if n == 0 { Role::Primary } else { Role::Replica };
+            roles.judge(server, &facts(role, Some(1)), list, REQUIRED, now)
+        });
+        judgements.filter(|judgement| judgement.is_other_primary).count()
+    };
+    let list = members(&registry, 0..SERVERS);
+    assert_eq!(round(&list), 2, "the list is new, and then the primary is known");
+    assert_eq!([round(&list), round(&list)], [0, 0]);
+    set(&registry, 7, DISABLE);
+    assert_eq!([round(&list), round(&list)], [1, 0]);
+    set(&registry, 7, Override::Enable);
+    assert_eq!([round(&list), round(&list)], [1, 0]);
+    let smaller = members(&registry, 0..SERVERS - 1);
+    assert_eq!([round(&smaller), round(&smaller)], [1, 0]);
+    assert_eq!(
+        Arc::strong_count(&list),
+        1,
+        "a list that is not used any more is dropped"
+    );
+}
+
+#[test]
+fn a_server_that_is_disabled_holds_up_no_decision_from_the_next_check_on() {
+    let registry = ServerRegistry::default();
+    let roles = registry.roles(&pool_name());
+    let list = members(&registry, 0..2);
+    let check = || {
+        roles.judge(&list[0], &facts(Role::Primary, None), &list, REQUIRED, Instant::now());
+        roles.primary_in_force()
+    };
+    assert_eq!(check(), None, "s1 has told nothing");
+    set(&registry, 1, DISABLE);
+    assert_eq!(check().as_deref(), Some("s0"));
+}
+
+const SERVERS: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Primary(usize, Option<u32>),
+    Replica(usize),
+    Refused(usize),
+    Failed(usize),
+    Disable(usize),
+    Enable(usize),
+    /// The servers of the pool are those of these bits from now on.
+    List(u8),
+    Trust(usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let server = 0..SERVERS;
+    let event = prop_oneof![
+        6 => (server.clone(), prop::option::of(1..4_u32)).prop_map(|(n, timeline)| Event::Primary(n, timeline)),
+        8 => server.clone().prop_map(Event::Replica),
+        2 => server.clone().prop_map(Event::Refused),
+        4 => server.clone().prop_map(Event::Failed),
+        1 => server.clone().prop_map(Event::Disable),
+        2 => server.clone().prop_map(Event::Enable),
+        2 => (0..1_u8 << SERVERS).prop_map(Event::List),
+        1 => server.prop_map(Event::Trust),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+/// A pool whose checks are recorded.
+struct Checked {
+    registry: ServerRegistry,
+    all: Vec<Member>,
+    list: Arc<Vec<Member>>,
+    /// Whether each check goes through the list of servers.
+    scans: bool,
+}
+
+impl Checked {
+    fn new(scans: bool) -> Self {
+        let registry = ServerRegistry::default();
+        let list = members(&registry, 0..SERVERS);
+        Self {
+            registry,
+            all: list.to_vec(),
+            list,
+            scans,
+        }
+    }
+
+    /// Applies an event. Returns what follows, in words.
+    fn apply(&mut self, event: Event, now: Instant) -> String {
+        let roles = self.registry.roles(&pool_name());
+        if self.scans {
+            roles.forget_list();
+        }
+        let judge = |n: usize, facts| roles.judge(&self.all[n], &facts, &self.list, REQUIRED, now);
+        let fail = |n: usize, outcome: CheckOutcome| {
+            self.all[n].record_check(&outcome, THRESHOLDS);
+            roles.note_failure(&self.all[n], &outcome.into(), &self.list, REQUIRED, THRESHOLDS.fall)
+        };
+        let refused = CheckOutcome::Refused {
+            reason: "too many connections".into(),
+            accepts_sessions: true,
+        };
+        let judgement = match event {
+            Event::Primary(n, timeline) => judge(n, facts(Role::Primary, timeline)),
+            Event::Replica(n) => judge(n, facts(Role::Replica, None)),
+            Event::Refused(n) => fail(n, refused),
+            Event::Failed(n) => fail(n, CheckOutcome::Fail("timed out".into())),
+            Event::Trust(n) => {
+                let judgement = roles.trust(&format!("s{n}"), &self.list, REQUIRED);
+                judgement.unwrap_or_default()
+            }
+            Event::Disable(n) => return self.set(n, DISABLE),
+            Event::Enable(n) => return self.set(n, Override::Enable),
+            Event::List(bits) => {
+                let listed = (0..SERVERS).filter(|n| bits & 1 << n != 0);
+                self.list = Arc::new(listed.map(|n| self.all[n].clone()).collect());
+                return String::new();
+            }
+        };
+        for (server, outcome) in &judgement.outcomes {
+            server.record_check(outcome, THRESHOLDS);
+        }
+        let outcomes = judgement.outcomes.iter();
+        let mut outcomes: Vec<_> = outcomes
+            .map(|(server, outcome)| format!("{} {outcome:?}", server.spec().label))
+            .collect();
+        outcomes.sort();
+        let (rivals, primary) = (&judgement.rivals, roles.primary_in_force());
+        let (claimants, memory) = (roles.claimants(), roles.known_primary());
+        format!("{outcomes:?} {rivals:?} {primary:?} {claimants:?} {memory:?}")
+    }
+
+    fn set(&self, n: usize, change: Override) -> String {
+        set(&self.registry, n, change);
+        String::new()
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_follows_from_a_check_is_the_same_as_if_it_went_through_all_servers(events in events()) {
+        let (mut pool, mut scanning) = (Checked::new(false), Checked::new(true));
+        let now = Instant::now();
+        for event in events {
+            prop_assert_eq!(pool.apply(event, now), scanning.apply(event, now), "{:?}", event);
+        }
+    }
+}
