@@ -42,7 +42,7 @@ endings! {
     ServerReset = "server_reset",
     /// The client stopped responding: keepalive or retransmission timed out.
     ClientLost = "client_lost",
-    /// The server stopped responding: keepalive or retransmission timed out.
+    /// The server stopped responding: keepalive or retransmission timed out, or it did not answer a request for TLS.
     ServerLost = "server_lost",
     /// The client closed the connection without ending its TLS stream, while the server was not finished.
     ClientTruncated = "client_truncated",

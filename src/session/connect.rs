@@ -63,8 +63,8 @@ impl Routed<'_> {
             }
             let postgres = sniffed.as_ref().and_then(Sniffed::postgres);
             if let Some(PostgresOpening::Tls(_, TlsStart::Agreed)) = postgres {
-                let socket = &mut dialled.socket;
-                Box::pin(request_tls(socket, &first, pool.plan(), client, entry, told)).await?;
+                let (socket, within) = (&mut dialled.socket, limits.connect.timeout);
+                Box::pin(request_tls(socket, &first, &server, within, client, entry, told)).await?;
                 first.clear();
             }
             let asks_server = matches!(postgres, Some(PostgresOpening::SslRequest));

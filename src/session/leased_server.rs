@@ -34,6 +34,11 @@ impl LeasedServer {
         }
     }
 
+    /// Its label.
+    pub(super) fn label(&self) -> &str {
+        &self.lease.server().spec().label
+    }
+
     /// How a cancel request reaches the server; `None`: its pool is no longer in force.
     pub(super) fn cancel_target(&self) -> Option<CancelTarget> {
         let pool = self.pool.get()?;

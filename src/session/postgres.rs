@@ -1,20 +1,23 @@
 //! What is agreed with the two sides of a PostgreSQL session about TLS.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::refusal::Refusal;
-use crate::account::Entry;
+use super::leased_server::LeasedServer;
+use super::refusal::{Refusal, ending_of_fault};
+use crate::account::{Ending, Entry};
 use crate::dial::DialError;
-use crate::plan::{ListenerPlan, PoolPlan, Protocol};
+use crate::plan::{ListenerPlan, Protocol};
 use crate::refuse::Reply;
+use crate::relay::{Closed, Side};
 use crate::sniff::TlsAnswer;
 use crate::sniff::alert::Alert;
 use crate::sniff::postgres::SSL_REQUEST;
-use crate::socket::socket_fault;
+use crate::socket::{Fault, socket_fault};
 
 /// Whether a listener refuses sessions in the clear.
 pub(super) fn requires_tls(listener: &ListenerPlan) -> bool {
@@ -37,42 +40,90 @@ pub(super) fn tls_answer(listener: &ListenerPlan) -> TlsAnswer {
 }
 
 /// Asks a server for TLS, because we have agreed to it in its stead: sends it `header` and an SSLRequest, and waits for its
-/// `S`. Then it waits for the ClientHello. `told`: what the client gets with this alert.
+/// `S`, at most this long. Then it waits for the ClientHello. `told`: what the client gets with this alert.
 ///
 /// # Errors
-/// The server answers anything else, also if something comes behind its `S` (CVE-2021-23222), or nothing within the time
-/// for a connect; or the client is gone.
+/// The server answers anything else, also if something comes behind its `S` (CVE-2021-23222), or does not answer; or the
+/// client is gone.
 pub(super) async fn request_tls(
-    server: &mut TcpStream,
+    socket: &mut TcpStream,
     header: &[u8],
-    pool: &PoolPlan,
+    server: &LeasedServer,
+    within: Duration,
     client: &TcpStream,
     entry: &Entry,
     told: impl Fn(Alert) -> Reply,
 ) -> Result<(), Refusal> {
     let request = [header, &SSL_REQUEST].concat();
-    let ask = ask_for_tls(server, &request, entry);
     let asked = tokio::select! {
         biased;
-        asked = timeout(pool.dial.connect.timeout, ask) => asked,
+        asked = ask_for_tls(socket, &request, within, entry) => asked,
         fault = socket_fault(client) => return Err(Refusal::DialError(DialError::ClientFault(fault), Reply::Close)),
     };
-    match asked {
-        Ok(Ok(([b'S', _], 1))) => Ok(()),
+    match asked.and_then(|(answer, bytes)| (bytes > 0).then_some((answer, bytes)).ok_or(NoAnswer::Closed)) {
+        Ok(([b'S', _], 1)) => Ok(()),
         Ok(answer) => {
-            tracing::debug!(pool = %pool.name, ?answer, "the server does not agree to TLS");
+            tracing::debug!(server = %server.label(), ?answer, "the server does not agree to TLS");
             Err(Refusal::ServerRefusedTls(told(Alert::HandshakeFailure)))
         }
-        Err(_) => Err(Refusal::DialError(DialError::ConnectFailed, told(Alert::InternalError))),
+        Err(why) => Err(unanswered(&why, server, client, entry, told(Alert::InternalError))),
     }
 }
 
+/// Why a server has not answered a request for TLS.
+pub(super) enum NoAnswer {
+    /// It has closed the connection.
+    Closed,
+    /// The connection broke.
+    Broke(io::Error),
+    /// Nothing came in time.
+    Late,
+}
+
 /// Sends a server this request, which ends with an SSLRequest. Returns its answer and the number of bytes that have come: a
-/// second one must not.
-pub(super) async fn ask_for_tls(server: &mut TcpStream, request: &[u8], entry: &Entry) -> io::Result<([u8; 2], usize)> {
-    server.write_all(request).await?;
+/// second one must not. None: the end of the stream.
+pub(super) async fn ask_for_tls(
+    socket: &mut TcpStream,
+    request: &[u8],
+    within: Duration,
+    entry: &Entry,
+) -> Result<([u8; 2], usize), NoAnswer> {
     let mut answer = [0; 2];
-    let bytes = server.read(&mut answer).await?;
+    let ask = async {
+        socket.write_all(request).await?;
+        socket.read(&mut answer).await
+    };
+    let bytes = match timeout(within, ask).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(NoAnswer::Broke(error)),
+        Err(_) => return Err(NoAnswer::Late),
+    };
     entry.traffic().down.add(bytes);
     Ok((answer, bytes))
+}
+
+/// The end of a session whose server has not answered a request for TLS. Reports it to the pool of the server.
+pub(super) fn unanswered(
+    why: &NoAnswer,
+    server: &LeasedServer,
+    client: &TcpStream,
+    entry: &Entry,
+    reply: Reply,
+) -> Refusal {
+    entry.info().detail = Some("tls_request");
+    let (reason, error, fault) = match why {
+        NoAnswer::Closed => ("closed", None, None),
+        NoAnswer::Broke(error) => ("broke", Some(tracing::field::display(error)), Some(Fault::of(error))),
+        NoAnswer::Late => ("timeout", None, Some(Fault::Lost)),
+    };
+    tracing::debug!(server = %server.label(), reason, error, "the server does not answer a request for TLS");
+    let (closed, ending) = match fault {
+        None => (Closed::Finished(Side::Server), Ending::ServerClosed),
+        Some(fault) => (Closed::Broke(Side::Server, fault), ending_of_fault(Side::Server, fault)),
+    };
+    // One that hangs was connected to for long, which would count as a session that it served.
+    if !matches!(why, NoAnswer::Late) {
+        server.report(client, closed, entry);
+    }
+    Refusal::Unanswered(ending, reply)
 }

@@ -41,6 +41,8 @@ pub(super) enum Refusal {
     Responded(Ending, Reply),
     /// The server did not agree to TLS.
     ServerRefusedTls(Reply),
+    /// The server did not answer a request for TLS.
+    Unanswered(Ending, Reply),
     /// A connection broke during the login of a PostgreSQL session.
     Broke(Side, Fault),
     /// It was a request to cancel a query, and nothing is left to do.
@@ -81,7 +83,7 @@ impl Refusal {
             Self::Handshake(HandshakeError::NoRoom | HandshakeError::TooSlow) => Ending::HelloTimeout,
             Self::Broke(side, fault) => ending_of_fault(*side, *fault),
             Self::Cancelled => Ending::Cancel,
-            Self::Responded(ending, _) | Self::Cut(ending) => *ending,
+            Self::Responded(ending, _) | Self::Unanswered(ending, _) | Self::Cut(ending) => *ending,
         }
     }
 
@@ -96,6 +98,7 @@ impl Refusal {
             | Self::Refused(reply)
             | Self::DialError(_, reply)
             | Self::Responded(_, reply)
+            | Self::Unanswered(_, reply)
             | Self::ServerRefusedTls(reply) => reply,
             // The alert was sent.
             Self::Handshake(HandshakeError::Tls(_)) => Reply::End,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cancel::cancel;
 use super::listener_state::ListenerState;
-use super::postgres::{ask_for_tls, requires_tls};
+use super::postgres::{ask_for_tls, requires_tls, unanswered};
 use super::record_sniffed::{count_unsniffed, record_sniffed};
 use super::refusal::{Refusal, reply};
 use super::steps::Connected;
@@ -84,15 +84,8 @@ async fn relay_tls_answer(
 ) -> Result<(), Refusal> {
     let first = std::mem::take(&mut connected.first);
     let server = &mut connected.socket;
-    let ask = ask_for_tls(server, &first, entry);
-    let asked = timeout(state.plan.sniff.hello_timeout, ask).await;
-    if let Ok(Err(error)) = &asked {
-        let closed = Closed::Broke(Side::Server, Fault::of(error));
-        connected.server.report(client, closed, entry);
-    }
-    let Ok(Ok((answer, bytes))) = asked else {
-        return Err(Refusal::DialError(DialError::ConnectFailed, Reply::Close));
-    };
+    let asked = ask_for_tls(server, &first, state.plan.sniff.hello_timeout, entry).await;
+    let (answer, bytes) = asked.map_err(|why| unanswered(&why, &connected.server, client, entry, Reply::Close))?;
     if bytes > 1 && matches!(answer[0], b'S' | b'N') {
         return Err(Refusal::ServerRefusedTls(Reply::Close));
     }

@@ -1,18 +1,20 @@
 //! Listeners with `protocol = "postgres"`: each client reaches the server that it names, and prints why it is refused.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use crate::support::client::Client;
+use crate::support::counts::log_lines;
 use crate::support::database::{Postgres, psql};
 use crate::support::eventually;
 use crate::support::hello::Hello;
 use crate::support::process::{finished, must};
 use crate::support::proxy::Proxy;
 use crate::support::server::Server;
+use crate::support::stream::reset;
 
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+pub(super) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 const PORT: &str = "SELECT inet_server_port()";
 
@@ -199,4 +201,58 @@ fn a_server_without_tls_and_a_pool_without_direct_tls_are_told_by_an_alert() {
         (&line["ending"], &line["detail"]),
         (&"refused".into(), &"direct_tls".into())
     );
+}
+
+#[test]
+fn a_server_that_ends_or_hangs_at_a_request_for_tls_ends_the_session_as_that() {
+    let on_request = |then: fn(TcpStream)| {
+        Server::run(move |mut stream| {
+            let _ = stream.read_exact(&mut [0; 8]);
+            then(stream);
+        })
+    };
+    let servers = [
+        ("closes", "server_closed", on_request(drop)),
+        ("resets", "server_reset", on_request(reset)),
+        (
+            "hangs",
+            "server_lost",
+            on_request(|mut stream| drop(stream.read_to_end(&mut Vec::new()))),
+        ),
+    ];
+    let route = |(name, _, server): &(&str, &str, Server)| {
+        format!(
+            "[[listeners.db.routes]]\nsni = \"{name}.example\"\npool = \"{name}\"\n[listeners.{name}]\n\
+             bind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\nhello_timeout = \"500ms\"\npool = \"{name}\"\n\
+             [pools.{name}]\nservers = [\"{}\"]\nhealth.check = \"off\"\nconnect_timeout = \"500ms\"\n",
+            server.address
+        )
+    };
+    let routes: String = servers.iter().map(route).collect();
+    let proxy = Proxy::start(&format!(
+        "log.level = \"debug\"\n[listeners.db]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n{routes}"
+    ));
+    let mut lines = 0;
+    for (name, ending, _) in &servers {
+        // We have agreed in the server's stead, or it is to answer for itself.
+        let mut agreed = Client::connect(proxy.at("db"));
+        assert_eq!(agreed.send(&SSL_REQUEST).read(1), b"S");
+        let alert = agreed
+            .send(&Hello::named(&format!("{name}.example")).bytes())
+            .read_all();
+        assert_eq!(alert, [21, 3, 3, 0, 2, 2, 80], "{name}: internal_error");
+        let answer = Client::connect(proxy.at(name)).send(&SSL_REQUEST).read_all();
+        assert_eq!(answer, b"", "{name}");
+        lines += 2;
+        for line in &proxy.access_lines(lines)[lines - 2..] {
+            assert_eq!(line["ending"], *ending, "{name}: {line:#}");
+            let is_unanswered = line["listener"] == "db" || *name != "closes";
+            assert_eq!(line["detail"] == "tls_request", is_unanswered, "{name}: {line:#}");
+        }
+    }
+    let told = log_lines(&proxy, "the server does not answer a request for TLS", 5);
+    let reasons: Vec<_> = told.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["closed", "broke", "broke", "timeout", "timeout"]);
+    let error = told[1]["error"].as_str().unwrap();
+    assert!(error.contains("Connection reset by peer"), "{error}");
 }
