@@ -23,6 +23,9 @@ const PIPES_DIVISOR: usize = 16;
 /// Concurrent connections of the admin port and the Unix socket: 32 streams of events, and 8 others of each.
 const ADMIN_MAX: usize = 48;
 
+/// Connections that requests to cancel queries have at once, without the first one of each: a request has up to eight.
+const CANCELS_MAX: usize = 64;
+
 /// The log file, `/proc` while metrics are read, and the first lookups.
 const OTHERS: usize = 2 + LOOKUPS_MIN;
 
@@ -44,6 +47,9 @@ pub struct DescriptorShares {
     pub admin: usize,
     /// Concurrent lookups of host names; 4 to 128.
     pub lookups: usize,
+    /// Concurrent connections of requests to cancel queries. The first one of a request is not among them: it has the
+    /// descriptor that its session has for a server.
+    pub cancels: usize,
 }
 
 /// How much the configuration asks for. A share is never larger than that, and smaller if the limit requires it.
@@ -55,6 +61,8 @@ pub struct DescriptorDemand {
     pub checks: usize,
     /// Host names among the servers.
     pub names: usize,
+    /// Whether a listener is for PostgreSQL, so that there are requests to cancel queries.
+    pub has_cancels: bool,
     /// The shares of the first division; `None`: this is the first.
     pub fixed: Option<FixedShares>,
 }
@@ -80,7 +88,12 @@ impl DescriptorShares {
             .names
             .clamp(LOOKUPS_MIN, LOOKUPS_MAX)
             .min(LOOKUPS_MIN + free / 16);
-        let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN);
+        let cancels = if demand.has_cancels {
+            CANCELS_MAX.min(free / 16)
+        } else {
+            0
+        };
+        let rest = free.saturating_sub(checks + admin + lookups - LOOKUPS_MIN + cancels);
         let pipes = fixed.map_or(PIPES_MAX.min(rest / PIPES_DIVISOR / 2), |fixed| fixed.pipes);
         let sessions = rest.saturating_sub(2 * pipes) / 2;
         Self {
@@ -89,6 +102,7 @@ impl DescriptorShares {
             checks,
             admin,
             lookups,
+            cancels,
         }
     }
 }
@@ -147,9 +161,14 @@ mod tests {
     #[test]
     fn shares_use_the_whole_limit_and_never_exceed_it() {
         for limit in (40..4000).chain([20_000, 1 << 20]) {
-            for names in [0, 30, 10_000] {
-                let shares = DescriptorShares::new(limit, 20, demand(None, names));
-                let others = shares.checks + shares.admin + shares.lookups - LOOKUPS_MIN;
+            for (names, has_cancels) in [(0, false), (0, true), (30, true), (10_000, false)] {
+                let demand = DescriptorDemand {
+                    has_cancels,
+                    ..demand(None, names)
+                };
+                let shares = DescriptorShares::new(limit, 20, demand);
+                assert_eq!(shares.cancels > 0, has_cancels && limit >= 20 + OTHERS + 16);
+                let others = shares.checks + shares.admin + shares.lookups - LOOKUPS_MIN + shares.cancels;
                 let sum = 20 + OTHERS + 2 * shares.sessions + 2 * shares.pipes + others;
                 assert!(sum <= limit, "{limit}: {shares:?}");
                 assert!(sum + 2 >= limit, "{limit}: {shares:?} wastes some");
@@ -162,7 +181,7 @@ mod tests {
             sessions,
             checks: 64,
             names,
-            fixed: None,
+            ..DescriptorDemand::default()
         }
     }
 
@@ -196,7 +215,8 @@ mod tests {
                 pipes: 0,
                 checks: 4,
                 admin: 2,
-                lookups: 4
+                lookups: 4,
+                cancels: 0
             }
         );
         let sessions = |limit, most| DescriptorShares::new(limit, 24, demand(most, 0)).sessions;

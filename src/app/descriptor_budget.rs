@@ -43,6 +43,7 @@ impl DescriptorBudget {
             sessions: plan.runtime.max_connections,
             checks: plan.pools.iter().map(|pool| pool.health.concurrency).max().unwrap_or(1),
             names: plan.pools.iter().map(|pool| pool.names().count()).sum(),
+            has_cancels: plan.listeners.iter().any(|listener| listener.protocol.is_postgres()),
             fixed: self.fixed.get(),
         };
         let shares = DescriptorShares::new(self.limit, self.open + addresses * self.workers, wanted);

@@ -31,7 +31,7 @@ pub(super) struct ListenSockets {
     /// The sessions that listeners may have, kept across reloads.
     pub(super) limits: Arc<ListenerLimits>,
     pub(super) hello_memory: Arc<HelloMemory>,
-    cancels: Arc<CancelTable>,
+    pub(super) cancels: Arc<CancelTable>,
     /// Shared by all listeners: a validation may come to any.
     pub(super) challenges: Arc<Challenges>,
     /// Of the service manager. They are taken by every listener with their address, now and after a reload.

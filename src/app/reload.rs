@@ -144,6 +144,7 @@ impl App {
         metrics.configure_pools(now.plan.pools.iter().map(|pool| &pool.name));
         let shares = self.budget.divide(&now.plan, now.addresses.iter().map(Vec::len).sum());
         self.sockets.limits.resize_process(shares.sessions);
+        self.sockets.cancels.resize(shares.cancels);
         self.sockets.hello_memory.resize(now.plan.runtime.hello_bytes_max);
         self.health.set_limits(shares.checks, shares.lookups);
         self.sockets.apply(now, listening, drain);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::addr::ClientHost;
+use crate::capacity::{Capacity, CapacityPermit};
 use crate::dial::ConnectOptions;
 use crate::pool::{Server, ServerId};
 use crate::sniff::postgres::CancelKey;
@@ -45,10 +46,12 @@ pub struct CancelTarget {
 type ClientAt = (Arc<str>, ClientHost);
 
 /// The open PostgreSQL sessions of the process. It holds one entry for each, so that the limit of sessions bounds it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CancelTable {
     // A std mutex: a session takes it twice, for a few lines.
     sessions: Mutex<Sessions>,
+    /// Connections of requests, without the first one of each.
+    connections: Arc<Capacity>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +79,28 @@ enum Place {
     Client(ClientAt, ServerId),
 }
 
+impl Default for CancelTable {
+    /// No session, and one connection at a time for each request.
+    fn default() -> Self {
+        Self {
+            sessions: Mutex::default(),
+            connections: Capacity::new(Some(0)),
+        }
+    }
+}
+
 impl CancelTable {
+    /// Sets how many connections all requests may have at once, besides one each. See [`Capacity::resize`].
+    pub fn resize(&self, connections: usize) {
+        self.connections.resize(Some(connections));
+    }
+
+    /// A permit for a connection of a request that has one already, if one is free.
+    #[must_use]
+    pub fn try_connect(&self) -> Option<CapacityPermit> {
+        self.connections.try_acquire()
+    }
+
     /// Enters a session with this key.
     pub fn enter_key(self: &Arc<Self>, key: CancelKey, target: CancelTarget) -> CancelEntry {
         let mut sessions = self.lock();

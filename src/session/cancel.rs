@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::listener_state::ListenerState;
@@ -28,7 +29,8 @@ const SERVER_TIME_MAX: Duration = Duration::from_secs(2);
 /// is no reason to stop: it need not wait for the end, and a server cancels all the same.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Connections that one request has at once: all servers of a client get it without a wait.
+/// Connections that one request has at once, if the descriptors for that last: all servers of a client get it without a
+/// wait. The first one has the descriptor that every session has for its server.
 const AT_ONCE_MAX: usize = SERVERS_MAX;
 
 /// Servers that one request is sent to by `cancel_unplaced = "fanout"`.
@@ -44,24 +46,29 @@ pub(super) async fn cancel(client: &TcpStream, key: CancelKey, state: &ListenerS
     entry.info().detail = Some(placement.as_str());
     let (address, until) = (entry.info().client(), Instant::now() + TIME_MAX);
     let mut targets = targets.into_iter();
-    let mut sending = JoinSet::new(); // a session that is cut drops it, which ends the connections
+    // No tasks of their own: a session that is cut drops the connections before it returns its descriptors.
+    let mut sending = FuturesUnordered::new();
     loop {
-        while sending.len() < AT_ONCE_MAX
-            && Instant::now() < until
-            && let Some(target) = targets.next()
-        {
+        while sending.len() < AT_ONCE_MAX && targets.len() > 0 && Instant::now() < until {
+            let permit = state.cancels.try_connect();
+            if permit.is_none() && !sending.is_empty() {
+                break;
+            }
+            let Some(target) = targets.next() else { break };
             let Ok(mut first) = header(client, &target, state, entry) else {
                 continue; // the socket of the client has no address any more
             };
             first.extend(key.request());
-            sending.spawn(send(target, first, address, until));
+            sending.push(async move {
+                let _permit = permit; // dropped after the connection
+                send(target, first, address, until).await
+            });
         }
-        let Some(sent) = sending.join_next().await else { break };
-        if let Ok(SentCancel { target, took, failure }) = sent {
-            entry.pool_chosen(&target.pool);
-            entry.attempt_started(&target.server);
-            entry.attempt_finished(took, failure);
-        }
+        let Some(sent) = sending.next().await else { break };
+        let SentCancel { target, took, failure } = sent;
+        entry.pool_chosen(&target.pool);
+        entry.attempt_started(&target.server);
+        entry.attempt_finished(took, failure);
     }
     if targets.len() > 0 {
         tracing::debug!(

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -147,4 +148,41 @@ fn a_cancel_goes_to_servers_that_are_up_before_64_that_are_down() {
     assert_eq!(client.send(&STRAY).read_all(), b"");
     assert_eq!(right.received().iter().filter(|request| **request == STRAY).count(), 1);
     assert_eq!(proxy.access_line()["attempts"], 64, "and not to more than 64");
+}
+
+#[test]
+fn cancel_requests_never_take_more_descriptors_than_there_are() {
+    const REQUESTS: usize = 10; // of as many sources: so many are sent on in a second
+    const SERVERS: usize = 8;
+    let slow = || {
+        Server::run_on(TcpListener::bind("127.0.0.1:0").unwrap(), |mut stream, received| {
+            let mut request = [0; STRAY.len()];
+            let _ = stream.read_exact(&mut request);
+            received.lock().unwrap().push(request.to_vec());
+            std::thread::sleep(Duration::from_millis(150));
+        })
+    };
+    let servers: Vec<_> = (0..SERVERS).map(|_| slow()).collect();
+    let servers: Vec<_> = servers.iter().collect();
+    let proxy = Proxy::setup(&format!(
+        "runtime.workers = 2\n[listeners.db]\nbind = \"127.0.0.1:0\"\npool = \"db\"\nprotocol = \"postgres\"\n\
+         cancel_unplaced = \"fanout\"\n[pools.db]\nservers = [{}]\nhealth.check = \"off\"\n",
+        list(&servers)
+    ));
+    let proxy = proxy.under(&["bash", "-c", r#"ulimit -n 64; exec "$0" "$@""#]).launch();
+    let source = |number| Client::connect_from(&format!("127.0.1.{number}"), proxy.at("db"));
+    let mut clients: Vec<_> = (1..=REQUESTS).map(source).collect();
+    for client in &mut clients {
+        client.send(&STRAY);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_all(), b"");
+    }
+    let lines = proxy.access_lines(REQUESTS);
+    assert!(lines.iter().all(|line| line["attempts"] == SERVERS), "{lines:#?}");
+    let metrics = proxy.metrics();
+    assert_eq!(metrics.sum("acequia_connect_failures_total", &[]), 0.0);
+    let pauses = [("reason", "descriptors")];
+    assert_eq!(metrics.sum("acequia_accept_pauses_total", &pauses), 0.0);
+    assert!(servers.iter().all(|server| server.received().len() == REQUESTS));
 }
